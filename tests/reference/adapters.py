@@ -1,0 +1,174 @@
+"""The adapters of the goldens: made by PEFT on a tiny model, saved by PEFT, and what they give.
+
+Beside the two files that PEFT writes, each adapter folder gets a golden.safetensors with
+
+    logits.N     logits of row N with the adapter, base widened to f32
+    grad.KEY     gradient of the loss over all rows, KEY as in adapter_model.safetensors
+    trained.KEY  the adapter after the training steps
+    merged.KEY   every base tensor that PEFT's merge changed, in the base's stored dtype, KEY as in the base's files
+
+and a golden.json with the loss, the training steps and greedy answers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+import models
+import rows
+import training
+from files import write_json
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+@dataclass
+class TinyAdapter:
+    """One adapter folder: `lora` are LoraConfig's arguments; B is random unless `fresh`."""
+
+    model: str
+    name: str
+    lora: dict
+    seed: int
+    steps: training.Settings
+    fresh: bool = False
+
+
+ADAPTERS = [
+    TinyAdapter(
+        model="tied-gqa",
+        name="init",
+        lora=dict(r=4, lora_alpha=8, target_modules=ATTENTION),
+        seed=10,
+        steps=training.Settings(1e-2),
+        fresh=True,
+    ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="qkvo",
+        lora=dict(r=4, lora_alpha=8, target_modules=ATTENTION),
+        seed=11,
+        steps=training.Settings(1e-2),
+    ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="rslora",
+        lora=dict(
+            r=4,
+            lora_alpha=6,
+            target_modules=[*ATTENTION, "down_proj"],
+            use_rslora=True,
+            rank_pattern={"layers.0.self_attn.q_proj": 2, "down_proj": 3},
+            alpha_pattern={"^model.layers.1.*proj": 5, "k_proj": 16},
+        ),
+        seed=12,
+        steps=training.Settings(5e-3, schedule="cosine", weight_decay=0.0),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="all-linear",
+        lora=dict(r=2, lora_alpha=4, target_modules="all-linear"),
+        seed=13,
+        steps=training.Settings(5e-3),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="saved-head",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], modules_to_save=["lm_head"], bias="all"),
+        seed=14,
+        steps=training.Settings(5e-3, max_grad_norm=None),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="lora-only-bias",
+        lora=dict(r=2, lora_alpha=4, target_modules=["k_proj", "down_proj"], bias="lora_only"),
+        seed=15,
+        steps=training.Settings(5e-3, schedule="constant"),
+    ),
+    TinyAdapter(
+        model="llama3-rope",
+        name="qkvo",
+        lora=dict(r=4, lora_alpha=8, target_modules=ATTENTION),
+        seed=16,
+        steps=training.Settings(1e-2),
+    ),
+]
+
+
+def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], prompts: list[list[int]]) -> tuple[dict, dict]:
+    """Saves the adapter through PEFT and returns its golden tensors and scalars."""
+    torch.manual_seed(spec.seed)
+    model = get_peft_model(models.load(spec.model), LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec.lora))
+    if not spec.fresh:
+        move_from_initial(model)
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink()  # PEFT's model card: a page of blanks
+
+    tensors, scalars = {}, {}
+    with torch.no_grad():
+        for index, row in enumerate(golden_rows):
+            tensors[f"logits.{index}"] = rows.logits(model, row["input_ids"]).clone()
+    loss, trained_tokens = rows.loss(model, golden_rows)
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    tensors |= {f"grad.{key}": value.clone() for key, value in saved_keys(model, gradients).items()}
+    model.zero_grad()
+    scalars |= {"loss": loss.item(), "trained_tokens": trained_tokens}
+    scalars["greedy"] = clearest_answer(model, prompts)
+    scalars["training"] = training.run(model, golden_rows, spec.steps)
+    tensors |= {f"trained.{key}": value.clone() for key, value in get_peft_model_state_dict(model).items()}
+    tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
+    check_saved(folder, tensors)
+    return tensors, scalars
+
+
+@torch.no_grad()
+def move_from_initial(model: PeftModel) -> None:
+    """Gives B random values, and moves trained biases and saved modules away from the base's values."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "lora_A" not in name:
+            scale = 0.3 if "lora_B" in name else 0.1
+            parameter += scale * torch.randn_like(parameter)
+
+
+def saved_keys(model: PeftModel, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """One value per trained parameter, under the names of PEFT's adapter file."""
+    renamed = get_peft_model_state_dict(model, state_dict=values)
+    assert len(renamed) == len(values), sorted(set(values) ^ set(renamed))
+    return renamed
+
+
+def merged(model: str, folder: Path) -> dict[str, torch.Tensor]:
+    """What PEFT's merge changes in the base, merged in the dtype that the base is stored in."""
+    base = models.load(model, dtype="auto")
+    before = {key: value.clone() for key, value in base.state_dict().items()}
+    after = PeftModel.from_pretrained(base, folder).merge_and_unload().state_dict()
+    assert before.keys() == after.keys()
+    return {key: value.clone() for key, value in after.items() if not torch.equal(value, before[key])}
+
+
+def clearest_answer(model: PeftModel, prompts: list[list[int]]) -> dict:
+    """32 greedy tokens without a stop, for the prompt whose answer is furthest from a near tie."""
+    answers = [(prompt, rows.greedy(model, prompt, 32, None)) for prompt in prompts]
+    margin, prompt, ids = max((rows.margin(model, *answer), *answer) for answer in answers)
+    assert margin > 1e-3, f"every prompt has a near tie: {margin}"
+    return {"prompt": prompt, "ids": ids}
+
+
+def check_saved(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """The gradients cover exactly the saved tensors, and none of them is zero but A's beside a zero B."""
+    saved = load_file(folder / "adapter_model.safetensors")
+    gradients = {key.removeprefix("grad."): value for key, value in tensors.items() if key.startswith("grad.")}
+    assert saved.keys() == gradients.keys(), sorted(saved.keys() ^ gradients.keys())
+    fresh = all(not value.any() for key, value in saved.items() if "lora_B" in key)
+    for key, gradient in gradients.items():
+        assert gradient.any() or (fresh and "lora_A" in key), f"{folder}: no gradient for {key}"
+
+
+def write_golden(folder: Path, tensors: dict[str, torch.Tensor], scalars: dict) -> None:
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "golden.safetensors")
+    write_json(folder / "golden.json", scalars)

@@ -1,0 +1,55 @@
+"""How far the goldens stand from the same run in f64: what a correct f32 program may differ by.
+
+    python tests/reference/conditioning.py      after generate.py, half a minute
+
+Prints the largest absolute difference of logits, losses and trained weights, and the largest relative one of a
+gradient tensor (difference of norm, over the norm), for each adapter.
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+
+import adapters
+import models
+import rows
+import training
+
+
+def measure(spec: adapters.TinyAdapter) -> dict[str, float]:
+    folder = Path(spec.model, "adapters", spec.name)
+    golden_rows = json.loads(Path(spec.model, "golden.json").read_text())["rows"]
+    scalars, tensors = json.loads((folder / "golden.json").read_text()), load_file(folder / "golden.safetensors")
+    model = PeftModel.from_pretrained(models.load(spec.model, torch.float64), folder, is_trainable=True)
+    off = {"logits": 0.0, "gradient": 0.0, "trained": 0.0}
+    for index, row in enumerate(golden_rows):
+        gap = rows.logits(model, row["input_ids"]).detach() - tensors[f"logits.{index}"]
+        off["logits"] = max(off["logits"], gap.abs().max().item())
+    rows.loss(model, golden_rows)[0].backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+    for key, value in adapters.saved_keys(model, gradients).items():
+        if value.any():
+            off["gradient"] = max(off["gradient"], ((value - tensors[f"grad.{key}"]).norm() / value.norm()).item())
+    model.zero_grad()
+    steps = training.run(model, golden_rows, spec.steps)["steps"]
+    off["losses"] = max(abs(a["loss"] - b["loss"]) for a, b in zip(steps, scalars["training"]["steps"]))
+    for key, value in get_peft_model_state_dict(model).items():
+        off["trained"] = max(off["trained"], (value - tensors[f"trained.{key}"]).abs().max().item())
+    return off
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")
+    transformers.logging.disable_progress_bar()
+    os.chdir(Path(__file__).resolve().parent.parent / "goldens")
+    for adapter in adapters.ADAPTERS:
+        off = "  ".join(f"{what} {value:.1e}" for what, value in measure(adapter).items())
+        print(f"{adapter.model + '/' + adapter.name:28} {off}")

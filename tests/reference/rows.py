@@ -1,0 +1,69 @@
+"""Rows of tokens, and what a model makes of them: logits, loss, log-probabilities, greedy continuations."""
+
+import torch
+import torch.nn.functional as F
+from transformers import GenerationConfig, PreTrainedModel
+
+IGNORE = -100
+
+
+def random_rows(lengths: list[int], vocab: int, seed: int) -> list[dict]:
+    """Rows with Hugging Face labels: `labels[i]` is `input_ids[i]`, or -100 where that token is not trained on.
+
+    About the first third of a row is its prompt; the second row also has a hole, as a second turn leaves it; the
+    third row is trained on from its first token, which no position predicts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for index, length in enumerate(lengths):
+        ids = torch.randint(3, vocab, (length,), generator=generator).tolist()
+        prompt = 0 if index == 2 else max(1, length // 3)
+        labels = [IGNORE] * prompt + ids[prompt:]
+        if index == 1 and length > 4:
+            labels[length // 2] = IGNORE
+        rows.append({"input_ids": ids, "labels": labels})
+    return rows
+
+
+def logits(model, ids: list[int]) -> torch.Tensor:
+    """[tokens, vocab], the row alone in its batch."""
+    return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+
+
+def loss(model, rows: list[dict]) -> tuple[torch.Tensor, int]:
+    """Mean cross-entropy over the trained tokens of all rows together, and their number."""
+    total, count = torch.zeros(()), 0
+    for row in rows:
+        targets = torch.tensor(row["labels"][1:])
+        trained = int((targets != IGNORE).sum())
+        if trained:
+            predicted = logits(model, row["input_ids"])[:-1]
+            total = total + F.cross_entropy(predicted, targets, ignore_index=IGNORE, reduction="sum")
+            count += trained
+    return total / count, count
+
+
+@torch.no_grad()
+def log_probs(model, ids: list[int]) -> list[float]:
+    """Log-probability of every token after the first."""
+    predicted = F.log_softmax(logits(model, ids)[:-1].double(), dim=-1)
+    return predicted.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+
+
+@torch.no_grad()
+def greedy(model: PreTrainedModel, prompt: list[int], new_tokens: int, eos: int | list[int] | None) -> list[int]:
+    """The ids that transformers' greedy generation adds; an `eos` that it stops at is the last of them."""
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=new_tokens, eos_token_id=eos, bos_token_id=None, pad_token_id=0
+    )
+    model.generation_config = config
+    ids = torch.tensor([prompt])
+    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    return out[0, len(prompt) :].tolist()
+
+
+@torch.no_grad()
+def margin(model, prompt: list[int], answer: list[int]) -> float:
+    """The smallest lead of a chosen token over the runner-up: how far rounding is from changing the answer."""
+    best = logits(model, prompt + answer)[len(prompt) - 1 : -1].topk(2).values
+    return (best[:, 0] - best[:, 1]).min().item()

@@ -1,0 +1,76 @@
+"""Ten optimizer steps as a PEFT user writes them: batches of rows in order, AdamW, clipping, a schedule."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
+
+import rows
+
+
+@dataclass
+class Settings:
+    """`max_grad_norm` None: no clipping. Warmup and length are in optimizer steps."""
+
+    learning_rate: float
+    schedule: str = "linear"
+    warmup_steps: int = 2
+    steps: int = 10
+    batch_size: int = 2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float | None = 1.0
+
+
+def scheduler(optimizer, name: str, warmup_steps: int, steps: int):
+    if name == "constant":
+        return get_constant_schedule_with_warmup(optimizer, warmup_steps)
+    if name == "linear":
+        return get_linear_schedule_with_warmup(optimizer, warmup_steps, steps)
+    return get_cosine_schedule_with_warmup(optimizer, warmup_steps, steps)
+
+
+def batches(golden_rows: list[dict], settings: Settings) -> list[list[int]]:
+    """Row numbers of each step: rows in order, over and over; a step without a trained token is not made."""
+    count = -(-len(golden_rows) // settings.batch_size)
+    epoch = [
+        list(range(i * settings.batch_size, min((i + 1) * settings.batch_size, len(golden_rows)))) for i in range(count)
+    ]
+    return [epoch[step % count] for step in range(settings.steps)]
+
+
+def run(model, golden_rows: list[dict], settings: Settings) -> dict:
+    """Trains `model` and tells of each step: its rows, its learning rate, its loss before the update, its gradient
+    norm before clipping.
+
+    The learning rate is the one that the update used; the first one of a warmup is therefore 0.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        foreach=False,
+    )
+    schedule = scheduler(optimizer, settings.schedule, settings.warmup_steps, settings.steps)
+    steps = []
+    for batch in batches(golden_rows, settings):
+        loss, trained_tokens = rows.loss(model, [golden_rows[i] for i in batch])
+        loss.backward()
+        limit = settings.max_grad_norm if settings.max_grad_norm is not None else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        step = {"rows": batch, "learning_rate": optimizer.param_groups[0]["lr"], "loss": loss.item()}
+        steps.append(step | {"trained_tokens": trained_tokens, "grad_norm": norm.item()})
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    final_loss, _ = rows.loss(model, golden_rows)
+    return {"settings": asdict(settings), "steps": steps, "final_loss": final_loss.item()}
