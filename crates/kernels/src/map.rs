@@ -1,0 +1,73 @@
+//! Read-only memory maps of weight files.
+//!
+//! The two calls that need `unsafe` for it live here, so that the crates above can forbid it.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::Mmap;
+
+/// Maps a whole file for reading.
+///
+/// # Errors
+///
+/// What the operating system says when it cannot map the file.
+#[expect(unsafe_code, reason = "a file map cannot be made without it")]
+pub fn map_file(file: &File) -> io::Result<Mmap> {
+    // SAFETY: a map is as sound as its file is constant. simmer renames what it writes into place
+    // and never changes a file that could be mapped. Against another program that does, no Rust
+    // reader of maps is protected; the damage is kept small: what is read through the map are
+    // numbers, valid in every bit pattern, while all that has structure (the header) is read into
+    // memory of our own and checked there, and a file that gets shorter ends the process (SIGBUS).
+    unsafe { Mmap::map(file) }
+}
+
+/// Tells the operating system that a range of a map is not needed soon, so that its pages no
+/// longer count as this process's memory. Reading it again reads the file again.
+///
+/// A hint only: a failure changes nothing but the memory in use, and is not reported.
+///
+/// # Panics
+///
+/// When the range lies outside of the map.
+#[cfg_attr(
+    unix,
+    expect(unsafe_code, reason = "memmap2 has no safe form of MADV_DONTNEED")
+)]
+pub fn release(map: &Mmap, offset: usize, len: usize) {
+    assert!(
+        offset.checked_add(len).is_some_and(|end| end <= map.len()),
+        "range outside of the map"
+    );
+    // SAFETY: DONTNEED is only dangerous for memory whose contents live nowhere else. Pages of a
+    // read-only file map are read from the file again, with the same bytes, so no reader, not even
+    // one at this moment, can see the difference.
+    #[cfg(unix)]
+    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn released_pages_read_the_same_again() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..20_000_u32).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let map = map_file(&file).unwrap();
+        assert_eq!(&map[..], &bytes[..]);
+        release(&map, 5_000, 10_000);
+        assert_eq!(&map[..], &bytes[..]);
+    }
+
+    #[test]
+    #[should_panic(expected = "range outside of the map")]
+    fn a_range_outside_panics() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[0; 16]).unwrap();
+        release(&map_file(&file).unwrap(), 10, 7);
+    }
+}

@@ -1,0 +1,132 @@
+//! The tensors that a model or an adapter expects, against those that a file has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Everything that differs between what was expected and what was found.
+///
+/// Its text has a line for each difference; layers that differ in the same way share a line:
+/// `model.layers.{0-31}.mlp.up_proj.weight`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Expected, not found: name and expected shape.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// Found, not expected: name and found shape.
+    pub unexpected: Vec<(String, Vec<usize>)>,
+    /// Found in another shape: name, expected, found.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+/// Compares in both directions.
+///
+/// # Errors
+///
+/// All differences at once.
+pub fn compare(
+    expected: &BTreeMap<String, Vec<usize>>,
+    found: &BTreeMap<String, Vec<usize>>,
+) -> Result<(), Difference> {
+    let mut difference = Difference::default();
+    for (name, shape) in expected {
+        match found.get(name) {
+            None => difference.missing.push((name.clone(), shape.clone())),
+            Some(other) if other != shape => {
+                let misshapen = (name.clone(), shape.clone(), other.clone());
+                difference.misshapen.push(misshapen);
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, shape) in found {
+        if !expected.contains_key(name) {
+            difference.unexpected.push((name.clone(), shape.clone()));
+        }
+    }
+    if difference == Difference::default() {
+        Ok(())
+    } else {
+        Err(difference)
+    }
+}
+
+impl std::error::Error for Difference {}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let missing = self
+            .missing
+            .iter()
+            .map(|(name, shape)| (name.as_str(), format!("missing, expected {shape:?}")));
+        let misshapen = self.misshapen.iter().map(|(name, expected, found)| {
+            (
+                name.as_str(),
+                format!("expected {expected:?}, found {found:?}"),
+            )
+        });
+        let unexpected = self
+            .unexpected
+            .iter()
+            .map(|(name, shape)| (name.as_str(), format!("unexpected, found {shape:?}")));
+        let all: Vec<_> = missing.chain(misshapen).chain(unexpected).collect();
+        let lines = fold_layers(&all);
+        for (position, line) in lines.iter().enumerate() {
+            let newline = if position == 0 { "" } else { "\n" };
+            write!(f, "{newline}  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One line for names that differ in their first number alone and share what is said of them.
+fn fold_layers(differences: &[(&str, String)]) -> Vec<String> {
+    let mut groups: Vec<(&str, &str, &str, Vec<usize>)> = Vec::new();
+    for (name, said) in differences {
+        let (before, layer, after) = split_layer(name);
+        let same = groups
+            .iter_mut()
+            .find(|group| group.0 == before && group.1 == after && group.2 == said);
+        match (same, layer) {
+            (Some(group), Some(layer)) => group.3.push(layer),
+            _ => groups.push((before, after, said, layer.into_iter().collect())),
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(before, after, said, mut layers)| {
+            layers.sort_unstable();
+            let layer = match layers.as_slice() {
+                [] => String::new(),
+                [one] => one.to_string(),
+                many => format!("{{{}}}", ranges(many)),
+            };
+            format!("{before}{layer}{after}: {said}")
+        })
+        .collect()
+}
+
+/// `model.layers.` `12` `.mlp`: around the first part of a name that is a number.
+fn split_layer(name: &str) -> (&str, Option<usize>, &str) {
+    let mut start = 0;
+    for part in name.split('.') {
+        if let Ok(layer) = part.parse() {
+            // "007" would not print as it was.
+            if part == "0" || !part.starts_with(['0', '+']) {
+                return (&name[..start], Some(layer), &name[start + part.len()..]);
+            }
+        }
+        start += part.len() + 1;
+    }
+    (name, None, "")
+}
+
+/// "0-3,7" for sorted numbers.
+fn ranges(numbers: &[usize]) -> String {
+    numbers
+        .chunk_by(|a, b| a + 1 == *b)
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{last}"),
+            one => one.iter().map(usize::to_string).collect(),
+        })
+        .collect::<Vec<_>>()
+        .join(",")
+}

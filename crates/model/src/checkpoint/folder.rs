@@ -1,0 +1,290 @@
+//! A folder of weights, in one file or in shards.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use burn::tensor::TensorData;
+use serde::Deserialize;
+
+use super::file::{SafetensorsFile, nearest};
+use super::{CheckpointError, INDEX_FILE, SINGLE_FILE, TensorInfo, is_rotary_buffer};
+
+/// An open checkpoint: every file mapped, every header checked, index and files in agreement.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    files: Vec<SafetensorsFile>,
+    /// Position in `files` of each tensor's file, rotary buffers included.
+    tensors: BTreeMap<String, usize>,
+    sharded: bool,
+}
+
+impl Checkpoint {
+    /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names. Where a
+    /// folder has both, the single file counts, as in transformers.
+    ///
+    /// # Errors
+    ///
+    /// Missing or damaged files, and an index that its files do not agree with; see
+    /// [`CheckpointError`].
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let folder = folder.as_ref();
+        fs::read_dir(folder).map_err(CheckpointError::io(folder, "open folder"))?;
+        let single = folder.join(SINGLE_FILE);
+        if single.exists() {
+            let file = SafetensorsFile::open(single)?;
+            let tensors = file.names().map(|name| (name.to_owned(), 0)).collect();
+            return Ok(Self {
+                folder: folder.into(),
+                files: vec![file],
+                tensors,
+                sharded: false,
+            });
+        }
+        let index = folder.join(INDEX_FILE);
+        if !index.exists() {
+            return Err(CheckpointError::NoWeights {
+                folder: folder.into(),
+                found: what_is_there(folder),
+            });
+        }
+        Self::open_sharded(folder, &index)
+    }
+
+    fn open_sharded(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
+        let weight_map = read_index(index)?;
+        let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
+        if let Some(shard) = shards.iter().find(|shard| !is_file_name(shard)) {
+            return Err(CheckpointError::ShardOutside {
+                index: index.into(),
+                shard: (*shard).to_owned(),
+            });
+        }
+        let missing: Vec<String> = shards
+            .iter()
+            .filter(|shard| !folder.join(shard).exists())
+            .map(|shard| (*shard).to_owned())
+            .collect();
+        if !missing.is_empty() {
+            return Err(CheckpointError::ShardsMissing {
+                index: index.into(),
+                missing,
+                total: shards.len(),
+            });
+        }
+        let files: Vec<SafetensorsFile> = shards
+            .iter()
+            .map(|shard| SafetensorsFile::open(folder.join(shard)))
+            .collect::<Result<_, _>>()?;
+        let shards: Vec<&str> = shards.into_iter().collect();
+        let tensors = agreed(&weight_map, &shards, &files).map_err(|problems| {
+            CheckpointError::IndexMismatch {
+                index: index.into(),
+                problems,
+            }
+        })?;
+        Ok(Self {
+            folder: folder.into(),
+            files,
+            tensors,
+            sharded: true,
+        })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The open files, by name.
+    pub fn files(&self) -> &[SafetensorsFile] {
+        &self.files
+    }
+
+    /// Whether an index says which file a tensor is in.
+    pub fn is_sharded(&self) -> bool {
+        self.sharded
+    }
+
+    /// The weights' keys, sorted. Rotary tables of early conversions are not among them, see
+    /// [`Self::rotary_buffers`].
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.all_names().filter(|name| !is_rotary_buffer(name))
+    }
+
+    /// The weights with number type and shape, by key.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
+        self.names()
+            .filter_map(|name| Some((name, self.info(name).ok()?)))
+    }
+
+    /// How many rotary tables of an early conversion ([`is_rotary_buffer`]) were left out.
+    pub fn rotary_buffers(&self) -> usize {
+        self.all_names()
+            .filter(|name| is_rotary_buffer(name))
+            .count()
+    }
+
+    /// Every key in the files, rotary tables too, sorted.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Bytes of all weights.
+    pub fn total_bytes(&self) -> u64 {
+        self.names()
+            .filter_map(|name| self.bytes(name).ok())
+            .map(|bytes| bytes.len() as u64)
+            .sum()
+    }
+
+    /// Number type and shape of a tensor.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such tensor; the message names the nearest.
+    pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
+        self.file(name)?.info(name)
+    }
+
+    /// A tensor's bytes: row-major, little endian.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such tensor; the message names the nearest.
+    pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
+        self.file(name)?.bytes(name)
+    }
+
+    /// A tensor's data in its stored precision, sharing the file's pages: see
+    /// [`SafetensorsFile::data`].
+    ///
+    /// # Errors
+    ///
+    /// When there is no such tensor, or Burn has no such number type.
+    pub fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
+        self.file(name)?.data(name)
+    }
+
+    /// Lets go of a tensor's pages; reading it again reads the file again.
+    pub fn release(&self, name: &str) {
+        if let Ok(file) = self.file(name) {
+            file.release(name);
+        }
+    }
+
+    /// The file that holds a tensor.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such tensor; the message names the nearest.
+    pub fn file(&self, name: &str) -> Result<&SafetensorsFile, CheckpointError> {
+        let file = self.tensors.get(name).map(|&at| &self.files[at]);
+        file.ok_or_else(|| CheckpointError::TensorNotFound {
+            path: self.folder.clone(),
+            tensor: name.to_owned(),
+            nearest: nearest(name, self.all_names()),
+        })
+    }
+}
+
+/// The part of an index that matters; `metadata.total_size` is wrong in many real files.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
+    let text = fs::read(index).map_err(CheckpointError::io(index, "read"))?;
+    let parsed: Index =
+        serde_json::from_slice(&text).map_err(|source| CheckpointError::IndexJson {
+            file: index.into(),
+            source,
+        })?;
+    Ok(parsed.weight_map)
+}
+
+/// One plain name: no folder, no root, no "..", on any system.
+fn is_file_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!(parts.next(), Some(Component::Normal(_)))
+        && parts.next().is_none()
+        && !name.contains(['/', '\\', ':', '\0'])
+}
+
+/// Which file each tensor is in, if index and files say the same; else every disagreement.
+fn agreed(
+    weight_map: &HashMap<String, String>,
+    shards: &[&str],
+    files: &[SafetensorsFile],
+) -> Result<BTreeMap<String, usize>, Vec<String>> {
+    let mut tensors: BTreeMap<String, usize> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (position, (file, shard)) in files.iter().zip(shards).enumerate() {
+        for name in file.names() {
+            if let Some(first) = tensors.insert(name.to_owned(), position) {
+                problems.push(format!(
+                    "tensor `{name}` is in {} and in {shard}",
+                    shards[first]
+                ));
+            } else if !weight_map.contains_key(name) {
+                problems.push(format!(
+                    "tensor `{name}` is in {shard}, but not in the index"
+                ));
+            }
+        }
+    }
+    let mut indexed: Vec<_> = weight_map.iter().collect();
+    indexed.sort();
+    for (name, shard) in indexed {
+        match tensors.get(name) {
+            Some(&at) if shards[at] == shard => {}
+            Some(&at) if files[at].contains(name) && is_in(files, shards, shard, name) => {}
+            Some(&at) => problems.push(format!(
+                "tensor `{name}` is in {}, the index says {shard}",
+                shards[at]
+            )),
+            None => problems.push(format!("tensor `{name}` is not in {shard}")),
+        }
+    }
+    if problems.is_empty() {
+        Ok(tensors)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Whether a shard holds a tensor; for the tensors that two of them hold.
+fn is_in(files: &[SafetensorsFile], shards: &[&str], shard: &str, name: &str) -> bool {
+    let position = shards.iter().position(|other| *other == shard);
+    position.is_some_and(|at| files[at].contains(name))
+}
+
+/// For a folder without safetensors weights: what it has instead.
+fn what_is_there(folder: &Path) -> String {
+    let names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let has = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
+    if has(&|name| name == "adapter_model.safetensors" || name == "adapter_config.json") {
+        "; it holds an adapter, which needs its base model beside it"
+    } else if has(&|name| name.starts_with("pytorch_model") && name.ends_with(".bin")) {
+        "; its weights are pickled (pytorch_model.bin): save the model again with safe_serialization=True"
+    } else if has(&|name| name.starts_with("consolidated.") && name.ends_with(".pth")) {
+        "; it is a checkpoint in Meta's layout, not in Hugging Face's"
+    } else if has(&|name| name.ends_with(".gguf")) {
+        "; it holds a .gguf file, not a Hugging Face checkpoint"
+    } else {
+        ""
+    }
+    .to_owned()
+}

@@ -1,0 +1,56 @@
+//! Weights on disk: a Hugging Face folder of safetensors files, in and out.
+//!
+//! Reading maps the files into memory and trusts nothing: [`Checkpoint::open`] checks every header
+//! and the index before the first weight is seen. Writing ([`CheckpointWriter`],
+//! [`write_safetensors`], [`StagedFolder`]) happens aside, reaches the disk, and is then renamed
+//! into place, so that a reader never meets half a file and a failure leaves what was there.
+
+mod compare;
+mod error;
+mod file;
+mod folder;
+mod header;
+mod stage;
+mod write;
+
+pub use compare::{Difference, compare};
+pub use error::CheckpointError;
+pub use file::SafetensorsFile;
+pub use folder::Checkpoint;
+pub use safetensors::Dtype;
+pub use stage::{Existing, StagedFolder, write_file};
+pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_safetensors};
+
+/// The one-file form of a checkpoint.
+pub const SINGLE_FILE: &str = "model.safetensors";
+/// Which file each tensor of a sharded checkpoint is in.
+pub const INDEX_FILE: &str = "model.safetensors.index.json";
+/// The metadata that every PyTorch tool writes and some ask for.
+pub const PT_METADATA: &[(&str, &str)] = &[("format", "pt")];
+
+/// What the header says about one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Number type as stored.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// One tensor that is to be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its key.
+    pub name: String,
+    /// Number type to store.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// Whether a key is a rotary table that early LLaMA conversions saved beside the weights.
+///
+/// It follows from the configuration, so readers leave it out.
+pub fn is_rotary_buffer(name: &str) -> bool {
+    name == "rotary_emb.inv_freq" || name.ends_with(".rotary_emb.inv_freq")
+}

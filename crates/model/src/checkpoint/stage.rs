@@ -1,0 +1,235 @@
+//! Files and folders that appear whole or not at all.
+//!
+//! What is written goes to a temporary sibling, is synced to the disk, and is then renamed; the
+//! folder that holds it is synced after that. A failure or a kill before the rename leaves what was
+//! there before.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::CheckpointError;
+
+/// What to do about an output folder that is there already. An empty one is always used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse, and touch nothing.
+    Refuse,
+    /// Take its place when everything is written. On Linux the two folders change places in one
+    /// step; elsewhere the old one is moved aside first.
+    Replace,
+}
+
+/// A folder in the making. Dropped without [`StagedFolder::commit`], it leaves no trace.
+#[derive(Debug)]
+pub struct StagedFolder {
+    staged: TempDir,
+    out: PathBuf,
+    existing: Existing,
+}
+
+impl StagedFolder {
+    /// Starts a folder that will be `out`; parents are made as needed.
+    ///
+    /// # Errors
+    ///
+    /// When `out` is a file, or a folder with something in it that is not to be replaced.
+    pub fn new(out: impl AsRef<Path>, existing: Existing) -> Result<Self, CheckpointError> {
+        let out = resolved(out.as_ref())?;
+        if out.exists() && (existing == Existing::Refuse || !out.is_dir()) && !is_empty_dir(&out) {
+            return Err(CheckpointError::OutputExists { path: out });
+        }
+        let parent = parent(&out);
+        fs::create_dir_all(parent).map_err(CheckpointError::io(parent, "create"))?;
+        let staged = tempfile::Builder::new()
+            .prefix(&temporary_prefix(&out))
+            .tempdir_in(parent)
+            .map_err(CheckpointError::io(parent, "write into"))?;
+        Ok(Self {
+            staged,
+            out,
+            existing,
+        })
+    }
+
+    /// Where the files are until the commit. Anything may be written below it.
+    pub fn path(&self) -> &Path {
+        self.staged.path()
+    }
+
+    /// Where they will be.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Writes one file.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; a full disk for one.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), CheckpointError> {
+        fs::write(self.path().join(name), contents)
+            .map_err(CheckpointError::io(&self.out.join(name), "write"))
+    }
+
+    /// Copies one file under its own name.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; a full disk for one.
+    pub fn copy(&self, from: &Path) -> Result<(), CheckpointError> {
+        let name = from.file_name().unwrap_or(from.as_os_str());
+        let mut source = File::open(from).map_err(CheckpointError::io(from, "open"))?;
+        let target = self.out.join(name);
+        // Contents alone: a read-only or private source must not make the copy so.
+        File::create(self.path().join(name))
+            .and_then(|mut file| io::copy(&mut source, &mut file))
+            .map_err(CheckpointError::io(&target, "write"))?;
+        Ok(())
+    }
+
+    /// Syncs everything to the disk and renames it into place.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; what was at the output before is then still there.
+    pub fn commit(self) -> Result<(), CheckpointError> {
+        let Self {
+            staged,
+            out,
+            existing,
+        } = self;
+        sync_all(staged.path()).map_err(CheckpointError::io(&out, "write"))?;
+        let rename = CheckpointError::io(&out, "rename the finished folder to");
+        // Renaming onto an empty folder is one step everywhere on Unix.
+        let renamed = if out.exists() && !is_empty_dir(&out) && existing == Existing::Replace {
+            exchange(staged.path(), &out)
+        } else {
+            if !cfg!(unix) && out.exists() {
+                let _ = fs::remove_dir(&out);
+            }
+            fs::rename(staged.path(), &out)
+        };
+        match renamed {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                return Err(CheckpointError::OutputExists { path: out });
+            }
+            renamed => renamed.map_err(rename)?,
+        }
+        let parent = parent(&out);
+        sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))
+        // Dropping `staged` removes the folder that was replaced, if any.
+    }
+}
+
+/// Writes one file that appears whole or not at all, replacing what is there.
+///
+/// # Errors
+///
+/// What `write` returns, or the operating system; what was there before is then still there.
+pub fn write_file(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), CheckpointError> {
+    let path = path.as_ref();
+    let parent = parent(path);
+    let staged = staged_file(path, parent).map_err(CheckpointError::io(path, "write"))?;
+    let mut buffered = BufWriter::with_capacity(1 << 20, staged.as_file());
+    write(&mut buffered)
+        .and_then(|()| buffered.flush())
+        .and_then(|()| staged.as_file().sync_all())
+        .map_err(CheckpointError::io(path, "write"))?;
+    drop(buffered);
+    staged
+        .persist(path)
+        .map_err(|error| CheckpointError::io(path, "rename the finished file to")(error.error))?;
+    sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))
+}
+
+fn staged_file(path: &Path, parent: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let prefix = temporary_prefix(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix);
+    // Temporary files are private by default; these become ordinary ones.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(parent)
+}
+
+/// `.NAME.tmp-`: hidden, and telling what it was to become if a power cut leaves it behind.
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".tmp-");
+    prefix
+}
+
+/// A path with a last name to rename to: "." or "out/.." have none.
+fn resolved(out: &Path) -> Result<PathBuf, CheckpointError> {
+    if out.exists() {
+        out.canonicalize()
+            .map_err(CheckpointError::io(out, "resolve"))
+    } else if out.file_name().is_some() {
+        Ok(out.to_path_buf())
+    } else {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "not the name of a folder");
+        Err(CheckpointError::io(out, "create")(error))
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn is_empty_dir(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// Puts `staged` where `out` is, and what was there where `staged` was.
+fn exchange(staged: &Path, out: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, staged, CWD, out, RenameFlags::EXCHANGE) {
+            // Not every file system can exchange.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
+            exchanged => return Ok(exchanged?),
+        }
+    }
+    let mut aside = staged.as_os_str().to_owned();
+    aside.push("-old");
+    fs::rename(out, &aside)?;
+    if let Err(error) = fs::rename(staged, out) {
+        fs::rename(&aside, out)?;
+        return Err(error);
+    }
+    fs::rename(&aside, staged)
+}
+
+/// Syncs every file and folder from `dir` down.
+fn sync_all(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_all(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_dir(dir)
+}
+
+/// Makes a folder's entries last; only Unix can and needs to.
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(dir)?.sync_all()
+    } else {
+        Ok(())
+    }
+}
