@@ -34,7 +34,7 @@ pub fn map_file(file: &File) -> io::Result<Mmap> {
     unix,
     expect(unsafe_code, reason = "memmap2 has no safe form of MADV_DONTNEED")
 )]
-pub fn release(map: &Mmap, offset: usize, len: usize) {
+pub fn release_pages(map: &Mmap, offset: usize, len: usize) {
     assert!(
         offset.checked_add(len).is_some_and(|end| end <= map.len()),
         "range outside of the map"
@@ -59,7 +59,7 @@ mod tests {
         file.write_all(&bytes).unwrap();
         let map = map_file(&file).unwrap();
         assert_eq!(&map[..], &bytes[..]);
-        release(&map, 5_000, 10_000);
+        release_pages(&map, 5_000, 10_000);
         assert_eq!(&map[..], &bytes[..]);
     }
 
@@ -68,6 +68,6 @@ mod tests {
     fn a_range_outside_panics() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[0; 16]).unwrap();
-        release(&map_file(&file).unwrap(), 10, 7);
+        release_pages(&map_file(&file).unwrap(), 10, 7);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn::tensor::{AllocationProperty, BoolStore, Bytes, DType, TensorData};
 use memmap2::Mmap;
 use safetensors::Dtype;
-use simmer_kernels::map;
+use simmer_kernels::{map_file, release_pages};
 
 use super::header::{Entry, Header};
 use super::{CheckpointError, TensorInfo};
@@ -55,7 +55,7 @@ impl SafetensorsFile {
             .map_err(CheckpointError::io(path, "read"))?
             .len();
         let header = Header::read(&mut file, path, file_len)?;
-        let map = map::map_file(&file).map_err(CheckpointError::io(path, "map"))?;
+        let map = map_file(&file).map_err(CheckpointError::io(path, "map"))?;
         if map.len() as u64 != file_len {
             return Err(CheckpointError::Truncated {
                 file: path.into(),
@@ -168,7 +168,7 @@ impl SafetensorsFile {
     /// Lets go of a tensor's pages; reading it again reads the file again.
     pub fn release(&self, name: &str) {
         if let Ok(entry) = self.entry(name) {
-            map::release(&self.inner.map, entry.begin, entry.end - entry.begin);
+            release_pages(&self.inner.map, entry.begin, entry.end - entry.begin);
         }
     }
 
