@@ -1,1 +1,31 @@
-//! Placeholder while the workspace is laid out.
+//! What the model reads: files into conversations, conversations into tokens and trained spans, those into micro-batches.
+//!
+//! ```text
+//! file --format--> Conversation --template--> Rendered --tokenizer--> Example --order, pack--> MicroBatch
+//! ```
+//!
+//! [`Dataset::load`] goes the first half of that way for a recipe's `[data]` table; [`Order`] and [`pack`] the rest, step by
+//! step. Each stage can be used alone. Nothing here knows Burn or the model.
+
+pub mod conversation;
+mod dataset;
+mod error;
+pub mod example;
+pub mod format;
+mod micro_batch;
+pub mod order;
+mod random;
+pub mod report;
+pub mod template;
+pub mod tokenizer;
+
+pub use conversation::{Content, Conversation, Message, Origin, Role};
+pub use dataset::{DataConfig, Dataset, SourceConfig, Validation};
+pub use error::DataError;
+pub use example::{Example, Limits, Overlong, encode, prompt_tokens};
+pub use format::Format;
+pub use micro_batch::{IGNORE, MicroBatch, pack};
+pub use order::{Batch, Cursor, Order};
+pub use report::Report;
+pub use template::{Rendered, Template, TrainOn};
+pub use tokenizer::Tokenizer;

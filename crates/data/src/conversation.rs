@@ -1,0 +1,256 @@
+//! One row of a data set, before any template: who said what, and where the row stands.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// Who speaks in a [`Message`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Sets the scene; at most one, first.
+    System,
+    /// Asks.
+    User,
+    /// Answers; its words are what training is about.
+    Assistant,
+    /// The result of a tool that the assistant called.
+    Tool,
+}
+
+impl Role {
+    /// Every role, in the order in which messages name them.
+    pub const ALL: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
+
+    /// The name that chat templates know the role by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        }
+    }
+
+    /// The role of that name.
+    pub fn named(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message of `role`.
+    pub fn new(role: Role, content: impl Into<String>) -> Message {
+        Message {
+            role,
+            content: content.into(),
+        }
+    }
+}
+
+/// Where a row stands: the file, the row's number in it, and the line on which it starts (both from 1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as the recipe names it.
+    pub file: Arc<Path>,
+    /// The row's number in the file, from 1.
+    pub row: usize,
+    /// The line on which the row starts, from 1.
+    pub line: usize,
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin {
+            file: Arc::from(Path::new("(none)")),
+            row: 0,
+            line: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Origin { file, row, line } = self;
+        write!(f, "{}: row {row} (line {line})", file.display())
+    }
+}
+
+/// The shapes that a row's content comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// An instruction, perhaps with input, and its output (Alpaca).
+    Instruction,
+    /// A prompt and its completion.
+    Completion,
+    /// Turns between a user and an assistant.
+    Messages,
+    /// Text without question or answer.
+    Text,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layout::Instruction => "instruction/output",
+            Layout::Completion => "prompt/completion",
+            Layout::Messages => "messages",
+            Layout::Text => "text",
+        })
+    }
+}
+
+/// What a row says. An absent answer is one still to be given, as in a generation prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// An instruction, perhaps with input, and its output (Alpaca).
+    Instruction {
+        /// What sets the scene.
+        system: Option<String>,
+        /// What is asked.
+        instruction: String,
+        /// What it is asked about; never empty.
+        input: Option<String>,
+        /// The answer.
+        output: Option<String>,
+    },
+    /// A prompt and its completion.
+    Completion {
+        /// The text that is given.
+        prompt: String,
+        /// The text that follows it.
+        completion: Option<String>,
+    },
+    /// Turns between a user and an assistant; a system message may come first.
+    Messages(Vec<Message>),
+    /// Text without question or answer, all of it trained on.
+    Text(String),
+}
+
+/// One row of a data set, before any template.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    /// What the row says.
+    pub content: Content,
+    /// Where the row stands.
+    pub origin: Origin,
+}
+
+impl Conversation {
+    /// A conversation that no file holds.
+    pub fn new(content: Content) -> Conversation {
+        Conversation {
+            content,
+            origin: Origin::default(),
+        }
+    }
+
+    /// A bare prompt whose answer is still to be given: every template takes it.
+    pub fn prompt(text: impl Into<String>) -> Conversation {
+        Conversation::new(Content::Completion {
+            prompt: text.into(),
+            completion: None,
+        })
+    }
+
+    /// Turns between a user and an assistant.
+    pub fn chat(messages: Vec<Message>) -> Conversation {
+        Conversation::new(Content::Messages(messages))
+    }
+
+    /// The shape of the row's content.
+    pub fn layout(&self) -> Layout {
+        match self.content {
+            Content::Instruction { .. } => Layout::Instruction,
+            Content::Completion { .. } => Layout::Completion,
+            Content::Messages(_) => Layout::Messages,
+            Content::Text(_) => Layout::Text,
+        }
+    }
+
+    /// The row as the turns of a chat; `None` for text, which has none.
+    ///
+    /// An instruction and its input become one user message, a blank line between them.
+    pub fn messages(&self) -> Option<Vec<Message>> {
+        let turns = |system: Option<&String>, user: String, answer: Option<&String>| {
+            let system = system.map(|text| Message::new(Role::System, text));
+            let answer = answer.map(|text| Message::new(Role::Assistant, text));
+            let user = Message::new(Role::User, user);
+            system.into_iter().chain([user]).chain(answer).collect()
+        };
+        match &self.content {
+            Content::Instruction {
+                system,
+                instruction,
+                input,
+                output,
+            } => {
+                let user = match input {
+                    Some(input) => format!("{instruction}\n\n{input}"),
+                    None => instruction.clone(),
+                };
+                Some(turns(system.as_ref(), user, output.as_ref()))
+            }
+            Content::Completion { prompt, completion } => {
+                Some(turns(None, prompt.clone(), completion.as_ref()))
+            }
+            Content::Messages(messages) => Some(messages.clone()),
+            Content::Text(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instruction_and_input_become_one_user_message() {
+        let row = Conversation::new(Content::Instruction {
+            system: Some("Be brief.".into()),
+            instruction: "Add.".into(),
+            input: Some("2 and 2".into()),
+            output: Some("4".into()),
+        });
+        assert_eq!(
+            row.messages().unwrap(),
+            [
+                Message::new(Role::System, "Be brief."),
+                Message::new(Role::User, "Add.\n\n2 and 2"),
+                Message::new(Role::Assistant, "4"),
+            ]
+        );
+    }
+
+    #[test]
+    fn roles_are_found_by_the_names_they_give() {
+        for role in Role::ALL {
+            assert_eq!(Role::named(role.name()), Some(role));
+        }
+        assert_eq!(Role::named("human"), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! What can be wrong with the data of a recipe.
+
+use std::path::{Path, PathBuf};
+
+use crate::conversation::Origin;
+use crate::format::RowError;
+use crate::template::TemplateError;
+use crate::tokenizer::TokenizerError;
+
+/// What can be wrong with the data of a recipe; every message names the file, and the row where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no text.
+    #[error("{}: line {line} is not UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line with the first wrong byte, from 1.
+        line: usize,
+    },
+    /// The file is no JSON.
+    #[error("{}: invalid JSON at line {line} column {column}: {what}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The file has no rows.
+    #[error("{}: no rows", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A row cannot be used.
+    #[error("{origin}: {error}")]
+    Row {
+        /// The row.
+        origin: Origin,
+        /// What is wrong with it.
+        error: Box<RowError>,
+    },
+    /// The template cannot be used.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The recipe's data table cannot be used.
+    #[error("data.{key}: {problem}")]
+    Config {
+        /// The key, below `data`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No row of a file has a token to train on.
+    #[error(
+        "{}: no row has a token to train on (template `{template}`, max_tokens {max_tokens}): {why}",
+        first.file.display()
+    )]
+    NothingTrained {
+        /// The first of the rows.
+        first: Origin,
+        /// The template that rendered them.
+        template: String,
+        /// The limit of a row.
+        max_tokens: usize,
+        /// What became of the first row.
+        why: String,
+    },
+}
+
+impl DataError {
+    /// A row that cannot be used.
+    pub(crate) fn row(origin: Origin, error: impl Into<RowError>) -> DataError {
+        DataError::Row {
+            origin,
+            error: Box::new(error.into()),
+        }
+    }
+
+    /// A JSON error inside a piece of `path` that starts at `line` and `column`.
+    pub(crate) fn json(
+        path: &Path,
+        error: &serde_json::Error,
+        line: usize,
+        column: usize,
+    ) -> DataError {
+        let what = error.to_string();
+        let position = format!(" at line {} column {}", error.line(), error.column());
+        DataError::Json {
+            path: path.into(),
+            line: line + error.line().saturating_sub(1),
+            column: match error.line() {
+                0 | 1 => column + error.column().saturating_sub(1),
+                _ => error.column(),
+            },
+            what: what.strip_suffix(&position).unwrap_or(&what).into(),
+        }
+    }
+
+    /// What may mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            DataError::Read { path, .. } if path.is_relative() => {
+                let here = std::env::current_dir().ok()?;
+                Some(format!("the path is relative to {}", here.display()))
+            }
+            DataError::Json { .. } | DataError::NotUtf8 { .. } => Some(
+                "a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8"
+                    .into(),
+            ),
+            DataError::Row { error, .. } => error.hint(),
+            DataError::Template(error) => error.hint(),
+            DataError::Tokenizer(error) => error.hint(),
+            DataError::NothingTrained { .. } => Some(
+                "raise data.max_tokens, or choose the template whose answers these rows hold"
+                    .into(),
+            ),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One JSON object of a data file, and what can be wrong with it.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+
+use super::Format;
+use crate::conversation::Role;
+use crate::template::RenderError;
+
+/// What is wrong with a row.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The row is not a JSON object.
+    #[error("expected an object, found {found}")]
+    NotAnObject {
+        /// The JSON type that is there.
+        found: &'static str,
+    },
+    /// A key of the layout is not there.
+    #[error("no `{key}`; its keys are {}", list(keys))]
+    MissingKey {
+        /// The layout that the row is held to.
+        format: Format,
+        /// The missing key.
+        key: &'static str,
+        /// The keys that are there.
+        keys: Vec<String>,
+    },
+    /// The row has the keys of another layout than the file's.
+    #[error("expected {format} ({}), found {found}; its keys are {}", format.keys(), list(keys))]
+    OtherLayout {
+        /// The layout of the file.
+        format: Format,
+        /// The layout of this row.
+        found: Format,
+        /// The keys that are there.
+        keys: Vec<String>,
+    },
+    /// The row has the keys of no layout.
+    #[error("no layout has these keys: {}", list(keys))]
+    NoLayout {
+        /// The keys that are there.
+        keys: Vec<String>,
+    },
+    /// A key that must say something is empty.
+    #[error("`{key}` is empty")]
+    EmptyKey {
+        /// The empty key.
+        key: &'static str,
+    },
+    /// Two keys say the same thing.
+    #[error("both `{first}` and `{second}` are there, and only one can be used")]
+    TwoKeys {
+        /// One key.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A value has another type than its key wants.
+    #[error("`{key}` is {found}, expected {expected}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// What it should hold.
+        expected: &'static str,
+        /// The JSON type that is there.
+        found: &'static str,
+    },
+    /// A key carries content that this layout would lose.
+    #[error("`{key}` would be lost: nothing here reads it")]
+    UnusedKey {
+        /// The key.
+        key: String,
+    },
+    /// A message's role is none that is known.
+    #[error("messages[{index}].role is `{role}`; known are system, user, assistant, tool")]
+    UnknownRole {
+        /// The message's number, from 0.
+        index: usize,
+        /// Its role.
+        role: String,
+    },
+    /// A message stands where its role may not.
+    #[error("messages[{index}] is from {role}, expected {expected}")]
+    Misplaced {
+        /// The message's number, from 0.
+        index: usize,
+        /// Its role.
+        role: Role,
+        /// The roles that may stand there.
+        expected: &'static str,
+    },
+    /// No message is from the assistant.
+    #[error("no message is from the assistant, so there is nothing to learn")]
+    NoAnswer,
+    /// The row's template cannot render it.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+impl RowError {
+    /// What may mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            RowError::MissingKey { format, .. } => Some(format!("a row of format {format} has {}", format.keys())),
+            RowError::OtherLayout { .. } => {
+                Some("a file holds one layout: put these rows in a file of their own and name both in data.train".into())
+            }
+            RowError::NoLayout { .. } => {
+                let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
+                Some(format!("known layouts: {}", known.join("; ")))
+            }
+            RowError::Render(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Names in backquotes, with commas.
+pub(crate) fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".into();
+    }
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+/// How people call a JSON value's type.
+pub(super) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Keys that change what a row says, whatever its layout: never left unread unless blank.
+const CONTENT_KEYS: [&str; 6] = [
+    "system",
+    "history",
+    "context",
+    "tools",
+    "functions",
+    "images",
+];
+
+/// One JSON object whose keys a layout takes out one by one; what remains was not read.
+pub(super) struct Row {
+    entries: Vec<(String, Value)>,
+}
+
+impl Row {
+    /// The keys as messages show them.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let show = |(key, value): &(String, Value)| match value {
+            Value::Null => format!("{key} = null"),
+            _ => key.clone(),
+        };
+        self.entries.iter().map(show).collect()
+    }
+
+    /// Whether the key is there and not null.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries
+            .iter()
+            .any(|(key, value)| key == name && !value.is_null())
+    }
+
+    /// Whether a value says nothing: null, or an empty string, list or object.
+    pub(super) fn is_blank(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+
+    /// Takes a key's value out; null counts as missing.
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
+        let index = self.entries.iter().position(|(key, _)| key == name)?;
+        let (_, value) = self.entries.swap_remove(index);
+        (!value.is_null()).then_some(value)
+    }
+
+    /// The text under the one of `names` that is there; `None` where it is missing, null or empty.
+    pub(super) fn optional(&mut self, names: &[&'static str]) -> Result<Option<String>, RowError> {
+        Ok(self.text(names)?.filter(|text| !text.is_empty()))
+    }
+
+    /// The text under the one of `names` that is there; it may be empty.
+    pub(super) fn required(
+        &mut self,
+        format: Format,
+        names: &[&'static str],
+    ) -> Result<String, RowError> {
+        let keys = self.keys();
+        self.text(names)?.ok_or(RowError::MissingKey {
+            format,
+            key: names[0],
+            keys,
+        })
+    }
+
+    pub(super) fn missing(&self, format: Format, key: &'static str) -> RowError {
+        RowError::MissingKey {
+            format,
+            key,
+            keys: self.keys(),
+        }
+    }
+
+    fn text(&mut self, names: &[&'static str]) -> Result<Option<String>, RowError> {
+        let mut found: Option<(&'static str, String)> = None;
+        for &name in names {
+            let text = match self.take(name) {
+                None => continue,
+                Some(Value::String(text)) => text,
+                Some(other) => {
+                    return Err(RowError::WrongType {
+                        key: name.into(),
+                        expected: "a string",
+                        found: json_type(&other),
+                    });
+                }
+            };
+            found = match found {
+                // A second spelling may stand empty beside the first.
+                Some((first, kept)) if text.is_empty() => Some((first, kept)),
+                Some((first, kept)) if !kept.is_empty() => {
+                    return Err(RowError::TwoKeys {
+                        first,
+                        second: name,
+                    });
+                }
+                _ => Some((name, text)),
+            };
+        }
+        Ok(found.map(|(_, text)| text))
+    }
+
+    /// The keys that no layout took, blank ones aside; content among them is an error.
+    pub(super) fn unread(self) -> Result<Vec<String>, RowError> {
+        let said = self.entries.into_iter().filter(|(_, v)| !Row::is_blank(v));
+        let keys: Vec<String> = said.map(|(key, _)| key).collect();
+        match keys.iter().find(|key| CONTENT_KEYS.contains(&key.as_str())) {
+            Some(key) => Err(RowError::UnusedKey { key: key.clone() }),
+            None => Ok(keys),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Row, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            // Maps would keep the last of two equal keys and lose the first without a word.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+                let mut entries: Vec<(String, Value)> = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if entries.iter().any(|(other, _)| *other == key) {
+                        return Err(A::Error::custom(format!("the key `{key}` is there twice")));
+                    }
+                    entries.push((key, value));
+                }
+                Ok(Row { entries })
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}

@@ -1,0 +1,20 @@
+//! Rows of `text` alone, all of it trained on.
+
+use super::row::{Row, RowError};
+use super::{Format, Spec};
+use crate::conversation::Content;
+
+pub(super) const SPEC: Spec = Spec {
+    name: "text",
+    keys: "`text`",
+    mark: "text",
+    read,
+};
+
+fn read(row: &mut Row) -> Result<Content, RowError> {
+    let text = row.required(Format::Text, &["text"])?;
+    if text.is_empty() {
+        return Err(RowError::EmptyKey { key: "text" });
+    }
+    Ok(Content::Text(text))
+}

@@ -1,0 +1,225 @@
+//! What reading the data came to: counted, so that nothing is cut or left out in silence.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use chrono::NaiveDate;
+
+use crate::conversation::Origin;
+use crate::error::DataError;
+use crate::example::{Limits, Outcome};
+use crate::format::{Format, Source};
+
+/// How many rows of each kind are named.
+const NAMED: usize = 5;
+
+/// What reading the data came to, file by file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// The files trained on; rows split off for validation are still counted here.
+    pub train: Vec<SourceReport>,
+    /// The files that are for validation alone.
+    pub validation: Vec<SourceReport>,
+}
+
+/// Rows of one kind: how many, and the first of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rows {
+    /// How many there are.
+    pub count: usize,
+    /// The first few.
+    pub first: Vec<Origin>,
+}
+
+/// What reading one file came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceReport {
+    /// The file.
+    pub path: String,
+    /// The layout of its rows.
+    pub format: Format,
+    /// The template that rendered them.
+    pub template: String,
+    /// Rows in the file.
+    pub rows: usize,
+    /// Tokens of the examples.
+    pub tokens: usize,
+    /// Tokens to be predicted among those.
+    pub targets: usize,
+    /// Examples whose end was cut off.
+    pub truncated: Rows,
+    /// Tokens to be predicted that were cut off with it.
+    pub truncated_targets: usize,
+    /// Rows left out for having more than `max_tokens` tokens.
+    pub overlong: Rows,
+    /// Rows left out because the cut left no token to train on, or they had none.
+    pub untrained: Rows,
+    /// Examples with tokens that straddle the edge of an answer.
+    pub straddling: Rows,
+    /// Keys that were not read, and in how many rows they said something.
+    pub ignored_keys: BTreeMap<String, usize>,
+    /// The day that a chat template told the model: the same data is other text on another day.
+    pub date: Option<NaiveDate>,
+    /// What became of the first row.
+    first: Option<Outcome>,
+}
+
+impl Rows {
+    fn push(&mut self, origin: &Origin) {
+        self.count += 1;
+        if self.first.len() < NAMED {
+            self.first.push(origin.clone());
+        }
+    }
+}
+
+impl SourceReport {
+    pub(crate) fn new(source: &Source, template: &str) -> SourceReport {
+        SourceReport {
+            path: source.file.display().to_string(),
+            format: source.format,
+            template: template.into(),
+            rows: 0,
+            tokens: 0,
+            targets: 0,
+            truncated: Rows::default(),
+            truncated_targets: 0,
+            overlong: Rows::default(),
+            untrained: Rows::default(),
+            straddling: Rows::default(),
+            ignored_keys: source.ignored_keys.clone(),
+            date: None,
+            first: None,
+        }
+    }
+
+    /// Rows that became examples.
+    pub fn examples(&self) -> usize {
+        self.rows - self.overlong.count - self.untrained.count
+    }
+
+    pub(crate) fn count(&mut self, outcome: &Outcome, origin: &Origin) {
+        self.rows += 1;
+        match outcome {
+            Outcome::Kept {
+                example,
+                cut,
+                cut_targets,
+                straddling,
+            } => {
+                self.tokens += example.tokens.len();
+                self.targets += example.targets();
+                self.truncated_targets += cut_targets;
+                if *cut > 0 {
+                    self.truncated.push(origin);
+                }
+                if *straddling > 0 {
+                    self.straddling.push(origin);
+                }
+            }
+            Outcome::Overlong { .. } => self.overlong.push(origin),
+            Outcome::Untrained { .. } => self.untrained.push(origin),
+        }
+        if self.first.is_none() && !matches!(outcome, Outcome::Kept { .. }) {
+            self.first = Some(outcome.clone());
+        }
+    }
+
+    pub(crate) fn nothing_trained(&self, first: &Origin, limits: &Limits) -> DataError {
+        let row = first.row;
+        let why = match self.first {
+            Some(Outcome::Overlong { tokens }) => {
+                format!("row {row} has {tokens} tokens, and overlong rows are dropped")
+            }
+            Some(Outcome::Untrained { tokens, targets: 0 }) => {
+                format!("row {row} has {tokens} tokens and no answer")
+            }
+            Some(Outcome::Untrained { tokens, targets }) => {
+                format!(
+                    "row {row} has {tokens} tokens, the last {targets} of them its answer, all cut off"
+                )
+            }
+            _ => "there are no rows".into(),
+        };
+        DataError::NothingTrained {
+            first: first.clone(),
+            template: self.template.clone(),
+            max_tokens: limits.max_tokens,
+            why,
+        }
+    }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = self
+            .first
+            .iter()
+            .map(|origin| origin.row.to_string())
+            .collect();
+        let noun = if self.count == 1 { "row" } else { "rows" };
+        write!(f, "{} {noun} ({}", self.count, rows.join(", "))?;
+        f.write_str(if self.count > rows.len() {
+            ", ...)"
+        } else {
+            ")"
+        })
+    }
+}
+
+impl fmt::Display for SourceReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SourceReport {
+            path,
+            format,
+            template,
+            rows,
+            tokens,
+            targets,
+            ..
+        } = self;
+        let examples = self.examples();
+        write!(
+            f,
+            "{path}: {rows} rows ({format}, template {template}): {examples} examples, {tokens} tokens, {targets} of them trained on"
+        )?;
+        if self.truncated.count > 0 {
+            write!(
+                f,
+                "\n  cut: {}, {} trained tokens lost",
+                self.truncated, self.truncated_targets
+            )?;
+        }
+        let kinds = [
+            ("left out, too long", &self.overlong),
+            ("left out, no token to train on", &self.untrained),
+            ("a token straddles prompt and answer", &self.straddling),
+        ];
+        for (kind, rows) in kinds {
+            if rows.count > 0 {
+                write!(f, "\n  {kind}: {rows}")?;
+            }
+        }
+        if !self.ignored_keys.is_empty() {
+            let keys: Vec<_> = self
+                .ignored_keys
+                .iter()
+                .map(|(key, rows)| format!("{key} (in {rows} rows)"))
+                .collect();
+            write!(f, "\n  keys not used: {}", keys.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reports: Vec<_> = self
+            .train
+            .iter()
+            .chain(&self.validation)
+            .map(SourceReport::to_string)
+            .collect();
+        f.write_str(&reports.join("\n"))
+    }
+}

@@ -1,0 +1,256 @@
+//! Hugging Face's Jinja: what transformers' chat templates may use, on minijinja.
+//!
+//! Source: `_compile_jinja_template` in transformers' `utils/chat_template_utils.py`: blocks trimmed, `raise_exception`,
+//! `strftime_now`, a `tojson` that escapes nothing, loop controls and `{% generation %}` blocks.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use chrono::{Local, NaiveDate, NaiveDateTime};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, escape_formatter};
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+/// Stand before and after the text of a `{% generation %}` block. They are noncharacters, which no text should have.
+pub(super) const OPEN: char = '\u{10FFFE}';
+/// See [`OPEN`].
+pub(super) const CLOSE: char = '\u{10FFFF}';
+
+/// The moment that `strftime_now` tells, and whether it has been asked.
+#[derive(Debug, Clone)]
+pub(super) struct Clock {
+    now: NaiveDateTime,
+    asked: Arc<AtomicBool>,
+}
+
+impl Clock {
+    pub(super) fn today() -> Clock {
+        Clock {
+            now: Local::now().naive_local(),
+            asked: Arc::default(),
+        }
+    }
+
+    pub(super) fn at(date: NaiveDate) -> Clock {
+        Clock {
+            now: date.into(),
+            asked: Arc::default(),
+        }
+    }
+
+    pub(super) fn told(&self) -> Option<NaiveDate> {
+        let asked = self.asked.load(Ordering::Relaxed);
+        asked.then(|| self.now.date())
+    }
+
+    fn strftime(&self, format: &str) -> Result<String, Error> {
+        self.asked.store(true, Ordering::Relaxed);
+        let mut text = String::new();
+        write!(text, "{}", self.now.format(format)).map_err(|_| {
+            let problem = format!("strftime_now: wrong format {format:?}");
+            Error::new(ErrorKind::InvalidOperation, problem)
+        })?;
+        Ok(text)
+    }
+}
+
+/// An environment that behaves as transformers' does.
+///
+/// # Panics
+/// Never: the delimiters are Jinja's own.
+pub(super) fn environment(clock: Clock) -> Environment<'static> {
+    let mut env = Environment::new();
+    if let Ok(syntax) = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+    {
+        env.set_syntax(syntax);
+    }
+    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    // Python prints its own words for these.
+    env.set_formatter(|out, state, value| match bool::try_from(value.clone()) {
+        Ok(truth) => escape_formatter(
+            out,
+            state,
+            &Value::from(if truth { "True" } else { "False" }),
+        ),
+        Err(_) if value.is_none() => escape_formatter(out, state, &Value::from("None")),
+        Err(_) => escape_formatter(out, state, value),
+    });
+    env.add_function("raise_exception", |message: String| -> Result<(), Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    env.add_function("strftime_now", move |format: String| {
+        clock.strftime(&format)
+    });
+    env.add_filter("tojson", tojson);
+    env.add_filter("generation", |text: String| format!("{OPEN}{text}{CLOSE}"));
+    env
+}
+
+/// Turns `{% generation %}` blocks into filter blocks, which mark what is inside; says whether there were any.
+pub(super) fn mark_generation(source: &str) -> (String, bool) {
+    let mut out = String::with_capacity(source.len());
+    let (mut rest, mut found) = (source, false);
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
+        let (tag, after) = (
+            &rest[start..start + length + 2],
+            &rest[start + length + 2..],
+        );
+        let word = tag[2..length].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        out.push_str(&rest[..start]);
+        match word {
+            "generation" => out.push_str(&tag.replacen(word, "filter generation", 1)),
+            "endgeneration" => out.push_str(&tag.replacen(word, "endfilter", 1)),
+            _ => out.push_str(tag),
+        }
+        found |= word == "generation";
+        rest = after;
+    }
+    out.push_str(rest);
+    (out, found)
+}
+
+/// Python's `json.dumps` with `ensure_ascii=False`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "minijinja hands keyword arguments over by value"
+)]
+fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    let _ascii: Option<bool> = options.get("ensure_ascii")?;
+    options.assert_all_used()?;
+    let invalid = |error: serde_json::Error| {
+        Error::new(ErrorKind::BadSerialization, "tojson").with_source(error)
+    };
+    let mut json = serde_json::to_value(value).map_err(invalid)?;
+    if sort_keys == Some(true) {
+        json.sort_all_objects();
+    }
+    let spaces = " ".repeat(indent.unwrap_or(0));
+    let text = match indent {
+        Some(_) => dump(&json, PrettyFormatter::with_indent(spaces.as_bytes())),
+        None => dump(&json, PythonFormatter),
+    };
+    Ok(Value::from_safe_string(text.map_err(invalid)?))
+}
+
+fn dump(json: &serde_json::Value, formatter: impl Formatter) -> Result<String, serde_json::Error> {
+    let mut bytes = Vec::new();
+    json.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))?;
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+}
+
+/// JSON with a space after every comma and colon.
+struct PythonFormatter;
+
+impl PythonFormatter {
+    fn comma<W: io::Write + ?Sized>(writer: &mut W, first: bool) -> io::Result<()> {
+        if first {
+            Ok(())
+        } else {
+            writer.write_all(b", ")
+        }
+    }
+}
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        PythonFormatter::comma(writer, first)
+    }
+
+    fn begin_object_key<W: io::Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
+        PythonFormatter::comma(writer, first)
+    }
+
+    fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b": ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(source: &str) -> String {
+        let date = NaiveDate::from_ymd_opt(2024, 7, 26).unwrap();
+        let mut env = environment(Clock::at(date));
+        let (source, _) = mark_generation(source);
+        env.add_template_owned("t", source).unwrap();
+        let tool = serde_json::json!({"name": "f<é>", "args": [1, 2.5, null, true], "a": {}});
+        let context =
+            minijinja::context! { tool => Value::from(minijinja::value::Serde(&tool)), none => () };
+        match env.get_template("t").unwrap().render(context) {
+            Ok(text) => text,
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn json_is_pythons() {
+        assert_eq!(
+            render("{{ tool | tojson }}"),
+            r#"{"name": "f<é>", "args": [1, 2.5, null, true], "a": {}}"#
+        );
+        assert_eq!(
+            render("{{ {'b': [1], 'a': 2} | tojson(indent=2, sort_keys=true) }}"),
+            "{\n  \"a\": 2,\n  \"b\": [\n    1\n  ]\n}"
+        );
+    }
+
+    #[test]
+    fn python_methods_and_words_work() {
+        assert_eq!(render("{{ ' a b '.strip().split(' ')[1] }}"), "b");
+        assert_eq!(
+            render("{{ 'abc'[::-1] }}{{ 'abc'.startswith('ab') }}"),
+            "cbaTrue"
+        );
+        assert_eq!(render("{{ none }}"), "None");
+        assert_eq!(
+            render(
+                "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"
+            ),
+            "01"
+        );
+        assert_eq!(
+            render(
+                "{% set ns = namespace(x=1) %}{% for i in [1, 2] %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x }}"
+            ),
+            "4"
+        );
+    }
+
+    #[test]
+    fn the_clock_stands_still() {
+        assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
+        assert!(render("{{ strftime_now('%Q') }}").contains("wrong format"));
+    }
+
+    #[test]
+    fn exceptions_keep_their_words() {
+        assert!(render("{{ raise_exception('no system role') }}").contains("no system role"));
+    }
+
+    #[test]
+    fn generation_blocks_are_marked_and_trimmed_as_blocks() {
+        let text = render("a\n  {% generation %}\nb\n  {%- endgeneration %}\nc");
+        assert_eq!(text, format!("a\n{OPEN}b{CLOSE}c"));
+    }
+}
