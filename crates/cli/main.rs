@@ -1,2 +1,34 @@
-//! The program.
-fn main() {}
+//! simmer: low-rank fine-tuning of LLaMA-family models from recipes.
+
+mod commands;
+mod failure;
+mod loaded;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Fine-tune LLaMA-family models with low-rank adapters, from recipes.
+///
+/// Results go to standard output, progress and messages to standard error. Exit code 0: done,
+/// 1: failed, 2: wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "simmer", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            failure::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

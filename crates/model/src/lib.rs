@@ -1,1 +1,28 @@
-//! Placeholder while the workspace is laid out.
+//! The LLaMA family: configuration, weights in and out, forward pass, adapters, generation.
+
+pub mod adapter;
+pub mod base;
+mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod device;
+pub mod export;
+mod generate;
+mod layer;
+pub mod layout;
+mod llama;
+mod parameters;
+mod random;
+mod rotary;
+mod run;
+mod sampler;
+
+pub use cache::KvCache;
+pub use config::ModelConfig;
+pub use generate::{GenerateError, Generated, Stop};
+pub use layer::{Embedding, Linear, LmHead, RmsNorm};
+pub use llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
+pub use parameters::Parameters;
+pub use rotary::inverse_frequencies;
+pub use run::Run;
+pub use sampler::{Sampling, SamplingError};

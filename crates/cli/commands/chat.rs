@@ -1,0 +1,108 @@
+//! `simmer chat`: a conversation.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use clap::Args;
+use simmer_data::example::prompt_tokens;
+use simmer_data::{Conversation, Message, Role};
+use simmer_model::{KvCache, Stop};
+
+use super::generate::AnswerArgs;
+use crate::loaded::{Loaded, ModelArgs};
+use crate::output;
+
+/// Talk to a model
+///
+/// Type a message and press return; `/reset` forgets the conversation, `/quit` or the end of the
+/// input ends it. Messages are read line by line, so a file can be piped in.
+#[derive(Debug, Args)]
+pub(crate) struct Chat {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Template for the turns: `chat` is the model's own
+    #[arg(long, default_value = "chat", value_name = "NAME")]
+    template: String,
+    /// System message
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    #[command(flatten)]
+    answer: AnswerArgs,
+}
+
+impl Chat {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let sampling = self.answer.sampling()?;
+        let loaded = self.model.load()?;
+        let template = loaded.template(&self.template)?;
+        let start = || -> Vec<Message> {
+            let system = self.system.iter();
+            system.map(|text| Message::new(Role::System, text)).collect()
+        };
+        let mut messages = start();
+        let mut cache = Seen::default();
+        let interactive = io::stdin().is_terminal();
+        if interactive {
+            output::note("Type a message; /reset starts over, /quit ends.");
+        }
+        loop {
+            if interactive {
+                output::print("> ")?;
+            }
+            let mut line = String::new();
+            if io::stdin().lock().read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            match line.trim() {
+                "" => continue,
+                "/quit" => return Ok(()),
+                "/reset" => {
+                    messages = start();
+                    continue;
+                }
+                text => messages.push(Message::new(Role::User, text)),
+            }
+            let prompt = template.prompt(&Conversation::chat(messages.clone()))?;
+            let prompt = prompt_tokens(&prompt, &loaded.tokenizer)?;
+            let answer = self.answer.give(
+                &loaded,
+                &prompt,
+                cache.for_prompt(&prompt),
+                &sampling,
+                &mut output::print,
+            )?;
+            output::line("")?;
+            cache.remember(&prompt, &answer.tokens);
+            if answer.stop == Stop::Context {
+                output::note("The conversation has filled the model's context; /reset starts over.");
+            }
+            messages.push(Message::new(Role::Assistant, text_of(&loaded, &answer.tokens)?));
+        }
+    }
+}
+
+fn text_of(loaded: &Loaded, tokens: &[u32]) -> anyhow::Result<String> {
+    Ok(loaded.tokenizer.decode(tokens, true)?)
+}
+
+/// The cache of the conversation so far, and the tokens that it stands for.
+#[derive(Default)]
+struct Seen {
+    tokens: Vec<u32>,
+    cache: KvCache,
+}
+
+impl Seen {
+    /// The cache, emptied where the new prompt does not begin with what it holds (a template may
+    /// render earlier turns differently).
+    fn for_prompt(&mut self, prompt: &[u32]) -> &mut KvCache {
+        let held = &self.tokens[..self.cache.len().min(self.tokens.len())];
+        if !prompt.starts_with(held) {
+            self.cache = KvCache::default();
+        }
+        &mut self.cache
+    }
+
+    fn remember(&mut self, prompt: &[u32], answer: &[u32]) {
+        self.tokens = [prompt, answer].concat();
+    }
+}

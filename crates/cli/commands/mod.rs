@@ -1,0 +1,40 @@
+//! The commands, one file each: arguments, help and what they do.
+
+mod chat;
+mod generate;
+mod merge;
+mod recipes;
+mod score;
+mod show;
+mod tokenizer;
+mod train;
+
+use clap::Subcommand;
+
+/// A command of the program. Adding one: a file beside this one, a variant, a line in `run`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Train(train::Train),
+    Merge(merge::Merge),
+    Generate(generate::Generate),
+    Chat(chat::Chat),
+    Score(score::Score),
+    Show(show::Show),
+    Recipes(recipes::Recipes),
+    Tokenizer(tokenizer::Tokenizer),
+}
+
+impl Command {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Train(command) => command.run(),
+            Self::Merge(command) => command.run(),
+            Self::Generate(command) => command.run(),
+            Self::Chat(command) => command.run(),
+            Self::Score(command) => command.run(),
+            Self::Show(command) => command.run(),
+            Self::Recipes(command) => command.run(),
+            Self::Tokenizer(command) => command.run(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `simmer score`: the log-probability of given text.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+use simmer_data::format::{self, Format};
+use simmer_data::Content;
+
+use crate::loaded::{Loaded, ModelArgs};
+use crate::output;
+
+/// Log-probability of every token of a text after the first, and its perplexity
+#[derive(Debug, Args)]
+pub(crate) struct Score {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text
+    #[arg(long, value_name = "TEXT", required_unless_present = "file")]
+    text: Option<String>,
+    /// Rows of {"text": ...}, one a line, instead of --text
+    #[arg(value_name = "FILE.jsonl", conflicts_with = "text")]
+    file: Option<PathBuf>,
+    /// Print ids and log-probabilities as JSON, one line a text
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Scored {
+    ids: Vec<u32>,
+    /// Natural logarithms, one for each token after the first.
+    log_probs: Vec<f32>,
+    perplexity: f64,
+}
+
+impl Score {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let texts = self.texts()?;
+        let loaded = self.model.load()?;
+        let (mut sum, mut count) = (0.0, 0);
+        for (index, text) in texts.iter().enumerate() {
+            let scored = score(&loaded, text).with_context(|| format!("text {}", index + 1))?;
+            sum += scored.log_probs.iter().map(|x| f64::from(*x)).sum::<f64>();
+            count += scored.log_probs.len();
+            if self.json {
+                output::json(&scored)?;
+            } else {
+                output::line(&table(&loaded, &scored))?;
+            }
+        }
+        if !self.json && texts.len() > 1 {
+            let perplexity = (-sum / count as f64).exp();
+            output::line(&format!(
+                "{} texts, {count} tokens: perplexity {perplexity:.4}",
+                texts.len()
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn texts(&self) -> anyhow::Result<Vec<String>> {
+        let Some(file) = &self.file else {
+            return Ok(self.text.iter().cloned().collect());
+        };
+        let source = format::read(file, Some(Format::Text))?;
+        let rows = source.rows.into_iter().map(|row| match row.content {
+            Content::Text(text) => Ok(text),
+            _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
+        });
+        rows.collect()
+    }
+}
+
+fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
+    let ids = [loaded.tokenizer.prefix(), &loaded.tokenizer.encode(text)?.ids].concat();
+    if ids.len() < 2 {
+        bail!("a text of {} token has nothing to score: it takes two", ids.len());
+    }
+    let log_probs = loaded.model.score(&ids)?;
+    let mean = log_probs.iter().map(|x| f64::from(*x)).sum::<f64>() / log_probs.len() as f64;
+    Ok(Scored {
+        ids,
+        log_probs,
+        perplexity: (-mean).exp(),
+    })
+}
+
+fn table(loaded: &Loaded, scored: &Scored) -> String {
+    let mut lines: Vec<String> = scored.ids[1..]
+        .iter()
+        .zip(&scored.log_probs)
+        .map(|(id, log_prob)| {
+            let token = loaded.tokenizer.token(*id).unwrap_or_default();
+            format!("{log_prob:>10.4}  {token}")
+        })
+        .collect();
+    lines.push(format!(
+        "{} tokens: sum {:.4}, perplexity {:.4}",
+        scored.log_probs.len(),
+        scored.log_probs.iter().map(|x| f64::from(*x)).sum::<f64>(),
+        scored.perplexity
+    ));
+    lines.join("\n")
+}

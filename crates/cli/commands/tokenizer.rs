@@ -1,0 +1,75 @@
+//! `simmer tokenizer`: tokenizers for new models.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use simmer_data::format::{self, Format};
+use simmer_data::Content;
+use simmer_data::tokenizer::{TrainOptions, train};
+
+use crate::output;
+
+/// Make a tokenizer
+#[derive(Debug, Args)]
+pub(crate) struct Tokenizer {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(Train),
+}
+
+/// Train a byte-level BPE tokenizer on text
+///
+/// Writes tokenizer.json and tokenizer_config.json, as Hugging Face's tokenizers reads them.
+#[derive(Debug, Args)]
+struct Train {
+    /// Rows of {"text": ...}, one a line
+    #[arg(required = true, value_name = "FILE.jsonl")]
+    files: Vec<PathBuf>,
+    /// Tokens in all, the 256 bytes and the special tokens included
+    #[arg(long, value_name = "N")]
+    vocab_size: usize,
+    /// How often a pair must occur to become a token
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    min_frequency: u64,
+    /// Folder to write to
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+impl Tokenizer {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let Command::Train(train) = self.command;
+        train.run()
+    }
+}
+
+impl Train {
+    fn run(self) -> anyhow::Result<()> {
+        let mut texts = Vec::new();
+        for file in &self.files {
+            for row in format::read(file, Some(Format::Text))?.rows {
+                match row.content {
+                    Content::Text(text) => texts.push(text),
+                    _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
+                }
+            }
+        }
+        let options = TrainOptions {
+            vocab_size: self.vocab_size,
+            min_frequency: self.min_frequency,
+        };
+        let tokenizer = train(&texts, &options, &self.out)?;
+        output::note(&format!(
+            "{} tokens from {} texts, in {}",
+            tokenizer.vocab_size(),
+            texts.len(),
+            self.out.display()
+        ));
+        Ok(())
+    }
+}

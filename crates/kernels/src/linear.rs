@@ -1,0 +1,158 @@
+//! The product with a weight kept in its stored precision.
+//!
+//! `y = x Wᵀ`, `dx = dy W`, `dW = dyᵀ x` (only where the weight is trained).
+//!
+//! A frozen weight is widened to f32 on its way into the product, forward and again backward, so
+//! that no widened copy outlives the operation. Plain automatic differentiation would keep one.
+//!
+//! Axes: T tokens, I input features, O output features.
+
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::{DType, FloatDType, Tensor};
+
+/// `y = x Wᵀ`.
+///
+/// # Shapes
+/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16 or f16. Result: `[T, O]`, f32.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch()))
+}
+
+/// The definition of [`linear`] in plain tensor operations, for tests.
+///
+/// # Shapes
+/// As [`linear`].
+pub fn linear_oracle(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    x.matmul(weight.cast(DType::F32).transpose())
+}
+
+/// [`linear`] on a backend.
+#[backend_extension(Flex, Autodiff)]
+pub trait LinearBackend: Backend {
+    /// See [`linear`].
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl LinearBackend for Flex {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        forward::<Self>(x, weight)
+    }
+}
+
+fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_matmul(x, B::float_transpose(widen::<B>(weight)))
+}
+
+/// A weight in f32.
+pub(crate) fn widen<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_cast(weight, FloatDType::F32)
+}
+
+impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
+    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct Linear;
+
+        impl<B: Backend> Backward<B, 2> for Linear {
+            /// The input, kept only where the weight is trained, and the weight.
+            type State = (Option<FloatTensor<B>>, FloatTensor<B>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let [x_node, weight_node] = ops.parents;
+                let dy = grads.consume::<B>(&ops.node); // [T, O]
+                let (x, weight) = ops.state;
+                if let (Some(node), Some(x)) = (weight_node, x) {
+                    let d_weight = B::float_matmul(B::float_transpose(dy.clone()), x); // [O, I]
+                    grads.register::<B>(node.id, d_weight);
+                }
+                if let Some(node) = x_node {
+                    let dx = B::float_matmul(dy, widen::<B>(weight)); // [T, I]
+                    grads.register::<B>(node.id, dx);
+                }
+            }
+        }
+
+        let weight_is_trained = weight.is_tracked();
+        match Linear
+            .prepare::<C>([x.node(), weight.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let (x, weight) = (x.into_primitive(), weight.into_primitive());
+                let y = B::linear(x.clone(), weight.clone());
+                prep.finish((weight_is_trained.then_some(x), weight), y)
+            }
+            OpsKind::UnTracked(prep) => {
+                prep.finish(B::linear(x.into_primitive(), weight.into_primitive()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution, Tolerance};
+    use proptest::prelude::*;
+
+    type Product = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
+
+    /// Result and gradients of `sum(f(x, w) · seed)`.
+    fn run(f: Product, x: &Tensor<2>, w: &Tensor<2>, seed: &Tensor<2>) -> Vec<Tensor<2>> {
+        let x = x.clone().require_grad();
+        let w = w.clone().require_grad();
+        let y = f(x.clone(), w.clone());
+        let grads = (y.clone() * seed.clone()).sum().backward();
+        vec![y.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn equals_the_oracle(t in 1_usize..9, i in 1_usize..20, o in 1_usize..20) {
+            let device = Device::flex().autodiff();
+            let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
+            let fused = run(linear, &x, &w, &seed);
+            let oracle = run(linear_oracle, &x, &w, &seed);
+            for (fused, oracle) in fused.into_iter().zip(oracle) {
+                // the same products summed in another order, at most 20 terms of order one
+                fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), Tolerance::absolute(1e-5));
+            }
+        }
+    }
+
+    #[test]
+    fn frozen_half_weights_are_widened_exactly() {
+        let device = Device::flex().autodiff();
+        for dtype in [DType::BF16, DType::F16] {
+            let w = Tensor::<2>::random([5, 7], Distribution::Normal(0.0, 1.0), &device)
+                .inner()
+                .cast(dtype);
+            let x = Tensor::<2>::random([3, 7], Distribution::Normal(0.0, 1.0), &device);
+            let leaf = x.clone().require_grad();
+            let y = linear(leaf.clone(), w.clone());
+            let grads = y.clone().sum().backward();
+            let expected = linear_oracle(x.inner(), w.clone());
+            y.inner()
+                .into_data()
+                .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
+            let column_sums = w.cast(DType::F32).sum_dim(0).expand([3, 7]);
+            leaf.grad(&grads)
+                .unwrap()
+                .into_data()
+                .assert_approx_eq::<f32>(&column_sums.into_data(), Tolerance::absolute(1e-5));
+        }
+    }
+}

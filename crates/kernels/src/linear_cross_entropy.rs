@@ -1,0 +1,266 @@
+//! The output head and the loss as one operation over chunks of tokens.
+//!
+//! `loss = Σ_n (log Σ_v exp z_nv - z_n,target(n))`, `z = hidden Wᵀ`;
+//! `dz = softmax(z) - onehot(target)`, `d hidden = dz W`, `dW = dzᵀ hidden`.
+//!
+//! The gradient is computed on the way forward, chunk by chunk: the `[N, V]` logits never exist.
+//!
+//! Source: Wijmans et al. 2024 (Cut Your Losses) for the idea of never keeping the logits.
+//!
+//! Axes: N tokens with a target, H hidden size, V vocabulary, c tokens of one chunk.
+
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Slice, Tensor, activation};
+
+use crate::linear::widen;
+
+/// Elements of a chunk's logits: 32 MiB in f32 bounds the memory, and is large enough for the
+/// product to run at full speed.
+const CHUNK_ELEMENTS: usize = 8 << 20;
+
+/// Sum of the targets' negative log-probabilities (natural logarithm).
+///
+/// # Shapes
+/// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, in its stored precision. `targets`: `[N]`, each
+/// below V. Result: `[1]`, a sum over tokens, not their mean.
+pub fn linear_cross_entropy(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::linear_cross_entropy(
+        hidden.into_dispatch(),
+        weight.into_dispatch(),
+        targets.into_dispatch(),
+    ))
+}
+
+/// The definition of [`linear_cross_entropy`] in plain tensor operations, for tests.
+///
+/// # Shapes
+/// As [`linear_cross_entropy`].
+pub fn linear_cross_entropy_oracle(
+    hidden: Tensor<2>,
+    weight: Tensor<2>,
+    targets: Tensor<1, Int>,
+) -> Tensor<1> {
+    let logits = hidden.matmul(weight.cast(DType::F32).transpose()); // [N, V]
+    let log_probabilities = activation::log_softmax(logits, 1); // [N, V]
+    log_probabilities
+        .gather(1, targets.unsqueeze_dim(1)) // [N, 1]
+        .sum()
+        .neg()
+}
+
+/// [`linear_cross_entropy`] on a backend.
+#[backend_extension(Flex, Autodiff)]
+pub trait LinearCrossEntropyBackend: Backend {
+    /// See [`linear_cross_entropy`].
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl LinearCrossEntropyBackend for Flex {
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        chunked::<Self>(hidden, weight, targets, Wanted::default()).loss
+    }
+}
+
+/// Which gradients are wanted beside the loss.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    hidden: bool,
+    weight: bool,
+}
+
+/// The loss `[1]` and the gradients of it.
+#[derive(Debug)]
+struct LossAndGradients<B: Backend> {
+    loss: FloatTensor<B>,
+    hidden: Option<FloatTensor<B>>,
+    weight: Option<FloatTensor<B>>,
+}
+
+fn chunked<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    wanted: Wanted,
+) -> LossAndGradients<B> {
+    let [n, h] = hidden.shape().dims();
+    let [v, _] = weight.shape().dims();
+    let weight = widen::<B>(weight); // [V, H]
+    let rows = (CHUNK_ELEMENTS / v).max(1);
+    let mut losses = Vec::new();
+    let mut d_hidden = Vec::new();
+    let mut d_weight: Option<FloatTensor<B>> = None;
+    for start in (0..n).step_by(rows) {
+        let c = rows.min(n - start);
+        let chunk = Slice::from(start..start + c);
+        let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..h)]); // [c, H]
+        let target = B::int_slice(targets.clone(), &[chunk]);
+        let target = B::int_reshape(target, Shape::from([c, 1]));
+        let logits = B::float_matmul(x.clone(), B::float_transpose(weight.clone())); // [c, V]
+        let (loss, d_logits) = softmax_loss::<B>(logits, target, wanted.hidden || wanted.weight);
+        losses.push(loss);
+        if wanted.weight {
+            let part = B::float_matmul(B::float_transpose(d_logits.clone()), x); // [V, H]
+            d_weight = Some(match d_weight {
+                Some(sum) => B::float_add(sum, part),
+                None => part,
+            });
+        }
+        if wanted.hidden {
+            d_hidden.push(B::float_matmul(d_logits, weight.clone())); // [c, H]
+        }
+    }
+    LossAndGradients {
+        loss: B::float_sum(B::float_cat(losses, 0)),
+        hidden: wanted.hidden.then(|| B::float_cat(d_hidden, 0)), // [N, H]
+        weight: d_weight,
+    }
+}
+
+/// Each token's loss `[c, 1]`, and the gradient of the logits `[c, V]` (the logits themselves
+/// where it is not wanted).
+fn softmax_loss<B: Backend>(
+    logits: FloatTensor<B>,
+    target: IntTensor<B>,
+    gradient: bool,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [c, _] = logits.shape().dims();
+    let max = B::float_max_dim(logits.clone(), 1); // [c, 1]
+    let logits = B::float_sub(logits, max);
+    let chosen = B::float_gather(1, logits.clone(), target.clone()); // [c, 1]
+    let exp = B::float_exp(logits);
+    let sum = B::float_sum_dim(exp.clone(), 1); // [c, 1]
+    let loss = B::float_sub(B::float_log(sum.clone()), chosen);
+    if !gradient {
+        return (loss, exp);
+    }
+    let softmax = B::float_div(exp, sum.clone());
+    let minus_one = B::float_neg(B::float_ones(
+        Shape::from([c, 1]),
+        &B::float_device(&sum),
+        burn::tensor::FloatDType::F32,
+    ));
+    let d_logits = B::float_scatter(1, softmax, target, minus_one, IndexingUpdateOp::Add);
+    (loss, d_logits)
+}
+
+impl<B: LinearCrossEntropyBackend, C: CheckpointStrategy> LinearCrossEntropyBackend
+    for Autodiff<B, C>
+{
+    fn linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        #[derive(Debug)]
+        struct LinearCrossEntropy;
+
+        impl<B: Backend> Backward<B, 2> for LinearCrossEntropy {
+            /// The gradients of the hidden states and of the weight, for a loss gradient of one.
+            type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 2>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let d_loss = grads.consume::<B>(&ops.node);
+                let d_loss = B::float_reshape(d_loss, Shape::from([1, 1]));
+                let parts = [ops.state.0, ops.state.1];
+                for (node, part) in ops.parents.into_iter().zip(parts) {
+                    if let (Some(node), Some(part)) = (node, part) {
+                        grads.register::<B>(node.id, B::float_mul(part, d_loss.clone()));
+                    }
+                }
+            }
+        }
+
+        let wanted = Wanted {
+            hidden: hidden.is_tracked(),
+            weight: weight.is_tracked(),
+        };
+        match LinearCrossEntropy
+            .prepare::<C>([hidden.node(), weight.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
+                let result = chunked::<B>(hidden, weight, targets, wanted);
+                prep.finish((result.hidden, result.weight), result.loss)
+            }
+            OpsKind::UnTracked(prep) => {
+                let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
+                prep.finish(B::linear_cross_entropy(hidden, weight, targets))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use proptest::prelude::*;
+
+    type Loss = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>;
+
+    fn run(f: Loss, x: &Tensor<2>, w: &Tensor<2>, targets: &Tensor<1, Int>) -> Vec<TensorData> {
+        let (x, w) = (x.clone().require_grad(), w.clone().require_grad());
+        let loss = f(x.clone(), w.clone(), targets.clone());
+        let grads = (loss.clone() * 0.25).backward();
+        let gradient = |leaf: &Tensor<2>| leaf.grad(&grads).unwrap().into_data();
+        vec![loss.inner().into_data(), gradient(&x), gradient(&w)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn equals_the_oracle(n in 1_usize..12, h in 1_usize..16, v in 2_usize..40, seed in 0_i64..1000) {
+            let device = Device::flex().autodiff();
+            let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            let (x, w) = (random([n, h]), random([v, h]));
+            let targets: Vec<i64> = (0..n as i64).map(|i| (i * 7 + seed) % v as i64).collect();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
+            let fused = run(linear_cross_entropy, &x, &w, &targets);
+            let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
+            for (fused, oracle) in fused.into_iter().zip(oracle) {
+                // sums of at most 12 tokens' losses of order ten, in f32
+                fused.assert_approx_eq::<f32>(&oracle, Tolerance::absolute(1e-4));
+            }
+        }
+    }
+
+    #[test]
+    fn many_chunks_equal_one() {
+        let device = Device::flex().autodiff();
+        let v = CHUNK_ELEMENTS / 3; // three tokens a chunk
+        let x = Tensor::<2>::random([8, 2], Distribution::Normal(0.0, 1.0), &device);
+        let w = Tensor::<2>::random([v, 2], Distribution::Normal(0.0, 1.0), &device);
+        let targets = Tensor::<1, Int>::from_data([0, 5, 1, 2, 9, 3, 4, 7], &device);
+        let fused = run(linear_cross_entropy, &x, &w, &targets);
+        let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
+        for (fused, oracle) in fused.into_iter().zip(oracle) {
+            // exponentials of 2.8 million logits summed in another order
+            fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-4).set_absolute(1e-4));
+        }
+    }
+}

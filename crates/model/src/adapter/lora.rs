@@ -1,0 +1,127 @@
+//! LoRA as a layer of its own beside a weight.
+//!
+//! `y += scale · (m∘x) Aᵀ Bᵀ`; A starts uniform in `±1/√I`, B at zero, so that training starts at
+//! the base model.
+//!
+//! Source: Hu et al. 2021; PEFT `lora/layer.py`, `reset_lora_parameters`.
+//!
+//! Axes: T tokens, I input features, O output features, V vocabulary, H hidden size, r rank.
+
+#![expect(
+    non_snake_case,
+    reason = "fields have PEFT's names, which are keys of its files"
+)]
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use simmer_kernels::{LowRank, dropout_mask, linear};
+
+use crate::parameters::trained;
+use crate::random::{normal, stream, uniform};
+
+/// The low-rank path of a linear layer.
+#[derive(Module, Debug)]
+pub struct Lora {
+    /// `[r, I]`, f32
+    pub lora_A: Param<Tensor<2>>,
+    /// `[O, r]`, f32
+    pub lora_B: Param<Tensor<2>>,
+    /// `alpha / r`, or `alpha / √r`
+    scale: f64,
+    /// Probability that dropout clears a feature of the path's input.
+    dropout: f64,
+    /// Which stream of dropout masks is this layer's.
+    site: u64,
+}
+
+impl Lora {
+    /// A path that adds nothing yet.
+    ///
+    /// # Shapes
+    /// `shape`: `[O, I]` of the weight beside it.
+    pub(crate) fn new(
+        module: &str,
+        shape: [usize; 2],
+        rank: usize,
+        settings: Settings,
+        device: &Device,
+    ) -> Self {
+        let [out, inner] = shape;
+        let bound = 1.0 / (inner as f64).sqrt();
+        let a = uniform(settings.seed, &format!("{module}.lora_A"), rank * inner, bound);
+        Self {
+            lora_A: trained(Tensor::from_data(TensorData::new(a, [rank, inner]), device)),
+            lora_B: trained(Tensor::zeros([out, rank], device)),
+            scale: settings.scale,
+            dropout: settings.dropout,
+            site: stream(0, module),
+        }
+    }
+
+    /// The path for an input `x`, `[T, I]`.
+    pub(crate) fn path(&self, x: &Tensor<2>, dropout_keys: Option<&[u64]>) -> LowRank {
+        let [_, features] = x.dims();
+        let mask = dropout_keys
+            .filter(|_| self.dropout > 0.0)
+            .map(|keys| dropout_mask(keys, self.site, features, self.dropout, &x.device()));
+        LowRank {
+            a: self.lora_A.val(),
+            b: self.lora_B.val(),
+            scale: self.scale,
+            mask,
+        }
+    }
+}
+
+/// The low-rank path of an embedding; PEFT gives it no dropout.
+#[derive(Module, Debug)]
+pub struct EmbeddingLora {
+    /// `[r, V]`, f32
+    pub lora_embedding_A: Param<Tensor<2>>,
+    /// `[H, r]`, f32
+    pub lora_embedding_B: Param<Tensor<2>>,
+    /// `alpha / r`, or `alpha / √r`
+    scale: f64,
+}
+
+impl EmbeddingLora {
+    /// A path that adds nothing yet: here A is zero and B normal.
+    ///
+    /// # Shapes
+    /// `shape`: `[V, H]` of the embedding.
+    pub(crate) fn new(
+        module: &str,
+        shape: [usize; 2],
+        rank: usize,
+        settings: Settings,
+        device: &Device,
+    ) -> Self {
+        let [vocab, hidden] = shape;
+        let b = normal(settings.seed, &format!("{module}.lora_embedding_B"), hidden * rank);
+        Self {
+            lora_embedding_A: trained(Tensor::zeros([rank, vocab], device)),
+            lora_embedding_B: trained(Tensor::from_data(
+                TensorData::new(b, [hidden, rank]),
+                device,
+            )),
+            scale: settings.scale,
+        }
+    }
+
+    /// `scale · A[:, tokens]ᵀ Bᵀ`
+    ///
+    /// # Shapes
+    /// `tokens`: `[T]`. Result: `[T, H]`.
+    pub(crate) fn forward(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
+        let low = self.lora_embedding_A.val().select(1, tokens).transpose(); // [T, r]
+        linear(low * self.scale, self.lora_embedding_B.val())
+    }
+}
+
+/// What the paths of an adapter share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settings {
+    pub(crate) scale: f64,
+    pub(crate) dropout: f64,
+    pub(crate) seed: u64,
+}

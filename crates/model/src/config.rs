@@ -1,0 +1,480 @@
+//! The shape of a LLaMA-family model: Hugging Face's `config.json`, in its old and new spellings.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// What a model of the family is made of; field names are Hugging Face's.
+///
+/// Sizes count features, heads and layers; `max_position_embeddings` counts tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Features of a token between layers.
+    pub hidden_size: usize,
+    /// Features inside the feed-forward block.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Features of a head; `hidden_size / num_attention_heads` where the file does not say.
+    pub head_dim: usize,
+    /// Added to the mean square before its root.
+    #[serde(default = "default_rms_norm_eps")]
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    #[serde(default = "default_rope_theta")]
+    pub rope_theta: f64,
+    /// How the rotary frequencies are stretched for longer contexts.
+    #[serde(default)]
+    pub rope_scaling: RopeScaling,
+    /// Longest context that the model was made for.
+    #[serde(default = "default_max_position_embeddings")]
+    pub max_position_embeddings: usize,
+    /// Whether the four attention projections have biases.
+    #[serde(default)]
+    pub attention_bias: bool,
+    /// Whether the three feed-forward projections have biases.
+    #[serde(default)]
+    pub mlp_bias: bool,
+    /// Whether the output head is the embedding.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of random initial weights.
+    #[serde(default = "default_initializer_range")]
+    pub initializer_range: f64,
+    /// Beginning-of-sequence token.
+    #[serde(default)]
+    pub bos_token_id: Option<u32>,
+    /// End-of-sequence tokens.
+    #[serde(default)]
+    pub eos_token_id: Vec<u32>,
+}
+
+fn default_rms_norm_eps() -> f64 {
+    1e-6
+}
+fn default_rope_theta() -> f64 {
+    10_000.0
+}
+fn default_max_position_embeddings() -> usize {
+    2048
+}
+fn default_initializer_range() -> f64 {
+    0.02
+}
+
+/// Stretching of the rotary frequencies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum RopeScaling {
+    /// Frequencies as they are.
+    #[default]
+    Default,
+    /// Every frequency divided by `factor`.
+    Linear {
+        /// Stretch of the context.
+        factor: f64,
+    },
+    /// Llama 3's: long wavelengths divided by `factor`, short ones kept, a ramp between.
+    Llama3 {
+        /// Stretch of the context.
+        factor: f64,
+        /// Wavelengths above `original / low_freq_factor` are stretched.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high_freq_factor` are kept.
+        high_freq_factor: f64,
+        /// Context before the stretch, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// What is wrong with a `config.json`.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not JSON.
+    #[error("{path} is not valid JSON: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// A key is absent, of the wrong type, or asks for what simmer cannot do.
+    #[error("{path}: `{key}`: expected {expected}, found {found}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What would be accepted.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+}
+
+impl ModelConfig {
+    /// Reads `config.json` from a model's folder.
+    ///
+    /// # Errors
+    /// Where the file is missing, is not JSON, or describes another architecture.
+    pub fn from_folder(folder: &Path) -> Result<Self, ConfigError> {
+        let path = folder.join("config.json");
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let json: Value = serde_json::from_str(&text).map_err(|source| ConfigError::Json {
+            path: path.clone(),
+            source,
+        })?;
+        Self::from_json(&json, &path)
+    }
+
+    /// Reads the content of a `config.json`; `path` is for error messages.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_folder`].
+    pub fn from_json(json: &Value, path: &Path) -> Result<Self, ConfigError> {
+        let keys = Keys { json, path };
+        keys.check_architecture()?;
+        let num_attention_heads = keys.size("num_attention_heads")?;
+        let hidden_size = keys.size("hidden_size")?;
+        let (rope_theta, rope_scaling) = keys.rope()?;
+        let config = Self {
+            vocab_size: keys.size("vocab_size")?,
+            hidden_size,
+            intermediate_size: keys.size("intermediate_size")?,
+            num_hidden_layers: keys.size("num_hidden_layers")?,
+            num_attention_heads,
+            num_key_value_heads: keys.size_or("num_key_value_heads", num_attention_heads)?,
+            head_dim: keys.size_or("head_dim", hidden_size / num_attention_heads)?,
+            rms_norm_eps: keys.number_or("rms_norm_eps", default_rms_norm_eps())?,
+            rope_theta,
+            rope_scaling,
+            max_position_embeddings: keys.size_or(
+                "max_position_embeddings",
+                keys.size_or("max_sequence_length", default_max_position_embeddings())?,
+            )?,
+            attention_bias: keys.flag("attention_bias")?,
+            mlp_bias: keys.flag("mlp_bias")?,
+            tie_word_embeddings: keys.flag("tie_word_embeddings")?,
+            initializer_range: keys.number_or("initializer_range", default_initializer_range())?,
+            bos_token_id: keys.ids("bos_token_id")?.first().copied(),
+            eos_token_id: keys.ids("eos_token_id")?,
+        };
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// Checks what the forward pass relies on.
+    ///
+    /// # Errors
+    /// Where a size does not fit another; `path` names the file or recipe that they come from.
+    pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key: &str, expected: String, found: usize| ConfigError::Key {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            expected,
+            found: found.to_string(),
+        };
+        for (key, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+        ] {
+            if size == 0 {
+                return Err(wrong(key, "a positive integer".into(), size));
+            }
+        }
+        let heads = self.num_attention_heads;
+        if !heads.is_multiple_of(self.num_key_value_heads) {
+            let expected = format!("a divisor of num_attention_heads ({heads})");
+            return Err(wrong("num_key_value_heads", expected, self.num_key_value_heads));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            let expected = "an even number (rotary positions turn pairs)".into();
+            return Err(wrong("head_dim", expected, self.head_dim));
+        }
+        Ok(())
+    }
+
+    /// The `config.json` of a model with this shape, as transformers 5 writes it.
+    pub fn to_json(&self) -> Value {
+        let mut rope = Map::new();
+        rope.insert("rope_theta".into(), json!(self.rope_theta));
+        match self.rope_scaling {
+            RopeScaling::Default => {
+                rope.insert("rope_type".into(), json!("default"));
+            }
+            RopeScaling::Linear { factor } => {
+                rope.insert("rope_type".into(), json!("linear"));
+                rope.insert("factor".into(), json!(factor));
+            }
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
+                rope.insert("rope_type".into(), json!("llama3"));
+                rope.insert("factor".into(), json!(factor));
+                rope.insert("low_freq_factor".into(), json!(low_freq_factor));
+                rope.insert("high_freq_factor".into(), json!(high_freq_factor));
+                rope.insert(
+                    "original_max_position_embeddings".into(),
+                    json!(original_max_position_embeddings),
+                );
+            }
+        }
+        let eos = match self.eos_token_id.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            many => json!(many),
+        };
+        json!({
+            "architectures": ["LlamaForCausalLM"],
+            "attention_bias": self.attention_bias,
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": eos,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": self.initializer_range,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "mlp_bias": self.mlp_bias,
+            "model_type": "llama",
+            "num_attention_heads": self.num_attention_heads,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "pretraining_tp": 1,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_parameters": rope,
+            // what transformers 4 reads; 5 prefers rope_parameters
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "use_cache": true,
+            "vocab_size": self.vocab_size,
+        })
+    }
+
+    /// Number of weights: every matrix, bias and norm, a tied head counted once.
+    pub fn parameter_count(&self) -> usize {
+        crate::layout::tensors(self)
+            .iter()
+            .map(|tensor| tensor.shape.iter().product::<usize>())
+            .sum()
+    }
+}
+
+/// Typed access to a `config.json`, with errors that name the key.
+struct Keys<'a> {
+    json: &'a Value,
+    path: &'a Path,
+}
+
+impl Keys<'_> {
+    fn error(&self, key: &str, expected: &str, found: Option<&Value>) -> ConfigError {
+        ConfigError::Key {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            found: found.map_or_else(|| "nothing".to_owned(), Value::to_string),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.json.get(key).filter(|value| !value.is_null())
+    }
+
+    fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        let found = self.get(key);
+        found
+            .and_then(Value::as_u64)
+            .and_then(|value| usize::try_from(value).ok())
+            .filter(|value| (1..=1 << 40).contains(value))
+            .ok_or_else(|| self.error(key, "a positive integer", found))
+    }
+
+    fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        self.get(key).map_or(Ok(default), |_| self.size(key))
+    }
+
+    fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(default);
+        };
+        let number = found.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        number.ok_or_else(|| self.error(key, "a positive number", Some(found)))
+    }
+
+    fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(false);
+        };
+        found
+            .as_bool()
+            .ok_or_else(|| self.error(key, "true or false", Some(found)))
+    }
+
+    /// One id, a list of ids, or none.
+    fn ids(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let values = match found {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        values
+            .iter()
+            .map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.error(key, "a token id or a list of them", Some(found)))
+    }
+
+    fn check_architecture(&self) -> Result<(), ConfigError> {
+        let model_type = self.get("model_type");
+        if model_type.is_some_and(|value| value != "llama") {
+            return Err(self.error("model_type", "\"llama\"", model_type));
+        }
+        let activation = self.get("hidden_act");
+        if activation.is_some_and(|value| value != "silu") {
+            return Err(self.error("hidden_act", "\"silu\"", activation));
+        }
+        let quantization = self.get("quantization_config");
+        if quantization.is_some() {
+            let expected = "none (weights in f32, bf16 or f16)";
+            return Err(self.error("quantization_config", expected, quantization));
+        }
+        Ok(())
+    }
+
+    /// Base and stretching of the rotary frequencies: `rope_parameters` of transformers 5, or
+    /// `rope_theta` and `rope_scaling` beside the other keys as before.
+    fn rope(&self) -> Result<(f64, RopeScaling), ConfigError> {
+        let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
+            (Some(table), _) => (Some(table), "rope_parameters"),
+            (None, table) => (table, "rope_scaling"),
+        };
+        let top = self.number_or("rope_theta", default_rope_theta())?;
+        let Some(table) = table else {
+            return Ok((top, RopeScaling::Default));
+        };
+        let inner = Keys {
+            json: table,
+            path: self.path,
+        };
+        let theta = inner.number_or("rope_theta", top)?;
+        let number = |key: &str| match inner.get(key) {
+            Some(_) => inner.number_or(key, 0.0),
+            None => Err(self.error(&format!("{name}.{key}"), "a positive number", None)),
+        };
+        let kind = inner.get("rope_type").or_else(|| inner.get("type"));
+        let scaling = match kind.and_then(Value::as_str) {
+            Some("default") => RopeScaling::Default,
+            None if kind.is_none() => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear {
+                factor: number("factor")?,
+            },
+            Some("llama3") => RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: inner
+                    .size("original_max_position_embeddings")?,
+            },
+            _ => {
+                let expected = "\"default\", \"linear\" or \"llama3\"";
+                return Err(self.error(&format!("{name}.rope_type"), expected, kind));
+            }
+        };
+        Ok((theta, scaling))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &Value) -> Result<ModelConfig, ConfigError> {
+        ModelConfig::from_json(json, Path::new("config.json"))
+    }
+
+    fn llama_7b() -> Value {
+        json!({
+            "model_type": "llama", "hidden_act": "silu", "vocab_size": 32000,
+            "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "rms_norm_eps": 1e-6, "bos_token_id": 1,
+            "eos_token_id": [2, 3], "rope_scaling": null
+        })
+    }
+
+    #[test]
+    fn old_and_new_spellings_mean_the_same() {
+        let mut old = llama_7b();
+        old["rope_theta"] = json!(500_000.0);
+        old["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
+        let mut new = llama_7b();
+        new["rope_parameters"] =
+            json!({"rope_theta": 500_000.0, "rope_type": "linear", "factor": 2.0});
+        assert_eq!(parse(&old).unwrap(), parse(&new).unwrap());
+        let config = parse(&old).unwrap();
+        assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+        assert_eq!((config.head_dim, config.num_key_value_heads), (128, 32));
+        assert_eq!(config.eos_token_id, [2, 3]);
+    }
+
+    #[test]
+    fn written_config_reads_back() {
+        let mut json = llama_7b();
+        json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192});
+        let config = parse(&json).unwrap();
+        assert_eq!(parse(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn counts_the_published_parameters() {
+        assert_eq!(parse(&llama_7b()).unwrap().parameter_count(), 6_738_415_616);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let message = |key: &str, value: Value| {
+            let mut json = llama_7b();
+            json[key] = value;
+            parse(&json).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(message("hidden_size", json!("big")),
+            @r#"config.json: `hidden_size`: expected a positive integer, found "big""#);
+        insta::assert_snapshot!(message("model_type", json!("gpt2")),
+            @r#"config.json: `model_type`: expected "llama", found "gpt2""#);
+        insta::assert_snapshot!(message("rope_scaling", json!({"rope_type": "yarn", "factor": 2})),
+            @r#"config.json: `rope_scaling.rope_type`: expected "default", "linear" or "llama3", found "yarn""#);
+        insta::assert_snapshot!(message("num_key_value_heads", json!(5)),
+            @"config.json: `num_key_value_heads`: expected a divisor of num_attention_heads (32), found 5");
+    }
+}

@@ -1,0 +1,96 @@
+//! Writes a whole model as a Hugging Face folder.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+
+use crate::checkpoint::{CheckpointError, CheckpointWriter, Dtype, TensorSpec, plan_shards};
+use crate::llama::LlamaForCausalLM;
+use crate::parameters::Path as ModulePath;
+
+/// Most bytes of a weights file, as Hugging Face splits them.
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+/// Writes the model's weights in `dtype`, its `config.json`, and copies of `beside` (tokenizer
+/// files).
+///
+/// # Errors
+/// Where the folder exists and is not empty, or cannot be written; nothing is left behind then.
+///
+/// # Panics
+/// Where the model has adapters: merge them instead.
+pub fn save_model(
+    model: &LlamaForCausalLM,
+    out: &Path,
+    dtype: Dtype,
+    beside: &[PathBuf],
+) -> Result<(), CheckpointError> {
+    let mut collected = Collect::default();
+    model.visit(&mut collected);
+    let specs = collected
+        .tensors
+        .iter()
+        .map(|(name, shape, _)| TensorSpec {
+            name: name.clone(),
+            dtype,
+            shape: shape.clone(),
+        })
+        .collect();
+    let mut writer = CheckpointWriter::create(out, plan_shards(specs, MAX_SHARD_BYTES))?;
+    for (name, _, read) in &collected.tensors {
+        writer.append(name, read(burn_dtype(dtype)).as_bytes())?;
+    }
+    let folder = writer.folder();
+    let mut config = model.config().to_json();
+    config["dtype"] = torch_name(dtype).into();
+    folder.write("config.json", format!("{config:#}\n").as_bytes())?;
+    for file in beside {
+        folder.copy(file)?;
+    }
+    writer.finish()
+}
+
+/// The name that `config.json` has for a number type.
+fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::BF16 => "bfloat16",
+        Dtype::F16 => "float16",
+        _ => "float32",
+    }
+}
+
+fn burn_dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::BF16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+        _ => DType::F32,
+    }
+}
+
+type Read = Box<dyn Fn(DType) -> TensorData>;
+
+/// Every tensor by its key, to be converted when its turn to be written comes.
+#[derive(Default)]
+struct Collect {
+    path: ModulePath,
+    tensors: Vec<(String, Vec<usize>, Read)>,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        assert_ne!(name, "adapter", "a model with adapters is merged, not saved");
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val().inner();
+        let shape = value.dims().to_vec();
+        let read = move |dtype| value.clone().cast(dtype).into_data();
+        self.tensors.push((self.path.key(), shape, Box::new(read)));
+    }
+}

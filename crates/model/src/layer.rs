@@ -1,0 +1,144 @@
+//! The layers that hold weights: linear, embedding, normalisation, output head.
+//!
+//! Fields have Hugging Face's names, so that a parameter's path in the module tree is its key in
+//! a checkpoint.
+//!
+//! Axes: T tokens, I input features, O output features, H hidden size, V vocabulary.
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Int, Tensor};
+use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
+
+use crate::adapter::{EmbeddingLora, Lora};
+
+/// A weight matrix, frozen or trained, with a bias and an adapter where there are any.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[O, I]`, in its stored precision.
+    pub weight: Param<Tensor<2>>,
+    /// `[O]`
+    pub bias: Option<Param<Tensor<1>>>,
+    /// The low-rank path.
+    pub adapter: Option<Lora>,
+}
+
+impl Linear {
+    /// `x Wᵀ + b`, and the adapter's part.
+    ///
+    /// # Shapes
+    /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Result: `[T, O]`.
+    pub fn forward(&self, x: Tensor<2>, dropout_keys: Option<&[u64]>) -> Tensor<2> {
+        let weight = self.weight.val();
+        let y = match &self.adapter {
+            None => linear(x, weight),
+            Some(lora) => {
+                let path = lora.path(&x, dropout_keys);
+                lora_linear(x, weight, path)
+            }
+        };
+        match &self.bias {
+            None => y,
+            Some(bias) => y + bias.val().cast(DType::F32).unsqueeze::<2>(),
+        }
+    }
+}
+
+/// The token embedding.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[V, H]`, in its stored precision.
+    pub weight: Param<Tensor<2>>,
+    /// The low-rank path.
+    pub adapter: Option<EmbeddingLora>,
+}
+
+impl Embedding {
+    /// The row of each token.
+    ///
+    /// # Shapes
+    /// `tokens`: `[T]`. Result: `[T, H]`, f32.
+    pub fn forward(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
+        let rows = self.weight.val().select(0, tokens.clone()).cast(DType::F32);
+        match &self.adapter {
+            None => rows,
+            Some(lora) => rows + lora.forward(tokens),
+        }
+    }
+}
+
+/// Root mean square normalisation.
+#[derive(Module, Debug)]
+pub struct RmsNorm {
+    /// `[H]`
+    pub weight: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(weight: Param<Tensor<1>>, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    /// # Shapes
+    /// `x`, result: `[T, H]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        rms_norm(x, self.weight.val(), self.eps)
+    }
+}
+
+/// The output head.
+#[derive(Module, Debug)]
+pub struct LmHead {
+    /// `[V, H]`; `None` where the head is tied to the embedding.
+    pub weight: Option<Param<Tensor<2>>>,
+    /// The low-rank path.
+    pub adapter: Option<Lora>,
+}
+
+impl LmHead {
+    fn weight(&self, embedding: &Embedding) -> Tensor<2> {
+        self.weight.as_ref().unwrap_or(&embedding.weight).val()
+    }
+
+    /// Logits of every vocabulary entry.
+    ///
+    /// # Shapes
+    /// `hidden`: `[T, H]`. Result: `[T, V]`.
+    pub fn forward(&self, hidden: Tensor<2>, embedding: &Embedding) -> Tensor<2> {
+        let weight = self.weight(embedding);
+        match &self.adapter {
+            None => linear(hidden, weight),
+            Some(lora) => {
+                let path = lora.path(&hidden, None);
+                lora_linear(hidden, weight, path)
+            }
+        }
+    }
+
+    /// Sum of the targets' negative log-probabilities.
+    ///
+    /// # Shapes
+    /// `hidden`: `[N, H]`. `targets`: `[N]`. Result: `[1]`.
+    pub(crate) fn loss(
+        &self,
+        hidden: Tensor<2>,
+        targets: Tensor<1, Int>,
+        embedding: &Embedding,
+        dropout_keys: Option<&[u64]>,
+    ) -> Tensor<1> {
+        let weight = self.weight(embedding);
+        let Some(lora) = &self.adapter else {
+            return linear_cross_entropy(hidden, weight, targets);
+        };
+        // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one product of [x, s (m∘x) Aᵀ] with [W, B].
+        let path = lora.path(&hidden, dropout_keys);
+        let masked = match path.mask {
+            Some(mask) => hidden.clone() * mask,
+            None => hidden.clone(),
+        };
+        let low = linear(masked, path.a) * path.scale; // [N, r]
+        let hidden = Tensor::cat(vec![hidden, low], 1); // [N, H + r]
+        let weight = Tensor::cat(vec![weight.cast(DType::F32), path.b], 1); // [V, H + r]
+        linear_cross_entropy(hidden, weight, targets)
+    }
+}

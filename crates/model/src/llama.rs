@@ -1,0 +1,227 @@
+//! The LLaMA decoder over flat runs.
+//!
+//! Source: Touvron et al. 2023, section 2.2; transformers `modeling_llama.py`.
+//!
+//! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size,
+//! V vocabulary.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use simmer_kernels::{Rows, attention, rope, swiglu};
+
+use crate::cache::KvCache;
+use crate::config::ModelConfig;
+use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
+use crate::rotary::Rotary;
+use crate::run::{Run, ids};
+
+/// A causal language model of the LLaMA family.
+#[derive(Module, Debug)]
+pub struct LlamaForCausalLM {
+    /// Everything below the head.
+    pub model: LlamaModel,
+    /// The output head.
+    pub lm_head: LmHead,
+    #[module(skip)]
+    pub(crate) config: ModelConfig,
+}
+
+/// Embedding, decoder layers and the last normalisation.
+#[derive(Module, Debug)]
+pub struct LlamaModel {
+    /// Token embedding.
+    pub embed_tokens: Embedding,
+    /// Decoder layers, lowest first.
+    pub layers: Vec<DecoderLayer>,
+    /// Normalisation before the head.
+    pub norm: RmsNorm,
+}
+
+/// One decoder layer.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Normalisation before attention.
+    pub input_layernorm: RmsNorm,
+    /// Attention.
+    pub self_attn: SelfAttention,
+    /// Normalisation before the feed-forward block.
+    pub post_attention_layernorm: RmsNorm,
+    /// Feed-forward block.
+    pub mlp: Mlp,
+}
+
+/// Causal attention with rotary positions and grouped heads.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// Queries, `[N·D, H]`.
+    pub q_proj: Linear,
+    /// Keys, `[K·D, H]`.
+    pub k_proj: Linear,
+    /// Values, `[K·D, H]`.
+    pub v_proj: Linear,
+    /// Output, `[H, N·D]`.
+    pub o_proj: Linear,
+}
+
+/// The gated feed-forward block.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// Gate, `[intermediate, H]`.
+    pub gate_proj: Linear,
+    /// Value, `[intermediate, H]`.
+    pub up_proj: Linear,
+    /// Output, `[H, intermediate]`.
+    pub down_proj: Linear,
+}
+
+/// What every layer of a forward pass shares.
+struct Pass<'a> {
+    config: &'a ModelConfig,
+    rotary: Rotary,
+    queries: &'a Rows,
+    /// Rows of the keys: those of the queries, or with a cache all tokens so far.
+    keys: Rows,
+    dropout_keys: Option<&'a [u64]>,
+}
+
+impl LlamaForCausalLM {
+    /// The model's shape.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Where the weights are.
+    pub fn device(&self) -> Device {
+        self.model.embed_tokens.weight.val().device()
+    }
+
+    /// Hidden states after the last layer, before the last normalisation.
+    ///
+    /// With a cache the run is one row that continues the tokens seen so far.
+    ///
+    /// # Shapes
+    /// Result: `[T, H]`.
+    ///
+    /// # Panics
+    /// On a token outside the vocabulary, and on several rows with a cache.
+    pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
+        let vocab = self.config.vocab_size;
+        if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
+            panic!("token {token} is outside the vocabulary of {vocab}");
+        }
+        let device = self.device();
+        let keys = match &cache {
+            None => run.rows.clone(),
+            Some(cache) => {
+                assert_eq!(run.rows.len(), 1, "a cache holds one row");
+                Rows::single(cache.len() + run.len())
+            }
+        };
+        let pass = Pass {
+            config: &self.config,
+            rotary: Rotary::new(&self.config, &run.positions, &device),
+            queries: &run.rows,
+            keys,
+            dropout_keys: run.dropout_keys.as_deref(),
+        };
+        let tokens = ids(run.tokens.iter().copied(), &device);
+        let mut x = self.model.embed_tokens.forward(tokens); // [T, H]
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
+        }
+        if let Some(cache) = cache {
+            cache.advance(run.len());
+        }
+        x
+    }
+
+    /// Logits of the next token from hidden states.
+    ///
+    /// # Shapes
+    /// `hidden`: `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them. Result: `[T, V]`.
+    pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let hidden = self.model.norm.forward(hidden);
+        self.lm_head.forward(hidden, &self.model.embed_tokens)
+    }
+
+    /// Sum of the targets' negative log-probabilities (natural logarithm).
+    ///
+    /// Only positions with a target reach the last normalisation and the head.
+    ///
+    /// # Shapes
+    /// `targets`: one a token of the run, `[T]`; `None` where nothing is predicted. Result: `[1]`.
+    ///
+    /// # Panics
+    /// Where no token has a target.
+    pub fn loss(&self, run: &Run, targets: &[Option<u32>]) -> Tensor<1> {
+        assert_eq!(run.len(), targets.len(), "one target slot a token");
+        let (places, targets): (Vec<u32>, Vec<u32>) = targets
+            .iter()
+            .enumerate()
+            .filter_map(|(place, target)| target.map(|target| (place as u32, target)))
+            .unzip();
+        assert!(!places.is_empty(), "a run without a target has no loss");
+        let device = self.device();
+        let keys: Option<Vec<u64>> = run
+            .dropout_keys
+            .as_ref()
+            .map(|keys| places.iter().map(|place| keys[*place as usize]).collect());
+        let hidden = self.hidden(run, None).select(0, ids(places, &device)); // [N, H]
+        let hidden = self.model.norm.forward(hidden);
+        let targets = ids(targets, &device);
+        self.lm_head
+            .loss(hidden, targets, &self.model.embed_tokens, keys.as_deref())
+    }
+}
+
+impl DecoderLayer {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let normed = self.input_layernorm.forward(x.clone());
+        let x = x + self.self_attn.forward(normed, pass, cache);
+        let normed = self.post_attention_layernorm.forward(x.clone());
+        x + self.mlp.forward(normed, pass)
+    }
+}
+
+impl SelfAttention {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let [t, _] = x.dims();
+        let config = pass.config;
+        let dim = config.head_dim;
+        let project = |linear: &Linear, heads: usize| {
+            linear
+                .forward(x.clone(), pass.dropout_keys)
+                .reshape([t, heads, dim]) // [T, heads, D]
+        };
+        let rotate = |x| rope(x, pass.rotary.cos.clone(), pass.rotary.sin.clone());
+        let q = rotate(project(&self.q_proj, config.num_attention_heads)); // [T, N, D]
+        let k = rotate(project(&self.k_proj, config.num_key_value_heads)); // [T, K, D]
+        let v = project(&self.v_proj, config.num_key_value_heads); // [T, K, D]
+        let [k, v] = match cache {
+            None => [k, v],
+            Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
+        };
+        let scale = 1.0 / (dim as f64).sqrt();
+        let mixed = attention(q, k, v, pass.queries, &pass.keys, scale) // [T, N, D]
+            .reshape([t, config.num_attention_heads * dim]);
+        self.o_proj.forward(mixed, pass.dropout_keys)
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let gate = self.gate_proj.forward(x.clone(), pass.dropout_keys); // [T, intermediate]
+        let up = self.up_proj.forward(x, pass.dropout_keys); // [T, intermediate]
+        self.down_proj.forward(swiglu(gate, up), pass.dropout_keys)
+    }
+}

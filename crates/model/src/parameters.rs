@@ -1,0 +1,208 @@
+//! The trained tensors of a model, by name.
+//!
+//! Optimizer, checkpoints and adapters see a model as a map from names to flat vectors. Names are
+//! Hugging Face's and PEFT's: `model.layers.0.self_attn.q_proj.lora_A.weight`.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Gradients, Tensor};
+
+use crate::llama::LlamaForCausalLM;
+
+/// Flat f32 tensors by name, without automatic differentiation.
+pub type Parameters = BTreeMap<String, Tensor<1>>;
+
+impl LlamaForCausalLM {
+    /// The values of all trained tensors.
+    pub fn trainable(&self) -> Parameters {
+        let mut values = Parameters::new();
+        self.visit_trainable(&mut |name, value| {
+            values.insert(name, value);
+        });
+        values
+    }
+
+    /// The shapes of all trained tensors.
+    pub fn trainable_shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut shapes = Shapes::default();
+        self.visit(&mut shapes);
+        shapes.found
+    }
+
+    /// Takes the gradients of all trained tensors out of `gradients`.
+    ///
+    /// A trained tensor that the loss does not depend on has no entry.
+    pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
+        let mut taken = TakeGradients {
+            path: Path::default(),
+            gradients,
+            found: Parameters::new(),
+        };
+        self.visit(&mut taken);
+        taken.found
+    }
+
+    /// The model with new values for its trained tensors.
+    ///
+    /// # Panics
+    /// Where a trained tensor has no value, or one of another size.
+    pub fn with_trainable(self, values: &Parameters) -> Self {
+        self.map(&mut Replace {
+            path: Path::default(),
+            values,
+        })
+    }
+
+    /// The model with every weight in f32 and trained.
+    pub fn train_all(self) -> Self {
+        self.map(&mut TrainAll)
+    }
+
+    fn visit_trainable(&self, f: &mut dyn FnMut(String, Tensor<1>)) {
+        self.visit(&mut Trainable {
+            path: Path::default(),
+            f,
+        });
+    }
+}
+
+/// A value that training changes: f32, tracked, a leaf.
+pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
+    Param::from_tensor(value.cast(DType::F32))
+}
+
+/// The module path of the parameter being visited.
+#[derive(Debug, Default)]
+pub(crate) struct Path(Vec<String>);
+
+impl Path {
+    pub(crate) fn enter(&mut self, name: &str) {
+        self.0.push(name.to_owned());
+    }
+
+    pub(crate) fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    /// The tensor's key. An adapter is a field beside the weight here, and its matrices are
+    /// modules of their own in PEFT.
+    pub(crate) fn key(&self) -> String {
+        let parts: Vec<&str> = self
+            .0
+            .iter()
+            .map(String::as_str)
+            .filter(|part| *part != "adapter")
+            .collect();
+        let key = parts.join(".");
+        match parts.last() {
+            Some(&("lora_A" | "lora_B")) => key + ".weight",
+            _ => key,
+        }
+    }
+}
+
+struct Trainable<'a> {
+    path: Path,
+    f: &'a mut dyn FnMut(String, Tensor<1>),
+}
+
+impl ModuleVisitor for Trainable<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        if value.is_require_grad() {
+            let flat = value.inner();
+            let size = flat.shape().num_elements();
+            (self.f)(self.path.key(), flat.reshape([size]));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Shapes {
+    path: Path,
+    found: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Shapes {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        if value.is_require_grad() {
+            self.found.insert(self.path.key(), value.dims().to_vec());
+        }
+    }
+}
+
+struct TakeGradients<'a> {
+    path: Path,
+    gradients: &'a mut Gradients,
+    found: Parameters,
+}
+
+impl ModuleVisitor for TakeGradients<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad_remove(self.gradients) {
+            let size = gradient.shape().num_elements();
+            self.found.insert(self.path.key(), gradient.reshape([size]));
+        }
+    }
+}
+
+struct Replace<'a> {
+    path: Path,
+    values: &'a Parameters,
+}
+
+impl ModuleMapper for Replace<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.enter(name);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let old = param.val();
+        if !old.is_require_grad() {
+            return param;
+        }
+        let key = self.path.key();
+        let Some(new) = self.values.get(&key) else {
+            panic!("no value for the trained tensor {key}");
+        };
+        trained(Tensor::from_inner(new.clone().reshape(old.dims())))
+    }
+}
+
+struct TrainAll;
+
+impl ModuleMapper for TrainAll {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        trained(Tensor::from_inner(param.val().inner()))
+    }
+}

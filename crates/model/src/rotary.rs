@@ -1,0 +1,84 @@
+//! Rotary frequencies and the table of angles for a run.
+//!
+//! Frequencies and angles are computed in f32, in the order in which transformers computes them,
+//! so that far positions agree too.
+//!
+//! Source: transformers `modeling_rope_utils.py`.
+//!
+//! Axes: T tokens, D head_dim.
+
+use std::f64::consts::PI;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::config::{ModelConfig, RopeScaling};
+
+/// The frequency of each pair, `[D/2]`, in radians a position.
+pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
+    let dim = config.head_dim;
+    (0..dim / 2)
+        .map(|pair| {
+            let exponent = (2 * pair) as f32 / dim as f32;
+            let base = (config.rope_theta as f32).powf(exponent);
+            scale(1.0 / base, config.rope_scaling)
+        })
+        .collect()
+}
+
+fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
+    match scaling {
+        RopeScaling::Default => frequency,
+        RopeScaling::Linear { factor } => frequency / factor as f32,
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            let original = original_max_position_embeddings as f64;
+            let frequency = f64::from(frequency);
+            let wavelength = 2.0 * PI / frequency;
+            let scaled = if wavelength < original / high_freq_factor {
+                frequency
+            } else if wavelength > original / low_freq_factor {
+                frequency / factor
+            } else {
+                let smooth = (original / wavelength - low_freq_factor)
+                    / (high_freq_factor - low_freq_factor);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            };
+            scaled as f32
+        }
+    }
+}
+
+/// Cosine and sine of every token's angles.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotary {
+    /// `[T, D/2]`
+    pub(crate) cos: Tensor<2>,
+    /// `[T, D/2]`
+    pub(crate) sin: Tensor<2>,
+}
+
+impl Rotary {
+    /// The table for tokens at `positions`, `[T]`.
+    pub(crate) fn new(config: &ModelConfig, positions: &[u32], device: &Device) -> Self {
+        let frequencies = inverse_frequencies(config);
+        let angles: Vec<f32> = positions
+            .iter()
+            .flat_map(|position| frequencies.iter().map(|f| *position as f32 * f))
+            .collect();
+        let table = |f: fn(f32) -> f32| {
+            let values: Vec<f32> = angles.iter().map(|angle| f(*angle)).collect();
+            Tensor::from_data(
+                TensorData::new(values, [positions.len(), frequencies.len()]),
+                device,
+            )
+        };
+        Self {
+            cos: table(f32::cos),
+            sin: table(f32::sin),
+        }
+    }
+}

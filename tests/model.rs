@@ -1,0 +1,109 @@
+//! The model against transformers on the same weights and tokens.
+
+use burn::tensor::{Device, Tensor, s};
+use simmer_kernels::Rows;
+use simmer_model::base::{self, BaseConfig};
+use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Stop};
+use std::ops::ControlFlow;
+
+use crate::golden::{self, ModelGolden, Tensors};
+
+pub fn load(model: &str, device: &Device) -> LlamaForCausalLM {
+    base::load(&BaseConfig::from_path(golden::folder(model)), 0, device).unwrap()
+}
+
+fn model_golden(model: &str) -> ModelGolden {
+    golden::json(golden::folder(model).join("golden.json"))
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// f32 against f32 in another order of summation: conditioning.py found 2e-5 between f32 and f64.
+const TOLERANCE: f32 = 1e-4;
+
+#[test]
+fn logits_equal_transformers() {
+    for name in golden::MODELS {
+        let model = load(name, &Device::flex());
+        let rows = model_golden(name).rows;
+        let expected = Tensors::open(golden::folder(name).join("golden.safetensors"));
+        let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
+        let together = model.logits(model.hidden(&Run::from_rows(&ids), None));
+        let bounds = Rows::from_lengths(ids.iter().map(|row| row.len()));
+        for (index, (row, range)) in ids.iter().zip(bounds.ranges()).enumerate() {
+            let expected = expected.f32(&format!("logits.{index}"));
+            let alone = values(model.logits(model.hidden(&Run::from_rows(&[row]), None)));
+            let difference = golden::max_difference(&alone, &expected);
+            assert!(difference <= TOLERANCE, "{name} row {index} alone: {difference}");
+            let in_run = values(together.clone().slice(s![range]));
+            let difference = golden::max_difference(&in_run, &expected);
+            assert!(difference <= TOLERANCE, "{name} row {index} in a run: {difference}");
+        }
+    }
+}
+
+#[test]
+fn loss_equals_transformers() {
+    for name in golden::MODELS {
+        let model = load(name, &Device::flex());
+        let golden = model_golden(name);
+        let ids: Vec<&[u32]> = golden.rows.iter().map(|row| &row.input_ids[..]).collect();
+        let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
+        let sum: f32 = model.loss(&Run::from_rows(&ids), &targets).into_scalar();
+        let mean = f64::from(sum) / targets.iter().flatten().count() as f64;
+        assert!((mean - golden.loss).abs() <= 1e-4, "{name}: {mean} against {}", golden.loss);
+    }
+}
+
+#[test]
+fn greedy_answers_equal_transformers() {
+    for name in golden::MODELS {
+        let model = load(name, &Device::flex());
+        let eos = model.config().eos_token_id.clone();
+        for greedy in model_golden(name).greedy {
+            let generate = |eos: &[u32]| {
+                let mut cache = KvCache::default();
+                let sampling = Sampling::default();
+                let mut on_token = |_| ControlFlow::Continue(());
+                model
+                    .generate(&greedy.prompt, &mut cache, 32, eos, &sampling, &mut on_token)
+                    .unwrap()
+            };
+            assert_eq!(generate(&[]).tokens, greedy.ids, "{name}");
+            let mut stopped = generate(&eos);
+            if let Stop::Eos(token) = stopped.stop {
+                stopped.tokens.push(token);
+            }
+            assert_eq!(stopped.tokens, greedy.until_eos, "{name}");
+        }
+    }
+}
+
+#[test]
+fn scores_equal_transformers() {
+    for name in golden::MODELS {
+        let model = load(name, &Device::flex());
+        for score in model_golden(name).score {
+            let log_probs = model.score(&score.ids).unwrap();
+            let difference = golden::max_difference(&log_probs, &score.log_probs);
+            assert!(difference <= TOLERANCE, "{name}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_cache_changes_nothing() {
+    let model = load("tied-gqa", &Device::flex());
+    let tokens: Vec<u32> = (3..20).collect();
+    let whole = values(model.hidden(&Run::from_rows(&[&tokens]), None));
+    let mut cache = KvCache::default();
+    let mut parts = Vec::new();
+    for (start, end) in [(0, 5), (5, 6), (6, 13), (13, 17)] {
+        let run = Run::continuing(&tokens[start..end], start);
+        parts.extend(values(model.hidden(&run, Some(&mut cache))));
+    }
+    let difference = golden::max_difference(&whole, &parts);
+    assert!(difference <= 1e-5, "{difference}");
+}
