@@ -112,12 +112,10 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     with torch.no_grad():
         for index, row in enumerate(golden_rows):
             tensors[f"logits.{index}"] = rows.logits(model, row["input_ids"]).clone()
-    loss, trained_tokens = rows.loss(model, golden_rows)
-    loss.backward()
+    scalars |= {"loss": rows.backward(model, golden_rows), "trained_tokens": rows.trained_tokens(golden_rows)}
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
     tensors |= {f"grad.{key}": value.clone() for key, value in saved_keys(model, gradients).items()}
     model.zero_grad()
-    scalars |= {"loss": loss.item(), "trained_tokens": trained_tokens}
     scalars["greedy"] = clearest_answer(model, prompts)
     scalars["training"] = training.run(model, golden_rows, spec.steps)
     tensors |= {f"trained.{key}": value.clone() for key, value in get_peft_model_state_dict(model).items()}

@@ -58,15 +58,14 @@ def make_model(spec: models.TinyModel) -> None:
     models.write_model(spec, folder)
     model = models.load(folder)
     golden_rows = rows.random_rows(spec.row_lengths, models.VOCAB, spec.seed)
-    loss, trained_tokens = rows.loss(model, golden_rows)
     tensors = {f"logits.{i}": rows.logits(model, row["input_ids"]).detach() for i, row in enumerate(golden_rows)}
     save_file(tensors, folder / "golden.safetensors")
     generations = greedy_cases(model, spec)
     golden = {
         "about": spec.about,
         "rows": golden_rows,
-        "loss": loss.item(),
-        "trained_tokens": trained_tokens,
+        "loss": rows.backward(model, golden_rows),
+        "trained_tokens": rows.trained_tokens(golden_rows),
         "greedy": generations,
         "score": [score(model, folder, text) for text in TEXTS],
         "chat": chat(folder),

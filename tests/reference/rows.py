@@ -30,17 +30,22 @@ def logits(model, ids: list[int]) -> torch.Tensor:
     return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
 
 
-def loss(model, rows: list[dict]) -> tuple[torch.Tensor, int]:
-    """Mean cross-entropy over the trained tokens of all rows together, and their number."""
-    total, count = torch.zeros(()), 0
+def trained_tokens(rows: list[dict]) -> int:
+    """The first label of a row counts for nothing: no position predicts it."""
+    return sum(label != IGNORE for row in rows for label in row["labels"][1:])
+
+
+def backward(model, rows: list[dict]) -> float:
+    """Mean cross-entropy over the trained tokens of all rows together; adds its gradients to the parameters'."""
+    count, total = trained_tokens(rows), 0.0
     for row in rows:
-        targets = torch.tensor(row["labels"][1:])
-        trained = int((targets != IGNORE).sum())
-        if trained:
+        if trained_tokens([row]):
+            targets = torch.tensor(row["labels"][1:])
             predicted = logits(model, row["input_ids"])[:-1]
-            total = total + F.cross_entropy(predicted, targets, ignore_index=IGNORE, reduction="sum")
-            count += trained
-    return total / count, count
+            part = F.cross_entropy(predicted, targets, ignore_index=IGNORE, reduction="sum") / count
+            part.backward()
+            total += part.item()
+    return total
 
 
 @torch.no_grad()

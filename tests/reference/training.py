@@ -37,7 +37,7 @@ def scheduler(optimizer, name: str, warmup_steps: int, steps: int):
 
 
 def batches(golden_rows: list[dict], settings: Settings) -> list[list[int]]:
-    """Row numbers of each step: rows in order, over and over; a step without a trained token is not made."""
+    """Row numbers of each step: rows in order, over and over."""
     count = -(-len(golden_rows) // settings.batch_size)
     epoch = [
         list(range(i * settings.batch_size, min((i + 1) * settings.batch_size, len(golden_rows)))) for i in range(count)
@@ -63,14 +63,13 @@ def run(model, golden_rows: list[dict], settings: Settings) -> dict:
     schedule = scheduler(optimizer, settings.schedule, settings.warmup_steps, settings.steps)
     steps = []
     for batch in batches(golden_rows, settings):
-        loss, trained_tokens = rows.loss(model, [golden_rows[i] for i in batch])
-        loss.backward()
+        batch_rows = [golden_rows[i] for i in batch]
+        loss = rows.backward(model, batch_rows)
         limit = settings.max_grad_norm if settings.max_grad_norm is not None else float("inf")
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        step = {"rows": batch, "learning_rate": optimizer.param_groups[0]["lr"], "loss": loss.item()}
-        steps.append(step | {"trained_tokens": trained_tokens, "grad_norm": norm.item()})
+        step = {"rows": batch, "learning_rate": optimizer.param_groups[0]["lr"], "loss": loss}
+        steps.append(step | {"trained_tokens": rows.trained_tokens(batch_rows), "grad_norm": norm.item()})
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    final_loss, _ = rows.loss(model, golden_rows)
-    return {"settings": asdict(settings), "steps": steps, "final_loss": final_loss.item()}
+    return {"settings": asdict(settings), "steps": steps}

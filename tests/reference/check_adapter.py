@@ -1,0 +1,101 @@
+"""Loads an adapter folder into PEFT without a warning, a missing key or a superfluous one, and scores texts with it.
+
+    python tests/reference/check_adapter.py MODEL ADAPTER TEXT...                  prints the scores as JSON
+    python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    and compares with simmer's
+
+SCORES.json is what `simmer score --base MODEL --adapter ADAPTER --json` printed: one JSON value or one a line, each
+with "ids" and "logprobs" (for every token after the first). Exit code 1 where a log-probability is more than
+--tolerance away.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import transformers
+from peft import PeftModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+import models
+import rows
+
+
+class RaiseOnWarning(logging.Handler):
+    """Warnings that libraries log count like those that they raise."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError(f"logged by {record.name}: {record.getMessage()}")
+
+
+def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
+    base = models.load(model_folder)
+    handler = RaiseOnWarning(logging.WARNING)
+    for name in ("", "transformers", "peft"):
+        logging.getLogger(name).addHandler(handler)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # PEFT 0.21 asks transformers 5.23 for this attribute whatever the adapter.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        model = PeftModel.from_pretrained(base, adapter_folder)
+    saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    wrong = sorted(saved.keys() ^ loaded.keys())
+    wrong += [key for key in saved.keys() & loaded.keys() if not torch.equal(saved[key], loaded[key].to(saved[key].dtype))]
+    if wrong:
+        raise SystemExit(f"{adapter_folder}: PEFT did not load these as saved: {wrong}")
+    return model.eval()
+
+
+def read_scores(path: str) -> list[dict]:
+    text = Path(path).read_text()
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = [json.loads(line) for line in text.splitlines() if line.strip()]
+    return value if isinstance(value, list) else [value]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("adapter")
+    parser.add_argument("texts", nargs="*", metavar="TEXT")
+    parser.add_argument("--compare", metavar="SCORES.json")
+    parser.add_argument("--tolerance", type=float, default=1e-3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()
+
+    model = load_strictly(args.model, args.adapter)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    scored = [(text, tokenizer(text)["input_ids"]) for text in args.texts]
+    result = [{"text": text, "ids": ids, "logprobs": rows.log_probs(model, ids)} for text, ids in scored]
+    if result:
+        json.dump(result, sys.stdout, indent=2)
+        print()
+    if args.compare:
+        theirs = read_scores(args.compare)
+        gaps = []
+        for score in theirs:
+            ours = rows.log_probs(model, score["ids"])
+            if len(ours) != len(score["logprobs"]):
+                raise SystemExit(f"{len(score['logprobs'])} log-probabilities for {len(score['ids'])} ids")
+            gaps += [abs(a - b) for a, b in zip(ours, score["logprobs"])]
+        if not gaps:
+            raise SystemExit(f"{args.compare}: no score to compare")
+        print(f"{len(theirs)} texts, {len(gaps)} log-probabilities, largest difference {max(gaps):.2e}")
+        if max(gaps) > args.tolerance:
+            raise SystemExit(f"more than {args.tolerance}")
+
+
+if __name__ == "__main__":
+    main()
