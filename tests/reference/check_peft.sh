@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Trains on the tiny models with simmer, and loads what it saved into PEFT: no warning, no missing or superfluous key,
+# the same log-probabilities. The other way round too: simmer scores with the adapters that PEFT saved.
+#
+#   tests/reference/check_peft.sh SIMMER
+#
+# Installs requirements.txt into a virtual environment of its own, target/ci/reference, or uses $REFERENCE_VENV.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+simmer=$(realpath "${1:?usage: check_peft.sh SIMMER}")
+venv=${REFERENCE_VENV:-target/ci/reference}
+goldens=tests/goldens
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if ! cmp -s tests/reference/requirements.txt "$venv/installed.txt" && [[ -z ${REFERENCE_VENV:-} ]]; then
+    python3 -m venv --clear "$venv"
+    "$venv/bin/pip" install -q -r tests/reference/requirements.txt
+    cp tests/reference/requirements.txt "$venv/installed.txt"
+fi
+
+cat >"$work/data.json" <<'JSON'
+[
+    {"instruction": "Name a color.", "input": "", "output": "Red."},
+    {"instruction": "Add the numbers.", "input": "2 and 3", "output": "5"},
+    {"instruction": "Say hello.", "input": "", "output": "Hello there!"},
+    {"instruction": "What falls from the sky?", "input": "", "output": "the rain"}
+]
+JSON
+cat >"$work/texts.jsonl" <<'JSONL'
+{"text": "the rain in the mountains"}
+{"text": "Q: 2 + 2?\nA: {4}"}
+JSONL
+
+compare() { # MODEL ADAPTER: the two programs' scores with one adapter
+    "$simmer" score --base "$goldens/$1" --adapter "$2" --json "$work/texts.jsonl" >"$work/scores.jsonl"
+    "$venv/bin/python" tests/reference/check_adapter.py "$goldens/$1" "$2" --compare "$work/scores.jsonl"
+}
+
+train() { # MODEL LORA...: trains with these lines in [method.lora] and compares
+    local model=$1 run="$work/run-$RANDOM"
+    shift
+    {
+        printf '[base]\npath = "%s"\n\n[method.lora]\n' "$goldens/$model"
+        printf '%s\n' "$@"
+        printf '\n[data]\ntrain = [{ path = "%s", template = "alpaca" }]\n' "$work/data.json"
+        printf '\n[train]\nepochs = 5\nbatch_size = 2\nlearning_rate = 1e-2\n'
+    } >"$work/recipe.toml"
+    "$simmer" train "$work/recipe.toml" --out "$run" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    echo "simmer -> PEFT: $model, $*"
+    compare "$model" "$run/adapter"
+}
+
+for adapter in "$goldens"/*/adapters/*; do
+    echo "PEFT -> simmer: ${adapter#"$goldens"/}"
+    compare "$(basename "$(dirname "$(dirname "$adapter")")")" "$adapter"
+done
+qkvo='targets = ["q_proj", "k_proj", "v_proj", "o_proj"]'
+train tied-gqa 'rank = 4' 'alpha = 8' "$qkvo"
+train untied-mha 'rank = 2' 'alpha = 8' 'use_rslora = true' 'targets = "all-linear"' 'bias = "all"'
+train llama3-rope 'rank = 2' 'alpha = 2' 'targets = ["q_proj", "v_proj"]' 'modules_to_save = ["lm_head"]'
