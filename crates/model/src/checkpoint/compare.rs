@@ -130,3 +130,46 @@ fn ranges(numbers: &[usize]) -> String {
         .collect::<Vec<_>>()
         .join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes(tensors: &[(&str, &[usize])]) -> BTreeMap<String, Vec<usize>> {
+        tensors
+            .iter()
+            .map(|(name, shape)| ((*name).to_owned(), shape.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn equal_sets_differ_in_nothing() {
+        let tensors = shapes(&[("a", &[1]), ("b", &[2, 3])]);
+        assert_eq!(compare(&tensors, &tensors), Ok(()));
+    }
+
+    #[test]
+    fn everything_is_listed_and_layers_share_a_line() {
+        let mut expected = shapes(&[("model.norm.weight", &[8]), ("lm_head.weight", &[16, 8])]);
+        let mut found = shapes(&[("lm_head.weight", &[17, 8]), ("extra.bias", &[3])]);
+        for layer in 0..12 {
+            expected.insert(format!("model.layers.{layer}.up.weight"), vec![4, 8]);
+            expected.insert(format!("model.layers.{layer}.down.weight"), vec![8, 4]);
+            if layer != 5 {
+                found.insert(format!("model.layers.{layer}.up.weight"), vec![4, 9]);
+            }
+        }
+        let difference = compare(&expected, &found).unwrap_err();
+        assert_eq!(difference.missing.len(), 14);
+        assert_eq!(difference.misshapen.len(), 12);
+        assert_eq!(difference.unexpected.len(), 1);
+        insta::assert_snapshot!(difference, @r"
+          model.layers.{0-11}.down.weight: missing, expected [8, 4]
+          model.layers.5.up.weight: missing, expected [4, 8]
+          model.norm.weight: missing, expected [8]
+          lm_head.weight: expected [16, 8], found [17, 8]
+          model.layers.{0-4,6-11}.up.weight: expected [4, 8], found [4, 9]
+          extra.bias: unexpected, found [3]
+        ");
+    }
+}

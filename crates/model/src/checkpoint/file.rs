@@ -241,3 +241,101 @@ pub(super) fn stored_dtype(dtype: DType) -> Option<Dtype> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::super::{PT_METADATA, write_safetensors};
+    use super::*;
+
+    fn written(dir: &Path) -> SafetensorsFile {
+        let path = dir.join("m.safetensors");
+        let tensors = BTreeMap::from([
+            (
+                "a.weight".to_owned(),
+                TensorData::new(vec![1.5_f32, -2.0, 3.0, 0.25], [2, 2]),
+            ),
+            ("b".to_owned(), TensorData::new(vec![7_i64], [1])),
+        ]);
+        write_safetensors(&path, &tensors, PT_METADATA).unwrap();
+        SafetensorsFile::open(path).unwrap()
+    }
+
+    #[test]
+    fn data_shares_the_map_and_copies_on_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(dir.path());
+        let before = fs::read(file.path()).unwrap();
+        let data = file.data("a.weight").unwrap();
+        assert_eq!(
+            data.as_bytes().as_ptr(),
+            file.bytes("a.weight").unwrap().as_ptr()
+        );
+        assert_eq!(data.as_slice::<f32>().unwrap(), [1.5, -2.0, 3.0, 0.25]);
+
+        let (mut bytes, _, _) = data.into_parts();
+        bytes.fill(0xff);
+        assert_ne!(bytes.as_ptr(), file.bytes("a.weight").unwrap().as_ptr());
+        assert_eq!(
+            file.data("a.weight").unwrap().as_slice::<f32>().unwrap()[0],
+            1.5
+        );
+        assert_eq!(fs::read(file.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn data_outlives_the_file_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(dir.path());
+        let data = file.data("b").unwrap();
+        fs::remove_file(file.path()).unwrap();
+        drop(file);
+        assert_eq!(data.as_slice::<i64>().unwrap(), [7]);
+    }
+
+    #[test]
+    fn misaligned_data_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        let header = r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"w":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(&1.0_f32.to_le_bytes());
+        bytes.extend_from_slice(&2.0_f32.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let file = SafetensorsFile::open(&path).unwrap();
+        assert_eq!(
+            file.data("w").unwrap().as_slice::<f32>().unwrap(),
+            [1.0, 2.0]
+        );
+    }
+
+    #[test]
+    fn a_missing_tensor_names_the_nearest() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = written(dir.path()).data("a.weights").unwrap_err();
+        let said = error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR");
+        insta::assert_snapshot!(said, @"DIR/m.safetensors: no tensor `a.weights`; the nearest is `a.weight`");
+    }
+
+    #[test]
+    fn a_dtype_without_arithmetic_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        let header = r#"{"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.push(0);
+        fs::write(&path, bytes).unwrap();
+        let error = SafetensorsFile::open(&path).unwrap().data("w").unwrap_err();
+        let said = error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR");
+        insta::assert_snapshot!(said, @"DIR/m.safetensors: tensor `w`: dtype F8_E4M3 is not supported (F32, F16, BF16, F64, integers and BOOL are)");
+    }
+}

@@ -288,3 +288,178 @@ fn what_is_there(folder: &Path) -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PT_METADATA, write_safetensors};
+    use super::*;
+
+    fn shard(dir: &Path, file: &str, names: &[&str]) {
+        let tensors = names
+            .iter()
+            .map(|name| ((*name).to_owned(), TensorData::new(vec![1.0_f32], [1])))
+            .collect();
+        write_safetensors(dir.join(file), &tensors, PT_METADATA).unwrap();
+    }
+
+    fn index(dir: &Path, weight_map: &[(&str, &str)]) {
+        let map: BTreeMap<&str, &str> = weight_map.iter().copied().collect();
+        let index = serde_json::json!({"metadata": {"total_size": 0}, "weight_map": map});
+        fs::write(dir.join(INDEX_FILE), index.to_string()).unwrap();
+    }
+
+    fn said(dir: &Path) -> String {
+        let error = Checkpoint::open(dir).unwrap_err();
+        error.to_string().replace(&dir.display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn one_file_or_several_read_the_same() {
+        let one = tempfile::tempdir().unwrap();
+        shard(
+            one.path(),
+            SINGLE_FILE,
+            &["a", "b", "model.layers.0.self_attn.rotary_emb.inv_freq"],
+        );
+        let two = tempfile::tempdir().unwrap();
+        shard(two.path(), "x.safetensors", &["b"]);
+        shard(
+            two.path(),
+            "y.safetensors",
+            &["a", "model.layers.0.self_attn.rotary_emb.inv_freq"],
+        );
+        index(
+            two.path(),
+            &[
+                ("a", "y.safetensors"),
+                ("b", "x.safetensors"),
+                (
+                    "model.layers.0.self_attn.rotary_emb.inv_freq",
+                    "y.safetensors",
+                ),
+            ],
+        );
+        for dir in [&one, &two] {
+            let checkpoint = Checkpoint::open(dir.path()).unwrap();
+            assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a", "b"]);
+            assert_eq!(checkpoint.rotary_buffers(), 1);
+            assert_eq!(checkpoint.total_bytes(), 8);
+            assert_eq!(checkpoint.info("b").unwrap().shape, [1]);
+            assert_eq!(
+                checkpoint.data("a").unwrap().as_slice::<f32>().unwrap(),
+                [1.0]
+            );
+        }
+        assert!(Checkpoint::open(two.path()).unwrap().is_sharded());
+    }
+
+    #[test]
+    fn folders_without_weights_say_what_they_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        insta::assert_snapshot!(said(dir.path()), @"DIR: no model.safetensors and no model.safetensors.index.json in this folder");
+        for (name, end) in [
+            (
+                "adapter_config.json",
+                "it holds an adapter, which needs its base model beside it",
+            ),
+            (
+                "pytorch_model-00001-of-00002.bin",
+                "its weights are pickled (pytorch_model.bin): save the model again with safe_serialization=True",
+            ),
+            (
+                "consolidated.00.pth",
+                "it is a checkpoint in Meta's layout, not in Hugging Face's",
+            ),
+            (
+                "model-q8.gguf",
+                "it holds a .gguf file, not a Hugging Face checkpoint",
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "").unwrap();
+            assert!(said(dir.path()).ends_with(end), "{}", said(dir.path()));
+        }
+        let missing = dir.path().join("nowhere");
+        let error = Checkpoint::open(&missing).unwrap_err();
+        assert!(matches!(
+            error,
+            CheckpointError::Io {
+                action: "open folder",
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn missing_shards_are_all_named() {
+        let dir = tempfile::tempdir().unwrap();
+        shard(dir.path(), "m-2.safetensors", &["b"]);
+        index(
+            dir.path(),
+            &[
+                ("a", "m-1.safetensors"),
+                ("b", "m-2.safetensors"),
+                ("c", "m-3.safetensors"),
+            ],
+        );
+        insta::assert_snapshot!(said(dir.path()), @"DIR/model.safetensors.index.json: 2 of 3 files are missing: m-1.safetensors, m-3.safetensors");
+    }
+
+    #[test]
+    fn index_and_files_must_agree() {
+        let dir = tempfile::tempdir().unwrap();
+        shard(
+            dir.path(),
+            "m-1.safetensors",
+            &["a", "both", "unlisted", "elsewhere"],
+        );
+        shard(dir.path(), "m-2.safetensors", &["b", "both"]);
+        index(
+            dir.path(),
+            &[
+                ("a", "m-1.safetensors"),
+                ("b", "m-2.safetensors"),
+                ("both", "m-1.safetensors"),
+                ("elsewhere", "m-2.safetensors"),
+                ("gone", "m-2.safetensors"),
+            ],
+        );
+        insta::assert_snapshot!(said(dir.path()), @r"
+        DIR/model.safetensors.index.json: index and files do not belong together:
+          tensor `unlisted` is in m-1.safetensors, but not in the index
+          tensor `both` is in m-1.safetensors and in m-2.safetensors
+          tensor `elsewhere` is in m-1.safetensors, the index says m-2.safetensors
+          tensor `gone` is not in m-2.safetensors
+        ");
+    }
+
+    #[test]
+    fn an_index_cannot_leave_its_folder() {
+        for name in [
+            "../x.safetensors",
+            "/etc/passwd",
+            "sub/x.safetensors",
+            "..",
+            ".",
+            "",
+            "c:x",
+            "a\\b",
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            index(dir.path(), &[("a", name)]);
+            assert_eq!(
+                said(dir.path()),
+                format!(
+                    "DIR/model.safetensors.index.json: `{name}` is not the name of a file in the same folder"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn an_index_without_a_map_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(INDEX_FILE), r#"{"weights": {}}"#).unwrap();
+        insta::assert_snapshot!(said(dir.path()), @"DIR/model.safetensors.index.json: not a valid index: missing field `weight_map` at line 1 column 15");
+    }
+}

@@ -304,3 +304,145 @@ fn strings<E: serde::de::Error>(entries: Map<String, Value>) -> Result<Vec<(Stri
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use insta::assert_snapshot;
+
+    use super::super::{CheckpointError, SafetensorsFile};
+
+    /// What opening a file of these bytes says.
+    fn said(bytes: &[u8]) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        fs::write(&path, bytes).unwrap();
+        let error: CheckpointError = SafetensorsFile::open(&path).unwrap_err();
+        error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR")
+    }
+
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.resize(bytes.len() + data, 7);
+        bytes
+    }
+
+    #[test]
+    fn too_small() {
+        assert_snapshot!(said(b"1234567"), @"DIR/m.safetensors: not a safetensors file: expected at least 8 bytes, found 7");
+    }
+
+    #[test]
+    fn header_larger_than_the_file() {
+        let mut bytes = 1_000_000_u64.to_le_bytes().to_vec();
+        bytes.extend_from_slice(b"{}");
+        assert_snapshot!(said(&bytes), @"DIR/m.safetensors: the header claims 1000000 bytes, but only 2 follow it in the file (truncated, or not a safetensors file)");
+        let all = u64::MAX.to_le_bytes();
+        assert_snapshot!(said(&all), @"DIR/m.safetensors: the header claims 18446744073709551615 bytes, but only 0 follow it in the file (truncated, or not a safetensors file)");
+    }
+
+    #[test]
+    fn header_larger_than_the_format_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        fs::write(&path, 100_000_001_u64.to_le_bytes()).unwrap();
+        // A sparse file: its length is all that counts here.
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(100_000_100).unwrap();
+        let error = SafetensorsFile::open(&path).unwrap_err();
+        assert!(matches!(
+            error,
+            CheckpointError::HeaderTooLarge {
+                declared: 100_000_001,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn not_json() {
+        assert_snapshot!(said(&file("{\"a\": nonsense}", 0)), @"DIR/m.safetensors: the header is not valid: tensor `a`: expected ident at line 1 column 8");
+        assert_snapshot!(said(&file("[1]", 0)), @"DIR/m.safetensors: the header is not valid: invalid type: sequence, expected an object of tensors at line 1 column 0");
+        assert_snapshot!(said(&file("\u{0}\u{1}", 0)), @"DIR/m.safetensors: the header is not valid: expected value at line 1 column 1");
+        assert_snapshot!(said(&file("", 0)), @"DIR/m.safetensors: the header is not valid: EOF while parsing a value at line 1 column 0");
+    }
+
+    #[test]
+    fn tensor_without_offsets() {
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F32","shape":[1]}}"#, 0)), @"DIR/m.safetensors: the header is not valid: tensor `w`: missing field `data_offsets` at line 1 column 32");
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}"#, 4)), @"DIR/m.safetensors: the header is not valid: tensor `w`: invalid value: integer `-1`, expected u64 at line 1 column 31");
+    }
+
+    #[test]
+    fn metadata_of_numbers() {
+        assert_snapshot!(said(&file(r#"{"__metadata__":{"format":1}}"#, 0)), @"DIR/m.safetensors: the header is not valid: __metadata__: `format`: expected a string, found 1 at line 1 column 29");
+    }
+
+    #[test]
+    fn unknown_dtype() {
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F33","shape":[1],"data_offsets":[0,4]}}"#, 4)), @"DIR/m.safetensors: tensor `w`: unknown dtype `F33`");
+    }
+
+    #[test]
+    fn same_name_twice() {
+        let tensor = r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
+        assert_snapshot!(said(&file(&format!(r#"{{"w":{tensor},"w":{tensor}}}"#), 1)), @"DIR/m.safetensors: tensor `w` is in the header twice");
+    }
+
+    #[test]
+    fn shape_and_offsets_disagree() {
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,20]}}"#, 20)), @"DIR/m.safetensors: tensor `w`: F32 [2, 3] needs 24 bytes, its offsets 0..20 span 20");
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[8,4]}}"#, 8)), @"DIR/m.safetensors: tensor `w`: F32 [1] needs 4 bytes, its offsets 8..4 span nothing: they are reversed");
+    }
+
+    #[test]
+    fn shape_that_overflows() {
+        let header =
+            r#"{"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}}"#;
+        assert_snapshot!(said(&file(header, 0)), @"DIR/m.safetensors: tensor `w`: F32 [4294967296, 4294967296, 4] has no valid length in bytes");
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1)), @"DIR/m.safetensors: tensor `w`: F4 [3] has no valid length in bytes");
+    }
+
+    #[test]
+    fn overlapping_tensors() {
+        let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#;
+        assert_snapshot!(said(&file(header, 6)), @"DIR/m.safetensors: tensor `b` begins at byte 2, inside of `a`, which ends at 4");
+    }
+
+    #[test]
+    fn a_hole_between_tensors() {
+        let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}}"#;
+        assert_snapshot!(said(&file(header, 12)), @"DIR/m.safetensors: tensor `b` begins at byte 8, expected 4: the bytes between belong to no tensor");
+    }
+
+    #[test]
+    fn truncated_and_too_long() {
+        let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
+        assert_snapshot!(said(&file(header, 5)), @"DIR/m.safetensors: truncated: expected 121 bytes, found 118; the first tensor cut is `b`");
+        assert_snapshot!(said(&file(header, 9)), @"DIR/m.safetensors: expected 121 bytes, found 122: the rest belongs to no tensor");
+        let far = format!(
+            r#"{{"a":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#,
+            u64::MAX / 8
+        );
+        assert_snapshot!(said(&file(&far, 0)), @"DIR/m.safetensors: truncated: expected 2305843009213694042 bytes, found 91; the first tensor cut is `a`");
+    }
+
+    #[test]
+    fn any_order_of_bytes_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.safetensors");
+        // Older writers sorted by name alone; a tensor may also be empty.
+        let header = r#"{"__metadata__":null,"b":{"dtype":"U8","shape":[1],"data_offsets":[4,5]},"e":{"dtype":"F32","shape":[0,3],"data_offsets":[4,4]},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}   "#;
+        fs::write(&path, file(header, 5)).unwrap();
+        let open = SafetensorsFile::open(&path).unwrap();
+        assert_eq!(open.names().collect::<Vec<_>>(), ["a", "e", "b"]);
+        assert_eq!(open.bytes("b").unwrap(), [7]);
+        assert_eq!(open.info("e").unwrap().shape, [0, 3]);
+        assert!(open.data("e").unwrap().as_bytes().is_empty());
+        assert_eq!(open.data("a").unwrap().shape().len(), 0);
+    }
+}

@@ -233,3 +233,118 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_folder_appears_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("deep/out");
+        let staged = StagedFolder::new(&out, Existing::Refuse).unwrap();
+        staged.write("a.txt", b"1").unwrap();
+        fs::create_dir(staged.path().join("sub")).unwrap();
+        fs::write(staged.path().join("sub/b.txt"), b"2").unwrap();
+        assert!(!out.exists());
+        staged.commit().unwrap();
+        assert_eq!(entries(&out), ["a.txt", "sub"]);
+        assert_eq!(entries(&dir.path().join("deep")), ["out"]);
+    }
+
+    #[test]
+    fn dropped_without_commit_it_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let staged = StagedFolder::new(dir.path().join("out"), Existing::Refuse).unwrap();
+        staged.write("a.txt", b"1").unwrap();
+        drop(staged);
+        assert!(entries(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn an_empty_folder_is_used_and_a_full_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        fs::create_dir(&out).unwrap();
+        let staged = StagedFolder::new(&out, Existing::Refuse).unwrap();
+        staged.write("a.txt", b"1").unwrap();
+        staged.commit().unwrap();
+        let error = StagedFolder::new(&out, Existing::Refuse).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("out: already exists and is not an empty folder")
+        );
+        assert!(error.hint().unwrap().contains("name another folder"));
+        let file = StagedFolder::new(out.join("a.txt"), Existing::Replace).unwrap_err();
+        assert!(matches!(file, CheckpointError::OutputExists { .. }));
+        assert_eq!(fs::read(out.join("a.txt")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn a_folder_filled_meanwhile_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let staged = StagedFolder::new(&out, Existing::Refuse).unwrap();
+        staged.write("a.txt", b"new").unwrap();
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("b.txt"), b"theirs").unwrap();
+        assert!(matches!(
+            staged.commit(),
+            Err(CheckpointError::OutputExists { .. })
+        ));
+        assert_eq!(entries(dir.path()), ["out"]);
+        assert_eq!(entries(&out), ["b.txt"]);
+    }
+
+    #[test]
+    fn replacing_exchanges_and_cleans_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        for text in ["first", "second"] {
+            let staged = StagedFolder::new(&out, Existing::Replace).unwrap();
+            staged
+                .write(&format!("{text}.txt"), text.as_bytes())
+                .unwrap();
+            staged.commit().unwrap();
+        }
+        assert_eq!(entries(&out), ["second.txt"]);
+        assert_eq!(entries(dir.path()), ["out"]);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_file(&path, |file| file.write_all(b"old")).unwrap();
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let error = write_file(&path, |file| {
+            file.write_all(b"half of the ne")?;
+            Err(full())
+        });
+        assert!(error.unwrap_err().hint().unwrap().contains("disk is full"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(entries(dir.path()), ["a.bin"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn others_may_read_what_is_written() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_file(&path, |file| file.write_all(b"x")).unwrap();
+        fs::write(dir.path().join("plain"), b"x").unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&dir.path().join("plain")));
+    }
+}

@@ -315,3 +315,209 @@ fn index_json(shards: &[Shard]) -> Vec<u8> {
     });
     format!("{index:#}\n").into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::super::{Checkpoint, Dtype, SafetensorsFile};
+    use super::*;
+
+    fn spec(name: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
+        TensorSpec {
+            name: name.to_owned(),
+            dtype,
+            shape: shape.to_vec(),
+        }
+    }
+
+    #[test]
+    fn bytes_are_the_python_librarys() {
+        let tensors = BTreeMap::from([
+            ("layers.2".to_owned(), TensorData::new(vec![0.5_f32], [1])),
+            (
+                "layers.10".to_owned(),
+                TensorData::new(vec![-1.0_f32, 2.0], [2, 1]),
+            ),
+            ("b".to_owned(), TensorData::new(vec![half::bf16::ONE], [1])),
+            ("i".to_owned(), TensorData::new(vec![3_i64], [1])),
+        ]);
+        let bytes = encode_safetensors("x", &tensors, PT_METADATA).unwrap();
+        let text = r#"{"__metadata__":{"format":"pt"},"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"layers.10":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]},"layers.2":{"dtype":"F32","shape":[1],"data_offsets":[16,20]},"b":{"dtype":"BF16","shape":[1],"data_offsets":[20,22]}}"#;
+        let padded = text.len().next_multiple_of(8);
+        let mut expected = (padded as u64).to_le_bytes().to_vec();
+        expected.extend_from_slice(format!("{text:padded$}").as_bytes());
+        expected.extend_from_slice(&3_i64.to_le_bytes());
+        for number in [-1.0_f32, 2.0, 0.5] {
+            expected.extend_from_slice(&number.to_le_bytes());
+        }
+        expected.extend_from_slice(&[0x80, 0x3f]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn shards_are_planned_as_hugging_face_does() {
+        let tensors = [("a", 4), ("b", 3), ("c", 9), ("d", 1), ("e", 4)]
+            .map(|(name, len)| spec(name, Dtype::U8, &[len]));
+        let plan = plan_shards(tensors.to_vec(), 8);
+        let files: Vec<(&str, Vec<&str>)> = plan
+            .iter()
+            .map(|shard| {
+                let names = shard.tensors.iter().map(|t| t.name.as_str()).collect();
+                (shard.file.as_str(), names)
+            })
+            .collect();
+        assert_eq!(
+            files,
+            [
+                ("model-00001-of-00003.safetensors", vec!["a", "b"]),
+                ("model-00002-of-00003.safetensors", vec!["c"]),
+                ("model-00003-of-00003.safetensors", vec!["d", "e"]),
+            ]
+        );
+        assert_eq!(plan_shards(tensors.to_vec(), 21)[0].file, SINGLE_FILE);
+    }
+
+    #[test]
+    fn an_index_reads_as_hugging_face_writes_it() {
+        let shards = plan_shards(
+            vec![spec("b", Dtype::F32, &[2, 2]), spec("a", Dtype::BF16, &[3])],
+            16,
+        );
+        let index = String::from_utf8(index_json(&shards)).unwrap();
+        insta::assert_snapshot!(index, @r#"
+        {
+          "metadata": {
+            "total_parameters": 7,
+            "total_size": 22
+          },
+          "weight_map": {
+            "a": "model-00002-of-00002.safetensors",
+            "b": "model-00001-of-00002.safetensors"
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn wrong_lengths_and_names_are_refused_and_nothing_appears() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let begin = || {
+            let shards = plan_shards(vec![spec("a", Dtype::F32, &[2])], u64::MAX);
+            CheckpointWriter::create(&out, shards).unwrap()
+        };
+        let said = |error: CheckpointError| {
+            error
+                .to_string()
+                .replace(&dir.path().display().to_string(), "DIR")
+        };
+        let mut writer = begin();
+        insta::assert_snapshot!(said(writer.append("b", &[0]).unwrap_err()), @"DIR/out: no tensor `b`");
+        writer.append("a", &[0; 6]).unwrap();
+        insta::assert_snapshot!(said(writer.append("a", &[0; 3]).unwrap_err()), @"DIR/out: tensor `a`: expected 8 bytes, got 9");
+        insta::assert_snapshot!(said(writer.finish().unwrap_err()), @"DIR/out: tensor `a`: expected 8 bytes, got 6");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let twice = Shard {
+            file: SINGLE_FILE.to_owned(),
+            tensors: vec![spec("a", Dtype::F32, &[2]), spec("a", Dtype::F16, &[2])],
+        };
+        let error = CheckpointWriter::create(&out, vec![twice]).unwrap_err();
+        insta::assert_snapshot!(said(error), @"DIR/out/model.safetensors: tensor `a` is to be written twice");
+    }
+
+    fn dtype() -> impl Strategy<Value = Dtype> {
+        prop::sample::select(vec![
+            Dtype::F32,
+            Dtype::F16,
+            Dtype::BF16,
+            Dtype::I64,
+            Dtype::U8,
+            Dtype::F64,
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Any tensors, any shard size, any order and cutting of the writes: what is read is what
+        /// was written.
+        #[test]
+        fn written_checkpoints_read_back(
+            tensors in prop::collection::btree_map(
+                "[a-z]{1,4}(\\.[0-9]{1,2})?",
+                (dtype(), prop::collection::vec(0_usize..5, 0..4)),
+                1..8,
+            ),
+            limit in 1_u64..400,
+            chunk in 1_usize..50,
+            backwards: bool,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let out = dir.path().join("out");
+            let contents: Vec<(TensorSpec, Vec<u8>)> = tensors
+                .into_iter()
+                .map(|(name, (dtype, shape))| {
+                    let spec = spec(&name, dtype, &shape);
+                    let len = byte_len(dtype, &shape).unwrap();
+                    let bytes = (0..len).map(|i| (i as u8) ^ name.as_bytes()[0]).collect();
+                    (spec, bytes)
+                })
+                .collect();
+            let specs = contents.iter().map(|(spec, _)| spec.clone()).collect();
+            let mut writer = CheckpointWriter::create(&out, plan_shards(specs, limit)).unwrap();
+            let mut order: Vec<_> = contents.iter().collect();
+            if backwards {
+                order.reverse();
+            }
+            for (spec, bytes) in order {
+                for piece in bytes.chunks(chunk) {
+                    writer.append(&spec.name, piece).unwrap();
+                }
+            }
+            writer.finish().unwrap();
+
+            let read = Checkpoint::open(&out).unwrap();
+            prop_assert_eq!(read.all_names().count(), contents.len());
+            for (spec, bytes) in &contents {
+                let info = read.info(&spec.name).unwrap();
+                prop_assert_eq!(info.dtype, spec.dtype);
+                prop_assert_eq!(&info.shape, &spec.shape);
+                prop_assert_eq!(read.bytes(&spec.name).unwrap(), &bytes[..]);
+                let data = read.data(&spec.name).unwrap();
+                prop_assert_eq!(data.as_bytes(), &bytes[..]);
+            }
+        }
+
+        /// One file: the same, and its bytes do not depend on the order of the map.
+        #[test]
+        fn written_files_read_back(
+            tensors in prop::collection::btree_map("[a-z.]{1,8}", prop::collection::vec(any::<f32>(), 0..9), 0..6),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("x.safetensors");
+            let tensors: BTreeMap<String, TensorData> = tensors
+                .into_iter()
+                .map(|(name, values)| {
+                    let len = values.len();
+                    (name, TensorData::new(values, [len]))
+                })
+                .collect();
+            write_safetensors(&path, &tensors, PT_METADATA).unwrap();
+            prop_assert_eq!(
+                fs::read(&path).unwrap(),
+                encode_safetensors(&path, &tensors, PT_METADATA).unwrap()
+            );
+            let read = SafetensorsFile::open(&path).unwrap();
+            prop_assert_eq!(read.metadata(), &[("format".to_owned(), "pt".to_owned())][..]);
+            for (name, data) in &tensors {
+                let again = read.data(name).unwrap();
+                prop_assert_eq!(again.as_bytes(), data.as_bytes());
+            }
+            prop_assert_eq!(read.names().count(), tensors.len());
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! `adapter_config.json`: how PEFT describes a LoRA adapter.
+//!
+//! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
+//! src/peft/config.py).
+
+use std::fs;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::AdapterError;
+use super::targets::{Layers, Names, Patterns, Targets};
+
+/// The file's name.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The PEFT version whose layout is written.
+const PEFT_VERSION: &str = "0.21.2";
+
+/// Which biases of the base model are trained, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bias {
+    /// None of them.
+    #[default]
+    None,
+    /// Every bias of the model.
+    All,
+    /// Those of the adapted modules.
+    LoraOnly,
+}
+
+/// What an adapter is, in PEFT's terms.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterConfig {
+    /// Where the base model came from.
+    pub base_model_name_or_path: Option<String>,
+    /// Which revision of it.
+    pub revision: Option<String>,
+    /// "CAUSAL_LM" for language models.
+    pub task_type: Option<String>,
+    /// The version of PEFT that wrote the file, if it said so.
+    pub peft_version: Option<String>,
+    /// Rank of the modules that `rank_pattern` does not name.
+    pub r: usize,
+    /// Numerator of the scaling of the modules that `alpha_pattern` does not name.
+    pub lora_alpha: f64,
+    /// Probability with which an input of the low-rank path is dropped in training.
+    pub lora_dropout: f64,
+    /// Scaling alpha/√r in place of alpha/r.
+    pub use_rslora: bool,
+    /// Biases that are trained, too.
+    pub bias: Bias,
+    /// The adapted modules; `None` is PEFT's choice for LLaMA, q_proj and v_proj.
+    pub target_modules: Option<Targets>,
+    /// Modules that are left out though targeted.
+    pub exclude_modules: Option<Targets>,
+    /// Only these layers, where modules are targeted by a name's end.
+    pub layers_to_transform: Option<Layers>,
+    /// Name of the list of layers in a module's path.
+    pub layers_pattern: Option<Names>,
+    /// Ranks of single modules.
+    pub rank_pattern: Patterns<usize>,
+    /// Alphas of single modules.
+    pub alpha_pattern: Patterns<f64>,
+    /// Modules that are trained whole.
+    pub modules_to_save: Option<Vec<String>>,
+    /// How the weights were begun: a boolean or a name.
+    pub init_lora_weights: Value,
+    /// Keep adapters of tied weights tied.
+    pub ensure_weight_tying: bool,
+}
+
+impl Default for AdapterConfig {
+    /// PEFT's defaults.
+    fn default() -> Self {
+        Self {
+            base_model_name_or_path: None,
+            revision: None,
+            task_type: None,
+            peft_version: None,
+            r: 8,
+            lora_alpha: 8.0,
+            lora_dropout: 0.0,
+            use_rslora: false,
+            bias: Bias::None,
+            target_modules: None,
+            exclude_modules: None,
+            layers_to_transform: None,
+            layers_pattern: None,
+            rank_pattern: Patterns::default(),
+            alpha_pattern: Patterns::default(),
+            modules_to_save: None,
+            init_lora_weights: Value::Bool(true),
+            ensure_weight_tying: false,
+        }
+    }
+}
+
+impl AdapterConfig {
+    /// Reads `adapter_config.json` of any PEFT version.
+    ///
+    /// Returns the keys that were ignored, one sentence each, beside the configuration.
+    ///
+    /// # Errors
+    ///
+    /// Wrong types, and every key that makes the adapter compute something else than LoRA does.
+    pub fn read(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
+        let text = fs::read(file).map_err(AdapterError::io(file, "read"))?;
+        let map: Map<String, Value> =
+            serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
+                file: file.into(),
+                source,
+            })?;
+        Self::from_json(map, file)
+    }
+
+    /// [`Self::read`] for a parsed file; `file` is only named in errors.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn from_json(
+        map: Map<String, Value>,
+        file: &Path,
+    ) -> Result<(Self, Vec<String>), AdapterError> {
+        let mut keys = Keys { map, file };
+        let method: Option<String> = keys.take("peft_type", "the name of a method")?;
+        if method.as_deref() != Some("LORA") {
+            let found = method.map_or(Value::Null, Value::String);
+            return Err(keys.unsupported("peft_type", &found, "only LORA adapters are read"));
+        }
+        keys.refuse_variants()?;
+        let config = keys.config()?;
+        let warnings = keys.rest()?;
+        Ok((config, warnings))
+    }
+
+    /// The file's text as PEFT writes it: every key, sorted, indented by two, no final newline.
+    ///
+    /// `rank_pattern` and `alpha_pattern` keep their order, which PEFT's own writer loses: of two
+    /// patterns that both match, the first in the file counts.
+    pub fn to_json(&self) -> String {
+        let sorted = |targets: &Option<Targets>| match targets.clone() {
+            Some(Targets::Names(mut names)) => {
+                names.sort();
+                names.dedup();
+                json!(names)
+            }
+            other => json!(other),
+        };
+        let mut entries = vec![
+            ("alpha_pattern", number_patterns(&self.alpha_pattern)),
+            ("base_model_name_or_path", json!(self.base_model_name_or_path)),
+            ("bias", json!(self.bias)),
+            ("ensure_weight_tying", json!(self.ensure_weight_tying)),
+            ("exclude_modules", sorted(&self.exclude_modules)),
+            ("fan_in_fan_out", json!(false)),
+            ("inference_mode", json!(true)),
+            ("init_lora_weights", self.init_lora_weights.clone()),
+            ("layers_pattern", json!(self.layers_pattern)),
+            ("layers_to_transform", json!(self.layers_to_transform)),
+            ("loftq_config", json!({})),
+            ("lora_alpha", number(self.lora_alpha)),
+            ("lora_bias", json!(false)),
+            ("lora_dropout", json!(self.lora_dropout)),
+            ("megatron_core", json!("megatron.core")),
+            ("modules_to_save", json!(self.modules_to_save)),
+            ("peft_type", json!("LORA")),
+            ("peft_version", json!(PEFT_VERSION)),
+            ("qalora_group_size", json!(16)),
+            ("r", json!(self.r)),
+            ("rank_pattern", json!(self.rank_pattern)),
+            ("revision", json!(self.revision)),
+            ("target_modules", sorted(&self.target_modules)),
+            ("task_type", json!(self.task_type)),
+            ("use_dora", json!(false)),
+            ("use_qalora", json!(false)),
+            ("use_rslora", json!(self.use_rslora)),
+        ];
+        let unset = UNSET.iter().map(|key| (*key, Value::Null));
+        entries.extend(unset);
+        entries.sort_by_key(|(key, _)| *key);
+        let map: Map<String, Value> = entries
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        escaped(&format!("{:#}", Value::Object(map)))
+    }
+}
+
+/// Keys that are written as null.
+const UNSET: &[&str] = &[
+    "alora_invocation_tokens",
+    "arrow_config",
+    "auto_mapping",
+    "corda_config",
+    "eva_config",
+    "kasa_config",
+    "layer_replication",
+    "lora_ga_config",
+    "megatron_config",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "velora_config",
+];
+
+/// Keys that say nothing about what an adapter computes.
+const NEUTRAL: &[&str] = &[
+    "auto_mapping",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "qalora_group_size",
+    "runtime_config",
+];
+
+/// Keys that must be unset, and what they do when they are not.
+const VARIANTS: &[(&str, &str)] = &[
+    ("alora_invocation_tokens", "activated LoRA begins in the middle of a text"),
+    ("arrow_config", "it routes between several adapters"),
+    ("fan_in_fan_out", "the base weights are stored transposed, as LLaMA's never are"),
+    ("kasa_config", "KaSA truncates the base weights"),
+    ("layer_replication", "it repeats layers of the base model"),
+    ("lora_bias", "lora_B has a bias"),
+    ("megatron_config", "it is made for Megatron's parallel layers"),
+    ("monteclora_config", "MonteCLoRA samples its weights"),
+    ("target_parameters", "it adapts parameters that are no modules"),
+    ("trainable_token_indices", "single rows of the embedding were trained"),
+    ("use_bdlora", "its factors are block-diagonal"),
+    ("use_dora", "DoRA scales the columns of the base weights"),
+    ("use_qalora", "QALoRA pools its inputs"),
+    ("velora_config", "VeLoRA compresses its inputs"),
+];
+
+/// The entries of a file, taken out one by one.
+struct Keys<'a> {
+    map: Map<String, Value>,
+    file: &'a Path,
+}
+
+impl Keys<'_> {
+    fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
+        let default = AdapterConfig::default();
+        let config = AdapterConfig {
+            base_model_name_or_path: self.take("base_model_name_or_path", "a string")?,
+            revision: self.take("revision", "a string")?,
+            task_type: self.take("task_type", "a string")?,
+            peft_version: self.take("peft_version", "a string")?,
+            r: self.take("r", "a whole number")?.unwrap_or(default.r),
+            lora_alpha: self.take("lora_alpha", "a number")?.unwrap_or(default.lora_alpha),
+            lora_dropout: self.take("lora_dropout", "a number")?.unwrap_or_default(),
+            use_rslora: self.take("use_rslora", "true or false")?.unwrap_or_default(),
+            bias: self
+                .take("bias", "\"none\", \"all\" or \"lora_only\"")?
+                .unwrap_or_default(),
+            target_modules: self.take("target_modules", Targets::EXPECTED)?,
+            exclude_modules: self.take("exclude_modules", Targets::EXPECTED)?,
+            layers_to_transform: self.take("layers_to_transform", Layers::EXPECTED)?,
+            layers_pattern: self.take("layers_pattern", Names::EXPECTED)?,
+            rank_pattern: self
+                .take("rank_pattern", "a table of module names and ranks")?
+                .unwrap_or_default(),
+            alpha_pattern: self
+                .take("alpha_pattern", "a table of module names and numbers")?
+                .unwrap_or_default(),
+            modules_to_save: self.take("modules_to_save", "a list of module names")?,
+            init_lora_weights: self
+                .map
+                .shift_remove("init_lora_weights")
+                .unwrap_or(default.init_lora_weights),
+            ensure_weight_tying: self
+                .take("ensure_weight_tying", "true or false")?
+                .unwrap_or_default(),
+        };
+        if config.r == 0 {
+            return Err(self.wrong("r", "at least 1", "0".to_owned()));
+        }
+        if !(0.0..1.0).contains(&config.lora_dropout) {
+            let found = config.lora_dropout.to_string();
+            return Err(self.wrong("lora_dropout", "a number from 0 to less than 1", found));
+        }
+        self.check_init(&config.init_lora_weights)?;
+        Ok(config)
+    }
+
+    /// Takes a key out; `None` when it is not there or null.
+    fn take<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, AdapterError> {
+        match self.map.shift_remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let found = value.to_string();
+                serde_json::from_value(value)
+                    .map(Some)
+                    .map_err(|_| self.wrong(key, expected, found))
+            }
+        }
+    }
+
+    /// Some ways to begin change the base weights; the difference is not in the adapter's file.
+    fn check_init(&self, init: &Value) -> Result<(), AdapterError> {
+        let Value::String(name) = init else {
+            return if init.is_boolean() || init.is_null() {
+                Ok(())
+            } else {
+                Err(self.wrong("init_lora_weights", "true, false or a name", init.to_string()))
+            };
+        };
+        let altering = ["pissa", "olora", "corda", "lora_ga", "loftq"];
+        if altering.iter().any(|prefix| name.starts_with(prefix)) {
+            let why = "this initialisation alters the base weights, and the file does not hold the \
+                       difference; save the adapter with PEFT's \
+                       path_initial_model_for_weight_conversion to make it an ordinary one";
+            return Err(self.unsupported("init_lora_weights", init, why));
+        }
+        if !["gaussian", "eva", "orthogonal"].contains(&name.as_str()) {
+            let why = "it is not known whether it alters the base weights";
+            return Err(self.unsupported("init_lora_weights", init, why));
+        }
+        Ok(())
+    }
+
+    fn refuse_variants(&mut self) -> Result<(), AdapterError> {
+        for (key, why) in VARIANTS {
+            if let Some(value) = self.map.shift_remove(*key)
+                && !is_unset(&value)
+            {
+                return Err(self.unsupported(key, &value, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// What no version known here writes. PEFT switches its variants on with `true` or a table, so
+    /// such a key is refused; any other is named in a warning.
+    fn rest(mut self) -> Result<Vec<String>, AdapterError> {
+        for key in NEUTRAL {
+            self.map.shift_remove(*key);
+        }
+        let mut warnings = Vec::new();
+        for (key, value) in &self.map {
+            if matches!(value, Value::Bool(true) | Value::Object(_)) && !is_unset(value) {
+                let why = "the key is unknown, and may change what the adapter computes";
+                return Err(self.unsupported(key, value, why));
+            }
+            warnings.push(format!(
+                "{}: unknown key `{key}` = {value} is ignored",
+                self.file.display()
+            ));
+        }
+        Ok(warnings)
+    }
+
+    fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {
+        AdapterError::ConfigValue {
+            file: self.file.into(),
+            key: key.to_owned(),
+            expected,
+            found,
+        }
+    }
+
+    fn unsupported(&self, key: &str, found: &Value, why: &'static str) -> AdapterError {
+        AdapterError::Unsupported {
+            file: self.file.into(),
+            key: key.to_owned(),
+            found: found.to_string(),
+            why,
+        }
+    }
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// 16.0 as `16`: PEFT's alphas are whole numbers unless somebody chose otherwise.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        json!(value as i64)
+    } else {
+        json!(value)
+    }
+}
+
+fn number_patterns(patterns: &Patterns<f64>) -> Value {
+    let entries = patterns.iter().map(|(key, value)| (key.clone(), number(*value)));
+    Value::Object(entries.collect())
+}
+
+/// Python escapes all that is not ASCII.
+fn escaped(text: &str) -> String {
+    let mut ascii = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() {
+            ascii.push(letter);
+        } else {
+            let mut units = [0; 2];
+            for unit in letter.encode_utf16(&mut units) {
+                ascii.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    ascii
+}

@@ -1,0 +1,238 @@
+//! The forms in which recipes and PEFT's files name modules: each a string or a list, told apart
+//! by hand so that a wrong type is named instead of "no variant matched".
+
+use std::fmt::{self, Display};
+use std::marker::PhantomData;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+
+/// Modules by name, or by one regular expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Targets {
+    /// Paths, or ends of paths after a dot.
+    Names(Vec<String>),
+    /// A regular expression (Python's dialect) for the whole path, or "all-linear": every matrix
+    /// product but the output head.
+    Regex(String),
+}
+
+impl Targets {
+    pub(super) const EXPECTED: &str =
+        "a list of module names, one regular expression, or \"all-linear\"";
+
+    /// Whether every matrix product is meant.
+    pub fn is_all_linear(&self) -> bool {
+        matches!(self, Self::Regex(name) if name.eq_ignore_ascii_case("all-linear"))
+    }
+
+    /// Whether nothing is named at all.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Names(names) => names.is_empty(),
+            Self::Regex(pattern) => pattern.is_empty(),
+        }
+    }
+}
+
+impl Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Names(names) => write!(f, "{names:?}"),
+            Self::Regex(pattern) => write!(f, "\"{pattern}\""),
+        }
+    }
+}
+
+impl Serialize for Targets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Names(names) => names.serialize(serializer),
+            Self::Regex(pattern) => serializer.serialize_str(pattern),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Targets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TargetsVisitor;
+
+        impl<'de> Visitor<'de> for TargetsVisitor {
+            type Value = Targets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Targets::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, pattern: &str) -> Result<Targets, E> {
+                Ok(Targets::Regex(pattern.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Targets, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(names)).map(Targets::Names)
+            }
+        }
+
+        deserializer.deserialize_any(TargetsVisitor)
+    }
+}
+
+/// One name, or several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names(pub Vec<String>);
+
+impl Names {
+    pub(super) const EXPECTED: &str = "a name or a list of names";
+
+    /// Whether none is named; an empty string names none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(String::is_empty)
+    }
+
+    /// The names.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+}
+
+impl Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+impl Serialize for Names {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => serializer.serialize_str(one),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamesVisitor;
+
+        impl<'de> Visitor<'de> for NamesVisitor {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Names::EXPECTED)
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Names, E> {
+                Ok(Names(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Names, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(names)).map(Names)
+            }
+        }
+
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+/// One layer, or several, counted from 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layers(pub Vec<usize>);
+
+impl Layers {
+    pub(super) const EXPECTED: &str = "a layer or a list of layers, counted from 0";
+}
+
+impl Serialize for Layers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Layers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LayersVisitor;
+
+        impl<'de> Visitor<'de> for LayersVisitor {
+            type Value = Layers;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(Layers::EXPECTED)
+            }
+
+            fn visit_u64<E: Error>(self, layer: u64) -> Result<Layers, E> {
+                Ok(Layers(vec![layer as usize]))
+            }
+
+            fn visit_i64<E: Error>(self, layer: i64) -> Result<Layers, E> {
+                let layer = usize::try_from(layer)
+                    .map_err(|_| E::custom(format!("expected {}, found {layer}", Layers::EXPECTED)))?;
+                Ok(Layers(vec![layer]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, layers: A) -> Result<Layers, A::Error> {
+                Deserialize::deserialize(SeqAccessDeserializer::new(layers)).map(Layers)
+            }
+        }
+
+        deserializer.deserialize_any(LayersVisitor)
+    }
+}
+
+/// Values for single modules, by name or regular expression. The first that matches counts, so
+/// their order is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patterns<T>(pub Vec<(String, T)>);
+
+impl<T> Patterns<T> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, T)> {
+        self.0.iter()
+    }
+}
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Serialize> Serialize for Patterns<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (pattern, value) in &self.0 {
+            map.serialize_entry(pattern, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patterns<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PatternsVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for PatternsVisitor<T> {
+            type Value = Patterns<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of module names and numbers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Patterns<T>, A::Error> {
+                let mut patterns = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    patterns.push(entry);
+                }
+                Ok(Patterns(patterns))
+            }
+        }
+
+        deserializer.deserialize_map(PatternsVisitor(PhantomData))
+    }
+}
