@@ -118,6 +118,7 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     model.zero_grad()
     scalars["greedy"] = clearest_answer(model, prompts)
     scalars["training"] = training.run(model, golden_rows, spec.steps)
+    scalars["training"]["final_loss"] = rows.backward(model, golden_rows)
     tensors |= {f"trained.{key}": value.clone() for key, value in get_peft_model_state_dict(model).items()}
     tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
     check_saved(folder, tensors)
