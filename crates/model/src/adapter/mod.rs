@@ -1,7 +1,17 @@
 //! Trainable weights beside a frozen base, and how they join it.
 //!
-//! Formats and rules are PEFT's; see `docs/reference/adapters.md`.
+//! Formats and rules are PEFT's.
 
+// mod attach;
+pub mod config;
+mod diagnosis;
+mod error;
 mod lora;
+mod names;
+pub mod peft;
+pub mod targets;
 
+// pub use attach::{Attached, LoraConfig, attach, load, save};
+pub use config::{AdapterConfig, Bias};
+pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};

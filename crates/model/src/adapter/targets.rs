@@ -37,8 +37,11 @@ pub struct Selection {
     pub adapted: Vec<Selected>,
     /// Modules that are trained whole, in the model's order, without those that hold others.
     pub saved: Vec<ModuleLayout>,
-    /// Modules whose bias is trained beside a frozen weight, in the model's order.
-    pub biases: Vec<String>,
+    /// Modules whose bias is trained beside a frozen weight, and the bias's length, in the
+    /// model's order.
+    pub biases: Vec<(String, usize)>,
+    /// The model's embedding and output head, whatever is done to them.
+    pub ends: Vec<ModuleLayout>,
     /// The targets as PEFT would write them.
     pub target_modules: Targets,
     /// What matched nothing, one sentence each.
@@ -91,7 +94,9 @@ pub enum SelectionError {
         nearest: Option<String>,
     },
     /// A module that has no low-rank form.
-    #[error("target_modules: `{module}` {is}; only matrix products and the embedding have a low-rank path")]
+    #[error(
+        "target_modules: `{module}` {is}; only matrix products and the embedding have a low-rank path"
+    )]
     Kind {
         /// The module.
         module: String,
@@ -184,6 +189,11 @@ pub fn select(
         adapted,
         saved,
         biases,
+        ends: modules
+            .iter()
+            .filter(|module| is_outermost(module.kind))
+            .cloned()
+            .collect(),
         warnings,
     })
 }
@@ -197,7 +207,10 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
         })
     };
     let regex = matches!(config.target_modules, Some(Targets::Regex(_)));
-    let pattern = config.layers_pattern.as_ref().is_some_and(|names| !names.is_empty());
+    let pattern = config
+        .layers_pattern
+        .as_ref()
+        .is_some_and(|names| !names.is_empty());
     if regex && config.layers_to_transform.is_some() {
         return conflict(
             "layers_to_transform",
@@ -248,13 +261,14 @@ enum Matcher<'a> {
 impl<'a> Rules<'a> {
     fn new(config: &'a AdapterConfig, targets: &'a Targets) -> Result<Self, SelectionError> {
         let exclude = match &config.exclude_modules {
-            Some(targets) if !targets.is_empty() => {
-                Some(Matcher::new("exclude_modules", targets)?)
-            }
+            Some(targets) if !targets.is_empty() => Some(Matcher::new("exclude_modules", targets)?),
             _ => None,
         };
         let save = config.modules_to_save.iter().flatten();
-        let patterns = config.layers_pattern.as_ref().filter(|names| !names.is_empty());
+        let patterns = config
+            .layers_pattern
+            .as_ref()
+            .filter(|names| !names.is_empty());
         let layer_number = match patterns {
             None => vec![regex("layers_pattern", r"^.*?\.[^.]*\.(?P<idx>\d+)\.")?],
             Some(names) => names
@@ -265,7 +279,10 @@ impl<'a> Rules<'a> {
                 })
                 .collect::<Result<_, _>>()?,
         };
-        let layers = config.layers_to_transform.as_ref().map(|layers| &layers.0[..]);
+        let layers = config
+            .layers_to_transform
+            .as_ref()
+            .map(|layers| &layers.0[..]);
         Ok(Self {
             exclude,
             save: save
@@ -298,7 +315,8 @@ impl<'a> Rules<'a> {
             return Ok(false);
         }
         // A whole path in the list counts in every layer.
-        let whole = matches!(&self.targets, Matcher::Names(names) if names.iter().any(|n| n == path));
+        let whole =
+            matches!(&self.targets, Matcher::Names(names) if names.iter().any(|n| n == path));
         match self.layers {
             Some(layers) if !whole => {
                 let layer = self.layer(path)?;
@@ -314,7 +332,9 @@ impl<'a> Rules<'a> {
             let captures = pattern
                 .captures(path)
                 .map_err(|source| bad_regex("layers_pattern", pattern.as_str(), source))?;
-            if let Some(number) = captures.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok())) {
+            if let Some(number) =
+                captures.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok()))
+            {
                 return Ok(number);
             }
         }
@@ -439,7 +459,7 @@ fn trained_biases(
     modules: &[ModuleLayout],
     adapted: &[Selected],
     saved: &[ModuleLayout],
-) -> Vec<String> {
+) -> Vec<(String, usize)> {
     let adapted: BTreeSet<&str> = adapted.iter().map(|module| module.name.as_str()).collect();
     let saved: BTreeSet<&str> = saved.iter().map(|module| module.name.as_str()).collect();
     modules
@@ -450,7 +470,7 @@ fn trained_biases(
             Bias::All => true,
             Bias::LoraOnly => adapted.contains(module.name.as_str()),
         })
-        .map(|module| module.name.clone())
+        .map(|module| (module.name.clone(), module.shape[0]))
         .collect()
 }
 
@@ -472,9 +492,8 @@ fn check_tying(
     adapted: &[Selected],
     saved: &[ModuleLayout],
 ) -> Result<(), SelectionError> {
-    let is_end = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
-    let touched = adapted.iter().any(|module| is_end(module.kind))
-        || saved.iter().any(|module| is_end(module.kind));
+    let touched = adapted.iter().any(|module| is_outermost(module.kind))
+        || saved.iter().any(|module| is_outermost(module.kind));
     if config.ensure_weight_tying && touched {
         return Err(SelectionError::Conflict {
             key: "ensure_weight_tying",
@@ -483,6 +502,11 @@ fn check_tying(
         });
     }
     Ok(())
+}
+
+/// Embedding and head, which may be one tensor.
+fn is_outermost(kind: ModuleKind) -> bool {
+    matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead)
 }
 
 /// Every name and pattern that matches nothing, with its key.
@@ -520,8 +544,14 @@ fn unmatched_names(
         }
         _ => {}
     }
-    let ranks = config.rank_pattern.iter().map(|(pattern, _)| ("rank_pattern", pattern));
-    let alphas = config.alpha_pattern.iter().map(|(pattern, _)| ("alpha_pattern", pattern));
+    let ranks = config
+        .rank_pattern
+        .iter()
+        .map(|(pattern, _)| ("rank_pattern", pattern));
+    let alphas = config
+        .alpha_pattern
+        .iter()
+        .map(|(pattern, _)| ("alpha_pattern", pattern));
     for (key, pattern) in ranks.chain(alphas) {
         let compiled = end_regex(key, pattern)?;
         let mut matched = false;
@@ -624,7 +654,10 @@ fn condensed(targets: Targets, modules: &[ModuleLayout]) -> Targets {
         let starts = path.match_indices('.').map(|(dot, _)| dot + 1);
         let mut starts: Vec<usize> = [0].into_iter().chain(starts).collect();
         starts.reverse();
-        starts.into_iter().map(|start| path[start..].to_owned()).collect()
+        starts
+            .into_iter()
+            .map(|start| path[start..].to_owned())
+            .collect()
     };
     let others: BTreeSet<String> = modules
         .iter()
@@ -652,4 +685,164 @@ fn condensed(targets: Targets, modules: &[ModuleLayout]) -> Targets {
         return Targets::Names(names.into_iter().collect());
     }
     Targets::Names(required.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Map, Value, json};
+
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::layout::modules;
+
+    fn model() -> Vec<ModuleLayout> {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 16,
+            "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 3,
+            "num_attention_heads": 2, "attention_bias": true, "rms_norm_eps": 1e-5,
+        });
+        modules(&ModelConfig::from_json(&config, Path::new("config.json")).unwrap())
+    }
+
+    fn config(keys: Value) -> AdapterConfig {
+        let Value::Object(mut keys) = keys else {
+            panic!("an object")
+        };
+        keys.insert("peft_type".to_owned(), "LORA".into());
+        let file = Path::new("adapter_config.json");
+        AdapterConfig::from_json(keys, file).unwrap().0
+    }
+
+    fn refused(keys: Value) -> String {
+        let error = select(&config(keys), &model(), Unmatched::Refuse).unwrap_err();
+        match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        }
+    }
+
+    /// What PEFT itself chooses, from tests/reference/selection.py.
+    #[test]
+    fn the_choice_is_pefts() {
+        let goldens = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/goldens/selection.json"
+        );
+        let goldens: Value = serde_json::from_slice(&std::fs::read(goldens).unwrap()).unwrap();
+        let mut base = goldens["model"].as_object().unwrap().clone();
+        base.insert("architectures".to_owned(), json!(["LlamaForCausalLM"]));
+        base.insert("model_type".to_owned(), "llama".into());
+        let base = Value::Object(base);
+        let modules = modules(&ModelConfig::from_json(&base, Path::new("config.json")).unwrap());
+        let cases = goldens["cases"].as_array().unwrap();
+        assert!(cases.len() >= 49);
+        for case in cases {
+            let chosen = select(&config(case["config"].clone()), &modules, Unmatched::Warn);
+            if case.get("error").is_some() {
+                assert!(chosen.is_err(), "{case}");
+                continue;
+            }
+            let chosen = chosen.unwrap_or_else(|error| panic!("{case}: {error}"));
+            let adapted: Map<String, Value> = chosen
+                .adapted
+                .iter()
+                .map(|module| (module.name.clone(), json!([module.rank, module.scaling])))
+                .collect();
+            assert_eq!(Value::Object(adapted), case["modules"], "{case}");
+            assert_also_trained(&chosen, case);
+        }
+    }
+
+    fn assert_also_trained(chosen: &Selection, case: &Value) {
+        let trained: Vec<String> = crate::adapter::peft::tensor_shapes(chosen)
+            .into_keys()
+            .filter(|key| !key.contains(".lora_"))
+            .map(|key| key.replace(crate::adapter::peft::KEY_PREFIX, ""))
+            .collect();
+        // `bias = "all"` makes PEFT write a module that is saved whole three times.
+        let expected: Vec<&str> = case["also_trained"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|key| !key.contains(".modules_to_save.") && !key.contains(".original_module."))
+            .collect();
+        assert_eq!(trained, expected, "{case}");
+    }
+
+    #[test]
+    fn nothing_matched_says_what_there_is() {
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_prog"]})), @r#"target_modules: ["q_prog"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `q_proj`?"#);
+        insta::assert_snapshot!(refused(json!({"target_modules": ["query_key_value"]})), @r#"target_modules: ["query_key_value"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+        insta::assert_snapshot!(refused(json!({"target_modules": "q_proj"})), @r#"
+        target_modules: "q_proj" matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `q_proj`?
+        hint: a string is one regular expression for the whole path: write ["q_proj"], or ".*\\.q_proj"
+        "#);
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_to_transform": [7]})), @r#"target_modules: ["q_proj"] matches no module (layers_to_transform = [7]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules and modules_to_save leave out 3); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+    }
+
+    #[test]
+    fn one_name_of_several_that_matches_nothing() {
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj", "v_prj"]})), @"target_modules: `v_prj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `v_proj`?");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["lm_haed"]})), @"modules_to_save: `lm_haed` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `lm_head`?");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"k_proj": 4}})), @"rank_pattern: `k_proj` matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `k_proj`?");
+        let keys = json!({"target_modules": ["q_proj", "v_prj"], "exclude_modules": ["x"]});
+        let chosen = select(&config(keys), &model(), Unmatched::Warn).unwrap();
+        assert_eq!(chosen.adapted.len(), 3);
+        assert_eq!(chosen.warnings.len(), 2);
+        let keys = json!({"target_modules": ["q_proj"], "exclude_modules": "x.*"});
+        let chosen = select(&config(keys), &model(), Unmatched::Refuse).unwrap();
+        assert!(chosen.warnings[0].starts_with("exclude_modules: `x.*` matches no module"));
+    }
+
+    #[test]
+    fn what_cannot_be_adapted_is_named() {
+        insta::assert_snapshot!(refused(json!({"target_modules": ["self_attn"]})), @"target_modules: `model.layers.0.self_attn` is made of other modules; only matrix products and the embedding have a low-rank path");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["norm"]})), @"target_modules: `model.norm` is a normalisation; only matrix products and the embedding have a low-rank path");
+        insta::assert_snapshot!(refused(json!({"target_modules": ".*(q_proj"})), @r"target_modules: `^(?:.*(q_proj)$` is not a valid regular expression: Parsing error at position 15: Opening parenthesis without closing parenthesis");
+        insta::assert_snapshot!(refused(json!({"target_modules": "all-linear", "layers_to_transform": [1]})), @"layers_to_transform: only narrows a list of targets; say the layers in the regular expression instead");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_pattern": "layers"})), @"layers_pattern: needs layers_to_transform beside it");
+        insta::assert_snapshot!(refused(json!({"target_modules": []})), @"target_modules: the list is empty");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["proj"]})), @"modules_to_save: `model.layers.0.self_attn.q_proj` is among target_modules, too");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true})), @"ensure_weight_tying: adapters of embedding and head that are tied to each other are not supported");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 0}})), @"rank_pattern: `model.layers.0.self_attn.q_proj` would have rank 0, expected at least 1");
+    }
+
+    #[test]
+    fn long_lists_are_condensed() {
+        let chosen = |keys| select(&config(keys), &model(), Unmatched::Refuse).unwrap();
+        let names = |targets| match targets {
+            Targets::Names(names) => names,
+            Targets::Regex(pattern) => panic!("{pattern}"),
+        };
+        let all = chosen(json!({"target_modules": "all-linear"}));
+        let ends = [
+            "down_proj",
+            "gate_proj",
+            "k_proj",
+            "o_proj",
+            "q_proj",
+            "up_proj",
+            "v_proj",
+        ];
+        assert_eq!(names(all.target_modules), ends);
+        // 20 of 21 modules: the missing one keeps its name from being shortened.
+        let mut most: Vec<String> = all.adapted.into_iter().map(|module| module.name).collect();
+        most.retain(|name| name != "model.layers.1.mlp.up_proj");
+        let most = chosen(json!({"target_modules": most}));
+        let expected = [
+            "0.mlp.up_proj",
+            "2.mlp.up_proj",
+            "down_proj",
+            "gate_proj",
+            "k_proj",
+            "o_proj",
+            "q_proj",
+            "v_proj",
+        ];
+        assert_eq!(names(most.target_modules), expected);
+    }
 }

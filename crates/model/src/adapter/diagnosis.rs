@@ -1,0 +1,119 @@
+//! For an adapter that does not fit: which base it seems to be made for.
+
+use std::collections::BTreeMap;
+
+use super::AdapterConfig;
+
+/// Hidden size and number of layers of well-known bases.
+const KNOWN: &[(usize, usize, &str)] = &[
+    (576, 30, "SmolLM2-135M"),
+    (960, 32, "SmolLM2-360M"),
+    (2048, 16, "Llama-3.2-1B"),
+    (2048, 22, "TinyLlama-1.1B"),
+    (2048, 24, "SmolLM2-1.7B"),
+    (3072, 28, "Llama-3.2-3B"),
+    (4096, 32, "LLaMA 7B or 8B"),
+    (5120, 40, "LLaMA 13B"),
+    (6656, 60, "LLaMA 33B"),
+    (8192, 80, "LLaMA 65B or 70B"),
+    (16384, 126, "Llama-3.1-405B"),
+];
+
+/// What an adapter's tensors say about the base beneath them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Base {
+    hidden_size: Option<usize>,
+    layers: Option<usize>,
+    vocab_size: Option<usize>,
+}
+
+impl Base {
+    fn of(shapes: &BTreeMap<String, Vec<usize>>) -> Self {
+        let mut base = Self::default();
+        for (key, shape) in shapes {
+            let layer = key.split_once(".layers.").and_then(|(_, rest)| {
+                let (number, _) = rest.split_once('.')?;
+                number.parse::<usize>().ok()
+            });
+            base.layers = base.layers.max(layer.map(|layer| layer + 1));
+            let (Some(&first), Some(&last)) = (shape.first(), shape.last()) else {
+                continue;
+            };
+            let ends = |ends: &[&str]| ends.iter().any(|end| key.ends_with(end));
+            if ends(&[
+                "q_proj.lora_A.weight",
+                "k_proj.lora_A.weight",
+                "v_proj.lora_A.weight",
+                "gate_proj.lora_A.weight",
+                "up_proj.lora_A.weight",
+                "lm_head.lora_A.weight",
+                "lm_head.weight",
+                "embed_tokens.weight",
+            ]) {
+                base.hidden_size = Some(last);
+            } else if ends(&[
+                "o_proj.lora_B.weight",
+                "down_proj.lora_B.weight",
+                "lora_embedding_B",
+            ]) {
+                base.hidden_size = Some(first);
+            }
+            if ends(&[
+                "lm_head.lora_B.weight",
+                "lm_head.weight",
+                "embed_tokens.weight",
+            ]) {
+                base.vocab_size = Some(first);
+            } else if ends(&["lora_embedding_A"]) {
+                base.vocab_size = Some(last);
+            }
+        }
+        base
+    }
+
+    fn known_as(&self) -> Option<&'static str> {
+        KNOWN
+            .iter()
+            .find(|(hidden, layers, _)| {
+                Some(*hidden) == self.hidden_size && Some(*layers) == self.layers
+            })
+            .map(|(_, _, name)| *name)
+    }
+}
+
+/// The end of the sentence "the adapter does not fit the base model".
+pub(super) fn of(
+    expected: &BTreeMap<String, Vec<usize>>,
+    found: &BTreeMap<String, Vec<usize>>,
+    config: &AdapterConfig,
+) -> String {
+    let (wanted, made_for) = (Base::of(expected), Base::of(found));
+    let mut differences = Vec::new();
+    for (what, found, wanted) in [
+        ("hidden size", made_for.hidden_size, wanted.hidden_size),
+        ("layers", made_for.layers, wanted.layers),
+        ("vocabulary", made_for.vocab_size, wanted.vocab_size),
+    ] {
+        if let (Some(found), Some(wanted)) = (found, wanted)
+            && found != wanted
+        {
+            differences.push(format!("{what} {found}, this base has {wanted}"));
+        }
+    }
+    let named = config
+        .base_model_name_or_path
+        .as_ref()
+        .map_or_else(String::new, |name| {
+            format!("; its base_model_name_or_path is `{name}`")
+        });
+    if differences.is_empty() {
+        return named;
+    }
+    let known = made_for
+        .known_as()
+        .map_or_else(String::new, |name| format!(" ({name})"));
+    format!(
+        ", it seems made for another{known}: {}{named}",
+        differences.join("; ")
+    )
+}

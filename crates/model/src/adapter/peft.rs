@@ -1,0 +1,311 @@
+//! An adapter's folder, as PEFT's `save_pretrained` writes it.
+//!
+//! Keys are `base_model.model.` + module path + `.lora_A.weight` `[r, in]`, `.lora_B.weight`
+//! `[out, r]`; of an embedding `.lora_embedding_A` `[r, vocab]`, `.lora_embedding_B`
+//! `[hidden, r]`. Trained biases and modules trained whole keep their own keys.
+//!
+//! Source: PEFT 0.21, src/peft/utils/save_and_load.py, `get_peft_model_state_dict`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::TensorData;
+
+use super::config::{AdapterConfig, CONFIG_FILE};
+use super::targets::{Selection, Unmatched, select};
+use super::{AdapterError, diagnosis};
+use crate::checkpoint::{
+    Dtype, Existing, PT_METADATA, SafetensorsFile, StagedFolder, compare, encode_safetensors,
+};
+use crate::layout::{ModuleKind, ModuleLayout};
+
+/// The weights' file.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// What PEFT puts before a module's path.
+pub const KEY_PREFIX: &str = "base_model.model.";
+
+/// An adapter on disk, opened but not yet held against a base model.
+#[derive(Debug)]
+pub struct AdapterFolder {
+    folder: PathBuf,
+    config: AdapterConfig,
+    weights: SafetensorsFile,
+    warnings: Vec<String>,
+}
+
+/// An adapter's tensors, under PEFT's keys.
+#[derive(Debug)]
+pub struct AdapterTensors {
+    /// What was trained: every expected key, in the precision of the file.
+    pub trained: BTreeMap<String, TensorData>,
+    /// Base weights that lie beside it, by the module they belong to: PEFT adds those of adapted
+    /// embeddings. They take the place of the base model's own.
+    pub base_weights: BTreeMap<String, TensorData>,
+}
+
+impl AdapterFolder {
+    /// Opens a folder: its configuration is read, its weight file checked and mapped.
+    ///
+    /// # Errors
+    ///
+    /// Missing or damaged files, and configurations that compute something else than LoRA.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, AdapterError> {
+        let folder = folder.as_ref();
+        fs::read_dir(folder).map_err(AdapterError::io(folder, "open folder"))?;
+        for missing in [CONFIG_FILE, WEIGHTS_FILE] {
+            if !folder.join(missing).exists() {
+                return Err(AdapterError::NotAnAdapter {
+                    folder: folder.into(),
+                    missing,
+                    found: what_is_there(folder),
+                });
+            }
+        }
+        let (config, warnings) = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        Ok(Self {
+            folder: folder.into(),
+            config,
+            weights: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?,
+            warnings,
+        })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &AdapterConfig {
+        &self.config
+    }
+
+    /// The weight file.
+    pub fn weights(&self) -> &SafetensorsFile {
+        &self.weights
+    }
+
+    /// What was ignored in the configuration, one sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The modules of a base model that the adapter changes.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration matches none of them.
+    pub fn select(&self, modules: &[ModuleLayout]) -> Result<Selection, AdapterError> {
+        Ok(select(&self.config, modules, Unmatched::Warn)?)
+    }
+
+    /// The tensors for the modules that [`Self::select`] chose, in the precision of the file and
+    /// without a copy.
+    ///
+    /// # Errors
+    ///
+    /// Every tensor that is missing, unexpected, or of another shape, in one error; a number type
+    /// that is not F32, F16 or BF16.
+    pub fn tensors(&self, selection: &Selection) -> Result<AdapterTensors, AdapterError> {
+        let expected = tensor_shapes(selection);
+        let base = base_weights(selection);
+        let mut found = BTreeMap::new();
+        let mut keys = BTreeMap::new();
+        for (key, info) in self.weights.tensors() {
+            let Some(name) = current_key(key, &expected, self.weights.names()) else {
+                continue;
+            };
+            if base
+                .get(&name)
+                .is_none_or(|(_, shape)| *shape != info.shape)
+            {
+                found.insert(name.clone(), info.shape.clone());
+            }
+            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+                return Err(AdapterError::Dtype {
+                    file: self.weights.path().into(),
+                    tensor: key.to_owned(),
+                    found: info.dtype.to_string(),
+                });
+            }
+            keys.insert(name, key);
+        }
+        compare(&expected, &found).map_err(|difference| AdapterError::Mismatch {
+            file: self.weights.path().into(),
+            diagnosis: diagnosis::of(&expected, &found, &self.config),
+            difference,
+        })?;
+        let mut tensors = AdapterTensors {
+            trained: BTreeMap::new(),
+            base_weights: BTreeMap::new(),
+        };
+        for (name, key) in keys {
+            let data = self.weights.data(key)?;
+            match base.get(&name) {
+                Some((module, _)) => tensors.base_weights.insert(module.clone(), data),
+                None => tensors.trained.insert(name, data),
+            };
+        }
+        Ok(tensors)
+    }
+
+    /// Writes a folder that PEFT loads: configuration, weights, and a README that says how.
+    ///
+    /// The weight file's bytes are those that PEFT writes for the same tensors.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says; what was there before is then still there.
+    pub fn save(
+        folder: impl AsRef<Path>,
+        config: &AdapterConfig,
+        tensors: &BTreeMap<String, TensorData>,
+        existing: Existing,
+    ) -> Result<(), AdapterError> {
+        let staged = StagedFolder::new(folder, existing)?;
+        let path = staged.out().join(WEIGHTS_FILE);
+        let weights = encode_safetensors(&path, tensors, PT_METADATA)?;
+        staged.write(WEIGHTS_FILE, &weights)?;
+        staged.write(CONFIG_FILE, config.to_json().as_bytes())?;
+        staged.write("README.md", model_card(config).as_bytes())?;
+        Ok(staged.commit()?)
+    }
+}
+
+/// Every tensor of an adapter for these modules, under PEFT's keys.
+pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = BTreeMap::new();
+    let mut insert = |module: &str, suffix: &str, shape: &[usize]| {
+        shapes.insert(format!("{KEY_PREFIX}{module}{suffix}"), shape.to_vec());
+    };
+    for module in &selection.adapted {
+        let ([first, second], rank) = (module.shape, module.rank);
+        if module.kind == ModuleKind::Embedding {
+            insert(&module.name, ".lora_embedding_A", &[rank, first]);
+            insert(&module.name, ".lora_embedding_B", &[second, rank]);
+        } else {
+            insert(&module.name, ".lora_A.weight", &[rank, second]);
+            insert(&module.name, ".lora_B.weight", &[first, rank]);
+        }
+    }
+    for module in &selection.saved {
+        insert(&module.name, ".weight", &module.shape);
+        if module.bias {
+            insert(&module.name, ".bias", &module.shape[..1]);
+        }
+    }
+    for (module, features) in &selection.biases {
+        let adapted = selection.adapted.iter().any(|other| other.name == *module);
+        let suffix = if adapted { ".base_layer.bias" } else { ".bias" };
+        insert(module, suffix, &[*features]);
+    }
+    shapes
+}
+
+/// Base weights that PEFT may put beside an adapter: those of embedding and head, adapted or not
+/// (it adds the latter when rows were added to the vocabulary). Key -> module and shape.
+fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)> {
+    let mut weights = BTreeMap::new();
+    for module in &selection.ends {
+        if selection
+            .saved
+            .iter()
+            .any(|saved| saved.name == module.name)
+        {
+            continue;
+        }
+        let adapted = selection
+            .adapted
+            .iter()
+            .any(|other| other.name == module.name);
+        let suffix = if adapted {
+            ".base_layer.weight"
+        } else {
+            ".weight"
+        };
+        let key = format!("{KEY_PREFIX}{}{suffix}", module.name);
+        weights.insert(key, (module.name.clone(), module.shape.clone()));
+    }
+    weights
+}
+
+/// The key that a tensor has today; `None` for doubles that PEFT's `bias="all"` writes beside
+/// modules that are saved whole.
+fn current_key<'a>(
+    key: &str,
+    expected: &BTreeMap<String, Vec<usize>>,
+    mut all: impl Iterator<Item = &'a str>,
+) -> Option<String> {
+    for (inner, kept) in [(".modules_to_save.", true), (".original_module.", false)] {
+        let plain = key.replacen(inner, ".", 1);
+        if plain != key && expected.contains_key(&plain) {
+            return (kept && !all.any(|other| other == plain)).then_some(plain);
+        }
+    }
+    // Before 0.5 an adapted module's bias had no `base_layer`.
+    if let Some(module) = key.strip_suffix(".bias") {
+        let today = format!("{module}.base_layer.bias");
+        if expected.contains_key(&today) {
+            return Some(today);
+        }
+    }
+    Some(key.to_owned())
+}
+
+/// For a folder that is no adapter: what it has instead.
+fn what_is_there(folder: &Path) -> String {
+    if folder.join("adapter_model.bin").exists() {
+        return "; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT"
+            .to_owned();
+    }
+    let subfolders: BTreeSet<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join(CONFIG_FILE).exists())
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    if let Some(first) = subfolders.first() {
+        let all: Vec<&str> = subfolders.iter().map(String::as_str).collect();
+        let path = folder.join(first);
+        return format!(
+            "; adapters lie one level below: {} (give {})",
+            all.join(", "),
+            path.display()
+        );
+    }
+    if folder.join("config.json").exists() {
+        return "; it looks like a whole model".to_owned();
+    }
+    String::new()
+}
+
+/// The README beside the weights.
+fn model_card(config: &AdapterConfig) -> String {
+    let base = config.base_model_name_or_path.as_deref().unwrap_or("BASE");
+    let targets = config
+        .target_modules
+        .as_ref()
+        .map_or_else(|| "q_proj, v_proj".to_owned(), ToString::to_string);
+    let AdapterConfig { r, lora_alpha, .. } = config;
+    let quoted = serde_json::Value::from(base);
+    format!(
+        "---\n\
+         base_model: {quoted}\n\
+         library_name: peft\n\
+         pipeline_tag: text-generation\n\
+         tags:\n- lora\n- simmer\n\
+         ---\n\n\
+         # LoRA adapter for {base}\n\n\
+         Rank {r}, alpha {lora_alpha}, on {targets}; trained with simmer.\n\n\
+         With simmer:\n\n\
+         ```sh\nsimmer generate --base {base} --adapter . --prompt \"...\"\n\
+         simmer merge --base {base} --adapter . --out merged\n```\n\n\
+         With PEFT:\n\n\
+         ```python\nfrom peft import PeftModel\n\
+         from transformers import AutoModelForCausalLM\n\n\
+         base = AutoModelForCausalLM.from_pretrained({quoted})\n\
+         model = PeftModel.from_pretrained(base, \".\")\n```\n"
+    )
+}
