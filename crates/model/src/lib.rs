@@ -10,6 +10,7 @@ pub mod export;
 mod generate;
 mod layer;
 pub mod layout;
+pub mod merge;
 mod llama;
 mod parameters;
 mod random;

@@ -3,6 +3,7 @@
 //! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
 //! src/peft/config.py).
 
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
@@ -135,6 +136,31 @@ impl AdapterConfig {
         let config = keys.config()?;
         let warnings = keys.rest()?;
         Ok((config, warnings))
+    }
+
+    /// Checks the settings that a recipe may get wrong.
+    ///
+    /// # Errors
+    ///
+    /// The first that is out of range.
+    pub fn check(&self) -> Result<(), AdapterError> {
+        let wrong = |key, expected: &str, found: &dyn Display| {
+            Err(AdapterError::Conflict {
+                key,
+                why: format!("expected {expected}, found {found}"),
+            })
+        };
+        if self.r == 0 {
+            return wrong("rank", "at least 1", &self.r);
+        }
+        if !self.lora_alpha.is_finite() {
+            return wrong("alpha", "a number", &self.lora_alpha);
+        }
+        if !(0.0..1.0).contains(&self.lora_dropout) {
+            let expected = "a number from 0 to less than 1";
+            return wrong("dropout", expected, &self.lora_dropout);
+        }
+        Ok(())
     }
 
     /// The file's text as PEFT writes it: every key, sorted, indented by two, no final newline.
@@ -439,9 +465,8 @@ fn escaped(text: &str) -> String {
             ascii.push(letter);
         } else {
             let mut units = [0; 2];
-            for unit in letter.encode_utf16(&mut units) {
-                ascii.push_str(&format!("\\u{unit:04x}"));
-            }
+            let escapes = letter.encode_utf16(&mut units).iter();
+            ascii.extend(escapes.map(|unit| format!("\\u{unit:04x}")));
         }
     }
     ascii
@@ -619,6 +644,16 @@ mod tests {
         insta::assert_snapshot!(said(json!({"init_lora_weights": "pissa_niter_4"})), @r#"adapter_config.json: `init_lora_weights` = "pissa_niter_4" is not supported: this initialisation alters the base weights, and the file does not hold the difference; save the adapter with PEFT's path_initial_model_for_weight_conversion to make it an ordinary one"#);
         insta::assert_snapshot!(said(json!({"init_lora_weights": "mica"})), @r#"adapter_config.json: `init_lora_weights` = "mica" is not supported: it is not known whether it alters the base weights"#);
         insta::assert_snapshot!(said(json!({"use_tomorrow": true})), @"adapter_config.json: `use_tomorrow` = true is not supported: the key is unknown, and may change what the adapter computes");
+    }
+
+    #[test]
+    fn settings_out_of_range() {
+        let said = |config: AdapterConfig| config.check().unwrap_err().to_string();
+        let config = AdapterConfig::default;
+        assert!(config().check().is_ok());
+        insta::assert_snapshot!(said(AdapterConfig { r: 0, ..config() }), @"rank: expected at least 1, found 0");
+        insta::assert_snapshot!(said(AdapterConfig { lora_alpha: f64::NAN, ..config() }), @"alpha: expected a number, found NaN");
+        insta::assert_snapshot!(said(AdapterConfig { lora_dropout: 1.0, ..config() }), @"dropout: expected a number from 0 to less than 1, found 1");
     }
 
     #[test]

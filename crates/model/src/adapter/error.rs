@@ -64,12 +64,30 @@ pub enum AdapterError {
         /// What it means.
         why: &'static str,
     },
+    /// A key of a recipe's `[method.lora]` that cannot be what it is.
+    #[error("[method.lora] `{key}`: expected {expected}, found {found}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
     /// Modules that cannot be chosen as asked.
     #[error("{}", source)]
     Selection {
         /// What is wrong.
         #[from]
         source: SelectionError,
+    },
+    /// A setting that is out of range, or that another one excludes.
+    #[error("{key}: {why}")]
+    Conflict {
+        /// The key.
+        key: &'static str,
+        /// Why it cannot be so.
+        why: String,
     },
     /// A weight file that cannot be read or written.
     #[error(transparent)]

@@ -293,10 +293,12 @@ fn span(begin: u64, end: u64) -> String {
 }
 
 fn lines(problems: &[String]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("\n  {problem}"))
-        .collect()
+    let mut text = String::new();
+    for problem in problems {
+        text.push_str("\n  ");
+        text.push_str(problem);
+    }
+    text
 }
 
 fn near(nearest: Option<&str>) -> String {

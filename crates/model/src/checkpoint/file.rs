@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -165,10 +166,13 @@ impl SafetensorsFile {
         ))
     }
 
-    /// Lets go of a tensor's pages; reading it again reads the file again.
-    pub fn release(&self, name: &str) {
+    /// Lets go of the pages of some of a tensor's bytes, as far as it has so many; reading them
+    /// again reads the file again.
+    pub fn release(&self, name: &str, bytes: Range<usize>) {
         if let Ok(entry) = self.entry(name) {
-            release_pages(&self.inner.map, entry.begin, entry.end - entry.begin);
+            let begin = entry.end.min(entry.begin.saturating_add(bytes.start));
+            let end = entry.end.min(entry.begin.saturating_add(bytes.end));
+            release_pages(&self.inner.map, begin, end.saturating_sub(begin));
         }
     }
 
@@ -223,7 +227,7 @@ pub(super) fn burn_dtype(dtype: Dtype) -> Option<DType> {
 }
 
 /// The stored name of one of Burn's number types; `None` when files have none.
-pub(super) fn stored_dtype(dtype: DType) -> Option<Dtype> {
+pub(crate) fn stored_dtype(dtype: DType) -> Option<Dtype> {
     Some(match dtype {
         DType::F64 => Dtype::F64,
         DType::F32 | DType::Flex32 => Dtype::F32,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use burn::tensor::TensorData;
@@ -172,10 +173,11 @@ impl Checkpoint {
         self.file(name)?.data(name)
     }
 
-    /// Lets go of a tensor's pages; reading it again reads the file again.
-    pub fn release(&self, name: &str) {
+    /// Lets go of the pages of some of a tensor's bytes, as far as it has so many; reading them
+    /// again reads the file again.
+    pub fn release(&self, name: &str, bytes: Range<usize>) {
         if let Ok(file) = self.file(name) {
-            file.release(name);
+            file.release(name, bytes);
         }
     }
 
@@ -274,14 +276,17 @@ fn what_is_there(folder: &Path) -> String {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    let has = |test: &dyn Fn(&str) -> bool| names.iter().any(|name| test(name));
-    if has(&|name| name == "adapter_model.safetensors" || name == "adapter_config.json") {
+    let has = |start: &str, end: &str| {
+        let mut names = names.iter();
+        names.any(|name| name.starts_with(start) && name.ends_with(end))
+    };
+    if has("adapter_model", ".safetensors") || has("adapter_config", ".json") {
         "; it holds an adapter, which needs its base model beside it"
-    } else if has(&|name| name.starts_with("pytorch_model") && name.ends_with(".bin")) {
+    } else if has("pytorch_model", ".bin") {
         "; its weights are pickled (pytorch_model.bin): save the model again with safe_serialization=True"
-    } else if has(&|name| name.starts_with("consolidated.") && name.ends_with(".pth")) {
+    } else if has("consolidated.", ".pth") {
         "; it is a checkpoint in Meta's layout, not in Hugging Face's"
-    } else if has(&|name| name.ends_with(".gguf")) {
+    } else if has("", ".gguf") {
         "; it holds a .gguf file, not a Hugging Face checkpoint"
     } else {
         ""

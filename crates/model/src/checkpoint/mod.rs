@@ -16,7 +16,7 @@ mod write;
 pub use compare::{Difference, compare};
 pub use error::CheckpointError;
 pub use file::SafetensorsFile;
-pub(crate) use file::nearest;
+pub(crate) use file::{nearest, stored_dtype};
 pub use folder::Checkpoint;
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, write_file};

@@ -1,0 +1,209 @@
+//! Rows of weights: widened, changed, rounded.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::checkpoint::Dtype;
+
+/// A low-rank change of a matrix: `scaling · left · right`.
+pub(super) struct LowRankPath {
+    /// `[rows, rank]`
+    pub(super) left: Vec<f64>,
+    /// `[rank, columns]`
+    pub(super) right: Vec<f64>,
+    pub(super) rank: usize,
+    pub(super) columns: usize,
+    pub(super) scaling: f64,
+}
+
+impl LowRankPath {
+    /// One row of the change, in f32.
+    ///
+    /// Every step is a fused multiply-add, rank by rank: with these roundings the sums are those
+    /// of PyTorch's matrix product to the last bit, so that a merge is PEFT's, even where weight
+    /// and change cancel. The step is spelled in f64, in which the product of two f32 is exact,
+    /// because not every processor has the instruction.
+    fn row(&self, row: usize, sums: &mut [f32]) {
+        sums.fill(0.0);
+        for k in 0..self.rank {
+            let factor = self.left[row * self.rank + k];
+            let right = &self.right[k * self.columns..][..self.columns];
+            for (sum, value) in sums.iter_mut().zip(right) {
+                *sum = (factor * value + f64::from(*sum)) as f32;
+            }
+        }
+        let scaling = self.scaling as f32;
+        for sum in sums {
+            *sum *= scaling;
+        }
+    }
+}
+
+/// What a change did to some rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Change {
+    /// Largest element of the change.
+    pub(super) largest: f64,
+    /// Largest rounding error of a sum.
+    pub(super) error: f64,
+    /// The first row in which a weight became something else than a number.
+    pub(super) not_finite: Option<usize>,
+}
+
+impl Change {
+    /// Both together.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            largest: self.largest.max(other.largest),
+            error: self.error.max(other.error),
+            not_finite: self.not_finite.into_iter().chain(other.not_finite).min(),
+        }
+    }
+}
+
+/// A number type that weights are stored in.
+trait Stored {
+    const BYTES: usize;
+    fn widen(bytes: &[u8]) -> f32;
+    /// Rounds to nearest, ties to even; returns the number as it will be read again.
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32;
+}
+
+impl Stored for f32 {
+    const BYTES: usize = 4;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number
+    }
+}
+
+impl Stored for f16 {
+    const BYTES: usize = 2;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        let number = Self::from_f32(number);
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number.to_f32()
+    }
+}
+
+impl Stored for bf16 {
+    const BYTES: usize = 2;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        let number = Self::from_f32(number);
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number.to_f32()
+    }
+}
+
+/// Calls a function for the type that a dtype names. Every base and adapter has been checked to
+/// hold no others than these.
+macro_rules! with_type {
+    ($dtype:expr, $function:ident::<_ $(, $other:ty)?>($($argument:expr),*)) => {
+        match $dtype {
+            Dtype::F16 => $function::<f16 $(, $other)?>($($argument),*),
+            Dtype::BF16 => $function::<bf16 $(, $other)?>($($argument),*),
+            _ => $function::<f32 $(, $other)?>($($argument),*),
+        }
+    };
+}
+
+/// Adds a path to rows of a matrix, of which `first` is the first: widens to f32, adds there, and
+/// rounds the sum once to `to`.
+pub(super) fn change_rows(
+    rows: &[u8],
+    from: Dtype,
+    to: Dtype,
+    path: &LowRankPath,
+    first: usize,
+) -> (Vec<u8>, Change) {
+    with_type!(from, change_from::<_>(rows, to, path, first))
+}
+
+fn change_from<F: Stored>(
+    rows: &[u8],
+    to: Dtype,
+    path: &LowRankPath,
+    first: usize,
+) -> (Vec<u8>, Change) {
+    with_type!(to, change_between::<_, F>(rows, path, first))
+}
+
+fn change_between<T: Stored, F: Stored>(
+    rows: &[u8],
+    path: &LowRankPath,
+    first: usize,
+) -> (Vec<u8>, Change) {
+    let columns = path.columns;
+    let mut out = vec![0; rows.len() / F::BYTES * T::BYTES];
+    let change = out
+        .par_chunks_mut(columns * T::BYTES)
+        .zip(rows.par_chunks(columns * F::BYTES))
+        .enumerate()
+        .map_init(
+            || vec![0.0_f32; columns],
+            |sums, (row, (out, weights))| {
+                let row = first + row;
+                path.row(row, sums);
+                let mut change = Change::default();
+                let places = out.chunks_exact_mut(T::BYTES);
+                let weights = weights.chunks_exact(F::BYTES).map(F::widen);
+                for ((place, weight), &delta) in places.zip(weights).zip(&*sums) {
+                    let stored = T::narrow(weight + delta, place);
+                    let exact = f64::from(weight) + f64::from(delta);
+                    change.largest = change.largest.max(delta.abs().into());
+                    change.error = change.error.max((f64::from(stored) - exact).abs());
+                    if !stored.is_finite() && weight.is_finite() {
+                        change.not_finite = Some(row);
+                    }
+                }
+                change
+            },
+        )
+        .reduce(Change::default, Change::and);
+    (out, change)
+}
+
+/// The same numbers in another precision.
+pub(super) fn convert(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
+    with_type!(from, convert_from::<_>(bytes, to))
+}
+
+fn convert_from<F: Stored>(bytes: &[u8], to: Dtype) -> Vec<u8> {
+    with_type!(to, convert_between::<_, F>(bytes))
+}
+
+fn convert_between<T: Stored, F: Stored>(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; bytes.len() / F::BYTES * T::BYTES];
+    let places = out.chunks_exact_mut(T::BYTES);
+    for (place, number) in places.zip(bytes.chunks_exact(F::BYTES)) {
+        T::narrow(F::widen(number), place);
+    }
+    out
+}
+
+/// The numbers in some bytes.
+pub(super) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+    with_type!(dtype, widened_from::<_>(bytes))
+}
+
+fn widened_from<F: Stored>(bytes: &[u8]) -> Vec<f64> {
+    bytes
+        .chunks_exact(F::BYTES)
+        .map(|number| F::widen(number).into())
+        .collect()
+}

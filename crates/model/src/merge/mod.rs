@@ -1,0 +1,347 @@
+//! Folds an adapter into its base: `W' = W + s·B·A`, tensor by tensor, from file to file.
+//!
+//! The base stays on disk: a block of rows at a time is widened, changed and rounded once to the
+//! precision that is stored, so that the memory in use does not depend on the model's size. Files
+//! and the tensors in them stay as the base has them.
+//!
+//! **Tied heads.** Where the base uses one tensor as embedding and as output head, and the adapter
+//! changes one of the two (or each in its own way), the merged model has two: `lm_head.weight` is
+//! written beside the embedding, and config.json says `"tie_word_embeddings": false`. The merged
+//! model then computes what base and adapter compute together. (PEFT's `merge_and_unload` adds the
+//! change to the shared tensor, and so to the side that the adapter did not touch, too.)
+
+mod arithmetic;
+mod plan;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use self::arithmetic::{Change, change_rows, convert};
+use self::plan::{Origin, Output, Plan};
+use crate::adapter::AdapterError;
+use crate::adapter::peft::AdapterFolder;
+use crate::adapter::targets::Patterns;
+use crate::base::{self, BaseError};
+use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Dtype};
+use crate::config::{ConfigError, ModelConfig};
+
+/// Bytes of a block of rows, widened.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// What a merge may change beside the weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MergeOptions {
+    /// Number type to store: F32, F16 or BF16; that of each base tensor when `None`.
+    pub dtype: Option<Dtype>,
+    /// Most bytes of one file; the base's own files when `None`.
+    pub max_shard_bytes: Option<u64>,
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergeReport {
+    /// Tensors with a low-rank path folded in.
+    pub merged: Vec<MergedTensor>,
+    /// Tensors that the adapter holds whole.
+    pub replaced: Vec<String>,
+    /// How many tensors are the base's.
+    pub kept: usize,
+    /// Bytes of all weights written.
+    pub bytes: u64,
+    /// Whether a head that was tied to the embedding became a tensor of its own.
+    pub untied: bool,
+    /// Files beside the weights that were copied.
+    pub copied: Vec<String>,
+    /// What was ignored, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// One merged tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MergedTensor {
+    /// Its key.
+    pub name: String,
+    /// The number type it is stored in.
+    pub dtype: Dtype,
+    /// Largest element of |s·B·A|.
+    pub max_change: f64,
+    /// Largest difference between an element of W + s·B·A and what is stored.
+    pub max_error: f64,
+}
+
+/// A merge that cannot be done. What was at the output before is still there.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MergeError {
+    /// The base model.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The adapter, or that it does not fit the base.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The output.
+    #[error(transparent)]
+    Output(#[from] CheckpointError),
+    /// A number type that models are not stored in.
+    #[error("dtype: expected F32, F16 or BF16, found {found}")]
+    Dtype {
+        /// The number type asked for.
+        found: Dtype,
+    },
+    /// A merged weight that is no number.
+    #[error("tensor `{tensor}`, row {row}: a merged weight is not finite in {dtype}")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The row of the first such weight.
+        row: usize,
+        /// The number type it was to be stored in.
+        dtype: Dtype,
+    },
+}
+
+impl From<ConfigError> for MergeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Base(error.into())
+    }
+}
+
+impl MergeError {
+    /// What the person at the keyboard can do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Base(error) => error.hint(),
+            Self::Adapter(error) => error.hint(),
+            Self::Output(error) => error.hint(),
+            Self::NotFinite { dtype, .. } if *dtype == Dtype::F16 => Some(
+                "f16 ends at 65504: store the merged model as bf16 or f32, or train with a \
+                 smaller learning rate"
+                    .to_owned(),
+            ),
+            Self::NotFinite { .. } => Some(
+                "the adapter holds numbers that are not finite; its training diverged".to_owned(),
+            ),
+            Self::Dtype { .. } => None,
+        }
+    }
+}
+
+/// Merges the adapter in the folder `adapter` into the checkpoint in the folder `base`, and writes
+/// a checkpoint to the folder `out`, with the base's tokenizer and other files beside it.
+///
+/// `progress` is told the bytes of weights written so far, and of all.
+///
+/// # Errors
+///
+/// A base, an adapter or an output that is not as it should be, or an adapter of another base; see
+/// [`MergeError`].
+pub fn merge(
+    base: &Path,
+    adapter: &Path,
+    out: &Path,
+    options: MergeOptions,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<MergeReport, MergeError> {
+    if let Some(found) = options.dtype
+        && !matches!(found, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    {
+        return Err(MergeError::Dtype { found });
+    }
+    let config = ModelConfig::from_folder(base)?;
+    let checkpoint = base::open(base, &config)?;
+    let adapter = AdapterFolder::open(adapter)?;
+    let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
+
+    let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;
+    let mut merge = Merge {
+        checkpoint: &checkpoint,
+        writer: &mut writer,
+        written: 0,
+        total: plan.bytes(),
+        progress,
+    };
+    let mut report = MergeReport {
+        merged: Vec::new(),
+        replaced: Vec::new(),
+        kept: 0,
+        bytes: merge.total,
+        untied: plan.untied,
+        copied: Vec::new(),
+        warnings: plan.warnings,
+    };
+    for output in &plan.outputs {
+        match merge.tensor(output)? {
+            Some(merged) => report.merged.push(merged),
+            None => match output.origin {
+                Origin::Adapter(_) => report.replaced.push(output.spec.name.clone()),
+                Origin::Base(_) => report.kept += 1,
+            },
+        }
+    }
+    writer
+        .folder()
+        .write("config.json", &config_json(base, plan.untied, options)?)?;
+    for file in files_beside(base)? {
+        writer.folder().copy(&file)?;
+        let name = file.file_name().unwrap_or_default();
+        report.copied.push(name.to_string_lossy().into_owned());
+    }
+    writer.finish()?;
+    Ok(report)
+}
+
+/// The stream of tensors.
+struct Merge<'a> {
+    checkpoint: &'a Checkpoint,
+    writer: &'a mut CheckpointWriter,
+    written: u64,
+    total: u64,
+    progress: &'a mut dyn FnMut(u64, u64),
+}
+
+impl Merge<'_> {
+    /// Writes one tensor, block by block; what changed, if a path was folded in.
+    fn tensor(&mut self, output: &Output) -> Result<Option<MergedTensor>, MergeError> {
+        let Output {
+            spec,
+            origin,
+            stored,
+            path,
+        } = output;
+        let bytes = match origin {
+            Origin::Base(name) => self.checkpoint.bytes(name)?,
+            Origin::Adapter(data) => data.as_bytes(),
+        };
+        let columns = spec.shape.get(1..).map_or(1, |rest| rest.iter().product());
+        let row_bytes = columns * stored.bitsize() / 8;
+        if row_bytes == 0 || bytes.is_empty() {
+            return Ok(None);
+        }
+        let block_rows = (BLOCK_BYTES / (columns * size_of::<f32>())).max(1);
+        let mut change = Change::default();
+        for (block, rows) in bytes.chunks(block_rows * row_bytes).enumerate() {
+            let first = block * block_rows;
+            let converted;
+            let written = match path {
+                None if spec.dtype == *stored => rows,
+                None => {
+                    converted = convert(rows, *stored, spec.dtype);
+                    &converted
+                }
+                Some(path) => {
+                    let (out, changed) = change_rows(rows, *stored, spec.dtype, path, first);
+                    converted = out;
+                    change = change.and(changed);
+                    &converted
+                }
+            };
+            self.writer.append(&spec.name, written)?;
+            self.written += written.len() as u64;
+            if let Origin::Base(name) = origin {
+                let begin = block * block_rows * row_bytes;
+                self.checkpoint.release(name, begin..begin + rows.len());
+            }
+            (self.progress)(self.written, self.total);
+        }
+        if let Some(row) = change.not_finite {
+            return Err(MergeError::NotFinite {
+                tensor: spec.name.clone(),
+                row,
+                dtype: spec.dtype,
+            });
+        }
+        Ok(path.is_some().then(|| MergedTensor {
+            name: spec.name.clone(),
+            dtype: spec.dtype,
+            max_change: change.largest,
+            max_error: change.error,
+        }))
+    }
+}
+
+/// The base's config.json; keys that stay keep their text and their order.
+fn config_json(base: &Path, untied: bool, options: MergeOptions) -> Result<Vec<u8>, MergeError> {
+    let path = base.join("config.json");
+    let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
+    if !untied && options.dtype.is_none() {
+        return Ok(text.into_bytes());
+    }
+    let mut entries: Patterns<Box<RawValue>> =
+        serde_json::from_str(&text).map_err(|source| ConfigError::Json { path, source })?;
+    let mut set = |keys: &[&str], value: &Value| {
+        let mut found = false;
+        for (key, entry) in &mut entries.0 {
+            if keys.contains(&key.as_str()) {
+                *entry = raw(value);
+                found = true;
+            }
+        }
+        if !found {
+            entries.0.push((keys[0].to_owned(), raw(value)));
+        }
+    };
+    if untied {
+        set(&["tie_word_embeddings"], &Value::Bool(false));
+    }
+    if let Some(dtype) = options.dtype {
+        set(&["torch_dtype", "dtype"], &torch_name(dtype).into());
+    }
+    let lines: Vec<String> = entries
+        .iter()
+        .map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str())))
+        .collect();
+    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes())
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    // The text of a value is always valid.
+    RawValue::from_string(value.to_string()).unwrap_or_default()
+}
+
+fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
+/// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
+/// templates, generation defaults, licences.
+fn files_beside(base: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    const WEIGHTS: [&str; 9] = [
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "gguf",
+        "h5",
+        "msgpack",
+        "onnx",
+        "ot",
+    ];
+    let io = |error| CheckpointError::io(base, "read")(error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(base).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let left_out = name.starts_with('.')
+            || name == "config.json"
+            || name.eq_ignore_ascii_case("README.md")
+            || name.ends_with(".index.json")
+            || WEIGHTS.contains(&&*extension);
+        if !left_out && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests;

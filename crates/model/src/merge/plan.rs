@@ -1,0 +1,238 @@
+//! What a merged checkpoint holds, and where each tensor comes from.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::TensorData;
+
+use super::arithmetic::{LowRankPath, widened};
+use super::{MergeError, MergeOptions};
+use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
+use crate::adapter::targets::{Selected, Selection};
+use crate::checkpoint::{
+    Checkpoint, Dtype, SINGLE_FILE, Shard, TensorSpec, is_rotary_buffer, plan_shards,
+};
+use crate::config::ModelConfig;
+use crate::layout::{self, ModuleKind};
+
+const EMBEDDING: &str = "model.embed_tokens";
+const HEAD: &str = "lm_head";
+
+/// The whole of a merge.
+pub(super) struct Plan {
+    /// Files and what is in them.
+    pub(super) shards: Vec<Shard>,
+    /// The same tensors, in the order of the base's bytes.
+    pub(super) outputs: Vec<Output>,
+    pub(super) untied: bool,
+    pub(super) warnings: Vec<String>,
+}
+
+/// One tensor to be written.
+pub(super) struct Output {
+    pub(super) spec: TensorSpec,
+    pub(super) origin: Origin,
+    /// Number type of the origin's bytes.
+    pub(super) stored: Dtype,
+    pub(super) path: Option<LowRankPath>,
+}
+
+pub(super) enum Origin {
+    /// A tensor of the base, by its key.
+    Base(String),
+    /// A tensor that the adapter holds whole.
+    Adapter(TensorData),
+}
+
+impl Plan {
+    pub(super) fn new(
+        config: &ModelConfig,
+        checkpoint: &Checkpoint,
+        adapter: &AdapterFolder,
+        options: MergeOptions,
+    ) -> Result<Self, MergeError> {
+        let selection = adapter.select(&layout::modules(config))?;
+        let tensors = adapter.tensors(&selection)?;
+        let untied = config.tie_word_embeddings && unties(&selection, &tensors);
+        let mut warnings = adapter.warnings().to_vec();
+        warnings.extend(selection.warnings.iter().cloned());
+        let mut sources = Sources {
+            tied: config.tie_word_embeddings,
+            checkpoint,
+            selection: &selection,
+            tensors,
+        };
+
+        let mut shards = Vec::new();
+        let mut outputs = Vec::new();
+        for file in checkpoint.files() {
+            let mut specs = Vec::new();
+            for (name, info) in file.tensors() {
+                let kept = is_rotary_buffer(name);
+                let spec = TensorSpec {
+                    name: name.to_owned(),
+                    dtype: options.dtype.filter(|_| !kept).unwrap_or(info.dtype),
+                    shape: info.shape.clone(),
+                };
+                let head = format!("{HEAD}.weight");
+                if untied && name == format!("{EMBEDDING}.weight") && !checkpoint.contains(&head) {
+                    specs.push(TensorSpec {
+                        name: head,
+                        ..spec.clone()
+                    });
+                }
+                specs.push(spec);
+            }
+            for spec in &specs {
+                outputs.push(sources.output(spec.clone())?);
+            }
+            shards.push(Shard {
+                file: file_name(checkpoint, file.path()),
+                tensors: specs,
+            });
+        }
+        if let Some(max_bytes) = options.max_shard_bytes {
+            let all = shards.into_iter().flat_map(|shard| shard.tensors).collect();
+            shards = plan_shards(all, max_bytes);
+        }
+        Ok(Self {
+            shards,
+            outputs,
+            untied,
+            warnings,
+        })
+    }
+
+    /// Bytes of all tensors to be written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.outputs
+            .iter()
+            .map(|output| {
+                let elements: usize = output.spec.shape.iter().product();
+                (elements * output.spec.dtype.bitsize() / 8) as u64
+            })
+            .sum()
+    }
+}
+
+fn file_name(checkpoint: &Checkpoint, path: &std::path::Path) -> String {
+    let name = path.file_name().filter(|_| checkpoint.is_sharded());
+    name.map_or_else(
+        || SINGLE_FILE.to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// Whether embedding and head come to differ. Base weights beside an adapter alone do not part
+/// them: they stand for the one tensor.
+fn unties(selection: &Selection, tensors: &AdapterTensors) -> bool {
+    let outermost = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
+    let replaced = |module: &str| tensors.base_weights.get(module).map(TensorData::as_bytes);
+    let parted = match (replaced(EMBEDDING), replaced(HEAD)) {
+        (Some(embedding), Some(head)) => embedding != head,
+        _ => false,
+    };
+    parted
+        || selection
+            .adapted
+            .iter()
+            .any(|module| outermost(module.kind))
+        || selection.saved.iter().any(|module| outermost(module.kind))
+}
+
+/// Where each tensor comes from.
+struct Sources<'a> {
+    tied: bool,
+    checkpoint: &'a Checkpoint,
+    selection: &'a Selection,
+    tensors: AdapterTensors,
+}
+
+impl Sources<'_> {
+    fn output(&mut self, spec: TensorSpec) -> Result<Output, MergeError> {
+        let origin = match self.trained(&spec.name) {
+            Some(data) => Origin::Adapter(data),
+            None => self.base(&spec.name),
+        };
+        let stored = match &origin {
+            Origin::Base(name) => self.checkpoint.info(name)?.dtype,
+            Origin::Adapter(data) => stored_dtype(data),
+        };
+        let adapted = spec.name.strip_suffix(".weight").and_then(|module| {
+            let mut adapted = self.selection.adapted.iter();
+            adapted.find(|selected| selected.name == module)
+        });
+        Ok(Output {
+            path: adapted.map(|module| path(module, &self.tensors.trained)),
+            spec,
+            origin,
+            stored,
+        })
+    }
+
+    /// A tensor that was trained whole: of a saved module, or a bias.
+    fn trained(&self, name: &str) -> Option<TensorData> {
+        let plain = self.tensors.trained.get(&format!("{KEY_PREFIX}{name}"));
+        let module = name.strip_suffix(".bias");
+        let wrapped = module.and_then(|module| {
+            let key = format!("{KEY_PREFIX}{module}.base_layer.bias");
+            self.tensors.trained.get(&key)
+        });
+        plain.or(wrapped).cloned()
+    }
+
+    /// A frozen tensor: the base's, or what the adapter has in its place.
+    fn base(&self, name: &str) -> Origin {
+        let of = |module: &str| self.tensors.base_weights.get(module).cloned();
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        let other = match module {
+            EMBEDDING if self.tied => Some(HEAD),
+            HEAD if self.tied => Some(EMBEDDING),
+            _ => None,
+        };
+        if let Some(data) = of(module).or_else(|| of(other?)) {
+            return Origin::Adapter(data);
+        }
+        if module == HEAD && !self.checkpoint.contains(name) {
+            return Origin::Base(format!("{EMBEDDING}.weight"));
+        }
+        Origin::Base(name.to_owned())
+    }
+}
+
+/// The low-rank path of a module as `left` `[rows, rank]` and `right` `[rank, columns]`.
+fn path(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankPath {
+    let wide = |suffix: &str| {
+        // Strict loading has seen to it that the key is there.
+        let data = tensors.get(&format!("{KEY_PREFIX}{}{suffix}", module.name));
+        data.map_or_else(Vec::new, |data| {
+            widened(data.as_bytes(), stored_dtype(data))
+        })
+    };
+    let [rows, columns] = module.shape;
+    let rank = module.rank;
+    let (left, right) = if module.kind == ModuleKind::Embedding {
+        let a = wide(".lora_embedding_A"); // [rank, vocab]
+        let b = wide(".lora_embedding_B"); // [hidden, rank]
+        (transposed(&a, rank, rows), transposed(&b, columns, rank))
+    } else {
+        (wide(".lora_B.weight"), wide(".lora_A.weight"))
+    };
+    LowRankPath {
+        left,
+        right,
+        rank,
+        columns,
+        scaling: module.scaling,
+    }
+}
+
+/// `[rows, columns]` -> `[columns, rows]`
+fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
+    (0..columns)
+        .flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column]))
+        .collect()
+}
+
+fn stored_dtype(data: &TensorData) -> Dtype {
+    crate::checkpoint::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
+}

@@ -1,0 +1,558 @@
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, TensorData};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
+use crate::adapter::targets::{Unmatched, select};
+use crate::adapter::{AdapterConfig, Bias};
+use crate::checkpoint::{Existing, INDEX_FILE, PT_METADATA, write_safetensors};
+use crate::layout;
+
+const TIED: &str = r#"{
+  "architectures": [
+    "LlamaForCausalLM"
+  ],
+  "hidden_size": 8,
+  "initializer_range": 0.02,
+  "intermediate_size": 12,
+  "model_type": "llama",
+  "num_attention_heads": 2,
+  "num_hidden_layers": 2,
+  "rms_norm_eps": 1e-05,
+  "tie_word_embeddings": true,
+  "torch_dtype": "bfloat16",
+  "vocab_size": 16
+}
+"#;
+
+/// Numbers that look random and depend on the name alone.
+fn numbers(name: &str, len: usize) -> Vec<f32> {
+    let mut state = name.bytes().fold(7_u64, |state, byte| {
+        state.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    (0..len)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .collect()
+}
+
+fn tensor(name: &str, shape: &[usize], dtype: DType) -> TensorData {
+    let len = shape.iter().product();
+    TensorData::new(numbers(name, len), shape.to_vec()).convert_dtype(dtype)
+}
+
+struct Case {
+    dir: tempfile::TempDir,
+    config: ModelConfig,
+}
+
+impl Case {
+    /// A base of random weights.
+    fn new(config: &str, dtype: DType) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("base");
+        fs::create_dir(&base).unwrap();
+        fs::write(base.join("config.json"), config).unwrap();
+        fs::write(base.join("tokenizer.json"), "{}").unwrap();
+        fs::write(base.join("chat_template.jinja"), "x").unwrap();
+        fs::write(base.join("README.md"), "the base's").unwrap();
+        let config = ModelConfig::from_folder(&base).unwrap();
+        let case = Self { dir, config };
+        write_safetensors(
+            base.join("model.safetensors"),
+            &case.weights(dtype),
+            PT_METADATA,
+        )
+        .unwrap();
+        case
+    }
+
+    fn weights(&self, dtype: DType) -> BTreeMap<String, TensorData> {
+        layout::tensors(&self.config)
+            .into_iter()
+            .map(|t| (t.name.clone(), tensor(&t.name, &t.shape, dtype)))
+            .collect()
+    }
+
+    fn base(&self) -> PathBuf {
+        self.dir.path().join("base")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// Writes an adapter of random weights, and returns them.
+    fn adapter(&self, config: &AdapterConfig) -> BTreeMap<String, TensorData> {
+        let selection = select(config, &layout::modules(&self.config), Unmatched::Refuse).unwrap();
+        let tensors = tensor_shapes(&selection)
+            .into_iter()
+            .map(|(key, shape)| (key.clone(), tensor(&key, &shape, DType::F32)))
+            .collect();
+        self.save(config, &tensors);
+        tensors
+    }
+
+    fn save(&self, config: &AdapterConfig, tensors: &BTreeMap<String, TensorData>) {
+        let folder = self.dir.path().join("adapter");
+        AdapterFolder::save(folder, config, tensors, Existing::Replace).unwrap();
+    }
+
+    fn merge(&self, options: MergeOptions) -> Result<MergeReport, MergeError> {
+        let adapter = self.dir.path().join("adapter");
+        let mut seen = (0, 0);
+        let mut progress = |done, total| {
+            assert!(done > seen.0 && done <= total);
+            seen = (done, total);
+        };
+        let report = merge(&self.base(), &adapter, &self.out(), options, &mut progress)?;
+        assert_eq!(seen, (report.bytes, report.bytes));
+        Ok(report)
+    }
+
+    /// The merged model, and what its configuration says.
+    fn merged(&self) -> (Checkpoint, ModelConfig) {
+        let config = ModelConfig::from_folder(&self.out()).unwrap();
+        (base::open(&self.out(), &config).unwrap(), config)
+    }
+
+    fn said(&self, error: &MergeError) -> String {
+        error
+            .to_string()
+            .replace(&self.dir.path().display().to_string(), "DIR")
+    }
+}
+
+fn targets(names: &[&str]) -> AdapterConfig {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    AdapterConfig {
+        r: 2,
+        lora_alpha: 3.0,
+        target_modules: Some(crate::adapter::targets::Targets::Names(names)),
+        ..AdapterConfig::default()
+    }
+}
+
+fn values(data: &TensorData) -> Vec<f32> {
+    data.clone()
+        .convert_dtype(DType::F32)
+        .as_slice::<f32>()
+        .unwrap()
+        .to_vec()
+}
+
+/// `W + s·B·A` as the formula says it, rounded as documented.
+fn expected(weight: &TensorData, a: &TensorData, b: &TensorData, scaling: f64) -> TensorData {
+    let [rows, columns] = <[usize; 2]>::try_from(&weight.shape().to_vec()[..]).unwrap();
+    let (old, a, b) = (values(weight), values(a), values(b));
+    let rank = b.len() / rows;
+    let merged: Vec<f32> = (0..rows * columns)
+        .map(|at| {
+            let (row, column) = (at / columns, at % columns);
+            let product = (0..rank).fold(0.0_f32, |sum, k| {
+                b[row * rank + k].mul_add(a[k * columns + column], sum)
+            });
+            old[at] + product * scaling as f32
+        })
+        .collect();
+    TensorData::new(merged, [rows, columns]).convert_dtype(weight.dtype())
+}
+
+fn assert_same(merged: &Checkpoint, name: &str, expected: &TensorData) {
+    assert_eq!(merged.bytes(name).unwrap(), expected.as_bytes(), "{name}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Every adapted matrix is base + s·B·A, and every other tensor is the base's, byte for byte.
+    #[test]
+    fn merged_is_base_plus_scaled_product(
+        dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::BF16]),
+        rank in 1_usize..5,
+        alpha in 0.25_f64..8.0,
+        use_rslora: bool,
+        names in prop::sample::subsequence(
+            vec!["q_proj", "k_proj", "o_proj", "up_proj", "down_proj"], 1..5),
+        sharded: bool,
+    ) {
+        let case = Case::new(&TIED.replace("true", "false"), dtype);
+        let adapter = AdapterConfig { r: rank, lora_alpha: alpha, use_rslora, ..targets(&names) };
+        let trained = case.adapter(&adapter);
+        let options = MergeOptions {
+            max_shard_bytes: sharded.then_some(1000),
+            ..MergeOptions::default()
+        };
+        let report = case.merge(options).unwrap();
+        prop_assert_eq!(report.merged.len(), 2 * names.len());
+        prop_assert!(!report.untied);
+        let divisor = if use_rslora { (rank as f64).sqrt() } else { rank as f64 };
+        let (merged, _) = case.merged();
+        prop_assert_eq!(merged.is_sharded(), sharded);
+        for (name, weight) in case.weights(dtype) {
+            let module = name.strip_suffix(".weight").unwrap();
+            let part = |part| trained.get(&format!("{KEY_PREFIX}{module}.lora_{part}.weight"));
+            match (part("A"), part("B")) {
+                (Some(a), Some(b)) => {
+                    let expected = expected(&weight, a, b, alpha / divisor);
+                    assert_same(&merged, &name, &expected);
+                }
+                _ => assert_same(&merged, &name, &weight),
+            }
+        }
+    }
+}
+
+/// PEFT's own merges, from tests/reference/adapters.py: at most one ulp of the stored type away.
+#[test]
+fn merges_are_pefts() {
+    let goldens = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens"));
+    let mut compared = 0;
+    for (model, adapter) in [
+        ("tied-gqa", "qkvo"),
+        ("tied-gqa", "rslora"),
+        ("untied-mha", "all-linear"),
+        ("untied-mha", "lora-only-bias"),
+        ("untied-mha", "saved-head"),
+        ("llama3-rope", "qkvo"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let base = goldens.join(model);
+        let folder = base.join("adapters").join(adapter);
+        let options = MergeOptions::default();
+        merge(&base, &folder, &out, options, &mut |_, _| ()).unwrap();
+        let theirs = crate::checkpoint::SafetensorsFile::open(folder.join("golden.safetensors"));
+        let theirs = theirs.unwrap();
+        let (ours, old) = (
+            Checkpoint::open(&out).unwrap(),
+            Checkpoint::open(&base).unwrap(),
+        );
+        assert_eq!(
+            ours.files()
+                .iter()
+                .map(|file| file.path().file_name())
+                .collect::<Vec<_>>(),
+            old.files()
+                .iter()
+                .map(|file| file.path().file_name())
+                .collect::<Vec<_>>(),
+        );
+        for name in old.all_names() {
+            let key = format!("merged.{name}");
+            if !theirs.contains(&key) {
+                assert_same(&ours, name, &old.data(name).unwrap());
+                continue;
+            }
+            let (theirs, ours) = (theirs.data(&key).unwrap(), ours.data(name).unwrap());
+            assert_eq!(theirs.dtype(), ours.dtype(), "{name}");
+            let apart = ulps_apart(&theirs, &ours);
+            assert!(apart <= 1, "{model} {adapter} {name}: {apart} ulps apart");
+            compared += 1;
+        }
+    }
+    assert!(compared > 50);
+}
+
+/// The largest distance between two tensors in steps of their number type.
+fn ulps_apart(a: &TensorData, b: &TensorData) -> i64 {
+    fn ordered(bits: i64, sign: i64) -> i64 {
+        if bits & sign == 0 { bits } else { sign - bits }
+    }
+    let steps = |data: &TensorData| -> Vec<i64> {
+        let bytes = data.as_bytes();
+        if data.dtype() == DType::F32 {
+            let words = bytes.as_chunks::<4>().0.iter();
+            words
+                .map(|w| ordered(u32::from_le_bytes(*w).into(), 1 << 31))
+                .collect()
+        } else {
+            let words = bytes.as_chunks::<2>().0.iter();
+            words
+                .map(|w| ordered(u16::from_le_bytes(*w).into(), 1 << 15))
+                .collect()
+        }
+    };
+    let pairs = steps(a).into_iter().zip(steps(b));
+    pairs.map(|(a, b)| (a - b).abs()).max().unwrap_or_default()
+}
+
+#[test]
+fn an_adapted_tied_embedding_gets_a_head_of_its_own() {
+    let case = Case::new(TIED, DType::BF16);
+    let trained = case.adapter(&targets(&["embed_tokens"]));
+    let report = case.merge(MergeOptions::default()).unwrap();
+    assert!(report.untied);
+    assert_eq!(report.merged[0].name, "model.embed_tokens.weight");
+    let (merged, config) = case.merged();
+    assert!(!config.tie_word_embeddings);
+    let old = tensor("model.embed_tokens.weight", &[16, 8], DType::BF16);
+    assert_same(&merged, "lm_head.weight", &old);
+
+    let part = |part: &str| {
+        let key = format!("{KEY_PREFIX}model.embed_tokens.lora_embedding_{part}");
+        values(&trained[&key])
+    };
+    let (a, b, old) = (part("A"), part("B"), values(&old));
+    let new = values(&merged.data("model.embed_tokens.weight").unwrap());
+    for (at, (new, old)) in new.iter().zip(old).enumerate() {
+        let (token, feature) = (at / 8, at % 8);
+        let delta = (0..2)
+            .map(|k| a[k * 16 + token] * b[feature * 2 + k])
+            .sum::<f32>()
+            * 1.5;
+        assert!((new - old - delta).abs() < 0.02, "{new} {old} {delta}");
+    }
+}
+
+#[test]
+fn an_adapted_tied_head_leaves_the_embedding() {
+    let case = Case::new(TIED, DType::F32);
+    let trained = case.adapter(&targets(&["lm_head"]));
+    assert!(case.merge(MergeOptions::default()).unwrap().untied);
+    let (merged, _) = case.merged();
+    let old = tensor("model.embed_tokens.weight", &[16, 8], DType::F32);
+    assert_same(&merged, "model.embed_tokens.weight", &old);
+    let part = |part: &str| &trained[&format!("{KEY_PREFIX}lm_head.lora_{part}.weight")];
+    assert_same(
+        &merged,
+        "lm_head.weight",
+        &expected(&old, part("A"), part("B"), 1.5),
+    );
+}
+
+#[test]
+fn saved_modules_and_biases_take_the_place_of_the_bases() {
+    for (saved, kept) in [
+        ("lm_head", "model.embed_tokens"),
+        ("embed_tokens", "lm_head"),
+    ] {
+        let config = TIED.replace(
+            "\"model_type\"",
+            "\"attention_bias\": true,\n  \"model_type\"",
+        );
+        let case = Case::new(&config, DType::F16);
+        let adapter = AdapterConfig {
+            modules_to_save: Some(vec![saved.to_owned(), "norm".to_owned()]),
+            bias: Bias::All,
+            ..targets(&["q_proj"])
+        };
+        let trained = case.adapter(&adapter);
+        let report = case.merge(MergeOptions::default()).unwrap();
+        assert!(report.untied);
+        // The head or embedding, five norms, and the biases of q, k, v and o in two layers.
+        assert_eq!(report.replaced.len(), 1 + 5 + 8);
+        let (merged, _) = case.merged();
+        let half = |key: &str| {
+            trained[&format!("{KEY_PREFIX}{key}")]
+                .clone()
+                .convert_dtype(DType::F16)
+        };
+        let saved = if saved == "lm_head" {
+            saved
+        } else {
+            "model.embed_tokens"
+        };
+        let saved = format!("{saved}.weight");
+        assert_same(&merged, &saved, &half(&saved));
+        let old = tensor("model.embed_tokens.weight", &[16, 8], DType::F16);
+        assert_same(&merged, &format!("{kept}.weight"), &old);
+        assert_same(&merged, "model.norm.weight", &half("model.norm.weight"));
+        let attention = "model.layers.1.self_attn";
+        let wrapped = half(&format!("{attention}.q_proj.base_layer.bias"));
+        assert_same(&merged, &format!("{attention}.q_proj.bias"), &wrapped);
+        let plain = half(&format!("{attention}.k_proj.bias"));
+        assert_same(&merged, &format!("{attention}.k_proj.bias"), &plain);
+    }
+}
+
+#[test]
+fn base_weights_beside_an_adapter_are_used() {
+    let case = Case::new(TIED, DType::F32);
+    let config = targets(&["embed_tokens"]);
+    let mut tensors = case.adapter(&config);
+    let other = tensor("another", &[16, 8], DType::F32);
+    let key = format!("{KEY_PREFIX}model.embed_tokens.base_layer.weight");
+    tensors.insert(key, other.clone());
+    case.save(&config, &tensors);
+    case.merge(MergeOptions::default()).unwrap();
+    let (merged, _) = case.merged();
+    assert_same(&merged, "lm_head.weight", &other);
+}
+
+#[test]
+fn only_what_must_change_in_the_configuration_does() {
+    let case = Case::new(TIED, DType::BF16);
+    case.adapter(&targets(&["q_proj"]));
+    let report = case.merge(MergeOptions::default()).unwrap();
+    assert_eq!(report.copied, ["chat_template.jinja", "tokenizer.json"]);
+    assert!(report.merged.iter().all(|tensor| tensor.max_error > 0.0
+        && tensor.max_error < 0.01
+        && tensor.max_change > 0.1));
+    assert_eq!(
+        fs::read_to_string(case.out().join("config.json")).unwrap(),
+        TIED
+    );
+
+    fs::remove_dir_all(case.out()).unwrap();
+    case.adapter(&targets(&["lm_head"]));
+    let options = MergeOptions {
+        dtype: Some(Dtype::F32),
+        ..MergeOptions::default()
+    };
+    case.merge(options).unwrap();
+    let expected = TIED
+        .replace(
+            "\"tie_word_embeddings\": true",
+            "\"tie_word_embeddings\": false",
+        )
+        .replace("bfloat16", "float32");
+    assert_eq!(
+        fs::read_to_string(case.out().join("config.json")).unwrap(),
+        expected
+    );
+    let (merged, _) = case.merged();
+    assert!(merged.tensors().all(|(_, info)| info.dtype == Dtype::F32));
+}
+
+#[test]
+fn shards_and_rotary_buffers_stay_as_they_are() {
+    let case = Case::new(TIED, DType::F16);
+    let mut weights = case.weights(DType::F16);
+    let buffer = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    weights.insert(buffer.to_owned(), tensor(buffer, &[2], DType::F32));
+    fs::remove_file(case.base().join("model.safetensors")).unwrap();
+    let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+    let mut map = serde_json::Map::new();
+    for (position, (name, data)) in weights.into_iter().enumerate() {
+        let (shard, file) = if position % 2 == 0 {
+            (&mut first, "a.safetensors")
+        } else {
+            (&mut second, "b.safetensors")
+        };
+        map.insert(name.clone(), file.into());
+        shard.insert(name, data);
+    }
+    write_safetensors(case.base().join("a.safetensors"), &first, PT_METADATA).unwrap();
+    write_safetensors(case.base().join("b.safetensors"), &second, PT_METADATA).unwrap();
+    let index = json!({"metadata": {}, "weight_map": map});
+    fs::write(case.base().join(INDEX_FILE), index.to_string()).unwrap();
+
+    case.adapter(&targets(&["q_proj", "embed_tokens"]));
+    let options = MergeOptions {
+        dtype: Some(Dtype::BF16),
+        ..MergeOptions::default()
+    };
+    case.merge(options).unwrap();
+    let (merged, _) = case.merged();
+    assert_eq!(merged.info(buffer).unwrap().dtype, Dtype::F32);
+    let base = Checkpoint::open(case.base()).unwrap();
+    for name in base.all_names() {
+        let file = |checkpoint: &Checkpoint| {
+            checkpoint
+                .file(name)
+                .unwrap()
+                .path()
+                .file_name()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(file(&merged), file(&base), "{name}");
+    }
+    assert_eq!(
+        merged.file("lm_head.weight").unwrap().path(),
+        merged.file("model.embed_tokens.weight").unwrap().path()
+    );
+}
+
+#[test]
+fn an_adapter_of_another_base_is_refused_with_everything_said() {
+    let small = Case::new(TIED, DType::F32);
+    let large = Case::new(
+        &TIED
+            .replace("\"hidden_size\": 8", "\"hidden_size\": 16")
+            .replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3"),
+        DType::F32,
+    );
+    let config = AdapterConfig {
+        base_model_name_or_path: Some("some/large".to_owned()),
+        ..targets(&["q_proj", "down_proj"])
+    };
+    let tensors = large.adapter(&config);
+    small.save(&config, &tensors);
+    let error = small.merge(MergeOptions::default()).unwrap_err();
+    insta::assert_snapshot!(small.said(&error), @r"
+    DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model, it seems made for another: hidden size 16, this base has 8; layers 3, this base has 2; its base_model_name_or_path is `some/large`:
+      base_model.model.model.layers.{0-1}.mlp.down_proj.lora_B.weight: expected [8, 2], found [16, 2]
+      base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_A.weight: expected [2, 8], found [2, 16]
+      base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_B.weight: expected [8, 2], found [16, 2]
+      base_model.model.model.layers.2.mlp.down_proj.lora_A.weight: unexpected, found [2, 12]
+      base_model.model.model.layers.2.mlp.down_proj.lora_B.weight: unexpected, found [16, 2]
+      base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight: unexpected, found [2, 16]
+      base_model.model.model.layers.2.self_attn.q_proj.lora_B.weight: unexpected, found [16, 2]
+    ");
+    assert!(error.hint().unwrap().contains("base_model_name_or_path"));
+    assert!(!small.out().exists());
+}
+
+#[test]
+fn an_incomplete_adapter_is_refused() {
+    let case = Case::new(TIED, DType::F32);
+    let config = targets(&["q_proj"]);
+    let mut tensors = case.adapter(&config);
+    tensors.remove(&format!(
+        "{KEY_PREFIX}model.layers.1.self_attn.q_proj.lora_B.weight"
+    ));
+    tensors.insert("extra".to_owned(), tensor("extra", &[1], DType::F32));
+    case.save(&config, &tensors);
+    let error = case.merge(MergeOptions::default()).unwrap_err();
+    insta::assert_snapshot!(case.said(&error), @r"
+    DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model:
+      base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: missing, expected [8, 2]
+      extra: unexpected, found [1]
+    ");
+}
+
+#[test]
+fn weights_that_leave_the_number_type_are_refused() {
+    let case = Case::new(TIED, DType::F16);
+    let config = AdapterConfig {
+        lora_alpha: 1e6,
+        ..targets(&["q_proj"])
+    };
+    case.adapter(&config);
+    let error = case.merge(MergeOptions::default()).unwrap_err();
+    insta::assert_snapshot!(error, @"tensor `model.layers.0.self_attn.q_proj.weight`, row 0: a merged weight is not finite in F16");
+    assert!(error.hint().unwrap().contains("bf16 or f32"));
+    assert!(!case.out().exists());
+    let options = MergeOptions {
+        dtype: Some(Dtype::BF16),
+        ..MergeOptions::default()
+    };
+    case.merge(options).unwrap();
+}
+
+#[test]
+fn outputs_and_types_that_cannot_be_are_refused() {
+    let case = Case::new(TIED, DType::F32);
+    case.adapter(&targets(&["q_proj"]));
+    let options = MergeOptions {
+        dtype: Some(Dtype::I64),
+        ..MergeOptions::default()
+    };
+    let error = case.merge(options).unwrap_err();
+    insta::assert_snapshot!(error, @"dtype: expected F32, F16 or BF16, found I64");
+    fs::create_dir(case.out()).unwrap();
+    fs::write(case.out().join("mine"), "").unwrap();
+    let error = case.merge(MergeOptions::default()).unwrap_err();
+    insta::assert_snapshot!(case.said(&error), @"DIR/out: already exists and is not an empty folder");
+    assert_eq!(fs::read_dir(case.out()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 3);
+}
