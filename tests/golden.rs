@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 /// The tiny models, and the adapters of each.
-pub const MODELS: [&str; 4] = ["tied-gqa", "untied-mha", "llama3-rope", "linear-rope"];
-pub const ADAPTERS: [(&str, &str); 7] = [
+pub(crate) const MODELS: [&str; 4] = ["tied-gqa", "untied-mha", "llama3-rope", "linear-rope"];
+pub(crate) const ADAPTERS: [(&str, &str); 7] = [
     ("tied-gqa", "init"),
     ("tied-gqa", "qkvo"),
     ("tied-gqa", "rslora"),
@@ -19,103 +19,103 @@ pub const ADAPTERS: [(&str, &str); 7] = [
 ];
 
 #[derive(Deserialize)]
-pub struct Row {
-    pub input_ids: Vec<u32>,
-    pub labels: Vec<i64>,
+pub(crate) struct Row {
+    pub(crate) input_ids: Vec<u32>,
+    pub(crate) labels: Vec<i64>,
 }
 
 impl Row {
     /// What each position predicts: the next token, where it is trained on.
-    pub fn targets(&self) -> Vec<Option<u32>> {
+    pub(crate) fn targets(&self) -> Vec<Option<u32>> {
         let next = self.labels.iter().skip(1).copied().chain([-100]);
         next.map(|label| u32::try_from(label).ok()).collect()
     }
 }
 
 #[derive(Deserialize)]
-pub struct Greedy {
-    pub prompt: Vec<u32>,
-    pub ids: Vec<u32>,
+pub(crate) struct Greedy {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
 }
 
 #[derive(Deserialize)]
-pub struct ModelGolden {
-    pub rows: Vec<Row>,
-    pub loss: f64,
-    pub greedy: Vec<GreedyStopping>,
-    pub score: Vec<Score>,
+pub(crate) struct ModelGolden {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) loss: f64,
+    pub(crate) greedy: Vec<GreedyStopping>,
+    pub(crate) score: Vec<Score>,
 }
 
 #[derive(Deserialize)]
-pub struct GreedyStopping {
-    pub prompt: Vec<u32>,
-    pub ids: Vec<u32>,
-    pub until_eos: Vec<u32>,
+pub(crate) struct GreedyStopping {
+    pub(crate) prompt: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
+    pub(crate) until_eos: Vec<u32>,
 }
 
 #[derive(Deserialize)]
-pub struct Score {
-    pub ids: Vec<u32>,
-    pub log_probs: Vec<f32>,
+pub(crate) struct Score {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) log_probs: Vec<f32>,
 }
 
 #[derive(Deserialize)]
-pub struct AdapterGolden {
-    pub loss: f64,
-    pub greedy: Greedy,
-    pub training: Training,
+pub(crate) struct AdapterGolden {
+    pub(crate) loss: f64,
+    pub(crate) greedy: Greedy,
+    pub(crate) training: Training,
 }
 
 #[derive(Deserialize)]
-pub struct Training {
-    pub settings: Settings,
-    pub steps: Vec<Step>,
-    pub final_loss: f64,
+pub(crate) struct Training {
+    pub(crate) settings: Settings,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) final_loss: f64,
 }
 
 #[derive(Deserialize)]
-pub struct Settings {
-    pub learning_rate: f64,
-    pub beta1: f64,
-    pub beta2: f64,
-    pub epsilon: f64,
-    pub weight_decay: f64,
-    pub max_grad_norm: Option<f64>,
+pub(crate) struct Settings {
+    pub(crate) learning_rate: f64,
+    pub(crate) beta1: f64,
+    pub(crate) beta2: f64,
+    pub(crate) epsilon: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) max_grad_norm: Option<f64>,
 }
 
 #[derive(Deserialize)]
-pub struct Step {
-    pub rows: Vec<usize>,
-    pub learning_rate: f64,
-    pub loss: f64,
-    pub trained_tokens: usize,
-    pub grad_norm: f64,
+pub(crate) struct Step {
+    pub(crate) rows: Vec<usize>,
+    pub(crate) learning_rate: f64,
+    pub(crate) loss: f64,
+    pub(crate) trained_tokens: usize,
+    pub(crate) grad_norm: f64,
 }
 
-pub fn folder(model: &str) -> PathBuf {
+pub(crate) fn folder(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/goldens")
         .join(model)
 }
 
-pub fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
+pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
     folder(model).join("adapters").join(adapter)
 }
 
-pub fn json<T: DeserializeOwned>(path: impl AsRef<Path>) -> T {
+pub(crate) fn json<T: DeserializeOwned>(path: impl AsRef<Path>) -> T {
     let text = std::fs::read_to_string(path.as_ref()).unwrap();
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
 /// A file of f32, bf16 and f16 tensors.
-pub struct Tensors(Vec<u8>);
+pub(crate) struct Tensors(Vec<u8>);
 
 impl Tensors {
-    pub fn open(path: impl AsRef<Path>) -> Self {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Self {
         Self(std::fs::read(path).unwrap())
     }
 
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let mut names: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
         names.sort();
@@ -123,13 +123,13 @@ impl Tensors {
     }
 
     /// The names with a prefix, without it.
-    pub fn names_after(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn names_after(&self, prefix: &str) -> Vec<String> {
         let names = self.names();
         let after = names.iter().filter_map(|name| name.strip_prefix(prefix));
         after.map(str::to_owned).collect()
     }
 
-    pub fn f32(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn f32(&self, name: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let view = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(view.dtype(), safetensors::Dtype::F32, "{name}");
@@ -141,7 +141,7 @@ impl Tensors {
 }
 
 /// The largest absolute difference.
-pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }

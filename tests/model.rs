@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
 
-pub fn load(model: &str, device: &Device) -> LlamaForCausalLM {
+pub(crate) fn load(model: &str, device: &Device) -> LlamaForCausalLM {
     base::load(&BaseConfig::from_path(golden::folder(model)), 0, device).unwrap()
 }
 

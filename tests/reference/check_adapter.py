@@ -4,7 +4,7 @@
     python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    and compares with simmer's
 
 SCORES.json is what `simmer score --base MODEL --adapter ADAPTER --json` printed: one JSON value or one a line, each
-with "ids" and "log_probs" (for every token after the first). Exit code 1 where a log-probability is more than
+with "ids" and "logprobs" (for every token after the first). Exit code 1 where a log-probability is more than
 --tolerance away.
 """
 
@@ -78,7 +78,7 @@ def main() -> None:
     model = load_strictly(args.model, args.adapter)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     scored = [(text, tokenizer(text)["input_ids"]) for text in args.texts]
-    result = [{"text": text, "ids": ids, "log_probs": rows.log_probs(model, ids)} for text, ids in scored]
+    result = [{"text": text, "ids": ids, "logprobs": rows.log_probs(model, ids)} for text, ids in scored]
     if result:
         json.dump(result, sys.stdout, indent=2)
         print()
@@ -86,7 +86,7 @@ def main() -> None:
         theirs = read_scores(args.compare)
         gaps = []
         for score in theirs:
-            ours, others = rows.log_probs(model, score["ids"]), score["log_probs"]
+            ours, others = rows.log_probs(model, score["ids"]), score["logprobs"]
             if len(ours) != len(others):
                 raise SystemExit(f"{args.compare}: {len(others)} log-probabilities for {len(score['ids'])} ids")
             gaps += [abs(a - b) for a, b in zip(ours, others)]

@@ -79,7 +79,7 @@ def chat(model, tokenizer) -> dict:
 
 def scores(model, tokenizer) -> list[dict]:
     encoded = [(text, tokenizer(text)["input_ids"]) for text in TEXTS]
-    return [{"text": text, "ids": ids, "log_probs": rows.log_probs(model, ids)} for text, ids in encoded]
+    return [{"text": text, "ids": ids, "logprobs": rows.log_probs(model, ids)} for text, ids in encoded]
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ mod swiglu;
 
 pub use attention::attention;
 pub use dropout::{dropout_mask, mix};
-pub use linear::{linear, linear_oracle};
-pub use linear_cross_entropy::{linear_cross_entropy, linear_cross_entropy_oracle};
+pub use linear::{LinearBackend, linear, linear_oracle};
+pub use linear_cross_entropy::{
+    LinearCrossEntropyBackend, linear_cross_entropy, linear_cross_entropy_oracle,
+};
 pub use lora_linear::{LowRank, lora_linear};
 pub use map::{map_file, release_pages};
 pub use rms_norm::rms_norm;

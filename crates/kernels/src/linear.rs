@@ -20,7 +20,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 /// # Shapes
 /// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16 or f16. Result: `[T, O]`, f32.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::widened_linear(x.into_dispatch(), weight.into_dispatch()))
 }
 
 /// The definition of [`linear`] in plain tensor operations, for tests.
@@ -35,11 +35,11 @@ pub fn linear_oracle(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 #[backend_extension(Flex, Autodiff)]
 pub trait LinearBackend: Backend {
     /// See [`linear`].
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl LinearBackend for Flex {
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         forward::<Self>(x, weight)
     }
 }
@@ -54,7 +54,7 @@ pub(crate) fn widen<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
-    fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Linear;
 
@@ -90,11 +90,11 @@ impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
         {
             OpsKind::Tracked(prep) => {
                 let (x, weight) = (x.into_primitive(), weight.into_primitive());
-                let y = B::linear(x.clone(), weight.clone());
+                let y = B::widened_linear(x.clone(), weight.clone());
                 prep.finish((weight_is_trained.then_some(x), weight), y)
             }
             OpsKind::UnTracked(prep) => {
-                prep.finish(B::linear(x.into_primitive(), weight.into_primitive()))
+                prep.finish(B::widened_linear(x.into_primitive(), weight.into_primitive()))
             }
         }
     }

@@ -154,7 +154,7 @@ fn softmax_loss<B: Backend>(
     let softmax = B::float_div(exp, sum.clone());
     let minus_one = B::float_neg(B::float_ones(
         Shape::from([c, 1]),
-        &B::float_device(&sum),
+        &sum.device(),
         burn::tensor::FloatDType::F32,
     ));
     let d_logits = B::float_scatter(1, softmax, target, minus_one, IndexingUpdateOp::Add);

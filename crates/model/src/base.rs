@@ -176,13 +176,15 @@ impl BaseConfig {
 
 /// Loads the base, every weight frozen.
 ///
-/// Weights of a checkpoint stay mapped from their files, in their stored precision; a widened copy
+/// The model records what is trained; [`Module::valid`](burn::module::Module::valid) gives one for
+/// inference. Weights of a checkpoint stay mapped from their files, in their stored precision; a widened copy
 /// exists only within an operation. Random weights are drawn from `seed`, in f32 where `precision`
 /// says nothing.
 ///
 /// # Errors
 /// Everything that does not fit, in one error; see [`BaseError`].
 pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
+    let device = &device.clone().autodiff();
     let config = base.model_config()?;
     let precision = base.precision.map(Precision::dtype);
     let Some(folder) = base.folder()? else {

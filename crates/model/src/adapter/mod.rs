@@ -2,7 +2,7 @@
 //!
 //! Formats and rules are PEFT's.
 
-// mod attach;
+mod attach;
 pub mod config;
 mod diagnosis;
 mod error;
@@ -11,7 +11,7 @@ mod names;
 pub mod peft;
 pub mod targets;
 
-// pub use attach::{Attached, LoraConfig, attach, load, save};
+pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save};
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};

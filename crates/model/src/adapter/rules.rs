@@ -1,0 +1,164 @@
+//! The rules of a configuration, one module at a time.
+
+use fancy_regex::Regex;
+
+use super::config::AdapterConfig;
+use super::names::{Patterns, Targets};
+use super::unmatched::SelectionError;
+
+/// The rules of a configuration, its regular expressions compiled.
+struct Rules<'a> {
+    exclude: Option<Matcher<'a>>,
+    save: Vec<Regex>,
+    targets: Matcher<'a>,
+    layers: Option<&'a [usize]>,
+    layer_number: Vec<Regex>,
+}
+
+enum Matcher<'a> {
+    Names(&'a [String]),
+    Whole(Regex),
+}
+
+impl<'a> Rules<'a> {
+    fn new(config: &'a AdapterConfig, targets: &'a Targets) -> Result<Self, SelectionError> {
+        let exclude = match &config.exclude_modules {
+            Some(targets) if !targets.is_empty() => Some(Matcher::new("exclude_modules", targets)?),
+            _ => None,
+        };
+        let save = config.modules_to_save.iter().flatten();
+        let patterns = config
+            .layers_pattern
+            .as_ref()
+            .filter(|names| !names.is_empty());
+        let layer_number = match patterns {
+            None => vec![regex("layers_pattern", r"^.*?\.[^.]*\.(?P<idx>\d+)\.")?],
+            Some(names) => names
+                .iter()
+                .map(|name| {
+                    let pattern = format!(r"^(?:^|.*?\.){name}\.(?P<idx>\d+)\.");
+                    regex("layers_pattern", &pattern)
+                })
+                .collect::<Result<_, _>>()?,
+        };
+        let layers = config
+            .layers_to_transform
+            .as_ref()
+            .map(|layers| &layers.0[..]);
+        Ok(Self {
+            exclude,
+            save: save
+                .map(|name| regex("modules_to_save", &format!(r"^(?:(^|.*\.){name}($|\..*))")))
+                .collect::<Result<_, _>>()?,
+            targets: Matcher::new("target_modules", targets)?,
+            layers: layers.filter(|layers| !layers.is_empty()),
+            layer_number,
+        })
+    }
+
+    fn excludes(&self, path: &str) -> Result<bool, SelectionError> {
+        let excluded = match &self.exclude {
+            Some(matcher) => matcher.matches("exclude_modules", path)?,
+            None => false,
+        };
+        if excluded {
+            return Ok(true);
+        }
+        for pattern in &self.save {
+            if is_match("modules_to_save", pattern, path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn targets(&self, path: &str) -> Result<bool, SelectionError> {
+        if !self.targets.matches("target_modules", path)? {
+            return Ok(false);
+        }
+        // A whole path in the list counts in every layer.
+        let whole =
+            matches!(&self.targets, Matcher::Names(names) if names.iter().any(|n| n == path));
+        match self.layers {
+            Some(layers) if !whole => {
+                let layer = self.layer(path)?;
+                Ok(layer.is_some_and(|layer| layers.contains(&layer)))
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// The layer that a path is in, by the first pattern that finds one.
+    fn layer(&self, path: &str) -> Result<Option<usize>, SelectionError> {
+        for pattern in &self.layer_number {
+            let captures = pattern
+                .captures(path)
+                .map_err(|source| bad_regex("layers_pattern", pattern.as_str(), source))?;
+            if let Some(number) =
+                captures.and_then(|found| found.name("idx").map(|m| m.as_str().parse().ok()))
+            {
+                return Ok(number);
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<'a> Matcher<'a> {
+    fn new(key: &'static str, targets: &'a Targets) -> Result<Self, SelectionError> {
+        Ok(match targets {
+            Targets::Names(names) => Self::Names(names),
+            Targets::Regex(pattern) => Self::Whole(regex(key, &format!("^(?:{pattern})$"))?),
+        })
+    }
+
+    fn matches(&self, key: &'static str, path: &str) -> Result<bool, SelectionError> {
+        match self {
+            Self::Names(names) => Ok(names.iter().any(|name| is_end(path, name))),
+            Self::Whole(pattern) => is_match(key, pattern, path),
+        }
+    }
+}
+
+/// Whether a path is `name`, or ends in it after a dot.
+fn is_end(path: &str, name: &str) -> bool {
+    path.strip_suffix(name)
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+fn regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
+    Regex::new(pattern).map_err(|source| bad_regex(key, pattern, source))
+}
+
+fn is_match(key: &'static str, pattern: &Regex, path: &str) -> Result<bool, SelectionError> {
+    pattern
+        .is_match(path)
+        .map_err(|source| bad_regex(key, pattern.as_str(), source))
+}
+
+fn bad_regex(key: &'static str, pattern: &str, source: fancy_regex::Error) -> SelectionError {
+    SelectionError::Regex {
+        key,
+        pattern: pattern.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+/// The value of the first pattern that matches a path's end.
+fn patterned<T: Copy>(
+    key: &'static str,
+    patterns: &Patterns<T>,
+    path: &str,
+) -> Result<Option<T>, SelectionError> {
+    for (pattern, value) in patterns.iter() {
+        if is_match(key, &end_regex(key, pattern)?, path)? {
+            return Ok(Some(*value));
+        }
+    }
+    Ok(None)
+}
+
+fn end_regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
+    regex(key, &format!(r"^(.*\.)?({pattern})$"))
+}
+

@@ -1,0 +1,219 @@
+//! What a choice of modules says when names match nothing.
+
+use std::collections::BTreeSet;
+
+use thiserror::Error;
+
+use super::config::AdapterConfig;
+use super::names::Targets;
+use super::rules::{Matcher, end_regex, is_end, is_match};
+use super::targets::Selected;
+use crate::layout::{ModuleKind, ModuleLayout};
+
+/// A choice of modules that cannot be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SelectionError {
+    /// Nothing is adapted.
+    #[error("target_modules: {targets} matches no module{narrowed}; the model's modules end in {ends}{}", near(nearest.as_deref()))]
+    NoMatch {
+        /// The targets.
+        targets: String,
+        /// Which other keys narrow them, as the middle of the sentence.
+        narrowed: String,
+        /// Last parts of the paths that could be adapted.
+        ends: String,
+        /// A name that may have been meant.
+        nearest: Option<String>,
+    },
+    /// A name that matches nothing, beside others that do.
+    #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
+    Unmatched {
+        /// The key.
+        key: &'static str,
+        /// The name.
+        name: String,
+        /// Last parts of the paths that could be named.
+        ends: String,
+        /// A name that may have been meant.
+        nearest: Option<String>,
+    },
+    /// A module that has no low-rank form.
+    #[error(
+        "target_modules: `{module}` {is}; only matrix products and the embedding have a low-rank path"
+    )]
+    Kind {
+        /// The module.
+        module: String,
+        /// What it is, as a verb and an object.
+        is: &'static str,
+    },
+    /// A pattern that is not a regular expression.
+    #[error("{key}: `{pattern}` is not a valid regular expression: {source}")]
+    Regex {
+        /// The key.
+        key: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// What the parser says.
+        source: Box<fancy_regex::Error>,
+    },
+    /// Keys that exclude each other.
+    #[error("{key}: {why}")]
+    Conflict {
+        /// The key.
+        key: &'static str,
+        /// Why it cannot be used.
+        why: String,
+    },
+}
+
+impl SelectionError {
+    /// What the person at the keyboard can do about it, where there is something to say.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoMatch {
+                targets, nearest, ..
+            } if targets.starts_with('"') => Some(match nearest {
+                Some(name) => format!(
+                    "a string is one regular expression for the whole path: write [\"{name}\"], or \".*\\\\.{name}\""
+                ),
+                None => "a string is one regular expression for the whole path".to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Every name and pattern that matches nothing, with its key.
+fn unmatched_names(
+    config: &AdapterConfig,
+    targets: &Targets,
+    modules: &[ModuleLayout],
+    adapted: &[Selected],
+) -> Result<Vec<(&'static str, String)>, SelectionError> {
+    let mut unmatched = Vec::new();
+    let any = |name: &str| modules.iter().any(|module| is_end(&module.name, name));
+    if let Targets::Names(names) = targets {
+        let missing = names.iter().filter(|name| !any(name));
+        unmatched.extend(missing.map(|name| ("target_modules", name.clone())));
+    }
+    for name in config.modules_to_save.iter().flatten() {
+        if !modules.iter().any(|module| module.name.ends_with(name)) {
+            unmatched.push(("modules_to_save", name.clone()));
+        }
+    }
+    match &config.exclude_modules {
+        Some(Targets::Names(names)) => {
+            let missing = names.iter().filter(|name| !any(name));
+            unmatched.extend(missing.map(|name| ("exclude_modules", name.clone())));
+        }
+        Some(regex @ Targets::Regex(pattern)) if !pattern.is_empty() => {
+            let matcher = Matcher::new("exclude_modules", regex)?;
+            let mut matched = false;
+            for module in modules {
+                matched |= matcher.matches("exclude_modules", &module.name)?;
+            }
+            if !matched {
+                unmatched.push(("exclude_modules", pattern.clone()));
+            }
+        }
+        _ => {}
+    }
+    let ranks = config
+        .rank_pattern
+        .iter()
+        .map(|(pattern, _)| ("rank_pattern", pattern));
+    let alphas = config
+        .alpha_pattern
+        .iter()
+        .map(|(pattern, _)| ("alpha_pattern", pattern));
+    for (key, pattern) in ranks.chain(alphas) {
+        let compiled = end_regex(key, pattern)?;
+        let mut matched = false;
+        for module in adapted {
+            matched |= is_match(key, &compiled, &module.name)?;
+        }
+        if !matched {
+            unmatched.push((key, pattern.clone()));
+        }
+    }
+    Ok(unmatched)
+}
+
+fn no_match(
+    config: &AdapterConfig,
+    targets: &Targets,
+    modules: &[ModuleLayout],
+    excluded: usize,
+) -> SelectionError {
+    let mut narrowed = Vec::new();
+    if excluded > 0 {
+        narrowed.push(format!(
+            "exclude_modules and modules_to_save leave out {excluded}"
+        ));
+    }
+    if let Some(layers) = &config.layers_to_transform {
+        narrowed.push(format!("layers_to_transform = {:?}", layers.0));
+    }
+    if let Some(names) = &config.layers_pattern {
+        narrowed.push(format!("layers_pattern = {names}"));
+    }
+    let wanted = match targets {
+        Targets::Names(names) => names.first(),
+        Targets::Regex(pattern) => Some(pattern),
+    };
+    SelectionError::NoMatch {
+        targets: config
+            .target_modules
+            .as_ref()
+            .map_or_else(|| targets.to_string(), ToString::to_string),
+        narrowed: if narrowed.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", narrowed.join(", "))
+        },
+        ends: ends(modules),
+        nearest: wanted
+            .and_then(|name| nearest(name, modules))
+            .filter(|name| config.target_modules.is_none() || narrowed_out(targets, name)),
+    }
+}
+
+/// Whether a similar name is worth saying: it is not what was written, unless as a bare regex.
+fn narrowed_out(targets: &Targets, name: &str) -> bool {
+    match targets {
+        Targets::Names(names) => !names.iter().any(|other| other == name),
+        Targets::Regex(_) => true,
+    }
+}
+
+/// The last parts of the paths that a name can mean, each once, in the model's order.
+fn ends(modules: &[ModuleLayout]) -> String {
+    let mut seen = BTreeSet::new();
+    modules
+        .iter()
+        .filter(|module| !matches!(module.kind, ModuleKind::Container | ModuleKind::Norm))
+        .map(|module| last_part(&module.name))
+        .filter(|end| seen.insert(*end))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The last part of a path that is most similar to `name`'s, if any is similar enough.
+fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
+    let ends = modules
+        .iter()
+        .filter(|module| module.kind != ModuleKind::Container)
+        .map(|module| last_part(&module.name));
+    crate::checkpoint::nearest(last_part(name), ends)
+}
+
+fn near(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}
+
