@@ -6,10 +6,13 @@ mod attach;
 pub mod config;
 mod diagnosis;
 mod error;
+mod keys;
 mod lora;
 mod names;
 pub mod peft;
+mod rules;
 pub mod targets;
+mod unmatched;
 
 pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save};
 pub use config::{AdapterConfig, Bias};

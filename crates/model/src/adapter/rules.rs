@@ -6,8 +6,11 @@ use super::config::AdapterConfig;
 use super::names::{Patterns, Targets};
 use super::unmatched::SelectionError;
 
+/// Ends a pattern for the path of a list of layers.
+const NUMBER: &str = r"\.(?P<idx>\d+)\.";
+
 /// The rules of a configuration, its regular expressions compiled.
-struct Rules<'a> {
+pub(super) struct Rules<'a> {
     exclude: Option<Matcher<'a>>,
     save: Vec<Regex>,
     targets: Matcher<'a>,
@@ -15,13 +18,16 @@ struct Rules<'a> {
     layer_number: Vec<Regex>,
 }
 
-enum Matcher<'a> {
+pub(super) enum Matcher<'a> {
     Names(&'a [String]),
     Whole(Regex),
 }
 
 impl<'a> Rules<'a> {
-    fn new(config: &'a AdapterConfig, targets: &'a Targets) -> Result<Self, SelectionError> {
+    pub(super) fn new(
+        config: &'a AdapterConfig,
+        targets: &'a Targets,
+    ) -> Result<Self, SelectionError> {
         let exclude = match &config.exclude_modules {
             Some(targets) if !targets.is_empty() => Some(Matcher::new("exclude_modules", targets)?),
             _ => None,
@@ -32,13 +38,10 @@ impl<'a> Rules<'a> {
             .as_ref()
             .filter(|names| !names.is_empty());
         let layer_number = match patterns {
-            None => vec![regex("layers_pattern", r"^.*?\.[^.]*\.(?P<idx>\d+)\.")?],
+            None => vec![regex("layers_pattern", r".*?\.[^.]*", "^", NUMBER)?],
             Some(names) => names
                 .iter()
-                .map(|name| {
-                    let pattern = format!(r"^(?:^|.*?\.){name}\.(?P<idx>\d+)\.");
-                    regex("layers_pattern", &pattern)
-                })
+                .map(|name| regex("layers_pattern", name, r"^(?:^|.*?\.)", NUMBER))
                 .collect::<Result<_, _>>()?,
         };
         let layers = config
@@ -48,7 +51,7 @@ impl<'a> Rules<'a> {
         Ok(Self {
             exclude,
             save: save
-                .map(|name| regex("modules_to_save", &format!(r"^(?:(^|.*\.){name}($|\..*))")))
+                .map(|name| regex("modules_to_save", name, r"^(?:(^|.*\.)", r"($|\..*))"))
                 .collect::<Result<_, _>>()?,
             targets: Matcher::new("target_modules", targets)?,
             layers: layers.filter(|layers| !layers.is_empty()),
@@ -56,7 +59,7 @@ impl<'a> Rules<'a> {
         })
     }
 
-    fn excludes(&self, path: &str) -> Result<bool, SelectionError> {
+    pub(super) fn excludes(&self, path: &str) -> Result<bool, SelectionError> {
         let excluded = match &self.exclude {
             Some(matcher) => matcher.matches("exclude_modules", path)?,
             None => false,
@@ -72,7 +75,7 @@ impl<'a> Rules<'a> {
         Ok(false)
     }
 
-    fn targets(&self, path: &str) -> Result<bool, SelectionError> {
+    pub(super) fn targets(&self, path: &str) -> Result<bool, SelectionError> {
         if !self.targets.matches("target_modules", path)? {
             return Ok(false);
         }
@@ -105,14 +108,14 @@ impl<'a> Rules<'a> {
 }
 
 impl<'a> Matcher<'a> {
-    fn new(key: &'static str, targets: &'a Targets) -> Result<Self, SelectionError> {
+    pub(super) fn new(key: &'static str, targets: &'a Targets) -> Result<Self, SelectionError> {
         Ok(match targets {
             Targets::Names(names) => Self::Names(names),
-            Targets::Regex(pattern) => Self::Whole(regex(key, &format!("^(?:{pattern})$"))?),
+            Targets::Regex(pattern) => Self::Whole(regex(key, pattern, "^(?:", ")$")?),
         })
     }
 
-    fn matches(&self, key: &'static str, path: &str) -> Result<bool, SelectionError> {
+    pub(super) fn matches(&self, key: &'static str, path: &str) -> Result<bool, SelectionError> {
         match self {
             Self::Names(names) => Ok(names.iter().any(|name| is_end(path, name))),
             Self::Whole(pattern) => is_match(key, pattern, path),
@@ -121,16 +124,30 @@ impl<'a> Matcher<'a> {
 }
 
 /// Whether a path is `name`, or ends in it after a dot.
-fn is_end(path: &str, name: &str) -> bool {
+pub(super) fn is_end(path: &str, name: &str) -> bool {
     path.strip_suffix(name)
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-fn regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
-    Regex::new(pattern).map_err(|source| bad_regex(key, pattern, source))
+/// Compiles a pattern of the configuration, and what PEFT puts around it.
+fn regex(
+    key: &'static str,
+    pattern: &str,
+    before: &str,
+    after: &str,
+) -> Result<Regex, SelectionError> {
+    // Alone first, so that an error counts positions in what somebody wrote.
+    Regex::new(pattern)
+        .and_then(|_| Regex::new(&format!("{before}{pattern}{after}")))
+        .map_err(|source| bad_regex(key, pattern, source))
 }
 
-fn is_match(key: &'static str, pattern: &Regex, path: &str) -> Result<bool, SelectionError> {
+/// Matching can fail, too: by backtracking without end.
+pub(super) fn is_match(
+    key: &'static str,
+    pattern: &Regex,
+    path: &str,
+) -> Result<bool, SelectionError> {
     pattern
         .is_match(path)
         .map_err(|source| bad_regex(key, pattern.as_str(), source))
@@ -145,7 +162,7 @@ fn bad_regex(key: &'static str, pattern: &str, source: fancy_regex::Error) -> Se
 }
 
 /// The value of the first pattern that matches a path's end.
-fn patterned<T: Copy>(
+pub(super) fn patterned<T: Copy>(
     key: &'static str,
     patterns: &Patterns<T>,
     path: &str,
@@ -158,7 +175,7 @@ fn patterned<T: Copy>(
     Ok(None)
 }
 
-fn end_regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
-    regex(key, &format!(r"^(.*\.)?({pattern})$"))
+/// A pattern of `rank_pattern` or `alpha_pattern`: for a whole path, or its end after a dot.
+pub(super) fn end_regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
+    regex(key, pattern, r"^(.*\.)?(", ")$")
 }
-

@@ -86,7 +86,7 @@ impl SelectionError {
 }
 
 /// Every name and pattern that matches nothing, with its key.
-fn unmatched_names(
+pub(super) fn unmatched_names(
     config: &AdapterConfig,
     targets: &Targets,
     modules: &[ModuleLayout],
@@ -141,7 +141,7 @@ fn unmatched_names(
     Ok(unmatched)
 }
 
-fn no_match(
+pub(super) fn no_match(
     config: &AdapterConfig,
     targets: &Targets,
     modules: &[ModuleLayout],
@@ -176,12 +176,13 @@ fn no_match(
         ends: ends(modules),
         nearest: wanted
             .and_then(|name| nearest(name, modules))
-            .filter(|name| config.target_modules.is_none() || narrowed_out(targets, name)),
+            .filter(|name| is_another(targets, name)),
     }
 }
 
-/// Whether a similar name is worth saying: it is not what was written, unless as a bare regex.
-fn narrowed_out(targets: &Targets, name: &str) -> bool {
+/// Whether a similar name is worth saying. It is not if it was written; as a regular expression it
+/// is, because the end of a path does not match the whole.
+fn is_another(targets: &Targets, name: &str) -> bool {
     match targets {
         Targets::Names(names) => !names.iter().any(|other| other == name),
         Targets::Regex(_) => true,
@@ -189,7 +190,7 @@ fn narrowed_out(targets: &Targets, name: &str) -> bool {
 }
 
 /// The last parts of the paths that a name can mean, each once, in the model's order.
-fn ends(modules: &[ModuleLayout]) -> String {
+pub(super) fn ends(modules: &[ModuleLayout]) -> String {
     let mut seen = BTreeSet::new();
     modules
         .iter()
@@ -205,7 +206,7 @@ fn last_part(path: &str) -> &str {
 }
 
 /// The last part of a path that is most similar to `name`'s, if any is similar enough.
-fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
+pub(super) fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
     let ends = modules
         .iter()
         .filter(|module| module.kind != ModuleKind::Container)
@@ -216,4 +217,3 @@ fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
 fn near(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
-

@@ -1,0 +1,214 @@
+//! Reading `adapter_config.json`, key by key.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::AdapterError;
+use super::config::AdapterConfig;
+use super::names::{Layers, Names, Targets};
+
+/// Keys that say nothing about what an adapter computes.
+const NEUTRAL: &[&str] = &[
+    "auto_mapping",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "qalora_group_size",
+    "runtime_config",
+];
+
+/// Keys that must be unset, and what they do when they are not.
+pub(super) const VARIANTS: &[(&str, &str)] = &[
+    (
+        "alora_invocation_tokens",
+        "activated LoRA begins in the middle of a text",
+    ),
+    ("arrow_config", "it routes between several adapters"),
+    (
+        "fan_in_fan_out",
+        "the base weights are stored transposed, as LLaMA's never are",
+    ),
+    ("kasa_config", "KaSA truncates the base weights"),
+    ("layer_replication", "it repeats layers of the base model"),
+    ("lora_bias", "lora_B has a bias"),
+    (
+        "megatron_config",
+        "it is made for Megatron's parallel layers",
+    ),
+    ("monteclora_config", "MonteCLoRA samples its weights"),
+    (
+        "target_parameters",
+        "it adapts parameters that are no modules",
+    ),
+    (
+        "trainable_token_indices",
+        "single rows of the embedding were trained",
+    ),
+    ("use_bdlora", "its factors are block-diagonal"),
+    ("use_dora", "DoRA scales the columns of the base weights"),
+    ("use_qalora", "QALoRA pools its inputs"),
+    ("velora_config", "VeLoRA compresses its inputs"),
+];
+
+/// The entries of a file, taken out one by one.
+pub(super) struct Keys<'a> {
+    pub(super) map: Map<String, Value>,
+    pub(super) file: &'a Path,
+}
+
+impl Keys<'_> {
+    pub(super) fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
+        let default = AdapterConfig::default();
+        let config = AdapterConfig {
+            base_model_name_or_path: self.take("base_model_name_or_path", "a string")?,
+            revision: self.take("revision", "a string")?,
+            task_type: self.take("task_type", "a string")?,
+            peft_version: self.take("peft_version", "a string")?,
+            r: self.take("r", "a whole number")?.unwrap_or(default.r),
+            lora_alpha: self
+                .take("lora_alpha", "a number")?
+                .unwrap_or(default.lora_alpha),
+            lora_dropout: self.take("lora_dropout", "a number")?.unwrap_or_default(),
+            use_rslora: self
+                .take("use_rslora", "true or false")?
+                .unwrap_or_default(),
+            bias: self
+                .take("bias", "\"none\", \"all\" or \"lora_only\"")?
+                .unwrap_or_default(),
+            target_modules: self.take("target_modules", Targets::EXPECTED)?,
+            exclude_modules: self.take("exclude_modules", Targets::EXPECTED)?,
+            layers_to_transform: self.take("layers_to_transform", Layers::EXPECTED)?,
+            layers_pattern: self.take("layers_pattern", Names::EXPECTED)?,
+            rank_pattern: self
+                .take("rank_pattern", "a table of module names and ranks")?
+                .unwrap_or_default(),
+            alpha_pattern: self
+                .take("alpha_pattern", "a table of module names and numbers")?
+                .unwrap_or_default(),
+            modules_to_save: self.take("modules_to_save", "a list of module names")?,
+            init_lora_weights: self
+                .map
+                .shift_remove("init_lora_weights")
+                .unwrap_or(default.init_lora_weights),
+            ensure_weight_tying: self
+                .take("ensure_weight_tying", "true or false")?
+                .unwrap_or_default(),
+        };
+        if config.r == 0 {
+            return Err(self.wrong("r", "at least 1", "0".to_owned()));
+        }
+        if !(0.0..1.0).contains(&config.lora_dropout) {
+            let found = config.lora_dropout.to_string();
+            return Err(self.wrong("lora_dropout", "a number from 0 to less than 1", found));
+        }
+        self.check_init(&config.init_lora_weights)?;
+        Ok(config)
+    }
+
+    /// Takes a key out; `None` when it is not there or null.
+    pub(super) fn take<T: DeserializeOwned>(
+        &mut self,
+        key: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, AdapterError> {
+        match self.map.shift_remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => {
+                let found = value.to_string();
+                serde_json::from_value(value)
+                    .map(Some)
+                    .map_err(|_| self.wrong(key, expected, found))
+            }
+        }
+    }
+
+    /// Some ways to begin change the base weights; the difference is not in the adapter's file.
+    fn check_init(&self, init: &Value) -> Result<(), AdapterError> {
+        let Value::String(name) = init else {
+            return if init.is_boolean() || init.is_null() {
+                Ok(())
+            } else {
+                Err(self.wrong(
+                    "init_lora_weights",
+                    "true, false or a name",
+                    init.to_string(),
+                ))
+            };
+        };
+        let altering = ["pissa", "olora", "corda", "lora_ga", "loftq"];
+        if altering.iter().any(|prefix| name.starts_with(prefix)) {
+            let why = "this initialisation alters the base weights, and the file does not hold the \
+                       difference; save the adapter with PEFT's \
+                       path_initial_model_for_weight_conversion to make it an ordinary one";
+            return Err(self.unsupported("init_lora_weights", init, why));
+        }
+        if !["gaussian", "eva", "orthogonal"].contains(&name.as_str()) {
+            let why = "it is not known whether it alters the base weights";
+            return Err(self.unsupported("init_lora_weights", init, why));
+        }
+        Ok(())
+    }
+
+    pub(super) fn refuse_variants(&mut self) -> Result<(), AdapterError> {
+        for (key, why) in VARIANTS {
+            if let Some(value) = self.map.shift_remove(*key)
+                && !is_unset(&value)
+            {
+                return Err(self.unsupported(key, &value, why));
+            }
+        }
+        Ok(())
+    }
+
+    /// What no version known here writes. PEFT switches its variants on with `true` or a table, so
+    /// such a key is refused; any other is named in a warning.
+    pub(super) fn rest(mut self) -> Result<Vec<String>, AdapterError> {
+        for key in NEUTRAL {
+            self.map.shift_remove(*key);
+        }
+        let mut warnings = Vec::new();
+        for (key, value) in &self.map {
+            if matches!(value, Value::Bool(true) | Value::Object(_)) && !is_unset(value) {
+                let why = "the key is unknown, and may change what the adapter computes";
+                return Err(self.unsupported(key, value, why));
+            }
+            warnings.push(format!(
+                "{}: unknown key `{key}` = {value} is ignored",
+                self.file.display()
+            ));
+        }
+        Ok(warnings)
+    }
+
+    fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {
+        AdapterError::ConfigValue {
+            file: self.file.into(),
+            key: key.to_owned(),
+            expected,
+            found,
+        }
+    }
+
+    pub(super) fn unsupported(&self, key: &str, found: &Value, why: &'static str) -> AdapterError {
+        AdapterError::Unsupported {
+            file: self.file.into(),
+            key: key.to_owned(),
+            found: found.to_string(),
+            why,
+        }
+    }
+}
+
+fn is_unset(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
+    }
+}
