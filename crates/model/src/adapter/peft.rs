@@ -108,7 +108,7 @@ impl AdapterFolder {
     /// Every tensor that is missing, unexpected, or of another shape, in one error; a number type
     /// that is not F32, F16 or BF16.
     pub fn tensors(&self, selection: &Selection) -> Result<AdapterTensors, AdapterError> {
-        let expected = tensor_shapes(selection);
+        let mut expected = tensor_shapes(selection);
         let base = base_weights(selection);
         let mut found = BTreeMap::new();
         let mut keys = BTreeMap::new();
@@ -116,12 +116,10 @@ impl AdapterFolder {
             let Some(name) = current_key(key, &expected, self.weights.names()) else {
                 continue;
             };
-            if base
-                .get(&name)
-                .is_none_or(|(_, shape)| *shape != info.shape)
-            {
-                found.insert(name.clone(), info.shape.clone());
+            if let Some((_, shape)) = base.get(&name) {
+                expected.insert(name.clone(), shape.clone());
             }
+            found.insert(name.clone(), info.shape.clone());
             if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
                 return Err(AdapterError::Dtype {
                     file: self.weights.path().into(),
@@ -308,4 +306,230 @@ fn model_card(config: &AdapterConfig) -> String {
          base = AutoModelForCausalLM.from_pretrained({quoted})\n\
          model = PeftModel.from_pretrained(base, \".\")\n```\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+    use serde_json::json;
+
+    use super::super::config::Bias;
+    use super::super::targets::Targets;
+    use super::*;
+    use crate::config::ModelConfig;
+    use crate::layout::modules;
+
+    fn model() -> Vec<ModuleLayout> {
+        let config = json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 16,
+            "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "attention_bias": true, "rms_norm_eps": 1e-5,
+        });
+        modules(&ModelConfig::from_json(&config, Path::new("config.json")).unwrap())
+    }
+
+    fn config(names: &[&str]) -> AdapterConfig {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        AdapterConfig {
+            r: 2,
+            target_modules: Some(Targets::Names(names)),
+            base_model_name_or_path: Some("some/base".to_owned()),
+            ..AdapterConfig::default()
+        }
+    }
+
+    fn zeros(shape: &[usize]) -> TensorData {
+        TensorData::new(vec![0.0_f32; shape.iter().product()], shape.to_vec())
+    }
+
+    /// Saves an adapter whose tensors `change` has changed, and opens it.
+    fn saved(
+        dir: &Path,
+        config: &AdapterConfig,
+        change: impl FnOnce(&mut BTreeMap<String, TensorData>),
+    ) -> (AdapterFolder, Selection) {
+        let selection = select(config, &model(), Unmatched::Refuse).unwrap();
+        let mut tensors = tensor_shapes(&selection)
+            .into_iter()
+            .map(|(key, shape)| (key, zeros(&shape)))
+            .collect();
+        change(&mut tensors);
+        let folder = dir.join("adapter");
+        AdapterFolder::save(&folder, config, &tensors, Existing::Replace).unwrap();
+        (AdapterFolder::open(&folder).unwrap(), selection)
+    }
+
+    fn said(dir: &Path, error: &AdapterError) -> String {
+        error.to_string().replace(&dir.display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn keys_are_pefts() {
+        let config = AdapterConfig {
+            modules_to_save: Some(vec!["model.norm".to_owned()]),
+            bias: Bias::LoraOnly,
+            ..config(&["q_proj", "embed_tokens", "lm_head"])
+        };
+        let selection = select(&config, &model(), Unmatched::Refuse).unwrap();
+        let shapes: Vec<String> = tensor_shapes(&selection)
+            .into_iter()
+            .map(|(key, shape)| format!("{key} {shape:?}"))
+            .collect();
+        insta::assert_snapshot!(shapes.join("\n"), @r"
+        base_model.model.lm_head.lora_A.weight [2, 8]
+        base_model.model.lm_head.lora_B.weight [16, 2]
+        base_model.model.model.embed_tokens.lora_embedding_A [2, 16]
+        base_model.model.model.embed_tokens.lora_embedding_B [8, 2]
+        base_model.model.model.layers.0.self_attn.q_proj.base_layer.bias [8]
+        base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight [2, 8]
+        base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight [8, 2]
+        base_model.model.model.norm.weight [8]
+        ");
+    }
+
+    #[test]
+    fn goldens_of_peft_save_to_the_same_bytes() {
+        let goldens = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens"));
+        let dir = tempfile::tempdir().unwrap();
+        for adapter in ["tied-gqa/adapters/rslora", "untied-mha/adapters/saved-head"] {
+            let theirs = AdapterFolder::open(goldens.join(adapter)).unwrap();
+            let tensors = theirs
+                .weights()
+                .names()
+                .map(|key| (key.to_owned(), theirs.weights().data(key).unwrap()))
+                .collect();
+            let ours = dir.path().join(adapter);
+            AdapterFolder::save(&ours, theirs.config(), &tensors, Existing::Refuse).unwrap();
+            assert_eq!(
+                fs::read(ours.join(WEIGHTS_FILE)).unwrap(),
+                fs::read(theirs.weights().path()).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn every_precision_of_adapters_loads() {
+        let dir = tempfile::tempdir().unwrap();
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let (adapter, selection) = saved(dir.path(), &config(&["q_proj"]), |tensors| {
+                for data in tensors.values_mut() {
+                    *data = data.clone().convert_dtype(dtype);
+                }
+            });
+            let tensors = adapter.tensors(&selection).unwrap();
+            assert_eq!(tensors.trained.len(), 2);
+            assert!(tensors.trained.values().all(|data| data.dtype() == dtype));
+        }
+        let (adapter, selection) = saved(dir.path(), &config(&["q_proj"]), |tensors| {
+            for data in tensors.values_mut() {
+                *data = data.clone().convert_dtype(DType::I32);
+            }
+        });
+        let error = adapter.tensors(&selection).unwrap_err();
+        insta::assert_snapshot!(said(dir.path(), &error), @"DIR/adapter/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`: expected dtype F32, F16 or BF16, found I32");
+    }
+
+    #[test]
+    fn keys_of_other_versions_are_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        let attention = "base_model.model.model.layers.0.self_attn";
+        let config = AdapterConfig {
+            bias: Bias::All,
+            modules_to_save: Some(vec!["k_proj".to_owned()]),
+            ..config(&["q_proj"])
+        };
+        let (adapter, selection) = saved(dir.path(), &config, |tensors| {
+            // Before 0.5, and the doubles that bias="all" makes.
+            let old = tensors
+                .remove(&format!("{attention}.q_proj.base_layer.bias"))
+                .unwrap();
+            tensors.insert(format!("{attention}.q_proj.bias"), old);
+            for inner in ["modules_to_save", "original_module"] {
+                tensors.insert(format!("{attention}.k_proj.{inner}.bias"), zeros(&[8]));
+            }
+        });
+        let tensors = adapter.tensors(&selection).unwrap();
+        assert!(tensors.base_weights.is_empty());
+        assert_eq!(
+            tensors.trained.keys().collect::<Vec<_>>(),
+            tensor_shapes(&selection).keys().collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn base_weights_beside_an_adapter_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let embedding = "base_model.model.model.embed_tokens";
+        let (adapter, selection) = saved(dir.path(), &config(&["embed_tokens"]), |tensors| {
+            tensors.insert(format!("{embedding}.base_layer.weight"), zeros(&[16, 8]));
+            tensors.insert(
+                "base_model.model.lm_head.weight".to_owned(),
+                zeros(&[16, 8]),
+            );
+        });
+        let tensors = adapter.tensors(&selection).unwrap();
+        assert_eq!(tensors.trained.len(), 2);
+        let modules: Vec<&String> = tensors.base_weights.keys().collect();
+        assert_eq!(modules, ["lm_head", "model.embed_tokens"]);
+
+        let (adapter, selection) = saved(dir.path(), &config(&["q_proj"]), |tensors| {
+            tensors.insert(format!("{embedding}.weight"), zeros(&[17, 8]));
+        });
+        let error = adapter.tensors(&selection).unwrap_err();
+        insta::assert_snapshot!(said(dir.path(), &error), @r"
+        DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model, it seems made for another: vocabulary 17, this base has 16; its base_model_name_or_path is `some/base`:
+          base_model.model.model.embed_tokens.weight: expected [16, 8], found [17, 8]
+        ");
+    }
+
+    #[test]
+    fn folders_that_are_no_adapter_say_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = || said(dir.path(), &AdapterFolder::open(dir.path()).unwrap_err());
+        insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder");
+        for name in ["second", "first"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join(CONFIG_FILE), "{}").unwrap();
+        }
+        insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder; adapters lie one level below: first, second (give DIR/first)");
+        fs::write(dir.path().join(CONFIG_FILE), "{}").unwrap();
+        fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
+        insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT");
+    }
+
+    #[test]
+    fn the_readme_says_how_to_load_it() {
+        let card = model_card(&config(&["q_proj"]));
+        insta::assert_snapshot!(card, @r#"
+        ---
+        base_model: "some/base"
+        library_name: peft
+        pipeline_tag: text-generation
+        tags:
+        - lora
+        - simmer
+        ---
+
+        # LoRA adapter for some/base
+
+        Rank 2, alpha 8, on ["q_proj"]; trained with simmer.
+
+        With simmer:
+
+        ```sh
+        simmer generate --base some/base --adapter . --prompt "..."
+        simmer merge --base some/base --adapter . --out merged
+        ```
+
+        With PEFT:
+
+        ```python
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+
+        base = AutoModelForCausalLM.from_pretrained("some/base")
+        model = PeftModel.from_pretrained(base, ".")
+        ```
+        "#);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use serde_json::{Map, Value, json};
@@ -150,7 +150,8 @@ pub fn plan_shards(tensors: Vec<TensorSpec>, max_bytes: u64) -> Vec<Shard> {
 #[derive(Debug)]
 pub struct CheckpointWriter {
     folder: StagedFolder,
-    files: Vec<File>,
+    /// Open files, with the names they will have.
+    files: Vec<(PathBuf, File)>,
     slots: HashMap<String, Slot>,
     index: Option<Vec<u8>>,
 }
@@ -220,7 +221,7 @@ impl CheckpointWriter {
             .map_err(CheckpointError::io(&path, "create"))?;
         file.write_all(&header)
             .map_err(CheckpointError::io(&path, "write"))?;
-        self.files.push(file);
+        self.files.push((path, file));
         Ok(())
     }
 
@@ -249,10 +250,10 @@ impl CheckpointWriter {
                 found: written,
             });
         }
-        let file = &mut self.files[slot.file];
+        let (path, file) = &mut self.files[slot.file];
         file.seek(SeekFrom::Start(slot.begin + slot.written))
             .and_then(|_| file.write_all(bytes))
-            .map_err(CheckpointError::io(out, "write"))?;
+            .map_err(CheckpointError::io(path, "write"))?;
         slot.written = written;
         Ok(())
     }

@@ -9,6 +9,10 @@
 //! written beside the embedding, and config.json says `"tie_word_embeddings": false`. The merged
 //! model then computes what base and adapter compute together. (PEFT's `merge_and_unload` adds the
 //! change to the shared tensor, and so to the side that the adapter did not touch, too.)
+//!
+//! **Precision.** The change is computed in f32 with the roundings of PyTorch's matrix product, so
+//! that merged weights are PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
+//! f16 or bf16 adapter to the adapter's precision before it is added; here it stays in f32.
 
 mod arithmetic;
 mod plan;
