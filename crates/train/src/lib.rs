@@ -1,1 +1,32 @@
-//! Placeholder while the workspace is laid out.
+//! One recipe, one run: the loop, optimizer, schedule, checkpoints and metrics.
+//!
+//! [`Recipe`] says everything about a run, [`train`] runs it into a folder, and an [`Observer`]
+//! hears what happens. [`Trainer`] is one step alone.
+
+mod checkpoint;
+mod clip;
+mod config;
+mod error;
+mod folder;
+mod manifest;
+mod metrics;
+mod observer;
+mod optimizer;
+pub mod recipe;
+mod resume;
+mod run;
+mod schedule;
+mod trainer;
+
+pub use checkpoint::{Best, State};
+pub use clip::Clip;
+pub use config::{EarlyStop, Interval, TrainConfig, Weights};
+pub use error::TrainError;
+pub use manifest::{DataFile, Fingerprint, MANIFEST_FILE, Manifest};
+pub use metrics::{METRICS_FILE, StepMetrics, ValidationMetrics};
+pub use observer::{Observer, Silent, Start};
+pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig};
+pub use recipe::{FullConfig, Method, Problem, Recipe, RecipeError};
+pub use run::{Outcome, train};
+pub use schedule::{Cosine, Schedule, Warmup};
+pub use trainer::{Evaluation, NoStep, Step, Trainer};

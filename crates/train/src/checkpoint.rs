@@ -1,0 +1,318 @@
+//! `checkpoints/step-000400/`: all that a run needs to go on bit for bit.
+//!
+//! ```text
+//! trainable.safetensors   the trained tensors
+//! optimizer.safetensors   what the optimizer remembers: mean.NAME, square.NAME
+//! adapter/                the same weights in PEFT's layout (method.lora)
+//! state.json              the place in the run, and checksums of the files above
+//! ```
+//!
+//! A checkpoint is written aside, synced and renamed. One that is not whole all the same (a disk
+//! that failed, a copy that was cut) is told by its checksums, and the one before it is used.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use simmer_data::Cursor;
+use simmer_model::Parameters;
+use simmer_model::checkpoint::{
+    Existing, PT_METADATA, SafetensorsFile, StagedFolder, write_safetensors,
+};
+
+use crate::error::TrainError;
+use crate::manifest::{file_sha256, sha256};
+use crate::optimizer::Moments;
+
+const TRAINABLE_FILE: &str = "trainable.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "state.json";
+
+/// The place in a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps finished.
+    pub step: u64,
+    /// Where the next batch begins.
+    pub cursor: Cursor,
+    /// Tokens seen so far.
+    pub tokens: u64,
+    /// Tokens predicted so far.
+    pub targets: u64,
+    /// The step after which the validation loss was last measured.
+    pub validated_at: Option<u64>,
+    /// The lowest validation loss so far.
+    pub best: Option<Best>,
+    /// Validations since then.
+    pub without_improvement: u64,
+}
+
+/// The lowest validation loss of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The step after which it was measured.
+    pub step: u64,
+    /// The loss (nats a token).
+    pub loss: f64,
+}
+
+/// What `state.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateFile {
+    state: State,
+    /// SHA-256 of the run's resolved recipe.
+    recipe: String,
+    /// SHA-256 of the checkpoint's other files.
+    files: BTreeMap<String, String>,
+    /// SHA-256 of all of the above, as JSON.
+    sha256: String,
+}
+
+/// A checkpoint in memory.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) state: State,
+    pub(crate) parameters: Parameters,
+    pub(crate) moments: Moments,
+}
+
+/// The checkpoints of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// Writes further files of a checkpoint into its folder.
+pub(crate) type WriteMore<'a> = &'a dyn Fn(&Path) -> Result<(), TrainError>;
+
+impl Checkpoints {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the checkpoint after a step is.
+    pub(crate) fn path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("step-{step:06}"))
+    }
+
+    /// The steps that have a checkpoint, the last first.
+    pub(crate) fn steps(&self) -> Result<Vec<u64>, TrainError> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(TrainError::io(&self.folder, "read")(error)),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let name = entry
+                .map_err(TrainError::io(&self.folder, "read"))?
+                .file_name();
+            let step = name.to_str().and_then(|name| name.strip_prefix("step-"));
+            steps.extend(step.and_then(|step| step.parse::<u64>().ok()));
+        }
+        steps.sort_unstable();
+        steps.reverse();
+        Ok(steps)
+    }
+
+    /// Writes a checkpoint; what was there before stays until it is whole.
+    ///
+    /// # Errors
+    /// What the operating system says, a full disk for one: no trace of it is left then. And a
+    /// weight that is not a finite number.
+    pub(crate) fn save(
+        &self,
+        checkpoint: &Checkpoint,
+        shapes: &BTreeMap<String, Vec<usize>>,
+        recipe_sha256: &str,
+        more: WriteMore<'_>,
+    ) -> Result<PathBuf, TrainError> {
+        let path = self.path(checkpoint.state.step);
+        let staged = StagedFolder::new(&path, Existing::Replace)?;
+        let trainable = on_host(&checkpoint.parameters, "", shapes);
+        self.check_finite(checkpoint.state.step, &trainable)?;
+        let mut memories = on_host(&checkpoint.moments.mean, "mean.", shapes);
+        memories.extend(on_host(&checkpoint.moments.square, "square.", shapes));
+        write_safetensors(staged.path().join(TRAINABLE_FILE), &trainable, PT_METADATA)?;
+        write_safetensors(staged.path().join(OPTIMIZER_FILE), &memories, PT_METADATA)?;
+        more(staged.path())?;
+
+        let mut file = StateFile {
+            state: checkpoint.state.clone(),
+            recipe: recipe_sha256.to_owned(),
+            files: checksums(staged.path(), "")?,
+            sha256: String::new(),
+        };
+        file.sha256 = file.own_sha256();
+        let json = serde_json::to_string_pretty(&file)
+            .map_err(|error| TrainError::io(&path, "write")(error.into()))?;
+        staged.write(STATE_FILE, json.as_bytes())?;
+        staged.commit()?;
+        Ok(path)
+    }
+
+    /// A weight that overflowed must not push good checkpoints out.
+    fn check_finite(
+        &self,
+        step: u64,
+        tensors: &BTreeMap<String, TensorData>,
+    ) -> Result<(), TrainError> {
+        for (name, data) in tensors {
+            if let Some(value) = data.iter::<f64>().find(|value| !value.is_finite()) {
+                let before = self.steps()?.into_iter().find(|earlier| *earlier < step);
+                return Err(TrainError::Diverged {
+                    step,
+                    what: format!("a weight of {name}"),
+                    value,
+                    checkpoint: before.map(|step| self.path(step)),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The last checkpoint that is whole, with what was wrong with later ones.
+    ///
+    /// # Errors
+    /// Where there are checkpoints, and none is whole.
+    pub(crate) fn last(
+        &self,
+        device: &Device,
+    ) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+        let mut problems = Vec::new();
+        let steps = self.steps()?;
+        for step in &steps {
+            match self.load(*step, device) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), problems)),
+                Err(problem) => problems.push(format!("{}: {problem}", self.path(*step).display())),
+            }
+        }
+        if steps.is_empty() {
+            return Ok((None, problems));
+        }
+        Err(TrainError::NoCheckpoint {
+            folder: self.folder.clone(),
+            problems,
+        })
+    }
+
+    /// The checkpoint after a step.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
+        let folder = self.path(step);
+        let said = |error: &dyn std::error::Error| error.to_string();
+        let text = fs::read(folder.join(STATE_FILE))
+            .map_err(|error| format!("cannot read {STATE_FILE}: {error}"))?;
+        let file: StateFile = serde_json::from_slice(&text)
+            .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
+        if file.own_sha256() != file.sha256 || file.state.step != step {
+            return Err(format!("{STATE_FILE} is damaged: its checksum is not that of its content"));
+        }
+        for (name, sha256) in &file.files {
+            match file_sha256(&folder.join(name)) {
+                Ok(found) if found == *sha256 => {}
+                Ok(_) => return Err(format!("{name} is damaged: its checksum is not {sha256}")),
+                Err(error) => return Err(format!("cannot read {name}: {error}")),
+            }
+        }
+        let open = |name: &str| SafetensorsFile::open(folder.join(name)).map_err(|e| said(&e));
+        let trainable = open(TRAINABLE_FILE)?;
+        let memories = open(OPTIMIZER_FILE)?;
+        let read = |file: &SafetensorsFile, prefix: &str| {
+            from_file(file, prefix, device).map_err(|error| said(&error))
+        };
+        Ok(Checkpoint {
+            parameters: read(&trainable, "")?,
+            moments: Moments {
+                updates: file.state.step,
+                mean: read(&memories, "mean.")?,
+                square: read(&memories, "square.")?,
+            },
+            state: file.state,
+        })
+    }
+
+    /// Removes all but the last `keep` checkpoints and that of `best`.
+    pub(crate) fn retain(&self, keep: usize, best: Option<u64>) -> Result<(), TrainError> {
+        for step in self.steps()?.into_iter().skip(keep) {
+            if Some(step) == best {
+                continue;
+            }
+            let path = self.path(step);
+            // Under another name first: a kill in the middle leaves no half checkpoint.
+            let doomed = self.folder.join(format!(".step-{step:06}.tmp-removed"));
+            fs::rename(&path, &doomed)
+                .and_then(|()| fs::remove_dir_all(&doomed))
+                .map_err(TrainError::io(&path, "remove"))?;
+        }
+        Ok(())
+    }
+}
+
+impl StateFile {
+    fn own_sha256(&self) -> String {
+        let content = serde_json::json!([self.state, self.recipe, self.files]);
+        sha256(content.to_string().as_bytes())
+    }
+}
+
+/// SHA-256 of every file below a folder, by path.
+fn checksums(folder: &Path, below: &str) -> Result<BTreeMap<String, String>, TrainError> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
+        let path = entry.map_err(TrainError::io(folder, "read"))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            found.extend(checksums(&path, &format!("{below}{name}/"))?);
+        } else {
+            let sha256 = file_sha256(&path).map_err(TrainError::io(&path, "read"))?;
+            found.insert(format!("{below}{name}"), sha256);
+        }
+    }
+    Ok(found)
+}
+
+/// Tensors in their own shapes, under a prefix, as files take them.
+fn on_host(
+    tensors: &Parameters,
+    prefix: &str,
+    shapes: &BTreeMap<String, Vec<usize>>,
+) -> BTreeMap<String, TensorData> {
+    let named = tensors.iter().map(|(name, value)| {
+        let values: Vec<f32> = value.to_data().iter::<f32>().collect();
+        let size = values.len();
+        let shape = shapes.get(name).cloned().unwrap_or_else(|| vec![size]);
+        (format!("{prefix}{name}"), TensorData::new(values, shape))
+    });
+    named.collect()
+}
+
+/// The tensors under a prefix, flat, on a device.
+fn from_file(
+    file: &SafetensorsFile,
+    prefix: &str,
+    device: &Device,
+) -> Result<Parameters, simmer_model::checkpoint::CheckpointError> {
+    let mut found = Parameters::new();
+    for key in file.names() {
+        let Some(name) = key.strip_prefix(prefix) else {
+            continue;
+        };
+        // A copy: the file may be removed while the run goes on.
+        let values: Vec<f32> = file.data(key)?.iter::<f32>().collect();
+        let data = TensorData::new(values, [file.info(key)?.shape.iter().product::<usize>()]);
+        found.insert(name.to_owned(), Tensor::from_data(data, device));
+    }
+    Ok(found)
+}

@@ -1,0 +1,186 @@
+//! The `[train]` table of a recipe.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clip::Clip;
+use crate::optimizer::OptimizerConfig;
+use crate::recipe::Problem;
+use crate::schedule::Schedule;
+
+/// The `[train]` table: how a run is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training rows; a fraction ends inside of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Optimizer steps. With `epochs` too, the run ends with the first of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Examples of one optimizer step; the last of an epoch takes what is left.
+    pub batch_size: usize,
+    /// The most tokens of one forward and backward pass. A memory setting: it changes no result
+    /// but by rounding. A longer row has a pass of its own.
+    #[serde(default = "default_micro_batch_tokens")]
+    pub micro_batch_tokens: usize,
+    /// The peak of the schedule.
+    pub learning_rate: f64,
+    /// How the learning rate moves over the steps.
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// What makes steps of gradients.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How long a step's gradient may be.
+    #[serde(default)]
+    pub clip: Clip,
+    /// Where all chance comes from: initial weights, order of rows, validation rows, dropout.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// When the validation loss is measured; after the last step always.
+    #[serde(default)]
+    pub validate_every: Interval,
+    /// When a checkpoint is written; after the last step always, and after a validation that is
+    /// the best so far.
+    #[serde(default)]
+    pub checkpoint_every: Interval,
+    /// How many checkpoints stay; the best one stays besides.
+    #[serde(default = "default_keep")]
+    pub keep: usize,
+    /// Ends the run where the validation loss no longer falls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<EarlyStop>,
+    /// Which weights the run ends with.
+    #[serde(default)]
+    pub weights: Weights,
+}
+
+fn default_micro_batch_tokens() -> usize {
+    4096
+}
+
+fn default_seed() -> u64 {
+    42
+}
+
+fn default_keep() -> usize {
+    2
+}
+
+/// When something happens: `"never"`, `"epoch"`, or `{ steps = N }`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// Not before the end.
+    Never,
+    /// After every pass over the training rows.
+    #[default]
+    Epoch,
+    /// After so many optimizer steps.
+    Steps(u64),
+}
+
+impl Interval {
+    /// Whether it is due after `step` finished steps.
+    pub(crate) fn due(self, step: u64, steps_per_epoch: u64) -> bool {
+        let every = match self {
+            Self::Never => return false,
+            Self::Epoch => steps_per_epoch,
+            Self::Steps(steps) => steps,
+        };
+        step > 0 && step.is_multiple_of(every)
+    }
+
+    fn check(self, key: &str) -> Result<(), Problem> {
+        match self {
+            Self::Steps(0) => Err(Problem::new(key, "expected at least 1 step, found 0")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When a run ends early.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStop {
+    /// So many validations in a row without a better loss end the run.
+    pub patience: u64,
+    /// A loss is better where it is lower by more than this.
+    #[serde(default)]
+    pub min_improvement: f64,
+}
+
+/// Which weights a run ends with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// Those after the last step.
+    #[default]
+    Last,
+    /// Those with the lowest validation loss.
+    Best,
+}
+
+impl TrainConfig {
+    /// The steps of a run over an epoch of `steps_per_epoch`.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let by_epochs = self
+            .epochs
+            .map(|epochs| (epochs * steps_per_epoch as f64).ceil() as u64);
+        match (by_epochs, self.max_steps) {
+            (Some(by_epochs), Some(most)) => by_epochs.min(most),
+            (Some(steps), None) | (None, Some(steps)) => steps,
+            (None, None) => 0,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let wrong = |key: &str, why: String| Err(Problem::new(format!("train.{key}"), why));
+        match (self.epochs, self.max_steps) {
+            (None, None) => {
+                let why = "lacks both `epochs` and `max_steps`; the run needs an end";
+                return Err(Problem::new("train", why));
+            }
+            (Some(epochs), _) if !(epochs > 0.0 && epochs.is_finite()) => {
+                return wrong("epochs", format!("expected a number above 0, found {epochs}"));
+            }
+            (_, Some(0)) => return wrong("max_steps", "expected at least 1, found 0".to_owned()),
+            _ => {}
+        }
+        let counts = [
+            ("batch_size", self.batch_size),
+            ("micro_batch_tokens", self.micro_batch_tokens),
+            ("keep", self.keep),
+        ];
+        for (key, count) in counts {
+            if count == 0 {
+                return wrong(key, "expected at least 1, found 0".to_owned());
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            let found = self.learning_rate;
+            return wrong("learning_rate", format!("expected a number above 0, found {found}"));
+        }
+        self.schedule.check()?;
+        self.optimizer.check()?;
+        self.clip.check()?;
+        self.validate_every.check("train.validate_every.steps")?;
+        self.checkpoint_every.check("train.checkpoint_every.steps")?;
+        let Some(stop) = self.early_stop else {
+            return Ok(());
+        };
+        if stop.patience == 0 {
+            return wrong("early_stop.patience", "expected at least 1, found 0".to_owned());
+        }
+        if !(stop.min_improvement >= 0.0 && stop.min_improvement.is_finite()) {
+            let found = stop.min_improvement;
+            let why = format!("expected a number, at least 0, found {found}");
+            return wrong("early_stop.min_improvement", why);
+        }
+        if self.validate_every == Interval::Never {
+            let why = "needs validations on the way, and `validate_every` is \"never\"";
+            return wrong("early_stop", why.to_owned());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! Why a run cannot start, or cannot go on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use simmer_data::DataError;
+use simmer_data::tokenizer::TokenizerError;
+use simmer_model::adapter::AdapterError;
+use simmer_model::base::BaseError;
+use simmer_model::checkpoint::CheckpointError;
+use simmer_model::device::DeviceError;
+
+use crate::recipe::RecipeError;
+
+/// Why a run cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The build lacks the device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The data is wrong.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The tokenizer is wrong.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The base is wrong.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The adapter is wrong.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Weights cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    /// The operating system refused something.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// File or folder.
+        path: PathBuf,
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+    /// The tokenizer makes tokens that the model has no embedding for.
+    #[error(
+        "the tokenizer in {} has token ids up to {max_token_id}, but the base model has {vocab_size} \
+         embedding rows (vocab_size)", tokenizer.display()
+    )]
+    Vocabulary {
+        /// Its folder.
+        tokenizer: PathBuf,
+        /// Its largest id.
+        max_token_id: u32,
+        /// Rows of the embedding.
+        vocab_size: usize,
+    },
+    /// A run is there already.
+    #[error("{}: there is a run in this folder already", folder.display())]
+    RunExists {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder holds something, and no run.
+    #[error("{}: the folder is not empty, and holds no run", folder.display())]
+    NotARun {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Another process writes the run.
+    #[error("{}: another process is writing this run", folder.display())]
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What was given is not what the run began with.
+    #[error("{}: cannot go on with this run; since it began these have changed:{}", folder.display(), lines(changes))]
+    Changed {
+        /// The folder.
+        folder: PathBuf,
+        /// Keys with both values, files.
+        changes: Vec<String>,
+    },
+    /// Checkpoints are there, and none is whole.
+    #[error("{}: no checkpoint can be used:{}", folder.display(), lines(problems))]
+    NoCheckpoint {
+        /// The folder of the checkpoints.
+        folder: PathBuf,
+        /// What is wrong with each.
+        problems: Vec<String>,
+    },
+    /// The numbers are no longer numbers.
+    #[error(
+        "step {step}: {what} is {value}; the update was not made{}",
+        checkpoint.as_deref().map_or_else(
+            || ", and no checkpoint had been written yet".to_owned(),
+            |path| format!(", and the last good checkpoint is {}", path.display()),
+        )
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+        /// What is not finite.
+        what: String,
+        /// Its value.
+        value: f64,
+        /// The last good checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+}
+
+impl TrainError {
+    /// What may mend it.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Recipe(error) => return error.hint(),
+            Self::Data(error) => return error.hint(),
+            Self::Tokenizer(error) => return error.hint(),
+            Self::Base(error) => return error.hint(),
+            Self::Adapter(error) => return error.hint(),
+            Self::Weights(error) => return error.hint(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "the disk is full; the checkpoints that were there are whole. Free some space and \
+                 go on with --resume"
+            }
+            Self::Vocabulary { .. } => {
+                "take the tokenizer that came with the base model; tokens that were added to it \
+                 need embedding rows of their own"
+            }
+            Self::RunExists { .. } => {
+                "--resume goes on with it; --out names another folder for a new one"
+            }
+            Self::NotARun { .. } => "--out names another folder",
+            Self::Changed { .. } => {
+                "give the run what it began with, or begin another with --out; an adapter of \
+                 this run can be trained on with `method.lora.from`"
+            }
+            Self::NoCheckpoint { .. } => "begin again in another folder with --out",
+            Self::Diverged { .. } => {
+                "a lower train.learning_rate or a longer warmup usually helps; so does clipping, \
+                 where train.clip is \"none\""
+            }
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            path,
+            action,
+            source,
+        }
+    }
+}
+
+fn lines(items: &[String]) -> String {
+    items.iter().map(|item| format!("\n  {item}")).collect()
+}

@@ -1,0 +1,251 @@
+//! `manifest.json`: what a run was made with, and hashes of all that it read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use simmer_data::{DataConfig, Dataset, Example, Validation};
+use simmer_model::checkpoint::write_file;
+
+use crate::error::TrainError;
+use crate::recipe::{Method, Recipe};
+
+/// The file's name.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Files up to this size are hashed whole; of longer weights, this much from either end.
+const PART: u64 = 32 << 20;
+
+/// The files of a tokenizer's folder.
+pub(crate) const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "tokenizer.model",
+];
+
+/// What a run was made with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of simmer.
+    pub simmer: String,
+    /// Operating system and processor.
+    pub system: String,
+    /// Where it computed.
+    pub device: String,
+    /// SHA-256 of `recipe.toml`.
+    pub recipe: String,
+    /// The base model's files, by name; none where it began from random weights.
+    pub base: BTreeMap<String, Fingerprint>,
+    /// The tokenizer's files, by name.
+    pub tokenizer: BTreeMap<String, Fingerprint>,
+    /// The adapter that the run began with, if it did with one.
+    pub adapter: BTreeMap<String, Fingerprint>,
+    /// The data files, in the recipe's order.
+    pub data: Vec<DataFile>,
+    /// SHA-256 of the training examples: every token, and whether it is trained on.
+    pub examples: String,
+    /// The same of the validation examples.
+    pub validation_examples: String,
+}
+
+/// What tells one file from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of what `hashed` says.
+    pub sha256: String,
+    /// "all", or "first and last 32 MiB".
+    pub hashed: String,
+}
+
+/// One data file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// As the recipe names it.
+    pub path: String,
+    /// Its length and hash.
+    #[serde(rename = "file")]
+    pub fingerprint: Fingerprint,
+}
+
+impl Manifest {
+    /// Hashes all that a recipe reads.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn of(recipe: &Recipe, data: &Dataset) -> Result<Self, TrainError> {
+        let base = match &recipe.base.path {
+            Some(folder) => fingerprints(folder, |name| {
+                name == "config.json" || name.contains(".safetensors")
+            })?,
+            None => BTreeMap::new(),
+        };
+        let adapter = match &recipe.method {
+            Method::Lora(lora) => match &lora.from {
+                Some(folder) => fingerprints(folder, |name| name.starts_with("adapter_"))?,
+                None => BTreeMap::new(),
+            },
+            Method::Full(_) => BTreeMap::new(),
+        };
+        let tokenizer = fingerprints(recipe.base.tokenizer_folder()?, |name| {
+            TOKENIZER_FILES.contains(&name)
+        })?;
+        Ok(Self {
+            simmer: env!("CARGO_PKG_VERSION").to_owned(),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            device: recipe.device.clone(),
+            recipe: sha256(recipe.resolved().as_bytes()),
+            base,
+            tokenizer,
+            adapter,
+            data: data_files(&recipe.data)?,
+            examples: examples_hash(&data.train),
+            validation_examples: examples_hash(&data.validation),
+        })
+    }
+
+    pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {
+        let path = folder.join(MANIFEST_FILE);
+        let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;
+        serde_json::from_slice(&text)
+            .map_err(|error| TrainError::io(&path, "read")(error.into()))
+    }
+
+    pub(crate) fn write(&self, folder: &Path) -> Result<(), TrainError> {
+        let path = folder.join(MANIFEST_FILE);
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|error| TrainError::io(&path, "write")(error.into()))?;
+        Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
+    }
+
+    /// What has changed since, one line each.
+    pub(crate) fn changes(&self, now: &Self) -> Vec<String> {
+        let mut changes = Vec::new();
+        let folders = [
+            ("base model", &self.base, &now.base),
+            ("tokenizer", &self.tokenizer, &now.tokenizer),
+            ("method.lora.from", &self.adapter, &now.adapter),
+        ];
+        for (what, before, now) in folders {
+            let names: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
+            let changed = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+            changes.extend(changed.map(|name| format!("{what}: {name}")));
+        }
+        let contents = |files: &[DataFile]| -> Vec<Fingerprint> {
+            files.iter().map(|file| file.fingerprint.clone()).collect()
+        };
+        if contents(&self.data) != contents(&now.data) {
+            let changed = now.data.iter().enumerate().filter(|(place, file)| {
+                let before = self.data.get(*place);
+                before.is_none_or(|before| before.fingerprint != file.fingerprint)
+            });
+            changes.extend(changed.map(|(_, file)| format!("data: {}", file.path)));
+        }
+        if changes.is_empty() && self.examples != now.examples {
+            changes.push("the tokens of the training examples (a template?)".to_owned());
+        }
+        if changes.is_empty() && self.validation_examples != now.validation_examples {
+            changes.push("the tokens of the validation examples (a template?)".to_owned());
+        }
+        changes
+    }
+}
+
+/// SHA-256 as hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes).as_slice())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a whole file.
+pub(crate) fn file_sha256(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    hash_from(&mut File::open(path)?, &mut hash)?;
+    Ok(hex(hash.finalize().as_slice()))
+}
+
+fn hash_from(source: &mut impl Read, hash: &mut Sha256) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => return Ok(()),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+fn fingerprint(path: &Path, whole: bool) -> io::Result<Fingerprint> {
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let mut hash = Sha256::new();
+    let whole = whole || bytes <= 2 * PART;
+    if whole {
+        hash_from(&mut file, &mut hash)?;
+    } else {
+        hash_from(&mut (&mut file).take(PART), &mut hash)?;
+        file.seek(SeekFrom::End(-(PART as i64)))?;
+        hash_from(&mut file, &mut hash)?;
+    }
+    Ok(Fingerprint {
+        bytes,
+        sha256: hex(hash.finalize().as_slice()),
+        hashed: if whole { "all" } else { "first and last 32 MiB" }.to_owned(),
+    })
+}
+
+/// The fingerprints of those files of a folder that are wanted.
+fn fingerprints(
+    folder: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Fingerprint>, TrainError> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
+        let path = entry.map_err(TrainError::io(folder, "read"))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let Some(name) = name.filter(|name| wanted(name) && path.is_file()) else {
+            continue;
+        };
+        let print = fingerprint(&path, false).map_err(TrainError::io(&path, "read"))?;
+        found.insert(name, print);
+    }
+    Ok(found)
+}
+
+fn data_files(data: &DataConfig) -> Result<Vec<DataFile>, TrainError> {
+    let validation = match &data.validation {
+        Some(Validation::Files(files)) => files.as_slice(),
+        _ => &[],
+    };
+    let files = data.train.iter().chain(validation).map(|source| {
+        let print = fingerprint(&source.path, true);
+        Ok(DataFile {
+            path: source.path.display().to_string(),
+            fingerprint: print.map_err(TrainError::io(&source.path, "read"))?,
+        })
+    });
+    files.collect()
+}
+
+fn examples_hash(examples: &[Example]) -> String {
+    let mut hash = Sha256::new();
+    for example in examples {
+        hash.update((example.tokens.len() as u64).to_le_bytes());
+        for (token, trained) in example.tokens.iter().zip(&example.trained) {
+            hash.update(token.to_le_bytes());
+            hash.update([u8::from(*trained)]);
+        }
+    }
+    hex(hash.finalize().as_slice())
+}

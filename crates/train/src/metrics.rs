@@ -1,0 +1,151 @@
+//! `metrics.jsonl`: one line a step, and one a validation.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use simmer_model::checkpoint::write_file;
+
+use crate::error::TrainError;
+
+/// The file's name.
+pub const METRICS_FILE: &str = "metrics.jsonl";
+
+/// What is written down of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepMetrics {
+    /// Steps finished, this one included.
+    pub step: u64,
+    /// Passes over the training rows, finished ones and the part of this one.
+    pub epoch: f64,
+    /// Mean over the step's target tokens, before the update (nats a token).
+    pub loss: f64,
+    /// The learning rate of the update.
+    pub learning_rate: f64,
+    /// Norm of the gradient, before clipping.
+    pub grad_norm: f64,
+    /// Tokens that the model saw in this step.
+    pub tokens: u64,
+    /// Tokens that it was to predict.
+    pub targets: u64,
+    /// Seconds that the step took.
+    pub seconds: f64,
+    /// Tokens seen a second.
+    pub tokens_per_second: f64,
+    /// The most memory that the process has held so far, in bytes, where the system tells.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peak_memory: Option<u64>,
+}
+
+/// What is written down of a validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ValidationMetrics {
+    /// Steps finished before it.
+    pub step: u64,
+    /// As [`StepMetrics::epoch`].
+    pub epoch: f64,
+    /// Mean over the target tokens of the validation examples, without dropout (nats a token).
+    pub validation_loss: f64,
+    /// Whether it is the lowest so far.
+    pub best: bool,
+    /// Tokens to predict.
+    pub targets: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct MetricsFile {
+    path: PathBuf,
+    file: File,
+}
+
+/// What every line has.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+    validation_loss: Option<f64>,
+}
+
+impl MetricsFile {
+    /// Opens the file for lines after `step`: what a run that was killed wrote beyond its
+    /// checkpoint is cut off, its validation after `step` too unless the checkpoint knows of it.
+    pub(crate) fn open(folder: &Path, step: u64, validated: bool) -> Result<Self, TrainError> {
+        let path = folder.join(METRICS_FILE);
+        if path.exists() {
+            let kept = kept_lines(&path, step, validated)
+                .map_err(TrainError::io(&path, "read"))?;
+            write_file(&path, |file| file.write_all(kept.as_bytes()))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(TrainError::io(&path, "open"))?;
+        Ok(Self { path, file })
+    }
+
+    /// Adds one line.
+    pub(crate) fn write(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
+        let json = serde_json::to_string(line).map_err(io::Error::from);
+        json.and_then(|json| self.file.write_all(format!("{json}\n").as_bytes()))
+            .map_err(TrainError::io(&self.path, "write"))
+    }
+
+    /// Waits until all lines are on the disk.
+    pub(crate) fn sync(&self) -> Result<(), TrainError> {
+        self.file
+            .sync_data()
+            .map_err(TrainError::io(&self.path, "write"))
+    }
+}
+
+fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
+    let mut kept = String::new();
+    for line in BufReader::new(File::open(path)?).lines() {
+        let Ok(line) = line else { break };
+        let keeps = |parsed: Line| match parsed.validation_loss {
+            None => parsed.step <= step,
+            Some(_) => parsed.step < step || (parsed.step == step && validated),
+        };
+        // A kill in the middle of a line leaves the last one broken.
+        if !serde_json::from_str(&line).is_ok_and(keeps) {
+            break;
+        }
+        kept.push_str(&line);
+        kept.push('\n');
+    }
+    Ok(kept)
+}
+
+/// The most memory that this process has held, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_after_the_checkpoint_are_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":2,\"loss\":1.5}\n\
+                    {\"step\":2,\"validation_loss\":1.7}\n{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";
+        let cut = |step, validated| {
+            std::fs::write(&path, text).unwrap();
+            drop(MetricsFile::open(folder.path(), step, validated).unwrap());
+            std::fs::read_to_string(&path).unwrap().lines().count()
+        };
+        assert_eq!(cut(9, true), 4);
+        assert_eq!(cut(2, true), 3);
+        assert_eq!(cut(2, false), 2);
+        assert_eq!(cut(0, false), 0);
+    }
+}

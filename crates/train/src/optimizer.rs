@@ -1,0 +1,265 @@
+//! AdamW over named tensors.
+//!
+//! `m ← m + (1-β₁)(g-m)`, `v ← β₂v + (1-β₂)g²`,
+//! `p ← p(1-ηλ) - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε)`
+//!
+//! Source: Loshchilov and Hutter 2019; torch `optim/adamw.py`, `_single_tensor_adamw`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use simmer_model::Parameters;
+
+use crate::recipe::Problem;
+
+/// What makes steps of gradients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum OptimizerConfig {
+    /// Adam with decoupled weight decay.
+    #[serde(rename = "adamw")]
+    AdamW(AdamWConfig),
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self::AdamW(AdamWConfig::default())
+    }
+}
+
+/// Settings of AdamW.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// How much of the mean gradient stays at a step, β₁.
+    pub beta1: f64,
+    /// How much of the mean squared gradient stays at a step, β₂.
+    pub beta2: f64,
+    /// Added to the root of the mean squared gradient.
+    pub eps: f64,
+    /// The part of a weight, times the learning rate, that it loses at a step, λ.
+    pub weight_decay: f64,
+    /// Which weights decay.
+    pub decay: Decay,
+}
+
+/// Which weights decay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// Matrices alone, neither biases nor norms: what Hugging Face's Trainer does.
+    #[default]
+    Matrices,
+    /// All: what torch's AdamW does when left to itself.
+    All,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            decay: Decay::default(),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let Self::AdamW(adamw) = self;
+        let wrong = |key: &str, expected: &str, found: f64| {
+            let key = format!("train.optimizer.adamw.{key}");
+            Err(Problem::new(key, format!("expected a number {expected}, found {found}")))
+        };
+        for (key, beta) in [("beta1", adamw.beta1), ("beta2", adamw.beta2)] {
+            if !(0.0..1.0).contains(&beta) {
+                return wrong(key, "from 0 to below 1", beta);
+            }
+        }
+        if !(adamw.eps > 0.0 && adamw.eps.is_finite()) {
+            return wrong("eps", "above 0", adamw.eps);
+        }
+        if !(adamw.weight_decay >= 0.0 && adamw.weight_decay.is_finite()) {
+            return wrong("weight_decay", "of at least 0", adamw.weight_decay);
+        }
+        Ok(())
+    }
+}
+
+/// AdamW and what it remembers of each tensor.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    config: AdamWConfig,
+    /// Names of the tensors that decay.
+    decayed: BTreeSet<String>,
+    state: Moments,
+}
+
+/// What AdamW remembers.
+#[derive(Debug, Clone, Default)]
+pub struct Moments {
+    /// Updates so far, t.
+    pub updates: u64,
+    /// Mean gradients, m.
+    pub mean: Parameters,
+    /// Mean squared gradients, v.
+    pub square: Parameters,
+}
+
+impl AdamW {
+    /// An optimizer that remembers nothing yet.
+    ///
+    /// # Shapes
+    /// `shapes`: those of the trained tensors; whether a tensor decays may depend on its own.
+    pub fn new(config: &AdamWConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Self {
+        let decays = |shape: &[usize]| match config.decay {
+            Decay::All => true,
+            Decay::Matrices => shape.len() > 1,
+        };
+        let decayed = shapes.iter().filter(|(_, shape)| decays(shape));
+        Self {
+            config: config.clone(),
+            decayed: decayed.map(|(name, _)| name.clone()).collect(),
+            state: Moments::default(),
+        }
+    }
+
+    /// What it remembers.
+    pub fn state(&self) -> &Moments {
+        &self.state
+    }
+
+    /// Goes on from what another remembered.
+    pub fn restore(&mut self, state: Moments) {
+        self.state = state;
+    }
+
+    /// The parameters after one update. A parameter without a gradient stays as it is.
+    pub fn update(
+        &mut self,
+        mut parameters: Parameters,
+        gradients: Parameters,
+        learning_rate: f64,
+    ) -> Parameters {
+        self.state.updates += 1;
+        for (name, gradient) in gradients {
+            if let Some(value) = parameters.remove(&name) {
+                let value = self.update_one(&name, value, gradient, learning_rate);
+                parameters.insert(name, value);
+            }
+        }
+        parameters
+    }
+
+    fn update_one(
+        &mut self,
+        name: &str,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        learning_rate: f64,
+    ) -> Tensor<1> {
+        let AdamWConfig {
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            ..
+        } = self.config;
+        let take = |memory: &mut Parameters| {
+            let old = memory.remove(name);
+            old.unwrap_or_else(|| gradient.zeros_like())
+        };
+        let mean = take(&mut self.state.mean);
+        let square = take(&mut self.state.square);
+        let mean = mean.clone() + (gradient.clone() - mean) * (1.0 - beta1);
+        let square = square * beta2 + gradient.square() * (1.0 - beta2);
+
+        let updates = self.state.updates as f64;
+        let correction1 = 1.0 - beta1.powf(updates);
+        let correction2 = 1.0 - beta2.powf(updates);
+        let root = square.clone().sqrt() / correction2.sqrt() + eps;
+        let value = if weight_decay > 0.0 && self.decayed.contains(name) {
+            value * (1.0 - learning_rate * weight_decay)
+        } else {
+            value
+        };
+        let value = value - mean.clone() / root * (learning_rate / correction1);
+        self.state.mean.insert(name.to_owned(), mean);
+        self.state.square.insert(name.to_owned(), square);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Tolerance};
+
+    #[derive(Deserialize)]
+    struct Golden {
+        settings: Settings,
+        initial: Vec<f32>,
+        steps: Vec<Step>,
+    }
+
+    #[derive(Deserialize)]
+    struct Settings {
+        lr: f64,
+        betas: [f64; 2],
+        eps: f64,
+        weight_decay: f64,
+    }
+
+    #[derive(Deserialize)]
+    struct Step {
+        gradient: Vec<f32>,
+        value: Vec<f32>,
+    }
+
+    fn named(values: &[f32]) -> Parameters {
+        let value = Tensor::from_data(values, &Device::flex());
+        [("w".to_owned(), value)].into()
+    }
+
+    #[test]
+    fn five_steps_are_those_of_torch() {
+        let text = include_str!("../../../tests/goldens/adamw.json");
+        let goldens: Vec<Golden> = serde_json::from_str(text).unwrap();
+        assert_eq!(goldens.len(), 3);
+        for Golden { settings, initial, steps } in goldens {
+            let config = AdamWConfig {
+                beta1: settings.betas[0],
+                beta2: settings.betas[1],
+                eps: settings.eps,
+                weight_decay: settings.weight_decay,
+                decay: Decay::All,
+            };
+            let mut optimizer = AdamW::new(&config, &[("w".to_owned(), vec![6])].into());
+            let mut parameters = named(&initial);
+            for step in steps {
+                parameters = optimizer.update(parameters, named(&step.gradient), settings.lr);
+                // a few roundings of values of order one
+                parameters["w"].to_data().assert_approx_eq::<f32>(
+                    &burn::tensor::TensorData::from(step.value.as_slice()),
+                    Tolerance::absolute(3e-7),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn biases_and_norms_do_not_decay_unless_told() {
+        let config = AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() };
+        let update = |config: &AdamWConfig, shape: Vec<usize>| {
+            let mut optimizer = AdamW::new(config, &[("w".to_owned(), shape)].into());
+            let parameters = optimizer.update(named(&[1.0, 1.0]), named(&[0.0, 0.0]), 0.1);
+            parameters["w"].to_data().to_vec::<f32>().unwrap()
+        };
+        assert_eq!(update(&config, vec![2]), [1.0, 1.0]);
+        assert_eq!(update(&config, vec![1, 2]), [0.95, 0.95]);
+        let all = AdamWConfig { decay: Decay::All, ..config };
+        assert_eq!(update(&all, vec![2]), [0.95, 0.95]);
+    }
+}

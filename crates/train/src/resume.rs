@@ -1,0 +1,110 @@
+//! Whether a run can go on with a recipe: which of its keys have changed since it began.
+
+use toml::{Table, Value};
+
+/// Keys that say nothing about the result. What paths lead to is told by its hash.
+const FREE: &[&str] = &[
+    "base.path",
+    "base.tokenizer",
+    "method.lora.from",
+    "train.checkpoint_every",
+    "train.keep",
+];
+
+/// Keys that change the result by rounding alone.
+const ROUNDING: &[&str] = &["device", "train.micro_batch_tokens"];
+
+/// What has changed between two recipes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// Keys that alter the mathematics, with both values.
+    pub(crate) refused: Vec<String>,
+    /// Keys that alter the rounding, with both values.
+    pub(crate) rounding: Vec<String>,
+}
+
+/// Compares two resolved recipes.
+pub(crate) fn changes(before: &Table, now: &Table) -> Changes {
+    let mut all = Vec::new();
+    compare("", before, now, &mut all);
+    let mut changes = Changes::default();
+    for (key, line) in all {
+        if ROUNDING.contains(&key.as_str()) {
+            changes.rounding.push(line);
+        } else if !is_free(&key) {
+            changes.refused.push(line);
+        }
+    }
+    changes
+}
+
+fn is_free(key: &str) -> bool {
+    let begins = |start: &str| key.starts_with(start) && key.ends_with(".path");
+    FREE.contains(&key)
+        || key.starts_with("train.checkpoint_every.")
+        || begins("data.train.")
+        || begins("data.validation.files.")
+}
+
+fn compare(below: &str, before: &Table, now: &Table, changes: &mut Vec<(String, String)>) {
+    let added = now.keys().filter(|key| !before.contains_key(*key));
+    for key in before.keys().chain(added) {
+        compare_values(&format!("{below}{key}"), before.get(key), now.get(key), changes);
+    }
+}
+
+fn compare_values(
+    key: &str,
+    before: Option<&Value>,
+    now: Option<&Value>,
+    changes: &mut Vec<(String, String)>,
+) {
+    match (before, now) {
+        (Some(Value::Table(before)), Some(Value::Table(now))) => {
+            compare(&format!("{key}."), before, now, changes);
+        }
+        (Some(Value::Array(before)), Some(Value::Array(now))) if before.len() == now.len() => {
+            for (place, (before, now)) in before.iter().zip(now).enumerate() {
+                compare_values(&format!("{key}.{place}"), Some(before), Some(now), changes);
+            }
+        }
+        (before, now) if before != now => {
+            let said = |value: Option<&Value>| {
+                value.map_or_else(|| "not given".to_owned(), ToString::to_string)
+            };
+            let line = format!("{key}: was {}, is {}", said(before), said(now));
+            changes.push((key.to_owned(), line));
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_alter_the_mathematics_are_named() {
+        let parse = |text: &str| text.parse::<Table>().unwrap();
+        let before = parse(
+            "device = 'cpu'\n[base]\npath = 'a'\n[data]\ntrain = [{ path = 'x', template = 'alpaca' }]\n\
+             [train]\nkeep = 2\nlearning_rate = 1e-4\nmicro_batch_tokens = 64\ncheckpoint_every = 'epoch'",
+        );
+        let now = parse(
+            "device = 'auto'\n[base]\npath = 'b'\n[data]\ntrain = [{ path = 'y', template = 'chat' }]\n\
+             [train]\nkeep = 5\nlearning_rate = 2e-4\nmicro_batch_tokens = 99\ncheckpoint_every = { steps = 3 }",
+        );
+        let Changes { refused, rounding } = changes(&before, &now);
+        assert_eq!(
+            refused,
+            [
+                "data.train.0.template: was \"alpaca\", is \"chat\"",
+                "train.learning_rate: was 0.0001, is 0.0002",
+            ]
+        );
+        assert_eq!(
+            rounding,
+            ["device: was \"cpu\", is \"auto\"", "train.micro_batch_tokens: was 64, is 99"]
+        );
+    }
+}

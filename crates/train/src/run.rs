@@ -1,0 +1,529 @@
+//! One recipe, one run: from the recipe to the finished adapter.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use simmer_data::{Dataset, Order, Tokenizer};
+use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::base::{self, Precision};
+use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::{LlamaForCausalLM, device, export};
+
+use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
+use crate::config::{TrainConfig, Weights};
+use crate::error::TrainError;
+use crate::folder::RunFolder;
+use crate::manifest::{Manifest, TOKENIZER_FILES, sha256};
+use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
+use crate::observer::{Observer, Start};
+use crate::recipe::{Method, Recipe};
+use crate::resume;
+use crate::trainer::{NoStep, Trainer};
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// All steps are done, or the validation loss no longer fell.
+    Finished {
+        /// The adapter's folder in PEFT's layout; the model's for `method.full`.
+        weights: PathBuf,
+        /// Steps done.
+        step: u64,
+        /// Whether the validation loss ended it.
+        stopped_early: bool,
+        /// The lowest validation loss, where there was one.
+        best: Option<Best>,
+    },
+    /// Somebody asked to stop.
+    Interrupted {
+        /// Where to go on from; none before the first step.
+        checkpoint: Option<PathBuf>,
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// Trains what a recipe says into the folder `out`.
+///
+/// With `resume` a run that is there goes on from its last whole checkpoint, bit for bit; one
+/// without a checkpoint begins again. Where `stop` becomes true, a checkpoint is written and the
+/// run ends between two micro-batches.
+///
+/// # Errors
+/// Everything that is wrong with recipe, data, base or folder, before the first step; numbers
+/// that are no longer finite, or a disk that is full, later: the checkpoints before stay.
+pub fn train(
+    recipe: &Recipe,
+    out: &Path,
+    resume: bool,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome, TrainError> {
+    let folder = RunFolder::open(out, resume)?;
+    let mut recipe = recipe.clone();
+    let begun = folder.checkpoints().steps()?;
+    if resume && begun.is_empty() {
+        observer.on_notice(&format!(
+            "{}: no checkpoint to go on from; beginning at the first step",
+            out.display()
+        ));
+    }
+    let resuming = !begun.is_empty();
+    if resuming {
+        check_recipe(&mut recipe, &folder, observer)?;
+    }
+    let prepared = Prepared::load(&mut recipe, observer)?;
+    let manifest = Manifest::of(&recipe, &prepared.data)?;
+    if resuming {
+        check_manifest(&manifest, &folder, observer)?;
+    } else {
+        folder.write_recipe(&recipe.resolved())?;
+        manifest.write(folder.path())?;
+    }
+    Training::start(&recipe, folder, prepared, observer, stop)?.finish()
+}
+
+/// Holds the recipe against the one that the run began with.
+fn check_recipe(
+    recipe: &mut Recipe,
+    folder: &RunFolder,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
+    let before = folder.recipe()?;
+    // The day that a chat template was told is the run's, not today.
+    if recipe.data.date.is_none()
+        && let Ok(begun) = Recipe::parse(folder.path(), &before, &[])
+    {
+        recipe.data.date = begun.data.date;
+    }
+    let changes = resume::changes(&parse(&before), &parse(&recipe.resolved()));
+    if !changes.refused.is_empty() {
+        return Err(TrainError::Changed {
+            folder: folder.path().to_owned(),
+            changes: changes.refused,
+        });
+    }
+    for line in changes.rounding {
+        observer.on_notice(&format!(
+            "{line}: the run goes on, but its numbers will differ by rounding"
+        ));
+    }
+    Ok(())
+}
+
+/// Holds what the recipe reads against what the run began with.
+fn check_manifest(
+    manifest: &Manifest,
+    folder: &RunFolder,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let before = Manifest::read(folder.path())?;
+    let changes = before.changes(manifest);
+    if !changes.is_empty() {
+        return Err(TrainError::Changed {
+            folder: folder.path().to_owned(),
+            changes,
+        });
+    }
+    if (&before.simmer, &before.system) != (&manifest.simmer, &manifest.system) {
+        observer.on_notice(&format!(
+            "the run was begun by simmer {} on {}; its numbers may differ by rounding",
+            before.simmer, before.system
+        ));
+    }
+    Ok(())
+}
+
+/// What a run needs before its first step.
+struct Prepared {
+    data: Dataset,
+    model: LlamaForCausalLM,
+    /// The adapter in PEFT's terms; none for `method.full`.
+    adapter: Option<AdapterConfig>,
+    /// Where trained tensors are, without automatic differentiation.
+    device: Device,
+}
+
+impl Prepared {
+    fn load(recipe: &mut Recipe, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let device = device::named(&recipe.device)?;
+        let config = recipe.base.model_config()?;
+        let tokenizer = Tokenizer::from_folder(recipe.base.tokenizer_folder()?)?;
+        let max_token_id = tokenizer.max_token_id();
+        if max_token_id as usize >= config.vocab_size {
+            return Err(TrainError::Vocabulary {
+                tokenizer: tokenizer.path().to_owned(),
+                max_token_id,
+                vocab_size: config.vocab_size,
+            });
+        }
+        let seed = recipe.train.seed;
+        let data = Dataset::load(&recipe.data, &tokenizer, seed)?;
+        let told = data.report.train.iter().find_map(|report| report.date);
+        if recipe.data.date.is_none() {
+            recipe.data.date = told.map(|date| date.format("%Y-%m-%d").to_string());
+        }
+        let longest = data.train.iter().map(|example| example.tokens.len()).max();
+        let context = config.max_position_embeddings;
+        if let Some(longest) = longest.filter(|longest| *longest > context) {
+            observer.on_notice(&format!(
+                "the longest row has {longest} tokens, and the base model was made for {context} \
+                 (max_position_embeddings)"
+            ));
+        }
+        let model = base::load(&recipe.base, seed, &device.clone().autodiff())?;
+        let (model, adapter) = match &recipe.method {
+            Method::Full(_) => (model.train_all(), None),
+            Method::Lora(lora) => {
+                let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
+                let attached = adapter::attach(model, lora, seed, &name.unwrap_or_default())?;
+                for warning in &attached.warnings {
+                    observer.on_notice(warning);
+                }
+                (attached.model, Some(attached.config))
+            }
+        };
+        Ok(Self {
+            data,
+            model,
+            adapter,
+            device,
+        })
+    }
+}
+
+/// A run between its first and its last step.
+struct Training<'a> {
+    recipe: &'a Recipe,
+    config: &'a TrainConfig,
+    /// Of the recipe that the run began with.
+    recipe_sha256: String,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    data: Dataset,
+    order: Order,
+    trainer: Trainer,
+    adapter: Option<AdapterConfig>,
+    device: Device,
+    state: State,
+    /// The step of the last checkpoint on the disk.
+    saved_at: Option<u64>,
+    metrics: MetricsFile,
+    observer: &'a mut dyn Observer,
+    stop: &'a AtomicBool,
+}
+
+/// How the loop ended.
+enum End {
+    LastStep,
+    StoppedEarly,
+    Interrupted,
+}
+
+impl<'a> Training<'a> {
+    fn start(
+        recipe: &'a Recipe,
+        folder: RunFolder,
+        prepared: Prepared,
+        observer: &'a mut dyn Observer,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, TrainError> {
+        let config = &recipe.train;
+        let Prepared {
+            data,
+            model,
+            adapter,
+            device,
+        } = prepared;
+        let weights = simmer_model::layout::tensors(model.config());
+        let weights = weights.iter().map(|tensor| tensor.shape.iter().product::<usize>());
+        let weights = weights.sum();
+        let mut trainer = Trainer::new(model, config);
+        let checkpoints = folder.checkpoints();
+        let (last, problems) = checkpoints.last(&device)?;
+        for problem in problems {
+            observer.on_notice(&format!("{problem}; using the checkpoint before it"));
+        }
+        let mut state = State::default();
+        if let Some(last) = last {
+            trainer.restore(&last.parameters, last.moments);
+            state = last.state;
+        }
+        let saved_at = Some(state.step).filter(|step| *step > 0);
+        let validated = state.validated_at == Some(state.step);
+        let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        let order = Order {
+            rows: data.train.len(),
+            batch_size: config.batch_size,
+            shuffle: recipe.data.shuffle.then_some(config.seed),
+        };
+        let training = Self {
+            recipe,
+            config,
+            recipe_sha256: sha256(folder.recipe()?.as_bytes()),
+            checkpoints,
+            data,
+            order,
+            trainer,
+            adapter,
+            device,
+            state,
+            saved_at,
+            metrics,
+            folder,
+            observer,
+            stop,
+        };
+        training.announce(weights)
+    }
+
+    fn announce(self, weights: usize) -> Result<Self, TrainError> {
+        let shapes = self.trainer.model().trainable_shapes();
+        let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
+        self.observer.on_start(&Start {
+            data: &self.data.report,
+            examples: self.data.train.len(),
+            validation_examples: self.data.validation.len(),
+            trained: trained.sum(),
+            weights,
+            steps: self.steps(),
+            steps_per_epoch: self.steps_per_epoch(),
+            resumed_at: self.saved_at,
+            folder: self.folder.path(),
+        });
+        Ok(self)
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch() as u64
+    }
+
+    fn steps(&self) -> u64 {
+        self.config.total_steps(self.steps_per_epoch())
+    }
+
+    fn epoch(&self) -> f64 {
+        self.state.step as f64 / self.steps_per_epoch() as f64
+    }
+
+    /// Runs the remaining steps and writes what the run was for.
+    fn finish(mut self) -> Result<Outcome, TrainError> {
+        let end = self.steps_to_the_end()?;
+        let step = self.state.step;
+        if matches!(end, End::Interrupted) {
+            let saved = self.saved_at.map(|step| self.checkpoints.path(step));
+            return Ok(Outcome::Interrupted {
+                checkpoint: saved,
+                step,
+            });
+        }
+        let best = self.state.best;
+        Ok(Outcome::Finished {
+            weights: self.write_weights()?,
+            step,
+            stopped_early: matches!(end, End::StoppedEarly),
+            best,
+        })
+    }
+
+    /// Each turn first does what is due after the steps so far, then one step; so a run that is
+    /// taken up again at any point goes on with what was due there.
+    fn steps_to_the_end(&mut self) -> Result<End, TrainError> {
+        loop {
+            let step = self.state.step;
+            let last = step >= self.steps();
+            let due = last || self.config.validate_every.due(step, self.steps_per_epoch());
+            if due && self.state.validated_at != Some(step) && !self.validate()? {
+                return self.interrupted();
+            }
+            let stopped = self.has_stopped_improving();
+            let is_best = self.state.best.is_some_and(|best| best.step == step);
+            let due = self.config.checkpoint_every.due(step, self.steps_per_epoch());
+            if (due || last || stopped || is_best) && self.saved_at != Some(step) {
+                self.save()?;
+            }
+            if last {
+                return Ok(End::LastStep);
+            }
+            if stopped {
+                return Ok(End::StoppedEarly);
+            }
+            if !self.step()? {
+                return self.interrupted();
+            }
+        }
+    }
+
+    fn interrupted(&mut self) -> Result<End, TrainError> {
+        if self.state.step > 0 && self.saved_at != Some(self.state.step) {
+            self.save()?;
+        }
+        Ok(End::Interrupted)
+    }
+
+    fn has_stopped_improving(&self) -> bool {
+        let without = self.state.without_improvement;
+        self.config
+            .early_stop
+            .is_some_and(|stop| without >= stop.patience)
+    }
+
+    /// One optimizer step; false where somebody asked to stop.
+    fn step(&mut self) -> Result<bool, TrainError> {
+        let begin = Instant::now();
+        let Some(batch) = self.order.batches(self.state.cursor).next() else {
+            return Ok(true);
+        };
+        let factor = self.config.schedule.factor(self.state.step, self.steps());
+        let learning_rate = self.config.learning_rate * factor;
+        let examples = &self.data.train;
+        let step = match self.trainer.step(&batch, examples, learning_rate, self.stop) {
+            Ok(step) => step,
+            Err(NoStep::Interrupted) => return Ok(false),
+            Err(NoStep::Loss(value)) => return Err(self.diverged("the loss", value)),
+            Err(NoStep::GradNorm(value)) => {
+                return Err(self.diverged("the norm of the gradient", value));
+            }
+        };
+        self.state.step += 1;
+        self.state.cursor = batch.next;
+        self.state.tokens += step.tokens;
+        self.state.targets += step.targets;
+        let seconds = begin.elapsed().as_secs_f64();
+        let metrics = StepMetrics {
+            step: self.state.step,
+            epoch: self.epoch(),
+            loss: step.loss,
+            learning_rate,
+            grad_norm: step.grad_norm,
+            tokens: step.tokens,
+            targets: step.targets,
+            seconds,
+            tokens_per_second: step.tokens as f64 / seconds,
+            peak_memory: peak_memory(),
+        };
+        self.metrics.write(&metrics)?;
+        self.observer.on_step(&metrics);
+        Ok(true)
+    }
+
+    fn diverged(&self, what: &str, value: f64) -> TrainError {
+        TrainError::Diverged {
+            step: self.state.step + 1,
+            what: what.to_owned(),
+            value,
+            checkpoint: self.saved_at.map(|step| self.checkpoints.path(step)),
+        }
+    }
+
+    /// Measures the validation loss, where there are validation examples; false where somebody
+    /// asked to stop.
+    fn validate(&mut self) -> Result<bool, TrainError> {
+        let step = self.state.step;
+        if self.data.validation.is_empty() || step == 0 {
+            return Ok(true);
+        }
+        let begin = Instant::now();
+        let observer = &mut *self.observer;
+        let mut progress = |done, all| observer.on_validation_progress(done, all);
+        let examples = &self.data.validation;
+        let Some(found) = self.trainer.evaluate(examples, self.stop, &mut progress) else {
+            return Ok(false);
+        };
+        let least = self.config.early_stop.map_or(0.0, |stop| stop.min_improvement);
+        let is_best = self
+            .state
+            .best
+            .is_none_or(|best| found.loss < best.loss - least);
+        if is_best {
+            let loss = found.loss;
+            self.state.best = Some(Best { step, loss });
+            self.state.without_improvement = 0;
+        } else {
+            self.state.without_improvement += 1;
+        }
+        self.state.validated_at = Some(step);
+        let metrics = ValidationMetrics {
+            step,
+            epoch: self.epoch(),
+            validation_loss: found.loss,
+            best: is_best,
+            targets: found.targets,
+            seconds: begin.elapsed().as_secs_f64(),
+        };
+        self.metrics.write(&metrics)?;
+        self.observer.on_validation(&metrics);
+        Ok(true)
+    }
+
+    /// Writes a checkpoint, and removes those that are no longer wanted.
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        let model = self.trainer.model();
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            parameters: model.trainable(),
+            moments: self.trainer.optimizer().state().clone(),
+        };
+        let more = |folder: &Path| match &self.adapter {
+            None => Ok(()),
+            Some(config) => {
+                let out = folder.join("adapter");
+                Ok(adapter::save(model, config, &out, Existing::Refuse)?)
+            }
+        };
+        let shapes = model.trainable_shapes();
+        let path = self
+            .checkpoints
+            .save(&checkpoint, &shapes, &self.recipe_sha256, &more)?;
+        self.saved_at = Some(self.state.step);
+        let best = self.state.best.map(|best| best.step);
+        self.checkpoints.retain(self.config.keep, best)?;
+        self.observer.on_checkpoint(self.state.step, &path);
+        Ok(())
+    }
+
+    /// Writes the adapter, or the whole model.
+    fn write_weights(self) -> Result<PathBuf, TrainError> {
+        let mut model = self.trainer.into_model();
+        let best = self.state.best.filter(|_| self.config.weights == Weights::Best);
+        if let Some(best) = best.filter(|best| best.step != self.state.step) {
+            let loaded = self.checkpoints.load(best.step, &self.device);
+            let loaded = loaded.map_err(|problem| TrainError::NoCheckpoint {
+                folder: self.checkpoints.folder().to_owned(),
+                problems: vec![format!("{}: {problem}", self.checkpoints.path(best.step).display())],
+            })?;
+            model = model.with_trainable(&loaded.parameters);
+        }
+        match (&self.recipe.method, &self.adapter) {
+            (Method::Full(full), _) => {
+                let beside = tokenizer_files(self.recipe.base.tokenizer_folder()?);
+                self.folder.replace("model", |folder| {
+                    Ok(export::save_model(&model, folder, dtype(full.precision), &beside)?)
+                })
+            }
+            (Method::Lora(_), Some(config)) => {
+                let out = self.folder.path().join("adapter");
+                adapter::save(&model, config, &out, Existing::Replace)?;
+                Ok(out)
+            }
+            (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
+        }
+    }
+}
+
+fn dtype(precision: Precision) -> Dtype {
+    match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::Bf16 => Dtype::BF16,
+        Precision::F16 => Dtype::F16,
+    }
+}
+
+fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
+    let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
+    files.filter(|file| file.is_file()).collect()
+}

@@ -1,0 +1,239 @@
+//! How the learning rate moves over the steps.
+//!
+//! Source: transformers `optimization.py`, `get_constant_schedule_with_warmup`,
+//! `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup` and
+//! `get_cosine_with_min_lr_schedule_with_warmup`.
+
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::recipe::Problem;
+
+/// How the learning rate moves over the steps: `"constant"`, `"linear"` or `"cosine"`, or with
+/// settings `{ cosine = { warmup_ratio = 0.03 } }`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// Stays at its peak.
+    Constant(Warmup),
+    /// Falls to 0 in a straight line.
+    Linear(Warmup),
+    /// Falls along half a wave of the cosine.
+    Cosine(Cosine),
+}
+
+/// The steps before the peak, during which the learning rate rises from 0 in a straight line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Warmup {
+    /// Their number, in optimizer steps.
+    pub warmup_steps: u64,
+    /// Their part of all steps, rounded up; instead of `warmup_steps`.
+    pub warmup_ratio: f64,
+}
+
+/// Settings of the cosine schedule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cosine {
+    /// Steps of warmup.
+    pub warmup_steps: u64,
+    /// Their part of all steps, rounded up; instead of `warmup_steps`.
+    pub warmup_ratio: f64,
+    /// Where the learning rate ends, as a part of its peak.
+    pub min_ratio: f64,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self::Linear(Warmup::default())
+    }
+}
+
+impl Schedule {
+    /// The factor on the peak learning rate of the update after `step` finished steps, of `steps`
+    /// in all.
+    pub fn factor(&self, step: u64, steps: u64) -> f64 {
+        let warmup = self.warmup().steps(steps);
+        if step < warmup {
+            return step as f64 / warmup as f64;
+        }
+        let length = steps.saturating_sub(warmup).max(1) as f64;
+        match self {
+            Self::Constant(_) => 1.0,
+            Self::Linear(_) => steps.saturating_sub(step) as f64 / length,
+            Self::Cosine(Cosine { min_ratio, .. }) => {
+                let progress = (step - warmup) as f64 / length;
+                let wave = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
+                (wave * (1.0 - min_ratio) + min_ratio).max(0.0)
+            }
+        }
+    }
+
+    fn warmup(&self) -> Warmup {
+        match *self {
+            Self::Constant(warmup) | Self::Linear(warmup) => warmup,
+            Self::Cosine(Cosine {
+                warmup_steps,
+                warmup_ratio,
+                ..
+            }) => Warmup {
+                warmup_steps,
+                warmup_ratio,
+            },
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Constant(_) => "constant",
+            Self::Linear(_) => "linear",
+            Self::Cosine(_) => "cosine",
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let wrong = |key: &str, why: String| {
+            let name = self.name();
+            Err(Problem::new(format!("train.schedule.{name}.{key}"), why))
+        };
+        let part = |value: f64| (0.0..=1.0).contains(&value);
+        let warmup = self.warmup();
+        if !part(warmup.warmup_ratio) {
+            let found = warmup.warmup_ratio;
+            return wrong("warmup_ratio", format!("expected a number from 0 to 1, found {found}"));
+        }
+        if warmup.warmup_ratio > 0.0 && warmup.warmup_steps > 0 {
+            return wrong("warmup_ratio", "there is `warmup_steps` too; choose one".to_owned());
+        }
+        match self {
+            Self::Cosine(Cosine { min_ratio, .. }) if !part(*min_ratio) => {
+                wrong("min_ratio", format!("expected a number from 0 to 1, found {min_ratio}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Warmup {
+    /// Warmup steps of a run of `steps`.
+    fn steps(self, steps: u64) -> u64 {
+        if self.warmup_ratio > 0.0 {
+            (self.warmup_ratio * steps as f64).ceil() as u64
+        } else {
+            self.warmup_steps
+        }
+    }
+}
+
+/// The names of the schedules.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Name {
+    Constant,
+    Linear,
+    Cosine,
+}
+
+impl<'de> Deserialize<'de> for Schedule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+/// Takes a name alone, or a table of one name and its settings.
+struct NameOrTable;
+
+impl<'de> Visitor<'de> for NameOrTable {
+    type Value = Schedule;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Schedule, E> {
+        let name = Name::deserialize(serde::de::value::StrDeserializer::new(name))?;
+        Ok(match name {
+            Name::Constant => Schedule::Constant(Warmup::default()),
+            Name::Linear => Schedule::Linear(Warmup::default()),
+            Name::Cosine => Schedule::Cosine(Cosine::default()),
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Schedule, A::Error> {
+        let Some(name) = map.next_key()? else {
+            return Err(A::Error::custom("expected the name of a schedule, found an empty table"));
+        };
+        let schedule = match name {
+            Name::Constant => Schedule::Constant(map.next_value()?),
+            Name::Linear => Schedule::Linear(map.next_value()?),
+            Name::Cosine => Schedule::Cosine(map.next_value()?),
+        };
+        match map.next_key::<Name>()? {
+            None => Ok(schedule),
+            Some(_) => Err(A::Error::custom("expected one schedule, found several")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn warmup(warmup_steps: u64) -> Warmup {
+        let warmup_ratio = 0.0;
+        Warmup { warmup_steps, warmup_ratio }
+    }
+
+    fn cosine(warmup_steps: u64, warmup_ratio: f64) -> Schedule {
+        let min_ratio = 0.0;
+        Schedule::Cosine(Cosine { warmup_steps, warmup_ratio, min_ratio })
+    }
+
+    #[derive(Deserialize)]
+    struct Golden {
+        schedule: String,
+        warmup_steps: u64,
+        steps: u64,
+        factors: Vec<f64>,
+    }
+
+    #[test]
+    fn factors_are_those_of_transformers() {
+        let text = include_str!("../../../tests/goldens/schedules.json");
+        let goldens: Vec<Golden> = serde_json::from_str(text).unwrap();
+        assert!(goldens.len() >= 10);
+        for golden in goldens {
+            let schedule = match golden.schedule.as_str() {
+                "constant" => Schedule::Constant(warmup(golden.warmup_steps)),
+                "linear" => Schedule::Linear(warmup(golden.warmup_steps)),
+                "cosine" => cosine(golden.warmup_steps, 0.0),
+                other => panic!("no schedule {other}"),
+            };
+            for (step, expected) in golden.factors.iter().enumerate() {
+                let factor = schedule.factor(step as u64, golden.steps);
+                // a cosine's last digit
+                assert!((factor - expected).abs() < 1e-15, "{schedule:?}, step {step}: {factor} for {expected}");
+            }
+        }
+    }
+
+    /// The log of a published run: 609 steps, 2e-5, cosine, warmup ratio 0.03.
+    #[test]
+    fn a_published_log_is_reproduced() {
+        let schedule = cosine(0, 0.03);
+        assert_eq!(schedule.warmup().steps(609), 19);
+        for (step, logged) in [(1, 1.0526e-6), (100, 1.9084e-5), (304, 1.0532e-5), (609, 0.0)] {
+            let rate = 2e-5 * schedule.factor(step, 609);
+            assert!((rate - logged).abs() < 0.5e-9, "step {step}: {rate} for {logged}");
+        }
+    }
+
+    #[test]
+    fn the_cosine_ends_at_its_floor() {
+        let schedule = Schedule::Cosine(Cosine { min_ratio: 0.1, ..Cosine::default() });
+        assert!((schedule.factor(0, 10) - 1.0).abs() < 1e-15);
+        assert!((schedule.factor(5, 10) - 0.55).abs() < 1e-15);
+        assert!((schedule.factor(10, 10) - 0.1).abs() < 1e-15);
+    }
+}
