@@ -192,3 +192,228 @@ fn carry(spans: &[Range<usize>], offsets: &[Range<usize>]) -> Marks {
         straddling,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversation::{Content, Conversation, Message, Role};
+    use crate::template::Template;
+    use crate::tokenizer::tests::{tiny, tiny_with_bos};
+    use proptest::prelude::*;
+
+    const WHOLE: Limits = Limits {
+        max_tokens: 1000,
+        overlong: Overlong::Truncate,
+        train_on: TrainOn::Answers,
+    };
+
+    fn completion(prompt: &str, answer: &str) -> Conversation {
+        Conversation::new(Content::Completion {
+            prompt: prompt.into(),
+            completion: Some(answer.into()),
+        })
+    }
+
+    fn outcome(
+        tokenizer: &Tokenizer,
+        template: &str,
+        row: &Conversation,
+        limits: &Limits,
+    ) -> Outcome {
+        let template = Template::named(template, tokenizer).unwrap();
+        encode(&template.render(row).unwrap(), tokenizer, limits).unwrap()
+    }
+
+    fn example(
+        tokenizer: &Tokenizer,
+        template: &str,
+        row: &Conversation,
+        limits: &Limits,
+    ) -> Example {
+        match outcome(tokenizer, template, row, limits) {
+            Outcome::Kept { example, .. } => example,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Tokens with bars between them, those trained on between ⟦ and ⟧.
+    fn shown(tokenizer: &Tokenizer, example: &Example) -> String {
+        let token = |(&id, &trained): (&u32, &bool)| {
+            let text = tokenizer.decode(&[id], false).unwrap();
+            if trained {
+                format!("⟦{text}⟧")
+            } else {
+                text
+            }
+        };
+        let shown: Vec<_> = example
+            .tokens
+            .iter()
+            .zip(&example.trained)
+            .map(token)
+            .collect();
+        shown.join("|")
+    }
+
+    #[test]
+    fn answers_are_trained_on_and_end() {
+        let tokenizer = tiny();
+        let row = completion("capital? ", "Paris.");
+        insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "completion", &row, &WHOLE)), @"c|ap|ital|?| |⟦P⟧|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧");
+        insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "chat", &row, &WHOLE)), @"
+    <|im_start|>|u|s|e|r|
+    |c|ap|ital|?| |<|im_end|>|
+    |<|im_start|>|a|s|s|is|t|an|t|
+    |⟦P⟧|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧|
+    ");
+        let empty = completion("capital? ", "");
+        insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "completion", &empty, &WHOLE)), @"c|ap|ital|?| |⟦<|im_end|>⟧");
+    }
+
+    #[test]
+    fn everything_can_be_trained_on_but_the_first_token() {
+        let tokenizer = tiny();
+        let everything = Limits {
+            train_on: TrainOn::Everything,
+            ..WHOLE
+        };
+        let row = completion("capital? ", "Paris.");
+        insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "completion", &row, &everything)), @"c|⟦ap⟧|⟦ital⟧|⟦?⟧|⟦ ⟧|⟦P⟧|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧");
+        // The end after the last answer is not doubled for what follows it.
+        let chat = example(&tokenizer, "chat", &row, &everything);
+        assert_eq!(
+            chat.tokens,
+            example(&tokenizer, "chat", &row, &WHOLE).tokens
+        );
+    }
+
+    #[test]
+    fn text_is_trained_on_from_its_second_token() {
+        let text = Conversation::new(Content::Text("Paris.".into()));
+        let (bare, with_bos) = (tiny(), tiny_with_bos());
+        insta::assert_snapshot!(shown(&bare, &example(&bare, "completion", &text, &WHOLE)), @"P|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧");
+        insta::assert_snapshot!(shown(&with_bos, &example(&with_bos, "completion", &text, &WHOLE)), @"<|im_start|>|⟦P⟧|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧");
+    }
+
+    #[test]
+    fn beginning_and_end_are_never_doubled() {
+        let tokenizer = tiny_with_bos();
+        let count = |row: &Conversation| {
+            let tokens = example(&tokenizer, "completion", row, &WHOLE).tokens;
+            [1, 2].map(|special| tokens.iter().filter(|&&token| token == special).count())
+        };
+        assert_eq!(count(&completion("capital? ", "Paris.")), [1, 1]);
+        assert_eq!(
+            count(&completion("<|im_start|>capital? ", "Paris.<|im_end|>")),
+            [1, 1]
+        );
+    }
+
+    #[test]
+    fn chat_templates_write_their_own_beginning() {
+        let tokenizer = tiny_with_bos();
+        let prompt = Rendered {
+            text: "capital?".into(),
+            trained: Vec::new(),
+            complete: false,
+            own_specials: true,
+        };
+        let tokens = prompt_tokens(&prompt, &tokenizer).unwrap();
+        let plain = Rendered {
+            own_specials: false,
+            ..prompt
+        };
+        assert_eq!(
+            prompt_tokens(&plain, &tokenizer).unwrap(),
+            [&[1], &tokens[..]].concat()
+        );
+    }
+
+    #[test]
+    fn a_question_without_answer_has_no_end() {
+        let tokenizer = tiny();
+        let turn = |role, text: &str| Message::new(role, text);
+        let row = Conversation::chat(vec![
+            turn(Role::User, "Hello!"),
+            turn(Role::Assistant, "Bye!"),
+            turn(Role::User, "capital?"),
+        ]);
+        insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "chat", &row, &WHOLE)), @"
+    <|im_start|>|u|s|e|r|
+    |H|el|l|o|!|<|im_end|>|
+    |<|im_start|>|a|s|s|is|t|an|t|
+    |⟦B⟧|⟦y⟧|⟦e⟧|⟦!⟧|⟦<|im_end|>⟧|
+    |<|im_start|>|u|s|e|r|
+    |c|ap|ital|?|<|im_end|>|
+    ");
+    }
+
+    #[test]
+    fn a_token_belongs_to_where_it_begins() {
+        // Tokens 0..3, 3..7, 7..9; the answer is 5..8.
+        let marks = carry(std::slice::from_ref(&(5..8)), &[0..3, 3..7, 7..9]);
+        assert_eq!(marks.trained, [false, false, true]);
+        assert_eq!(marks.straddling, 2);
+        // The tokens of one character all have its bytes.
+        let marks = carry(&[0..1, 3..7], &[0..1, 1..3, 3..7, 3..7, 7..8]);
+        assert_eq!(marks.trained, [true, false, true, true, false]);
+        assert_eq!(marks.straddling, 0);
+    }
+
+    #[test]
+    fn what_is_cut_is_counted() {
+        let tokenizer = tiny();
+        let row = completion("capital? ", "Paris. Paris.");
+        let whole = example(&tokenizer, "completion", &row, &WHOLE);
+        let (tokens, targets) = (whole.tokens.len(), whole.targets());
+        let cut_to = |max_tokens, overlong| {
+            outcome(
+                &tokenizer,
+                "completion",
+                &row,
+                &Limits {
+                    max_tokens,
+                    overlong,
+                    ..WHOLE
+                },
+            )
+        };
+        let Outcome::Kept {
+            example,
+            cut: 2,
+            cut_targets: 2,
+            straddling: 0,
+        } = cut_to(tokens - 2, Overlong::Truncate)
+        else {
+            panic!("not cut by two");
+        };
+        assert_eq!(example.tokens, whole.tokens[..tokens - 2]);
+        assert!(!example.tokens.contains(&2), "a cut answer has no end");
+        assert_eq!(
+            cut_to(tokens - 1, Overlong::Drop),
+            Outcome::Overlong { tokens }
+        );
+        assert!(matches!(
+            cut_to(tokens, Overlong::Drop),
+            Outcome::Kept { cut: 0, .. }
+        ));
+        assert_eq!(
+            cut_to(tokens - targets, Overlong::Truncate),
+            Outcome::Untrained { tokens, targets }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn trained_tokens_say_the_answer(prompt in "[ -~é🦙]{0,30}", answer in "[ -~é🦙]{0,30}") {
+            let tokenizer = tiny();
+            // A letter before and a space after the edge keep tokens from straddling it.
+            let row = completion(&format!("{prompt}a"), &format!(" {answer}"));
+            let example = example(&tokenizer, "completion", &row, &WHOLE);
+            let pairs = example.tokens.iter().zip(&example.trained);
+            let trained: Vec<u32> = pairs.filter(|(_, trained)| **trained).map(|(&id, _)| id).collect();
+            prop_assert_eq!(tokenizer.decode(&trained, false).unwrap(), format!(" {answer}<|im_end|>"));
+            prop_assert_eq!(tokenizer.decode(&example.tokens, false).unwrap(), format!("{prompt}a {answer}<|im_end|>"));
+        }
+    }
+}

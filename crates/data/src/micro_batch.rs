@@ -83,3 +83,93 @@ pub fn pack(batch: &[&Example], micro_batch_tokens: usize) -> Vec<MicroBatch> {
     let micro = |(_, chosen): &(usize, Vec<usize>)| MicroBatch::of(batch, chosen);
     bins.iter().map(micro).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn example(tokens: &[u32], trained: &[bool]) -> Example {
+        Example {
+            tokens: tokens.to_vec(),
+            trained: trained.to_vec(),
+            ..Example::default()
+        }
+    }
+
+    #[test]
+    fn rows_lie_one_after_another() {
+        let examples = [
+            example(&[5, 6], &[false, true]),
+            example(&[7, 8, 9, 10], &[false, false, true, false]),
+        ];
+        let batch: Vec<_> = examples.iter().collect();
+        let expected = MicroBatch {
+            tokens: vec![7, 8, 9, 10, 5, 6],
+            targets: vec![IGNORE, 9, IGNORE, IGNORE, 6, IGNORE],
+            rows: vec![0, 4, 6],
+            positions: vec![0, 1, 2, 3, 0, 1],
+            examples: vec![1, 0],
+        };
+        assert_eq!(expected.target_count(), 2);
+        assert_eq!(pack(&batch, 6), [expected]);
+    }
+
+    #[test]
+    fn a_row_over_the_budget_is_alone() {
+        let examples = [example(&[1, 2, 3], &[false; 3]), example(&[4], &[false])];
+        let batch: Vec<_> = examples.iter().collect();
+        let packed: Vec<_> = pack(&batch, 2)
+            .into_iter()
+            .map(|micro| micro.examples)
+            .collect();
+        assert_eq!(packed, [[0], [1]]);
+        assert!(pack(&[], 2).is_empty());
+    }
+
+    fn examples() -> impl Strategy<Value = Vec<Example>> {
+        let row = prop::collection::vec((0u32..1000, any::<bool>()), 1..40);
+        let row = row.prop_map(|row| {
+            let (tokens, trained): (Vec<_>, Vec<_>) = row.into_iter().unzip();
+            example(&tokens, &trained)
+        });
+        prop::collection::vec(row, 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn every_token_of_every_row_is_there_once(examples in examples(), budget in 1usize..100) {
+            let batch: Vec<_> = examples.iter().collect();
+            let packed = pack(&batch, budget);
+            let mut seen = vec![0; batch.len()];
+            for micro in &packed {
+                prop_assert!(micro.tokens.len() <= budget || micro.examples.len() == 1);
+                prop_assert_eq!(micro.rows.len(), micro.examples.len() + 1);
+                prop_assert_eq!(micro.rows[micro.rows.len() - 1], micro.tokens.len());
+                prop_assert_eq!(micro.targets.len(), micro.tokens.len());
+                for (row, &index) in micro.examples.iter().enumerate() {
+                    seen[index] += 1;
+                    let Example { tokens, trained, .. } = batch[index];
+                    let span = micro.rows[row]..micro.rows[row + 1];
+                    prop_assert_eq!(&micro.tokens[span.clone()], &tokens[..]);
+                    for (place, at) in span.enumerate() {
+                        let next = trained.get(place + 1).is_some_and(|&trained| trained);
+                        let target = if next { i64::from(tokens[place + 1]) } else { IGNORE };
+                        prop_assert_eq!(micro.targets[at], target);
+                        prop_assert_eq!(micro.positions[at] as usize, place);
+                    }
+                }
+            }
+            prop_assert!(seen.iter().all(|&times| times == 1));
+        }
+
+        #[test]
+        fn no_two_micro_batches_would_fit_into_one(examples in examples(), budget in 1usize..100) {
+            let batch: Vec<_> = examples.iter().collect();
+            let lengths: Vec<_> = pack(&batch, budget).iter().map(|micro| micro.tokens.len()).collect();
+            for (index, first) in lengths.iter().enumerate() {
+                prop_assert!(lengths[index + 1..].iter().all(|second| first + second > budget));
+            }
+        }
+    }
+}

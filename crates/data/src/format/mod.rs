@@ -87,3 +87,6 @@ impl fmt::Display for Format {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -151,17 +151,23 @@ const CONTENT_KEYS: [&str; 6] = [
 
 /// One JSON object whose keys a layout takes out one by one; what remains was not read.
 pub(super) struct Row {
+    keys: Vec<String>,
     entries: Vec<(String, Value)>,
 }
 
 impl Row {
-    /// The keys as messages show them.
-    pub(super) fn keys(&self) -> Vec<String> {
+    fn new(entries: Vec<(String, Value)>) -> Row {
         let show = |(key, value): &(String, Value)| match value {
             Value::Null => format!("{key} = null"),
             _ => key.clone(),
         };
-        self.entries.iter().map(show).collect()
+        let keys = entries.iter().map(show).collect();
+        Row { keys, entries }
+    }
+
+    /// The keys that the row came with, as messages show them.
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.keys.clone()
     }
 
     /// Whether the key is there and not null.
@@ -200,12 +206,8 @@ impl Row {
         format: Format,
         names: &[&'static str],
     ) -> Result<String, RowError> {
-        let keys = self.keys();
-        self.text(names)?.ok_or(RowError::MissingKey {
-            format,
-            key: names[0],
-            keys,
-        })
+        self.text(names)?
+            .ok_or_else(|| self.missing(format, names[0]))
     }
 
     pub(super) fn missing(&self, format: Format, key: &'static str) -> RowError {
@@ -275,7 +277,7 @@ impl<'de> Deserialize<'de> for Row {
                     }
                     entries.push((key, value));
                 }
-                Ok(Row { entries })
+                Ok(Row::new(entries))
             }
         }
         deserializer.deserialize_map(Entries)

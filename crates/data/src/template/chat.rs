@@ -26,8 +26,10 @@ pub(super) struct Chat {
     source: String,
     clock: Clock,
     specials: Vec<(String, Value)>,
-    /// The texts of the tokens that end a turn.
+    /// The texts of the tokens that end a text.
     ends: Vec<String>,
+    /// The texts of all special tokens.
+    special: Vec<String>,
     /// Whether the template marks answers itself.
     marks: bool,
 }
@@ -61,6 +63,7 @@ impl Chat {
                 .map(|(key, token)| (key.clone(), Value::from(token.as_str())))
                 .collect(),
             ends: ends.collect(),
+            special: tokenizer.special_tokens(),
             marks,
         };
         chat.build().map_err(|error| TemplateError::Invalid {
@@ -131,7 +134,7 @@ impl Chat {
             .specials
             .iter()
             .map(|(key, value)| (key.as_str(), value.clone()));
-        let context: Value = specials.chain(own).collect();
+        let context = Value::from_pairs(specials.chain(own));
         let template = self.env.get_template(TEMPLATE);
         let text = template.and_then(|template| template.render(context));
         text.map_err(|error| RenderError::Jinja {
@@ -163,17 +166,22 @@ impl Chat {
                 other => text.push(other),
             }
         }
+        // Some templates close the block before the token that ends the turn, which would then never be learned.
         for span in &mut spans {
-            // Some templates close the block before the token that ends the turn, which would then never be learned.
-            if !self
-                .ends
-                .iter()
-                .any(|end| text[span.clone()].ends_with(end))
-            {
-                span.end = self.end_after(&text, span.end).unwrap_or(span.end);
+            let said = &text[span.clone()];
+            if !self.ends.iter().any(|end| said.trim_end().ends_with(end)) {
+                span.end = end_after(&text, span.end, &self.ends).unwrap_or(span.end);
             }
         }
-        Ok((text, spans))
+        // Others have a block of its own for that token.
+        let mut apart: Vec<Range<usize>> = Vec::new();
+        for span in spans {
+            match apart.last_mut() {
+                Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+                _ => apart.push(span),
+            }
+        }
+        Ok((text, apart))
     }
 
     /// What the model says in each of the assistant's turns.
@@ -185,38 +193,41 @@ impl Chat {
         indices
             .map(|index| {
                 let words = self.words(messages, index, text)?;
-                let start = self.start(messages, index, text, words.start)?;
+                let start = self.start(messages, index, text, &words)?;
                 let end = self.end(messages, index, text, words.end)?;
                 Ok(start..end)
             })
             .collect()
     }
 
-    /// Where the content of `messages[index]` stands in `text`.
-    fn words(
+    /// Where the content of `messages[index]` stands in `text`, by rendering with a mark in its place.
+    fn words(&self, messages: &[Message], index: usize, text: &str) -> Result<Words, RenderError> {
+        let lost = |why| RenderError::SpanNotFound { index, why };
+        let (before, after) = self
+            .around(messages, index)?
+            .ok_or_else(|| lost("its content does not appear once"))?;
+        let end = text.len().checked_sub(after.len());
+        let end = end.filter(|_| text.ends_with(&after));
+        let end = end.ok_or_else(|| lost("the text after it depends on its content"))?;
+        // A template may take the content apart (reasoning and answer) and write more before it than before the mark.
+        let start = (before.len() <= end && text.starts_with(&before)).then_some(before.len());
+        Ok(Words { start, end })
+    }
+
+    /// The text before and after the content of `messages[index]`, if that appears once.
+    fn around(
         &self,
         messages: &[Message],
         index: usize,
-        text: &str,
-    ) -> Result<Range<usize>, RenderError> {
-        let lost = |why| RenderError::SpanNotFound { index, why };
+    ) -> Result<Option<(String, String)>, RenderError> {
         let mut changed = messages.to_vec();
         changed[index].content = OPEN.to_string();
-        let changed = self.text(&changed, false)?;
-        let mut around = changed.split(OPEN);
-        let (Some(before), Some(after), None) = (around.next(), around.next(), around.next())
-        else {
-            return Err(lost("its content does not appear once"));
-        };
-        let end = text.len().checked_sub(after.len());
-        match end {
-            Some(end)
-                if before.len() <= end && text.starts_with(before) && text.ends_with(after) =>
-            {
-                Ok(before.len()..end)
-            }
-            _ => Err(lost("the text around it depends on its content")),
-        }
+        let text = self.text(&changed, false)?;
+        let mut around = text.split(OPEN);
+        Ok(match (around.next(), around.next(), around.next()) {
+            (Some(before), Some(after), None) => Some((before.into(), after.into())),
+            _ => None,
+        })
     }
 
     /// Where the model begins to speak: where the generation prompt ends, at or before the answer's words.
@@ -225,28 +236,25 @@ impl Chat {
         messages: &[Message],
         index: usize,
         text: &str,
-        words: usize,
+        words: &Words,
     ) -> Result<usize, RenderError> {
         let lost = |why| RenderError::SpanNotFound { index, why };
         let prompt = self.text(&messages[..index], true)?;
-        if prompt.len() <= words && text.starts_with(&prompt) {
+        if prompt.len() <= words.start.unwrap_or(words.end) && text.starts_with(&prompt) {
             return Ok(prompt.len());
         }
-        // Some templates write earlier turns anew when later ones follow. Then what stands between the generation prompt
-        // and the answer's words is found where the answer is the last turn, and looked for here.
-        let mut last = messages[..=index].to_vec();
-        last[index].content = OPEN.to_string();
-        let last = self.text(&last, false)?;
+        // Some templates write earlier turns anew when later ones follow. Where the answer is the last turn, its words
+        // must still follow the generation prompt; what stands between them is looked for here, and is the model's too.
+        let last = self.around(&messages[..=index], index)?;
         let between = last
-            .strip_prefix(&prompt)
-            .and_then(|rest| rest.split_once(OPEN))
-            .map(|(between, _)| between)
+            .as_ref()
+            .and_then(|(before, _)| before.strip_prefix(&prompt))
             .ok_or_else(|| lost("the generation prompt is not how the answer's turn begins"))?;
-        if text[..words].ends_with(between) {
-            Ok(words - between.len())
-        } else {
-            Err(lost("its turn begins differently once later turns follow"))
-        }
+        let start = words
+            .start
+            .ok_or_else(|| lost("the text before it depends on its content"))?;
+        let own = text[..start].strip_suffix(between);
+        Ok(own.map_or(start, str::len))
     }
 
     /// Where the model stops speaking: after the token that ends its turn, or where its turn does.
@@ -257,7 +265,7 @@ impl Chat {
         text: &str,
         words: usize,
     ) -> Result<usize, RenderError> {
-        if let Some(end) = self.end_after(text, words) {
+        if let Some(end) = end_after(text, words, &self.ends) {
             return Ok(end);
         }
         if index + 1 == messages.len() {
@@ -267,20 +275,27 @@ impl Chat {
         if turn.len() >= words && text.starts_with(&turn) {
             return Ok(turn.len());
         }
-        let why = "no end-of-sequence token follows it, and its turn ends differently once later turns follow";
-        Err(RenderError::SpanNotFound { index, why })
+        end_after(text, words, &self.special).ok_or(RenderError::SpanNotFound {
+            index,
+            why: "no special token ends it, and its turn ends differently once later turns follow",
+        })
     }
+}
 
-    /// The end of the end-of-turn token that follows `at`, white space between them aside.
-    fn end_after(&self, text: &str, at: usize) -> Option<usize> {
-        let rest = &text[at..];
-        let spaces = rest.len() - rest.trim_start().len();
-        let end = self
-            .ends
-            .iter()
-            .find(|end| rest[spaces..].starts_with(end.as_str()))?;
-        Some(at + spaces + end.len())
-    }
+/// Where an answer's words stand: they may begin before `start` where that is not known.
+struct Words {
+    start: Option<usize>,
+    end: usize,
+}
+
+/// The end of the one of `tokens` that follows `at`, white space between them aside.
+fn end_after(text: &str, at: usize, tokens: &[String]) -> Option<usize> {
+    let rest = &text[at..];
+    let spaces = rest.len() - rest.trim_start().len();
+    let token = tokens
+        .iter()
+        .find(|token| rest[spaces..].starts_with(token.as_str()))?;
+    Some(at + spaces + token.len())
 }
 
 /// The conversation's messages, none of which may hold the marks that answers are found by.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, escape_formatter};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
@@ -73,20 +73,20 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     }
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     // Python prints its own words for these.
-    env.set_formatter(|out, state, value| match bool::try_from(value.clone()) {
-        Ok(truth) => escape_formatter(
-            out,
-            state,
-            &Value::from(if truth { "True" } else { "False" }),
-        ),
-        Err(_) if value.is_none() => escape_formatter(out, state, &Value::from("None")),
-        Err(_) => escape_formatter(out, state, value),
+    env.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),
+        ValueKind::Bool => escape_formatter(out, state, &Value::from("False")),
+        ValueKind::None => escape_formatter(out, state, &Value::from("None")),
+        _ => escape_formatter(out, state, value),
     });
     env.add_function("raise_exception", |message: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });
     env.add_function("strftime_now", move |format: String| {
         clock.strftime(&format)
+    });
+    env.add_test("iterable", |value: &Value| {
+        !value.is_none() && value.try_iter().is_ok()
     });
     env.add_filter("tojson", tojson);
     env.add_filter("generation", |text: String| format!("{OPEN}{text}{CLOSE}"));
@@ -223,6 +223,12 @@ mod tests {
             "cbaTrue"
         );
         assert_eq!(render("{{ none }}"), "None");
+        assert_eq!(
+            render(
+                "{{ none is iterable }}{{ 'a' is iterable }}{{ [] is iterable }}{{ 1 is iterable }}"
+            ),
+            "FalseTrueTrueFalse"
+        );
         assert_eq!(
             render(
                 "{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}"

@@ -130,26 +130,6 @@ impl Folder {
         Ok(eos)
     }
 
-    /// The tokens that the tokenizer puts before a text: what its post-processor adds, unless `add_bos_token` in
-    /// `tokenizer_config.json` says otherwise.
-    pub(super) fn prefix(
-        &self,
-        inner: &tokenizers::Tokenizer,
-        bos: Option<u32>,
-    ) -> Result<Vec<u32>, TokenizerError> {
-        let add_bos = self.tokenizer_config.fields.get("add_bos_token");
-        match (add_bos.and_then(Value::as_bool), bos) {
-            (Some(true), Some(bos)) => return Ok(vec![bos]),
-            (Some(false), _) => return Ok(Vec::new()),
-            _ => {}
-        }
-        let bare = library(inner.encode("a", false))?;
-        let full = library(inner.encode("a", true))?;
-        let added = full.get_ids().len() - bare.get_ids().len();
-        let prefix = (0..=added).find(|&n| full.get_ids()[n..].starts_with(bare.get_ids()));
-        Ok(full.get_ids()[..prefix.unwrap_or(0)].to_vec())
-    }
-
     /// Chat templates by name; files of their own win over `tokenizer_config.json`.
     pub(super) fn chat_templates(&self) -> BTreeMap<String, String> {
         let mut templates = BTreeMap::new();
@@ -209,6 +189,17 @@ impl Table {
             Some(value) => Ok(vec![id(value)?]),
         }
     }
+}
+
+/// The tokens that the tokenizer's post-processor puts before a text. As in transformers, that alone says whether texts
+/// start with a beginning of sequence; `add_bos_token` of `tokenizer_config.json` speaks to older readers.
+pub(super) fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let bare = library(inner.encode("a", false))?;
+    let full = library(inner.encode("a", true))?;
+    let (bare, full) = (bare.get_ids(), full.get_ids());
+    let added = full.len().saturating_sub(bare.len());
+    let before = (0..=added).find(|&n| full[n..].starts_with(bare));
+    Ok(full[..before.unwrap_or(0)].to_vec())
 }
 
 /// `tokenizer.json` as the tokenizers library reads it.

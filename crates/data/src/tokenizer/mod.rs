@@ -71,9 +71,14 @@ impl TokenizerError {
     /// What may mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => Some(
-                "the folder of a Hugging Face model has tokenizer.json beside config.json".into(),
-            ),
+            TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
+                let hint = if path.with_file_name("tokenizer.model").exists() {
+                    "tokenizer.model is not read yet: save the tokenizer as tokenizer.json with transformers"
+                } else {
+                    "the folder of a Hugging Face model has tokenizer.json beside config.json"
+                };
+                Some(hint.into())
+            }
             TokenizerError::NoEos { .. } => Some("name eos_token in tokenizer_config.json".into()),
             _ => None,
         }
@@ -133,7 +138,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer, TokenizerError> {
         let bos = folder.bos(&inner)?;
         let eos = folder.eos(&inner, bos)?;
-        let prefix = folder.prefix(&inner, bos)?;
+        let prefix = folder::prefix(&inner)?;
         // From here on texts are encoded bare: post-processors would add tokens and trim the offsets of spaces.
         inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
         library(inner.with_truncation(None))?;
@@ -223,6 +228,20 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
+    /// Every special token as the vocabulary spells it, by its id.
+    pub fn special_tokens(&self) -> Vec<String> {
+        let added = self.inner.get_added_tokens_decoder();
+        let mut special: Vec<_> = added
+            .into_iter()
+            .filter(|(_, token)| token.special)
+            .collect();
+        special.sort_by_key(|(id, _)| *id);
+        special
+            .into_iter()
+            .map(|(_, token)| token.content)
+            .collect()
+    }
+
     /// The folder or file's folder that the tokenizer was read from.
     pub fn path(&self) -> &Path {
         &self.path
@@ -248,3 +267,6 @@ impl Tokenizer {
 fn library<T>(result: tokenizers::Result<T>) -> Result<T, TokenizerError> {
     result.map_err(|error| TokenizerError::Library(error.to_string()))
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

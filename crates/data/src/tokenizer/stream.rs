@@ -5,8 +5,9 @@ use super::{Tokenizer, TokenizerError};
 /// What an unfinished or broken character decodes to.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// More tokens than an unfinished character can have: what is still broken then stays broken.
-const LONGEST_CHARACTER: usize = 4;
+/// How many tokens are waited for while the text ends broken. A character takes four at most; a text that really has
+/// [`REPLACEMENT`]s before one takes more; a model that writes nothing but broken bytes must not be waited for.
+const PATIENCE: usize = 16;
 
 /// Turns tokens into text one by one and never gives half a character.
 ///
@@ -39,8 +40,7 @@ impl<'a> DecodeStream<'a> {
     pub fn push(&mut self, token: u32) -> Result<String, TokenizerError> {
         self.window.push(token);
         let text = self.pending()?;
-        let unfinished =
-            text.ends_with(REPLACEMENT) && self.window.len() - self.given < LONGEST_CHARACTER;
+        let unfinished = text.ends_with(REPLACEMENT) && self.window.len() - self.given < PATIENCE;
         if unfinished {
             return Ok(String::new());
         }

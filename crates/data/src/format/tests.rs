@@ -1,0 +1,266 @@
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::conversation::{Message, Role};
+use crate::error::DataError;
+
+/// Reads a file of that text; messages call it `rows.json`.
+fn read_text(text: impl AsRef<[u8]>) -> Result<Source, String> {
+    read_as(text, None)
+}
+
+fn read_as(text: impl AsRef<[u8]>, format: Option<Format>) -> Result<Source, String> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.json");
+    std::fs::write(&path, text).unwrap();
+    read(&path, format).map_err(|error| explain(&error, folder.path()))
+}
+
+/// The error and its hint as the program shows them.
+fn explain(error: &DataError, folder: &std::path::Path) -> String {
+    let text = match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    };
+    text.replace(&format!("{}/", folder.display()), "")
+}
+
+fn error(text: impl AsRef<[u8]>) -> String {
+    read_text(text).unwrap_err()
+}
+
+fn contents(text: &str) -> Vec<Content> {
+    let rows = read_text(text).unwrap().conversations;
+    rows.into_iter().map(|row| row.content).collect()
+}
+
+fn instruction(input: Option<&str>, output: &str) -> Content {
+    Content::Instruction {
+        system: None,
+        instruction: "Add.".into(),
+        input: input.map(Into::into),
+        output: Some(output.into()),
+    }
+}
+
+#[test]
+fn alpacas_variants_are_read() {
+    let rows = r#"[
+        {"instruction": "Add.", "input": "1 1", "output": "2"},
+        {"instruction": "Add.", "output": "2"},
+        {"instruction": "Add.", "input": null, "response": "2", "id": 7},
+        {"instruction": "Add.", "input": "", "completion": ""},
+        {"instruction": "Add.", "context": "1 1", "output": "2", "text": "whole", "category": "sums", "input": ""}
+    ]"#;
+    assert_eq!(
+        contents(rows),
+        [
+            instruction(Some("1 1"), "2"),
+            instruction(None, "2"),
+            instruction(None, "2"),
+            instruction(None, ""),
+            instruction(Some("1 1"), "2"),
+        ]
+    );
+    let source = read_text(rows).unwrap();
+    let ignored: Vec<_> = source.ignored_keys.into_iter().collect();
+    assert_eq!(
+        ignored,
+        [("category".into(), 1), ("id".into(), 1), ("text".into(), 1)]
+    );
+}
+
+#[test]
+fn alpacas_history_and_system_become_messages() {
+    let row = json!({
+        "instruction": "And 2 and 2?", "input": "", "output": "4", "system": "Be brief.", "history": [["1 and 1?", "2"]],
+    });
+    let [Content::Messages(messages)] = &contents(&row.to_string())[..] else {
+        panic!("no messages");
+    };
+    let said: Vec<_> = messages
+        .iter()
+        .map(|m| (m.role, m.content.as_str()))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            (Role::System, "Be brief."),
+            (Role::User, "1 and 1?"),
+            (Role::Assistant, "2"),
+            (Role::User, "And 2 and 2?"),
+            (Role::Assistant, "4"),
+        ]
+    );
+}
+
+#[test]
+fn the_other_layouts_are_read() {
+    let completion = || Content::Completion {
+        prompt: "1 + 1 =".into(),
+        completion: Some(" 2".into()),
+    };
+    let rows = r#"[
+        {"prompt": "1 + 1 =", "completion": " 2"},
+        {"prompt": "1 + 1 =", "response": " 2", "source": "x"}
+    ]"#;
+    assert_eq!(contents(rows), [completion(), completion()]);
+    assert_eq!(
+        contents(r#"{"text": "Words.", "meta": {}}"#),
+        [Content::Text("Words.".into())]
+    );
+    let messages = vec![
+        Message::new(Role::User, "Hi"),
+        Message::new(Role::Assistant, "Hello"),
+    ];
+    let row = json!({"id": "a", "messages": messages});
+    assert_eq!(contents(&row.to_string()), [Content::Messages(messages)]);
+}
+
+#[test]
+fn rows_know_where_they_stand() {
+    let place = |text: &str| {
+        let rows = read_text(text).unwrap().conversations;
+        let places = rows.iter().map(|row| (row.origin.row, row.origin.line));
+        places.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        place("[\n{\"text\": \"a\"},\n\n{\"text\":\n\"b\"}, {\"text\": \"c\"}]"),
+        [(1, 2), (2, 4), (3, 5)]
+    );
+    assert_eq!(
+        place("{\"text\": \"a\"}\n\n  \n{\"text\": \"b\"}\r\n"),
+        [(1, 1), (2, 4)]
+    );
+    assert_eq!(place("\u{FEFF}[{\"text\": \"a\"}]"), [(1, 1)]);
+}
+
+#[test]
+fn a_file_that_is_not_there_says_where_it_was_looked_for() {
+    let absolute = TempDir::new().unwrap();
+    let error = read(&absolute.path().join("none.json"), None).unwrap_err();
+    insta::assert_snapshot!(explain(&error, absolute.path()), @"cannot read none.json: No such file or directory (os error 2)");
+    let error = read(&PathBuf::from("no/such.json"), None).unwrap_err();
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .starts_with("the path is relative to /")
+    );
+}
+
+#[test]
+fn files_that_are_no_rows_say_where() {
+    insta::assert_snapshot!(error(""), @"rows.json: no rows");
+    insta::assert_snapshot!(error(" \n[]"), @"rows.json: no rows");
+    insta::assert_snapshot!(error("[{\"text\": \"a\"},\n {\"text\": \"b\",}]"), @"
+    rows.json: invalid JSON at line 2 column 15: key must be a string
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+    insta::assert_snapshot!(error("{\"text\": \"a\"}\n{\"text\": \"b\" \"c\"}"), @"
+    rows.json: invalid JSON at line 2 column 14: expected `,` or `}`
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+    insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n}"), @"
+    rows.json: invalid JSON at line 1 column 1: EOF while parsing an object
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+    insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @"
+    rows.json: invalid JSON at line 2 column 19: unexpected end of hex escape
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+    insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"b\", \"text\": \"c\"}]"), @"
+    rows.json: invalid JSON at line 2 column 28: the key `text` is there twice
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+    insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @"
+    rows.json: line 2 is not UTF-8
+    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    ");
+}
+
+#[test]
+fn rows_that_cannot_be_used_say_why() {
+    let good = json!({"instruction": "Add.", "input": "1 1", "output": "2"});
+    let second = |row: serde_json::Value| error(format!("[{good},\n{row}]"));
+    insta::assert_snapshot!(second(json!({"input": "1 1", "output": "2"})), @"
+    rows.json: row 2 (line 2): no `instruction`; its keys are `input`, `output`
+    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    ");
+    insta::assert_snapshot!(second(json!({"instruction": null, "output": "2"})), @"
+    rows.json: row 2 (line 2): no `instruction`; its keys are `instruction = null`, `output`
+    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    ");
+    insta::assert_snapshot!(second(json!({"instruction": " ", "output": "2"})), @"rows.json: row 2 (line 2): `instruction` is empty");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "input": "1 1"})), @"
+    rows.json: row 2 (line 2): no `output`; its keys are `instruction`, `input`
+    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    ");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): `output` is a number, expected a string");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): both `output` and `response` are there, and only one can be used");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): `history` is a string, expected a list of [question, answer] pairs");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): `tools` would be lost: nothing here reads it");
+    insta::assert_snapshot!(second(json!({"prompt": "1 + 1 =", "completion": "2"})), @"
+    rows.json: row 2 (line 2): expected alpaca (`instruction`, `output`, and perhaps `input`), found prompt_completion; its keys are `prompt`, `completion`
+    hint: a file holds one layout: put these rows in a file of their own and name both in data.train
+    ");
+    insta::assert_snapshot!(second(json!(["Add.", "2"])), @"rows.json: row 2 (line 2): expected an object, found a list");
+}
+
+#[test]
+fn a_first_row_of_no_layout_says_which_there_are() {
+    insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
+    rows.json: row 1 (line 1): no layout has these keys: `input`, `output`
+    hint: known layouts: messages (`messages`); alpaca (`instruction`, `output`, and perhaps `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
+    ");
+    insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
+    rows.json: row 1 (line 1): no `instruction`; its keys are `input`, `output`
+    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    ");
+    insta::assert_snapshot!(read_as(r#"{"text": "a"}"#, Some(Format::Alpaca)).unwrap_err(), @"
+    rows.json: row 1 (line 1): expected alpaca (`instruction`, `output`, and perhaps `input`), found text; its keys are `text`
+    hint: a file holds one layout: put these rows in a file of their own and name both in data.train
+    ");
+}
+
+#[test]
+fn messages_that_lose_something_say_what() {
+    let row = |messages: serde_json::Value| error(json!({"messages": messages}).to_string());
+    let user = json!({"role": "user", "content": "Hi"});
+    let answer = json!({"role": "assistant", "content": "Hello"});
+    insta::assert_snapshot!(row(json!([answer, user])), @"rows.json: row 1 (line 1): messages[0] is from assistant, expected user");
+    insta::assert_snapshot!(row(json!([user])), @"rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to learn");
+    insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2] is from system, expected user, assistant or tool");
+    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): messages[0].role is `human`; known are system, user, assistant, tool");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): `messages[1].content` is null, expected a string");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "tool_calls": [{}]}])), @"rows.json: row 1 (line 1): `messages[1].tool_calls` would be lost: nothing here reads it");
+    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): `messages[0]` is a string, expected an object with `role` and `content`");
+    insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): `messages` is a string, expected a list of {role, content}");
+}
+
+#[test]
+fn formats_are_named_in_recipes_as_in_messages() {
+    for format in Format::ALL {
+        assert_eq!(serde_json::to_value(format).unwrap(), json!(format.name()));
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(texts in prop::collection::vec(("\\PC+", "\\PC*"), 1..8), lines: bool) {
+        let rows: Vec<_> = texts.iter().map(|(a, b)| json!({"prompt": a, "completion": b}).to_string()).collect();
+        let text = if lines { rows.join("\n") } else { format!("[{}]", rows.join(",\n")) };
+        let read: Vec<_> = contents(&text);
+        let expected: Vec<_> = texts.into_iter().map(|(prompt, b)| Content::Completion { prompt, completion: Some(b) }).collect();
+        prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+        let _ = read_text(bytes);
+    }
+}
