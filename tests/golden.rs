@@ -76,6 +76,10 @@ pub(crate) struct Training {
 #[derive(Deserialize)]
 pub(crate) struct Settings {
     pub(crate) learning_rate: f64,
+    pub(crate) schedule: String,
+    pub(crate) warmup_steps: u64,
+    pub(crate) steps: u64,
+    pub(crate) batch_size: usize,
     pub(crate) beta1: f64,
     pub(crate) beta2: f64,
     pub(crate) epsilon: f64,

@@ -2,5 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod adapters;
+mod commands;
 mod golden;
+mod merging;
 mod model;
+mod training;

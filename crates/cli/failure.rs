@@ -5,7 +5,7 @@ use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::checkpoint::CheckpointError;
 use simmer_model::merge::MergeError;
-use simmer_model::{GenerateError, SamplingError};
+use simmer_model::GenerateError;
 
 use crate::output::note;
 
@@ -47,7 +47,6 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, CheckpointError::hint))
         .or_else(|| of(error, MergeError::hint))
         .or_else(|| of(error, GenerateError::hint))
-        .or_else(|| of(error, SamplingError::hint))
         .or_else(|| of(error, simmer_train::TrainError::hint))
         .or_else(|| of(error, simmer_train::RecipeError::hint))
 }

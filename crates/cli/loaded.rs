@@ -1,14 +1,16 @@
 //! A base with its tokenizer and perhaps an adapter, ready to be used.
 
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use burn::module::Module;
 use clap::Args;
 use simmer_data::{Template, Tokenizer};
 use simmer_model::base::{self, BaseConfig, Precision};
-use simmer_model::{LlamaForCausalLM, adapter, device};
+use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 
-use crate::progress;
+use crate::{output, progress};
 
 /// Which model a command uses.
 #[derive(Debug, Args)]
@@ -43,34 +45,11 @@ pub(crate) struct Loaded {
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
-        let device = device::named(&self.device)?;
-        let config = BaseConfig {
+        let base = BaseConfig {
             precision: self.precision,
             ..BaseConfig::from_path(&self.base)
         };
-        let bar = progress::spinner("loading");
-        let tokenizer = config
-            .folder()
-            .map_err(anyhow::Error::from)
-            .and_then(|_| Ok(Tokenizer::from_folder(&self.base)?))?;
-        let mut model = base::load(&config, 0, &device)?;
-        if let Some(folder) = &self.adapter {
-            model = adapter::load(model, folder)
-                .with_context(|| format!("cannot use the adapter in {}", folder.display()))?;
-        }
-        bar.finish_and_clear();
-        check_vocabulary(&tokenizer, model.config().vocab_size)?;
-        let mut eos = tokenizer.eos_ids().to_vec();
-        for id in &model.config().eos_token_id {
-            if !eos.contains(id) {
-                eos.push(*id);
-            }
-        }
-        Ok(Loaded {
-            model,
-            tokenizer,
-            eos,
-        })
+        Loaded::open(&base, self.adapter.as_deref(), &self.device)
     }
 }
 
@@ -88,8 +67,81 @@ fn check_vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> anyhow::Result<
 }
 
 impl Loaded {
+    /// Loads a base, its tokenizer and an adapter for it.
+    pub(crate) fn open(
+        base: &BaseConfig,
+        adapter: Option<&Path>,
+        device: &str,
+    ) -> anyhow::Result<Self> {
+        let device = device::named(device)?;
+        let bar = progress::spinner("loading");
+        base.folder()?;
+        let tokenizer = Tokenizer::from_folder(base.tokenizer_folder()?)?;
+        let mut model = base::load(base, 0, &device)?;
+        if let Some(folder) = adapter {
+            let attached = adapter::load(model, folder)
+                .with_context(|| format!("cannot use the adapter in {}", folder.display()))?;
+            for warning in &attached.warnings {
+                output::note(&format!("warning: {warning}"));
+            }
+            model = attached.model;
+        }
+        bar.finish_and_clear();
+        check_vocabulary(&tokenizer, model.config().vocab_size)?;
+        let mut eos = tokenizer.eos_ids().to_vec();
+        for id in &model.config().eos_token_id {
+            if !eos.contains(id) {
+                eos.push(*id);
+            }
+        }
+        Ok(Self {
+            model: model.valid(),
+            tokenizer,
+            eos,
+        })
+    }
+
     /// The template of that name, with this model's tokenizer.
     pub(crate) fn template(&self, name: &str) -> anyhow::Result<Template> {
         Ok(Template::named(name, &self.tokenizer)?)
+    }
+
+    /// Generates an answer; `show` gets its text piece by piece.
+    pub(crate) fn answer(
+        &self,
+        prompt: &[u32],
+        cache: &mut KvCache,
+        max_new_tokens: usize,
+        sampling: &Sampling,
+        show: &mut dyn FnMut(&str) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Generated> {
+        let mut text = self.tokenizer.decode_stream(true);
+        let mut failure = None;
+        let mut on_token = |token| {
+            let shown = text
+                .push(token)
+                .map_err(anyhow::Error::from)
+                .and_then(|piece| show(&piece));
+            match shown {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        };
+        let answer = self.model.generate(
+            prompt,
+            cache,
+            max_new_tokens,
+            &self.eos,
+            sampling,
+            &mut on_token,
+        )?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        show(&text.finish()?)?;
+        Ok(answer)
     }
 }

@@ -5,6 +5,7 @@ mod failure;
 mod loaded;
 mod output;
 mod progress;
+mod samples;
 
 use std::process::ExitCode;
 

@@ -63,10 +63,10 @@ impl Chat {
             }
             let prompt = template.prompt(&Conversation::chat(messages.clone()))?;
             let prompt = prompt_tokens(&prompt, &loaded.tokenizer)?;
-            let answer = self.answer.give(
-                &loaded,
+            let answer = loaded.answer(
                 &prompt,
                 cache.for_prompt(&prompt),
+                self.answer.max_new_tokens,
                 &sampling,
                 &mut output::print,
             )?;

@@ -1,14 +1,11 @@
 //! `simmer generate`: one answer.
 
-use std::ops::ControlFlow;
-
 use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use simmer_data::example::prompt_tokens;
-use simmer_data::tokenizer::DecodeStream;
 use simmer_data::{Content, Conversation, Message, Role};
-use simmer_model::{Generated, KvCache, Sampling, Stop};
+use simmer_model::{KvCache, Sampling, Stop};
 
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
@@ -48,7 +45,7 @@ pub(crate) struct Generate {
 pub(crate) struct AnswerArgs {
     /// Most tokens of an answer
     #[arg(long, default_value_t = 256, value_name = "N")]
-    max_new_tokens: usize,
+    pub(crate) max_new_tokens: usize,
     /// Take the most likely token every time
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "seed"])]
     greedy: bool,
@@ -74,7 +71,7 @@ struct Json<'a> {
     text: String,
     prompt_ids: &'a [u32],
     ids: &'a [u32],
-    log_probs: &'a [f32],
+    logprobs: &'a [f32],
     stop: &'static str,
 }
 
@@ -84,20 +81,19 @@ impl Generate {
         let loaded = self.model.load()?;
         let prompt = self.prompt_tokens(&loaded)?;
         let mut cache = KvCache::default();
+        let length = self.answer.max_new_tokens;
         if self.json {
-            let answer = self
-                .answer
-                .give(&loaded, &prompt, &mut cache, &sampling, &mut |_| Ok(()))?;
+            let answer =
+                loaded.answer(&prompt, &mut cache, length, &sampling, &mut |_| Ok(()))?;
             return output::json(&Json {
                 text: loaded.tokenizer.decode(&answer.tokens, true)?,
                 prompt_ids: &prompt,
                 ids: &answer.tokens,
-                log_probs: &answer.log_probs,
+                logprobs: &answer.log_probs,
                 stop: stop(answer.stop),
             });
         }
-        self.answer
-            .give(&loaded, &prompt, &mut cache, &sampling, &mut output::print)?;
+        loaded.answer(&prompt, &mut cache, length, &sampling, &mut output::print)?;
         output::line("")
     }
 
@@ -139,45 +135,6 @@ impl AnswerArgs {
         };
         sampling.check()?;
         Ok(sampling)
-    }
-
-    /// Generates an answer; `show` gets its text piece by piece.
-    pub(crate) fn give(
-        &self,
-        loaded: &Loaded,
-        prompt: &[u32],
-        cache: &mut KvCache,
-        sampling: &Sampling,
-        show: &mut dyn FnMut(&str) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Generated> {
-        let mut text: DecodeStream<'_> = loaded.tokenizer.decode_stream(true);
-        let mut failure = None;
-        let mut on_token = |token| {
-            let shown = text
-                .push(token)
-                .map_err(anyhow::Error::from)
-                .and_then(|piece| show(&piece));
-            match shown {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
-        };
-        let answer = loaded.model.generate(
-            prompt,
-            cache,
-            self.max_new_tokens,
-            &loaded.eos,
-            sampling,
-            &mut on_token,
-        )?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        show(&text.finish()?)?;
-        Ok(answer)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct Score {
 struct Scored {
     ids: Vec<u32>,
     /// Natural logarithms, one for each token after the first.
-    log_probs: Vec<f32>,
+    logprobs: Vec<f32>,
     perplexity: f64,
 }
 
@@ -42,8 +42,8 @@ impl Score {
         let (mut sum, mut count) = (0.0, 0);
         for (index, text) in texts.iter().enumerate() {
             let scored = score(&loaded, text).with_context(|| format!("text {}", index + 1))?;
-            sum += scored.log_probs.iter().map(|x| f64::from(*x)).sum::<f64>();
-            count += scored.log_probs.len();
+            sum += scored.logprobs.iter().map(|x| f64::from(*x)).sum::<f64>();
+            count += scored.logprobs.len();
             if self.json {
                 output::json(&scored)?;
             } else {
@@ -65,7 +65,7 @@ impl Score {
             return Ok(self.text.iter().cloned().collect());
         };
         let source = format::read(file, Some(Format::Text))?;
-        let rows = source.rows.into_iter().map(|row| match row.content {
+        let rows = source.conversations.into_iter().map(|row| match row.content {
             Content::Text(text) => Ok(text),
             _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
         });
@@ -82,7 +82,7 @@ fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
     let mean = log_probs.iter().map(|x| f64::from(*x)).sum::<f64>() / log_probs.len() as f64;
     Ok(Scored {
         ids,
-        log_probs,
+        logprobs: log_probs,
         perplexity: (-mean).exp(),
     })
 }
@@ -90,7 +90,7 @@ fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
 fn table(loaded: &Loaded, scored: &Scored) -> String {
     let mut lines: Vec<String> = scored.ids[1..]
         .iter()
-        .zip(&scored.log_probs)
+        .zip(&scored.logprobs)
         .map(|(id, log_prob)| {
             let token = loaded.tokenizer.token(*id).unwrap_or_default();
             format!("{log_prob:>10.4}  {token}")
@@ -98,8 +98,8 @@ fn table(loaded: &Loaded, scored: &Scored) -> String {
         .collect();
     lines.push(format!(
         "{} tokens: sum {:.4}, perplexity {:.4}",
-        scored.log_probs.len(),
-        scored.log_probs.iter().map(|x| f64::from(*x)).sum::<f64>(),
+        scored.logprobs.len(),
+        scored.logprobs.iter().map(|x| f64::from(*x)).sum::<f64>(),
         scored.perplexity
     ));
     lines.join("\n")

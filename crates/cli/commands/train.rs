@@ -1,0 +1,193 @@
+//! `simmer train`: a recipe into a run.
+
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::ProgressBar;
+use simmer_train::{
+    Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
+};
+
+use crate::output::{self, note};
+use crate::{progress, samples};
+
+/// Train what a recipe says
+///
+/// Writes a run folder: the resolved recipe, metrics, checkpoints, and at the end the adapter in
+/// PEFT's layout. Ctrl-C writes a checkpoint and stops; a second one stops at once.
+#[derive(Debug, Args)]
+pub(crate) struct Train {
+    /// The recipe
+    #[arg(value_name = "RECIPE")]
+    recipe: PathBuf,
+    /// Change a key: train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// The run's folder; runs/RECIPE without it
+    #[arg(long, value_name = "FOLDER")]
+    out: Option<PathBuf>,
+    /// Go on from the run's last checkpoint
+    #[arg(long)]
+    resume: bool,
+}
+
+impl Train {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        let out = self.out.clone().unwrap_or_else(|| default_folder(&self.recipe));
+        let stop = stop_on_interrupt()?;
+        let mut watcher = Terminal::new();
+        let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
+        watcher.finish();
+        report(&self, &recipe, &out, outcome)
+    }
+}
+
+/// `runs/` and the recipe's name.
+fn default_folder(recipe: &Path) -> PathBuf {
+    let name = recipe.file_stem().unwrap_or(recipe.as_os_str());
+    Path::new("runs").join(name)
+}
+
+/// A flag that Ctrl-C (or a terminate signal) raises; the second one ends the program.
+fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::SeqCst) {
+            process::exit(130);
+        }
+        note("stopping after this micro-batch; once more to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}
+
+fn report(
+    args: &Train,
+    recipe: &Recipe,
+    out: &Path,
+    outcome: Result<Outcome, TrainError>,
+) -> anyhow::Result<()> {
+    match outcome? {
+        Outcome::Finished {
+            weights,
+            step,
+            stopped_early,
+            best,
+        } => {
+            let early = if stopped_early { ", stopped early" } else { "" };
+            note(&format!("done: {step} steps{early}"));
+            if let Some(best) = best {
+                note(&format!(
+                    "best validation loss {:.4} at step {}",
+                    best.loss, best.step
+                ));
+            }
+            samples::show(recipe, &weights)?;
+            output::line(&weights.display().to_string())
+        }
+        Outcome::Interrupted { checkpoint, step } => {
+            match checkpoint {
+                Some(folder) => note(&format!(
+                    "stopped after step {step}; {} is its checkpoint",
+                    folder.display()
+                )),
+                None => note("stopped before the first step"),
+            }
+            note(&format!(
+                "go on with: simmer train {} --out {} --resume{}",
+                args.recipe.display(),
+                out.display(),
+                args.set.iter().map(|set| format!(" --set {set}")).collect::<String>()
+            ));
+            process::exit(130)
+        }
+    }
+}
+
+/// Shows a run as it goes: a bar on a terminal, a line now and then elsewhere.
+struct Terminal {
+    bar: Option<ProgressBar>,
+    steps: u64,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        Self { bar: None, steps: 0 }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// A line above the bar.
+    fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(text)),
+            None => note(text),
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn on_notice(&mut self, text: &str) {
+        self.say(text);
+    }
+
+    fn on_start(&mut self, start: &Start<'_>) {
+        self.say(&start.data.to_string());
+        self.say(&format!(
+            "training {} of {} weights ({:.3}%) on {} examples: {} steps, {} an epoch",
+            start.trained,
+            start.weights,
+            100.0 * start.trained as f64 / start.weights as f64,
+            start.examples,
+            start.steps,
+            start.steps_per_epoch,
+        ));
+        if let Some(step) = start.resumed_at {
+            self.say(&format!("going on after step {step}"));
+        }
+        self.steps = start.steps;
+        if output::is_terminal() {
+            let bar = progress::steps(start.steps);
+            bar.set_position(start.resumed_at.unwrap_or(0));
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+
+    fn on_step(&mut self, step: &StepMetrics) {
+        let text = format!("loss {:.4}, {:.0} tokens/s,", step.loss, step.tokens_per_second);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(step.step);
+                bar.set_message(text);
+            }
+            None if is_line_due(step.step, self.steps) => {
+                note(&format!("step {}/{}: {text} lr {:.3e}", step.step, self.steps, step.learning_rate));
+            }
+            None => {}
+        }
+    }
+
+    fn on_validation(&mut self, validation: &ValidationMetrics) {
+        let best = if validation.best { " (best)" } else { "" };
+        self.say(&format!(
+            "step {}: validation loss {:.4}{best}",
+            validation.step, validation.validation_loss
+        ));
+    }
+}
+
+/// About twenty lines a run, and the first steps.
+fn is_line_due(step: u64, steps: u64) -> bool {
+    step <= 3 || step == steps || step.is_multiple_of((steps / 20).max(1))
+}

@@ -1,0 +1,79 @@
+//! Merged models against PEFT's `merge_and_unload`, and against base and adapter apart.
+
+use burn::module::Module;
+use burn::tensor::Device;
+use safetensors::{Dtype, SafeTensors};
+use simmer_model::base::{self, BaseConfig};
+use simmer_model::checkpoint::Checkpoint;
+use simmer_model::merge::{MergeOptions, merge};
+use simmer_model::Run;
+
+use crate::adapters::attached;
+use crate::golden::{self, ModelGolden};
+
+/// The stored numbers as integers whose order is that of the numbers: neighbours are one apart.
+fn ordered(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
+    let width = if dtype == Dtype::F32 { 4 } else { 2 };
+    let sign = 1_i64 << (8 * width - 1);
+    bytes
+        .chunks_exact(width)
+        .map(|bytes| {
+            let bits = bytes.iter().rev().fold(0_i64, |bits, byte| bits << 8 | i64::from(*byte));
+            if bits & sign == 0 { bits } else { sign - bits }
+        })
+        .collect()
+}
+
+#[test]
+fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
+    for (model, name) in golden::ADAPTERS {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("merged");
+        let adapter = golden::adapter_folder(model, name);
+        merge(&golden::folder(model), &adapter, &out, MergeOptions::default(), &mut |_, _| ())
+            .unwrap();
+        let merged = Checkpoint::open(&out).unwrap();
+        let file = std::fs::read(adapter.join("golden.safetensors")).unwrap();
+        let golden = SafeTensors::deserialize(&file).unwrap();
+        let mut compared = 0;
+        for (key, expected) in golden.tensors() {
+            let Some(key) = key.strip_prefix("merged.") else {
+                continue;
+            };
+            assert_eq!(merged.info(key).unwrap().dtype, expected.dtype(), "{model}/{name} {key}");
+            let found = ordered(merged.bytes(key).unwrap(), expected.dtype());
+            let expected = ordered(expected.data(), expected.dtype());
+            assert_eq!(found.len(), expected.len(), "{model}/{name} {key}");
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).max();
+            assert!(worst <= Some(1), "{model}/{name} {key}: {worst:?} units in the last place");
+            compared += 1;
+        }
+        assert!(compared > 0, "{model}/{name}");
+    }
+}
+
+#[test]
+fn a_merged_model_answers_as_base_and_adapter() {
+    for (model, name) in golden::ADAPTERS {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("merged");
+        let options = MergeOptions {
+            dtype: Some(Dtype::F32),
+            ..MergeOptions::default()
+        };
+        let adapter = golden::adapter_folder(model, name);
+        merge(&golden::folder(model), &adapter, &out, options, &mut |_, _| ()).unwrap();
+        let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
+        let apart = attached(model, name).model.valid();
+        let rows: ModelGolden = golden::json(golden::folder(model).join("golden.json"));
+        for row in &rows.rows {
+            let logits = |model: &simmer_model::LlamaForCausalLM| -> Vec<f32> {
+                let hidden = model.hidden(&Run::from_rows(&[&row.input_ids]), None);
+                model.logits(hidden).into_data().iter::<f32>().collect()
+            };
+            let difference = golden::max_difference(&logits(&merged), &logits(&apart));
+            // the same sums in another order, in f32
+            assert!(difference <= 1e-4, "{model}/{name}: {difference}");
+        }
+    }
+}
