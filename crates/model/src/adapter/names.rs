@@ -244,20 +244,20 @@ mod tests {
 
     use super::*;
 
-    fn same<T: Serialize + for<'de> Deserialize<'de>>(value: Value) -> Result<(), String> {
+    fn same<T: Serialize + for<'de> Deserialize<'de>>(value: &Value) -> Result<(), String> {
         let read: T = serde_json::from_value(value.clone()).map_err(|error| error.to_string())?;
-        assert_eq!(serde_json::to_value(read).unwrap(), value);
+        assert_eq!(serde_json::to_value(read).unwrap(), *value);
         Ok(())
     }
 
     #[test]
     fn strings_and_lists_keep_their_form() {
-        same::<Targets>(json!(["q_proj", "v_proj"])).unwrap();
-        same::<Targets>(json!("all-linear")).unwrap();
-        same::<Names>(json!("layers")).unwrap();
-        same::<Names>(json!(["h", "layers"])).unwrap();
-        same::<Layers>(json!([0, 3])).unwrap();
-        same::<Patterns<usize>>(json!({"z": 1, "a": 2})).unwrap();
+        same::<Targets>(&json!(["q_proj", "v_proj"])).unwrap();
+        same::<Targets>(&json!("all-linear")).unwrap();
+        same::<Names>(&json!("layers")).unwrap();
+        same::<Names>(&json!(["h", "layers"])).unwrap();
+        same::<Layers>(&json!([0, 3])).unwrap();
+        same::<Patterns<usize>>(&json!({"z": 1, "a": 2})).unwrap();
         assert_eq!(
             serde_json::from_value::<Layers>(json!(3)).unwrap(),
             Layers(vec![3])
@@ -266,10 +266,10 @@ mod tests {
 
     #[test]
     fn other_types_are_refused_with_what_is_expected() {
-        insta::assert_snapshot!(same::<Targets>(json!(3)).unwrap_err(), @r#"invalid type: integer `3`, expected a list of module names, one regular expression, or "all-linear""#);
-        insta::assert_snapshot!(same::<Targets>(json!(["a", 3])).unwrap_err(), @"invalid type: integer `3`, expected a string");
-        insta::assert_snapshot!(same::<Names>(json!(true)).unwrap_err(), @"invalid type: boolean `true`, expected a name or a list of names");
-        insta::assert_snapshot!(same::<Layers>(json!("all")).unwrap_err(), @r#"invalid type: string "all", expected a layer or a list of layers, counted from 0"#);
-        insta::assert_snapshot!(same::<Patterns<usize>>(json!([1])).unwrap_err(), @"invalid type: sequence, expected a table of module names and numbers");
+        insta::assert_snapshot!(same::<Targets>(&json!(3)).unwrap_err(), @r#"invalid type: integer `3`, expected a list of module names, one regular expression, or "all-linear""#);
+        insta::assert_snapshot!(same::<Targets>(&json!(["a", 3])).unwrap_err(), @"invalid type: integer `3`, expected a string");
+        insta::assert_snapshot!(same::<Names>(&json!(true)).unwrap_err(), @"invalid type: boolean `true`, expected a name or a list of names");
+        insta::assert_snapshot!(same::<Layers>(&json!("all")).unwrap_err(), @r#"invalid type: string "all", expected a layer or a list of layers, counted from 0"#);
+        insta::assert_snapshot!(same::<Patterns<usize>>(&json!([1])).unwrap_err(), @"invalid type: sequence, expected a table of module names and numbers");
     }
 }
