@@ -1,7 +1,8 @@
 //! Conversations into text, with the spans that are trained on.
 //!
 //! Training text and generation prompts come from the same template, so they cannot drift apart. Plain templates are data
-//! files ([`plain`]); `chat` is the model's own Jinja chat template ([`chat`]).
+//! files (`plain.rs` says how they are written); `chat` is the model's own Jinja chat template (`chat.rs` says how its
+//! answers are found).
 
 mod chat;
 mod jinja;
