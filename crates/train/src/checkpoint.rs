@@ -57,7 +57,24 @@ pub struct Best {
     /// The step after which it was measured.
     pub step: u64,
     /// The loss (nats a token).
+    #[serde(with = "exact")]
     pub loss: f64,
+}
+
+/// Numbers as text: serde_json reads a number's last digit inexactly, and a run must go on with
+/// the number that it stopped with.
+mod exact {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(D::Error::custom)
+    }
 }
 
 /// What `state.json` holds.
@@ -168,16 +185,28 @@ impl Checkpoints {
     ) -> Result<(), TrainError> {
         for (name, data) in tensors {
             if let Some(value) = data.iter::<f64>().find(|value| !value.is_finite()) {
-                let before = self.steps()?.into_iter().find(|earlier| *earlier < step);
-                return Err(TrainError::Diverged {
-                    step,
-                    what: format!("a weight of {name}"),
-                    value,
-                    checkpoint: before.map(|step| self.path(step)),
-                });
+                let what = format!("a weight of {name} is {value}");
+                return Err(self.diverged(step, step, what)?);
             }
         }
         Ok(())
+    }
+
+    /// The error of a step that found no finite numbers. A checkpoint of those very weights,
+    /// which `updates` updates made, is no good one.
+    pub(crate) fn diverged(
+        &self,
+        step: u64,
+        updates: u64,
+        what: String,
+    ) -> Result<TrainError, TrainError> {
+        let good = self.steps()?.into_iter().find(|earlier| *earlier < updates);
+        let checkpoint = good.map(|step| self.path(step));
+        Ok(TrainError::Diverged {
+            step,
+            what,
+            checkpoint,
+        })
     }
 
     /// The last checkpoint that is whole, with what was wrong with later ones.
@@ -217,7 +246,9 @@ impl Checkpoints {
         let file: StateFile = serde_json::from_slice(&text)
             .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
         if file.own_sha256() != file.sha256 || file.state.step != step {
-            return Err(format!("{STATE_FILE} is damaged: its checksum is not that of its content"));
+            return Err(format!(
+                "{STATE_FILE} is damaged: its checksum is not that of its content"
+            ));
         }
         for (name, sha256) in &file.files {
             match file_sha256(&folder.join(name)) {
@@ -315,4 +346,85 @@ fn from_file(
         found.insert(name.to_owned(), Tensor::from_data(data, device));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn checkpoint(step: u64, loss: f64) -> Checkpoint {
+        let tensor = |values: &[f32]| Tensor::from_data(values, &Device::flex());
+        let named = |values: &[f32]| Parameters::from([("w".to_owned(), tensor(values))]);
+        Checkpoint {
+            state: State {
+                step,
+                best: Some(Best { step, loss }),
+                ..State::default()
+            },
+            parameters: named(&[1.0, -2.5]),
+            moments: Moments {
+                updates: step,
+                mean: named(&[0.1, f32::MIN_POSITIVE]),
+                square: named(&[1e-12, 3.0]),
+            },
+        }
+    }
+
+    fn save(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
+        let shapes = [("w".to_owned(), vec![1, 2])].into();
+        checkpoints.save(checkpoint, &shapes, "recipe", &|_| Ok(()))
+    }
+
+    fn values(parameters: &Parameters) -> Vec<f32> {
+        parameters["w"].to_data().try_to_vec().unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn what_is_loaded_is_what_was_saved(step in 1_u64..2_000_000, loss in 0.0_f64..20.0) {
+            let folder = tempfile::tempdir().unwrap();
+            let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
+            let saved = checkpoint(step, loss);
+            save(&checkpoints, &saved).unwrap();
+            let (loaded, problems) = checkpoints.last(&Device::flex()).unwrap();
+            let loaded = loaded.unwrap();
+            prop_assert!(problems.is_empty());
+            prop_assert_eq!(&loaded.state, &saved.state);
+            prop_assert_eq!(values(&loaded.parameters), values(&saved.parameters));
+            prop_assert_eq!(values(&loaded.moments.mean), values(&saved.moments.mean));
+            prop_assert_eq!(values(&loaded.moments.square), values(&saved.moments.square));
+            prop_assert_eq!(loaded.moments.updates, step);
+        }
+    }
+
+    #[test]
+    fn a_weight_that_overflowed_is_not_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        save(&checkpoints, &checkpoint(1, 2.0)).unwrap();
+        let mut broken = checkpoint(2, 2.0);
+        let value = Tensor::from_data([1.0, f32::INFINITY].as_slice(), &Device::flex());
+        broken.parameters.insert("w".to_owned(), value);
+        let error = save(&checkpoints, &broken).unwrap_err().to_string();
+        assert!(
+            error.starts_with("step 2: a weight of w is inf; the last good"),
+            "{error}"
+        );
+        assert!(error.ends_with("step-000001"), "{error}");
+        assert_eq!(checkpoints.steps().unwrap(), [1]);
+    }
+
+    #[test]
+    fn retention_keeps_the_last_and_the_best() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        for step in [2, 4, 6, 1_000_000] {
+            save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
+        }
+        checkpoints.retain(2, Some(2)).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [1_000_000, 6, 2]);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
 }

@@ -80,7 +80,9 @@ mod tests {
     }
 
     fn values(gradients: &Parameters) -> Vec<f32> {
-        let values = gradients.values().flat_map(|g| g.to_data().to_vec::<f32>().unwrap());
+        let values = gradients
+            .values()
+            .flat_map(|g| g.to_data().try_to_vec::<f32>().unwrap());
         values.collect()
     }
 
@@ -99,7 +101,10 @@ mod tests {
         let clipped = values(&Clip::Norm(1.0).apply(given.clone(), 5.0));
         // 1 / (5 + 10⁻⁶), as torch has it
         assert_eq!(clipped, [3.0 * 0.199_999_96_f32, 4.0 * 0.199_999_96_f32]);
-        assert_eq!(values(&Clip::Norm(6.0).apply(given.clone(), 5.0)), [3.0, 4.0]);
+        assert_eq!(
+            values(&Clip::Norm(6.0).apply(given.clone(), 5.0)),
+            [3.0, 4.0]
+        );
         assert_eq!(values(&Clip::None.apply(given, 5.0)), [3.0, 4.0]);
     }
 }

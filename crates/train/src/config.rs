@@ -142,7 +142,10 @@ impl TrainConfig {
                 return Err(Problem::new("train", why));
             }
             (Some(epochs), _) if !(epochs > 0.0 && epochs.is_finite()) => {
-                return wrong("epochs", format!("expected a number above 0, found {epochs}"));
+                return wrong(
+                    "epochs",
+                    format!("expected a number above 0, found {epochs}"),
+                );
             }
             (_, Some(0)) => return wrong("max_steps", "expected at least 1, found 0".to_owned()),
             _ => {}
@@ -159,18 +162,25 @@ impl TrainConfig {
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             let found = self.learning_rate;
-            return wrong("learning_rate", format!("expected a number above 0, found {found}"));
+            return wrong(
+                "learning_rate",
+                format!("expected a number above 0, found {found}"),
+            );
         }
         self.schedule.check()?;
         self.optimizer.check()?;
         self.clip.check()?;
         self.validate_every.check("train.validate_every.steps")?;
-        self.checkpoint_every.check("train.checkpoint_every.steps")?;
+        self.checkpoint_every
+            .check("train.checkpoint_every.steps")?;
         let Some(stop) = self.early_stop else {
             return Ok(());
         };
         if stop.patience == 0 {
-            return wrong("early_stop.patience", "expected at least 1, found 0".to_owned());
+            return wrong(
+                "early_stop.patience",
+                "expected at least 1, found 0".to_owned(),
+            );
         }
         if !(stop.min_improvement >= 0.0 && stop.min_improvement.is_finite()) {
             let found = stop.min_improvement;

@@ -96,20 +96,18 @@ pub enum TrainError {
     },
     /// The numbers are no longer numbers.
     #[error(
-        "step {step}: {what} is {value}; the update was not made{}",
+        "step {step}: {what}{}",
         checkpoint.as_deref().map_or_else(
-            || ", and no checkpoint had been written yet".to_owned(),
-            |path| format!(", and the last good checkpoint is {}", path.display()),
+            || "; no checkpoint had been written before it".to_owned(),
+            |path| format!("; the last good checkpoint is {}", path.display()),
         )
     )]
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// What is not finite.
+        /// What is not finite, and its value.
         what: String,
-        /// Its value.
-        value: f64,
-        /// The last good checkpoint.
+        /// The last checkpoint with other weights than those that broke.
         checkpoint: Option<PathBuf>,
     },
 }
@@ -141,6 +139,9 @@ impl TrainError {
                  this run can be trained on with `method.lora.from`"
             }
             Self::NoCheckpoint { .. } => "begin again in another folder with --out",
+            Self::Diverged { step: 1, .. } => {
+                "no update has been made yet: the base model's own weights give no finite numbers"
+            }
             Self::Diverged { .. } => {
                 "a lower train.learning_rate or a longer warmup usually helps; so does clipping, \
                  where train.clip is \"none\""

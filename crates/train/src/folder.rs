@@ -153,7 +153,10 @@ mod tests {
         drop(run);
         let again = RunFolder::open(&path, false).unwrap_err();
         assert!(matches!(again, TrainError::RunExists { .. }), "{again}");
-        assert_eq!(RunFolder::open(&path, true).unwrap().recipe().unwrap(), "seed = 1\n");
+        assert_eq!(
+            RunFolder::open(&path, true).unwrap().recipe().unwrap(),
+            "seed = 1\n"
+        );
     }
 
     #[test]
@@ -170,7 +173,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("run");
         let aside = path.join("checkpoints/.step-000002.tmp-abc");
-        RunFolder::open(&path, false).unwrap().write_recipe("").unwrap();
+        RunFolder::open(&path, false)
+            .unwrap()
+            .write_recipe("")
+            .unwrap();
         fs::create_dir_all(&aside).unwrap();
         drop(RunFolder::open(&path, true).unwrap());
         assert!(!aside.exists());

@@ -15,6 +15,7 @@ mod optimizer;
 pub mod recipe;
 mod resume;
 mod run;
+mod sample;
 mod schedule;
 mod trainer;
 
@@ -28,5 +29,6 @@ pub use observer::{Observer, Silent, Start};
 pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig};
 pub use recipe::{FullConfig, Method, Problem, Recipe, RecipeError};
 pub use run::{Outcome, train};
+pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
 pub use trainer::{Evaluation, NoStep, Step, Trainer};

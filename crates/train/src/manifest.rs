@@ -116,8 +116,7 @@ impl Manifest {
     pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
         let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;
-        serde_json::from_slice(&text)
-            .map_err(|error| TrainError::io(&path, "read")(error.into()))
+        serde_json::from_slice(&text).map_err(|error| TrainError::io(&path, "read")(error.into()))
     }
 
     pub(crate) fn write(&self, folder: &Path) -> Result<(), TrainError> {
@@ -137,7 +136,9 @@ impl Manifest {
         ];
         for (what, before, now) in folders {
             let names: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
-            let changed = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
+            let changed = names
+                .into_iter()
+                .filter(|name| before.get(*name) != now.get(*name));
             changes.extend(changed.map(|name| format!("{what}: {name}")));
         }
         let contents = |files: &[DataFile]| -> Vec<Fingerprint> {
@@ -201,7 +202,12 @@ fn fingerprint(path: &Path, whole: bool) -> io::Result<Fingerprint> {
     Ok(Fingerprint {
         bytes,
         sha256: hex(hash.finalize().as_slice()),
-        hashed: if whole { "all" } else { "first and last 32 MiB" }.to_owned(),
+        hashed: if whole {
+            "all"
+        } else {
+            "first and last 32 MiB"
+        }
+        .to_owned(),
     })
 }
 
@@ -213,7 +219,9 @@ fn fingerprints(
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
         let path = entry.map_err(TrainError::io(folder, "read"))?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let Some(name) = name.filter(|name| wanted(name) && path.is_file()) else {
             continue;
         };

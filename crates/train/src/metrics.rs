@@ -75,8 +75,7 @@ impl MetricsFile {
     pub(crate) fn open(folder: &Path, step: u64, validated: bool) -> Result<Self, TrainError> {
         let path = folder.join(METRICS_FILE);
         if path.exists() {
-            let kept = kept_lines(&path, step, validated)
-                .map_err(TrainError::io(&path, "read"))?;
+            let kept = kept_lines(&path, step, validated).map_err(TrainError::io(&path, "read"))?;
             write_file(&path, |file| file.write_all(kept.as_bytes()))?;
         }
         let file = OpenOptions::new()
@@ -123,7 +122,9 @@ fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
 /// The most memory that this process has held, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

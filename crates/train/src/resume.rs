@@ -41,6 +41,7 @@ pub(crate) fn changes(before: &Table, now: &Table) -> Changes {
 fn is_free(key: &str) -> bool {
     let begins = |start: &str| key.starts_with(start) && key.ends_with(".path");
     FREE.contains(&key)
+        || key.starts_with("samples")
         || key.starts_with("train.checkpoint_every.")
         || begins("data.train.")
         || begins("data.validation.files.")
@@ -49,7 +50,12 @@ fn is_free(key: &str) -> bool {
 fn compare(below: &str, before: &Table, now: &Table, changes: &mut Vec<(String, String)>) {
     let added = now.keys().filter(|key| !before.contains_key(*key));
     for key in before.keys().chain(added) {
-        compare_values(&format!("{below}{key}"), before.get(key), now.get(key), changes);
+        compare_values(
+            &format!("{below}{key}"),
+            before.get(key),
+            now.get(key),
+            changes,
+        );
     }
 }
 
@@ -104,7 +110,10 @@ mod tests {
         );
         assert_eq!(
             rounding,
-            ["device: was \"cpu\", is \"auto\"", "train.micro_batch_tokens: was 64, is 99"]
+            [
+                "device: was \"cpu\", is \"auto\"",
+                "train.micro_batch_tokens: was 64, is 99"
+            ]
         );
     }
 }

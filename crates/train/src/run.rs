@@ -239,7 +239,9 @@ impl<'a> Training<'a> {
             device,
         } = prepared;
         let weights = simmer_model::layout::tensors(model.config());
-        let weights = weights.iter().map(|tensor| tensor.shape.iter().product::<usize>());
+        let weights = weights
+            .iter()
+            .map(|tensor| tensor.shape.iter().product::<usize>());
         let weights = weights.sum();
         let mut trainer = Trainer::new(model, config);
         let checkpoints = folder.checkpoints();
@@ -320,6 +322,7 @@ impl<'a> Training<'a> {
                 step,
             });
         }
+        self.prune()?;
         let best = self.state.best;
         Ok(Outcome::Finished {
             weights: self.write_weights()?,
@@ -341,7 +344,10 @@ impl<'a> Training<'a> {
             }
             let stopped = self.has_stopped_improving();
             let is_best = self.state.best.is_some_and(|best| best.step == step);
-            let due = self.config.checkpoint_every.due(step, self.steps_per_epoch());
+            let due = self
+                .config
+                .checkpoint_every
+                .due(step, self.steps_per_epoch());
             if (due || last || stopped || is_best) && self.saved_at != Some(step) {
                 self.save()?;
             }
@@ -380,14 +386,16 @@ impl<'a> Training<'a> {
         let factor = self.config.schedule.factor(self.state.step, self.steps());
         let learning_rate = self.config.learning_rate * factor;
         let examples = &self.data.train;
-        let step = match self.trainer.step(&batch, examples, learning_rate, self.stop) {
+        let step = match self
+            .trainer
+            .step(&batch, examples, learning_rate, self.stop)
+        {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),
-            Err(NoStep::Loss(value)) => return Err(self.diverged("the loss", value)),
-            Err(NoStep::GradNorm(value)) => {
-                return Err(self.diverged("the norm of the gradient", value));
-            }
+            Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
+            Err(NoStep::GradNorm(value)) => return Err(self.diverged("gradient norm", value)?),
         };
+        self.prune()?;
         self.state.step += 1;
         self.state.cursor = batch.next;
         self.state.tokens += step.tokens;
@@ -410,13 +418,10 @@ impl<'a> Training<'a> {
         Ok(true)
     }
 
-    fn diverged(&self, what: &str, value: f64) -> TrainError {
-        TrainError::Diverged {
-            step: self.state.step + 1,
-            what: what.to_owned(),
-            value,
-            checkpoint: self.saved_at.map(|step| self.checkpoints.path(step)),
-        }
+    fn diverged(&self, what: &str, value: f64) -> Result<TrainError, TrainError> {
+        let updates = self.state.step;
+        let what = format!("the {what} is {value}, and the update was not made");
+        self.checkpoints.diverged(updates + 1, updates, what)
     }
 
     /// Measures the validation loss, where there are validation examples; false where somebody
@@ -433,7 +438,14 @@ impl<'a> Training<'a> {
         let Some(found) = self.trainer.evaluate(examples, self.stop, &mut progress) else {
             return Ok(false);
         };
-        let least = self.config.early_stop.map_or(0.0, |stop| stop.min_improvement);
+        if !found.loss.is_finite() {
+            let what = format!("the validation loss is {}", found.loss);
+            return Err(self.checkpoints.diverged(step, step, what)?);
+        }
+        let least = self
+            .config
+            .early_stop
+            .map_or(0.0, |stop| stop.min_improvement);
         let is_best = self
             .state
             .best
@@ -459,7 +471,7 @@ impl<'a> Training<'a> {
         Ok(true)
     }
 
-    /// Writes a checkpoint, and removes those that are no longer wanted.
+    /// Writes a checkpoint.
     fn save(&mut self) -> Result<(), TrainError> {
         self.metrics.sync()?;
         let model = self.trainer.model();
@@ -480,21 +492,32 @@ impl<'a> Training<'a> {
             .checkpoints
             .save(&checkpoint, &shapes, &self.recipe_sha256, &more)?;
         self.saved_at = Some(self.state.step);
-        let best = self.state.best.map(|best| best.step);
-        self.checkpoints.retain(self.config.keep, best)?;
         self.observer.on_checkpoint(self.state.step, &path);
         Ok(())
+    }
+
+    /// Removes the checkpoints that are no longer wanted. Not before the weights of the last one
+    /// have been seen to work: until then the one before it is the last good one.
+    fn prune(&self) -> Result<(), TrainError> {
+        let best = self.state.best.map(|best| best.step);
+        self.checkpoints.retain(self.config.keep, best)
     }
 
     /// Writes the adapter, or the whole model.
     fn write_weights(self) -> Result<PathBuf, TrainError> {
         let mut model = self.trainer.into_model();
-        let best = self.state.best.filter(|_| self.config.weights == Weights::Best);
+        let best = self
+            .state
+            .best
+            .filter(|_| self.config.weights == Weights::Best);
         if let Some(best) = best.filter(|best| best.step != self.state.step) {
             let loaded = self.checkpoints.load(best.step, &self.device);
             let loaded = loaded.map_err(|problem| TrainError::NoCheckpoint {
                 folder: self.checkpoints.folder().to_owned(),
-                problems: vec![format!("{}: {problem}", self.checkpoints.path(best.step).display())],
+                problems: vec![format!(
+                    "{}: {problem}",
+                    self.checkpoints.path(best.step).display()
+                )],
             })?;
             model = model.with_trainable(&loaded.parameters);
         }
@@ -502,7 +525,12 @@ impl<'a> Training<'a> {
             (Method::Full(full), _) => {
                 let beside = tokenizer_files(self.recipe.base.tokenizer_folder()?);
                 self.folder.replace("model", |folder| {
-                    Ok(export::save_model(&model, folder, dtype(full.precision), &beside)?)
+                    Ok(export::save_model(
+                        &model,
+                        folder,
+                        dtype(full.precision),
+                        &beside,
+                    )?)
                 })
             }
             (Method::Lora(_), Some(config)) => {

@@ -101,15 +101,22 @@ impl Schedule {
         let warmup = self.warmup();
         if !part(warmup.warmup_ratio) {
             let found = warmup.warmup_ratio;
-            return wrong("warmup_ratio", format!("expected a number from 0 to 1, found {found}"));
+            return wrong(
+                "warmup_ratio",
+                format!("expected a number from 0 to 1, found {found}"),
+            );
         }
         if warmup.warmup_ratio > 0.0 && warmup.warmup_steps > 0 {
-            return wrong("warmup_ratio", "there is `warmup_steps` too; choose one".to_owned());
+            return wrong(
+                "warmup_ratio",
+                "there is `warmup_steps` too; choose one".to_owned(),
+            );
         }
         match self {
-            Self::Cosine(Cosine { min_ratio, .. }) if !part(*min_ratio) => {
-                wrong("min_ratio", format!("expected a number from 0 to 1, found {min_ratio}"))
-            }
+            Self::Cosine(Cosine { min_ratio, .. }) if !part(*min_ratio) => wrong(
+                "min_ratio",
+                format!("expected a number from 0 to 1, found {min_ratio}"),
+            ),
             _ => Ok(()),
         }
     }
@@ -148,7 +155,9 @@ impl<'de> Visitor<'de> for NameOrTable {
     type Value = Schedule;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }")
+        f.write_str(
+            "the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }",
+        )
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Schedule, E> {
@@ -162,7 +171,9 @@ impl<'de> Visitor<'de> for NameOrTable {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Schedule, A::Error> {
         let Some(name) = map.next_key()? else {
-            return Err(A::Error::custom("expected the name of a schedule, found an empty table"));
+            return Err(A::Error::custom(
+                "expected the name of a schedule, found an empty table",
+            ));
         };
         let schedule = match name {
             Name::Constant => Schedule::Constant(map.next_value()?),
@@ -182,12 +193,19 @@ mod tests {
 
     fn warmup(warmup_steps: u64) -> Warmup {
         let warmup_ratio = 0.0;
-        Warmup { warmup_steps, warmup_ratio }
+        Warmup {
+            warmup_steps,
+            warmup_ratio,
+        }
     }
 
     fn cosine(warmup_steps: u64, warmup_ratio: f64) -> Schedule {
         let min_ratio = 0.0;
-        Schedule::Cosine(Cosine { warmup_steps, warmup_ratio, min_ratio })
+        Schedule::Cosine(Cosine {
+            warmup_steps,
+            warmup_ratio,
+            min_ratio,
+        })
     }
 
     #[derive(Deserialize)]
@@ -213,7 +231,10 @@ mod tests {
             for (step, expected) in golden.factors.iter().enumerate() {
                 let factor = schedule.factor(step as u64, golden.steps);
                 // a cosine's last digit
-                assert!((factor - expected).abs() < 1e-15, "{schedule:?}, step {step}: {factor} for {expected}");
+                assert!(
+                    (factor - expected).abs() < 1e-15,
+                    "{schedule:?}, step {step}: {factor} for {expected}"
+                );
             }
         }
     }
@@ -223,15 +244,26 @@ mod tests {
     fn a_published_log_is_reproduced() {
         let schedule = cosine(0, 0.03);
         assert_eq!(schedule.warmup().steps(609), 19);
-        for (step, logged) in [(1, 1.0526e-6), (100, 1.9084e-5), (304, 1.0532e-5), (609, 0.0)] {
+        for (step, logged) in [
+            (1, 1.0526e-6),
+            (100, 1.9084e-5),
+            (304, 1.0532e-5),
+            (609, 0.0),
+        ] {
             let rate = 2e-5 * schedule.factor(step, 609);
-            assert!((rate - logged).abs() < 0.5e-9, "step {step}: {rate} for {logged}");
+            assert!(
+                (rate - logged).abs() < 0.5e-9,
+                "step {step}: {rate} for {logged}"
+            );
         }
     }
 
     #[test]
     fn the_cosine_ends_at_its_floor() {
-        let schedule = Schedule::Cosine(Cosine { min_ratio: 0.1, ..Cosine::default() });
+        let schedule = Schedule::Cosine(Cosine {
+            min_ratio: 0.1,
+            ..Cosine::default()
+        });
         assert!((schedule.factor(0, 10) - 1.0).abs() < 1e-15);
         assert!((schedule.factor(5, 10) - 0.55).abs() < 1e-15);
         assert!((schedule.factor(10, 10) - 0.1).abs() < 1e-15);

@@ -55,7 +55,8 @@ pub enum NoStep {
     Interrupted,
     /// The loss is not a finite number.
     Loss(f64),
-    /// The gradient's norm is not a finite number.
+    /// The gradient's norm is not a finite number, or it is 0 although there is a loss: weights so
+    /// large that activations overflow and are normalised to nothing.
     GradNorm(f64),
 }
 
@@ -153,7 +154,7 @@ impl Trainer {
             return Err(NoStep::Loss(loss));
         }
         let grad_norm = norm(&gradients);
-        if !grad_norm.is_finite() {
+        if !grad_norm.is_finite() || (grad_norm == 0.0 && loss > 0.0) {
             return Err(NoStep::GradNorm(grad_norm));
         }
         let step = Step {

@@ -78,7 +78,10 @@ fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
         };
         return (what, None);
     }
-    let what = match message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: ")) {
+    let what = match message
+        .strip_prefix("invalid type: ")
+        .or(message.strip_prefix("invalid value: "))
+    {
         Some(rest) => {
             let (found, expected) = rest.split_once(", expected ").unwrap_or((rest, ""));
             format!("expected {}, found {}", word(expected), word(found))
@@ -86,13 +89,17 @@ fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
         None if message.starts_with("wanted exactly 1 element") => {
             "expected exactly one of the choices".to_owned()
         }
-        None => message.replacen("wanted ", "expected ", 1),
+        None if message == "wanted string or table" => "expected a name or a table".to_owned(),
+        None => message.to_owned(),
     };
     let hint = message.contains("more than 1 element").then(|| {
         let key = path.unwrap_or("method");
         format!("--set '{key}={{ NAME = {{ ... }} }}' takes the place of the whole table")
     });
-    (path.map_or_else(|| what.clone(), |path| format!("`{path}`: {what}")), hint)
+    (
+        path.map_or_else(|| what.clone(), |path| format!("`{path}`: {what}")),
+        hint,
+    )
 }
 
 /// The name that is not known and those that are: ``unknown field `a`, expected `b` or `c` ``.
@@ -113,7 +120,8 @@ fn enum_key<'p>(path: Option<&'p str>, found: &str) -> &'p str {
 }
 
 fn split(path: &str) -> (Option<&str>, &str) {
-    path.rsplit_once('.').map_or((None, path), |(parent, last)| (Some(parent), last))
+    path.rsplit_once('.')
+        .map_or((None, path), |(parent, last)| (Some(parent), last))
 }
 
 fn nearest(found: &str, valid: &[&str]) -> String {
@@ -143,7 +151,11 @@ fn word(serde: &str) -> String {
     if table {
         return "a table".to_owned();
     }
-    for (name, word) in [("string ", "the text "), ("integer ", ""), ("floating point ", "")] {
+    for (name, word) in [
+        ("string ", "the text "),
+        ("integer ", ""),
+        ("floating point ", ""),
+    ] {
         if let Some(value) = serde.strip_prefix(name) {
             return format!("{word}{value}");
         }

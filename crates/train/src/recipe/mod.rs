@@ -16,6 +16,7 @@ use simmer_model::device;
 use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
+use crate::sample::SampleConfig;
 use source::Sources;
 
 /// Everything about a run.
@@ -33,6 +34,9 @@ pub struct Recipe {
     pub data: DataConfig,
     /// How it is trained.
     pub train: TrainConfig,
+    /// What base and trained model are asked when it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SampleConfig>,
 }
 
 fn default_device() -> String {
@@ -169,6 +173,9 @@ impl Recipe {
             return Err(Problem::new("device", error.to_string()));
         }
         self.train.check()?;
+        if let Some(samples) = &self.samples {
+            samples.check()?;
+        }
         let needs_validation = |key: &str| {
             let why = "needs a validation set, and [data] has no `validation`";
             Err(Problem::new(key, why))

@@ -31,11 +31,7 @@ pub(super) struct Set {
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(
-        path: &'a Path,
-        text: &'a str,
-        sets: &[String],
-    ) -> Result<Self, RecipeError> {
+    pub(super) fn new(path: &'a Path, text: &'a str, sets: &[String]) -> Result<Self, RecipeError> {
         let mut start = text.len() + 1;
         let mut parsed = Vec::with_capacity(sets.len());
         for written in sets {
@@ -175,7 +171,8 @@ impl Set {
         match key.get_ref().parse::<usize>() {
             Ok(index) if index < length => Ok(index),
             Ok(index) => Err(self.wrong(format!(
-                "no element {index} in the list `{list}`, which has {length} places, from 0"
+                "`{list}` has no place {index}: expected 0 to {}",
+                length.saturating_sub(1)
             ))),
             Err(_) => Err(self.wrong(format!(
                 "`{list}` is a list: expected the number of an element, found `{}`",
@@ -213,9 +210,7 @@ enum Place<'p, 't> {
 fn as_text(value: Spanned<DeValue<'_>>) -> Spanned<DeValue<'_>> {
     let span: Range<usize> = value.span();
     match value.into_inner() {
-        DeValue::Datetime(date) => {
-            Spanned::new(span, DeValue::String(date.to_string().into()))
-        }
+        DeValue::Datetime(date) => Spanned::new(span, DeValue::String(date.to_string().into())),
         other => Spanned::new(span, other),
     }
 }

@@ -72,70 +72,148 @@ weights = "best"
         assert_eq!(parse(&resolved, &[]).unwrap(), recipe, "{resolved}");
         assert_eq!(parse(&resolved, &[]).unwrap().resolved(), resolved);
     }
-    insta::assert_snapshot!(parse(MINIMAL, &[]).unwrap().resolved(), @"");
+    insta::assert_snapshot!(parse(MINIMAL, &[]).unwrap().resolved(), @r#"
+    device = "auto"
+
+    [base]
+    path = "base"
+
+    [method.lora]
+    rank = 8
+    alpha = 16.0
+    dropout = 0.0
+    targets = ["q_proj", "v_proj"]
+    use_rslora = false
+    bias = "none"
+
+    [data]
+    max_tokens = 1024
+    overlong = "truncate"
+    train_on = "answers"
+    shuffle = true
+
+    [[data.train]]
+    path = "rows.json"
+    template = "alpaca"
+
+    [train]
+    epochs = 1.0
+    batch_size = 4
+    micro_batch_tokens = 4096
+    learning_rate = 0.0001
+    seed = 42
+    validate_every = "epoch"
+    checkpoint_every = "epoch"
+    keep = 2
+    weights = "last"
+
+    [train.schedule.linear]
+    warmup_steps = 0
+    warmup_ratio = 0.0
+
+    [train.optimizer.adamw]
+    beta1 = 0.9
+    beta2 = 0.999
+    eps = 0.00000001
+    weight_decay = 0.0
+    decay = "matrices"
+
+    [train.clip]
+    norm = 1.0
+    "#);
 }
 
 #[test]
 fn an_unknown_key_is_named_with_the_nearest() {
-    insta::assert_snapshot!(said("epochs", "epoch"), @"");
-    insta::assert_snapshot!(said("learning_rate", "lr"), @"");
-    insta::assert_snapshot!(said("[method.lora]", "[method.lora]\nlora_alpha = 3"), @"");
-    insta::assert_snapshot!(said("[train]", "[trian]"), @"");
-    insta::assert_snapshot!(said("template =", "templte ="), @"");
+    insta::assert_snapshot!(said("epochs", "epoch"), @r"
+    r.toml: line 11, column 1: unknown key `epoch` in [train]; did you mean `epochs`?
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, learning_rate, schedule, optimizer, clip, seed, validate_every, checkpoint_every, keep, early_stop, weights
+    ");
+    insta::assert_snapshot!(said("learning_rate", "lr"), @r"
+    r.toml: line 13, column 1: unknown key `lr` in [train]; did you mean `learning_rate`?
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, learning_rate, schedule, optimizer, clip, seed, validate_every, checkpoint_every, keep, early_stop, weights
+    ");
+    insta::assert_snapshot!(said("[method.lora]", "[method.lora]\nlora_alpha = 3"), @r"
+    r.toml: line 6, column 1: unknown key `lora_alpha` in [method.lora]; did you mean `alpha`?
+    hint: keys of [method.lora]: rank, alpha, dropout, targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern, use_rslora, bias, modules_to_save, from
+    ");
+    insta::assert_snapshot!(said("[train]", "[trian]"), @r"
+    r.toml: line 10, column 2: unknown key `trian` in the recipe; did you mean `train`?
+    hint: keys of the recipe: device, base, method, data, train, samples
+    ");
+    insta::assert_snapshot!(said("template =", "templte ="), @r"
+    r.toml: line 8, column 32: unknown key `templte` in [data.train.0]; did you mean `template`?
+    hint: keys of [data.train.0]: path, template, format
+    ");
 }
 
 #[test]
 fn an_unknown_choice_is_named_with_the_nearest() {
-    insta::assert_snapshot!(said("[method.lora]", "[method.lroa]"), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = \"cosin\""), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = { cosin = {} }"), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nvalidate_every = \"step\""), @"");
-    insta::assert_snapshot!(said("path = \"base\"", "path = \"base\"\nprecision = \"fp16\""), @"");
+    insta::assert_snapshot!(said("[method.lora]", "[method.lroa]"), @r"
+    r.toml: line 5, column 9: `method`: there is no `lroa`; did you mean `lora`?
+    hint: there are: lora, full
+    ");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = \"cosin\""), @r"
+    r.toml: line 12, column 12: `train.schedule`: there is no `cosin`; did you mean `cosine`?
+    hint: there are: constant, linear, cosine
+    ");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = { cosin = {} }"), @r"
+    r.toml: line 12, column 14: `train.schedule`: there is no `cosin`; did you mean `cosine`?
+    hint: there are: constant, linear, cosine
+    ");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nvalidate_every = \"step\""), @r"
+    r.toml: line 12, column 18: `train.validate_every`: there is no `step`; did you mean `steps`?
+    hint: there are: never, epoch, steps
+    ");
+    insta::assert_snapshot!(said("path = \"base\"", "path = \"base\"\nprecision = \"fp16\""), @r"
+    r.toml: line 4, column 13: `base.precision`: there is no `fp16`; did you mean `f16`?
+    hint: there are: f32, bf16, f16
+    ");
 }
 
 #[test]
 fn a_wrong_type_says_what_was_expected_and_found() {
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = \"4\""), @"");
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = -4"), @"");
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 4.5"), @"");
-    insta::assert_snapshot!(said("1e-4", "true"), @"");
-    insta::assert_snapshot!(said("[{ path = \"rows.json\", template = \"alpaca\" }]", "\"rows.json\""), @"");
-    insta::assert_snapshot!(said("[method.lora]", "[method.lora]\ntargets = 7"), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\noptimizer = 3"), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = 3"), @"");
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = \"4\""), @r#"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found the text "4""#);
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = -4"), @"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found `-4`");
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 4.5"), @"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found `4.5`");
+    insta::assert_snapshot!(said("1e-4", "true"), @"r.toml: line 13, column 17: `train.learning_rate`: expected a number, found true");
+    insta::assert_snapshot!(said("[{ path = \"rows.json\", template = \"alpaca\" }]", "\"rows.json\""), @r#"r.toml: line 8, column 9: `data.train`: expected a list, found the text "rows.json""#);
+    insta::assert_snapshot!(said("[method.lora]", "[method.lora]\ntargets = 7"), @r#"r.toml: line 6, column 11: `method.lora.targets`: expected a list of module names, one regular expression, or "all-linear", found `7`"#);
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\noptimizer = 3"), @"r.toml: line 12, column 13: `train.optimizer`: expected a name or a table");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = 3"), @"r.toml: line 12, column 12: `train.schedule`: expected the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }, found `3`");
 }
 
 #[test]
 fn what_is_missing_is_named() {
-    insta::assert_snapshot!(said("batch_size = 4", ""), @"");
-    insta::assert_snapshot!(said("[method.lora]", ""), @"");
-    insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @"");
+    insta::assert_snapshot!(said("batch_size = 4", ""), @"r.toml: line 10, column 1: [train] lacks the key `batch_size`");
+    insta::assert_snapshot!(said("[method.lora]", ""), @"r.toml: the recipe lacks `method`");
+    insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @"r.toml: line 8, column 10: [data.train.0] lacks the key `template`");
 }
 
 #[test]
 fn toml_that_is_none_is_said() {
-    insta::assert_snapshot!(said("epochs = 1", "epochs = "), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nepochs = 2"), @"");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = "), @"r.toml: line 11, column 10: not valid TOML: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nepochs = 2"), @"r.toml: line 12, column 1: not valid TOML: duplicate key");
 }
 
 #[test]
 fn combinations_that_cannot_be_are_named() {
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"");
-    insta::assert_snapshot!(said("1e-4", "0"), @"");
-    insta::assert_snapshot!(said("1e-4", "inf"), @"");
-    insta::assert_snapshot!(said("epochs = 1", ""), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = -1"), @"");
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"r.toml: line 12, column 1: `train.batch_size`: expected at least 1, found 0");
+    insta::assert_snapshot!(said("1e-4", "0"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found 0");
+    insta::assert_snapshot!(said("1e-4", "inf"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found inf");
+    insta::assert_snapshot!(said("epochs = 1", ""), @"r.toml: line 10, column 2: `train`: lacks both `epochs` and `max_steps`; the run needs an end");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = -1"), @"r.toml: line 11, column 1: `train.epochs`: expected a number above 0, found -1");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\nschedule = { cosine = { warmup_steps = 3, warmup_ratio = 0.1 } }"),
-        @""
+        @"r.toml: line 12, column 43: `train.schedule.cosine.warmup_ratio`: there is `warmup_steps` too; choose one"
     );
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"");
-    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"");
-    insta::assert_snapshot!(said("path = \"base\"", ""), @"");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"r.toml: line 12, column 1: `train.early_stop`: needs a validation set, and [data] has no `validation`");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"r.toml: line 12, column 1: `train.weights`: needs a validation set, and [data] has no `validation`");
+    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: this build has auto and cpu");
+    insta::assert_snapshot!(said("path = \"base\"", ""), @"r.toml: line 2, column 2: `base`: needs `path` (a checkpoint) or `init` (random weights)");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\noptimizer = { adamw = { beta2 = 1.0 } }"),
-        @""
+        @"r.toml: line 12, column 25: `train.optimizer.adamw.beta2`: expected a number from 0 to below 1, found 1"
     );
 }
 
@@ -162,7 +240,10 @@ fn overrides_reach_every_key() {
         warmup_steps: 5,
         warmup_ratio: 0.0,
     };
-    assert_eq!(recipe.train.schedule, crate::schedule::Schedule::Linear(warmup));
+    assert_eq!(
+        recipe.train.schedule,
+        crate::schedule::Schedule::Linear(warmup)
+    );
     assert_eq!(recipe.train.clip, crate::clip::Clip::None);
     assert_eq!(recipe.data.train[0].path, Path::new("other rows.json"));
     assert_eq!(recipe.data.train[1].template, "chat");
@@ -175,19 +256,37 @@ fn overrides_reach_every_key() {
 
 #[test]
 fn a_wrong_override_is_named_as_it_was_given() {
-    insta::assert_snapshot!(said_of_set("train.lr=1e-4"), @"");
-    insta::assert_snapshot!(said_of_set("train.batch_size=many"), @"");
-    insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"");
-    insta::assert_snapshot!(said_of_set("train.batch_size"), @"");
-    insta::assert_snapshot!(said_of_set("=3"), @"");
-    insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"");
-    insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"");
-    insta::assert_snapshot!(said_of_set("method.full={}"), @"");
-    insta::assert_snapshot!(said_of_set("train.schedule.cosin.warmup_steps=3"), @"");
+    insta::assert_snapshot!(said_of_set("train.lr=1e-4"), @r"
+    --set train.lr=1e-4: unknown key `lr` in [train]; did you mean `learning_rate`?
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, learning_rate, schedule, optimizer, clip, seed, validate_every, checkpoint_every, keep, early_stop, weights
+    ");
+    insta::assert_snapshot!(said_of_set("train.batch_size=many"), @r#"--set train.batch_size=many: `train.batch_size`: expected a whole number, at least 0, found the text "many""#);
+    insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"--set train.batch_size=0: `train.batch_size`: expected at least 1, found 0");
+    insta::assert_snapshot!(said_of_set("train.batch_size"), @r"
+    --set train.batch_size: expected KEY=VALUE, found no `=`
+    hint: an override looks like --set train.learning_rate=1e-4
+    ");
+    insta::assert_snapshot!(said_of_set("=3"), @r"
+    --set =3: the key is not a TOML key
+    hint: an override looks like --set train.learning_rate=1e-4
+    ");
+    insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"--set data.train.2.path=x: `data.train` has no place 2: expected 0 to 0");
+    insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"--set data.train.first.path=x: `data.train` is a list: expected the number of an element, found `first`");
+    insta::assert_snapshot!(said_of_set("method.full={}"), @r"
+    r.toml: line 5, column 2: `method`: expected exactly one of the choices
+    hint: --set 'method={ NAME = { ... } }' takes the place of the whole table
+    ");
+    insta::assert_snapshot!(said_of_set("train.schedule.cosin.warmup_steps=3"), @r"
+    --set train.schedule.cosin.warmup_steps=3: `train.schedule`: there is no `cosin`; did you mean `cosine`?
+    hint: there are: constant, linear, cosine
+    ");
 }
 
 #[test]
 fn a_missing_recipe_is_named() {
     let missing = Recipe::from_file(Path::new("nowhere.toml"), &[]).unwrap_err();
-    insta::assert_snapshot!(error(&missing), @"");
+    insta::assert_snapshot!(error(&missing), @r"
+    cannot read nowhere.toml: No such file or directory (os error 2)
+    hint: `simmer recipes` lists the recipes that ship with the program; `simmer recipes copy NAME` writes one into a file
+    ");
 }
