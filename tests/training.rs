@@ -108,6 +108,11 @@ fn ten_steps_equal_peft() {
     }
 }
 
+/// A path as TOML has it.
+fn quoted(path: &Path) -> String {
+    toml::Value::String(path.display().to_string()).to_string()
+}
+
 /// A folder with rows for the tiny model's tokenizer, and a recipe for them.
 struct Kitchen {
     folder: tempfile::TempDir,
@@ -125,13 +130,12 @@ impl Kitchen {
             "an omelette",
             "tea",
         ];
-        let rows: String = (0..29)
-            .map(|i| {
-                let dish = dishes[i % dishes.len()];
-                let more = "salt, ".repeat(i % 5);
-                format!("{{\"prompt\": \"{i}: {dish}? \", \"completion\": \"{more}heat {i}.\"}}\n")
-            })
-            .collect();
+        let row = |i: usize| {
+            let dish = dishes[i % dishes.len()];
+            let more = "salt, ".repeat(i % 5);
+            format!("{{\"prompt\": \"{i}: {dish}? \", \"completion\": \"{more}heat {i}.\"}}")
+        };
+        let rows = (0..29).map(row).collect::<Vec<_>>().join("\n");
         fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
         let kitchen = Self { folder };
         fs::write(kitchen.path("recipe.toml"), kitchen.text()).unwrap();
@@ -143,12 +147,12 @@ impl Kitchen {
     }
 
     fn text(&self) -> String {
-        let base = golden::folder("tied-gqa");
-        let rows = self.path("rows.jsonl");
+        let base = quoted(&golden::folder("tied-gqa"));
+        let rows = quoted(&self.path("rows.jsonl"));
         format!(
             r#"
 [base]
-path = {base:?}
+path = {base}
 
 [method.lora]
 rank = 4
@@ -157,7 +161,7 @@ dropout = 0.1
 targets = ["q_proj", "v_proj", "down_proj"]
 
 [data]
-train = [{{ path = {rows:?}, template = "completion" }}]
+train = [{{ path = {rows}, template = "completion" }}]
 validation = {{ rows = 5 }}
 
 [train]
@@ -377,7 +381,7 @@ fn kill(child: &mut Child) -> bool {
 
 fn wait_for(what: &mut dyn FnMut() -> bool, child: &mut Child) -> bool {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(60) {
+    while begin.elapsed() < Duration::from_mins(1) {
         if what() {
             return true;
         }
@@ -444,11 +448,13 @@ fn a_killed_run_goes_on_as_if_it_had_not_been() {
     assert!(kills >= 6, "only {kills} kills met a running process");
 }
 
+type Damage = fn(&Path);
+
 #[test]
 fn a_damaged_checkpoint_is_said_and_the_one_before_is_used() {
     let kitchen = Kitchen::new();
     let expected = kitchen.whole(&["train.keep=3"], "whole");
-    let damages: [(&str, fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("trainable.safetensors", |file| {
             let mut bytes = fs::read(file).unwrap();
             let last = bytes.len() - 3;
@@ -509,8 +515,9 @@ fn the_last_checkpoints_and_the_best_stay() {
     // A text of letters that the training rows lack: its loss falls at first, and soon rises.
     let odd = kitchen.path("odd.jsonl");
     fs::write(&odd, "{\"prompt\": \"^^\", \"completion\": \"QQQQ\"}").unwrap();
+    let odd = quoted(&odd);
     let files =
-        format!("data.validation={{ files = [{{ path = {odd:?}, template = \"completion\" }}] }}");
+        format!("data.validation={{ files = [{{ path = {odd}, template = \"completion\" }}] }}");
     let sets = [
         "train.learning_rate=0.1",
         "train.schedule=constant",
@@ -685,8 +692,8 @@ fn every_weight_can_be_trained_from_chance() {
     let kitchen = Kitchen::new();
     let config = "{ vocab_size = 104, hidden_size = 16, intermediate_size = 24, num_hidden_layers = 2, \
                   num_attention_heads = 2, num_key_value_heads = 1, head_dim = 8, tie_word_embeddings = true }";
-    let tokenizer = golden::folder("tied-gqa");
-    let base = format!("base={{ init = {config}, tokenizer = {tokenizer:?} }}");
+    let tokenizer = quoted(&golden::folder("tied-gqa"));
+    let base = format!("base={{ init = {config}, tokenizer = {tokenizer} }}");
     let sets = [
         base.as_str(),
         "method={ full = { precision = \"bf16\" } }",
@@ -716,8 +723,8 @@ fn a_tokenizer_with_tokens_that_the_model_lacks_is_refused() {
     let kitchen = Kitchen::new();
     let config = "{ vocab_size = 50, hidden_size = 16, intermediate_size = 24, num_hidden_layers = 1, \
                   num_attention_heads = 2, num_key_value_heads = 1, head_dim = 8 }";
-    let tokenizer = golden::folder("tied-gqa");
-    let base = format!("base={{ init = {config}, tokenizer = {tokenizer:?} }}");
+    let tokenizer = quoted(&golden::folder("tied-gqa"));
+    let base = format!("base={{ init = {config}, tokenizer = {tokenizer} }}");
     let error = kitchen.train(&[&base], "run", false).unwrap_err();
     let text = error.to_string();
     assert!(
@@ -749,9 +756,11 @@ fn shipped_recipes_are_recipes() {
         (128, 256)
     );
     assert_eq!(recipe.train.validate_every, Interval::Steps(200));
-    // warmup 100 of the 1170 steps of (51760 - 2000) rows, 3 epochs of 389
+    // 51,760 rows without 2,000, in steps of 128
     let steps = recipe.train.total_steps(389);
     assert_eq!(steps, 1167);
-    assert_eq!(recipe.train.schedule.factor(50, steps), 0.5);
-    assert_eq!(recipe.train.schedule.factor(100, steps), 1.0);
+    for (step, factor) in [(0, 0.0), (50, 0.5), (100, 1.0), (1167, 0.0)] {
+        let found = recipe.train.schedule.factor(step, steps);
+        assert!((found - factor).abs() < 1e-12, "step {step}: {found}");
+    }
 }

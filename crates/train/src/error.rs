@@ -162,5 +162,5 @@ impl TrainError {
 }
 
 fn lines(items: &[String]) -> String {
-    items.iter().map(|item| format!("\n  {item}")).collect()
+    items.iter().flat_map(|item| ["\n  ", item]).collect()
 }

@@ -39,7 +39,7 @@ pub(crate) fn changes(before: &Table, now: &Table) -> Changes {
 }
 
 fn is_free(key: &str) -> bool {
-    let begins = |start: &str| key.starts_with(start) && key.ends_with(".path");
+    let begins = |start: &str| key.starts_with(start) && key.rsplit('.').next() == Some("path");
     FREE.contains(&key)
         || key.starts_with("samples")
         || key.starts_with("train.checkpoint_every.")

@@ -279,10 +279,10 @@ impl<'a> Training<'a> {
             observer,
             stop,
         };
-        training.announce(weights)
+        Ok(training.announce(weights))
     }
 
-    fn announce(self, weights: usize) -> Result<Self, TrainError> {
+    fn announce(self, weights: usize) -> Self {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
         self.observer.on_start(&Start {
@@ -296,7 +296,7 @@ impl<'a> Training<'a> {
             resumed_at: self.saved_at,
             folder: self.folder.path(),
         });
-        Ok(self)
+        self
     }
 
     fn steps_per_epoch(&self) -> u64 {

@@ -44,6 +44,7 @@ fn default_device() -> String {
 }
 
 /// Which weights are trained.
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {

@@ -235,7 +235,7 @@ fn overrides_reach_every_key() {
         ],
     )
     .unwrap();
-    assert_eq!(recipe.train.learning_rate, 2e-3);
+    assert!((recipe.train.learning_rate - 2e-3).abs() < 1e-18);
     let warmup = crate::schedule::Warmup {
         warmup_steps: 5,
         warmup_ratio: 0.0,
