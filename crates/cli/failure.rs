@@ -21,12 +21,12 @@ fn describe(error: &anyhow::Error) -> String {
         let text = cause.to_string();
         // transparent errors repeat their cause
         if !shown.contains(&text) {
-            lines.push_str(&format!("\n  because: {text}"));
+            lines = format!("{lines}\n  because: {text}");
             shown = text;
         }
     }
     if let Some(hint) = error.chain().find_map(hint) {
-        lines.push_str(&format!("\nhint: {hint}"));
+        lines = format!("{lines}\nhint: {hint}");
     }
     lines
 }

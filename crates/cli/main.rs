@@ -14,7 +14,7 @@ use clap::Parser;
 /// Fine-tune LLaMA-family models with low-rank adapters, from recipes.
 ///
 /// Results go to standard output, progress and messages to standard error. Exit code 0: done,
-/// 1: failed, 2: wrong usage.
+/// 1: failed, 2: wrong usage, 130: interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "simmer", version, max_term_width = 100)]
 struct Cli {

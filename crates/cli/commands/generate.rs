@@ -107,13 +107,15 @@ impl Generate {
             let system = self.system.iter().map(|text| Message::new(Role::System, text));
             let user = Message::new(Role::User, &self.prompt);
             Conversation::chat(system.chain([user]).collect())
-        } else {
+        } else if self.input.is_some() {
             Conversation::new(Content::Instruction {
                 system: None,
                 instruction: self.prompt.clone(),
                 input: self.input.clone(),
                 output: None,
             })
+        } else {
+            Conversation::prompt(&self.prompt)
         };
         let prompt = loaded
             .template(name)?

@@ -99,14 +99,25 @@ fn report(
                 )),
                 None => note("stopped before the first step"),
             }
-            note(&format!(
-                "go on with: simmer train {} --out {} --resume{}",
-                args.recipe.display(),
-                out.display(),
-                args.set.iter().map(|set| format!(" --set {set}")).collect::<String>()
-            ));
+            let mut command = vec![args.recipe.display().to_string()];
+            command.extend(["--out".to_owned(), out.display().to_string(), "--resume".to_owned()]);
+            for set in &args.set {
+                command.extend(["--set".to_owned(), set.clone()]);
+            }
+            let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+            note(&format!("go on with: simmer train {}", command.join(" ")));
             process::exit(130)
         }
+    }
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -190,4 +201,16 @@ impl Observer for Terminal {
 /// About twenty lines a run, and the first steps.
 fn is_line_due(step: u64, steps: u64) -> bool {
     step <= 3 || step == steps || step.is_multiple_of((steps / 20).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(quoted("train.seed=7"), "train.seed=7");
+        assert_eq!(quoted("a={steps = 3}"), "'a={steps = 3}'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }

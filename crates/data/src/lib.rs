@@ -7,11 +7,6 @@
 //! [`Dataset::load`] goes the first half of that way for a recipe's `[data]` table; [`Order`] and [`pack`] the rest, step by
 //! step. Each stage can be used alone. Nothing here knows Burn or the model.
 
-#![cfg_attr(
-    test,
-    expect(clippy::unwrap_used, reason = "a test stops where something is wrong")
-)]
-
 pub mod conversation;
 mod dataset;
 mod error;

@@ -252,12 +252,14 @@ fn random(config: &ModelConfig, tensor: &str, shape: &[usize], seed: u64) -> Ten
     let size = shape.iter().product();
     let values = if tensor.ends_with("norm.weight") {
         vec![1.0; size]
-    } else if tensor.ends_with(".bias") {
+    } else if tensor.rsplit('.').next() == Some("bias") {
         vec![0.0; size]
     } else {
         let std = config.initializer_range as f32;
         let mut values = normal(mix(seed), tensor, size);
-        values.iter_mut().for_each(|value| *value *= std);
+        for value in &mut values {
+            *value *= std;
+        }
         values
     };
     TensorData::new(values, shape.to_vec())

@@ -395,7 +395,9 @@ impl<'a> Training<'a> {
             Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
             Err(NoStep::GradNorm(value)) => return Err(self.diverged("gradient norm", value)?),
         };
-        self.prune()?;
+        if self.saved_at == Some(self.state.step) {
+            self.prune()?;
+        }
         self.state.step += 1;
         self.state.cursor = batch.next;
         self.state.tokens += step.tokens;

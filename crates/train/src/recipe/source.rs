@@ -11,6 +11,18 @@ use toml::{Spanned, Value};
 
 use super::RecipeError;
 
+/// Tables that are one choice of several: an override below one of them chooses anew.
+const CHOICES: &[&str] = &[
+    "base.init.rope_scaling",
+    "data.validation",
+    "method",
+    "train.checkpoint_every",
+    "train.clip",
+    "train.optimizer",
+    "train.schedule",
+    "train.validate_every",
+];
+
 /// The texts of a recipe.
 pub(super) struct Sources<'a> {
     path: &'a Path,
@@ -125,6 +137,7 @@ impl Set {
         }
         match place {
             Place::Table(table) => {
+                self.choose(table, last, parents.len());
                 // The old key's position is where the old value was written.
                 table.remove(last);
                 table.insert(last.clone(), value);
@@ -147,9 +160,12 @@ impl Set {
         depth: usize,
     ) -> Result<Place<'p, 't>, RecipeError> {
         let value = match place {
-            Place::Table(table) => table
-                .entry(key.clone())
-                .or_insert_with(|| Spanned::new(key.span(), DeValue::Table(DeTable::new()))),
+            Place::Table(table) => {
+                self.choose(table, key, depth);
+                table
+                    .entry(key.clone())
+                    .or_insert_with(|| Spanned::new(key.span(), DeValue::Table(DeTable::new())))
+            }
             Place::Array(array) => {
                 let index = self.index(array.len(), key, depth)?;
                 &mut array.as_mut()[index]
@@ -163,6 +179,13 @@ impl Set {
             DeValue::Array(array) => Place::Array(array),
             _ => unreachable!("anything else has just been replaced by a table"),
         })
+    }
+
+    /// Drops what was chosen before, where the table is a choice.
+    fn choose(&self, table: &mut DeTable<'_>, key: &Key<'_>, depth: usize) {
+        if CHOICES.contains(&self.key[..depth].join(".").as_str()) {
+            table.retain(|other, _| other.get_ref() == key.get_ref());
+        }
     }
 
     /// A key part that counts the elements of a list.

@@ -250,8 +250,10 @@ fn overrides_reach_every_key() {
     assert_eq!(recipe.base.path.as_deref(), Some(Path::new("models/007")));
     assert_eq!(recipe.data.date.as_deref(), Some("2026-01-31"));
     assert_eq!(recipe.train.seed, 7);
-    let replaced = parse(MINIMAL, &["method={ full = {} }"]).unwrap();
-    assert_eq!(replaced.method, Method::Full(FullConfig::default()));
+    for set in ["method={ full = {} }", "method.full={}"] {
+        let replaced = parse(MINIMAL, &[set]).unwrap();
+        assert_eq!(replaced.method, Method::Full(FullConfig::default()));
+    }
 }
 
 #[test]
@@ -272,10 +274,6 @@ fn a_wrong_override_is_named_as_it_was_given() {
     ");
     insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"--set data.train.2.path=x: `data.train` has no place 2: expected 0 to 0");
     insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"--set data.train.first.path=x: `data.train` is a list: expected the number of an element, found `first`");
-    insta::assert_snapshot!(said_of_set("method.full={}"), @r"
-    r.toml: line 5, column 2: `method`: expected exactly one of the choices
-    hint: --set 'method={ NAME = { ... } }' takes the place of the whole table
-    ");
     insta::assert_snapshot!(said_of_set("train.schedule.cosin.warmup_steps=3"), @r"
     --set train.schedule.cosin.warmup_steps=3: `train.schedule`: there is no `cosin`; did you mean `cosine`?
     hint: there are: constant, linear, cosine
@@ -289,4 +287,32 @@ fn a_missing_recipe_is_named() {
     cannot read nowhere.toml: No such file or directory (os error 2)
     hint: `simmer recipes` lists the recipes that ship with the program; `simmer recipes copy NAME` writes one into a file
     ");
+}
+
+#[test]
+fn an_override_chooses_anew() {
+    let sets = [
+        ["data.validation.fraction=0.1", "data.validation.rows=3"],
+        ["method.lora.rank=2", "method.full.precision=f16"],
+        [
+            "train.schedule.cosine.min_ratio=0.1",
+            "train.schedule.linear.warmup_steps=2",
+        ],
+        [
+            "train.validate_every={ steps = 3 }",
+            "train.validate_every=never",
+        ],
+        ["train.clip.norm=2", "train.clip=none"],
+        [
+            "base={ tokenizer = 't', init = { vocab_size = 8, hidden_size = 4, intermediate_size = 4, \
+             num_hidden_layers = 1, num_attention_heads = 1, num_key_value_heads = 1, head_dim = 4, \
+             rope_scaling = 'default' } }",
+            "base.init.rope_scaling.linear.factor=2",
+        ],
+    ];
+    for [first, then] in sets {
+        parse(MINIMAL, &[first, then]).unwrap_or_else(|e| panic!("{first}, {then}: {e}"));
+    }
+    let twice = MINIMAL.replace("[method.lora]", "[method.lora]\n[method.full]");
+    insta::assert_snapshot!(error(&parse(&twice, &[]).unwrap_err()), @"");
 }
