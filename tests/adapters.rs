@@ -49,7 +49,10 @@ fn logits_equal_peft() {
             let logits = values(tuned.logits(hidden));
             let expected = expected.f32(&format!("logits.{index}"));
             let difference = golden::max_difference(&logits, &expected);
-            assert!(difference <= LOGITS, "{model}/{name} row {index}: {difference}");
+            assert!(
+                difference <= LOGITS,
+                "{model}/{name} row {index}: {difference}"
+            );
         }
     }
 }
@@ -62,11 +65,17 @@ fn every_gradient_equals_peft() {
         let loss = mean_loss(&tuned, &base.rows);
         let mut gradients = loss.backward();
         let found: f64 = loss.into_scalar();
-        assert!((found - golden.loss).abs() <= 1e-4, "{model}/{name}: loss {found}");
+        assert!(
+            (found - golden.loss).abs() <= 1e-4,
+            "{model}/{name}: loss {found}"
+        );
         let keys: BTreeMap<String, String> = adapter::peft_keys(&tuned);
         let gradients = tuned.gradients(&mut gradients);
         assert_eq!(
-            gradients.keys().map(|name| keys[name].clone()).collect::<std::collections::BTreeSet<_>>(),
+            gradients
+                .keys()
+                .map(|name| keys[name].clone())
+                .collect::<std::collections::BTreeSet<_>>(),
             expected.names_after("grad.").into_iter().collect(),
             "{model}/{name}"
         );
@@ -91,7 +100,14 @@ fn greedy_answers_equal_peft() {
         let mut cache = KvCache::default();
         let mut on_token = |_| ControlFlow::Continue(());
         let answer = tuned
-            .generate(prompt, &mut cache, 32, &[], &Sampling::default(), &mut on_token)
+            .generate(
+                prompt,
+                &mut cache,
+                32,
+                &[],
+                &Sampling::default(),
+                &mut on_token,
+            )
             .unwrap();
         assert_eq!(answer.tokens, golden.greedy.ids, "{model}/{name}");
     }

@@ -39,7 +39,16 @@ fn model(name: &str) -> String {
 #[test]
 fn help_reads_well() {
     insta::assert_snapshot!("help", help(&["--help"]));
-    for command in ["train", "merge", "generate", "chat", "score", "show", "recipes", "tokenizer"] {
+    for command in [
+        "train",
+        "merge",
+        "generate",
+        "chat",
+        "score",
+        "show",
+        "recipes",
+        "tokenizer",
+    ] {
         insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
     }
 }
@@ -57,13 +66,27 @@ fn a_base_that_is_not_there_is_named() {
 
 #[test]
 fn an_adapter_for_another_base_lists_what_differs() {
-    let adapter = golden::adapter_folder("llama3-rope", "qkvo").display().to_string();
+    let adapter = golden::adapter_folder("llama3-rope", "qkvo")
+        .display()
+        .to_string();
     let base = model("tied-gqa");
     insta::assert_snapshot!(failure(&[
-        "score", "--base", &base, "--adapter", &adapter, "--text", "abc"
+        "score",
+        "--base",
+        &base,
+        "--adapter",
+        &adapter,
+        "--text",
+        "abc"
     ]));
     insta::assert_snapshot!(failure(&[
-        "merge", "--base", &base, "--adapter", &adapter, "--out", "merged"
+        "merge",
+        "--base",
+        &base,
+        "--adapter",
+        &adapter,
+        "--out",
+        "merged"
     ]));
 }
 
@@ -73,14 +96,31 @@ fn a_merge_does_not_overwrite() {
     let out = folder.path().join("merged");
     std::fs::create_dir(&out).unwrap();
     std::fs::write(out.join("mine.txt"), "kept").unwrap();
-    let adapter = golden::adapter_folder("tied-gqa", "qkvo").display().to_string();
+    let adapter = golden::adapter_folder("tied-gqa", "qkvo")
+        .display()
+        .to_string();
     let output = simmer(
         folder.path(),
-        &["merge", "--base", &model("tied-gqa"), "--adapter", &adapter, "--out", "merged"],
+        &[
+            "merge",
+            "--base",
+            &model("tied-gqa"),
+            "--adapter",
+            &adapter,
+            "--out",
+            "merged",
+        ],
     );
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(std::fs::read_to_string(out.join("mine.txt")).unwrap(), "kept");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    assert_eq!(
+        std::fs::read_to_string(out.join("mine.txt")).unwrap(),
+        "kept"
+    );
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing is left behind"
+    );
 }
 
 #[test]
@@ -90,7 +130,13 @@ fn settings_out_of_range_are_named() {
         "generate", "--base", &base, "--prompt", "a", "--top-p", "1.5"
     ]));
     insta::assert_snapshot!(failure(&[
-        "generate", "--base", &base, "--prompt", "a", "--template", "alpacca"
+        "generate",
+        "--base",
+        &base,
+        "--prompt",
+        "a",
+        "--template",
+        "alpacca"
     ]));
     insta::assert_snapshot!(failure(&["generate", "--base", &base, "--prompt", ""]));
 }
@@ -122,7 +168,10 @@ fn damaged_weights_are_described() {
 #[test]
 fn scores_are_json_for_programs() {
     let base = model("tied-gqa");
-    let output = simmer(Path::new("."), &["score", "--base", &base, "--text", "the rain", "--json"]);
+    let output = simmer(
+        Path::new("."),
+        &["score", "--base", &base, "--text", "the rain", "--json"],
+    );
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let ids = json["ids"].as_array().unwrap().len();
     assert_eq!(json["logprobs"].as_array().unwrap().len(), ids - 1);

@@ -135,7 +135,9 @@ impl Tensors {
 
     pub(crate) fn f32(&self, name: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        let view = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let view = tensors
+            .tensor(name)
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(view.dtype(), safetensors::Dtype::F32, "{name}");
         view.data()
             .chunks_exact(4)
@@ -147,5 +149,8 @@ impl Tensors {
 /// The largest absolute difference.
 pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }

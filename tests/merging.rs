@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use safetensors::{Dtype, SafeTensors};
+use simmer_model::Run;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::checkpoint::Checkpoint;
 use simmer_model::merge::{MergeOptions, merge};
-use simmer_model::Run;
 
 use crate::adapters::attached;
 use crate::golden::{self, ModelGolden};
@@ -18,7 +18,10 @@ fn ordered(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
     bytes
         .chunks_exact(width)
         .map(|bytes| {
-            let bits = bytes.iter().rev().fold(0_i64, |bits, byte| bits << 8 | i64::from(*byte));
+            let bits = bytes
+                .iter()
+                .rev()
+                .fold(0_i64, |bits, byte| bits << 8 | i64::from(*byte));
             if bits & sign == 0 { bits } else { sign - bits }
         })
         .collect()
@@ -30,8 +33,14 @@ fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("merged");
         let adapter = golden::adapter_folder(model, name);
-        merge(&golden::folder(model), &adapter, &out, MergeOptions::default(), &mut |_, _| ())
-            .unwrap();
+        merge(
+            &golden::folder(model),
+            &adapter,
+            &out,
+            MergeOptions::default(),
+            &mut |_, _| (),
+        )
+        .unwrap();
         let merged = Checkpoint::open(&out).unwrap();
         let file = std::fs::read(adapter.join("golden.safetensors")).unwrap();
         let golden = SafeTensors::deserialize(&file).unwrap();
@@ -40,12 +49,23 @@ fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
             let Some(key) = key.strip_prefix("merged.") else {
                 continue;
             };
-            assert_eq!(merged.info(key).unwrap().dtype, expected.dtype(), "{model}/{name} {key}");
+            assert_eq!(
+                merged.info(key).unwrap().dtype,
+                expected.dtype(),
+                "{model}/{name} {key}"
+            );
             let found = ordered(merged.bytes(key).unwrap(), expected.dtype());
             let expected = ordered(expected.data(), expected.dtype());
             assert_eq!(found.len(), expected.len(), "{model}/{name} {key}");
-            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).max();
-            assert!(worst <= Some(1), "{model}/{name} {key}: {worst:?} units in the last place");
+            let worst = found
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| (a - b).abs())
+                .max();
+            assert!(
+                worst <= Some(1),
+                "{model}/{name} {key}: {worst:?} units in the last place"
+            );
             compared += 1;
         }
         assert!(compared > 0, "{model}/{name}");
@@ -62,7 +82,14 @@ fn a_merged_model_answers_as_base_and_adapter() {
             ..MergeOptions::default()
         };
         let adapter = golden::adapter_folder(model, name);
-        merge(&golden::folder(model), &adapter, &out, options, &mut |_, _| ()).unwrap();
+        merge(
+            &golden::folder(model),
+            &adapter,
+            &out,
+            options,
+            &mut |_, _| (),
+        )
+        .unwrap();
         let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
         let apart = attached(model, name).model.valid();
         let rows: ModelGolden = golden::json(golden::folder(model).join("golden.json"));

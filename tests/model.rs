@@ -36,10 +36,16 @@ fn logits_equal_transformers() {
             let expected = expected.f32(&format!("logits.{index}"));
             let alone = values(model.logits(model.hidden(&Run::from_rows(&[row]), None)));
             let difference = golden::max_difference(&alone, &expected);
-            assert!(difference <= TOLERANCE, "{name} row {index} alone: {difference}");
+            assert!(
+                difference <= TOLERANCE,
+                "{name} row {index} alone: {difference}"
+            );
             let in_run = values(together.clone().slice(s![range]));
             let difference = golden::max_difference(&in_run, &expected);
-            assert!(difference <= TOLERANCE, "{name} row {index} in a run: {difference}");
+            assert!(
+                difference <= TOLERANCE,
+                "{name} row {index} in a run: {difference}"
+            );
         }
     }
 }
@@ -53,7 +59,11 @@ fn loss_equals_transformers() {
         let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
         let sum: f32 = model.loss(&Run::from_rows(&ids), &targets).into_scalar();
         let mean = f64::from(sum) / targets.iter().flatten().count() as f64;
-        assert!((mean - golden.loss).abs() <= 1e-4, "{name}: {mean} against {}", golden.loss);
+        assert!(
+            (mean - golden.loss).abs() <= 1e-4,
+            "{name}: {mean} against {}",
+            golden.loss
+        );
     }
 }
 
@@ -68,7 +78,14 @@ fn greedy_answers_equal_transformers() {
                 let sampling = Sampling::default();
                 let mut on_token = |_| ControlFlow::Continue(());
                 model
-                    .generate(&greedy.prompt, &mut cache, 32, eos, &sampling, &mut on_token)
+                    .generate(
+                        &greedy.prompt,
+                        &mut cache,
+                        32,
+                        eos,
+                        &sampling,
+                        &mut on_token,
+                    )
                     .unwrap()
             };
             assert_eq!(generate(&[]).tokens, greedy.ids, "{name}");

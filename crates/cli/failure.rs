@@ -1,11 +1,11 @@
 //! What a person reads when a command fails: the chain of causes, then a hint.
 
 use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
+use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::checkpoint::CheckpointError;
 use simmer_model::merge::MergeError;
-use simmer_model::GenerateError;
 
 use crate::output::note;
 

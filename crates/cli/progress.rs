@@ -26,7 +26,11 @@ pub(crate) fn steps(total: u64) -> ProgressBar {
 
 /// A spinner for work of unknown length.
 pub(crate) fn spinner(message: &str) -> ProgressBar {
-    let bar = styled(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}", message);
+    let bar = styled(
+        ProgressBar::new_spinner(),
+        "{spinner} {msg} {elapsed}",
+        message,
+    );
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
 }

@@ -28,10 +28,16 @@ pub(crate) fn show(recipe: &Recipe, weights: &Path) -> anyhow::Result<()> {
             let prompt = prompt_tokens(&prompt, &loaded.tokenizer)?;
             let sampling = Sampling::default();
             let mut text = String::new();
-            loaded.answer(&prompt, &mut KvCache::default(), samples.max_new_tokens, &sampling, &mut |piece| {
-                text.push_str(piece);
-                Ok(())
-            })?;
+            loaded.answer(
+                &prompt,
+                &mut KvCache::default(),
+                samples.max_new_tokens,
+                &sampling,
+                &mut |piece| {
+                    text.push_str(piece);
+                    Ok(())
+                },
+            )?;
             Ok(text)
         };
         samples.prompts.iter().map(answer).collect()

@@ -36,7 +36,9 @@ impl Chat {
         let template = loaded.template(&self.template)?;
         let start = || -> Vec<Message> {
             let system = self.system.iter();
-            system.map(|text| Message::new(Role::System, text)).collect()
+            system
+                .map(|text| Message::new(Role::System, text))
+                .collect()
         };
         let mut messages = start();
         let mut cache = Seen::default();
@@ -73,9 +75,14 @@ impl Chat {
             output::line("")?;
             cache.remember(&prompt, &answer.tokens);
             if answer.stop == Stop::Context {
-                output::note("The conversation has filled the model's context; /reset starts over.");
+                output::note(
+                    "The conversation has filled the model's context; /reset starts over.",
+                );
             }
-            messages.push(Message::new(Role::Assistant, text_of(&loaded, &answer.tokens)?));
+            messages.push(Message::new(
+                Role::Assistant,
+                text_of(&loaded, &answer.tokens)?,
+            ));
         }
     }
 }

@@ -83,8 +83,7 @@ impl Generate {
         let mut cache = KvCache::default();
         let length = self.answer.max_new_tokens;
         if self.json {
-            let answer =
-                loaded.answer(&prompt, &mut cache, length, &sampling, &mut |_| Ok(()))?;
+            let answer = loaded.answer(&prompt, &mut cache, length, &sampling, &mut |_| Ok(()))?;
             return output::json(&Json {
                 text: loaded.tokenizer.decode(&answer.tokens, true)?,
                 prompt_ids: &prompt,
@@ -98,13 +97,20 @@ impl Generate {
     }
 
     fn prompt_tokens(&self, loaded: &Loaded) -> anyhow::Result<Vec<u32>> {
-        let name = if self.chat { Some("chat") } else { self.template.as_deref() };
+        let name = if self.chat {
+            Some("chat")
+        } else {
+            self.template.as_deref()
+        };
         let Some(name) = name else {
             let text = loaded.tokenizer.encode(&self.prompt)?.ids;
             return Ok([loaded.tokenizer.prefix(), &text].concat());
         };
         let conversation = if self.chat {
-            let system = self.system.iter().map(|text| Message::new(Role::System, text));
+            let system = self
+                .system
+                .iter()
+                .map(|text| Message::new(Role::System, text));
             let user = Message::new(Role::User, &self.prompt);
             Conversation::chat(system.chain([user]).collect())
         } else if self.input.is_some() {

@@ -45,7 +45,12 @@ fn dtype(text: &str) -> Result<Dtype, String> {
 /// A size as Hugging Face writes it: 5GB is 5·10⁹ bytes.
 fn bytes(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();
-    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1000), ("", 1)];
+    let units = [
+        ("GB", 1_000_000_000),
+        ("MB", 1_000_000),
+        ("KB", 1000),
+        ("", 1),
+    ];
     let parsed = units.iter().find_map(|(unit, scale)| {
         let number: u64 = upper.strip_suffix(unit)?.trim().parse().ok()?;
         number.checked_mul(*scale)
@@ -85,7 +90,10 @@ fn describe(report: &MergeReport) {
         report.kept,
         report.bytes as f64 / 1e6
     ));
-    let worst = report.merged.iter().max_by(|a, b| a.max_error.total_cmp(&b.max_error));
+    let worst = report
+        .merged
+        .iter()
+        .max_by(|a, b| a.max_error.total_cmp(&b.max_error));
     if let Some(worst) = worst {
         note(&format!(
             "largest rounding: {:.3e} of a change of up to {:.3e}, in {} ({})",

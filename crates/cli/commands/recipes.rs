@@ -9,10 +9,19 @@ use crate::output;
 
 /// The shipped recipes: name and text. Adding one: a file in recipes/ and a line here.
 const SHIPPED: &[(&str, &str)] = &[
-    ("quickstart", include_str!("../../../recipes/quickstart.toml")),
+    (
+        "quickstart",
+        include_str!("../../../recipes/quickstart.toml"),
+    ),
     ("tiny-base", include_str!("../../../recipes/tiny-base.toml")),
-    ("alpaca-smollm2-135m", include_str!("../../../recipes/alpaca-smollm2-135m.toml")),
-    ("alpaca-lora-7b", include_str!("../../../recipes/alpaca-lora-7b.toml")),
+    (
+        "alpaca-smollm2-135m",
+        include_str!("../../../recipes/alpaca-smollm2-135m.toml"),
+    ),
+    (
+        "alpaca-lora-7b",
+        include_str!("../../../recipes/alpaca-lora-7b.toml"),
+    ),
 ];
 
 /// List the shipped recipes, or copy one to start from
@@ -47,7 +56,11 @@ impl Recipes {
 }
 
 fn list() -> anyhow::Result<()> {
-    let width = SHIPPED.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let width = SHIPPED
+        .iter()
+        .map(|(name, _)| name.len())
+        .max()
+        .unwrap_or(0);
     for (name, text) in SHIPPED {
         output::line(&format!("{name:width$}  {}", summary(text)))?;
     }
@@ -64,7 +77,11 @@ impl Copy {
     fn run(self) -> anyhow::Result<()> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
-            bail!("no recipe is called {}; there are {}", self.name, names.join(", "));
+            bail!(
+                "no recipe is called {}; there are {}",
+                self.name,
+                names.join(", ")
+            );
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
         let mut file = std::fs::File::create_new(&out)

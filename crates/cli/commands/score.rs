@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
-use simmer_data::format::{self, Format};
 use simmer_data::Content;
+use simmer_data::format::{self, Format};
 
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
@@ -65,18 +65,28 @@ impl Score {
             return Ok(self.text.iter().cloned().collect());
         };
         let source = format::read(file, Some(Format::Text))?;
-        let rows = source.conversations.into_iter().map(|row| match row.content {
-            Content::Text(text) => Ok(text),
-            _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
-        });
+        let rows = source
+            .conversations
+            .into_iter()
+            .map(|row| match row.content {
+                Content::Text(text) => Ok(text),
+                _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
+            });
         rows.collect()
     }
 }
 
 fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
-    let ids = [loaded.tokenizer.prefix(), &loaded.tokenizer.encode(text)?.ids].concat();
+    let ids = [
+        loaded.tokenizer.prefix(),
+        &loaded.tokenizer.encode(text)?.ids,
+    ]
+    .concat();
     if ids.len() < 2 {
-        bail!("a text of {} token has nothing to score: it takes two", ids.len());
+        bail!(
+            "a text of {} token has nothing to score: it takes two",
+            ids.len()
+        );
     }
     let log_probs = loaded.model.score(&ids)?;
     let mean = log_probs.iter().map(|x| f64::from(*x)).sum::<f64>() / log_probs.len() as f64;

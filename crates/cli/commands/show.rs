@@ -38,7 +38,11 @@ fn show_model(folder: &Path) -> anyhow::Result<()> {
         .collect();
     dtypes.sort();
     dtypes.dedup();
-    let tied = if config.tie_word_embeddings { "tied to the embedding" } else { "its own" };
+    let tied = if config.tie_word_embeddings {
+        "tied to the embedding"
+    } else {
+        "its own"
+    };
     output::line(&format!(
         "{}\n\
          parameters       {}\n\

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Args, Subcommand};
-use simmer_data::format::{self, Format};
 use simmer_data::Content;
+use simmer_data::format::{self, Format};
 use simmer_data::tokenizer::{TrainOptions, train};
 
 use crate::output;

@@ -38,7 +38,10 @@ pub(crate) struct Train {
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let recipe = Recipe::from_file(&self.recipe, &self.set)?;
-        let out = self.out.clone().unwrap_or_else(|| default_folder(&self.recipe));
+        let out = self
+            .out
+            .clone()
+            .unwrap_or_else(|| default_folder(&self.recipe));
         let stop = stop_on_interrupt()?;
         let mut watcher = Terminal::new();
         let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
@@ -100,7 +103,11 @@ fn report(
                 None => note("stopped before the first step"),
             }
             let mut command = vec![args.recipe.display().to_string()];
-            command.extend(["--out".to_owned(), out.display().to_string(), "--resume".to_owned()]);
+            command.extend([
+                "--out".to_owned(),
+                out.display().to_string(),
+                "--resume".to_owned(),
+            ]);
             for set in &args.set {
                 command.extend(["--set".to_owned(), set.clone()]);
             }
@@ -129,7 +136,10 @@ struct Terminal {
 
 impl Terminal {
     fn new() -> Self {
-        Self { bar: None, steps: 0 }
+        Self {
+            bar: None,
+            steps: 0,
+        }
     }
 
     fn finish(&self) {
@@ -176,14 +186,20 @@ impl Observer for Terminal {
     }
 
     fn on_step(&mut self, step: &StepMetrics) {
-        let text = format!("loss {:.4}, {:.0} tokens/s,", step.loss, step.tokens_per_second);
+        let text = format!(
+            "loss {:.4}, {:.0} tokens/s,",
+            step.loss, step.tokens_per_second
+        );
         match &self.bar {
             Some(bar) => {
                 bar.set_position(step.step);
                 bar.set_message(text);
             }
             None if is_line_due(step.step, self.steps) => {
-                note(&format!("step {}/{}: {text} lr {:.3e}", step.step, self.steps, step.learning_rate));
+                note(&format!(
+                    "step {}/{}: {text} lr {:.3e}",
+                    step.step, self.steps, step.learning_rate
+                ));
             }
             None => {}
         }

@@ -72,9 +72,7 @@ fn mask_future(scores: Tensor<4>) -> Tensor<4> {
         return scores;
     }
     let future = Tensor::<2, Bool>::tril_mask([t, s], (s - t) as i64, &scores.device());
-    let future = future
-        .unsqueeze::<4>()
-        .expand([key_heads, groups, t, s]);
+    let future = future.unsqueeze::<4>().expand([key_heads, groups, t, s]);
     scores.mask_fill(future, f32::NEG_INFINITY)
 }
 

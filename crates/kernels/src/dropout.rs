@@ -33,7 +33,10 @@ pub fn dropout_mask(
     probability: f64,
     device: &Device,
 ) -> Tensor<2> {
-    assert!((0.0..1.0).contains(&probability), "dropout of {probability}");
+    assert!(
+        (0.0..1.0).contains(&probability),
+        "dropout of {probability}"
+    );
     let keep = (1.0 / (1.0 - probability)) as f32;
     let threshold = (probability * 2_f64.powi(32)) as u64;
     let mut mask = vec![0.0_f32; keys.len() * features];
@@ -61,7 +64,11 @@ mod tests {
         let kept = values.iter().filter(|x| **x > 0.0).count() as f64 / values.len() as f64;
         // 100,000 draws: the standard deviation of the share is 0.0013
         assert!((kept - 0.8).abs() < 0.006, "kept {kept}");
-        assert!(values.iter().all(|x| [0.0_f32, 1.25].map(f32::to_bits).contains(&x.to_bits())));
+        assert!(
+            values
+                .iter()
+                .all(|x| [0.0_f32, 1.25].map(f32::to_bits).contains(&x.to_bits()))
+        );
     }
 
     #[test]
@@ -69,8 +76,14 @@ mod tests {
         let device = Device::flex();
         let both = dropout_mask(&[7, 11], 1, 9, 0.5, &device).into_data();
         let second = dropout_mask(&[11], 1, 9, 0.5, &device).into_data();
-        assert_eq!(both.try_to_vec::<f32>().unwrap()[9..], second.try_to_vec::<f32>().unwrap());
+        assert_eq!(
+            both.try_to_vec::<f32>().unwrap()[9..],
+            second.try_to_vec::<f32>().unwrap()
+        );
         let other_site = dropout_mask(&[11], 2, 9, 0.5, &device).into_data();
-        assert_ne!(second.try_to_vec::<f32>().unwrap(), other_site.try_to_vec::<f32>().unwrap());
+        assert_ne!(
+            second.try_to_vec::<f32>().unwrap(),
+            other_site.try_to_vec::<f32>().unwrap()
+        );
     }
 }

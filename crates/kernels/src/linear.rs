@@ -20,7 +20,10 @@ use burn::tensor::{DType, FloatDType, Tensor};
 /// # Shapes
 /// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16 or f16. Result: `[T, O]`, f32.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::widened_linear(x.into_dispatch(), weight.into_dispatch()))
+    Tensor::from_dispatch(Dispatch::widened_linear(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+    ))
 }
 
 /// The definition of [`linear`] in plain tensor operations, for tests.
@@ -93,9 +96,10 @@ impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
                 let y = B::widened_linear(x.clone(), weight.clone());
                 prep.finish((weight_is_trained.then_some(x), weight), y)
             }
-            OpsKind::UnTracked(prep) => {
-                prep.finish(B::widened_linear(x.into_primitive(), weight.into_primitive()))
-            }
+            OpsKind::UnTracked(prep) => prep.finish(B::widened_linear(
+                x.into_primitive(),
+                weight.into_primitive(),
+            )),
         }
     }
 }

@@ -46,9 +46,19 @@ mod tests {
     fn equals_the_composed_weight() {
         let device = Device::flex();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let (x, w, a, b) = (random([4, 6]), random([5, 6]), random([2, 6]), random([5, 2]));
+        let (x, w, a, b) = (
+            random([4, 6]),
+            random([5, 6]),
+            random([2, 6]),
+            random([5, 2]),
+        );
         let composed = linear(x.clone(), w.clone() + b.clone().matmul(a.clone()) * 0.5);
-        let path = LowRank { a, b, scale: 0.5, mask: None };
+        let path = LowRank {
+            a,
+            b,
+            scale: 0.5,
+            mask: None,
+        };
         // twelve products of order one in two orders
         lora_linear(x, w, path)
             .into_data()
@@ -59,9 +69,21 @@ mod tests {
     fn the_mask_reaches_the_low_rank_path_alone() {
         let device = Device::flex();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
-        let (x, w, a, b) = (random([4, 6]), random([5, 6]), random([2, 6]), random([5, 2]));
-        let path = LowRank { a, b, scale: 0.5, mask: Some(Tensor::zeros([4, 6], &device)) };
+        let (x, w, a, b) = (
+            random([4, 6]),
+            random([5, 6]),
+            random([2, 6]),
+            random([5, 2]),
+        );
+        let path = LowRank {
+            a,
+            b,
+            scale: 0.5,
+            mask: Some(Tensor::zeros([4, 6], &device)),
+        };
         let expected = linear(x.clone(), w.clone());
-        lora_linear(x, w, path).into_data().assert_eq(&expected.into_data(), true);
+        lora_linear(x, w, path)
+            .into_data()
+            .assert_eq(&expected.into_data(), true);
     }
 }

@@ -209,7 +209,11 @@ impl ModelConfig {
         let heads = self.num_attention_heads;
         if !heads.is_multiple_of(self.num_key_value_heads) {
             let expected = format!("a divisor of num_attention_heads ({heads})");
-            return Err(wrong("num_key_value_heads", expected, self.num_key_value_heads));
+            return Err(wrong(
+                "num_key_value_heads",
+                expected,
+                self.num_key_value_heads,
+            ));
         }
         if !self.head_dim.is_multiple_of(2) {
             let expected = "an even number (rotary positions turn pairs)".into();
@@ -402,8 +406,7 @@ impl Keys<'_> {
                 factor: number("factor")?,
                 low_freq_factor: number("low_freq_factor")?,
                 high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: inner
-                    .size("original_max_position_embeddings")?,
+                original_max_position_embeddings: inner.size("original_max_position_embeddings")?,
             },
             _ => {
                 let expected = "\"default\", \"linear\" or \"llama3\"";

@@ -57,12 +57,22 @@ pub fn modules(config: &ModelConfig) -> Vec<ModuleLayout> {
     let key = config.num_key_value_heads * config.head_dim;
     push("model".into(), ModuleKind::Container, &[], false);
     let embedding = [config.vocab_size, hidden];
-    push("model.embed_tokens".into(), ModuleKind::Embedding, &embedding, false);
+    push(
+        "model.embed_tokens".into(),
+        ModuleKind::Embedding,
+        &embedding,
+        false,
+    );
     push("model.layers".into(), ModuleKind::Container, &[], false);
     for layer in 0..config.num_hidden_layers {
         let path = format!("model.layers.{layer}");
         push(path.clone(), ModuleKind::Container, &[], false);
-        push(format!("{path}.self_attn"), ModuleKind::Container, &[], false);
+        push(
+            format!("{path}.self_attn"),
+            ModuleKind::Container,
+            &[],
+            false,
+        );
         for (name, shape) in [
             ("q_proj", [query, hidden]),
             ("k_proj", [key, hidden]),

@@ -32,7 +32,9 @@ impl Run {
     pub fn continuing(tokens: &[u32], position: usize) -> Self {
         Self {
             tokens: tokens.to_vec(),
-            positions: (position..position + tokens.len()).map(|p| p as u32).collect(),
+            positions: (position..position + tokens.len())
+                .map(|p| p as u32)
+                .collect(),
             rows: Rows::single(tokens.len()),
             dropout_keys: None,
         }

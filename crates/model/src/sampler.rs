@@ -182,29 +182,46 @@ mod tests {
     #[test]
     fn draws_follow_the_tempered_probabilities() {
         let logits = [0.0, 2.0_f32.ln() * 2.0, 3.0_f32.ln() * 2.0];
-        let sampling = Sampling { temperature: 2.0, ..Sampling::default() };
+        let sampling = Sampling {
+            temperature: 2.0,
+            ..Sampling::default()
+        };
         let shares = shares(&sampling, &logits, 20_000);
         for (share, expected) in shares.iter().zip([1.0 / 6.0, 2.0 / 6.0, 3.0 / 6.0]) {
             // standard error 0.0035
-            assert!((share - expected).abs() < 0.015, "{share} against {expected}");
+            assert!(
+                (share - expected).abs() < 0.015,
+                "{share} against {expected}"
+            );
         }
     }
 
     #[test]
     fn top_k_and_top_p_cut_the_tail() {
         let logits = [3.0_f32.ln(), 1.0_f32.ln(), 4.0_f32.ln(), 2.0_f32.ln()];
-        let top_k = Sampling { temperature: 1.0, top_k: 2, ..Sampling::default() };
+        let top_k = Sampling {
+            temperature: 1.0,
+            top_k: 2,
+            ..Sampling::default()
+        };
         let kept = shares(&top_k, &logits, 500);
         assert!(kept[0] > 0.0 && kept[2] > 0.0 && kept[1] == 0.0 && kept[3] == 0.0);
         // 0.4, then 0.3: together 0.7, which reaches 0.65
-        let top_p = Sampling { temperature: 1.0, top_p: 0.65, ..Sampling::default() };
+        let top_p = Sampling {
+            temperature: 1.0,
+            top_p: 0.65,
+            ..Sampling::default()
+        };
         let kept = shares(&top_p, &logits, 500);
         assert!(kept[0] > 0.0 && kept[2] > 0.0 && kept[1] == 0.0 && kept[3] == 0.0);
     }
 
     #[test]
     fn repetition_is_penalised_on_both_sides_of_zero() {
-        let sampling = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
+        let sampling = Sampling {
+            repetition_penalty: 2.0,
+            ..Sampling::default()
+        };
         let mut sampler = Sampler::new(&sampling);
         assert_eq!(sampler.next(&[1.0, 1.5], &[1, 1]), 0);
         assert_eq!(sampler.next(&[-1.0, -0.6], &[1]), 0);
@@ -213,7 +230,13 @@ mod tests {
 
     #[test]
     fn settings_outside_their_range_are_named() {
-        let wrong = Sampling { top_p: 1.5, ..Sampling::default() };
-        assert_eq!(wrong.check().unwrap_err().to_string(), "top_p: expected above 0, at most 1, found 1.5");
+        let wrong = Sampling {
+            top_p: 1.5,
+            ..Sampling::default()
+        };
+        assert_eq!(
+            wrong.check().unwrap_err().to_string(),
+            "top_p: expected above 0, at most 1, found 1.5"
+        );
     }
 }

@@ -7,11 +7,11 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::AdapterError;
 use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
-use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
-use super::AdapterError;
 use super::peft::AdapterFolder;
+use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::checkpoint::Existing;
 use crate::layer::{Linear, RmsNorm};
 use crate::layout::{self, ModuleKind, ModuleLayout};
@@ -208,7 +208,11 @@ impl LoraConfig {
             return wrong("rank", "a positive integer", &self.rank);
         }
         if let Some((module, _)) = self.rank_pattern.iter().find(|(_, rank)| *rank == 0) {
-            return wrong("rank_pattern", "positive integers", &format!("0 for {module}"));
+            return wrong(
+                "rank_pattern",
+                "positive integers",
+                &format!("0 for {module}"),
+            );
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return wrong("alpha", "a positive number", &self.alpha);

@@ -48,7 +48,12 @@ impl Lora {
     ) -> Self {
         let [out, inner] = shape;
         let bound = 1.0 / (inner as f64).sqrt();
-        let a = uniform(settings.seed, &format!("{module}.lora_A"), rank * inner, bound);
+        let a = uniform(
+            settings.seed,
+            &format!("{module}.lora_A"),
+            rank * inner,
+            bound,
+        );
         Self {
             lora_A: trained(Tensor::from_data(TensorData::new(a, [rank, inner]), device)),
             lora_B: trained(Tensor::zeros([out, rank], device)),
@@ -97,7 +102,11 @@ impl EmbeddingLora {
         device: &Device,
     ) -> Self {
         let [vocab, hidden] = shape;
-        let b = normal(settings.seed, &format!("{module}.lora_embedding_B"), hidden * rank);
+        let b = normal(
+            settings.seed,
+            &format!("{module}.lora_embedding_B"),
+            hidden * rank,
+        );
         Self {
             lora_embedding_A: trained(Tensor::zeros([rank, vocab], device)),
             lora_embedding_B: trained(Tensor::from_data(
