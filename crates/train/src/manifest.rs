@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use simmer_data::{DataConfig, Dataset, Example, Validation};
@@ -16,8 +17,8 @@ use crate::recipe::{Method, Recipe};
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
-/// Files up to this size are hashed whole; of longer weights, this much from either end.
-const PART: u64 = 32 << 20;
+/// Longer files are hashed in pieces of this size, several at a time.
+const PIECE: u64 = 64 << 20;
 
 /// The files of a tokenizer's folder.
 pub(crate) const TOKENIZER_FILES: &[&str] = &[
@@ -36,7 +37,7 @@ pub(crate) const TOKENIZER_FILES: &[&str] = &[
 pub struct Manifest {
     /// Version of simmer.
     pub simmer: String,
-    /// Operating system and processor.
+    /// Operating system and processor, and its widest vector instructions.
     pub system: String,
     /// Where it computed.
     pub device: String,
@@ -61,10 +62,9 @@ pub struct Manifest {
 pub struct Fingerprint {
     /// Its length.
     pub bytes: u64,
-    /// SHA-256 of what `hashed` says.
+    /// SHA-256 of its content; of more than 64 MiB, that of the SHA-256 digests of its pieces of
+    /// 64 MiB.
     pub sha256: String,
-    /// "all", or "first and last 32 MiB".
-    pub hashed: String,
 }
 
 /// One data file.
@@ -101,7 +101,7 @@ impl Manifest {
         })?;
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
-            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            system: system(),
             device: recipe.device.clone(),
             recipe: sha256(recipe.resolved().as_bytes()),
             base,
@@ -161,6 +161,21 @@ impl Manifest {
     }
 }
 
+fn system() -> String {
+    let [os, arch] = [std::env::consts::OS, std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    let vectors = if is_x86_feature_detected!("avx512f") {
+        " avx512"
+    } else if is_x86_feature_detected!("avx2") {
+        " avx2"
+    } else {
+        ""
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let vectors = "";
+    format!("{os} {arch}{vectors}")
+}
+
 /// SHA-256 as hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex(Sha256::digest(bytes).as_slice())
@@ -191,28 +206,23 @@ fn hash_from(source: &mut impl Read, hash: &mut Sha256) -> io::Result<()> {
     }
 }
 
-fn fingerprint(path: &Path, whole: bool) -> io::Result<Fingerprint> {
-    let mut file = File::open(path)?;
-    let bytes = file.metadata()?.len();
-    let mut hash = Sha256::new();
-    let whole = whole || bytes <= 2 * PART;
-    if whole {
-        hash_from(&mut file, &mut hash)?;
-    } else {
-        hash_from(&mut (&mut file).take(PART), &mut hash)?;
-        file.seek(SeekFrom::End(-(PART as i64)))?;
-        hash_from(&mut file, &mut hash)?;
+fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
+    let bytes = std::fs::metadata(path)?.len();
+    if bytes <= PIECE {
+        let sha256 = file_sha256(path)?;
+        return Ok(Fingerprint { bytes, sha256 });
     }
-    Ok(Fingerprint {
-        bytes,
-        sha256: hex(hash.finalize().as_slice()),
-        hashed: if whole {
-            "all"
-        } else {
-            "first and last 32 MiB"
-        }
-        .to_owned(),
-    })
+    let piece = |index: u64| -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(index * PIECE))?;
+        let mut hash = Sha256::new();
+        hash_from(&mut file.take(PIECE), &mut hash)?;
+        Ok(hash.finalize().to_vec())
+    };
+    let pieces = (0..bytes.div_ceil(PIECE)).into_par_iter().map(piece);
+    let pieces: Vec<Vec<u8>> = pieces.collect::<io::Result<_>>()?;
+    let sha256 = sha256(&pieces.concat());
+    Ok(Fingerprint { bytes, sha256 })
 }
 
 /// The fingerprints of those files of a folder that are wanted.
@@ -229,7 +239,7 @@ fn fingerprints(
         let Some(name) = name.filter(|name| wanted(name) && path.is_file()) else {
             continue;
         };
-        let print = fingerprint(&path, false).map_err(TrainError::io(&path, "read"))?;
+        let print = fingerprint(&path).map_err(TrainError::io(&path, "read"))?;
         found.insert(name, print);
     }
     Ok(found)
@@ -241,7 +251,7 @@ fn data_files(data: &DataConfig) -> Result<Vec<DataFile>, TrainError> {
         _ => &[],
     };
     let files = data.train.iter().chain(validation).map(|source| {
-        let print = fingerprint(&source.path, true);
+        let print = fingerprint(&source.path);
         Ok(DataFile {
             path: source.path.display().to_string(),
             fingerprint: print.map_err(TrainError::io(&source.path, "read"))?,
@@ -260,4 +270,23 @@ fn examples_hash(examples: &[Example]) -> String {
         }
     }
     hex(hash.finalize().as_slice())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_files_are_hashed_in_pieces() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        let file = File::create(&path).unwrap();
+        file.set_len(PIECE + 5).unwrap();
+        let long = fingerprint(&path).unwrap();
+        let digest = |length: usize| Sha256::digest(vec![0; length]).to_vec();
+        let expected = sha256(&[digest(PIECE as usize), digest(5)].concat());
+        assert_eq!((long.bytes, long.sha256), (PIECE + 5, expected));
+        file.set_len(3).unwrap();
+        assert_eq!(fingerprint(&path).unwrap().sha256, sha256(&[0; 3]));
+    }
 }

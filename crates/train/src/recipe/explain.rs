@@ -87,19 +87,21 @@ fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
             format!("expected {}, found {}", word(expected), word(found))
         }
         None if message.starts_with("wanted exactly 1 element") => {
-            "expected exactly one of the choices".to_owned()
+            let found = if message.contains("found 0") {
+                "none"
+            } else {
+                "several"
+            };
+            format!("expected one choice, found {found}")
         }
         None if message == "wanted string or table" => "expected a name or a table".to_owned(),
         None => message.to_owned(),
     };
-    let hint = message.contains("more than 1 element").then(|| {
-        let key = path.unwrap_or("method");
-        format!("--set '{key}={{ NAME = {{ ... }} }}' takes the place of the whole table")
-    });
-    (
-        path.map_or_else(|| what.clone(), |path| format!("`{path}`: {what}")),
-        hint,
-    )
+    let what = match path {
+        Some(path) => format!("`{path}`: {what}"),
+        None => what,
+    };
+    (what, None)
 }
 
 /// The name that is not known and those that are: ``unknown field `a`, expected `b` or `c` ``.

@@ -182,9 +182,11 @@ impl Set {
     }
 
     /// Drops what was chosen before, where the table is a choice.
-    fn choose(&self, table: &mut DeTable<'_>, key: &Key<'_>, depth: usize) {
+    fn choose<'t>(&self, table: &mut DeTable<'t>, key: &Key<'t>, depth: usize) {
         if CHOICES.contains(&self.key[..depth].join(".").as_str()) {
-            table.retain(|other, _| other.get_ref() == key.get_ref());
+            let same = table.remove_entry(key);
+            table.clear();
+            table.extend(same);
         }
     }
 
