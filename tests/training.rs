@@ -492,6 +492,12 @@ fn a_damaged_checkpoint_is_said_and_the_one_before_is_used() {
             "{said}"
         );
         assert!(kitchen.adapter(run) == expected);
+        assert!(
+            kitchen
+                .path("damaged/checkpoints/damaged-step-000012")
+                .exists()
+        );
+        fs::remove_dir_all(kitchen.path("damaged/checkpoints/damaged-step-000012")).unwrap();
     }
     for checkpoint in kitchen.checkpoints("damaged") {
         let state = kitchen
@@ -638,6 +644,13 @@ fn a_run_goes_on_with_what_it_began_with_alone() {
         "{:?}",
         notices.0
     );
+
+    let edited = kitchen.path("run/recipe.toml");
+    let begun = fs::read_to_string(&edited).unwrap();
+    fs::write(&edited, begun.replace("0.005", "0.001")).unwrap();
+    let text = said(&["train.learning_rate=1e-3"]);
+    assert!(text.contains("recipe.toml in this folder"), "{text}");
+    fs::write(&edited, begun).unwrap();
 
     let rows = kitchen.path("rows.jsonl");
     let text = fs::read_to_string(&rows).unwrap();

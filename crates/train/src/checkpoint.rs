@@ -95,6 +95,8 @@ struct StateFile {
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     pub(crate) state: State,
+    /// SHA-256 of the run's resolved recipe.
+    pub(crate) recipe: String,
     pub(crate) parameters: Parameters,
     pub(crate) moments: Moments,
 }
@@ -151,7 +153,6 @@ impl Checkpoints {
         &self,
         checkpoint: &Checkpoint,
         shapes: &BTreeMap<String, Vec<usize>>,
-        recipe_sha256: &str,
         more: WriteMore<'_>,
     ) -> Result<PathBuf, TrainError> {
         let path = self.path(checkpoint.state.step);
@@ -166,7 +167,7 @@ impl Checkpoints {
 
         let mut file = StateFile {
             state: checkpoint.state.clone(),
-            recipe: recipe_sha256.to_owned(),
+            recipe: checkpoint.recipe.clone(),
             files: checksums(staged.path(), "")?,
             sha256: String::new(),
         };
@@ -210,20 +211,30 @@ impl Checkpoints {
         })
     }
 
-    /// The last checkpoint that is whole, with what was wrong with later ones.
+    /// The last checkpoint that is whole. Later ones are moved aside, so that they neither count
+    /// as the last nor push whole ones out; what is wrong with them is returned.
     ///
     /// # Errors
-    /// Where there are checkpoints, and none is whole.
+    /// Where there are checkpoints, and none is whole; nothing is moved then.
     pub(crate) fn last(
         &self,
         device: &Device,
     ) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+        let mut damaged = Vec::new();
         let mut problems = Vec::new();
         let steps = self.steps()?;
         for step in &steps {
             match self.load(*step, device) {
-                Ok(checkpoint) => return Ok((Some(checkpoint), problems)),
-                Err(problem) => problems.push(format!("{}: {problem}", self.path(*step).display())),
+                Ok(checkpoint) => {
+                    damaged
+                        .into_iter()
+                        .try_for_each(|step| self.set_aside(step))?;
+                    return Ok((Some(checkpoint), problems));
+                }
+                Err(problem) => {
+                    damaged.push(*step);
+                    problems.push(format!("{}: {problem}", self.path(*step).display()));
+                }
             }
         }
         if steps.is_empty() {
@@ -233,6 +244,19 @@ impl Checkpoints {
             folder: self.folder.clone(),
             problems,
         })
+    }
+
+    fn set_aside(&self, step: u64) -> Result<(), TrainError> {
+        let path = self.path(step);
+        let aside = self.folder.join(format!("damaged-step-{step:06}"));
+        let removed = if aside.exists() {
+            fs::remove_dir_all(&aside)
+        } else {
+            Ok(())
+        };
+        removed
+            .and_then(|()| fs::rename(&path, &aside))
+            .map_err(TrainError::io(&path, "move aside"))
     }
 
     /// The checkpoint after a step.
@@ -272,6 +296,7 @@ impl Checkpoints {
                 square: read(&memories, "square.")?,
             },
             state: file.state,
+            recipe: file.recipe,
         })
     }
 
@@ -363,6 +388,7 @@ mod tests {
                 best: Some(Best { step, loss }),
                 ..State::default()
             },
+            recipe: "abc".to_owned(),
             parameters: named(&[1.0, -2.5]),
             moments: Moments {
                 updates: step,
@@ -374,7 +400,7 @@ mod tests {
 
     fn save(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
         let shapes = [("w".to_owned(), vec![1, 2])].into();
-        checkpoints.save(checkpoint, &shapes, "recipe", &|_| Ok(()))
+        checkpoints.save(checkpoint, &shapes, &|_| Ok(()))
     }
 
     fn values(parameters: &Parameters) -> Vec<f32> {
@@ -415,6 +441,25 @@ mod tests {
         );
         assert!(error.ends_with("step-000001"), "{error}");
         assert_eq!(checkpoints.steps().unwrap(), [1]);
+    }
+
+    #[test]
+    fn damaged_checkpoints_do_not_push_whole_ones_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        for step in [2, 4, 6] {
+            save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
+        }
+        for step in [4, 6] {
+            fs::write(checkpoints.path(step).join(TRAINABLE_FILE), "").unwrap();
+        }
+        let (loaded, problems) = checkpoints.last(&Device::flex()).unwrap();
+        assert_eq!((loaded.unwrap().state.step, problems.len()), (2, 2));
+        checkpoints.retain(1, None).unwrap();
+        assert_eq!(checkpoints.steps().unwrap(), [2]);
+        fs::write(checkpoints.path(2).join(TRAINABLE_FILE), "").unwrap();
+        checkpoints.last(&Device::flex()).unwrap_err();
+        assert_eq!(checkpoints.steps().unwrap(), [2]);
     }
 
     #[test]

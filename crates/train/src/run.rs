@@ -247,10 +247,19 @@ impl<'a> Training<'a> {
         let checkpoints = folder.checkpoints();
         let (last, problems) = checkpoints.last(&device)?;
         for problem in problems {
-            observer.on_notice(&format!("{problem}; using the checkpoint before it"));
+            observer.on_notice(&format!(
+                "{problem}; it is moved aside, and the checkpoint before it is used"
+            ));
         }
         let mut state = State::default();
+        let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         if let Some(last) = last {
+            if last.recipe != recipe_sha256 {
+                return Err(TrainError::Changed {
+                    folder: folder.path().to_owned(),
+                    changes: vec!["recipe.toml in this folder".to_owned()],
+                });
+            }
             trainer.restore(&last.parameters, last.moments);
             state = last.state;
         }
@@ -265,7 +274,7 @@ impl<'a> Training<'a> {
         let training = Self {
             recipe,
             config,
-            recipe_sha256: sha256(folder.recipe()?.as_bytes()),
+            recipe_sha256,
             checkpoints,
             data,
             order,
@@ -479,6 +488,7 @@ impl<'a> Training<'a> {
         let model = self.trainer.model();
         let checkpoint = Checkpoint {
             state: self.state.clone(),
+            recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),
             moments: self.trainer.optimizer().state().clone(),
         };
@@ -490,9 +500,7 @@ impl<'a> Training<'a> {
             }
         };
         let shapes = model.trainable_shapes();
-        let path = self
-            .checkpoints
-            .save(&checkpoint, &shapes, &self.recipe_sha256, &more)?;
+        let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
         self.saved_at = Some(self.state.step);
         self.observer.on_checkpoint(self.state.step, &path);
         Ok(())

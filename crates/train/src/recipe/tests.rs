@@ -268,7 +268,10 @@ fn a_wrong_override_is_named_as_it_was_given() {
     --set train.batch_size: expected KEY=VALUE, found no `=`
     hint: an override looks like --set train.learning_rate=1e-4
     ");
-    insta::assert_snapshot!(said_of_set("=3"), @"--set data.train.2.path=x: `data.train` has no place 2: expected 0 to 0");
+    insta::assert_snapshot!(said_of_set("=3"), @r"
+    --set =3: the key is not a TOML key
+    hint: an override looks like --set train.learning_rate=1e-4
+    ");
     insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"--set data.train.2.path=x: `data.train` has no place 2: expected 0 to 0");
     insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"--set data.train.first.path=x: `data.train` is a list: expected the number of an element, found `first`");
     insta::assert_snapshot!(said_of_set("train.schedule.cosin.warmup_steps=3"), @r"
