@@ -18,6 +18,7 @@ mod run;
 mod sample;
 mod schedule;
 mod trainer;
+mod training;
 
 pub use checkpoint::{Best, State};
 pub use clip::Clip;

@@ -1,0 +1,394 @@
+//! The steps of a run, and what is due between them: validations, checkpoints, the end.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use simmer_data::{Dataset, Order};
+use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::base::Precision;
+use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::export;
+
+use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
+use crate::config::{TrainConfig, Weights};
+use crate::error::TrainError;
+use crate::folder::RunFolder;
+use crate::manifest::{TOKENIZER_FILES, sha256};
+use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
+use crate::observer::{Observer, Start};
+use crate::recipe::{Method, Recipe};
+use crate::run::{Outcome, Prepared};
+use crate::trainer::{NoStep, Trainer};
+
+/// A run between its first and its last step.
+pub(crate) struct Training<'a> {
+    recipe: &'a Recipe,
+    config: &'a TrainConfig,
+    /// Of the recipe that the run began with.
+    recipe_sha256: String,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+    data: Dataset,
+    order: Order,
+    trainer: Trainer,
+    adapter: Option<AdapterConfig>,
+    device: Device,
+    state: State,
+    /// The step of the last checkpoint on the disk.
+    saved_at: Option<u64>,
+    metrics: MetricsFile,
+    observer: &'a mut dyn Observer,
+    stop: &'a AtomicBool,
+}
+
+/// How the loop ended.
+enum End {
+    LastStep,
+    StoppedEarly,
+    Interrupted,
+}
+
+impl<'a> Training<'a> {
+    pub(crate) fn start(
+        recipe: &'a Recipe,
+        folder: RunFolder,
+        prepared: Prepared,
+        observer: &'a mut dyn Observer,
+        stop: &'a AtomicBool,
+    ) -> Result<Self, TrainError> {
+        let config = &recipe.train;
+        let Prepared {
+            data,
+            model,
+            adapter,
+            device,
+        } = prepared;
+        let weights = simmer_model::layout::tensors(model.config());
+        let weights = weights
+            .iter()
+            .map(|tensor| tensor.shape.iter().product::<usize>());
+        let weights = weights.sum();
+        let mut trainer = Trainer::new(model, config);
+        let checkpoints = folder.checkpoints();
+        let (last, problems) = checkpoints.last(&device)?;
+        for problem in problems {
+            observer.on_notice(&format!(
+                "{problem}; it is moved aside, and the checkpoint before it is used"
+            ));
+        }
+        let mut state = State::default();
+        let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
+        if let Some(last) = last {
+            if last.recipe != recipe_sha256 {
+                return Err(TrainError::Changed {
+                    folder: folder.path().to_owned(),
+                    changes: vec!["recipe.toml in this folder".to_owned()],
+                });
+            }
+            trainer.restore(&last.parameters, last.moments);
+            state = last.state;
+        }
+        let saved_at = Some(state.step).filter(|step| *step > 0);
+        let validated = state.validated_at == Some(state.step);
+        let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        let order = Order {
+            rows: data.train.len(),
+            batch_size: config.batch_size,
+            shuffle: recipe.data.shuffle.then_some(config.seed),
+        };
+        let training = Self {
+            recipe,
+            config,
+            recipe_sha256,
+            folder,
+            checkpoints,
+            data,
+            order,
+            trainer,
+            adapter,
+            device,
+            state,
+            saved_at,
+            metrics,
+            observer,
+            stop,
+        };
+        Ok(training.announce(weights))
+    }
+
+    fn announce(self, weights: usize) -> Self {
+        let shapes = self.trainer.model().trainable_shapes();
+        let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
+        self.observer.on_start(&Start {
+            data: &self.data.report,
+            examples: self.data.train.len(),
+            validation_examples: self.data.validation.len(),
+            trained: trained.sum(),
+            weights,
+            steps: self.steps(),
+            steps_per_epoch: self.steps_per_epoch(),
+            resumed_at: self.saved_at,
+            folder: self.folder.path(),
+        });
+        self
+    }
+
+    fn steps_per_epoch(&self) -> u64 {
+        self.order.steps_per_epoch() as u64
+    }
+
+    fn steps(&self) -> u64 {
+        self.config.total_steps(self.steps_per_epoch())
+    }
+
+    fn epoch(&self) -> f64 {
+        self.state.step as f64 / self.steps_per_epoch() as f64
+    }
+
+    /// Runs the remaining steps and writes what the run was for.
+    pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
+        let end = self.steps_to_the_end()?;
+        let step = self.state.step;
+        if matches!(end, End::Interrupted) {
+            let saved = self.saved_at.map(|step| self.checkpoints.path(step));
+            return Ok(Outcome::Interrupted {
+                checkpoint: saved,
+                step,
+            });
+        }
+        self.prune()?;
+        let best = self.state.best;
+        Ok(Outcome::Finished {
+            weights: self.write_weights()?,
+            step,
+            stopped_early: matches!(end, End::StoppedEarly),
+            best,
+        })
+    }
+
+    /// Each turn first does what is due after the steps so far, then one step; so a run that is
+    /// taken up again at any point goes on with what was due there.
+    fn steps_to_the_end(&mut self) -> Result<End, TrainError> {
+        loop {
+            let step = self.state.step;
+            let last = step >= self.steps();
+            let due = last || self.config.validate_every.due(step, self.steps_per_epoch());
+            if due && self.state.validated_at != Some(step) && !self.validate()? {
+                return self.interrupted();
+            }
+            let stopped = self.has_stopped_improving();
+            let is_best = self.state.best.is_some_and(|best| best.step == step);
+            let due = self
+                .config
+                .checkpoint_every
+                .due(step, self.steps_per_epoch());
+            if (due || last || stopped || is_best) && self.saved_at != Some(step) {
+                self.save()?;
+            }
+            if last {
+                return Ok(End::LastStep);
+            }
+            if stopped {
+                return Ok(End::StoppedEarly);
+            }
+            if !self.step()? {
+                return self.interrupted();
+            }
+        }
+    }
+
+    fn interrupted(&mut self) -> Result<End, TrainError> {
+        if self.state.step > 0 && self.saved_at != Some(self.state.step) {
+            self.save()?;
+        }
+        Ok(End::Interrupted)
+    }
+
+    fn has_stopped_improving(&self) -> bool {
+        let without = self.state.without_improvement;
+        self.config
+            .early_stop
+            .is_some_and(|stop| without >= stop.patience)
+    }
+
+    /// One optimizer step; false where somebody asked to stop.
+    fn step(&mut self) -> Result<bool, TrainError> {
+        let begin = Instant::now();
+        let Some(batch) = self.order.batches(self.state.cursor).next() else {
+            return Ok(true);
+        };
+        let factor = self.config.schedule.factor(self.state.step, self.steps());
+        let learning_rate = self.config.learning_rate * factor;
+        let examples = &self.data.train;
+        let step = match self
+            .trainer
+            .step(&batch, examples, learning_rate, self.stop)
+        {
+            Ok(step) => step,
+            Err(NoStep::Interrupted) => return Ok(false),
+            Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
+            Err(NoStep::GradNorm(value)) => return Err(self.diverged("gradient norm", value)?),
+        };
+        if self.saved_at == Some(self.state.step) {
+            self.prune()?;
+        }
+        self.state.step += 1;
+        self.state.cursor = batch.next;
+        self.state.tokens += step.tokens;
+        self.state.targets += step.targets;
+        let seconds = begin.elapsed().as_secs_f64();
+        let metrics = StepMetrics {
+            step: self.state.step,
+            epoch: self.epoch(),
+            loss: step.loss,
+            learning_rate,
+            grad_norm: step.grad_norm,
+            tokens: step.tokens,
+            targets: step.targets,
+            seconds,
+            tokens_per_second: step.tokens as f64 / seconds,
+            peak_memory: peak_memory(),
+        };
+        self.metrics.write(&metrics)?;
+        self.observer.on_step(&metrics);
+        Ok(true)
+    }
+
+    fn diverged(&self, what: &str, value: f64) -> Result<TrainError, TrainError> {
+        let updates = self.state.step;
+        let what = format!("the {what} is {value}, and the update was not made");
+        self.checkpoints.diverged(updates + 1, updates, what)
+    }
+
+    /// Measures the validation loss, where there are validation examples; false where somebody
+    /// asked to stop.
+    fn validate(&mut self) -> Result<bool, TrainError> {
+        let step = self.state.step;
+        if self.data.validation.is_empty() || step == 0 {
+            return Ok(true);
+        }
+        let begin = Instant::now();
+        let observer = &mut *self.observer;
+        let mut progress = |done, all| observer.on_validation_progress(done, all);
+        let examples = &self.data.validation;
+        let Some(found) = self.trainer.evaluate(examples, self.stop, &mut progress) else {
+            return Ok(false);
+        };
+        if !found.loss.is_finite() {
+            let what = format!("the validation loss is {}", found.loss);
+            return Err(self.checkpoints.diverged(step, step, what)?);
+        }
+        let least = self
+            .config
+            .early_stop
+            .map_or(0.0, |stop| stop.min_improvement);
+        let is_best = self
+            .state
+            .best
+            .is_none_or(|best| found.loss < best.loss - least);
+        if is_best {
+            let loss = found.loss;
+            self.state.best = Some(Best { step, loss });
+            self.state.without_improvement = 0;
+        } else {
+            self.state.without_improvement += 1;
+        }
+        self.state.validated_at = Some(step);
+        let metrics = ValidationMetrics {
+            step,
+            epoch: self.epoch(),
+            validation_loss: found.loss,
+            best: is_best,
+            targets: found.targets,
+            seconds: begin.elapsed().as_secs_f64(),
+        };
+        self.metrics.write(&metrics)?;
+        self.observer.on_validation(&metrics);
+        Ok(true)
+    }
+
+    /// Writes a checkpoint.
+    fn save(&mut self) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        let model = self.trainer.model();
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            recipe: self.recipe_sha256.clone(),
+            parameters: model.trainable(),
+            moments: self.trainer.optimizer().state().clone(),
+        };
+        let more = |folder: &Path| match &self.adapter {
+            None => Ok(()),
+            Some(config) => {
+                let out = folder.join("adapter");
+                Ok(adapter::save(model, config, &out, Existing::Refuse)?)
+            }
+        };
+        let shapes = model.trainable_shapes();
+        let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
+        self.saved_at = Some(self.state.step);
+        self.observer.on_checkpoint(self.state.step, &path);
+        Ok(())
+    }
+
+    /// Removes the checkpoints that are no longer wanted. Not before the weights of the last one
+    /// have been seen to work: until then the one before it is the last good one.
+    fn prune(&self) -> Result<(), TrainError> {
+        let best = self.state.best.map(|best| best.step);
+        self.checkpoints.retain(self.config.keep, best)
+    }
+
+    /// Writes the adapter, or the whole model.
+    fn write_weights(self) -> Result<PathBuf, TrainError> {
+        let mut model = self.trainer.into_model();
+        let best = self
+            .state
+            .best
+            .filter(|_| self.config.weights == Weights::Best);
+        if let Some(best) = best.filter(|best| best.step != self.state.step) {
+            let loaded = self.checkpoints.load(best.step, &self.device);
+            let loaded = loaded.map_err(|problem| TrainError::NoCheckpoint {
+                folder: self.checkpoints.folder().to_owned(),
+                problems: vec![format!(
+                    "{}: {problem}",
+                    self.checkpoints.path(best.step).display()
+                )],
+            })?;
+            model = model.with_trainable(&loaded.parameters);
+        }
+        match (&self.recipe.method, &self.adapter) {
+            (Method::Full(full), _) => {
+                let beside = tokenizer_files(self.recipe.base.tokenizer_folder()?);
+                self.folder.replace("model", |folder| {
+                    Ok(export::save_model(
+                        &model,
+                        folder,
+                        dtype(full.precision),
+                        &beside,
+                    )?)
+                })
+            }
+            (Method::Lora(_), Some(config)) => {
+                let out = self.folder.path().join("adapter");
+                adapter::save(&model, config, &out, Existing::Replace)?;
+                Ok(out)
+            }
+            (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
+        }
+    }
+}
+
+fn dtype(precision: Precision) -> Dtype {
+    match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::Bf16 => Dtype::BF16,
+        Precision::F16 => Dtype::F16,
+    }
+}
+
+fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
+    let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
+    files.filter(|file| file.is_file()).collect()
+}
