@@ -154,7 +154,9 @@ impl Trainer {
             return Err(NoStep::Loss(loss));
         }
         let grad_norm = norm(&gradients);
-        if !grad_norm.is_finite() || (grad_norm == 0.0 && loss > 0.0) {
+        // A loss within rounding of 0 may well have no gradient left.
+        let vanished = grad_norm == 0.0 && loss > f64::from(f32::EPSILON);
+        if !grad_norm.is_finite() || vanished {
             return Err(NoStep::GradNorm(grad_norm));
         }
         let step = Step {
