@@ -52,7 +52,9 @@ def main():
     asked = [(row["instruction"], row["input"]) for row in kept + held]
     assert len(set(asked)) == len(asked), "a question appears twice"
     assert len(set(texts)) == len(texts), "a text appears twice"
-    assert all(5 <= len(row["output"].split()) <= 40 for row in kept + held), "an answer is too short or too long"
+    assert all(5 <= len(row["output"].split()) <= 40 for row in kept + held), (
+        "an answer is too short or too long"
+    )
 
     write_rows("text.jsonl", [{"text": text} for text in texts], one_a_line=True)
     write_rows("instructions.json", kept)
