@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use simmer_model::ModelConfig;
 use simmer_model::checkpoint::Checkpoint;
+use simmer_model::layout::parameter_count;
 use simmer_train::Recipe;
 
 use crate::output;
@@ -53,7 +54,7 @@ fn show_model(folder: &Path) -> anyhow::Result<()> {
          vocabulary       {}, output head {tied}\n\
          context          {} tokens, rope_theta {}, scaling {:?}",
         folder.display(),
-        config.parameter_count(),
+        parameter_count(&config),
         checkpoint.total_bytes(),
         checkpoint.files().len(),
         dtypes.join(", "),

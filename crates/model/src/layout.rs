@@ -121,3 +121,38 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorLayout> {
     }
     tensors
 }
+
+/// Number of weights: every matrix, bias and norm, a tied head counted once.
+pub fn parameter_count(config: &ModelConfig) -> usize {
+    tensors(config)
+        .iter()
+        .map(|tensor| tensor.shape.iter().product::<usize>())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn counts_are_the_published_ones() {
+        // Touvron et al. 2023, table 2: 6.7B, 13.0B, 32.5B and 65.2B
+        for (hidden, layers, heads, inner, count) in [
+            (4096, 32, 32, 11008, 6_738_415_616),
+            (5120, 40, 40, 13824, 13_015_864_320),
+            (6656, 60, 52, 17920, 32_528_943_616),
+            (8192, 80, 64, 22016, 65_285_660_672),
+        ] {
+            let json = json!({
+                "vocab_size": 32000, "hidden_size": hidden, "intermediate_size": inner,
+                "num_hidden_layers": layers, "num_attention_heads": heads
+            });
+            let config = ModelConfig::from_json(&json, Path::new("config.json")).unwrap();
+            assert_eq!(parameter_count(&config), count);
+        }
+    }
+}

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use simmer_model::Parameters;
 
-use crate::recipe::Problem;
+use crate::problem::Problem;
 
 /// How long a step's gradient may be: `"none"`, or `{ norm = 1.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clip::Clip;
 use crate::optimizer::OptimizerConfig;
-use crate::recipe::Problem;
+use crate::problem::Problem;
 use crate::schedule::Schedule;
 
 /// The `[train]` table: how a run is trained.

@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use simmer_model::Parameters;
 
-use crate::recipe::Problem;
+use crate::problem::Problem;
 
 /// What makes steps of gradients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

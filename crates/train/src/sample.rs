@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::Problem;
+use crate::problem::Problem;
 
 /// Prompts that base and trained model answer when a run is finished, most likely token by token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::recipe::Problem;
+use crate::problem::Problem;
 
 /// How the learning rate moves over the steps: `"constant"`, `"linear"` or `"cosine"`, or with
 /// settings `{ cosine = { warmup_ratio = 0.03 } }`.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::RecipeError;
 use super::source::Sources;
-use super::{Problem, RecipeError};
+use crate::problem::Problem;
 
 /// What serde calls types, and what people call them.
 const TYPES: &[(&str, &str)] = &[

@@ -16,6 +16,7 @@ use simmer_model::device;
 use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
+use crate::problem::Problem;
 use crate::sample::SampleConfig;
 use source::Sources;
 
@@ -66,22 +67,6 @@ impl Default for FullConfig {
     fn default() -> Self {
         let precision = Precision::F32;
         Self { precision }
-    }
-}
-
-/// A key whose value cannot be, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key with its tables: `train.batch_size`.
-    pub key: String,
-    /// What is wrong with its value.
-    pub why: String,
-}
-
-impl Problem {
-    pub(crate) fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
-        let (key, why) = (key.into(), why.into());
-        Self { key, why }
     }
 }
 
