@@ -10,6 +10,11 @@ mod samples;
 use std::process::ExitCode;
 
 use clap::Parser;
+use simmer_kernels::RecyclingAllocator;
+
+/// Steps use the same big buffers again and again.
+#[global_allocator]
+static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
 
 /// Fine-tune LLaMA-family models with low-rank adapters, from recipes.
 ///
@@ -24,7 +29,8 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command.run() {
+    // On a thread of the pool, parallel loops start without waking the pool from outside.
+    match rayon::scope(|_| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

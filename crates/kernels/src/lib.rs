@@ -4,25 +4,39 @@
 //! its backward where automatic differentiation would waste memory, and its fused forms.
 
 mod attention;
+mod buffer;
 mod dropout;
+mod flex;
 mod linear;
 mod linear_cross_entropy;
 mod lora_linear;
+mod low_rank;
 mod map;
+mod product;
+pub mod profile;
+mod recycle;
 mod rms_norm;
 mod rope;
 mod rows;
+mod simd;
 mod swiglu;
+mod tile;
 
-pub use attention::attention;
+pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
 pub use dropout::{dropout_mask, mix};
-pub use linear::{LinearBackend, linear, linear_oracle};
+pub use linear::{LinearBackend, LinearGradient, linear, linear_oracle};
 pub use linear_cross_entropy::{
-    LinearCrossEntropyBackend, linear_cross_entropy, linear_cross_entropy_oracle,
+    LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,
+    linear_cross_entropy, linear_cross_entropy_oracle,
 };
-pub use lora_linear::{LowRank, lora_linear};
+pub use lora_linear::{
+    Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
+    lora_linear_oracle,
+};
 pub use map::{map_file, release_pages};
-pub use rms_norm::rms_norm;
-pub use rope::rope;
-pub use rows::Rows;
-pub use swiglu::swiglu;
+pub use product::{ProductUnit, product_unit};
+pub use recycle::RecyclingAllocator;
+pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};
+pub use rope::{RopeBackend, rope, rope_oracle};
+pub use rows::{Row, Rows};
+pub use swiglu::{SwiGluBackend, SwiGluGradient, swiglu, swiglu_oracle};

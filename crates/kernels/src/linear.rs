@@ -12,8 +12,16 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{
+    Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor,
+};
 use burn::tensor::{DType, FloatDType, Tensor};
+use burn_flex::FlexTensor;
+
+use crate::buffer::buffer;
+use crate::flex::{self, contiguous, values};
+use crate::product::{Side, product};
+use crate::profile::{self, Operation};
 
 /// `y = x Wᵀ`.
 ///
@@ -41,14 +49,47 @@ pub trait LinearBackend: Backend {
     fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
+/// The gradient of [`linear`] on a backend.
+pub trait LinearGradient: LinearBackend {
+    /// Gradient of `x` from that of the result.
+    fn widened_linear_gradient(
+        dy: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
 impl LinearBackend for Flex {
-    fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        forward::<Self>(x, weight)
+    fn widened_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        multiply(x, weight, Side::Transposed)
     }
 }
 
-fn forward<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_matmul(x, B::float_transpose(widen::<B>(weight)))
+impl LinearGradient for Flex {
+    fn widened_linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        multiply(dy, weight, Side::Plain)
+    }
+}
+
+fn multiply(x: FlexTensor, weight: FlexTensor, side: Side) -> FlexTensor {
+    let [x, weight] = [x, weight].map(contiguous);
+    let [tokens, _] = x.layout().shape().dims();
+    let weight = flex::weight(&weight, side);
+    let [k, n] = weight.inner_outer();
+    let _span = profile::product(tokens, weight);
+    assert_eq!(values(&x).len(), tokens * k, "features of a linear layer");
+    let mut y = buffer(tokens * n);
+    product(values(&x), weight, &mut y, false);
+    flex::tensor(y, [tokens, n])
+}
+
+/// `dW = dyᵀ x`, `[O, I]`
+pub(crate) fn gradient_of_weight<B: Backend>(
+    dy: FloatTensor<B>,
+    x: FloatTensor<B>,
+) -> FloatTensor<B> {
+    let ([t, o], [_, i]) = (dy.shape().dims(), x.shape().dims());
+    let _span = profile::span(Operation::Linear, 2 * t * o * i, 4 * (t * (o + i) + o * i));
+    B::float_matmul(B::float_transpose(dy), x)
 }
 
 /// A weight in f32.
@@ -56,12 +97,12 @@ pub(crate) fn widen<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
     B::float_cast(weight, FloatDType::F32)
 }
 
-impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
+impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
     fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Linear;
 
-        impl<B: Backend> Backward<B, 2> for Linear {
+        impl<B: LinearGradient> Backward<B, 2> for Linear {
             /// The input, kept only where the weight is trained, and the weight.
             type State = (Option<FloatTensor<B>>, FloatTensor<B>);
 
@@ -75,11 +116,11 @@ impl<B: LinearBackend, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
                 let dy = grads.consume::<B>(&ops.node); // [T, O]
                 let (x, weight) = ops.state;
                 if let (Some(node), Some(x)) = (weight_node, x) {
-                    let d_weight = B::float_matmul(B::float_transpose(dy.clone()), x); // [O, I]
+                    let d_weight = gradient_of_weight::<B>(dy.clone(), x);
                     grads.register::<B>(node.id, d_weight);
                 }
                 if let Some(node) = x_node {
-                    let dx = B::float_matmul(dy, widen::<B>(weight)); // [T, I]
+                    let dx = B::widened_linear_gradient(dy, weight); // [T, I]
                     grads.register::<B>(node.id, dx);
                 }
             }
@@ -124,15 +165,15 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(t in 1_usize..9, i in 1_usize..20, o in 1_usize..20) {
+        fn equals_the_oracle(t in 1_usize..70, i in 1_usize..80, o in 1_usize..80) {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
             let fused = run(linear, &x, &w, &seed);
             let oracle = run(linear_oracle, &x, &w, &seed);
             for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // the same products summed in another order, at most 20 terms of order one
-                fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), Tolerance::absolute(1e-5));
+                // the same products summed in another order, at most 80 terms of order one
+                fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), Tolerance::absolute(4e-5));
             }
         }
     }

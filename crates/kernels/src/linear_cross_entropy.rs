@@ -3,22 +3,38 @@
 //! `loss = Σ_n (log Σ_v exp z_nv - z_n,target(n))`, `z = hidden Wᵀ`;
 //! `dz = softmax(z) - onehot(target)`, `d hidden = dz W`, `dW = dzᵀ hidden`.
 //!
-//! The gradient is computed on the way forward, chunk by chunk: the `[N, V]` logits never exist.
+//! The gradient is computed on the way forward, and the `[N, V]` logits never exist. Where the head
+//! is frozen this is attention over the vocabulary: slab by slab of W, `Σ_v exp(z_v - m) W_v` and
+//! `Σ_v exp(z_v - m)` are summed with a running maximum m, and each slab is read once. Where the
+//! head is trained, its gradient wants the finished softmax: chunk by chunk of tokens.
 //!
-//! Source: Wijmans et al. 2024 (Cut Your Losses) for the idea of never keeping the logits.
+//! Source: Wijmans et al. 2024 (Cut Your Losses) for the idea of never keeping the logits; Milakov
+//! and Gimelshein 2018 for the running maximum.
 //!
-//! Axes: N tokens with a target, H hidden size, V vocabulary, c tokens of one chunk.
+//! Axes: N tokens with a target, H hidden size, V vocabulary, c tokens of one chunk, s entries of
+//! one slab.
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
+use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, IndexingUpdateOp, Int, Shape, Slice, Tensor, activation};
+use burn::tensor::{DType, IndexingUpdateOp, Int, IntDType, Shape, Slice, Tensor, activation};
+use burn_flex::FlexTensor;
+use rayon::prelude::*;
 
+use crate::buffer::buffer;
+use crate::flex::{self, contiguous, values};
 use crate::linear::widen;
+use crate::product::{Side, Weight, product};
+use crate::profile::{self, Operation};
+use crate::simd::{exp, max, sum, vectorised};
+
+/// Vocabulary entries of a slab: their logits for a few hundred tokens stay in a cache.
+const SLAB: usize = 2048;
 
 /// Elements of a chunk's logits: 32 MiB in f32 bounds the memory, and is large enough for the
 /// product to run at full speed.
@@ -69,29 +85,175 @@ pub trait LinearCrossEntropyBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-impl LinearCrossEntropyBackend for Flex {
-    fn linear_cross_entropy(
+/// [`linear_cross_entropy`] with its gradients, on a backend.
+pub trait LinearCrossEntropyGradient: LinearCrossEntropyBackend {
+    /// The loss, and the gradients that are wanted, for a loss gradient of one.
+    fn linear_cross_entropy_gradient(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
-    ) -> FloatTensor<Self> {
-        chunked::<Self>(hidden, weight, targets, Wanted::default()).loss
-    }
+        wanted: Wanted,
+    ) -> LossAndGradients<Self>;
 }
 
 /// Which gradients are wanted beside the loss.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
-    hidden: bool,
-    weight: bool,
+pub struct Wanted {
+    /// That of the hidden states.
+    pub hidden: bool,
+    /// That of the head.
+    pub weight: bool,
 }
 
-/// The loss `[1]` and the gradients of it.
+/// The loss and the gradients of it.
 #[derive(Debug)]
-struct LossAndGradients<B: Backend> {
-    loss: FloatTensor<B>,
-    hidden: Option<FloatTensor<B>>,
-    weight: Option<FloatTensor<B>>,
+pub struct LossAndGradients<B: Backend> {
+    /// `[1]`
+    pub loss: FloatTensor<B>,
+    /// `[N, H]`
+    pub hidden: Option<FloatTensor<B>>,
+    /// `[V, H]`
+    pub weight: Option<FloatTensor<B>>,
+}
+
+impl LinearCrossEntropyBackend for Flex {
+    fn linear_cross_entropy(
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        targets: FlexTensor,
+    ) -> FlexTensor {
+        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
+    }
+}
+
+impl LinearCrossEntropyGradient for Flex {
+    fn linear_cross_entropy_gradient(
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        targets: FlexTensor,
+        wanted: Wanted,
+    ) -> LossAndGradients<Self> {
+        let [n, h] = hidden.layout().shape().dims();
+        let [v, _] = weight.layout().shape().dims();
+        let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
+        let bytes = weight.dtype().size() * v * h + 4 * 2 * n * h;
+        let _span = profile::span(Operation::LinearCrossEntropy, products * 2 * n * v * h, bytes);
+        if wanted.weight {
+            return chunked::<Self>(hidden, weight, targets, wanted);
+        }
+        let targets = Self::int_cast(targets, IntDType::I64);
+        let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
+        let start = targets.layout().start_offset();
+        let targets = &targets.storage::<i64>()[start..start + n];
+        let weight = flex::weight(&weight, Side::Transposed);
+        let (loss, gradient) = by_slab(values(&hidden), weight, targets, wanted.hidden);
+        LossAndGradients {
+            loss: flex::tensor(vec![loss], [1]),
+            hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),
+            weight: None,
+        }
+    }
+}
+
+/// The loss, and the hidden states' gradient `[N, H]` where it is wanted.
+fn by_slab(
+    hidden: &[f32],
+    weight: Weight<'_>,
+    targets: &[i64],
+    gradient: bool,
+) -> (f32, Option<Vec<f32>>) {
+    let [v, h] = [weight.rows, weight.columns];
+    let n = targets.len();
+    let mut tokens: Vec<Token> = targets
+        .iter()
+        .map(|target| Token {
+            target: *target as usize,
+            chosen: 0.0,
+            max: f32::NEG_INFINITY,
+            sum: 0.0,
+        })
+        .collect();
+    let mut logits = buffer(n * SLAB.min(v));
+    let mut d_hidden = vec![0.0; if gradient { n * h } else { 0 }];
+    for start in (0..v).step_by(SLAB) {
+        let width = SLAB.min(v - start);
+        let slab = weight.slab(start, width);
+        let logits = &mut logits[..n * width]; // [N, s]
+        product(hidden, slab, logits, false);
+        let rows = logits.par_chunks_exact_mut(width).zip(&mut tokens);
+        if gradient {
+            rows.zip(d_hidden.par_chunks_exact_mut(h))
+                .for_each(|((logits, token), sum)| take_in(logits, start, token, sum));
+            let slab = Weight {
+                side: Side::Plain,
+                ..slab
+            };
+            product(logits, slab, &mut d_hidden, true);
+        } else {
+            rows.for_each(|(logits, token)| take_in(logits, start, token, &mut []));
+        }
+    }
+    let loss: f64 = tokens.iter().map(Token::loss).sum();
+    if !gradient {
+        return (loss as f32, None);
+    }
+    d_hidden
+        .par_chunks_exact_mut(h)
+        .zip(&tokens)
+        .for_each(|(sum, token)| {
+            for (i, sum) in sum.iter_mut().enumerate() {
+                *sum = *sum / token.sum - weight.values.get(token.target * h + i);
+            }
+        });
+    (loss as f32, Some(d_hidden))
+}
+
+/// What is known of a token's softmax so far.
+#[derive(Debug)]
+struct Token {
+    target: usize,
+    /// Logit of the target.
+    chosen: f32,
+    /// Largest logit.
+    max: f32,
+    /// `Σ exp(z - max)`
+    sum: f32,
+}
+
+impl Token {
+    fn loss(&self) -> f64 {
+        f64::from(self.sum.ln()) + f64::from(self.max) - f64::from(self.chosen)
+    }
+}
+
+vectorised! {
+    /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`, and
+    /// brings the sum of gradients so far to the new maximum.
+    fn take_in(
+        _simd,
+        logits: &'a mut [f32],
+        start: usize,
+        token: &'a mut Token,
+        gradient: &'a mut [f32],
+    ) {
+        if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
+            token.chosen = *chosen;
+        }
+        let largest = max(logits);
+        if largest > token.max {
+            let factor = if token.sum > 0.0 { exp(token.max - largest) } else { 0.0 };
+            token.sum *= factor;
+            for value in gradient {
+                *value *= factor;
+            }
+            token.max = largest;
+        }
+        let max = token.max;
+        for logit in logits.iter_mut() {
+            *logit = exp(*logit - max);
+        }
+        token.sum += sum(logits.len(), |i| logits[i]);
+    }
 }
 
 fn chunked<B: Backend>(
@@ -161,7 +323,7 @@ fn softmax_loss<B: Backend>(
     (loss, d_logits)
 }
 
-impl<B: LinearCrossEntropyBackend, C: CheckpointStrategy> LinearCrossEntropyBackend
+impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBackend
     for Autodiff<B, C>
 {
     fn linear_cross_entropy(
@@ -204,7 +366,7 @@ impl<B: LinearCrossEntropyBackend, C: CheckpointStrategy> LinearCrossEntropyBack
         {
             OpsKind::Tracked(prep) => {
                 let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                let result = chunked::<B>(hidden, weight, targets, wanted);
+                let result = B::linear_cross_entropy_gradient(hidden, weight, targets, wanted);
                 prep.finish((result.hidden, result.weight), result.loss)
             }
             OpsKind::UnTracked(prep) => {
@@ -231,8 +393,39 @@ mod tests {
         vec![loss.inner().into_data(), gradient(&x), gradient(&w)]
     }
 
+    /// As [`run`], the head frozen.
+    fn run_frozen(f: Loss, x: &Tensor<2>, w: &Tensor<2>, targets: &Tensor<1, Int>) -> Vec<TensorData> {
+        let x = x.clone().require_grad();
+        let loss = f(x.clone(), w.clone(), targets.clone());
+        let grads = (loss.clone() * 0.25).backward();
+        vec![loss.inner().into_data(), x.grad(&grads).unwrap().into_data()]
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn a_frozen_head_equals_the_oracle(
+            n in 1_usize..40,
+            h in 1_usize..40,
+            v in 2_usize..5000,
+            dtype in prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]),
+        ) {
+            let device = Device::flex().autodiff();
+            let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
+            let (x, w) = (random([n, h]), random([v, h]).cast(dtype));
+            let targets: Vec<i64> = (0..n as i64).map(|i| (i * 977) % v as i64).collect();
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
+            let fused = run_frozen(linear_cross_entropy, &x, &w, &targets);
+            let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
+            for (fused, oracle) in fused.into_iter().zip(oracle) {
+                // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
+                fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-5).set_absolute(2e-4));
+            }
+            let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone());
+            let tracked = linear_cross_entropy(x, w, targets).inner();
+            alone.into_data().assert_eq(&tracked.into_data(), true);
+        }
+
         #[test]
         fn equals_the_oracle(n in 1_usize..12, h in 1_usize..16, v in 2_usize..40, seed in 0_i64..1000) {
             let device = Device::flex().autodiff();

@@ -2,14 +2,37 @@
 
 use std::ops::Range;
 
-/// The rows of a flat run: where each begins and ends.
+/// The rows of a flat run: which tokens each has, and which keys they see.
 ///
 /// A run holds the tokens of several examples one after another, without padding. Every operation
 /// that mixes positions (attention) stays inside a row.
+///
+/// A row sees its own tokens causally. What it continues (the tokens in a cache, or a beginning
+/// that it shares with other rows) it sees whole: the row's keys are several ranges then, of which
+/// the last tokens are its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
-    /// Start of each row, and the total length as the last element; strictly increasing.
-    bounds: Vec<usize>,
+    rows: Vec<Row>,
+    /// Tokens of all rows together.
+    total: usize,
+    /// Keys of all rows together.
+    keys: usize,
+}
+
+/// One row of a flat run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The row's tokens in the run.
+    pub queries: Range<usize>,
+    /// What they see, in order of position; the last query stands at the last key.
+    pub keys: Vec<Range<usize>>,
+}
+
+impl Row {
+    /// Number of keys, those of the row's own tokens among them.
+    pub fn key_count(&self) -> usize {
+        self.keys.iter().map(ExactSizeIterator::len).sum()
+    }
 }
 
 impl Rows {
@@ -18,14 +41,33 @@ impl Rows {
     /// # Panics
     /// On a row of length zero: it would have no query and no key.
     pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
-        let mut bounds = vec![0];
-        let mut end = 0;
-        for length in lengths {
+        Self::from_tree(lengths.into_iter().map(|length| (length, None)))
+    }
+
+    /// Rows of which some continue others: each with its length, and the earlier row whose tokens,
+    /// and all that those see, come before its own.
+    ///
+    /// # Panics
+    /// On a row of length zero, and on one that continues a row not before it.
+    pub fn from_tree(rows: impl IntoIterator<Item = (usize, Option<usize>)>) -> Self {
+        let mut found: Vec<Row> = Vec::new();
+        let mut total = 0;
+        for (length, parent) in rows {
             assert!(length > 0, "a row of a flat run has at least one token");
-            end += length;
-            bounds.push(end);
+            let queries = total..total + length;
+            let mut keys = parent.map_or(Vec::new(), |parent| found[parent].keys.clone());
+            match keys.last_mut() {
+                Some(last) if last.end == queries.start => last.end = queries.end,
+                _ => keys.push(queries.clone()),
+            }
+            total = queries.end;
+            found.push(Row { queries, keys });
         }
-        Self { bounds }
+        Self {
+            rows: found,
+            total,
+            keys: total,
+        }
     }
 
     /// One row of `length` tokens.
@@ -33,29 +75,67 @@ impl Rows {
         Self::from_lengths([length])
     }
 
+    /// One row of `length` new tokens after `seen` ones, whose keys are kept before the new ones.
+    pub fn continuing(seen: usize, length: usize) -> Self {
+        assert!(length > 0, "a row of a flat run has at least one token");
+        let all = 0..seen + length;
+        Self {
+            rows: vec![Row {
+                queries: 0..length,
+                keys: vec![all],
+            }],
+            total: length,
+            keys: seen + length,
+        }
+    }
+
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.bounds.len() - 1
+        self.rows.len()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.rows.is_empty()
     }
 
     /// Tokens of all rows together: `T`.
     pub fn total(&self) -> usize {
-        self.bounds[self.len()]
+        self.total
+    }
+
+    /// Keys of all rows together: `S`.
+    pub fn keys(&self) -> usize {
+        self.keys
+    }
+
+    /// Each row, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Row> {
+        self.rows.iter()
     }
 
     /// The token range of each row, in order.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.bounds.windows(2).map(|pair| pair[0]..pair[1])
+        self.rows.iter().map(|row| row.queries.clone())
     }
 
-    /// The position of each token within its row: `[T]`.
+    /// The position of each token: `[T]`.
     pub fn positions(&self) -> Vec<u32> {
-        self.ranges().flat_map(|row| 0..row.len() as u32).collect()
+        let rows = self.rows.iter();
+        rows.flat_map(|row| {
+            let keys = row.key_count();
+            (keys - row.queries.len()..keys).map(|position| position as u32)
+        })
+        .collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Rows {
+    type Item = &'a Row;
+    type IntoIter = std::slice::Iter<'a, Row>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
@@ -69,5 +149,21 @@ mod tests {
         assert_eq!(rows.ranges().collect::<Vec<_>>(), [0..3, 3..4, 4..6]);
         assert_eq!((rows.len(), rows.total()), (3, 6));
         assert_eq!(rows.positions(), [0, 1, 2, 0, 0, 1]);
+    }
+
+    #[test]
+    fn rows_continue_others() {
+        let rows = Rows::from_tree([(2, None), (3, Some(0)), (1, Some(0)), (2, Some(2))]);
+        let keys: Vec<_> = rows.iter().map(|row| row.keys.clone()).collect();
+        let expected = [vec![0..2], vec![0..5], vec![0..2, 5..6], vec![0..2, 5..8]];
+        assert_eq!(keys, expected);
+        assert_eq!(rows.positions(), [0, 1, 2, 3, 4, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_row_continues_a_cache() {
+        let rows = Rows::continuing(5, 2);
+        assert_eq!((rows.total(), rows.keys()), (2, 7));
+        assert_eq!(rows.positions(), [5, 6]);
     }
 }

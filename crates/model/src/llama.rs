@@ -78,9 +78,7 @@ pub struct Mlp {
 struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
-    queries: &'a Rows,
-    /// Rows of the keys: those of the queries, or with a cache all tokens so far.
-    keys: Rows,
+    rows: Rows,
     dropout_keys: Option<&'a [u64]>,
 }
 
@@ -110,18 +108,17 @@ impl LlamaForCausalLM {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
         let device = self.device();
-        let keys = match &cache {
+        let rows = match &cache {
             None => run.rows.clone(),
             Some(cache) => {
                 assert_eq!(run.rows.len(), 1, "a cache holds one row");
-                Rows::single(cache.len() + run.len())
+                Rows::continuing(cache.len(), run.len())
             }
         };
         let pass = Pass {
             config: &self.config,
             rotary: Rotary::new(&self.config, &run.positions, &device),
-            queries: &run.rows,
-            keys,
+            rows,
             dropout_keys: run.dropout_keys.as_deref(),
         };
         let tokens = ids(run.tokens.iter().copied(), &device);
@@ -212,7 +209,7 @@ impl SelfAttention {
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
         };
         let scale = 1.0 / (dim as f64).sqrt();
-        let mixed = attention(q, k, v, pass.queries, &pass.keys, scale) // [T, N, D]
+        let mixed = attention(q, k, v, &pass.rows, scale) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
         self.o_proj.forward(mixed, pass.dropout_keys)
     }

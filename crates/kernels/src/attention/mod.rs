@@ -1,0 +1,322 @@
+//! Causal attention with grouped heads, inside each row of a flat run.
+//!
+//! For a query and the keys `j` up to its own place in the row:
+//! `y = Σ_j p_j v_j`, `p_j = exp(scale · q·k_j - l)`, `l = log Σ_j exp(scale · q·k_j)`.
+//! Query head `h` reads key head `h / (N / K)`.
+//!
+//! Backward, with `δ = dy·y`: `ds_j = p_j (dy·v_j - δ)`, `dq = scale Σ_j ds_j k_j`,
+//! `dk_j = scale Σ_queries ds_j q`, `dv_j = Σ_queries p_j dy`. The log-sum-exp `l` is kept from the
+//! forward pass, so that `p` is recomputed block by block and no `T x T` tensor ever exists.
+//!
+//! Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups; Dao et al. 2022
+//! for the backward pass without the weights.
+//!
+//! Axes: T query tokens, S key tokens, N query heads, K key heads, G = N / K, D head_dim;
+//! t and s are T and S of one row.
+
+mod flex;
+
+use burn::backend::autodiff::{
+    checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, backend_extension, tensor::FloatTensor,
+};
+use burn::tensor::{Bool, Tensor, activation, s};
+
+use crate::Rows;
+
+/// Attends within each row.
+///
+/// # Shapes
+/// `q`: `[T, N, D]`. `k`, `v`: `[S, K, D]`. Result: `[T, N, D]`.
+///
+/// # Panics
+/// Where the rows are not those of the tensors.
+pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &Rows, scale: f64) -> Tensor<3> {
+    let [t, s] = [q.dims()[0], k.dims()[0]];
+    assert_eq!([t, s], [rows.total(), rows.keys()], "queries and keys of the rows");
+    let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+    let (y, _) = Dispatch::attention_rows(q, k, v, rows.clone(), scale);
+    Tensor::from_dispatch(y)
+}
+
+/// The definition of [`attention`] in plain tensor operations.
+///
+/// # Shapes
+/// As [`attention`].
+pub fn attention_oracle(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    rows: &Rows,
+    scale: f64,
+) -> Tensor<3> {
+    let [_, heads, dim] = q.dims();
+    let [_, key_heads, _] = k.dims();
+    let groups = heads / key_heads;
+    let q = q * scale;
+    let rows = rows
+        .iter()
+        .map(|row| {
+            let [t, s] = [row.queries.len(), row.key_count()];
+            let gather = |x: &Tensor<3>| {
+                let ranges = row.keys.iter().map(|keys| x.clone().slice(s![keys.clone()]));
+                Tensor::cat(ranges.collect(), 0) // [s, K, D]
+            };
+            let q = q
+                .clone()
+                .slice(s![row.queries.clone()])
+                .reshape([t, key_heads, groups, dim])
+                .permute([1, 2, 0, 3]) // [K, G, t, D]
+                .reshape([key_heads, groups * t, dim]); // [K, G·t, D]
+            let k = gather(&k).permute([1, 2, 0]); // [K, D, s]
+            let v = gather(&v).swap_dims(0, 1); // [K, s, D]
+            let scores = q.matmul(k).reshape([key_heads, groups, t, s]); // [K, G, t, s]
+            let weights = activation::softmax(mask_future(scores), 3);
+            weights
+                .reshape([key_heads, groups * t, s])
+                .matmul(v) // [K, G·t, D]
+                .reshape([key_heads, groups, t, dim])
+                .permute([2, 0, 1, 3]) // [t, K, G, D]
+                .reshape([t, heads, dim])
+        })
+        .collect();
+    Tensor::cat(rows, 0)
+}
+
+/// Sets the score of every key after its query to minus infinity.
+///
+/// # Shapes
+/// `scores`, result: `[K, G, t, s]`, the last query at the last key.
+fn mask_future(scores: Tensor<4>) -> Tensor<4> {
+    let [key_heads, groups, t, s] = scores.dims();
+    if t == 1 {
+        return scores;
+    }
+    let future = Tensor::<2, Bool>::tril_mask([t, s], (s - t) as i64, &scores.device());
+    let future = future.unsqueeze::<4>().expand([key_heads, groups, t, s]);
+    scores.mask_fill(future, f32::NEG_INFINITY)
+}
+
+/// [`attention`] on a backend.
+#[backend_extension(Flex, Autodiff)]
+pub trait AttentionBackend: Backend {
+    /// See [`attention`]; the second result is the log-sum-exp of each query's scores, `[T, N]`.
+    fn attention_rows(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: Rows,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// What the backward pass of attention needs of the forward pass.
+#[derive(Debug, Clone)]
+pub struct Attended<B: Backend> {
+    /// Queries, keys and values.
+    pub qkv: [FloatTensor<B>; 3],
+    /// Result.
+    pub y: FloatTensor<B>,
+    /// Log-sum-exp of each query's scores.
+    pub lse: FloatTensor<B>,
+    /// Rows of the run.
+    pub rows: Rows,
+    /// Factor of the scores.
+    pub scale: f64,
+}
+
+/// The gradient of [`attention`] on a backend.
+pub trait AttentionGradient: AttentionBackend {
+    /// Gradients of `q`, `k` and `v` from that of the result.
+    fn attention_gradient(
+        attended: Attended<Self>,
+        dy: FloatTensor<Self>,
+    ) -> [FloatTensor<Self>; 3];
+}
+
+impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<B, C> {
+    fn attention_rows(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: Rows,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        #[derive(Debug)]
+        struct Attention;
+
+        impl<B: AttentionGradient> Backward<B, 3> for Attention {
+            type State = Attended<B>;
+
+            fn backward(
+                self,
+                ops: Ops<Self::State, 3>,
+                grads: &mut Gradients,
+                _checkpointer: &mut Checkpointer,
+            ) {
+                let dy = grads.consume::<B>(&ops.node); // [T, N, D]
+                let found = B::attention_gradient(ops.state, dy);
+                for (node, gradient) in ops.parents.into_iter().zip(found) {
+                    if let Some(node) = node {
+                        grads.register::<B>(node.id, gradient);
+                    }
+                }
+            }
+        }
+
+        let prepared = Attention
+            .prepare::<C>([q.node(), k.node(), v.node()])
+            .compute_bound()
+            .stateful();
+        let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+        let (y, lse) = B::attention_rows(q.clone(), k.clone(), v.clone(), rows.clone(), scale);
+        let untracked = <Self as AutodiffBackend>::from_inner(lse.clone());
+        let y = match prepared {
+            OpsKind::Tracked(prep) => {
+                let attended = Attended {
+                    qkv: [q, k, v],
+                    y: y.clone(),
+                    lse,
+                    rows,
+                    scale,
+                };
+                prep.finish(attended, y)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(y),
+        };
+        (y, untracked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use proptest::prelude::*;
+
+    fn random(shape: [usize; 3], device: &Device) -> Tensor<3> {
+        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
+    }
+
+    fn assert_close(actual: Tensor<3>, expected: Tensor<3>) {
+        let expected: TensorData = expected.into_data();
+        actual
+            .into_data()
+            .assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
+    }
+
+    type Attention = fn(Tensor<3>, Tensor<3>, Tensor<3>, &Rows, f64) -> Tensor<3>;
+
+    /// Result and gradients of `sum(f(q, k, v) · seed)`.
+    fn run(f: Attention, qkv: &[Tensor<3>; 3], rows: &Rows, seed: &Tensor<3>) -> Vec<Tensor<3>> {
+        let [q, k, v] = qkv.clone().map(Tensor::require_grad);
+        let y = f(q.clone(), k.clone(), v.clone(), rows, 0.3);
+        let grads = (y.clone() * seed.clone()).sum().backward();
+        let gradients = [q, k, v].map(|leaf| leaf.grad(&grads).unwrap());
+        std::iter::once(y.inner()).chain(gradients).collect()
+    }
+
+    fn equals_the_oracle(rows: &Rows, [key_heads, groups, dim]: [usize; 3]) {
+        let device = Device::flex().autodiff();
+        let [t, s] = [rows.total(), rows.keys()];
+        let qkv = [
+            random([t, key_heads * groups, dim], &device),
+            random([s, key_heads, dim], &device),
+            random([s, key_heads, dim], &device),
+        ];
+        let seed = random([t, key_heads * groups, dim], &device);
+        let fused = run(attention, &qkv, rows, &seed);
+        let oracle = run(attention_oracle, &qkv, rows, &seed);
+        for (fused, oracle) in fused.into_iter().zip(oracle) {
+            // sums over a row's tokens and a head's features, of order one, in two orders
+            let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
+            fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), tolerance);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn rows_equal_the_oracle(
+            lengths in prop::collection::vec(1_usize..90, 1..5),
+            key_heads in 1_usize..4,
+            groups in 1_usize..5,
+            dim in 1_usize..40,
+        ) {
+            equals_the_oracle(&Rows::from_lengths(lengths), [key_heads, groups, 2 * dim]);
+        }
+
+        #[test]
+        fn trees_of_rows_equal_the_oracle(
+            rows in prop::collection::vec((1_usize..40, prop::option::of(0_usize..100)), 1..7),
+            key_heads in 1_usize..3,
+            groups in 1_usize..4,
+        ) {
+            let rows = rows.into_iter().enumerate().map(|(row, (length, parent))| {
+                (length, parent.filter(|_| row > 0).map(|parent| parent % row))
+            });
+            equals_the_oracle(&Rows::from_tree(rows), [key_heads, groups, 16]);
+        }
+
+        #[test]
+        fn continued_rows_equal_the_oracle(
+            seen in 0_usize..200,
+            length in 1_usize..40,
+            groups in 1_usize..10,
+        ) {
+            equals_the_oracle(&Rows::continuing(seen, length), [2, groups, 8]);
+        }
+    }
+
+    #[test]
+    fn a_row_longer_than_a_piece_equals_the_oracle() {
+        equals_the_oracle(&Rows::from_lengths([700, 3]), [1, 3, 8]);
+        equals_the_oracle(&Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]), [2, 1, 8]);
+    }
+
+    #[test]
+    fn one_query_by_hand() {
+        let device = Device::flex();
+        let q = Tensor::from_data([[[1.0_f32]]], &device);
+        let k = Tensor::from_data([[[0.0_f32]], [[2.0_f32.ln()]]], &device);
+        let v = Tensor::from_data([[[3.0_f32]], [[6.0_f32]]], &device);
+        // weights 1/3 and 2/3
+        let expected = Tensor::from_data([[[5.0_f32]]], &device);
+        assert_close(attention(q, k, v, &Rows::continuing(1, 1), 1.0), expected);
+    }
+
+    #[test]
+    fn rows_do_not_see_each_other() {
+        let device = Device::flex();
+        let (q, k, v) = (
+            random([7, 4, 6], &device),
+            random([7, 2, 6], &device),
+            random([7, 2, 6], &device),
+        );
+        let rows = Rows::from_lengths([4, 1, 2]);
+        let together = attention(q.clone(), k.clone(), v.clone(), &rows, 0.4);
+        for row in rows.ranges() {
+            let one = Rows::single(row.len());
+            let cut = |x: &Tensor<3>| x.clone().slice(s![row.clone()]);
+            let alone = attention(cut(&q), cut(&k), cut(&v), &one, 0.4);
+            assert_close(cut(&together), alone);
+        }
+    }
+
+    #[test]
+    fn newest_queries_equal_the_whole_row() {
+        let device = Device::flex();
+        let (q, k, v) = (
+            random([5, 3, 4], &device),
+            random([5, 1, 4], &device),
+            random([5, 1, 4], &device),
+        );
+        let whole = attention(q.clone(), k.clone(), v.clone(), &Rows::single(5), 1.0);
+        let newest = attention(q.slice(s![3..5]), k, v, &Rows::continuing(3, 2), 1.0);
+        assert_close(newest, whole.slice(s![3..5]));
+    }
+}

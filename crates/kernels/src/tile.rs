@@ -1,0 +1,257 @@
+//! Small products in registers: attention's blocks and the low-rank sides.
+//!
+//! `y = s · l r` or `y += s · l r`, one of the three dimensions being a few dozen at most, so that
+//! neither side is worth packing.
+//!
+//! Axes: m rows, d summed features, n columns.
+
+use std::ops::Range;
+
+use pulp::Simd;
+
+/// Rows that are summed in registers at a time, where there are 32 registers, and 16.
+const ROWS: [usize; 2] = [8, 4];
+
+/// The left side: any strides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) values: &'a [f32],
+    /// From a row to the next.
+    pub(crate) row: usize,
+    /// From a summed feature to the next.
+    pub(crate) depth: usize,
+}
+
+/// The right side, its columns adjacent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Right<'a> {
+    pub(crate) values: &'a [f32],
+    /// From a summed feature to the next.
+    pub(crate) depth: usize,
+}
+
+/// The result, its columns adjacent.
+#[derive(Debug)]
+pub(crate) struct Output<'a> {
+    pub(crate) values: &'a mut [f32],
+    /// From a row to the next.
+    pub(crate) row: usize,
+    /// Whether the product is added to what is there.
+    pub(crate) add: bool,
+}
+
+/// `y = s · l r`, or `y += s · l r`: each element one sum in the order of `d`.
+///
+/// # Shapes
+/// `shape`: `[m, d, n]`.
+///
+/// # Panics
+/// Where a side is too short for its shape and strides.
+#[inline(always)]
+pub(crate) fn multiply<S: Simd>(
+    simd: S,
+    shape: [usize; 3],
+    scale: f32,
+    left: Left<'_>,
+    right: Right<'_>,
+    output: Output<'_>,
+) {
+    let [m, d, n] = shape;
+    if m == 0 || n == 0 {
+        return;
+    }
+    if d > 0 {
+        let last = (m - 1) * left.row + (d - 1) * left.depth;
+        assert!(last < left.values.len(), "left side of a small product");
+        let last = (d - 1) * right.depth + n;
+        assert!(last <= right.values.len(), "right side of a small product");
+    }
+    let last = (m - 1) * output.row + n;
+    assert!(last <= output.values.len(), "result of a small product");
+    let sides = Sides {
+        simd,
+        scale,
+        depth: d,
+        left,
+        right,
+        result: output.values.as_mut_ptr(),
+        row: output.row,
+        add: output.add,
+    };
+    let lanes = S::F32_LANES;
+    let pairs = n - n % (2 * lanes);
+    let whole = n - n % lanes;
+    for column in (0..pairs).step_by(2 * lanes) {
+        sides.column::<2>(m, column..column + 2 * lanes);
+    }
+    if whole > pairs {
+        sides.column::<1>(m, pairs..whole);
+    }
+    if n > whole {
+        sides.column::<1>(m, whole..n);
+    }
+}
+
+/// A checked product.
+#[derive(Clone, Copy)]
+struct Sides<'a, S> {
+    simd: S,
+    scale: f32,
+    depth: usize,
+    left: Left<'a>,
+    right: Right<'a>,
+    result: *mut f32,
+    row: usize,
+    add: bool,
+}
+
+impl<S: Simd> Sides<'_, S> {
+    /// All rows of `V` vectors of columns; the last vector may be part of one.
+    #[inline(always)]
+    fn column<const V: usize>(self, rows: usize, columns: Range<usize>) {
+        let mut row = 0;
+        if S::REGISTER_COUNT >= 32 {
+            while row + ROWS[0] <= rows {
+                self.block::<{ ROWS[0] }, V>(row, columns.clone());
+                row += ROWS[0];
+            }
+        }
+        while row + ROWS[1] <= rows {
+            self.block::<{ ROWS[1] }, V>(row, columns.clone());
+            row += ROWS[1];
+        }
+        while row < rows {
+            self.block::<1, V>(row, columns.clone());
+            row += 1;
+        }
+    }
+
+    /// `M` rows of `V` vectors.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "loads without a check each")]
+    fn block<const M: usize, const V: usize>(self, row: usize, columns: Range<usize>) {
+        let simd = self.simd;
+        let part = columns.len() % S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); V]; M];
+        let left = self.left.values.as_ptr().wrapping_add(row * self.left.row);
+        let right = self.right.values.as_ptr().wrapping_add(columns.start);
+        for d in 0..self.depth {
+            let mut vectors = [simd.splat_f32s(0.0); V];
+            for (v, vector) in vectors.iter_mut().enumerate() {
+                let at = right.wrapping_add(d * self.right.depth + v * S::F32_LANES);
+                // SAFETY: `multiply` has checked that every row, summed feature and column of the
+                // shape lies inside of its side.
+                *vector = unsafe { load(simd, at, part) };
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let at = left.wrapping_add(i * self.left.row + d * self.left.depth);
+                // SAFETY: as above.
+                let factor = simd.splat_f32s(unsafe { *at });
+                for (sum, vector) in sums.iter_mut().zip(vectors) {
+                    *sum = simd.mul_add_e_f32s(factor, vector, *sum);
+                }
+            }
+        }
+        let scale = simd.splat_f32s(self.scale);
+        for (i, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let place = (row + i) * self.row + columns.start + v * S::F32_LANES;
+                let at = self.result.wrapping_add(place);
+                // SAFETY: as above; the result is borrowed mutably for the whole product.
+                unsafe {
+                    let value = if self.add {
+                        simd.mul_add_e_f32s(*sum, scale, load(simd, at, part))
+                    } else {
+                        simd.mul_f32s(*sum, scale)
+                    };
+                    store(simd, at, part, value);
+                }
+            }
+        }
+    }
+}
+
+/// A vector, or the first `part` numbers of one where `part` is not zero.
+///
+/// # Safety
+/// So many numbers can be read.
+#[inline(always)]
+#[expect(unsafe_code, reason = "see its promise")]
+unsafe fn load<S: Simd>(simd: S, at: *const f32, part: usize) -> S::f32s {
+    // SAFETY: the caller's promise; a vector of f32 is plain numbers.
+    unsafe {
+        if part == 0 {
+            at.cast::<S::f32s>().read_unaligned()
+        } else {
+            simd.partial_load_f32s(std::slice::from_raw_parts(at, part))
+        }
+    }
+}
+
+/// Writes what [`load`] reads.
+///
+/// # Safety
+/// So many numbers can be written.
+#[inline(always)]
+#[expect(unsafe_code, reason = "see its promise")]
+unsafe fn store<S: Simd>(simd: S, at: *mut f32, part: usize, value: S::f32s) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if part == 0 {
+            at.cast::<S::f32s>().write_unaligned(value);
+        } else {
+            simd.partial_store_f32s(std::slice::from_raw_parts_mut(at, part), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use pulp::{Arch, WithSimd};
+
+    struct Product<'a>([usize; 3], &'a [f32], &'a [f32], &'a mut [f32], bool);
+
+    impl WithSimd for Product<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, simd: S) {
+            let Self([m, d, n], left, right, result, transposed) = self;
+            let [row, depth] = if transposed { [1, m] } else { [d, 1] };
+            let left = Left {
+                values: left,
+                row,
+                depth,
+            };
+            let right = Right {
+                values: right,
+                depth: n,
+            };
+            let output = Output {
+                values: result,
+                row: n,
+                add: true,
+            };
+            multiply(simd, [m, d, n], 0.5, left, right, output);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_the_sums(m in 1_usize..20, d in 0_usize..20, n in 1_usize..80, transposed: bool) {
+            // small integers: every sum is exact in any order
+            let left: Vec<f32> = (0..m * d).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
+            let right: Vec<f32> = (0..d * n).map(|i| (i * 5 % 13) as f32 - 6.0).collect();
+            let mut result = vec![1.0; m * n];
+            Arch::new().dispatch(Product([m, d, n], &left, &right, &mut result, transposed));
+            for i in 0..m {
+                for j in 0..n {
+                    let factor = |k| if transposed { left[k * m + i] } else { left[i * d + k] };
+                    let sum: f32 = (0..d).map(|k| factor(k) * right[k * n + j]).sum();
+                    prop_assert_eq!(result[i * n + j].to_bits(), (1.0 + 0.5 * sum).to_bits());
+                }
+            }
+        }
+    }
+}
