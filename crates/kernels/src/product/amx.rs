@@ -269,22 +269,27 @@ fn pack_tile(
     let columns = weight.columns;
     match (weight.values, weight.side) {
         (Values::Bf16(values), Side::Transposed) => {
-            let rows = std::array::from_fn(|row| {
+            // no closures here: they would not be compiled for these vectors
+            let mut rows = [_mm512_setzero_si512(); TILE];
+            for (row, words) in rows.iter_mut().enumerate() {
                 let start = (features.start + row) * columns + summed.start;
-                load_line(&values[start..start + DEPTH])
-            });
+                *words = load_line(&values[start..start + DEPTH]);
+            }
             store_transposed(rows, lines);
         }
         (values, Side::Transposed) => {
             let parts = parts(values);
-            let rows: [[__m512i; 3]; TILE] = std::array::from_fn(|row| {
+            let mut rows = [[_mm512_setzero_si512(); TILE]; 3];
+            for row in 0..TILE {
                 let start = (features.start + row) * columns + summed.start;
                 let low = split(load(values, start));
                 let high = split(load(values, start + TILE));
-                std::array::from_fn(|part| as_words(&join(low[part], high[part])))
-            });
-            for (part, lines) in lines.chunks_exact_mut(LINES).enumerate().take(parts) {
-                store_transposed(rows.map(|row| row[part]), lines);
+                for part in 0..parts {
+                    rows[part][row] = as_words(&join(low[part], high[part]));
+                }
+            }
+            for (rows, lines) in rows.into_iter().zip(lines.chunks_exact_mut(LINES)) {
+                store_transposed(rows, lines);
             }
         }
         (values, Side::Plain) => {
