@@ -19,6 +19,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
@@ -32,18 +33,13 @@ const TILE: usize = 16;
 /// Summed features of one tile instruction.
 const DEPTH: usize = 32;
 
-/// Most tile steps of K between two visits of the result.
-const STEPS: usize = 32;
+/// Most tile steps of K between two visits of the result: the left side of a pair of tiles, 6 KiB a
+/// step, stays in the second-level cache while a task's features pass.
+const STEPS: usize = 64;
 
-/// Bytes of the left side that one task goes over again and again: they stay in the second-level
-/// cache, and the right tiles, which are fewer, mostly in the first.
-const LEFT: usize = 768 << 10;
-
-/// Result features of a task.
-const FEATURES: usize = 128;
-
-/// Bytes of packed weight at a time.
-const PACKED: usize = 16 << 20;
+/// Lines of a task's right side: 1 MiB, half of the second-level cache of the processors that have
+/// tiles.
+const RIGHT: usize = (1 << 20) / size_of::<Line>();
 
 /// A tile's row: 32 bf16 numbers. Aligned, so that loading a tile touches sixteen lines.
 #[derive(Debug, Clone, Copy)]
@@ -86,37 +82,38 @@ fn permitted() -> bool {
 }
 
 /// `y = x · weight`, or `y += x · weight`.
+///
+/// A task takes some features and some tokens. It packs its part of the weight into its own cache;
+/// its tokens stream past, a pair of tiles at a time.
 pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
-    let left = Left::pack(x, m, k);
-    let parts = parts(weight.values);
     let steps = k.div_ceil(DEPTH);
-    let width = steps * parts * LINES * size_of::<Line>(); // bytes of a column of tiles
-    let slab = (PACKED / width * TILE).next_multiple_of(FEATURES).min(n);
+    let steps = steps.div_ceil(steps.div_ceil(STEPS)); // equal shares, none for a few
+    let pairs = n.div_ceil(2 * TILE);
+    let fit = (RIGHT / (2 * steps * parts(weight.values) * LINES)).max(1);
+    let threads = rayon::current_num_threads();
+    let groups = pairs.div_ceil(fit).next_multiple_of(threads).min(pairs);
+    let features = pairs.div_ceil(groups) * 2 * TILE;
+    let groups = n.div_ceil(features);
+    let blocks = threads.div_ceil(groups).min(m.div_ceil(2 * TILE));
+    let tokens = m.div_ceil(blocks).next_multiple_of(2 * TILE);
     let y = Output {
         start: y.as_mut_ptr(),
         stride: n,
         add,
     };
-    for start in (0..n).step_by(slab) {
-        let columns = slab.min(n - start);
-        let right = Right::pack(weight, start, columns);
-        let groups = columns.div_ceil(FEATURES);
-        let blocks = m.div_ceil(LEFT / (left.steps_at_once() * 3 * size_of::<Line>()));
-        let tokens = m.div_ceil(blocks).next_multiple_of(2 * TILE);
-        (0..groups * blocks)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|task| {
-                let [group, block] = [task / blocks, task % blocks];
-                let tokens = block * tokens..m.min((block + 1) * tokens);
-                let features = group * FEATURES..columns.min((group + 1) * FEATURES);
-                // SAFETY: `available` was true, or nobody would call this; the ranges lie inside
-                // of what was packed and of `y`, and tasks write disjoint parts of it.
-                unsafe { y.at(0, start).tiles(&left, &right, tokens, features) };
-            });
-    }
+    (0..groups * blocks)
+        .into_par_iter()
+        .with_max_len(1)
+        .for_each(|task| {
+            let [block, group] = [task / groups, task % groups];
+            let tokens = (block * tokens).min(m)..m.min((block + 1) * tokens);
+            let features = group * features..n.min((group + 1) * features);
+            // SAFETY: `available` was true, or nobody would call this; the ranges lie inside of
+            // what was packed and of `y`, and tasks write disjoint parts of it.
+            unsafe { y.tiles(x, weight, steps, tokens, features) };
+        });
 }
 
 /// bf16 parts of a weight's numbers.
@@ -128,69 +125,78 @@ fn parts(values: Values<'_>) -> usize {
     }
 }
 
-/// The left side: three parts of every tile, in the order in which they are used.
+/// A part of the left side, two rows of tiles: three parts of every tile, in the order in which
+/// they are used.
 struct Left {
-    /// `[tiles of M, steps, 3, 16]`
+    /// `[2, steps, 3, 16]`
     lines: Vec<Line>,
-    steps: usize,
 }
 
 impl Left {
-    fn pack(x: &[f32], m: usize, k: usize) -> Self {
-        let steps = k.div_ceil(DEPTH);
-        let tiles = m.div_ceil(2 * TILE) * 2;
-        let mut lines = crate::buffer::buffer(tiles * steps * 3 * LINES);
-        lines
-            .par_chunks_exact_mut(steps * 3 * LINES)
-            .enumerate()
-            .for_each(|(tile, lines)| {
-                for row in 0..TILE {
-                    let token = tile * TILE + row;
-                    let x = if token < m {
-                        &x[token * k..(token + 1) * k]
-                    } else {
-                        &[]
-                    };
-                    // SAFETY: AVX-512 is there; see `available`.
-                    unsafe { split_row(x, &mut lines[row..]) };
-                }
-            });
-        Self { lines, steps }
+    fn new(steps: usize) -> Self {
+        Self {
+            lines: crate::buffer::buffer(2 * steps * 3 * LINES),
+        }
     }
 
-    /// Steps between two visits of the result: equal shares, so that no visit is for a few.
-    fn steps_at_once(&self) -> usize {
-        self.steps.div_ceil(self.steps.div_ceil(STEPS))
+    /// Packs some tokens and steps of `x`, `[M, K]`.
+    fn pack(&mut self, x: &[f32], k: usize, tokens: Range<usize>, steps: Range<usize>) {
+        let size = steps.len() * 3 * LINES;
+        for (tile, lines) in self.lines[..2 * size].chunks_exact_mut(size).enumerate() {
+            let first = (tokens.start + tile * TILE).min(tokens.end);
+            let rows = first..tokens.end.min(first + TILE);
+            let depths = steps.start * DEPTH..k.min(steps.end * DEPTH);
+            // SAFETY: AVX-512 is there; see `available`.
+            unsafe { split_rows(&x[rows.start * k..rows.end * k], k, depths, lines) };
+        }
     }
 
-    fn tile(&self, tile: usize, step: usize) -> *const Line {
-        self.lines[(tile * self.steps + step) * 3 * LINES..].as_ptr()
+    fn tile(&self, tile: usize, steps: usize) -> *const Line {
+        self.lines[tile * steps * 3 * LINES..].as_ptr()
     }
 }
 
-/// Splits a row into its parts, a line for each step and part, sixteen lines apart; zeros after the
-/// row's end.
+/// Splits up to sixteen rows into their parts, step by step; zeros where there is no number.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn split_row(x: &[f32], lines: &mut [Line]) {
-    for (step, lines) in lines.chunks_mut(3 * LINES).enumerate() {
-        let rest = &x[(step * DEPTH).min(x.len())..];
-        let mut padded = [0.0; DEPTH];
-        let x: &[f32; DEPTH] = if let Some(x) = rest.first_chunk() {
-            x
-        } else {
-            padded[..rest.len()].copy_from_slice(rest);
-            &padded
-        };
-        // SAFETY: `x` has 32 numbers.
-        let [low, high] = unsafe { [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr())] };
-        let [low, high] = [split(low), split(high)];
-        for part in 0..3 {
-            lines[part * LINES] = join(low[part], high[part]);
+fn split_rows(rows: &[f32], k: usize, depths: Range<usize>, lines: &mut [Line]) {
+    let tokens = rows.len() / k;
+    for (step, lines) in lines.chunks_exact_mut(3 * LINES).enumerate() {
+        let start = depths.start + step * DEPTH;
+        let depths = start..depths.end.min(start + DEPTH);
+        if tokens < TILE || depths.len() < DEPTH {
+            lines.fill(Line([0; DEPTH]));
+        }
+        for (token, row) in rows.chunks_exact(k).enumerate() {
+            let x = &row[depths.clone()];
+            if let Some(x) = x.first_chunk() {
+                split_step(x, &mut lines[token..]);
+            } else {
+                let mut padded = [0.0; DEPTH];
+                padded[..x.len()].copy_from_slice(x);
+                split_step(&padded, &mut lines[token..]);
+            }
         }
     }
 }
 
+/// Splits 32 numbers into lines of parts, sixteen lines apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split_step(x: &[f32; DEPTH], lines: &mut [Line]) {
+    // SAFETY: there are 32 numbers.
+    let [low, high] = unsafe {
+        let start = x.as_ptr();
+        [_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(TILE))]
+    };
+    let [low, high] = [split(low), split(high)];
+    assert!(lines.len() > 2 * LINES);
+    for part in 0..3 {
+        store(&mut lines[part * LINES], join(low[part], high[part]));
+    }
+}
+
 /// The three parts of sixteen numbers: upper halves of words, whose sum is the number.
+#[inline]
 #[target_feature(enable = "avx512f")]
 fn split(x: __m512) -> [__m512i; 3] {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
@@ -201,57 +207,55 @@ fn split(x: __m512) -> [__m512i; 3] {
     [first, second, _mm512_castps_si512(rest)]
 }
 
-/// The upper halves of 32 words.
+/// The upper halves of 32 words, in their order.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn join(low: __m512i, high: __m512i) -> Line {
-    let mut line = Line([0; DEPTH]);
+fn join(low: __m512i, high: __m512i) -> __m512i {
     let low = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(low));
     let high = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(high));
-    // SAFETY: a line has room for 2 x 16 numbers of 16 bits.
-    unsafe {
-        _mm256_store_si256(line.0.as_mut_ptr().cast(), low);
-        _mm256_store_si256(line.0[16..].as_mut_ptr().cast(), high);
-    }
-    line
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// The right side: a column of tiles after the other.
+/// A part of the right side: a column of tiles after the other.
 struct Right {
     /// `[tiles of N, steps, parts, 16]`, pairs of summed features interleaved
     lines: Vec<Line>,
-    steps: usize,
     parts: usize,
 }
 
 impl Right {
-    /// Packs the result features `start..start + columns`.
-    fn pack(weight: Weight<'_>, start: usize, columns: usize) -> Self {
-        let [k, _] = weight.inner_outer();
-        let parts = parts(weight.values);
-        let steps = k.div_ceil(DEPTH);
-        let tiles = columns.div_ceil(2 * TILE) * 2;
-        let mut lines = crate::buffer::buffer(tiles * steps * parts * LINES);
-        lines
-            .par_chunks_exact_mut(steps * parts * LINES)
-            .enumerate()
-            .for_each(|(tile, lines)| {
-                let first = tile * TILE;
-                let features = start + first..start + columns.clamp(first, first + TILE);
-                for (step, lines) in lines.chunks_exact_mut(parts * LINES).enumerate() {
-                    let summed = step * DEPTH..k.min((step + 1) * DEPTH);
-                    // SAFETY: AVX-512 is there; see `available`.
-                    unsafe { pack_tile(weight, summed, features.clone(), lines) };
-                }
-            });
+    fn new(values: Values<'_>) -> Self {
         Self {
-            lines,
-            steps,
-            parts,
+            lines: Vec::new(),
+            parts: parts(values),
         }
     }
 
-    fn tile(&self, tile: usize, step: usize) -> *const Line {
-        self.lines[(tile * self.steps + step) * self.parts * LINES..].as_ptr()
+    /// Packs some result features and steps.
+    fn pack(&mut self, weight: Weight<'_>, features: &Range<usize>, steps: Range<usize>) {
+        let [k, _] = weight.inner_outer();
+        let parts = self.parts;
+        let tiles = features.len().div_ceil(2 * TILE) * 2;
+        let count = tiles * steps.len() * parts * LINES;
+        if self.lines.len() < count {
+            self.lines = crate::buffer::buffer(count);
+        }
+        for (tile, lines) in self.lines[..count]
+            .chunks_exact_mut(steps.len() * parts * LINES)
+            .enumerate()
+        {
+            let first = (features.start + tile * TILE).min(features.end);
+            let columns = first..features.end.min(first + TILE);
+            for (step, lines) in steps.clone().zip(lines.chunks_exact_mut(parts * LINES)) {
+                let summed = step * DEPTH..k.min((step + 1) * DEPTH);
+                // SAFETY: AVX-512 is there; see `available`.
+                unsafe { pack_tile(weight, summed, columns.clone(), lines) };
+            }
+        }
+    }
+
+    fn tile(&self, tile: usize, steps: usize) -> *const Line {
+        self.lines[tile * steps * self.parts * LINES..].as_ptr()
     }
 }
 
@@ -259,8 +263,8 @@ impl Right {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack_tile(
     weight: Weight<'_>,
-    summed: std::ops::Range<usize>,
-    features: std::ops::Range<usize>,
+    summed: Range<usize>,
+    features: Range<usize>,
     lines: &mut [Line],
 ) {
     if summed.len() < DEPTH || features.len() < TILE {
@@ -285,11 +289,20 @@ fn pack_tile(
                 let low = split(load(values, start));
                 let high = split(load(values, start + TILE));
                 for part in 0..parts {
-                    rows[part][row] = as_words(&join(low[part], high[part]));
+                    rows[part][row] = join(low[part], high[part]);
                 }
             }
             for (rows, lines) in rows.into_iter().zip(lines.chunks_exact_mut(LINES)) {
                 store_transposed(rows, lines);
+            }
+        }
+        (Values::Bf16(values), Side::Plain) => {
+            for (pair, line) in lines.iter_mut().enumerate() {
+                let start = (summed.start + 2 * pair) * columns + features.start;
+                let even = load_half(&values[start..start + TILE]);
+                let odd = load_half(&values[start + columns..start + columns + TILE]);
+                let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+                store(line, _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd));
             }
         }
         (values, Side::Plain) => {
@@ -299,7 +312,7 @@ fn pack_tile(
                 let even = split(load(values, start));
                 let odd = split(load(values, start + columns));
                 for part in 0..parts {
-                    lines[part * LINES + pair] = interleave(even[part], odd[part]);
+                    store(&mut lines[part * LINES + pair], interleave(even[part], odd[part]));
                 }
             }
         }
@@ -309,8 +322,8 @@ fn pack_tile(
 /// Packs a tile that the weight does not fill, number by number.
 fn pack_edge(
     weight: Weight<'_>,
-    summed: std::ops::Range<usize>,
-    features: std::ops::Range<usize>,
+    summed: Range<usize>,
+    features: Range<usize>,
     lines: &mut [Line],
 ) {
     lines.fill(Line([0; DEPTH]));
@@ -331,30 +344,37 @@ fn pack_edge(
 }
 
 /// Sixteen numbers of a weight, widened.
+#[inline]
 #[target_feature(enable = "avx512f")]
 fn load(values: Values<'_>, start: usize) -> __m512 {
     let range = start..start + TILE;
-    // SAFETY: the ranges are checked, and sixteen numbers are read.
-    unsafe {
-        match values {
-            Values::F32(values) => _mm512_loadu_ps(values[range].as_ptr()),
-            Values::Bf16(values) => {
-                let bits = load_half::<bf16>(&values[range]);
-                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
-            }
-            Values::F16(values) => _mm512_cvtph_ps(load_half::<f16>(&values[range])),
+    match values {
+        // SAFETY: the range is checked, and sixteen numbers are read.
+        Values::F32(values) => unsafe { _mm512_loadu_ps(values[range].as_ptr()) },
+        Values::Bf16(values) => {
+            let bits = load_half(&values[range]);
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
         }
+        Values::F16(values) => _mm512_cvtph_ps(load_half(&values[range])),
     }
 }
 
-/// # Safety
-/// `T` has 16 bits, and there are sixteen of them.
+/// Sixteen numbers of 16 bits.
+#[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn load_half<T>(values: &[T]) -> __m256i {
-    // SAFETY: the caller's promise.
+fn load_half<T: Half>(values: &[T]) -> __m256i {
+    assert_eq!(values.len(), TILE);
+    // SAFETY: sixteen numbers of 16 bits are the vector.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
+/// Numbers of 16 bits.
+trait Half: Copy {}
+
+impl Half for bf16 {}
+impl Half for f16 {}
+
+#[inline]
 #[target_feature(enable = "avx512f")]
 fn load_line(values: &[bf16]) -> __m512i {
     assert_eq!(values.len(), DEPTH);
@@ -362,25 +382,19 @@ fn load_line(values: &[bf16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn as_words(line: &Line) -> __m512i {
-    // SAFETY: a line is an aligned vector.
-    unsafe { _mm512_load_si512(std::ptr::from_ref(line).cast()) }
-}
-
 fn store(line: &mut Line, words: __m512i) {
-    // SAFETY: a line is an aligned vector; where there are such words there is AVX-512.
+    // SAFETY: a line is an aligned vector.
     unsafe { _mm512_store_si512(std::ptr::from_mut(line).cast(), words) };
 }
 
 /// Upper halves of two rows, one beside the other: `even₀ odd₀ even₁ odd₁ …`
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn interleave(even: __m512i, odd: __m512i) -> Line {
+fn interleave(even: __m512i, odd: __m512i) -> __m512i {
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    let words = _mm512_or_si512(_mm512_srli_epi32::<16>(even), _mm512_and_si512(odd, upper));
-    let mut line = Line([0; DEPTH]);
-    store(&mut line, words);
-    line
+    _mm512_or_si512(_mm512_srli_epi32::<16>(even), _mm512_and_si512(odd, upper))
 }
 
 /// Stores the transpose of 16 x 16 words.
@@ -439,28 +453,36 @@ impl Output {
     /// The part of a product that one task computes.
     ///
     /// # Safety
-    /// Tiles are permitted, `tokens` and `features` lie inside of the packed sides and of the
-    /// result, begin at a pair of tiles, and nobody else writes that part.
+    /// Tiles are permitted, `tokens` and `features` lie inside of the result, and nobody else writes
+    /// that part.
     unsafe fn tiles(
         self,
-        left: &Left,
-        right: &Right,
-        tokens: std::ops::Range<usize>,
-        features: std::ops::Range<usize>,
+        x: &[f32],
+        weight: Weight<'_>,
+        at_once: usize,
+        tokens: Range<usize>,
+        features: Range<usize>,
     ) {
         let _tiles = Tiles::configure();
+        let mut right = Right::new(weight.values);
         let mut edge = Edge([0.0; 4 * TILE * TILE]);
-        let at_once = left.steps_at_once();
-        for step in (0..left.steps).step_by(at_once) {
-            let steps = at_once.min(left.steps - step);
-            for feature in features.clone().step_by(2 * TILE) {
-                for token in tokens.clone().step_by(2 * TILE) {
+        let mut left = Left::new(at_once);
+        let [k, _] = weight.inner_outer();
+        let all = k.div_ceil(DEPTH);
+        for step in (0..all).step_by(at_once) {
+            let steps = at_once.min(all - step);
+            right.pack(weight, &features, step..step + steps);
+            let add = self.add || step > 0;
+            for token in tokens.clone().step_by(2 * TILE) {
+                let end = tokens.end.min(token + 2 * TILE);
+                left.pack(x, k, token..end, step..step + steps);
+                for feature in features.clone().step_by(2 * TILE) {
+                    let tile = (feature - features.start) / TILE;
                     let sides = Sides {
-                        left: [0, 1].map(|i| left.tile(token / TILE + i, step)),
-                        right: [0, 1].map(|i| right.tile(feature / TILE + i, step)),
+                        left: [0, 1].map(|i| left.tile(i, steps)),
+                        right: [0, 1].map(|i| right.tile(tile + i, steps)),
                         steps,
                     };
-                    let add = self.add || step > 0;
                     let rows = (tokens.end - token).min(2 * TILE);
                     let columns = (features.end - feature).min(2 * TILE);
                     let part = self.at(token, feature);
