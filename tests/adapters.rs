@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use simmer_model::checkpoint::Existing;
-use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, adapter};
+use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Target, adapter};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -36,7 +36,7 @@ fn mean_loss(model: &LlamaForCausalLM, rows: &[golden::Row]) -> Tensor<1> {
     let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
     let targets: Vec<_> = rows.iter().flat_map(golden::Row::targets).collect();
     let count = targets.iter().flatten().count() as f64;
-    model.loss(&Run::from_rows(&ids), &targets) / count
+    model.loss(&Run::from_rows(&ids), &Target::from_slots(&targets)) / count
 }
 
 #[test]

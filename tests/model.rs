@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, s};
 use simmer_kernels::Rows;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Stop};
+use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Stop, Target};
 use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
@@ -57,7 +57,7 @@ fn loss_equals_transformers() {
         let golden = model_golden(name);
         let ids: Vec<&[u32]> = golden.rows.iter().map(|row| &row.input_ids[..]).collect();
         let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
-        let sum: f32 = model.loss(&Run::from_rows(&ids), &targets).into_scalar();
+        let sum: f32 = model.loss(&Run::from_rows(&ids), &Target::from_slots(&targets)).into_scalar();
         let mean = f64::from(sum) / targets.iter().flatten().count() as f64;
         assert!(
             (mean - golden.loss).abs() <= 1e-4,

@@ -4,6 +4,7 @@ mod commands;
 mod failure;
 mod loaded;
 mod output;
+mod profile;
 mod progress;
 mod samples;
 

@@ -13,6 +13,7 @@ use simmer_train::{
 };
 
 use crate::output::{self, note};
+use crate::profile::Profile;
 use crate::{progress, samples};
 
 /// Train what a recipe says
@@ -33,6 +34,10 @@ pub(crate) struct Train {
     /// Go on from the run's last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Show the time by operation at the end, and write trace.json into the run's folder, which
+    /// ui.perfetto.dev opens
+    #[arg(long)]
+    profile: bool,
 }
 
 impl Train {
@@ -44,8 +49,14 @@ impl Train {
             .unwrap_or_else(|| default_folder(&self.recipe));
         let stop = stop_on_interrupt()?;
         let mut watcher = Terminal::new();
+        let profile = self.profile.then(Profile::start);
         let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
         watcher.finish();
+        if let Some(profile) = profile {
+            let trace = out.join("trace.json");
+            note(&profile.finish(&trace)?);
+            note(&format!("{}", trace.display()));
+        }
         report(&self, &recipe, &out, outcome)
     }
 }

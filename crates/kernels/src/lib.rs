@@ -12,6 +12,7 @@ mod linear_cross_entropy;
 mod lora_linear;
 mod low_rank;
 mod map;
+mod peak;
 mod product;
 pub mod profile;
 mod recycle;
@@ -20,6 +21,7 @@ mod rope;
 mod rows;
 mod simd;
 mod swiglu;
+mod threads;
 mod tile;
 
 pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
@@ -34,6 +36,7 @@ pub use lora_linear::{
     lora_linear_oracle,
 };
 pub use map::{map_file, release_pages};
+pub use peak::peak_rate;
 pub use product::{ProductUnit, product_unit};
 pub use recycle::RecyclingAllocator;
 pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};

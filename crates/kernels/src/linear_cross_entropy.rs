@@ -24,7 +24,6 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{DType, IndexingUpdateOp, Int, IntDType, Shape, Slice, Tensor, activation};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, values};
@@ -32,6 +31,7 @@ use crate::linear::widen;
 use crate::product::{Side, Weight, product};
 use crate::profile::{self, Operation};
 use crate::simd::{exp, max, sum, vectorised};
+use crate::threads;
 
 /// Vocabulary entries of a slab: their logits for a few hundred tokens stay in a cache.
 const SLAB: usize = 2048;
@@ -171,6 +171,7 @@ fn by_slab(
             chosen: 0.0,
             max: f32::NEG_INFINITY,
             sum: 0.0,
+            factor: 1.0,
         })
         .collect();
     let mut logits = buffer(n * SLAB.min(v));
@@ -180,32 +181,44 @@ fn by_slab(
         let slab = weight.slab(start, width);
         let logits = &mut logits[..n * width]; // [N, s]
         product(hidden, slab, logits, false);
-        let rows = logits.par_chunks_exact_mut(width).zip(&mut tokens);
+        threads::chunk_pairs(logits, width, &mut tokens, 1, |_, logits, token| {
+            take_in(logits, start, &mut token[0]);
+        });
         if gradient {
-            rows.zip(d_hidden.par_chunks_exact_mut(h))
-                .for_each(|((logits, token), sum)| take_in(logits, start, token, sum));
+            rescale(&mut d_hidden, &tokens);
             let slab = Weight {
                 side: Side::Plain,
                 ..slab
             };
             product(logits, slab, &mut d_hidden, true);
-        } else {
-            rows.for_each(|(logits, token)| take_in(logits, start, token, &mut []));
         }
     }
     let loss: f64 = tokens.iter().map(Token::loss).sum();
     if !gradient {
         return (loss as f32, None);
     }
-    d_hidden
-        .par_chunks_exact_mut(h)
-        .zip(&tokens)
-        .for_each(|(sum, token)| {
-            for (i, sum) in sum.iter_mut().enumerate() {
-                *sum = *sum / token.sum - weight.values.get(token.target * h + i);
-            }
-        });
+    threads::chunks(&mut d_hidden, h, |token, sum| {
+        let token = &tokens[token];
+        let mut target = buffer(h);
+        weight.values.widen_chunk(token.target * h, &mut target);
+        for (sum, target) in sum.iter_mut().zip(target) {
+            *sum = *sum / token.sum - target;
+        }
+    });
     (loss as f32, Some(d_hidden))
+}
+
+/// Brings the sums of gradients so far to the new maxima.
+fn rescale(d_hidden: &mut [f32], tokens: &[Token]) {
+    if tokens.iter().all(|token| token.factor >= 1.0) {
+        return;
+    }
+    let width = d_hidden.len() / tokens.len();
+    threads::chunks(d_hidden, width, |token, sums| {
+        for sum in sums {
+            *sum *= tokens[token].factor;
+        }
+    });
 }
 
 /// What is known of a token's softmax so far.
@@ -218,6 +231,8 @@ struct Token {
     max: f32,
     /// `Σ exp(z - max)`
     sum: f32,
+    /// `exp(old max - max)` of the last slab.
+    factor: f32,
 }
 
 impl Token {
@@ -227,32 +242,20 @@ impl Token {
 }
 
 vectorised! {
-    /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`, and
-    /// brings the sum of gradients so far to the new maximum.
-    fn take_in(
-        _simd,
-        logits: &'a mut [f32],
-        start: usize,
-        token: &'a mut Token,
-        gradient: &'a mut [f32],
-    ) {
+    /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`.
+    fn take_in(_simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
         if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
             token.chosen = *chosen;
         }
-        let largest = max(logits);
-        if largest > token.max {
-            let factor = if token.sum > 0.0 { exp(token.max - largest) } else { 0.0 };
-            token.sum *= factor;
-            for value in gradient {
-                *value *= factor;
-            }
-            token.max = largest;
-        }
+        let largest = max(logits).max(token.max);
+        token.factor = if token.sum > 0.0 { exp(token.max - largest) } else { 1.0 };
+        token.sum *= token.factor;
+        token.max = largest;
         let max = token.max;
         for logit in logits.iter_mut() {
             *logit = exp(*logit - max);
         }
-        token.sum += sum(logits.len(), |i| logits[i]);
+        token.sum += sum(logits);
     }
 }
 

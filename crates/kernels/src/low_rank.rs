@@ -6,9 +6,9 @@
 //! Axes: T tokens, F features (wide), r rank (narrow).
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::buffer::buffer;
+use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 
 /// Tokens of a task.
@@ -25,17 +25,16 @@ pub(crate) fn down(x: &[f32], a: &[f32], rank: usize, scale: f32) -> Vec<f32> {
     let features = a.len() / rank;
     let tokens = x.len() / features;
     let mut low = buffer(tokens * rank);
-    low.par_chunks_mut(TOKENS * rank)
-        .zip(x.par_chunks(TOKENS * features))
-        .for_each(|(low, x)| {
-            Arch::new().dispatch(Down {
-                x,
-                a,
-                rank,
-                scale,
-                low,
-            });
+    threads::chunks(&mut low, TOKENS * rank, |task, low| {
+        let x = &x[task * TOKENS * features..][..low.len() / rank * features];
+        Arch::new().dispatch(Down {
+            x,
+            a,
+            rank,
+            scale,
+            low,
         });
+    });
     low
 }
 
@@ -136,28 +135,26 @@ fn dots<S: Simd, const T: usize, const R: usize>(
 /// `low`: `[T, r]`. `wide`: `[r, F]`. `y`: `[T, F]`.
 pub(crate) fn up(low: &[f32], wide: &[f32], rank: usize, scale: f32, y: &mut [f32]) {
     let features = wide.len() / rank;
-    y.par_chunks_mut(TOKENS * features)
-        .zip(low.par_chunks(TOKENS * rank))
-        .for_each(|(y, low)| {
-            Arch::new().dispatch(Small {
-                shape: [low.len() / rank, rank, features],
-                scale,
-                left: Left {
-                    values: low,
-                    row: rank,
-                    depth: 1,
-                },
-                right: Right {
-                    values: wide,
-                    depth: features,
-                },
-                output: Output {
-                    values: y,
-                    row: features,
-                    add: true,
-                },
-            });
+    threads::chunks(y, TOKENS * features, |task, y| {
+        Arch::new().dispatch(Small {
+            shape: [y.len() / features, rank, features],
+            scale,
+            left: Left {
+                values: &low[task * TOKENS * rank..],
+                row: rank,
+                depth: 1,
+            },
+            right: Right {
+                values: wide,
+                depth: features,
+            },
+            output: Output {
+                values: y,
+                row: features,
+                add: true,
+            },
         });
+    });
 }
 
 /// `wide = scale · lowᵀ x`: every sum in the order of the tokens.
@@ -167,33 +164,30 @@ pub(crate) fn up(low: &[f32], wide: &[f32], rank: usize, scale: f32, y: &mut [f3
 pub(crate) fn outer(low: &[f32], x: &[f32], rank: usize, scale: f32) -> Vec<f32> {
     let tokens = low.len() / rank;
     let features = x.len() / tokens.max(1);
-    let tasks: Vec<Vec<f32>> = (0..features.div_ceil(FEATURES))
-        .into_par_iter()
-        .map(|task| {
-            let start = task * FEATURES;
-            let width = FEATURES.min(features - start);
-            let mut part = buffer(rank * width); // [r, width]
-            Arch::new().dispatch(Small {
-                shape: [rank, tokens, width],
-                scale,
-                left: Left {
-                    values: low,
-                    row: 1,
-                    depth: rank,
-                },
-                right: Right {
-                    values: &x[start..],
-                    depth: features,
-                },
-                output: Output {
-                    values: &mut part,
-                    row: width,
-                    add: false,
-                },
-            });
-            part
-        })
-        .collect();
+    let tasks = threads::map(features.div_ceil(FEATURES), |task| {
+        let start = task * FEATURES;
+        let width = FEATURES.min(features - start);
+        let mut part = buffer(rank * width); // [r, width]
+        Arch::new().dispatch(Small {
+            shape: [rank, tokens, width],
+            scale,
+            left: Left {
+                values: low,
+                row: 1,
+                depth: rank,
+            },
+            right: Right {
+                values: &x[start..],
+                depth: features,
+            },
+            output: Output {
+                values: &mut part,
+                row: width,
+                add: false,
+            },
+        });
+        part
+    });
     let mut wide = buffer(rank * features);
     for (task, part) in tasks.iter().enumerate() {
         let width = part.len() / rank;

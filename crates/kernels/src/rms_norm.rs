@@ -18,12 +18,12 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::profile::{self, Operation};
-use crate::simd::{sum, vectorised};
+use crate::simd::{dot, dot3, vectorised};
+use crate::threads;
 
 /// Normalises each token's vector by its root mean square.
 ///
@@ -53,13 +53,14 @@ pub trait RmsNormBackend: Backend {
 
 /// The gradient of [`rms_norm`] on a backend.
 pub trait RmsNormGradient: RmsNormBackend {
-    /// Gradients of `x` and `weight` from that of the result.
+    /// Gradients of `x`, and of `weight` where it is `trained`, from that of the result.
     fn rms_norm_gradient(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         dy: FloatTensor<Self>,
         eps: f64,
-    ) -> [FloatTensor<Self>; 2];
+        trained: bool,
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
 }
 
 impl<B: RmsNormGradient, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C> {
@@ -78,9 +79,11 @@ impl<B: RmsNormGradient, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C
             ) {
                 let dy = grads.consume::<B>(&ops.node); // [T, H]
                 let (x, weight, eps) = ops.state;
-                let found = B::rms_norm_gradient(x, weight, dy, eps);
-                for (node, gradient) in ops.parents.into_iter().zip(found) {
-                    if let Some(node) = node {
+                let [x_node, weight_node] = ops.parents;
+                let trained = weight_node.is_some();
+                let (dx, d_weight) = B::rms_norm_gradient(x, weight, dy, eps, trained);
+                for (node, gradient) in [(x_node, Some(dx)), (weight_node, d_weight)] {
+                    if let (Some(node), Some(gradient)) = (node, gradient) {
                         grads.register::<B>(node.id, gradient);
                     }
                 }
@@ -114,9 +117,10 @@ impl RmsNormBackend for Flex {
         flex::stored(&weight).widen_chunk(0, &mut wide);
         let rows = rows_of_task(width) * width;
         let mut y = buffer(values(&x).len());
-        y.par_chunks_mut(rows)
-            .zip(values(&x).par_chunks(rows))
-            .for_each(|(y, x)| forward(x, &wide, eps as f32, y));
+        threads::chunks(&mut y, rows, |task, y| {
+            let x = &values(&x)[task * rows..][..y.len()];
+            forward(x, &wide, eps as f32, y);
+        });
         flex::tensor(y, x.layout().shape().clone())
     }
 }
@@ -127,7 +131,8 @@ impl RmsNormGradient for Flex {
         weight: FlexTensor,
         dy: FlexTensor,
         eps: f64,
-    ) -> [FlexTensor; 2] {
+        trained: bool,
+    ) -> (FlexTensor, Option<FlexTensor>) {
         let [x, weight, dy] = [x, weight, dy].map(contiguous);
         let [tokens, width] = x.layout().shape().dims();
         let size = tokens * width;
@@ -136,32 +141,30 @@ impl RmsNormGradient for Flex {
         flex::stored(&weight).widen_chunk(0, &mut wide);
         let rows = rows_of_task(width) * width;
         let mut dx = buffer(size);
-        let parts: Vec<Vec<f32>> = dx
-            .par_chunks_mut(rows)
-            .zip(values(&x).par_chunks(rows).zip(values(&dy).par_chunks(rows)))
-            .map(|(dx, (x, dy))| {
-                let mut d_weight = vec![0.0; width];
-                backward(x, &wide, dy, eps as f32, dx, &mut d_weight);
-                d_weight
-            })
-            .collect();
+        let kept = if trained { width } else { 0 };
+        let mut parts = vec![0.0; size.div_ceil(rows) * kept];
+        threads::chunk_pairs(&mut dx, rows, &mut parts, kept, |task, dx, d_weight| {
+            let [x, dy] = [&x, &dy].map(|of| &values(of)[task * rows..][..dx.len()]);
+            backward(x, &wide, dy, eps as f32, dx, d_weight);
+        });
+        let dx = flex::tensor(dx, [tokens, width]);
+        if !trained {
+            return (dx, None);
+        }
         // tasks are of a fixed size, so that this order does not depend on the threads
         let mut d_weight = vec![0.0; width];
-        for part in parts {
+        for part in parts.chunks_exact(width) {
             for (sum, part) in d_weight.iter_mut().zip(part) {
                 *sum += part;
             }
         }
-        [
-            flex::tensor(dx, [tokens, width]),
-            flex::tensor(d_weight, [width]),
-        ]
+        (dx, Some(flex::tensor(d_weight, [width])))
     }
 }
 
 #[inline(always)]
 fn scale(x: &[f32], eps: f32) -> f32 {
-    let mean_square = sum(x.len(), |i| x[i] * x[i]) / x.len() as f32;
+    let mean_square = dot(x, x) / x.len() as f32;
     1.0 / (mean_square + eps).sqrt()
 }
 
@@ -191,11 +194,13 @@ vectorised! {
         let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
         for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
             let s = scale(x, eps);
-            let mean = sum(width, |i| dy[i] * weight[i] * x[i]) / width as f32;
+            let mean = dot3(dy, weight, x) / width as f32;
             let back = s * s * s * mean;
-            for i in 0..width {
-                dx[i] = s * dy[i] * weight[i] - x[i] * back;
-                d_weight[i] += dy[i] * x[i] * s;
+            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
+                *dx = s * dy * w - x * back;
+            }
+            for ((sum, x), dy) in d_weight.iter_mut().zip(x).zip(dy) {
+                *sum += dy * x * s;
             }
         }
     }

@@ -15,11 +15,11 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, s};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::flex::{contiguous, rows_of_task, values, whole};
 use crate::profile::{self, Operation};
 use crate::simd::vectorised;
+use crate::threads;
 
 /// Rotates each head's vector by its token's position.
 ///
@@ -108,11 +108,12 @@ impl RopeBackend for Flex {
         let size = values(&x).len();
         let _span = profile::span(Operation::Rope, 3 * size, 2 * 4 * size);
         let tokens = rows_of_task(heads * dim);
-        x.storage_mut::<f32>()
-            .par_chunks_mut(tokens * heads * dim)
-            .zip(values(&cos).par_chunks(tokens * dim / 2))
-            .zip(values(&sin).par_chunks(tokens * dim / 2))
-            .for_each(|((x, cos), sin)| rotate(x, cos, sin, [heads, dim], back));
+        threads::chunks(x.storage_mut::<f32>(), tokens * heads * dim, |task, x| {
+            let angles = x.len() / heads / 2;
+            let [cos, sin] =
+                [&cos, &sin].map(|of| &values(of)[task * tokens * dim / 2..][..angles]);
+            rotate(x, cos, sin, [heads, dim], back);
+        });
         x
     }
 }
@@ -133,10 +134,11 @@ vectorised! {
         for (x, (cos, sin)) in x.chunks_exact_mut(heads * dim).zip(angles) {
             for x in x.chunks_exact_mut(dim) {
                 let (low, high) = x.split_at_mut(half);
-                for i in 0..half {
-                    let [l, h, s] = [low[i], high[i], sign * sin[i]];
-                    low[i] = l * cos[i] - h * s;
-                    high[i] = h * cos[i] + l * s;
+                let pairs = low.iter_mut().zip(high);
+                for ((low, high), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
+                    let [l, h, s] = [*low, *high, sign * sin];
+                    *low = l * cos - h * s;
+                    *high = h * cos + l * s;
                 }
             }
         }

@@ -73,16 +73,52 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `Σ f(i)` over a row, in lanes.
+/// `Σ a b` over a row, in lanes.
 #[inline(always)]
-pub(crate) fn sum(length: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
-    let whole = length - length % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for lane in 0..LANES {
+            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
         }
     }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    total(lanes) + rest
+}
+
+/// `Σ a b c` over a row, in lanes.
+#[inline(always)]
+pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    let (c, c_rest) = c.as_chunks::<LANES>();
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            lanes[lane] = (a[lane] * b[lane]).mul_add(c[lane], lanes[lane]);
+        }
+    }
+    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
+    total(lanes) + rest.map(|((a, b), c)| a * b * c).sum::<f32>()
+}
+
+/// The sum of a row, in lanes.
+#[inline(always)]
+pub(crate) fn sum(values: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (whole, rest) = values.as_chunks::<LANES>();
+    for values in whole {
+        for lane in 0..LANES {
+            lanes[lane] += values[lane];
+        }
+    }
+    total(lanes) + rest.iter().sum::<f32>()
+}
+
+#[inline(always)]
+fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
@@ -90,7 +126,7 @@ pub(crate) fn sum(length: usize, f: impl Fn(usize) -> f32) -> f32 {
         }
         width /= 2;
     }
-    lanes[0] + (whole..length).map(f).sum::<f32>()
+    lanes[0]
 }
 
 /// The largest of a row; minus infinity where there is none.
@@ -126,7 +162,10 @@ mod tests {
     fn sums_and_maxima() {
         for length in [0, 1, 31, 32, 33, 100] {
             let values: Vec<f32> = (0..length).map(|i| (i * 37 % 101) as f32).collect();
-            assert_eq!(sum(length, |i| values[i]), values.iter().sum::<f32>());
+            let squares: f32 = values.iter().map(|x| x * x).sum();
+            assert_eq!(sum(&values), values.iter().sum::<f32>());
+            assert_eq!(dot(&values, &values), squares);
+            assert_eq!(dot3(&values, &vec![2.0; length], &values), 2.0 * squares);
             let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(max(&values), largest);
         }

@@ -15,12 +15,12 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, activation};
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::profile::{self, Operation};
 use crate::simd::{sigmoid, vectorised};
+use crate::threads;
 
 /// Gates `up` by the sigmoid-weighted `gate`.
 ///
@@ -104,9 +104,10 @@ impl SwiGluBackend for Flex {
         let _span = profile::span(Operation::SwiGlu, 5 * g.len(), 3 * 4 * g.len());
         let task = rows_of_task(1);
         let mut y = buffer(g.len());
-        y.par_chunks_mut(task)
-            .zip(g.par_chunks(task).zip(u.par_chunks(task)))
-            .for_each(|(y, (g, u))| forward(g, u, y));
+        threads::chunks(&mut y, task, |index, y| {
+            let [g, u] = [g, u].map(|of| &of[index * task..][..y.len()]);
+            forward(g, u, y);
+        });
         flex::tensor(y, gate.layout().shape().clone())
     }
 }
@@ -118,11 +119,10 @@ impl SwiGluGradient for Flex {
         let _span = profile::span(Operation::SwiGlu, 9 * g.len(), 5 * 4 * g.len());
         let task = rows_of_task(1);
         let [mut dg, mut du] = [buffer(g.len()), buffer(g.len())];
-        dg.par_chunks_mut(task)
-            .zip(du.par_chunks_mut(task))
-            .zip(g.par_chunks(task))
-            .zip(u.par_chunks(task).zip(dy.par_chunks(task)))
-            .for_each(|(((dg, du), g), (u, dy))| backward(g, u, dy, dg, du));
+        threads::chunk_pairs(&mut dg, task, &mut du, task, |index, dg, du| {
+            let [g, u, dy] = [g, u, dy].map(|of| &of[index * task..][..dg.len()]);
+            backward(g, u, dy, dg, du);
+        });
         let shape = gate.layout().shape();
         [
             flex::tensor(dg, shape.clone()),

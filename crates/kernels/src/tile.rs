@@ -5,6 +5,11 @@
 //!
 //! Axes: m rows, d summed features, n columns.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices below a constant become registers, iterators here do not"
+)]
+
 use std::ops::Range;
 
 use pulp::Simd;
@@ -82,13 +87,13 @@ pub(crate) fn multiply<S: Simd>(
     let pairs = n - n % (2 * lanes);
     let whole = n - n % lanes;
     for column in (0..pairs).step_by(2 * lanes) {
-        sides.column::<2>(m, column..column + 2 * lanes);
+        sides.column::<2, false>(m, column..column + 2 * lanes);
     }
     if whole > pairs {
-        sides.column::<1>(m, pairs..whole);
+        sides.column::<1, false>(m, pairs..whole);
     }
     if n > whole {
-        sides.column::<1>(m, whole..n);
+        sides.column::<1, true>(m, whole..n);
     }
 }
 
@@ -106,22 +111,22 @@ struct Sides<'a, S> {
 }
 
 impl<S: Simd> Sides<'_, S> {
-    /// All rows of `V` vectors of columns; the last vector may be part of one.
+    /// All rows of `V` vectors of columns, or of one that is `PART` of a vector.
     #[inline(always)]
-    fn column<const V: usize>(self, rows: usize, columns: Range<usize>) {
+    fn column<const V: usize, const PART: bool>(self, rows: usize, columns: Range<usize>) {
         let mut row = 0;
         if S::REGISTER_COUNT >= 32 {
             while row + ROWS[0] <= rows {
-                self.block::<{ ROWS[0] }, V>(row, columns.clone());
+                self.block::<{ ROWS[0] }, V, PART>(row, columns.clone());
                 row += ROWS[0];
             }
         }
         while row + ROWS[1] <= rows {
-            self.block::<{ ROWS[1] }, V>(row, columns.clone());
+            self.block::<{ ROWS[1] }, V, PART>(row, columns.clone());
             row += ROWS[1];
         }
         while row < rows {
-            self.block::<1, V>(row, columns.clone());
+            self.block::<1, V, PART>(row, columns.clone());
             row += 1;
         }
     }
@@ -129,40 +134,44 @@ impl<S: Simd> Sides<'_, S> {
     /// `M` rows of `V` vectors.
     #[inline(always)]
     #[expect(unsafe_code, reason = "loads without a check each")]
-    fn block<const M: usize, const V: usize>(self, row: usize, columns: Range<usize>) {
+    fn block<const M: usize, const V: usize, const PART: bool>(
+        self,
+        row: usize,
+        columns: Range<usize>,
+    ) {
         let simd = self.simd;
-        let part = columns.len() % S::F32_LANES;
+        let part = if PART { columns.len() } else { 0 };
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
         let left = self.left.values.as_ptr().wrapping_add(row * self.left.row);
         let right = self.right.values.as_ptr().wrapping_add(columns.start);
         for d in 0..self.depth {
             let mut vectors = [simd.splat_f32s(0.0); V];
-            for (v, vector) in vectors.iter_mut().enumerate() {
+            for v in 0..V {
                 let at = right.wrapping_add(d * self.right.depth + v * S::F32_LANES);
                 // SAFETY: `multiply` has checked that every row, summed feature and column of the
                 // shape lies inside of its side.
-                *vector = unsafe { load(simd, at, part) };
+                vectors[v] = unsafe { load(simd, at, part) };
             }
-            for (i, sums) in sums.iter_mut().enumerate() {
+            for i in 0..M {
                 let at = left.wrapping_add(i * self.left.row + d * self.left.depth);
                 // SAFETY: as above.
                 let factor = simd.splat_f32s(unsafe { *at });
-                for (sum, vector) in sums.iter_mut().zip(vectors) {
-                    *sum = simd.mul_add_e_f32s(factor, vector, *sum);
+                for v in 0..V {
+                    sums[i][v] = simd.mul_add_e_f32s(factor, vectors[v], sums[i][v]);
                 }
             }
         }
         let scale = simd.splat_f32s(self.scale);
-        for (i, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                let place = (row + i) * self.row + columns.start + v * S::F32_LANES;
-                let at = self.result.wrapping_add(place);
+        let result = self.result.wrapping_add(row * self.row + columns.start);
+        for i in 0..M {
+            for v in 0..V {
+                let at = result.wrapping_add(i * self.row + v * S::F32_LANES);
                 // SAFETY: as above; the result is borrowed mutably for the whole product.
                 unsafe {
                     let value = if self.add {
-                        simd.mul_add_e_f32s(*sum, scale, load(simd, at, part))
+                        simd.mul_add_e_f32s(sums[i][v], scale, load(simd, at, part))
                     } else {
-                        simd.mul_f32s(*sum, scale)
+                        simd.mul_f32s(sums[i][v], scale)
                     };
                     store(simd, at, part, value);
                 }

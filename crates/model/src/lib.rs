@@ -1,6 +1,7 @@
 //! The LLaMA family: configuration, weights in and out, forward pass, adapters, generation.
 
 pub mod adapter;
+mod backward;
 pub mod base;
 mod cache;
 pub mod checkpoint;
@@ -13,17 +14,20 @@ pub mod layout;
 mod llama;
 pub mod merge;
 mod parameters;
+mod prefix;
 mod random;
 mod rotary;
 mod run;
 mod sampler;
 
+pub use backward::Recompute;
 pub use cache::KvCache;
 pub use config::ModelConfig;
 pub use generate::{GenerateError, Generated, Stop};
 pub use layer::{Embedding, Linear, LmHead, RmsNorm};
 pub use llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
-pub use parameters::Parameters;
+pub use parameters::{Parameters, add};
+pub use prefix::Shared;
 pub use rotary::inverse_frequencies;
-pub use run::Run;
+pub use run::{Run, Target};
 pub use sampler::{Sampling, SamplingError};

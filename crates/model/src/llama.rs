@@ -9,11 +9,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use simmer_kernels::{Rows, attention, rope, swiglu};
 
+use crate::adapter::Lora;
 use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::rotary::Rotary;
-use crate::run::{Run, ids};
+use crate::run::{Run, Target, ids};
 
 /// A causal language model of the LLaMA family.
 #[derive(Module, Debug)]
@@ -75,17 +76,48 @@ pub struct Mlp {
 }
 
 /// What every layer of a forward pass shares.
-struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
     rows: Rows,
     dropout_keys: Option<&'a [u64]>,
 }
 
+impl Pass<'_> {
+    /// The same for layers that do not record.
+    pub(crate) fn valid(&self) -> Self {
+        Self {
+            rotary: self.rotary.valid(),
+            rows: self.rows.clone(),
+            ..*self
+        }
+    }
+}
+
 impl LlamaForCausalLM {
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Whether training draws dropout masks, which depend on the row that a token is in.
+    pub fn has_dropout(&self) -> bool {
+        let layers = self.model.layers.iter().flat_map(|layer| {
+            let DecoderLayer { self_attn, mlp, .. } = layer;
+            let attention = [
+                &self_attn.q_proj,
+                &self_attn.k_proj,
+                &self_attn.v_proj,
+                &self_attn.o_proj,
+            ];
+            attention
+                .into_iter()
+                .chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj])
+        });
+        layers
+            .filter_map(|linear| linear.adapter.as_ref())
+            .chain(&self.lm_head.adapter)
+            .any(Lora::has_dropout)
     }
 
     /// Where the weights are.
@@ -103,26 +135,8 @@ impl LlamaForCausalLM {
     /// # Panics
     /// On a token outside the vocabulary, and on several rows with a cache.
     pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
-        let vocab = self.config.vocab_size;
-        if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
-            panic!("token {token} is outside the vocabulary of {vocab}");
-        }
-        let device = self.device();
-        let rows = match &cache {
-            None => run.rows.clone(),
-            Some(cache) => {
-                assert_eq!(run.rows.len(), 1, "a cache holds one row");
-                Rows::continuing(cache.len(), run.len())
-            }
-        };
-        let pass = Pass {
-            config: &self.config,
-            rotary: Rotary::new(&self.config, &run.positions, &device),
-            rows,
-            dropout_keys: run.dropout_keys.as_deref(),
-        };
-        let tokens = ids(run.tokens.iter().copied(), &device);
-        let mut x = self.model.embed_tokens.forward(tokens); // [T, H]
+        let pass = self.pass(run, cache.as_deref());
+        let mut x = self.embed(run); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate() {
             x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
         }
@@ -130,6 +144,33 @@ impl LlamaForCausalLM {
             cache.advance(run.len());
         }
         x
+    }
+
+    /// What the layers share in a pass over a run.
+    pub(crate) fn pass<'a>(&'a self, run: &'a Run, cache: Option<&KvCache>) -> Pass<'a> {
+        let vocab = self.config.vocab_size;
+        if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
+            panic!("token {token} is outside the vocabulary of {vocab}");
+        }
+        let rows = match cache {
+            None => run.rows.clone(),
+            Some(cache) => {
+                assert_eq!(run.rows.len(), 1, "a cache holds one row");
+                Rows::continuing(cache.len(), run.len())
+            }
+        };
+        Pass {
+            config: &self.config,
+            rotary: Rotary::new(&self.config, &run.positions, &self.device()),
+            rows,
+            dropout_keys: run.dropout_keys.as_deref(),
+        }
+    }
+
+    /// The embedding of a run's tokens, `[T, H]`.
+    pub(crate) fn embed(&self, run: &Run) -> Tensor<2> {
+        let tokens = ids(run.tokens.iter().copied(), &self.device());
+        self.model.embed_tokens.forward(tokens)
     }
 
     /// Logits of the next token from hidden states.
@@ -146,33 +187,37 @@ impl LlamaForCausalLM {
     /// Only positions with a target reach the last normalisation and the head.
     ///
     /// # Shapes
-    /// `targets`: one a token of the run, `[T]`; `None` where nothing is predicted. Result: `[1]`.
+    /// Result: `[1]`.
     ///
     /// # Panics
-    /// Where no token has a target.
-    pub fn loss(&self, run: &Run, targets: &[Option<u32>]) -> Tensor<1> {
-        assert_eq!(run.len(), targets.len(), "one target slot a token");
-        let (places, targets): (Vec<u32>, Vec<u32>) = targets
-            .iter()
-            .enumerate()
-            .filter_map(|(place, target)| target.map(|target| (place as u32, target)))
-            .unzip();
-        assert!(!places.is_empty(), "a run without a target has no loss");
+    /// Where there is no target.
+    pub fn loss(&self, run: &Run, targets: &[Target]) -> Tensor<1> {
+        self.loss_of_hidden(self.hidden(run, None), run, targets)
+    }
+
+    /// The loss from hidden states, `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them.
+    pub(crate) fn loss_of_hidden(
+        &self,
+        hidden: Tensor<2>,
+        run: &Run,
+        targets: &[Target],
+    ) -> Tensor<1> {
+        assert!(!targets.is_empty(), "a run without a target has no loss");
         let device = self.device();
-        let keys: Option<Vec<u64>> = run
-            .dropout_keys
-            .as_ref()
-            .map(|keys| places.iter().map(|place| keys[*place as usize]).collect());
-        let hidden = self.hidden(run, None).select(0, ids(places, &device)); // [N, H]
-        let hidden = self.model.norm.forward(hidden);
-        let targets = ids(targets, &device);
+        let keys: Option<Vec<u64>> = run.dropout_keys.as_ref().map(|keys| {
+            let targets = targets.iter();
+            targets.map(|target| keys[target.place as usize]).collect()
+        });
+        let places = ids(targets.iter().map(|target| target.place), &device);
+        let tokens = ids(targets.iter().map(|target| target.token), &device);
+        let hidden = self.model.norm.forward(hidden.select(0, places)); // [N, H]
         self.lm_head
-            .loss(hidden, targets, &self.model.embed_tokens, keys.as_deref())
+            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_deref())
     }
 }
 
 impl DecoderLayer {
-    fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<2>,
         pass: &Pass<'_>,

@@ -67,6 +67,24 @@ impl LlamaForCausalLM {
     }
 }
 
+/// Adds gradients to those of the same tensors.
+pub fn add(sum: &mut Parameters, more: Parameters) {
+    for (name, gradient) in more {
+        let gradient = match sum.remove(&name) {
+            Some(sum) => sum + gradient,
+            None => gradient,
+        };
+        sum.insert(name, gradient);
+    }
+}
+
+/// Whether any tensor of a module is trained.
+pub(crate) fn is_trained(module: &impl Module) -> bool {
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    !shapes.found.is_empty()
+}
+
 /// A value that training changes: f32, tracked, a leaf.
 pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_tensor(value.cast(DType::F32))

@@ -81,4 +81,10 @@ impl Rotary {
             sin: table(f32::sin),
         }
     }
+
+    /// The same without recording.
+    pub(crate) fn valid(&self) -> Self {
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().inner());
+        Self { cos, sin }
+    }
 }

@@ -51,6 +51,30 @@ impl Run {
     }
 }
 
+/// A token to be predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The place in the run that predicts it: that of the token before it.
+    pub place: u32,
+    /// The token.
+    pub token: u32,
+}
+
+impl Target {
+    /// Targets from one slot a token of a run, `[T]`; `None` where nothing is predicted.
+    pub fn from_slots(slots: &[Option<u32>]) -> Vec<Self> {
+        let slots = slots.iter().enumerate();
+        slots
+            .filter_map(|(place, token)| {
+                token.map(|token| Self {
+                    place: place as u32,
+                    token,
+                })
+            })
+            .collect()
+    }
+}
+
 /// Ids as a tensor on a device: `[N]`.
 pub(crate) fn ids(ids: impl IntoIterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
     let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use simmer_model::Recompute;
+
 use crate::clip::Clip;
 use crate::optimizer::OptimizerConfig;
 use crate::problem::Problem;
@@ -23,6 +25,15 @@ pub struct TrainConfig {
     /// but by rounding. A longer row has a pass of its own.
     #[serde(default = "default_micro_batch_tokens")]
     pub micro_batch_tokens: usize,
+    /// What the backward pass computes again instead of keeping it in memory: "none", or "layer",
+    /// which takes one more forward pass. It changes no result but by rounding.
+    #[serde(default)]
+    pub recompute: Recompute,
+    /// Whether what rows of a pass have in common at their beginning, such as a preamble, is
+    /// computed once for all of them. It changes no result but by rounding, and is left out where
+    /// there is dropout.
+    #[serde(default = "default_share_beginnings")]
+    pub share_beginnings: bool,
     /// The peak of the schedule.
     pub learning_rate: f64,
     /// How the learning rate moves over the steps.
@@ -57,6 +68,10 @@ pub struct TrainConfig {
 
 fn default_micro_batch_tokens() -> usize {
     4096
+}
+
+fn default_share_beginnings() -> bool {
+    true
 }
 
 fn default_seed() -> u64 {

@@ -12,7 +12,12 @@ const FREE: &[&str] = &[
 ];
 
 /// Keys that change the result by rounding alone.
-const ROUNDING: &[&str] = &["device", "train.micro_batch_tokens"];
+const ROUNDING: &[&str] = &[
+    "device",
+    "train.micro_batch_tokens",
+    "train.recompute",
+    "train.share_beginnings",
+];
 
 /// What has changed between two recipes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

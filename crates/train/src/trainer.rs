@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_data::{Batch, Example, MicroBatch, pack};
-use simmer_kernels::{Rows, mix};
-use simmer_model::{LlamaForCausalLM, Parameters, Run};
+use simmer_kernels::{mix, profile};
+use simmer_model::{LlamaForCausalLM, Parameters, Recompute, Run, Target, add};
 
 use crate::clip::{Clip, norm};
 use crate::config::TrainConfig;
@@ -23,6 +23,8 @@ pub struct Trainer {
     optimizer: AdamW,
     clip: Clip,
     micro_batch_tokens: usize,
+    recompute: Recompute,
+    share_beginnings: bool,
     seed: u64,
 }
 
@@ -70,6 +72,8 @@ impl Trainer {
             optimizer,
             clip: config.clip,
             micro_batch_tokens: config.micro_batch_tokens,
+            recompute: config.recompute,
+            share_beginnings: config.share_beginnings,
             seed: config.seed,
         }
     }
@@ -108,7 +112,9 @@ impl Trainer {
         learning_rate: f64,
         stop: &AtomicBool,
     ) -> Result<Step, NoStep> {
+        let _step = profile::phase("step");
         let (step, gradients) = self.gradients(batch, examples, stop)?;
+        let _phase = profile::phase("optimizer");
         let gradients = self.clip.apply(gradients, step.grad_norm);
         let parameters = self.model.trainable();
         let updated = self.optimizer.update(parameters, gradients, learning_rate);
@@ -138,16 +144,20 @@ impl Trainer {
             if micro_batch.target_count() == 0 {
                 continue;
             }
-            let keys = self.dropout_keys(batch, &micro_batch);
-            let (run, wanted) = run(&micro_batch, Some(keys));
-            let loss = self.model.loss(&run, &wanted);
-            let value = loss.clone().inner();
+            let keys = self
+                .model
+                .has_dropout()
+                .then(|| self.dropout_keys(batch, &micro_batch));
+            let (run, wanted) = self.run(&micro_batch, keys);
+            let factor = 1.0 / targets as f64;
+            let (value, found) =
+                self.model
+                    .loss_and_gradients(&run, &wanted, factor, self.recompute);
             sum = Some(match sum {
                 Some(sum) => sum + value,
                 None => value,
             });
-            let mut recorded = (loss / targets as f64).backward();
-            add(&mut gradients, self.model.gradients(&mut recorded));
+            add(&mut gradients, found);
         }
         let loss = sum.map_or(0.0, |sum| sum.into_scalar::<f64>()) / targets.max(1) as f64;
         if !loss.is_finite() {
@@ -186,7 +196,7 @@ impl Trainer {
                 return None;
             }
             if micro_batch.target_count() > 0 {
-                let (run, wanted) = run(&micro_batch, None);
+                let (run, wanted) = self.run(&micro_batch, None);
                 sum += model.loss(&run, &wanted).into_scalar::<f64>();
                 targets += micro_batch.target_count() as u64;
             }
@@ -211,29 +221,32 @@ impl Trainer {
         });
         keys.collect()
     }
-}
 
-fn add(sum: &mut Parameters, more: Parameters) {
-    for (name, gradient) in more {
-        let gradient = match sum.remove(&name) {
-            Some(sum) => sum + gradient,
-            None => gradient,
+    /// A micro-batch as the model takes it: the run, and what it is to predict.
+    ///
+    /// Without dropout, what rows have in common at their beginning is in the run once.
+    fn run(&self, micro_batch: &MicroBatch, keys: Option<Vec<u64>>) -> (Run, Vec<Target>) {
+        let bounds = micro_batch.rows.windows(2);
+        let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
+        let rows: Vec<&[u32]> = rows.collect();
+        let shares = self.share_beginnings && keys.is_none();
+        let (run, places) = if shares {
+            let shared = Run::sharing_beginnings(&rows);
+            (shared.run, shared.places.concat())
+        } else {
+            let run = Run {
+                dropout_keys: keys,
+                ..Run::from_rows(&rows)
+            };
+            let places = (0..run.len() as u32).collect();
+            (run, places)
         };
-        sum.insert(name, gradient);
+        // What is not trained on has a negative target.
+        let targets = micro_batch.targets.iter().zip(places);
+        let targets = targets.filter_map(|(token, place)| {
+            let token = u32::try_from(*token).ok()?;
+            Some(Target { place, token })
+        });
+        (run, targets.collect())
     }
-}
-
-/// A micro-batch as the model takes it: the run, and each token's target.
-fn run(micro_batch: &MicroBatch, dropout_keys: Option<Vec<u64>>) -> (Run, Vec<Option<u32>>) {
-    let lengths = micro_batch.rows.windows(2).map(|row| row[1] - row[0]);
-    let run = Run {
-        tokens: micro_batch.tokens.clone(),
-        positions: micro_batch.positions.clone(),
-        rows: Rows::from_lengths(lengths),
-        dropout_keys,
-    };
-    // What is not trained on has a negative target.
-    let targets = micro_batch.targets.iter();
-    let targets = targets.map(|target| u32::try_from(*target).ok()).collect();
-    (run, targets)
 }

@@ -9,7 +9,6 @@
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
-use rayon::prelude::*;
 use std::ops::Range;
 
 use super::{AttentionBackend, AttentionGradient, Attended};
@@ -17,7 +16,8 @@ use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::low_rank::transposed;
 use crate::profile::{self, Operation};
-use crate::simd::{exp, sum, vectorised};
+use crate::simd::{dot, exp, vectorised};
+use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 use crate::{Row, Rows};
 
@@ -109,11 +109,9 @@ fn tasks<R: Send>(
     shape: Shape,
     task: impl Fn(&Row, usize) -> R + Sync,
 ) -> Vec<R> {
-    (0..pieces.len() * shape.key_heads)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|index| task(&pieces[index / shape.key_heads], index % shape.key_heads))
-        .collect()
+    threads::map(pieces.len() * shape.key_heads, |index| {
+        task(&pieces[index / shape.key_heads], index % shape.key_heads)
+    })
 }
 
 impl AttentionBackend for Flex {
@@ -443,7 +441,7 @@ vectorised! {
             let delta: Vec<f32> = y
                 .chunks_exact(dim)
                 .zip(dy.chunks_exact(dim))
-                .map(|(y, dy)| sum(dim, |i| y[i] * dy[i]))
+                .map(|(y, dy)| dot(y, dy))
                 .collect(); // [c]
             let lse: Vec<f32> = tokens
                 .clone()
@@ -457,9 +455,10 @@ vectorised! {
             let mut ds = sides.against(simd, sides.v, &keys, &transposed(&dy, dim), 1.0); // [s, c]
             let s = p.len() / c;
             for (j, (p, ds)) in p.chunks_exact_mut(c).zip(ds.chunks_exact_mut(c)).enumerate() {
-                for i in 0..c {
-                    p[i] = exp(p[i] - lse[i]);
-                    ds[i] = p[i] * (ds[i] - delta[i]);
+                let columns = p.iter_mut().zip(ds.iter_mut());
+                for ((p, ds), (lse, delta)) in columns.zip(lse.iter().zip(&delta)) {
+                    *p = exp(*p - lse);
+                    *ds = *p * (*ds - delta);
                 }
                 let blind = blind(j, s, tokens.len(), groups);
                 p[..blind].fill(0.0);

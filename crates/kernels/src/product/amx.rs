@@ -23,9 +23,9 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::{Side, Values, Weight};
+use crate::threads;
 
 /// Rows of a tile, and columns of a result tile.
 const TILE: usize = 16;
@@ -103,17 +103,14 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
         stride: n,
         add,
     };
-    (0..groups * blocks)
-        .into_par_iter()
-        .with_max_len(1)
-        .for_each(|task| {
-            let [block, group] = [task / groups, task % groups];
-            let tokens = (block * tokens).min(m)..m.min((block + 1) * tokens);
-            let features = group * features..n.min((group + 1) * features);
-            // SAFETY: `available` was true, or nobody would call this; the ranges lie inside of
-            // what was packed and of `y`, and tasks write disjoint parts of it.
-            unsafe { y.tiles(x, weight, steps, tokens, features) };
-        });
+    threads::for_each(groups * blocks, |task| {
+        let [block, group] = [task / groups, task % groups];
+        let tokens = (block * tokens).min(m)..m.min((block + 1) * tokens);
+        let features = group * features..n.min((group + 1) * features);
+        // SAFETY: `available` was true, or nobody would call this; the ranges lie inside of `x`,
+        // the weight and `y`, and tasks write disjoint parts of it.
+        unsafe { y.tiles(x, weight, steps, tokens, features) };
+    });
 }
 
 /// bf16 parts of a weight's numbers.
@@ -240,16 +237,23 @@ impl Right {
         if self.lines.len() < count {
             self.lines = crate::buffer::buffer(count);
         }
-        for (tile, lines) in self.lines[..count]
-            .chunks_exact_mut(steps.len() * parts * LINES)
-            .enumerate()
-        {
+        let mut tile_at = |tile: usize, step: usize| {
             let first = (features.start + tile * TILE).min(features.end);
             let columns = first..features.end.min(first + TILE);
-            for (step, lines) in steps.clone().zip(lines.chunks_exact_mut(parts * LINES)) {
-                let summed = step * DEPTH..k.min((step + 1) * DEPTH);
-                // SAFETY: AVX-512 is there; see `available`.
-                unsafe { pack_tile(weight, summed, columns.clone(), lines) };
+            let depth = (steps.start + step) * DEPTH;
+            let summed = depth..k.min(depth + DEPTH);
+            let place = (tile * steps.len() + step) * parts * LINES;
+            let lines = &mut self.lines[place..place + parts * LINES];
+            // SAFETY: AVX-512 is there; see `available`.
+            unsafe { pack_tile(weight, summed, columns, lines) };
+        };
+        // along the weight's rows, which lie one after another
+        match weight.side {
+            Side::Transposed => {
+                (0..tiles).for_each(|tile| (0..steps.len()).for_each(|step| tile_at(tile, step)));
+            }
+            Side::Plain => {
+                (0..steps.len()).for_each(|step| (0..tiles).for_each(|tile| tile_at(tile, step)));
             }
         }
     }

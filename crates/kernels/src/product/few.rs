@@ -8,10 +8,11 @@
 use std::ops::Range;
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use super::{Side, Values, Weight};
+use crate::buffer::buffer;
 use crate::simd::vectorised;
+use crate::threads;
 
 /// Weights that one task reads: enough that a task is worth its start.
 const TASK: usize = 1 << 16;
@@ -32,23 +33,17 @@ fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let rows = (TASK / k).max(1);
-    let results: Vec<Vec<f32>> = (0..n.div_ceil(rows))
-        .into_par_iter()
-        .map(|task| {
-            let rows = task * rows..n.min((task + 1) * rows);
-            let mut result = vec![0.0; m * rows.len()]; // [rows, M]
-            dot_rows(x, weight, rows.start, &mut result);
-            result
-        })
-        .collect();
-    let mut row = 0;
-    for result in results {
-        for sums in result.chunks_exact(m) {
-            for (token, sum) in sums.iter().enumerate() {
-                let y = &mut y[token * n + row];
-                *y = if add { *y + sum } else { *sum };
-            }
-            row += 1;
+    if m == 1 && !add {
+        return threads::chunks(y, rows, |task, y| dot_rows(x, weight, task * rows, y));
+    }
+    let mut sums = buffer(n * m); // [N, M]
+    threads::chunks(&mut sums, rows * m, |task, sums| {
+        dot_rows(x, weight, task * rows, sums);
+    });
+    for (row, sums) in sums.chunks_exact(m).enumerate() {
+        for (token, sum) in sums.iter().enumerate() {
+            let y = &mut y[token * n + row];
+            *y = if add { *y + sum } else { *sum };
         }
     }
 }
@@ -95,16 +90,12 @@ fn sums(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let columns = (TASK / k).next_multiple_of(LANES).clamp(1, n);
-    let results: Vec<Vec<f32>> = (0..n.div_ceil(columns))
-        .into_par_iter()
-        .map(|task| {
-            let columns = task * columns..n.min((task + 1) * columns);
-            let width = columns.len();
-            let mut result = vec![0.0; m * width]; // [M, columns]
-            add_rows(x, weight, columns, &mut result);
-            result
-        })
-        .collect();
+    let results = threads::map(n.div_ceil(columns), |task| {
+        let columns = task * columns..n.min((task + 1) * columns);
+        let mut result = vec![0.0; m * columns.len()]; // [M, columns]
+        add_rows(x, weight, columns, &mut result);
+        result
+    });
     for (task, result) in results.iter().enumerate() {
         let width = result.len() / m;
         for (token, sums) in result.chunks_exact(width).enumerate() {

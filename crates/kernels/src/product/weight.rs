@@ -3,9 +3,9 @@
 //! Axes: R rows, C columns, as stored.
 
 use half::{bf16, f16};
-use rayon::prelude::*;
 
 use crate::simd::vectorised;
+use crate::threads;
 
 /// Numbers in their stored precision.
 #[derive(Debug, Clone, Copy)]
@@ -80,9 +80,9 @@ impl Values<'_> {
     /// Numbers from `start` on, in f32, over all threads.
     pub(crate) fn widen(&self, start: usize, wide: &mut [f32]) {
         const CHUNK: usize = 1 << 14;
-        wide.par_chunks_mut(CHUNK)
-            .enumerate()
-            .for_each(|(chunk, wide)| self.widen_chunk(start + chunk * CHUNK, wide));
+        threads::chunks(wide, CHUNK, |chunk, wide| {
+            self.widen_chunk(start + chunk * CHUNK, wide);
+        });
     }
 
     /// Numbers from `start` on, in f32.

@@ -63,6 +63,11 @@ impl Lora {
         }
     }
 
+    /// Whether training clears features of the path's input.
+    pub(crate) fn has_dropout(&self) -> bool {
+        self.dropout > 0.0
+    }
+
     /// The path for an input `x`, `[T, I]`.
     pub(crate) fn path(&self, x: &Tensor<2>, dropout_keys: Option<&[u64]>) -> LowRank {
         let [_, features] = x.dims();
