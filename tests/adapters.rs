@@ -2,8 +2,9 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use proptest::prelude::*;
 use simmer_model::checkpoint::Existing;
-use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Target, adapter};
+use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Run, Sampling, Target, adapter};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -87,6 +88,82 @@ fn every_gradient_equals_peft() {
             // conditioning.py: 2.4e-6 between f32 and f64
             let relative = norm(&difference) / norm(&expected).max(1e-6);
             assert!(relative <= 2e-5, "{model}/{name} {key}: {relative}");
+        }
+    }
+}
+
+/// Norm of the difference of two gradients over the norm of the second.
+fn relative(gradient: &Tensor<1>, expected: &Tensor<1>) -> f32 {
+    let norm = |x: Tensor<1>| x.square().sum().sqrt().into_scalar::<f32>();
+    let difference = norm(gradient.clone() - expected.clone());
+    difference / norm(expected.clone()).max(1e-6)
+}
+
+#[test]
+fn recomputing_layers_changes_no_gradient() {
+    for (model, name) in golden::ADAPTERS {
+        let tuned = attached(model, name).model;
+        let (base, _, _) = goldens(model, name);
+        let ids: Vec<&[u32]> = base.rows.iter().map(|row| &row.input_ids[..]).collect();
+        let run = Run::from_rows(&ids);
+        let slots: Vec<_> = base.rows.iter().flat_map(golden::Row::targets).collect();
+        let targets = Target::from_slots(&slots);
+        let gradients = |recompute| tuned.loss_and_gradients(&run, &targets, 0.1, recompute);
+        let (kept_loss, kept) = gradients(Recompute::None);
+        let (again_loss, again) = gradients(Recompute::Layer);
+        assert_eq!(values(kept_loss), values(again_loss), "{model}/{name}");
+        assert!(kept.keys().eq(again.keys()), "{model}/{name}");
+        for (key, expected) in &kept {
+            // the same products, but for the sum through which a layer's gradient enters
+            let relative = relative(&again[key], expected);
+            assert!(relative <= 1e-6, "{model}/{name} {key}: {relative}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Rows with common beginnings of every length, some rows equal, some only a beginning: the
+    /// loss and every gradient are those of the rows one by one.
+    #[test]
+    fn sharing_beginnings_changes_no_gradient(
+        parts in prop::collection::vec((0_u32..3, 1_usize..18, 0_u32..4, 1_usize..10), 2..6),
+        recompute in prop::sample::select(vec![Recompute::None, Recompute::Layer]),
+    ) {
+        let (model, name) = golden::ADAPTERS[0];
+        let tuned = attached(model, name).model;
+        let rows: Vec<Vec<u32>> = parts
+            .iter()
+            .map(|(first, length, second, more)| {
+                let first = (0..*length as u32).map(|i| 10 + 20 * first + i);
+                first.chain((0..*more as u32).map(|i| 70 + 5 * second + i)).collect()
+            })
+            .collect();
+        let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        // every token after the first is predicted, those of shared beginnings too
+        let plain = Run::from_rows(&slices);
+        let shared = Run::sharing_beginnings(&slices);
+        let mut targets = Vec::new();
+        let mut shared_targets = Vec::new();
+        let mut start = 0;
+        for (row, places) in rows.iter().zip(&shared.places) {
+            for (i, token) in row.iter().enumerate().skip(1) {
+                let place = (start + i - 1) as u32;
+                targets.push(Target { place, token: *token });
+                shared_targets.push(Target { place: places[i - 1], token: *token });
+            }
+            start += row.len();
+        }
+        let (loss, expected) = tuned.loss_and_gradients(&plain, &targets, 0.1, Recompute::None);
+        let (found_loss, found) =
+            tuned.loss_and_gradients(&shared.run, &shared_targets, 0.1, recompute);
+        let [loss, found_loss] = [loss, found_loss].map(|loss| loss.into_scalar::<f32>());
+        prop_assert!((loss - found_loss).abs() <= 1e-5 * loss, "{loss} {found_loss}");
+        prop_assert!(expected.keys().eq(found.keys()));
+        for (key, expected) in &expected {
+            // sums over rows and over a beginning's tokens in another order
+            let relative = relative(&found[key], expected);
+            prop_assert!(relative <= 2e-5, "{key}: {relative}");
         }
     }
 }

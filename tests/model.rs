@@ -57,7 +57,9 @@ fn loss_equals_transformers() {
         let golden = model_golden(name);
         let ids: Vec<&[u32]> = golden.rows.iter().map(|row| &row.input_ids[..]).collect();
         let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
-        let sum: f32 = model.loss(&Run::from_rows(&ids), &Target::from_slots(&targets)).into_scalar();
+        let sum: f32 = model
+            .loss(&Run::from_rows(&ids), &Target::from_slots(&targets))
+            .into_scalar();
         let mean = f64::from(sum) / targets.iter().flatten().count() as f64;
         assert!(
             (mean - golden.loss).abs() <= 1e-4,

@@ -57,37 +57,44 @@ fn table(spans: &[Span], elapsed: Duration, peak: f64) -> String {
     let inside: Duration = steps.iter().map(|span| span.length).sum();
     let mut rows: Vec<(&str, Total)> = totals.into_iter().collect();
     rows.sort_by_key(|(_, total)| std::cmp::Reverse(total.time));
-    let mut text = format!(
-        "{} steps took {:.2} s of {:.2} s\n{:<22}{:>8}{:>10}{:>8}{:>11}{:>9}{:>11}\n",
-        steps.len(),
-        inside.as_secs_f64(),
-        elapsed.as_secs_f64(),
-        "operation",
-        "calls",
-        "ms",
-        "share",
-        "GFLOP/s",
-        "of peak",
-        "GB/s",
-    );
+    let mut lines = vec![
+        format!(
+            "{} steps took {:.2} s of {:.2} s",
+            steps.len(),
+            inside.as_secs_f64(),
+            elapsed.as_secs_f64(),
+        ),
+        format!(
+            "{:<22}{:>8}{:>10}{:>8}{:>11}{:>9}{:>11}",
+            "operation", "calls", "ms", "share", "GFLOP/s", "of peak", "GB/s",
+        ),
+    ];
     let mut known = Duration::ZERO;
     for (name, total) in rows {
         let seconds = total.time.as_secs_f64();
         let rate = total.flops as f64 / seconds / 1e9;
         known += total.time;
-        text += &format!(
-            "{name:<22}{:>8}{:>10.1}{:>7.1}%{rate:>11.1}{:>8.1}%{:>11.1}\n",
+        lines.push(format!(
+            "{name:<22}{:>8}{:>10.1}{:>7.1}%{rate:>11.1}{:>8.1}%{:>11.1}",
             total.calls,
             1e3 * seconds,
             100.0 * seconds / inside.as_secs_f64(),
             100.0 * rate / peak,
             total.bytes as f64 / seconds / 1e9,
-        );
+        ));
     }
     let rest = inside.saturating_sub(known).as_secs_f64();
     let share = 100.0 * rest / inside.as_secs_f64();
-    text += &format!("{:<22}{:>8}{:>10.1}{share:>7.1}%\n", "everything else", "", 1e3 * rest);
-    text + &format!("peak: {peak:.0} GFLOP/s, f32 multiply-add on all cores, measured just now")
+    lines.push(format!(
+        "{:<22}{:>8}{:>10.1}{share:>7.1}%",
+        "everything else",
+        "",
+        1e3 * rest
+    ));
+    lines.push(format!(
+        "peak: {peak:.0} GFLOP/s, f32 multiply-add on all cores, measured just now"
+    ));
+    lines.join("\n")
 }
 
 /// An event in the Trace Event Format: <https://ui.perfetto.dev> opens a list of them.
@@ -117,7 +124,11 @@ fn write_trace(spans: &[Span], path: &Path) -> anyhow::Result<()> {
         .iter()
         .map(|span| Event {
             name: &span.name,
-            cat: if span.is_operation { "operation" } else { "phase" },
+            cat: if span.is_operation {
+                "operation"
+            } else {
+                "phase"
+            },
             ph: "X",
             ts: span.start.as_secs_f64() * 1e6,
             dur: span.length.as_secs_f64() * 1e6,
@@ -168,7 +179,10 @@ mod tests {
         let text = std::fs::read_to_string(path).unwrap();
         let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
         let event = &trace["traceEvents"][0];
-        assert_eq!((&event["name"], &event["ph"]), (&"rope".into(), &"X".into()));
+        assert_eq!(
+            (&event["name"], &event["ph"]),
+            (&"rope".into(), &"X".into())
+        );
         assert_eq!(event["dur"].as_f64(), Some(3000.0));
         assert_eq!(event["args"]["flops"], 7);
     }

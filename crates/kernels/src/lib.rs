@@ -3,6 +3,11 @@
 //! One file an operation: what it computes, its definition in plain Burn operations (the oracle),
 //! its backward where automatic differentiation would waste memory, and its fused forms.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into a function for a vector instruction set is not compiled for it"
+)]
+
 mod attention;
 mod buffer;
 mod dropout;

@@ -137,7 +137,11 @@ impl LinearCrossEntropyGradient for Flex {
         let [v, _] = weight.layout().shape().dims();
         let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
         let bytes = weight.dtype().size() * v * h + 4 * 2 * n * h;
-        let _span = profile::span(Operation::LinearCrossEntropy, products * 2 * n * v * h, bytes);
+        let _span = profile::span(
+            Operation::LinearCrossEntropy,
+            products * 2 * n * v * h,
+            bytes,
+        );
         if wanted.weight {
             return chunked::<Self>(hidden, weight, targets, wanted);
         }
@@ -397,11 +401,19 @@ mod tests {
     }
 
     /// As [`run`], the head frozen.
-    fn run_frozen(f: Loss, x: &Tensor<2>, w: &Tensor<2>, targets: &Tensor<1, Int>) -> Vec<TensorData> {
+    fn run_frozen(
+        f: Loss,
+        x: &Tensor<2>,
+        w: &Tensor<2>,
+        targets: &Tensor<1, Int>,
+    ) -> Vec<TensorData> {
         let x = x.clone().require_grad();
         let loss = f(x.clone(), w.clone(), targets.clone());
         let grads = (loss.clone() * 0.25).backward();
-        vec![loss.inner().into_data(), x.grad(&grads).unwrap().into_data()]
+        vec![
+            loss.inner().into_data(),
+            x.grad(&grads).unwrap().into_data(),
+        ]
     }
 
     proptest! {

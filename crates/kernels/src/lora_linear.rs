@@ -182,8 +182,13 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
             .prepare::<C>([x.node(), input.node(), weight.node(), a.node(), b.node()])
             .compute_bound()
             .stateful();
-        let [x, input, weight, a, b] = [x, input, weight, a, b].map(|x| x.into_primitive());
-        let parts = [x, input, weight, a, b];
+        let parts = [
+            x.into_primitive(),
+            input.into_primitive(),
+            weight.into_primitive(),
+            a.into_primitive(),
+            b.into_primitive(),
+        ];
         let [x, input, weight, a, b] = parts.clone();
         let y = B::low_rank_linear(x, input, weight, a, b, scale, separate);
         let [x, input, weight, a, b] = parts;
@@ -233,10 +238,7 @@ impl LoraLinearBackend for Flex {
 }
 
 impl LoraLinearGradient for Flex {
-    fn low_rank_linear_gradient(
-        adapted: Adapted<Self>,
-        dy: FlexTensor,
-    ) -> AdaptedGradients<Self> {
+    fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
         let parts = [adapted.input, adapted.weight, adapted.a, adapted.b, dy];
         let [input, weight, a, b, dy] = parts.map(contiguous);
         let [tokens, inner] = input.layout().shape().dims();
@@ -278,7 +280,11 @@ impl LoraLinearGradient for Flex {
 
 fn span(tokens: usize, [inner, out, rank]: [usize; 3], passes: usize) -> profile::Recording {
     let size = tokens * (inner + out);
-    profile::span(Operation::LowRank, passes * 2 * size * rank, passes * 4 * size)
+    profile::span(
+        Operation::LowRank,
+        passes * 2 * size * rank,
+        passes * 4 * size,
+    )
 }
 
 #[cfg(test)]
@@ -290,7 +296,13 @@ mod tests {
     type Adapted = fn(Tensor<2>, Tensor<2>, LowRank) -> Tensor<2>;
 
     /// Result and gradients of `sum(f(x, w, path) · seed)`.
-    fn run(f: Adapted, x: &Tensor<2>, w: &Tensor<2>, path: &LowRank, seed: &Tensor<2>) -> Vec<TensorData> {
+    fn run(
+        f: Adapted,
+        x: &Tensor<2>,
+        w: &Tensor<2>,
+        path: &LowRank,
+        seed: &Tensor<2>,
+    ) -> Vec<TensorData> {
         let leaves = [x, &path.a, &path.b].map(|leaf| leaf.clone().require_grad());
         let [x, a, b] = leaves.clone();
         let path = LowRank {
@@ -301,7 +313,9 @@ mod tests {
         let y = f(x, w.clone(), path);
         let grads = (y.clone() * seed.clone()).sum().backward();
         let gradients = leaves.map(|leaf| leaf.grad(&grads).unwrap().into_data());
-        std::iter::once(y.inner().into_data()).chain(gradients).collect()
+        std::iter::once(y.inner().into_data())
+            .chain(gradients)
+            .collect()
     }
 
     proptest! {

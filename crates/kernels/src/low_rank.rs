@@ -235,6 +235,7 @@ pub(crate) fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "sums of small integers are exact")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -220,8 +220,9 @@ fn size_of_block(layout: Layout) -> Option<usize> {
 #[expect(unsafe_code, reason = "an allocator")]
 unsafe impl GlobalAlloc for RecyclingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = size_of_block(layout)
-            .map_or(ptr::null_mut(), |size| self.with_range(|range| range.take(size)));
+        let block = size_of_block(layout).map_or(ptr::null_mut(), |size| {
+            self.with_range(|range| range.take(size))
+        });
         if block.is_null() {
             // SAFETY: the caller's promise about the layout.
             unsafe { System.alloc(layout) }
@@ -262,6 +263,7 @@ unsafe impl GlobalAlloc for RecyclingAllocator {
 }
 
 #[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used, reason = "sizes known to be valid")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -112,7 +112,11 @@ impl RmsNormBackend for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
         let [x, weight] = [contiguous(x), contiguous(weight)];
         let [_, width] = x.layout().shape().dims();
-        let _span = profile::span(Operation::RmsNorm, 4 * values(&x).len(), 2 * 4 * values(&x).len());
+        let _span = profile::span(
+            Operation::RmsNorm,
+            4 * values(&x).len(),
+            2 * 4 * values(&x).len(),
+        );
         let mut wide = buffer(width);
         flex::stored(&weight).widen_chunk(0, &mut wide);
         let rows = rows_of_task(width) * width;

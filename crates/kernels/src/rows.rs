@@ -12,7 +12,7 @@ use std::ops::Range;
 /// the last tokens are its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
-    rows: Vec<Row>,
+    list: Vec<Row>,
     /// Tokens of all rows together.
     total: usize,
     /// Keys of all rows together.
@@ -64,7 +64,7 @@ impl Rows {
             found.push(Row { queries, keys });
         }
         Self {
-            rows: found,
+            list: found,
             total,
             keys: total,
         }
@@ -80,7 +80,7 @@ impl Rows {
         assert!(length > 0, "a row of a flat run has at least one token");
         let all = 0..seen + length;
         Self {
-            rows: vec![Row {
+            list: vec![Row {
                 queries: 0..length,
                 keys: vec![all],
             }],
@@ -91,12 +91,12 @@ impl Rows {
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.rows.len()
+        self.list.len()
     }
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.list.is_empty()
     }
 
     /// Tokens of all rows together: `T`.
@@ -111,17 +111,17 @@ impl Rows {
 
     /// Each row, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Row> {
-        self.rows.iter()
+        self.list.iter()
     }
 
     /// The token range of each row, in order.
     pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + '_ {
-        self.rows.iter().map(|row| row.queries.clone())
+        self.list.iter().map(|row| row.queries.clone())
     }
 
     /// The position of each token: `[T]`.
     pub fn positions(&self) -> Vec<u32> {
-        let rows = self.rows.iter();
+        let rows = self.list.iter();
         rows.flat_map(|row| {
             let keys = row.key_count();
             (keys - row.queries.len()..keys).map(|position| position as u32)
@@ -140,6 +140,7 @@ impl<'a> IntoIterator for &'a Rows {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
 mod tests {
     use super::*;
 

@@ -33,6 +33,27 @@ macro_rules! vectorised {
 
 pub(crate) use vectorised;
 
+/// Asks for the memory `ahead` numbers after the first of `values`, within or beyond the slice.
+///
+/// A core has as many reads under way as it has line buffers, which is not enough to keep its share
+/// of the memory busy; what is asked for early does not wait for them.
+#[inline(always)]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "prefetching has no safe form")
+)]
+pub(crate) fn prefetch<T>(values: &[T], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = values.as_ptr().wrapping_add(ahead);
+        // SAFETY: a hint, which reads nothing and is ignored where there is no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, ahead);
+}
+
 /// Lanes of a sum that is taken over a row: two vectors of AVX-512.
 const LANES: usize = 32;
 
@@ -139,10 +160,15 @@ pub(crate) fn max(values: &[f32]) -> f32 {
             *lane = if *value > *lane { *value } else { *lane };
         }
     }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+    lanes
+        .iter()
+        .chain(rest)
+        .copied()
+        .fold(f32::NEG_INFINITY, f32::max)
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "sums of small integers are exact")]
 mod tests {
     use super::*;
 
@@ -152,7 +178,11 @@ mod tests {
             let x = i as f32 * 1e-4;
             let truth = f64::from(x).exp();
             let unit = f64::from(f32::EPSILON) * truth;
-            assert!((f64::from(exp(x)) - truth).abs() <= 2.0 * unit, "exp({x}) = {}", exp(x));
+            assert!(
+                (f64::from(exp(x)) - truth).abs() <= 2.0 * unit,
+                "exp({x}) = {}",
+                exp(x)
+            );
         }
         assert!(exp(f32::NEG_INFINITY) < 2e-38);
         assert_eq!(exp(0.0).to_bits(), 1.0_f32.to_bits());

@@ -7,7 +7,10 @@
 //! A loop inside of a loop, and a second one at the same time, runs on its own thread alone. What
 //! a loop computes must not depend on who does which task.
 
-#![expect(unsafe_code, reason = "threads that borrow the caller's closure for a loop")]
+#![expect(
+    unsafe_code,
+    reason = "threads that borrow the caller's closure for a loop"
+)]
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,7 +58,9 @@ pub(crate) fn chunks<T: Send>(
     task: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let mut none: [(); 0] = [];
-    chunk_pairs(values, size, &mut none, 0, |index, values, _| task(index, values));
+    chunk_pairs(values, size, &mut none, 0, |index, values, _| {
+        task(index, values);
+    });
 }
 
 /// As [`chunks`], with the chunks of two slices that have as many; an empty second one has empty
@@ -228,7 +233,10 @@ impl Pool {
             if let Some(turn) = open() {
                 break turn;
             }
-            asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+            asleep = self
+                .wake
+                .wait(asleep)
+                .unwrap_or_else(PoisonError::into_inner);
         };
         *asleep -= 1;
         turn

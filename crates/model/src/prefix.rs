@@ -145,7 +145,11 @@ mod tests {
 
     #[test]
     fn a_beginning_is_there_once() {
-        let rows = [row(&[(1, 20), (2, 3)]), row(&[(1, 20), (3, 4)]), row(&[(5, 2)])];
+        let rows = [
+            row(&[(1, 20), (2, 3)]),
+            row(&[(1, 20), (3, 4)]),
+            row(&[(5, 2)]),
+        ];
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         let shared = Run::sharing_beginnings(&slices);
         assert_eq!(shared.run.len(), 20 + 3 + 4 + 2);

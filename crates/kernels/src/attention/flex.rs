@@ -11,7 +11,7 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 use std::ops::Range;
 
-use super::{AttentionBackend, AttentionGradient, Attended};
+use super::{Attended, AttentionBackend, AttentionGradient};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::low_rank::transposed;
@@ -104,11 +104,7 @@ fn first_keys(row: &Row, mut count: usize) -> Vec<Range<usize>> {
 }
 
 /// Runs every piece with every key head: `[pieces][K]`.
-fn tasks<R: Send>(
-    pieces: &[Row],
-    shape: Shape,
-    task: impl Fn(&Row, usize) -> R + Sync,
-) -> Vec<R> {
+fn tasks<R: Send>(pieces: &[Row], shape: Shape, task: impl Fn(&Row, usize) -> R + Sync) -> Vec<R> {
     threads::map(pieces.len() * shape.key_heads, |index| {
         task(&pieces[index / shape.key_heads], index % shape.key_heads)
     })
@@ -225,7 +221,14 @@ impl<'a> Sides<'a> {
                 row: c,
                 add: false,
             };
-            tile::multiply(simd, [range.len(), self.shape.dim, c], scale, left, right, output);
+            tile::multiply(
+                simd,
+                [range.len(), self.shape.dim, c],
+                scale,
+                left,
+                right,
+                output,
+            );
             first += range.len();
         }
         scores
@@ -269,11 +272,15 @@ impl<'a> Sides<'a> {
 /// Blocks of a piece: each block's tokens, and its keys.
 fn blocks(piece: &Row, shape: Shape) -> impl Iterator<Item = (Range<usize>, Vec<Range<usize>>)> {
     let seen = piece.key_count() - piece.queries.len();
-    piece.queries.clone().step_by(shape.block()).map(move |start| {
-        let end = piece.queries.end.min(start + shape.block());
-        let keys = first_keys(piece, seen + end - piece.queries.start);
-        (start..end, keys)
-    })
+    piece
+        .queries
+        .clone()
+        .step_by(shape.block())
+        .map(move |start| {
+            let end = piece.queries.end.min(start + shape.block());
+            let keys = first_keys(piece, seen + end - piece.queries.start);
+            (start..end, keys)
+        })
 }
 
 /// Columns of a block that may not see key `j`: those of tokens before it.
@@ -377,12 +384,7 @@ impl AttentionGradient for Flex {
 }
 
 /// The gradients of all tasks together; keys that several pieces see add up in their order.
-fn gather_gradients(
-    found: &[Found],
-    pieces: &[Row],
-    shape: Shape,
-    rows: &Rows,
-) -> [FlexTensor; 3] {
+fn gather_gradients(found: &[Found], pieces: &[Row], shape: Shape, rows: &Rows) -> [FlexTensor; 3] {
     let Shape {
         key_heads,
         groups,

@@ -37,7 +37,11 @@ use crate::Rows;
 /// Where the rows are not those of the tensors.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &Rows, scale: f64) -> Tensor<3> {
     let [t, s] = [q.dims()[0], k.dims()[0]];
-    assert_eq!([t, s], [rows.total(), rows.keys()], "queries and keys of the rows");
+    assert_eq!(
+        [t, s],
+        [rows.total(), rows.keys()],
+        "queries and keys of the rows"
+    );
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     let (y, _) = Dispatch::attention_rows(q, k, v, rows.clone(), scale);
     Tensor::from_dispatch(y)
@@ -63,7 +67,10 @@ pub fn attention_oracle(
         .map(|row| {
             let [t, s] = [row.queries.len(), row.key_count()];
             let gather = |x: &Tensor<3>| {
-                let ranges = row.keys.iter().map(|keys| x.clone().slice(s![keys.clone()]));
+                let ranges = row
+                    .keys
+                    .iter()
+                    .map(|keys| x.clone().slice(s![keys.clone()]));
                 Tensor::cat(ranges.collect(), 0) // [s, K, D]
             };
             let q = q
@@ -172,7 +179,9 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
             .prepare::<C>([q.node(), k.node(), v.node()])
             .compute_bound()
             .stateful();
-        let [q, k, v] = [q, k, v].map(|x| x.into_primitive());
+        let q = q.into_primitive();
+        let k = k.into_primitive();
+        let v = v.into_primitive();
         let (y, lse) = B::attention_rows(q.clone(), k.clone(), v.clone(), rows.clone(), scale);
         let untracked = <Self as AutodiffBackend>::from_inner(lse.clone());
         let y = match prepared {
@@ -234,7 +243,9 @@ mod tests {
         for (fused, oracle) in fused.into_iter().zip(oracle) {
             // sums over a row's tokens and a head's features, of order one, in two orders
             let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
-            fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), tolerance);
+            fused
+                .into_data()
+                .assert_approx_eq::<f32>(&oracle.into_data(), tolerance);
         }
     }
 
@@ -275,7 +286,10 @@ mod tests {
     #[test]
     fn a_row_longer_than_a_piece_equals_the_oracle() {
         equals_the_oracle(&Rows::from_lengths([700, 3]), [1, 3, 8]);
-        equals_the_oracle(&Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]), [2, 1, 8]);
+        equals_the_oracle(
+            &Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]),
+            [2, 1, 8],
+        );
     }
 
     #[test]

@@ -16,6 +16,10 @@
 //! (right, pairs of K interleaved) and 16 x 16 (result).
 
 #![expect(unsafe_code, reason = "tile instructions and the packing for them")]
+#![allow(
+    clippy::wildcard_imports,
+    reason = "vector instructions, by their names"
+)]
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -25,6 +29,7 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use super::{Side, Values, Weight};
+use crate::simd::prefetch;
 use crate::threads;
 
 /// Rows of a tile, and columns of a result tile.
@@ -40,6 +45,9 @@ const STEPS: usize = 64;
 /// Lines of a task's right side: 1 MiB, half of the second-level cache of the processors that have
 /// tiles.
 const RIGHT: usize = (1 << 20) / size_of::<Line>();
+
+/// Weights of a row that are asked for before they are packed.
+const AHEAD: usize = 8 * DEPTH;
 
 /// A tile's row: 32 bf16 numbers. Aligned, so that loading a tile touches sixteen lines.
 #[derive(Debug, Clone, Copy)]
@@ -265,12 +273,7 @@ impl Right {
 
 /// Packs one tile, every part of it.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn pack_tile(
-    weight: Weight<'_>,
-    summed: Range<usize>,
-    features: Range<usize>,
-    lines: &mut [Line],
-) {
+fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, lines: &mut [Line]) {
     if summed.len() < DEPTH || features.len() < TILE {
         return pack_edge(weight, summed, features, lines);
     }
@@ -282,12 +285,14 @@ fn pack_tile(
             for (row, words) in rows.iter_mut().enumerate() {
                 let start = (features.start + row) * columns + summed.start;
                 *words = load_line(&values[start..start + DEPTH]);
+                prefetch(&values[start..], AHEAD);
             }
-            store_transposed(rows, lines);
+            store_transposed(&rows, lines);
         }
         (values, Side::Transposed) => {
             let parts = parts(values);
             let mut rows = [[_mm512_setzero_si512(); TILE]; 3];
+            #[expect(clippy::needless_range_loop, reason = "rows of three parts")]
             for row in 0..TILE {
                 let start = (features.start + row) * columns + summed.start;
                 let low = split(load(values, start));
@@ -296,7 +301,7 @@ fn pack_tile(
                     rows[part][row] = join(low[part], high[part]);
                 }
             }
-            for (rows, lines) in rows.into_iter().zip(lines.chunks_exact_mut(LINES)) {
+            for (rows, lines) in rows.iter().zip(lines.chunks_exact_mut(LINES)) {
                 store_transposed(rows, lines);
             }
         }
@@ -305,6 +310,8 @@ fn pack_tile(
                 let start = (summed.start + 2 * pair) * columns + features.start;
                 let even = load_half(&values[start..start + TILE]);
                 let odd = load_half(&values[start + columns..start + columns + TILE]);
+                prefetch(&values[start..], AHEAD);
+                prefetch(&values[start + columns..], AHEAD);
                 let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
                 store(line, _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd));
             }
@@ -316,7 +323,10 @@ fn pack_tile(
                 let even = split(load(values, start));
                 let odd = split(load(values, start + columns));
                 for part in 0..parts {
-                    store(&mut lines[part * LINES + pair], interleave(even[part], odd[part]));
+                    store(
+                        &mut lines[part * LINES + pair],
+                        interleave(even[part], odd[part]),
+                    );
                 }
             }
         }
@@ -324,12 +334,7 @@ fn pack_tile(
 }
 
 /// Packs a tile that the weight does not fill, number by number.
-fn pack_edge(
-    weight: Weight<'_>,
-    summed: Range<usize>,
-    features: Range<usize>,
-    lines: &mut [Line],
-) {
+fn pack_edge(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, lines: &mut [Line]) {
     lines.fill(Line([0; DEPTH]));
     for (column, feature) in features.enumerate() {
         for (depth, inner) in summed.clone().enumerate() {
@@ -403,8 +408,8 @@ fn interleave(even: __m512i, odd: __m512i) -> __m512i {
 
 /// Stores the transpose of 16 x 16 words.
 #[target_feature(enable = "avx512f")]
-fn store_transposed(rows: [__m512i; 16], lines: &mut [Line]) {
-    let mut pairs = rows;
+fn store_transposed(rows: &[__m512i; 16], lines: &mut [Line]) {
+    let mut pairs = *rows;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
         pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
@@ -424,10 +429,22 @@ fn store_transposed(rows: [__m512i; 16], lines: &mut [Line]) {
         let high = _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b);
         let low_next = _mm512_shuffle_i32x4::<0b10_00_10_00>(d, e);
         let high_next = _mm512_shuffle_i32x4::<0b11_01_11_01>(d, e);
-        store(&mut lines[c], _mm512_shuffle_i32x4::<0b10_00_10_00>(low, low_next));
-        store(&mut lines[c + 8], _mm512_shuffle_i32x4::<0b11_01_11_01>(low, low_next));
-        store(&mut lines[c + 4], _mm512_shuffle_i32x4::<0b10_00_10_00>(high, high_next));
-        store(&mut lines[c + 12], _mm512_shuffle_i32x4::<0b11_01_11_01>(high, high_next));
+        store(
+            &mut lines[c],
+            _mm512_shuffle_i32x4::<0b10_00_10_00>(low, low_next),
+        );
+        store(
+            &mut lines[c + 8],
+            _mm512_shuffle_i32x4::<0b11_01_11_01>(low, low_next),
+        );
+        store(
+            &mut lines[c + 4],
+            _mm512_shuffle_i32x4::<0b10_00_10_00>(high, high_next),
+        );
+        store(
+            &mut lines[c + 12],
+            _mm512_shuffle_i32x4::<0b11_01_11_01>(high, high_next),
+        );
     }
 }
 
@@ -573,8 +590,12 @@ struct Sides {
 macro_rules! four {
     ($left:literal) => {
         concat!(
-            "tileloadd tmm6, [{l0} + {line} + ", $left, "]\n",
-            "tileloadd tmm7, [{l1} + {line} + ", $left, "]\n",
+            "tileloadd tmm6, [{l0} + {line} + ",
+            $left,
+            "]\n",
+            "tileloadd tmm7, [{l1} + {line} + ",
+            $left,
+            "]\n",
             "tdpbf16ps tmm0, tmm6, tmm4\n",
             "tdpbf16ps tmm1, tmm6, tmm5\n",
             "tdpbf16ps tmm2, tmm7, tmm4\n",
@@ -647,13 +668,28 @@ unsafe fn multiply(sides: &Sides, parts: usize, result: *mut f32, stride: usize,
     // SAFETY: the caller's promise.
     unsafe {
         match parts {
-            1 => multiply!(sides, result, stride, add, "1024", part!("0", "0", "1024", "2048")),
+            1 => multiply!(
+                sides,
+                result,
+                stride,
+                add,
+                "1024",
+                part!("0", "0", "1024", "2048")
+            ),
             2 => multiply!(
-                sides, result, stride, add, "2048",
+                sides,
+                result,
+                stride,
+                add,
+                "2048",
                 concat!(part!("0", "0", "1024", "2048"), part!("1024", "0", "1024"))
             ),
             _ => multiply!(
-                sides, result, stride, add, "3072",
+                sides,
+                result,
+                stride,
+                add,
+                "3072",
                 concat!(
                     part!("0", "0", "1024", "2048"),
                     part!("1024", "0", "1024"),

@@ -1,0 +1,77 @@
+"""Greedy answers in transformers or llama.cpp, timed: the peers that `decode` runs beside simmer.
+
+    python bench/decode_peers.py transformers MODEL_DIR PROMPTS.json [--dtype float32] [--threads 2]
+    python bench/decode_peers.py llama-cpp FILE.gguf PROMPTS.json [--threads 2]
+
+PROMPTS.json names prompts: {"name": [token ids, new tokens]}. The last line of the output is JSON: for each name the
+seconds of the answer and its ids. The first prompt is answered once before, untimed.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+Answer = Callable[[list[int], int], list[int]]
+
+
+def transformers(model_dir: str, dtype: str, threads: int) -> Answer:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(threads)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype)).eval()
+
+    def answer(prompt: list[int], new_tokens: int) -> list[int]:
+        ids = torch.tensor([prompt])
+        whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False)
+        return whole[0, len(prompt) :].tolist()
+
+    return answer
+
+
+def llama_cpp(gguf: str, threads: int) -> Answer:
+    from llama_cpp import Llama
+
+    llama = Llama(gguf, n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+    def answer(prompt: list[int], new_tokens: int) -> list[int]:
+        llama.reset()  # else what the cache has of the prompt is used again
+        found: list[int] = []
+        for token in llama.generate(prompt, temp=0.0):
+            found.append(token)
+            if len(found) == new_tokens or token == llama.token_eos():
+                break
+        return found
+
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=["transformers", "llama-cpp"])
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("prompts", metavar="PROMPTS.json", type=Path)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    prompts = json.loads(args.prompts.read_text())
+    if args.peer == "transformers":
+        answer = transformers(args.model, args.dtype, args.threads)
+    else:
+        answer = llama_cpp(args.model, args.threads)
+    answer(*next(iter(prompts.values())))
+    answers = {}
+    for name, (prompt, new_tokens) in prompts.items():
+        begin = time.perf_counter()
+        ids = answer(prompt, new_tokens)
+        answers[name] = {"seconds": time.perf_counter() - begin, "ids": ids}
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()

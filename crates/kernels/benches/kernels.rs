@@ -1,0 +1,241 @@
+//! Each operation of simmer-kernels beside its oracle, at the shapes of SmolLM2-135M.
+//!
+//! `forward` computes the result, `backward` the result and then the gradients of the inputs; the
+//! frozen weights have none. The rate of a product is in flops, that of any other operation in
+//! elements of its result. A flop of the oracle is one of the kernel: what either computes beyond
+//! the definition, such as the scores that are masked, is not counted.
+//!
+//! Axes: T tokens, H hidden size, F intermediate size, N query heads, K key heads, D head_dim,
+//! r rank, V vocabulary.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use burn::tensor::{DType, Device, Distribution, Int, Tensor};
+use criterion::{BenchmarkId, Criterion, Throughput};
+use simmer_kernels::{
+    LowRank, RecyclingAllocator, Rows, attention, attention_oracle, linear, linear_cross_entropy,
+    linear_cross_entropy_oracle, linear_oracle, lora_linear, lora_linear_oracle, rms_norm,
+    rms_norm_oracle, rope, rope_oracle, swiglu, swiglu_oracle,
+};
+
+/// As in the program: steps use the same big buffers again and again.
+#[global_allocator]
+static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
+
+const H: usize = 576;
+const F: usize = 1536;
+const N: usize = 9;
+const K: usize = 3;
+const D: usize = 64;
+const V: usize = 49152;
+const RANK: usize = 8;
+
+/// Tokens of each row of the run.
+const ROWS: [usize; 4] = [97, 128, 85, 130];
+const T: usize = ROWS[0] + ROWS[1] + ROWS[2] + ROWS[3];
+
+/// Tokens that reach the head.
+const TARGETS: usize = 256;
+
+fn main() {
+    // On a thread of the pool, as in the program.
+    rayon::scope(|_| {
+        let mut criterion = Criterion::default()
+            .warm_up_time(Duration::from_millis(500))
+            .measurement_time(Duration::from_secs(2))
+            .sample_size(10)
+            .configure_from_args();
+        elementwise(&mut criterion);
+        attend(&mut criterion);
+        for dtype in [DType::BF16, DType::F32] {
+            for (input, output) in [(H, H), (H, K * D), (H, F), (F, H)] {
+                multiply(&mut criterion, dtype, input, output);
+            }
+        }
+        for output in [H, K * D] {
+            adapt(&mut criterion, output);
+        }
+        head(&mut criterion);
+        criterion.final_summary();
+    });
+}
+
+/// What an operation computes: flops of a product, else elements of its result.
+#[derive(Clone, Copy)]
+struct Work {
+    forward: usize,
+    backward: usize,
+}
+
+impl Work {
+    /// One unit an element, and as much again for its gradient.
+    fn elements(count: usize) -> Self {
+        Self {
+            forward: count,
+            backward: 2 * count,
+        }
+    }
+}
+
+/// Measures a kernel and its oracle. Both get the inputs that have gradients; they hold the others.
+fn compare<const INPUTS: usize, const I: usize, const O: usize>(
+    criterion: &mut Criterion,
+    name: &str,
+    work: Work,
+    inputs: &[Tensor<I>; INPUTS],
+    kernel: impl Fn([Tensor<I>; INPUTS]) -> Tensor<O>,
+    oracle: impl Fn([Tensor<I>; INPUTS]) -> Tensor<O>,
+) {
+    type Form<'a, const INPUTS: usize, const I: usize, const O: usize> =
+        (&'a str, &'a dyn Fn([Tensor<I>; INPUTS]) -> Tensor<O>);
+    let forms: [Form<'_, INPUTS, I, O>; 2] = [("kernel", &kernel), ("oracle", &oracle)];
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Elements(work.forward as u64));
+    for (form, f) in forms {
+        group.bench_function(BenchmarkId::new("forward", form), |bencher| {
+            bencher.iter(|| black_box(f(inputs.clone())));
+        });
+    }
+    group.throughput(Throughput::Elements(work.backward as u64));
+    for (form, f) in forms {
+        group.bench_function(BenchmarkId::new("backward", form), |bencher| {
+            bencher.iter(|| {
+                let leaves = inputs.clone().map(Tensor::require_grad);
+                let gradients = f(leaves.clone()).backward();
+                black_box(leaves.map(|leaf| leaf.grad(&gradients)))
+            });
+        });
+    }
+    group.finish();
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+fn normal<const R: usize>(shape: [usize; R]) -> Tensor<R> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device())
+}
+
+/// A weight of the size that trained models have.
+fn weight(shape: [usize; 2], dtype: DType) -> Tensor<2> {
+    (normal(shape) * 0.05).cast(dtype)
+}
+
+fn elementwise(criterion: &mut Criterion) {
+    let scale = normal([H]);
+    compare(
+        criterion,
+        "rms_norm",
+        Work::elements(T * H),
+        &[normal([T, H])],
+        |[x]| rms_norm(x, scale.clone(), 1e-5),
+        |[x]| rms_norm_oracle(x, scale.clone(), 1e-5),
+    );
+
+    let angles = normal([T, D / 2]);
+    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    compare(
+        criterion,
+        "rope",
+        Work::elements(T * N * D),
+        &[normal([T, N, D])],
+        |[x]| rope(x, cos.clone(), sin.clone()),
+        |[x]| rope_oracle(x, cos.clone(), sin.clone()),
+    );
+
+    compare(
+        criterion,
+        "swiglu",
+        Work::elements(T * F),
+        &[normal([T, F]), normal([T, F])],
+        |[gate, up]| swiglu(gate, up),
+        |[gate, up]| swiglu_oracle(gate, up),
+    );
+}
+
+fn attend(criterion: &mut Criterion) {
+    let rows = Rows::from_lengths(ROWS);
+    let pairs: usize = ROWS.iter().map(|t| t * (t + 1) / 2).sum();
+    let product = 2 * pairs * N * D;
+    let scale = 1.0 / (D as f64).sqrt();
+    compare(
+        criterion,
+        "attention",
+        // scores and values; of each, the gradients of both factors
+        Work {
+            forward: 2 * product,
+            backward: 6 * product,
+        },
+        &[normal([T, N, D]), normal([T, K, D]), normal([T, K, D])],
+        |[q, k, v]| attention(q, k, v, &rows, scale),
+        |[q, k, v]| attention_oracle(q, k, v, &rows, scale),
+    );
+}
+
+fn multiply(criterion: &mut Criterion, dtype: DType, input: usize, output: usize) {
+    let weight = weight([output, input], dtype);
+    let product = 2 * T * input * output;
+    compare(
+        criterion,
+        &format!("linear {} {input}x{output}", name(dtype)),
+        Work {
+            forward: product,
+            backward: 2 * product,
+        },
+        &[normal([T, input])],
+        |[x]| linear(x, weight.clone()),
+        |[x]| linear_oracle(x, weight.clone()),
+    );
+}
+
+fn adapt(criterion: &mut Criterion, output: usize) {
+    let weight = weight([output, H], DType::BF16);
+    let product = 2 * T * H * output;
+    let low = 2 * T * RANK * (H + output);
+    let path = |a, b| LowRank {
+        a,
+        b,
+        scale: 2.0,
+        mask: None,
+    };
+    compare(
+        criterion,
+        &format!("lora_linear bf16 {H}x{output}"),
+        // the frozen weight has no gradient, the path's matrices have one each
+        Work {
+            forward: product + low,
+            backward: 2 * product + 3 * low,
+        },
+        &[
+            normal([T, H]),
+            normal([RANK, H]) * 0.05,
+            normal([output, RANK]) * 0.05,
+        ],
+        |[x, a, b]| lora_linear(x, weight.clone(), path(a, b)),
+        |[x, a, b]| lora_linear_oracle(x, weight.clone(), path(a, b)),
+    );
+}
+
+fn head(criterion: &mut Criterion) {
+    let weight = weight([V, H], DType::BF16);
+    let targets = Distribution::Uniform(0.0, V as f64);
+    let targets = Tensor::<1, Int>::random([TARGETS], targets, &device());
+    let product = 2 * TARGETS * H * V;
+    compare(
+        criterion,
+        "linear_cross_entropy bf16",
+        Work {
+            forward: product,
+            backward: 2 * product,
+        },
+        &[normal([TARGETS, H])],
+        |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone()),
+        |[hidden]| linear_cross_entropy_oracle(hidden, weight.clone(), targets.clone()),
+    );
+}
+
+fn name(dtype: DType) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
