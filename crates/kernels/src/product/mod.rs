@@ -22,6 +22,7 @@ use std::sync::OnceLock;
 pub(crate) use weight::{Side, Values, Weight};
 
 use crate::buffer::buffer;
+use crate::threads;
 
 /// Tokens up to which the weight is used where it lies, rather than packed first.
 const FEW: usize = 8;
@@ -99,7 +100,7 @@ fn widened(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     if let Values::F32(values) = weight.values {
-        return block(x, k, values, weight, y, n, [m, weight.rows], add);
+        return blocks(x, k, values, weight, y, n, [m, weight.rows], add);
     }
     let rows = (WIDENED / weight.columns).clamp(1, weight.rows);
     let mut wide = buffer(rows * weight.columns);
@@ -109,26 +110,31 @@ fn widened(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
         weight.values.widen(start * weight.columns, wide);
         match weight.side {
             // rows of the weight are columns of the result
-            Side::Transposed => block(x, k, wide, weight, &mut y[start..], n, [m, rows], add),
+            Side::Transposed => blocks(x, k, wide, weight, &mut y[start..], n, [m, rows], add),
             // rows of the weight are what is summed over
-            Side::Plain => block(
-                &x[start..],
-                k,
-                wide,
-                weight,
-                y,
-                n,
-                [m, rows],
-                add || start > 0,
-            ),
+            Side::Plain => {
+                blocks(
+                    &x[start..],
+                    k,
+                    wide,
+                    weight,
+                    y,
+                    n,
+                    [m, rows],
+                    add || start > 0,
+                );
+            }
         }
     }
 }
 
-/// One `gemm` call with `rows` rows of the weight in f32.
+/// Result features of a task.
+const FEATURES: usize = 96;
+
+/// A product with `rows` rows of the weight in f32, some of its features a task.
 #[expect(clippy::too_many_arguments, reason = "the arguments of a product")]
 #[expect(unsafe_code, reason = "gemm takes pointers")]
-fn block(
+fn blocks(
     x: &[f32],
     x_stride: usize,
     wide: &[f32],
@@ -149,30 +155,47 @@ fn block(
         "right side of a product"
     );
     assert!((m - 1) * y_stride + n <= y.len(), "result of a product");
-    // SAFETY: the asserts above bound every element that the strides reach, and the sides are
-    // borrowed for the call; `y` is the only mutable one.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            y.as_mut_ptr(),
-            1,
-            y_stride as isize,
-            add,
-            x.as_ptr(),
-            1,
-            x_stride as isize,
-            wide.as_ptr(),
-            outer_stride,
-            inner_stride,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::Rayon(0),
-        );
+    let y = Start(y.as_mut_ptr());
+    threads::for_each(n.div_ceil(FEATURES), |task| {
+        let first = task * FEATURES;
+        // SAFETY: the asserts above bound every element that the strides reach, the sides are
+        // borrowed for the loop, and each task writes the columns of its own features.
+        unsafe {
+            gemm::gemm(
+                m,
+                FEATURES.min(n - first),
+                k,
+                y.column(first),
+                1,
+                y_stride as isize,
+                add,
+                x.as_ptr(),
+                1,
+                x_stride as isize,
+                wide.as_ptr().offset(first as isize * outer_stride),
+                outer_stride,
+                inner_stride,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+    });
+}
+
+/// Where a result begins.
+struct Start(*mut f32);
+
+// SAFETY: tasks write disjoint columns of what it points to.
+#[expect(unsafe_code, reason = "see above")]
+unsafe impl Sync for Start {}
+
+impl Start {
+    fn column(&self, column: usize) -> *mut f32 {
+        self.0.wrapping_add(column)
     }
 }
 
