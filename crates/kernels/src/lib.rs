@@ -16,7 +16,6 @@ mod linear;
 mod linear_cross_entropy;
 mod lora_linear;
 mod low_rank;
-mod map;
 mod peak;
 mod product;
 pub mod profile;
@@ -40,7 +39,6 @@ pub use lora_linear::{
     Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
     lora_linear_oracle,
 };
-pub use map::{map_file, release_pages};
 pub use peak::peak_rate;
 pub use product::{ProductUnit, product_unit};
 pub use recycle::RecyclingAllocator;

@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_kernels::mix;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError, Dtype};
+use crate::checkpoint::{self, Checkpoint, CheckpointError, Dtype, ReadData};
 use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::layout;

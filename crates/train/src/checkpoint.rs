@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Cursor;
 use simmer_model::Parameters;
 use simmer_model::checkpoint::{
-    Existing, PT_METADATA, SafetensorsFile, StagedFolder, write_safetensors,
+    Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, write_safetensors,
 };
 
 use crate::error::TrainError;

@@ -16,7 +16,8 @@ use super::config::{AdapterConfig, CONFIG_FILE};
 use super::targets::{Selection, Unmatched, select};
 use super::{AdapterError, diagnosis};
 use crate::checkpoint::{
-    Dtype, Existing, PT_METADATA, SafetensorsFile, StagedFolder, compare, encode_safetensors,
+    Dtype, Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, compare,
+    encode_safetensors,
 };
 use crate::layout::{ModuleKind, ModuleLayout};
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
 use crate::adapter::{AdapterConfig, Bias};
-use crate::checkpoint::{Existing, INDEX_FILE, PT_METADATA, write_safetensors};
+use crate::checkpoint::{Existing, INDEX_FILE, PT_METADATA, ReadData, write_safetensors};
 use crate::layout;
 
 const TIED: &str = r#"{

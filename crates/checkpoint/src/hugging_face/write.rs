@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::TensorData;
 use serde_json::{Map, Value, json};
 
-use super::file::stored_dtype;
 use super::header::{byte_len, encode, sort};
-use super::stage::{Existing, StagedFolder, write_file};
-use super::{CheckpointError, INDEX_FILE, PT_METADATA, SINGLE_FILE, TensorSpec};
+use crate::{
+    CheckpointError, Dtype, Existing, INDEX_FILE, PT_METADATA, SINGLE_FILE, StagedFolder,
+    TensorSpec, TensorView, write_file,
+};
 
 /// Writes tensors to one file that appears whole or not at all, byte for byte as the Python
 /// library writes them. `metadata` keeps its order; [`PT_METADATA`] is what PyTorch tools expect.
@@ -21,16 +21,14 @@ use super::{CheckpointError, INDEX_FILE, PT_METADATA, SINGLE_FILE, TensorSpec};
 /// What the operating system says, or a number type that files do not have.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
-    tensors: &BTreeMap<String, TensorData>,
+    tensors: &BTreeMap<String, TensorView<'_>>,
     metadata: &[(&str, &str)],
 ) -> Result<(), CheckpointError> {
     let path = path.as_ref();
     let (header, order) = laid_out(path, tensors, metadata)?;
     write_file(path, |file| {
         file.write_all(&header)?;
-        order
-            .iter()
-            .try_for_each(|data| file.write_all(data.as_bytes()))
+        order.iter().try_for_each(|bytes| file.write_all(bytes))
     })
 }
 
@@ -41,43 +39,45 @@ pub fn write_safetensors(
 /// A number type that files do not have.
 pub fn encode_safetensors(
     path: impl AsRef<Path>,
-    tensors: &BTreeMap<String, TensorData>,
+    tensors: &BTreeMap<String, TensorView<'_>>,
     metadata: &[(&str, &str)],
 ) -> Result<Vec<u8>, CheckpointError> {
     let (mut bytes, order) = laid_out(path.as_ref(), tensors, metadata)?;
-    for data in order {
-        bytes.extend_from_slice(data.as_bytes());
+    for tensor in order {
+        bytes.extend_from_slice(tensor);
     }
     Ok(bytes)
 }
 
-/// The header, and the tensors in the order of their bytes.
+/// The header, and the tensors' bytes in their order.
 fn laid_out<'a>(
     path: &Path,
-    tensors: &'a BTreeMap<String, TensorData>,
+    tensors: &BTreeMap<String, TensorView<'a>>,
     metadata: &[(&str, &str)],
-) -> Result<(Vec<u8>, Vec<&'a TensorData>), CheckpointError> {
-    let mut specs: Vec<TensorSpec> = tensors
-        .iter()
-        .map(|(name, data)| spec(path, name, data))
-        .collect::<Result<_, _>>()?;
+) -> Result<(Vec<u8>, Vec<&'a [u8]>), CheckpointError> {
+    let spec = |(name, tensor): (&String, &TensorView<'a>)| TensorSpec {
+        name: name.clone(),
+        dtype: tensor.dtype,
+        shape: tensor.shape.to_vec(),
+    };
+    let mut specs: Vec<TensorSpec> = tensors.iter().map(spec).collect();
     sort(&mut specs);
     let header = encoded(path, &specs, metadata)?;
-    let order = specs.iter().filter_map(|spec| tensors.get(&spec.name));
+    for spec in &specs {
+        let found = tensors[&spec.name].bytes.len() as u64;
+        // `encoded` has refused sizes that overflow.
+        let expected = byte_len(spec.dtype, &spec.shape).unwrap_or_default();
+        if found != expected {
+            return Err(CheckpointError::WrongLength {
+                path: path.into(),
+                tensor: spec.name.clone(),
+                expected,
+                found,
+            });
+        }
+    }
+    let order = specs.iter().map(|spec| tensors[&spec.name].bytes);
     Ok((header, order.collect()))
-}
-
-fn spec(path: &Path, name: &str, data: &TensorData) -> Result<TensorSpec, CheckpointError> {
-    let dtype = stored_dtype(data.dtype()).ok_or_else(|| CheckpointError::UnsupportedDtype {
-        file: path.into(),
-        tensor: name.to_owned(),
-        dtype: format!("{:?}", data.dtype()),
-    })?;
-    Ok(TensorSpec {
-        name: name.to_owned(),
-        dtype,
-        shape: data.shape().to_vec(),
-    })
 }
 
 fn encoded(
@@ -91,7 +91,7 @@ fn encoded(
         CheckpointError::ShapeOverflow {
             file: path.into(),
             tensor: spec.map_or_else(String::new, |spec| spec.name.clone()),
-            dtype: spec.map_or(super::Dtype::U8, |spec| spec.dtype),
+            dtype: spec.map_or(Dtype::U8, |spec| spec.dtype),
             shape: spec.map_or_else(Vec::new, |spec| {
                 spec.shape.iter().map(|&dim| dim as u64).collect()
             }),
@@ -323,7 +323,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Checkpoint, Dtype, SafetensorsFile};
+    use super::super::{Checkpoint, SafetensorsFile};
     use super::*;
 
     fn spec(name: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
@@ -336,24 +336,32 @@ mod tests {
 
     #[test]
     fn bytes_are_the_python_librarys() {
-        let tensors = BTreeMap::from([
-            ("layers.2".to_owned(), TensorData::new(vec![0.5_f32], [1])),
-            (
-                "layers.10".to_owned(),
-                TensorData::new(vec![-1.0_f32, 2.0], [2, 1]),
-            ),
-            ("b".to_owned(), TensorData::new(vec![half::bf16::ONE], [1])),
-            ("i".to_owned(), TensorData::new(vec![3_i64], [1])),
-        ]);
+        let three = 3_i64.to_le_bytes();
+        let floats = bytemuck::cast_slice(&[-1.0_f32, 2.0, 0.5]);
+        let one = bytemuck::bytes_of(&half::bf16::ONE);
+        let tensors = BTreeMap::from(
+            [
+                ("layers.2", Dtype::F32, &[1][..], &floats[8..]),
+                ("layers.10", Dtype::F32, &[2, 1], &floats[..8]),
+                ("b", Dtype::BF16, &[1], one),
+                ("i", Dtype::I64, &[1], &three[..]),
+            ]
+            .map(|(name, dtype, shape, bytes)| {
+                let view = TensorView {
+                    dtype,
+                    shape,
+                    bytes,
+                };
+                (name.to_owned(), view)
+            }),
+        );
         let bytes = encode_safetensors("x", &tensors, PT_METADATA).unwrap();
         let text = r#"{"__metadata__":{"format":"pt"},"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},"layers.10":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]},"layers.2":{"dtype":"F32","shape":[1],"data_offsets":[16,20]},"b":{"dtype":"BF16","shape":[1],"data_offsets":[20,22]}}"#;
         let padded = text.len().next_multiple_of(8);
         let mut expected = (padded as u64).to_le_bytes().to_vec();
         expected.extend_from_slice(format!("{text:padded$}").as_bytes());
-        expected.extend_from_slice(&3_i64.to_le_bytes());
-        for number in [-1.0_f32, 2.0, 0.5] {
-            expected.extend_from_slice(&number.to_le_bytes());
-        }
+        expected.extend_from_slice(&three);
+        expected.extend_from_slice(floats);
         expected.extend_from_slice(&[0x80, 0x3f]);
         assert_eq!(bytes, expected);
     }
@@ -488,8 +496,7 @@ mod tests {
                 prop_assert_eq!(info.dtype, spec.dtype);
                 prop_assert_eq!(&info.shape, &spec.shape);
                 prop_assert_eq!(read.bytes(&spec.name).unwrap(), &bytes[..]);
-                let data = read.data(&spec.name).unwrap();
-                prop_assert_eq!(data.as_bytes(), &bytes[..]);
+                prop_assert_eq!(&read.tensor(&spec.name).unwrap().bytes[..], &bytes[..]);
             }
         }
 
@@ -500,11 +507,13 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.safetensors");
-            let tensors: BTreeMap<String, TensorData> = tensors
-                .into_iter()
-                .map(|(name, values)| {
-                    let len = values.len();
-                    (name, TensorData::new(values, [len]))
+            let shapes: Vec<[usize; 1]> = tensors.values().map(|values| [values.len()]).collect();
+            let tensors: BTreeMap<String, TensorView<'_>> = tensors
+                .iter()
+                .zip(&shapes)
+                .map(|((name, values), shape)| {
+                    let bytes = bytemuck::cast_slice(values);
+                    (name.clone(), TensorView { dtype: Dtype::F32, shape, bytes })
                 })
                 .collect();
             write_safetensors(&path, &tensors, PT_METADATA).unwrap();
@@ -514,9 +523,8 @@ mod tests {
             );
             let read = SafetensorsFile::open(&path).unwrap();
             prop_assert_eq!(read.metadata(), &[("format".to_owned(), "pt".to_owned())][..]);
-            for (name, data) in &tensors {
-                let again = read.data(name).unwrap();
-                prop_assert_eq!(again.as_bytes(), data.as_bytes());
+            for (name, tensor) in &tensors {
+                prop_assert_eq!(read.bytes(name).unwrap(), tensor.bytes);
             }
             prop_assert_eq!(read.names().count(), tensors.len());
         }

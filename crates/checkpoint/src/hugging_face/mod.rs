@@ -1,15 +1,22 @@
-//! A folder of weights, in one file or in shards.
+//! Hugging Face's layout: a folder of safetensors files, one or several with an index.
+
+mod file;
+mod header;
+mod write;
+
+pub use file::SafetensorsFile;
+pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_safetensors};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
-use burn::tensor::TensorData;
 use serde::Deserialize;
 
-use super::file::{SafetensorsFile, nearest};
-use super::{CheckpointError, INDEX_FILE, SINGLE_FILE, TensorInfo, is_rotary_buffer};
+use crate::{
+    CheckpointError, INDEX_FILE, SINGLE_FILE, Tensor, TensorInfo, is_rotary_buffer, nearest,
+};
 
 /// An open checkpoint: every file mapped, every header checked, index and files in agreement.
 #[derive(Debug, Clone)]
@@ -163,14 +170,13 @@ impl Checkpoint {
         self.file(name)?.bytes(name)
     }
 
-    /// A tensor's data in its stored precision, sharing the file's pages: see
-    /// [`SafetensorsFile::data`].
+    /// A tensor in its stored precision, sharing the file's pages.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor, or Burn has no such number type.
-    pub fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
-        self.file(name)?.data(name)
+    /// When there is no such tensor; the message names the nearest.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
+        self.file(name)?.tensor(name)
     }
 
     /// Lets go of the pages of some of a tensor's bytes, as far as it has so many; reading them
@@ -296,14 +302,16 @@ fn what_is_there(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PT_METADATA, write_safetensors};
     use super::*;
+    use crate::{Dtype, PT_METADATA, TensorView};
 
     fn shard(dir: &Path, file: &str, names: &[&str]) {
-        let tensors = names
-            .iter()
-            .map(|name| ((*name).to_owned(), TensorData::new(vec![1.0_f32], [1])))
-            .collect();
+        let one = TensorView {
+            dtype: Dtype::F32,
+            shape: &[1],
+            bytes: &1.0_f32.to_le_bytes(),
+        };
+        let tensors = names.iter().map(|name| ((*name).to_owned(), one)).collect();
         write_safetensors(dir.join(file), &tensors, PT_METADATA).unwrap();
     }
 
@@ -351,8 +359,8 @@ mod tests {
             assert_eq!(checkpoint.total_bytes(), 8);
             assert_eq!(checkpoint.info("b").unwrap().shape, [1]);
             assert_eq!(
-                checkpoint.data("a").unwrap().as_slice::<f32>().unwrap(),
-                [1.0]
+                checkpoint.tensor("a").unwrap().bytes[..],
+                1.0_f32.to_le_bytes()
             );
         }
         assert!(Checkpoint::open(two.path()).unwrap().is_sharded());

@@ -275,7 +275,8 @@ impl CheckpointError {
         Some(text.to_owned())
     }
 
-    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
+    /// What the operating system refused: `action` is a verb.
+    pub fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {
             path,

@@ -1,4 +1,4 @@
-//! Weights on disk: a Hugging Face folder of safetensors files, in and out.
+//! A model on disk: its shape, and its weights in and out.
 //!
 //! Reading maps the files into memory and trusts nothing: [`Checkpoint::open`] checks every header
 //! and the index before the first weight is seen. Writing ([`CheckpointWriter`],
@@ -6,21 +6,25 @@
 //! into place, so that a reader never meets half a file and a failure leaves what was there.
 
 mod compare;
+pub mod config;
 mod error;
-mod file;
-mod folder;
-mod header;
+mod hugging_face;
+pub mod layout;
+mod mapped;
+mod nearest;
 mod stage;
-mod write;
 
+pub use bytes::Bytes;
 pub use compare::{Difference, compare};
+pub use config::{ConfigError, ModelConfig};
 pub use error::CheckpointError;
-pub use file::SafetensorsFile;
-pub(crate) use file::{nearest, stored_dtype};
-pub use folder::Checkpoint;
+pub use hugging_face::{
+    Checkpoint, CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards,
+    write_safetensors,
+};
+pub use nearest::nearest;
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, write_file};
-pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_safetensors};
 
 /// The one-file form of a checkpoint.
 pub const SINGLE_FILE: &str = "model.safetensors";
@@ -47,6 +51,28 @@ pub struct TensorSpec {
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
+}
+
+/// A tensor that was read: row-major, little endian.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tensor {
+    /// Number type as stored.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    /// The numbers; pages of the file where they lie there as they are wanted.
+    pub bytes: Bytes,
+}
+
+/// A tensor that is to be written: row-major, little endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TensorView<'a> {
+    /// Number type to store.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: &'a [usize],
+    /// The numbers.
+    pub bytes: &'a [u8],
 }
 
 /// Whether a key is a rotary table that early LLaMA conversions saved beside the weights.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::CheckpointError;
+use crate::CheckpointError;
 
 /// What to do about an output folder that is there already. An empty one is always used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
