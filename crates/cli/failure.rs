@@ -4,7 +4,7 @@ use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError}
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
-use simmer_model::checkpoint::CheckpointError;
+use simmer_model::checkpoint::{CheckpointError, PretrainedError};
 use simmer_model::merge::MergeError;
 
 use crate::output::note;
@@ -44,6 +44,7 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, TokenizerError::hint))
         .or_else(|| of(error, AdapterError::hint))
         .or_else(|| of(error, BaseError::hint))
+        .or_else(|| of(error, PretrainedError::hint))
         .or_else(|| of(error, CheckpointError::hint))
         .or_else(|| of(error, MergeError::hint))
         .or_else(|| of(error, GenerateError::hint))

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use burn::module::Module;
 use clap::Args;
 use simmer_data::{Template, Tokenizer};
-use simmer_model::base::{self, BaseConfig, Precision};
+use simmer_model::base::{BaseConfig, Precision};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 
 use crate::{output, progress};
@@ -75,9 +75,9 @@ impl Loaded {
     ) -> anyhow::Result<Self> {
         let device = device::named(device)?;
         let bar = progress::spinner("loading");
-        base.folder()?;
-        let tokenizer = Tokenizer::from_folder(base.tokenizer_folder()?)?;
-        let mut model = base::load(base, 0, &device)?;
+        let found = base.open()?;
+        let tokenizer = Tokenizer::from_folder(base.tokenizer_path()?)?;
+        let mut model = found.load(0, &device)?;
         if let Some(folder) = adapter {
             let attached = adapter::load(model, folder)
                 .with_context(|| format!("cannot use the adapter in {}", folder.display()))?;

@@ -5,6 +5,7 @@
 //! [`write_safetensors`], [`StagedFolder`]) happens aside, reaches the disk, and is then renamed
 //! into place, so that a reader never meets half a file and a failure leaves what was there.
 
+mod checkpoint;
 mod compare;
 pub mod config;
 mod error;
@@ -12,17 +13,20 @@ mod hugging_face;
 pub mod layout;
 mod mapped;
 mod nearest;
+mod pretrained;
 mod stage;
+mod stored;
 
 pub use bytes::Bytes;
+pub use checkpoint::{Checkpoint, Layout};
 pub use compare::{Difference, compare};
 pub use config::{ConfigError, ModelConfig};
 pub use error::CheckpointError;
 pub use hugging_face::{
-    Checkpoint, CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards,
-    write_safetensors,
+    CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards, write_safetensors,
 };
 pub use nearest::nearest;
+pub use pretrained::{Pretrained, PretrainedError};
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, write_file};
 

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use simmer_model::ModelConfig;
-use simmer_model::checkpoint::Checkpoint;
+use simmer_model::checkpoint::Pretrained;
 use simmer_model::layout::parameter_count;
 use simmer_train::Recipe;
 
@@ -31,8 +30,7 @@ impl Show {
 }
 
 fn show_model(folder: &Path) -> anyhow::Result<()> {
-    let config = ModelConfig::from_folder(folder)?;
-    let checkpoint = Checkpoint::open(folder)?;
+    let Pretrained { config, checkpoint } = Pretrained::open(folder)?;
     let mut dtypes: Vec<String> = checkpoint
         .tensors()
         .map(|(_, info)| info.dtype.to_string())
@@ -56,7 +54,7 @@ fn show_model(folder: &Path) -> anyhow::Result<()> {
         folder.display(),
         parameter_count(&config),
         checkpoint.total_bytes(),
-        checkpoint.files().len(),
+        checkpoint.files(),
         dtypes.join(", "),
         config.num_hidden_layers,
         config.hidden_size,

@@ -1,6 +1,5 @@
 //! Where a run's weights come from: a checkpoint, or chance.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Param, ParamId};
@@ -8,10 +7,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_kernels::mix;
 
-use crate::checkpoint::{self, Checkpoint, CheckpointError, Dtype, ReadData};
+use crate::checkpoint::{Checkpoint, CheckpointError, Pretrained, PretrainedError, ReadData};
 use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::layout;
 use crate::llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
 use crate::random::normal;
 
@@ -19,13 +17,13 @@ use crate::random::normal;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseConfig {
-    /// Folder of a Hugging Face checkpoint.
+    /// A Hugging Face folder, a Meta folder or a `.gguf` file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Shape of a model that starts from random weights, instead of `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ModelConfig>,
-    /// Folder of the tokenizer; that of `path` where it is not given.
+    /// Where the tokenizer is; that of `path` where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
     /// How frozen weights are kept in memory; as stored where it is not given.
@@ -58,48 +56,24 @@ impl Precision {
 /// Why a base cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// `config.json` is absent or wrong.
+    /// The shape of `[base] init` is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The weights' files are absent or damaged.
+    /// The model on disk is damaged, or not one that simmer can use.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
+    /// A tensor cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The weights are not those of the configuration.
-    #[error("the weights in {folder} do not fit its config.json:\n{difference}")]
-    Difference {
-        /// The checkpoint.
-        folder: PathBuf,
-        /// Everything that differs.
-        difference: checkpoint::Difference,
-    },
-    /// A weight has a number type that is not one of those that models use.
-    #[error("{folder}: tensor {tensor} is stored as {found:?}, expected F32, BF16 or F16")]
-    Dtype {
-        /// The checkpoint.
-        folder: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// As stored.
-        found: Dtype,
-    },
-    /// A tied head that is not the embedding.
-    #[error(
-        "{folder}: config.json says `tie_word_embeddings`: true, but lm_head.weight differs from \
-         model.embed_tokens.weight"
-    )]
-    TiedHead {
-        /// The checkpoint.
-        folder: PathBuf,
-    },
     /// Neither or both of `path` and `init`.
     #[error("[base] needs either `path` (a checkpoint) or `init` (random weights), found {found}")]
     Source {
         /// Which of them there are.
         found: &'static str,
     },
-    /// `path` is no folder.
-    #[error("base model {path}: there is no such folder")]
-    NoFolder {
+    /// `path` is nothing that there is.
+    #[error("base model {}: there is no such folder or file", path.display())]
+    NoPath {
         /// As given.
         path: PathBuf,
     },
@@ -108,24 +82,31 @@ pub enum BaseError {
 impl BaseError {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::NoFolder { .. } => {
-                "give the folder of a Hugging Face checkpoint (config.json, *.safetensors, \
-                 tokenizer.json); this version does not download models by their hub name"
-            }
-            Self::TiedHead { .. } => {
-                "set `tie_word_embeddings` to false if the head was trained on its own, else \
-                 remove lm_head.weight"
-            }
-            Self::Checkpoint(error) => return error.hint(),
-            _ => return None,
-        };
-        Some(hint.to_owned())
+        match self {
+            Self::NoPath { .. } => Some(
+                "give a Hugging Face folder (config.json, *.safetensors), a Meta folder \
+                 (params.json, consolidated.*.pth) or a .gguf file"
+                    .to_owned(),
+            ),
+            Self::Pretrained(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Config(_) | Self::Source { .. } => None,
+        }
     }
 }
 
+/// A base that was found: what shape it has, and where its weights come from.
+#[derive(Debug, Clone)]
+pub struct Base {
+    /// Its shape.
+    pub config: ModelConfig,
+    /// Its weights; chance where there are none.
+    checkpoint: Option<Checkpoint>,
+    precision: Option<Precision>,
+}
+
 impl BaseConfig {
-    /// A base in a folder, weights kept as stored.
+    /// A base on disk, weights kept as stored.
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
         Self {
             path: Some(path.into()),
@@ -133,109 +114,79 @@ impl BaseConfig {
         }
     }
 
-    /// The folder of the checkpoint, or `None` for random weights.
+    /// Finds the base, and reads all about it but the weights themselves.
     ///
     /// # Errors
-    /// Where neither or both are given, and where the folder does not exist.
-    pub fn folder(&self) -> Result<Option<&Path>, BaseError> {
-        match (&self.path, &self.init) {
-            (Some(path), None) if path.is_dir() => Ok(Some(path)),
-            (Some(path), None) => Err(BaseError::NoFolder { path: path.clone() }),
-            (None, Some(_)) => Ok(None),
-            (None, None) => Err(BaseError::Source { found: "neither" }),
-            (Some(_), Some(_)) => Err(BaseError::Source { found: "both" }),
-        }
-    }
-
-    /// The model's shape.
-    ///
-    /// # Errors
-    /// As [`BaseConfig::folder`], and where the configuration is wrong.
-    pub fn model_config(&self) -> Result<ModelConfig, BaseError> {
-        Ok(match (self.folder()?, &self.init) {
-            (Some(folder), _) => ModelConfig::from_folder(folder)?,
+    /// Where neither or both of `path` and `init` are given, where there is nothing at `path`, and
+    /// everything about it that does not fit, in one error.
+    pub fn open(&self) -> Result<Base, BaseError> {
+        let (config, checkpoint) = match (&self.path, &self.init) {
+            (Some(path), None) if path.exists() => {
+                let Pretrained { config, checkpoint } = Pretrained::open(path)?;
+                (config, Some(checkpoint))
+            }
+            (Some(path), None) => return Err(BaseError::NoPath { path: path.clone() }),
             (None, Some(init)) => {
                 init.check(Path::new("[base] init"))?;
-                init.clone()
+                (init.clone(), None)
             }
             (None, None) => return Err(BaseError::Source { found: "neither" }),
+            (Some(_), Some(_)) => return Err(BaseError::Source { found: "both" }),
+        };
+        Ok(Base {
+            config,
+            checkpoint,
+            precision: self.precision,
         })
     }
 
-    /// The folder that the tokenizer is in.
+    /// Where the tokenizer is: a folder, or the `.gguf` file.
     ///
     /// # Errors
     /// Where neither `tokenizer` nor `path` says.
-    pub fn tokenizer_folder(&self) -> Result<&Path, BaseError> {
-        let folder = self.tokenizer.as_deref().or(self.path.as_deref());
-        folder.ok_or(BaseError::Source {
+    pub fn tokenizer_path(&self) -> Result<&Path, BaseError> {
+        let path = self.tokenizer.as_deref().or(self.path.as_deref());
+        path.ok_or(BaseError::Source {
             found: "`init` without `tokenizer`",
         })
     }
 }
 
-/// Loads the base, every weight frozen.
-///
-/// The model records what is trained; [`Module::valid`](burn::module::Module::valid) gives one for
-/// inference. Weights of a checkpoint stay mapped from their files, in their stored precision; a widened copy
-/// exists only within an operation. Random weights are drawn from `seed`, in f32 where `precision`
-/// says nothing.
-///
-/// # Errors
-/// Everything that does not fit, in one error; see [`BaseError`].
-pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
-    let device = &device.clone().autodiff();
-    let config = base.model_config()?;
-    let precision = base.precision.map(Precision::dtype);
-    let Some(folder) = base.folder()? else {
-        let mut draw = |tensor: &str, shape: &[usize]| {
-            Ok(convert(random(&config, tensor, shape, seed), precision))
+impl Base {
+    /// The weights on disk; none where they are drawn.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        self.checkpoint.as_ref()
+    }
+
+    /// Loads the base, every weight frozen.
+    ///
+    /// The model records what is trained; [`Module::valid`](burn::module::Module::valid) gives one
+    /// for inference. Weights of a checkpoint that lie there as they are wanted stay mapped from
+    /// their files, in their stored precision; a widened copy exists only within an operation.
+    /// Random weights are drawn from `seed`, in f32 where `precision` says nothing.
+    ///
+    /// # Errors
+    /// A number type that Burn does not have.
+    pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
+        let device = &device.clone().autodiff();
+        let precision = self.precision.map(Precision::dtype);
+        let mut source = |tensor: &str, shape: &[usize]| {
+            let data = match &self.checkpoint {
+                Some(checkpoint) => checkpoint.data(tensor)?,
+                None => random(&self.config, tensor, shape, seed),
+            };
+            Ok(convert(data, precision))
         };
-        return build(&config, &mut draw, device);
-    };
-    let checkpoint = open(folder, &config)?;
-    let mut read = |tensor: &str, _: &[usize]| Ok(convert(checkpoint.data(tensor)?, precision));
-    build(&config, &mut read, device)
+        build(&self.config, &mut source, device)
+    }
 }
 
-/// Opens a checkpoint and holds its tensors against the configuration.
+/// [`BaseConfig::open`] and [`Base::load`] in one.
 ///
 /// # Errors
-/// Missing, unexpected and misshapen tensors together, number types that models do not use, and a
-/// tied head that is not the embedding.
-pub fn open(folder: &Path, config: &ModelConfig) -> Result<Checkpoint, BaseError> {
-    const HEAD: &str = "lm_head.weight";
-    let checkpoint = Checkpoint::open(folder)?;
-    let expected: BTreeMap<String, Vec<usize>> = layout::tensors(config)
-        .into_iter()
-        .map(|tensor| (tensor.name, tensor.shape))
-        .collect();
-    let mut found: BTreeMap<String, Vec<usize>> = checkpoint
-        .tensors()
-        .map(|(name, info)| (name.to_owned(), info.shape.clone()))
-        .collect();
-    if config.tie_word_embeddings && found.remove(HEAD).is_some() {
-        let embedding = checkpoint.bytes("model.embed_tokens.weight")?;
-        if checkpoint.bytes(HEAD)? != embedding {
-            return Err(BaseError::TiedHead {
-                folder: folder.to_owned(),
-            });
-        }
-    }
-    checkpoint::compare(&expected, &found).map_err(|difference| BaseError::Difference {
-        folder: folder.to_owned(),
-        difference,
-    })?;
-    for (tensor, info) in checkpoint.tensors() {
-        if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
-            return Err(BaseError::Dtype {
-                folder: folder.to_owned(),
-                tensor: tensor.to_owned(),
-                found: info.dtype,
-            });
-        }
-    }
-    Ok(checkpoint)
+/// As these.
+pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
+    base.open()?.load(seed, device)
 }
 
 fn convert(data: TensorData, precision: Option<DType>) -> TensorData {

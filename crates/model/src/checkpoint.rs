@@ -27,7 +27,7 @@ impl ReadData for SafetensorsFile {
 
 impl ReadData for Checkpoint {
     fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
-        data(self.tensor(name)?, self.folder(), name)
+        data(self.tensor(name)?, self.path(), name)
     }
 }
 

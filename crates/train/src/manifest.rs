@@ -96,7 +96,7 @@ impl Manifest {
             },
             Method::Full(_) => BTreeMap::new(),
         };
-        let tokenizer = fingerprints(recipe.base.tokenizer_folder()?, |name| {
+        let tokenizer = fingerprints(recipe.base.tokenizer_path()?, |name| {
             TOKENIZER_FILES.contains(&name)
         })?;
         Ok(Self {

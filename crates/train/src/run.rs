@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
-use simmer_model::{LlamaForCausalLM, base, device};
+use simmer_model::{LlamaForCausalLM, device};
 
 use crate::checkpoint::Best;
 use crate::error::TrainError;
@@ -145,8 +145,9 @@ pub(crate) struct Prepared {
 impl Prepared {
     fn load(recipe: &mut Recipe, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
-        let config = recipe.base.model_config()?;
-        let tokenizer = Tokenizer::from_folder(recipe.base.tokenizer_folder()?)?;
+        let base = recipe.base.open()?;
+        let config = &base.config;
+        let tokenizer = Tokenizer::from_folder(recipe.base.tokenizer_path()?)?;
         let max_token_id = tokenizer.max_token_id();
         if max_token_id as usize >= config.vocab_size {
             return Err(TrainError::Vocabulary {
@@ -169,7 +170,7 @@ impl Prepared {
                  (max_position_embeddings)"
             ));
         }
-        let model = base::load(&recipe.base, seed, &device.clone().autodiff())?;
+        let model = base.load(seed, &device.clone().autodiff())?;
         let (model, adapter) = match &recipe.method {
             Method::Full(_) => (model.train_all(), None),
             Method::Lora(lora) => {

@@ -360,7 +360,7 @@ impl<'a> Training<'a> {
         }
         match (&self.recipe.method, &self.adapter) {
             (Method::Full(full), _) => {
-                let beside = tokenizer_files(self.recipe.base.tokenizer_folder()?);
+                let beside = tokenizer_files(self.recipe.base.tokenizer_path()?);
                 self.folder.replace("model", |folder| {
                     Ok(export::save_model(
                         &model,

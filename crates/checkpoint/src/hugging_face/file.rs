@@ -89,6 +89,19 @@ impl SafetensorsFile {
             .map(|entry| (entry.name.as_str(), &entry.info))
     }
 
+    /// Every tensor with its bytes' range in the file, in their order.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &TensorInfo, Range<usize>)> {
+        self.inner.tensors.iter().map(|entry| {
+            let range = entry.begin..entry.end;
+            (entry.name.as_str(), &entry.info, range)
+        })
+    }
+
+    /// The file itself.
+    pub(crate) fn mapped(&self) -> Mapped {
+        self.inner.file.clone()
+    }
+
     /// Whether the file has this tensor.
     pub fn contains(&self, name: &str) -> bool {
         self.inner.by_name.contains_key(name)
@@ -125,16 +138,6 @@ impl SafetensorsFile {
             shape: entry.info.shape.clone(),
             bytes: self.inner.file.bytes(entry.begin..entry.end),
         })
-    }
-
-    /// Lets go of the pages of some of a tensor's bytes, as far as it has so many; reading them
-    /// again reads the file again.
-    pub fn release(&self, name: &str, bytes: Range<usize>) {
-        if let Ok(entry) = self.entry(name) {
-            let begin = entry.end.min(entry.begin.saturating_add(bytes.start));
-            let end = entry.end.min(entry.begin.saturating_add(bytes.end));
-            self.inner.file.release(begin..end);
-        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {

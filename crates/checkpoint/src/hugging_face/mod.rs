@@ -9,196 +9,93 @@ pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use serde::Deserialize;
 
-use crate::{
-    CheckpointError, INDEX_FILE, SINGLE_FILE, Tensor, TensorInfo, is_rotary_buffer, nearest,
-};
+use crate::checkpoint::{Checkpoint, Layout};
+use crate::stored::Stored;
+use crate::{CheckpointError, INDEX_FILE, SINGLE_FILE, TensorSpec};
 
-/// An open checkpoint: every file mapped, every header checked, index and files in agreement.
-#[derive(Debug, Clone)]
-pub struct Checkpoint {
-    folder: PathBuf,
-    files: Vec<SafetensorsFile>,
-    /// Position in `files` of each tensor's file, rotary buffers included.
-    tensors: BTreeMap<String, usize>,
-    sharded: bool,
+/// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names. Where a
+/// folder has both, the single file counts, as in transformers.
+pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+    fs::read_dir(folder).map_err(CheckpointError::io(folder, "open folder"))?;
+    let single = folder.join(SINGLE_FILE);
+    if single.exists() {
+        let file = SafetensorsFile::open(single)?;
+        return Ok(checkpoint(folder, &[SINGLE_FILE], vec![file]));
+    }
+    let index = folder.join(INDEX_FILE);
+    if !index.exists() {
+        return Err(CheckpointError::NoWeights {
+            folder: folder.into(),
+            found: what_is_there(folder),
+        });
+    }
+    open_sharded(folder, &index)
 }
 
-impl Checkpoint {
-    /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names. Where a
-    /// folder has both, the single file counts, as in transformers.
-    ///
-    /// # Errors
-    ///
-    /// Missing or damaged files, and an index that its files do not agree with; see
-    /// [`CheckpointError`].
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let folder = folder.as_ref();
-        fs::read_dir(folder).map_err(CheckpointError::io(folder, "open folder"))?;
-        let single = folder.join(SINGLE_FILE);
-        if single.exists() {
-            let file = SafetensorsFile::open(single)?;
-            let tensors = file.names().map(|name| (name.to_owned(), 0)).collect();
-            return Ok(Self {
-                folder: folder.into(),
-                files: vec![file],
-                tensors,
-                sharded: false,
+fn open_sharded(folder: &Path, index: &Path) -> Result<Checkpoint, CheckpointError> {
+    let weight_map = read_index(index)?;
+    let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
+    if let Some(shard) = shards.iter().find(|shard| !is_file_name(shard)) {
+        return Err(CheckpointError::ShardOutside {
+            index: index.into(),
+            shard: (*shard).to_owned(),
+        });
+    }
+    let missing: Vec<String> = shards
+        .iter()
+        .filter(|shard| !folder.join(shard).exists())
+        .map(|shard| (*shard).to_owned())
+        .collect();
+    if !missing.is_empty() {
+        return Err(CheckpointError::ShardsMissing {
+            index: index.into(),
+            missing,
+            total: shards.len(),
+        });
+    }
+    let files: Vec<SafetensorsFile> = shards
+        .iter()
+        .map(|shard| SafetensorsFile::open(folder.join(shard)))
+        .collect::<Result<_, _>>()?;
+    let shards: Vec<&str> = shards.into_iter().collect();
+    agreed(&weight_map, &shards, &files).map_err(|problems| CheckpointError::IndexMismatch {
+        index: index.into(),
+        problems,
+    })?;
+    Ok(checkpoint(folder, &shards, files))
+}
+
+fn checkpoint(folder: &Path, names: &[&str], files: Vec<SafetensorsFile>) -> Checkpoint {
+    let mut tensors = BTreeMap::new();
+    let mut shards = Vec::with_capacity(files.len());
+    for (position, (file, name)) in files.iter().zip(names).enumerate() {
+        let mut specs = Vec::new();
+        for (tensor, info, range) in file.entries() {
+            specs.push(TensorSpec {
+                name: tensor.to_owned(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
             });
+            tensors.insert(
+                tensor.to_owned(),
+                Stored::plain(info.clone(), position, range),
+            );
         }
-        let index = folder.join(INDEX_FILE);
-        if !index.exists() {
-            return Err(CheckpointError::NoWeights {
-                folder: folder.into(),
-                found: what_is_there(folder),
-            });
-        }
-        Self::open_sharded(folder, &index)
+        shards.push(Shard {
+            file: (*name).to_owned(),
+            tensors: specs,
+        });
     }
-
-    fn open_sharded(folder: &Path, index: &Path) -> Result<Self, CheckpointError> {
-        let weight_map = read_index(index)?;
-        let shards: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
-        if let Some(shard) = shards.iter().find(|shard| !is_file_name(shard)) {
-            return Err(CheckpointError::ShardOutside {
-                index: index.into(),
-                shard: (*shard).to_owned(),
-            });
-        }
-        let missing: Vec<String> = shards
-            .iter()
-            .filter(|shard| !folder.join(shard).exists())
-            .map(|shard| (*shard).to_owned())
-            .collect();
-        if !missing.is_empty() {
-            return Err(CheckpointError::ShardsMissing {
-                index: index.into(),
-                missing,
-                total: shards.len(),
-            });
-        }
-        let files: Vec<SafetensorsFile> = shards
-            .iter()
-            .map(|shard| SafetensorsFile::open(folder.join(shard)))
-            .collect::<Result<_, _>>()?;
-        let shards: Vec<&str> = shards.into_iter().collect();
-        let tensors = agreed(&weight_map, &shards, &files).map_err(|problems| {
-            CheckpointError::IndexMismatch {
-                index: index.into(),
-                problems,
-            }
-        })?;
-        Ok(Self {
-            folder: folder.into(),
-            files,
-            tensors,
-            sharded: true,
-        })
-    }
-
-    /// The folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// The open files, by name.
-    pub fn files(&self) -> &[SafetensorsFile] {
-        &self.files
-    }
-
-    /// Whether an index says which file a tensor is in.
-    pub fn is_sharded(&self) -> bool {
-        self.sharded
-    }
-
-    /// The weights' keys, sorted. Rotary tables of early conversions are not among them, see
-    /// [`Self::rotary_buffers`].
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.all_names().filter(|name| !is_rotary_buffer(name))
-    }
-
-    /// The weights with number type and shape, by key.
-    pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
-        self.names()
-            .filter_map(|name| Some((name, self.info(name).ok()?)))
-    }
-
-    /// How many rotary tables of an early conversion ([`is_rotary_buffer`]) were left out.
-    pub fn rotary_buffers(&self) -> usize {
-        self.all_names()
-            .filter(|name| is_rotary_buffer(name))
-            .count()
-    }
-
-    /// Every key in the files, rotary tables too, sorted.
-    pub fn all_names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// Whether there is a tensor of this name.
-    pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
-    }
-
-    /// Bytes of all weights.
-    pub fn total_bytes(&self) -> u64 {
-        self.names()
-            .filter_map(|name| self.bytes(name).ok())
-            .map(|bytes| bytes.len() as u64)
-            .sum()
-    }
-
-    /// Number type and shape of a tensor.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such tensor; the message names the nearest.
-    pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
-        self.file(name)?.info(name)
-    }
-
-    /// A tensor's bytes: row-major, little endian.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such tensor; the message names the nearest.
-    pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
-        self.file(name)?.bytes(name)
-    }
-
-    /// A tensor in its stored precision, sharing the file's pages.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such tensor; the message names the nearest.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
-        self.file(name)?.tensor(name)
-    }
-
-    /// Lets go of the pages of some of a tensor's bytes, as far as it has so many; reading them
-    /// again reads the file again.
-    pub fn release(&self, name: &str, bytes: Range<usize>) {
-        if let Ok(file) = self.file(name) {
-            file.release(name, bytes);
-        }
-    }
-
-    /// The file that holds a tensor.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such tensor; the message names the nearest.
-    pub fn file(&self, name: &str) -> Result<&SafetensorsFile, CheckpointError> {
-        let file = self.tensors.get(name).map(|&at| &self.files[at]);
-        file.ok_or_else(|| CheckpointError::TensorNotFound {
-            path: self.folder.clone(),
-            tensor: name.to_owned(),
-            nearest: nearest(name, self.all_names()),
-        })
+    Checkpoint {
+        path: folder.into(),
+        layout: Layout::HuggingFace,
+        files: files.iter().map(SafetensorsFile::mapped).collect(),
+        tensors,
+        shards,
     }
 }
 
@@ -226,12 +123,12 @@ fn is_file_name(name: &str) -> bool {
         && !name.contains(['/', '\\', ':', '\0'])
 }
 
-/// Which file each tensor is in, if index and files say the same; else every disagreement.
+/// Whether index and files say the same of which file each tensor is in; else every disagreement.
 fn agreed(
     weight_map: &HashMap<String, String>,
     shards: &[&str],
     files: &[SafetensorsFile],
-) -> Result<BTreeMap<String, usize>, Vec<String>> {
+) -> Result<(), Vec<String>> {
     let mut tensors: BTreeMap<String, usize> = BTreeMap::new();
     let mut problems = Vec::new();
     for (position, (file, shard)) in files.iter().zip(shards).enumerate() {
@@ -262,7 +159,7 @@ fn agreed(
         }
     }
     if problems.is_empty() {
-        Ok(tensors)
+        Ok(())
     } else {
         Err(problems)
     }
@@ -363,7 +260,7 @@ mod tests {
                 1.0_f32.to_le_bytes()
             );
         }
-        assert!(Checkpoint::open(two.path()).unwrap().is_sharded());
+        assert_eq!(Checkpoint::open(two.path()).unwrap().shards().len(), 2);
     }
 
     #[test]

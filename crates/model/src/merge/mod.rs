@@ -17,6 +17,7 @@
 mod arithmetic;
 mod plan;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -29,9 +30,10 @@ use self::plan::{Origin, Output, Plan};
 use crate::adapter::AdapterError;
 use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
-use crate::base::{self, BaseError};
-use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointWriter, Dtype};
-use crate::config::{ConfigError, ModelConfig};
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError,
+};
+use crate::config::ConfigError;
 
 /// Bytes of a block of rows, widened.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -83,7 +85,7 @@ pub struct MergedTensor {
 pub enum MergeError {
     /// The base model.
     #[error(transparent)]
-    Base(#[from] BaseError),
+    Base(#[from] PretrainedError),
     /// The adapter, or that it does not fit the base.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
@@ -155,8 +157,7 @@ pub fn merge(
     {
         return Err(MergeError::Dtype { found });
     }
-    let config = ModelConfig::from_folder(base)?;
-    let checkpoint = base::open(base, &config)?;
+    let Pretrained { config, checkpoint } = Pretrained::open(base)?;
     let adapter = AdapterFolder::open(adapter)?;
     let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
 
@@ -216,28 +217,31 @@ impl Merge<'_> {
             stored,
             path,
         } = output;
-        let bytes = match origin {
-            Origin::Base(name) => self.checkpoint.bytes(name)?,
-            Origin::Adapter(data) => data.as_bytes(),
-        };
-        let columns = spec.shape.get(1..).map_or(1, |rest| rest.iter().product());
+        let columns = spec.shape.iter().skip(1).product::<usize>();
         let row_bytes = columns * stored.bitsize() / 8;
-        if row_bytes == 0 || bytes.is_empty() {
+        if row_bytes == 0 {
             return Ok(None);
         }
+        let rows = spec.shape.first().copied().unwrap_or(1);
         let block_rows = (BLOCK_BYTES / (columns * size_of::<f32>())).max(1);
         let mut change = Change::default();
-        for (block, rows) in bytes.chunks(block_rows * row_bytes).enumerate() {
-            let first = block * block_rows;
+        for first in (0..rows).step_by(block_rows) {
+            let block = first..rows.min(first + block_rows);
+            let bytes = match origin {
+                Origin::Base(name) => self.checkpoint.rows(name, block.clone())?,
+                Origin::Adapter(data) => {
+                    Cow::from(&data.as_bytes()[block.start * row_bytes..block.end * row_bytes])
+                }
+            };
             let converted;
             let written = match path {
-                None if spec.dtype == *stored => rows,
+                None if spec.dtype == *stored => &bytes,
                 None => {
-                    converted = convert(rows, *stored, spec.dtype);
-                    &converted
+                    converted = convert(&bytes, *stored, spec.dtype);
+                    &converted[..]
                 }
                 Some(path) => {
-                    let (out, changed) = change_rows(rows, *stored, spec.dtype, path, first);
+                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, path, first);
                     converted = out;
                     change = change.and(changed);
                     &converted
@@ -246,8 +250,7 @@ impl Merge<'_> {
             self.writer.append(&spec.name, written)?;
             self.written += written.len() as u64;
             if let Origin::Base(name) = origin {
-                let begin = block * block_rows * row_bytes;
-                self.checkpoint.release(name, begin..begin + rows.len());
+                self.checkpoint.release(name, block);
             }
             (self.progress)(self.written, self.total);
         }

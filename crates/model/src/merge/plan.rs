@@ -8,9 +8,7 @@ use super::arithmetic::{LowRankPath, widened};
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
-use crate::checkpoint::{
-    Checkpoint, Dtype, SINGLE_FILE, Shard, TensorSpec, is_rotary_buffer, plan_shards,
-};
+use crate::checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 use crate::config::ModelConfig;
 use crate::layout::{self, ModuleKind};
 
@@ -64,17 +62,17 @@ impl Plan {
 
         let mut shards = Vec::new();
         let mut outputs = Vec::new();
-        for file in checkpoint.files() {
+        for file in checkpoint.shards() {
             let mut specs = Vec::new();
-            for (name, info) in file.tensors() {
-                let kept = is_rotary_buffer(name);
+            for tensor in &file.tensors {
+                let kept = is_rotary_buffer(&tensor.name);
                 let spec = TensorSpec {
-                    name: name.to_owned(),
-                    dtype: options.dtype.filter(|_| !kept).unwrap_or(info.dtype),
-                    shape: info.shape.clone(),
+                    dtype: options.dtype.filter(|_| !kept).unwrap_or(tensor.dtype),
+                    ..tensor.clone()
                 };
                 let head = format!("{HEAD}.weight");
-                if untied && name == format!("{EMBEDDING}.weight") && !checkpoint.contains(&head) {
+                let embedding = spec.name == format!("{EMBEDDING}.weight");
+                if untied && embedding && !checkpoint.contains(&head) {
                     specs.push(TensorSpec {
                         name: head,
                         ..spec.clone()
@@ -86,7 +84,7 @@ impl Plan {
                 outputs.push(sources.output(spec.clone())?);
             }
             shards.push(Shard {
-                file: file_name(checkpoint, file.path()),
+                file: file.file.clone(),
                 tensors: specs,
             });
         }
@@ -112,14 +110,6 @@ impl Plan {
             })
             .sum()
     }
-}
-
-fn file_name(checkpoint: &Checkpoint, path: &std::path::Path) -> String {
-    let name = path.file_name().filter(|_| checkpoint.is_sharded());
-    name.map_or_else(
-        || SINGLE_FILE.to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
 }
 
 /// Whether embedding and head come to differ. Base weights beside an adapter alone do not part

@@ -1,0 +1,135 @@
+//! A pretrained model, whatever it was passed on as: its shape and its weights, found to agree.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::checkpoint::{Checkpoint, Layout};
+use crate::{
+    CheckpointError, ConfigError, Difference, Dtype, ModelConfig, compare, hugging_face, layout,
+};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// A model on disk.
+#[derive(Debug, Clone)]
+pub struct Pretrained {
+    /// Its shape.
+    pub config: ModelConfig,
+    /// Its weights; exactly those that the shape asks for, and perhaps rotary tables or a tied head
+    /// that is the embedding again.
+    pub checkpoint: Checkpoint,
+}
+
+/// Why a model on disk cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PretrainedError {
+    /// The configuration is absent or wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The weights' files are absent or damaged.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The weights are not those of the configuration.
+    #[error("the weights in {} do not fit its {}:\n{difference}", path.display(), config(*layout))]
+    Difference {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What it is.
+        layout: Layout,
+        /// Everything that differs.
+        difference: Difference,
+    },
+    /// A weight has a number type that is not one of those that models use.
+    #[error("{}: tensor {tensor} is stored as {found:?}, expected F32, BF16 or F16", path.display())]
+    Dtype {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// As stored.
+        found: Dtype,
+    },
+    /// A tied head that is not the embedding.
+    #[error(
+        "{}: config.json says `tie_word_embeddings`: true, but {HEAD} differs from {EMBEDDING}",
+        path.display()
+    )]
+    TiedHead {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+}
+
+/// Where a layout says what shape a model has.
+fn config(layout: Layout) -> &'static str {
+    match layout {
+        Layout::HuggingFace => "config.json",
+        Layout::Meta => "params.json",
+        Layout::Gguf => "metadata",
+    }
+}
+
+impl PretrainedError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Checkpoint(error) => return error.hint(),
+            Self::Difference { .. } => {
+                "files of another model, or a config.json that was edited; fetch the model again"
+            }
+            Self::TiedHead { .. } => "set `tie_word_embeddings` to false in config.json",
+            Self::Config(_) | Self::Dtype { .. } => return None,
+        };
+        Some(hint.into())
+    }
+}
+
+impl Pretrained {
+    /// Opens a Hugging Face folder, a Meta folder or a `.gguf` file.
+    ///
+    /// # Errors
+    /// Missing, unexpected and misshapen tensors together, number types that models do not use, and
+    /// a tied head that is not the embedding; see [`PretrainedError`].
+    pub fn open(path: &Path) -> Result<Self, PretrainedError> {
+        let config = ModelConfig::from_folder(path)?;
+        let checkpoint = hugging_face::open(path)?;
+        check(&config, &checkpoint)?;
+        Ok(Self { config, checkpoint })
+    }
+}
+
+/// Holds the tensors against the configuration.
+fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), PretrainedError> {
+    let path = || checkpoint.path().to_owned();
+    let expected: BTreeMap<String, Vec<usize>> = layout::tensors(config)
+        .into_iter()
+        .map(|tensor| (tensor.name, tensor.shape))
+        .collect();
+    let mut found: BTreeMap<String, Vec<usize>> = checkpoint
+        .tensors()
+        .map(|(name, info)| (name.to_owned(), info.shape.clone()))
+        .collect();
+    if config.tie_word_embeddings
+        && found.remove(HEAD).is_some()
+        && checkpoint.tensor(HEAD)? != checkpoint.tensor(EMBEDDING)?
+    {
+        return Err(PretrainedError::TiedHead { path: path() });
+    }
+    compare(&expected, &found).map_err(|difference| PretrainedError::Difference {
+        path: path(),
+        layout: checkpoint.layout(),
+        difference,
+    })?;
+    for (tensor, info) in checkpoint.tensors() {
+        if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) {
+            return Err(PretrainedError::Dtype {
+                path: path(),
+                tensor: tensor.to_owned(),
+                found: info.dtype,
+            });
+        }
+    }
+    Ok(())
+}

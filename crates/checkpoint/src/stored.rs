@@ -1,0 +1,282 @@
+//! Where a tensor lies, and in which form: what makes every layout read as Hugging Face's.
+//!
+//! A tensor may lie in one piece as it is wanted (then reading it is a look at the file's pages), in
+//! several files cut along rows or columns (Meta's shards), in blocks of few bits (GGUF), and with
+//! the rows of query and key heads in another order (Meta and GGUF). All of it is undone row by row,
+//! so that a model can be converted in a fraction of the memory it takes.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+use rayon::prelude::*;
+
+use crate::TensorInfo;
+use crate::mapped::Mapped;
+
+/// Rows that one task brings into form, in bytes of its result: enough to be worth a thread.
+const TASK_BYTES: usize = 1 << 18;
+
+/// A tensor of a checkpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// Number type and shape as it is read.
+    pub(crate) info: TensorInfo,
+    /// Its bytes in the files, in the order in which they are joined.
+    pub(crate) pieces: Vec<Piece>,
+    /// How the pieces are joined.
+    pub(crate) joined: Joined,
+    /// For numbers in blocks of few bits: what widens a row of them to f32.
+    pub(crate) blocks: Option<fn(&[u8], &mut [f32])>,
+    /// Features of a head where the rows of each head lie as pairs `(2i, 2i + 1)`; Hugging Face
+    /// has them as halves `(i, i + half)`.
+    pub(crate) paired: Option<usize>,
+}
+
+/// A part of a tensor, or all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Which of the checkpoint's files.
+    pub(crate) file: usize,
+    /// Bytes of that file.
+    pub(crate) range: Range<usize>,
+}
+
+/// How the pieces of a tensor make the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// One below the other; each has the same number of rows.
+    Rows,
+    /// Side by side; each has the same number of columns.
+    Columns,
+}
+
+impl Stored {
+    /// A tensor that lies as it is wanted.
+    pub(crate) fn plain(info: TensorInfo, file: usize, range: Range<usize>) -> Self {
+        Self {
+            info,
+            pieces: vec![Piece { file, range }],
+            joined: Joined::Rows,
+            blocks: None,
+            paired: None,
+        }
+    }
+
+    /// Number of rows: the outermost dimension; a scalar is one row.
+    pub(crate) fn rows(&self) -> usize {
+        self.info.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Bytes of a row as it is read.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.columns() * self.info.dtype.bitsize() / 8
+    }
+
+    fn columns(&self) -> usize {
+        self.info.shape.iter().skip(1).product()
+    }
+
+    /// The one range of a file that is the whole tensor, as it is read.
+    fn whole(&self) -> Option<&Piece> {
+        match self.pieces.as_slice() {
+            [piece] if self.blocks.is_none() && self.paired.is_none() => Some(piece),
+            _ => None,
+        }
+    }
+
+    /// The tensor: the file's own pages where it lies there as it is wanted.
+    pub(crate) fn read(&self, files: &[Mapped]) -> Bytes {
+        match self.whole() {
+            Some(piece) => files[piece.file].bytes(piece.range.clone()),
+            None => self.gathered(files, 0..self.rows()).into(),
+        }
+    }
+
+    /// Some rows of the tensor.
+    ///
+    /// # Panics
+    /// When there are no such rows.
+    pub(crate) fn read_rows<'a>(&self, files: &'a [Mapped], rows: Range<usize>) -> Cow<'a, [u8]> {
+        assert!(rows.end <= self.rows(), "no such rows");
+        let Some(piece) = self.whole() else {
+            return Cow::Owned(self.gathered(files, rows));
+        };
+        let width = self.row_bytes();
+        let bytes = &files[piece.file][piece.range.clone()];
+        Cow::Borrowed(&bytes[rows.start * width..rows.end * width])
+    }
+
+    /// Rows brought into form, several at a time.
+    fn gathered(&self, files: &[Mapped], rows: Range<usize>) -> Vec<u8> {
+        let width = self.row_bytes();
+        let mut out = vec![0; rows.len() * width];
+        if width == 0 {
+            return out;
+        }
+        let together = (TASK_BYTES / width).max(1);
+        out.par_chunks_mut(together * width)
+            .enumerate()
+            .for_each(|(task, out)| {
+                let first = rows.start + task * together;
+                for (index, out) in out.chunks_mut(width).enumerate() {
+                    self.gather(files, first + index, out);
+                }
+            });
+        out
+    }
+
+    fn gather(&self, files: &[Mapped], row: usize, out: &mut [u8]) {
+        let row = self.paired.map_or(row, |head| paired_row(row, head));
+        let encoded = |piece: &Piece, row: usize, rows: usize| {
+            let bytes = &files[piece.file][piece.range.clone()];
+            let width = bytes.len() / rows;
+            &bytes[row * width..(row + 1) * width]
+        };
+        match self.joined {
+            Joined::Rows => {
+                let rows = self.rows() / self.pieces.len();
+                let bytes = encoded(&self.pieces[row / rows], row % rows, rows);
+                self.widen(bytes, out);
+            }
+            Joined::Columns => {
+                let width = out.len() / self.pieces.len();
+                for (piece, out) in self.pieces.iter().zip(out.chunks_mut(width)) {
+                    self.widen(encoded(piece, row, self.rows()), out);
+                }
+            }
+        }
+    }
+
+    fn widen(&self, bytes: &[u8], out: &mut [u8]) {
+        let Some(widen) = self.blocks else {
+            return out.copy_from_slice(bytes);
+        };
+        // bytes of a file are not aligned for numbers
+        let mut numbers = vec![0.0; out.len() / size_of::<f32>()];
+        widen(bytes, &mut numbers);
+        for (out, number) in out.chunks_exact_mut(size_of::<f32>()).zip(numbers) {
+            out.copy_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// Lets go of the pages of some rows.
+    pub(crate) fn release(&self, files: &[Mapped], rows: Range<usize>) {
+        let all = self.rows();
+        // rows of a head lie apart: a head's pages go when its last row was read
+        let rows = match self.paired {
+            Some(head) => rows.start / head * head..rows.end / head * head,
+            None => rows,
+        };
+        let total = all / self.pieces.len().max(1);
+        for (index, piece) in self.pieces.iter().enumerate() {
+            let (rows, all) = match self.joined {
+                Joined::Columns => (rows.clone(), all),
+                Joined::Rows => {
+                    let within = |row: usize| row.clamp(index * total, (index + 1) * total);
+                    (
+                        within(rows.start) - index * total..within(rows.end) - index * total,
+                        total,
+                    )
+                }
+            };
+            let width = piece.range.len() / all.max(1);
+            let begin = piece.range.start + rows.start.min(all) * width;
+            let end = piece.range.start + rows.end.min(all) * width;
+            if begin < end {
+                files[piece.file].release(begin..end);
+            }
+        }
+    }
+
+    /// Bytes of the tensor as it is read.
+    pub(crate) fn len(&self) -> usize {
+        self.rows() * self.row_bytes()
+    }
+}
+
+/// Where a row of Hugging Face's order lies in that of Meta: within a head, row `i` of the first
+/// half is the first of pair `i`, row `i` of the second half the second.
+///
+/// Source: transformers, `convert_llama_weights_to_hf.py` (`permute`).
+pub(crate) fn paired_row(row: usize, head_dim: usize) -> usize {
+    let (head, within) = (row / head_dim, row % head_dim);
+    let half = head_dim / 2;
+    head * head_dim + within % half * 2 + within / half
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+
+    fn mapped(bytes: &[u8]) -> Mapped {
+        let mut file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+        Mapped::new(&file, "x".as_ref()).unwrap()
+    }
+
+    fn info(shape: &[usize]) -> TensorInfo {
+        TensorInfo {
+            dtype: Dtype::U8,
+            shape: shape.to_vec(),
+        }
+    }
+
+    fn piece(file: usize, range: Range<usize>) -> Piece {
+        Piece { file, range }
+    }
+
+    #[test]
+    fn a_plain_tensor_is_the_files_own_pages() {
+        let files = [mapped(&[9, 1, 2, 3, 4, 5, 6, 9])];
+        let tensor = Stored::plain(info(&[3, 2]), 0, 1..7);
+        assert_eq!(tensor.read(&files)[..], [1, 2, 3, 4, 5, 6]);
+        assert!(matches!(
+            tensor.read_rows(&files, 1..3),
+            Cow::Borrowed([3, 4, 5, 6])
+        ));
+    }
+
+    #[test]
+    fn shards_are_joined_along_rows_or_columns() {
+        let files = [mapped(&[1, 2, 3, 4]), mapped(&[0, 5, 6, 7, 8])];
+        let stored = |joined| Stored {
+            pieces: vec![piece(0, 0..4), piece(1, 1..5)],
+            joined,
+            ..Stored::plain(info(&[4, 2]), 0, 0..0)
+        };
+        let below = stored(Joined::Rows);
+        assert_eq!(below.read(&files)[..], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(below.read_rows(&files, 1..3)[..], [3, 4, 5, 6]);
+        let beside = Stored {
+            info: info(&[2, 4]),
+            ..stored(Joined::Columns)
+        };
+        assert_eq!(beside.read(&files)[..], [1, 2, 5, 6, 3, 4, 7, 8]);
+        assert_eq!(beside.read_rows(&files, 1..2)[..], [3, 4, 7, 8]);
+        for tensor in [&below, &beside] {
+            for rows in [0..1, 1..2, 0..2] {
+                tensor.release(&files, rows);
+            }
+        }
+        assert_eq!(below.read(&files)[..], [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn pairs_become_halves() {
+        // two heads of four rows, stored as pairs
+        let files = [mapped(&[0, 2, 1, 3, 4, 6, 5, 7])];
+        let stored = Stored {
+            paired: Some(4),
+            ..Stored::plain(info(&[8, 1]), 0, 0..8)
+        };
+        assert_eq!(stored.read(&files)[..], [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(stored.read_rows(&files, 5..7)[..], [5, 6]);
+        let vector = Stored {
+            info: info(&[8]),
+            ..stored
+        };
+        assert_eq!(vector.read(&files)[..], [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}
