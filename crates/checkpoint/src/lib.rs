@@ -14,6 +14,7 @@ pub mod layout;
 mod mapped;
 mod nearest;
 mod pretrained;
+pub mod sizes;
 mod stage;
 mod stored;
 

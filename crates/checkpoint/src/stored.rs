@@ -11,8 +11,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use rayon::prelude::*;
 
-use crate::TensorInfo;
 use crate::mapped::Mapped;
+use crate::{Dtype, TensorInfo};
 
 /// Rows that one task brings into form, in bytes of its result: enough to be worth a thread.
 const TASK_BYTES: usize = 1 << 18;
@@ -61,6 +61,11 @@ impl Stored {
             blocks: None,
             paired: None,
         }
+    }
+
+    /// The name of the form in which its numbers lie in the files.
+    pub(crate) fn encoding(&self) -> &str {
+        dtype_name(self.info.dtype)
     }
 
     /// Number of rows: the outermost dimension; a scalar is one row.
@@ -195,6 +200,15 @@ impl Stored {
     }
 }
 
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "F32",
+        Dtype::F16 => "F16",
+        Dtype::BF16 => "BF16",
+        _ => "another number type",
+    }
+}
+
 /// Where a row of Hugging Face's order lies in that of Meta: within a head, row `i` of the first
 /// half is the first of pair `i`, row `i` of the second half the second.
 ///
@@ -208,7 +222,6 @@ pub(crate) fn paired_row(row: usize, head_dim: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Dtype;
 
     fn mapped(bytes: &[u8]) -> Mapped {
         let mut file = tempfile::tempfile().unwrap();

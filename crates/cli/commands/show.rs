@@ -1,70 +1,249 @@
 //! `simmer show`: what a recipe or a model is.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use anyhow::bail;
 use clap::Args;
-use simmer_model::checkpoint::Pretrained;
-use simmer_model::layout::parameter_count;
+use serde::Serialize;
+use simmer_model::ModelConfig;
+use simmer_model::adapter::AdapterConfig;
+use simmer_model::adapter::peft::tensor_shapes;
+use simmer_model::adapter::targets::{Targets, Unmatched, select};
+use simmer_model::checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
+use simmer_model::config::RopeScaling;
+use simmer_model::layout::{modules, parameter_count};
 use simmer_train::Recipe;
 
 use crate::output;
 
-/// Show a recipe with every default spelled out, or a model's shape
+/// Show a recipe with every default spelled out, or a model's shape and size
+///
+/// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, or the name of a published
+/// size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama, smollm2-135m ...
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// A recipe, or the folder of a model
-    #[arg(value_name = "RECIPE|FOLDER")]
+    /// A recipe, a model on disk, or the name of a size
+    #[arg(value_name = "RECIPE|MODEL|SIZE")]
     what: PathBuf,
     /// Change a key of the recipe: train.learning_rate=1e-4
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Rank of the adapter whose weights are counted
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    rank: usize,
+    /// Modules of that adapter, or all-linear
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "q_proj,v_proj",
+        value_name = "NAMES"
+    )]
+    targets: Vec<String>,
+    /// Print a model as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Show {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if self.what.is_dir() {
-            return show_model(&self.what);
+        if self.what.is_dir() || is_gguf(&self.what) {
+            let Pretrained { config, checkpoint } = Pretrained::open(&self.what)?;
+            return self.model(&config, Some(Files::of(&checkpoint)));
+        }
+        let name = self.what.to_string_lossy();
+        if let Some(config) = sizes::named(&name).filter(|_| !self.what.exists()) {
+            return self.model(&config, None);
+        }
+        if !self.what.exists() && self.what.extension().is_none_or(|ext| ext != "toml") {
+            let near = nearest(&name, sizes::names()).map_or_else(String::new, |near| {
+                format!("; the nearest size is {near}")
+            });
+            let known: Vec<_> = sizes::names().collect();
+            bail!(
+                "{name}: neither a file or folder nor the name of a size{near}\nsizes: {}",
+                known.join(", ")
+            );
         }
         output::print(&Recipe::from_file(&self.what, &self.set)?.resolved())
     }
+
+    fn model(&self, config: &ModelConfig, files: Option<Files>) -> anyhow::Result<()> {
+        let shown = Shown {
+            model: self.what.display().to_string(),
+            parameters: parameter_count(config),
+            trainable: self.trainable(config)?,
+            rank: self.rank,
+            targets: self.targets.join(", "),
+            files,
+            config: config.clone(),
+        };
+        if self.json {
+            output::json(&shown)
+        } else {
+            output::line(&shown.text())
+        }
+    }
+
+    /// Weights of an adapter.
+    fn trainable(&self, config: &ModelConfig) -> anyhow::Result<usize> {
+        let targets = match self.targets.as_slice() {
+            [one] if one == "all-linear" => Targets::Regex(one.clone()),
+            names => Targets::Names(names.to_vec()),
+        };
+        let adapter = AdapterConfig {
+            r: self.rank,
+            target_modules: Some(targets),
+            ..AdapterConfig::default()
+        };
+        adapter.check()?;
+        let selection = select(&adapter, &modules(config), Unmatched::Refuse)?;
+        let shapes = tensor_shapes(&selection);
+        Ok(shapes
+            .values()
+            .map(|shape| shape.iter().product::<usize>())
+            .sum())
+    }
 }
 
-fn show_model(folder: &Path) -> anyhow::Result<()> {
-    let Pretrained { config, checkpoint } = Pretrained::open(folder)?;
-    let mut dtypes: Vec<String> = checkpoint
-        .tensors()
-        .map(|(_, info)| info.dtype.to_string())
-        .collect();
-    dtypes.sort();
-    dtypes.dedup();
-    let tied = if config.tie_word_embeddings {
-        "tied to the embedding"
-    } else {
-        "its own"
-    };
-    output::line(&format!(
-        "{}\n\
-         parameters       {}\n\
-         bytes            {} in {} file(s), {}\n\
-         layers           {} of {} features\n\
-         attention        {} query heads, {} key heads of {}\n\
-         feed-forward     {} features\n\
-         vocabulary       {}, output head {tied}\n\
-         context          {} tokens, rope_theta {}, scaling {:?}",
-        folder.display(),
-        parameter_count(&config),
-        checkpoint.total_bytes(),
-        checkpoint.files(),
-        dtypes.join(", "),
-        config.num_hidden_layers,
-        config.hidden_size,
-        config.num_attention_heads,
-        config.num_key_value_heads,
-        config.head_dim,
-        config.intermediate_size,
-        config.vocab_size,
-        config.max_position_embeddings,
-        config.rope_theta,
-        config.rope_scaling,
-    ))
+fn is_gguf(path: &Path) -> bool {
+    path.is_file() && path.extension().is_some_and(|ext| ext == "gguf")
+}
+
+/// What the files of a model are.
+#[derive(Serialize)]
+struct Files {
+    layout: &'static str,
+    files: usize,
+    bytes: u64,
+    dtypes: Vec<String>,
+}
+
+impl Files {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        let dtypes: BTreeSet<String> = checkpoint.encodings().map(str::to_owned).collect();
+        Self {
+            layout: match checkpoint.layout() {
+                Layout::HuggingFace => "Hugging Face",
+                Layout::Meta => "Meta",
+                Layout::Gguf => "GGUF",
+            },
+            files: checkpoint.files(),
+            bytes: checkpoint.file_bytes(),
+            dtypes: dtypes.into_iter().collect(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Shown {
+    model: String,
+    parameters: usize,
+    trainable: usize,
+    rank: usize,
+    targets: String,
+    files: Option<Files>,
+    config: ModelConfig,
+}
+
+impl Shown {
+    fn text(&self) -> String {
+        let config = &self.config;
+        let files = match &self.files {
+            Some(files) => format!(
+                "{} in {} {} file{}, {}",
+                bytes(files.bytes),
+                files.files,
+                files.layout,
+                if files.files == 1 { "" } else { "s" },
+                files.dtypes.join(", ")
+            ),
+            None => format!(
+                "{} in bf16 or f16, {} in f32",
+                bytes(self.parameters as u64 * 2),
+                bytes(self.parameters as u64 * 4)
+            ),
+        };
+        let tied = if config.tie_word_embeddings {
+            "tied to the embedding"
+        } else {
+            "its own"
+        };
+        format!(
+            "{}\n\
+             parameters       {}\n\
+             bytes            {files}\n\
+             adapter          {} trainable ({:.3}%) at rank {} on {}; {} in f32\n\
+             layers           {} of {} features\n\
+             attention        {} query heads, {} key heads of {}\n\
+             feed-forward     {} features\n\
+             vocabulary       {}, output head {tied}\n\
+             context          {} tokens, rope_theta {}{}",
+            self.model,
+            grouped(self.parameters),
+            grouped(self.trainable),
+            self.trainable as f64 / self.parameters as f64 * 100.0,
+            self.rank,
+            self.targets,
+            bytes(self.trainable as u64 * 4),
+            config.num_hidden_layers,
+            config.hidden_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            config.intermediate_size,
+            config.vocab_size,
+            config.max_position_embeddings,
+            config.rope_theta,
+            scaling(config.rope_scaling),
+        )
+    }
+}
+
+fn scaling(scaling: RopeScaling) -> String {
+    match scaling {
+        RopeScaling::Default => String::new(),
+        RopeScaling::Linear { factor } => format!(", stretched {factor}x"),
+        RopeScaling::Llama3 {
+            factor,
+            original_max_position_embeddings: original,
+            ..
+        } => format!(", stretched {factor}x from {original} as Llama 3 does"),
+    }
+}
+
+/// 6,738,415,616
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Decimal units, as downloads are given.
+fn bytes(bytes: u64) -> String {
+    match bytes as f64 {
+        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
+        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
+        bytes => format!("{:.1} kB", bytes / 1e3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_readable() {
+        assert_eq!(grouped(6_738_415_616), "6,738,415,616");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1000), "1,000");
+        assert_eq!(bytes(13_476_839_424), "13.48 GB");
+        assert_eq!(bytes(16_777_216), "16.8 MB");
+    }
 }
