@@ -112,7 +112,10 @@ impl Checkpoint {
 
     /// How the weights are stored: `BF16`, `Q4_K`.
     pub fn encodings(&self) -> impl Iterator<Item = &str> {
-        let weights = self.tensors.iter().filter(|(name, _)| !is_rotary_buffer(name));
+        let weights = self
+            .tensors
+            .iter()
+            .filter(|(name, _)| !is_rotary_buffer(name));
         weights.map(|(_, stored)| stored.encoding())
     }
 

@@ -13,6 +13,7 @@ mod hugging_face;
 pub mod layout;
 mod mapped;
 mod nearest;
+mod numbers;
 mod pretrained;
 pub mod sizes;
 mod stage;
@@ -27,6 +28,7 @@ pub use hugging_face::{
     CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards, write_safetensors,
 };
 pub use nearest::nearest;
+pub use numbers::{Number, convert};
 pub use pretrained::{Pretrained, PretrainedError};
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, write_file};

@@ -56,9 +56,8 @@ impl Show {
             return self.model(&config, None);
         }
         if !self.what.exists() && self.what.extension().is_none_or(|ext| ext != "toml") {
-            let near = nearest(&name, sizes::names()).map_or_else(String::new, |near| {
-                format!("; the nearest size is {near}")
-            });
+            let near = nearest(&name, sizes::names())
+                .map_or_else(String::new, |near| format!("; the nearest size is {near}"));
             let known: Vec<_> = sizes::names().collect();
             bail!(
                 "{name}: neither a file or folder nor the name of a size{near}\nsizes: {}",

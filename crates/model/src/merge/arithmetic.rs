@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::checkpoint::Dtype;
+use crate::checkpoint::{Dtype, Number};
 
 /// A low-rank change of a matrix: `scaling · left · right`.
 pub(super) struct LowRankPath {
@@ -61,55 +61,6 @@ impl Change {
     }
 }
 
-/// A number type that weights are stored in.
-trait Stored {
-    const BYTES: usize;
-    fn widen(bytes: &[u8]) -> f32;
-    /// Rounds to nearest, ties to even; returns the number as it will be read again.
-    fn narrow(number: f32, bytes: &mut [u8]) -> f32;
-}
-
-impl Stored for f32 {
-    const BYTES: usize = 4;
-
-    fn widen(bytes: &[u8]) -> f32 {
-        Self::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-    }
-
-    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
-        bytes.copy_from_slice(&number.to_le_bytes());
-        number
-    }
-}
-
-impl Stored for f16 {
-    const BYTES: usize = 2;
-
-    fn widen(bytes: &[u8]) -> f32 {
-        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-    }
-
-    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
-        let number = Self::from_f32(number);
-        bytes.copy_from_slice(&number.to_le_bytes());
-        number.to_f32()
-    }
-}
-
-impl Stored for bf16 {
-    const BYTES: usize = 2;
-
-    fn widen(bytes: &[u8]) -> f32 {
-        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
-    }
-
-    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
-        let number = Self::from_f32(number);
-        bytes.copy_from_slice(&number.to_le_bytes());
-        number.to_f32()
-    }
-}
-
 /// Calls a function for the type that a dtype names. Every base and adapter has been checked to
 /// hold no others than these.
 macro_rules! with_type {
@@ -134,7 +85,7 @@ pub(super) fn change_rows(
     with_type!(from, change_from::<_>(rows, to, path, first))
 }
 
-fn change_from<F: Stored>(
+fn change_from<F: Number>(
     rows: &[u8],
     to: Dtype,
     path: &LowRankPath,
@@ -143,7 +94,7 @@ fn change_from<F: Stored>(
     with_type!(to, change_between::<_, F>(rows, path, first))
 }
 
-fn change_between<T: Stored, F: Stored>(
+fn change_between<T: Number, F: Number>(
     rows: &[u8],
     path: &LowRankPath,
     first: usize,
@@ -178,30 +129,12 @@ fn change_between<T: Stored, F: Stored>(
     (out, change)
 }
 
-/// The same numbers in another precision.
-pub(super) fn convert(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
-    with_type!(from, convert_from::<_>(bytes, to))
-}
-
-fn convert_from<F: Stored>(bytes: &[u8], to: Dtype) -> Vec<u8> {
-    with_type!(to, convert_between::<_, F>(bytes))
-}
-
-fn convert_between<T: Stored, F: Stored>(bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; bytes.len() / F::BYTES * T::BYTES];
-    let places = out.chunks_exact_mut(T::BYTES);
-    for (place, number) in places.zip(bytes.chunks_exact(F::BYTES)) {
-        T::narrow(F::widen(number), place);
-    }
-    out
-}
-
 /// The numbers in some bytes.
 pub(super) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
     with_type!(dtype, widened_from::<_>(bytes))
 }
 
-fn widened_from<F: Stored>(bytes: &[u8]) -> Vec<f64> {
+fn widened_from<F: Number>(bytes: &[u8]) -> Vec<f64> {
     bytes
         .chunks_exact(F::BYTES)
         .map(|number| F::widen(number).into())

@@ -25,13 +25,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use self::arithmetic::{Change, change_rows, convert};
+use self::arithmetic::{Change, change_rows};
 use self::plan::{Origin, Output, Plan};
 use crate::adapter::AdapterError;
 use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError,
+    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError, convert,
 };
 use crate::config::ConfigError;
 

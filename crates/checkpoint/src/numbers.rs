@@ -1,0 +1,126 @@
+//! The number types of weights, one in terms of the other.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::Dtype;
+
+/// Numbers that one task converts: enough to be worth a thread.
+const TASK: usize = 1 << 15;
+
+/// A number type that weights are stored in.
+pub trait Number {
+    /// Bytes of one number.
+    const BYTES: usize;
+    /// The number that some bytes stand for, exactly.
+    fn widen(bytes: &[u8]) -> f32;
+    /// Rounds to nearest, ties to even; returns the number as it will be read again.
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32;
+}
+
+impl Number for f32 {
+    const BYTES: usize = 4;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number
+    }
+}
+
+impl Number for f16 {
+    const BYTES: usize = 2;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        let number = Self::from_f32(number);
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number.to_f32()
+    }
+}
+
+impl Number for bf16 {
+    const BYTES: usize = 2;
+
+    fn widen(bytes: &[u8]) -> f32 {
+        Self::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+    }
+
+    fn narrow(number: f32, bytes: &mut [u8]) -> f32 {
+        let number = Self::from_f32(number);
+        bytes.copy_from_slice(&number.to_le_bytes());
+        number.to_f32()
+    }
+}
+
+/// The same numbers in another precision, rounded to nearest.
+///
+/// # Panics
+///
+/// When one of the types is not F32, F16 or BF16.
+pub fn convert(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
+    match from {
+        Dtype::F32 => convert_from::<f32>(bytes, to),
+        Dtype::F16 => convert_from::<f16>(bytes, to),
+        Dtype::BF16 => convert_from::<bf16>(bytes, to),
+        other => panic!("weights are not stored as {other}"),
+    }
+}
+
+fn convert_from<F: Number>(bytes: &[u8], to: Dtype) -> Vec<u8> {
+    match to {
+        Dtype::F32 => convert_between::<F, f32>(bytes),
+        Dtype::F16 => convert_between::<F, f16>(bytes),
+        Dtype::BF16 => convert_between::<F, bf16>(bytes),
+        other => panic!("weights are not stored as {other}"),
+    }
+}
+
+fn convert_between<F: Number, T: Number>(bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![0; bytes.len() / F::BYTES * T::BYTES];
+    out.par_chunks_mut(TASK * T::BYTES)
+        .zip(bytes.par_chunks(TASK * F::BYTES))
+        .for_each(|(out, bytes)| {
+            let places = out.chunks_exact_mut(T::BYTES);
+            for (place, number) in places.zip(bytes.chunks_exact(F::BYTES)) {
+                T::narrow(F::widen(number), place);
+            }
+        });
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_16_bit_number_survives_f32() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for dtype in [Dtype::F16, Dtype::BF16] {
+            let wide = convert(&bytes, dtype, Dtype::F32);
+            let back = convert(&wide, Dtype::F32, dtype);
+            let differ = wide
+                .chunks_exact(4)
+                .zip(bytes.chunks_exact(2).zip(back.chunks_exact(2)))
+                .filter(|(wide, (before, after))| before != after && !f32::widen(wide).is_nan());
+            assert_eq!(differ.count(), 0, "{dtype}");
+        }
+    }
+
+    #[test]
+    fn numbers_round_to_nearest_even() {
+        let bf16_of = |number: f32| {
+            let bytes = convert(&number.to_le_bytes(), Dtype::F32, Dtype::BF16);
+            u16::from_le_bytes([bytes[0], bytes[1]])
+        };
+        assert_eq!(bf16_of(f32::from_bits(0x3f80_8000)), 0x3f80);
+        assert_eq!(bf16_of(f32::from_bits(0x3f80_8001)), 0x3f81);
+        assert_eq!(bf16_of(f32::from_bits(0x3f81_8000)), 0x3f82);
+    }
+}
