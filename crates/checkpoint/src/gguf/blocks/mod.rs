@@ -1,0 +1,100 @@
+//! Numbers in blocks of few bits, and f32.
+//!
+//! A block has a scale, for some types also a minimum, and a small integer for each number:
+//! `scale * q` or `scale * q + minimum` (`- minimum` in the K types, whose blocks have
+//! sub-blocks with scales of their own). The result is, bit for bit, that of the `dequantize` of
+//! the gguf package for Python.
+//!
+//! Source: ggml, `ggml-common.h` and `ggml-quants.c`.
+
+mod quantize;
+mod single;
+mod sub_blocks;
+
+pub use quantize::{ENCODED, quantize};
+
+use super::{GgmlType, GgufError};
+
+/// Widens whole blocks to f32, as many as both sides have.
+pub type Decoder = fn(&[u8], &mut [f32]);
+
+/// The types that can be widened.
+pub const DECODED: &[GgmlType] = &[
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+];
+
+/// What widens the blocks of a type.
+///
+/// # Errors
+/// For types that are not in [`DECODED`].
+pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
+    Ok(match kind {
+        GgmlType::F32 => single::f32,
+        GgmlType::F16 => single::f16,
+        GgmlType::BF16 => single::bf16,
+        GgmlType::Q8_0 => single::q8_0,
+        GgmlType::Q4_0 => single::q4_0,
+        GgmlType::Q4_1 => single::q4_1,
+        GgmlType::Q5_0 => single::q5_0,
+        GgmlType::Q5_1 => single::q5_1,
+        GgmlType::Q4_K => sub_blocks::q4_k,
+        GgmlType::Q5_K => sub_blocks::q5_k,
+        GgmlType::Q6_K => sub_blocks::q6_k,
+        kind => {
+            return Err(GgufError::UnsupportedType {
+                tensor: None,
+                kind,
+                supported: DECODED,
+            });
+        }
+    })
+}
+
+/// Widens the blocks `bytes` to f32.
+///
+/// # Errors
+/// For types that are not in [`DECODED`], and where `bytes` and `out` are not the same whole number
+/// of blocks.
+pub fn dequantize(kind: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), GgufError> {
+    let decode = decoder(kind)?;
+    if kind.tensor_bytes(&[out.len()]) != Some(bytes.len() as u64) {
+        return Err(GgufError::Blocks {
+            kind,
+            bytes: bytes.len(),
+            numbers: out.len(),
+        });
+    }
+    decode(bytes, out);
+    Ok(())
+}
+
+/// Calls `widen` with each block and its place.
+fn each_block<const BYTES: usize, const LEN: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    widen: impl Fn(&[u8; BYTES], &mut [f32; LEN]),
+) {
+    let (blocks, _) = bytes.as_chunks();
+    let (places, _) = out.as_chunks_mut();
+    for (block, place) in blocks.iter().zip(places) {
+        widen(block, place);
+    }
+}
+
+/// The f16 at a byte of a block.
+fn half(block: &[u8], at: usize) -> f32 {
+    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
+}
+
+#[cfg(test)]
+mod tests;

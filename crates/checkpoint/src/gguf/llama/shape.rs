@@ -1,0 +1,265 @@
+//! The shape of a model in the metadata of a file.
+
+use std::path::Path;
+
+use super::{ARCHITECTURE, ROPE_FACTORS};
+use crate::config::{ConfigError, ModelConfig, RopeScaling};
+use crate::gguf::metadata::required;
+use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
+
+/// The shape of the model in a file.
+///
+/// # Errors
+/// For a file of something else, for keys that are absent or mean what simmer cannot compute, and
+/// for rotary divisors that are not of Llama 3's form. `file` holds the bytes that were parsed.
+pub fn config(gguf: &Gguf, file: &[u8]) -> Result<ModelConfig, GgufError> {
+    let metadata = gguf.metadata();
+    check_is_model(metadata)?;
+    let keys = Keys { metadata };
+    let num_attention_heads = keys.size("attention.head_count")?;
+    let hidden_size = keys.size("embedding_length")?;
+    let num_hidden_layers = keys.size("block_count")?;
+    if num_hidden_layers > gguf.tensors().len() {
+        let tensors = format!("at most as many as tensors ({})", gguf.tensors().len());
+        return Err(wrong(
+            "block_count",
+            &tensors,
+            &num_hidden_layers.to_string(),
+        ));
+    }
+    let default_head = hidden_size / num_attention_heads.max(1);
+    let head_dim = keys.size_or("attention.key_length", default_head)?;
+    keys.expect("attention.value_length", head_dim, default_head)?;
+    keys.expect("rope.dimension_count", head_dim, head_dim)?;
+    keys.expect("expert_count", 0, 0)?;
+    let rope_theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
+    let embedding = gguf.tensor("token_embd.weight");
+    let rows = embedding.and_then(|tensor| tensor.shape.first().copied());
+    let config = ModelConfig {
+        vocab_size: keys.size_or("vocab_size", rows.unwrap_or(0))?,
+        hidden_size,
+        intermediate_size: keys.size("feed_forward_length")?,
+        num_hidden_layers,
+        num_attention_heads,
+        num_key_value_heads: keys.size_or("attention.head_count_kv", num_attention_heads)?,
+        head_dim,
+        rms_norm_eps: required(
+            "llama.attention.layer_norm_rms_epsilon",
+            keys.number("attention.layer_norm_rms_epsilon")?,
+        )?,
+        rope_theta,
+        rope_scaling: rope_scaling(gguf, file, rope_theta, head_dim)?,
+        max_position_embeddings: keys.size("context_length")?,
+        attention_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
+        mlp_bias: gguf.tensor("blk.0.ffn_gate.bias").is_some(),
+        tie_word_embeddings: gguf.tensor("output.weight").is_none(),
+        initializer_range: 0.02,
+        bos_token_id: token(metadata, "bos")?,
+        eos_token_id: ends(metadata)?,
+    };
+    check(&config)?;
+    Ok(config)
+}
+
+/// The metadata of a file with a model of this shape, tokenizer excepted; `kind` is the type of its
+/// matrices.
+///
+/// # Errors
+/// For sizes that GGUF has no room for.
+pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Metadata, GgufError> {
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", ARCHITECTURE);
+    metadata.set("general.type", "model");
+    metadata.set("general.name", name);
+    for (key, field, size) in [
+        ("block_count", "num_hidden_layers", config.num_hidden_layers),
+        (
+            "context_length",
+            "max_position_embeddings",
+            config.max_position_embeddings,
+        ),
+        ("embedding_length", "hidden_size", config.hidden_size),
+        (
+            "feed_forward_length",
+            "intermediate_size",
+            config.intermediate_size,
+        ),
+        (
+            "attention.head_count",
+            "num_attention_heads",
+            config.num_attention_heads,
+        ),
+        (
+            "attention.head_count_kv",
+            "num_key_value_heads",
+            config.num_key_value_heads,
+        ),
+        ("attention.key_length", "head_dim", config.head_dim),
+        ("attention.value_length", "head_dim", config.head_dim),
+        ("rope.dimension_count", "head_dim", config.head_dim),
+        ("vocab_size", "vocab_size", config.vocab_size),
+    ] {
+        let size = u32::try_from(size).map_err(|_| GgufError::NotForLlama {
+            key: field,
+            found: format!("is {size}"),
+        })?;
+        metadata.set(format!("llama.{key}"), size);
+    }
+    metadata.set(
+        "llama.attention.layer_norm_rms_epsilon",
+        config.rms_norm_eps as f32,
+    );
+    metadata.set("llama.rope.freq_base", config.rope_theta as f32);
+    if let RopeScaling::Linear { factor } = config.rope_scaling {
+        metadata.set("llama.rope.scaling.type", "linear");
+        metadata.set("llama.rope.scaling.factor", factor as f32);
+    }
+    // llama.cpp's numbers for "all" or "mostly" of a type.
+    let file_type = match kind {
+        GgmlType::F32 => 0u32,
+        GgmlType::F16 => 1,
+        GgmlType::Q8_0 => 7,
+        GgmlType::BF16 => 32,
+        kind => {
+            return Err(GgufError::UnsupportedType {
+                tensor: None,
+                kind,
+                supported: blocks::ENCODED,
+            });
+        }
+    };
+    metadata.set("general.file_type", file_type);
+    metadata.set("general.quantization_version", 2u32);
+    Ok(metadata)
+}
+
+fn check_is_model(metadata: &Metadata) -> Result<(), GgufError> {
+    let expected = "a model of the llama architecture";
+    let refuse = |found: String| Err(GgufError::NotAModel { found, expected });
+    match metadata.string("general.type")? {
+        None | Some("model") => {}
+        Some("adapter") => return refuse("holds an adapter".to_owned()),
+        Some(other) => return refuse(format!("holds a {other:?}")),
+    }
+    match metadata.string("general.architecture")? {
+        Some(ARCHITECTURE) => {}
+        Some(other) => return refuse(format!("holds a model of the {other:?} architecture")),
+        None => return refuse("does not say its architecture".to_owned()),
+    }
+    match metadata.unsigned("split.count")? {
+        None | Some(0 | 1) => Ok(()),
+        Some(count) => refuse(format!("is one of {count} parts")),
+    }
+}
+
+/// One of the special tokens.
+fn token(metadata: &Metadata, name: &str) -> Result<Option<u32>, GgufError> {
+    let id = metadata.unsigned(&format!("tokenizer.ggml.{name}_token_id"))?;
+    // All bits set is how some writers say that there is none.
+    Ok(id
+        .and_then(|id| u32::try_from(id).ok())
+        .filter(|&id| id != u32::MAX))
+}
+
+/// The tokens that end a sequence or a turn.
+fn ends(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
+    let mut ends = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        let id = token(metadata, name)?;
+        ends.extend(id.filter(|id| !ends.contains(id)));
+    }
+    Ok(ends)
+}
+
+fn rope_scaling(
+    gguf: &Gguf,
+    file: &[u8],
+    theta: f64,
+    head_dim: usize,
+) -> Result<RopeScaling, GgufError> {
+    let keys = Keys {
+        metadata: gguf.metadata(),
+    };
+    let old = keys.number("rope.scale_linear")?;
+    let factor = keys.number("rope.scaling.factor")?.or(old);
+    // Zero is how llama.cpp says that there is none.
+    let factor = factor.filter(|&factor| factor != 0.0);
+    let scaling = match (keys.metadata.string("llama.rope.scaling.type")?, factor) {
+        (Some("none"), _) | (Some("linear") | None, None) => RopeScaling::Default,
+        (Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor },
+        (Some(other), _) => {
+            return Err(wrong("rope.scaling.type", "\"none\" or \"linear\"", other));
+        }
+    };
+    let Some(tensor) = gguf.tensor(ROPE_FACTORS) else {
+        return Ok(scaling);
+    };
+    let half = head_dim / 2;
+    if tensor.shape != [half] || scaling != RopeScaling::Default {
+        let shape = &tensor.shape;
+        return Err(GgufError::RopeFactors {
+            found: format!("{shape:?} for {half} frequencies, beside {scaling:?} scaling"),
+        });
+    }
+    let mut factors = vec![0.0; half];
+    blocks::dequantize(tensor.kind, &file[tensor.range.clone()], &mut factors)?;
+    rope::scaling(&factors, theta, head_dim)
+}
+
+/// [`ModelConfig::check`], in the words of this module.
+fn check(config: &ModelConfig) -> Result<(), GgufError> {
+    config.check(Path::new("")).map_err(|error| match error {
+        ConfigError::Key {
+            key,
+            expected,
+            found,
+            ..
+        } => GgufError::Key {
+            key,
+            expected,
+            found,
+        },
+        other => GgufError::Key {
+            key: ARCHITECTURE.to_owned(),
+            expected: "the shape of a model".to_owned(),
+            found: other.to_string(),
+        },
+    })
+}
+
+/// The keys of the architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+}
+
+impl Keys<'_> {
+    fn size(&self, key: &str) -> Result<usize, GgufError> {
+        let key = format!("{ARCHITECTURE}.{key}");
+        required(&key, self.metadata.size(&key)?)
+    }
+
+    fn size_or(&self, key: &str, default: usize) -> Result<usize, GgufError> {
+        let size = self.metadata.size(&format!("{ARCHITECTURE}.{key}"))?;
+        Ok(size.unwrap_or(default))
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, GgufError> {
+        self.metadata.number(&format!("{ARCHITECTURE}.{key}"))
+    }
+
+    fn expect(&self, key: &str, expected: usize, default: usize) -> Result<(), GgufError> {
+        let found = self.size_or(key, default)?;
+        if found == expected {
+            return Ok(());
+        }
+        Err(wrong(key, &expected.to_string(), &found.to_string()))
+    }
+}
+
+fn wrong(key: &str, expected: &str, found: &str) -> GgufError {
+    GgufError::Key {
+        key: format!("{ARCHITECTURE}.{key}"),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
