@@ -9,6 +9,7 @@ mod checkpoint;
 mod compare;
 pub mod config;
 mod error;
+pub mod hub;
 mod hugging_face;
 pub mod layout;
 mod mapped;

@@ -105,7 +105,7 @@ struct Index {
     weight_map: HashMap<String, String>,
 }
 
-fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
+pub(crate) fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
     let text = fs::read(index).map_err(CheckpointError::io(index, "read"))?;
     let parsed: Index =
         serde_json::from_slice(&text).map_err(|source| CheckpointError::IndexJson {
@@ -116,7 +116,7 @@ fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> 
 }
 
 /// One plain name: no folder, no root, no "..", on any system.
-fn is_file_name(name: &str) -> bool {
+pub(crate) fn is_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(Component::Normal(_)))
         && parts.next().is_none()

@@ -1,0 +1,308 @@
+//! Which files of a model are fetched.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::name::is_relative_file;
+use super::{HubError, HubName, What};
+use crate::hugging_face::{is_file_name, read_index};
+use crate::{INDEX_FILE, SINGLE_FILE, nearest};
+
+const CONFIG: &str = "config.json";
+const PARAMS: &str = "params.json";
+const ADAPTER: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
+
+/// Fetched where they are there, before the weights.
+const SMALL: &[&str] = &[
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "chat_template.jinja",
+];
+
+/// The files to fetch first, and what is to follow.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan<'a> {
+    pub(super) first: Vec<&'a str>,
+    pub(super) then: Then<'a>,
+}
+
+/// The weights.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Then<'a> {
+    Files(Vec<&'a str>),
+    /// Those that the index names.
+    Indexed,
+}
+
+/// Chooses from what the hub has.
+pub(super) fn plan<'a>(
+    name: &HubName,
+    what: What,
+    listed: &'a [String],
+) -> Result<Plan<'a>, HubError> {
+    if let Some(file) = listed.iter().find(|file| !is_relative_file(file)) {
+        return Err(HubError::FileName {
+            name: name.repo().to_owned(),
+            file: file.clone(),
+        });
+    }
+    let has = |wanted: &str| listed.iter().any(|file| file == wanted);
+    let present = |wanted: &[&str]| -> Vec<&'a str> {
+        let listed = listed.iter().map(String::as_str);
+        listed.filter(|file| wanted.contains(file)).collect()
+    };
+    let none = |wanted: &str| HubError::NoModel {
+        name: name.repo().to_owned(),
+        wanted: wanted.to_owned(),
+        found: instead(listed),
+    };
+    if let Some(file) = name.file() {
+        let found = present(&[file]);
+        if found.is_empty() {
+            return Err(no_file(name, file, listed));
+        }
+        return Ok(Plan {
+            first: Vec::new(),
+            then: Then::Files(found),
+        });
+    }
+    let mut first = present(SMALL);
+    if what == What::Adapter {
+        let weights = present(ADAPTER);
+        if weights.len() < ADAPTER.len() {
+            return Err(none(&ADAPTER.join(" and ")));
+        }
+        // That of the base model, where an adapter has a copy of it.
+        first.retain(|file| *file != CONFIG);
+        let then = Then::Files(weights);
+        return Ok(Plan { first, then });
+    }
+    let then = if has(CONFIG) && has(SINGLE_FILE) {
+        Then::Files(present(&[SINGLE_FILE]))
+    } else if has(CONFIG) && has(INDEX_FILE) {
+        first.extend(present(&[INDEX_FILE]));
+        Then::Indexed
+    } else if has(PARAMS) && listed.iter().any(|file| is_meta_weights(file)) {
+        first.extend(present(&[PARAMS]));
+        let weights = listed.iter().filter(|file| is_meta_weights(file));
+        Then::Files(weights.map(String::as_str).collect())
+    } else {
+        return Err(none("config.json with safetensors weights"));
+    };
+    Ok(Plan { first, then })
+}
+
+/// The shards that an index names, each of which the hub must have.
+pub(super) fn shards(
+    name: &HubName,
+    index: &Path,
+    listed: &[String],
+) -> Result<Vec<String>, HubError> {
+    let shards: BTreeSet<String> = read_index(index)?.into_values().collect();
+    for shard in &shards {
+        if !is_file_name(shard) || !listed.contains(shard) {
+            return Err(HubError::NoModel {
+                name: name.repo().to_owned(),
+                wanted: format!("file {shard:?}, which its {INDEX_FILE} names"),
+                found: String::new(),
+            });
+        }
+    }
+    Ok(shards.into_iter().collect())
+}
+
+/// The first thing that a snapshot lacks. What else the hub may have is not known here: weights
+/// are fetched last.
+pub(super) fn missing(snapshot: &Path, name: &HubName, what: What) -> Option<String> {
+    let lacks = |file: &str| (!snapshot.join(file).exists()).then(|| format!("no {file}"));
+    if !snapshot.is_dir() {
+        return Some(format!("nothing of the revision `{}`", name.revision()));
+    }
+    if let Some(file) = name.file() {
+        return lacks(file);
+    }
+    if what == What::Adapter {
+        return ADAPTER.iter().find_map(|file| lacks(file));
+    }
+    if !snapshot.join(CONFIG).exists() && snapshot.join(PARAMS).exists() {
+        return (!has_meta_weights(snapshot)).then(|| "no consolidated.*.pth".to_owned());
+    }
+    lacks(CONFIG).or_else(|| {
+        lacks(SINGLE_FILE)?;
+        if lacks(INDEX_FILE).is_some() {
+            return Some("no weights".to_owned());
+        }
+        match read_index(&snapshot.join(INDEX_FILE)) {
+            Ok(index) => index.values().find_map(|shard| lacks(shard)),
+            Err(error) => Some(error.to_string()),
+        }
+    })
+}
+
+fn has_meta_weights(snapshot: &Path) -> bool {
+    let entries = fs::read_dir(snapshot).into_iter().flatten().flatten();
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.any(|name| is_meta_weights(&name) && snapshot.join(name).exists())
+}
+
+fn is_meta_weights(file: &str) -> bool {
+    let number = file.strip_prefix("consolidated.");
+    let number = number.and_then(|rest| rest.strip_suffix(".pth"));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn no_file(name: &HubName, file: &str, listed: &[String]) -> HubError {
+    HubError::NoFile {
+        name: name.repo().to_owned(),
+        file: file.to_owned(),
+        nearest: nearest(file, listed.iter().map(String::as_str)),
+        files: ending(listed, ".gguf"),
+    }
+}
+
+/// For a model without the files that were looked for: what it has.
+fn instead(listed: &[String]) -> String {
+    let has = |file: &str| listed.iter().any(|other| other == file);
+    let gguf = ending(listed, ".gguf");
+    if !gguf.is_empty() {
+        format!("; it has {}", gguf.join(", "))
+    } else if ADAPTER.iter().all(|file| has(file)) {
+        "; it holds an adapter".to_owned()
+    } else if has(SINGLE_FILE) || has(INDEX_FILE) {
+        "; it holds a model".to_owned()
+    } else if !ending(listed, ".bin").is_empty() {
+        "; its weights are pickled (.bin), which is refused: anything can be in a pickle".to_owned()
+    } else if listed.is_empty() {
+        "; it has no files".to_owned()
+    } else {
+        String::new()
+    }
+}
+
+fn ending(listed: &[String], end: &str) -> Vec<String> {
+    let ending = listed.iter().filter(|file| file.ends_with(end));
+    // Enough to choose from, in a message that stays one.
+    ending.take(20).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(files: &[&str]) -> Vec<String> {
+        files.iter().map(|file| (*file).to_owned()).collect()
+    }
+
+    fn name(text: &str) -> HubName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn twins_of_the_weights_stay_there() {
+        let files = listed(&[
+            ".gitattributes",
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "model.fp16.safetensors",
+            "pytorch_model.bin",
+            "consolidated.00.pth",
+            "params.json",
+            "onnx/model.onnx",
+            "original/tokenizer.model",
+            "tokenizer.json",
+            "chat_template.jinja",
+        ]);
+        let plan = plan(&name("o/n"), What::Model, &files).unwrap();
+        assert_eq!(
+            plan.first,
+            ["config.json", "tokenizer.json", "chat_template.jinja"]
+        );
+        assert_eq!(plan.then, Then::Files(vec!["model.safetensors"]));
+    }
+
+    #[test]
+    fn other_forms() {
+        let meta = listed(&[
+            "params.json",
+            "consolidated.00.pth",
+            "consolidated.01.pth",
+            "tokenizer.model",
+            "consolidated.md",
+        ]);
+        let meta = plan(&name("o/n"), What::Model, &meta).unwrap();
+        assert_eq!(meta.first, ["tokenizer.model", "params.json"]);
+        assert_eq!(
+            meta.then,
+            Then::Files(vec!["consolidated.00.pth", "consolidated.01.pth"])
+        );
+
+        let gguf = listed(&["a-q8_0.gguf", "b/a-q4_0.gguf"]);
+        let one = plan(&name("o/n:b/a-q4_0.gguf"), What::Model, &gguf).unwrap();
+        assert_eq!(
+            (one.first.len(), one.then),
+            (0, Then::Files(vec!["b/a-q4_0.gguf"]))
+        );
+
+        let adapter = listed(&[
+            "adapter_config.json",
+            "adapter_model.safetensors",
+            "config.json",
+            "tokenizer.json",
+        ]);
+        let adapter = plan(&name("o/n"), What::Adapter, &adapter).unwrap();
+        assert_eq!(adapter.first, ["tokenizer.json"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_told_with_what_there_is() {
+        let said = |text: &str, what, files: &[&str]| {
+            plan(&name(text), what, &listed(files))
+                .unwrap_err()
+                .to_string()
+        };
+        let gguf = &["m-q4_0.gguf", "m-q8_0.gguf", "README.md"];
+        let pickled = &["config.json", "pytorch_model-00001-of-00002.bin"];
+        let lines = [
+            said("o/n", What::Model, gguf),
+            said("o/n:m-Q8_0.gguf", What::Model, gguf),
+            said("o/n", What::Model, pickled),
+            said("o/n", What::Model, ADAPTER),
+            said("o/n", What::Adapter, &["config.json", "model.safetensors"]),
+            said("o/n", What::Model, &["config.json", "../../.bashrc"]),
+            said("o/n", What::Model, &["a\u{1b}[2J"]),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        `o/n` has no config.json with safetensors weights; it has m-q4_0.gguf, m-q8_0.gguf
+        `o/n` has no file `m-Q8_0.gguf`; the nearest is `m-q8_0.gguf`; it has m-q4_0.gguf, m-q8_0.gguf
+        `o/n` has no config.json with safetensors weights; its weights are pickled (.bin), which is refused: anything can be in a pickle
+        `o/n` has no config.json with safetensors weights; it holds an adapter
+        `o/n` has no adapter_config.json and adapter_model.safetensors; it holds a model
+        `o/n` is refused: the server lists the file "../../.bashrc", which is not a plain relative path
+        `o/n` is refused: the server lists the file "a\u{1b}[2J", which is not a plain relative path
+        "#);
+    }
+
+    #[test]
+    fn what_a_snapshot_lacks() {
+        let dir = tempfile::tempdir().unwrap();
+        let lacks = |text| missing(dir.path(), &name(text), What::Model);
+        assert_eq!(lacks("o/n").unwrap(), "no config.json");
+        fs::write(dir.path().join(CONFIG), "{}").unwrap();
+        assert_eq!(lacks("o/n").unwrap(), "no weights");
+        let index = r#"{"weight_map": {"a": "x.safetensors"}}"#;
+        fs::write(dir.path().join(INDEX_FILE), index).unwrap();
+        assert_eq!(lacks("o/n").unwrap(), "no x.safetensors");
+        fs::write(dir.path().join("x.safetensors"), "").unwrap();
+        assert_eq!(lacks("o/n"), None);
+        assert_eq!(lacks("o/n:x.gguf").unwrap(), "no x.gguf");
+        let gone = missing(&dir.path().join("gone"), &name("o/n@v1"), What::Model);
+        assert_eq!(gone.unwrap(), "nothing of the revision `v1`");
+    }
+}
