@@ -279,7 +279,9 @@ impl<'a> Client<'a> {
             let location = text(&response, &LOCATION);
             at = location
                 .and_then(|location| joined(&at, &location))
-                .ok_or_else(|| problem("the server sends the request on to no address"))?;
+                .ok_or_else(|| {
+                    problem("the server sends the request on to no address, or from https to http")
+                })?;
         }
         Err(problem("the server sends the request on without end"))
     }
@@ -390,7 +392,14 @@ fn unreachable(uri: &Uri, error: &ureq::Error) -> HubError {
             error => error.to_string(),
         },
         down: match error {
-            ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+            // Names that are not found and certificates that are not trusted come as others.
+            ureq::Error::Io(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::UnexpectedEof
+            ),
             ureq::Error::Timeout(kind) => matches!(kind, Timeout::Resolve | Timeout::Connect),
             ureq::Error::Protocol(_) => false,
             _ => true,
@@ -405,4 +414,32 @@ fn text(response: &Response<Body>, header: &HeaderName) -> Option<String> {
 
 fn number(response: &Response<Body>, header: &HeaderName) -> Option<u64> {
     text(response, header)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_connection_is_told_from_a_broken_one() {
+        let hub: Uri = "https://hub.example:8443/api".parse().unwrap();
+        for (kind, expected) in [
+            (io::ErrorKind::ConnectionReset, false),
+            (io::ErrorKind::UnexpectedEof, false),
+            (io::ErrorKind::ConnectionRefused, true),
+            // As the system's resolver and rustls say theirs.
+            (io::ErrorKind::Other, true),
+            (io::ErrorKind::InvalidData, true),
+        ] {
+            let error = ureq::Error::Io(io::Error::new(kind, "why"));
+            let HubError::Unreachable { host, reason, down } = unreachable(&hub, &error) else {
+                panic!("{error}");
+            };
+            assert_eq!(
+                (host.as_str(), reason.as_str()),
+                ("https://hub.example:8443", "why")
+            );
+            assert_eq!(down, expected, "{kind}");
+        }
+    }
 }

@@ -195,7 +195,7 @@ impl HubError {
             }
             Self::NoHome => "set HF_HOME to a folder",
             Self::Endpoint { .. } => "it is an address such as https://huggingface.co",
-            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+            Self::Unreachable { reason, .. } if is_of_certificates(reason) => {
                 "this machine does not trust the server's certificate; name the file of your network's own in SSL_CERT_FILE"
             }
             Self::Unreachable { .. } => {
@@ -254,7 +254,9 @@ impl HubError {
     pub(super) fn is_transient(&self, known: bool) -> bool {
         match self {
             Self::Interrupted { .. } => true,
-            Self::Unreachable { down, .. } => known || !down,
+            Self::Unreachable { reason, down, .. } => {
+                (known || !down) && !is_of_certificates(reason)
+            }
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
             _ => false,
         }
@@ -262,7 +264,10 @@ impl HubError {
 
     /// Whether a copy that is here may stand in for what the hub would say.
     pub(super) fn leaves_the_cache(&self) -> bool {
-        matches!(self, Self::Offline | Self::Denied { .. }) || self.is_transient(true)
+        matches!(
+            self,
+            Self::Offline | Self::Unreachable { .. } | Self::Denied { .. }
+        ) || self.is_transient(true)
     }
 
     pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
@@ -273,6 +278,11 @@ impl HubError {
             source,
         }
     }
+}
+
+/// Whether it is the server's certificate that is not trusted.
+fn is_of_certificates(reason: &str) -> bool {
+    reason.contains("certificate")
 }
 
 fn near(nearest: Option<&str>) -> String {

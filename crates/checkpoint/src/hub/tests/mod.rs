@@ -394,6 +394,7 @@ fn a_busy_server_is_asked_again() {
         0 => Reply::status(500),
         1 => Reply::status(429).with("Retry-After", 0),
         3 => Reply::status(503),
+        4 | 6 => Reply::status(0),
         _ => reply,
     });
     Desk::at(&server.url).fetch().unwrap();

@@ -24,6 +24,7 @@ pub(super) struct Request {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reply {
+    /// HTTP status; 0 for no answer at all.
     pub(super) status: u16,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: Vec<u8>,
@@ -131,7 +132,10 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Request>>, answer: &dyn Fn(&Request
         log.len() - 1
     };
     // A client that has seen enough may be gone by now.
-    let _ = send(stream, &request, &answer(&request, before));
+    let reply = answer(&request, before);
+    if reply.status != 0 {
+        let _ = send(stream, &request, &reply);
+    }
 }
 
 fn send(mut stream: &TcpStream, request: &Request, reply: &Reply) -> std::io::Result<()> {
