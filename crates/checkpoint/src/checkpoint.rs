@@ -6,10 +6,13 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::hugging_face::{self, Shard};
+use crate::hugging_face::{self, Shard, plan_shards};
 use crate::mapped::Mapped;
 use crate::stored::Stored;
-use crate::{CheckpointError, Tensor, TensorInfo, is_rotary_buffer, nearest};
+use crate::{
+    CheckpointError, MAX_SHARD_BYTES, ModelConfig, Tensor, TensorInfo, TensorSpec,
+    is_rotary_buffer, layout, nearest,
+};
 
 /// The forms in which LLaMA-family models are passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,31 @@ impl Checkpoint {
     /// [`CheckpointError`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         hugging_face::open(folder.as_ref())
+    }
+
+    /// Weights that lie in files of another layout; a Hugging Face folder of them has the usual
+    /// files.
+    pub(crate) fn of(
+        path: &Path,
+        layout: Layout,
+        files: Vec<Mapped>,
+        tensors: BTreeMap<String, Stored>,
+        config: &ModelConfig,
+    ) -> Self {
+        let specs = layout::tensors(config).into_iter().filter_map(|tensor| {
+            Some(TensorSpec {
+                dtype: tensors.get(&tensor.name)?.info.dtype,
+                name: tensor.name,
+                shape: tensor.shape,
+            })
+        });
+        Self {
+            path: path.into(),
+            layout,
+            files,
+            shards: plan_shards(specs.collect(), MAX_SHARD_BYTES),
+            tensors,
+        }
     }
 
     /// The folder, or the `.gguf` file.
@@ -155,6 +183,14 @@ impl Checkpoint {
     /// When the tensor has no such rows.
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
         Ok(self.stored(name)?.read_rows(&self.files, rows))
+    }
+
+    /// Reads all files into memory, one after the other, as fast as the disk is: page by page as
+    /// the first pass asks for them would be slower. `progress` is told the bytes as they come.
+    pub fn read_ahead(&self, mut progress: impl FnMut(u64)) {
+        for file in &self.files {
+            file.read_ahead(&mut progress);
+        }
     }
 
     /// Lets go of the pages of some rows; reading them again reads the file again.

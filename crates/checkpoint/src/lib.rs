@@ -8,13 +8,15 @@
 mod checkpoint;
 mod compare;
 pub mod config;
+pub mod convert;
 mod error;
+pub mod gguf;
 pub mod hub;
 mod hugging_face;
 pub mod layout;
 mod mapped;
 mod nearest;
-mod numbers;
+pub mod numbers;
 mod pretrained;
 pub mod sizes;
 mod stage;
@@ -26,10 +28,10 @@ pub use compare::{Difference, compare};
 pub use config::{ConfigError, ModelConfig};
 pub use error::CheckpointError;
 pub use hugging_face::{
-    CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards, write_safetensors,
+    CheckpointWriter, SafetensorsFile, Shard, encode_safetensors, plan_shards, read_header,
+    write_safetensors,
 };
 pub use nearest::nearest;
-pub use numbers::{Number, convert};
 pub use pretrained::{Pretrained, PretrainedError};
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, write_file};
@@ -38,6 +40,8 @@ pub use stage::{Existing, StagedFolder, write_file};
 pub const SINGLE_FILE: &str = "model.safetensors";
 /// Which file each tensor of a sharded checkpoint is in.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Most bytes of a weights file, as Hugging Face splits them.
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 /// The metadata that every PyTorch tool writes and some ask for.
 pub const PT_METADATA: &[(&str, &str)] = &[("format", "pt")];
 

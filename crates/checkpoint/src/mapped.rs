@@ -10,6 +10,9 @@ use memmap2::Mmap;
 
 use crate::CheckpointError;
 
+/// Bytes that are read ahead in one go.
+const READ_BYTES: usize = 8 << 20;
+
 /// A file that is mapped for reading. Clones share the map.
 #[derive(Clone)]
 pub(crate) struct Mapped {
@@ -29,6 +32,12 @@ impl AsRef<[u8]> for Shared {
 }
 
 impl Mapped {
+    /// Opens and maps a file.
+    pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
+        Self::new(&file, path)
+    }
+
     /// Maps an open file; `path` is for messages.
     pub(crate) fn new(file: &File, path: &Path) -> Result<Self, CheckpointError> {
         let map = simmer_map::map_file(file).map_err(CheckpointError::io(path, "map"))?;
@@ -47,6 +56,15 @@ impl Mapped {
     /// A range of the file that keeps the map alive.
     pub(crate) fn bytes(&self, range: Range<usize>) -> Bytes {
         self.shared.slice(range)
+    }
+
+    /// Reads the file into memory; `progress` is told the bytes as they come.
+    pub(crate) fn read_ahead(&self, progress: &mut dyn FnMut(u64)) {
+        for begin in (0..self.len()).step_by(READ_BYTES) {
+            let len = READ_BYTES.min(self.len() - begin);
+            simmer_map::read_pages(&self.map, begin, len);
+            progress(len as u64);
+        }
     }
 
     /// Lets go of the pages of a range; reading them again reads the file again.

@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Layout};
+use crate::gguf::{GgmlType, Gguf, GgufError, llama};
+use crate::mapped::Mapped;
+use crate::stored::Stored;
 use crate::{
-    CheckpointError, ConfigError, Difference, Dtype, ModelConfig, compare, hugging_face, layout,
+    CheckpointError, ConfigError, Difference, Dtype, ModelConfig, TensorInfo, compare,
+    hugging_face, layout,
 };
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -31,6 +35,14 @@ pub enum PretrainedError {
     /// The weights' files are absent or damaged.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A `.gguf` file is damaged, or holds something else than a LLaMA.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: GgufError,
+    },
     /// The weights are not those of the configuration.
     #[error("the weights in {} do not fit its {}:\n{difference}", path.display(), config(*layout))]
     Difference {
@@ -76,6 +88,7 @@ impl PretrainedError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Checkpoint(error) => return error.hint(),
+            Self::Gguf { source, .. } => return source.hint(),
             Self::Difference { .. } => {
                 "files of another model, or a config.json that was edited; fetch the model again"
             }
@@ -93,9 +106,44 @@ impl Pretrained {
     /// Missing, unexpected and misshapen tensors together, number types that models do not use, and
     /// a tied head that is not the embedding; see [`PretrainedError`].
     pub fn open(path: &Path) -> Result<Self, PretrainedError> {
+        if path.is_file() {
+            return Self::gguf(path);
+        }
         let config = ModelConfig::from_folder(path)?;
         let checkpoint = hugging_face::open(path)?;
         check(&config, &checkpoint)?;
+        Ok(Self { config, checkpoint })
+    }
+
+    fn gguf(path: &Path) -> Result<Self, PretrainedError> {
+        let wrong = |source| PretrainedError::Gguf {
+            path: path.to_owned(),
+            source,
+        };
+        let file = Mapped::open(path)?;
+        let gguf = Gguf::parse(file.bytes(0..file.len())).map_err(wrong)?;
+        let config = llama::config(&gguf, &file).map_err(wrong)?;
+        let tensors = llama::tensors(&gguf, &config).map_err(wrong)?;
+        let tensors = tensors.into_iter().map(|found| {
+            let kind = found.tensor.kind;
+            let (dtype, blocks) = match kind {
+                GgmlType::F32 => (Dtype::F32, None),
+                GgmlType::F16 => (Dtype::F16, None),
+                GgmlType::BF16 => (Dtype::BF16, None),
+                _ => (Dtype::F32, Some((kind.name(), found.decoder))),
+            };
+            let info = TensorInfo {
+                dtype,
+                shape: found.tensor.shape.clone(),
+            };
+            let stored = Stored {
+                blocks,
+                paired: found.paired,
+                ..Stored::plain(info, 0, found.tensor.range.clone())
+            };
+            (found.name, stored)
+        });
+        let checkpoint = Checkpoint::of(path, Layout::Gguf, vec![file], tensors.collect(), &config);
         Ok(Self { config, checkpoint })
     }
 }

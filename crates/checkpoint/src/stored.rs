@@ -11,6 +11,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use rayon::prelude::*;
 
+use crate::gguf::blocks::Decoder;
 use crate::mapped::Mapped;
 use crate::{Dtype, TensorInfo};
 
@@ -26,8 +27,8 @@ pub(crate) struct Stored {
     pub(crate) pieces: Vec<Piece>,
     /// How the pieces are joined.
     pub(crate) joined: Joined,
-    /// For numbers in blocks of few bits: what widens a row of them to f32.
-    pub(crate) blocks: Option<fn(&[u8], &mut [f32])>,
+    /// For numbers in blocks of few bits: their name, and what widens a row of them to f32.
+    pub(crate) blocks: Option<(&'static str, Decoder)>,
     /// Features of a head where the rows of each head lie as pairs `(2i, 2i + 1)`; Hugging Face
     /// has them as halves `(i, i + half)`.
     pub(crate) paired: Option<usize>,
@@ -65,7 +66,13 @@ impl Stored {
 
     /// The name of the form in which its numbers lie in the files.
     pub(crate) fn encoding(&self) -> &str {
-        dtype_name(self.info.dtype)
+        match (self.blocks, self.info.dtype) {
+            (Some((name, _)), _) => name,
+            (None, Dtype::F32) => "F32",
+            (None, Dtype::F16) => "F16",
+            (None, Dtype::BF16) => "BF16",
+            _ => "another number type",
+        }
     }
 
     /// Number of rows: the outermost dimension; a scalar is one row.
@@ -119,6 +126,10 @@ impl Stored {
         if width == 0 {
             return out;
         }
+        if self.blocks.is_some() && self.info.shape.len() == 1 {
+            self.gather_numbers(files, rows, &mut out);
+            return out;
+        }
         let together = (TASK_BYTES / width).max(1);
         out.par_chunks_mut(together * width)
             .enumerate()
@@ -129,6 +140,19 @@ impl Stored {
                 }
             });
         out
+    }
+
+    /// Numbers of a vector in blocks, which has no rows that could be widened alone.
+    fn gather_numbers(&self, files: &[Mapped], numbers: Range<usize>, out: &mut [u8]) {
+        let mut all = vec![0; self.len()];
+        for piece in &self.pieces {
+            self.widen(&files[piece.file][piece.range.clone()], &mut all);
+        }
+        let width = self.row_bytes();
+        for (number, out) in numbers.zip(out.chunks_exact_mut(width)) {
+            let from = self.paired.map_or(number, |head| paired_row(number, head)) * width;
+            out.copy_from_slice(&all[from..from + width]);
+        }
     }
 
     fn gather(&self, files: &[Mapped], row: usize, out: &mut [u8]) {
@@ -154,7 +178,7 @@ impl Stored {
     }
 
     fn widen(&self, bytes: &[u8], out: &mut [u8]) {
-        let Some(widen) = self.blocks else {
+        let Some((_, widen)) = self.blocks else {
             return out.copy_from_slice(bytes);
         };
         // bytes of a file are not aligned for numbers
@@ -197,15 +221,6 @@ impl Stored {
     /// Bytes of the tensor as it is read.
     pub(crate) fn len(&self) -> usize {
         self.rows() * self.row_bytes()
-    }
-}
-
-fn dtype_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F32 => "F32",
-        Dtype::F16 => "F16",
-        Dtype::BF16 => "BF16",
-        _ => "another number type",
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Merge {
     #[arg(long, value_parser = dtype, value_name = "f32|bf16|f16")]
     dtype: Option<Dtype>,
     /// Most bytes of a weights file (5GB, 500MB); the base's own files without it
-    #[arg(long, value_parser = bytes, value_name = "SIZE")]
+    #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ fn dtype(text: &str) -> Result<Dtype, String> {
 }
 
 /// A size as Hugging Face writes it: 5GB is 5·10⁹ bytes.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(super) fn byte_size(text: &str) -> Result<u64, String> {
     let upper = text.to_ascii_uppercase();
     let units = [
         ("GB", 1_000_000_000),
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_hugging_face_writes_them() {
-        assert_eq!(bytes("5GB"), Ok(5_000_000_000));
-        assert_eq!(bytes("300 mb"), Ok(300_000_000));
-        assert_eq!(bytes("12"), Ok(12));
-        assert!(bytes("0").is_err() && bytes("5GiB").is_err() && bytes("big").is_err());
+        assert_eq!(byte_size("5GB"), Ok(5_000_000_000));
+        assert_eq!(byte_size("300 mb"), Ok(300_000_000));
+        assert_eq!(byte_size("12"), Ok(12));
+        assert!(byte_size("0").is_err() && byte_size("5GiB").is_err() && byte_size("big").is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, help and what they do.
 
 mod chat;
+mod convert;
 mod generate;
 mod merge;
 mod recipes;
@@ -16,6 +17,7 @@ use clap::Subcommand;
 pub(crate) enum Command {
     Train(train::Train),
     Merge(merge::Merge),
+    Convert(convert::Convert),
     Generate(generate::Generate),
     Chat(chat::Chat),
     Score(score::Score),
@@ -29,6 +31,7 @@ impl Command {
         match self {
             Self::Train(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Convert(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Chat(command) => command.run(),
             Self::Score(command) => command.run(),

@@ -6,7 +6,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -41,10 +40,25 @@ pub(super) struct Entry {
     pub(super) end: usize,
 }
 
+/// What a safetensors file of `file_len` bytes holds, told by its beginning; `path` is for messages.
+///
+/// # Errors
+///
+/// Everything that is wrong with the header, see [`CheckpointError`].
+pub fn read_header(
+    file: &mut impl Read,
+    path: &Path,
+    file_len: u64,
+) -> Result<Vec<(String, TensorInfo)>, CheckpointError> {
+    let header = Header::read(file, path, file_len)?;
+    let entries = header.tensors.into_iter();
+    Ok(entries.map(|entry| (entry.name, entry.info)).collect())
+}
+
 impl Header {
-    /// Reads and checks the header of an open file of `file_len` bytes.
+    /// Reads and checks the header of a file of `file_len` bytes.
     pub(super) fn read(
-        file: &mut File,
+        file: &mut impl Read,
         path: &Path,
         file_len: u64,
     ) -> Result<Self, CheckpointError> {

@@ -5,6 +5,7 @@ mod header;
 mod write;
 
 pub use file::SafetensorsFile;
+pub use header::read_header;
 pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_safetensors};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -3,7 +3,8 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::checkpoint::{Dtype, Number};
+use crate::checkpoint::Dtype;
+use crate::checkpoint::numbers::Number;
 
 /// A low-rank change of a matrix: `scaling · left · right`.
 pub(super) struct LowRankPath {

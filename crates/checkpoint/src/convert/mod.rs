@@ -1,0 +1,117 @@
+//! A model from one layout to another, a few rows at a time: models larger than the memory too.
+
+mod to_gguf;
+mod to_hugging_face;
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+pub use to_gguf::{Precision, to_gguf};
+pub use to_hugging_face::to_hugging_face;
+
+use crate::checkpoint::Checkpoint;
+use crate::gguf::GgufError;
+use crate::numbers::{self, Number};
+use crate::{CheckpointError, Dtype, PretrainedError};
+
+/// Rows are converted in blocks of about this many bytes.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// Why a model cannot be converted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// The model cannot be used.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// GGUF cannot hold the model.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file that was to be written.
+        path: PathBuf,
+        /// Why.
+        source: GgufError,
+    },
+    /// A number that was finite is not in the precision asked for.
+    #[error("tensor `{tensor}`: a weight of {found:e} is too large for {dtype}")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// The number.
+        found: f32,
+        /// The precision.
+        dtype: Dtype,
+    },
+}
+
+impl ConvertError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Pretrained(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Gguf { source, .. } => source.hint(),
+            Self::TooLarge { .. } => Some("bf16 and f32 hold larger numbers than f16".to_owned()),
+        }
+    }
+}
+
+/// What has been written, for whoever waits.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+/// The rows of a tensor in blocks; each is a multiple of `together` rows, the last one what is left.
+fn blocks(rows: usize, row_bytes: usize, together: usize) -> impl Iterator<Item = Range<usize>> {
+    let together = together.max(1);
+    let block = (BLOCK_BYTES / row_bytes.max(1)).max(1);
+    let block = block.next_multiple_of(together);
+    (0..rows)
+        .step_by(block)
+        .map(move |first| first..rows.min(first + block))
+}
+
+/// Rows of a tensor in another precision.
+///
+/// # Errors
+/// A number that the precision has no room for.
+fn rows(
+    checkpoint: &Checkpoint,
+    name: &str,
+    rows: Range<usize>,
+    to: Dtype,
+) -> Result<Vec<u8>, ConvertError> {
+    let from = checkpoint.info(name)?.dtype;
+    let bytes = checkpoint.rows(name, rows.clone())?;
+    let converted = if from == to {
+        bytes.into_owned()
+    } else {
+        let converted = numbers::convert(&bytes, from, to);
+        if to == Dtype::F16 {
+            check_finite(name, &bytes, from, &converted)?;
+        }
+        converted
+    };
+    checkpoint.release(name, rows);
+    Ok(converted)
+}
+
+/// f16 alone has no room for numbers that the others hold.
+fn check_finite(name: &str, bytes: &[u8], from: Dtype, f16: &[u8]) -> Result<(), ConvertError> {
+    let infinite = |bytes: &[u8]| bytes[1] & 0x7f == 0x7c && bytes[0] == 0;
+    let Some(at) = f16.chunks_exact(2).position(infinite) else {
+        return Ok(());
+    };
+    let width = from.bitsize() / 8;
+    let wide = numbers::convert(&bytes[at * width..][..width], from, Dtype::F32);
+    let found = <f32 as Number>::widen(&wide);
+    if found.is_infinite() {
+        return Ok(());
+    }
+    Err(ConvertError::TooLarge {
+        tensor: name.to_owned(),
+        found,
+        dtype: Dtype::F16,
+    })
+}

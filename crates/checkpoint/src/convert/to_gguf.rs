@@ -1,0 +1,167 @@
+//! Any layout to one `.gguf` file.
+
+use std::io;
+use std::path::Path;
+
+use super::{ConvertError, Progress, blocks, rows};
+use crate::gguf::blocks::quantize;
+use crate::gguf::llama::{self, PlannedTensor, Source, hugging_face_row};
+use crate::gguf::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Vocabulary};
+use crate::{CheckpointError, Dtype, Pretrained, write_file};
+
+/// How a `.gguf` file stores matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, IEEE.
+    F16,
+    /// 16 bits, the exponent range of f32.
+    Bf16,
+    /// 8 bits and a scale for 32 numbers.
+    Q8_0,
+}
+
+impl Precision {
+    fn kind(self) -> GgmlType {
+        match self {
+            Self::F32 => GgmlType::F32,
+            Self::F16 => GgmlType::F16,
+            Self::Bf16 => GgmlType::BF16,
+            Self::Q8_0 => GgmlType::Q8_0,
+        }
+    }
+
+    /// What holds a model's matrices exactly: their own precision, or f32.
+    fn of(model: &Pretrained) -> Self {
+        let mut matrices = model
+            .checkpoint
+            .tensors()
+            .filter(|(_, info)| info.shape.len() > 1);
+        let Some((_, first)) = matrices.next() else {
+            return Self::F32;
+        };
+        let same = matrices.all(|(_, info)| info.dtype == first.dtype);
+        match first.dtype {
+            Dtype::BF16 if same => Self::Bf16,
+            Dtype::F16 if same => Self::F16,
+            _ => Self::F32,
+        }
+    }
+}
+
+/// Writes a model as one `.gguf` file for llama.cpp: matrices in `precision` (as they are stored
+/// without it), norms in f32, and the tokenizer.
+///
+/// # Errors
+/// A model that cannot be read or that GGUF cannot hold, or an output that exists; nothing is left
+/// behind then.
+pub fn to_gguf(
+    model: &Pretrained,
+    out: &Path,
+    precision: Option<Precision>,
+    name: &str,
+    vocabulary: &Vocabulary,
+    progress: Progress<'_>,
+) -> Result<(), ConvertError> {
+    let wrong = wrong(out);
+    if out.exists() {
+        let path = out.to_owned();
+        return Err(CheckpointError::OutputExists { path }.into());
+    }
+    let kind = precision.unwrap_or_else(|| Precision::of(model)).kind();
+    let mut metadata = llama::metadata(&model.config, name, kind).map_err(wrong)?;
+    vocabulary.write_to(&mut metadata);
+    let plan = llama::plan(&model.config, kind);
+    let specs: Vec<GgufTensorSpec> = plan.iter().map(|tensor| tensor.spec.clone()).collect();
+    let bytes = |spec: &GgufTensorSpec| spec.kind.tensor_bytes(&spec.shape).unwrap_or(0);
+    let total = specs.iter().map(bytes).sum();
+    let mut failed = None;
+    let written = write_file(out, |file| {
+        let write = || -> Result<(), ConvertError> {
+            let mut writer = GgufWriter::new(file, &metadata, specs).map_err(wrong)?;
+            let mut written = 0;
+            for tensor in &plan {
+                encode(model, tensor, out, &mut |bytes| {
+                    writer.append(bytes).map_err(wrong)?;
+                    written += bytes.len() as u64;
+                    progress(written, total);
+                    Ok(())
+                })?;
+            }
+            writer.finish().map_err(wrong)?;
+            Ok(())
+        };
+        write().map_err(|error| {
+            failed = Some(error);
+            io::Error::other("not written")
+        })
+    });
+    match (failed, written) {
+        (Some(error), _) => Err(error),
+        (None, written) => Ok(written?),
+    }
+}
+
+fn wrong(out: &Path) -> impl Fn(GgufError) -> ConvertError + Copy + use<'_> {
+    move |source| ConvertError::Gguf {
+        path: out.to_owned(),
+        source,
+    }
+}
+
+/// Brings a tensor into GGUF's form, block by block.
+fn encode(
+    model: &Pretrained,
+    tensor: &PlannedTensor,
+    out: &Path,
+    write: &mut dyn FnMut(&[u8]) -> Result<(), ConvertError>,
+) -> Result<(), ConvertError> {
+    let wrong = wrong(out);
+    let kind = tensor.spec.kind;
+    let (name, paired) = match &tensor.source {
+        Source::Tensor { name, paired } => (name, paired),
+        Source::Numbers(numbers) => {
+            let mut out = Vec::new();
+            quantize(kind, numbers, &mut out).map_err(wrong)?;
+            return write(&out);
+        }
+    };
+    // A vector in blocks is one row: a block of numbers may not be cut.
+    let height = tensor.spec.shape.first().copied().unwrap_or(1);
+    let columns: usize = tensor.spec.shape.iter().skip(1).product();
+    let together = paired.unwrap_or(1);
+    for block in blocks(height, columns * size_of::<f32>(), together) {
+        let first = block.start;
+        let mut bytes = rows(&model.checkpoint, name, block.clone(), dtype(kind))?;
+        if let Some(head_dim) = paired {
+            let width = bytes.len() / block.len();
+            bytes = block
+                .flat_map(|row| {
+                    let from = (hugging_face_row(row, *head_dim) - first) * width;
+                    bytes[from..from + width].iter().copied()
+                })
+                .collect();
+        }
+        if dtype(kind) == Dtype::F32 && kind != GgmlType::F32 {
+            let (numbers, _) = bytes.as_chunks();
+            let numbers: Vec<f32> = numbers
+                .iter()
+                .map(|&bytes| f32::from_le_bytes(bytes))
+                .collect();
+            bytes.clear();
+            quantize(kind, &numbers, &mut bytes).map_err(wrong)?;
+        }
+        write(&bytes)?;
+    }
+    Ok(())
+}
+
+/// The number type that rows are read as for a type.
+fn dtype(kind: GgmlType) -> Dtype {
+    match kind {
+        GgmlType::F16 => Dtype::F16,
+        GgmlType::BF16 => Dtype::BF16,
+        _ => Dtype::F32,
+    }
+}

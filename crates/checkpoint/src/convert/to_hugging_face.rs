@@ -1,0 +1,89 @@
+//! Any layout to a Hugging Face folder.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ConvertError, Progress, blocks, rows};
+use crate::checkpoint::Layout;
+use crate::hugging_face::{CheckpointWriter, plan_shards};
+use crate::{
+    CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, StagedFolder, TensorSpec,
+    is_rotary_buffer,
+};
+
+/// Writes a model as a Hugging Face folder: weights, `config.json`, and what `beside` puts there.
+///
+/// Weights keep their precision without `dtype`; blocks of few bits become f32, which holds them
+/// exactly. Keys of a `config.json` that is there already are kept.
+///
+/// # Errors
+/// A model that cannot be read, an output that exists, a number too large for `dtype`, or what
+/// `beside` says; nothing is left behind then.
+pub fn to_hugging_face(
+    model: &Pretrained,
+    out: &Path,
+    dtype: Option<Dtype>,
+    max_shard_bytes: Option<u64>,
+    beside: &dyn Fn(&StagedFolder) -> Result<(), CheckpointError>,
+    progress: Progress<'_>,
+) -> Result<(), ConvertError> {
+    let checkpoint = &model.checkpoint;
+    let stored = checkpoint.shards().iter().flat_map(|shard| &shard.tensors);
+    let specs: Vec<TensorSpec> = stored
+        .filter(|tensor| !is_rotary_buffer(&tensor.name))
+        .map(|tensor| TensorSpec {
+            dtype: dtype.unwrap_or(tensor.dtype),
+            ..tensor.clone()
+        })
+        .collect();
+    let row_bytes = |spec: &TensorSpec| {
+        let columns: usize = spec.shape.iter().skip(1).product();
+        columns * spec.dtype.bitsize() / 8
+    };
+    let height = |spec: &TensorSpec| spec.shape.first().copied().unwrap_or(1);
+    let total = specs
+        .iter()
+        .map(|spec| (height(spec) * row_bytes(spec)) as u64);
+    let total = total.sum();
+    let limit = max_shard_bytes.unwrap_or(MAX_SHARD_BYTES);
+    let mut writer = CheckpointWriter::create(out, plan_shards(specs.clone(), limit))?;
+    let mut written = 0;
+    for spec in &specs {
+        for block in blocks(height(spec), row_bytes(spec), 1) {
+            let bytes = rows(checkpoint, &spec.name, block, spec.dtype)?;
+            writer.append(&spec.name, &bytes)?;
+            written += bytes.len() as u64;
+            progress(written, total);
+        }
+    }
+    let dtypes: Vec<Dtype> = specs.iter().map(|spec| spec.dtype).collect();
+    let config = config_json(model, &dtypes)?;
+    writer.folder().write("config.json", config.as_bytes())?;
+    beside(writer.folder())?;
+    Ok(writer.finish()?)
+}
+
+/// The `config.json` of the output: the model's own where it has one.
+fn config_json(model: &Pretrained, dtypes: &[Dtype]) -> Result<String, ConvertError> {
+    let mut config = model.config.to_json();
+    if model.checkpoint.layout() == Layout::HuggingFace {
+        let path = model.checkpoint.path().join("config.json");
+        let text = std::fs::read(&path).map_err(CheckpointError::io(&path, "read"))?;
+        config = serde_json::from_slice(&text)
+            .map_err(|source| ConfigError::Json { path, source })
+            .map_err(crate::PretrainedError::from)?;
+    }
+    let widest = |dtype: Dtype| dtypes.contains(&dtype);
+    let name = match () {
+        () if widest(Dtype::F32) => "float32",
+        () if widest(Dtype::BF16) => "bfloat16",
+        () => "float16",
+    };
+    let key = match config.get("torch_dtype") {
+        Some(_) => "torch_dtype",
+        None => "dtype",
+    };
+    config[key] = Value::from(name);
+    Ok(format!("{config:#}\n"))
+}
