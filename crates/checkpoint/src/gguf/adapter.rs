@@ -14,7 +14,7 @@ use super::llama::{ARCHITECTURE, hugging_face_row};
 use super::names::{gguf_module, has_paired_rows};
 use super::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Metadata, blocks};
 use crate::config::ModelConfig;
-use crate::layout::{ModuleKind, modules};
+use crate::layout::{ModuleKind, ModuleLayout, modules};
 
 const EMBEDDING: &str = "model.embed_tokens";
 
@@ -51,9 +51,12 @@ pub fn write_adapter<'a>(
         return Err(refused("adapter", "it adapts no module"));
     };
     let alpha = alpha_of(first);
+    let modules = modules(config);
     let mut tensors = Vec::new();
     for lora in loras {
-        let [output, input] = check(lora, config)?;
+        let module = modules.iter().find(|module| module.name == lora.name);
+        let module = module.ok_or_else(|| unknown(lora.name))?;
+        let [output, input] = check(lora, module, config.tie_word_embeddings)?;
         let module = gguf_module(lora.name).ok_or_else(|| unknown(lora.name))?;
         let mut a = [lora.rank, input];
         if lora.name == EMBEDDING {
@@ -113,11 +116,11 @@ fn metadata(name: &str, alpha: f64) -> Metadata {
 }
 
 /// What a module gives and takes, checked with everything else that llama.cpp asks for.
-fn check(lora: &LoraModule<'_>, config: &ModelConfig) -> Result<[usize; 2], GgufError> {
-    let mut modules = modules(config).into_iter();
-    let module = modules.find(|module| module.name == lora.name);
-    let module = module.ok_or_else(|| unknown(lora.name))?;
-    let tied = config.tie_word_embeddings;
+fn check(
+    lora: &LoraModule<'_>,
+    module: &ModuleLayout,
+    tied: bool,
+) -> Result<[usize; 2], GgufError> {
     let [output, input] = match (module.kind, module.shape.as_slice()) {
         (ModuleKind::OutputHead | ModuleKind::Embedding, _) if tied => {
             let reason = "embedding and head are one, and llama.cpp would adapt both";

@@ -21,16 +21,9 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Disagreements that a message lists.
 const MAX_PROBLEMS: usize = 20;
 
-/// Where a row of Hugging Face's order lies in GGUF's, for query and key projections.
+/// The row of Hugging Face's order that lies at a row of GGUF's, for query and key projections.
 ///
-/// Within each head, row `i` of the first half is the first of pair `i`, row `i` of the second half
-/// its second.
-pub fn stored_row(row: usize, head_dim: usize) -> usize {
-    let (head, within, half) = (row / head_dim, row % head_dim, head_dim / 2);
-    head * head_dim + within % half * 2 + within / half
-}
-
-/// The row of Hugging Face's order that lies at a row of GGUF's.
+/// Within each head, pair `i` of GGUF's are rows `i` of Hugging Face's two halves.
 pub fn hugging_face_row(row: usize, head_dim: usize) -> usize {
     let (head, within, half) = (row / head_dim, row % head_dim, head_dim / 2);
     head * head_dim + within % 2 * half + within / 2
@@ -45,7 +38,7 @@ pub struct LlamaTensor<'a> {
     pub tensor: &'a GgufTensor,
     /// What widens its blocks.
     pub decoder: blocks::Decoder,
-    /// Features of a head where rows lie in pairs, see [`stored_row`].
+    /// Features of a head where rows lie in pairs, `(2i, 2i + 1)`.
     pub paired: Option<usize>,
 }
 

@@ -23,12 +23,15 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
             numbers: values.len(),
         });
     };
-    let fits: fn(f32) -> bool = match kind {
-        GgmlType::F32 => |_| true,
+    let unfit = match kind {
+        GgmlType::F32 => None,
         // From here on the nearest would be the number after the largest.
-        GgmlType::F16 => |x| x.abs() < 65_520.0 || !x.is_finite(),
-        GgmlType::BF16 => |x| x.abs() < f32::from_bits(0x7F7F_8000) || !x.is_finite(),
-        GgmlType::Q8_0 => |x| x.abs() / 127.0 < 65_520.0,
+        GgmlType::F16 => first_not(values, |x| (x.abs() < 65_520.0) | !x.is_finite()),
+        GgmlType::BF16 => {
+            let beyond = f32::from_bits(0x7F7F_8000);
+            first_not(values, |x| (x.abs() < beyond) | !x.is_finite())
+        }
+        GgmlType::Q8_0 => first_not(values, |x| x.abs() / 127.0 < 65_520.0),
         kind => {
             return Err(GgufError::UnsupportedType {
                 tensor: None,
@@ -37,43 +40,75 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
             });
         }
     };
-    if let Some(index) = values.iter().position(|&x| !fits(x)) {
+    if let Some(index) = unfit {
         return Err(GgufError::OutOfRange {
             kind,
             index,
             value: values[index],
         });
     }
-    out.reserve(bytes as usize);
+    let begin = out.len();
+    out.resize(begin + bytes as usize, 0);
+    let out = &mut out[begin..];
     match kind {
-        GgmlType::F32 => out.extend(values.iter().flat_map(|x| x.to_le_bytes())),
+        GgmlType::F32 => each(values, out, |x: f32| x.to_le_bytes()),
+        GgmlType::BF16 => each(values, out, |x| bf16::from_f32(x).to_le_bytes()),
         GgmlType::F16 => halves(values, out),
-        GgmlType::BF16 => out.extend(values.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes())),
         _ => q8_0(values, out),
     }
     Ok(())
 }
 
-fn halves(values: &[f32], out: &mut Vec<u8>) {
+/// The place of the first number that is not so.
+fn first_not(values: &[f32], is_so: impl Fn(f32) -> bool) -> Option<usize> {
+    const TOGETHER: usize = 64;
+    // Without a way out at every number these are vectors.
+    let all = |values: &[f32]| values.iter().fold(true, |all, &x| all & is_so(x));
+    let chunk = values.chunks(TOGETHER).position(|values| !all(values))?;
+    let begin = chunk * TOGETHER;
+    let within = values[begin..].iter().position(|&x| !is_so(x))?;
+    Some(begin + within)
+}
+
+fn each<T: Copy, const BYTES: usize>(
+    values: &[T],
+    out: &mut [u8],
+    bytes: impl Fn(T) -> [u8; BYTES],
+) {
+    let (places, _) = out.as_chunks_mut();
+    for (&value, place) in values.iter().zip(places) {
+        *place = bytes(value);
+    }
+}
+
+fn halves(values: &[f32], out: &mut [u8]) {
     const TOGETHER: usize = 64;
     // The processor rounds several at once.
     let mut rounded = [f16::ZERO; TOGETHER];
-    for values in values.chunks(TOGETHER) {
+    for (values, out) in values.chunks(TOGETHER).zip(out.chunks_mut(2 * TOGETHER)) {
         let rounded = &mut rounded[..values.len()];
         rounded.convert_from_f32_slice(values);
-        out.extend(rounded.iter().flat_map(|x| x.to_le_bytes()));
+        each(rounded, out, f16::to_le_bytes);
     }
 }
 
 /// `d = max|x| / 127, q = round(x / d)`
-fn q8_0(values: &[f32], out: &mut Vec<u8>) {
+fn q8_0(values: &[f32], out: &mut [u8]) {
+    // Cutting off after adding the number before a half rounds as `f32::round`, in vectors.
+    const BEFORE_HALF: f32 = 0.5f32.next_down();
     let (blocks, _) = values.as_chunks::<32>();
-    for block in blocks {
-        let largest = block.iter().fold(0.0f32, |max, x| max.max(x.abs()));
-        let d = largest / 127.0;
+    let (places, _) = out.as_chunks_mut::<34>();
+    for (block, place) in blocks.iter().zip(places) {
+        // Of finite numbers without a sign, the bits have the numbers' order.
+        let largest = block.iter().fold(0, |max, x| x.abs().to_bits().max(max));
+        let d = f32::from_bits(largest) / 127.0;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        out.extend_from_slice(&f16::from_f32(d).to_le_bytes());
+        let (scale, q) = place.split_at_mut(2);
+        scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
         // Where the inverse is infinite, d is zero as f16, so that any q means zero.
-        out.extend(block.iter().map(|x| (x * inverse).round() as i8 as u8));
+        for (q, x) in q.iter_mut().zip(block) {
+            let scaled = x * inverse;
+            *q = (scaled + BEFORE_HALF.copysign(scaled)) as i32 as u8;
+        }
     }
 }

@@ -1,8 +1,11 @@
 use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 use crate::config::RopeScaling;
-use crate::gguf::{Array, GgufWriter, Metadata, Value};
+use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
+use crate::stored::paired_row;
 
 fn small() -> ModelConfig {
     ModelConfig {
@@ -195,11 +198,38 @@ fn a_number_type_that_cannot_be_widened_is_named() {
 #[test]
 fn rows_turn_and_turn_back() {
     // halves to pairs within each head of four
-    let stored: Vec<_> = (0..8).map(|row| stored_row(row, 4)).collect();
-    assert_eq!(stored, [0, 2, 1, 3, 4, 6, 5, 7]);
+    let rows: Vec<_> = (0..8).map(|row| hugging_face_row(row, 4)).collect();
+    assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
     for head_dim in [2, 4, 6, 128] {
         for row in 0..3 * head_dim {
-            assert_eq!(hugging_face_row(stored_row(row, head_dim), head_dim), row);
+            assert_eq!(paired_row(hugging_face_row(row, head_dim), head_dim), row);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn damage_never_does_harm(
+        changes in proptest::collection::vec((any::<Index>(), any::<u32>(), 0u32..32), 1..4),
+    ) {
+        let mut metadata = metadata(&small(), "small", GgmlType::Q8_0).unwrap();
+        metadata.set("tokenizer.ggml.model", "llama");
+        metadata.set("tokenizer.ggml.tokens", Array::strings(["a", "b", "c", "d", "e", "f"]));
+        let mut file = file(&metadata, plan(&small(), GgmlType::Q8_0)).to_vec();
+        for (place, number, bits) in changes {
+            // a number of any size, in the part that is not weights
+            let place = place.index(2000);
+            file[place..place + 4].copy_from_slice(&(number >> bits).to_le_bytes());
+        }
+        let file = Bytes::from(file);
+        if let Ok(gguf) = Gguf::parse(file.clone()) {
+            let _ = Vocabulary::from_metadata(gguf.metadata());
+            if let Ok(config) = config(&gguf, &file) {
+                let found = tensors(&gguf, &config);
+                prop_assert!(found.is_err() || found.unwrap().len() == layout::tensors(&config).len());
+            }
         }
     }
 }
