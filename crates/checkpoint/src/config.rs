@@ -284,14 +284,14 @@ impl ModelConfig {
     }
 }
 
-/// Typed access to a `config.json`, with errors that name the key.
-struct Keys<'a> {
-    json: &'a Value,
-    path: &'a Path,
+/// Typed access to a JSON object, with errors that name file and key.
+pub(crate) struct Keys<'a> {
+    pub(crate) json: &'a Value,
+    pub(crate) path: &'a Path,
 }
 
 impl Keys<'_> {
-    fn error(&self, key: &str, expected: &str, found: Option<&Value>) -> ConfigError {
+    pub(crate) fn error(&self, key: &str, expected: &str, found: Option<&Value>) -> ConfigError {
         ConfigError::Key {
             path: self.path.to_owned(),
             key: key.to_owned(),
@@ -300,11 +300,11 @@ impl Keys<'_> {
         }
     }
 
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.json.get(key).filter(|value| !value.is_null())
     }
 
-    fn size(&self, key: &str) -> Result<usize, ConfigError> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize, ConfigError> {
         let found = self.get(key);
         found
             .and_then(Value::as_u64)
@@ -313,11 +313,11 @@ impl Keys<'_> {
             .ok_or_else(|| self.error(key, "a positive integer", found))
     }
 
-    fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+    pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
         self.get(key).map_or(Ok(default), |_| self.size(key))
     }
 
-    fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
         let Some(found) = self.get(key) else {
             return Ok(default);
         };
@@ -325,7 +325,7 @@ impl Keys<'_> {
         number.ok_or_else(|| self.error(key, "a positive number", Some(found)))
     }
 
-    fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         let Some(found) = self.get(key) else {
             return Ok(false);
         };

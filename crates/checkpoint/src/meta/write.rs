@@ -1,0 +1,351 @@
+//! Writing: every tensor of Hugging Face's cut into the parts of a model as it comes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::layout::{EMBEDDING, HEAD, MetaTensor, tensors};
+use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
+use crate::pth::PthWriter;
+use crate::stored::paired_row;
+use crate::{
+    CheckpointError, Dtype, Existing, ModelConfig, StagedFolder, TensorSpec, compare, nearest,
+};
+
+/// Bytes of a matrix that are cut into columns at a time.
+const CUT_BYTES: usize = 1 << 20;
+
+/// How a model is to be cut into parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetaOptions {
+    /// Number of parts: 1, 2, 4 or 8.
+    pub shards: usize,
+    /// What the parts have of the embedding: [`Split::Rows`] as Llama 3 or [`Split::Columns`] as the
+    /// models before it. One part is the same either way.
+    pub embedding: Split,
+}
+
+/// Writes a model in Meta's layout into a folder that appears whole or not at all.
+///
+/// Tensors come by Hugging Face's names and in its form, in any order and in pieces of any size; no
+/// more than a piece, or a head of a query or key projection, is ever in memory.
+#[derive(Debug)]
+pub struct MetaWriter {
+    folder: StagedFolder,
+    shards: Vec<(PathBuf, PthWriter<File>)>,
+    sources: HashMap<String, Source>,
+}
+
+/// A tensor of Hugging Face's on its way.
+#[derive(Debug)]
+struct Source {
+    /// Bytes of a row.
+    width: usize,
+    len: usize,
+    written: usize,
+    /// Less than can be written: part of a row, or of a head.
+    pending: Vec<u8>,
+    /// Number of parts.
+    shards: usize,
+    /// Its place in the files and how it is split; a tied embedding has two.
+    targets: Vec<(usize, Split)>,
+    /// Features of a head where the rows of each head are to lie in pairs.
+    paired: Option<usize>,
+}
+
+impl MetaWriter {
+    /// Starts a model of the given tensors ([`layout::tensors`](crate::layout::tensors)) in the
+    /// folder `out`. A tied head is written as the embedding again.
+    ///
+    /// # Errors
+    /// When the layout cannot hold the model or the model cannot be cut like this, when `tensors`
+    /// are not those of `config`, when `out` is not empty, or what the operating system says.
+    pub fn create(
+        out: impl AsRef<Path>,
+        config: &ModelConfig,
+        specs: &[TensorSpec],
+        options: MetaOptions,
+    ) -> Result<Self, MetaError> {
+        config.check(out.as_ref())?;
+        let params = Params::of(config)?;
+        let planned = plan(out.as_ref(), config, specs, options)?;
+        let folder = StagedFolder::new(out, Existing::Refuse)?;
+        let text = format!("{:#}\n", params.to_json());
+        folder.write(PARAMS_FILE, text.as_bytes())?;
+        let mut shards = Vec::new();
+        for shard in 0..options.shards {
+            let file = shard_file(shard);
+            let path = folder.out().join(&file);
+            let parts = planned.iter().map(|(tensor, dtype)| TensorSpec {
+                name: tensor.name.clone(),
+                dtype: *dtype,
+                shape: tensor.shard_shape(options.shards),
+            });
+            let root = file.trim_end_matches(".pth");
+            let parts: Vec<TensorSpec> = parts.collect();
+            let writer = File::create(folder.path().join(&file))
+                .and_then(|file| PthWriter::new(file, root, &parts))
+                .map_err(CheckpointError::io(&path, "write"))?;
+            shards.push((path, writer));
+        }
+        let sources = sources(config, &planned, options.shards);
+        Ok(Self {
+            folder,
+            shards,
+            sources,
+        })
+    }
+
+    /// Adds the next bytes of a tensor.
+    ///
+    /// # Errors
+    /// When the tensor is not in the plan or gets more bytes than it has, or what the operating
+    /// system says; a full disk for one.
+    pub fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let Some(source) = self.sources.get_mut(name) else {
+            return Err(CheckpointError::TensorNotFound {
+                path: self.folder.out().into(),
+                tensor: name.to_owned(),
+                nearest: nearest(name, self.sources.keys().map(String::as_str)),
+            });
+        };
+        let left = source.len - source.written - source.pending.len();
+        if bytes.len() > left {
+            return Err(CheckpointError::WrongLength {
+                path: self.folder.out().into(),
+                tensor: name.to_owned(),
+                expected: source.len as u64,
+                found: (source.len - left + bytes.len()) as u64,
+            });
+        }
+        let shards = &mut self.shards;
+        source.append(bytes, &mut |shard, tensor, bytes| {
+            let (path, writer) = &mut shards[shard];
+            let written = writer.append(tensor, bytes);
+            written.map_err(CheckpointError::io(path, "write"))
+        })
+    }
+
+    /// The folder, for the files beside the weights.
+    pub fn folder(&self) -> &StagedFolder {
+        &self.folder
+    }
+
+    /// Checks that every tensor is whole, syncs everything to the disk and renames the folder into
+    /// place.
+    ///
+    /// # Errors
+    /// A tensor that lacks bytes, or what the operating system says.
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        let short = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.written != source.len);
+        if let Some((name, source)) = short.min_by_key(|(name, _)| name.as_str()) {
+            return Err(CheckpointError::WrongLength {
+                path: self.folder.out().into(),
+                tensor: name.clone(),
+                expected: source.len as u64,
+                found: (source.written + source.pending.len()) as u64,
+            });
+        }
+        for (path, writer) in self.shards {
+            writer
+                .finish()
+                .map_err(CheckpointError::io(&path, "write"))?;
+        }
+        self.folder.commit()
+    }
+}
+
+/// The tensors of the files with their number types, once it is clear that they can be made.
+fn plan(
+    out: &Path,
+    config: &ModelConfig,
+    specs: &[TensorSpec],
+    options: MetaOptions,
+) -> Result<Vec<(MetaTensor, Dtype)>, MetaError> {
+    let shape = |tensor: (&str, &[usize])| (tensor.0.to_owned(), tensor.1.to_vec());
+    let expected = crate::layout::tensors(config);
+    let expected = expected
+        .iter()
+        .map(|tensor| shape((&tensor.name, &tensor.shape)));
+    let found = specs
+        .iter()
+        .map(|tensor| shape((&tensor.name, &tensor.shape)));
+    compare(&expected.collect(), &found.collect()).map_err(|difference| MetaError::Difference {
+        folder: out.to_owned(),
+        differences: vec![("the model".to_owned(), difference)],
+    })?;
+    let problems = undividable(config, options);
+    if !problems.is_empty() {
+        return Err(MetaError::Inexpressible { problems });
+    }
+    let dtypes: BTreeMap<&str, Dtype> = specs
+        .iter()
+        .map(|spec| (spec.name.as_str(), spec.dtype))
+        .collect();
+    let planned = tensors(config, options.embedding)
+        .into_iter()
+        .map(|tensor| {
+            let name = source_name(config, &tensor);
+            let dtype = dtypes.get(name).copied();
+            let dtype =
+                dtype.filter(|dtype| matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32));
+            let dtype = dtype.ok_or_else(|| MetaError::Dtype {
+                folder: out.to_owned(),
+                tensor: name.to_owned(),
+                found: dtypes.get(name).map_or_else(String::new, Dtype::to_string),
+            })?;
+            Ok((tensor, dtype))
+        });
+    planned.collect()
+}
+
+/// The tensor of Hugging Face's that one of Meta's is made from.
+fn source_name<'a>(config: &ModelConfig, tensor: &'a MetaTensor) -> &'a str {
+    if config.tie_word_embeddings && tensor.name == HEAD.0 {
+        EMBEDDING.1
+    } else {
+        &tensor.hugging_face
+    }
+}
+
+/// The sizes that the number of parts does not divide.
+fn undividable(config: &ModelConfig, options: MetaOptions) -> Vec<String> {
+    let shards = options.shards;
+    if !matches!(shards, 1 | 2 | 4 | 8) || options.embedding == Split::Whole {
+        return vec![format!("parts: expected 1, 2, 4 or 8, found {shards}")];
+    }
+    let sizes = [
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("intermediate_size", config.intermediate_size),
+        ("num_attention_heads", config.num_attention_heads),
+        ("num_key_value_heads", config.num_key_value_heads),
+    ];
+    sizes
+        .into_iter()
+        .filter(|(_, size)| !size.is_multiple_of(shards))
+        .map(|(key, size)| {
+            format!("`{key}`: expected a multiple of the {shards} parts, found {size}")
+        })
+        .collect()
+}
+
+fn sources(
+    config: &ModelConfig,
+    planned: &[(MetaTensor, Dtype)],
+    shards: usize,
+) -> HashMap<String, Source> {
+    let mut sources: HashMap<String, Source> = HashMap::new();
+    for (place, (tensor, dtype)) in planned.iter().enumerate() {
+        let rows = tensor.shape[0];
+        let width = tensor.shape[1..].iter().product::<usize>() * dtype.bitsize() / 8;
+        let name = source_name(config, tensor);
+        let source = sources.entry(name.to_owned()).or_insert_with(|| Source {
+            width,
+            len: rows * width,
+            written: 0,
+            pending: Vec::new(),
+            shards,
+            targets: Vec::new(),
+            paired: tensor.paired,
+        });
+        source.targets.push((place, tensor.split));
+    }
+    sources
+}
+
+type Sink<'a> = &'a mut dyn FnMut(usize, usize, &[u8]) -> Result<(), CheckpointError>;
+
+impl Source {
+    /// Takes bytes that it has room for; whole rows, or heads, go on.
+    fn append(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), CheckpointError> {
+        let unit = self.unit();
+        if !self.pending.is_empty() {
+            let taken = bytes.len().min(unit - self.pending.len());
+            self.pending.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.pending.len() < unit {
+                return Ok(());
+            }
+            let rows = std::mem::take(&mut self.pending);
+            self.write(&rows, sink)?;
+        }
+        let (rows, rest) = bytes.split_at(bytes.len() - bytes.len() % unit);
+        self.pending.extend_from_slice(rest);
+        self.write(rows, sink)
+    }
+
+    /// Bytes that are written together: a row, or a head where its rows change places.
+    fn unit(&self) -> usize {
+        self.width * self.paired.unwrap_or(1)
+    }
+
+    /// Writes whole rows, or heads.
+    fn write(&mut self, rows: &[u8], sink: Sink<'_>) -> Result<(), CheckpointError> {
+        let unit = self.unit();
+        for rows in rows.chunks((CUT_BYTES / unit).max(1) * unit) {
+            let pairs = self.paired.map(|head| self.pairs(rows, head));
+            let rows = pairs.as_deref().unwrap_or(rows);
+            for &(tensor, split) in &self.targets {
+                match split {
+                    Split::Whole => {
+                        (0..self.shards).try_for_each(|shard| sink(shard, tensor, rows))?;
+                    }
+                    Split::Rows => self.write_rows(rows, tensor, sink)?,
+                    Split::Columns => self.write_columns(rows, tensor, sink)?,
+                }
+            }
+            self.written += rows.len();
+        }
+        Ok(())
+    }
+
+    /// Heads with their rows in pairs.
+    fn pairs(&self, rows: &[u8], head: usize) -> Vec<u8> {
+        let mut pairs = vec![0; rows.len()];
+        for (row, bytes) in rows.chunks_exact(self.width).enumerate() {
+            let begin = paired_row(row, head) * self.width;
+            pairs[begin..begin + self.width].copy_from_slice(bytes);
+        }
+        pairs
+    }
+
+    /// Each part has as many rows as the others.
+    fn write_rows(
+        &self,
+        mut rows: &[u8],
+        tensor: usize,
+        sink: Sink<'_>,
+    ) -> Result<(), CheckpointError> {
+        let part = self.len / self.shards;
+        let mut at = self.written;
+        while !rows.is_empty() {
+            let (here, rest) = rows.split_at(rows.len().min(part - at % part));
+            sink(at / part, tensor, here)?;
+            at += here.len();
+            rows = rest;
+        }
+        Ok(())
+    }
+
+    /// Each part has as many columns as the others.
+    fn write_columns(
+        &self,
+        rows: &[u8],
+        tensor: usize,
+        sink: Sink<'_>,
+    ) -> Result<(), CheckpointError> {
+        let part = self.width / self.shards;
+        for shard in 0..self.shards {
+            let mut columns = Vec::with_capacity(rows.len() / self.shards);
+            for row in rows.chunks_exact(self.width) {
+                columns.extend_from_slice(&row[shard * part..(shard + 1) * part]);
+            }
+            sink(shard, tensor, &columns)?;
+        }
+        Ok(())
+    }
+}

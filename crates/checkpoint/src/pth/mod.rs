@@ -1,0 +1,206 @@
+//! The files of `torch.save`: tensors by name, beside a pickle that says where they lie.
+//!
+//! Since PyTorch 1.6 a `.pth` file is a zip archive whose entries are stored as they are:
+//!
+//! ```text
+//! NAME/data.pkl    the pickle; each tensor is a view of a storage
+//! NAME/byteorder   "little" (absent before PyTorch 2.1)
+//! NAME/data/KEY    the bytes of a storage
+//! NAME/version     of this layout
+//! ```
+//!
+//! Before that, pickles followed each other and the storages followed them. Both are read from a
+//! memory map without a copy of the numbers; the first is written.
+//!
+//! Source: PyTorch, `torch/serialization.py` and `caffe2/serialize/inline_container.cc`.
+
+mod error;
+mod legacy;
+#[cfg(test)]
+mod tests;
+mod write;
+mod zip;
+
+use std::ops::Range;
+
+pub use error::PthError;
+pub(crate) use write::PthWriter;
+use zip::Archive;
+
+use crate::TensorInfo;
+use crate::pickle::{Pickle, PickledTensor, shown};
+
+/// Most bytes of the pickle of an archive; a model's has some 200 for each tensor.
+const MAX_PICKLE: usize = 64 << 20;
+/// Versions of the archive's layout that exist.
+const VERSIONS: std::ops::RangeInclusive<u64> = 1..=10;
+
+/// A file of tensors that was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PthFile {
+    tensors: Vec<PthTensor>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PthTensor {
+    /// Its key.
+    pub name: String,
+    /// Number type and shape.
+    pub info: TensorInfo,
+    /// Its bytes in the file: row-major, little endian.
+    pub range: Range<usize>,
+}
+
+impl PthFile {
+    /// Reads where the tensors of a file lie.
+    ///
+    /// # Errors
+    /// When it is no such file, is damaged, holds anything but a dictionary of tensors, or holds
+    /// tensors whose numbers do not lie one after the other; see [`PthError`].
+    pub fn parse(file: &[u8]) -> Result<Self, PthError> {
+        if file.starts_with(zip::MAGIC) {
+            return Self::archive(file);
+        }
+        if legacy::is_legacy(file) {
+            let tensors = legacy::tensors(file)?;
+            return Ok(Self { tensors });
+        }
+        let found = file.iter().take(8).map(|byte| format!("{byte:02x}"));
+        Err(PthError::Format {
+            found: found.collect(),
+        })
+    }
+
+    fn archive(file: &[u8]) -> Result<Self, PthError> {
+        let archive = Archive::read(file)?;
+        let root = root(&archive)?;
+        let entry = |name: &str| archive.entry(&format!("{root}/{name}"));
+        if let Some(range) = entry("byteorder")
+            && &file[range.clone()] != b"little"
+        {
+            let found =
+                String::from_utf8_lossy(&file[range.start..range.end.min(range.start + 16)]);
+            return Err(PthError::ByteOrder {
+                found: shown(&found),
+            });
+        }
+        if let Some(range) = entry("version") {
+            let text = String::from_utf8_lossy(&file[range.start..range.end.min(range.start + 16)]);
+            let version = text.trim().parse().ok();
+            if !version.is_some_and(|version| VERSIONS.contains(&version)) {
+                return Err(PthError::Version {
+                    found: shown(text.trim()),
+                });
+            }
+        }
+        let pickle = entry("data.pkl").unwrap_or_default();
+        if pickle.len() > MAX_PICKLE {
+            return Err(PthError::PickleSize {
+                found: pickle.len(),
+            });
+        }
+        // in memory of our own: what has structure must not change while it is read
+        let pickle = file[pickle].to_vec();
+        let state = Pickle::read(&pickle)?;
+        let tensors = state.tensors()?.into_iter().map(|(name, tensor)| {
+            let key = tensor.storage.key;
+            let range = entry(&format!("data/{key}"));
+            let storage = range.ok_or_else(|| PthError::StorageMissing {
+                tensor: shown(name),
+                key: shown(key),
+            })?;
+            place(name, tensor, storage)
+        });
+        let tensors = tensors.collect::<Result<_, _>>()?;
+        Ok(Self { tensors })
+    }
+
+    /// The tensors, in the file's order.
+    pub fn tensors(&self) -> &[PthTensor] {
+        &self.tensors
+    }
+
+    pub(crate) fn into_tensors(self) -> impl Iterator<Item = PthTensor> {
+        self.tensors.into_iter()
+    }
+}
+
+/// The folder of the archive that everything is in; its name is that of the file when it was saved.
+fn root(archive: &Archive) -> Result<&str, PthError> {
+    let mut roots = archive
+        .names()
+        .filter_map(|name| name.strip_suffix("/data.pkl"))
+        .filter(|root| !root.contains('/'));
+    match (roots.next(), roots.next()) {
+        (Some(root), None) => Ok(root),
+        (None, _) => Err(PthError::NoPickle { found: "no" }),
+        _ => Err(PthError::NoPickle {
+            found: "more than one",
+        }),
+    }
+}
+
+/// Checks that a tensor is a contiguous part of its storage, whose bytes are given.
+fn place(
+    name: &str,
+    tensor: &PickledTensor<'_>,
+    storage: Range<usize>,
+) -> Result<PthTensor, PthError> {
+    let dtype = tensor.storage.dtype;
+    let width = dtype.bitsize() as u64 / 8;
+    if tensor.storage.numel.checked_mul(width) != Some(storage.len() as u64) {
+        return Err(PthError::StorageSize {
+            tensor: shown(name),
+            dtype,
+            numel: tensor.storage.numel,
+            found: storage.len(),
+        });
+    }
+    let outside = || PthError::Outside {
+        tensor: shown(name),
+        shape: tensor.shape.clone(),
+        offset: tensor.offset,
+        numel: tensor.storage.numel,
+    };
+    let product = |count: u64, size: &u64| count.checked_mul(*size);
+    let numel = tensor
+        .shape
+        .iter()
+        .try_fold(1, product)
+        .ok_or_else(outside)?;
+    let end = tensor.offset.checked_add(numel);
+    if end.is_none_or(|end| end > tensor.storage.numel) {
+        return Err(outside());
+    }
+    if !is_contiguous(&tensor.shape, &tensor.stride) {
+        return Err(PthError::Strided {
+            tensor: shown(name),
+            shape: tensor.shape.clone(),
+            stride: tensor.stride.clone(),
+        });
+    }
+    // within the storage, whose bytes are in memory: no number is too large
+    let begin = storage.start + (tensor.offset * width) as usize;
+    Ok(PthTensor {
+        name: name.to_owned(),
+        info: TensorInfo {
+            dtype,
+            shape: tensor.shape.iter().map(|&size| size as usize).collect(),
+        },
+        range: begin..begin + (numel * width) as usize,
+    })
+}
+
+/// Whether numbers lie one after the other, the last dimension first; where a dimension has one
+/// place, its stride means nothing.
+fn is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
+    let mut expected = 1;
+    let mut sizes = shape.iter().zip(stride).rev();
+    shape.contains(&0)
+        || sizes.all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected *= size;
+            fits
+        })
+}

@@ -1,0 +1,267 @@
+//! An archive of tensors, laid out in the beginning and then filled in any order.
+
+use std::io::{self, Seek, SeekFrom, Write};
+
+use crc32fast::Hasher;
+
+use super::zip;
+use crate::{TensorSpec, pickle};
+
+/// Where the bytes of an entry begin, as in torch's own files.
+const ALIGNMENT: u64 = 64;
+/// Names are UTF-8.
+const FLAGS: u16 = 1 << 11;
+/// What a reader has to understand: stored entries, and lengths of 64 bits.
+const NEEDS: u16 = 20;
+const NEEDS64: u16 = 45;
+/// The first of January 1980, so that equal tensors make equal files.
+const DATE: u16 = 0x21;
+/// Where a header has the checksum, which is known last.
+const CHECKSUM_AT: u64 = 14;
+/// Kind of torch's extra field that fills up to the alignment.
+const PADDING: u16 = u16::from_le_bytes(*b"FB");
+
+/// Writes tensors as `torch.save` does.
+///
+/// Every place is fixed in the beginning, so tensors may come in any order, each in pieces of any
+/// size; no more than a piece is ever in memory.
+#[derive(Debug)]
+pub(crate) struct PthWriter<W> {
+    out: W,
+    entries: Vec<Entry>,
+    /// Of the first tensor's entry.
+    first: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    header: u64,
+    /// First byte of what it holds.
+    data: u64,
+    len: u64,
+    written: u64,
+    checksum: Hasher,
+}
+
+impl<W: Write + Seek> PthWriter<W> {
+    /// Lays out a file; `root` names the folder inside of the archive.
+    ///
+    /// # Errors
+    /// For number types that torch does not have, or what the operating system says.
+    pub(crate) fn new(out: W, root: &str, tensors: &[TensorSpec]) -> io::Result<Self> {
+        let state = pickle::state_dict(tensors);
+        let state = state.ok_or_else(|| invalid("torch has no such number type"))?;
+        let small: [(&str, &[u8]); 3] = [
+            ("data.pkl", &state),
+            ("byteorder", b"little"),
+            ("version", b"3\n"),
+        ];
+        let mut writer = Self {
+            out,
+            entries: Vec::new(),
+            first: small.len(),
+        };
+        for (name, bytes) in small {
+            writer.begin(format!("{root}/{name}"), bytes.len() as u64)?;
+        }
+        for (key, tensor) in tensors.iter().enumerate() {
+            let bits = |bits: u64, &size: &usize| bits.checked_mul(size as u64);
+            let bits = tensor
+                .shape
+                .iter()
+                .try_fold(tensor.dtype.bitsize() as u64, bits);
+            let bits = bits.ok_or_else(|| invalid("a tensor that is too large"))?;
+            writer.begin(format!("{root}/data/{key}"), bits / 8)?;
+        }
+        for (entry, (_, bytes)) in small.iter().enumerate() {
+            writer.fill(entry, bytes)?;
+        }
+        Ok(writer)
+    }
+
+    /// Appends bytes to the tensor at a place of the list.
+    ///
+    /// # Errors
+    /// When the tensor has fewer, or what the operating system says.
+    pub(crate) fn append(&mut self, tensor: usize, bytes: &[u8]) -> io::Result<()> {
+        self.fill(self.first + tensor, bytes)
+    }
+
+    /// Leaves a tensor as a hole of the file, with a wrong checksum: for tests of large files.
+    #[cfg(test)]
+    pub(crate) fn skip(&mut self, tensor: usize) {
+        let entry = &mut self.entries[self.first + tensor];
+        entry.written = entry.len;
+    }
+
+    /// Ends the file and gives `out` back.
+    ///
+    /// # Errors
+    /// When a tensor lacks bytes, or what the operating system says.
+    pub(crate) fn finish(mut self) -> io::Result<W> {
+        let mut table = Vec::new();
+        for entry in &self.entries {
+            if entry.written != entry.len {
+                return Err(invalid("a tensor that is not whole"));
+            }
+            let checksum = entry.checksum.clone().finalize();
+            self.out.seek(SeekFrom::Start(entry.header + CHECKSUM_AT))?;
+            self.out.write_all(&checksum.to_le_bytes())?;
+            entry.list(&mut table, checksum);
+        }
+        let begin = self.end();
+        push_end(&mut table, begin, self.entries.len() as u64);
+        self.out.seek(SeekFrom::Start(begin))?;
+        self.out.write_all(&table)?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+
+    /// Where the next entry begins.
+    fn end(&self) -> u64 {
+        self.entries
+            .last()
+            .map_or(0, |entry| entry.data + entry.len)
+    }
+
+    fn begin(&mut self, name: String, len: u64) -> io::Result<()> {
+        let mut entry = Entry {
+            name,
+            header: self.end(),
+            data: 0,
+            len,
+            written: 0,
+            checksum: Hasher::new(),
+        };
+        let header = entry.header();
+        entry.data = entry.header + header.len() as u64;
+        self.out.seek(SeekFrom::Start(entry.header))?;
+        self.out.write_all(&header)?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn fill(&mut self, entry: usize, bytes: &[u8]) -> io::Result<()> {
+        let entry = &mut self.entries[entry];
+        if bytes.len() as u64 > entry.len - entry.written {
+            return Err(invalid("more bytes than the tensor has"));
+        }
+        self.out.seek(SeekFrom::Start(entry.data + entry.written))?;
+        self.out.write_all(bytes)?;
+        entry.checksum.update(bytes);
+        entry.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// The header before its bytes, filled up so that these are aligned; the checksum is open.
+    fn header(&self) -> Vec<u8> {
+        let wide = self.len >= u64::from(u32::MAX);
+        let mut extra = Vec::new();
+        if wide {
+            push_extra64(&mut extra, &[self.len, self.len]);
+        }
+        let fixed = zip::HEADER_BYTES + self.name.len() + extra.len();
+        let end = self.header + fixed as u64;
+        let mut padding = end.next_multiple_of(ALIGNMENT) - end;
+        // a field of padding has four bytes at least
+        if (1..4).contains(&padding) {
+            padding += ALIGNMENT;
+        }
+        if padding > 0 {
+            extra.extend(PADDING.to_le_bytes());
+            extra.extend((padding as u16 - 4).to_le_bytes());
+            extra.resize(extra.len() + padding as usize - 4, 0);
+        }
+        let mut header = zip::MAGIC.to_vec();
+        header.extend(if wide { NEEDS64 } else { NEEDS }.to_le_bytes());
+        header.extend(FLAGS.to_le_bytes());
+        // stored; no time of day
+        header.extend([0; 4]);
+        header.extend(DATE.to_le_bytes());
+        header.extend([0; 4]);
+        header.extend(narrow(self.len).to_le_bytes());
+        header.extend(narrow(self.len).to_le_bytes());
+        header.extend((self.name.len() as u16).to_le_bytes());
+        header.extend((extra.len() as u16).to_le_bytes());
+        header.extend(self.name.bytes());
+        header.extend(extra);
+        header
+    }
+
+    /// Its line in the table at the end of the file.
+    fn list(&self, table: &mut Vec<u8>, checksum: u32) {
+        let numbers = [self.len, self.len, self.header];
+        let wide = numbers.map(|number| number >= u64::from(u32::MAX));
+        let mut extra = Vec::new();
+        if wide.contains(&true) {
+            let wide = numbers.into_iter().zip(wide).filter(|(_, wide)| *wide);
+            push_extra64(
+                &mut extra,
+                &wide.map(|(number, _)| number).collect::<Vec<_>>(),
+            );
+        }
+        let needs = if extra.is_empty() { NEEDS } else { NEEDS64 };
+        table.extend(zip::ENTRY);
+        table.extend(needs.to_le_bytes());
+        table.extend(needs.to_le_bytes());
+        table.extend(FLAGS.to_le_bytes());
+        table.extend([0; 4]);
+        table.extend(DATE.to_le_bytes());
+        table.extend(checksum.to_le_bytes());
+        table.extend(narrow(self.len).to_le_bytes());
+        table.extend(narrow(self.len).to_le_bytes());
+        table.extend((self.name.len() as u16).to_le_bytes());
+        table.extend((extra.len() as u16).to_le_bytes());
+        // no comment, on the first disk, no attributes
+        table.extend([0; 10]);
+        table.extend(narrow(self.header).to_le_bytes());
+        table.extend(self.name.bytes());
+        table.extend(extra);
+    }
+}
+
+/// A number of 64 bits where there is room for 32; all ones say that it is elsewhere.
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn push_extra64(extra: &mut Vec<u8>, numbers: &[u64]) {
+    extra.extend(zip::EXTRA64.to_le_bytes());
+    extra.extend((8 * numbers.len() as u16).to_le_bytes());
+    for number in numbers {
+        extra.extend(number.to_le_bytes());
+    }
+}
+
+/// The records after the table, which begins at `begin` of the file: as torch, always those of 64
+/// bits too.
+fn push_end(table: &mut Vec<u8>, begin: u64, entries: u64) {
+    let len = table.len() as u64;
+    table.extend(zip::END64);
+    table.extend((zip::END64_BYTES as u64 - 12).to_le_bytes());
+    table.extend(NEEDS64.to_le_bytes());
+    table.extend(NEEDS64.to_le_bytes());
+    table.extend([0; 8]);
+    for number in [entries, entries, len, begin] {
+        table.extend(number.to_le_bytes());
+    }
+    table.extend(zip::LOCATOR64);
+    table.extend([0; 4]);
+    table.extend((begin + len).to_le_bytes());
+    table.extend(1_u32.to_le_bytes());
+    let few = u16::try_from(entries).unwrap_or(u16::MAX);
+    table.extend(zip::END);
+    table.extend([0; 4]);
+    table.extend(few.to_le_bytes());
+    table.extend(few.to_le_bytes());
+    table.extend(narrow(len).to_le_bytes());
+    table.extend(narrow(begin).to_le_bytes());
+    table.extend([0; 2]);
+}
+
+fn invalid(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
