@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Layout};
-use crate::gguf::{GgmlType, Gguf, GgufError, llama};
+use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama};
 use crate::mapped::Mapped;
+use crate::meta::MetaError;
 use crate::stored::Stored;
 use crate::{
     CheckpointError, ConfigError, Difference, Dtype, ModelConfig, TensorInfo, compare,
-    hugging_face, layout,
+    hugging_face, layout, meta,
 };
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -43,6 +44,9 @@ pub enum PretrainedError {
         /// What is wrong with it.
         source: GgufError,
     },
+    /// A folder in Meta's layout is damaged.
+    #[error(transparent)]
+    Meta(#[from] Box<MetaError>),
     /// The weights are not those of the configuration.
     #[error("the weights in {} do not fit its {}:\n{difference}", path.display(), config(*layout))]
     Difference {
@@ -89,6 +93,7 @@ impl PretrainedError {
         let hint = match self {
             Self::Checkpoint(error) => return error.hint(),
             Self::Gguf { source, .. } => return source.hint(),
+            Self::Meta(error) => return error.hint(),
             Self::Difference { .. } => {
                 "files of another model, or a config.json that was edited; fetch the model again"
             }
@@ -108,6 +113,9 @@ impl Pretrained {
     pub fn open(path: &Path) -> Result<Self, PretrainedError> {
         if path.is_file() {
             return Self::gguf(path);
+        }
+        if is_meta(path) {
+            return meta::open(path).map_err(|error| Box::new(error).into());
         }
         let config = ModelConfig::from_folder(path)?;
         let checkpoint = hugging_face::open(path)?;
@@ -146,6 +154,26 @@ impl Pretrained {
         let checkpoint = Checkpoint::of(path, Layout::Gguf, vec![file], tensors.collect(), &config);
         Ok(Self { config, checkpoint })
     }
+}
+
+/// The tokenizer that a `.gguf` file has in its metadata.
+///
+/// # Errors
+/// A file that is damaged, or says nothing of a tokenizer.
+pub fn gguf_vocabulary(path: &Path) -> Result<Vocabulary, PretrainedError> {
+    let file = Mapped::open(path)?;
+    Gguf::parse(file.bytes(0..file.len()))
+        .and_then(|gguf| Vocabulary::from_metadata(gguf.metadata()))
+        .map_err(|source| PretrainedError::Gguf {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Whether a folder is in Meta's layout; one that has both is Hugging Face's.
+fn is_meta(folder: &Path) -> bool {
+    let has = |file: &str| folder.join(file).exists();
+    !has("config.json") && (has(meta::PARAMS_FILE) || has(&meta::shard_file(0)))
 }
 
 /// Holds the tensors against the configuration.

@@ -2,17 +2,20 @@
 
 mod to_gguf;
 mod to_hugging_face;
+mod to_meta;
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 pub use to_gguf::{Precision, to_gguf};
 pub use to_hugging_face::to_hugging_face;
+pub use to_meta::to_meta;
 
 use crate::checkpoint::Checkpoint;
 use crate::gguf::GgufError;
+use crate::meta::MetaError;
 use crate::numbers::{self, Number};
-use crate::{CheckpointError, Dtype, PretrainedError};
+use crate::{CheckpointError, Dtype, PretrainedError, TensorSpec};
 
 /// Rows are converted in blocks of about this many bytes.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -35,6 +38,9 @@ pub enum ConvertError {
         /// Why.
         source: GgufError,
     },
+    /// Meta's layout cannot hold the model.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
     /// A number that was finite is not in the precision asked for.
     #[error("tensor `{tensor}`: a weight of {found:e} is too large for {dtype}")]
     TooLarge {
@@ -54,6 +60,7 @@ impl ConvertError {
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Gguf { source, .. } => source.hint(),
+            Self::Meta(error) => error.hint(),
             Self::TooLarge { .. } => Some("bf16 and f32 hold larger numbers than f16".to_owned()),
         }
     }
@@ -70,6 +77,37 @@ fn blocks(rows: usize, row_bytes: usize, together: usize) -> impl Iterator<Item 
     (0..rows)
         .step_by(block)
         .map(move |first| first..rows.min(first + block))
+}
+
+/// Rows of a tensor that is to be written.
+fn height(spec: &TensorSpec) -> usize {
+    spec.shape.first().copied().unwrap_or(1)
+}
+
+/// Bytes of one of them.
+fn row_bytes(spec: &TensorSpec) -> usize {
+    spec.shape.iter().skip(1).product::<usize>() * spec.dtype.bitsize() / 8
+}
+
+/// Reads tensors block by block, each in the precision of its spec.
+fn stream(
+    checkpoint: &Checkpoint,
+    specs: &[TensorSpec],
+    progress: Progress<'_>,
+    write: &mut dyn FnMut(&str, &[u8]) -> Result<(), CheckpointError>,
+) -> Result<(), ConvertError> {
+    let total = specs.iter().map(|spec| height(spec) * row_bytes(spec));
+    let total = total.sum::<usize>() as u64;
+    let mut written = 0;
+    for spec in specs {
+        for block in blocks(height(spec), row_bytes(spec), 1) {
+            let bytes = rows(checkpoint, &spec.name, block, spec.dtype)?;
+            write(&spec.name, &bytes)?;
+            written += bytes.len() as u64;
+            progress(written, total);
+        }
+    }
+    Ok(())
 }
 
 /// Rows of a tensor in another precision.
@@ -115,3 +153,6 @@ fn check_finite(name: &str, bytes: &[u8], from: Dtype, f16: &[u8]) -> Result<(),
         dtype: Dtype::F16,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,31 @@
 //! Any layout to a Hugging Face folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{ConvertError, Progress, blocks, rows};
+use super::{ConvertError, Progress, stream};
 use crate::checkpoint::Layout;
 use crate::hugging_face::{CheckpointWriter, plan_shards};
 use crate::{
-    CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, StagedFolder, TensorSpec,
-    is_rotary_buffer,
+    CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, TensorSpec, is_rotary_buffer,
 };
 
-/// Writes a model as a Hugging Face folder: weights, `config.json`, and what `beside` puts there.
+/// Writes a model as a Hugging Face folder: weights, `config.json`, and copies of the files
+/// `beside`.
 ///
 /// Weights keep their precision without `dtype`; blocks of few bits become f32, which holds them
 /// exactly. Keys of a `config.json` that is there already are kept.
 ///
 /// # Errors
-/// A model that cannot be read, an output that exists, a number too large for `dtype`, or what
-/// `beside` says; nothing is left behind then.
+/// A model that cannot be read, an output that exists, a number too large for `dtype`, or a file
+/// that cannot be copied; nothing is left behind then.
 pub fn to_hugging_face(
     model: &Pretrained,
     out: &Path,
     dtype: Option<Dtype>,
     max_shard_bytes: Option<u64>,
-    beside: &dyn Fn(&StagedFolder) -> Result<(), CheckpointError>,
+    beside: &[PathBuf],
     progress: Progress<'_>,
 ) -> Result<(), ConvertError> {
     let checkpoint = &model.checkpoint;
@@ -37,30 +37,17 @@ pub fn to_hugging_face(
             ..tensor.clone()
         })
         .collect();
-    let row_bytes = |spec: &TensorSpec| {
-        let columns: usize = spec.shape.iter().skip(1).product();
-        columns * spec.dtype.bitsize() / 8
-    };
-    let height = |spec: &TensorSpec| spec.shape.first().copied().unwrap_or(1);
-    let total = specs
-        .iter()
-        .map(|spec| (height(spec) * row_bytes(spec)) as u64);
-    let total = total.sum();
     let limit = max_shard_bytes.unwrap_or(MAX_SHARD_BYTES);
     let mut writer = CheckpointWriter::create(out, plan_shards(specs.clone(), limit))?;
-    let mut written = 0;
-    for spec in &specs {
-        for block in blocks(height(spec), row_bytes(spec), 1) {
-            let bytes = rows(checkpoint, &spec.name, block, spec.dtype)?;
-            writer.append(&spec.name, &bytes)?;
-            written += bytes.len() as u64;
-            progress(written, total);
-        }
-    }
+    stream(checkpoint, &specs, progress, &mut |name, bytes| {
+        writer.append(name, bytes)
+    })?;
     let dtypes: Vec<Dtype> = specs.iter().map(|spec| spec.dtype).collect();
     let config = config_json(model, &dtypes)?;
     writer.folder().write("config.json", config.as_bytes())?;
-    beside(writer.folder())?;
+    for file in beside {
+        writer.folder().copy(file)?;
+    }
     Ok(writer.finish()?)
 }
 

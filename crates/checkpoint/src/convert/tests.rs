@@ -1,0 +1,180 @@
+use std::fs;
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::gguf::Vocabulary;
+use crate::hugging_face::{CheckpointWriter, plan_shards};
+use crate::{INDEX_FILE, Layout, ModelConfig, Pretrained, SINGLE_FILE, TensorSpec, layout};
+
+fn config(key_heads: usize, tied: bool) -> ModelConfig {
+    let json = serde_json::json!({
+        "vocab_size": 48, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 8, "num_key_value_heads": key_heads, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": tied, "rope_theta": 500_000.0
+    });
+    ModelConfig::from_json(&json, Path::new("config.json")).unwrap()
+}
+
+/// Numbers of many sizes, each other than its neighbours.
+fn numbers(name: &str, len: usize, dtype: Dtype) -> Vec<u8> {
+    let salt: u32 = name
+        .bytes()
+        .fold(7, |sum, byte| sum * 31 % 65_521 + u32::from(byte));
+    let number = |index: usize| {
+        let mixed = (index as u32 + salt).wrapping_mul(2_654_435_761) >> 8;
+        (mixed as f32 / 8_388_608.0 - 1.0) * 2.0_f32.powi(-((index % 9) as i32))
+    };
+    let wide: Vec<u8> = (0..len)
+        .flat_map(|index| number(index).to_le_bytes())
+        .collect();
+    numbers::convert(&wide, Dtype::F32, dtype)
+}
+
+fn written(out: &Path, config: &ModelConfig, dtype: Dtype, limit: u64) -> Pretrained {
+    let specs: Vec<TensorSpec> = layout::tensors(config)
+        .into_iter()
+        .map(|tensor| TensorSpec {
+            name: tensor.name,
+            dtype,
+            shape: tensor.shape,
+        })
+        .collect();
+    let mut writer = CheckpointWriter::create(out, plan_shards(specs.clone(), limit)).unwrap();
+    for spec in &specs {
+        let len = spec.shape.iter().product();
+        writer
+            .append(&spec.name, &numbers(&spec.name, len, dtype))
+            .unwrap();
+    }
+    let mut json = config.to_json();
+    json["dtype"] = match dtype {
+        Dtype::F32 => "float32",
+        Dtype::BF16 => "bfloat16",
+        _ => "float16",
+    }
+    .into();
+    let text = format!("{json:#}\n");
+    writer
+        .folder()
+        .write("config.json", text.as_bytes())
+        .unwrap();
+    writer.finish().unwrap();
+    Pretrained::open(out).unwrap()
+}
+
+fn same_weights(a: &Pretrained, b: &Pretrained, dtype: Dtype) {
+    let names: Vec<_> = a.checkpoint.names().collect();
+    assert_eq!(names, b.checkpoint.names().collect::<Vec<_>>());
+    for name in names {
+        let [a, b] = [a, b].map(|model| {
+            let tensor = model.checkpoint.tensor(name).unwrap();
+            (
+                tensor.shape,
+                numbers::convert(&tensor.bytes, tensor.dtype, dtype),
+            )
+        });
+        assert_eq!(a, b, "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    /// Whatever a model is written as, it reads as it was, and comes back byte for byte.
+    #[test]
+    fn round_trips_are_byte_equal(
+        shards in prop::sample::select(vec![1_usize, 2, 4, 8]),
+        grouped: bool,
+        tied: bool,
+        dtype in prop::sample::select(vec![Dtype::F32, Dtype::BF16, Dtype::F16]),
+        limit in 2_000_u64..60_000,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let config = config(if grouped && shards <= 4 { 4 } else { 8 }, tied);
+        let model = written(&at("hf"), &config, dtype, limit);
+        let progress: Progress<'_> = &mut |_, _| ();
+
+        to_meta(&model, &at("meta"), None, shards, &[], progress).unwrap();
+        let meta = Pretrained::open(&at("meta")).unwrap();
+        prop_assert_eq!(meta.checkpoint.layout(), Layout::Meta);
+        prop_assert_eq!(meta.checkpoint.files(), shards);
+        same_weights(&model, &meta, dtype);
+
+        let gguf = at("model.gguf");
+        to_gguf(&meta, &gguf, None, "x", &Vocabulary::default(), progress).unwrap();
+        let gguf = Pretrained::open(&gguf).unwrap();
+        prop_assert_eq!(gguf.checkpoint.layout(), Layout::Gguf);
+        same_weights(&model, &gguf, dtype);
+        prop_assert_eq!(gguf.config.head_dim, config.head_dim);
+        prop_assert_eq!(gguf.config.rope_theta, config.rope_theta);
+        prop_assert_eq!(gguf.config.tie_word_embeddings, tied);
+
+        // GGUF keeps norms in f32
+        to_hugging_face(&gguf, &at("back"), Some(dtype), Some(limit), &[], progress).unwrap();
+        to_meta(&gguf, &at("meta-again"), Some(dtype), shards, &[], progress).unwrap();
+        for (before, after) in [("hf", "back"), ("meta", "meta-again")] {
+            for entry in fs::read_dir(at(before)).unwrap() {
+                let name = entry.unwrap().file_name();
+                let name = name.to_str().unwrap();
+                if name == "config.json" || name == "params.json" {
+                    continue;
+                }
+                let [before, after] = [before, after].map(|folder| fs::read(at(folder).join(name)).unwrap());
+                prop_assert!(before == after, "{} differs", name);
+            }
+        }
+        let files = |folder: &str| fs::read_dir(at(folder)).unwrap().count();
+        prop_assert_eq!(files("hf"), files("back"));
+        prop_assert_eq!(at("hf").join(INDEX_FILE).exists(), !at("hf").join(SINGLE_FILE).exists());
+    }
+
+    /// Blocks cover the rows, in order, and begin where heads do.
+    #[test]
+    fn blocks_are_all_rows(rows in 0_usize..5000, row_bytes in 1_usize..100_000, together in 1_usize..130) {
+        let mut next = 0;
+        for block in blocks(rows, row_bytes, together) {
+            prop_assert_eq!(block.start, next);
+            prop_assert!(block.start % together == 0 && !block.is_empty());
+            next = block.end;
+        }
+        prop_assert_eq!(next, rows);
+    }
+}
+
+#[test]
+fn a_weight_too_large_for_f16_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(8, true);
+    written(&dir.path().join("hf"), &config, Dtype::F32, u64::MAX);
+    let path = dir.path().join("hf").join(SINGLE_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&70_000.0_f32.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let model = Pretrained::open(&dir.path().join("hf")).unwrap();
+    let out = dir.path().join("out");
+    let dtype = Some(Dtype::F16);
+    let error = to_hugging_face(&model, &out, dtype, None, &[], &mut |_, _| ()).unwrap_err();
+    insta::assert_snapshot!(error.to_string(), @"tensor `model.norm.weight`: a weight of 7e4 is too large for F16");
+    assert!(!out.exists());
+    assert!(error.hint().unwrap().contains("bf16"));
+}
+
+#[test]
+fn an_output_that_exists_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = written(
+        &dir.path().join("hf"),
+        &config(8, true),
+        Dtype::BF16,
+        u64::MAX,
+    );
+    let out = dir.path().join("model.gguf");
+    fs::write(&out, "mine").unwrap();
+    let vocabulary = Vocabulary::default();
+    to_gguf(&model, &out, None, "x", &vocabulary, &mut |_, _| ()).unwrap_err();
+    assert_eq!(fs::read(&out).unwrap(), b"mine");
+}
