@@ -42,6 +42,7 @@ fn help_reads_well() {
     for command in [
         "train",
         "merge",
+        "convert",
         "generate",
         "chat",
         "score",
@@ -81,6 +82,7 @@ fn an_adapter_for_another_base_lists_what_differs() {
     ]));
     insta::assert_snapshot!(failure(&[
         "merge",
+        "convert",
         "--base",
         &base,
         "--adapter",

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 /// The tiny models, and the adapters of each.
 pub(crate) const MODELS: [&str; 4] = ["tied-gqa", "untied-mha", "llama3-rope", "linear-rope"];
-pub(crate) const ADAPTERS: [(&str, &str); 7] = [
+pub(crate) const ADAPTERS: [(&str, &str); 9] = [
     ("tied-gqa", "init"),
     ("tied-gqa", "qkvo"),
     ("tied-gqa", "rslora"),
@@ -16,6 +16,8 @@ pub(crate) const ADAPTERS: [(&str, &str); 7] = [
     ("untied-mha", "saved-head"),
     ("untied-mha", "lora-only-bias"),
     ("llama3-rope", "qkvo"),
+    ("tied-gqa", "new-tokens"),
+    ("untied-mha", "new-tokens"),
 ];
 
 #[derive(Deserialize)]
@@ -61,6 +63,8 @@ pub(crate) struct Score {
 
 #[derive(Deserialize)]
 pub(crate) struct AdapterGolden {
+    /// In place of the model's, where the adapter knows tokens that the model does not.
+    pub(crate) rows: Option<Vec<Row>>,
     pub(crate) loss: f64,
     pub(crate) greedy: Greedy,
     pub(crate) training: Training,
@@ -104,6 +108,13 @@ pub(crate) fn folder(model: &str) -> PathBuf {
 
 pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {
     folder(model).join("adapters").join(adapter)
+}
+
+/// The rows that an adapter's golden numbers are of.
+pub(crate) fn rows(model: &str, adapter: &str) -> Vec<Row> {
+    let golden: AdapterGolden = json(adapter_folder(model, adapter).join("golden.json"));
+    let of_model = || json::<ModelGolden>(folder(model).join("golden.json")).rows;
+    golden.rows.unwrap_or_else(of_model)
 }
 
 pub(crate) fn json<T: DeserializeOwned>(path: impl AsRef<Path>) -> T {

@@ -3,7 +3,9 @@
 
 mod adapters;
 mod commands;
+mod converting;
 mod golden;
 mod merging;
 mod model;
 mod training;
+mod vocabulary;

@@ -9,7 +9,7 @@ use simmer_model::checkpoint::Checkpoint;
 use simmer_model::merge::{MergeOptions, merge};
 
 use crate::adapters::attached;
-use crate::golden::{self, ModelGolden};
+use crate::golden;
 
 /// The stored numbers as integers whose order is that of the numbers: neighbours are one apart.
 fn ordered(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
@@ -103,8 +103,7 @@ fn a_merged_model_answers_as_base_and_adapter() {
         .unwrap();
         let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
         let apart = attached(model, name).model.valid();
-        let rows: ModelGolden = golden::json(golden::folder(model).join("golden.json"));
-        for row in &rows.rows {
+        for row in golden::rows(model, name) {
             let logits = |model: &simmer_model::LlamaForCausalLM| -> Vec<f32> {
                 let hidden = model.hidden(&Run::from_rows(&[&row.input_ids]), None);
                 model.logits(hidden).into_data().iter::<f32>().collect()

@@ -4,6 +4,8 @@ use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError}
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
+use simmer_model::checkpoint::convert::ConvertError;
+use simmer_model::checkpoint::hub::HubError;
 use simmer_model::checkpoint::{CheckpointError, PretrainedError};
 use simmer_model::merge::MergeError;
 
@@ -46,6 +48,8 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, BaseError::hint))
         .or_else(|| of(error, PretrainedError::hint))
         .or_else(|| of(error, CheckpointError::hint))
+        .or_else(|| of(error, ConvertError::hint))
+        .or_else(|| of(error, HubError::hint))
         .or_else(|| of(error, MergeError::hint))
         .or_else(|| of(error, GenerateError::hint))
         .or_else(|| of(error, simmer_train::TrainError::hint))

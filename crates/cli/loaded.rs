@@ -3,23 +3,26 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use burn::module::Module;
 use clap::Args;
 use simmer_data::{Template, Tokenizer};
-use simmer_model::base::{BaseConfig, Precision};
+use simmer_model::base::{Base, BaseConfig, Precision};
+use simmer_model::checkpoint::hub::What;
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 
-use crate::{output, progress};
+use simmer_train::tokenizer;
+
+use crate::{hub, output, progress};
 
 /// Which model a command uses.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// Folder of the base model (Hugging Face layout)
-    #[arg(long, value_name = "FOLDER")]
+    /// The base model: a folder, a .gguf file, or a name on the hub
+    #[arg(long, value_name = "MODEL")]
     pub(crate) base: PathBuf,
-    /// Folder of an adapter (PEFT layout)
-    #[arg(long, value_name = "FOLDER")]
+    /// An adapter (PEFT layout): a folder, or a name on the hub
+    #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<PathBuf>,
     /// Keep the weights in this precision instead of the stored one
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
@@ -45,25 +48,19 @@ pub(crate) struct Loaded {
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
-        let base = BaseConfig {
-            precision: self.precision,
-            ..BaseConfig::from_path(&self.base)
-        };
+        let mut base = BaseConfig::from_path(&self.base);
+        base.precision = self.precision;
         Loaded::open(&base, self.adapter.as_deref(), &self.device)
     }
 }
 
-/// A token that the model has no embedding for would be a panic deep inside.
-fn check_vocabulary(tokenizer: &Tokenizer, vocab_size: usize) -> anyhow::Result<()> {
-    let max = tokenizer.max_token_id();
-    if max as usize >= vocab_size {
-        bail!(
-            "{}: the tokenizer has token ids up to {max}, the model's embedding has {vocab_size} \
-             rows: they do not belong together",
-            tokenizer.path().display()
-        );
+/// Reads the files of a base into memory, with a bar.
+pub(crate) fn read_ahead(base: &Base) {
+    if let Some(checkpoint) = base.checkpoint() {
+        let bar = progress::bytes(checkpoint.file_bytes(), "reading");
+        checkpoint.read_ahead(|bytes| bar.inc(bytes));
+        bar.finish_and_clear();
     }
-    Ok(())
 }
 
 impl Loaded {
@@ -74,20 +71,35 @@ impl Loaded {
         device: &str,
     ) -> anyhow::Result<Self> {
         let device = device::named(device)?;
-        let bar = progress::spinner("loading");
+        let mut base = base.clone();
+        hub::locate_base(&mut base)?;
+        let adapter = adapter.map(|path| hub::locate(path, What::Adapter));
+        let adapter = adapter.transpose()?;
         let found = base.open()?;
-        let tokenizer = Tokenizer::from_folder(base.tokenizer_path()?)?;
+        read_ahead(&found);
+        let bar = progress::spinner("loading");
+        let mut tokenizer = base.tokenizer_path().map(Path::to_owned);
         let mut model = found.load(0, &device)?;
-        if let Some(folder) = adapter {
-            let attached = adapter::load(model, folder)
-                .with_context(|| format!("cannot use the adapter in {}", folder.display()))?;
+        if let Some(folder) = &adapter {
+            let cannot = || format!("cannot use the adapter in {}", folder.display());
+            let attached = adapter::load(model, folder).with_context(cannot)?;
             for warning in &attached.warnings {
                 output::note(&format!("warning: {warning}"));
             }
+            if let Some(resized) = &attached.resized {
+                output::note(resized);
+            }
+            if let Some(path) = attached.tokenizer {
+                tokenizer = Ok(path);
+            }
             model = attached.model;
         }
+        let tokenizer = tokenizer::open(&tokenizer?)?;
         bar.finish_and_clear();
-        check_vocabulary(&tokenizer, model.config().vocab_size)?;
+        tokenizer.check_vocabulary(model.config().vocab_size)?;
+        for note in tokenizer.notes() {
+            output::note(note);
+        }
         let mut eos = tokenizer.eos_ids().to_vec();
         for id in &model.config().eos_token_id {
             if !eos.contains(id) {

@@ -2,6 +2,7 @@
 
 mod commands;
 mod failure;
+mod hub;
 mod loaded;
 mod output;
 mod profile;

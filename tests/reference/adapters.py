@@ -17,6 +17,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedModel
 
 import models
 import rows
@@ -28,7 +29,8 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 @dataclass
 class TinyAdapter:
-    """One adapter folder: `lora` are LoraConfig's arguments; B is random unless `fresh`."""
+    """One adapter folder: `lora` are LoraConfig's arguments; B is random unless `fresh`. `new_tokens` are added to
+    tokenizer and base first, and the tokenizer is saved beside the adapter."""
 
     model: str
     name: str
@@ -36,6 +38,7 @@ class TinyAdapter:
     seed: int
     steps: training.Settings
     fresh: bool = False
+    new_tokens: tuple[str, ...] = ()
 
 
 ADAPTERS = [
@@ -96,19 +99,41 @@ ADAPTERS = [
         seed=16,
         steps=training.Settings(1e-2),
     ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="new-tokens",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]),
+        seed=17,
+        steps=training.Settings(1e-2),
+        new_tokens=("<|im_start|>", "<|im_end|>"),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="new-tokens",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]),
+        seed=18,
+        steps=training.Settings(1e-2),
+        new_tokens=("<|im_start|>", "<|im_end|>"),
+    ),
 ]
 
 
 def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], prompts: list[list[int]]) -> tuple[dict, dict]:
     """Saves the adapter through PEFT and returns its golden tensors and scalars."""
     torch.manual_seed(spec.seed)
-    model = get_peft_model(models.load(spec.model), LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec.lora))
+    base = models.load(spec.model)
+    tensors, scalars = {}, {}
+    if spec.new_tokens:
+        add_tokens(base, AutoTokenizer.from_pretrained(spec.model), spec.new_tokens, folder)
+        new = range(models.VOCAB, models.VOCAB + len(spec.new_tokens))
+        ids = [token for pair in zip(golden_rows[1]["input_ids"], [*new] * 3) for token in pair]
+        golden_rows = scalars["rows"] = [*golden_rows, {"input_ids": ids, "labels": ids}]
+    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec.lora))
     if not spec.fresh:
         move_from_initial(model)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's model card: a page of blanks
 
-    tensors, scalars = {}, {}
     with torch.no_grad():
         for index, row in enumerate(golden_rows):
             tensors[f"logits.{index}"] = rows.logits(model, row["input_ids"]).clone()
@@ -119,10 +144,21 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     scalars["greedy"] = clearest_answer(model, prompts)
     scalars["training"] = training.run(model, golden_rows, spec.steps)
     scalars["training"]["final_loss"] = rows.backward(model, golden_rows)
-    tensors |= {f"trained.{key}": value.clone() for key, value in get_peft_model_state_dict(model).items()}
+    tensors |= {f"trained.{key}": value.clone() for key, value in trained(model).items()}
     tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
     check_saved(folder, tensors)
     return tensors, scalars
+
+
+@torch.no_grad()
+def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder: Path | None = None) -> None:
+    """What Alpaca's smart_tokenizer_and_embedding_resize does: the new rows are the mean of the old ones."""
+    tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
+    if folder is not None:
+        tokenizer.save_pretrained(folder)
+    base.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for end in {base.get_input_embeddings().weight, base.get_output_embeddings().weight}:
+        end[-len(tokens) :] = end[: -len(tokens)].mean(dim=0, keepdim=True)
 
 
 @torch.no_grad()
@@ -136,17 +172,24 @@ def move_from_initial(model: PeftModel) -> None:
 
 def saved_keys(model: PeftModel, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One value per trained parameter, under the names of PEFT's adapter file."""
-    renamed = get_peft_model_state_dict(model, state_dict=values)
+    renamed = get_peft_model_state_dict(model, state_dict=values, save_embedding_layers=False)
     assert len(renamed) == len(values), sorted(set(values) ^ set(renamed))
     return renamed
 
 
+def trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The trained tensors, under the names of PEFT's adapter file."""
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
+
+
 def merged(model: str, folder: Path) -> dict[str, torch.Tensor]:
     """What PEFT's merge changes in the base, merged in the dtype that the base is stored in."""
-    base = models.load(model, dtype="auto")
+    base = models.load_for(folder, model, dtype="auto")
     before = {key: value.clone() for key, value in base.state_dict().items()}
     after = PeftModel.from_pretrained(base, folder).merge_and_unload().state_dict()
     assert before.keys() == after.keys()
+    if base.config.tie_word_embeddings and torch.equal(after["lm_head.weight"], after["model.embed_tokens.weight"]):
+        del after["lm_head.weight"]
     return {key: value.clone() for key, value in after.items() if not torch.equal(value, before[key])}
 
 
@@ -162,7 +205,9 @@ def check_saved(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """The gradients cover exactly the saved tensors, and none of them is zero but A's beside a zero B."""
     saved = load_file(folder / "adapter_model.safetensors")
     gradients = {key.removeprefix("grad."): value for key, value in tensors.items() if key.startswith("grad.")}
-    assert saved.keys() == gradients.keys(), sorted(saved.keys() ^ gradients.keys())
+    frozen = saved.keys() & {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}
+    assert saved.keys() - gradients.keys() <= frozen, sorted(saved.keys() ^ gradients.keys())
+    assert gradients.keys() <= saved.keys(), sorted(saved.keys() ^ gradients.keys())
     fresh = all(not value.any() for key, value in saved.items() if "lora_B" in key)
     for key, gradient in gradients.items():
         assert gradient.any() or (fresh and "lora_A" in key), f"{folder}: no gradient for {key}"

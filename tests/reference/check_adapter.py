@@ -37,7 +37,7 @@ class RaiseOnWarning(logging.Handler):
 
 
 def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
-    base = models.load(model_folder)
+    base = models.load_for(adapter_folder, model_folder)
     handler = RaiseOnWarning(logging.WARNING)
     for name in ("", "transformers", "peft"):
         logging.getLogger(name).addHandler(handler)
@@ -48,6 +48,9 @@ def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
         model = PeftModel.from_pretrained(base, adapter_folder)
     saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    ends = ("embed_tokens.weight", "embed_tokens.base_layer.weight", "lm_head.weight", "lm_head.base_layer.weight")
+    frozen = {key: value for key, value in model.state_dict().items() if key.endswith(ends) and key in saved}
+    loaded |= {key: value for key, value in frozen.items() if key not in loaded}
     wrong = sorted(saved.keys() ^ loaded.keys())
     wrong += [key for key in saved.keys() & loaded.keys() if not torch.equal(saved[key], loaded[key].to(saved[key].dtype))]
     if wrong:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import transformers
 from peft import PeftModel
-from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 import adapters
@@ -25,9 +24,9 @@ import training
 
 def measure(spec: adapters.TinyAdapter) -> dict[str, float]:
     folder = Path(spec.model, "adapters", spec.name)
-    golden_rows = json.loads(Path(spec.model, "golden.json").read_text())["rows"]
     scalars, tensors = json.loads((folder / "golden.json").read_text()), load_file(folder / "golden.safetensors")
-    model = PeftModel.from_pretrained(models.load(spec.model, torch.float64), folder, is_trainable=True)
+    golden_rows = scalars.get("rows") or json.loads(Path(spec.model, "golden.json").read_text())["rows"]
+    model = PeftModel.from_pretrained(models.load_for(folder, spec.model, torch.float64), folder, is_trainable=True)
     off = {"logits": 0.0, "gradient": 0.0, "trained": 0.0}
     for index, row in enumerate(golden_rows):
         gap = rows.logits(model, row["input_ids"]).detach() - tensors[f"logits.{index}"]
@@ -40,7 +39,7 @@ def measure(spec: adapters.TinyAdapter) -> dict[str, float]:
     model.zero_grad()
     steps = training.run(model, golden_rows, spec.steps)["steps"]
     off["losses"] = max(abs(a["loss"] - b["loss"]) for a, b in zip(steps, scalars["training"]["steps"]))
-    for key, value in get_peft_model_state_dict(model).items():
+    for key, value in adapters.trained(model).items():
         off["trained"] = max(off["trained"], (value - tensors[f"trained.{key}"]).abs().max().item())
     return off
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -248,3 +249,13 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaForCaus
     """A folder's model with plain attention, nothing to train, no dropout."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
+
+def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str = torch.float32) -> LlamaForCausalLM:
+    """The model that an adapter is for: with as many rows as the embedding that lies beside the adapter, if one does."""
+    model = load(folder, dtype)
+    with safe_open(Path(adapter, "adapter_model.safetensors"), "pt") as file:
+        for end in (".weight", ".base_layer.weight"):
+            key = f"base_model.model.model.embed_tokens{end}"
+            if key in file.keys():
+                model.resize_token_embeddings(file.get_slice(key).get_shape()[0], mean_resizing=False)
+    return model

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use simmer_model::checkpoint::Dtype;
+use simmer_model::checkpoint::hub::What;
 use simmer_model::merge::{MergeOptions, MergeReport, merge};
 
 use crate::output::note;
-use crate::{output, progress};
+use crate::{hub, output, progress};
 
 /// Fold an adapter into its base model
 ///
@@ -16,10 +17,10 @@ use crate::{output, progress};
 /// Tensor by tensor, so that a model larger than the memory can be merged.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
-    /// Folder of the base model (Hugging Face layout)
+    /// The base model: a folder, a .gguf file, or a name on the hub
     #[arg(long, value_name = "FOLDER")]
     base: PathBuf,
-    /// Folder of the adapter (PEFT layout)
+    /// The adapter (PEFT layout): a folder, or a name on the hub
     #[arg(long, value_name = "FOLDER")]
     adapter: PathBuf,
     /// Folder to write; must not exist or be empty
@@ -71,7 +72,9 @@ impl Merge {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let report = merge(&self.base, &self.adapter, &self.out, options, &mut advance)
+        let base = hub::locate(&self.base, What::Model)?;
+        let adapter = hub::locate(&self.adapter, What::Adapter)?;
+        let report = merge(&base, &adapter, &self.out, options, &mut advance)
             .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         bar.finish_and_clear();
         describe(&report);

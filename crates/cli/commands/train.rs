@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
+use simmer_model::base::Base;
 use simmer_train::{
     Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
 };
 
+use crate::hub;
+use crate::loaded::read_ahead;
 use crate::output::{self, note};
 use crate::profile::Profile;
 use crate::{progress, samples};
@@ -42,7 +45,8 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        hub::locate_base(&mut recipe.base)?;
         let out = self
             .out
             .clone()
@@ -169,6 +173,10 @@ impl Terminal {
 }
 
 impl Observer for Terminal {
+    fn on_load(&mut self, base: &Base) {
+        read_ahead(base);
+    }
+
     fn on_notice(&mut self, text: &str) {
         self.say(text);
     }

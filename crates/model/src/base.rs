@@ -1,5 +1,6 @@
 //! Where a run's weights come from: a checkpoint, or chance.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Param, ParamId};
@@ -7,17 +8,22 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_kernels::mix;
 
-use crate::checkpoint::{Checkpoint, CheckpointError, Pretrained, PretrainedError, ReadData};
+use crate::checkpoint::numbers::convert as convert_bytes;
+use crate::checkpoint::{
+    Checkpoint, CheckpointError, Dtype, Pretrained, PretrainedError, ReadData, stored_dtype,
+};
 use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
+use crate::llama::{
+    DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
+};
 use crate::random::normal;
 
 /// The recipe's `[base]` table: what is fine-tuned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseConfig {
-    /// A Hugging Face folder, a Meta folder or a `.gguf` file.
+    /// A Hugging Face folder, a Meta folder, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// Shape of a model that starts from random weights, instead of `path`.
@@ -26,9 +32,21 @@ pub struct BaseConfig {
     /// Where the tokenizer is; that of `path` where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
+    /// Words that become tokens of their own, each with a row in embedding and output head.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_tokens: Vec<String>,
+    /// The same for markers such as `<|im_start|>`, which answers are shown without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_special_tokens: Vec<String>,
+    /// The token that other programs pad with; a special one, added where there is none of the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token: Option<String>,
     /// How frozen weights are kept in memory; as stored where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// Where `path` and `tokenizer` were found, see [`BaseConfig::locate`].
+    #[serde(skip)]
+    located: [Option<PathBuf>; 2],
 }
 
 /// Number type of frozen weights in memory.
@@ -103,6 +121,8 @@ pub struct Base {
     /// Its weights; chance where there are none.
     checkpoint: Option<Checkpoint>,
     precision: Option<Precision>,
+    /// Rows of tokens that the tokenizer got later.
+    new_rows: Range<usize>,
 }
 
 impl BaseConfig {
@@ -114,18 +134,32 @@ impl BaseConfig {
         }
     }
 
+    /// Says where `path` and `tokenizer` are on this disk, for names on the hub: their own words
+    /// stay, in recipes and adapters.
+    pub fn locate(&mut self, path: Option<PathBuf>, tokenizer: Option<PathBuf>) {
+        self.located = [path, tokenizer];
+    }
+
+    /// Where the base is on this disk; `None` for random weights.
+    pub fn found_path(&self) -> Option<&Path> {
+        self.located[0].as_deref().or(self.path.as_deref())
+    }
+
     /// Finds the base, and reads all about it but the weights themselves.
     ///
     /// # Errors
     /// Where neither or both of `path` and `init` are given, where there is nothing at `path`, and
     /// everything about it that does not fit, in one error.
     pub fn open(&self) -> Result<Base, BaseError> {
-        let (config, checkpoint) = match (&self.path, &self.init) {
+        let (config, checkpoint) = match (self.found_path(), &self.init) {
             (Some(path), None) if path.exists() => {
                 let Pretrained { config, checkpoint } = Pretrained::open(path)?;
                 (config, Some(checkpoint))
             }
-            (Some(path), None) => return Err(BaseError::NoPath { path: path.clone() }),
+            (Some(path), None) => {
+                let path = path.to_owned();
+                return Err(BaseError::NoPath { path });
+            }
             (None, Some(init)) => {
                 init.check(Path::new("[base] init"))?;
                 (init.clone(), None)
@@ -137,6 +171,7 @@ impl BaseConfig {
             config,
             checkpoint,
             precision: self.precision,
+            new_rows: 0..0,
         })
     }
 
@@ -145,7 +180,8 @@ impl BaseConfig {
     /// # Errors
     /// Where neither `tokenizer` nor `path` says.
     pub fn tokenizer_path(&self) -> Result<&Path, BaseError> {
-        let path = self.tokenizer.as_deref().or(self.path.as_deref());
+        let tokenizer = self.located[1].as_deref().or(self.tokenizer.as_deref());
+        let path = tokenizer.or(self.found_path());
         path.ok_or(BaseError::Source {
             found: "`init` without `tokenizer`",
         })
@@ -156,6 +192,21 @@ impl Base {
     /// The weights on disk; none where they are drawn.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
+    }
+
+    /// Gives tokens that were added to the tokenizer their rows in embedding and output head: each
+    /// the mean of the rows below `rows`, those of the tokens that there were. What has no such row
+    /// yet grows; rows that a padded vocabulary has to spare are taken. Rows of random weights are
+    /// drawn like all others.
+    ///
+    /// Source: Alpaca's `smart_tokenizer_and_embedding_resize`.
+    ///
+    /// # Panics
+    /// Where rows are left out between the embedding's end and `rows`.
+    pub fn add_rows(&mut self, rows: Range<usize>) {
+        assert!(rows.start <= self.config.vocab_size, "rows are left out");
+        self.config.vocab_size = self.config.vocab_size.max(rows.end);
+        self.new_rows = rows;
     }
 
     /// Loads the base, every weight frozen.
@@ -172,12 +223,22 @@ impl Base {
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &str, shape: &[usize]| {
             let data = match &self.checkpoint {
-                Some(checkpoint) => checkpoint.data(tensor)?,
+                Some(checkpoint) => self.with_new_rows(tensor, checkpoint.data(tensor)?),
                 None => random(&self.config, tensor, shape, seed),
             };
             Ok(convert(data, precision))
         };
-        build(&self.config, &mut source, device)
+        let mut model = build(&self.config, &mut source, device)?;
+        model.own_vocabulary = !self.new_rows.is_empty();
+        Ok(model)
+    }
+
+    fn with_new_rows(&self, tensor: &str, data: TensorData) -> TensorData {
+        let module = tensor.strip_suffix(".weight");
+        match module {
+            Some(EMBEDDING | HEAD) if !self.new_rows.is_empty() => mean_rows(data, &self.new_rows),
+            _ => data,
+        }
     }
 }
 
@@ -194,6 +255,41 @@ fn convert(data: TensorData, precision: Option<DType>) -> TensorData {
         Some(dtype) if dtype != data.dtype() => data.convert_dtype(dtype),
         _ => data,
     }
+}
+
+/// A matrix with the mean of the rows below `rows` as these rows: summed in f64, rounded once to the
+/// precision that is stored.
+fn mean_rows(data: TensorData, rows: &Range<usize>) -> TensorData {
+    /// Rows that are widened at a time.
+    const BLOCK: usize = 256;
+    let dtype = data.dtype();
+    let stored = stored_dtype(dtype).unwrap_or(Dtype::F32);
+    let columns = data.shape()[1];
+    let row_bytes = columns * dtype.size();
+    let bytes = data.as_bytes();
+    let (before, rest) = bytes.split_at(rows.start * row_bytes);
+    let mut sums = vec![0.0_f64; columns];
+    for block in before.chunks(BLOCK * row_bytes) {
+        let wide = convert_bytes(block, stored, Dtype::F32);
+        for (number, sum) in wide.chunks_exact(4).zip((0..columns).cycle()) {
+            sums[sum] += f64::from(f32::from_le_bytes([
+                number[0], number[1], number[2], number[3],
+            ]));
+        }
+    }
+    let count = rows.start.max(1) as f64;
+    let mean = sums
+        .iter()
+        .flat_map(|sum| ((sum / count) as f32).to_le_bytes());
+    let mean = convert_bytes(&mean.collect::<Vec<u8>>(), Dtype::F32, stored);
+    let mut out = Vec::with_capacity(bytes.len().max(rows.end * row_bytes));
+    out.extend_from_slice(before);
+    for _ in rows.clone() {
+        out.extend_from_slice(&mean);
+    }
+    out.extend_from_slice(rest.get(rows.len() * row_bytes..).unwrap_or_default());
+    let shape = [out.len() / row_bytes, columns];
+    TensorData::from_bytes_vec(out, shape, dtype)
 }
 
 /// Initial value of a tensor: ones for norms, zeros for biases, else normal.
@@ -255,6 +351,7 @@ fn build(
             adapter: None,
         },
         config: config.clone(),
+        own_vocabulary: false,
     })
 }
 
@@ -320,5 +417,34 @@ impl Weights<'_, '_> {
                 down_proj: linear("mlp.down_proj", [hidden, inner], mlp)?,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_rows_are_the_mean_of_those_below() {
+        let data = TensorData::new(vec![1.0_f32, 4.0, 3.0, 8.0, 9.0, 9.0], [3, 2]);
+        let rows = |rows: Range<usize>| mean_rows(data.clone(), &rows).to_vec::<f32>().unwrap();
+        // behind the last, over the last, over one in the middle
+        assert_eq!(rows(3..5)[6..], [13.0 / 3.0, 7.0, 13.0 / 3.0, 7.0]);
+        assert_eq!(rows(2..4), [1.0, 4.0, 3.0, 8.0, 2.0, 6.0, 2.0, 6.0]);
+        assert_eq!(rows(1..2), [1.0, 4.0, 1.0, 4.0, 9.0, 9.0]);
+    }
+
+    #[test]
+    fn means_are_summed_in_f64_and_rounded_once() {
+        // In bf16 a sum would stand still at 256, in f32 at 2^24.
+        let values = vec![1.0_f32; 300]
+            .into_iter()
+            .chain([1.1; 300])
+            .collect::<Vec<_>>();
+        let data = TensorData::new(values, [600, 1]).convert_dtype(DType::BF16);
+        let mean = mean_rows(data, &(600..601)).convert_dtype(DType::F32);
+        assert_eq!(mean.shape()[0], 601);
+        // 1.1 is 1.1015625 in bf16, and 1.05078125 is halfway between two; to even is up
+        assert_eq!(mean.to_vec::<f32>().unwrap()[600], 1.046_875);
     }
 }

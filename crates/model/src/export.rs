@@ -5,12 +5,30 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
-use crate::checkpoint::{CheckpointError, CheckpointWriter, Dtype, TensorSpec, plan_shards};
+use crate::checkpoint::{
+    CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
+};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::Path as ModulePath;
 
-/// Most bytes of a weights file, as Hugging Face splits them.
-pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+/// The files that make a tokenizer, as far as a folder has them.
+pub const TOKENIZER_FILES: &[&str] = &[
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+];
+
+/// Those that there are.
+pub fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
+    let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
+    files.filter(|file| file.is_file()).collect()
+}
 
 /// Writes the model's weights in `dtype`, its `config.json`, and copies of `beside` (tokenizer
 /// files).

@@ -16,6 +16,11 @@ use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::rotary::Rotary;
 use crate::run::{Run, Target, ids};
 
+/// Path of the token embedding.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens";
+/// Path of the output head.
+pub(crate) const HEAD: &str = "lm_head";
+
 /// A causal language model of the LLaMA family.
 #[derive(Module, Debug)]
 pub struct LlamaForCausalLM {
@@ -25,6 +30,9 @@ pub struct LlamaForCausalLM {
     pub lm_head: LmHead,
     #[module(skip)]
     pub(crate) config: ModelConfig,
+    /// Whether embedding and head are not those of the base on disk: the adapter holds them then.
+    #[module(skip)]
+    pub(crate) own_vocabulary: bool,
 }
 
 /// Embedding, decoder layers and the last normalisation.
@@ -98,6 +106,11 @@ impl LlamaForCausalLM {
     /// The model's shape.
     pub fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Whether tokens were added to the base: an adapter then holds embedding and head whole.
+    pub fn has_own_vocabulary(&self) -> bool {
+        self.own_vocabulary
     }
 
     /// Whether training draws dropout masks, which depend on the row that a token is in.

@@ -47,18 +47,15 @@ pub enum TrainError {
         /// Its answer.
         source: io::Error,
     },
-    /// The tokenizer makes tokens that the model has no embedding for.
+    /// Tokens are added to an adapter that brings its own.
     #[error(
-        "the tokenizer in {} has token ids up to {max_token_id}, but the base model has {vocab_size} \
-         embedding rows (vocab_size)", tokenizer.display()
+        "the adapter in {} brings a vocabulary of its own, and `{token}` is not in it", adapter.display()
     )]
-    Vocabulary {
+    TwoVocabularies {
         /// Its folder.
-        tokenizer: PathBuf,
-        /// Its largest id.
-        max_token_id: u32,
-        /// Rows of the embedding.
-        vocab_size: usize,
+        adapter: PathBuf,
+        /// The recipe's token.
+        token: String,
     },
     /// A run is there already.
     #[error("{}: there is a run in this folder already", folder.display())]
@@ -126,9 +123,9 @@ impl TrainError {
                 "the disk is full; the checkpoints that were there are whole. Free some space and \
                  go on with --resume"
             }
-            Self::Vocabulary { .. } => {
-                "take the tokenizer that came with the base model; tokens that were added to it \
-                 need embedding rows of their own"
+            Self::TwoVocabularies { .. } => {
+                "merge the adapter into its base (simmer merge), and take the merged model as \
+                 base.path"
             }
             Self::RunExists { .. } => {
                 "--resume goes on with it; --out names another folder for a new one"

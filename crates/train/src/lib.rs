@@ -18,8 +18,10 @@ mod resume;
 mod run;
 mod sample;
 mod schedule;
+pub mod tokenizer;
 mod trainer;
 mod training;
+mod vocabulary;
 
 pub use checkpoint::{Best, State};
 pub use clip::Clip;

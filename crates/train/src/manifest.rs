@@ -4,33 +4,24 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use simmer_data::{DataConfig, Dataset, Example, Validation};
+use simmer_data::{DataConfig, Example, Validation};
 use simmer_model::checkpoint::write_file;
+use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
 use crate::recipe::{Method, Recipe};
+use crate::run::Prepared;
 
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// Longer files are hashed in pieces of this size, several at a time.
 const PIECE: u64 = 64 << 20;
-
-/// The files of a tokenizer's folder.
-pub(crate) const TOKENIZER_FILES: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "tokenizer.model",
-];
 
 /// What a run was made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +49,24 @@ pub struct Manifest {
 }
 
 /// What tells one file from another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Its length.
     pub bytes: u64,
+    /// When it was last written, in nanoseconds since 1970. A file that still has this time and its
+    /// length is not read again when the run is taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<u64>,
     /// SHA-256 of its content; of more than 64 MiB, that of the SHA-256 digests of its pieces of
     /// 64 MiB.
     pub sha256: String,
+}
+
+impl PartialEq for Fingerprint {
+    /// The same content, whenever it was written.
+    fn eq(&self, other: &Self) -> bool {
+        (self.bytes, &self.sha256) == (other.bytes, &other.sha256)
+    }
 }
 
 /// One data file.
@@ -78,27 +80,40 @@ pub struct DataFile {
 }
 
 impl Manifest {
-    /// Hashes all that a recipe reads.
+    /// Hashes all that a recipe reads, but for the files that are as they were in `before`.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) fn of(recipe: &Recipe, data: &Dataset) -> Result<Self, TrainError> {
-        let base = match &recipe.base.path {
-            Some(folder) => fingerprints(folder, |name| {
-                name == "config.json" || name.contains(".safetensors")
+    pub(crate) fn of(
+        recipe: &Recipe,
+        prepared: &Prepared,
+        before: Option<&Self>,
+    ) -> Result<Self, TrainError> {
+        let of = |files: fn(&Self) -> &BTreeMap<String, Fingerprint>| before.map(files);
+        let base = match recipe.base.found_path() {
+            Some(folder) => fingerprints(folder, of(|manifest| &manifest.base), |name| {
+                ["config.json", "params.json"].contains(&name)
+                    || [".safetensors", ".pth"]
+                        .iter()
+                        .any(|part| name.contains(part))
             })?,
             None => BTreeMap::new(),
         };
         let adapter = match &recipe.method {
             Method::Lora(lora) => match &lora.from {
-                Some(folder) => fingerprints(folder, |name| name.starts_with("adapter_"))?,
+                Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
+                    name.starts_with("adapter_")
+                })?,
                 None => BTreeMap::new(),
             },
             Method::Full(_) => BTreeMap::new(),
         };
-        let tokenizer = fingerprints(recipe.base.tokenizer_path()?, |name| {
-            TOKENIZER_FILES.contains(&name)
-        })?;
+        let tokenizer = fingerprints(
+            prepared.vocabulary.tokenizer.path(),
+            of(|manifest| &manifest.tokenizer),
+            |name| name == "generation_config.json" || TOKENIZER_FILES.contains(&name),
+        )?;
+        let data = &prepared.data;
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
             system: system(),
@@ -107,7 +122,10 @@ impl Manifest {
             base,
             tokenizer,
             adapter,
-            data: data_files(&recipe.data)?,
+            data: data_files(
+                &recipe.data,
+                before.map_or(&[][..], |manifest| &manifest.data),
+            )?,
             examples: examples_hash(&data.train),
             validation_examples: examples_hash(&data.validation),
         })
@@ -206,12 +224,27 @@ fn hash_from(source: &mut impl Read, hash: &mut Sha256) -> io::Result<()> {
     }
 }
 
-fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
-    let bytes = std::fs::metadata(path)?.len();
-    if bytes <= PIECE {
-        let sha256 = file_sha256(path)?;
-        return Ok(Fingerprint { bytes, sha256 });
-    }
+fn fingerprint(path: &Path, known: Option<&Fingerprint>) -> io::Result<Fingerprint> {
+    let metadata = std::fs::metadata(path)?;
+    let bytes = metadata.len();
+    let since_1970 = metadata.modified()?.duration_since(UNIX_EPOCH);
+    let modified = since_1970.ok().map(|time| time.as_nanos() as u64);
+    let unchanged = |known: &&Fingerprint| {
+        modified.is_some() && (known.modified, known.bytes) == (modified, bytes)
+    };
+    let sha256 = match known.filter(unchanged) {
+        Some(known) => known.sha256.clone(),
+        None if bytes <= PIECE => file_sha256(path)?,
+        None => pieces_sha256(path, bytes)?,
+    };
+    Ok(Fingerprint {
+        bytes,
+        modified,
+        sha256,
+    })
+}
+
+fn pieces_sha256(path: &Path, bytes: u64) -> io::Result<String> {
     let piece = |index: u64| -> io::Result<Vec<u8>> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(index * PIECE))?;
@@ -221,39 +254,47 @@ fn fingerprint(path: &Path) -> io::Result<Fingerprint> {
     };
     let pieces = (0..bytes.div_ceil(PIECE)).into_par_iter().map(piece);
     let pieces: Vec<Vec<u8>> = pieces.collect::<io::Result<_>>()?;
-    let sha256 = sha256(&pieces.concat());
-    Ok(Fingerprint { bytes, sha256 })
+    Ok(sha256(&pieces.concat()))
 }
 
-/// The fingerprints of those files of a folder that are wanted.
+/// The fingerprints of those files of a folder that are wanted; of a file, its own.
 fn fingerprints(
-    folder: &Path,
+    path: &Path,
+    known: Option<&BTreeMap<String, Fingerprint>>,
     wanted: impl Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, Fingerprint>, TrainError> {
+    let mut paths = vec![path.to_owned()];
+    if path.is_dir() {
+        let entries = std::fs::read_dir(path).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(TrainError::io(path, "read"))?;
+        paths = entries.into_iter().map(|entry| entry.path()).collect();
+    }
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
-        let path = entry.map_err(TrainError::io(folder, "read"))?.path();
-        let name = path
+    for file in paths {
+        let name = file
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        let Some(name) = name.filter(|name| wanted(name) && path.is_file()) else {
+        let of_folder = |name: &String| file == path || wanted(name);
+        let Some(name) = name.filter(|name| of_folder(name) && file.is_file()) else {
             continue;
         };
-        let print = fingerprint(&path).map_err(TrainError::io(&path, "read"))?;
-        found.insert(name, print);
+        let print = fingerprint(&file, known.and_then(|known| known.get(&name)));
+        found.insert(name, print.map_err(TrainError::io(&file, "read"))?);
     }
     Ok(found)
 }
 
-fn data_files(data: &DataConfig) -> Result<Vec<DataFile>, TrainError> {
+fn data_files(data: &DataConfig, known: &[DataFile]) -> Result<Vec<DataFile>, TrainError> {
     let validation = match &data.validation {
         Some(Validation::Files(files)) => files.as_slice(),
         _ => &[],
     };
     let files = data.train.iter().chain(validation).map(|source| {
-        let print = fingerprint(&source.path);
+        let path = source.path.display().to_string();
+        let known = known.iter().find(|file| file.path == path);
+        let print = fingerprint(&source.path, known.map(|file| &file.fingerprint));
         Ok(DataFile {
-            path: source.path.display().to_string(),
+            path,
             fingerprint: print.map_err(TrainError::io(&source.path, "read"))?,
         })
     });
@@ -282,11 +323,28 @@ mod tests {
         let path = folder.path().join("weights");
         let file = File::create(&path).unwrap();
         file.set_len(PIECE + 5).unwrap();
-        let long = fingerprint(&path).unwrap();
+        let long = fingerprint(&path, None).unwrap();
         let digest = |length: usize| Sha256::digest(vec![0; length]).to_vec();
         let expected = sha256(&[digest(PIECE as usize), digest(5)].concat());
-        assert_eq!((long.bytes, long.sha256), (PIECE + 5, expected));
+        assert_eq!((long.bytes, &long.sha256), (PIECE + 5, &expected));
         file.set_len(3).unwrap();
-        assert_eq!(fingerprint(&path).unwrap().sha256, sha256(&[0; 3]));
+        let short = fingerprint(&path, Some(&long)).unwrap();
+        assert_eq!(short.sha256, sha256(&[0; 3]));
+    }
+
+    #[test]
+    fn a_file_that_was_not_written_since_is_not_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        std::fs::write(&path, "abc").unwrap();
+        let mut known = fingerprint(&path, None).unwrap();
+        known.sha256 = "what was read then".to_owned();
+        assert_eq!(fingerprint(&path, Some(&known)).unwrap(), known);
+        let later = known.modified.unwrap() + 1;
+        let later = UNIX_EPOCH + std::time::Duration::from_nanos(later);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(later).unwrap();
+        let again = fingerprint(&path, Some(&known)).unwrap();
+        assert_eq!(again.sha256, sha256(b"abc"));
     }
 }

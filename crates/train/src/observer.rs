@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use simmer_data::Report;
+use simmer_model::base::Base;
 
 use crate::metrics::{StepMetrics, ValidationMetrics};
 
@@ -41,6 +42,9 @@ pub trait Observer {
     fn on_validation_progress(&mut self, _done: usize, _all: usize) {}
     /// A validation is finished.
     fn on_validation(&mut self, _validation: &ValidationMetrics) {}
+    /// The weights of the base are about to be loaded.
+    fn on_load(&mut self, _base: &Base) {}
+
     /// A checkpoint is on the disk.
     fn on_checkpoint(&mut self, _step: u64, _folder: &Path) {}
 }

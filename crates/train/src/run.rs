@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_data::{Dataset, Tokenizer};
+use simmer_data::Dataset;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::{LlamaForCausalLM, device};
 
@@ -16,6 +16,7 @@ use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
 use crate::resume;
 use crate::training::Training;
+use crate::vocabulary::Vocabulary;
 
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,9 +71,13 @@ pub fn train(
         check_recipe(&mut recipe, &folder, observer)?;
     }
     let prepared = Prepared::load(&mut recipe, observer)?;
-    let manifest = Manifest::of(&recipe, &prepared.data)?;
-    if resuming {
-        check_manifest(&manifest, &folder, observer)?;
+    let before = match resuming {
+        true => Some(Manifest::read(folder.path())?),
+        false => None,
+    };
+    let manifest = Manifest::of(&recipe, &prepared, before.as_ref())?;
+    if let Some(before) = before {
+        check_manifest(&before, &manifest, &folder, observer)?;
     } else {
         folder.write_recipe(&recipe.resolved())?;
         manifest.write(folder.path())?;
@@ -111,11 +116,11 @@ fn check_recipe(
 
 /// Holds what the recipe reads against what the run began with.
 fn check_manifest(
+    before: &Manifest,
     manifest: &Manifest,
     folder: &RunFolder,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let before = Manifest::read(folder.path())?;
     let changes = before.changes(manifest);
     if !changes.is_empty() {
         return Err(TrainError::Changed {
@@ -135,6 +140,7 @@ fn check_manifest(
 /// What a run needs before its first step.
 pub(crate) struct Prepared {
     pub(crate) data: Dataset,
+    pub(crate) vocabulary: Vocabulary,
     pub(crate) model: LlamaForCausalLM,
     /// The adapter in PEFT's terms; none for `method.full`.
     pub(crate) adapter: Option<AdapterConfig>,
@@ -145,45 +151,44 @@ pub(crate) struct Prepared {
 impl Prepared {
     fn load(recipe: &mut Recipe, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
-        let base = recipe.base.open()?;
-        let config = &base.config;
-        let tokenizer = Tokenizer::from_folder(recipe.base.tokenizer_path()?)?;
-        let max_token_id = tokenizer.max_token_id();
-        if max_token_id as usize >= config.vocab_size {
-            return Err(TrainError::Vocabulary {
-                tokenizer: tokenizer.path().to_owned(),
-                max_token_id,
-                vocab_size: config.vocab_size,
-            });
-        }
+        let mut base = recipe.base.open()?;
+        let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let seed = recipe.train.seed;
-        let data = Dataset::load(&recipe.data, &tokenizer, seed)?;
+        let data = Dataset::load(&recipe.data, &vocabulary.tokenizer, seed)?;
         let told = data.report.train.iter().find_map(|report| report.date);
         if recipe.data.date.is_none() {
             recipe.data.date = told.map(|date| date.format("%Y-%m-%d").to_string());
         }
         let longest = data.train.iter().map(|example| example.tokens.len()).max();
-        let context = config.max_position_embeddings;
+        let context = base.config.max_position_embeddings;
         if let Some(longest) = longest.filter(|longest| *longest > context) {
             observer.on_notice(&format!(
                 "the longest row has {longest} tokens, and the base model was made for {context} \
                  (max_position_embeddings)"
             ));
         }
+        observer.on_load(&base);
         let model = base.load(seed, &device.clone().autodiff())?;
         let (model, adapter) = match &recipe.method {
             Method::Full(_) => (model.train_all(), None),
             Method::Lora(lora) => {
                 let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
                 let attached = adapter::attach(model, lora, seed, &name.unwrap_or_default())?;
-                for warning in &attached.warnings {
-                    observer.on_notice(warning);
+                let untrained = vocabulary.untrained(&attached.model);
+                for notice in attached
+                    .warnings
+                    .iter()
+                    .chain(&attached.resized)
+                    .chain(&untrained)
+                {
+                    observer.on_notice(notice);
                 }
                 (attached.model, Some(attached.config))
             }
         };
         Ok(Self {
             data,
+            vocabulary,
             model,
             adapter,
             device,

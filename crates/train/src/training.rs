@@ -15,7 +15,7 @@ use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use crate::config::{TrainConfig, Weights};
 use crate::error::TrainError;
 use crate::folder::RunFolder;
-use crate::manifest::{TOKENIZER_FILES, sha256};
+use crate::manifest::sha256;
 use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
 use crate::observer::{Observer, Start};
 use crate::recipe::{Method, Recipe};
@@ -34,6 +34,8 @@ pub(crate) struct Training<'a> {
     order: Order,
     trainer: Trainer,
     adapter: Option<AdapterConfig>,
+    /// Files that are written beside the weights.
+    beside: Vec<PathBuf>,
     device: Device,
     state: State,
     /// The step of the last checkpoint on the disk.
@@ -61,10 +63,12 @@ impl<'a> Training<'a> {
         let config = &recipe.train;
         let Prepared {
             data,
+            vocabulary,
             model,
             adapter,
             device,
         } = prepared;
+        let beside = vocabulary.files(recipe, &model, &folder)?;
         let weights = simmer_model::layout::tensors(model.config());
         let weights = weights
             .iter()
@@ -108,6 +112,7 @@ impl<'a> Training<'a> {
             order,
             trainer,
             adapter,
+            beside,
             device,
             state,
             saved_at,
@@ -323,7 +328,13 @@ impl<'a> Training<'a> {
             None => Ok(()),
             Some(config) => {
                 let out = folder.join("adapter");
-                Ok(adapter::save(model, config, &out, Existing::Refuse)?)
+                Ok(adapter::save(
+                    model,
+                    config,
+                    &out,
+                    &self.beside,
+                    Existing::Refuse,
+                )?)
             }
         };
         let shapes = model.trainable_shapes();
@@ -359,20 +370,17 @@ impl<'a> Training<'a> {
             model = model.with_trainable(&loaded.parameters);
         }
         match (&self.recipe.method, &self.adapter) {
-            (Method::Full(full), _) => {
-                let beside = tokenizer_files(self.recipe.base.tokenizer_path()?);
-                self.folder.replace("model", |folder| {
-                    Ok(export::save_model(
-                        &model,
-                        folder,
-                        dtype(full.precision),
-                        &beside,
-                    )?)
-                })
-            }
+            (Method::Full(full), _) => self.folder.replace("model", |folder| {
+                Ok(export::save_model(
+                    &model,
+                    folder,
+                    dtype(full.precision),
+                    &self.beside,
+                )?)
+            }),
             (Method::Lora(_), Some(config)) => {
                 let out = self.folder.path().join("adapter");
-                adapter::save(&model, config, &out, Existing::Replace)?;
+                adapter::save(&model, config, &out, &self.beside, Existing::Replace)?;
                 Ok(out)
             }
             (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
@@ -386,9 +394,4 @@ fn dtype(precision: Precision) -> Dtype {
         Precision::Bf16 => Dtype::BF16,
         Precision::F16 => Dtype::F16,
     }
-}
-
-fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
-    let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
-    files.filter(|file| file.is_file()).collect()
 }

@@ -8,7 +8,9 @@ use crate::{Dtype, TensorSpec};
 /// Protocol 2 around some opcodes.
 fn pickle(parts: &[&[u8]]) -> Vec<u8> {
     let mut pickle = b"\x80\x02".to_vec();
-    parts.iter().for_each(|part| pickle.extend(*part));
+    for part in parts {
+        pickle.extend(*part);
+    }
     pickle.push(b'.');
     pickle
 }

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{TokenizerError, library};
+use tokenizers::{AddedToken, PostProcessorWrapper};
+
+use super::TokenizerError;
+use super::error::library;
+use super::pieces::from_json;
+use super::tiktoken::Release;
 
 /// The special tokens that `tokenizer_config.json` may name.
 const SPECIAL_KEYS: [&str; 6] = [
@@ -19,15 +24,22 @@ const SPECIAL_KEYS: [&str; 6] = [
 ];
 
 /// A JSON object and the file it came from.
+#[derive(Default)]
 struct Table {
     path: PathBuf,
     fields: Map<String, Value>,
 }
 
 /// The files beside `tokenizer.json`, each empty where it does not exist.
+#[derive(Default)]
 pub(super) struct Folder {
     tokenizer_config: Table,
     special_tokens_map: Table,
+    added_tokens: Table,
+    /// What the file that the tokenizer was made from says under the keys of `tokenizer_config.json`.
+    own: Table,
+    /// Meta's `params.json`.
+    params: Table,
     generation_config: Table,
     config: Table,
     /// Templates in files of their own, by name.
@@ -53,10 +65,20 @@ impl Folder {
         Ok(Folder {
             tokenizer_config: Table::read(folder.join("tokenizer_config.json"))?,
             special_tokens_map: Table::read(folder.join("special_tokens_map.json"))?,
+            added_tokens: Table::read(folder.join("added_tokens.json"))?,
+            own: Table::default(),
+            params: Table::read(folder.join("params.json"))?,
             generation_config: Table::read(folder.join("generation_config.json"))?,
             config: Table::read(folder.join("config.json"))?,
             template_files,
         })
+    }
+
+    /// With what the tokenizer's file at `path` says itself.
+    pub(super) fn with_own(mut self, path: &Path, fields: Map<String, Value>) -> Folder {
+        let path = path.into();
+        self.own = Table { path, fields };
+        self
     }
 
     /// Every special token by its key, the tokenizer's own configuration first.
@@ -70,7 +92,7 @@ impl Folder {
 
     /// A special token, and the file that names it. Some conversions leave it empty: that names none.
     fn special(&self, key: &str) -> Option<(&Table, String)> {
-        [&self.tokenizer_config, &self.special_tokens_map]
+        [&self.tokenizer_config, &self.special_tokens_map, &self.own]
             .into_iter()
             .find_map(|table| Some((table, table.token(key)?)))
     }
@@ -117,7 +139,8 @@ impl Folder {
     ) -> Result<Vec<u32>, TokenizerError> {
         let mut eos: Vec<u32> = self.special_id(inner, "eos_token")?.into_iter().collect();
         let named = !eos.is_empty();
-        for id in self.generation_config.ids("eos_token_id")? {
+        let more = self.generation_config.ids("eos_token_id")?;
+        for id in more.into_iter().chain(self.own.ids("eos_token_id")?) {
             // A number that means another token, or none, is a fault of the file and no end.
             let known = inner.id_to_token(id).is_some() && !(named && bos == Some(id));
             if known && !eos.contains(&id) {
@@ -130,10 +153,175 @@ impl Folder {
         Ok(eos)
     }
 
+    /// Where the model's files name other tokens than the tokenizer, whose word is taken.
+    pub(super) fn notes(
+        &self,
+        inner: &tokenizers::Tokenizer,
+        bos: Option<u32>,
+        eos: &[u32],
+    ) -> Result<Vec<String>, TokenizerError> {
+        let spelled = |id: u32| match inner.id_to_token(id) {
+            Some(token) => format!("{id} (`{token}`)"),
+            None => format!("{id} (no token)"),
+        };
+        let mut notes = Vec::new();
+        for (role, key, truth) in [
+            ("bos_token", "bos_token_id", bos.as_slice()),
+            ("eos_token", "eos_token_id", eos),
+        ] {
+            let Some((&first, _)) = truth.split_first().filter(|_| self.special(role).is_some())
+            else {
+                continue;
+            };
+            for table in [&self.generation_config, &self.config] {
+                let ids = table.ids(key)?;
+                let wrong: Vec<String> = match ids.contains(&first) {
+                    true => Vec::new(),
+                    false => ids
+                        .into_iter()
+                        .filter(|id| !truth.contains(id))
+                        .map(spelled)
+                        .collect(),
+                };
+                if !wrong.is_empty() {
+                    notes.push(format!(
+                        "{}: {key} is {}; the tokenizer's, {}, is used",
+                        table.path.display(),
+                        wrong.join(", "),
+                        spelled(first)
+                    ));
+                }
+            }
+        }
+        Ok(notes)
+    }
+
+    pub(super) fn max_length(&self) -> Option<Value> {
+        self.tokenizer_config
+            .fields
+            .get("model_max_length")
+            .cloned()
+    }
+
+    /// Whether texts begin with the beginning of sequence and end with the end, as far as the files say.
+    fn adds(&self, key: &str) -> bool {
+        let said = [&self.tokenizer_config, &self.own].into_iter();
+        said.filter_map(|table| table.fields.get(key)?.as_bool())
+            .next()
+            == Some(true)
+    }
+
+    /// Has `inner` put the beginning of sequence before every text, and the end after it, where that is wanted.
+    pub(super) fn surround(&self, inner: &mut tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+        let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
+        let mut pair = vec![
+            single[0].clone(),
+            json!({"Sequence": {"id": "B", "type_id": 1}}),
+        ];
+        let mut used = Map::new();
+        let mut token = |role, adds| -> Result<Option<String>, TokenizerError> {
+            let Some(id) = self.special_id(inner, role)?.filter(|_| self.adds(adds)) else {
+                return Ok(None);
+            };
+            let text = inner.id_to_token(id).unwrap_or_default();
+            used.insert(
+                text.clone(),
+                json!({"id": text, "ids": [id], "tokens": [text]}),
+            );
+            Ok(Some(text))
+        };
+        let (bos, eos) = (
+            token("bos_token", "add_bos_token")?,
+            token("eos_token", "add_eos_token")?,
+        );
+        let special = |text: &str, of: u32| json!({"SpecialToken": {"id": text, "type_id": of}});
+        if let Some(bos) = bos {
+            single.insert(0, special(&bos, 0));
+            pair.insert(1, special(&bos, 1));
+            pair.insert(0, special(&bos, 0));
+        }
+        if let Some(eos) = eos {
+            single.push(special(&eos, 0));
+            pair.insert(pair.len() - 1, special(&eos, 0));
+            pair.push(special(&eos, 1));
+        }
+        if !used.is_empty() {
+            let template = json!({
+                "type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": used,
+            });
+            inner.with_post_processor(Some(from_json::<PostProcessorWrapper>(template)?));
+        }
+        Ok(())
+    }
+
+    /// Adds the tokens that `added_tokens.json` and `tokenizer_config.json` name beyond those of `tokenizer.model`.
+    pub(super) fn add_tokens(
+        &self,
+        inner: &mut tokenizers::Tokenizer,
+    ) -> Result<(), TokenizerError> {
+        let mut added: BTreeMap<u32, (&Table, AddedToken)> = BTreeMap::new();
+        for (token, id) in &self.added_tokens.fields {
+            let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            let id = id.ok_or_else(|| {
+                self.added_tokens
+                    .invalid(format!("the id of `{token}` is no number"))
+            })?;
+            let special = self.specials().values().any(|special| special == token);
+            let token = AddedToken::from(token.as_str(), special).normalized(false);
+            added.insert(id, (&self.added_tokens, token));
+        }
+        if let Some(Value::Object(decoder)) =
+            self.tokenizer_config.fields.get("added_tokens_decoder")
+        {
+            for (id, token) in decoder {
+                let invalid = || {
+                    self.tokenizer_config
+                        .invalid(format!("added_tokens_decoder: `{id}` is {token}"))
+                };
+                let token = serde_json::from_value(token.clone()).map_err(|_| invalid())?;
+                added.insert(
+                    id.parse().map_err(|_| invalid())?,
+                    (&self.tokenizer_config, token),
+                );
+            }
+        }
+        for (id, (table, token)) in added {
+            let text = token.content.clone();
+            // What the file of the tokenizer has is known already.
+            if inner.token_to_id(&text) != Some(id) {
+                library(inner.add_tokens([token]))?;
+            }
+            if inner.token_to_id(&text) != Some(id) {
+                let has = inner
+                    .token_to_id(&text)
+                    .map_or("none".into(), |id| id.to_string());
+                return Err(table.invalid(format!(
+                    "the id of `{text}` is {id}, but it can only be {has}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose names the special tokens of a tiktoken file have: rotary positions are scaled from Llama 3.1 on.
+    pub(super) fn release(&self) -> Release {
+        let scaled = self.params.fields.get("use_scaled_rope") == Some(&Value::Bool(true));
+        let rope = ["rope_scaling", "rope_parameters"];
+        let types = rope
+            .iter()
+            .filter_map(|key| self.config.fields.get(*key)?.get("rope_type")?.as_str());
+        if scaled || types.into_iter().any(|of| of == "llama3") {
+            Release::Llama31
+        } else {
+            Release::Llama3
+        }
+    }
+
     /// Chat templates by name; files of their own win over `tokenizer_config.json`.
     pub(super) fn chat_templates(&self) -> BTreeMap<String, String> {
         let mut templates = BTreeMap::new();
-        match self.tokenizer_config.fields.get("chat_template") {
+        let own = self.own.fields.get("chat_template");
+        match self.tokenizer_config.fields.get("chat_template").or(own) {
             Some(Value::String(text)) => {
                 templates.insert("default".to_owned(), text.clone());
             }
@@ -166,6 +354,11 @@ impl Table {
         }
     }
 
+    fn invalid(&self, problem: String) -> TokenizerError {
+        let path = self.path.clone();
+        TokenizerError::Invalid { path, problem }
+    }
+
     /// A token's text: a string, or an object with `content`.
     fn token(&self, key: &str) -> Option<String> {
         let value = self.fields.get(key)?;
@@ -175,9 +368,10 @@ impl Table {
 
     /// One id or a list of them.
     fn ids(&self, key: &str) -> Result<Vec<u32>, TokenizerError> {
-        let invalid = |value: &Value| TokenizerError::Invalid {
-            path: self.path.clone(),
-            problem: format!("{key} is {value}, expected a token id or a list of them"),
+        let invalid = |value: &Value| {
+            self.invalid(format!(
+                "{key} is {value}, expected a token id or a list of them"
+            ))
         };
         let id = |value: &Value| {
             let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -191,15 +385,19 @@ impl Table {
     }
 }
 
-/// The tokens that the tokenizer's post-processor puts before a text. As in transformers, that alone says whether texts
-/// start with a beginning of sequence; `add_bos_token` of `tokenizer_config.json` speaks to older readers.
-pub(super) fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+/// The tokens that the tokenizer's post-processor puts before a text and after it. As in transformers, that alone says
+/// whether texts start with a beginning of sequence; `add_bos_token` of `tokenizer_config.json` speaks to older readers.
+pub(super) fn around(
+    inner: &tokenizers::Tokenizer,
+) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
     let bare = library(inner.encode("a", false))?;
     let full = library(inner.encode("a", true))?;
     let (bare, full) = (bare.get_ids(), full.get_ids());
     let added = full.len().saturating_sub(bare.len());
     let before = (0..=added).find(|&n| full[n..].starts_with(bare));
-    Ok(full[..before.unwrap_or(0)].to_vec())
+    let before = before.unwrap_or(0);
+    let after = full.get(before + bare.len()..).unwrap_or_default();
+    Ok((full[..before].to_vec(), after.to_vec()))
 }
 
 /// `tokenizer.json` as the tokenizers library reads it.

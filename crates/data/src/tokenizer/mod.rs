@@ -1,89 +1,41 @@
 //! Text to tokens and back, as the model's own tokenizer does it.
 //!
-//! A tokenizer is a folder: `tokenizer.json`, and beside it, where they exist, `tokenizer_config.json`,
-//! `special_tokens_map.json`, `generation_config.json`, `config.json` and `chat_template.jinja`.
+//! A tokenizer is a folder: `tokenizer.json` or `tokenizer.model` (SentencePiece's or tiktoken's), and beside it, where
+//! they exist, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json`,
+//! `config.json` and `chat_template.jinja`. Or it is the [`Vocabulary`] of a GGUF file.
 
+mod byte_level;
+mod error;
 mod folder;
+mod merges;
+mod pieces;
+mod read;
+mod save;
+pub mod sentencepiece;
 mod stream;
+pub mod tiktoken;
 mod train;
+mod vocabulary;
+mod wire;
 
+pub use error::TokenizerError;
+pub use pieces::{Kind, Piece, PieceError};
+pub use save::Added;
 pub use stream::DecodeStream;
 pub use train::{TrainOptions, train};
+pub use vocabulary::Vocabulary;
+pub use wire::Malformed;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use tokenizers::{
+    AddedVocabulary, Model, OffsetType, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper,
+};
+
+use error::library;
 use folder::Folder;
-
-/// What can be wrong with a tokenizer.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenizerError {
-    /// A file of the tokenizer cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file of the tokenizer cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file of the tokenizer does not say what it should.
-    #[error("{}: {problem}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A special token is not in the vocabulary.
-    #[error("{}: {role} is `{token}`, which is not in the vocabulary", path.display())]
-    UnknownSpecial {
-        /// The file that names the token.
-        path: PathBuf,
-        /// The key it stands under.
-        role: &'static str,
-        /// The token.
-        token: String,
-    },
-    /// Nothing says which token ends a text.
-    #[error(
-        "{}: no end-of-sequence token: a model trained without one never stops",
-        path.display()
-    )]
-    NoEos {
-        /// The tokenizer's folder.
-        path: PathBuf,
-    },
-    /// The tokenizers library refused.
-    #[error("tokenizer: {0}")]
-    Library(String),
-}
-
-impl TokenizerError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
-                let hint = if path.with_file_name("tokenizer.model").exists() {
-                    "tokenizer.model is not read yet: save the tokenizer as tokenizer.json with transformers"
-                } else {
-                    "the folder of a Hugging Face model has tokenizer.json beside config.json"
-                };
-                Some(hint.into())
-            }
-            TokenizerError::NoEos { .. } => Some("name eos_token in tokenizer_config.json".into()),
-            _ => None,
-        }
-    }
-}
 
 /// The tokens of a text, and the bytes of the text that each stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,42 +47,46 @@ pub struct Encoding {
     pub offsets: Vec<Range<usize>>,
 }
 
+impl From<&tokenizers::Encoding> for Encoding {
+    fn from(encoding: &tokenizers::Encoding) -> Encoding {
+        Encoding {
+            ids: encoding.get_ids().to_vec(),
+            offsets: encoding.get_offsets().iter().map(|&(s, e)| s..e).collect(),
+        }
+    }
+}
+
+/// A tokenizer made from another format's file.
+struct Made {
+    inner: tokenizers::Tokenizer,
+    /// What the file says that is said in `tokenizer_config.json` else, under the same keys.
+    own: serde_json::Map<String, serde_json::Value>,
+    /// Where it differs from the original.
+    notes: Vec<String>,
+}
+
 /// A model's tokenizer, with its special tokens and chat templates.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The added tokens, of which special ones are not looked for in a text.
+    plain: AddedVocabulary,
+    /// What surrounds a text, as it is saved; texts are encoded without.
+    post_processor: Option<PostProcessorWrapper>,
     path: PathBuf,
     /// Tokens that the tokenizer puts before every text of its own accord.
     prefix: Vec<u32>,
+    /// Tokens that it puts after every text.
+    suffix: Vec<u32>,
     bos: Option<u32>,
     eos: Vec<u32>,
     specials: BTreeMap<String, String>,
     chat_templates: BTreeMap<String, String>,
+    max_length: Option<serde_json::Value>,
+    notes: Vec<String>,
 }
 
 impl Tokenizer {
-    /// Reads the tokenizer of a model folder.
-    ///
-    /// # Errors
-    /// [`TokenizerError`] when a file is missing or malformed, or names a special token that the vocabulary lacks.
-    pub fn from_folder(folder: impl AsRef<Path>) -> Result<Tokenizer, TokenizerError> {
-        let folder = folder.as_ref();
-        let file = folder.join("tokenizer.json");
-        let inner = folder::read_library(&file)?;
-        Tokenizer::assemble(inner, folder, &Folder::read(folder)?)
-    }
-
-    /// Reads `tokenizer.json` and the files beside it.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::from_folder`].
-    pub fn from_file(file: impl AsRef<Path>) -> Result<Tokenizer, TokenizerError> {
-        let file = file.as_ref();
-        let inner = folder::read_library(file)?;
-        let folder = file.parent().unwrap_or(Path::new(""));
-        Tokenizer::assemble(inner, folder, &Folder::read(folder)?)
-    }
-
     fn assemble(
         mut inner: tokenizers::Tokenizer,
         path: &Path,
@@ -138,19 +94,25 @@ impl Tokenizer {
     ) -> Result<Tokenizer, TokenizerError> {
         let bos = folder.bos(&inner)?;
         let eos = folder.eos(&inner, bos)?;
-        let prefix = folder::prefix(&inner)?;
+        let (prefix, suffix) = folder::around(&inner)?;
+        let post_processor = inner.get_post_processor().cloned();
         // From here on texts are encoded bare: post-processors would add tokens and trim the offsets of spaces.
-        inner.with_post_processor(None::<tokenizers::PostProcessorWrapper>);
+        inner.with_post_processor(None::<PostProcessorWrapper>);
         library(inner.with_truncation(None))?;
         inner.with_padding(None);
         Ok(Tokenizer {
+            plain: plain(&inner),
+            notes: folder.notes(&inner, bos, &eos)?,
             inner,
+            post_processor,
             path: path.into(),
             prefix,
+            suffix,
             bos,
             eos,
             specials: folder.specials(),
             chat_templates: folder.chat_templates(),
+            max_length: folder.max_length(),
         })
     }
 
@@ -160,11 +122,27 @@ impl Tokenizer {
     /// [`TokenizerError::Library`] when the tokenizers library refuses.
     pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
         let encoding = library(self.inner.encode(text, false))?;
-        let offsets = encoding.get_offsets().iter().map(|&(s, e)| s..e).collect();
-        Ok(Encoding {
-            ids: encoding.get_ids().to_vec(),
-            offsets,
-        })
+        Ok(Encoding::from(&encoding))
+    }
+
+    /// The tokens of `text`, in which a special token that is spelled out is text as any other, so that no text can pass
+    /// itself off as the end of another.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    pub fn encode_plain(&self, text: &str) -> Result<Encoding, TokenizerError> {
+        let normalizer = self.inner.get_normalizer();
+        let mut pieces = self.plain.extract_and_normalize(normalizer, text);
+        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+            library(PreTokenizerWrapper::pre_tokenize(
+                pre_tokenizer,
+                &mut pieces,
+            ))?;
+        }
+        let model = self.inner.get_model();
+        library(pieces.tokenize(|piece| model.tokenize(piece.get())))?;
+        let encoding = library(pieces.into_encoding(None, 0, OffsetType::Byte))?;
+        Ok(Encoding::from(&encoding))
     }
 
     /// The text of `tokens`; `skip_special` leaves special tokens out.
@@ -218,6 +196,36 @@ impl Tokenizer {
         vocab.into_values().max().unwrap_or(0)
     }
 
+    /// Checks that every token has a row in an embedding of that many. More rows than tokens are fine.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Vocabulary`], which names the tokens that have none.
+    pub fn check_vocabulary(&self, rows: usize) -> Result<(), TokenizerError> {
+        let vocab = self.inner.get_vocab(true).into_iter();
+        let mut beyond: Vec<(u32, String)> = vocab
+            .filter(|&(_, id)| id as usize >= rows)
+            .map(|(token, id)| (id, token))
+            .collect();
+        if beyond.is_empty() {
+            return Ok(());
+        }
+        beyond.sort_unstable();
+        let count = beyond.len();
+        beyond.truncate(4);
+        Err(TokenizerError::Vocabulary {
+            path: self.path.clone(),
+            rows,
+            count,
+            tokens: beyond,
+        })
+    }
+
+    /// What is to be said about this tokenizer: where files disagreed and which was believed, and where it differs from
+    /// the original that it was made from.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// A token as the vocabulary spells it.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
@@ -263,9 +271,10 @@ impl Tokenizer {
     }
 }
 
-/// The tokenizers library's errors, which carry nothing but text.
-fn library<T>(result: tokenizers::Result<T>) -> Result<T, TokenizerError> {
-    result.map_err(|error| TokenizerError::Library(error.to_string()))
+fn plain(inner: &tokenizers::Tokenizer) -> AddedVocabulary {
+    let mut plain = inner.get_added_vocabulary().clone();
+    plain.set_encode_special_tokens(true);
+    plain
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::{Tokenizer, TokenizerError, library};
+use super::error::library;
+use super::save::write;
+use super::{Tokenizer, TokenizerError};
 
 /// The fewest tokens a byte-level vocabulary can have: every byte, and the special tokens.
 const SMALLEST: usize = 256 + SPECIALS.len();
@@ -76,11 +78,4 @@ pub fn train<T: AsRef<str> + Sync>(
     write(folder, "tokenizer.json", &library(inner.to_string(true))?)?;
     write(folder, "tokenizer_config.json", &format!("{config:#}\n"))?;
     Tokenizer::from_folder(folder)
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> Result<(), TokenizerError> {
-    let path = folder.join(name);
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::write(&path, text))
-        .map_err(|source| TokenizerError::Write { path, source })
 }

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::AdapterError;
 use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
-use super::peft::AdapterFolder;
+use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::checkpoint::Existing;
-use crate::layer::{Linear, RmsNorm};
+use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::layout::{self, ModuleKind, ModuleLayout};
-use crate::llama::LlamaForCausalLM;
+use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
 use crate::parameters::{Parameters, trained};
 
 /// The recipe's `[method.lora]` table: which low-rank paths are trained.
@@ -107,6 +107,10 @@ pub struct Attached {
     pub config: AdapterConfig,
     /// What matched nothing or was ignored, one sentence each.
     pub warnings: Vec<String>,
+    /// What is to be said where the adapter brings another vocabulary than the base's.
+    pub resized: Option<String>,
+    /// Where the tokenizer is, if the adapter brings one.
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// Joins the adapter of a recipe to a base: new paths, A drawn from `seed`, or those of `from`.
@@ -136,10 +140,14 @@ pub fn attach(
             ..config
         },
         warnings: selection.warnings,
+        resized: None,
+        tokenizer: None,
     })
 }
 
 /// Joins an adapter in PEFT's layout to its base, for inference and merging.
+///
+/// Where the adapter holds embedding and head whole, the base takes them and their vocabulary.
 ///
 /// # Errors
 /// Everything that does not fit, in one error.
@@ -147,7 +155,11 @@ pub fn load(model: LlamaForCausalLM, folder: &Path) -> Result<Attached, AdapterE
     join_folder(model, folder, 0.0)
 }
 
-/// Writes the trained tensors of `model` as an adapter in PEFT's layout.
+/// Writes the trained tensors of `model` as an adapter in PEFT's layout, and copies of `beside`
+/// (tokenizer files). Where tokens were added to the base, its embedding and head lie beside them.
+///
+/// Source: PEFT 0.21, `save_embedding_layers="auto"`, which leaves out a head that is not tied to an
+/// adapted embedding, and so loses its new rows; here both are always there.
 ///
 /// # Errors
 /// Where the folder cannot be written.
@@ -155,11 +167,12 @@ pub fn save(
     model: &LlamaForCausalLM,
     config: &AdapterConfig,
     folder: &Path,
+    beside: &[PathBuf],
     existing: Existing,
 ) -> Result<(), AdapterError> {
     let shapes = model.trainable_shapes();
     let keys = Keys::of(model);
-    let tensors = model
+    let mut tensors: BTreeMap<String, TensorData> = model
         .trainable()
         .into_iter()
         .map(|(name, value)| {
@@ -168,7 +181,15 @@ pub fn save(
             (keys.peft(&name), data)
         })
         .collect();
-    AdapterFolder::save(folder, config, &tensors, existing)
+    if model.own_vocabulary {
+        for (module, adapted, weight) in model.ends() {
+            if !weight.is_require_grad() {
+                let key = frozen_key(module, adapted);
+                tensors.insert(key, weight.inner().into_data());
+            }
+        }
+    }
+    AdapterFolder::save(folder, config, &tensors, beside, existing)
 }
 
 /// PEFT's key of each trained tensor, by its name in [`LlamaForCausalLM::trainable`].
@@ -225,18 +246,18 @@ impl LoraConfig {
 }
 
 fn join_folder(
-    model: LlamaForCausalLM,
+    mut model: LlamaForCausalLM,
     folder: &Path,
     dropout: f64,
 ) -> Result<Attached, AdapterError> {
     let adapter = AdapterFolder::open(folder)?;
+    let resized = adapter.resize(&mut model.config);
     let selection = adapter.select(&layout::modules(model.config()))?;
     let tensors = adapter.tensors(&selection)?;
     let device = model.device().without_autodiff();
-    let mut model = join(model, &selection, dropout, 0);
-    for (module, data) in tensors.base_weights {
-        model.replace_embedding(&module, data);
-    }
+    model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
+    model.replace_ends(&tensors, resized.is_some());
+    let model = join(model, &selection, dropout, 0);
     let keys = Keys::of(&model);
     let values: Parameters = model
         .trainable_shapes()
@@ -254,6 +275,8 @@ fn join_folder(
         model: model.with_trainable(&values),
         config: adapter.config().clone(),
         warnings: warnings.cloned().collect(),
+        resized,
+        tokenizer: adapter.tokenizer_path().map(Path::to_owned),
     })
 }
 
@@ -325,14 +348,41 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// Takes the frozen weight that an adapter brings for the embedding or the head.
-    fn replace_embedding(&mut self, module: &str, data: TensorData) {
-        let dtype = data.dtype();
-        let weight = Tensor::from_data(data, (&self.device(), dtype));
-        let weight = Param::initialized(ParamId::new(), weight);
-        match module {
-            "lm_head" => self.lm_head.weight = Some(weight),
-            _ => self.model.embed_tokens.weight = weight,
+    /// Embedding and head: path, whether a path is beside it, weight. A tied head has the
+    /// embedding's.
+    fn ends(&self) -> [(&'static str, bool, Tensor<2>); 2] {
+        let Embedding { weight, adapter } = &self.model.embed_tokens;
+        let head = self.lm_head.weight.as_ref().unwrap_or(weight);
+        [
+            (EMBEDDING, adapter.is_some(), weight.val()),
+            (HEAD, self.lm_head.adapter.is_some(), head.val()),
+        ]
+    }
+
+    /// Takes the weights that an adapter brings for embedding and head: the frozen ones, and where
+    /// it brings another vocabulary those that it trained, too. Of a tied pair one stands for both;
+    /// two that differ part it.
+    fn replace_ends(&mut self, tensors: &AdapterTensors, resized: bool) {
+        let device = self.device();
+        let weight = |data: &TensorData| {
+            let weight = Tensor::from_data(data.clone(), (&device, data.dtype()));
+            Param::initialized(ParamId::new(), weight)
+        };
+        let of = |module: &str| {
+            let trained = tensors.trained.get(&frozen_key(module, false));
+            let frozen = tensors.base_weights.get(module);
+            frozen.or(trained.filter(|_| resized))
+        };
+        let [embedding, head] = [of(EMBEDDING), of(HEAD)];
+        let tied = self.lm_head.weight.is_none();
+        if let Some(data) = embedding.or(head.filter(|_| tied)) {
+            self.model.embed_tokens.weight = weight(data);
+        }
+        let parted = |data: &&TensorData| {
+            !tied || embedding.is_some_and(|other| other.as_bytes() != data.as_bytes())
+        };
+        if let Some(data) = head.filter(parted) {
+            self.lm_head.weight = Some(weight(data));
         }
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::targets::SelectionError;
+use crate::checkpoint::gguf::GgufError;
 use crate::checkpoint::{CheckpointError, Difference};
 
 /// An adapter that cannot be read, written, or joined to its base.
@@ -102,6 +103,22 @@ pub enum AdapterError {
         /// What base it seems to be made for, as the end of the sentence.
         diagnosis: String,
     },
+    /// An adapter that llama.cpp cannot apply.
+    #[error("{}: llama.cpp applies low-rank paths alone; this adapter brings besides: {found}", folder.display())]
+    NotForLlama {
+        /// The adapter.
+        folder: PathBuf,
+        /// What else it has.
+        found: String,
+    },
+    /// An adapter that GGUF cannot hold.
+    #[error("{}: {source}", folder.display())]
+    Gguf {
+        /// The adapter.
+        folder: PathBuf,
+        /// Why.
+        source: GgufError,
+    },
     /// A number type that adapters do not come in.
     #[error("{}: tensor `{tensor}`: expected dtype F32, F16 or BF16, found {found}", file.display())]
     Dtype {
@@ -125,6 +142,10 @@ impl AdapterError {
                  `base_model_name_or_path` in its adapter_config.json names it"
                     .to_owned(),
             ),
+            Self::NotForLlama { .. } => {
+                Some("merge the adapter into its base, and convert the merged model".to_owned())
+            }
+            Self::Gguf { source, .. } => source.hint(),
             Self::Unsupported { .. } => Some(
                 "merge this adapter into its base with PEFT, and use the merged model".to_owned(),
             ),

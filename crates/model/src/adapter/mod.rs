@@ -6,6 +6,7 @@ mod attach;
 pub mod config;
 mod diagnosis;
 mod error;
+pub mod gguf;
 mod keys;
 mod lora;
 mod names;

@@ -2,7 +2,8 @@
 //!
 //! Keys are `base_model.model.` + module path + `.lora_A.weight` `[r, in]`, `.lora_B.weight`
 //! `[out, r]`; of an embedding `.lora_embedding_A` `[r, vocab]`, `.lora_embedding_B`
-//! `[hidden, r]`. Trained biases and modules trained whole keep their own keys.
+//! `[hidden, r]`. Trained biases and modules trained whole keep their own keys. Where tokens were
+//! added to the base, embedding and head lie beside the adapter whole, and so does the tokenizer.
 //!
 //! Source: PEFT 0.21, src/peft/utils/save_and_load.py, `get_peft_model_state_dict`.
 
@@ -19,12 +20,16 @@ use crate::checkpoint::{
     Dtype, Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, compare,
     encode_safetensors,
 };
+use crate::config::ModelConfig;
 use crate::layout::{ModuleKind, ModuleLayout};
+use crate::llama::{EMBEDDING, HEAD};
 
 /// The weights' file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// What PEFT puts before a module's path.
 pub const KEY_PREFIX: &str = "base_model.model.";
+/// What PEFT puts after the path of an adapted module, for the weight below the adapter.
+const BASE_WEIGHT: &str = ".base_layer.weight";
 
 /// An adapter on disk, opened but not yet held against a base model.
 #[derive(Debug)]
@@ -92,6 +97,52 @@ impl AdapterFolder {
         &self.warnings
     }
 
+    /// Gives the shape of a base model the vocabulary that the adapter brings: where it holds
+    /// embedding and head whole, as PEFT saves them when tokens were added, theirs is the number of
+    /// rows. A head that is tied to the embedding need not be there. Returns what is to be said where
+    /// that changed the base's.
+    pub fn resize(&self, base: &mut ModelConfig) -> Option<String> {
+        let rows = self.vocab_size(base);
+        let before = std::mem::replace(&mut base.vocab_size, rows);
+        let folder = self.folder.display();
+        (rows != before).then(|| {
+            format!(
+                "{folder}: the adapter brings an embedding of {rows} rows, the base has {before}: \
+                 the base is resized"
+            )
+        })
+    }
+
+    fn vocab_size(&self, base: &ModelConfig) -> usize {
+        let rows = |module: &str, suffix: &str| {
+            let key = format!("{KEY_PREFIX}{module}{suffix}");
+            match self.weights.info(&key).ok()?.shape[..] {
+                [rows, hidden] if rows > 0 && hidden == base.hidden_size => Some(rows),
+                _ => None,
+            }
+        };
+        let frozen = |module| rows(module, BASE_WEIGHT);
+        let whole = |module| rows(module, ".weight").or_else(|| frozen(module));
+        let shared = frozen(EMBEDDING).or_else(|| frozen(HEAD));
+        match (whole(EMBEDDING), whole(HEAD), shared) {
+            (Some(embedding), Some(head), _) if embedding == head => embedding,
+            (Some(_), Some(_), _) => base.vocab_size,
+            (_, _, Some(rows)) if base.tie_word_embeddings => rows,
+            _ => base.vocab_size,
+        }
+    }
+
+    /// The folder as that of a tokenizer, where the adapter was trained with one of its own: there
+    /// is a `tokenizer.json` in it, and the embedding is beside the adapter.
+    pub fn tokenizer_path(&self) -> Option<&Path> {
+        let embedding = format!("{KEY_PREFIX}{EMBEDDING}.");
+        let holds = self.weights.names().any(|key| {
+            let rest = key.strip_prefix(&embedding);
+            rest.is_some_and(|rest| rest.ends_with("weight"))
+        });
+        (holds && self.folder.join("tokenizer.json").is_file()).then_some(&self.folder)
+    }
+
     /// The modules of a base model that the adapter changes.
     ///
     /// # Errors
@@ -149,7 +200,8 @@ impl AdapterFolder {
         Ok(tensors)
     }
 
-    /// Writes a folder that PEFT loads: configuration, weights, and a README that says how.
+    /// Writes a folder that PEFT loads: configuration, weights, a README that says how, and copies of
+    /// `beside` (tokenizer files).
     ///
     /// The weight file's bytes are those that PEFT writes for the same tensors.
     ///
@@ -160,6 +212,7 @@ impl AdapterFolder {
         folder: impl AsRef<Path>,
         config: &AdapterConfig,
         tensors: &BTreeMap<String, TensorData>,
+        beside: &[PathBuf],
         existing: Existing,
     ) -> Result<(), AdapterError> {
         let staged = StagedFolder::new(folder, existing)?;
@@ -167,7 +220,14 @@ impl AdapterFolder {
         let weights = encode_safetensors(&path, tensors, PT_METADATA)?;
         staged.write(WEIGHTS_FILE, &weights)?;
         staged.write(CONFIG_FILE, config.to_json().as_bytes())?;
-        staged.write("README.md", model_card(config).as_bytes())?;
+        let vocab_size = [".weight", BASE_WEIGHT]
+            .iter()
+            .find_map(|suffix| tensors.get(&format!("{KEY_PREFIX}{EMBEDDING}{suffix}")))
+            .map(|embedding| embedding.shape()[0]);
+        staged.write("README.md", model_card(config, vocab_size).as_bytes())?;
+        for file in beside {
+            staged.copy(file)?;
+        }
         Ok(staged.commit()?)
     }
 }
@@ -218,15 +278,16 @@ fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)>
             .adapted
             .iter()
             .any(|other| other.name == module.name);
-        let suffix = if adapted {
-            ".base_layer.weight"
-        } else {
-            ".weight"
-        };
-        let key = format!("{KEY_PREFIX}{}{suffix}", module.name);
+        let key = frozen_key(&module.name, adapted);
         weights.insert(key, (module.name.clone(), module.shape.clone()));
     }
     weights
+}
+
+/// The key of a frozen weight beside the adapter.
+pub(super) fn frozen_key(module: &str, adapted: bool) -> String {
+    let suffix = if adapted { BASE_WEIGHT } else { ".weight" };
+    format!("{KEY_PREFIX}{module}{suffix}")
 }
 
 /// The key that a tensor has today; `None` for doubles that PEFT's `bias="all"` writes beside
@@ -281,7 +342,7 @@ fn what_is_there(folder: &Path) -> String {
 }
 
 /// The README beside the weights.
-fn model_card(config: &AdapterConfig) -> String {
+fn model_card(config: &AdapterConfig, vocab_size: Option<usize>) -> String {
     let base = config.base_model_name_or_path.as_deref().unwrap_or("BASE");
     let targets = config
         .target_modules
@@ -289,6 +350,9 @@ fn model_card(config: &AdapterConfig) -> String {
         .map_or_else(|| "q_proj, v_proj".to_owned(), ToString::to_string);
     let AdapterConfig { r, lora_alpha, .. } = config;
     let quoted = serde_json::Value::from(base);
+    let resize = vocab_size.map_or_else(String::new, |rows| {
+        format!("base.resize_token_embeddings({rows})\n")
+    });
     format!(
         "---\n\
          base_model: {quoted}\n\
@@ -305,6 +369,7 @@ fn model_card(config: &AdapterConfig) -> String {
          ```python\nfrom peft import PeftModel\n\
          from transformers import AutoModelForCausalLM\n\n\
          base = AutoModelForCausalLM.from_pretrained({quoted})\n\
+         {resize}\
          model = PeftModel.from_pretrained(base, \".\")\n```\n"
     )
 }
@@ -317,16 +382,19 @@ mod tests {
     use super::super::config::Bias;
     use super::super::targets::Targets;
     use super::*;
-    use crate::config::ModelConfig;
     use crate::layout::modules;
 
-    fn model() -> Vec<ModuleLayout> {
+    fn base() -> ModelConfig {
         let config = json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 16,
             "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
             "num_attention_heads": 2, "attention_bias": true, "rms_norm_eps": 1e-5,
         });
-        modules(&ModelConfig::from_json(&config, Path::new("config.json")).unwrap())
+        ModelConfig::from_json(&config, Path::new("config.json")).unwrap()
+    }
+
+    fn model() -> Vec<ModuleLayout> {
+        modules(&base())
     }
 
     fn config(names: &[&str]) -> AdapterConfig {
@@ -356,7 +424,7 @@ mod tests {
             .collect();
         change(&mut tensors);
         let folder = dir.join("adapter");
-        AdapterFolder::save(&folder, config, &tensors, Existing::Replace).unwrap();
+        AdapterFolder::save(&folder, config, &tensors, &[], Existing::Replace).unwrap();
         (AdapterFolder::open(&folder).unwrap(), selection)
     }
 
@@ -400,7 +468,7 @@ mod tests {
                 .map(|key| (key.to_owned(), theirs.weights().data(key).unwrap()))
                 .collect();
             let ours = dir.path().join(adapter);
-            AdapterFolder::save(&ours, theirs.config(), &tensors, Existing::Refuse).unwrap();
+            AdapterFolder::save(&ours, theirs.config(), &tensors, &[], Existing::Refuse).unwrap();
             assert_eq!(
                 fs::read(ours.join(WEIGHTS_FILE)).unwrap(),
                 fs::read(theirs.weights().path()).unwrap()
@@ -484,6 +552,39 @@ mod tests {
     }
 
     #[test]
+    fn a_vocabulary_is_brought_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let [embedding, head] = ["model.embed_tokens", "lm_head"];
+        let rows = |tied: bool, keys: &[(String, [usize; 2])]| {
+            let (adapter, _) = saved(dir.path(), &config(&["q_proj"]), |tensors| {
+                for (key, shape) in keys {
+                    tensors.insert(key.clone(), zeros(shape));
+                }
+            });
+            let mut base = base();
+            base.tie_word_embeddings = tied;
+            let said = adapter.resize(&mut base);
+            assert_eq!(said.is_some(), base.vocab_size != 16);
+            base.vocab_size
+        };
+        let plain = |module, rows| (frozen_key(module, false), [rows, 8]);
+        let below = |module, rows| (frozen_key(module, true), [rows, 8]);
+        for tied in [false, true] {
+            assert_eq!(rows(tied, &[plain(embedding, 18), plain(head, 18)]), 18);
+            assert_eq!(rows(tied, &[below(embedding, 18), plain(head, 18)]), 18);
+            assert_eq!(rows(tied, &[plain(embedding, 18), plain(head, 17)]), 16);
+            assert_eq!(rows(tied, &[plain(embedding, 18)]), 16);
+            assert_eq!(rows(tied, &[]), 16);
+            // PEFT saves the one tensor of a tied pair once where it is adapted
+            for end in [embedding, head] {
+                assert_eq!(rows(tied, &[below(end, 18)]), if tied { 18 } else { 16 });
+            }
+        }
+        let wide = |module| (frozen_key(module, false), [18, 9]);
+        assert_eq!(rows(false, &[wide(embedding), wide(head)]), 16);
+    }
+
+    #[test]
     fn folders_that_are_no_adapter_say_what_they_are() {
         let dir = tempfile::tempdir().unwrap();
         let error = || said(dir.path(), &AdapterFolder::open(dir.path()).unwrap_err());
@@ -500,7 +601,7 @@ mod tests {
 
     #[test]
     fn the_readme_says_how_to_load_it() {
-        let card = model_card(&config(&["q_proj"]));
+        let card = model_card(&config(&["q_proj"]), Some(17));
         insta::assert_snapshot!(card, @r#"
         ---
         base_model: "some/base"
@@ -529,6 +630,7 @@ mod tests {
         from transformers import AutoModelForCausalLM
 
         base = AutoModelForCausalLM.from_pretrained("some/base")
+        base.resize_token_embeddings(17)
         model = PeftModel.from_pretrained(base, ".")
         ```
         "#);

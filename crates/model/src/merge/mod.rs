@@ -30,10 +30,12 @@ use self::plan::{Origin, Output, Plan};
 use crate::adapter::AdapterError;
 use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
+use crate::checkpoint::numbers::convert;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError, convert,
+    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError,
 };
 use crate::config::ConfigError;
+use crate::export::{TOKENIZER_FILES, tokenizer_files};
 
 /// Bytes of a block of rows, widened.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -60,6 +62,8 @@ pub struct MergeReport {
     pub bytes: u64,
     /// Whether a head that was tied to the embedding became a tensor of its own.
     pub untied: bool,
+    /// What is to be said where the adapter brings another vocabulary than the base's.
+    pub resized: Option<String>,
     /// Files beside the weights that were copied.
     pub copied: Vec<String>,
     /// What was ignored, one sentence each.
@@ -137,7 +141,8 @@ impl MergeError {
 }
 
 /// Merges the adapter in the folder `adapter` into the checkpoint in the folder `base`, and writes
-/// a checkpoint to the folder `out`, with the base's tokenizer and other files beside it.
+/// a checkpoint to the folder `out`, with the base's tokenizer and other files beside it; the
+/// adapter's tokenizer, where it brings one with its own embedding.
 ///
 /// `progress` is told the bytes of weights written so far, and of all.
 ///
@@ -157,8 +162,12 @@ pub fn merge(
     {
         return Err(MergeError::Dtype { found });
     }
-    let Pretrained { config, checkpoint } = Pretrained::open(base)?;
+    let Pretrained {
+        mut config,
+        checkpoint,
+    } = Pretrained::open(base)?;
     let adapter = AdapterFolder::open(adapter)?;
+    let resized = adapter.resize(&mut config);
     let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
 
     let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;
@@ -175,6 +184,7 @@ pub fn merge(
         kept: 0,
         bytes: merge.total,
         untied: plan.untied,
+        resized,
         copied: Vec::new(),
         warnings: plan.warnings,
     };
@@ -187,10 +197,10 @@ pub fn merge(
             },
         }
     }
-    writer
-        .folder()
-        .write("config.json", &config_json(base, plan.untied, options)?)?;
-    for file in files_beside(base)? {
+    let vocab_size = report.resized.is_some().then_some(config.vocab_size);
+    let config = config_json(base, plan.untied, vocab_size, options)?;
+    writer.folder().write("config.json", &config)?;
+    for file in files_beside(base, adapter.tokenizer_path())? {
         writer.folder().copy(&file)?;
         let name = file.file_name().unwrap_or_default();
         report.copied.push(name.to_string_lossy().into_owned());
@@ -271,10 +281,15 @@ impl Merge<'_> {
 }
 
 /// The base's config.json; keys that stay keep their text and their order.
-fn config_json(base: &Path, untied: bool, options: MergeOptions) -> Result<Vec<u8>, MergeError> {
+fn config_json(
+    base: &Path,
+    untied: bool,
+    vocab_size: Option<usize>,
+    options: MergeOptions,
+) -> Result<Vec<u8>, MergeError> {
     let path = base.join("config.json");
     let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
-    if !untied && options.dtype.is_none() {
+    if !untied && vocab_size.is_none() && options.dtype.is_none() {
         return Ok(text.into_bytes());
     }
     let mut entries: Patterns<Box<RawValue>> =
@@ -293,6 +308,9 @@ fn config_json(base: &Path, untied: bool, options: MergeOptions) -> Result<Vec<u
     };
     if untied {
         set(&["tie_word_embeddings"], &Value::Bool(false));
+    }
+    if let Some(vocab_size) = vocab_size {
+        set(&["vocab_size"], &vocab_size.into());
     }
     if let Some(dtype) = options.dtype {
         set(&["torch_dtype", "dtype"], &torch_name(dtype).into());
@@ -318,8 +336,9 @@ fn torch_name(dtype: Dtype) -> &'static str {
 }
 
 /// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
-/// templates, generation defaults, licences.
-fn files_beside(base: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+/// templates, generation defaults, licences. The tokenizer is that of the folder `tokenizer` where
+/// there is one.
+fn files_beside(base: &Path, tokenizer: Option<&Path>) -> Result<Vec<PathBuf>, CheckpointError> {
     const WEIGHTS: [&str; 9] = [
         "safetensors",
         "bin",
@@ -341,11 +360,13 @@ fn files_beside(base: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
             || name == "config.json"
             || name.eq_ignore_ascii_case("README.md")
             || name.ends_with(".index.json")
+            || (tokenizer.is_some() && TOKENIZER_FILES.contains(&&*name))
             || WEIGHTS.contains(&&*extension);
         if !left_out && path.is_file() {
             files.push(path);
         }
     }
+    files.extend(tokenizer.into_iter().flat_map(tokenizer_files));
     files.sort();
     Ok(files)
 }

@@ -11,9 +11,7 @@ use crate::adapter::targets::{Selected, Selection};
 use crate::checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 use crate::config::ModelConfig;
 use crate::layout::{self, ModuleKind};
-
-const EMBEDDING: &str = "model.embed_tokens";
-const HEAD: &str = "lm_head";
+use crate::llama::{EMBEDDING, HEAD};
 
 /// The whole of a merge.
 pub(super) struct Plan {
@@ -42,6 +40,7 @@ pub(super) enum Origin {
 }
 
 impl Plan {
+    /// `config` has the vocabulary that the adapter brings.
     pub(super) fn new(
         config: &ModelConfig,
         checkpoint: &Checkpoint,
@@ -66,12 +65,16 @@ impl Plan {
             let mut specs = Vec::new();
             for tensor in &file.tensors {
                 let kept = is_rotary_buffer(&tensor.name);
-                let spec = TensorSpec {
+                let mut spec = TensorSpec {
                     dtype: options.dtype.filter(|_| !kept).unwrap_or(tensor.dtype),
                     ..tensor.clone()
                 };
                 let head = format!("{HEAD}.weight");
                 let embedding = spec.name == format!("{EMBEDDING}.weight");
+                if embedding || spec.name == head {
+                    // the adapter may have brought more rows
+                    spec.shape[0] = config.vocab_size;
+                }
                 if untied && embedding && !checkpoint.contains(&head) {
                     specs.push(TensorSpec {
                         name: head,

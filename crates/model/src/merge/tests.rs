@@ -104,7 +104,7 @@ impl Case {
 
     fn save(&self, config: &AdapterConfig, tensors: &BTreeMap<String, TensorData>) {
         let folder = self.dir.path().join("adapter");
-        AdapterFolder::save(folder, config, tensors, Existing::Replace).unwrap();
+        AdapterFolder::save(folder, config, tensors, &[], Existing::Replace).unwrap();
     }
 
     fn merge(&self, options: MergeOptions) -> Result<MergeReport, MergeError> {

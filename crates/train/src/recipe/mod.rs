@@ -18,6 +18,7 @@ use toml::de::{DeTable, Deserializer};
 use crate::config::TrainConfig;
 use crate::problem::Problem;
 use crate::sample::SampleConfig;
+use crate::vocabulary;
 use source::Sources;
 
 /// Everything about a run.
@@ -183,7 +184,7 @@ impl Recipe {
             let why = "needs `path` (a checkpoint) or `init` (random weights)";
             return Err(Problem::new("base", why));
         }
-        Ok(())
+        vocabulary::check(base)
     }
 }
 

@@ -318,3 +318,9 @@ fn an_override_chooses_anew() {
     let twice = MINIMAL.replace("[method.lora]", "[method.lora]\n[method.full]");
     insta::assert_snapshot!(error(&parse(&twice, &[]).unwrap_err()), @"r.toml: line 5, column 2: `method`: expected one choice, found several");
 }
+
+#[test]
+fn tokens_are_added_once() {
+    insta::assert_snapshot!(said_of_set(r#"base.add_tokens=["a", ""]"#), @r#"--set base.add_tokens=["a", ""]: `base.add_tokens`: a token cannot be empty"#);
+    insta::assert_snapshot!(said_of_set(r#"base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }"#), @r#"--set base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }: `base.pad_token`: `<a>` is given twice"#);
+}

@@ -1,0 +1,221 @@
+//! Byte-level BPE: text is cut by a pattern, each cut's bytes are written as printable characters, and those are merged.
+
+use serde_json::{Value, json};
+use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::{DecoderWrapper, PreTokenizerWrapper};
+
+use super::TokenizerError;
+use super::error::library;
+use super::pieces::from_json;
+
+/// GPT-2's, as llama.cpp spells it; the tokenizers library has it built in.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// Llama 3's. Source: Meta's `tokenizer.py`.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// How text is cut before its bytes are merged. The names are those of GGUF's `tokenizer.ggml.pre`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PreTokenizer {
+    /// The name to write, then others for the same.
+    pub(super) names: &'static [&'static str],
+    steps: &'static [Step],
+    /// Whether a cut that is a token stays whole, whatever the merges.
+    pub(super) ignore_merges: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// What matches becomes a piece of its own.
+    Cut(&'static str),
+    /// Every digit becomes a piece of its own.
+    Digits,
+    /// [`GPT2`].
+    Gpt2,
+}
+
+/// Llama 3's way to cut text.
+pub(super) const LLAMA_BPE: &PreTokenizer = &KNOWN[0];
+
+const KNOWN: &[PreTokenizer] = &[
+    PreTokenizer {
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
+        steps: &[Step::Cut(LLAMA3)],
+        ignore_merges: true,
+    },
+    PreTokenizer {
+        names: &["smaug-bpe"],
+        steps: &[Step::Cut(LLAMA3)],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["gpt-2", "olmo", "mpt"],
+        steps: &[Step::Gpt2],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["smollm", "starcoder", "refact", "minerva-7b"],
+        steps: &[Step::Digits, Step::Gpt2],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["qwen2"],
+        steps: &[Step::Cut(QWEN2)],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["tekken"],
+        steps: &[Step::Cut(TEKKEN)],
+        ignore_merges: true,
+    },
+    PreTokenizer {
+        names: &["deepseek-coder"],
+        steps: &[
+            Step::Cut(r"[\r\n]"),
+            Step::Cut(r"\s?\p{L}+"),
+            Step::Cut(r"\s?\p{P}+"),
+            Step::Cut("[一-龥\u{800}-一가-\u{d7ff}]+"),
+            Step::Digits,
+        ],
+        ignore_merges: false,
+    },
+    // What llama.cpp does where nothing is named.
+    PreTokenizer {
+        names: &["default"],
+        steps: &[
+            Step::Cut(r"[\p{P}\$\+<=>\^~\|]+"),
+            Step::Cut(GPT2),
+            Step::Cut(r"\p{N}+"),
+            Step::Cut("[0-9][0-9][0-9]"),
+        ],
+        ignore_merges: false,
+    },
+];
+
+impl PreTokenizer {
+    pub(super) fn named(name: &str) -> Option<&'static PreTokenizer> {
+        KNOWN.iter().find(|known| known.names.contains(&name))
+    }
+
+    /// Every name, for messages.
+    pub(super) fn names() -> String {
+        let names: Vec<&str> = KNOWN
+            .iter()
+            .flat_map(|known| known.names)
+            .copied()
+            .collect();
+        names.join(", ")
+    }
+
+    /// The one that a tokenizer has, by the library's JSON of it.
+    pub(super) fn recognise(json: &Value, ignore_merges: bool) -> Option<&'static PreTokenizer> {
+        let same = |known: &&PreTokenizer| {
+            known.ignore_merges == ignore_merges && flat(&known.json()) == flat(json)
+        };
+        KNOWN.iter().find(same)
+    }
+
+    /// As `tokenizer.json` has it.
+    fn json(&self) -> Value {
+        let byte_level = |use_regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+        let mut steps: Vec<Value> = Vec::new();
+        for step in self.steps {
+            steps.push(match step {
+                Step::Cut(pattern) => json!({
+                    "type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false,
+                }),
+                Step::Digits => json!({"type": "Digits", "individual_digits": true}),
+                Step::Gpt2 => byte_level(true),
+            });
+        }
+        if self.steps.last() != Some(&Step::Gpt2) {
+            steps.push(byte_level(false));
+        }
+        match steps.len() {
+            1 => steps.remove(0),
+            _ => json!({"type": "Sequence", "pretokenizers": steps}),
+        }
+    }
+}
+
+/// The steps of a pre-tokenizer without what does not bear on tokens.
+fn flat(json: &Value) -> Vec<Value> {
+    match json.get("pretokenizers") {
+        Some(Value::Array(steps)) => steps.iter().flat_map(flat).collect(),
+        _ => {
+            let mut step = json.clone();
+            if let Some(fields) = step.as_object_mut() {
+                fields.shift_remove("trim_offsets");
+            }
+            vec![step]
+        }
+    }
+}
+
+/// The printable character that stands for each byte. Source: GPT-2's `encoder.py`.
+pub(super) fn alphabet() -> [char; 256] {
+    let mut beyond = 0x100;
+    std::array::from_fn(|byte| match byte {
+        0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF => char::from(byte as u8),
+        _ => {
+            let char = char::from_u32(beyond).unwrap_or_default();
+            beyond += 1;
+            char
+        }
+    })
+}
+
+/// A tokenizer with this vocabulary, without added tokens.
+pub(super) fn make(
+    vocab: Vocab,
+    merges: Merges,
+    pre: &PreTokenizer,
+) -> Result<tokenizers::Tokenizer, TokenizerError> {
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .ignore_merges(pre.ignore_merges);
+    let mut inner = tokenizers::Tokenizer::new(library(model.build())?);
+    inner.with_pre_tokenizer(Some(from_json::<PreTokenizerWrapper>(pre.json())?));
+    let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
+    inner.with_decoder(Some(from_json::<DecoderWrapper>(decoder)?));
+    Ok(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    #[test]
+    fn bytes_are_written_as_the_library_writes_them() {
+        let ours: std::collections::HashSet<char> = alphabet().into();
+        assert!(
+            ByteLevel::alphabet()
+                .into_iter()
+                .all(|char| ours.contains(&char))
+        );
+        assert_eq!(alphabet()[usize::from(b' ')], 'Ġ');
+        assert_eq!(alphabet()[usize::from(b'\n')], 'Ċ');
+        assert_eq!(alphabet()[0xAD], 'Ń');
+    }
+
+    #[test]
+    fn every_pre_tokenizer_is_built_and_recognised() {
+        for known in KNOWN {
+            let built: PreTokenizerWrapper = from_json(known.json()).unwrap();
+            let json = serde_json::to_value(built).unwrap();
+            assert_eq!(
+                PreTokenizer::recognise(&json, known.ignore_merges),
+                Some(known)
+            );
+            for name in known.names {
+                assert_eq!(PreTokenizer::named(name), Some(known));
+            }
+        }
+        assert_eq!(PreTokenizer::named("gpt-5"), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! SentencePiece's kind of vocabulary as the tokenizers library has it.
+//!
+//! A text is normalised (its spaces become `▁`, one more is put in front), cut at pieces that users defined, and the
+//! rest is merged from characters; characters without a piece become their bytes, or the unknown token.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{AddedToken, NormalizerWrapper};
+
+use super::error::library;
+use super::merges::{LONGEST, derive};
+use super::{Made, TokenizerError};
+
+/// What SentencePiece writes for a space.
+pub(super) const SPACE: &str = "▁";
+
+/// What a token of a SentencePiece or GGUF vocabulary is. The numbers are those of both formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Kind {
+    /// Text.
+    Normal = 1,
+    /// What stands for text that has no token.
+    Unknown = 2,
+    /// A token that no text has: beginning, end, ...
+    Control = 3,
+    /// Text that is this token wherever it occurs.
+    UserDefined = 4,
+    /// A token that is not used.
+    Unused = 5,
+    /// One byte of a character that has no token, spelled `<0x0A>`.
+    Byte = 6,
+}
+
+impl Kind {
+    /// The kind of that number.
+    pub fn from_number(number: i32) -> Option<Kind> {
+        use Kind::{Byte, Control, Normal, Unknown, Unused, UserDefined};
+        [Normal, Unknown, Control, UserDefined, Unused, Byte]
+            .into_iter()
+            .find(|&kind| kind as i32 == number)
+    }
+}
+
+/// A token of a SentencePiece vocabulary; its id is its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Piece {
+    /// The text, with `▁` for spaces.
+    pub text: String,
+    /// Its priority: of two merges, the one to the piece with the higher score goes first.
+    pub score: f32,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// A piece that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("piece {id} `{text}` {problem}")]
+pub struct PieceError {
+    /// The piece's id.
+    pub id: usize,
+    /// Its text.
+    pub text: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// A vocabulary of pieces, and how text gets there.
+pub(super) struct Pieces<'a> {
+    pub(super) pieces: &'a [Piece],
+    /// Whether characters without a piece become bytes.
+    pub(super) byte_fallback: bool,
+    /// Whether a space is put in front of a text.
+    pub(super) dummy_prefix: bool,
+    /// Whether spaces at the ends are cut off and others reduced to one.
+    pub(super) remove_extra_whitespaces: bool,
+    /// Whether user-defined pieces are found in the text as it is and end it, as llama.cpp has it: what follows gets a
+    /// space in front, too.
+    pub(super) user_defined_ends_text: bool,
+}
+
+/// The text of the piece for a byte.
+pub(super) fn byte_piece(byte: u8) -> String {
+    format!("<0x{byte:02X}>")
+}
+
+impl Pieces<'_> {
+    /// What is wrong with the pieces, if anything is.
+    pub(super) fn check(&self) -> Result<(), PieceError> {
+        let mut seen = HashMap::new();
+        let mut bytes = HashSet::new();
+        for (id, piece) in self.pieces.iter().enumerate() {
+            let wrong = |problem: String| PieceError {
+                id,
+                text: piece.text.chars().take(40).collect(),
+                problem,
+            };
+            if piece.text.is_empty() {
+                return Err(wrong("has no text".into()));
+            }
+            if let Some(first) = seen.insert(&piece.text, id) {
+                return Err(wrong(format!("has the text of piece {first}")));
+            }
+            if !piece.score.is_finite() {
+                return Err(wrong(format!("has the score {}", piece.score)));
+            }
+            if piece.text.len() > LONGEST {
+                let length = piece.text.len();
+                return Err(wrong(format!(
+                    "has {length} bytes, {LONGEST} at most are read"
+                )));
+            }
+            if piece.kind == Kind::Byte {
+                let byte = (0..=255).find(|&byte| byte_piece(byte) == piece.text);
+                bytes.extend(byte);
+                if byte.is_none() {
+                    return Err(wrong("is said to be a byte, which it does not name".into()));
+                }
+            }
+        }
+        if self.byte_fallback && bytes.len() < 256 {
+            return Err(PieceError {
+                id: self.pieces.len(),
+                text: (0..=255)
+                    .filter(|byte| !bytes.contains(byte))
+                    .map(byte_piece)
+                    .take(1)
+                    .collect(),
+                problem: "is missing: with byte fallback there is a piece for every byte".into(),
+            });
+        }
+        Ok(())
+    }
+
+    /// The tokenizer, and where it differs from SentencePiece, if anywhere. The pieces have been [checked](Self::check).
+    pub(super) fn make(&self) -> Result<Made, TokenizerError> {
+        let mut mergeable: Vec<(&str, f64)> = self.texts(&[Kind::Normal]);
+        mergeable.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let derived = derive(&mergeable);
+        let mut notes = self.unmergeable();
+        if let Some((first, other)) = derived.tie {
+            notes.push(format!(
+                "pieces `{first}` and `{other}` have the same score: where they overlap, SentencePiece merges the one on \
+                 the left, and this tokenizer `{first}`"
+            ));
+        }
+
+        let ids = (0..).zip(self.pieces);
+        let vocab: Vocab = ids.map(|(id, piece)| (piece.text.clone(), id)).collect();
+        let mut model = BPE::builder()
+            .vocab_and_merges(vocab, derived.pairs)
+            .byte_fallback(self.byte_fallback)
+            .fuse_unk(true);
+        if let Some(unknown) = self.pieces.iter().find(|piece| piece.kind == Kind::Unknown) {
+            model = model.unk_token(unknown.text.clone());
+        }
+        let mut inner = tokenizers::Tokenizer::new(library(model.build())?);
+        library(inner.with_normalizer(Some(self.normalizer()?)))?;
+        inner.with_decoder(Some(from_json::<tokenizers::DecoderWrapper>(
+            self.decoder(),
+        )?));
+        notes.extend(self.add_tokens(&mut inner)?);
+        Ok(Made {
+            inner,
+            own: serde_json::Map::new(),
+            notes,
+        })
+    }
+
+    /// Texts and scores of the pieces of these kinds.
+    fn texts(&self, kinds: &[Kind]) -> Vec<(&str, f64)> {
+        let of_kind = self
+            .pieces
+            .iter()
+            .filter(|piece| kinds.contains(&piece.kind));
+        of_kind
+            .map(|piece| (piece.text.as_str(), f64::from(piece.score)))
+            .collect()
+    }
+
+    fn user_defined(&self) -> Vec<&str> {
+        let texts = self.texts(&[Kind::UserDefined]);
+        texts.into_iter().map(|(text, _)| text).collect()
+    }
+
+    /// Merges that SentencePiece makes and the library cannot: over characters that are no pieces, and to pieces that are
+    /// unused, which are taken apart again.
+    fn unmergeable(&self) -> Vec<String> {
+        let mut texts = self.texts(&[Kind::Normal, Kind::Unused]);
+        texts.sort_by_key(|(text, _)| text.len());
+        let normal: HashSet<&str> = self
+            .texts(&[Kind::Normal])
+            .into_iter()
+            .map(|(text, _)| text)
+            .collect();
+        let one = |text: &str| text.chars().nth(1).is_none();
+        let mut made: HashSet<&str> = HashSet::new();
+        let mut notes = Vec::new();
+        for (text, _) in texts {
+            let cuts = text.char_indices().skip(1).map(|(at, _)| text.split_at(at));
+            let can = |half: &str| one(half) || made.contains(half);
+            let ways: Vec<_> = cuts
+                .filter(|(left, right)| can(left) && can(right))
+                .collect();
+            if ways.is_empty() {
+                continue;
+            }
+            made.insert(text);
+            let foreign = ways
+                .iter()
+                .flat_map(|(left, right)| [left, right])
+                .find(|half| !normal.contains(**half));
+            if !normal.contains(text) {
+                notes.push(format!(
+                    "the unused piece `{text}` is never made; SentencePiece makes it and takes it apart again"
+                ));
+            } else if let Some(half) = foreign {
+                notes.push(format!(
+                    "`{half}` is no piece, so `{text}` is not made of it; SentencePiece makes it"
+                ));
+            }
+        }
+        let more = notes.split_off(notes.len().min(3)).len();
+        if more > 0 {
+            notes.push(format!("and {more} more like these"));
+        }
+        notes
+    }
+
+    /// The space in front goes before everything, user-defined pieces too. The library normalises those alone, as if each
+    /// were a text, so the prefix has to leave them as they are.
+    fn prefix(&self) -> Value {
+        let user_defined = self.user_defined();
+        if user_defined.is_empty() || self.user_defined_ends_text {
+            return json!({"type": "Prepend", "prepend": SPACE});
+        }
+        let texts: Vec<String> = user_defined.iter().map(|text| escape(text)).collect();
+        let start = format!(r"\A(?=[\s\S])(?!(?:{})\z)", texts.join("|"));
+        replace(&json!({"Regex": start}), SPACE)
+    }
+
+    fn normalizer(&self) -> Result<NormalizerWrapper, TokenizerError> {
+        let mut steps = Vec::new();
+        let regex = |pattern: &str, content| replace(&json!({"Regex": pattern}), content);
+        if self.remove_extra_whitespaces {
+            steps.push(regex(r"\A +| +\z", ""));
+            steps.push(regex(" {2,}", " "));
+        }
+        if self.dummy_prefix {
+            steps.push(self.prefix());
+        }
+        steps.push(replace(&json!({"String": " "}), SPACE));
+        if self.remove_extra_whitespaces {
+            steps.push(regex(r"▁+\z", ""));
+        }
+        from_json(json!({"type": "Sequence", "normalizers": steps}))
+    }
+
+    fn decoder(&self) -> Value {
+        let mut steps = vec![
+            json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
+            json!({"type": "ByteFallback"}),
+            json!({"type": "Fuse"}),
+        ];
+        if self.dummy_prefix {
+            steps.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+        }
+        json!({"type": "Sequence", "decoders": steps})
+    }
+
+    fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<Vec<String>, TokenizerError> {
+        let special = self.texts(&[Kind::Control, Kind::Unknown]);
+        library(
+            inner.add_special_tokens(
+                special
+                    .iter()
+                    .map(|(text, _)| AddedToken::from(*text, true)),
+            ),
+        )?;
+        let raw = self.user_defined_ends_text && self.dummy_prefix;
+        let user_defined = self.user_defined();
+        let tokens = user_defined
+            .iter()
+            .map(|text| AddedToken::from(*text, false).normalized(!raw));
+        library(inner.add_tokens(tokens))?;
+        Ok(match user_defined.first() {
+            Some(text) if self.dummy_prefix && !raw => vec![format!(
+                "a text that is `{text}`, or another user-defined piece, and nothing besides gets no space in front; \
+                 SentencePiece gives it one"
+            )],
+            _ => Vec::new(),
+        })
+    }
+}
+
+fn replace(pattern: &Value, content: &str) -> Value {
+    json!({"type": "Replace", "pattern": pattern, "content": content})
+}
+
+/// `text` as a regular expression, in the dialect of both engines that the library may be built with.
+fn escape(text: &str) -> String {
+    let escaped = text.chars().map(|char| match char {
+        // No others: to one of the engines `\<` is the start of a word.
+        char if r".+*?()|[]{}^$\".contains(char) => format!("\\{char}"),
+        char if char.is_ascii_control() => format!("\\x{:02x}", u32::from(char)),
+        char => char.to_string(),
+    });
+    escaped.collect()
+}
+
+/// One of the library's parts, as `tokenizer.json` spells it.
+pub(super) fn from_json<T: serde::de::DeserializeOwned>(json: Value) -> Result<T, TokenizerError> {
+    serde_json::from_value(json).map_err(|error| TokenizerError::Library(error.to_string()))
+}

@@ -1,0 +1,271 @@
+use std::fs;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::super::save::Added;
+use super::super::sentencepiece::tests::{file, goldens};
+use super::super::tests::tiny;
+use super::*;
+
+/// A folder with that `tokenizer.model`.
+fn folder(model: &str) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let from = file(&format!("{model}.model"));
+    fs::copy(from, folder.path().join("tokenizer.model")).unwrap();
+    folder
+}
+
+fn write(folder: &TempDir, name: &str, value: &Value) {
+    fs::write(folder.path().join(name), value.to_string()).unwrap();
+}
+
+fn read(folder: &TempDir) -> Tokenizer {
+    Tokenizer::from_folder(folder.path()).unwrap()
+}
+
+fn error(folder: &TempDir) -> String {
+    let error = Tokenizer::from_folder(folder.path())
+        .unwrap_err()
+        .to_string();
+    error
+        .replace(&folder.path().display().to_string(), "MODEL")
+        .replace('\\', "/")
+}
+
+#[test]
+fn a_folder_with_either_kind_of_tokenizer_model() {
+    assert_eq!(read(&folder("llama")).vocab_size(), 600);
+    assert_eq!(read(&folder("tiktoken")).vocab_size(), 756);
+    let both = folder("llama");
+    tiny().save(both.path()).unwrap();
+    assert_eq!(read(&both).vocab_size(), tiny().vocab_size());
+    let path = both.path().join("tokenizer.model");
+    assert_eq!(Tokenizer::from_path(path).unwrap().vocab_size(), 600);
+    assert_eq!(
+        Tokenizer::from_path(both.path()).unwrap().vocab_size(),
+        tiny().vocab_size()
+    );
+}
+
+#[test]
+fn meta_keeps_it_one_level_up() {
+    let above = folder("llama");
+    let inside = above.path().join("7B");
+    fs::create_dir(&inside).unwrap();
+    assert!(Tokenizer::from_folder(&inside).is_err());
+    fs::write(inside.join("params.json"), "{}").unwrap();
+    let tokenizer = Tokenizer::from_folder(&inside).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 600);
+    assert_eq!(tokenizer.path(), inside);
+}
+
+#[test]
+fn which_llama_3_it_is_shows_in_the_positions() {
+    let folder = folder("tiktoken");
+    assert!(read(&folder).token_id("<|eom_id|>").is_none());
+    write(&folder, "params.json", &json!({"use_scaled_rope": true}));
+    let tokenizer = read(&folder);
+    let eom = tokenizer.token_id("<|eom_id|>").unwrap();
+    assert_eq!(tokenizer.eos_ids(), [501, eom, 509]);
+    write(&folder, "params.json", &json!({}));
+    write(
+        &folder,
+        "config.json",
+        &json!({"rope_scaling": {"rope_type": "llama3"}}),
+    );
+    assert!(read(&folder).token_id("<|eom_id|>").is_some());
+}
+
+#[test]
+fn what_lies_beside_is_added() {
+    let folder = folder("llama");
+    write(
+        &folder,
+        "added_tokens.json",
+        &json!({"[PAD]": 600, "<x>": 601}),
+    );
+    write(
+        &folder,
+        "special_tokens_map.json",
+        &json!({"pad_token": "[PAD]", "bos_token": "", "eos_token": "</s>"}),
+    );
+    write(
+        &folder,
+        "tokenizer_config.json",
+        &json!({"add_bos_token": false, "add_eos_token": true}),
+    );
+    let tokenizer = read(&folder);
+    assert_eq!(tokenizer.encode("[PAD]<x>").unwrap().ids, [600, 601]);
+    assert_eq!(
+        tokenizer.special_tokens(),
+        ["<unk>", "<s>", "</s>", "[PAD]"]
+    );
+    assert!(tokenizer.prefix().is_empty());
+    assert_eq!(tokenizer.bos_id(), Some(1));
+    assert_eq!(tokenizer.suffix, [2]);
+
+    let decoder = json!({"0": {"content": "<unk>", "special": true, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false},
+        "602": {"content": "<y>", "special": true, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false}});
+    write(
+        &folder,
+        "tokenizer_config.json",
+        &json!({"added_tokens_decoder": decoder}),
+    );
+    assert_eq!(read(&folder).token_id("<y>"), Some(602));
+
+    write(&folder, "added_tokens.json", &json!({"[PAD]": 700}));
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: the id of `<y>` is 602, but it can only be 600");
+    write(&folder, "added_tokens.json", &json!({"[PAD]": "x"}));
+    insta::assert_snapshot!(error(&folder), @"MODEL/added_tokens.json: the id of `[PAD]` is no number");
+    write(
+        &folder,
+        "tokenizer_config.json",
+        &json!({"added_tokens_decoder": {"1": 5}}),
+    );
+    write(&folder, "added_tokens.json", &json!({}));
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: added_tokens_decoder: `1` is 5");
+}
+
+#[test]
+fn the_tokenizers_word_is_taken_and_that_is_said() {
+    let folder = folder("llama");
+    write(
+        &folder,
+        "config.json",
+        &json!({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": -1}),
+    );
+    write(
+        &folder,
+        "generation_config.json",
+        &json!({"bos_token_id": 1, "eos_token_id": [1, 9000]}),
+    );
+    let tokenizer = read(&folder);
+    assert_eq!(
+        (tokenizer.bos_id(), tokenizer.eos_ids()),
+        (Some(1), &[2][..])
+    );
+    let notes = tokenizer.notes().join("\n");
+    insta::assert_snapshot!(notes.replace(&folder.path().display().to_string(), "MODEL").replace('\\', "/"), @"");
+    write(
+        &folder,
+        "config.json",
+        &json!({"bos_token_id": 1, "eos_token_id": 2}),
+    );
+    write(
+        &folder,
+        "generation_config.json",
+        &json!({"eos_token_id": [2, 5]}),
+    );
+    let tokenizer = read(&folder);
+    assert_eq!(tokenizer.eos_ids(), [2, 5]);
+    assert!(tokenizer.notes().is_empty());
+}
+
+#[test]
+fn faults_name_the_file() {
+    let folder = folder("llama");
+    write(
+        &folder,
+        "tokenizer_config.json",
+        &json!({"eos_token": "<end>"}),
+    );
+    insta::assert_snapshot!(error(&folder), @"");
+    fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    fs::write(folder.path().join("tokenizer.model"), "Ig== 1\n").unwrap();
+    insta::assert_snapshot!(error(&folder), @"");
+    fs::write(
+        folder.path().join("tokenizer.model"),
+        "version https://git-lfs",
+    )
+    .unwrap();
+    insta::assert_snapshot!(error(&folder), @"");
+    let large = fs::File::create(folder.path().join("tokenizer.model")).unwrap();
+    large.set_len(LARGEST + 1).unwrap();
+    insta::assert_snapshot!(error(&folder), @"");
+}
+
+#[test]
+fn more_tokens_than_rows_are_named() {
+    let mut tokenizer = read(&folder("llama"));
+    tokenizer.path = "MODEL".into();
+    tokenizer.check_vocabulary(600).unwrap();
+    tokenizer.check_vocabulary(704).unwrap();
+    tokenizer.add_tokens(&["[PAD]"], true).unwrap();
+    let error = |rows| tokenizer.check_vocabulary(rows).unwrap_err().to_string();
+    insta::assert_snapshot!(error(600), @"");
+    insta::assert_snapshot!(error(590), @"");
+}
+
+#[test]
+fn added_tokens_get_the_next_ids_and_stay() {
+    let mut tokenizer = read(&folder("llama"));
+    let added = tokenizer
+        .add_tokens(&["[PAD]", "</s>", "[PAD]"], true)
+        .unwrap();
+    let said = |token: &str, id, new| Added {
+        token: token.into(),
+        id,
+        new,
+    };
+    assert_eq!(
+        added,
+        [
+            said("[PAD]", 600, true),
+            said("</s>", 2, false),
+            said("[PAD]", 600, false)
+        ]
+    );
+    let added = tokenizer.add_tokens(&["<tool>", "the"], false).unwrap();
+    assert_eq!(added[0], said("<tool>", 601, true));
+    assert!(!added[1].new);
+    assert!(tokenizer.add_tokens(&[""], true).is_err());
+
+    assert_eq!(tokenizer.encode("[PAD]<tool>").unwrap().ids, [600, 601]);
+    assert_eq!(tokenizer.encode_plain("<tool>").unwrap().ids, [601]);
+    assert!(!tokenizer.encode_plain("[PAD]").unwrap().ids.contains(&600));
+    assert_eq!(tokenizer.decode(&[600, 601], true).unwrap(), "<tool>");
+
+    let out = TempDir::new().unwrap();
+    tokenizer.save(out.path()).unwrap();
+    let again = read(&out);
+    assert_eq!(again.encode("[PAD]<tool>").unwrap().ids, [600, 601]);
+    assert_eq!(again.special_tokens(), tokenizer.special_tokens());
+}
+
+#[test]
+fn what_is_saved_reads_the_same() {
+    for name in ["llama", "squeezed", "bare", "marked", "tiktoken"] {
+        let tokenizer = read(&folder(name));
+        let out = TempDir::new().unwrap();
+        tokenizer.save(out.path()).unwrap();
+        let again = read(&out);
+        for golden in goldens(name) {
+            let ids = |tokenizer: &Tokenizer| tokenizer.encode(&golden.text).unwrap();
+            assert_eq!(ids(&again), ids(&tokenizer), "{name}: {:?}", golden.text);
+            assert_eq!(
+                again.decode(&golden.ids, false).unwrap(),
+                tokenizer.decode(&golden.ids, false).unwrap()
+            );
+        }
+        assert_eq!(again.prefix(), tokenizer.prefix());
+        assert_eq!(again.eos_ids()[0], tokenizer.eos_ids()[0]);
+        assert_eq!(again.specials(), tokenizer.specials());
+    }
+}
+
+#[test]
+fn settings_are_saved() {
+    let folder = folder("llama");
+    let config = json!({
+        "model_max_length": 2048, "pad_token": "<unk>",
+        "chat_template": [{"name": "default", "template": "a"}, {"name": "tools", "template": "b"}],
+    });
+    write(&folder, "tokenizer_config.json", &config);
+    let out = TempDir::new().unwrap();
+    read(&folder).save(out.path()).unwrap();
+    let config = fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap();
+    insta::assert_snapshot!(config, @"");
+    assert_eq!(read(&out).chat_template("tools"), Some("b"));
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2);
+}

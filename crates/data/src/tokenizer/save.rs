@@ -1,0 +1,151 @@
+//! Tokens added to a tokenizer, and the tokenizer written as a folder.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+
+use super::error::library;
+use super::{Tokenizer, TokenizerError, plain};
+
+/// What became of a token that was to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// The token.
+    pub token: String,
+    /// Its id.
+    pub id: u32,
+    /// Whether it was not there before.
+    pub new: bool,
+}
+
+impl Tokenizer {
+    /// Adds tokens, each of them one token wherever a text spells it out; new ones get the next ids. `special` ones are
+    /// left out when text is made of tokens. A token that is there already keeps its id.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Add`] for a token without text, or where the ids of the vocabulary leave no next one.
+    pub fn add_tokens(
+        &mut self,
+        tokens: &[impl AsRef<str>],
+        special: bool,
+    ) -> Result<Vec<Added>, TokenizerError> {
+        let mut added = Vec::with_capacity(tokens.len());
+        let mut next = self.max_token_id() + 1;
+        for token in tokens {
+            let token = token.as_ref();
+            let refuse = |problem| TokenizerError::Add {
+                path: self.path.clone(),
+                token: token.into(),
+                problem,
+            };
+            if token.is_empty() {
+                return Err(refuse("it has no text"));
+            }
+            let before = self.inner.token_to_id(token);
+            // Found in the text as it is: normalised, it would be found at the beginning of a text only.
+            let addition = AddedToken::from(token, special).normalized(false);
+            library(self.inner.add_tokens([addition]))?;
+            let id = self.inner.token_to_id(token).unwrap_or(next);
+            if before.is_none() {
+                if id != next {
+                    return Err(refuse("the ids of the vocabulary have gaps"));
+                }
+                next += 1;
+            }
+            added.push(Added {
+                token: token.into(),
+                id,
+                new: before.is_none(),
+            });
+        }
+        self.plain = plain(&self.inner);
+        Ok(added)
+    }
+
+    /// Names the token that other programs fill rows with. Returns whether it was another, or none.
+    pub fn set_pad_token(&mut self, token: &str) -> bool {
+        let before = self
+            .specials
+            .insert("pad_token".to_owned(), token.to_owned());
+        before.as_deref() != Some(token)
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json`, which transformers' `AutoTokenizer` reads as they are, to
+    /// `folder`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Write`] when a file cannot be written.
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
+        let folder = folder.as_ref();
+        let mut inner = self.inner.clone();
+        inner.with_post_processor(self.post_processor.clone());
+        write(folder, "tokenizer.json", &library(inner.to_string(true))?)?;
+        let config = Value::Object(self.config());
+        write(folder, "tokenizer_config.json", &format!("{config:#}\n"))
+    }
+
+    fn config(&self) -> Map<String, Value> {
+        let mut config = Map::new();
+        // Others are built anew from vocabulary and merges, and cut text in their own way.
+        config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
+        for (key, token) in &self.specials {
+            config.insert(key.clone(), json!(token));
+        }
+        // Where `config.json` alone knows them.
+        for (key, id) in [
+            ("bos_token", self.bos),
+            ("eos_token", self.eos.first().copied()),
+        ] {
+            if let Some(token) = id.and_then(|id| self.token(id)) {
+                config.entry(key).or_insert(json!(token));
+            }
+        }
+        let adds =
+            |token: Option<&u32>, around: &[u32]| token.is_some_and(|id| around.contains(id));
+        config.insert(
+            "add_bos_token".into(),
+            json!(adds(self.bos.as_ref(), &self.prefix)),
+        );
+        config.insert(
+            "add_eos_token".into(),
+            json!(adds(self.eos.first(), &self.suffix)),
+        );
+        config.insert("clean_up_tokenization_spaces".into(), json!(false));
+        if let Some(length) = &self.max_length {
+            config.insert("model_max_length".into(), length.clone());
+        }
+        let mut templates = self.chat_templates.iter();
+        let chat_template = match (templates.next(), self.chat_templates.len()) {
+            (None, _) => return config,
+            (Some((name, template)), 1) if name == "default" => json!(template),
+            _ => self
+                .chat_templates
+                .iter()
+                .map(|(name, template)| json!({"name": name, "template": template}))
+                .collect(),
+        };
+        config.insert("chat_template".into(), chat_template);
+        config
+    }
+}
+
+/// Writes a file of `folder` aside, and puts it in its place when it is on the disk.
+pub(super) fn write(folder: &Path, name: &str, text: &str) -> Result<(), TokenizerError> {
+    let path = folder.join(name);
+    let aside = folder.join(format!(".{name}.{}", std::process::id()));
+    let write = || {
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)
+    };
+    write().map_err(|source| {
+        // What is left of it is of no use; the error that matters is the first.
+        let _ = fs::remove_file(&aside);
+        TokenizerError::Write { path, source }
+    })
+}

@@ -1,0 +1,254 @@
+//! SentencePiece's `tokenizer.model`, the tokenizer of LLaMA 1 and 2.
+//!
+//! The file is a Protocol Buffers message: pieces with scores, how they were trained, and how text is normalised.
+//! Source: `sentencepiece_model.proto` of github.com/google/sentencepiece.
+
+use std::path::Path;
+
+use serde_json::{Map, json};
+
+use super::pieces::{Kind, Piece, PieceError, Pieces};
+use super::wire::{Fields, Malformed, Value};
+use super::{Made, TokenizerError};
+
+/// What can be wrong with a SentencePiece model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SentencePieceError {
+    /// The bytes are no message.
+    #[error("not a SentencePiece model: {0}")]
+    Malformed(#[from] Malformed),
+    /// A field is not what it should be.
+    #[error("not a SentencePiece model: {0}")]
+    Field(&'static str),
+    /// A piece cannot be used.
+    #[error(transparent)]
+    Piece(#[from] PieceError),
+    /// The model does what the tokenizers library cannot do exactly.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// How a model cuts text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// The most probable sequence of pieces.
+    Unigram,
+    /// Byte-pair encoding: characters merged by score.
+    Bpe,
+    /// Words.
+    Word,
+    /// Characters.
+    Char,
+}
+
+/// A SentencePiece model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The pieces; the id of each is its place.
+    pub pieces: Vec<Piece>,
+    /// How text is cut.
+    pub algorithm: Algorithm,
+    /// Whether characters without a piece become their bytes.
+    pub byte_fallback: bool,
+    /// Whether spaces belong to the word before them.
+    pub whitespace_as_suffix: bool,
+    /// The texts of the pieces for beginning, end and padding, whether or not there are such pieces.
+    pub bos: String,
+    /// As `bos`.
+    pub eos: String,
+    /// As `bos`.
+    pub pad: String,
+    /// The name of the rules that text is normalised by.
+    pub rules: String,
+    /// Whether there are such rules.
+    pub has_rules: bool,
+    /// Whether a space is put in front of a text.
+    pub add_dummy_prefix: bool,
+    /// Whether spaces at the ends are cut off and others reduced to one.
+    pub remove_extra_whitespaces: bool,
+    /// Whether spaces are written `▁`.
+    pub escape_whitespaces: bool,
+}
+
+/// Reads a model.
+///
+/// # Errors
+/// [`SentencePieceError`] when the bytes are no SentencePiece model.
+pub fn parse(bytes: &[u8]) -> Result<Model, SentencePieceError> {
+    let mut model = Model {
+        pieces: Vec::new(),
+        algorithm: Algorithm::Unigram,
+        byte_fallback: false,
+        whitespace_as_suffix: false,
+        bos: "<s>".into(),
+        eos: "</s>".into(),
+        pad: "<pad>".into(),
+        rules: String::new(),
+        has_rules: false,
+        add_dummy_prefix: true,
+        remove_extra_whitespaces: true,
+        escape_whitespaces: true,
+    };
+    for field in Fields::of(bytes) {
+        match field? {
+            (1, Value::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
+            (2, Value::Bytes(trainer)) => model.read_trainer(trainer)?,
+            (3, Value::Bytes(normalizer)) => model.read_normalizer(normalizer)?,
+            _ => {}
+        }
+    }
+    if model.pieces.is_empty() {
+        return Err(SentencePieceError::Field("it has no pieces"));
+    }
+    Ok(model)
+}
+
+fn parse_piece(message: &[u8]) -> Result<Piece, SentencePieceError> {
+    let mut piece = Piece {
+        text: String::new(),
+        score: 0.0,
+        kind: Kind::Normal,
+    };
+    for field in Fields::of(message) {
+        match field? {
+            (1, Value::Bytes(bytes)) => piece.text = text(bytes)?,
+            (2, Value::Fixed32(bits)) => piece.score = f32::from_bits(bits),
+            (3, Value::Varint(number)) => {
+                let kind = i32::try_from(number).ok().and_then(Kind::from_number);
+                piece.kind = kind.ok_or(SentencePieceError::Field("a piece is of unknown type"))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(piece)
+}
+
+fn text(bytes: &[u8]) -> Result<String, SentencePieceError> {
+    let text = std::str::from_utf8(bytes);
+    let text = text.map_err(|_| SentencePieceError::Field("a text is not UTF-8"))?;
+    Ok(text.into())
+}
+
+impl Model {
+    fn read_trainer(&mut self, message: &[u8]) -> Result<(), SentencePieceError> {
+        for field in Fields::of(message) {
+            match field? {
+                (3, Value::Varint(number)) => {
+                    self.algorithm = match number {
+                        1 => Algorithm::Unigram,
+                        2 => Algorithm::Bpe,
+                        3 => Algorithm::Word,
+                        4 => Algorithm::Char,
+                        _ => return Err(SentencePieceError::Field("its model_type is unknown")),
+                    }
+                }
+                (24, Value::Varint(flag)) => self.whitespace_as_suffix = flag != 0,
+                (35, Value::Varint(flag)) => self.byte_fallback = flag != 0,
+                (46, Value::Bytes(piece)) => self.bos = text(piece)?,
+                (47, Value::Bytes(piece)) => self.eos = text(piece)?,
+                (48, Value::Bytes(piece)) => self.pad = text(piece)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_normalizer(&mut self, message: &[u8]) -> Result<(), SentencePieceError> {
+        for field in Fields::of(message) {
+            match field? {
+                (1, Value::Bytes(name)) => self.rules = text(name)?,
+                (2, Value::Bytes(rules)) => self.has_rules = !rules.is_empty(),
+                (3, Value::Varint(flag)) => self.add_dummy_prefix = flag != 0,
+                (4, Value::Varint(flag)) => self.remove_extra_whitespaces = flag != 0,
+                (5, Value::Varint(flag)) => self.escape_whitespaces = flag != 0,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What the tokenizers library cannot do as SentencePiece does it.
+    fn check(&self) -> Result<(), SentencePieceError> {
+        let unsupported = |what: &str| Err(SentencePieceError::Unsupported(what.into()));
+        match self.algorithm {
+            Algorithm::Bpe => {}
+            Algorithm::Unigram => {
+                return unsupported(
+                    "a Unigram model: ties between sequences of pieces are broken by rounding that cannot be \
+                     repeated exactly; only BPE is read",
+                );
+            }
+            Algorithm::Word => return unsupported("a model of whole words; only BPE is read"),
+            Algorithm::Char => return unsupported("a model of characters; only BPE is read"),
+        }
+        if self.has_rules {
+            return Err(SentencePieceError::Unsupported(format!(
+                "text is normalised by the rules `{}`, whose longest match cannot be repeated exactly (half-width kana \
+                 with voicing marks, letters with several accents, Hangul in parts); only `identity` is read",
+                self.rules.escape_debug()
+            )));
+        }
+        if self.whitespace_as_suffix {
+            return unsupported("treat_whitespace_as_suffix is not read");
+        }
+        if !self.escape_whitespaces {
+            return unsupported("escape_whitespaces = false is not read");
+        }
+        let bytes = self.pieces.iter().any(|piece| piece.kind == Kind::Byte);
+        if bytes && !self.byte_fallback {
+            return Err(SentencePieceError::Field(
+                "it has pieces for bytes, but no byte_fallback",
+            ));
+        }
+        let unknown = self
+            .pieces
+            .iter()
+            .filter(|piece| piece.kind == Kind::Unknown);
+        if unknown.count() != 1 {
+            return Err(SentencePieceError::Field("it has not one unknown piece"));
+        }
+        Ok(())
+    }
+
+    /// The tokenizers library's tokenizer of this model, which was read from `path`.
+    pub(super) fn make(&self, path: &Path) -> Result<Made, TokenizerError> {
+        let pieces = Pieces {
+            pieces: &self.pieces,
+            byte_fallback: self.byte_fallback,
+            dummy_prefix: self.add_dummy_prefix,
+            remove_extra_whitespaces: self.remove_extra_whitespaces,
+            user_defined_ends_text: false,
+        };
+        let checked = self.check().and_then(|()| Ok(pieces.check()?));
+        checked.map_err(|error| TokenizerError::Invalid {
+            path: path.into(),
+            problem: error.to_string(),
+        })?;
+        Ok(Made {
+            own: self.special_tokens(),
+            ..pieces.make()?
+        })
+    }
+
+    /// The special tokens by their keys in `tokenizer_config.json`.
+    fn special_tokens(&self) -> Map<String, serde_json::Value> {
+        let control = |text: &str| {
+            let same = |piece: &&Piece| piece.kind == Kind::Control && piece.text == text;
+            self.pieces
+                .iter()
+                .find(same)
+                .map(|piece| piece.text.clone())
+        };
+        let unknown = self.pieces.iter().find(|piece| piece.kind == Kind::Unknown);
+        let mut own = Map::new();
+        own.insert("bos_token".into(), json!(control(&self.bos)));
+        own.insert("eos_token".into(), json!(control(&self.eos)));
+        own.insert("pad_token".into(), json!(control(&self.pad)));
+        own.insert("unk_token".into(), json!(unknown.map(|piece| &piece.text)));
+        own.insert("add_bos_token".into(), json!(true));
+        own
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,526 @@
+//! The vocabulary that a GGUF file carries, as a tokenizer and back.
+//!
+//! GGUF has two kinds that LLaMA models use. `llama` is SentencePiece's: tokens with scores, from which merges follow.
+//! `gpt2` is byte-level BPE: tokens and merges, and the name of the pattern that text is cut by first.
+//! Source: `llama-vocab.cpp` of github.com/ggml-org/llama.cpp.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tokenizers::AddedToken;
+
+use super::byte_level::{self, PreTokenizer};
+use super::error::library;
+use super::folder::Folder;
+use super::merges::derive;
+use super::pieces::{Kind, Piece, Pieces, SPACE, byte_piece};
+use super::read::finish;
+use super::{Made, Tokenizer, TokenizerError};
+
+/// What a GGUF file says about its tokenizer; each field is the key `tokenizer.ggml.*` of its name unless it says
+/// otherwise.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Vocabulary {
+    /// `llama` or `gpt2`.
+    pub model: String,
+    /// The way text is cut before it is merged, for `gpt2`.
+    pub pre: Option<String>,
+    /// The tokens by id.
+    pub tokens: Vec<String>,
+    /// Their scores, for `llama`; empty where the file has none.
+    pub scores: Vec<f32>,
+    /// What each is (`token_type`); empty where the file does not say.
+    pub kinds: Vec<Kind>,
+    /// Pairs of tokens with a space between them, for `gpt2`.
+    pub merges: Vec<String>,
+    /// `bos_token_id`.
+    pub bos: Option<u32>,
+    /// `eos_token_id`.
+    pub eos: Option<u32>,
+    /// `eot_token_id`, which ends a turn.
+    pub eot: Option<u32>,
+    /// `eom_token_id`, which ends a message.
+    pub eom: Option<u32>,
+    /// `unknown_token_id`.
+    pub unk: Option<u32>,
+    /// `padding_token_id`.
+    pub pad: Option<u32>,
+    /// `add_bos_token`: whether every text begins with `bos`.
+    pub add_bos: Option<bool>,
+    /// `add_eos_token`: whether every text ends with `eos`.
+    pub add_eos: Option<bool>,
+    /// Whether a space is put in front of every text.
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.chat_template`.
+    pub chat_template: Option<String>,
+    /// Where llama.cpp will cut text otherwise than the tokenizer that this was made from. Not a key.
+    pub notes: Vec<String>,
+}
+
+impl Vocabulary {
+    /// Adds unused tokens until there is one for each of the model's `rows`, as GGUF wants it.
+    pub fn pad_to(&mut self, rows: usize) {
+        let least = self.scores.iter().copied().fold(0.0, f32::min);
+        for id in self.tokens.len()..rows {
+            self.tokens.push(unused(id));
+            self.kinds.push(Kind::Unused);
+            if self.model == "llama" {
+                self.scores.push(least - 1.0);
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let tokens = self.tokens.len();
+        if tokens == 0 {
+            return Err("tokenizer.ggml.tokens is empty".into());
+        }
+        for (key, length) in [
+            ("scores", self.scores.len()),
+            ("token_type", self.kinds.len()),
+        ] {
+            let optional = length == 0 && (key == "scores") == (self.model == "gpt2");
+            if length != tokens && !optional {
+                return Err(format!(
+                    "tokenizer.ggml.{key} has {length} entries for {tokens} tokens"
+                ));
+            }
+        }
+        let ids = [
+            ("bos", self.bos),
+            ("eos", self.eos),
+            ("eot", self.eot),
+            ("eom", self.eom),
+            ("unknown", self.unk),
+            ("padding", self.pad),
+        ];
+        for (key, id) in ids {
+            if let Some(id) = id.filter(|&id| id as usize >= tokens) {
+                return Err(format!(
+                    "tokenizer.ggml.{key}_token_id is {id}, there are {tokens} tokens"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn kind(&self, id: usize) -> Kind {
+        self.kinds.get(id).copied().unwrap_or(Kind::Normal)
+    }
+
+    fn make(&self, path: &Path) -> Result<Made, TokenizerError> {
+        let invalid = |problem| TokenizerError::Invalid {
+            path: path.into(),
+            problem,
+        };
+        self.check().map_err(invalid)?;
+        let made = match self.model.as_str() {
+            "llama" => {
+                let pieces = self.pieces();
+                let pieces = self.sentencepiece(&pieces);
+                pieces.check().map_err(|error| invalid(error.to_string()))?;
+                pieces.make()?
+            }
+            "gpt2" => self.byte_level(path)?,
+            model => {
+                return Err(invalid(format!(
+                    "tokenizer.ggml.model is `{}`, expected `llama` or `gpt2`",
+                    model.escape_debug()
+                )));
+            }
+        };
+        Ok(Made {
+            own: self.own(),
+            ..made
+        })
+    }
+
+    fn pieces(&self) -> Vec<Piece> {
+        let of = |(id, (text, &score)): (usize, (&String, &f32))| Piece {
+            text: text.clone(),
+            score,
+            kind: self.kind(id),
+        };
+        self.tokens
+            .iter()
+            .zip(&self.scores)
+            .enumerate()
+            .map(of)
+            .collect()
+    }
+
+    fn sentencepiece<'a>(&self, pieces: &'a [Piece]) -> Pieces<'a> {
+        Pieces {
+            pieces,
+            byte_fallback: pieces.iter().any(|piece| piece.kind == Kind::Byte),
+            dummy_prefix: self.add_space_prefix.unwrap_or(true),
+            remove_extra_whitespaces: false,
+            user_defined_ends_text: true,
+        }
+    }
+
+    fn byte_level(&self, path: &Path) -> Result<Made, TokenizerError> {
+        let invalid = |problem| TokenizerError::Invalid {
+            path: path.into(),
+            problem,
+        };
+        let mut notes = Vec::new();
+        if self.pre.is_none() {
+            notes.push("no tokenizer.ggml.pre: text is cut as llama.cpp does by default".into());
+        }
+        let name = self.pre.as_deref().unwrap_or("default");
+        let pre = PreTokenizer::named(name).ok_or_else(|| {
+            invalid(format!(
+                "tokenizer.ggml.pre is `{}`, which is not known; known are {}",
+                name.escape_debug(),
+                PreTokenizer::names()
+            ))
+        })?;
+        let mut seen = HashSet::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            if token.is_empty() || !seen.insert(token) {
+                return Err(invalid(format!(
+                    "token {id} `{token}` is empty or there twice"
+                )));
+            }
+        }
+        let pair = |merge: &String| match merge.split_once(' ') {
+            Some((left, right)) if seen.contains(&[left, right].concat()) => {
+                Ok((left.to_owned(), right.to_owned()))
+            }
+            _ => Err(invalid(format!(
+                "`{merge}` is no merge of two tokens to a third"
+            ))),
+        };
+        let merges = self.merges.iter().map(pair).collect::<Result<_, _>>()?;
+
+        // The tokens added to the vocabulary at its end stay outside of it: no text merges to them.
+        let is_added = |id: usize| matches!(self.kind(id), Kind::Control | Kind::UserDefined);
+        let own = (0..self.tokens.len()).rev().find(|&id| !is_added(id));
+        let own = own.map_or(0, |last| last + 1);
+        let vocab = self.tokens[..own].iter().cloned().zip(0..).collect();
+        let mut inner = byte_level::make(vocab, merges, pre)?;
+        let added = (0..self.tokens.len()).filter(|&id| is_added(id)).map(|id| {
+            AddedToken::from(self.tokens[id].as_str(), self.kind(id) == Kind::Control)
+                .normalized(false)
+        });
+        library(inner.add_tokens(added))?;
+        Ok(Made {
+            inner,
+            own: Map::new(),
+            notes,
+        })
+    }
+
+    /// What the file says under the keys of `tokenizer_config.json`.
+    fn own(&self) -> Map<String, Value> {
+        let mut own = Map::new();
+        for (key, id) in [
+            ("bos_token", self.bos),
+            ("eos_token", self.eos),
+            ("unk_token", self.unk),
+            ("pad_token", self.pad),
+        ] {
+            let token = id.and_then(|id| self.tokens.get(id as usize));
+            own.insert(key.into(), json!(token));
+        }
+        let begins = ["llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"];
+        let pre = self.pre.as_deref().unwrap_or_default();
+        let add_bos = self
+            .add_bos
+            .unwrap_or(self.model == "llama" || begins.contains(&pre));
+        own.insert("add_bos_token".into(), json!(add_bos));
+        own.insert("add_eos_token".into(), json!(self.add_eos.unwrap_or(false)));
+        let ends: Vec<u32> = self.eot.into_iter().chain(self.eom).collect();
+        own.insert("eos_token_id".into(), json!(ends));
+        if let Some(template) = &self.chat_template {
+            own.insert("chat_template".into(), json!(template));
+        }
+        own
+    }
+}
+
+impl Tokenizer {
+    /// The tokenizer of the GGUF file at `path`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Invalid`] when the vocabulary contradicts itself, or names a kind or a way to cut text that is not
+    /// known.
+    pub fn from_vocabulary(
+        vocabulary: &Vocabulary,
+        path: impl AsRef<Path>,
+    ) -> Result<Tokenizer, TokenizerError> {
+        let path = path.as_ref();
+        finish(vocabulary.make(path)?, path, path, Folder::default())
+    }
+
+    /// This tokenizer as a GGUF file has it, a token for every id up to the last.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Gguf`] when it does what GGUF has no place for.
+    pub fn vocabulary(&self) -> Result<Vocabulary, TokenizerError> {
+        let export = Export::new(self)?;
+        export.vocabulary().map_err(|problem| TokenizerError::Gguf {
+            path: self.path.clone(),
+            problem,
+        })
+    }
+}
+
+fn unused(id: usize) -> String {
+    format!("[PAD{id}]")
+}
+
+/// A tokenizer on its way to GGUF.
+struct Export<'a> {
+    tokenizer: &'a Tokenizer,
+    /// As `tokenizer.json` has it.
+    json: Value,
+    tokens: Vec<String>,
+    kinds: Vec<Kind>,
+    merges: Vec<(String, String)>,
+}
+
+impl<'a> Export<'a> {
+    fn new(tokenizer: &'a Tokenizer) -> Result<Export<'a>, TokenizerError> {
+        let json = serde_json::to_value(&tokenizer.inner);
+        let mut json = json.map_err(|error| TokenizerError::Library(error.to_string()))?;
+        let merges = json["model"]["merges"].take();
+        let merges = serde_json::from_value(merges).unwrap_or_default();
+        let bytes: HashSet<String> = match json["model"]["byte_fallback"].as_bool() {
+            Some(true) => (0..=255).map(byte_piece).collect(),
+            _ => HashSet::new(),
+        };
+        let unknown = json["model"]["unk_token"].as_str();
+        let added = tokenizer.inner.get_added_tokens_decoder();
+        let kind = |id: u32, token: &str| match added.get(&id) {
+            _ if unknown == Some(token) => Kind::Unknown,
+            Some(added) if added.special => Kind::Control,
+            Some(_) => Kind::UserDefined,
+            None if bytes.contains(token) => Kind::Byte,
+            None => Kind::Normal,
+        };
+        let (tokens, kinds) = (0..=tokenizer.max_token_id())
+            .map(|id| match tokenizer.token(id) {
+                Some(token) => {
+                    let kind = kind(id, &token);
+                    (token, kind)
+                }
+                None => (unused(id as usize), Kind::Unused),
+            })
+            .unzip();
+        Ok(Export {
+            tokenizer,
+            json,
+            tokens,
+            kinds,
+            merges,
+        })
+    }
+
+    fn vocabulary(self) -> Result<Vocabulary, String> {
+        let model = &self.json["model"];
+        if model["type"] != "BPE" {
+            return Err(format!("its model is {}, GGUF has BPE", model["type"]));
+        }
+        for key in ["continuing_subword_prefix", "end_of_word_suffix", "dropout"] {
+            if !matches!(&model[key], Value::Null) && model[key] != "" {
+                return Err(format!("its model has a {key}"));
+            }
+        }
+        let (bos, eos) = (self.tokenizer.bos, self.tokenizer.eos.first().copied());
+        let adds = |what, around: &[u32], token: Option<u32>| match around {
+            [] => Ok(Some(false)),
+            [id] if token == Some(*id) => Ok(Some(true)),
+            _ => Err(format!("it puts more {what} a text than one token")),
+        };
+        let id = |role: &str| self.tokenizer.token_id(self.tokenizer.specials.get(role)?);
+        let vocabulary = Vocabulary {
+            bos,
+            eos,
+            eot: self.tokenizer.eos.get(1).copied(),
+            eom: self.tokenizer.eos.get(2).copied(),
+            unk: id("unk_token"),
+            pad: id("pad_token"),
+            add_bos: adds("before", &self.tokenizer.prefix, bos)?,
+            add_eos: adds("after", &self.tokenizer.suffix, eos)?,
+            chat_template: self.tokenizer.chat_template("default").map(Into::into),
+            notes: self.stripping(),
+            ..Vocabulary::default()
+        };
+        if model["byte_fallback"] == true {
+            self.sentencepiece(vocabulary)
+        } else if self.json["decoder"]["type"] == "ByteLevel" {
+            self.byte_level(vocabulary)
+        } else {
+            Err(
+                "characters that are no token become neither bytes nor byte-level characters"
+                    .into(),
+            )
+        }
+    }
+
+    /// Added tokens that take the spaces beside them along, or are words only.
+    fn stripping(&self) -> Vec<String> {
+        let added = self.tokenizer.inner.get_added_tokens_decoder();
+        let mut tokens: Vec<&str> = added
+            .values()
+            .filter(|token| token.lstrip || token.rstrip || token.single_word)
+            .map(|token| token.content.as_str())
+            .collect();
+        tokens.sort_unstable();
+        match tokens.first() {
+            Some(token) => vec![format!(
+                "lstrip, rstrip and single_word of added tokens (`{token}`) are lost"
+            )],
+            None => Vec::new(),
+        }
+    }
+
+    fn byte_level(self, vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+        if !self.json["normalizer"].is_null() {
+            return Err(format!(
+                "it normalises text ({})",
+                self.json["normalizer"]["type"]
+            ));
+        }
+        let ignore_merges = self.json["model"]["ignore_merges"] == true;
+        let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges);
+        let pre = pre.ok_or_else(|| {
+            format!(
+                "it cuts text in a way (ignore_merges {ignore_merges}, {}) that is none of {}",
+                self.json["pre_tokenizer"],
+                PreTokenizer::names()
+            )
+        })?;
+        Ok(Vocabulary {
+            model: "gpt2".into(),
+            pre: Some(pre.names[0].into()),
+            tokens: self.tokens,
+            kinds: self.kinds,
+            merges: self
+                .merges
+                .into_iter()
+                .map(|(left, right)| format!("{left} {right}"))
+                .collect(),
+            add_space_prefix: Some(false),
+            ..vocabulary
+        })
+    }
+
+    fn sentencepiece(self, mut vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+        let bytes = self
+            .kinds
+            .iter()
+            .filter(|&&kind| kind == Kind::Byte)
+            .count();
+        if bytes != 256 {
+            return Err(format!("it has tokens for {bytes} of 256 bytes"));
+        }
+        let (prefix, note) = self.space_prefix()?;
+        vocabulary.notes.extend(note.map(Into::into));
+        Ok(Vocabulary {
+            model: "llama".into(),
+            scores: self.scores()?,
+            tokens: self.tokens,
+            kinds: self.kinds,
+            add_space_prefix: Some(prefix),
+            ..vocabulary
+        })
+    }
+
+    /// Whether a space is put in front of every text, and where llama.cpp does otherwise.
+    fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
+        let normalizer = match &self.json["normalizer"] {
+            Value::Null => Vec::new(),
+            json => match &json["normalizers"] {
+                Value::Array(steps) => steps.clone(),
+                _ => vec![json.clone()],
+            },
+        };
+        let prepend = json!({"type": "Prepend", "prepend": SPACE});
+        let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+        let pre = &self.json["pre_tokenizer"];
+        match normalizer.as_slice() {
+            [first, second] if *first == prepend && *second == spaces && pre.is_null() => {
+                Ok((true, None))
+            }
+            [only] if *only == spaces && pre.is_null() => Ok((false, None)),
+            [] if pre["type"] == "Metaspace"
+                && pre["replacement"] == SPACE
+                && pre["split"] == false =>
+            {
+                let differs = "a text that starts with a space gets another in front in llama.cpp";
+                let first = "a text after a special token gets a space in front in llama.cpp, and one that starts \
+                             with a space another";
+                match pre["prepend_scheme"].as_str() {
+                    Some("never") => Ok((false, None)),
+                    Some("always") => Ok((true, Some(differs))),
+                    _ => Ok((true, Some(first))),
+                }
+            }
+            _ => Err(format!(
+                "it normalises text in another way than SentencePiece ({}, {pre})",
+                self.json["normalizer"]
+            )),
+        }
+    }
+
+    /// Scores from which the merges follow: that of a token is the lower the later it is merged.
+    fn scores(&self) -> Result<Vec<f32>, String> {
+        let mut places: HashMap<String, usize> = HashMap::new();
+        let mut last = String::new();
+        for (left, right) in &self.merges {
+            let merged = [left.as_str(), right].concat();
+            if merged != last {
+                let place = places.len();
+                if places.insert(merged.clone(), place).is_some() {
+                    return Err(format!(
+                        "the merges to `{merged}` are not next to each other"
+                    ));
+                }
+                last = merged;
+            }
+        }
+        let score = |place: usize| -(place as f32);
+        let mut rest = places.len()..;
+        let normal = self.tokens.iter().zip(&self.kinds);
+        let scores: Vec<f32> = normal
+            .map(|(token, kind)| match (places.get(token), kind) {
+                (Some(&place), _) => score(place),
+                (None, Kind::Normal) => score(rest.next().unwrap_or_default()),
+                (None, _) => 0.0,
+            })
+            .collect();
+        self.check_merges(&scores)?;
+        Ok(scores)
+    }
+
+    /// Checks that llama.cpp, which merges whatever is a token together, merges the same.
+    fn check_merges(&self, scores: &[f32]) -> Result<(), String> {
+        let tokens = self.tokens.iter().zip(&self.kinds).zip(scores);
+        let mut ranked: Vec<(&str, f64)> = tokens
+            .filter(|((_, kind), _)| **kind == Kind::Normal)
+            .map(|((token, _), &score)| (token.as_str(), f64::from(score)))
+            .collect();
+        ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let derived = derive(&ranked).pairs;
+        let derived: HashSet<&(String, String)> = derived.iter().collect();
+        let own: HashSet<&(String, String)> = self.merges.iter().collect();
+        match derived.symmetric_difference(&own).min() {
+            None => Ok(()),
+            Some((left, right)) => Err(format!(
+                "its merges are not those that follow from scores: `{left}` and `{right}` are {} merged",
+                if own.contains(&(left.clone(), right.clone())) {
+                    ""
+                } else {
+                    "not"
+                }
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+use super::super::sentencepiece::tests::{file, goldens};
+use super::super::tests::{tiny, tiny_with_bos};
+use super::*;
+
+fn tokenizer(name: &str) -> Tokenizer {
+    Tokenizer::from_file(file(&format!("{name}.model"))).unwrap()
+}
+
+/// Its vocabulary's tokenizer, which has to have the same ids.
+fn round_trip(tokenizer: &Tokenizer, texts: &str) -> Vocabulary {
+    let vocabulary = tokenizer.vocabulary().unwrap();
+    let again = Tokenizer::from_vocabulary(&vocabulary, "model.gguf").unwrap();
+    for golden in goldens(texts) {
+        let ids = |tokenizer: &Tokenizer| tokenizer.encode(&golden.text).unwrap().ids;
+        assert_eq!(ids(&again), ids(tokenizer), "{:?}", golden.text);
+        let plain = |tokenizer: &Tokenizer| tokenizer.encode_plain(&golden.text).unwrap().ids;
+        assert_eq!(plain(&again), plain(tokenizer), "{:?}", golden.text);
+    }
+    assert_eq!(again.prefix(), tokenizer.prefix());
+    assert_eq!(again.eos_ids(), tokenizer.eos_ids());
+    assert_eq!(again.bos_id(), tokenizer.bos_id());
+    assert_eq!(again.special_tokens(), tokenizer.special_tokens());
+    assert_eq!(
+        again.chat_template("default"),
+        tokenizer.chat_template("default")
+    );
+    assert_eq!(again.vocabulary().unwrap(), vocabulary);
+    vocabulary
+}
+
+#[test]
+fn sentencepieces_vocabulary_there_and_back() {
+    let vocabulary = round_trip(&tokenizer("llama"), "llama");
+    assert_eq!(vocabulary.model, "llama");
+    assert_eq!(vocabulary.pre, None);
+    assert_eq!(vocabulary.tokens[3], "<0x00>");
+    assert_eq!(
+        vocabulary.kinds[..4],
+        [Kind::Unknown, Kind::Control, Kind::Control, Kind::Byte]
+    );
+    assert_eq!(
+        (
+            vocabulary.bos,
+            vocabulary.eos,
+            vocabulary.unk,
+            vocabulary.pad
+        ),
+        (Some(1), Some(2), Some(0), None)
+    );
+    assert_eq!(
+        (vocabulary.add_bos, vocabulary.add_eos),
+        (Some(true), Some(false))
+    );
+    assert_eq!(vocabulary.add_space_prefix, Some(true));
+    assert!(vocabulary.merges.is_empty());
+}
+
+#[test]
+fn scores_are_in_the_order_of_the_models() {
+    let model =
+        super::super::sentencepiece::parse(&std::fs::read(file("llama.model")).unwrap()).unwrap();
+    let vocabulary = tokenizer("llama").vocabulary().unwrap();
+    let merged = |text: &str| text.chars().nth(1).is_some();
+    let order = |scores: Vec<f32>| {
+        let mut ids: Vec<usize> = (0..model.pieces.len())
+            .filter(|&id| model.pieces[id].kind == Kind::Normal && merged(&model.pieces[id].text))
+            .collect();
+        ids.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        ids
+    };
+    let original = model.pieces.iter().map(|piece| piece.score).collect();
+    assert_eq!(order(vocabulary.scores), order(original));
+}
+
+#[test]
+fn byte_level_vocabularies_there_and_back() {
+    let vocabulary = round_trip(&tokenizer("tiktoken"), "tiktoken");
+    assert_eq!(vocabulary.model, "gpt2");
+    assert_eq!(vocabulary.pre.as_deref(), Some("llama-bpe"));
+    assert_eq!(vocabulary.kinds[500], Kind::Control);
+    assert!(vocabulary.scores.is_empty());
+    let vocabulary = round_trip(&tiny(), "tiktoken");
+    assert_eq!(vocabulary.pre.as_deref(), Some("gpt-2"));
+    assert_eq!(vocabulary.add_bos, Some(false));
+    assert!(vocabulary.chat_template.is_some());
+    assert_eq!(round_trip(&tiny_with_bos(), "tiktoken").add_bos, Some(true));
+}
+
+#[test]
+fn added_tokens_go_along() {
+    let mut llama = tokenizer("llama");
+    llama.add_tokens(&["[PAD]"], true).unwrap();
+    llama.add_tokens(&["<tool>"], false).unwrap();
+    let vocabulary = round_trip(&llama, "llama");
+    assert_eq!(vocabulary.kinds[600..], [Kind::Control, Kind::UserDefined]);
+    let again = Tokenizer::from_vocabulary(&vocabulary, "m").unwrap();
+    for text in ["a<tool>b", "<tool>", "[PAD] x[PAD]y"] {
+        assert_eq!(again.encode(text).unwrap(), llama.encode(text).unwrap());
+    }
+}
+
+#[test]
+fn a_vocabulary_grows_to_the_rows_of_the_embedding() {
+    for name in ["llama", "tiktoken"] {
+        let tokenizer = tokenizer(name);
+        let mut vocabulary = tokenizer.vocabulary().unwrap();
+        let rows = vocabulary.tokens.len() + 3;
+        vocabulary.pad_to(rows);
+        assert_eq!(vocabulary.tokens.len(), rows);
+        assert_eq!(vocabulary.tokens[rows - 1], format!("[PAD{}]", rows - 1));
+        let padded = Tokenizer::from_vocabulary(&vocabulary, "m").unwrap();
+        padded.check_vocabulary(rows).unwrap();
+        for golden in goldens(name) {
+            assert_eq!(padded.encode_plain(&golden.text).unwrap().ids, golden.ids);
+        }
+    }
+}
+
+#[test]
+fn a_vocabulary_that_contradicts_itself_is_refused() {
+    let error = |name: &str, change: &dyn Fn(&mut Vocabulary)| {
+        let mut vocabulary = tokenizer(name).vocabulary().unwrap();
+        change(&mut vocabulary);
+        Tokenizer::from_vocabulary(&vocabulary, "m.gguf")
+            .unwrap_err()
+            .to_string()
+    };
+    insta::assert_snapshot!(error("llama", &|v| v.model = "bert".into()), @"m.gguf: tokenizer.ggml.model is `bert`, expected `llama` or `gpt2`");
+    insta::assert_snapshot!(error("llama", &|v| v.tokens.clear()), @"m.gguf: tokenizer.ggml.tokens is empty");
+    insta::assert_snapshot!(error("llama", &|v| v.scores.clear()), @"m.gguf: tokenizer.ggml.scores has 0 entries for 600 tokens");
+    insta::assert_snapshot!(error("llama", &|v| v.kinds.truncate(7)), @"m.gguf: tokenizer.ggml.token_type has 7 entries for 600 tokens");
+    insta::assert_snapshot!(error("llama", &|v| v.eos = Some(600)), @"m.gguf: tokenizer.ggml.eos_token_id is 600, there are 600 tokens");
+    insta::assert_snapshot!(error("llama", &|v| v.tokens[5] = "x".into()), @"m.gguf: piece 5 `x` is said to be a byte, which it does not name");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.pre = Some("gpt-5".into())), @"m.gguf: tokenizer.ggml.pre is `gpt-5`, which is not known; known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.tokens[7] = "!".into()), @"m.gguf: token 7 `!` is empty or there twice");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "a".into()), @"m.gguf: `a` is no merge of two tokens to a third");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "Q Q".into()), @"m.gguf: `Q Q` is no merge of two tokens to a third");
+}
+
+#[test]
+fn where_nothing_says_how_text_is_cut() {
+    let mut vocabulary = tokenizer("tiktoken").vocabulary().unwrap();
+    vocabulary.pre = None;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary, "m").unwrap();
+    assert_eq!(
+        tokenizer.notes(),
+        ["no tokenizer.ggml.pre: text is cut as llama.cpp does by default"]
+    );
+}
+
+#[test]
+fn what_gguf_cannot_carry_is_refused() {
+    let error = |tokenizer: &Tokenizer, change: &dyn Fn(&mut Value)| {
+        let mut json = serde_json::to_value(&tokenizer.inner).unwrap();
+        change(&mut json);
+        let mut changed = tokenizer.clone();
+        changed.inner = serde_json::from_value(json).unwrap();
+        changed.path = "folder".into();
+        changed.vocabulary().unwrap_err().to_string()
+    };
+    let (llama, tiktoken) = (tokenizer("llama"), tokenizer("tiktoken"));
+    insta::assert_snapshot!(error(&tokenizer("squeezed"), &|_| {}), @"folder: this tokenizer cannot be written as GGUF: characters that are no token become neither bytes nor byte-level characters");
+    insta::assert_snapshot!(error(&llama, &|json| { json["model"]["merges"].as_array_mut().unwrap().remove(7); }), @"");
+    insta::assert_snapshot!(error(&llama, &|json| json["model"]["merges"].as_array_mut().unwrap().swap(0, 3)), @"");
+    insta::assert_snapshot!(error(&llama, &|json| json["normalizer"] = json!({"type": "NFC"})), @"");
+    insta::assert_snapshot!(error(&tiktoken, &|json| json["normalizer"] = json!({"type": "NFC"})), @"");
+    insta::assert_snapshot!(error(&tiktoken, &|json| json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})), @"");
+    let mut twice = llama.clone();
+    twice.prefix = vec![1, 1];
+    insta::assert_snapshot!(error(&twice, &|_| {}), @"folder: this tokenizer cannot be written as GGUF: it puts more before a text than one token");
+}
+
+#[test]
+fn what_llama_cpp_does_otherwise_is_said() {
+    let llama = tokenizer("llama");
+    let mut json = serde_json::to_value(&llama.inner).unwrap();
+    json["normalizer"] = Value::Null;
+    json["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first", "split": false});
+    json["added_tokens"][1]["rstrip"] = json!(true);
+    let mut changed = llama.clone();
+    changed.inner = serde_json::from_value(json).unwrap();
+    insta::assert_snapshot!(changed.vocabulary().unwrap().notes.join("\n"), @r"
+    lstrip, rstrip and single_word of added tokens (`<s>`) are lost
+    a text after a special token gets a space in front in llama.cpp, and one that starts with a space another
+    ");
+}

@@ -1,0 +1,125 @@
+//! An adapter for llama.cpp.
+
+use std::io;
+use std::path::Path;
+
+use super::peft::{AdapterFolder, KEY_PREFIX};
+use super::targets::Selection;
+use super::{AdapterError, peft::AdapterTensors};
+use crate::checkpoint::gguf::adapter::{LoraModule, write_adapter};
+use crate::checkpoint::gguf::{GgmlType, GgufError};
+use crate::checkpoint::{CheckpointError, write_file};
+use crate::config::ModelConfig;
+use crate::layout::{ModuleKind, modules};
+
+/// Writes the adapter in the folder `adapter`, for a base of this shape, as one `.gguf` file, its
+/// numbers in f32. Returns what is to be said about it, one sentence each.
+///
+/// # Errors
+/// An adapter that does not fit the base, one that has more than low-rank paths on matrices (llama.cpp
+/// knows nothing else), and an output that exists; nothing is left behind then.
+pub fn to_gguf(
+    adapter: &Path,
+    config: &ModelConfig,
+    out: &Path,
+) -> Result<Vec<String>, AdapterError> {
+    if out.exists() {
+        let path = out.to_owned();
+        return Err(CheckpointError::OutputExists { path }.into());
+    }
+    let folder = AdapterFolder::open(adapter)?;
+    let selection = folder.select(&modules(config))?;
+    let tensors = folder.tensors(&selection)?;
+    check_paths_alone(adapter, &selection, &tensors)?;
+    let numbers = |module: &str, suffix: &str| -> Vec<f32> {
+        // Strict loading has seen to it that the key is there.
+        let data = tensors
+            .trained
+            .get(&format!("{KEY_PREFIX}{module}{suffix}"));
+        data.map_or_else(Vec::new, |data| data.iter::<f32>().collect())
+    };
+    let sides: Vec<[Vec<f32>; 2]> = selection
+        .adapted
+        .iter()
+        .map(|module| {
+            let suffixes = match module.kind {
+                ModuleKind::Embedding => [".lora_embedding_A", ".lora_embedding_B"],
+                _ => [".lora_A.weight", ".lora_B.weight"],
+            };
+            suffixes.map(|suffix| numbers(&module.name, suffix))
+        })
+        .collect();
+    let loras: Vec<LoraModule<'_>> = selection
+        .adapted
+        .iter()
+        .zip(&sides)
+        .map(|(module, [a, b])| LoraModule {
+            name: &module.name,
+            rank: module.rank,
+            scaling: module.scaling,
+            a,
+            b,
+        })
+        .collect();
+    let mut notes = folder.warnings().to_vec();
+    notes.extend(selection.warnings.iter().cloned());
+    let folded = write(adapter, config, out, &loras)?;
+    if let Some(first) = folded.first() {
+        notes.push(format!(
+            "llama.cpp has one alpha for all modules: what {} modules differ by is in their B \
+             ({first}, ...)",
+            folded.len()
+        ));
+    }
+    Ok(notes)
+}
+
+fn write(
+    adapter: &Path,
+    config: &ModelConfig,
+    out: &Path,
+    loras: &[LoraModule<'_>],
+) -> Result<Vec<String>, AdapterError> {
+    let name = adapter.file_name().map(|name| name.to_string_lossy());
+    let name = name.as_deref().unwrap_or("adapter");
+    let mut folded = Vec::new();
+    let mut failed: Option<GgufError> = None;
+    let written = write_file(out, |file| {
+        match write_adapter(file, config, name, GgmlType::F32, loras) {
+            Ok(modules) => {
+                folded = modules.into_iter().map(str::to_owned).collect();
+                Ok(())
+            }
+            Err(error) => {
+                failed = Some(error);
+                Err(io::Error::other("not written"))
+            }
+        }
+    });
+    if let Some(source) = failed {
+        let folder = adapter.to_owned();
+        return Err(AdapterError::Gguf { folder, source });
+    }
+    written?;
+    Ok(folded)
+}
+
+/// That there is nothing but low-rank paths.
+fn check_paths_alone(
+    adapter: &Path,
+    selection: &Selection,
+    tensors: &AdapterTensors,
+) -> Result<(), AdapterError> {
+    let saved = selection.saved.iter().map(|module| module.name.clone());
+    let biases = selection.biases.iter();
+    let biases = biases.map(|(module, _)| format!("{module}.bias"));
+    let weights = tensors.base_weights.keys().cloned();
+    let more: Vec<String> = saved.chain(biases).chain(weights).collect();
+    if more.is_empty() {
+        return Ok(());
+    }
+    Err(AdapterError::NotForLlama {
+        folder: adapter.to_owned(),
+        found: more.join(", "),
+    })
+}

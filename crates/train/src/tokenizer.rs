@@ -1,0 +1,102 @@
+//! The tokenizer of a model, whatever layout the model is in.
+
+use std::path::Path;
+
+use simmer_data::Tokenizer;
+use simmer_data::tokenizer::{Kind, Vocabulary};
+use simmer_model::base::BaseError;
+use simmer_model::checkpoint::gguf::{self, TokenKind};
+use simmer_model::checkpoint::gguf_vocabulary;
+
+use crate::error::TrainError;
+
+/// Reads the tokenizer of a model: that of a folder, a tokenizer's own file, or what a `.gguf` file
+/// says about it.
+///
+/// # Errors
+/// Where there is none, or one that cannot be used.
+pub fn open(path: &Path) -> Result<Tokenizer, TrainError> {
+    let is_gguf = path.extension().is_some_and(|ext| ext == "gguf");
+    if !(is_gguf && path.is_file()) {
+        return Ok(Tokenizer::from_path(path)?);
+    }
+    let found = gguf_vocabulary(path).map_err(BaseError::from)?;
+    Ok(Tokenizer::from_vocabulary(&from_gguf(found), path)?)
+}
+
+/// What a `.gguf` file says, in the tokenizer's terms.
+fn from_gguf(found: gguf::Vocabulary) -> Vocabulary {
+    let kinds = found.kinds.unwrap_or_default();
+    Vocabulary {
+        model: found.model,
+        pre: found.pre,
+        tokens: found.tokens,
+        scores: found.scores.unwrap_or_default(),
+        kinds: kinds.into_iter().map(kind).collect(),
+        merges: found.merges.unwrap_or_default(),
+        bos: found.bos,
+        eos: found.eos,
+        eot: found.eot,
+        eom: found.eom,
+        unk: found.unknown,
+        pad: found.padding,
+        add_bos: found.add_bos,
+        add_eos: found.add_eos,
+        add_space_prefix: found.add_space_prefix,
+        chat_template: found.chat_template,
+        notes: Vec::new(),
+    }
+}
+
+fn kind(kind: TokenKind) -> Kind {
+    match kind {
+        TokenKind::Undefined | TokenKind::Normal => Kind::Normal,
+        TokenKind::Unknown => Kind::Unknown,
+        TokenKind::Control => Kind::Control,
+        TokenKind::UserDefined => Kind::UserDefined,
+        TokenKind::Unused => Kind::Unused,
+        TokenKind::Byte => Kind::Byte,
+    }
+}
+
+/// What a `.gguf` file of a model with `rows` tokens is to say about a tokenizer, and what is to be
+/// said about that, one sentence each.
+///
+/// # Errors
+/// For a tokenizer that llama.cpp cannot have.
+pub fn to_gguf(
+    tokenizer: &Tokenizer,
+    rows: usize,
+) -> Result<(gguf::Vocabulary, Vec<String>), TrainError> {
+    let mut made = tokenizer.vocabulary()?;
+    made.pad_to(rows);
+    let kinds = made.kinds.iter().map(|kind| match kind {
+        Kind::Normal => TokenKind::Normal,
+        Kind::Unknown => TokenKind::Unknown,
+        Kind::Control => TokenKind::Control,
+        Kind::UserDefined => TokenKind::UserDefined,
+        Kind::Unused => TokenKind::Unused,
+        Kind::Byte => TokenKind::Byte,
+    });
+    let vocabulary = gguf::Vocabulary {
+        model: made.model,
+        pre: made.pre,
+        tokens: made.tokens,
+        scores: Some(made.scores).filter(|list| !list.is_empty()),
+        kinds: Some(kinds.collect()).filter(|list: &Vec<_>| !list.is_empty()),
+        merges: Some(made.merges).filter(|list| !list.is_empty()),
+        bos: made.bos,
+        eos: made.eos,
+        eot: made.eot,
+        eom: made.eom,
+        unknown: made.unk,
+        padding: made.pad,
+        add_bos: made.add_bos,
+        add_eos: made.add_eos,
+        add_space_prefix: made.add_space_prefix,
+        remove_extra_whitespaces: None,
+        chat_template: made.chat_template,
+        chat_templates: Vec::new(),
+    };
+    Ok((vocabulary, made.notes))
+}

@@ -1,0 +1,66 @@
+"""Makes tests/goldens/tokenizers: small SentencePiece and tiktoken files, trained on data/kitchen, and what Google's
+sentencepiece and tiktoken make of texts with them.
+
+Needs sentencepiece 0.2.3 and tiktoken 0.14.0: python tests/reference/tokenizer_files.py
+"""
+
+import base64
+import json
+from pathlib import Path
+
+import sentencepiece
+from tiktoken._educational import bpe_train
+
+from originals import LLAMA3_PATTERN, tiktoken_encoding
+from texts import NASTY, random_texts
+
+ROOT = Path(__file__).resolve().parents[2]
+OUT = ROOT / "tests/goldens/tokenizers"
+
+# As LLaMA 1's model says it was trained.
+LLAMA = dict(
+    model_type="bpe", vocab_size=600, character_coverage=0.99995, byte_fallback=True, split_digits=True,
+    normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True, max_sentencepiece_length=16, num_threads=1, minloglevel=2,
+)
+SENTENCEPIECE = {
+    "llama": {},
+    "squeezed": dict(remove_extra_whitespaces=True, byte_fallback=False, vocab_size=300, pad_id=3),
+    "bare": dict(add_dummy_prefix=False, user_defined_symbols=["<x>", "<xy>", "\n\n", "▁▁", "▁▁▁"], vocab_size=500),
+    "marked": dict(user_defined_symbols=["<x>", "<xy>", "sugar", "\n\n"], control_symbols=["<|end|>"], vocab_size=500),
+}
+
+
+def golden(texts, encode, decode):
+    """One case a line."""
+    cases = []
+    for text in texts:
+        ids = encode(text)
+        cases.append(json.dumps({"text": text, "ids": ids, "decoded": decode(ids)}))
+    return "[\n" + ",\n".join(cases) + "\n]\n"
+
+
+def main():
+    OUT.mkdir(parents=True, exist_ok=True)
+    rows = [json.loads(line)["text"] for line in open(ROOT / "data/kitchen/text.jsonl")]
+    # Runs of spaces and lines, which the kitchen's prose does not have.
+    text = rows[:600] + ["def stir(pot):\n    for spoon in pot:\n        spoon.turn(180)\n" * 3] * 20
+    texts = NASTY + list(random_texts(40)) + rows[-3:]
+    for name, options in SENTENCEPIECE.items():
+        model = OUT / f"{name}.model"
+        with open(model, "wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(text), model_writer=file, **{**LLAMA, **options}
+            )
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        (OUT / f"{name}.json").write_text(golden(texts, processor.encode, processor.decode))
+
+    ranks = bpe_train("\n".join(text[:120]), 500, LLAMA3_PATTERN, visualise=None)
+    lines = [f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks.items()]
+    (OUT / "tiktoken.model").write_text("".join(lines))
+    encoding = tiktoken_encoding(ranks)
+    (OUT / "tiktoken.json").write_text(golden(texts, encoding.encode_ordinary, encoding.decode))
+
+
+if __name__ == "__main__":
+    main()

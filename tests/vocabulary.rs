@@ -1,0 +1,278 @@
+//! Tokens that a recipe adds: their rows, and how they travel with adapters and models.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use serde_json::Value;
+use simmer_data::Tokenizer;
+use simmer_model::base::{self, BaseConfig};
+use simmer_model::checkpoint::numbers::convert;
+use simmer_model::checkpoint::{Checkpoint, Dtype};
+use simmer_model::merge::{MergeOptions, merge};
+use simmer_model::{LlamaForCausalLM, Run, adapter};
+use simmer_train::{Outcome, TrainError, train};
+
+use crate::commands::simmer;
+use crate::golden::{self, Tensors};
+use crate::training::{Kitchen, Notices, StopAfter, quoted};
+
+/// Rows of the tiny models' embeddings.
+const VOCAB: usize = 104;
+const ADD: &str = r#"base.add_special_tokens=["<|im_start|>", "<|im_end|>"]"#;
+const MODELS: [&str; 2] = ["tied-gqa", "untied-mha"];
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// Trains on rows with the new tokens; the folder of the weights, and what was said.
+fn trained(
+    kitchen: &Kitchen,
+    model: &str,
+    sets: &[&str],
+    run: &str,
+) -> Result<(PathBuf, Vec<String>), TrainError> {
+    let rows = r#"{"prompt": "<|im_start|>soup? ", "completion": "heat.<|im_end|>"}"#;
+    fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
+    let path = format!("base.path={}", quoted(&golden::folder(model)));
+    let sets: Vec<&str> = [path.as_str(), "train.max_steps=3"]
+        .iter()
+        .chain(sets)
+        .copied()
+        .collect();
+    let mut notices = Notices::default();
+    let go = AtomicBool::new(false);
+    let out = kitchen.path(run);
+    let outcome = train(&kitchen.recipe(&sets), &out, false, &mut notices, &go)?;
+    let Outcome::Finished { weights, .. } = outcome else {
+        panic!("{outcome:?}");
+    };
+    Ok((weights, notices.0))
+}
+
+fn model(name: &str, adapter: Option<&Path>) -> LlamaForCausalLM {
+    let base = BaseConfig::from_path(golden::folder(name));
+    let base = base::load(&base, 0, &Device::flex()).unwrap();
+    match adapter {
+        Some(folder) => adapter::load(base, folder).unwrap().model.valid(),
+        None => base.valid(),
+    }
+}
+
+fn logits(model: &LlamaForCausalLM, ids: &[u32]) -> Vec<f32> {
+    let hidden = model.hidden(&Run::from_rows(&[ids]), None);
+    model.logits(hidden).into_data().iter::<f32>().collect()
+}
+
+/// A tensor's rows as f32, and its number type.
+fn rows(checkpoint: &Checkpoint, name: &str) -> (Vec<Vec<f32>>, Dtype) {
+    let tensor = checkpoint.tensor(name).unwrap();
+    let numbers: Vec<f32> = convert(&tensor.bytes, tensor.dtype, Dtype::F32)
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let rows = numbers.chunks_exact(tensor.shape[1]).map(<[f32]>::to_vec);
+    (rows.collect(), tensor.dtype)
+}
+
+/// A number as it is stored.
+fn rounded(number: f32, dtype: Dtype) -> f32 {
+    let stored = convert(&number.to_le_bytes(), Dtype::F32, dtype);
+    let wide = convert(&stored, dtype, Dtype::F32);
+    f32::from_le_bytes(wide.try_into().unwrap())
+}
+
+/// What a matrix with new rows should be.
+fn with_means(before: &[Vec<f32>], new: usize, dtype: Dtype) -> Vec<Vec<f32>> {
+    let mean = |column: usize| {
+        let sum: f64 = before.iter().map(|row| f64::from(row[column])).sum();
+        rounded((sum / before.len() as f64) as f32, dtype)
+    };
+    let mean: Vec<f32> = (0..before[0].len()).map(mean).collect();
+    [before, &vec![mean; new]].concat()
+}
+
+#[test]
+fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
+    for name in MODELS {
+        let kitchen = Kitchen::new();
+        let (adapter, notices) = trained(&kitchen, name, &[ADD], "run").unwrap();
+        assert_eq!(
+            notices,
+            [
+                "added to the tokenizer: <|im_start|> (104), <|im_end|> (105); embedding and head \
+                 get 106 rows, the new ones the mean of the others",
+                "nothing trains the rows of the added tokens in embed_tokens and lm_head: they stay \
+                 alike, the mean of the others; method.lora.modules_to_save with embed_tokens and \
+                 lm_head trains them",
+            ]
+        );
+        let base = Checkpoint::open(golden::folder(name)).unwrap();
+        let out = kitchen.path("merged");
+        let report = merge(
+            &golden::folder(name),
+            &adapter,
+            &out,
+            MergeOptions::default(),
+            &mut |_, _| (),
+        )
+        .unwrap();
+        assert!(report.resized.is_some() && !report.untied);
+        let merged = Checkpoint::open(&out).unwrap();
+        for end in [EMBEDDING, HEAD] {
+            if base.contains(end) {
+                let (before, dtype) = rows(&base, end);
+                let expected = with_means(&before, 2, dtype);
+                assert_eq!(rows(&merged, end), (expected, dtype), "{name} {end}");
+            }
+        }
+        // base, adapter and tokenizer make the merged model
+        let config: Value = golden::json(out.join("config.json"));
+        assert_eq!(config["vocab_size"], VOCAB + 2);
+        let tokenizer = Tokenizer::from_folder(&out).unwrap();
+        let ids = tokenizer.encode("<|im_start|>soup<|im_end|>").unwrap().ids;
+        assert_eq!((ids[0], ids.last()), (104, Some(&105)));
+        let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
+        let [apart, together] =
+            [&model(name, Some(&adapter)), &merged].map(|model| logits(model, &ids));
+        let difference = golden::max_difference(&apart, &together);
+        // merged weights of the second model are rounded to bf16
+        let bound = if name == "tied-gqa" { 1e-4 } else { 0.2 };
+        assert!(difference < bound, "{name}: {difference}");
+        // and the program finds them all
+        let [base, adapter] =
+            [golden::folder(name), adapter].map(|path| path.display().to_string());
+        let args = [
+            "score",
+            "--base",
+            &base,
+            "--adapter",
+            &adapter,
+            "--text",
+            "<|im_end|>a",
+            "--json",
+        ];
+        let output = simmer(Path::new("."), &args);
+        assert!(output.status.success(), "{output:?}");
+        let score: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let ids = score["ids"].as_array().unwrap();
+        assert_eq!(ids[ids.len() - 2], 105, "{score}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            said.contains("brings an embedding of 106 rows, the base has 104"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn rows_are_trained_where_the_recipe_says_so_and_runs_go_on() {
+    for name in MODELS {
+        let kitchen = Kitchen::new();
+        let save = r#"method.lora.modules_to_save=["embed_tokens", "lm_head"]"#;
+        let (adapter, notices) = trained(&kitchen, name, &[ADD, save], "run").unwrap();
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        let tensors = Tensors::open(adapter.join("adapter_model.safetensors"));
+        for end in [EMBEDDING, HEAD] {
+            let values = tensors.f32(&format!("base_model.model.{end}"));
+            let hidden = values.len() / (VOCAB + 2);
+            let rows: Vec<&[f32]> = values.chunks_exact(hidden).collect();
+            assert_ne!(rows[VOCAB], rows[VOCAB + 1], "{name} {end}");
+        }
+        // begun anew with the adapter: its tokenizer, its rows
+        let from = format!("method={{ lora = {{ from = {} }} }}", quoted(&adapter));
+        let (again, notices) = trained(&kitchen, name, &[ADD, &from], "again").unwrap();
+        assert_eq!(notices.len(), 3, "{notices:?}");
+        assert_eq!(notices[0], "`<|im_start|>` is a token already (id 104)");
+        assert!(again.join("tokenizer.json").is_file());
+        assert_eq!(model(name, Some(&again)).config().vocab_size, VOCAB + 2);
+        let more = r#"base.add_tokens=["soup"]"#;
+        let error = trained(&kitchen, name, &[more, &from], "more").unwrap_err();
+        assert!(
+            matches!(&error, TrainError::TwoVocabularies { token, .. } if token == "soup"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_whole_model_has_the_new_rows_and_their_tokenizer() {
+    for name in MODELS {
+        let kitchen = Kitchen::new();
+        let full = "method={ full = {} }";
+        let pad = r#"base.pad_token="[PAD]""#;
+        let (folder, notices) = trained(&kitchen, name, &[full, pad], "run").unwrap();
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        let model = base::load(&BaseConfig::from_path(&folder), 0, &Device::flex()).unwrap();
+        assert_eq!(model.config().vocab_size, VOCAB + 1);
+        let tokenizer = Tokenizer::from_folder(&folder).unwrap();
+        assert_eq!(tokenizer.token_id("[PAD]"), Some(104));
+        assert_eq!(tokenizer.specials()["pad_token"], "[PAD]");
+        assert!(folder.join("generation_config.json").is_file());
+    }
+}
+
+#[test]
+fn spare_rows_are_taken() {
+    let kitchen = Kitchen::new();
+    // a tokenizer without the last merge
+    let tokenizer = kitchen.path("tokenizer");
+    fs::create_dir(&tokenizer).unwrap();
+    let source = golden::folder("tied-gqa");
+    fs::copy(
+        source.join("tokenizer_config.json"),
+        tokenizer.join("tokenizer_config.json"),
+    )
+    .unwrap();
+    let mut json: Value = golden::json(source.join("tokenizer.json"));
+    json["model"]["vocab"].as_object_mut().unwrap().remove("an");
+    json["model"]["merges"].as_array_mut().unwrap().pop();
+    fs::write(tokenizer.join("tokenizer.json"), json.to_string()).unwrap();
+    let path = format!("base.tokenizer={}", quoted(&tokenizer));
+    let sets = [path.as_str(), r#"base.add_tokens=["soup"]"#];
+    let (adapter, notices) = trained(&kitchen, "tied-gqa", &sets, "run").unwrap();
+    assert_eq!(
+        notices[0],
+        "added to the tokenizer: soup (103); they take rows that embedding and head have to spare, \
+         set to the mean of the tokens' rows"
+    );
+    let tuned = adapter::load(model("tied-gqa", None), &adapter).unwrap();
+    assert_eq!(tuned.resized, None);
+    assert_eq!(tuned.tokenizer.as_deref(), Some(adapter.as_path()));
+    let tensors = Tensors::open(adapter.join("adapter_model.safetensors"));
+    let (before, dtype) = rows(&Checkpoint::open(&source).unwrap(), EMBEDDING);
+    let expected = with_means(&before[..VOCAB - 1], 1, dtype);
+    assert_eq!(
+        tensors.f32("base_model.model.lm_head.weight"),
+        expected.concat()
+    );
+}
+
+#[test]
+fn a_stopped_run_with_new_tokens_goes_on() {
+    let kitchen = Kitchen::new();
+    let save = r#"method.lora.modules_to_save=["embed_tokens"]"#;
+    let expected = kitchen.whole(&[ADD, save], "whole");
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter {
+        step: 3,
+        in_validation: false,
+        stop: &stop,
+    };
+    let (recipe, out) = (kitchen.recipe(&[ADD, save]), kitchen.path("stopped"));
+    train(&recipe, &out, false, &mut observer, &stop).unwrap();
+    let checkpoint = out.join("checkpoints/step-000003/adapter");
+    assert_eq!(
+        model("tied-gqa", Some(&checkpoint)).config().vocab_size,
+        VOCAB + 2
+    );
+    let other = r#"base.add_special_tokens=["<|im_start|>"]"#;
+    let error = kitchen.train(&[other, save], "stopped", true).unwrap_err();
+    assert!(
+        error.to_string().contains("base.add_special_tokens"),
+        "{error}"
+    );
+    kitchen.train(&[ADD, save], "stopped", true).unwrap();
+    assert!(kitchen.adapter("stopped") == expected);
+}
