@@ -247,11 +247,11 @@ impl Token {
 
 vectorised! {
     /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`.
-    fn take_in(_simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
+    fn take_in(simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
         if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
             token.chosen = *chosen;
         }
-        let largest = max(logits).max(token.max);
+        let largest = max(simd, logits).max(token.max);
         token.factor = if token.sum > 0.0 { exp(token.max - largest) } else { 1.0 };
         token.sum *= token.factor;
         token.max = largest;
@@ -259,7 +259,7 @@ vectorised! {
         for logit in logits.iter_mut() {
             *logit = exp(*logit - max);
         }
-        token.sum += sum(logits);
+        token.sum += sum(simd, logits);
     }
 }
 

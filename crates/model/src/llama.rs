@@ -79,7 +79,7 @@ pub struct Mlp {
 pub(crate) struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
-    rows: Rows,
+    rows: &'a Rows,
     dropout_keys: Option<&'a [u64]>,
 }
 
@@ -88,7 +88,6 @@ impl Pass<'_> {
     pub(crate) fn valid(&self) -> Self {
         Self {
             rotary: self.rotary.valid(),
-            rows: self.rows.clone(),
             ..*self
         }
     }
@@ -133,7 +132,8 @@ impl LlamaForCausalLM {
     /// Result: `[T, H]`.
     ///
     /// # Panics
-    /// On a token outside the vocabulary, and on several rows with a cache.
+    /// On a token outside the vocabulary, and on anything but one row that continues the cache
+    /// where there is one.
     pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let pass = self.pass(run, cache.as_deref());
         let mut x = self.embed(run); // [T, H]
@@ -152,17 +152,14 @@ impl LlamaForCausalLM {
         if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
-        let rows = match cache {
-            None => run.rows.clone(),
-            Some(cache) => {
-                assert_eq!(run.rows.len(), 1, "a cache holds one row");
-                Rows::continuing(cache.len(), run.len())
-            }
-        };
+        if let Some(cache) = cache {
+            let continuing = Rows::continuing(cache.len(), run.len());
+            assert_eq!(run.rows, continuing, "the row that continues the cache");
+        }
         Pass {
             config: &self.config,
-            rotary: Rotary::new(&self.config, &run.positions, &self.device()),
-            rows,
+            rotary: Rotary::new(&self.config, &run.rows.positions(), &self.device()),
+            rows: &run.rows,
             dropout_keys: run.dropout_keys.as_deref(),
         }
     }
@@ -254,7 +251,7 @@ impl SelfAttention {
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
         };
         let scale = 1.0 / (dim as f64).sqrt();
-        let mixed = attention(q, k, v, &pass.rows, scale) // [T, N, D]
+        let mixed = attention(q, k, v, pass.rows, scale) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
         self.o_proj.forward(mixed, pass.dropout_keys)
     }
