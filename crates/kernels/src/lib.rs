@@ -31,7 +31,7 @@ mod threads;
 mod tile;
 
 pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
-pub use dropout::{dropout_mask, mix};
+pub use dropout::{Dropout, mix};
 pub use linear::{LinearBackend, LinearGradient, linear, linear_oracle};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,

@@ -5,6 +5,8 @@
 //! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size,
 //! V vocabulary.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use simmer_kernels::{Rows, attention, rope, swiglu};
@@ -80,7 +82,7 @@ pub(crate) struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
     rows: &'a Rows,
-    dropout_keys: Option<&'a [u64]>,
+    dropout_keys: Option<&'a Arc<[u64]>>,
 }
 
 impl Pass<'_> {
@@ -160,7 +162,7 @@ impl LlamaForCausalLM {
             config: &self.config,
             rotary: Rotary::new(&self.config, &run.rows.positions(), &self.device()),
             rows: &run.rows,
-            dropout_keys: run.dropout_keys.as_deref(),
+            dropout_keys: run.dropout_keys.as_ref(),
         }
     }
 
@@ -201,7 +203,7 @@ impl LlamaForCausalLM {
     ) -> Tensor<1> {
         assert!(!targets.is_empty(), "a run without a target has no loss");
         let device = self.device();
-        let keys: Option<Vec<u64>> = run.dropout_keys.as_ref().map(|keys| {
+        let keys: Option<Arc<[u64]>> = run.dropout_keys.as_ref().map(|keys| {
             let targets = targets.iter();
             targets.map(|target| keys[target.place as usize]).collect()
         });
@@ -209,7 +211,7 @@ impl LlamaForCausalLM {
         let tokens = ids(targets.iter().map(|target| target.token), &device);
         let hidden = self.model.norm.forward(hidden.select(0, places)); // [N, H]
         self.lm_head
-            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_deref())
+            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_ref())
     }
 }
 

@@ -1,5 +1,7 @@
 //! What one forward pass sees.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use simmer_kernels::Rows;
 
@@ -11,7 +13,7 @@ pub struct Run {
     /// Where each row begins and ends, and what it continues.
     pub rows: Rows,
     /// One key a token, `[T]`: what dropout draws from. `None`: no dropout.
-    pub dropout_keys: Option<Vec<u64>>,
+    pub dropout_keys: Option<Arc<[u64]>>,
 }
 
 impl Run {
