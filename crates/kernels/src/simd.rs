@@ -122,11 +122,11 @@ pub(crate) fn sum<S: Simd>(simd: S, values: &[f32]) -> f32 {
 ///
 /// Vectors by name: from an array of lanes the compiler makes pairs of them.
 #[inline(always)]
-fn fold<'a, S: Simd, const ROWS: usize>(
+fn fold<S: Simd, const ROWS: usize>(
     simd: S,
-    rows: [&'a [f32]; ROWS],
+    rows: [&[f32]; ROWS],
     add: impl Fn([S::f32s; ROWS], S::f32s) -> S::f32s,
-) -> (f32, [&'a [f32]; ROWS]) {
+) -> (f32, [&[f32]; ROWS]) {
     let rows = rows.map(S::as_simd_f32s);
     let vectors = rows.map(|(vectors, _)| vectors);
     let count = vectors[0].len();
