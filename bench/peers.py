@@ -24,22 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "reference"))
 
+import alpaca
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-NO_INPUT = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:\n"
-)
 ROWS = 96
 MAX_TOKENS = 512
 BATCH_ROWS = 4
@@ -58,10 +50,8 @@ class Example:
 
 def encode(row: dict, tokenizer) -> Example:
     """Prompt and response tokenised apart."""
-    template = WITH_INPUT if row.get("input") else NO_INPUT
-    # not `format`: rows have braces
-    prompt = template.replace("{instruction}", row["instruction"]).replace("{input}", row.get("input", ""))
-    prompt, response = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, row["output"]))
+    texts = (alpaca.prompt(row), row["output"])
+    prompt, response = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     response = response + [tokenizer.eos_token_id]
     labels = [IGNORE] * len(prompt) + response
     return Example((prompt + response)[:MAX_TOKENS], labels[:MAX_TOKENS])

@@ -27,6 +27,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
+import alpaca
 import models
 import rows
 import training
@@ -38,22 +39,11 @@ TEXTS = [
     "### Instruction:\nName three primary colors.\n\n### Response:\nRed, blue and yellow.",
     "def add(a, b):\n    return a + b\n",
 ]
-WITH_INPUT = (
-    "Below is an instruction that describes a task, paired with an input that provides further context. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-)
-NO_INPUT = (
-    "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:\n"
-)
 
 
 def encode(row: dict, tokenizer, max_tokens: int = 512) -> dict:
     """The whole text tokenised once; a token is trained on if any of its characters belongs to the answer."""
-    template = WITH_INPUT if row.get("input") else NO_INPUT
-    prompt = template.replace("{instruction}", row["instruction"]).replace("{input}", row.get("input", ""))
+    prompt = alpaca.prompt(row)
     whole = tokenizer(prompt + row["output"], add_special_tokens=False, return_offsets_mapping=True)
     ids = whole["input_ids"] + [tokenizer.eos_token_id]
     trained = [end > len(prompt) for _, end in whole["offset_mapping"]] + [True]

@@ -198,7 +198,7 @@ fn adapt(criterion: &mut Criterion, output: usize) {
         a,
         b,
         scale: 2.0,
-        mask: None,
+        dropout: None,
     };
     compare(
         criterion,

@@ -6,8 +6,14 @@
 //!
 //! Axes: T tokens, I features.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
+
+use crate::flex::rows_of_task;
+use crate::profile::{self, Operation};
+use crate::simd::vectorised;
+use crate::threads;
 
 /// The finaliser of SplitMix64: a bijection that scatters its input over all bits.
 ///
@@ -19,48 +25,83 @@ pub const fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A mask that keeps each feature with probability `1 - probability`.
-///
-/// # Shapes
-/// `keys`: one a token, `[T]`. Result: `[T, features]`, 0 or `1 / (1 - probability)`, f32.
-///
-/// # Panics
-/// Where `probability` is not in `[0, 1)`.
-pub fn dropout_mask(
-    keys: &[u64],
-    site: u64,
-    features: usize,
-    probability: f64,
-    device: &Device,
-) -> Tensor<2> {
-    assert!(
-        (0.0..1.0).contains(&probability),
-        "dropout of {probability}"
-    );
-    let keep = (1.0 / (1.0 - probability)) as f32;
-    let threshold = (probability * 2_f64.powi(32)) as u64;
-    let mut mask = vec![0.0_f32; keys.len() * features];
-    mask.par_chunks_mut(features.max(1))
-        .zip(keys)
-        .for_each(|(row, key)| {
-            let stream = mix(key ^ mix(site));
-            for (i, value) in row.iter_mut().enumerate() {
-                let random = mix(stream.wrapping_add(i as u64)) >> 32;
-                *value = if random >= threshold { keep } else { 0.0 };
+/// Which features are cleared: drawn again wherever they are needed, never kept.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    /// One a token, `[T]`.
+    pub keys: Arc<[u64]>,
+    /// Which layer.
+    pub site: u64,
+    /// That a feature is cleared, in `[0, 1)`.
+    pub probability: f64,
+}
+
+impl Dropout {
+    /// What [`Dropout::apply`] multiplies by.
+    ///
+    /// # Shapes
+    /// Result: `[T, features]`, 0 or `1 / (1 - probability)`, f32.
+    pub fn mask(&self, features: usize, device: &Device) -> Tensor<2> {
+        let shape = [self.keys.len(), features];
+        let mut mask = vec![1.0; shape[0] * shape[1]];
+        self.apply(&mut mask);
+        Tensor::from_data(TensorData::new(mask, shape), device)
+    }
+
+    /// Clears features, and divides the others by the probability of staying.
+    ///
+    /// # Shapes
+    /// `x`: `[T, I]`.
+    ///
+    /// # Panics
+    /// Where the probability is not in `[0, 1)`.
+    pub(crate) fn apply(&self, x: &mut [f32]) {
+        let probability = self.probability;
+        assert!(
+            (0.0..1.0).contains(&probability),
+            "dropout of {probability}"
+        );
+        let _span = profile::span(Operation::Dropout, x.len(), 2 * 4 * x.len());
+        let keep = (1.0 / (1.0 - probability)) as f32;
+        let threshold = (probability * 2_f64.powi(32)) as u64;
+        let features = x.len() / self.keys.len().max(1);
+        let rows = rows_of_task(features);
+        threads::chunks(x, rows * features, |task, x| {
+            let keys = &self.keys[task * rows..];
+            for (x, key) in x.chunks_exact_mut(features).zip(keys) {
+                clear(x, mix(key ^ mix(self.site)), threshold, keep);
             }
         });
-    Tensor::from_data(TensorData::new(mask, [keys.len(), features]), device)
+    }
+}
+
+vectorised! {
+    fn clear(_simd, x: &'a mut [f32], stream: u64, threshold: u64, keep: f32) {
+        for (i, x) in (0_u64..).zip(x) {
+            let random = mix(stream.wrapping_add(i)) >> 32;
+            *x *= if random >= threshold { keep } else { 0.0 };
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn mask(keys: &[u64], site: u64, features: usize, probability: f64) -> Vec<f32> {
+        let dropout = Dropout {
+            keys: keys.into(),
+            site,
+            probability,
+        };
+        let mask = dropout.mask(features, &Device::flex()).into_data();
+        mask.try_into_vec().unwrap()
+    }
+
     #[test]
     fn keeps_the_expected_share() {
         let keys: Vec<u64> = (0..200).collect();
-        let mask = dropout_mask(&keys, 3, 500, 0.2, &Device::flex()).into_data();
-        let values = mask.try_to_vec::<f32>().unwrap();
+        let values = mask(&keys, 3, 500, 0.2);
         let kept = values.iter().filter(|x| **x > 0.0).count() as f64 / values.len() as f64;
         // 100,000 draws: the standard deviation of the share is 0.0013
         assert!((kept - 0.8).abs() < 0.006, "kept {kept}");
@@ -73,17 +114,8 @@ mod tests {
 
     #[test]
     fn a_row_is_masked_alike_wherever_it_stands() {
-        let device = Device::flex();
-        let both = dropout_mask(&[7, 11], 1, 9, 0.5, &device).into_data();
-        let second = dropout_mask(&[11], 1, 9, 0.5, &device).into_data();
-        assert_eq!(
-            both.try_to_vec::<f32>().unwrap()[9..],
-            second.try_to_vec::<f32>().unwrap()
-        );
-        let other_site = dropout_mask(&[11], 2, 9, 0.5, &device).into_data();
-        assert_ne!(
-            second.try_to_vec::<f32>().unwrap(),
-            other_site.try_to_vec::<f32>().unwrap()
-        );
+        let both = mask(&[7, 11], 1, 9, 0.5);
+        assert_eq!(both[9..], mask(&[11], 1, 9, 0.5));
+        assert_ne!(both[9..], mask(&[11], 2, 9, 0.5));
     }
 }

@@ -14,6 +14,7 @@ mod dropout;
 mod flex;
 mod linear;
 mod linear_cross_entropy;
+mod logits;
 mod lora_linear;
 mod low_rank;
 mod peak;
@@ -29,12 +30,13 @@ mod threads;
 mod tile;
 
 pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
-pub use dropout::{dropout_mask, mix};
+pub use dropout::{Dropout, mix};
 pub use linear::{LinearBackend, LinearGradient, linear, linear_oracle};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,
     linear_cross_entropy, linear_cross_entropy_oracle,
 };
+pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
     Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
     lora_linear_oracle,

@@ -3,12 +3,14 @@
 //! `y = x Wᵀ + s · x' Aᵀ Bᵀ`, with `x' = m∘x` where there is dropout, else `x`.
 //! `W + s·B·A` is never formed.
 //!
-//! With `l = x' Aᵀ` and `dl = s · dy B`: `dx = dy W`, `dx' = dl A`, `dA = dlᵀ x'`,
+//! With `l = x' Aᵀ` and `dl = s · dy B`: `dx = dy W + m∘dx'`, `dx' = dl A`, `dA = dlᵀ x'`,
 //! `dB = s · dyᵀ l`. Of the frozen weight there is no gradient.
 //!
 //! Source: Hu et al. 2021, equation 3; PEFT `lora/layer.py`, `Linear.forward`.
 //!
 //! Axes: T tokens, I input features, O output features, r rank.
+
+use std::borrow::Cow;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -19,12 +21,14 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor
 use burn::tensor::Tensor;
 use burn_flex::FlexTensor;
 
+use crate::Dropout;
 use crate::buffer::buffer;
-use crate::flex::{self, contiguous, values};
+use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::linear::{gradient_of_weight, linear_oracle};
-use crate::low_rank::{down, outer, transposed, up};
+use crate::low_rank::{down, outer, transposed, up, up_transposed};
 use crate::product::{Side, product};
 use crate::profile::{self, Operation};
+use crate::threads;
 
 /// The low-rank path of [`lora_linear`].
 #[derive(Debug, Clone)]
@@ -35,8 +39,21 @@ pub struct LowRank {
     pub b: Tensor<2>,
     /// `alpha / r`, or `alpha / √r`
     pub scale: f64,
-    /// `[T, I]`: 0 or `1 / (1 - p)`
-    pub mask: Option<Tensor<2>>,
+    /// Which features of the path's input are cleared.
+    pub dropout: Option<Dropout>,
+}
+
+impl LowRank {
+    /// The input of the path, `[T, I]`.
+    pub fn input(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.dropout {
+            Some(dropout) => {
+                let mask = dropout.mask(x.dims()[1], &x.device());
+                x * mask
+            }
+            None => x,
+        }
+    }
 }
 
 /// The frozen product plus the scaled low-rank product.
@@ -44,19 +61,13 @@ pub struct LowRank {
 /// # Shapes
 /// `x`: `[T, I]`, f32. `weight`: `[O, I]`, in its stored precision. Result: `[T, O]`, f32.
 pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Tensor<2> {
-    let separate = path.mask.is_some();
-    let input = match path.mask {
-        Some(mask) => x.clone() * mask,
-        None => x.clone(),
-    };
     Tensor::from_dispatch(Dispatch::low_rank_linear(
         x.into_dispatch(),
-        input.into_dispatch(),
         weight.into_dispatch(),
         path.a.into_dispatch(),
         path.b.into_dispatch(),
         path.scale,
-        separate,
+        path.dropout,
     ))
 }
 
@@ -66,37 +77,29 @@ pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Tensor<2> 
 /// As [`lora_linear`].
 pub fn lora_linear_oracle(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Tensor<2> {
     let y = linear_oracle(x.clone(), weight); // [T, O]
-    let x = match path.mask {
-        Some(mask) => x * mask,
-        None => x,
-    };
-    let low = linear_oracle(x, path.a) * path.scale; // [T, r]
+    let low = linear_oracle(path.input(x), path.a) * path.scale; // [T, r]
     y + linear_oracle(low, path.b)
 }
 
 /// [`lora_linear`] on a backend.
 #[backend_extension(Flex, Autodiff)]
 pub trait LoraLinearBackend: Backend {
-    /// See [`lora_linear`]; `input` is that of the low-rank path, and `separate` whether it is
-    /// another tensor than `x`.
+    /// See [`lora_linear`].
     fn low_rank_linear(
         x: FloatTensor<Self>,
-        input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
-        separate: bool,
+        dropout: Option<Dropout>,
     ) -> FloatTensor<Self>;
 }
 
 /// What the backward pass of [`lora_linear`] needs of the forward pass.
 #[derive(Debug, Clone)]
 pub struct Adapted<B: Backend> {
-    /// `x`, kept only where the weight is trained.
-    pub x: Option<FloatTensor<B>>,
-    /// Input of the low-rank path.
-    pub input: FloatTensor<B>,
+    /// `[T, I]`
+    pub x: FloatTensor<B>,
     /// `[O, I]`
     pub weight: FloatTensor<B>,
     /// `[r, I]`
@@ -105,8 +108,8 @@ pub struct Adapted<B: Backend> {
     pub b: FloatTensor<B>,
     /// Scale of the path.
     pub scale: f64,
-    /// Whether `input` is another tensor than `x`.
-    pub separate: bool,
+    /// Of the path's input.
+    pub dropout: Option<Dropout>,
     /// Whether anything below wants a gradient.
     pub below: bool,
 }
@@ -114,10 +117,8 @@ pub struct Adapted<B: Backend> {
 /// Gradients of [`lora_linear`].
 #[derive(Debug)]
 pub struct AdaptedGradients<B: Backend> {
-    /// Of `x`, and where the path has no other input, all of it.
+    /// Of `x`, where anything below wants it.
     pub x: Option<FloatTensor<B>>,
-    /// Of a separate input.
-    pub input: Option<FloatTensor<B>>,
     /// Of the path's matrices.
     pub a: FloatTensor<B>,
     /// Of the path's matrices.
@@ -136,35 +137,34 @@ pub trait LoraLinearGradient: LoraLinearBackend {
 impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B, C> {
     fn low_rank_linear(
         x: FloatTensor<Self>,
-        input: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
-        separate: bool,
+        dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct LoraLinear;
 
-        impl<B: LoraLinearGradient> Backward<B, 5> for LoraLinear {
+        impl<B: LoraLinearGradient> Backward<B, 4> for LoraLinear {
             type State = Adapted<B>;
 
             fn backward(
                 self,
-                ops: Ops<Self::State, 5>,
+                ops: Ops<Self::State, 4>,
                 grads: &mut Gradients,
                 _checkpointer: &mut Checkpointer,
             ) {
-                let [x_node, input_node, weight_node, a_node, b_node] = ops.parents;
+                let [x_node, weight_node, a_node, b_node] = ops.parents;
                 let dy = grads.consume::<B>(&ops.node); // [T, O]
-                let mut adapted = ops.state;
-                if let (Some(node), Some(x)) = (weight_node, adapted.x.take()) {
-                    grads.register::<B>(node.id, gradient_of_weight::<B>(dy.clone(), x));
+                let adapted = ops.state;
+                if let Some(node) = weight_node {
+                    let d_weight = gradient_of_weight::<B>(dy.clone(), adapted.x.clone());
+                    grads.register::<B>(node.id, d_weight);
                 }
                 let found = B::low_rank_linear_gradient(adapted, dy);
                 let parts = [
                     (x_node, found.x),
-                    (input_node, found.input),
                     (a_node, Some(found.a)),
                     (b_node, Some(found.b)),
                 ];
@@ -176,32 +176,29 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
             }
         }
 
-        let below = x.is_tracked() || input.is_tracked();
-        let weight_is_trained = weight.is_tracked();
+        let below = x.is_tracked();
         let prepared = LoraLinear
-            .prepare::<C>([x.node(), input.node(), weight.node(), a.node(), b.node()])
+            .prepare::<C>([x.node(), weight.node(), a.node(), b.node()])
             .compute_bound()
             .stateful();
         let parts = [
             x.into_primitive(),
-            input.into_primitive(),
             weight.into_primitive(),
             a.into_primitive(),
             b.into_primitive(),
         ];
-        let [x, input, weight, a, b] = parts.clone();
-        let y = B::low_rank_linear(x, input, weight, a, b, scale, separate);
-        let [x, input, weight, a, b] = parts;
+        let [x, weight, a, b] = parts.clone();
+        let y = B::low_rank_linear(x, weight, a, b, scale, dropout.clone());
+        let [x, weight, a, b] = parts;
         match prepared {
             OpsKind::Tracked(prep) => {
                 let adapted = Adapted {
-                    x: weight_is_trained.then_some(x),
-                    input,
+                    x,
                     weight,
                     a,
                     b,
                     scale,
-                    separate,
+                    dropout,
                     below,
                 };
                 prep.finish(adapted, y)
@@ -214,14 +211,13 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
 impl LoraLinearBackend for Flex {
     fn low_rank_linear(
         x: FlexTensor,
-        input: FlexTensor,
         weight: FlexTensor,
         a: FlexTensor,
         b: FlexTensor,
         scale: f64,
-        _separate: bool,
+        dropout: Option<Dropout>,
     ) -> FlexTensor {
-        let [x, input, weight, a, b] = [x, input, weight, a, b].map(contiguous);
+        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
         let [tokens, inner] = x.layout().shape().dims();
         let [out, rank] = b.layout().shape().dims();
         let mut y = buffer(tokens * out);
@@ -231,17 +227,18 @@ impl LoraLinearBackend for Flex {
             product(values(&x), weight, &mut y, false);
         }
         let _span = span(tokens, [inner, out, rank], 1);
-        let low = down(values(&input), values(&a), rank, scale as f32); // [T, r]
-        up(&low, &transposed(values(&b), rank), rank, 1.0, &mut y);
+        let input = input(values(&x), dropout.as_ref());
+        let low = down(&input, values(&a), rank, scale as f32); // [T, r]
+        up_transposed(&low, values(&b), rank, &mut y);
         flex::tensor(y, [tokens, out])
     }
 }
 
 impl LoraLinearGradient for Flex {
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
-        let parts = [adapted.input, adapted.weight, adapted.a, adapted.b, dy];
-        let [input, weight, a, b, dy] = parts.map(contiguous);
-        let [tokens, inner] = input.layout().shape().dims();
+        let parts = [adapted.x, adapted.weight, adapted.a, adapted.b, dy];
+        let [x, weight, a, b, dy] = parts.map(contiguous);
+        let [tokens, inner] = x.layout().shape().dims();
         let [out, rank] = b.layout().shape().dims();
         let mut dx = None;
         if adapted.below {
@@ -254,28 +251,46 @@ impl LoraLinearGradient for Flex {
         let _span = span(tokens, [inner, out, rank], 2);
         let scale = adapted.scale as f32;
         let wide = transposed(values(&b), rank); // [r, O]
-        let low = down(values(&input), values(&a), rank, 1.0); // [T, r]
+        let input = input(values(&x), adapted.dropout.as_ref());
+        let low = down(&input, values(&a), rank, 1.0); // [T, r]
         let d_low = down(values(&dy), &wide, rank, scale); // [T, r]
-        let mut d_input = None;
-        if let Some(dx) = &mut dx {
-            if adapted.separate {
+        match (&mut dx, &adapted.dropout) {
+            (None, _) => {}
+            (Some(dx), None) => up(&d_low, values(&a), rank, dx),
+            (Some(dx), Some(dropout)) => {
                 let mut gradient = vec![0.0; tokens * inner];
-                up(&d_low, values(&a), rank, 1.0, &mut gradient);
-                d_input = Some(gradient);
-            } else {
-                up(&d_low, values(&a), rank, 1.0, dx);
+                up(&d_low, values(&a), rank, &mut gradient);
+                dropout.apply(&mut gradient);
+                add(&gradient, dx);
             }
         }
-        let da = outer(&d_low, values(&input), rank, 1.0); // [r, I]
+        let da = outer(&d_low, &input, rank, 1.0); // [r, I]
         let db = transposed(&outer(&low, values(&dy), rank, scale), out); // [O, r]
-        let below = |gradient: Option<Vec<f32>>| gradient.map(|g| flex::tensor(g, [tokens, inner]));
         AdaptedGradients {
-            x: below(dx),
-            input: below(d_input),
+            x: dx.map(|dx| flex::tensor(dx, [tokens, inner])),
             a: flex::tensor(da, [rank, inner]),
             b: flex::tensor(db, [out, rank]),
         }
     }
+}
+
+/// The input of the path, `[T, I]`.
+fn input<'a>(x: &'a [f32], dropout: Option<&Dropout>) -> Cow<'a, [f32]> {
+    let mut input = Cow::Borrowed(x);
+    if let Some(dropout) = dropout {
+        dropout.apply(input.to_mut());
+    }
+    input
+}
+
+/// `sum += x`
+fn add(x: &[f32], sum: &mut [f32]) {
+    let task = rows_of_task(1);
+    threads::chunks(sum, task, |index, sum| {
+        for (sum, x) in sum.iter_mut().zip(&x[index * task..]) {
+            *sum += x;
+        }
+    });
 }
 
 fn span(tokens: usize, [inner, out, rank]: [usize; 3], passes: usize) -> profile::Recording {
@@ -337,7 +352,11 @@ mod tests {
                 a: random([r, i]),
                 b: random([o, r]),
                 scale: 0.5,
-                mask: masked.then(|| random([t, i])),
+                dropout: masked.then(|| Dropout {
+                    keys: (0..t as u64).collect(),
+                    site: 3,
+                    probability: 0.3,
+                }),
             };
             let fused = run(lora_linear, &x, &w, &path, &seed);
             let oracle = run(lora_linear_oracle, &x, &w, &path, &seed);
@@ -363,7 +382,7 @@ mod tests {
             a,
             b,
             scale: 0.5,
-            mask: None,
+            dropout: None,
         };
         // twelve products of order one in two orders
         lora_linear(x, w, path)
@@ -372,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_reaches_the_low_rank_path_alone() {
+    fn dropout_reaches_the_low_rank_path_alone() {
         let device = Device::flex();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
         let (x, w, a, b) = (
@@ -385,7 +404,12 @@ mod tests {
             a,
             b,
             scale: 0.5,
-            mask: Some(Tensor::zeros([4, 6], &device)),
+            // one feature in 2³² stays
+            dropout: Some(Dropout {
+                keys: (0..4).collect(),
+                site: 0,
+                probability: 1.0 - 1e-12,
+            }),
         };
         let expected = crate::linear(x.clone(), w.clone());
         lora_linear(x, w, path)

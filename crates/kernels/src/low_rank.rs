@@ -5,9 +5,10 @@
 //!
 //! Axes: T tokens, F features (wide), r rank (narrow).
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Simd;
 
 use crate::buffer::buffer;
+use crate::simd::vectorised;
 use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 
@@ -16,6 +17,9 @@ const TOKENS: usize = 32;
 
 /// Features of a task.
 const FEATURES: usize = 64;
+
+/// Tokens and ranks of a block whose sums stay in registers.
+const BLOCK: usize = 4;
 
 /// `low = scale · x aᵀ`.
 ///
@@ -27,57 +31,40 @@ pub(crate) fn down(x: &[f32], a: &[f32], rank: usize, scale: f32) -> Vec<f32> {
     let mut low = buffer(tokens * rank);
     threads::chunks(&mut low, TOKENS * rank, |task, low| {
         let x = &x[task * TOKENS * features..][..low.len() / rank * features];
-        Arch::new().dispatch(Down {
-            x,
-            a,
-            rank,
-            scale,
-            low,
-        });
+        down_block(x, a, rank, scale, low);
     });
     low
 }
 
-struct Down<'a> {
-    x: &'a [f32],
-    a: &'a [f32],
-    rank: usize,
-    scale: f32,
-    low: &'a mut [f32],
-}
-
-impl WithSimd for Down<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        const BLOCK: usize = 4;
-        let features = self.a.len() / self.rank;
-        for (x, low) in self
-            .x
-            .chunks(BLOCK * features)
-            .zip(self.low.chunks_mut(BLOCK * self.rank))
-        {
-            for (block, a) in self.a.chunks(BLOCK * features).enumerate() {
+vectorised! {
+    fn down_block(simd, x: &'a [f32], a: &'a [f32], rank: usize, scale: f32, low: &'a mut [f32]) {
+        let features = a.len() / rank;
+        let rows = x.chunks(BLOCK * features);
+        for (x, low) in rows.zip(low.chunks_mut(BLOCK * rank)) {
+            for (block, a) in a.chunks(BLOCK * features).enumerate() {
                 let [tokens, ranks] = [x.len(), a.len()].map(|length| length / features);
-                let mut write = |token: usize, rank: usize, value: f32| {
-                    low[token * self.rank + block * BLOCK + rank] = value * self.scale;
+                let mut write = |token: usize, first: usize, sums: &[f32]| {
+                    let low = &mut low[token * rank + block * BLOCK + first..];
+                    for (low, sum) in low.iter_mut().zip(sums) {
+                        *low = sum * scale;
+                    }
                 };
                 if [tokens, ranks] == [BLOCK; 2] {
-                    let sums = dots::<S, BLOCK, BLOCK>(simd, x, a, features);
+                    let sums = dots::<_, BLOCK, BLOCK>(simd, x, a, features);
                     for (token, sums) in sums.iter().enumerate() {
-                        for (rank, sum) in sums.iter().enumerate() {
-                            write(token, rank, *sum);
-                        }
+                        write(token, 0, sums);
                     }
                     continue;
                 }
-                for token in 0..tokens {
-                    for rank in 0..ranks {
-                        let x = &x[token * features..][..features];
-                        let a = &a[rank * features..][..features];
-                        let [[sum]] = dots::<S, 1, 1>(simd, x, a, features);
-                        write(token, rank, sum);
+                for (token, x) in x.chunks_exact(features).enumerate() {
+                    if ranks == BLOCK {
+                        let [sums] = dots::<_, 1, BLOCK>(simd, x, a, features);
+                        write(token, 0, &sums);
+                        continue;
+                    }
+                    for (rank, a) in a.chunks_exact(features).enumerate() {
+                        let [sums] = dots::<_, 1, 1>(simd, x, a, features);
+                        write(token, rank, &sums);
                     }
                 }
             }
@@ -129,32 +116,57 @@ fn dots<S: Simd, const T: usize, const R: usize>(
     result
 }
 
-/// `y += scale · low wide`.
+/// `y += low wide`.
 ///
 /// # Shapes
 /// `low`: `[T, r]`. `wide`: `[r, F]`. `y`: `[T, F]`.
-pub(crate) fn up(low: &[f32], wide: &[f32], rank: usize, scale: f32, y: &mut [f32]) {
+pub(crate) fn up(low: &[f32], wide: &[f32], rank: usize, y: &mut [f32]) {
     let features = wide.len() / rank;
     threads::chunks(y, TOKENS * features, |task, y| {
-        Arch::new().dispatch(Small {
-            shape: [y.len() / features, rank, features],
-            scale,
-            left: Left {
-                values: &low[task * TOKENS * rank..],
-                row: rank,
-                depth: 1,
-            },
-            right: Right {
-                values: wide,
-                depth: features,
-            },
-            output: Output {
-                values: y,
-                row: features,
-                add: true,
-            },
-        });
+        let shape = [y.len() / features, rank, features];
+        let left = Left {
+            values: &low[task * TOKENS * rank..],
+            row: rank,
+            depth: 1,
+        };
+        let right = Right {
+            values: wide,
+            depth: features,
+        };
+        let output = Output {
+            values: y,
+            row: features,
+            add: true,
+        };
+        small(shape, 1.0, left, right, output);
     });
+}
+
+/// `y += low bᵀ`; for a few tokens `b` is read where it lies.
+///
+/// # Shapes
+/// `low`: `[T, r]`. `b`: `[F, r]`. `y`: `[T, F]`.
+pub(crate) fn up_transposed(low: &[f32], b: &[f32], rank: usize, y: &mut [f32]) {
+    if low.len() < BLOCK * rank {
+        add_rows(low, b, rank, y);
+    } else {
+        up(low, &transposed(b, rank), rank, y);
+    }
+}
+
+vectorised! {
+    fn add_rows(_simd, low: &'a [f32], b: &'a [f32], rank: usize, y: &'a mut [f32]) {
+        let rows = low.chunks_exact(rank).zip(y.chunks_exact_mut(b.len() / rank));
+        for (low, y) in rows {
+            for (y, b) in y.iter_mut().zip(b.chunks_exact(rank)) {
+                let mut sum = 0.0;
+                for (low, b) in low.iter().zip(b) {
+                    sum = low.mul_add(*b, sum);
+                }
+                *y += sum;
+            }
+        }
+    }
 }
 
 /// `wide = scale · lowᵀ x`: every sum in the order of the tokens.
@@ -168,24 +180,21 @@ pub(crate) fn outer(low: &[f32], x: &[f32], rank: usize, scale: f32) -> Vec<f32>
         let start = task * FEATURES;
         let width = FEATURES.min(features - start);
         let mut part = buffer(rank * width); // [r, width]
-        Arch::new().dispatch(Small {
-            shape: [rank, tokens, width],
-            scale,
-            left: Left {
-                values: low,
-                row: 1,
-                depth: rank,
-            },
-            right: Right {
-                values: &x[start..],
-                depth: features,
-            },
-            output: Output {
-                values: &mut part,
-                row: width,
-                add: false,
-            },
-        });
+        let left = Left {
+            values: low,
+            row: 1,
+            depth: rank,
+        };
+        let right = Right {
+            values: &x[start..],
+            depth: features,
+        };
+        let output = Output {
+            values: &mut part,
+            row: width,
+            add: false,
+        };
+        small([rank, tokens, width], scale, left, right, output);
         part
     });
     let mut wide = buffer(rank * features);
@@ -198,27 +207,17 @@ pub(crate) fn outer(low: &[f32], x: &[f32], rank: usize, scale: f32) -> Vec<f32>
     wide
 }
 
-struct Small<'a> {
-    shape: [usize; 3],
-    scale: f32,
-    left: Left<'a>,
-    right: Right<'a>,
-    output: Output<'a>,
-}
-
-impl WithSimd for Small<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        tile::multiply(
-            simd,
-            self.shape,
-            self.scale,
-            self.left,
-            self.right,
-            self.output,
-        );
+vectorised! {
+    /// See [`tile::multiply`].
+    fn small(
+        simd,
+        shape: [usize; 3],
+        scale: f32,
+        left: Left<'a>,
+        right: Right<'a>,
+        output: Output<'a>,
+    ) {
+        tile::multiply(simd, shape, scale, left, right, output);
     }
 }
 
@@ -252,7 +251,10 @@ mod tests {
             let product = down(&x, &wide, r, 2.0);
             let gradient = outer(&low, &x, r, 2.0);
             let mut y = x.clone();
-            up(&low, &wide, r, 2.0, &mut y);
+            up(&low, &wide, r, &mut y);
+            let mut same = x.clone();
+            up_transposed(&low, &transposed(&wide, f), r, &mut same);
+            prop_assert_eq!(&same, &y);
             for i in 0..t {
                 for k in 0..r {
                     let sum: f32 = (0..f).map(|j| x[i * f + j] * wide[k * f + j]).sum();
@@ -260,7 +262,7 @@ mod tests {
                 }
                 for j in 0..f {
                     let sum: f32 = (0..r).map(|k| low[i * r + k] * wide[k * f + j]).sum();
-                    prop_assert_eq!(y[i * f + j], x[i * f + j] + 2.0 * sum);
+                    prop_assert_eq!(y[i * f + j], x[i * f + j] + sum);
                 }
             }
             for k in 0..r {

@@ -18,6 +18,7 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
 use burn_flex::FlexTensor;
+use pulp::Simd;
 
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
@@ -167,16 +168,16 @@ impl RmsNormGradient for Flex {
 }
 
 #[inline(always)]
-fn scale(x: &[f32], eps: f32) -> f32 {
-    let mean_square = dot(x, x) / x.len() as f32;
+fn scale<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
+    let mean_square = dot(simd, x, x) / x.len() as f32;
     1.0 / (mean_square + eps).sqrt()
 }
 
 vectorised! {
-    fn forward(_simd, x: &'a [f32], weight: &'a [f32], eps: f32, y: &'a mut [f32]) {
+    fn forward(simd, x: &'a [f32], weight: &'a [f32], eps: f32, y: &'a mut [f32]) {
         let width = weight.len();
         for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-            let s = scale(x, eps);
+            let s = scale(simd, x, eps);
             for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
                 *y = x * s * w;
             }
@@ -186,7 +187,7 @@ vectorised! {
 
 vectorised! {
     fn backward(
-        _simd,
+        simd,
         x: &'a [f32],
         weight: &'a [f32],
         dy: &'a [f32],
@@ -197,8 +198,8 @@ vectorised! {
         let width = weight.len();
         let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
         for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
-            let s = scale(x, eps);
-            let mean = dot3(dy, weight, x) / width as f32;
+            let s = scale(simd, x, eps);
+            let mean = dot3(simd, dy, weight, x) / width as f32;
             let back = s * s * s * mean;
             for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
                 *dx = s * dy * w - x * back;

@@ -1,8 +1,10 @@
 //! Loops that are compiled for each vector instruction set, and run on the best one there is.
 
+use pulp::Simd;
+
 /// Defines a function with a body for every instruction set that `pulp` knows.
 ///
-/// The first argument names the token of the instruction set, for
+/// The first argument names the token of the instruction set, for [`dot`] and its like and for
 /// [`tile::multiply`](crate::tile::multiply). References have the lifetime `'a`.
 macro_rules! vectorised {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident(
@@ -54,9 +56,6 @@ pub(crate) fn prefetch<T>(values: &[T], ahead: usize) {
     let _ = (values, ahead);
 }
 
-/// Lanes of a sum that is taken over a row: two vectors of AVX-512.
-const LANES: usize = 32;
-
 /// `exp(x)`, without a branch, so that a loop over it becomes vector instructions.
 ///
 /// `x = n ln 2 + r`, `exp(x) = 2ⁿ exp(r)`, `exp(r)` a polynomial of degree 7 on `|r| ≤ ln 2 / 2`:
@@ -94,77 +93,67 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `Σ a b` over a row, in lanes.
+/// `Σ a b` over a row.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a.iter().zip(b) {
-        for lane in 0..LANES {
-            lanes[lane] = a[lane].mul_add(b[lane], lanes[lane]);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    total(lanes) + rest
+pub(crate) fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (sum, [a, b]) = fold(simd, [a, b], |[a, b], sum| simd.mul_add_e_f32s(a, b, sum));
+    sum + a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()
 }
 
-/// `Σ a b c` over a row, in lanes.
+/// `Σ a b c` over a row.
 #[inline(always)]
-pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let (c, c_rest) = c.as_chunks::<LANES>();
-    for ((a, b), c) in a.iter().zip(b).zip(c) {
-        for lane in 0..LANES {
-            lanes[lane] = (a[lane] * b[lane]).mul_add(c[lane], lanes[lane]);
-        }
-    }
-    let rest = a_rest.iter().zip(b_rest).zip(c_rest);
-    total(lanes) + rest.map(|((a, b), c)| a * b * c).sum::<f32>()
+pub(crate) fn dot3<S: Simd>(simd: S, a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let (sum, [a, b, c]) = fold(simd, [a, b, c], |[a, b, c], sum| {
+        simd.mul_add_e_f32s(simd.mul_f32s(a, b), c, sum)
+    });
+    let rest = a.iter().zip(b).zip(c);
+    sum + rest.map(|((a, b), c)| a * b * c).sum::<f32>()
 }
 
-/// The sum of a row, in lanes.
+/// The sum of a row.
 #[inline(always)]
-pub(crate) fn sum(values: &[f32]) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
-        for lane in 0..LANES {
-            lanes[lane] += values[lane];
-        }
-    }
-    total(lanes) + rest.iter().sum::<f32>()
+pub(crate) fn sum<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    let (sum, [rest]) = fold(simd, [values], |[x], sum| simd.add_f32s(x, sum));
+    sum + rest.iter().sum::<f32>()
 }
 
+/// Sums up the whole vectors of some rows, in two vectors at a time so that an addition need not
+/// wait for the one before; and what remains of each row.
+///
+/// Vectors by name: from an array of lanes the compiler makes pairs of them.
 #[inline(always)]
-fn total(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
+fn fold<S: Simd, const ROWS: usize>(
+    simd: S,
+    rows: [&[f32]; ROWS],
+    add: impl Fn([S::f32s; ROWS], S::f32s) -> S::f32s,
+) -> (f32, [&[f32]; ROWS]) {
+    let rows = rows.map(S::as_simd_f32s);
+    let vectors = rows.map(|(vectors, _)| vectors);
+    let count = vectors[0].len();
+    let vectors = vectors.map(|vectors| &vectors[..count]);
+    let mut sums = [simd.splat_f32s(0.0); 2];
+    for i in (0..count - count % 2).step_by(2) {
+        sums[0] = add(vectors.map(|vectors| vectors[i]), sums[0]);
+        sums[1] = add(vectors.map(|vectors| vectors[i + 1]), sums[1]);
     }
-    lanes[0]
+    if count % 2 == 1 {
+        sums[0] = add(vectors.map(|vectors| vectors[count - 1]), sums[0]);
+    }
+    let sum = simd.reduce_sum_f32s(simd.add_f32s(sums[0], sums[1]));
+    (sum, rows.map(|(_, rest)| rest))
 }
 
-/// The largest of a row; minus infinity where there is none.
+/// The largest of a row, minus infinity where there is none; NaN is not.
 #[inline(always)]
-pub(crate) fn max(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for values in whole {
-        for (lane, value) in lanes.iter_mut().zip(values) {
-            *lane = if *value > *lane { *value } else { *lane };
-        }
+pub(crate) fn max<S: Simd>(simd: S, values: &[f32]) -> f32 {
+    let (vectors, rest) = S::as_simd_f32s(values);
+    let mut largest = simd.splat_f32s(f32::NEG_INFINITY);
+    for vector in vectors {
+        let above = simd.greater_than_f32s(*vector, largest);
+        largest = simd.select_f32s(above, *vector, largest);
     }
-    lanes
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max)
+    let largest = simd.reduce_max_f32s(largest);
+    rest.iter().copied().fold(largest, f32::max)
 }
 
 #[cfg(test)]
@@ -188,16 +177,29 @@ mod tests {
         assert_eq!(exp(0.0).to_bits(), 1.0_f32.to_bits());
     }
 
+    vectorised! {
+        fn totals(simd, values: &'a [f32], twos: &'a [f32], found: &'a mut [f32; 4]) {
+            *found = [
+                sum(simd, values),
+                dot(simd, values, values),
+                dot3(simd, values, twos, values),
+                max(simd, values),
+            ];
+        }
+    }
+
     #[test]
     fn sums_and_maxima() {
-        for length in [0, 1, 31, 32, 33, 100] {
+        for length in [0, 1, 15, 16, 17, 31, 32, 33, 100] {
             let values: Vec<f32> = (0..length).map(|i| (i * 37 % 101) as f32).collect();
             let squares: f32 = values.iter().map(|x| x * x).sum();
-            assert_eq!(sum(&values), values.iter().sum::<f32>());
-            assert_eq!(dot(&values, &values), squares);
-            assert_eq!(dot3(&values, &vec![2.0; length], &values), 2.0 * squares);
             let largest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(max(&values), largest);
+            let mut found = [0.0; 4];
+            totals(&values, &vec![2.0; length], &mut found);
+            assert_eq!(
+                found,
+                [values.iter().sum(), squares, 2.0 * squares, largest]
+            );
         }
     }
 }

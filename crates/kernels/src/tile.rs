@@ -217,32 +217,24 @@ unsafe fn store<S: Simd>(simd: S, at: *mut f32, part: usize, value: S::f32s) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::vectorised;
     use proptest::prelude::*;
-    use pulp::{Arch, WithSimd};
 
-    struct Product<'a>([usize; 3], &'a [f32], &'a [f32], &'a mut [f32], bool);
-
-    impl WithSimd for Product<'_> {
-        type Output = ();
-
-        fn with_simd<S: Simd>(self, simd: S) {
-            let Self([m, d, n], left, right, result, transposed) = self;
+    vectorised! {
+        fn product(
+            simd,
+            shape: [usize; 3],
+            left: &'a [f32],
+            right: &'a [f32],
+            result: &'a mut [f32],
+            transposed: bool,
+        ) {
+            let [m, d, n] = shape;
             let [row, depth] = if transposed { [1, m] } else { [d, 1] };
-            let left = Left {
-                values: left,
-                row,
-                depth,
-            };
-            let right = Right {
-                values: right,
-                depth: n,
-            };
-            let output = Output {
-                values: result,
-                row: n,
-                add: true,
-            };
-            multiply(simd, [m, d, n], 0.5, left, right, output);
+            let left = Left { values: left, row, depth };
+            let right = Right { values: right, depth: n };
+            let output = Output { values: result, row: n, add: true };
+            multiply(simd, shape, 0.5, left, right, output);
         }
     }
 
@@ -253,7 +245,7 @@ mod tests {
             let left: Vec<f32> = (0..m * d).map(|i| (i * 7 % 11) as f32 - 5.0).collect();
             let right: Vec<f32> = (0..d * n).map(|i| (i * 5 % 13) as f32 - 6.0).collect();
             let mut result = vec![1.0; m * n];
-            Arch::new().dispatch(Product([m, d, n], &left, &right, &mut result, transposed));
+            product([m, d, n], &left, &right, &mut result, transposed);
             for i in 0..m {
                 for j in 0..n {
                     let factor = |k| if transposed { left[k * m + i] } else { left[i * d + k] };

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use simmer_kernels::profile;
 
 use crate::llama::{LlamaForCausalLM, Pass};
-use crate::parameters::{Parameters, add, is_trained};
+use crate::parameters::{Parameters, Path, add, gradients_of, is_trained};
 use crate::run::{Run, Target};
 
 /// What the backward pass computes again instead of keeping it.
@@ -88,7 +88,7 @@ impl LlamaForCausalLM {
         let mut recorded = (loss * factor).backward();
         let mut found = self.gradients(&mut recorded);
         let mut dx = x.grad_remove(&mut recorded); // [T, H]
-        for layer in self.model.layers.iter().rev() {
+        for (index, layer) in self.model.layers.iter().enumerate().rev() {
             let (Some(dy), Some(x)) = (dx.take(), take_input()) else {
                 break;
             };
@@ -96,7 +96,10 @@ impl LlamaForCausalLM {
             let y = layer.forward(x.clone(), &pass, None);
             // the derivative of this sum by y is dy
             let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
-            add(&mut found, self.gradients(&mut recorded));
+            add(
+                &mut found,
+                gradients_of(layer, Path::of_layer(index), &mut recorded),
+            );
             dx = x.grad_remove(&mut recorded);
         }
         if let Some(dx) = dx {

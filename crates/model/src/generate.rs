@@ -5,6 +5,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, activation, s};
+use simmer_kernels::log_sum_exp;
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
@@ -176,11 +177,12 @@ impl LlamaForCausalLM {
 }
 
 fn values(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
+    match tensor.into_data().try_into_vec() {
+        Ok(values) => values,
+        Err(error) => panic!("results are in f32: {error}"),
+    }
 }
 
 fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
-    (f64::from(logits[token as usize] - max) - sum.ln()) as f32
+    (f64::from(logits[token as usize]) - log_sum_exp(logits)) as f32
 }

@@ -5,6 +5,8 @@
 //!
 //! Axes: T tokens, I input features, O output features, H hidden size, V vocabulary.
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
 use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
@@ -27,14 +29,11 @@ impl Linear {
     ///
     /// # Shapes
     /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Result: `[T, O]`.
-    pub fn forward(&self, x: Tensor<2>, dropout_keys: Option<&[u64]>) -> Tensor<2> {
+    pub fn forward(&self, x: Tensor<2>, dropout_keys: Option<&Arc<[u64]>>) -> Tensor<2> {
         let weight = self.weight.val();
         let y = match &self.adapter {
             None => linear(x, weight),
-            Some(lora) => {
-                let path = lora.path(&x, dropout_keys);
-                lora_linear(x, weight, path)
-            }
+            Some(lora) => lora_linear(x, weight, lora.path(dropout_keys)),
         };
         match &self.bias {
             None => y,
@@ -108,10 +107,7 @@ impl LmHead {
         let weight = self.weight(embedding);
         match &self.adapter {
             None => linear(hidden, weight),
-            Some(lora) => {
-                let path = lora.path(&hidden, None);
-                lora_linear(hidden, weight, path)
-            }
+            Some(lora) => lora_linear(hidden, weight, lora.path(None)),
         }
     }
 
@@ -124,19 +120,15 @@ impl LmHead {
         hidden: Tensor<2>,
         targets: Tensor<1, Int>,
         embedding: &Embedding,
-        dropout_keys: Option<&[u64]>,
+        dropout_keys: Option<&Arc<[u64]>>,
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
         let Some(lora) = &self.adapter else {
             return linear_cross_entropy(hidden, weight, targets);
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one product of [x, s (m∘x) Aᵀ] with [W, B].
-        let path = lora.path(&hidden, dropout_keys);
-        let masked = match path.mask {
-            Some(mask) => hidden.clone() * mask,
-            None => hidden.clone(),
-        };
-        let low = linear(masked, path.a) * path.scale; // [N, r]
+        let path = lora.path(dropout_keys);
+        let low = linear(path.input(hidden.clone()), path.a) * path.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low], 1); // [N, H + r]
         let weight = Tensor::cat(vec![weight.cast(DType::F32), path.b], 1); // [V, H + r]
         linear_cross_entropy(hidden, weight, targets)

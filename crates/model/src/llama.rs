@@ -5,6 +5,8 @@
 //! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size,
 //! V vocabulary.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use simmer_kernels::{Rows, attention, rope, swiglu};
@@ -87,8 +89,8 @@ pub struct Mlp {
 pub(crate) struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
-    rows: Rows,
-    dropout_keys: Option<&'a [u64]>,
+    rows: &'a Rows,
+    dropout_keys: Option<&'a Arc<[u64]>>,
 }
 
 impl Pass<'_> {
@@ -96,7 +98,6 @@ impl Pass<'_> {
     pub(crate) fn valid(&self) -> Self {
         Self {
             rotary: self.rotary.valid(),
-            rows: self.rows.clone(),
             ..*self
         }
     }
@@ -146,7 +147,8 @@ impl LlamaForCausalLM {
     /// Result: `[T, H]`.
     ///
     /// # Panics
-    /// On a token outside the vocabulary, and on several rows with a cache.
+    /// On a token outside the vocabulary, and on anything but one row that continues the cache
+    /// where there is one.
     pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let pass = self.pass(run, cache.as_deref());
         let mut x = self.embed(run); // [T, H]
@@ -165,18 +167,15 @@ impl LlamaForCausalLM {
         if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
-        let rows = match cache {
-            None => run.rows.clone(),
-            Some(cache) => {
-                assert_eq!(run.rows.len(), 1, "a cache holds one row");
-                Rows::continuing(cache.len(), run.len())
-            }
-        };
+        if let Some(cache) = cache {
+            let continuing = Rows::continuing(cache.len(), run.len());
+            assert_eq!(run.rows, continuing, "the row that continues the cache");
+        }
         Pass {
             config: &self.config,
-            rotary: Rotary::new(&self.config, &run.positions, &self.device()),
-            rows,
-            dropout_keys: run.dropout_keys.as_deref(),
+            rotary: Rotary::new(&self.config, &run.rows.positions(), &self.device()),
+            rows: &run.rows,
+            dropout_keys: run.dropout_keys.as_ref(),
         }
     }
 
@@ -217,7 +216,7 @@ impl LlamaForCausalLM {
     ) -> Tensor<1> {
         assert!(!targets.is_empty(), "a run without a target has no loss");
         let device = self.device();
-        let keys: Option<Vec<u64>> = run.dropout_keys.as_ref().map(|keys| {
+        let keys: Option<Arc<[u64]>> = run.dropout_keys.as_ref().map(|keys| {
             let targets = targets.iter();
             targets.map(|target| keys[target.place as usize]).collect()
         });
@@ -225,7 +224,7 @@ impl LlamaForCausalLM {
         let tokens = ids(targets.iter().map(|target| target.token), &device);
         let hidden = self.model.norm.forward(hidden.select(0, places)); // [N, H]
         self.lm_head
-            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_deref())
+            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_ref())
     }
 }
 
@@ -267,7 +266,7 @@ impl SelfAttention {
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
         };
         let scale = 1.0 / (dim as f64).sqrt();
-        let mixed = attention(q, k, v, &pass.rows, scale) // [T, N, D]
+        let mixed = attention(q, k, v, pass.rows, scale) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
         self.o_proj.forward(mixed, pass.dropout_keys)
     }

@@ -34,13 +34,7 @@ impl LlamaForCausalLM {
     ///
     /// A trained tensor that the loss does not depend on has no entry.
     pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
-        let mut taken = TakeGradients {
-            path: Path::default(),
-            gradients,
-            found: Parameters::new(),
-        };
-        self.visit(&mut taken);
-        taken.found
+        gradients_of(self, Path::default(), gradients)
     }
 
     /// The model with new values for its trained tensors.
@@ -78,6 +72,21 @@ pub fn add(sum: &mut Parameters, more: Parameters) {
     }
 }
 
+/// Takes the gradients of the tensors of the module at `path` out of `gradients`.
+pub(crate) fn gradients_of(
+    module: &impl Module,
+    path: Path,
+    gradients: &mut Gradients,
+) -> Parameters {
+    let mut taken = TakeGradients {
+        path,
+        gradients,
+        found: Parameters::new(),
+    };
+    module.visit(&mut taken);
+    taken.found
+}
+
 /// Whether any tensor of a module is trained.
 pub(crate) fn is_trained(module: &impl Module) -> bool {
     let mut shapes = Shapes::default();
@@ -95,6 +104,11 @@ pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
 pub(crate) struct Path(Vec<String>);
 
 impl Path {
+    /// That of a decoder layer.
+    pub(crate) fn of_layer(layer: usize) -> Self {
+        Self(vec!["model".into(), "layers".into(), layer.to_string()])
+    }
+
     pub(crate) fn enter(&mut self, name: &str) {
         self.0.push(name.to_owned());
     }

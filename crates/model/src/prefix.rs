@@ -38,12 +38,10 @@ impl Run {
         };
         let all: Vec<usize> = (0..rows.len()).collect();
         tree.grow(&all, 0, None);
-        let bounds = Rows::from_tree(tree.branches);
         Shared {
             run: Self {
-                positions: bounds.positions(),
                 tokens: tree.tokens,
-                rows: bounds,
+                rows: Rows::from_tree(tree.branches),
                 dropout_keys: None,
             },
             places: tree.places,
@@ -179,12 +177,13 @@ mod tests {
             let rows: Vec<Vec<u32>> = rows.iter().map(|parts| row(parts)).collect();
             let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
             let shared = Run::sharing_beginnings(&slices);
+            let positions = shared.run.rows.positions();
             prop_assert!(shared.run.len() <= slices.iter().map(|row| row.len()).sum());
             for (row, places) in rows.iter().zip(&shared.places) {
                 prop_assert_eq!(row.len(), places.len());
                 for (position, (token, place)) in row.iter().zip(places).enumerate() {
                     prop_assert_eq!(*token, shared.run.tokens[*place as usize]);
-                    prop_assert_eq!(position as u32, shared.run.positions[*place as usize]);
+                    prop_assert_eq!(position as u32, positions[*place as usize]);
                 }
                 // the last token sees the places of the row, all of them, in order
                 let last = places[places.len() - 1] as usize;

@@ -1,5 +1,7 @@
 //! What one forward pass sees.
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use simmer_kernels::Rows;
 
@@ -8,34 +10,30 @@ use simmer_kernels::Rows;
 pub struct Run {
     /// Token ids, `[T]`.
     pub tokens: Vec<u32>,
-    /// Place of each token in its row, `[T]`.
-    pub positions: Vec<u32>,
-    /// Where each row begins and ends.
+    /// Where each row begins and ends, and what it continues.
     pub rows: Rows,
     /// One key a token, `[T]`: what dropout draws from. `None`: no dropout.
-    pub dropout_keys: Option<Vec<u64>>,
+    pub dropout_keys: Option<Arc<[u64]>>,
 }
 
 impl Run {
     /// Rows that begin at position 0, without dropout.
     pub fn from_rows(rows: &[&[u32]]) -> Self {
-        let bounds = Rows::from_lengths(rows.iter().map(|row| row.len()));
         Self {
             tokens: rows.concat(),
-            positions: bounds.positions(),
-            rows: bounds,
+            rows: Rows::from_lengths(rows.iter().map(|row| row.len())),
             dropout_keys: None,
         }
     }
 
-    /// One row whose first token stands at `position`, without dropout.
-    pub fn continuing(tokens: &[u32], position: usize) -> Self {
+    /// One row that continues the `seen` tokens of a cache, without dropout.
+    ///
+    /// # Panics
+    /// Where there is no token.
+    pub fn continuing(tokens: &[u32], seen: usize) -> Self {
         Self {
             tokens: tokens.to_vec(),
-            positions: (position..position + tokens.len())
-                .map(|p| p as u32)
-                .collect(),
-            rows: Rows::single(tokens.len()),
+            rows: Rows::continuing(seen, tokens.len()),
             dropout_keys: None,
         }
     }

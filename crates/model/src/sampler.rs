@@ -3,7 +3,7 @@
 //! Order as in transformers: repetition penalty, temperature, top-k, top-p, draw.
 
 use serde::{Deserialize, Serialize};
-use simmer_kernels::mix;
+use simmer_kernels::{mix, most_likely};
 
 use crate::random::unit;
 
@@ -87,12 +87,13 @@ impl<'a> Sampler<'a> {
 
     /// The next token after `text`, from its logits `[V]`.
     pub(crate) fn next(&mut self, logits: &[f32], text: &[u32]) -> u32 {
-        let mut logits: Vec<f64> = logits.iter().map(|x| f64::from(*x)).collect();
+        let mut logits = logits.to_vec();
         penalise(&mut logits, text, self.sampling.repetition_penalty);
         if self.sampling.temperature == 0.0 {
-            return most_likely(&logits);
+            return most_likely(&logits).unwrap_or(0) as u32;
         }
-        let mut candidates: Vec<(u32, f64)> = (0..).zip(logits).collect();
+        let mut candidates: Vec<(u32, f64)> =
+            (0..).zip(logits.into_iter().map(f64::from)).collect();
         candidates.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         if self.sampling.top_k > 0 {
             candidates.truncate(self.sampling.top_k);
@@ -112,16 +113,7 @@ impl<'a> Sampler<'a> {
     }
 }
 
-/// The first of the largest logits, as torch's argmax.
-fn most_likely(logits: &[f64]) -> u32 {
-    let best = logits
-        .iter()
-        .enumerate()
-        .fold(0, |best, (i, x)| if *x > logits[best] { i } else { best });
-    best as u32
-}
-
-fn penalise(logits: &mut [f64], text: &[u32], penalty: f64) {
+fn penalise(logits: &mut [f32], text: &[u32], penalty: f64) {
     if (penalty - 1.0).abs() < f64::EPSILON {
         return;
     }
@@ -130,11 +122,13 @@ fn penalise(logits: &mut [f64], text: &[u32], penalty: f64) {
     seen.dedup();
     for token in seen {
         let logit = &mut logits[token as usize];
-        *logit = if *logit > 0.0 {
-            *logit / penalty
+        let value = f64::from(*logit);
+        let penalised = if value > 0.0 {
+            value / penalty
         } else {
-            *logit * penalty
+            value * penalty
         };
+        *logit = penalised as f32;
     }
 }
 

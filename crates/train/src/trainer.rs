@@ -4,6 +4,7 @@
 //! micro-batches: the gradient of a micro-batch's summed loss, divided by the tokens of the whole
 //! step, is added up.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
@@ -209,7 +210,7 @@ impl Trainer {
 
     /// What dropout draws from, one key a token: the seed, the epoch, the example and the token's
     /// place in it, and nothing of how the batch was packed.
-    fn dropout_keys(&self, batch: &Batch, micro_batch: &MicroBatch) -> Vec<u64> {
+    fn dropout_keys(&self, batch: &Batch, micro_batch: &MicroBatch) -> Arc<[u64]> {
         let epoch = mix(mix(self.seed) ^ batch.epoch);
         let rows = micro_batch.rows.windows(2).zip(&micro_batch.examples);
         let keys = rows.flat_map(|(bounds, example)| {
@@ -225,7 +226,7 @@ impl Trainer {
     /// A micro-batch as the model takes it: the run, and what it is to predict.
     ///
     /// Without dropout, what rows have in common at their beginning is in the run once.
-    fn run(&self, micro_batch: &MicroBatch, keys: Option<Vec<u64>>) -> (Run, Vec<Target>) {
+    fn run(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> (Run, Vec<Target>) {
         let bounds = micro_batch.rows.windows(2);
         let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
         let rows: Vec<&[u32]> = rows.collect();

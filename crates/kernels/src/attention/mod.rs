@@ -14,7 +14,10 @@
 //! Axes: T query tokens, S key tokens, N query heads, K key heads, G = N / K, D head_dim;
 //! t and s are T and S of one row.
 
-mod flex;
+mod backward;
+mod blocks;
+mod forward;
+mod single;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -280,6 +283,18 @@ mod tests {
             groups in 1_usize..10,
         ) {
             equals_the_oracle(&Rows::continuing(seen, length), [2, groups, 8]);
+        }
+
+        #[test]
+        fn single_queries_equal_the_oracle(
+            seen in 0_usize..300,
+            rows in 1_usize..5,
+            groups in 1_usize..5,
+            dim in 1_usize..40,
+        ) {
+            equals_the_oracle(&Rows::continuing(seen, 1), [2, groups, dim]);
+            let rows = (0..rows).map(|row| (1, row.checked_sub(2)));
+            equals_the_oracle(&Rows::from_tree(rows), [2, groups, dim]);
         }
     }
 

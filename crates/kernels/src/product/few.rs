@@ -7,7 +7,6 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use pulp::Simd;
 
 use super::{Side, Values, Weight};
@@ -15,8 +14,9 @@ use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
 
-/// Weights that one task reads: enough that a task is worth its start.
-const TASK: usize = 1 << 15;
+/// Weights that one task reads: enough that its streams are long, few enough that no thread waits
+/// long for another's last one.
+const TASK: usize = 1 << 17;
 
 /// Features of a task are a multiple of this.
 const LANES: usize = 32;
@@ -24,8 +24,8 @@ const LANES: usize = 32;
 /// Bytes of a row that are asked for before they are needed.
 const AHEAD: usize = 1024;
 
-/// Rows that are read at a time.
-const STREAMS: usize = 4;
+/// Rows that are read at a time, where there are 32 registers, and 16.
+const STREAMS: [usize; 2] = [8, 4];
 
 /// `y = x · weight`, or `y += x · weight`.
 pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
@@ -47,12 +47,16 @@ fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let rows = share(n, k);
+    let x = Tokens {
+        x,
+        halves: words(weight).map(|_| deinterleave(x)),
+    };
     if m == 1 && !add {
-        return threads::chunks(y, rows, |task, y| dot_rows(x, weight, task * rows, y));
+        return threads::chunks(y, rows, |task, y| dot_rows(&x, weight, task * rows, y));
     }
     let mut sums = buffer(n * m); // [N, M]
     threads::chunks(&mut sums, rows * m, |task, sums| {
-        dot_rows(x, weight, task * rows, sums);
+        dot_rows(&x, weight, task * rows, sums);
     });
     for (row, sums) in sums.chunks_exact(m).enumerate() {
         for (token, sum) in sums.iter().enumerate() {
@@ -62,36 +66,54 @@ fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     }
 }
 
-vectorised! {
-    /// `result[row][token] = x[token] · W[first + row]`
-    fn dot_rows(simd, x: &'a [f32], weight: Weight<'a>, first: usize, result: &'a mut [f32]) {
-        let k = weight.columns;
-        let m = x.len() / k;
-        let rows = first * k..first * k + result.len() / m * k;
-        match weight.values {
-            Values::F32(w) => streams(simd, Single { x, w: &w[rows], k }, result),
-            Values::Bf16(w) => {
-                let w = &w[rows];
-                // two neighbours are one word where rows begin on whole words
-                match bytemuck::try_cast_slice(w) {
-                    Ok(words) if k.is_multiple_of(2) => {
-                        let [even, odd] = deinterleave(x);
-                        let pairs = Pairs { even: &even, odd: &odd, words, k: k / 2 };
-                        streams(simd, pairs, result);
-                    }
-                    _ => plain(x, w, k, bf16::to_f32, result),
-                }
-            }
-            Values::F16(w) => plain(x, &w[rows], k, f16::to_f32, result),
-        }
+/// The left side of dot products.
+struct Tokens<'a> {
+    /// `[M, K]`
+    x: &'a [f32],
+    /// Even and odd features, `[M, K/2]` each, where the weight is taken in words.
+    halves: Option<[Vec<f32>; 2]>,
+}
+
+/// Weights in bf16, two neighbours a word, where rows begin on whole words.
+fn words(weight: Weight<'_>) -> Option<&[u32]> {
+    match weight.values {
+        Values::Bf16(w) if weight.columns.is_multiple_of(2) => bytemuck::try_cast_slice(w).ok(),
+        _ => None,
     }
 }
 
-/// Even and odd features.
-#[inline(always)]
 fn deinterleave(x: &[f32]) -> [Vec<f32>; 2] {
     let (pairs, _) = x.as_chunks::<2>();
     [0, 1].map(|i| pairs.iter().map(|pair| pair[i]).collect())
+}
+
+vectorised! {
+    /// `result[row][token] = x[token] · W[first + row]`
+    fn dot_rows(simd, x: &'a Tokens<'a>, weight: Weight<'a>, first: usize, result: &'a mut [f32]) {
+        let k = weight.columns;
+        let m = x.x.len() / k;
+        let rows = first..first + result.len() / m;
+        match (weight.values, &x.halves, words(weight)) {
+            (Values::F32(w), ..) => {
+                let w = &w[rows.start * k..rows.end * k];
+                streams(simd, Single { x: x.x, w, k }, result);
+            }
+            (_, Some([even, odd]), Some(words)) => {
+                let k = k / 2;
+                let words = &words[rows.start * k..rows.end * k];
+                streams(simd, Pairs { even, odd, words, k }, result);
+            }
+            _ => {
+                let mut wide = buffer(k);
+                for (row, result) in rows.zip(result.chunks_exact_mut(m)) {
+                    weight.values.widen_chunk(row * k, &mut wide);
+                    for (x, sum) in x.x.chunks_exact(k).zip(result) {
+                        *sum = dot(simd, x, &wide);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Dot products of tokens with rows of a weight.
@@ -103,22 +125,31 @@ trait Rows<S: Simd>: Copy {
     fn dots<const N: usize>(self, simd: S, token: usize, rows: [usize; N]) -> [f32; N];
 }
 
-/// Goes through the rows in [`STREAMS`] parts, a row of each at a time: the memory serves several
-/// streams faster than one.
+/// Goes through the rows in as many parts as there are streams, a row of each at a time: the memory
+/// serves several streams faster than one.
 #[inline(always)]
 fn streams<S: Simd>(simd: S, sides: impl Rows<S>, result: &mut [f32]) {
+    if S::REGISTER_COUNT >= 32 {
+        parts::<S, { STREAMS[0] }>(simd, sides, result);
+    } else {
+        parts::<S, { STREAMS[1] }>(simd, sides, result);
+    }
+}
+
+#[inline(always)]
+fn parts<S: Simd, const N: usize>(simd: S, sides: impl Rows<S>, result: &mut [f32]) {
     let [m, rows] = sides.shape();
-    let part = rows / STREAMS;
+    let part = rows / N;
     for row in 0..part {
         for token in 0..m {
-            let rows = [row, part + row, 2 * part + row, 3 * part + row];
+            let rows = std::array::from_fn::<_, N, _>(|stream| stream * part + row);
             let sums = sides.dots(simd, token, rows);
             for (row, sum) in rows.into_iter().zip(sums) {
                 result[row * m + token] = sum;
             }
         }
     }
-    for row in part * STREAMS..rows {
+    for row in part * N..rows {
         for token in 0..m {
             let [sum] = sides.dots(simd, token, [row]);
             result[row * m + token] = sum;
@@ -218,26 +249,6 @@ impl<S: Simd> Rows<S> for Pairs<'_> {
     }
 }
 
-/// Dot products of weights that have no fast form here: in f16, and in bf16 of odd rows.
-#[inline(always)]
-fn plain<T: Copy>(x: &[f32], w: &[T], k: usize, widen: impl Fn(T) -> f32, result: &mut [f32]) {
-    let m = x.len() / k;
-    let mut wide = vec![0.0; k];
-    for (row, result) in w.chunks_exact(k).zip(result.chunks_exact_mut(m)) {
-        for (wide, value) in wide.iter_mut().zip(row) {
-            *wide = widen(*value);
-        }
-        for (x, sum) in x.chunks_exact(k).zip(result) {
-            *sum = dot(x, &wide);
-        }
-    }
-}
-
-#[inline(always)]
-fn widen(value: bf16) -> f32 {
-    f32::from_bits(u32::from(value.to_bits()) << 16)
-}
-
 /// `x W`: a row of the weight adds to every feature. Tasks take columns, each sums in row order.
 fn sums(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
@@ -270,23 +281,14 @@ vectorised! {
         result: &'a mut [f32],
     ) {
         let [k, n] = weight.inner_outer();
-        let width = columns.len();
+        let mut wide = buffer(columns.len());
         for row in 0..k {
-            let range = row * n + columns.start..row * n + columns.end;
-            for (x, result) in x.chunks_exact(k).zip(result.chunks_exact_mut(width)) {
-                match weight.values {
-                    Values::F32(w) => axpy(x[row], &w[range.clone()], |w| w, result),
-                    Values::Bf16(w) => axpy(x[row], &w[range.clone()], widen, result),
-                    Values::F16(w) => axpy(x[row], &w[range.clone()], f16::to_f32, result),
+            weight.values.widen_chunk(row * n + columns.start, &mut wide);
+            for (x, result) in x.chunks_exact(k).zip(result.chunks_exact_mut(wide.len())) {
+                for (sum, w) in result.iter_mut().zip(&wide) {
+                    *sum = x[row].mul_add(*w, *sum);
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn axpy<T: Copy>(x: f32, w: &[T], widen: impl Fn(T) -> f32, y: &mut [f32]) {
-    for (y, w) in y.iter_mut().zip(w) {
-        *y = x.mul_add(widen(*w), *y);
     }
 }

@@ -12,9 +12,11 @@
     reason = "fields have PEFT's names, which are keys of its files"
 )]
 
+use std::sync::Arc;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use simmer_kernels::{LowRank, dropout_mask, linear};
+use simmer_kernels::{Dropout, LowRank, linear};
 
 use crate::parameters::trained;
 use crate::random::{normal, stream, uniform};
@@ -68,17 +70,19 @@ impl Lora {
         self.dropout > 0.0
     }
 
-    /// The path for an input `x`, `[T, I]`.
-    pub(crate) fn path(&self, x: &Tensor<2>, dropout_keys: Option<&[u64]>) -> LowRank {
-        let [_, features] = x.dims();
-        let mask = dropout_keys
-            .filter(|_| self.dropout > 0.0)
-            .map(|keys| dropout_mask(keys, self.site, features, self.dropout, &x.device()));
+    /// The path; `dropout_keys`, `[T]`, where features of its input are cleared.
+    pub(crate) fn path(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
+        let keys = dropout_keys.filter(|_| self.has_dropout());
+        let dropout = keys.map(|keys| Dropout {
+            keys: keys.clone(),
+            site: self.site,
+            probability: self.dropout,
+        });
         LowRank {
             a: self.lora_A.val(),
             b: self.lora_B.val(),
             scale: self.scale,
-            mask,
+            dropout,
         }
     }
 }

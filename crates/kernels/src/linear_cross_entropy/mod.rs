@@ -14,6 +14,9 @@
 //! Axes: N tokens with a target, H hidden size, V vocabulary, c tokens of one chunk, s entries of
 //! one slab.
 
+mod chunks;
+mod slabs;
+
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
@@ -21,24 +24,13 @@ use burn::backend::autodiff::{
 };
 use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
-use burn::tensor::{DType, IndexingUpdateOp, Int, IntDType, Shape, Slice, Tensor, activation};
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{DType, Int, IntDType, Shape, Tensor, activation};
 use burn_flex::FlexTensor;
 
-use crate::buffer::buffer;
 use crate::flex::{self, contiguous, values};
-use crate::linear::widen;
-use crate::product::{Side, Weight, product};
+use crate::product::Side;
 use crate::profile::{self, Operation};
-use crate::simd::{exp, max, sum, vectorised};
-use crate::threads;
-
-/// Vocabulary entries of a slab: their logits for a few hundred tokens stay in a cache.
-const SLAB: usize = 2048;
-
-/// Elements of a chunk's logits: 32 MiB in f32 bounds the memory, and is large enough for the
-/// product to run at full speed.
-const CHUNK_ELEMENTS: usize = 8 << 20;
 
 /// Sum of the targets' negative log-probabilities (natural logarithm).
 ///
@@ -143,191 +135,20 @@ impl LinearCrossEntropyGradient for Flex {
             bytes,
         );
         if wanted.weight {
-            return chunked::<Self>(hidden, weight, targets, wanted);
+            return chunks::loss::<Self>(hidden, weight, targets, wanted);
         }
         let targets = Self::int_cast(targets, IntDType::I64);
         let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
         let start = targets.layout().start_offset();
         let targets = &targets.storage::<i64>()[start..start + n];
         let weight = flex::weight(&weight, Side::Transposed);
-        let (loss, gradient) = by_slab(values(&hidden), weight, targets, wanted.hidden);
+        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, wanted.hidden);
         LossAndGradients {
             loss: flex::tensor(vec![loss], [1]),
             hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),
             weight: None,
         }
     }
-}
-
-/// The loss, and the hidden states' gradient `[N, H]` where it is wanted.
-fn by_slab(
-    hidden: &[f32],
-    weight: Weight<'_>,
-    targets: &[i64],
-    gradient: bool,
-) -> (f32, Option<Vec<f32>>) {
-    let [v, h] = [weight.rows, weight.columns];
-    let n = targets.len();
-    let mut tokens: Vec<Token> = targets
-        .iter()
-        .map(|target| Token {
-            target: *target as usize,
-            chosen: 0.0,
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-            factor: 1.0,
-        })
-        .collect();
-    let mut logits = buffer(n * SLAB.min(v));
-    let mut d_hidden = vec![0.0; if gradient { n * h } else { 0 }];
-    for start in (0..v).step_by(SLAB) {
-        let width = SLAB.min(v - start);
-        let slab = weight.slab(start, width);
-        let logits = &mut logits[..n * width]; // [N, s]
-        product(hidden, slab, logits, false);
-        threads::chunk_pairs(logits, width, &mut tokens, 1, |_, logits, token| {
-            take_in(logits, start, &mut token[0]);
-        });
-        if gradient {
-            rescale(&mut d_hidden, &tokens);
-            let slab = Weight {
-                side: Side::Plain,
-                ..slab
-            };
-            product(logits, slab, &mut d_hidden, true);
-        }
-    }
-    let loss: f64 = tokens.iter().map(Token::loss).sum();
-    if !gradient {
-        return (loss as f32, None);
-    }
-    threads::chunks(&mut d_hidden, h, |token, sum| {
-        let token = &tokens[token];
-        let mut target = buffer(h);
-        weight.values.widen_chunk(token.target * h, &mut target);
-        for (sum, target) in sum.iter_mut().zip(target) {
-            *sum = *sum / token.sum - target;
-        }
-    });
-    (loss as f32, Some(d_hidden))
-}
-
-/// Brings the sums of gradients so far to the new maxima.
-fn rescale(d_hidden: &mut [f32], tokens: &[Token]) {
-    if tokens.iter().all(|token| token.factor >= 1.0) {
-        return;
-    }
-    let width = d_hidden.len() / tokens.len();
-    threads::chunks(d_hidden, width, |token, sums| {
-        for sum in sums {
-            *sum *= tokens[token].factor;
-        }
-    });
-}
-
-/// What is known of a token's softmax so far.
-#[derive(Debug)]
-struct Token {
-    target: usize,
-    /// Logit of the target.
-    chosen: f32,
-    /// Largest logit.
-    max: f32,
-    /// `Σ exp(z - max)`
-    sum: f32,
-    /// `exp(old max - max)` of the last slab.
-    factor: f32,
-}
-
-impl Token {
-    fn loss(&self) -> f64 {
-        f64::from(self.sum.ln()) + f64::from(self.max) - f64::from(self.chosen)
-    }
-}
-
-vectorised! {
-    /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`.
-    fn take_in(_simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
-        if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
-            token.chosen = *chosen;
-        }
-        let largest = max(logits).max(token.max);
-        token.factor = if token.sum > 0.0 { exp(token.max - largest) } else { 1.0 };
-        token.sum *= token.factor;
-        token.max = largest;
-        let max = token.max;
-        for logit in logits.iter_mut() {
-            *logit = exp(*logit - max);
-        }
-        token.sum += sum(logits);
-    }
-}
-
-fn chunked<B: Backend>(
-    hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    targets: IntTensor<B>,
-    wanted: Wanted,
-) -> LossAndGradients<B> {
-    let [n, h] = hidden.shape().dims();
-    let [v, _] = weight.shape().dims();
-    let weight = widen::<B>(weight); // [V, H]
-    let rows = (CHUNK_ELEMENTS / v).max(1);
-    let mut losses = Vec::new();
-    let mut d_hidden = Vec::new();
-    let mut d_weight: Option<FloatTensor<B>> = None;
-    for start in (0..n).step_by(rows) {
-        let c = rows.min(n - start);
-        let chunk = Slice::from(start..start + c);
-        let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..h)]); // [c, H]
-        let target = B::int_slice(targets.clone(), &[chunk]);
-        let target = B::int_reshape(target, Shape::from([c, 1]));
-        let logits = B::float_matmul(x.clone(), B::float_transpose(weight.clone())); // [c, V]
-        let (loss, d_logits) = softmax_loss::<B>(logits, target, wanted.hidden || wanted.weight);
-        losses.push(loss);
-        if wanted.weight {
-            let part = B::float_matmul(B::float_transpose(d_logits.clone()), x); // [V, H]
-            d_weight = Some(match d_weight {
-                Some(sum) => B::float_add(sum, part),
-                None => part,
-            });
-        }
-        if wanted.hidden {
-            d_hidden.push(B::float_matmul(d_logits, weight.clone())); // [c, H]
-        }
-    }
-    LossAndGradients {
-        loss: B::float_sum(B::float_cat(losses, 0)),
-        hidden: wanted.hidden.then(|| B::float_cat(d_hidden, 0)), // [N, H]
-        weight: d_weight,
-    }
-}
-
-/// Each token's loss `[c, 1]`, and the gradient of the logits `[c, V]` (the logits themselves
-/// where it is not wanted).
-fn softmax_loss<B: Backend>(
-    logits: FloatTensor<B>,
-    target: IntTensor<B>,
-    gradient: bool,
-) -> (FloatTensor<B>, FloatTensor<B>) {
-    let [c, _] = logits.shape().dims();
-    let max = B::float_max_dim(logits.clone(), 1); // [c, 1]
-    let logits = B::float_sub(logits, max);
-    let chosen = B::float_gather(1, logits.clone(), target.clone()); // [c, 1]
-    let exp = B::float_exp(logits);
-    let sum = B::float_sum_dim(exp.clone(), 1); // [c, 1]
-    let loss = B::float_sub(B::float_log(sum.clone()), chosen);
-    if !gradient {
-        return (loss, exp);
-    }
-    let softmax = B::float_div(exp, sum.clone());
-    let minus_one = B::float_neg(B::float_ones(
-        Shape::from([c, 1]),
-        &sum.device(),
-        burn::tensor::FloatDType::F32,
-    ));
-    let d_logits = B::float_scatter(1, softmax, target, minus_one, IndexingUpdateOp::Add);
-    (loss, d_logits)
 }
 
 impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBackend
@@ -460,7 +281,7 @@ mod tests {
     #[test]
     fn many_chunks_equal_one() {
         let device = Device::flex().autodiff();
-        let v = CHUNK_ELEMENTS / 3; // three tokens a chunk
+        let v = chunks::ELEMENTS / 3; // three tokens a chunk
         let x = Tensor::<2>::random([8, 2], Distribution::Normal(0.0, 1.0), &device);
         let w = Tensor::<2>::random([v, 2], Distribution::Normal(0.0, 1.0), &device);
         let targets = Tensor::<1, Int>::from_data([0, 5, 1, 2, 9, 3, 4, 7], &device);

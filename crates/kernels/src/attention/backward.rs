@@ -1,0 +1,156 @@
+//! The fused form's gradient on flex.
+
+use burn::backend::Flex;
+use burn_flex::FlexTensor;
+
+use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
+use super::{Attended, AttentionGradient};
+use crate::buffer::buffer;
+use crate::flex::{contiguous, tensor, values};
+use crate::low_rank::transposed;
+use crate::profile::{self, Operation};
+use crate::simd::{dot, exp, vectorised};
+use crate::tile::{self, Left, Output, Right};
+use crate::{Row, Rows};
+
+/// Gradients that a task finds: for its queries `[t, G, D]`, and for all its keys `[s, D]` each.
+struct Found {
+    dq: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+impl AttentionGradient for Flex {
+    fn attention_gradient(attended: Attended<Self>, dy: FlexTensor) -> [FlexTensor; 3] {
+        let Attended {
+            qkv,
+            y,
+            lse,
+            rows,
+            scale,
+        } = attended;
+        let qkv = qkv.map(contiguous);
+        let [y, lse, dy] = [y, lse, dy].map(contiguous);
+        let [q, k, _] = &qkv;
+        let shape = Shape::of(q, k);
+        let size = 4 * (4 * values(q).len() + 4 * values(k).len());
+        let _span = profile::span(Operation::Attention, shape.flops(&rows, 5), size);
+        let pieces = pieces(&rows);
+        let found = tasks(&pieces, shape, |piece, head| {
+            let [t, s] = [piece.queries.len(), piece.key_count()];
+            let mut found = Found {
+                dq: buffer(t * shape.groups * shape.dim),
+                dk: vec![0.0; s * shape.dim],
+                dv: vec![0.0; s * shape.dim],
+            };
+            let sides = Sides::new(&qkv, shape, head, scale);
+            let results = Results {
+                y: values(&y),
+                lse: values(&lse),
+                dy: values(&dy),
+            };
+            backward(sides, results, piece, &mut found);
+            found
+        });
+        gather_gradients(&found, &pieces, shape, &rows)
+    }
+}
+
+/// The gradients of all tasks together; keys that several pieces see add up in their order.
+fn gather_gradients(found: &[Found], pieces: &[Row], shape: Shape, rows: &Rows) -> [FlexTensor; 3] {
+    let Shape {
+        key_heads,
+        groups,
+        dim,
+    } = shape;
+    let mut dq = buffer(rows.total() * shape.query_stride());
+    let mut dk = vec![0.0; rows.keys() * shape.key_stride()];
+    let mut dv = vec![0.0; rows.keys() * shape.key_stride()];
+    for (index, found) in found.iter().enumerate() {
+        let [piece, head] = [index / key_heads, index % key_heads];
+        let piece = &pieces[piece];
+        scatter(&mut dq, &found.dq, piece, head, key_heads);
+        for (whole, part) in [(&mut dk, &found.dk), (&mut dv, &found.dv)] {
+            let keys = piece.keys.iter().cloned().flatten();
+            for (key, part) in keys.zip(part.chunks_exact(dim)) {
+                let whole = &mut whole[(key * key_heads + head) * dim..][..dim];
+                for (whole, part) in whole.iter_mut().zip(part) {
+                    *whole += part;
+                }
+            }
+        }
+    }
+    [
+        tensor(dq, [rows.total(), key_heads * groups, dim]),
+        tensor(dk, [rows.keys(), key_heads, dim]),
+        tensor(dv, [rows.keys(), key_heads, dim]),
+    ]
+}
+
+/// What came out of the forward pass, and its gradient.
+#[derive(Debug, Clone, Copy)]
+struct Results<'a> {
+    /// `[T, N, D]`
+    y: &'a [f32],
+    /// `[T, N]`
+    lse: &'a [f32],
+    /// `[T, N, D]`
+    dy: &'a [f32],
+}
+
+vectorised! {
+    fn backward(
+        simd,
+        sides: Sides<'a>,
+        results: Results<'a>,
+        piece: &'a Row,
+        found: &'a mut Found,
+    ) {
+        let Shape { key_heads, groups, dim } = sides.shape;
+        let mut done = 0; // columns
+        for (tokens, keys) in blocks(piece, sides.shape) {
+            let c = tokens.len() * groups;
+            let q = sides.group(sides.q, tokens.clone()); // [c, D]
+            let y = sides.group(results.y, tokens.clone()); // [c, D]
+            let dy = sides.group(results.dy, tokens.clone()); // [c, D]
+            let delta: Vec<f32> = y
+                .chunks_exact(dim)
+                .zip(dy.chunks_exact(dim))
+                .map(|(y, dy)| dot(simd, y, dy))
+                .collect(); // [c]
+            let lse: Vec<f32> = tokens
+                .clone()
+                .flat_map(|token| {
+                    let first = (token * key_heads + sides.head) * groups;
+                    &results.lse[first..first + groups]
+                })
+                .copied()
+                .collect(); // [c]
+            let mut p = sides.against(simd, sides.k, &keys, &transposed(&q, dim), sides.scale);
+            let mut ds = sides.against(simd, sides.v, &keys, &transposed(&dy, dim), 1.0); // [s, c]
+            let s = p.len() / c;
+            for (j, (p, ds)) in p.chunks_exact_mut(c).zip(ds.chunks_exact_mut(c)).enumerate() {
+                let columns = p.iter_mut().zip(ds.iter_mut());
+                for ((p, ds), (lse, delta)) in columns.zip(lse.iter().zip(&delta)) {
+                    *p = exp(*p - lse);
+                    *ds = *p * (*ds - delta);
+                }
+                let blind = blind(j, s, tokens.len(), groups);
+                p[..blind].fill(0.0);
+                ds[..blind].fill(0.0);
+            }
+            let dq = &mut found.dq[done * dim..][..c * dim];
+            sides.combine(simd, sides.k, &keys, &ds, sides.scale, dq);
+            for (weights, columns, scale, gradient) in [
+                (&ds, &q, sides.scale, &mut found.dk),
+                (&p, &dy, 1.0, &mut found.dv),
+            ] {
+                let left = Left { values: weights, row: c, depth: 1 };
+                let right = Right { values: columns, depth: dim };
+                let output = Output { values: gradient, row: dim, add: true };
+                tile::multiply(simd, [s, c, dim], scale, left, right, output);
+            }
+            done += c;
+        }
+    }
+}

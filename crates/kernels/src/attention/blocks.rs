@@ -1,0 +1,269 @@
+//! Blocks of queries against all their keys, on flex.
+//!
+//! A task is a piece of a row and a key head. Its queries are taken in blocks of a few dozen
+//! columns, all heads of the group beside each other; scores, weights and their gradients are
+//! `[s, c]`, a key a line, so that softmax runs down columns in vectors, and keys and values are
+//! read where they lie.
+//!
+//! Axes as in [`super`], and c columns of a block: queries times heads of the group.
+
+use std::ops::Range;
+
+use burn_flex::FlexTensor;
+
+use crate::buffer::buffer;
+use crate::flex::values;
+use crate::threads;
+use crate::tile::{self, Left, Output, Right};
+use crate::{Row, Rows};
+
+/// Queries of a task: a longer row is cut, each piece seeing what comes before it.
+const PIECE: usize = 256;
+
+/// Columns of a block, about.
+const COLUMNS: usize = 64;
+
+/// Heads and head size.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) key_heads: usize,
+    pub(super) groups: usize,
+    pub(super) dim: usize,
+}
+
+impl Shape {
+    pub(super) fn of(q: &FlexTensor, k: &FlexTensor) -> Self {
+        let [_, heads, dim] = q.layout().shape().dims();
+        let [_, key_heads, _] = k.layout().shape().dims();
+        Self {
+            key_heads,
+            groups: heads / key_heads,
+            dim,
+        }
+    }
+
+    /// Tokens of a block: columns in whole vectors where there are many.
+    pub(super) fn block(self) -> usize {
+        let tokens = COLUMNS / self.groups;
+        (tokens - tokens % 16).max(16)
+    }
+
+    /// From one token's queries to the next's.
+    pub(super) fn query_stride(self) -> usize {
+        self.key_heads * self.groups * self.dim
+    }
+
+    /// From one token's keys to the next's.
+    pub(super) fn key_stride(self) -> usize {
+        self.key_heads * self.dim
+    }
+
+    /// Multiplications and additions of `products` products over all queries and keys.
+    pub(super) fn flops(self, rows: &Rows, products: usize) -> usize {
+        let pairs: usize = rows
+            .iter()
+            .map(|row| {
+                let [t, s] = [row.queries.len(), row.key_count()];
+                t * (s - t) + t * (t + 1) / 2
+            })
+            .sum();
+        2 * products * pairs * self.key_heads * self.groups * self.dim
+    }
+}
+
+/// Rows cut into pieces of at most [`PIECE`] queries.
+pub(super) fn pieces(rows: &Rows) -> Vec<Row> {
+    let mut pieces = Vec::new();
+    for row in rows {
+        for start in row.queries.clone().step_by(PIECE) {
+            let end = row.queries.end.min(start + PIECE);
+            pieces.push(Row {
+                queries: start..end,
+                keys: first_keys(row, row.key_count() - (row.queries.end - end)),
+            });
+        }
+    }
+    pieces
+}
+
+/// The first `count` keys of a row.
+fn first_keys(row: &Row, mut count: usize) -> Vec<Range<usize>> {
+    let mut keys = Vec::new();
+    for range in &row.keys {
+        let length = count.min(range.len());
+        if length > 0 {
+            keys.push(range.start..range.start + length);
+        }
+        count -= length;
+    }
+    keys
+}
+
+/// Runs every piece with every key head: `[pieces][K]`.
+pub(super) fn tasks<R: Send>(
+    pieces: &[Row],
+    shape: Shape,
+    task: impl Fn(&Row, usize) -> R + Sync,
+) -> Vec<R> {
+    threads::map(pieces.len() * shape.key_heads, |index| {
+        task(&pieces[index / shape.key_heads], index % shape.key_heads)
+    })
+}
+
+/// Puts what a task found for its queries and group into the whole, `[T, K, ...]`.
+pub(super) fn scatter(whole: &mut [f32], part: &[f32], piece: &Row, head: usize, key_heads: usize) {
+    let width = part.len() / piece.queries.len();
+    for (query, part) in piece.queries.clone().zip(part.chunks_exact(width)) {
+        whole[(query * key_heads + head) * width..][..width].copy_from_slice(part);
+    }
+}
+
+/// What the tasks of a key head read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sides<'a> {
+    /// `[T, N, D]`
+    pub(super) q: &'a [f32],
+    /// `[S, K, D]`
+    pub(super) k: &'a [f32],
+    /// `[S, K, D]`
+    pub(super) v: &'a [f32],
+    pub(super) shape: Shape,
+    pub(super) head: usize,
+    pub(super) scale: f32,
+}
+
+impl<'a> Sides<'a> {
+    pub(super) fn new(qkv: &'a [FlexTensor; 3], shape: Shape, head: usize, scale: f64) -> Self {
+        let [q, k, v] = qkv.each_ref().map(values);
+        Self {
+            q,
+            k,
+            v,
+            shape,
+            head,
+            scale: scale as f32,
+        }
+    }
+
+    /// The group's vectors of some tokens: `[c, D]`.
+    pub(super) fn group(&self, x: &[f32], tokens: Range<usize>) -> Vec<f32> {
+        let width = self.shape.groups * self.shape.dim;
+        let mut block = buffer(tokens.len() * width);
+        for (token, block) in tokens.zip(block.chunks_exact_mut(width)) {
+            let start = token * self.shape.query_stride() + self.head * width;
+            block.copy_from_slice(&x[start..start + width]);
+        }
+        block
+    }
+
+    /// One vector a key of this head, from a range's first on.
+    fn of_head(&self, x: &'a [f32], range: &Range<usize>) -> &'a [f32] {
+        &x[range.start * self.shape.key_stride() + self.head * self.shape.dim..]
+    }
+
+    /// `x[j] · columns` for every key: `[s, c]`.
+    #[inline(always)]
+    pub(super) fn against<S: pulp::Simd>(
+        &self,
+        simd: S,
+        x: &'a [f32],
+        keys: &[Range<usize>],
+        columns: &[f32],
+        scale: f32,
+    ) -> Vec<f32> {
+        let Shape { dim, .. } = self.shape;
+        let c = columns.len() / dim;
+        let mut scores = buffer(count(keys) * c);
+        for (first, range) in numbered(keys) {
+            let left = Left {
+                values: self.of_head(x, range),
+                row: self.shape.key_stride(),
+                depth: 1,
+            };
+            let right = Right {
+                values: columns,
+                depth: c,
+            };
+            let output = Output {
+                values: &mut scores[first * c..],
+                row: c,
+                add: false,
+            };
+            tile::multiply(simd, [range.len(), dim, c], scale, left, right, output);
+        }
+        scores
+    }
+
+    /// `Σ_j weights[j] x[j]`: `[c, D]` from `[s, c]`.
+    #[inline(always)]
+    pub(super) fn combine<S: pulp::Simd>(
+        &self,
+        simd: S,
+        x: &'a [f32],
+        keys: &[Range<usize>],
+        weights: &[f32],
+        scale: f32,
+        y: &mut [f32],
+    ) {
+        let Shape { dim, .. } = self.shape;
+        let c = y.len() / dim;
+        for (first, range) in numbered(keys) {
+            let left = Left {
+                values: &weights[first * c..],
+                row: 1,
+                depth: c,
+            };
+            let right = Right {
+                values: self.of_head(x, range),
+                depth: self.shape.key_stride(),
+            };
+            let output = Output {
+                values: &mut *y,
+                row: dim,
+                add: first > 0,
+            };
+            tile::multiply(simd, [c, range.len(), dim], scale, left, right, output);
+        }
+    }
+}
+
+/// Keys of all ranges together.
+fn count(keys: &[Range<usize>]) -> usize {
+    keys.iter().map(ExactSizeIterator::len).sum()
+}
+
+/// Each range with the number of keys before it.
+#[inline(always)]
+fn numbered(keys: &[Range<usize>]) -> impl Iterator<Item = (usize, &Range<usize>)> {
+    let mut next = 0;
+    keys.iter().map(move |range| {
+        let first = next;
+        next += range.len();
+        (first, range)
+    })
+}
+
+/// Blocks of a piece: each block's tokens, and its keys.
+pub(super) fn blocks(
+    piece: &Row,
+    shape: Shape,
+) -> impl Iterator<Item = (Range<usize>, Vec<Range<usize>>)> {
+    let seen = piece.key_count() - piece.queries.len();
+    piece
+        .queries
+        .clone()
+        .step_by(shape.block())
+        .map(move |start| {
+            let end = piece.queries.end.min(start + shape.block());
+            let keys = first_keys(piece, seen + end - piece.queries.start);
+            (start..end, keys)
+        })
+}
+
+/// Columns of a block that may not see key `j`: those of tokens before it.
+///
+/// The block's `tokens` are the last of its `s` keys.
+#[inline(always)]
+pub(super) fn blind(j: usize, s: usize, tokens: usize, groups: usize) -> usize {
+    (j + tokens).saturating_sub(s) * groups
+}

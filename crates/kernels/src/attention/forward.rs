@@ -1,0 +1,109 @@
+//! The fused form on flex.
+
+use burn::backend::Flex;
+use burn_flex::FlexTensor;
+
+use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
+use super::{AttentionBackend, single};
+use crate::buffer::buffer;
+use crate::flex::{contiguous, tensor, values};
+use crate::low_rank::transposed;
+use crate::profile::{self, Operation};
+use crate::simd::{exp, vectorised};
+use crate::{Row, Rows};
+
+impl AttentionBackend for Flex {
+    fn attention_rows(
+        q: FlexTensor,
+        k: FlexTensor,
+        v: FlexTensor,
+        rows: Rows,
+        scale: f64,
+    ) -> (FlexTensor, FlexTensor) {
+        let qkv = [q, k, v].map(contiguous);
+        let [q, k, _] = &qkv;
+        let shape = Shape::of(q, k);
+        let size = 4 * (2 * values(q).len() + 2 * values(k).len());
+        let _span = profile::span(Operation::Attention, shape.flops(&rows, 2), size);
+        let heads = shape.key_heads * shape.groups;
+        let mut y = buffer(rows.total() * heads * shape.dim);
+        let mut lse = buffer(rows.total() * heads);
+        if rows.iter().all(|row| row.queries.len() == 1) {
+            single::attend(&qkv, shape, &rows, scale as f32, &mut y, &mut lse);
+        } else {
+            by_piece(&qkv, shape, &rows, scale, &mut y, &mut lse);
+        }
+        (
+            tensor(y, [rows.total(), heads, shape.dim]),
+            tensor(lse, [rows.total(), heads]),
+        )
+    }
+}
+
+/// `y`: `[T, N, D]`. `lse`: `[T, N]`.
+fn by_piece(
+    qkv: &[FlexTensor; 3],
+    shape: Shape,
+    rows: &Rows,
+    scale: f64,
+    y: &mut [f32],
+    lse: &mut [f32],
+) {
+    let pieces = pieces(rows);
+    let found = tasks(&pieces, shape, |piece, head| {
+        let mut y = buffer(piece.queries.len() * shape.groups * shape.dim); // [t, G, D]
+        let mut lse = buffer(piece.queries.len() * shape.groups); // [t, G]
+        let sides = Sides::new(qkv, shape, head, scale);
+        attend(sides, piece, &mut y, &mut lse);
+        [y, lse]
+    });
+    for (index, [y_part, lse_part]) in found.iter().enumerate() {
+        let piece = &pieces[index / shape.key_heads];
+        let head = index % shape.key_heads;
+        scatter(y, y_part, piece, head, shape.key_heads);
+        scatter(lse, lse_part, piece, head, shape.key_heads);
+    }
+}
+
+vectorised! {
+    /// `y`: `[t, G, D]`. `lse`: `[t, G]`.
+    fn attend(simd, sides: Sides<'a>, piece: &'a Row, y: &'a mut [f32], lse: &'a mut [f32]) {
+        let Shape { groups, dim, .. } = sides.shape;
+        let mut done = 0; // columns
+        for (tokens, keys) in blocks(piece, sides.shape) {
+            let q = transposed(&sides.group(sides.q, tokens.clone()), dim); // [D, c]
+            let c = tokens.len() * groups;
+            let mut weights = sides.against(simd, sides.k, &keys, &q, sides.scale); // [s, c]
+            let s = weights.len() / c;
+            let mut largest = vec![f32::NEG_INFINITY; c];
+            for (j, scores) in weights.chunks_exact(c).enumerate() {
+                let blind = blind(j, s, tokens.len(), groups);
+                for (largest, score) in largest[blind..].iter_mut().zip(&scores[blind..]) {
+                    *largest = if *score > *largest { *score } else { *largest };
+                }
+            }
+            let mut total = vec![0.0; c];
+            for (j, scores) in weights.chunks_exact_mut(c).enumerate() {
+                let blind = blind(j, s, tokens.len(), groups);
+                scores[..blind].fill(0.0);
+                let seeing = scores[blind..].iter_mut().zip(&largest[blind..]);
+                for ((score, largest), total) in seeing.zip(&mut total[blind..]) {
+                    *score = exp(*score - largest);
+                    *total += *score;
+                }
+            }
+            let y = &mut y[done * dim..][..c * dim];
+            sides.combine(simd, sides.v, &keys, &weights, 1.0, y);
+            for (y, total) in y.chunks_exact_mut(dim).zip(&total) {
+                let share = 1.0 / total;
+                for y in y {
+                    *y *= share;
+                }
+            }
+            for ((lse, largest), total) in lse[done..].iter_mut().zip(&largest).zip(&total) {
+                *lse = largest + total.ln();
+            }
+            done += c;
+        }
+    }
+}

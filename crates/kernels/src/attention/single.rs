@@ -1,0 +1,146 @@
+//! Rows of one query: generation.
+//!
+//! The time is that of reading keys and values, so they are read in the order in which they lie,
+//! all heads of a token together, a block of tokens a task. A block's weights are relative to its
+//! own largest scores; the blocks of a row are brought together in their order.
+//!
+//! Axes as in [`super`], s keys of a block.
+
+use std::ops::Range;
+
+use burn_flex::FlexTensor;
+
+use super::blocks::Shape;
+use crate::Rows;
+use crate::buffer::buffer;
+use crate::flex::values;
+use crate::simd::{dot, exp, max, prefetch, sum, vectorised};
+use crate::threads;
+
+/// Keys of a task.
+const KEYS: usize = 32;
+
+/// Tokens whose keys are asked for before they are needed; values are when their key is.
+const AHEAD: usize = 4;
+
+/// Numbers of a line of the cache.
+const LINE: usize = 16;
+
+/// What a block of keys adds to a row, before it is divided by the total.
+struct Part {
+    /// Largest score, `[N]`.
+    largest: Vec<f32>,
+    /// `Σ_j exp(score_j - largest)`, `[N]`.
+    total: Vec<f32>,
+    /// `Σ_j exp(score_j - largest) v_j`, `[N, D]`.
+    y: Vec<f32>,
+}
+
+/// `y`: `[T, N, D]`. `lse`: `[T, N]`.
+pub(super) fn attend(
+    qkv: &[FlexTensor; 3],
+    shape: Shape,
+    rows: &Rows,
+    scale: f32,
+    y: &mut [f32],
+    lse: &mut [f32],
+) {
+    let sides = qkv.each_ref().map(values);
+    let blocks: Vec<(usize, Range<usize>)> = rows.iter().flat_map(blocks).collect();
+    let parts = threads::map(blocks.len(), |task| {
+        let (query, keys) = &blocks[task];
+        let heads = shape.key_heads * shape.groups;
+        let mut part = Part {
+            largest: buffer(heads),
+            total: buffer(heads),
+            y: vec![0.0; heads * shape.dim],
+        };
+        take_in(sides, shape, *query, keys.clone(), scale, &mut part);
+        part
+    });
+    let mut rest = &parts[..];
+    let results = y.chunks_exact_mut(shape.query_stride());
+    for (query, (y, lse)) in results
+        .zip(lse.chunks_exact_mut(shape.key_heads * shape.groups))
+        .enumerate()
+    {
+        let count = blocks.iter().filter(|(of, _)| *of == query).count();
+        let (of_query, others) = rest.split_at(count);
+        rest = others;
+        join(of_query, shape.dim, y, lse);
+    }
+}
+
+/// A row's query and its keys, block by block.
+fn blocks(row: &crate::Row) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let ranges = row.keys.iter().flat_map(|keys| {
+        let starts = keys.clone().step_by(KEYS);
+        starts.map(|start| start..keys.end.min(start + KEYS))
+    });
+    ranges.map(|keys| (row.queries.start, keys))
+}
+
+vectorised! {
+    fn take_in(
+        simd,
+        sides: [&'a [f32]; 3],
+        shape: Shape,
+        query: usize,
+        keys: Range<usize>,
+        scale: f32,
+        part: &'a mut Part,
+    ) {
+        let Shape { groups, dim, .. } = shape;
+        let [queries, width] = [shape.query_stride(), shape.key_stride()];
+        let [q, k, v] = sides;
+        let q = &q[query * queries..][..queries];
+        let [k, v] = [k, v].map(|of| of[keys.start * width..keys.end * width].chunks_exact(width));
+        let s = keys.len();
+        let mut weights = buffer(part.total.len() * s); // [N, s]
+        for (j, (key, value)) in k.zip(v.clone()).enumerate() {
+            for line in (0..width).step_by(LINE) {
+                prefetch(&key[line..], AHEAD * width);
+                prefetch(&value[line..], 0);
+            }
+            for (head, q) in q.chunks_exact(dim).enumerate() {
+                let key = &key[head / groups * dim..][..dim];
+                weights[head * s + j] = scale * dot(simd, q, key);
+            }
+        }
+        let heads = weights.chunks_exact_mut(s).zip(&mut part.largest);
+        for ((weights, largest), total) in heads.zip(&mut part.total) {
+            *largest = max(simd, weights);
+            for weight in weights.iter_mut() {
+                *weight = exp(*weight - *largest);
+            }
+            *total = sum(simd, weights);
+        }
+        for (j, value) in v.enumerate() {
+            for (head, y) in part.y.chunks_exact_mut(dim).enumerate() {
+                let weight = weights[head * s + j];
+                for (y, value) in y.iter_mut().zip(&value[head / groups * dim..][..dim]) {
+                    *y = weight.mul_add(*value, *y);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `y`: `[N, D]`. `lse`: `[N]`.
+    fn join(_simd, parts: &'a [Part], dim: usize, y: &'a mut [f32], lse: &'a mut [f32]) {
+        for (head, (y, lse)) in y.chunks_exact_mut(dim).zip(lse).enumerate() {
+            let largest = parts.iter().map(|part| part.largest[head]).fold(f32::NEG_INFINITY, f32::max);
+            let factor = |part: &Part| exp(part.largest[head] - largest);
+            let total: f32 = parts.iter().map(|part| factor(part) * part.total[head]).sum();
+            y.fill(0.0);
+            for part in parts {
+                let share = factor(part) / total;
+                for (y, part) in y.iter_mut().zip(&part.y[head * dim..][..dim]) {
+                    *y = share.mul_add(*part, *y);
+                }
+            }
+            *lse = largest + total.ln();
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! A trained head: chunk by chunk of tokens, on any backend.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{IndexingUpdateOp, Shape, Slice};
+
+use super::{LossAndGradients, Wanted};
+use crate::linear::widen;
+
+/// Elements of a chunk's logits: 32 MiB in f32 bounds the memory, and is large enough for the
+/// product to run at full speed.
+pub(super) const ELEMENTS: usize = 8 << 20;
+
+/// The loss, and the gradients that are wanted.
+pub(super) fn loss<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    wanted: Wanted,
+) -> LossAndGradients<B> {
+    let [n, h] = hidden.shape().dims();
+    let [v, _] = weight.shape().dims();
+    let weight = widen::<B>(weight); // [V, H]
+    let rows = (ELEMENTS / v).max(1);
+    let mut losses = Vec::new();
+    let mut d_hidden = Vec::new();
+    let mut d_weight: Option<FloatTensor<B>> = None;
+    for start in (0..n).step_by(rows) {
+        let c = rows.min(n - start);
+        let chunk = Slice::from(start..start + c);
+        let x = B::float_slice(hidden.clone(), &[chunk, Slice::from(0..h)]); // [c, H]
+        let target = B::int_slice(targets.clone(), &[chunk]);
+        let target = B::int_reshape(target, Shape::from([c, 1]));
+        let logits = B::float_matmul(x.clone(), B::float_transpose(weight.clone())); // [c, V]
+        let (loss, d_logits) = softmax_loss::<B>(logits, target, wanted.hidden || wanted.weight);
+        losses.push(loss);
+        if wanted.weight {
+            let part = B::float_matmul(B::float_transpose(d_logits.clone()), x); // [V, H]
+            d_weight = Some(match d_weight {
+                Some(sum) => B::float_add(sum, part),
+                None => part,
+            });
+        }
+        if wanted.hidden {
+            d_hidden.push(B::float_matmul(d_logits, weight.clone())); // [c, H]
+        }
+    }
+    LossAndGradients {
+        loss: B::float_sum(B::float_cat(losses, 0)),
+        hidden: wanted.hidden.then(|| B::float_cat(d_hidden, 0)), // [N, H]
+        weight: d_weight,
+    }
+}
+
+/// Each token's loss `[c, 1]`, and the gradient of the logits `[c, V]` (the logits themselves
+/// where it is not wanted).
+fn softmax_loss<B: Backend>(
+    logits: FloatTensor<B>,
+    target: IntTensor<B>,
+    gradient: bool,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let [c, _] = logits.shape().dims();
+    let max = B::float_max_dim(logits.clone(), 1); // [c, 1]
+    let logits = B::float_sub(logits, max);
+    let chosen = B::float_gather(1, logits.clone(), target.clone()); // [c, 1]
+    let exp = B::float_exp(logits);
+    let sum = B::float_sum_dim(exp.clone(), 1); // [c, 1]
+    let loss = B::float_sub(B::float_log(sum.clone()), chosen);
+    if !gradient {
+        return (loss, exp);
+    }
+    let softmax = B::float_div(exp, sum.clone());
+    let minus_one = B::float_neg(B::float_ones(
+        Shape::from([c, 1]),
+        &sum.device(),
+        burn::tensor::FloatDType::F32,
+    ));
+    let d_logits = B::float_scatter(1, softmax, target, minus_one, IndexingUpdateOp::Add);
+    (loss, d_logits)
+}
