@@ -30,6 +30,7 @@ JSON
 cat >"$work/texts.jsonl" <<'JSONL'
 {"text": "the rain in the mountains"}
 {"text": "Q: 2 + 2?\nA: {4}"}
+{"text": "<|im_start|>the rain<|im_end|>"}
 JSONL
 
 compare() { # MODEL ADAPTER: the two programs' scores with one adapter
@@ -37,17 +38,17 @@ compare() { # MODEL ADAPTER: the two programs' scores with one adapter
     "$venv/bin/python" tests/reference/check_adapter.py "$goldens/$1" "$2" --compare "$work/scores.jsonl"
 }
 
-train() { # MODEL LORA...: trains with these lines in [method.lora] and compares
+train() { # MODEL LORA...: trains with these lines in [method.lora], and $base in [base], and compares
     local model=$1 run="$work/run-$RANDOM"
     shift
     {
-        printf '[base]\npath = "%s"\n\n[method.lora]\n' "$goldens/$model"
+        printf '[base]\npath = "%s"\n%s\n\n[method.lora]\n' "$goldens/$model" "${base-}"
         printf '%s\n' "$@"
         printf '\n[data]\ntrain = [{ path = "%s", template = "alpaca" }]\n' "$work/data.json"
         printf '\n[train]\nepochs = 5\nbatch_size = 2\nlearning_rate = 1e-2\n'
     } >"$work/recipe.toml"
     "$simmer" train "$work/recipe.toml" --out "$run" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    echo "simmer -> PEFT: $model, $*"
+    echo "simmer -> PEFT: $model, ${base+$base, }$*"
     compare "$model" "$run/adapter"
 }
 
@@ -59,3 +60,9 @@ qkvo='targets = ["q_proj", "k_proj", "v_proj", "o_proj"]'
 train tied-gqa 'rank = 4' 'alpha = 8' "$qkvo"
 train untied-mha 'rank = 2' 'alpha = 8' 'use_rslora = true' 'targets = "all-linear"' 'bias = "all"'
 train llama3-rope 'rank = 2' 'alpha = 2' 'targets = ["q_proj", "v_proj"]' 'modules_to_save = ["lm_head"]'
+base='add_special_tokens = ["<|im_start|>", "<|im_end|>"]'
+train tied-gqa 'rank = 2'
+train untied-mha 'rank = 2'
+train untied-mha 'rank = 2' 'modules_to_save = ["embed_tokens", "lm_head"]'
+train untied-mha 'rank = 2' 'targets = ["q_proj", "lm_head"]'
+train untied-mha 'rank = 2' 'targets = ["q_proj", "embed_tokens"]'
