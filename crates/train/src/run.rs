@@ -71,10 +71,8 @@ pub fn train(
         check_recipe(&mut recipe, &folder, observer)?;
     }
     let prepared = Prepared::load(&mut recipe, observer)?;
-    let before = match resuming {
-        true => Some(Manifest::read(folder.path())?),
-        false => None,
-    };
+    let before = resuming.then(|| Manifest::read(folder.path()));
+    let before = before.transpose()?;
     let manifest = Manifest::of(&recipe, &prepared, before.as_ref())?;
     if let Some(before) = before {
         check_manifest(&before, &manifest, &folder, observer)?;

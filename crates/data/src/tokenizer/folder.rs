@@ -175,15 +175,9 @@ impl Folder {
             };
             for table in [&self.generation_config, &self.config] {
                 let ids = table.ids(key)?;
-                let wrong: Vec<String> = match ids.contains(&first) {
-                    true => Vec::new(),
-                    false => ids
-                        .into_iter()
-                        .filter(|id| !truth.contains(id))
-                        .map(spelled)
-                        .collect(),
-                };
-                if !wrong.is_empty() {
+                let wrong = ids.iter().filter(|id| !truth.contains(id));
+                let wrong: Vec<String> = wrong.map(|&id| spelled(id)).collect();
+                if !wrong.is_empty() && !ids.contains(&first) {
                     notes.push(format!(
                         "{}: {key} is {}; the tokenizer's, {}, is used",
                         table.path.display(),
@@ -205,10 +199,8 @@ impl Folder {
 
     /// Whether texts begin with the beginning of sequence and end with the end, as far as the files say.
     fn adds(&self, key: &str) -> bool {
-        let said = [&self.tokenizer_config, &self.own].into_iter();
-        said.filter_map(|table| table.fields.get(key)?.as_bool())
-            .next()
-            == Some(true)
+        let mut said = [&self.tokenizer_config, &self.own].into_iter();
+        said.find_map(|table| table.fields.get(key)?.as_bool()) == Some(true)
     }
 
     /// Has `inner` put the beginning of sequence before every text, and the end after it, where that is wanted.

@@ -69,16 +69,23 @@ pub struct PieceError {
 
 /// A vocabulary of pieces, and how text gets there.
 pub(super) struct Pieces<'a> {
-    pub(super) pieces: &'a [Piece],
+    pub(super) list: &'a [Piece],
     /// Whether characters without a piece become bytes.
     pub(super) byte_fallback: bool,
     /// Whether a space is put in front of a text.
     pub(super) dummy_prefix: bool,
     /// Whether spaces at the ends are cut off and others reduced to one.
     pub(super) remove_extra_whitespaces: bool,
-    /// Whether user-defined pieces are found in the text as it is and end it, as llama.cpp has it: what follows gets a
-    /// space in front, too.
-    pub(super) user_defined_ends_text: bool,
+    pub(super) user_defined: UserDefined,
+}
+
+/// What user-defined pieces do to the text around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UserDefined {
+    /// They are part of it: it gets one space in front, as SentencePiece has it.
+    Belong,
+    /// They end it: what follows gets a space in front, too, as llama.cpp has it.
+    Separate,
 }
 
 /// The text of the piece for a byte.
@@ -91,7 +98,7 @@ impl Pieces<'_> {
     pub(super) fn check(&self) -> Result<(), PieceError> {
         let mut seen = HashMap::new();
         let mut bytes = HashSet::new();
-        for (id, piece) in self.pieces.iter().enumerate() {
+        for (id, piece) in self.list.iter().enumerate() {
             let wrong = |problem: String| PieceError {
                 id,
                 text: piece.text.chars().take(40).collect(),
@@ -122,7 +129,7 @@ impl Pieces<'_> {
         }
         if self.byte_fallback && bytes.len() < 256 {
             return Err(PieceError {
-                id: self.pieces.len(),
+                id: self.list.len(),
                 text: (0..=255)
                     .filter(|byte| !bytes.contains(byte))
                     .map(byte_piece)
@@ -147,13 +154,13 @@ impl Pieces<'_> {
             ));
         }
 
-        let ids = (0..).zip(self.pieces);
+        let ids = (0..).zip(self.list);
         let vocab: Vocab = ids.map(|(id, piece)| (piece.text.clone(), id)).collect();
         let mut model = BPE::builder()
             .vocab_and_merges(vocab, derived.pairs)
             .byte_fallback(self.byte_fallback)
             .fuse_unk(true);
-        if let Some(unknown) = self.pieces.iter().find(|piece| piece.kind == Kind::Unknown) {
+        if let Some(unknown) = self.list.iter().find(|piece| piece.kind == Kind::Unknown) {
             model = model.unk_token(unknown.text.clone());
         }
         let mut inner = tokenizers::Tokenizer::new(library(model.build())?);
@@ -180,7 +187,7 @@ impl Pieces<'_> {
             .collect()
     }
 
-    fn user_defined(&self) -> Vec<&str> {
+    fn user_defined_texts(&self) -> Vec<&str> {
         let texts = self.texts(&[Kind::UserDefined]);
         texts.into_iter().map(|(text, _)| text).collect()
     }
@@ -232,8 +239,8 @@ impl Pieces<'_> {
     /// The space in front goes before everything, user-defined pieces too. The library normalises those alone, as if each
     /// were a text, so the prefix has to leave them as they are.
     fn prefix(&self) -> Value {
-        let user_defined = self.user_defined();
-        if user_defined.is_empty() || self.user_defined_ends_text {
+        let user_defined = self.user_defined_texts();
+        if user_defined.is_empty() || self.user_defined == UserDefined::Separate {
             return json!({"type": "Prepend", "prepend": SPACE});
         }
         let texts: Vec<String> = user_defined.iter().map(|text| escape(text)).collect();
@@ -279,8 +286,8 @@ impl Pieces<'_> {
                     .map(|(text, _)| AddedToken::from(*text, true)),
             ),
         )?;
-        let raw = self.user_defined_ends_text && self.dummy_prefix;
-        let user_defined = self.user_defined();
+        let raw = self.user_defined == UserDefined::Separate && self.dummy_prefix;
+        let user_defined = self.user_defined_texts();
         let tokens = user_defined
             .iter()
             .map(|text| AddedToken::from(*text, false).normalized(!raw));

@@ -96,6 +96,11 @@ fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
         return Err(invalid(format!("{size} bytes, which is no tokenizer")));
     }
     let bytes = std::fs::read(file).map_err(read)?;
+    if bytes.starts_with(b"version https://git-lfs") {
+        return Err(invalid(
+            "a pointer of Git LFS: the file itself was not fetched".into(),
+        ));
+    }
     let beside = Folder::read(folder)?;
     let made = if tiktoken::is_tiktoken(&bytes) {
         let tokens = tiktoken::parse(&bytes).map_err(|error| invalid(error.to_string()))?;

@@ -23,7 +23,8 @@ pub struct Added {
 
 impl Tokenizer {
     /// Adds tokens, each of them one token wherever a text spells it out; new ones get the next ids. `special` ones are
-    /// left out when text is made of tokens. A token that is there already keeps its id.
+    /// left out when text is made of tokens. A token that is there already keeps its id and stays as it is, but that it
+    /// becomes special where that is asked for.
     ///
     /// # Errors
     /// [`TokenizerError::Add`] for a token without text, or where the ids of the vocabulary leave no next one.
@@ -45,9 +46,12 @@ impl Tokenizer {
                 return Err(refuse("it has no text"));
             }
             let before = self.inner.token_to_id(token);
-            // Found in the text as it is: normalised, it would be found at the beginning of a text only.
-            let addition = AddedToken::from(token, special).normalized(false);
-            library(self.inner.add_tokens([addition]))?;
+            let is_special = self.inner.get_added_vocabulary().is_special_token(token);
+            if before.is_none() || (special && !is_special) {
+                // Found in the text as it is: normalised, it would be found at the beginning of a text only.
+                let addition = AddedToken::from(token, special).normalized(false);
+                library(self.inner.add_tokens([addition]))?;
+            }
             let id = self.inner.token_to_id(token).unwrap_or(next);
             if before.is_none() {
                 if id != next {

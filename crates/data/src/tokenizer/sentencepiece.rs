@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Map, json};
 
-use super::pieces::{Kind, Piece, PieceError, Pieces};
+use super::pieces::{Kind, Piece, PieceError, Pieces, UserDefined};
 use super::wire::{Fields, Malformed, Value};
 use super::{Made, TokenizerError};
 
@@ -58,10 +58,17 @@ pub struct Model {
     pub eos: String,
     /// As `bos`.
     pub pad: String,
-    /// The name of the rules that text is normalised by.
-    pub rules: String,
-    /// Whether there are such rules.
-    pub has_rules: bool,
+    /// What happens to text before.
+    pub normalizer: Normalizer,
+}
+
+/// What happens to text before a model cuts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Normalizer {
+    /// The name of the rules that characters are replaced by.
+    pub name: String,
+    /// How many bytes these rules have; `identity` has none.
+    pub rules: usize,
     /// Whether a space is put in front of a text.
     pub add_dummy_prefix: bool,
     /// Whether spaces at the ends are cut off and others reduced to one.
@@ -83,17 +90,19 @@ pub fn parse(bytes: &[u8]) -> Result<Model, SentencePieceError> {
         bos: "<s>".into(),
         eos: "</s>".into(),
         pad: "<pad>".into(),
-        rules: String::new(),
-        has_rules: false,
-        add_dummy_prefix: true,
-        remove_extra_whitespaces: true,
-        escape_whitespaces: true,
+        normalizer: Normalizer {
+            name: String::new(),
+            rules: 0,
+            add_dummy_prefix: true,
+            remove_extra_whitespaces: true,
+            escape_whitespaces: true,
+        },
     };
     for field in Fields::of(bytes) {
         match field? {
             (1, Value::Bytes(piece)) => model.pieces.push(parse_piece(piece)?),
             (2, Value::Bytes(trainer)) => model.read_trainer(trainer)?,
-            (3, Value::Bytes(normalizer)) => model.read_normalizer(normalizer)?,
+            (3, Value::Bytes(normalizer)) => model.normalizer.read(normalizer)?,
             _ => {}
         }
     }
@@ -129,6 +138,22 @@ fn text(bytes: &[u8]) -> Result<String, SentencePieceError> {
     Ok(text.into())
 }
 
+impl Normalizer {
+    fn read(&mut self, message: &[u8]) -> Result<(), SentencePieceError> {
+        for field in Fields::of(message) {
+            match field? {
+                (1, Value::Bytes(name)) => self.name = text(name)?,
+                (2, Value::Bytes(rules)) => self.rules = rules.len(),
+                (3, Value::Varint(flag)) => self.add_dummy_prefix = flag != 0,
+                (4, Value::Varint(flag)) => self.remove_extra_whitespaces = flag != 0,
+                (5, Value::Varint(flag)) => self.escape_whitespaces = flag != 0,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Model {
     fn read_trainer(&mut self, message: &[u8]) -> Result<(), SentencePieceError> {
         for field in Fields::of(message) {
@@ -153,20 +178,6 @@ impl Model {
         Ok(())
     }
 
-    fn read_normalizer(&mut self, message: &[u8]) -> Result<(), SentencePieceError> {
-        for field in Fields::of(message) {
-            match field? {
-                (1, Value::Bytes(name)) => self.rules = text(name)?,
-                (2, Value::Bytes(rules)) => self.has_rules = !rules.is_empty(),
-                (3, Value::Varint(flag)) => self.add_dummy_prefix = flag != 0,
-                (4, Value::Varint(flag)) => self.remove_extra_whitespaces = flag != 0,
-                (5, Value::Varint(flag)) => self.escape_whitespaces = flag != 0,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// What the tokenizers library cannot do as SentencePiece does it.
     fn check(&self) -> Result<(), SentencePieceError> {
         let unsupported = |what: &str| Err(SentencePieceError::Unsupported(what.into()));
@@ -181,17 +192,17 @@ impl Model {
             Algorithm::Word => return unsupported("a model of whole words; only BPE is read"),
             Algorithm::Char => return unsupported("a model of characters; only BPE is read"),
         }
-        if self.has_rules {
+        if self.normalizer.rules > 0 {
             return Err(SentencePieceError::Unsupported(format!(
                 "text is normalised by the rules `{}`, whose longest match cannot be repeated exactly (half-width kana \
                  with voicing marks, letters with several accents, Hangul in parts); only `identity` is read",
-                self.rules.escape_debug()
+                self.normalizer.name.escape_debug()
             )));
         }
         if self.whitespace_as_suffix {
             return unsupported("treat_whitespace_as_suffix is not read");
         }
-        if !self.escape_whitespaces {
+        if !self.normalizer.escape_whitespaces {
             return unsupported("escape_whitespaces = false is not read");
         }
         let bytes = self.pieces.iter().any(|piece| piece.kind == Kind::Byte);
@@ -213,11 +224,11 @@ impl Model {
     /// The tokenizers library's tokenizer of this model, which was read from `path`.
     pub(super) fn make(&self, path: &Path) -> Result<Made, TokenizerError> {
         let pieces = Pieces {
-            pieces: &self.pieces,
+            list: &self.pieces,
             byte_fallback: self.byte_fallback,
-            dummy_prefix: self.add_dummy_prefix,
-            remove_extra_whitespaces: self.remove_extra_whitespaces,
-            user_defined_ends_text: false,
+            dummy_prefix: self.normalizer.add_dummy_prefix,
+            remove_extra_whitespaces: self.normalizer.remove_extra_whitespaces,
+            user_defined: UserDefined::Belong,
         };
         let checked = self.check().and_then(|()| Ok(pieces.check()?));
         checked.map_err(|error| TokenizerError::Invalid {

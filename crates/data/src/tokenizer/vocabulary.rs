@@ -14,7 +14,7 @@ use super::byte_level::{self, PreTokenizer};
 use super::error::library;
 use super::folder::Folder;
 use super::merges::derive;
-use super::pieces::{Kind, Piece, Pieces, SPACE, byte_piece};
+use super::pieces::{Kind, Piece, Pieces, SPACE, UserDefined, byte_piece};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 
@@ -152,11 +152,11 @@ impl Vocabulary {
 
     fn sentencepiece<'a>(&self, pieces: &'a [Piece]) -> Pieces<'a> {
         Pieces {
-            pieces,
+            list: pieces,
             byte_fallback: pieces.iter().any(|piece| piece.kind == Kind::Byte),
             dummy_prefix: self.add_space_prefix.unwrap_or(true),
             remove_extra_whitespaces: false,
-            user_defined_ends_text: true,
+            user_defined: UserDefined::Separate,
         }
     }
 

@@ -5,7 +5,6 @@ use tempfile::TempDir;
 
 use super::super::save::Added;
 use super::super::sentencepiece::tests::{file, goldens};
-use super::super::tests::tiny;
 use super::*;
 
 /// A folder with that `tokenizer.model`.
@@ -38,14 +37,11 @@ fn a_folder_with_either_kind_of_tokenizer_model() {
     assert_eq!(read(&folder("llama")).vocab_size(), 600);
     assert_eq!(read(&folder("tiktoken")).vocab_size(), 756);
     let both = folder("llama");
-    tiny().save(both.path()).unwrap();
-    assert_eq!(read(&both).vocab_size(), tiny().vocab_size());
-    let path = both.path().join("tokenizer.model");
-    assert_eq!(Tokenizer::from_path(path).unwrap().vocab_size(), 600);
-    assert_eq!(
-        Tokenizer::from_path(both.path()).unwrap().vocab_size(),
-        tiny().vocab_size()
-    );
+    read(&folder("marked")).save(both.path()).unwrap();
+    let size = |path: &Path| Tokenizer::from_path(path).unwrap().vocab_size();
+    assert_eq!(size(both.path()), 500);
+    assert_eq!(size(&both.path().join("tokenizer.json")), 500);
+    assert_eq!(size(&both.path().join("tokenizer.model")), 600);
 }
 
 #[test]
@@ -146,7 +142,11 @@ fn the_tokenizers_word_is_taken_and_that_is_said() {
         (Some(1), &[2][..])
     );
     let notes = tokenizer.notes().join("\n");
-    insta::assert_snapshot!(notes.replace(&folder.path().display().to_string(), "MODEL").replace('\\', "/"), @"");
+    insta::assert_snapshot!(notes.replace(&folder.path().display().to_string(), "MODEL").replace('\\', "/"), @"
+        MODEL/config.json: bos_token_id is 0 (`<unk>`); the tokenizer's, 1 (`<s>`), is used
+        MODEL/generation_config.json: eos_token_id is 1 (`<s>`), 9000 (no token); the tokenizer's, 2 (`</s>`), is used
+        MODEL/config.json: eos_token_id is 1 (`<s>`); the tokenizer's, 2 (`</s>`), is used
+        ");
     write(
         &folder,
         "config.json",
@@ -170,19 +170,21 @@ fn faults_name_the_file() {
         "tokenizer_config.json",
         &json!({"eos_token": "<end>"}),
     );
-    insta::assert_snapshot!(error(&folder), @"");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: eos_token is `<end>`, which is not in the vocabulary");
     fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     fs::write(folder.path().join("tokenizer.model"), "Ig== 1\n").unwrap();
-    insta::assert_snapshot!(error(&folder), @"");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: line 1: the ranks do not go up by one from 0");
+    fs::write(folder.path().join("tokenizer.model"), "\nversion").unwrap();
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: not a SentencePiece model: a field is longer than what is left, 6 bytes before the end of its message");
     fs::write(
         folder.path().join("tokenizer.model"),
-        "version https://git-lfs",
+        "version https://git-lfs.github.com/spec/v1",
     )
     .unwrap();
-    insta::assert_snapshot!(error(&folder), @"");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: a pointer of Git LFS: the file itself was not fetched");
     let large = fs::File::create(folder.path().join("tokenizer.model")).unwrap();
     large.set_len(LARGEST + 1).unwrap();
-    insta::assert_snapshot!(error(&folder), @"");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: 33554433 bytes, which is no tokenizer");
 }
 
 #[test]
@@ -193,8 +195,8 @@ fn more_tokens_than_rows_are_named() {
     tokenizer.check_vocabulary(704).unwrap();
     tokenizer.add_tokens(&["[PAD]"], true).unwrap();
     let error = |rows| tokenizer.check_vocabulary(rows).unwrap_err().to_string();
-    insta::assert_snapshot!(error(600), @"");
-    insta::assert_snapshot!(error(590), @"");
+    insta::assert_snapshot!(error(600), @"MODEL: the tokenizer has token 600 `[PAD]`, but the model's embedding has 600 rows");
+    insta::assert_snapshot!(error(590), @"MODEL: the tokenizer has tokens 590 `F`, 591 `q`, 592 `E`, 593 `0` and 7 more, but the model's embedding has 590 rows");
 }
 
 #[test]
@@ -216,9 +218,10 @@ fn added_tokens_get_the_next_ids_and_stay() {
             said("[PAD]", 600, false)
         ]
     );
-    let added = tokenizer.add_tokens(&["<tool>", "the"], false).unwrap();
+    let added = tokenizer.add_tokens(&["<tool>", "he"], false).unwrap();
     assert_eq!(added[0], said("<tool>", 601, true));
     assert!(!added[1].new);
+    assert_ne!(tokenizer.encode("the").unwrap().ids[0], added[1].id);
     assert!(tokenizer.add_tokens(&[""], true).is_err());
 
     assert_eq!(tokenizer.encode("[PAD]<tool>").unwrap().ids, [600, 601]);
@@ -265,7 +268,29 @@ fn settings_are_saved() {
     let out = TempDir::new().unwrap();
     read(&folder).save(out.path()).unwrap();
     let config = fs::read_to_string(out.path().join("tokenizer_config.json")).unwrap();
-    insta::assert_snapshot!(config, @"");
+    insta::assert_snapshot!(config, @r#"
+        {
+          "tokenizer_class": "PreTrainedTokenizerFast",
+          "bos_token": "<s>",
+          "eos_token": "</s>",
+          "pad_token": "<unk>",
+          "unk_token": "<unk>",
+          "add_bos_token": true,
+          "add_eos_token": false,
+          "clean_up_tokenization_spaces": false,
+          "model_max_length": 2048,
+          "chat_template": [
+            {
+              "name": "default",
+              "template": "a"
+            },
+            {
+              "name": "tools",
+              "template": "b"
+            }
+          ]
+        }
+        "#);
     assert_eq!(read(&out).chat_template("tools"), Some("b"));
     assert_eq!(fs::read_dir(out.path()).unwrap().count(), 2);
 }

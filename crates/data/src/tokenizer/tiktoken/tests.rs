@@ -59,7 +59,7 @@ fn faults_name_the_line() {
     insta::assert_snapshot!(error(line(3), "Ig=="), @"line 3: expected a token in base64 and its rank");
     insta::assert_snapshot!(error(line(3), "I*== 2"), @"line 3: the token is not base64");
     insta::assert_snapshot!(error(line(3), "I=== 2"), @"line 3: the token is not base64");
-    insta::assert_snapshot!(error(line(3), " 2"), @"line 3: a token has 1 to 256 bytes");
+    insta::assert_snapshot!(error(line(3), " 2"), @"line 3: expected a token in base64 and its rank");
     insta::assert_snapshot!(error(line(3), "AAA= 3"), @"line 3: the ranks do not go up by one from 0");
     insta::assert_snapshot!(error(line(300), &line(299).replace("298", "299")), @"line 300: the token is there twice");
     insta::assert_snapshot!(error(line(3), "AAAA 2"), @"byte 2 is no token");
