@@ -144,16 +144,14 @@ impl PreTokenizer {
 
 /// The steps of a pre-tokenizer without what does not bear on tokens.
 fn flat(json: &Value) -> Vec<Value> {
-    match json.get("pretokenizers") {
-        Some(Value::Array(steps)) => steps.iter().flat_map(flat).collect(),
-        _ => {
-            let mut step = json.clone();
-            if let Some(fields) = step.as_object_mut() {
-                fields.shift_remove("trim_offsets");
-            }
-            vec![step]
-        }
+    if let Some(Value::Array(steps)) = json.get("pretokenizers") {
+        return steps.iter().flat_map(flat).collect();
     }
+    let mut step = json.clone();
+    if let Some(fields) = step.as_object_mut() {
+        fields.shift_remove("trim_offsets");
+    }
+    vec![step]
 }
 
 /// The printable character that stands for each byte. Source: GPT-2's `encoder.py`.

@@ -178,10 +178,7 @@ impl Pieces<'_> {
 
     /// Texts and scores of the pieces of these kinds.
     fn texts(&self, kinds: &[Kind]) -> Vec<(&str, f64)> {
-        let of_kind = self
-            .pieces
-            .iter()
-            .filter(|piece| kinds.contains(&piece.kind));
+        let of_kind = self.list.iter().filter(|piece| kinds.contains(&piece.kind));
         of_kind
             .map(|piece| (piece.text.as_str(), f64::from(piece.score)))
             .collect()
