@@ -25,30 +25,42 @@ pub(super) struct Derived {
     pub(super) tie: Option<(String, String)>,
 }
 
-/// The merges of `tokens`, which come with their priorities, the highest first.
-pub(super) fn derive(tokens: &[(&str, f64)]) -> Derived {
+/// The merges of `tokens`, which come with their priorities.
+///
+/// Of tokens of one priority the longer go first: in a run of repetitions, where all overlap, what is on the left then
+/// grows as long as it can before the next begins, as merging the leftmost has it.
+pub(super) fn derive(mut tokens: Vec<(&str, f64)>) -> Derived {
+    tokens.sort_by(|(a, of_a), (b, of_b)| of_b.total_cmp(of_a).then(b.len().cmp(&a.len())));
     let known: HashSet<&str> = tokens.iter().map(|&(text, _)| text).collect();
     let mut derived = Derived::default();
-    // Of the tokens of one priority: the first that has this text as its left half.
-    let mut begins: HashMap<&str, &str> = HashMap::new();
+    // Of the tokens of one priority, those that have this text as their left half: the first, and the first that is no
+    // repetition of the same.
+    let mut begins: HashMap<&str, Vec<&str>> = HashMap::new();
     let mut priority = f64::NAN;
-    for &(token, its) in tokens {
+    for &(token, its) in &tokens {
         if its.total_cmp(&priority).is_ne() {
             begins.clear();
             priority = its;
         }
         for (left, right) in cuts(token, &known) {
-            if derived.tie.is_none()
-                && let Some(&first) = begins.get(right)
-                && first != token
-            {
-                derived.tie = Some((first.into(), token.into()));
+            let before = begins.get(right).into_iter().flatten();
+            if let Some(first) = before.copied().find(|first| !repeat(first, token)) {
+                let tie = || (first.into(), token.into());
+                derived.tie.get_or_insert_with(tie);
             }
-            begins.entry(left).or_insert(token);
+            let firsts = begins.entry(left).or_default();
+            if firsts.len() < 2 && !firsts.iter().any(|first| repeat(first, token)) {
+                firsts.push(token);
+            }
             derived.pairs.push((left.into(), right.into()));
         }
     }
     derived
+}
+
+/// Whether both are repetitions of one text.
+fn repeat(a: &str, b: &str) -> bool {
+    a == b || [a, b].concat() == [b, a].concat()
 }
 
 /// Every way to cut `token` in two that are `known`, in the order in which they have to be tried.
@@ -73,7 +85,7 @@ mod tests {
             .zip(tokens)
             .map(|(i, &t)| (t, -f64::from(i)))
             .collect();
-        let derived = derive(&ranked);
+        let derived = derive(ranked);
         assert_eq!(derived.tie, None);
         let pairs = derived.pairs.iter();
         pairs
@@ -91,7 +103,7 @@ mod tests {
 
     #[test]
     fn cuts_at_a_period_go_first() {
-        // In a + ba + ab both a+ba and ba+... no: `aba` goes on after `ab` as it began, not after `a`.
+        // In `ab a ba` both halves make `aba`, which goes on after `ab` as it began.
         assert_eq!(
             pairs(&["ab", "ba", "aba", "a", "b"]),
             ["a+b", "b+a", "ab+a", "a+ba"]
@@ -101,37 +113,26 @@ mod tests {
 
     #[test]
     fn tokens_of_one_priority_that_overlap_are_said() {
+        let tie = |tokens: &[(&'static str, f64)]| {
+            let letters = [("a", -9.0), ("b", -9.0), ("c", -9.0)];
+            derive([tokens, &letters].concat()).tie
+        };
         // In `abc`, `ab` is on the left and has to go first: so it does, here.
-        assert_eq!(
-            derive(&[
-                ("ab", 0.0),
-                ("bc", 0.0),
-                ("a", -1.0),
-                ("b", -1.0),
-                ("c", -1.0)
-            ])
-            .tie,
-            None
-        );
-        let tie = derive(&[
-            ("bc", 0.0),
-            ("ab", 0.0),
-            ("a", -1.0),
-            ("b", -1.0),
-            ("c", -1.0),
-        ])
-        .tie;
-        assert_eq!(tie, Some(("bc".into(), "ab".into())));
-        assert_eq!(
-            derive(&[
-                ("bc", 1.0),
-                ("ab", 0.0),
-                ("a", -1.0),
-                ("b", -1.0),
-                ("c", -1.0)
-            ])
-            .tie,
-            None
-        );
+        assert_eq!(tie(&[("ab", 0.0), ("bc", 0.0)]), None);
+        let said = Some(("bc".to_owned(), "ab".to_owned()));
+        assert_eq!(tie(&[("bc", 0.0), ("ab", 0.0)]), said);
+        assert_eq!(tie(&[("bc", 1.0), ("ab", 0.0)]), None);
+        // In `aaab` the left one is `aa`, whether or not `aaa` goes before it.
+        let said = Some(("ab".to_owned(), "aa".to_owned()));
+        assert_eq!(tie(&[("aaa", 0.0), ("ab", 0.0), ("aa", 0.0)]), said);
+    }
+
+    #[test]
+    fn runs_grow_on_the_left() {
+        let spaces = [("▁▁", 0.0), ("▁▁▁▁", 0.0), ("▁▁▁", 0.0), ("▁", -9.0)];
+        let derived = derive(spaces.to_vec());
+        assert_eq!(derived.tie, None);
+        let longest = &derived.pairs[0];
+        assert_eq!(longest, &("▁▁▁".to_owned(), "▁".to_owned()));
     }
 }

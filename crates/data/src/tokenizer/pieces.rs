@@ -143,9 +143,7 @@ impl Pieces<'_> {
 
     /// The tokenizer, and where it differs from SentencePiece, if anywhere. The pieces have been [checked](Self::check).
     pub(super) fn make(&self) -> Result<Made, TokenizerError> {
-        let mut mergeable: Vec<(&str, f64)> = self.texts(&[Kind::Normal]);
-        mergeable.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let derived = derive(&mergeable);
+        let derived = derive(self.texts(&[Kind::Normal]));
         let mut notes = self.unmergeable();
         if let Some((first, other)) = derived.tie {
             notes.push(format!(

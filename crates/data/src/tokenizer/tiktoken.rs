@@ -188,7 +188,7 @@ pub(super) fn convert(tokens: &[Vec<u8>], release: Release) -> Result<Made, Toke
         .zip(&spelled)
         .map(|(rank, token)| (token.as_str(), -f64::from(rank)))
         .collect();
-    let merges = derive(&ranked).pairs;
+    let merges = derive(ranked).pairs;
     let vocab: Vocab = spelled.iter().cloned().zip(0..).collect();
 
     let mut inner = make(vocab, merges, LLAMA_BPE)?;

@@ -1,3 +1,4 @@
+use super::super::pieces::SPACE;
 use super::super::sentencepiece::tests::{file, goldens};
 use super::super::tests::{tiny, tiny_with_bos};
 use super::*;
