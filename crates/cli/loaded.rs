@@ -63,6 +63,22 @@ pub(crate) fn read_ahead(base: &Base) {
     }
 }
 
+/// Tokens that end an answer: the tokenizer's, and those of the configuration that can be meant. Early
+/// conversions have numbers there that are other tokens.
+fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
+    let mut ends = tokenizer.eos_ids().to_vec();
+    let special = tokenizer.special_tokens();
+    for &id in config {
+        let known = tokenizer
+            .token(id)
+            .is_some_and(|text| special.contains(&text));
+        if known && tokenizer.bos_id() != Some(id) && !ends.contains(&id) {
+            ends.push(id);
+        }
+    }
+    ends
+}
+
 impl Loaded {
     /// Loads a base, its tokenizer and an adapter for it.
     pub(crate) fn open(
@@ -100,12 +116,7 @@ impl Loaded {
         for note in tokenizer.notes() {
             output::note(note);
         }
-        let mut eos = tokenizer.eos_ids().to_vec();
-        for id in &model.config().eos_token_id {
-            if !eos.contains(id) {
-                eos.push(*id);
-            }
-        }
+        let eos = ends(&tokenizer, &model.config().eos_token_id);
         Ok(Self {
             model: model.valid(),
             tokenizer,

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use simmer_data::Tokenizer;
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
 use simmer_model::checkpoint::convert::{Precision, to_gguf, to_hugging_face, to_meta};
 use simmer_model::checkpoint::hub::What;
 use simmer_model::checkpoint::{Dtype, Pretrained};
-use simmer_model::export::tokenizer_files;
+use simmer_model::merge::files_beside;
 use simmer_train::tokenizer;
 
-use super::merge::byte_size;
+use super::merge::{byte_size, hugging_face_tokenizer};
 use crate::{hub, output, progress};
 
 /// Convert a model between Hugging Face, Meta and GGUF layouts, or an adapter to GGUF
@@ -85,7 +84,8 @@ impl Convert {
             output::note(note);
         }
         let saved = tempfile::tempdir()?;
-        let beside = self.beside(&model, &tokenizer, saved.path())?;
+        let own = hugging_face_tokenizer(input, saved.path())?;
+        let beside = files_beside(input, own)?;
         let bar = progress::bytes(0, "converting");
         let mut advance = |done, all| {
             bar.set_length(all);
@@ -129,23 +129,6 @@ impl Convert {
             output::note("rotary tables, which follow from the configuration, were left out");
         }
         Ok(())
-    }
-
-    /// The files that go beside the weights: the tokenizer's own, or what it is written as.
-    fn beside(
-        &self,
-        model: &Pretrained,
-        tokenizer: &Tokenizer,
-        saved: &Path,
-    ) -> anyhow::Result<Vec<PathBuf>> {
-        let path = model.checkpoint.path();
-        let mut files = tokenizer_files(path);
-        if !path.join("tokenizer.json").exists() {
-            tokenizer.save(saved)?;
-            files.retain(|file| file.file_name() != Some("tokenizer_config.json".as_ref()));
-            files.extend(tokenizer_files(saved));
-        }
-        Ok(files)
     }
 
     fn adapter(&self, to: To) -> anyhow::Result<()> {

@@ -1,12 +1,13 @@
 //! `simmer merge`: an adapter into its base.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use simmer_model::checkpoint::Dtype;
 use simmer_model::checkpoint::hub::What;
 use simmer_model::merge::{MergeOptions, MergeReport, merge};
+use simmer_train::tokenizer;
 
 use crate::output::note;
 use crate::{hub, output, progress};
@@ -63,23 +64,40 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 
 impl Merge {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let base = hub::locate(&self.base, What::Model)?;
+        let adapter = hub::locate(&self.adapter, What::Adapter)?;
+        let saved = tempfile::tempdir()?;
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
+            tokenizer: hugging_face_tokenizer(&base, saved.path())?,
         };
         let bar = progress::bytes(0, "merging");
         let mut advance = |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let base = hub::locate(&self.base, What::Model)?;
-        let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let report = merge(&base, &adapter, &self.out, options, &mut advance)
             .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         bar.finish_and_clear();
         describe(&report);
         output::line(&self.out.display().to_string())
     }
+}
+
+/// Writes the tokenizer of a model that has one in another form than Hugging Face's to the folder
+/// `saved`; `None` where its own files will do, or there are none.
+pub(super) fn hugging_face_tokenizer<'a>(
+    model: &Path,
+    saved: &'a Path,
+) -> anyhow::Result<Option<&'a Path>> {
+    let has = |file: &str| model.join(file).exists();
+    let other = model.is_file() || has("tokenizer.model") || has("params.json");
+    if has("tokenizer.json") || !other {
+        return Ok(None);
+    }
+    tokenizer::open(model)?.save(saved)?;
+    Ok(Some(saved))
 }
 
 fn describe(report: &MergeReport) {

@@ -10,17 +10,18 @@ use simmer_model::ModelConfig;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
+use simmer_model::checkpoint::hub::{HubName, What};
 use simmer_model::checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
 use simmer_model::config::RopeScaling;
 use simmer_model::layout::{modules, parameter_count};
 use simmer_train::Recipe;
 
-use crate::output;
+use crate::{hub, output};
 
 /// Show a recipe with every default spelled out, or a model's shape and size
 ///
-/// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, or the name of a published
-/// size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama, smollm2-135m ...
+/// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, a name on the hub, or the
+/// name of a published size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama, smollm2-135m ...
 #[derive(Debug, Args)]
 pub(crate) struct Show {
     /// A recipe, a model on disk, or the name of a size
@@ -55,7 +56,13 @@ impl Show {
         if let Some(config) = sizes::named(&name).filter(|_| !self.what.exists()) {
             return self.model(&config, None);
         }
-        if !self.what.exists() && self.what.extension().is_none_or(|ext| ext != "toml") {
+        let is_recipe = self.what.extension().is_some_and(|ext| ext == "toml");
+        if !self.what.exists() && !is_recipe && name.parse::<HubName>().is_ok() {
+            let found = hub::locate(&self.what, What::Model)?;
+            let Pretrained { config, checkpoint } = Pretrained::open(&found)?;
+            return self.model(&config, Some(Files::of(&checkpoint)));
+        }
+        if !self.what.exists() && !is_recipe {
             let near = nearest(&name, sizes::names())
                 .map_or_else(String::new, |near| format!("; the nearest size is {near}"));
             let known: Vec<_> = sizes::names().collect();

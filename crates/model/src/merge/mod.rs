@@ -32,7 +32,8 @@ use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
 use crate::checkpoint::numbers::convert;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Pretrained, PretrainedError,
+    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Layout, ModelConfig, Pretrained,
+    PretrainedError,
 };
 use crate::config::ConfigError;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
@@ -42,11 +43,14 @@ const BLOCK_BYTES: usize = 8 << 20;
 
 /// What a merge may change beside the weights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MergeOptions {
+pub struct MergeOptions<'a> {
     /// Number type to store: F32, F16 or BF16; that of each base tensor when `None`.
     pub dtype: Option<Dtype>,
     /// Most bytes of one file; the base's own files when `None`.
     pub max_shard_bytes: Option<u64>,
+    /// Folder whose tokenizer goes beside the weights, for a base in a layout without one that
+    /// others read. The adapter's own goes before it.
+    pub tokenizer: Option<&'a Path>,
 }
 
 /// What a merge did.
@@ -154,7 +158,7 @@ pub fn merge(
     base: &Path,
     adapter: &Path,
     out: &Path,
-    options: MergeOptions,
+    options: MergeOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<MergeReport, MergeError> {
     if let Some(found) = options.dtype
@@ -198,9 +202,10 @@ pub fn merge(
         }
     }
     let vocab_size = report.resized.is_some().then_some(config.vocab_size);
-    let config = config_json(base, plan.untied, vocab_size, options)?;
+    let text = config_text(&config, &checkpoint)?;
+    let config = config_json(text, base, plan.untied, vocab_size, options)?;
     writer.folder().write("config.json", &config)?;
-    for file in files_beside(base, adapter.tokenizer_path())? {
+    for file in files_beside(base, adapter.tokenizer_path().or(options.tokenizer))? {
         writer.folder().copy(&file)?;
         let name = file.file_name().unwrap_or_default();
         report.copied.push(name.to_string_lossy().into_owned());
@@ -280,20 +285,35 @@ impl Merge<'_> {
     }
 }
 
-/// The base's config.json; keys that stay keep their text and their order.
+/// The base's config.json, or what it would be.
+fn config_text(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<String, MergeError> {
+    if checkpoint.layout() == Layout::HuggingFace {
+        let path = checkpoint.path().join("config.json");
+        let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
+        return Ok(text);
+    }
+    let matrix = checkpoint.info("model.embed_tokens.weight")?.dtype;
+    let mut json = config.to_json();
+    json["dtype"] = torch_name(matrix).into();
+    Ok(format!("{json:#}\n"))
+}
+
+/// A config.json with what the merge changes; keys that stay keep their text and their order.
 fn config_json(
+    text: String,
     base: &Path,
     untied: bool,
     vocab_size: Option<usize>,
-    options: MergeOptions,
+    options: MergeOptions<'_>,
 ) -> Result<Vec<u8>, MergeError> {
-    let path = base.join("config.json");
-    let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
     if !untied && vocab_size.is_none() && options.dtype.is_none() {
         return Ok(text.into_bytes());
     }
     let mut entries: Patterns<Box<RawValue>> =
-        serde_json::from_str(&text).map_err(|source| ConfigError::Json { path, source })?;
+        serde_json::from_str(&text).map_err(|source| ConfigError::Json {
+            path: base.join("config.json"),
+            source,
+        })?;
     let mut set = |keys: &[&str], value: &Value| {
         let mut found = false;
         for (key, entry) in &mut entries.0 {
@@ -338,7 +358,13 @@ fn torch_name(dtype: Dtype) -> &'static str {
 /// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
 /// templates, generation defaults, licences. The tokenizer is that of the folder `tokenizer` where
 /// there is one.
-fn files_beside(base: &Path, tokenizer: Option<&Path>) -> Result<Vec<PathBuf>, CheckpointError> {
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn files_beside(
+    base: &Path,
+    tokenizer: Option<&Path>,
+) -> Result<Vec<PathBuf>, CheckpointError> {
     const WEIGHTS: [&str; 9] = [
         "safetensors",
         "bin",
@@ -352,12 +378,15 @@ fn files_beside(base: &Path, tokenizer: Option<&Path>) -> Result<Vec<PathBuf>, C
     ];
     let io = |error| CheckpointError::io(base, "read")(error);
     let mut files = Vec::new();
-    for entry in fs::read_dir(base).map_err(io)? {
+    // a .gguf file has nothing beside it that is its own
+    let entries = base.is_dir().then(|| fs::read_dir(base).map_err(io));
+    for entry in entries.transpose()?.into_iter().flatten() {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         let left_out = name.starts_with('.')
             || name == "config.json"
+            || name == "params.json"
             || name.eq_ignore_ascii_case("README.md")
             || name.ends_with(".index.json")
             || (tokenizer.is_some() && TOKENIZER_FILES.contains(&&*name))

@@ -45,7 +45,7 @@ impl Plan {
         config: &ModelConfig,
         checkpoint: &Checkpoint,
         adapter: &AdapterFolder,
-        options: MergeOptions,
+        options: MergeOptions<'_>,
     ) -> Result<Self, MergeError> {
         let selection = adapter.select(&layout::modules(config))?;
         let tensors = adapter.tensors(&selection)?;
