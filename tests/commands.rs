@@ -82,7 +82,6 @@ fn an_adapter_for_another_base_lists_what_differs() {
     ]));
     insta::assert_snapshot!(failure(&[
         "merge",
-        "convert",
         "--base",
         &base,
         "--adapter",

@@ -98,6 +98,10 @@ impl PretrainedError {
                 "files of another model, or a config.json that was edited; fetch the model again"
             }
             Self::TiedHead { .. } => "set `tie_word_embeddings` to false in config.json",
+            Self::Config(ConfigError::Read { .. }) => {
+                "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
+                 (params.json, consolidated.*.pth) or a .gguf file"
+            }
             Self::Config(_) | Self::Dtype { .. } => return None,
         };
         Some(hint.into())

@@ -19,10 +19,10 @@ use crate::{hub, output, progress};
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
     /// The base model: a folder, a .gguf file, or a name on the hub
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "MODEL")]
     base: PathBuf,
     /// The adapter (PEFT layout): a folder, or a name on the hub
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "ADAPTER")]
     adapter: PathBuf,
     /// Folder to write; must not exist or be empty
     #[arg(long, value_name = "FOLDER")]
@@ -101,6 +101,9 @@ pub(super) fn hugging_face_tokenizer<'a>(
 }
 
 fn describe(report: &MergeReport) {
+    if let Some(resized) = &report.resized {
+        note(resized);
+    }
     for warning in &report.warnings {
         note(&format!("warning: {warning}"));
     }

@@ -120,7 +120,7 @@ fn is_gguf(path: &Path) -> bool {
 #[derive(Serialize)]
 struct Files {
     layout: &'static str,
-    files: usize,
+    count: usize,
     bytes: u64,
     dtypes: Vec<String>,
 }
@@ -134,7 +134,7 @@ impl Files {
                 Layout::Meta => "Meta",
                 Layout::Gguf => "GGUF",
             },
-            files: checkpoint.files(),
+            count: checkpoint.files(),
             bytes: checkpoint.file_bytes(),
             dtypes: dtypes.into_iter().collect(),
         }
@@ -159,9 +159,9 @@ impl Shown {
             Some(files) => format!(
                 "{} in {} {} file{}, {}",
                 bytes(files.bytes),
-                files.files,
+                files.count,
                 files.layout,
-                if files.files == 1 { "" } else { "s" },
+                if files.count == 1 { "" } else { "s" },
                 files.dtypes.join(", ")
             ),
             None => format!(

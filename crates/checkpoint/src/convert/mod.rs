@@ -94,7 +94,7 @@ fn stream(
     checkpoint: &Checkpoint,
     specs: &[TensorSpec],
     progress: Progress<'_>,
-    write: &mut dyn FnMut(&str, &[u8]) -> Result<(), CheckpointError>,
+    mut write: impl FnMut(&str, &[u8]) -> Result<(), CheckpointError>,
 ) -> Result<(), ConvertError> {
     let total = specs.iter().map(|spec| height(spec) * row_bytes(spec));
     let total = total.sum::<usize>() as u64;

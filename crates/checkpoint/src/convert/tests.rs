@@ -109,7 +109,7 @@ proptest! {
         prop_assert_eq!(gguf.checkpoint.layout(), Layout::Gguf);
         same_weights(&model, &gguf, dtype);
         prop_assert_eq!(gguf.config.head_dim, config.head_dim);
-        prop_assert_eq!(gguf.config.rope_theta, config.rope_theta);
+        prop_assert_eq!(gguf.config.rope_theta.to_bits(), config.rope_theta.to_bits());
         prop_assert_eq!(gguf.config.tie_word_embeddings, tied);
 
         // GGUF keeps norms in f32

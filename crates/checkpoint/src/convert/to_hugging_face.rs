@@ -39,7 +39,7 @@ pub fn to_hugging_face(
         .collect();
     let limit = max_shard_bytes.unwrap_or(MAX_SHARD_BYTES);
     let mut writer = CheckpointWriter::create(out, plan_shards(specs.clone(), limit))?;
-    stream(checkpoint, &specs, progress, &mut |name, bytes| {
+    stream(checkpoint, &specs, progress, |name, bytes| {
         writer.append(name, bytes)
     })?;
     let dtypes: Vec<Dtype> = specs.iter().map(|spec| spec.dtype).collect();

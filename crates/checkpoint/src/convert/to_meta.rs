@@ -45,7 +45,7 @@ pub fn to_meta(
         },
     };
     let mut writer = MetaWriter::create(out, config, &specs, options)?;
-    stream(&model.checkpoint, &specs, progress, &mut |name, bytes| {
+    stream(&model.checkpoint, &specs, progress, |name, bytes| {
         writer.append(name, bytes)
     })?;
     for file in beside {
