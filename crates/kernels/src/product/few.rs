@@ -7,9 +7,9 @@
 
 use std::ops::Range;
 
-use half::{bf16, f16};
 use pulp::Simd;
 
+use super::weight::Number;
 use super::{Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
@@ -79,10 +79,10 @@ vectorised! {
                         let pairs = Pairs { even: &even, odd: &odd, words, k: k / 2 };
                         streams(simd, pairs, result);
                     }
-                    _ => plain(x, w, k, bf16::to_f32, result),
+                    _ => plain(x, w, k, result),
                 }
             }
-            Values::F16(w) => plain(x, &w[rows], k, f16::to_f32, result),
+            Values::F16(w) => plain(x, &w[rows], k, result),
         }
     }
 }
@@ -220,22 +220,17 @@ impl<S: Simd> Rows<S> for Pairs<'_> {
 
 /// Dot products of weights that have no fast form here: in f16, and in bf16 of odd rows.
 #[inline(always)]
-fn plain<T: Copy>(x: &[f32], w: &[T], k: usize, widen: impl Fn(T) -> f32, result: &mut [f32]) {
+fn plain<T: Number>(x: &[f32], w: &[T], k: usize, result: &mut [f32]) {
     let m = x.len() / k;
     let mut wide = vec![0.0; k];
     for (row, result) in w.chunks_exact(k).zip(result.chunks_exact_mut(m)) {
         for (wide, value) in wide.iter_mut().zip(row) {
-            *wide = widen(*value);
+            *wide = value.widen();
         }
         for (x, sum) in x.chunks_exact(k).zip(result) {
             *sum = dot(x, &wide);
         }
     }
-}
-
-#[inline(always)]
-fn widen(value: bf16) -> f32 {
-    f32::from_bits(u32::from(value.to_bits()) << 16)
 }
 
 /// `x W`: a row of the weight adds to every feature. Tasks take columns, each sums in row order.
@@ -275,9 +270,9 @@ vectorised! {
             let range = row * n + columns.start..row * n + columns.end;
             for (x, result) in x.chunks_exact(k).zip(result.chunks_exact_mut(width)) {
                 match weight.values {
-                    Values::F32(w) => axpy(x[row], &w[range.clone()], |w| w, result),
-                    Values::Bf16(w) => axpy(x[row], &w[range.clone()], widen, result),
-                    Values::F16(w) => axpy(x[row], &w[range.clone()], f16::to_f32, result),
+                    Values::F32(w) => axpy(x[row], &w[range.clone()], result),
+                    Values::Bf16(w) => axpy(x[row], &w[range.clone()], result),
+                    Values::F16(w) => axpy(x[row], &w[range.clone()], result),
                 }
             }
         }
@@ -285,8 +280,8 @@ vectorised! {
 }
 
 #[inline(always)]
-fn axpy<T: Copy>(x: f32, w: &[T], widen: impl Fn(T) -> f32, y: &mut [f32]) {
+fn axpy<T: Number>(x: f32, w: &[T], y: &mut [f32]) {
     for (y, w) in y.iter_mut().zip(w) {
-        *y = x.mul_add(widen(*w), *y);
+        *y = x.mul_add(w.widen(), *y);
     }
 }
