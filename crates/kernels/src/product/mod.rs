@@ -6,7 +6,7 @@
 //! - a few tokens: each weight is read once and used where it lies (`few`);
 //! - AMX tiles: both sides are split into bf16 parts whose sum is the f32 number, so that a unit
 //!   for bf16 computes f32 products (`amx`);
-//! - otherwise the weight is widened block by block and multiplied by `gemm`.
+//! - otherwise both sides are packed for fused multiply-add on vectors (`vector`).
 //!
 //! Every element of the result is one sum in a fixed order, whatever the number of threads.
 //!
@@ -15,27 +15,24 @@
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
 mod few;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
+mod vector;
 mod weight;
 
 use std::sync::OnceLock;
 
 pub(crate) use weight::{Side, Values, Weight};
 
-use crate::buffer::buffer;
-use crate::threads;
-
 /// Tokens up to which the weight is used where it lies, rather than packed first.
 const FEW: usize = 8;
-
-/// Elements of a widened block of the weight: 4 MiB, small beside the caches that share it.
-const WIDENED: usize = 1 << 20;
 
 /// Which instructions the large products run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductUnit {
     /// AMX tiles on f32 numbers split into bf16 parts.
     Amx,
-    /// Vector fused multiply-add, through the `gemm` crate.
+    /// Fused multiply-add on vectors.
     Vector,
 }
 
@@ -92,111 +89,7 @@ fn product_on(unit: ProductUnit, x: &[f32], weight: Weight<'_>, y: &mut [f32], a
         return amx::product(x, weight, y, add);
     }
     let _ = unit;
-    widened(x, weight, y, add);
-}
-
-/// The product through `gemm`, the weight widened in blocks of rows.
-fn widened(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
-    let [k, n] = weight.inner_outer();
-    let m = x.len() / k;
-    if let Values::F32(values) = weight.values {
-        return blocks(x, k, values, weight, y, n, [m, weight.rows], add);
-    }
-    let rows = (WIDENED / weight.columns).clamp(1, weight.rows);
-    let mut wide = buffer(rows * weight.columns);
-    for start in (0..weight.rows).step_by(rows) {
-        let rows = rows.min(weight.rows - start);
-        let wide = &mut wide[..rows * weight.columns];
-        weight.values.widen(start * weight.columns, wide);
-        match weight.side {
-            // rows of the weight are columns of the result
-            Side::Transposed => blocks(x, k, wide, weight, &mut y[start..], n, [m, rows], add),
-            // rows of the weight are what is summed over
-            Side::Plain => {
-                blocks(
-                    &x[start..],
-                    k,
-                    wide,
-                    weight,
-                    y,
-                    n,
-                    [m, rows],
-                    add || start > 0,
-                );
-            }
-        }
-    }
-}
-
-/// Result features of a task.
-const FEATURES: usize = 96;
-
-/// A product with `rows` rows of the weight in f32, some of its features a task.
-#[expect(clippy::too_many_arguments, reason = "the arguments of a product")]
-#[expect(unsafe_code, reason = "gemm takes pointers")]
-fn blocks(
-    x: &[f32],
-    x_stride: usize,
-    wide: &[f32],
-    weight: Weight<'_>,
-    y: &mut [f32],
-    y_stride: usize,
-    [m, rows]: [usize; 2],
-    add: bool,
-) {
-    let columns = weight.columns as isize;
-    let (k, n, inner_stride, outer_stride) = match weight.side {
-        Side::Transposed => (weight.columns, rows, 1, columns),
-        Side::Plain => (rows, weight.columns, columns, 1),
-    };
-    assert!((m - 1) * x_stride + k <= x.len(), "left side of a product");
-    assert!(
-        rows * weight.columns <= wide.len(),
-        "right side of a product"
-    );
-    assert!((m - 1) * y_stride + n <= y.len(), "result of a product");
-    let y = Start(y.as_mut_ptr());
-    threads::for_each(n.div_ceil(FEATURES), |task| {
-        let first = task * FEATURES;
-        // SAFETY: the asserts above bound every element that the strides reach, the sides are
-        // borrowed for the loop, and each task writes the columns of its own features.
-        unsafe {
-            gemm::gemm(
-                m,
-                FEATURES.min(n - first),
-                k,
-                y.column(first),
-                1,
-                y_stride as isize,
-                add,
-                x.as_ptr(),
-                1,
-                x_stride as isize,
-                wide.as_ptr().offset(first as isize * outer_stride),
-                outer_stride,
-                inner_stride,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
-        }
-    });
-}
-
-/// Where a result begins.
-struct Start(*mut f32);
-
-// SAFETY: tasks write disjoint columns of what it points to.
-#[expect(unsafe_code, reason = "see above")]
-unsafe impl Sync for Start {}
-
-impl Start {
-    fn column(&self, column: usize) -> *mut f32 {
-        self.0.wrapping_add(column)
-    }
+    vector::product(x, weight, y, add);
 }
 
 #[cfg(test)]
@@ -209,6 +102,12 @@ mod tests {
     fn numbers(length: usize, seed: u64) -> Vec<f32> {
         let unit = |i: usize| (crate::mix(seed ^ i as u64) >> 40) as f32 / (1 << 23) as f32;
         (0..length).map(|i| unit(i) - 1.0).collect()
+    }
+
+    /// Those that this processor has.
+    fn units() -> impl Iterator<Item = ProductUnit> {
+        let amx = amx_available().then_some(ProductUnit::Amx);
+        std::iter::once(ProductUnit::Vector).chain(amx)
     }
 
     proptest! {
@@ -233,8 +132,7 @@ mod tests {
             };
             let (rows, columns, side) = if plain { (k, n, Side::Plain) } else { (n, k, Side::Transposed) };
             let weight = Weight { values, rows, columns, side };
-            let units = [Some(ProductUnit::Vector), amx_available().then_some(ProductUnit::Amx)];
-            for unit in units.into_iter().flatten() {
+            for unit in units() {
                 let mut y = before.clone();
                 product_on(unit, &x, weight, &mut y, add);
                 for i in 0..m {
@@ -253,7 +151,7 @@ mod tests {
 
     #[test]
     fn features_beyond_one_visit_of_the_result() {
-        // more steps of K than stay in the cache, more rows than a widened block
+        // more summed features than stay in the cache, and enough results for several tasks
         let (m, k, n) = (20, 5000, 300);
         let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
         let w: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
@@ -265,17 +163,74 @@ mod tests {
                 columns,
                 side,
             };
-            let mut y = vec![0.0; m * n];
-            product(&x, weight, &mut y, false);
-            let mut other = vec![0.0; m * n];
-            widened(&x, weight, &mut other, false);
-            let largest = y
-                .iter()
-                .zip(&other)
-                .map(|(a, b)| (a - b).abs())
-                .fold(0.0, f32::max);
-            // 5000 terms of order one in two orders
-            assert!(largest < 1e-3, "{side:?}: {largest}");
+            for unit in units() {
+                let mut y = vec![0.0; m * n];
+                product_on(unit, &x, weight, &mut y, false);
+                for i in 0..m {
+                    for j in 0..n {
+                        let w = |l: usize| {
+                            weight.values.get(if side == Side::Plain {
+                                l * n + j
+                            } else {
+                                j * k + l
+                            })
+                        };
+                        let truth: f64 = (0..k)
+                            .map(|l| f64::from(x[i * k + l]) * f64::from(w(l)))
+                            .sum();
+                        let error = (f64::from(y[i * n + j]) - truth).abs();
+                        // 5000 terms of order one
+                        assert!(error < 1e-3, "{unit:?} {side:?} {i} {j}: {error:e}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// A task's share of the features and tokens depends on the number of threads; a result's
+    /// number must not.
+    #[test]
+    fn a_result_is_the_same_wherever_it_lies() {
+        let (m, k, n) = (43, 700, 210);
+        let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
+        let weight = |first: usize, rows: usize| Weight {
+            values: Values::F32(&w[first * k..(first + rows) * k]),
+            rows,
+            columns: k,
+            side: Side::Transposed,
+        };
+        for unit in units() {
+            let mut whole = vec![0.0; m * n];
+            product_on(unit, &x, weight(0, n), &mut whole, false);
+            for (token, feature) in [(0, 0), (3, 1), (11, 47), (20, 130)] {
+                let [rows, columns] = [m - token, n - feature];
+                let mut part = vec![0.0; rows * columns];
+                product_on(
+                    unit,
+                    &x[token * k..],
+                    weight(feature, columns),
+                    &mut part,
+                    false,
+                );
+                for (i, part) in part.chunks_exact(columns).enumerate() {
+                    let whole = &whole[(token + i) * n + feature..][..columns];
+                    let bits =
+                        |values: &[f32]| values.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(part), bits(whole), "{unit:?} {token} {feature}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_half_widens() {
+        for bits in 0..=u16::MAX {
+            let half = f16::from_bits(bits);
+            let [wide, truth] = [weight::Number::widen(half), f16::to_f32(half)];
+            assert!(
+                wide.to_bits() == truth.to_bits() || wide.is_nan() && truth.is_nan(),
+                "{bits:#x}: {wide}"
+            );
         }
     }
 }

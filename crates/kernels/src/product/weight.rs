@@ -5,7 +5,6 @@
 use half::{bf16, f16};
 
 use crate::simd::vectorised;
-use crate::threads;
 
 /// Numbers in their stored precision.
 #[derive(Debug, Clone, Copy)]
@@ -13,6 +12,48 @@ pub(crate) enum Values<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
+}
+
+/// A number in a stored precision.
+pub(super) trait Number: Copy {
+    /// The same number in f32.
+    fn widen(self) -> f32;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Number for f16 {
+    /// Without a branch or a call, so that a loop over it becomes vector instructions.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        /// What the exponents' biases differ by, 127 - 15.
+        const BIAS: u32 = 112 << 23;
+        /// An exponent of one, to which subnormal digits are added.
+        const ONE: u32 = 113 << 23;
+        let bits = u32::from(self.to_bits());
+        let [sign, size] = [(bits & 0x8000) << 16, (bits & 0x7fff) << 13];
+        let subnormal = f32::from_bits(size + ONE) - f32::from_bits(ONE);
+        let size = if size < 0x400 << 13 {
+            subnormal.to_bits()
+        } else if size < 0x7c00 << 13 {
+            size + BIAS
+        } else {
+            size + 2 * BIAS // infinity, or not a number
+        };
+        f32::from_bits(sign | size)
+    }
 }
 
 /// Which product a weight enters.
@@ -77,14 +118,6 @@ impl Values<'_> {
         }
     }
 
-    /// Numbers from `start` on, in f32, over all threads.
-    pub(crate) fn widen(&self, start: usize, wide: &mut [f32]) {
-        const CHUNK: usize = 1 << 14;
-        threads::chunks(wide, CHUNK, |chunk, wide| {
-            self.widen_chunk(start + chunk * CHUNK, wide);
-        });
-    }
-
     /// Numbers from `start` on, in f32.
     pub(crate) fn widen_chunk(&self, start: usize, wide: &mut [f32]) {
         use half::slice::HalfFloatSliceExt;
@@ -100,7 +133,7 @@ impl Values<'_> {
 vectorised! {
     fn widen_bf16(_simd, values: &'a [bf16], wide: &'a mut [f32]) {
         for (wide, value) in wide.iter_mut().zip(values) {
-            *wide = f32::from_bits(u32::from(value.to_bits()) << 16);
+            *wide = value.widen();
         }
     }
 }

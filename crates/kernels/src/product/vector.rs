@@ -1,0 +1,377 @@
+//! f32 products on the vector unit.
+//!
+//! The right side is packed into panels of [`PANEL`] features in f32, so that the weight is widened
+//! once a task and then read in order. A block of the result, eight rows of a panel, stays in
+//! registers while a stretch of K passes: three vectors of features and one token's number at a
+//! time, eight tokens, so that eleven loads feed 24 multiply-adds. Taller and narrower blocks load
+//! more, and a core cannot hide that.
+//!
+//! Axes: M tokens, K summed features, N result features.
+
+#![expect(
+    unsafe_code,
+    reason = "tasks that share a result; loads without a check each"
+)]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices below a constant become registers, iterators here do not"
+)]
+
+use std::ops::Range;
+
+use pulp::{NullaryFnOnce, Simd};
+
+use super::weight::Number;
+use super::{Side, Values, Weight};
+use crate::buffer::buffer;
+use crate::simd::{prefetch, vectorised};
+use crate::threads;
+
+/// Features of a panel: three vectors of AVX-512, six of AVX2, twelve of NEON.
+const PANEL: usize = 48;
+
+/// Vectors of a row of the result that are summed at a time.
+const VECTORS: usize = 3;
+
+/// Rows of the result that are summed at a time, where there are 32 registers, and 16.
+const ROWS: [usize; 2] = [8, 4];
+
+/// Most summed features between two visits of the result: the packed rows of the left side, 18 KiB,
+/// stay in the first-level cache while a task's panels pass.
+const DEPTH: usize = 576;
+
+/// From a packed row of the left side to the next: rows that begin in different sets of the cache.
+const STRIDE: usize = DEPTH + 16;
+
+/// Numbers of a task's right side: 1 MiB, half of the second-level cache of the processors that
+/// have AVX-512.
+const RIGHT: usize = 1 << 18;
+
+/// Summed features of a panel that are asked for before they are needed.
+const AHEAD: usize = 12;
+
+/// Bytes of a cache line, which a vector should not straddle.
+const LINE: usize = 64;
+
+/// `y = x · weight`, or `y += x · weight`.
+///
+/// A task takes some features and some tokens. It packs its part of the weight into its own cache;
+/// its tokens stream past, a block of rows at a time.
+pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
+    let [k, n] = weight.inner_outer();
+    let m = x.len() / k;
+    let depth = k.div_ceil(k.div_ceil(DEPTH)); // equal shares
+    let panels = n.div_ceil(PANEL);
+    let fit = (RIGHT / (depth * PANEL)).max(1);
+    let threads = rayon::current_num_threads();
+    let groups = panels.div_ceil(fit).next_multiple_of(threads).min(panels);
+    let features = panels.div_ceil(groups) * PANEL;
+    let groups = n.div_ceil(features);
+    let blocks = threads.div_ceil(groups).min(m.div_ceil(ROWS[0]));
+    let tokens = m.div_ceil(blocks);
+    assert_eq!(y.len(), m * n, "result of a product");
+    let y = Output {
+        start: y.as_mut_ptr(),
+        stride: n,
+    };
+    threads::for_each(groups * blocks, |task| {
+        let [block, group] = [task / groups, task % groups];
+        let part = Part {
+            tokens: (block * tokens).min(m)..m.min((block + 1) * tokens),
+            features: group * features..n.min((group + 1) * features),
+            depth,
+            add,
+        };
+        multiply(x, weight, y, part);
+    });
+}
+
+/// Where a product goes: rows of f32, `stride` apart.
+#[derive(Clone, Copy)]
+struct Output {
+    start: *mut f32,
+    stride: usize,
+}
+
+// SAFETY: tasks write disjoint ranges of what it points to.
+unsafe impl Sync for Output {}
+
+/// What one task computes.
+struct Part {
+    tokens: Range<usize>,
+    features: Range<usize>,
+    /// Summed features between two visits of the result.
+    depth: usize,
+    add: bool,
+}
+
+vectorised! {
+    /// A part of a product, which nobody else writes.
+    fn multiply(simd, x: &'a [f32], weight: Weight<'a>, y: Output, part: Part) {
+        let Part { tokens, features, depth, add } = part;
+        let [k, _] = weight.inner_outer();
+        let size = features.len().div_ceil(PANEL) * depth * PANEL;
+        let mut right: Vec<f32> = buffer(size + LINE / size_of::<f32>());
+        let aligned = right.as_ptr().align_offset(LINE);
+        let right = &mut right[aligned..][..size];
+        let mut left = [0.0; ROWS[0] * STRIDE];
+        let most = if S::REGISTER_COUNT >= 32 { ROWS[0] } else { ROWS[1] };
+        let blocks = tokens.len().div_ceil(most);
+        for start in (0..k).step_by(depth) {
+            let summed = start..k.min(start + depth);
+            pack(simd, weight, &features, &summed, right);
+            for block in 0..blocks {
+                // equal shares, since a block of few rows computes slower
+                let [first, end] = [block, block + 1].map(|i| tokens.start + i * tokens.len() / blocks);
+                for (left, token) in left.chunks_exact_mut(STRIDE).zip(first..end) {
+                    let x = &x[token * k..][summed.clone()];
+                    left[..x.len()].copy_from_slice(x);
+                }
+                let panels = right.chunks_exact(summed.len() * PANEL);
+                for (feature, panel) in features.clone().step_by(PANEL).zip(panels) {
+                    let block = Block {
+                        simd,
+                        left: &left,
+                        panel,
+                        width: PANEL.min(features.end - feature),
+                        // an address inside of the result
+                        y: Output {
+                            start: y.start.wrapping_add(first * y.stride + feature),
+                            ..y
+                        },
+                        add: add || start > 0,
+                    };
+                    block.rows(end - first);
+                }
+            }
+        }
+    }
+}
+
+/// Some rows of a panel of the result.
+#[derive(Clone, Copy)]
+struct Block<'a, S> {
+    simd: S,
+    /// Rows, [`STRIDE`] apart.
+    left: &'a [f32; ROWS[0] * STRIDE],
+    panel: &'a [f32],
+    /// Features of the panel that the result has.
+    width: usize,
+    /// Where it goes; these rows and features are the task's.
+    y: Output,
+    add: bool,
+}
+
+impl<S: Simd> Block<'_, S> {
+    #[inline(always)]
+    fn rows(self, rows: usize) {
+        let simd = self.simd;
+        match rows {
+            1 => simd.vectorize(Rows::<S, 1>(self)),
+            2 => simd.vectorize(Rows::<S, 2>(self)),
+            3 => simd.vectorize(Rows::<S, 3>(self)),
+            4 => simd.vectorize(Rows::<S, 4>(self)),
+            5 => simd.vectorize(Rows::<S, 5>(self)),
+            6 => simd.vectorize(Rows::<S, 6>(self)),
+            7 => simd.vectorize(Rows::<S, 7>(self)),
+            _ => simd.vectorize(Rows::<S, 8>(self)),
+        }
+    }
+
+    /// `M` rows of [`VECTORS`] vectors of features.
+    #[inline(always)]
+    fn sums<const M: usize>(&self, column: usize) -> [[S::f32s; VECTORS]; M] {
+        let simd = self.simd;
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; M];
+        let (panel, _) = self.panel.as_chunks::<PANEL>();
+        for (depth, features) in panel.iter().take(DEPTH).enumerate() {
+            let (features, _) = S::as_simd_f32s(&features[column..]);
+            for v in 0..VECTORS {
+                prefetch(&features[v..], AHEAD * PANEL / S::F32_LANES);
+            }
+            for row in 0..M {
+                let x = simd.splat_f32s(self.left[row * STRIDE + depth]);
+                for v in 0..VECTORS {
+                    sums[row][v] = simd.mul_add_e_f32s(x, features[v], sums[row][v]);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// A block of `M` rows.
+struct Rows<'a, S, const M: usize>(Block<'a, S>);
+
+impl<S: Simd, const M: usize> NullaryFnOnce for Rows<'_, S, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self(block) = self;
+        let simd = block.simd;
+        let wide = VECTORS * S::F32_LANES;
+        for column in (0..PANEL).step_by(wide) {
+            if column >= block.width {
+                return;
+            }
+            let width = wide.min(block.width - column);
+            let rows: [_; M] = std::array::from_fn(|row| {
+                let start = block.y.start.wrapping_add(row * block.y.stride + column);
+                // SAFETY: the result has these rows and features, and nobody else writes them.
+                unsafe { std::slice::from_raw_parts_mut(start, width) }
+            });
+            for row in &rows {
+                prefetch(row, 0);
+                prefetch(row, width - 1);
+            }
+            let sums = block.sums::<M>(column);
+            for (row, sums) in rows.into_iter().zip(sums) {
+                if width == wide {
+                    let (row, _) = S::as_mut_simd_f32s(row);
+                    for v in 0..VECTORS {
+                        row[v] = if block.add {
+                            simd.add_f32s(row[v], sums[v])
+                        } else {
+                            sums[v]
+                        };
+                    }
+                } else {
+                    for (row, sum) in row.chunks_mut(S::F32_LANES).zip(sums) {
+                        let before = simd.partial_load_f32s(row);
+                        let sum = if block.add {
+                            simd.add_f32s(before, sum)
+                        } else {
+                            sum
+                        };
+                        simd.partial_store_f32s(row, sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packs some result features and summed features: panel after panel, `[K, PANEL]`; what stands
+/// where there is no feature is not used.
+#[inline(always)]
+fn pack<S: Simd>(
+    simd: S,
+    weight: Weight<'_>,
+    features: &Range<usize>,
+    summed: &Range<usize>,
+    right: &mut [f32],
+) {
+    match weight.values {
+        Values::F32(values) => pack_numbers(simd, values, weight, features, summed, right),
+        Values::Bf16(values) => pack_numbers(simd, values, weight, features, summed, right),
+        Values::F16(values) => pack_numbers(simd, values, weight, features, summed, right),
+    }
+}
+
+#[inline(always)]
+fn pack_numbers<S: Simd, T: Number>(
+    simd: S,
+    values: &[T],
+    weight: Weight<'_>,
+    features: &Range<usize>,
+    summed: &Range<usize>,
+    right: &mut [f32],
+) {
+    let columns = weight.columns;
+    let size = summed.len() * PANEL;
+    match weight.side {
+        // along the weight's rows, which lie one after another
+        Side::Plain => {
+            for (depth, row) in summed.clone().enumerate() {
+                let row = &values[row * columns..][features.clone()];
+                let panels = right.chunks_exact_mut(size);
+                for (row, panel) in row.chunks(PANEL).zip(panels) {
+                    prefetch(row, 4 * columns);
+                    let (wide, rest) = panel[depth * PANEL..][..PANEL].split_at_mut(row.len());
+                    widen(row, wide);
+                    rest.fill(0.0);
+                }
+            }
+        }
+        Side::Transposed => {
+            let mut tile = [[0.0; TILE]; PANEL];
+            let panels = right.chunks_exact_mut(size);
+            for (first, panel) in features.clone().step_by(PANEL).zip(panels) {
+                let rows = first..features.end.min(first + PANEL);
+                let rows = &values[rows.start * columns..rows.end * columns];
+                for (step, panel) in panel.chunks_mut(TILE * PANEL).enumerate() {
+                    let start = summed.start + step * TILE;
+                    turn(simd, &rows[start..], columns, &mut tile, panel);
+                }
+            }
+        }
+    }
+}
+
+/// Summed features that are turned at a time.
+const TILE: usize = 32;
+
+/// Rows and columns that are turned in registers.
+const SIDE: usize = 16;
+
+/// Turns the first numbers of rows, `columns` apart, into columns of a panel.
+#[inline(always)]
+fn turn<S: Simd, T: Number>(
+    simd: S,
+    rows: &[T],
+    columns: usize,
+    tile: &mut [[f32; TILE]; PANEL],
+    panel: &mut [f32],
+) {
+    let depth = panel.len() / PANEL;
+    for (row, tile) in rows.chunks(columns).zip(tile.iter_mut()) {
+        let row = &row[..depth];
+        prefetch(row, TILE);
+        match row.first_chunk::<TILE>() {
+            Some(row) => widen(row, tile), // of a length that the compiler knows
+            None => widen(row, tile),
+        }
+    }
+    let (bands, _) = tile.as_chunks::<SIDE>();
+    for (step, panel) in panel.chunks_mut(SIDE * PANEL).enumerate() {
+        for (band, rows) in bands.iter().enumerate() {
+            let mut block = [[0.0; SIDE]; SIDE];
+            for (block, row) in block.iter_mut().zip(rows) {
+                block.copy_from_slice(&row[step * SIDE..][..SIDE]);
+            }
+            let block = transposed(simd, block);
+            for (panel, column) in panel.chunks_exact_mut(PANEL).zip(block) {
+                panel[band * SIDE..][..SIDE].copy_from_slice(&column);
+            }
+        }
+    }
+}
+
+/// Columns of some rows.
+#[inline(always)]
+fn transposed<S: Simd>(_simd: S, rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use super::transpose;
+        if S::F32_LANES == SIDE {
+            // SAFETY: words are words; vectors of sixteen are AVX-512's here.
+            return unsafe {
+                std::mem::transmute::<[_; SIDE], [[f32; SIDE]; SIDE]>(transpose::sixteen(
+                    std::mem::transmute::<[[f32; SIDE]; SIDE], [_; SIDE]>(rows),
+                ))
+            };
+        }
+        // SAFETY: every x86-64 has SSE.
+        unsafe { transpose::by_fours(&rows) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::array::from_fn(|column| rows.map(|row| row[column]))
+}
+
+#[inline(always)]
+fn widen<T: Number>(values: &[T], wide: &mut [f32]) {
+    for (wide, value) in wide.iter_mut().zip(values) {
+        *wide = value.widen();
+    }
+}
