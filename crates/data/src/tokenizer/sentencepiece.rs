@@ -205,6 +205,15 @@ impl Model {
         if !self.normalizer.escape_whitespaces {
             return unsupported("escape_whitespaces = false is not read");
         }
+        // the library would look for such a piece where spaces were already taken away
+        let spaces = |piece: &&Piece| {
+            piece.kind == Kind::UserDefined && piece.text.contains([' ', '\u{2581}'])
+        };
+        if self.normalizer.remove_extra_whitespaces && self.pieces.iter().any(|p| spaces(&p)) {
+            return unsupported(
+                "remove_extra_whitespaces with user-defined pieces that have spaces is not read",
+            );
+        }
         let bytes = self.pieces.iter().any(|piece| piece.kind == Kind::Byte);
         if bytes && !self.byte_fallback {
             return Err(SentencePieceError::Field(
