@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 /// Columns of sixteen rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn sixteen(rows: [__m512i; 16]) -> [__m512i; 16] {
-    let mut pairs = rows;
+pub(super) fn sixteen(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = *rows;
     for i in 0..8 {
         pairs[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
         pairs[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);

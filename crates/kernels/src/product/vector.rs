@@ -12,11 +12,6 @@
     unsafe_code,
     reason = "tasks that share a result; loads without a check each"
 )]
-#![expect(
-    clippy::needless_range_loop,
-    reason = "indices below a constant become registers, iterators here do not"
-)]
-
 use std::ops::Range;
 
 use pulp::{NullaryFnOnce, Simd};
@@ -114,7 +109,7 @@ vectorised! {
         let mut right: Vec<f32> = buffer(size + LINE / size_of::<f32>());
         let aligned = right.as_ptr().align_offset(LINE);
         let right = &mut right[aligned..][..size];
-        let mut left = [0.0; ROWS[0] * STRIDE];
+        let mut left = vec![[0.0; STRIDE]; ROWS[0]];
         let most = if S::REGISTER_COUNT >= 32 { ROWS[0] } else { ROWS[1] };
         let blocks = tokens.len().div_ceil(most);
         for start in (0..k).step_by(depth) {
@@ -123,7 +118,7 @@ vectorised! {
             for block in 0..blocks {
                 // equal shares, since a block of few rows computes slower
                 let [first, end] = [block, block + 1].map(|i| tokens.start + i * tokens.len() / blocks);
-                for (left, token) in left.chunks_exact_mut(STRIDE).zip(first..end) {
+                for (left, token) in left.iter_mut().zip(first..end) {
                     let x = &x[token * k..][summed.clone()];
                     left[..x.len()].copy_from_slice(x);
                 }
@@ -152,8 +147,8 @@ vectorised! {
 #[derive(Clone, Copy)]
 struct Block<'a, S> {
     simd: S,
-    /// Rows, [`STRIDE`] apart.
-    left: &'a [f32; ROWS[0] * STRIDE],
+    /// Packed rows.
+    left: &'a [[f32; STRIDE]],
     panel: &'a [f32],
     /// Features of the panel that the result has.
     width: usize,
@@ -183,6 +178,7 @@ impl<S: Simd> Block<'_, S> {
     fn sums<const M: usize>(&self, column: usize) -> [[S::f32s; VECTORS]; M] {
         let simd = self.simd;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; M];
+        let left = &self.left[..M];
         let (panel, _) = self.panel.as_chunks::<PANEL>();
         for (depth, features) in panel.iter().take(DEPTH).enumerate() {
             let (features, _) = S::as_simd_f32s(&features[column..]);
@@ -190,7 +186,7 @@ impl<S: Simd> Block<'_, S> {
                 prefetch(&features[v..], AHEAD * PANEL / S::F32_LANES);
             }
             for row in 0..M {
-                let x = simd.splat_f32s(self.left[row * STRIDE + depth]);
+                let x = simd.splat_f32s(left[row][depth]);
                 for v in 0..VECTORS {
                     sums[row][v] = simd.mul_add_e_f32s(x, features[v], sums[row][v]);
                 }
@@ -357,9 +353,8 @@ fn transposed<S: Simd>(_simd: S, rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SID
         if S::F32_LANES == SIDE {
             // SAFETY: words are words; vectors of sixteen are AVX-512's here.
             return unsafe {
-                std::mem::transmute::<[_; SIDE], [[f32; SIDE]; SIDE]>(transpose::sixteen(
-                    std::mem::transmute::<[[f32; SIDE]; SIDE], [_; SIDE]>(rows),
-                ))
+                let rows = std::mem::transmute::<[[f32; SIDE]; SIDE], [_; SIDE]>(rows);
+                std::mem::transmute::<[_; SIDE], [[f32; SIDE]; SIDE]>(transpose::sixteen(&rows))
             };
         }
         // SAFETY: every x86-64 has SSE.

@@ -183,7 +183,7 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
                 *words = load_line(&values[start..start + DEPTH]);
                 prefetch(&values[start..], AHEAD);
             }
-            store_transposed(rows, lines);
+            store_transposed(&rows, lines);
         }
         (values, Side::Transposed) => {
             let parts = parts(values);
@@ -197,7 +197,7 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
                     rows[part][row] = join(low[part], high[part]);
                 }
             }
-            for (rows, lines) in rows.into_iter().zip(lines.chunks_exact_mut(LINES)) {
+            for (rows, lines) in rows.iter().zip(lines.chunks_exact_mut(LINES)) {
                 store_transposed(rows, lines);
             }
         }
@@ -305,7 +305,7 @@ fn interleave(even: __m512i, odd: __m512i) -> __m512i {
 /// Stores columns of sixteen rows of words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store_transposed(rows: [__m512i; TILE], lines: &mut [Line]) {
+fn store_transposed(rows: &[__m512i; TILE], lines: &mut [Line]) {
     for (line, column) in lines.iter_mut().zip(sixteen(rows)) {
         store(line, column);
     }
