@@ -4,6 +4,7 @@
 mod adapters;
 mod commands;
 mod converting;
+mod corpus;
 mod golden;
 mod merging;
 mod model;
