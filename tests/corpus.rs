@@ -74,5 +74,5 @@ fn tokenizer_models_of_any_bytes_do_no_harm() {
             let _ = tokenizer.encode("a text  of 12 characters");
         }
     });
-    assert!(fed > 50);
+    assert!(fed > 20);
 }
