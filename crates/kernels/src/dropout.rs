@@ -37,7 +37,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// What [`Dropout::apply`] multiplies by.
+    /// What `Dropout::apply` multiplies by.
     ///
     /// # Shapes
     /// Result: `[T, features]`, 0 or `1 / (1 - probability)`, f32.
