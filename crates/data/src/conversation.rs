@@ -1,10 +1,12 @@
 //! One row of a data set, before any template: who said what, and where the row stands.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,13 +48,19 @@ impl fmt::Display for Role {
     }
 }
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One turn of a conversation, as chat templates are given it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What else there is to it, for chat templates alone: `name`, `tool_calls`, `tool_call_id`.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, Value>,
+    /// Whether it is trained on, where the row says so; else its role decides.
+    #[serde(skip)]
+    pub train: Option<bool>,
 }
 
 impl Message {
@@ -61,6 +69,8 @@ impl Message {
         Message {
             role,
             content: content.into(),
+            more: BTreeMap::new(),
+            train: None,
         }
     }
 }
@@ -156,6 +166,8 @@ pub enum Content {
 pub struct Conversation {
     /// What the row says.
     pub content: Content,
+    /// The tools that the assistant may call, for chat templates alone.
+    pub tools: Option<Value>,
     /// Where the row stands.
     pub origin: Origin,
 }
@@ -165,6 +177,7 @@ impl Conversation {
     pub fn new(content: Content) -> Conversation {
         Conversation {
             content,
+            tools: None,
             origin: Origin::default(),
         }
     }

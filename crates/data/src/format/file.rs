@@ -177,7 +177,11 @@ fn conversation(
         Ok((content, row.unread()?))
     });
     match read {
-        Ok((content, unread)) => Ok((Conversation { content, origin }, unread)),
+        Ok((content, unread)) => {
+            let mut conversation = Conversation::new(content);
+            conversation.origin = origin;
+            Ok((conversation, unread))
+        }
         Err(error) => Err(DataError::row(origin, error)),
     }
 }

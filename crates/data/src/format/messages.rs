@@ -62,7 +62,7 @@ fn message(index: usize, value: Value) -> Result<Message, RowError> {
             key: key(&format!(".{name}")),
         });
     }
-    Ok(Message { role, content })
+    Ok(Message::new(role, content))
 }
 
 /// A conversation opens with a user, after at most one system message, and answers at least once.
