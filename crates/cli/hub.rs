@@ -41,9 +41,9 @@ pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
 
 /// Finds a base and its tokenizer.
 pub(crate) fn locate_base(base: &mut BaseConfig) -> anyhow::Result<()> {
-    let path = base.path.clone().map(|path| locate(&path, What::Model));
-    let tokenizer = base.tokenizer.clone();
-    let tokenizer = tokenizer.map(|path| locate(&path, What::Model));
-    base.locate(path.transpose()?, tokenizer.transpose()?);
+    let found = |path: Option<&Path>| path.map(|path| locate(path, What::Model)).transpose();
+    let path = found(base.found_path())?;
+    let tokenizer = found(base.found_tokenizer())?;
+    base.locate(path, tokenizer);
     Ok(())
 }

@@ -37,7 +37,7 @@ pub use hugging_face::{
 pub use nearest::nearest;
 pub use pretrained::{Pretrained, PretrainedError, gguf_vocabulary};
 pub use safetensors::Dtype;
-pub use stage::{Existing, StagedFolder, write_file};
+pub use stage::{Existing, StagedFolder, try_write_file, write_file};
 
 /// The one-file form of a checkpoint.
 pub const SINGLE_FILE: &str = "model.safetensors";

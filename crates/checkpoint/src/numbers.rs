@@ -59,6 +59,15 @@ impl Number for bf16 {
     }
 }
 
+/// The name that `config.json` has for a number type of weights.
+pub fn torch_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F16 => "float16",
+        Dtype::BF16 => "bfloat16",
+        _ => "float32",
+    }
+}
+
 /// The same numbers in another precision, rounded to nearest.
 ///
 /// # Panics

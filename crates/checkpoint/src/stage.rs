@@ -135,18 +135,34 @@ pub fn write_file(
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<(), CheckpointError> {
     let path = path.as_ref();
+    try_write_file(path, |file| {
+        write(file).map_err(CheckpointError::io(path, "write"))
+    })
+}
+
+/// The same for a writer with errors of its own.
+///
+/// # Errors
+///
+/// As [`write_file`].
+pub fn try_write_file<E: From<CheckpointError>>(
+    path: impl AsRef<Path>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let path = path.as_ref();
     let parent = parent(path);
     let staged = staged_file(path, parent).map_err(CheckpointError::io(path, "write"))?;
     let mut buffered = BufWriter::with_capacity(1 << 20, staged.as_file());
-    write(&mut buffered)
-        .and_then(|()| buffered.flush())
+    write(&mut buffered)?;
+    buffered
+        .flush()
         .and_then(|()| staged.as_file().sync_all())
         .map_err(CheckpointError::io(path, "write"))?;
     drop(buffered);
     staged
         .persist(path)
         .map_err(|error| CheckpointError::io(path, "rename the finished file to")(error.error))?;
-    sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))
+    Ok(sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))?)
 }
 
 fn staged_file(path: &Path, parent: &Path) -> io::Result<tempfile::NamedTempFile> {

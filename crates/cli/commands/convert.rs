@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
-use simmer_model::checkpoint::convert::{Precision, to_gguf, to_hugging_face, to_meta};
+use simmer_model::checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
+use simmer_model::checkpoint::gguf::GgmlType;
 use simmer_model::checkpoint::hub::What;
 use simmer_model::checkpoint::{Dtype, Pretrained};
 use simmer_model::merge::files_beside;
 use simmer_train::tokenizer;
 
-use super::merge::{byte_size, hugging_face_tokenizer};
+use super::merge::{byte_size, lacks_hugging_face_tokenizer};
 use crate::{hub, output, progress};
 
 /// Convert a model between Hugging Face, Meta and GGUF layouts, or an adapter to GGUF
@@ -84,8 +85,13 @@ impl Convert {
             output::note(note);
         }
         let saved = tempfile::tempdir()?;
-        let own = hugging_face_tokenizer(input, saved.path())?;
-        let beside = files_beside(input, own)?;
+        let beside = || -> anyhow::Result<Vec<PathBuf>> {
+            let other = lacks_hugging_face_tokenizer(input);
+            if other {
+                tokenizer.save(saved.path())?;
+            }
+            Ok(files_beside(input, other.then_some(saved.path()))?)
+        };
         let bar = progress::bytes(0, "converting");
         let mut advance = |done, all| {
             bar.set_length(all);
@@ -97,7 +103,7 @@ impl Convert {
                 &self.out,
                 self.dtype()?,
                 self.max_shard_size,
-                &beside,
+                &beside()?,
                 &mut advance,
             )?,
             To::Meta => to_meta(
@@ -105,7 +111,7 @@ impl Convert {
                 &self.out,
                 self.dtype()?,
                 self.shards,
-                &beside,
+                &beside()?,
                 &mut advance,
             )?,
             To::Gguf => {
@@ -117,7 +123,7 @@ impl Convert {
                 to_gguf(
                     &model,
                     &self.out,
-                    self.precision(),
+                    self.kind(),
                     &name.to_string_lossy(),
                     &vocabulary,
                     &mut advance,
@@ -164,12 +170,12 @@ impl Convert {
         })
     }
 
-    fn precision(&self) -> Option<Precision> {
+    fn kind(&self) -> Option<GgmlType> {
         self.dtype.map(|dtype| match dtype {
-            Stored::F32 => Precision::F32,
-            Stored::Bf16 => Precision::Bf16,
-            Stored::F16 => Precision::F16,
-            Stored::Q8_0 => Precision::Q8_0,
+            Stored::F32 => GgmlType::F32,
+            Stored::Bf16 => GgmlType::BF16,
+            Stored::F16 => GgmlType::F16,
+            Stored::Q8_0 => GgmlType::Q8_0,
         })
     }
 }

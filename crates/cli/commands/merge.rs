@@ -67,10 +67,14 @@ impl Merge {
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let saved = tempfile::tempdir()?;
+        let other = lacks_hugging_face_tokenizer(&base);
+        if other {
+            tokenizer::open(&base)?.save(saved.path())?;
+        }
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
-            tokenizer: hugging_face_tokenizer(&base, saved.path())?,
+            tokenizer: other.then_some(saved.path()),
         };
         let bar = progress::bytes(0, "merging");
         let mut advance = |done, all| {
@@ -85,19 +89,11 @@ impl Merge {
     }
 }
 
-/// Writes the tokenizer of a model that has one in another form than Hugging Face's to the folder
-/// `saved`; `None` where its own files will do, or there are none.
-pub(super) fn hugging_face_tokenizer<'a>(
-    model: &Path,
-    saved: &'a Path,
-) -> anyhow::Result<Option<&'a Path>> {
+/// Whether a model has its tokenizer in another form than Hugging Face's alone.
+pub(super) fn lacks_hugging_face_tokenizer(model: &Path) -> bool {
     let has = |file: &str| model.join(file).exists();
     let other = model.is_file() || has("tokenizer.model") || has("params.json");
-    if has("tokenizer.json") || !other {
-        return Ok(None);
-    }
-    tokenizer::open(model)?.save(saved)?;
-    Ok(Some(saved))
+    other && !has("tokenizer.json")
 }
 
 fn describe(report: &MergeReport) {

@@ -49,8 +49,7 @@ pub(crate) struct Show {
 impl Show {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if self.what.is_dir() || is_gguf(&self.what) {
-            let Pretrained { config, checkpoint } = Pretrained::open(&self.what)?;
-            return self.model(&config, Some(Files::of(&checkpoint)));
+            return self.on_disk(&self.what);
         }
         let name = self.what.to_string_lossy();
         if let Some(config) = sizes::named(&name).filter(|_| !self.what.exists()) {
@@ -58,9 +57,7 @@ impl Show {
         }
         let is_recipe = self.what.extension().is_some_and(|ext| ext == "toml");
         if !self.what.exists() && !is_recipe && name.parse::<HubName>().is_ok() {
-            let found = hub::locate(&self.what, What::Model)?;
-            let Pretrained { config, checkpoint } = Pretrained::open(&found)?;
-            return self.model(&config, Some(Files::of(&checkpoint)));
+            return self.on_disk(&hub::locate(&self.what, What::Model)?);
         }
         if !self.what.exists() && !is_recipe {
             let near = nearest(&name, sizes::names())
@@ -72,6 +69,11 @@ impl Show {
             );
         }
         output::print(&Recipe::from_file(&self.what, &self.set)?.resolved())
+    }
+
+    fn on_disk(&self, path: &Path) -> anyhow::Result<()> {
+        let Pretrained { config, checkpoint } = Pretrained::open(path)?;
+        self.model(&config, Some(Files::of(&checkpoint)))
     }
 
     fn model(&self, config: &ModelConfig, files: Option<Files>) -> anyhow::Result<()> {

@@ -145,6 +145,11 @@ impl BaseConfig {
         self.located[0].as_deref().or(self.path.as_deref())
     }
 
+    /// Where the tokenizer is on this disk, where it is not the base's own.
+    pub fn found_tokenizer(&self) -> Option<&Path> {
+        self.located[1].as_deref().or(self.tokenizer.as_deref())
+    }
+
     /// Finds the base, and reads all about it but the weights themselves.
     ///
     /// # Errors
@@ -180,8 +185,7 @@ impl BaseConfig {
     /// # Errors
     /// Where neither `tokenizer` nor `path` says.
     pub fn tokenizer_path(&self) -> Result<&Path, BaseError> {
-        let tokenizer = self.located[1].as_deref().or(self.tokenizer.as_deref());
-        let path = tokenizer.or(self.found_path());
+        let path = self.found_tokenizer().or(self.found_path());
         path.ok_or(BaseError::Source {
             found: "`init` without `tokenizer`",
         })

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 
+use crate::checkpoint::numbers::torch_name;
 use crate::checkpoint::{
     CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
 };
@@ -67,15 +68,6 @@ pub fn save_model(
         folder.copy(file)?;
     }
     writer.finish()
-}
-
-/// The name that `config.json` has for a number type.
-fn torch_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::BF16 => "bfloat16",
-        Dtype::F16 => "float16",
-        _ => "float32",
-    }
 }
 
 fn burn_dtype(dtype: Dtype) -> DType {

@@ -7,7 +7,7 @@ mod to_meta;
 use std::ops::Range;
 use std::path::PathBuf;
 
-pub use to_gguf::{Precision, to_gguf};
+pub use to_gguf::to_gguf;
 pub use to_hugging_face::to_hugging_face;
 pub use to_meta::to_meta;
 

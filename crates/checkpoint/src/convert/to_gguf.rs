@@ -1,57 +1,32 @@
 //! Any layout to one `.gguf` file.
 
-use std::io;
 use std::path::Path;
 
 use super::{ConvertError, Progress, blocks, rows};
 use crate::gguf::blocks::quantize;
 use crate::gguf::llama::{self, PlannedTensor, Source, hugging_face_row};
 use crate::gguf::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Vocabulary};
-use crate::{CheckpointError, Dtype, Pretrained, write_file};
+use crate::{CheckpointError, Dtype, Pretrained, try_write_file};
 
-/// How a `.gguf` file stores matrices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// 32 bits.
-    F32,
-    /// 16 bits, IEEE.
-    F16,
-    /// 16 bits, the exponent range of f32.
-    Bf16,
-    /// 8 bits and a scale for 32 numbers.
-    Q8_0,
-}
-
-impl Precision {
-    fn kind(self) -> GgmlType {
-        match self {
-            Self::F32 => GgmlType::F32,
-            Self::F16 => GgmlType::F16,
-            Self::Bf16 => GgmlType::BF16,
-            Self::Q8_0 => GgmlType::Q8_0,
-        }
-    }
-
-    /// What holds a model's matrices exactly: their own precision, or f32.
-    fn of(model: &Pretrained) -> Self {
-        let mut matrices = model
-            .checkpoint
-            .tensors()
-            .filter(|(_, info)| info.shape.len() > 1);
-        let Some((_, first)) = matrices.next() else {
-            return Self::F32;
-        };
-        let same = matrices.all(|(_, info)| info.dtype == first.dtype);
-        match first.dtype {
-            Dtype::BF16 if same => Self::Bf16,
-            Dtype::F16 if same => Self::F16,
-            _ => Self::F32,
-        }
+/// What holds a model's matrices exactly: their own precision, or f32.
+fn own_kind(model: &Pretrained) -> GgmlType {
+    let mut matrices = model
+        .checkpoint
+        .tensors()
+        .filter(|(_, info)| info.shape.len() > 1);
+    let Some((_, first)) = matrices.next() else {
+        return GgmlType::F32;
+    };
+    let same = matrices.all(|(_, info)| info.dtype == first.dtype);
+    match first.dtype {
+        Dtype::BF16 if same => GgmlType::BF16,
+        Dtype::F16 if same => GgmlType::F16,
+        _ => GgmlType::F32,
     }
 }
 
-/// Writes a model as one `.gguf` file for llama.cpp: matrices in `precision` (as they are stored
-/// without it), norms in f32, and the tokenizer.
+/// Writes a model as one `.gguf` file for llama.cpp: matrices as `kind` (as they are stored without it; one
+/// that [`quantize`] can write), norms in f32, and the tokenizer.
 ///
 /// # Errors
 /// A model that cannot be read or that GGUF cannot hold, or an output that exists; nothing is left
@@ -59,7 +34,7 @@ impl Precision {
 pub fn to_gguf(
     model: &Pretrained,
     out: &Path,
-    precision: Option<Precision>,
+    kind: Option<GgmlType>,
     name: &str,
     vocabulary: &Vocabulary,
     progress: Progress<'_>,
@@ -69,38 +44,27 @@ pub fn to_gguf(
         let path = out.to_owned();
         return Err(CheckpointError::OutputExists { path }.into());
     }
-    let kind = precision.unwrap_or_else(|| Precision::of(model)).kind();
+    let kind = kind.unwrap_or_else(|| own_kind(model));
     let mut metadata = llama::metadata(&model.config, name, kind).map_err(wrong)?;
     vocabulary.write_to(&mut metadata);
     let plan = llama::plan(&model.config, kind);
     let specs: Vec<GgufTensorSpec> = plan.iter().map(|tensor| tensor.spec.clone()).collect();
     let bytes = |spec: &GgufTensorSpec| spec.kind.tensor_bytes(&spec.shape).unwrap_or(0);
     let total = specs.iter().map(bytes).sum();
-    let mut failed = None;
-    let written = write_file(out, |file| {
-        let write = || -> Result<(), ConvertError> {
-            let mut writer = GgufWriter::new(file, &metadata, specs).map_err(wrong)?;
-            let mut written = 0;
-            for tensor in &plan {
-                encode(model, tensor, out, &mut |bytes| {
-                    writer.append(bytes).map_err(wrong)?;
-                    written += bytes.len() as u64;
-                    progress(written, total);
-                    Ok(())
-                })?;
-            }
-            writer.finish().map_err(wrong)?;
-            Ok(())
-        };
-        write().map_err(|error| {
-            failed = Some(error);
-            io::Error::other("not written")
-        })
-    });
-    match (failed, written) {
-        (Some(error), _) => Err(error),
-        (None, written) => Ok(written?),
-    }
+    try_write_file(out, |file| {
+        let mut writer = GgufWriter::new(file, &metadata, specs).map_err(wrong)?;
+        let mut written = 0;
+        for tensor in &plan {
+            encode(model, tensor, out, &mut |bytes| {
+                writer.append(bytes).map_err(wrong)?;
+                written += bytes.len() as u64;
+                progress(written, total);
+                Ok(())
+            })?;
+        }
+        writer.finish().map_err(wrong)?;
+        Ok(())
+    })
 }
 
 fn wrong(out: &Path) -> impl Fn(GgufError) -> ConvertError + Copy + use<'_> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{ConvertError, Progress, stream};
 use crate::checkpoint::Layout;
 use crate::hugging_face::{CheckpointWriter, plan_shards};
+use crate::numbers::torch_name;
 use crate::{
     CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, TensorSpec, is_rotary_buffer,
 };
@@ -61,12 +62,9 @@ fn config_json(model: &Pretrained, dtypes: &[Dtype]) -> Result<String, ConvertEr
             .map_err(|source| ConfigError::Json { path, source })
             .map_err(crate::PretrainedError::from)?;
     }
-    let widest = |dtype: Dtype| dtypes.contains(&dtype);
-    let name = match () {
-        () if widest(Dtype::F32) => "float32",
-        () if widest(Dtype::BF16) => "bfloat16",
-        () => "float16",
-    };
+    let mut widest = [Dtype::F32, Dtype::BF16].into_iter();
+    let widest = widest.find(|dtype| dtypes.contains(dtype));
+    let name = torch_name(widest.unwrap_or(Dtype::F16));
     let key = match config.get("torch_dtype") {
         Some(_) => "torch_dtype",
         None => "dtype",

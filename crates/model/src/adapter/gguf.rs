@@ -1,14 +1,13 @@
 //! An adapter for llama.cpp.
 
-use std::io;
 use std::path::Path;
 
 use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
+use crate::checkpoint::gguf::GgmlType;
 use crate::checkpoint::gguf::adapter::{LoraModule, write_adapter};
-use crate::checkpoint::gguf::{GgmlType, GgufError};
-use crate::checkpoint::{CheckpointError, write_file};
+use crate::checkpoint::{CheckpointError, try_write_file};
 use crate::config::ModelConfig;
 use crate::layout::{ModuleKind, modules};
 
@@ -83,24 +82,15 @@ fn write(
     let name = adapter.file_name().map(|name| name.to_string_lossy());
     let name = name.as_deref().unwrap_or("adapter");
     let mut folded = Vec::new();
-    let mut failed: Option<GgufError> = None;
-    let written = write_file(out, |file| {
-        match write_adapter(file, config, name, GgmlType::F32, loras) {
-            Ok(modules) => {
-                folded = modules.into_iter().map(str::to_owned).collect();
-                Ok(())
-            }
-            Err(error) => {
-                failed = Some(error);
-                Err(io::Error::other("not written"))
-            }
-        }
-    });
-    if let Some(source) = failed {
-        let folder = adapter.to_owned();
-        return Err(AdapterError::Gguf { folder, source });
-    }
-    written?;
+    try_write_file(out, |file| {
+        let modules = write_adapter(file, config, name, GgmlType::F32, loras);
+        let modules = modules.map_err(|source| AdapterError::Gguf {
+            folder: adapter.to_owned(),
+            source,
+        })?;
+        folded = modules.into_iter().map(str::to_owned).collect();
+        Ok::<(), AdapterError>(())
+    })?;
     Ok(folded)
 }
 

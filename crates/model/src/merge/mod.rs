@@ -30,7 +30,7 @@ use self::plan::{Origin, Output, Plan};
 use crate::adapter::AdapterError;
 use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
-use crate::checkpoint::numbers::convert;
+use crate::checkpoint::numbers::{convert, torch_name};
 use crate::checkpoint::{
     Checkpoint, CheckpointError, CheckpointWriter, Dtype, Layout, ModelConfig, Pretrained,
     PretrainedError,
@@ -345,14 +345,6 @@ fn config_json(
 fn raw(value: &Value) -> Box<RawValue> {
     // The text of a value is always valid.
     RawValue::from_string(value.to_string()).unwrap_or_default()
-}
-
-fn torch_name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F16 => "float16",
-        Dtype::BF16 => "bfloat16",
-        _ => "float32",
-    }
 }
 
 /// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
