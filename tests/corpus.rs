@@ -28,7 +28,7 @@ fn gguf_files_of_any_bytes_do_no_harm() {
         let within = |range: &std::ops::Range<usize>| range.end <= bytes.len();
         assert!(gguf.tensors().iter().all(|tensor| within(&tensor.range)));
         let _ = Vocabulary::from_metadata(gguf.metadata());
-        if let Ok(config) = llama::config(&gguf, bytes) {
+        if let Ok(config) = llama::config(&gguf, &[bytes]) {
             let _ = llama::tensors(&gguf, &config);
         }
     });

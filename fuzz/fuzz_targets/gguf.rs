@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(tensor.range.end <= bytes.len());
     }
     let _ = Vocabulary::from_metadata(gguf.metadata());
-    if let Ok(config) = llama::config(&gguf, bytes) {
+    if let Ok(config) = llama::config(&gguf, &[bytes]) {
         let _ = llama::tensors(&gguf, &config);
     }
 });

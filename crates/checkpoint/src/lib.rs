@@ -35,7 +35,7 @@ pub use hugging_face::{
     write_safetensors,
 };
 pub use nearest::nearest;
-pub use pretrained::{Pretrained, PretrainedError, gguf_vocabulary};
+pub use pretrained::{Pretrained, PretrainedError, gguf_in, gguf_vocabulary};
 pub use safetensors::Dtype;
 pub use stage::{Existing, StagedFolder, try_write_file, write_file};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, Layout};
-use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama};
+use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama, split};
 use crate::mapped::Mapped;
 use crate::meta::MetaError;
 use crate::stored::Stored;
@@ -43,6 +43,14 @@ pub enum PretrainedError {
         path: PathBuf,
         /// What is wrong with it.
         source: GgufError,
+    },
+    /// A folder of several `.gguf` files, each a model of its own.
+    #[error("{}: several models are in this folder: {}", path.display(), files.join(", "))]
+    SeveralGguf {
+        /// The folder.
+        path: PathBuf,
+        /// The files' names.
+        files: Vec<String>,
     },
     /// A folder in Meta's layout is damaged.
     #[error(transparent)]
@@ -97,6 +105,7 @@ impl PretrainedError {
             Self::Difference { .. } => {
                 "files of another model, or a config.json that was edited; fetch the model again"
             }
+            Self::SeveralGguf { .. } => "name one of the files",
             Self::TiedHead { .. } => "set `tie_word_embeddings` to false in config.json",
             Self::Config(ConfigError::Read { .. }) => {
                 "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
@@ -109,7 +118,7 @@ impl PretrainedError {
 }
 
 impl Pretrained {
-    /// Opens a Hugging Face folder, a Meta folder or a `.gguf` file.
+    /// Opens a Hugging Face folder, a Meta folder, a `.gguf` file or the folder of one.
     ///
     /// # Errors
     /// Missing, unexpected and misshapen tensors together, number types that models do not use, and
@@ -117,6 +126,9 @@ impl Pretrained {
     pub fn open(path: &Path) -> Result<Self, PretrainedError> {
         if path.is_file() {
             return Self::gguf(path);
+        }
+        if let Some(file) = gguf_in(path)? {
+            return Self::gguf(&file);
         }
         if is_meta(path) {
             return meta::open(path).map_err(|error| Box::new(error).into());
@@ -132,9 +144,9 @@ impl Pretrained {
             path: path.to_owned(),
             source,
         };
-        let file = Mapped::open(path)?;
-        let gguf = Gguf::parse(file.bytes(0..file.len())).map_err(wrong)?;
-        let config = llama::config(&gguf, &file).map_err(wrong)?;
+        let (gguf, files) = open_gguf(path)?;
+        let bytes: Vec<&[u8]> = files.iter().map(|file| &**file).collect();
+        let config = llama::config(&gguf, &bytes).map_err(wrong)?;
         let tensors = llama::tensors(&gguf, &config).map_err(wrong)?;
         let tensors = tensors.into_iter().map(|found| {
             let kind = found.tensor.kind;
@@ -151,11 +163,11 @@ impl Pretrained {
             let stored = Stored {
                 blocks,
                 paired: found.paired,
-                ..Stored::plain(info, 0, found.tensor.range.clone())
+                ..Stored::plain(info, found.tensor.file, found.tensor.range.clone())
             };
             (found.name, stored)
         });
-        let checkpoint = Checkpoint::of(path, Layout::Gguf, vec![file], tensors.collect(), &config);
+        let checkpoint = Checkpoint::of(path, Layout::Gguf, files, tensors.collect(), &config);
         Ok(Self { config, checkpoint })
     }
 }
@@ -165,13 +177,67 @@ impl Pretrained {
 /// # Errors
 /// A file that is damaged, or says nothing of a tokenizer.
 pub fn gguf_vocabulary(path: &Path) -> Result<Vocabulary, PretrainedError> {
-    let file = Mapped::open(path)?;
-    Gguf::parse(file.bytes(0..file.len()))
-        .and_then(|gguf| Vocabulary::from_metadata(gguf.metadata()))
-        .map_err(|source| PretrainedError::Gguf {
-            path: path.to_owned(),
-            source,
-        })
+    let (gguf, _) = open_gguf(path)?;
+    Vocabulary::from_metadata(gguf.metadata()).map_err(|source| PretrainedError::Gguf {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The `.gguf` file of a folder that has one, and no model in another layout; of a split model, the first part.
+///
+/// # Errors
+/// A folder with several.
+pub fn gguf_in(folder: &Path) -> Result<Option<PathBuf>, PretrainedError> {
+    if !folder.is_dir() || folder.join("config.json").exists() || is_meta(folder) {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(folder).map_err(CheckpointError::io(folder, "read"))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(CheckpointError::io(folder, "read"))?.path();
+        if file.extension().is_some_and(|ext| ext == "gguf") && split::is_first(&file) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    match files.as_slice() {
+        [] => Ok(None),
+        [file] => Ok(Some(file.clone())),
+        several => {
+            let names = several.iter().filter_map(|file| file.file_name());
+            Err(PretrainedError::SeveralGguf {
+                path: folder.to_owned(),
+                files: names
+                    .map(|name| name.to_string_lossy().into_owned())
+                    .collect(),
+            })
+        }
+    }
+}
+
+/// The file, or all parts of the model that it is one of.
+fn open_gguf(path: &Path) -> Result<(Gguf, Vec<Mapped>), PretrainedError> {
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |source| PretrainedError::Gguf { path, source }
+    };
+    let parse = |path: &Path| -> Result<(Gguf, Mapped), PretrainedError> {
+        let file = Mapped::open(path)?;
+        let gguf = Gguf::parse(file.bytes(0..file.len())).map_err(wrong(path))?;
+        Ok((gguf, file))
+    };
+    let (gguf, file) = parse(path)?;
+    let Some(parts) = split::parts(path, gguf.metadata()).map_err(wrong(path))? else {
+        return Ok((gguf, vec![file]));
+    };
+    let parts = parts
+        .iter()
+        .map(|part| parse(part))
+        .collect::<Result<Vec<_>, _>>()?;
+    let (parts, files) = parts.into_iter().unzip();
+    let gguf = Gguf::join(parts).map_err(wrong(path))?;
+    Ok((gguf, files))
 }
 
 /// Whether a folder is in Meta's layout; one that has both is Hugging Face's.

@@ -6,7 +6,7 @@ use simmer_data::Tokenizer;
 use simmer_data::tokenizer::{Kind, Vocabulary};
 use simmer_model::base::BaseError;
 use simmer_model::checkpoint::gguf::{self, TokenKind};
-use simmer_model::checkpoint::gguf_vocabulary;
+use simmer_model::checkpoint::{gguf_in, gguf_vocabulary};
 
 use crate::error::TrainError;
 
@@ -16,6 +16,8 @@ use crate::error::TrainError;
 /// # Errors
 /// Where there is none, or one that cannot be used.
 pub fn open(path: &Path) -> Result<Tokenizer, TrainError> {
+    let only = gguf_in(path).map_err(BaseError::from)?;
+    let path = only.as_deref().unwrap_or(path);
     let is_gguf = path.extension().is_some_and(|ext| ext == "gguf");
     if !(is_gguf && path.is_file()) {
         return Ok(Tokenizer::from_path(path)?);

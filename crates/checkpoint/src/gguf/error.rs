@@ -160,6 +160,14 @@ pub enum GgufError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A file of a split model that does not belong where it was found.
+    #[error("the file is {found}; expected {expected}")]
+    Part {
+        /// Which it is.
+        found: String,
+        /// Which it should be, or its name.
+        expected: String,
+    },
     /// Tensors that are absent, unknown, or of another shape than the metadata says.
     #[error("tensors and metadata do not belong together:{}", lines(problems))]
     Mismatch {
@@ -274,8 +282,9 @@ impl GgufError {
             Self::NotAModel { found, .. } if found.contains("adapter") => {
                 "an adapter stands on a base: name the base model's own file or folder"
             }
-            Self::NotAModel { found, .. } if found.contains("part") => {
-                "join the parts first: llama-gguf-split --merge FIRST OUT"
+            Self::Part { .. } => {
+                "the parts of a model lie in one folder, under the names that they were made with: \
+                 NAME-00001-of-00003.gguf and so on"
             }
             Self::NotForAdapter { .. } => "merge the adapter and export the merged model",
             Self::Write(source) if source.kind() == io::ErrorKind::StorageFull => {

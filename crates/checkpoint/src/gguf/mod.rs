@@ -19,6 +19,7 @@ mod metadata;
 mod names;
 mod reader;
 mod rope;
+pub mod split;
 mod vocabulary;
 mod writer;
 

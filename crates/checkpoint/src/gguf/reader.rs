@@ -15,7 +15,7 @@ const MAX_NESTING: usize = 4;
 const MAX_DIMENSIONS: u32 = 4;
 
 /// A GGUF file: its metadata, and where its tensors lie.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Gguf {
     metadata: Metadata,
     tensors: Vec<GgufTensor>,
@@ -33,6 +33,8 @@ pub struct GgufTensor {
     pub kind: GgmlType,
     /// Its bytes in the file.
     pub range: Range<usize>,
+    /// Which of the files of a [split](super::split) model it lies in.
+    pub file: usize,
 }
 
 impl Gguf {
@@ -72,6 +74,15 @@ impl Gguf {
     /// The tensors, in the order of the file's table.
     pub fn tensors(&self) -> &[GgufTensor] {
         &self.tensors
+    }
+
+    /// Adds the tensors of another file of the model.
+    pub(super) fn add(&mut self, part: Self, file: usize) -> Result<(), GgufError> {
+        let tensors = part.tensors.into_iter();
+        self.tensors
+            .extend(tensors.map(|tensor| GgufTensor { file, ..tensor }));
+        self.places = places(&self.tensors)?;
+        Ok(())
     }
 
     /// One tensor.
@@ -239,6 +250,7 @@ impl Entry {
             shape: self.shape,
             kind: self.kind,
             range: begin as usize..end as usize,
+            file: 0,
         })
     }
 }

@@ -11,8 +11,8 @@ use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
 ///
 /// # Errors
 /// For a file of something else, for keys that are absent or mean what simmer cannot compute, and
-/// for rotary divisors that are not of Llama 3's form. `file` holds the bytes that were parsed.
-pub fn config(gguf: &Gguf, file: &[u8]) -> Result<ModelConfig, GgufError> {
+/// for rotary divisors that are not of Llama 3's form. `files` hold the bytes that were parsed.
+pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     let metadata = gguf.metadata();
     check_is_model(metadata)?;
     let keys = Keys { metadata };
@@ -48,7 +48,7 @@ pub fn config(gguf: &Gguf, file: &[u8]) -> Result<ModelConfig, GgufError> {
             keys.number("attention.layer_norm_rms_epsilon")?,
         )?,
         rope_theta,
-        rope_scaling: rope_scaling(gguf, file, rope_theta, head_dim)?,
+        rope_scaling: rope_scaling(gguf, files, rope_theta, head_dim)?,
         max_position_embeddings: keys.size("context_length")?,
         attention_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
         mlp_bias: gguf.tensor("blk.0.ffn_gate.bias").is_some(),
@@ -146,10 +146,7 @@ fn check_is_model(metadata: &Metadata) -> Result<(), GgufError> {
         Some(other) => return refuse(format!("holds a model of the {other:?} architecture")),
         None => return refuse("does not say its architecture".to_owned()),
     }
-    match metadata.unsigned("split.count")? {
-        None | Some(0 | 1) => Ok(()),
-        Some(count) => refuse(format!("is one of {count} parts")),
-    }
+    Ok(())
 }
 
 /// One of the special tokens.
@@ -173,7 +170,7 @@ fn ends(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
 
 fn rope_scaling(
     gguf: &Gguf,
-    file: &[u8],
+    files: &[&[u8]],
     theta: f64,
     head_dim: usize,
 ) -> Result<RopeScaling, GgufError> {
@@ -202,7 +199,9 @@ fn rope_scaling(
         });
     }
     let mut factors = vec![0.0; half];
-    blocks::dequantize(tensor.kind, &file[tensor.range.clone()], &mut factors)?;
+    let file = files.get(tensor.file).copied().unwrap_or_default();
+    let bytes = file.get(tensor.range.clone()).unwrap_or_default();
+    blocks::dequantize(tensor.kind, bytes, &mut factors)?;
     rope::scaling(&factors, theta, head_dim)
 }
 
