@@ -6,9 +6,8 @@ use chrono::NaiveDate;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::conversation::Conversation;
 use crate::error::DataError;
-use crate::example::{Example, Limits, Outcome, Overlong, encode};
+use crate::example::{Example, Limits, Outcome, Overlong, examples};
 use crate::format::{self, Format};
 use crate::order::validation_rows;
 use crate::report::{Report, SourceReport};
@@ -193,17 +192,17 @@ impl DataConfig {
         let outcomes: Vec<_> = rows
             .conversations
             .par_iter()
-            .map(|row| outcome(row, &template, tokenizer, &limits))
+            .map(|row| examples(row, &template, tokenizer, &limits))
             .collect();
 
         let mut report = SourceReport::new(&rows, template.name());
         let mut examples = Vec::with_capacity(outcomes.len());
-        for (row, outcome) in rows.conversations.iter().zip(outcomes) {
-            let outcome = outcome?;
-            report.count(&outcome, &row.origin);
-            if let Outcome::Kept { mut example, .. } = outcome {
-                example.origin = row.origin.clone();
-                examples.push(example);
+        for (row, outcomes) in rows.conversations.iter().zip(outcomes) {
+            for outcome in outcomes? {
+                report.count(&outcome, &row.origin);
+                if let Outcome::Kept { example, .. } = outcome {
+                    examples.push(example);
+                }
             }
         }
         report.date = template.date_told();
@@ -212,18 +211,6 @@ impl DataConfig {
         }
         Ok((examples, report))
     }
-}
-
-fn outcome(
-    row: &Conversation,
-    template: &Template,
-    tokenizer: &Tokenizer,
-    limits: &Limits,
-) -> Result<Outcome, DataError> {
-    let rendered = template
-        .render(row)
-        .map_err(|error| DataError::row(row.origin.clone(), error))?;
-    Ok(encode(&rendered, tokenizer, limits)?)
 }
 
 /// Takes `count` of the examples for validation.
@@ -427,9 +414,9 @@ mod tests {
     fn a_row_that_its_template_cannot_render_is_named() {
         let folder = folder();
         insta::assert_snapshot!(error(&folder, r#"train = [{ path = "DIR/rows.json", template = "completion" }]"#), @"
-    DIR/rows.json: row 1 (line 1): template `completion` does not render instruction/output rows
-    hint: name another template for this file: alpaca, alpaca-lora, completion, chat
-    ");
+        DIR/rows.json: row 1 (line 1): template `completion` does not render instruction/output rows
+        hint: name another template for this file: alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat
+        ");
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub mod tokenizer;
 pub use conversation::{Content, Conversation, Message, Origin, Role};
 pub use dataset::{DataConfig, Dataset, SourceConfig, Validation};
 pub use error::DataError;
-pub use example::{Example, Limits, Overlong, encode, prompt_tokens};
+pub use example::{Example, Limits, Outcome, Overlong, encode, examples, prompt_tokens};
 pub use format::Format;
 pub use micro_batch::{IGNORE, MicroBatch, pack};
 pub use order::{Batch, Cursor, Order};
