@@ -12,6 +12,7 @@ mod dataset;
 mod error;
 pub mod example;
 pub mod format;
+pub mod lint;
 mod micro_batch;
 pub mod order;
 mod random;
