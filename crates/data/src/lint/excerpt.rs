@@ -55,9 +55,9 @@ mod tests {
     #[test]
     fn excerpts_are_short_lines() {
         let text = format!("é\t\u{1B}[31m\u{202E}{}\n\"end\"", "é".repeat(100));
-        insta::assert_snapshot!(beginning(&text), @"");
-        insta::assert_snapshot!(ending(&text), @"");
-        insta::assert_snapshot!(around(&text, text.find('\n').unwrap()), @"");
+        insta::assert_snapshot!(beginning(&text), @r"`é\t\u{1b}[31m\u{202e}éééééééééééééééééééééééééééééééééééééééééééééééééééé...`");
+        insta::assert_snapshot!(ending(&text), @r#"`...éééééééééééééééééééééééééééééééééééééééééééééééééééééé\n"end"`"#);
+        insta::assert_snapshot!(around(&text, text.find('\n').unwrap()), @r#"`...éééééééééééééééééééééééééééééé\n"end"`"#);
         assert_eq!(beginning("as it is"), "`as it is`");
         assert_eq!(ending(""), "``");
         assert_eq!(around("ab", 2), "`ab`");

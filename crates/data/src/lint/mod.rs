@@ -29,10 +29,12 @@ use crate::error::DataError;
 use crate::example::Outcome;
 use crate::template::{Rendered, Template};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use near::Texts;
 use report::Tally;
 use seen::{Keys, Seen};
 use special::Specials;
 use tokens::Meanings;
+use words::Vocabulary;
 
 /// The `lint` table of a recipe's `[data]`: which faults are looked for, and what they lead to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,22 @@ impl LintConfig {
     }
 }
 
+/// For each text the first of the earlier ones that it is nearly the same as: whose ROUGE-L with it is above 0.7.
+pub fn near_duplicates<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Option<usize>> {
+    let mut vocabulary = Vocabulary::default();
+    let mut words = Texts::default();
+    for text in texts {
+        words.push(
+            words::words(text)
+                .into_iter()
+                .map(|word| vocabulary.number(word)),
+            None,
+        );
+    }
+    let nearest = words.nearest(u64::MAX).earlier.into_iter();
+    nearest.map(|text| Some(text? as usize)).collect()
+}
+
 /// Looks for faults in rows.
 pub struct Linter {
     config: LintConfig,
@@ -119,7 +137,7 @@ impl Linter {
             tallies: BTreeMap::new(),
             targets: 0,
             cut_targets: 0,
-            seen: Seen::default(),
+            seen: Seen::new(!config.allow.contains(&Kind::NearDuplicates)),
         })
     }
 
@@ -230,3 +248,6 @@ impl Linter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,9 @@
 //! one among the first `a - o + 1` and `b - o + 1`, so that only these prefixes are indexed and looked up; the lengths and
 //! the places of the shared words bound the overlap further. What is left is compared as bags, then by [`Lcs`].
 //!
-//! Two texts that share their head (an instruction before its input) are compared by what follows it, with the same
-//! threshold: `2 (h + L) / (2h + a + b)` is at least `2 L / (a + b)`, so that the candidates are the same.
+//! Two texts that share their head (an instruction before its input) are compared by what follows it, and two that share
+//! what follows by their heads, with the same threshold: of `h` words more on both sides `2 (h + L) / (2h + a + b)` is at
+//! least `2 L / (a + b)`, so that the candidates are the same.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -26,7 +27,7 @@ use super::lcs::Lcs;
 #[derive(Default)]
 pub(super) struct Texts {
     words: Vec<u32>,
-    texts: Vec<Text>,
+    all: Vec<Text>,
     vocabulary: usize,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Nearest {
 }
 
 /// The most elementary steps that a comparison takes: some ten seconds of one core.
-pub(super) const MOST_STEPS: u64 = 10_000_000_000;
+pub(super) const MOST_STEPS: u64 = 3_000_000_000;
 
 /// Texts, and words of theirs, between two looks at the steps that were taken.
 const BLOCK: (usize, usize) = (512, 16384);
@@ -75,7 +76,7 @@ impl Texts {
         let text = &self.words[start..];
         let most = text.iter().max().map_or(0, |&word| word as usize + 1);
         self.vocabulary = self.vocabulary.max(most);
-        self.texts.push(Text {
+        self.all.push(Text {
             start,
             length: text.len(),
             head,
@@ -90,11 +91,7 @@ impl Texts {
     /// Compares every text with all earlier ones, in at most about `most_steps`.
     pub(super) fn nearest(&self, most_steps: u64) -> Nearest {
         let index = Index::new(self);
-        let earlier: Vec<_> = self
-            .texts
-            .iter()
-            .map(|_| AtomicU32::new(u32::MAX))
-            .collect();
+        let earlier: Vec<_> = self.all.iter().map(|_| AtomicU32::new(u32::MAX)).collect();
         let threads = rayon::current_num_threads();
         let mut probes: Vec<_> = (0..threads).map(|_| Probe::new(&index, &earlier)).collect();
         let (mut steps, mut done) = (0, 0);
@@ -146,14 +143,14 @@ struct Posting {
 impl<'t> Index<'t> {
     fn new(texts: &'t Texts) -> Index<'t> {
         let bags = bags(texts);
-        let all = 0..texts.texts.len() as u32;
+        let all = 0..texts.all.len() as u32;
         let mut order: Vec<u32> = all
-            .filter(|&text| texts.texts[text as usize].length > 0)
+            .filter(|&text| texts.all[text as usize].length > 0)
             .collect();
-        order.sort_by_key(|&text| texts.texts[text as usize].length);
+        order.sort_by_key(|&text| texts.all[text as usize].length);
 
         let indexed = |place: usize| {
-            let text = &texts.texts[order[place] as usize];
+            let text = &texts.all[order[place] as usize];
             // The longer of two texts looks for the shorter, with which it has at least this much in common.
             let prefix = text.length - fewest(text.length, text.length) + 1;
             &bags[text.start..text.start + prefix.min(text.length)]
@@ -190,7 +187,7 @@ impl<'t> Index<'t> {
     }
 
     fn text(&self, place: usize) -> &Text {
-        &self.texts.texts[self.order[place] as usize]
+        &self.texts.all[self.order[place] as usize]
     }
 
     fn bag(&self, text: &Text) -> &[u32] {
@@ -215,7 +212,7 @@ impl<'t> Index<'t> {
     /// The first place of a text of `length` words or more.
     fn first_of(&self, length: usize) -> usize {
         self.order
-            .partition_point(|&text| self.texts.texts[text as usize].length < length)
+            .partition_point(|&text| self.texts.all[text as usize].length < length)
     }
 }
 
@@ -223,7 +220,7 @@ impl<'t> Index<'t> {
 fn bags(texts: &Texts) -> Vec<u32> {
     let mut repeated: HashMap<(u32, u32), u32> = HashMap::new();
     let mut bags = texts.words.clone();
-    for text in &texts.texts {
+    for text in &texts.all {
         let bag = &mut bags[text.start..text.start + text.length];
         bag.sort_unstable();
         let (mut word, mut nth) = (u32::MAX, 0);
@@ -246,7 +243,7 @@ fn bags(texts: &Texts) -> Vec<u32> {
     for (rank, &word) in rarest.iter().enumerate() {
         ranks[word as usize] = rank as u32;
     }
-    for text in &texts.texts {
+    for text in &texts.all {
         let bag = &mut bags[text.start..text.start + text.length];
         for word in &mut *bag {
             *word = ranks[*word as usize];
@@ -267,14 +264,17 @@ struct Probe<'i> {
     common: Vec<u32>,
     /// The places whose `common` is not 0.
     candidates: Vec<u32>,
-    whole: Side,
-    tail: Side,
+    lcs: Lcs,
+    /// The part of the text that `lcs` has.
+    ready: Option<Part>,
 }
 
-#[derive(Default)]
-struct Side {
-    lcs: Lcs,
-    ready: bool,
+/// What two texts are compared by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    Head,
+    Tail,
 }
 
 impl<'i> Probe<'i> {
@@ -284,15 +284,15 @@ impl<'i> Probe<'i> {
             earlier,
             common: vec![0; index.order.len()],
             candidates: Vec::new(),
-            whole: Side::default(),
-            tail: Side::default(),
+            lcs: Lcs::default(),
+            ready: None,
         }
     }
 
     /// Compares the text at `place`; the steps that it took, the same in every run.
     fn run(&mut self, place: usize) -> u64 {
         let mut steps = self.collect(place);
-        (self.whole.ready, self.tail.ready) = (false, false);
+        self.ready = None;
         let text = self.index.order[place];
         // What this text has found for itself so far; others find more for it at the same time.
         let mut first = u32::MAX;
@@ -365,17 +365,20 @@ impl<'i> Probe<'i> {
             return false;
         }
         let (words, others) = (texts.words(a), texts.words(b));
-        let (side, words, others) = match (a.head, b.head) {
-            (Some((head, this)), Some((same, that))) if (head, this) == (same, that) => {
-                (&mut self.tail, &words[head..], &others[head..])
+        let (part, words, others) = match (a.head, b.head) {
+            (Some((i, this)), Some((j, that))) if (i, this) == (j, that) => {
+                (Part::Tail, &words[i..], &others[j..])
             }
-            _ => (&mut self.whole, words, others),
+            (Some((i, _)), Some((j, _))) if words[i..] == others[j..] => {
+                (Part::Head, &words[..i], &others[..j])
+            }
+            _ => (Part::Whole, words, others),
         };
-        if !side.ready {
-            side.lcs.set(words, texts.vocabulary);
-            side.ready = true;
+        if self.ready != Some(part) {
+            self.lcs.set(words, texts.vocabulary);
+            self.ready = Some(part);
         }
-        near(side.lcs.with(others), words.len(), others.len())
+        near(self.lcs.with(others), words.len(), others.len())
     }
 }
 
@@ -408,14 +411,13 @@ mod tests {
 
     /// The definition: every pair, as `rouge_score` computes it.
     fn all_pairs(rows: &[Row]) -> Vec<Option<u32>> {
-        let tail = |row: &Row, other: &Row| match (row.1, other.1) {
-            (Some((head, this)), Some((same, that))) if (head, this) == (same, that) => {
-                row.0[head..].to_vec()
-            }
+        let parts = |row: &Row, other: &Row| match (row.1, other.1) {
+            (Some((i, this)), Some((j, that))) if (i, this) == (j, that) => row.0[i..].to_vec(),
+            (Some((i, _)), Some((j, _))) if row.0[i..] == other.0[j..] => row.0[..i].to_vec(),
             _ => row.0.clone(),
         };
         let is_near = |row: &Row, other: &Row| {
-            let (a, b) = (tail(row, other), tail(other, row));
+            let (a, b) = (parts(row, other), parts(other, row));
             let mut lcs = vec![vec![0; b.len() + 1]; a.len() + 1];
             for (i, x) in a.iter().enumerate() {
                 for (j, y) in b.iter().enumerate() {

@@ -48,7 +48,10 @@ pub(super) fn check(
         if part.text.trim().is_empty() && !calls(part) {
             push(Kind::EmptyAnswer, part, "is empty".into());
         }
-        if question(parts, index).is_some_and(|question| repeats(&words[index], &words[question])) {
+        let repeats = |question: usize| repeats(&words[index], &words[question]);
+        // Inside quotes or a comment the question has its place.
+        let begins = part.text.trim_start().starts_with(char::is_alphanumeric);
+        if begins && question(parts, index).is_some_and(repeats) {
             push(Kind::RepeatedQuestion, part, beginning(part.text));
         }
         if let Some(why) = unfinished(part.text, words[index].len()) {

@@ -8,6 +8,7 @@ use super::excerpt::beginning;
 use super::near::{MOST_STEPS, Texts};
 use super::part::{Part, Place};
 use super::report::Tally;
+use super::words::Vocabulary;
 use crate::conversation::{Conversation, Origin, Role};
 
 /// The most rows that are remembered, of some 100 bytes each.
@@ -41,14 +42,17 @@ impl Keys {
         let mut question: Vec<u64> = asked().flat_map(|(_, words)| words).copied().collect();
         let long = question.len() > MOST_OF_ONE;
         question.truncate(MOST_OF_ONE);
-        let texts: Vec<_> = asked().map(|(part, _)| part.text).collect();
+        let texts: Vec<_> = asked()
+            .map(|(part, _)| beginning(part.text))
+            .take(2)
+            .collect();
         Keys {
             conversation: said(row, parts),
             prompt: prompt(parts).map(|before| said(row, before)),
             head: head(parts, words).filter(|(words, _)| *words < question.len()),
             question,
             long,
-            excerpt: beginning(&texts.join(" ")),
+            excerpt: texts.join(" + "),
         }
     }
 }
@@ -95,11 +99,13 @@ fn head(parts: &[Part], words: &[Vec<u64>]) -> Option<(usize, u64)> {
 /// The rows so far.
 #[derive(Default)]
 pub(super) struct Seen {
+    /// Whether near-duplicates are looked for.
+    near: bool,
     rows: Vec<Row>,
     /// The first row of each conversation and of each prompt, by their hashes.
     conversations: HashMap<u64, u32>,
     prompts: HashMap<u64, u32>,
-    vocabulary: HashMap<u64, u32>,
+    vocabulary: Vocabulary,
     texts: Texts,
     /// The row of each text.
     compared: Vec<u32>,
@@ -115,7 +121,25 @@ struct Row {
     excerpt: Box<str>,
 }
 
+impl Row {
+    /// Where the row stands, as another row says it.
+    fn seen_from(&self, other: &Origin) -> String {
+        if self.origin.file == other.file {
+            format!("row {}", self.origin.row)
+        } else {
+            self.origin.to_string()
+        }
+    }
+}
+
 impl Seen {
+    pub(super) fn new(near: bool) -> Seen {
+        Seen {
+            near,
+            ..Seen::default()
+        }
+    }
+
     /// Looks for a row among the earlier ones, and remembers it.
     pub(super) fn add(
         &mut self,
@@ -145,22 +169,21 @@ impl Seen {
                 return None;
             }
         };
-        let Row {
-            origin, excerpt, ..
-        } = &self.rows[earlier as usize];
-        Some((kind, format!("as {origin}: {excerpt}")))
+        let earlier = &self.rows[earlier as usize];
+        let place = earlier.seen_from(origin);
+        Some((kind, format!("as {place}: {}", earlier.excerpt)))
     }
 
     fn compare(&mut self, row: u32, question: &[u64], head: Option<(usize, u64)>, long: bool) {
+        if !self.near {
+            return;
+        }
         if self.texts.size() + question.len() > MOST_WORDS {
             self.uncompared += 1;
             return;
         }
         self.long += usize::from(long);
-        let words = question.iter().map(|&word| {
-            let next = self.vocabulary.len() as u32;
-            *self.vocabulary.entry(word).or_insert(next)
-        });
+        let words = question.iter().map(|&word| self.vocabulary.number(word));
         self.texts.push(words, head);
         self.compared.push(row);
     }
@@ -173,10 +196,8 @@ impl Seen {
             let Some(earlier) = earlier else { continue };
             let [row, earlier] = [row, self.compared[*earlier as usize]];
             let [row, earlier] = [row, earlier].map(|row| &self.rows[row as usize]);
-            let what = format!(
-                "{} is nearly {}, {}",
-                row.excerpt, earlier.origin, earlier.excerpt
-            );
+            let place = earlier.seen_from(&row.origin);
+            let what = format!("{} is nearly {place}, {}", row.excerpt, earlier.excerpt);
             tally.add(row.source, &row.origin, what);
         }
         let notes = [

@@ -117,14 +117,14 @@ mod tests {
             Some(format!("{token} at {at} {becomes}"))
         };
         let message = |text| find(text, Layout::Messages).unwrap_or_default();
-        insta::assert_snapshot!(message("Bye.<|im_end|>"), @"");
-        insta::assert_snapshot!(message("Bye.</s><|im_end|>"), @"");
-        insta::assert_snapshot!(message("[INST] Hello!"), @"");
+        insta::assert_snapshot!(message("Bye.<|im_end|>"), @"<|im_end|> at 4 becomes that token");
+        insta::assert_snapshot!(message("Bye.</s><|im_end|>"), @"</s> at 4 is no special token here and stays text");
+        insta::assert_snapshot!(message("[INST] Hello!"), @"[INST] at 0 is no special token here and stays text");
         assert_eq!(message("a <b>, [c] and <|d|>"), "");
 
         let text = |text| find(text, Layout::Text).unwrap_or_default();
         assert_eq!(text("<|im_start|>user\n[INST] Hello!<|im_end|>"), "");
-        insta::assert_snapshot!(text("One.</s>"), @"");
-        insta::assert_snapshot!(text("One <|endoftext|>."), @"");
+        insta::assert_snapshot!(text("One.</s>"), @"</s> at 4 is no special token here and stays text");
+        insta::assert_snapshot!(text("One <|endoftext|>."), @"<|endoftext|> at 4 becomes that token");
     }
 }

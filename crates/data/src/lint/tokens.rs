@@ -9,7 +9,7 @@ use crate::template::{Rendered, Template};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
 use super::Kind;
-use super::excerpt::{beginning, ending, line};
+use super::excerpt::{around, beginning, ending, line};
 
 /// The tokens of a tokenizer that have a meaning.
 #[derive(Debug)]
@@ -34,6 +34,12 @@ const NO_ENDS: [&str; 8] = [
 
 /// Tokens that are shown of a row's end, and before and after the place where two differ.
 const SHOWN: usize = 6;
+
+/// Bytes on each side of the edge of a prompt that are looked at.
+const AROUND: usize = 32;
+
+/// Every row of this many is compared whole.
+const FULL: usize = 64;
 
 impl Meanings {
     pub(super) fn of(tokenizer: &Tokenizer) -> Meanings {
@@ -119,11 +125,9 @@ impl Meanings {
         if let [Outcome::Kept { example, .. }] = outcomes
             && let Some(asked) = asked(row)
         {
-            let (kind, what) = match prompt_fault(&asked, template, tokenizer, rendered, example)? {
-                Some(fault) => fault,
-                None => return Ok(()),
-            };
-            found.push((kind, what));
+            found.extend(prompt_fault(
+                &asked, template, tokenizer, rendered, example,
+            )?);
         }
         Ok(())
     }
@@ -211,8 +215,8 @@ fn runs(trained: &[bool]) -> Vec<Range<usize>> {
 /// The row up to its last answer, which generation would be asked for. `None` where it has none.
 fn asked(row: &Conversation) -> Option<Conversation> {
     match &row.content {
-        Content::Text(_) => None,
-        Content::Instruction { output: None, .. }
+        Content::Text(_)
+        | Content::Instruction { output: None, .. }
         | Content::Completion {
             completion: None, ..
         } => None,
@@ -250,6 +254,19 @@ fn prompt_fault(
         let what = format!("asked with {asked}, trained after {trained}");
         return Ok(Some((Kind::PromptText, what)));
     }
+    if let Some(answer) = rendered
+        .trained
+        .last()
+        .filter(|answer| answer.start > prompt.text.len())
+    {
+        let skipped = beginning(&rendered.text[prompt.text.len()..answer.start]);
+        let what = format!("the model must say {skipped} first and is not trained on it");
+        return Ok(Some((Kind::PromptText, what)));
+    }
+    let full = asked.origin.row % FULL == 1;
+    if !full && joins_cleanly(&prompt.text, &rendered.text, tokenizer)? {
+        return Ok(None);
+    }
     let prompt = prompt_tokens(&prompt, tokenizer)?;
     let tokens = &example.tokens;
     let same = prompt
@@ -257,32 +274,36 @@ fn prompt_fault(
         .zip(tokens)
         .take_while(|(a, b)| a == b)
         .count();
-    if same < prompt.len().min(tokens.len()) {
-        let what = format!(
-            "asked with {}, trained on {}",
-            spelled(tokenizer, &prompt, same),
-            spelled(tokenizer, tokens, same)
-        );
-        return Ok(Some((Kind::PromptTokens, what)));
+    if same == prompt.len().min(tokens.len()) {
+        return Ok(None);
     }
-    match runs(&example.trained).last() {
-        Some(answer) if answer.start > prompt.len() => {
-            let skipped = tokenizer.decode(&tokens[prompt.len()..answer.start], false)?;
-            let what = format!(
-                "the model must say {} first and is not trained on it",
-                beginning(&skipped)
-            );
-            Ok(Some((Kind::PromptText, what)))
-        }
-        _ => Ok(None),
-    }
+    let [asked, trained] = [&prompt, tokens].map(|tokens| spelled(tokenizer, tokens, same));
+    let what = format!("asked with {asked}, trained on {trained}");
+    Ok(Some((Kind::PromptTokens, what)))
+}
+
+/// Whether the tokens on both sides of the edge of the prompt are the same without the answer.
+///
+/// Merges look no further than a token's length, so that a piece of both sides tells as much as all tokens do.
+fn joins_cleanly(prompt: &str, text: &str, tokenizer: &Tokenizer) -> Result<bool, TokenizerError> {
+    let boundary = |at: usize| {
+        (0..=at)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0)
+    };
+    let start = boundary(prompt.len().saturating_sub(AROUND));
+    let end = boundary(text.len().min(prompt.len() + AROUND));
+    let alone = tokenizer.encode(&text[start..prompt.len()])?.ids;
+    let joined = tokenizer.encode(&text[start..end])?.ids;
+    Ok(joined.starts_with(&alone))
 }
 
 /// Two texts from where they differ on.
 fn apart(a: &str, b: &str) -> (String, String) {
     let same = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y);
     let at = same.map_or(a.len().min(b.len()), |((at, _), _)| at);
-    (super::excerpt::around(a, at), super::excerpt::around(b, at))
+    (around(a, at), around(b, at))
 }
 
 /// The text of tokens.

@@ -6,6 +6,8 @@
 //!
 //! The hashes are written to files, so they must never change: FNV-1a of the word's UTF-8, then SplitMix64's last step.
 
+use std::collections::HashMap;
+
 /// The words of a text.
 pub(super) fn words(text: &str) -> Vec<u64> {
     if !text.is_ascii() {
@@ -24,6 +26,19 @@ pub(super) fn words(text: &str) -> Vec<u64> {
     }
     words.end();
     words.found
+}
+
+/// The words so far, numbered as they came.
+#[derive(Default)]
+pub(super) struct Vocabulary {
+    numbers: HashMap<u64, u32>,
+}
+
+impl Vocabulary {
+    pub(super) fn number(&mut self, word: u64) -> u32 {
+        let next = self.numbers.len() as u32;
+        *self.numbers.entry(word).or_insert(next)
+    }
 }
 
 /// Spreads the bits of a number over all of it (SplitMix64's last step).
