@@ -39,6 +39,17 @@ pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
     Ok(fetched.path)
 }
 
+/// Finds the tokenizer of a base; its weights only where the tokenizer is theirs.
+pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
+    if base.tokenizer.is_some() {
+        let tokenizer = base.found_tokenizer().map(|path| locate(path, What::Model));
+        let tokenizer = tokenizer.transpose()?;
+        base.locate(None, tokenizer);
+        return Ok(());
+    }
+    locate_base(base)
+}
+
 /// Finds a base and its tokenizer.
 pub(crate) fn locate_base(base: &mut BaseConfig) -> anyhow::Result<()> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Model)).transpose();

@@ -69,7 +69,9 @@ impl Bench {
                 row: number,
                 line: number + 1,
             };
-            let rendered = template.render(&row).unwrap();
+            let rendered = template
+                .render(&row, crate::template::TrainOn::Answers)
+                .unwrap();
             let outcome = encode(&rendered, &self.tokenizer, &self.limits).unwrap();
             let findings = linter.check(&row, &template, &self.tokenizer, &rendered, &[outcome]);
             linter.add(0, findings.unwrap());
@@ -143,7 +145,9 @@ fn ends(tokens: &[u32], trained: &[bool]) -> String {
     let tokenizer = tiny();
     let template = Template::named("completion", &tokenizer).unwrap();
     let row = text("is it");
-    let rendered = template.render(&row).unwrap();
+    let rendered = template
+        .render(&row, crate::template::TrainOn::Answers)
+        .unwrap();
     let outcome = Outcome::Kept {
         example: crate::Example {
             tokens: tokens.to_vec(),
@@ -335,14 +339,8 @@ fn questions_and_answers_belong_together() {
         conflicting_answers: row 2: as row 1: `capital of France?` + `And of Spain?`
         ");
     insta::assert_snapshot!(bench.found(&[chat(&[(Role::User, " "), (Role::Assistant, "Paris.")]), chat(&PARIS)]), @"unasked: row 1: messages[1]: `Paris.`");
-    let mut silent = chat(&[(Role::User, "capital of France?"), (Role::Assistant, "")]);
+    let silent = chat(&[(Role::User, "capital of France?"), (Role::Assistant, "")]);
     insta::assert_snapshot!(bench.found(std::slice::from_ref(&silent)), @"empty_answer: row 1: messages[1]: is empty");
-    if let Content::Messages(messages) = &mut silent.content {
-        messages[1]
-            .more
-            .insert("tool_calls".into(), json!([{"function": {"name": "find"}}]));
-    }
-    assert_eq!(bench.found(&[silent]), "");
 }
 
 #[test]

@@ -1,0 +1,234 @@
+//! JSON files cut into the texts of their rows: an array's elements, or the lines of JSONL.
+
+use std::io::BufRead;
+
+use super::{Content, Fault, MAX_RECORD};
+
+/// The rows of a JSON file. The first character decides: `[` begins an array, anything else lines.
+pub(super) struct Records<R> {
+    source: R,
+    state: State,
+    /// Where the next byte stands, from 1.
+    line: usize,
+    column: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Start,
+    Lines,
+    /// Inside an array: before an element, which has to come where there was a comma.
+    Element {
+        needed: bool,
+    },
+    /// Inside an array: after an element.
+    Comma,
+    End,
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+impl<R: BufRead> Records<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self {
+            source,
+            state: State::Start,
+            line: 1,
+            column: 1,
+        }
+    }
+
+    /// The next row's text, and the line on which it starts.
+    pub(super) fn next(&mut self) -> Result<Option<(Content, usize)>, Fault> {
+        loop {
+            match self.state {
+                State::Start => self.start()?,
+                State::Lines => return self.next_line(),
+                State::End => return Ok(None),
+                State::Comma => match self.skip_blanks()? {
+                    Some(b',') => {
+                        self.take()?;
+                        self.state = State::Element { needed: true };
+                    }
+                    Some(b']') => {
+                        self.take()?;
+                        self.end()?;
+                    }
+                    Some(_) => return Err(self.wrong("expected `,` or `]`")),
+                    None => return Err(self.wrong("EOF while parsing a list")),
+                },
+                State::Element { needed } => match self.skip_blanks()? {
+                    Some(b']') if !needed => {
+                        self.take()?;
+                        self.end()?;
+                    }
+                    Some(b']') => return Err(self.wrong("trailing comma")),
+                    Some(_) => {
+                        self.state = State::Comma;
+                        return self.element().map(Some);
+                    }
+                    None => return Err(self.wrong("EOF while parsing a list")),
+                },
+            }
+        }
+    }
+
+    fn start(&mut self) -> Result<(), Fault> {
+        // No JSON, but some editors write one.
+        if self
+            .source
+            .fill_buf()
+            .map_err(Fault::Io)?
+            .starts_with(BYTE_ORDER_MARK)
+        {
+            self.source.consume(BYTE_ORDER_MARK.len());
+        }
+        self.state = match self.skip_blanks()? {
+            Some(b'[') => {
+                self.take()?;
+                State::Element { needed: false }
+            }
+            Some(_) => State::Lines,
+            None => State::End,
+        };
+        Ok(())
+    }
+
+    /// After the array nothing may come.
+    fn end(&mut self) -> Result<(), Fault> {
+        self.state = State::End;
+        match self.skip_blanks()? {
+            Some(_) => Err(self.wrong("trailing characters")),
+            None => Ok(()),
+        }
+    }
+
+    fn next_line(&mut self) -> Result<Option<(Content, usize)>, Fault> {
+        loop {
+            let (line, column) = (self.line, self.column);
+            let mut bytes = Vec::new();
+            let mut ended = false;
+            while !ended {
+                let buffer = self.source.fill_buf().map_err(Fault::Io)?;
+                if buffer.is_empty() {
+                    break;
+                }
+                let end = buffer.iter().position(|&byte| byte == b'\n');
+                ended = end.is_some();
+                let taken = end.map_or(buffer.len(), |end| end + 1);
+                bytes.extend_from_slice(&buffer[..taken]);
+                self.source.consume(taken);
+                if bytes.len() > MAX_RECORD {
+                    return Err(Fault::Long { line });
+                }
+            }
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            (self.line, self.column) = (line + 1, 1);
+            let text = String::from_utf8(bytes).map_err(|_| Fault::Utf8(line))?;
+            let text = text.trim_end_matches(['\n', '\r']);
+            if !text.trim().is_empty() {
+                return Ok(Some((Content::Json(text.into(), column), line)));
+            }
+        }
+    }
+
+    /// An element of the array, up to the comma or bracket after it.
+    fn element(&mut self) -> Result<(Content, usize), Fault> {
+        let (line, column) = (self.line, self.column);
+        let mut bytes = Vec::new();
+        let mut scanner = Scanner::default();
+        loop {
+            let buffer = self.source.fill_buf().map_err(Fault::Io)?;
+            if buffer.is_empty() {
+                break;
+            }
+            let end = buffer.iter().position(|&byte| scanner.ends_before(byte));
+            let taken = end.unwrap_or(buffer.len());
+            for &byte in &buffer[..taken] {
+                if byte == b'\n' {
+                    (self.line, self.column) = (self.line + 1, 1);
+                } else {
+                    self.column += 1;
+                }
+            }
+            bytes.extend_from_slice(&buffer[..taken]);
+            self.source.consume(taken);
+            if bytes.len() > MAX_RECORD {
+                return Err(Fault::Long { line });
+            }
+            if end.is_some() {
+                break;
+            }
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let before = &error.as_bytes()[..good];
+            Fault::Utf8(line + before.iter().filter(|&&byte| byte == b'\n').count())
+        })?;
+        Ok((Content::Json(text.trim_end().into(), column), line))
+    }
+
+    /// The next byte that is no blank.
+    fn skip_blanks(&mut self) -> Result<Option<u8>, Fault> {
+        loop {
+            let buffer = self.source.fill_buf().map_err(Fault::Io)?;
+            match buffer.first() {
+                None => return Ok(None),
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.take()?,
+                Some(&byte) => return Ok(Some(byte)),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<(), Fault> {
+        let buffer = self.source.fill_buf().map_err(Fault::Io)?;
+        if buffer.first() == Some(&b'\n') {
+            (self.line, self.column) = (self.line + 1, 1);
+        } else {
+            self.column += 1;
+        }
+        self.source.consume(1);
+        Ok(())
+    }
+
+    fn wrong(&self, what: &str) -> Fault {
+        Fault::Json {
+            line: self.line,
+            column: self.column,
+            what: what.into(),
+        }
+    }
+}
+
+/// Finds where an element ends without understanding it.
+#[derive(Default)]
+struct Scanner {
+    depth: usize,
+    in_string: bool,
+    escaped: bool,
+}
+
+impl Scanner {
+    /// Whether the element ends before this byte; takes it in where it does not.
+    fn ends_before(&mut self, byte: u8) -> bool {
+        if self.in_string {
+            match byte {
+                _ if self.escaped => self.escaped = false,
+                b'\\' => self.escaped = true,
+                b'"' => self.in_string = false,
+                _ => {}
+            }
+            return false;
+        }
+        match byte {
+            b',' | b']' | b'}' if self.depth == 0 => return true,
+            b'"' => self.in_string = true,
+            b'[' | b'{' => self.depth += 1,
+            b']' | b'}' => self.depth -= 1,
+            _ => {}
+        }
+        false
+    }
+}
