@@ -184,7 +184,7 @@ impl Observer for Terminal {
 
     fn on_start(&mut self, start: &Start<'_>) {
         self.say(&start.data.to_string());
-        if start.lint.warnings() > 0 {
+        if start.lint.warnings().next().is_some() {
             self.say(&start.lint.to_string());
         }
         let examples = match start.examples {

@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use simmer_data::{DataConfig, Example, Validation};
+use simmer_data::{DataConfig, Example};
 use simmer_model::checkpoint::write_file;
 use simmer_model::export::TOKENIZER_FILES;
 

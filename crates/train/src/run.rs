@@ -157,7 +157,7 @@ impl Prepared {
             seed,
         };
         let data = Dataset::load(&recipe.data, &vocabulary.tokenizer, steps)?;
-        if data.lint.errors() > 0 {
+        if data.lint.errors().next().is_some() {
             return Err(TrainError::Lint(data.lint));
         }
         let told = data.report.train.iter().find_map(|report| report.date);

@@ -2,9 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use serde::Serialize;
 use simmer_data::dataset::check;
-use simmer_data::lint::LintReport;
 
 use super::Named;
 use crate::output::{self, note};
@@ -40,7 +38,7 @@ impl Lint {
             note(&read.to_string());
             output::line(&lint.to_string())?;
         }
-        let (errors, warnings) = (lint.errors(), lint.warnings());
+        let (errors, warnings) = (lint.errors().count(), lint.warnings().count());
         if errors > 0 || (self.strict && warnings > 0) {
             bail!("the data has {errors} kinds of errors and {warnings} of warnings");
         }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::conversation::Origin;
 use crate::error::DataError;
 
-pub use names::files;
+pub use names::{files, has_known_ending};
 
 /// The longest record that is read: no row of a real data set is near it.
 const MAX_RECORD: usize = 64 << 20;

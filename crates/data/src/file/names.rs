@@ -59,6 +59,12 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     Ok(found)
 }
 
+/// Whether a file is one of rows, by its name.
+pub fn has_known_ending(path: &Path) -> bool {
+    let (kind, _) = decompress::kind(path);
+    kind.is_some_and(|kind| KINDS.contains(&kind.as_str()))
+}
+
 /// The data files below a folder; hidden ones are left out, and links to folders are not followed.
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let read = |source| DataError::Read {
@@ -73,11 +79,7 @@ fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
         let path = entry.path();
         if entry.file_type().map_err(read)?.is_dir() {
             collect(&path, found)?;
-        } else if decompress::kind(&path)
-            .0
-            .is_some_and(|kind| KINDS.contains(&kind.as_str()))
-            && path.is_file()
-        {
+        } else if has_known_ending(&path) && path.is_file() {
             found.push(path);
         }
     }
