@@ -253,4 +253,6 @@ fn carry(spans: &[Range<usize>], offsets: &[Range<usize>]) -> Marks {
 }
 
 #[cfg(test)]
+mod originals;
+#[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 mod spans;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use chrono::NaiveDate;
@@ -50,12 +51,28 @@ impl Chat {
                 },
             });
         };
-        let (source, marks) = mark_generation(source);
-        let specials = tokenizer.specials().iter();
         let ends = tokenizer
             .eos_ids()
             .iter()
             .filter_map(|&id| tokenizer.token(id));
+        let (ends, special) = (ends.collect(), tokenizer.special_tokens());
+        Chat::parse(source, tokenizer.specials(), ends, special).map_err(|error| {
+            TemplateError::Invalid {
+                name: format!("{} of {}", TEMPLATE, folder()),
+                problem: explain(&error),
+            }
+        })
+    }
+
+    /// A template's text, with the special tokens that it knows by name, those that end a text, and all of them.
+    fn parse(
+        source: &str,
+        specials: &BTreeMap<String, String>,
+        ends: Vec<String>,
+        special: Vec<String>,
+    ) -> Result<Chat, minijinja::Error> {
+        let (source, marks) = mark_generation(source);
+        let specials = specials.iter();
         let mut chat = Chat {
             env: Environment::empty(),
             source,
@@ -63,14 +80,11 @@ impl Chat {
             specials: specials
                 .map(|(key, token)| (key.clone(), Value::from(token.as_str())))
                 .collect(),
-            ends: ends.collect(),
-            special: tokenizer.special_tokens(),
+            ends,
+            special,
             marks,
         };
-        chat.build().map_err(|error| TemplateError::Invalid {
-            name: format!("{} of {}", TEMPLATE, folder()),
-            problem: explain(&error),
-        })?;
+        chat.build()?;
         Ok(chat)
     }
 

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::tests::*;
 use super::super::*;
+use super::Chat;
 use crate::tokenizer::tests::with_config;
 
 /// The chat template `source` with the tiny tokenizer's special tokens.
@@ -290,4 +293,99 @@ fn endless_templates_are_stopped() {
 fn marks_in_a_row_are_refused() {
     let row = Conversation::prompt("a\u{FFFFF}b");
     insta::assert_snapshot!(template("chat").prompt(&row).unwrap_err(), @"chat template: the user's words hold U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that mark answers here");
+}
+
+/// What transformers makes of conversations (`tests/reference/chat_templates.py`).
+#[derive(Deserialize)]
+struct Golden {
+    chat_template: String,
+    marked: String,
+    bos_token: String,
+    eos_token: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    messages: Vec<MessageFile>,
+    text: String,
+    prompt: String,
+    trained: Vec<[usize; 2]>,
+}
+
+#[derive(Deserialize)]
+struct MessageFile {
+    role: Role,
+    content: String,
+}
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+        let text = std::fs::read_to_string(goldens.join(format!("chat_templates/{name}.json")));
+        serde_json::from_str(&text.unwrap()).unwrap()
+    }
+
+    fn specials(&self) -> BTreeMap<String, String> {
+        let specials = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+        ];
+        specials
+            .map(|(key, token)| (key.to_owned(), token.clone()))
+            .into()
+    }
+
+    fn chat(&self, source: &str) -> Template {
+        let ends = vec![self.eos_token.clone()];
+        let chat = Chat::parse(source, &self.specials(), ends.clone(), ends).unwrap();
+        Template {
+            name: "chat".into(),
+            kind: Kind::Chat(Box::new(chat)),
+        }
+    }
+
+    fn plain(&self, name: &str) -> Template {
+        let (_, file) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
+        let plain = Plain::parse(name, file, &self.specials()).unwrap();
+        Template {
+            name: name.into(),
+            kind: Kind::Plain(Box::new(plain)),
+        }
+    }
+
+    fn check(self, template: &Template) {
+        assert!(self.cases.len() >= 20);
+        for case in self.cases {
+            let messages = case.messages.into_iter();
+            let messages = messages.map(|m| Message::new(m.role, m.content)).collect();
+            let row = Conversation::chat(messages);
+            let rendered = template.answers(&row).unwrap();
+            assert_eq!(rendered.text, case.text);
+            let trained = rendered.trained.iter().map(|span| [span.start, span.end]);
+            assert_eq!(trained.collect::<Vec<_>>(), case.trained, "{}", case.text);
+            assert_eq!(template.prompt(&row).unwrap().text, case.prompt);
+        }
+    }
+}
+
+#[test]
+fn chat_templates_give_what_transformers_gives() {
+    for name in ["llama-2-chat", "llama-3", "chatml", "smollm2"] {
+        let golden = Golden::read(name);
+        let template = golden.chat(&golden.chat_template);
+        golden.check(&template);
+        let golden = Golden::read(name);
+        let template = golden.chat(&golden.marked);
+        golden.check(&template);
+    }
+}
+
+#[test]
+fn plain_templates_of_chats_give_the_same() {
+    for name in ["llama-2-chat", "llama-3", "chatml"] {
+        let golden = Golden::read(name);
+        let template = golden.plain(name);
+        golden.check(&template);
+    }
 }
