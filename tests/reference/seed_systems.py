@@ -1,7 +1,7 @@
 """Tokens and labels as the code of the seed systems makes them: Alpaca, alpaca-lora, Vicuna, Koala, Baize, GPT4All, ChatDoctor.
 
     python tests/reference/seed_systems.py goldens CLONES
-    python tests/reference/seed_systems.py compare CLONES EXAMPLES TOKENIZER ROWS...
+    python tests/reference/seed_systems.py compare CLONES EXAMPLES TOKENIZER MAX_TOKENS ROWS...
 
 CLONES is a folder with git clones of the repositories that SOURCES names; their functions are taken out of their files and
 run. The first writes tests/goldens/seed_systems, with the tokenizer tests/goldens/tokenizers/llama.model. The second
@@ -355,7 +355,7 @@ def goldens(clones: Path, max_tokens: int = 256):
         (OUT / f"{name}.json").write_text(f'{{{head}, "rows": [\n' + ",\n".join(lines) + "\n]}\n")
 
 
-def compare(clones: Path, program: Path, model: Path, files: list[Path], max_tokens: int = 512):
+def compare(clones: Path, program: Path, model: Path, max_tokens: int, files: list[Path]):
     originals = Originals(clones, model, max_tokens)
     for file in files:
         rows = json.loads(file.read_text())
@@ -409,8 +409,8 @@ def main():
     match sys.argv[1:]:
         case ["goldens", clones]:
             goldens(Path(clones))
-        case ["compare", clones, program, model, *files] if files:
-            compare(Path(clones), Path(program), Path(model), list(map(Path, files)))
+        case ["compare", clones, program, model, max_tokens, *files] if files:
+            compare(Path(clones), Path(program), Path(model), int(max_tokens), list(map(Path, files)))
         case _:
             sys.exit(__doc__)
 

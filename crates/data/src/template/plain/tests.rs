@@ -234,7 +234,7 @@ fn chatdoctor() {
                     Name the capital.
     ················
                     ### Response:
-                    ⟦Paris⟧
+                   ⟦ Paris⟧
     -----
     Below is an instruction that describes a task, paired with an input that provides further context. Write a response that appropriately completes the request.·
 
@@ -245,7 +245,7 @@ fn chatdoctor() {
                     France
     ················
                     ### Response:
-                    ⟦Paris⟧
+                   ⟦ Paris⟧
     -----
     (template `chatdoctor` renders one question and its answer; this row has 4 messages)
     -----

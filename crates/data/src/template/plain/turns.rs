@@ -51,8 +51,8 @@ pub(super) struct Turns {
 struct Written {
     text: String,
     spans: Vec<Range<usize>>,
-    /// The system message that the first user's turn has to take.
-    waiting: Option<String>,
+    /// The system message that the first user's turn has to take, and whether it is trained on.
+    waiting: Option<(String, bool)>,
 }
 
 impl Turns {
@@ -61,32 +61,8 @@ impl Turns {
         file: &TurnsFile,
         language: Language,
     ) -> Result<Turns, String> {
-        let text = |key: &str, text: &str, parts: &[Part], marks: bool| {
-            let problem = |problem: String| format!("turns.{key}: {problem}");
-            let text = Text::parse(text, language).map_err(problem)?;
-            if let Some(part) = text.parts().iter().find(|part| !parts.contains(part)) {
-                return Err(problem(format!("{{{part}}} has no place here")));
-            }
-            if text.has_marks() && !marks {
-                return Err(problem("it is never trained on: no `[[` here".into()));
-            }
-            Ok(text)
-        };
-        let turn = |key: &str, source: &str, part: Part| {
-            let text = text(key, source, &[part], true)?;
-            let problem = |problem: String| Err(format!("turns.{key}: {problem}"));
-            if !text.parts().contains(&part) {
-                return problem(format!("it has no place for {{{part}}}"));
-            }
-            let marked = text.opening(part).is_some();
-            if !marked && (text.has_marks() || part == Part::Assistant) {
-                return problem(format!(
-                    "{{{part}}} stands outside `[[` and `]]`, so it would not be trained on"
-                ));
-            }
-            Ok(text)
-        };
-        let begin = text("begin", &file.begin, &[Part::System], false)?;
+        let turn = |key, source: &str, part| turn(key, source, part, language);
+        let begin = frame("begin", &file.begin, &[Part::System], language)?;
         let system = match (&file.system, begin.parts().contains(&Part::System)) {
             (None, true) => Some("{system}"),
             (source, _) => source.as_deref(),
@@ -94,21 +70,18 @@ impl Turns {
         if system.is_none() && file.default_system.is_some() {
             return Err("turns.default_system: there is no `system` that takes it".into());
         }
+        let system = system.map(|source| turn("system", source, Part::System));
+        let tool = file.tool.as_ref();
+        let tool = tool.map(|source| turn("tool", source, Part::Tool));
         Ok(Turns {
             template: template.into(),
             begin,
-            end: text("end", &file.end, &[], false)?,
-            system: system
-                .map(|source| turn("system", source, Part::System))
-                .transpose()?,
+            end: frame("end", &file.end, &[], language)?,
+            system: system.transpose()?,
             default_system: file.default_system.clone(),
             user: turn("user", &file.user, Part::User)?,
             assistant: turn("assistant", &file.assistant, Part::Assistant)?,
-            tool: file
-                .tool
-                .as_ref()
-                .map(|source| turn("tool", source, Part::Tool))
-                .transpose()?,
+            tool: tool.transpose()?,
         })
     }
 
@@ -173,19 +146,20 @@ impl Turns {
             self.begin.write(&mut written.text, &mut |_, _| {});
             return Ok(());
         };
+        let trained = message.is_some() && chosen.has(0);
         let mut place = |_, out: &mut String| out.push_str(words);
         if !self.begin.parts().contains(&Part::System) {
             self.begin.write(&mut written.text, &mut |_, _| {});
             let mut text = String::new();
             system.write(&mut text, &mut place);
-            written.waiting = Some(text);
+            written.waiting = Some((text, trained));
             return Ok(());
         }
         let mut spans = Vec::new();
         self.begin.write(&mut written.text, &mut |_, out| {
             spans = system.write(out, &mut place);
         });
-        if message.is_some() && chosen.has(0) {
+        if trained {
             self.train_on(0, spans, written)?;
         }
         Ok(())
@@ -207,16 +181,17 @@ impl Turns {
         let Some(text) = text else {
             return Err(self.no_place(&format!("messages[{index}], the {}'s", message.role)));
         };
-        let system = match message.role {
+        let waiting = match message.role {
             Role::User => written.waiting.take(),
             _ => None,
         };
         // The marks around the user's words are around the system message's too.
-        if system.is_some() && index == 1 && chosen.has(0) != chosen.has(1) {
+        let (system, trained) = waiting.unwrap_or_else(|| (String::new(), chosen.has(index)));
+        if trained != chosen.has(index) {
             return Err(self.unmarked(index));
         }
         let spans = text.write(&mut written.text, &mut |_, out| {
-            out.push_str(system.as_deref().unwrap_or_default());
+            out.push_str(&system);
             out.push_str(&message.content);
         });
         if chosen.has(index) {
@@ -251,4 +226,38 @@ impl Turns {
             what: what.into(),
         }
     }
+}
+
+/// The text of `key`, which may have these parts.
+fn read(key: &str, source: &str, parts: &[Part], language: Language) -> Result<Text, String> {
+    let problem = |problem: String| format!("turns.{key}: {problem}");
+    let text = Text::parse(source, language).map_err(problem)?;
+    match text.parts().iter().find(|part| !parts.contains(part)) {
+        Some(part) => Err(problem(format!("{{{part}}} has no place here"))),
+        None => Ok(text),
+    }
+}
+
+/// A text around the turns.
+fn frame(key: &str, source: &str, parts: &[Part], language: Language) -> Result<Text, String> {
+    let text = read(key, source, parts, language)?;
+    if text.has_marks() {
+        return Err(format!("turns.{key}: it is never trained on: no `[[` here"));
+    }
+    Ok(text)
+}
+
+/// The text of a turn, which has the place of what is said in it, and perhaps marks around that.
+fn turn(key: &str, source: &str, part: Part, language: Language) -> Result<Text, String> {
+    let text = read(key, source, &[part], language)?;
+    if !text.parts().contains(&part) {
+        return Err(format!("turns.{key}: it has no place for {{{part}}}"));
+    }
+    let needed = text.has_marks() || part == Part::Assistant;
+    if needed && text.opening(part).is_none() {
+        return Err(format!(
+            "turns.{key}: {{{part}}} stands outside `[[` and `]]`, so it would not be trained on"
+        ));
+    }
+    Ok(text)
 }
