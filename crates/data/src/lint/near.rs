@@ -1,14 +1,14 @@
 //! Texts that are nearly an earlier one: ROUGE-L above 0.7, over all pairs, without computing it for all pairs.
 //!
 //! ```text
-//! F = 2 LCS / (a + b) > 7/10        a, b: the words of the two texts; LCS: their longest common subsequence
+//! P = LCS / a, R = LCS / b, F = 2 P R / (P + R) > 0.7      a, b: words of the texts; LCS: their longest common subsequence
 //! ```
 //!
-//! That is Google's `rouge_score`, which Self-Instruct drops its candidates by, with the comparison done in whole numbers.
-//! The LCS is at most the number of words that both have, whatever their order (as bags), so that pairs with
-//! `20 overlap <= 7 (a + b)` need no look. Those are avoided as in PPJoin (Xiao et al., "Efficient similarity joins for near
-//! duplicate detection", 2008): with each text's words sorted by how rare they are, two bags that overlap in `o` words share
-//! one among the first `a - o + 1` and `b - o + 1`, so that only these prefixes are indexed and looked up; the lengths and
+//! That is Google's `rouge_score`, which Self-Instruct drops its candidates by, to the last bit: where F is 0.7 exactly, its
+//! rounding decides. The LCS is at most the number of words that both have, whatever their order (as bags), so that pairs
+//! with `20 overlap < 7 (a + b)` need no look. Those are avoided as in PPJoin (Xiao et al., "Efficient similarity joins for
+//! near duplicate detection", 2008): with each text's words sorted by how rare they are, two bags that overlap in `o` words
+//! share one among the first `a - o + 1` and `b - o + 1`, so that only these prefixes are indexed and looked up; the lengths and
 //! the places of the shared words bound the overlap further. What is left is compared as bags, then by [`Lcs`].
 //!
 //! Two texts that share their head (an instruction before its input) are compared by what follows it, and two that share
@@ -55,17 +55,18 @@ const BLOCK: (usize, usize) = (512, 16384);
 
 /// Whether ROUGE-L is above 0.7, for texts of `a` and `b` words.
 fn near(lcs: usize, a: usize, b: usize) -> bool {
-    20 * lcs > 7 * (a + b)
+    let (p, r) = (lcs as f64 / a as f64, lcs as f64 / b as f64);
+    lcs > 0 && 2.0 * p * r / (p + r) > 0.7
 }
 
 /// The fewest words that near texts of `a` and `b` words have in common.
 fn fewest(a: usize, b: usize) -> usize {
-    7 * (a + b) / 20 + 1
+    (7 * (a + b)).div_ceil(20)
 }
 
 /// The fewest words of a text that is near one of `a` words: what is left of `b >= fewest(a, b)`.
 fn shortest(a: usize) -> usize {
-    7 * a / 13 + 1
+    (7 * a).div_ceil(13)
 }
 
 impl Texts {
@@ -428,7 +429,9 @@ mod tests {
                     };
                 }
             }
-            20 * lcs[a.len()][b.len()] > 7 * (a.len() + b.len())
+            let both = f64::from(lcs[a.len()][b.len()]);
+            let (p, r) = (both / a.len() as f64, both / b.len() as f64);
+            both > 0.0 && 2.0 * p * r / (p + r) > 0.7
         };
         let first = |text: usize| {
             let mut before = 0..text;
@@ -484,16 +487,15 @@ mod tests {
     }
 
     #[test]
-    fn exactly_seven_tenths_is_not_near() {
-        let rows = |same: u32| {
-            let first: Vec<u32> = (0..10).collect();
-            let second = first
-                .iter()
-                .map(|&word| if word < same { word } else { word + 10 });
-            [(second.collect(), None), (first, None)]
+    fn rounding_decides_at_seven_tenths() {
+        // Seven words in common: 0.7 for texts of 10 and 10 words, and a little more in f64 for 11 and 9.
+        let nearest = |other: u32| {
+            let first: Row = ((0..20 - other).collect(), None);
+            let second: Row = ((0..7).chain(50..43 + other).collect(), None);
+            texts(&[first, second]).nearest(u64::MAX).earlier
         };
-        assert_eq!(texts(&rows(7)).nearest(u64::MAX).earlier, [None, None]);
-        assert_eq!(texts(&rows(8)).nearest(u64::MAX).earlier, [None, Some(0)]);
+        assert_eq!(nearest(10), [None, None]);
+        assert_eq!(nearest(9), [None, Some(0)]);
     }
 
     #[test]
