@@ -4,8 +4,11 @@
 //! of the rows, and compares the row with all earlier ones; [`Linter::finish`] says what it came to. Every fault has a
 //! [`Kind`], whose [`Severity`] the recipe can change.
 
+mod against;
+mod contamination;
 mod encoding;
 mod excerpt;
+mod fingerprint;
 mod kind;
 mod lcs;
 mod near;
@@ -21,6 +24,7 @@ pub use kind::{Kind, Severity};
 pub use report::{Finding, LintReport, Offender};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +33,7 @@ use crate::error::DataError;
 use crate::example::Outcome;
 use crate::template::{Rendered, Template};
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use fingerprint::Fingerprint;
 use near::Texts;
 use report::Tally;
 use seen::{Keys, Seen};
@@ -49,6 +54,9 @@ pub struct LintConfig {
     /// Kinds of which one row stops training.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Kind>,
+    /// Files of evaluation sets, JSON or JSONL, that no row should have words of; the public ones are known without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<PathBuf>,
 }
 
 impl LintConfig {
@@ -95,15 +103,23 @@ pub fn near_duplicates<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Opti
     nearest.map(|text| Some(text? as usize)).collect()
 }
 
+/// The file of hashes that evaluation sets are known by; each text comes with the name of its set.
+pub fn fingerprint<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> Vec<u8> {
+    fingerprint::file(texts)
+}
+
 /// Looks for faults in rows.
 pub struct Linter {
     config: LintConfig,
     meanings: Meanings,
     specials: Specials,
+    sets: Fingerprint,
     end_token: Option<String>,
     /// The rows of each source.
     rows: BTreeMap<usize, usize>,
     tallies: BTreeMap<Kind, Tally>,
+    /// The rows with words of each evaluation set.
+    contaminated: BTreeMap<String, usize>,
     targets: usize,
     cut_targets: usize,
     seen: Seen,
@@ -114,6 +130,8 @@ pub struct Linter {
 pub struct RowFindings {
     origin: Origin,
     found: Vec<(Kind, String)>,
+    /// The evaluation set that it has words of.
+    set: Option<String>,
     /// Tokens to train on, and those of them that were cut off.
     targets: usize,
     cut_targets: usize,
@@ -124,17 +142,30 @@ impl Linter {
     /// A linter of rows for `tokenizer`.
     ///
     /// # Errors
-    /// [`DataError`] when the configuration contradicts itself.
+    /// [`DataError`] when the configuration contradicts itself, or a file of an evaluation set cannot be read.
     pub fn new(config: &LintConfig, tokenizer: &Tokenizer) -> Result<Linter, DataError> {
         config.check()?;
         let meanings = Meanings::of(tokenizer);
+        let mut sets = Fingerprint::default();
+        if !config.allow.contains(&Kind::Contamination) {
+            sets = Fingerprint::built_in();
+            for path in &config.against {
+                let questions = against::questions(path)?;
+                sets.add(
+                    path.display().to_string(),
+                    questions.iter().map(String::as_str),
+                );
+            }
+        }
         Ok(Linter {
             config: config.clone(),
             end_token: meanings.end_token(tokenizer),
             meanings,
             specials: Specials::of(tokenizer),
+            sets,
             rows: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            contaminated: BTreeMap::new(),
             targets: 0,
             cut_targets: 0,
             seen: Seen::new(!config.allow.contains(&Kind::NearDuplicates)),
@@ -160,6 +191,9 @@ impl Linter {
         let parts = part::parts(row);
         let words: Vec<_> = parts.iter().map(|part| words::words(part.text)).collect();
         row::check(row.layout(), &parts, &words, &self.specials, &mut found);
+        let overlap = contamination::overlap(&self.sets, &parts, &words);
+        let (set, what) = overlap.unzip();
+        found.extend(what.map(|what| (Kind::Contamination, what)));
         found.retain(|(kind, _)| self.on(*kind));
 
         let (mut targets, mut cut_targets) = (0, 0);
@@ -179,6 +213,7 @@ impl Linter {
         Ok(RowFindings {
             origin: row.origin.clone(),
             found,
+            set,
             targets,
             cut_targets,
             keys: Keys::of(row, &parts, &words),
@@ -190,11 +225,15 @@ impl Linter {
         let RowFindings {
             origin,
             mut found,
+            set,
             targets,
             cut_targets,
             keys,
         } = findings;
         *self.rows.entry(source).or_default() += 1;
+        if let Some(set) = set {
+            *self.contaminated.entry(set).or_default() += 1;
+        }
         self.targets += targets;
         self.cut_targets += cut_targets;
         let again = self.seen.add(source, &origin, keys);
@@ -244,6 +283,11 @@ impl Linter {
                 "{} of {} tokens to train on are cut off",
                 self.cut_targets, self.targets
             )),
+            Kind::Contamination => {
+                let sets = self.contaminated.iter();
+                let sets: Vec<_> = sets.map(|(set, rows)| format!("{set}: {rows}")).collect();
+                Some(sets.join(", "))
+            }
             _ => None,
         }
     }

@@ -411,6 +411,63 @@ fn rows_are_found_again() {
 }
 
 #[test]
+fn words_of_evaluation_sets_are_found() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("eval.jsonl");
+    let long = "A boat leaves the harbour at nine with forty people on board, and comes back at noon with all of them.";
+    let sets = format!(
+        "{{\"question\": \"{long}\"}}\n{{\"instruction\": \"Name it:\", \"input\": \"the sea\"}}\n"
+    );
+    std::fs::write(&file, sets).unwrap();
+    let bench = Bench {
+        config: LintConfig {
+            against: vec![file],
+            ..LintConfig::default()
+        },
+        ..Bench::new("chat")
+    };
+    let shown = |rows: &[Conversation]| {
+        let text = bench.report(rows).to_string();
+        text.replace(&folder.path().display().to_string(), "DIR")
+    };
+    let quoted = long.to_uppercase().replace(',', " -");
+    let rows = [
+        chat(&[
+            (Role::User, "Say it."),
+            (Role::Assistant, &format!("It is this: {quoted}")),
+        ]),
+        instruction("Name it.", "The sea!", "No."),
+        chat(&[
+            (Role::User, "In a word:\nname it: the sea"),
+            (Role::Assistant, "No."),
+        ]),
+        chat(&[
+            (Role::User, "Name it: the sea and the land."),
+            (Role::Assistant, "name it the sea"),
+        ]),
+        instruction(
+            "When is it back?",
+            "A boat leaves the harbour at nine with forty people on board",
+            "At noon.",
+        ),
+    ];
+    insta::assert_snapshot!(shown(&rows), @r#"
+        error: contamination in 3 rows: the row has words of a set that models are evaluated on: scores on it would say nothing
+          DIR/eval.jsonl: 3
+          rows.json: row 1 (line 2): messages[1]: 13 words amid `It is this: A BOAT LEAVES THE HARBOUR AT N...` are in DIR/eval.jsonl
+          rows.json: row 2 (line 3): input: `Name it.` is in DIR/eval.jsonl
+          rows.json: row 3 (line 4): messages[0]: `name it: the sea` is in DIR/eval.jsonl
+          hint: remove the row, or leave that set out of the evaluation
+        warning: near_duplicates in 2 rows: nearly the same question is there already (ROUGE-L above 0.7, as Self-Instruct filters)
+          rows.json: row 3 (line 4): `In a word:\nname it: the sea` is nearly row 2, `Name it.` + `The sea!`
+          rows.json: row 4 (line 5): `Name it: the sea and the land.` is nearly row 2, `Name it.` + `The sea!`
+          hint: remove the later rows where variety counts
+        5 rows checked: 1 error, 1 warning; where a fault is meant, data.lint.allow = ["contamination"] silences it, and warn = ["contamination"] shows it only
+        "#);
+    assert_eq!(bench.report(&rows[3..]).findings, []);
+}
+
+#[test]
 fn recipes_move_kinds() {
     let config = |text: &str| -> Result<LintConfig, String> {
         toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())
@@ -445,7 +502,7 @@ fn recipes_move_kinds() {
     );
 
     insta::assert_snapshot!(config(r#"allow = ["duplicate"]"#).unwrap_err(), @"unknown variant `duplicate`, expected one of `end_token`, `end_missing`, `turn_end_missing`, `doubled_beginning`, `doubled_end`, `prompt_text`, `prompt_tokens`, `unknown_tokens`, `special_tokens`, `untrained`, `dropped`, `truncated`, `empty_answer`, `repeated_question`, `unfinished_answer`, `unanswered`, `unasked`, `encoding`, `invisible`, `duplicates`, `conflicting_answers`, `near_duplicates`, `contamination`");
-    insta::assert_snapshot!(config("against = 1").unwrap_err(), @"unknown field `against`, expected one of `allow`, `warn`, `deny`");
+    insta::assert_snapshot!(config("limit = 1").unwrap_err(), @"unknown field `limit`, expected one of `allow`, `warn`, `deny`, `against`");
     let twice = config(
         r#"allow = ["duplicates"]
 deny = ["duplicates"]"#,

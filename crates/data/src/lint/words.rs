@@ -10,22 +10,38 @@ use std::collections::HashMap;
 
 /// The words of a text.
 pub(super) fn words(text: &str) -> Vec<u64> {
-    if !text.is_ascii() {
-        let mut words = Words::default();
-        for character in text.chars() {
-            words.unicode(character);
-        }
-        words.end();
-        if 2 * words.foreign > words.found.len() {
-            return words.found;
-        }
-    }
+    read(text, usize::MAX).0
+}
+
+/// Where the word of that number begins in `text`.
+pub(super) fn start(text: &str, word: usize) -> usize {
+    read(text, word).1
+}
+
+/// The words of a text up to the one of that number, and where that begins.
+fn read(text: &str, until: usize) -> (Vec<u64>, usize) {
+    let take: fn(&mut Words, char) = if !text.is_ascii() && foreign(text) {
+        Words::unicode
+    } else {
+        Words::ascii
+    };
     let mut words = Words::default();
-    for character in text.chars() {
-        words.ascii(character);
+    for (at, character) in text.char_indices() {
+        take(&mut words, character);
+        if words.found.len() + usize::from(words.open.is_some()) > until {
+            return (words.found, at);
+        }
     }
     words.end();
-    words.found
+    (words.found, text.len())
+}
+
+/// Whether most words of a text have letters beyond ASCII.
+fn foreign(text: &str) -> bool {
+    let mut words = Words::default();
+    text.chars().for_each(|character| words.unicode(character));
+    words.end();
+    2 * words.foreign > words.found.len()
 }
 
 /// The words so far, numbered as they came.
@@ -144,6 +160,15 @@ mod tests {
         are("Что такое GPT?", &["что", "такое", "gpt"]);
         assert_eq!(words("你好 ChatGPT 是什么？").len(), 6);
         assert_eq!(words("한국의 수도는?").len(), 2);
+    }
+
+    #[test]
+    fn words_begin_where_they_stand() {
+        assert_eq!([0, 1, 2].map(|word| start("  It's so.", word)), [2, 5, 7]);
+        assert_eq!(
+            [0, 2, 3].map(|word| start("你好 GPT, да", word)),
+            [0, 7, 12]
+        );
     }
 
     #[test]
