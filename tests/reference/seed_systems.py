@@ -252,11 +252,16 @@ def ranges(labels: list[int]) -> list[list[int]]:
 
 
 def ours(row: dict) -> dict:
-    """A row in the layout in which simmer reads it."""
+    """A row by what it says."""
     if "conversations" not in row:
         return row
     roles = itertools.cycle(["user", "assistant"])
     return {"messages": [{"role": role, "content": turn["value"]} for role, turn in zip(roles, row["conversations"])]}
+
+
+def in_file(name: str, row: dict) -> dict:
+    """A row as it stands in the system's own files."""
+    return {"topic": "-", "input": baize_text(row)} if name == "baize" else row
 
 
 def rows_of(kind: str, rows: list[dict]) -> list[dict]:
@@ -367,7 +372,7 @@ def compare(clones: Path, program: Path, model: Path, max_tokens: int, files: li
 
 def compare_rows(name, system, originals, program, model, file, rows):
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as lines:
-        lines.writelines(json.dumps(ours(row)) + "\n" for row in rows)
+        lines.writelines(json.dumps(in_file(name, row)) + "\n" for row in rows)
         lines.flush()
         settings = {"max_tokens": originals.max_tokens, "overlong": "truncate", "train_on": system.train_on}
         command = [program, model, system.template, lines.name, json.dumps(settings)]

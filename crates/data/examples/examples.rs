@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         train_on: settings.train_on,
     };
     let mut out = BufWriter::new(std::io::stdout().lock());
-    for row in &format::read(file.as_ref(), None)?.conversations {
+    for row in &format::read(file.as_ref(), None)? {
         for outcome in examples(row, &template, &tokenizer, &limits)? {
             let row = row.origin.row;
             let line = match outcome {

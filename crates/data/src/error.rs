@@ -77,12 +77,10 @@ pub enum DataError {
         what: String,
     },
     /// A row that is longer than any real one.
-    #[error("{}: the row on line {line} is longer than {limit} MiB", path.display())]
+    #[error("{origin} is longer than {limit} MiB")]
     LongRow {
-        /// The file.
-        path: PathBuf,
-        /// The line on which it starts.
-        line: usize,
+        /// The row.
+        origin: Origin,
         /// The most that is read.
         limit: usize,
     },

@@ -1,8 +1,10 @@
 //! Compressed files: gzip and zstd, undone on the way.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -35,9 +37,27 @@ pub(super) fn kind(path: &Path) -> (Option<String>, Option<Compression>) {
     )
 }
 
-/// The content of a file.
-pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Fault> {
-    let file = BufReader::with_capacity(BUFFER, File::open(path).map_err(Fault::Io)?);
+/// A file that says how many of its bytes were read.
+struct Counted {
+    file: File,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// The content of a file; its bytes as they lie on the disk are counted in `read`.
+pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, Fault> {
+    let file = Counted {
+        file: File::open(path).map_err(Fault::Open)?,
+        read: Arc::clone(read),
+    };
+    let file = BufReader::with_capacity(BUFFER, file);
     Ok(match kind(path).1 {
         None => Box::new(file),
         // A file may be several one after another.
@@ -54,14 +74,11 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead + Send>, Fault> {
 /// A file to jump about in; a compressed one is unpacked into a temporary file.
 pub(super) fn seekable(path: &Path) -> Result<File, Fault> {
     if kind(path).1.is_none() {
-        return File::open(path).map_err(Fault::Io);
+        return File::open(path).map_err(Fault::Open);
     }
-    let unpack = || -> io::Result<File> {
+    let mut source = open(path, &Arc::default())?;
+    let mut unpack = || -> io::Result<File> {
         let mut unpacked = tempfile::tempfile()?;
-        let mut source = open(path).map_err(|fault| match fault {
-            Fault::Io(error) => error,
-            other => io::Error::other(format!("{other:?}")),
-        })?;
         io::copy(&mut source, &mut unpacked)?;
         unpacked.seek(SeekFrom::Start(0))?;
         Ok(unpacked)

@@ -1,6 +1,6 @@
 //! JSON files cut into the texts of their rows: an array's elements, or the lines of JSONL.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
 use super::{Content, Fault, MAX_RECORD};
 
@@ -26,7 +26,7 @@ enum State {
     End,
 }
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+const BYTE_ORDER_MARK: [u8; 3] = *b"\xEF\xBB\xBF";
 
 impl<R: BufRead> Records<R> {
     pub(super) fn new(source: R) -> Self {
@@ -75,13 +75,11 @@ impl<R: BufRead> Records<R> {
 
     fn start(&mut self) -> Result<(), Fault> {
         // No JSON, but some editors write one.
-        if self
-            .source
-            .fill_buf()
-            .map_err(Fault::Io)?
-            .starts_with(BYTE_ORDER_MARK)
-        {
-            self.source.consume(BYTE_ORDER_MARK.len());
+        if self.source.fill_buf().map_err(Fault::Io)?.first() == Some(&BYTE_ORDER_MARK[0]) {
+            let mut mark = [0; BYTE_ORDER_MARK.len()];
+            if self.source.read_exact(&mut mark).is_err() || mark != BYTE_ORDER_MARK {
+                return Err(self.wrong("expected value"));
+            }
         }
         self.state = match self.skip_blanks()? {
             Some(b'[') => {
@@ -107,29 +105,18 @@ impl<R: BufRead> Records<R> {
         loop {
             let (line, column) = (self.line, self.column);
             let mut bytes = Vec::new();
-            let mut ended = false;
-            while !ended {
-                let buffer = self.source.fill_buf().map_err(Fault::Io)?;
-                if buffer.is_empty() {
-                    break;
-                }
-                let end = buffer.iter().position(|&byte| byte == b'\n');
-                ended = end.is_some();
-                let taken = end.map_or(buffer.len(), |end| end + 1);
-                bytes.extend_from_slice(&buffer[..taken]);
-                self.source.consume(taken);
-                if bytes.len() > MAX_RECORD {
-                    return Err(Fault::Long { line });
-                }
-            }
+            let mut limited = (&mut self.source).take(MAX_RECORD as u64 + 1);
+            limited.read_until(b'\n', &mut bytes).map_err(Fault::Io)?;
             if bytes.is_empty() {
                 return Ok(None);
             }
+            if bytes.len() > MAX_RECORD {
+                return Err(Fault::Long { line });
+            }
             (self.line, self.column) = (line + 1, 1);
-            let text = String::from_utf8(bytes).map_err(|_| Fault::Utf8(line))?;
-            let text = text.trim_end_matches(['\n', '\r']);
-            if !text.trim().is_empty() {
-                return Ok(Some((Content::Json(text.into(), column), line)));
+            let text = text(bytes, line)?;
+            if !text.is_empty() {
+                return Ok(Some((Content::Json(text, column), line)));
             }
         }
     }
@@ -141,33 +128,23 @@ impl<R: BufRead> Records<R> {
         let mut scanner = Scanner::default();
         loop {
             let buffer = self.source.fill_buf().map_err(Fault::Io)?;
-            if buffer.is_empty() {
-                break;
-            }
             let end = buffer.iter().position(|&byte| scanner.ends_before(byte));
-            let taken = end.unwrap_or(buffer.len());
-            for &byte in &buffer[..taken] {
-                if byte == b'\n' {
-                    (self.line, self.column) = (self.line + 1, 1);
-                } else {
-                    self.column += 1;
-                }
+            let taken = &buffer[..end.unwrap_or(buffer.len())];
+            let breaks = taken.iter().filter(|&&byte| byte == b'\n').count();
+            match taken.iter().rposition(|&byte| byte == b'\n') {
+                Some(last) => (self.line, self.column) = (self.line + breaks, taken.len() - last),
+                None => self.column += taken.len(),
             }
-            bytes.extend_from_slice(&buffer[..taken]);
+            bytes.extend_from_slice(taken);
+            let (taken, at_end) = (taken.len(), buffer.is_empty() || end.is_some());
             self.source.consume(taken);
             if bytes.len() > MAX_RECORD {
                 return Err(Fault::Long { line });
             }
-            if end.is_some() {
-                break;
+            if at_end {
+                return Ok((Content::Json(text(bytes, line)?, column), line));
             }
         }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let before = &error.as_bytes()[..good];
-            Fault::Utf8(line + before.iter().filter(|&&byte| byte == b'\n').count())
-        })?;
-        Ok((Content::Json(text.trim_end().into(), column), line))
     }
 
     /// The next byte that is no blank.
@@ -200,6 +177,17 @@ impl<R: BufRead> Records<R> {
             what: what.into(),
         }
     }
+}
+
+/// The text of a row that starts on `line`, without the blanks after it.
+fn text(bytes: Vec<u8>, line: usize) -> Result<String, Fault> {
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        Fault::Utf8(line + good.iter().filter(|&&byte| byte == b'\n').count())
+    })?;
+    let end = text.trim_end_matches([' ', '\t', '\r', '\n']).len();
+    text.truncate(end);
+    Ok(text)
 }
 
 /// Finds where an element ends without understanding it.

@@ -10,6 +10,7 @@ mod parquet;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 
@@ -37,6 +38,30 @@ pub(crate) struct Record {
     pub(crate) origin: Origin,
 }
 
+impl Record {
+    /// Bytes that it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        match &self.content {
+            Content::Json(text, _) => text.len(),
+            Content::Columns(columns) => columns.iter().map(|(_, value)| size(value)).sum(),
+        }
+    }
+}
+
+/// Bytes of the texts in a value, and a few for everything else.
+fn size(value: &Value) -> usize {
+    let few = size_of::<Value>();
+    few + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| key.len() + size(value))
+            .sum(),
+        _ => 0,
+    }
+}
+
 /// The records of a file, from the first on.
 pub(crate) struct Records {
     path: Arc<Path>,
@@ -50,9 +75,22 @@ enum Source {
     Parquet(Box<parquet::Records>),
 }
 
+impl Source {
+    fn of_csv(records: csv::Records) -> Source {
+        Source::Csv(Box::new(records))
+    }
+
+    fn of_parquet(records: parquet::Records) -> Source {
+        Source::Parquet(Box::new(records))
+    }
+}
+
 /// What went wrong inside a file.
 #[derive(Debug)]
 pub(crate) enum Fault {
+    /// The file cannot be opened.
+    Open(std::io::Error),
+    /// What it holds cannot be read.
     Io(std::io::Error),
     /// Line of the first byte that is no UTF-8.
     Utf8(usize),
@@ -78,7 +116,7 @@ impl Fault {
             Self::Io(source) if decompress::kind(&path).1.is_some() => {
                 DataError::Compressed { path, rows, source }
             }
-            Self::Io(source) => DataError::Read { path, source },
+            Self::Open(source) | Self::Io(source) => DataError::Read { path, source },
             Self::Utf8(line) => DataError::NotUtf8 { path, line },
             Self::Json { line, column, what } => DataError::Json {
                 path,
@@ -89,8 +127,11 @@ impl Fault {
             Self::Csv { line, what } => DataError::Csv { path, line, what },
             Self::Parquet(what) => DataError::Parquet { path, rows, what },
             Self::Long { line } => DataError::LongRow {
-                path,
-                line,
+                origin: Origin {
+                    file: path.into(),
+                    row: rows + 1,
+                    line,
+                },
                 limit: MAX_RECORD >> 20,
             },
         }
@@ -98,20 +139,17 @@ impl Fault {
 }
 
 impl Records {
-    /// Opens a file, by the ending of its name.
-    pub(crate) fn open(path: &Path) -> Result<Records, DataError> {
-        let fault = |fault: Fault| fault.at(path, 0);
+    /// Opens a file, by the ending of its name; its bytes are counted in `read` as they are used up.
+    pub(crate) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
         let source = match decompress::kind(path).0.as_deref() {
-            Some("parquet") => {
-                Source::Parquet(Box::new(parquet::Records::open(path).map_err(fault)?))
-            }
-            Some("csv") => Source::Csv(Box::new(csv::Records::open(path, b',').map_err(fault)?)),
-            Some("tsv") => Source::Csv(Box::new(csv::Records::open(path, b'\t').map_err(fault)?)),
-            _ => Source::Json(json::Records::new(decompress::open(path).map_err(fault)?)),
+            Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
+            Some("csv") => csv::Records::open(path, b',', read).map(Source::of_csv),
+            Some("tsv") => csv::Records::open(path, b'\t', read).map(Source::of_csv),
+            _ => decompress::open(path, read).map(|file| Source::Json(json::Records::new(file))),
         };
         Ok(Records {
             path: Arc::from(path),
-            source,
+            source: source.map_err(|fault| fault.at(path, 0))?,
             rows: 0,
         })
     }

@@ -159,7 +159,7 @@ fn parquet_has_types() {
     let path = folder.path().join("rows.parquet");
     parquet_file(&path);
     let read = |path: &PathBuf| {
-        let mut records = Records::open(path).unwrap();
+        let mut records = Records::open(path, &std::sync::Arc::default()).unwrap();
         let mut rows = Vec::new();
         while let Some(Record {
             content: Content::Columns(columns),
@@ -187,4 +187,41 @@ fn parquet_has_types() {
     let mut reader = Reader::open(&[path], &reading).unwrap();
     let error = reader.next_chunk(10).unwrap_err().to_string();
     insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"DIR/rows.parquet: row 1: `completion` is a number, expected a string");
+}
+
+/// A faulty file is an error or other rows, and nothing worse.
+#[test]
+fn parquet_with_a_wrong_byte_is_survived() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.parquet");
+    parquet_file(&path);
+    let good = fs::read(&path).unwrap();
+    let mut errors = 0;
+    for place in 0..good.len() {
+        for wrong in [0x00, 0x7F, 0xFF] {
+            let mut bytes = good.clone();
+            bytes[place] = wrong;
+            errors += usize::from(contents("rows.parquet", &bytes, 9).is_err());
+        }
+    }
+    assert!(errors > good.len() / 2, "{errors}");
+}
+
+#[test]
+fn a_csv_that_ends_within_quotes() {
+    insta::assert_snapshot!(error("rows.csv", "prompt,completion\na,b\nc,\"d\ne,f\n"), @"rows.csv: line 3: a quote that is opened in this row is not closed");
+    insta::assert_snapshot!(error("rows.csv", "prompt,\"completion"), @"rows.csv: line 1: a quote that is opened in this row is not closed");
+    let rows = contents("rows.csv", b"prompt,completion\na,\"b\"", 9).unwrap();
+    assert_eq!(
+        rows,
+        contents("rows.csv", b"prompt,completion\r\na,b\r\n", 9).unwrap()
+    );
+}
+
+#[test]
+fn a_row_longer_than_any_real_one() {
+    let long = "b".repeat(MAX_RECORD + 9);
+    insta::assert_snapshot!(error("rows.csv", format!("prompt,completion\na,b\na,{long}\n")), @"rows.csv: row 2 (line 3) is longer than 64 MiB");
+    insta::assert_snapshot!(error("rows.jsonl", format!("{{\"text\": \"a\"}}\n{{\"text\": \"{long}\"}}\n")), @"rows.jsonl: row 2 (line 2) is longer than 64 MiB");
+    insta::assert_snapshot!(error("rows.json", format!("[{{\"text\": \"a\"}},\n{{\"text\": \"{long}\"}}]")), @"rows.json: row 2 (line 2) is longer than 64 MiB");
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -33,7 +35,11 @@ pub struct Reader {
     ignored_keys: BTreeMap<String, usize>,
     unseen: BTreeSet<String>,
     leading_answers: usize,
+    bytes_read: Arc<AtomicU64>,
 }
+
+/// The most bytes of rows that a chunk goes on with, so that long rows do not fill the memory.
+const CHUNK_BYTES: usize = 16 << 20;
 
 /// What turns records into conversations.
 #[derive(Debug)]
@@ -68,6 +74,7 @@ impl Reader {
             ignored_keys: BTreeMap::new(),
             unseen: reading.fields.names().map(str::to_owned).collect(),
             leading_answers: 0,
+            bytes_read: Arc::default(),
         };
         reader.first = reader.record()?;
         let Some(first) = &reader.first else {
@@ -99,16 +106,23 @@ impl Reader {
         self.leading_answers
     }
 
-    /// At most `rows` more rows, in order; none at the end.
+    /// Bytes of the files that were read so far, compressed ones as they lie on the disk.
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// At most `rows` more rows, fewer where they are long, in order; none at the end.
     ///
     /// # Errors
     /// [`DataError`] at the first row that is not of the layout or no row at all, and at the end where a renamed field was
     /// in no row.
     pub fn next_chunk(&mut self, rows: usize) -> Result<Vec<Conversation>, DataError> {
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < rows
+            && bytes < CHUNK_BYTES
             && let Some(record) = self.record()?
         {
+            bytes += record.size();
             records.push(record);
         }
         if records.is_empty() && rows > 0 {
@@ -166,7 +180,7 @@ impl Reader {
             let Some(file) = self.files.pop_front() else {
                 return Ok(None);
             };
-            let mut records = Records::open(&file)?;
+            let mut records = Records::open(&file, &self.bytes_read)?;
             let Some(first) = records.next()? else {
                 return Err(DataError::Empty { path: file });
             };
@@ -262,5 +276,12 @@ pub fn read(path: &Path, format: Option<Format>) -> Result<Vec<Conversation>, Da
         ..Reading::default()
     };
     let mut reader = Reader::open(&crate::file::files(path)?, &reading)?;
-    reader.next_chunk(usize::MAX)
+    let mut rows = Vec::new();
+    loop {
+        let chunk = reader.next_chunk(usize::MAX)?;
+        if chunk.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(chunk);
+    }
 }

@@ -1,10 +1,13 @@
 //! The texts of evaluation sets that a recipe names.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fingerprint::Fingerprint;
 use crate::error::DataError;
+use crate::file::{Content, Records, files};
 
 /// The keys under which a row has what it asks, whatever their case.
 const ASKING: [&str; 12] = [
@@ -26,61 +29,57 @@ const ASKING: [&str; 12] = [
 const SAYS: [&str; 2] = ["content", "value"];
 const WHO: [&str; 2] = ["role", "from"];
 
-/// The most bytes of a file.
-const MOST_BYTES: u64 = 1 << 28;
+/// The most hashes that are kept, of some 16 bytes each.
+const MOST_HASHES: usize = 30_000_000;
 
-/// What the rows of a JSON or JSONL file ask.
+/// Adds what the rows of a file or folder ask to `sets`, as the set of that name.
 ///
 /// # Errors
-/// [`DataError`] when the file cannot be read, and when a row asks nothing.
-pub(super) fn questions(path: &Path) -> Result<Vec<String>, DataError> {
-    let read = |source| DataError::Read {
-        path: path.into(),
-        source,
-    };
-    let wrong = |problem: String| DataError::Config {
+/// [`DataError`] when a file cannot be read, and when a row asks nothing.
+pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError> {
+    let wrong = |problem| DataError::Config {
         key: "lint.against",
-        problem: format!("{}: {problem}", path.display()),
+        problem,
     };
-    if std::fs::metadata(path).map_err(read)?.len() > MOST_BYTES {
-        return Err(wrong(format!("more than {} MiB", MOST_BYTES >> 20)));
-    }
-    let text = std::fs::read_to_string(path).map_err(read)?;
-    let text = text.trim_start_matches('\u{FEFF}');
-    let rows = if text.trim_start().starts_with('[') {
-        serde_json::from_str(text).map_err(|error| DataError::json(path, &error, 1, 1))?
-    } else {
-        let lines = text
-            .lines()
-            .zip(1..)
-            .filter(|(line, _)| !line.trim().is_empty());
-        let row = |(line, number): (&str, usize)| {
-            serde_json::from_str(line).map_err(|error| DataError::json(path, &error, number, 1))
-        };
-        lines.map(row).collect::<Result<Vec<Value>, _>>()?
-    };
-    let mut questions = Vec::new();
-    for (row, number) in rows.iter().zip(1..) {
-        let before = questions.len();
-        asked(row, &mut questions);
-        if questions.len() == before {
-            let known = ASKING.join(", ");
-            return Err(wrong(format!(
-                "row {number} asks nothing under any of {known}"
-            )));
+    let set = sets.name(path.display().to_string());
+    for file in files(path)? {
+        let mut records = Records::open(&file, &Arc::default())?;
+        let mut rows = 0;
+        while let Some(record) = records.next()? {
+            rows += 1;
+            let at = &record.origin;
+            let row = match record.content {
+                Content::Columns(columns) => Value::Object(columns.into_iter().collect()),
+                Content::Json(text, column) => serde_json::from_str(&text)
+                    .map_err(|error| DataError::json(&file, &error, at.line, column))?,
+            };
+            let asked = asked(&row);
+            if asked.is_empty() {
+                let known = ASKING.join(", ");
+                return Err(wrong(format!("{at} asks nothing under any of {known}")));
+            }
+            for text in &asked {
+                sets.add(set, text);
+            }
+            if sets.len() > MOST_HASHES {
+                let most = MOST_HASHES / 1_000_000;
+                return Err(wrong(format!(
+                    "{at}: more than {most} million words to look for"
+                )));
+            }
+        }
+        if rows == 0 {
+            return Err(DataError::Empty { path: file });
         }
     }
-    if rows.is_empty() {
-        return Err(DataError::Empty { path: path.into() });
-    }
-    Ok(questions)
+    Ok(())
 }
 
-/// Collects the texts of a row that ask. An instruction and its input are one.
-fn asked(row: &Value, questions: &mut Vec<String>) {
-    let Value::Object(row) = row else { return };
+/// The texts of a row that ask. An instruction and its input are one.
+fn asked(row: &Value) -> Vec<String> {
+    let mut questions = Vec::new();
     let mut texts: Vec<&str> = Vec::new();
-    for (key, value) in row {
+    for (key, value) in row.as_object().into_iter().flatten() {
         let key = key.to_ascii_lowercase();
         if !ASKING.contains(&key.as_str()) {
             continue;
@@ -91,10 +90,9 @@ fn asked(row: &Value, questions: &mut Vec<String>) {
             _ => {}
         }
     }
-    let text = texts.join("\n");
-    if !text.trim().is_empty() {
-        questions.push(text);
-    }
+    questions.push(texts.join("\n"));
+    questions.retain(|text| !text.trim().is_empty());
+    questions
 }
 
 /// A turn that is text alone, or what a user's message says.
@@ -110,15 +108,22 @@ fn turn(turn: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Vec<String>, String> {
+    /// Reads a file of that text.
+    fn reading(name: &str, text: &str) -> Result<Fingerprint, String> {
         let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("eval.jsonl");
+        let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
+        let mut sets = Fingerprint::default();
         let shown = |error: DataError| {
             let folder = folder.path().display().to_string();
             error.to_string().replace(&folder, "DIR")
         };
-        questions(&path).map_err(shown)
+        read(&path, &mut sets).map_err(shown)?;
+        Ok(sets)
+    }
+
+    fn has(sets: &Fingerprint, text: &str) -> bool {
+        sets.has(&super::super::words::words(text)).is_some()
     }
 
     #[test]
@@ -130,20 +135,28 @@ mod tests {
 {"messages": [{"role": "user", "content": "five"}, {"role": "assistant", "content": "c"}]}
 {"conversations": [{"from": "human", "value": "six"}, {"from": "gpt", "value": "d"}]}
 {"Question": "seven", "choices": ["e", "f"]}"#;
-        let all = ["one?", "two\nit", "three", "four", "five", "six", "seven"];
-        assert_eq!(read(jsonl).unwrap(), all);
-        assert_eq!(
-            read("\u{FEFF}[{\"prompt\": \"eight\"}]").unwrap(),
-            ["eight"]
-        );
+        let sets = reading("eval.jsonl", jsonl).unwrap();
+        assert_eq!(sets.len(), 7);
+        for text in ["one", "two it", "three", "four", "five", "six", "seven"] {
+            assert!(has(&sets, text), "{text}");
+        }
+        assert!(has(
+            &reading("eval.json", "[{\"prompt\": \"eight\"}]").unwrap(),
+            "eight"
+        ));
+        assert!(has(
+            &reading("eval.csv", "id,Question\n1,nine?\n").unwrap(),
+            "nine"
+        ));
     }
 
     #[test]
     fn rows_that_ask_nothing_are_errors() {
-        insta::assert_snapshot!(read("{\"prompt\": \"one\"}\n{\"title\": \"two\"}").unwrap_err(), @"data.lint.against: DIR/eval.jsonl: row 2 asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
-        insta::assert_snapshot!(read("{\"prompt\": \"one\"}\n{\"prompt\": 2}").unwrap_err(), @"data.lint.against: DIR/eval.jsonl: row 2 asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
-        insta::assert_snapshot!(read("{\"prompt\": \"one\"}\n{\"prompt\"").unwrap_err(), @"DIR/eval.jsonl: invalid JSON at line 2 column 9: EOF while parsing an object");
-        insta::assert_snapshot!(read("").unwrap_err(), @"DIR/eval.jsonl: no rows");
-        insta::assert_snapshot!(read("[3]").unwrap_err(), @"data.lint.against: DIR/eval.jsonl: row 1 asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        let wrong = |text| reading("eval.jsonl", text).unwrap_err();
+        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"title\": \"two\"}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"prompt\": 2}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"prompt\""), @"DIR/eval.jsonl: invalid JSON at line 2 column 9: EOF while parsing an object");
+        insta::assert_snapshot!(wrong(""), @"DIR/eval.jsonl: no rows");
+        insta::assert_snapshot!(wrong("[3]"), @"data.lint.against: DIR/eval.jsonl: row 1 (line 1) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
     }
 }

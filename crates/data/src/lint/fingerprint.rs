@@ -79,19 +79,26 @@ impl Fingerprint {
         self.hashes.entry(hash).or_insert(set as u32);
     }
 
-    /// Adds every run of `texts`, and the texts that have none.
-    pub(super) fn add<'t>(&mut self, set: String, texts: impl IntoIterator<Item = &'t str>) {
-        let number = self.sets.len();
+    /// Begins a set: its number.
+    pub(super) fn name(&mut self, set: String) -> usize {
         self.sets.push(set);
-        for text in texts {
-            let words = words(text);
-            if words.len() < RUN && !words.is_empty() {
-                self.insert(whole(&words), number);
-            }
-            for hash in runs(&words) {
-                self.insert(hash, number);
-            }
+        self.sets.len() - 1
+    }
+
+    /// Adds every run of a text to a set, or the text itself where it has none.
+    pub(super) fn add(&mut self, set: usize, text: &str) {
+        let words = words(text);
+        if words.len() < RUN && !words.is_empty() {
+            self.insert(whole(&words), set);
         }
+        for hash in runs(&words) {
+            self.insert(hash, set);
+        }
+    }
+
+    /// The number of hashes.
+    pub(super) fn len(&self) -> usize {
+        self.hashes.len()
     }
 
     /// The set that has the text as a whole, if it is shorter than a run.

@@ -54,7 +54,7 @@ pub struct LintConfig {
     /// Kinds of which one row stops training.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Kind>,
-    /// Files of evaluation sets, JSON or JSONL, that no row should have words of; the public ones are known without.
+    /// Files of evaluation sets that no row should have words of; the public ones are known without.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<PathBuf>,
 }
@@ -150,11 +150,7 @@ impl Linter {
         if !config.allow.contains(&Kind::Contamination) {
             sets = Fingerprint::built_in();
             for path in &config.against {
-                let questions = against::questions(path)?;
-                sets.add(
-                    path.display().to_string(),
-                    questions.iter().map(String::as_str),
-                );
+                against::read(path, &mut sets)?;
             }
         }
         Ok(Linter {
