@@ -36,7 +36,7 @@ enum Train {
         order: Order,
         batches: Batches,
     },
-    Stream(Box<Stream>),
+    Stream(Stream),
 }
 
 /// How the steps of a run take their examples.
@@ -110,9 +110,8 @@ fn passes(
         let trained = (number < config.train.len()).then_some(number);
         let rows = trained.map_or(usize::MAX, |_| rows);
         let pass = Pass::open(config, source, tokenizer)?;
-        let passed = pass.run(number, rows, &mut linter, &mut |example| {
-            keep(trained, example)
-        })?;
+        let mut of_source = |example| keep(trained, example);
+        let passed = pass.run(number, rows, &mut linter, &mut of_source)?;
         match trained {
             Some(_) => report.train.push(passed),
             None => report.validation.push(passed),
@@ -139,7 +138,7 @@ impl Dataset {
             lint,
         } = read(config, tokenizer, rows)?;
         let train = if config.stream {
-            Train::Stream(Box::new(Stream::open(config, tokenizer, steps)?))
+            Train::Stream(Stream::open(config, tokenizer, steps)?)
         } else {
             let (train, taken) = split(config, train, steps.seed)?;
             validation.extend(taken);

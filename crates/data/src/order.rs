@@ -316,7 +316,9 @@ mod tests {
             for epoch in 0..epochs {
                 let rows = order.epoch(epoch);
                 prop_assert_eq!(rows.len(), order.rows());
-                rows.iter().for_each(|&row| seen[row] += 1);
+                for row in rows {
+                    seen[row] += 1;
+                }
             }
             let mut first = 0;
             for (count, quota) in counts.into_iter().zip(quotas) {

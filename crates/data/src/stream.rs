@@ -163,20 +163,17 @@ impl Stream {
                     ..Cursor::default()
                 };
             }
-            match row.pop_front() {
-                Some(example) => {
-                    // Two pieces of one row draw their dropout apart.
-                    rows.push((*number << 16) + self.at.within);
-                    examples.push(example);
-                    self.at.within += 1;
-                }
-                None => {
-                    self.at = Cursor {
-                        index: *number + 1,
-                        ..Cursor::default()
-                    };
-                    self.queue.pop_front();
-                }
+            if let Some(example) = row.pop_front() {
+                // Two pieces of one row draw their dropout apart.
+                rows.push((*number << 16) + self.at.within);
+                examples.push(example);
+                self.at.within += 1;
+            } else {
+                self.at = Cursor {
+                    index: *number + 1,
+                    ..Cursor::default()
+                };
+                self.queue.pop_front();
             }
         }
         let batch = Batch {

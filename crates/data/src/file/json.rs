@@ -130,8 +130,8 @@ impl<R: BufRead> Records<R> {
             let buffer = self.source.fill_buf().map_err(Fault::Io)?;
             let end = buffer.iter().position(|&byte| scanner.ends_before(byte));
             let taken = &buffer[..end.unwrap_or(buffer.len())];
-            let breaks = taken.iter().filter(|&&byte| byte == b'\n').count();
-            match taken.iter().rposition(|&byte| byte == b'\n') {
+            let breaks = memchr::memchr_iter(b'\n', taken).count();
+            match memchr::memrchr(b'\n', taken) {
                 Some(last) => (self.line, self.column) = (self.line + breaks, taken.len() - last),
                 None => self.column += taken.len(),
             }
@@ -183,7 +183,7 @@ impl<R: BufRead> Records<R> {
 fn text(bytes: Vec<u8>, line: usize) -> Result<String, Fault> {
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        Fault::Utf8(line + good.iter().filter(|&&byte| byte == b'\n').count())
+        Fault::Utf8(line + memchr::memchr_iter(b'\n', good).count())
     })?;
     let end = text.trim_end_matches([' ', '\t', '\r', '\n']).len();
     text.truncate(end);

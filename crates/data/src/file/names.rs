@@ -18,16 +18,14 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         let mut found = Vec::new();
         collect(path, &mut found)?;
         found.sort();
-        return match found.is_empty() {
-            false => Ok(found),
-            true => Err(DataError::NoFiles {
+        if found.is_empty() {
+            let kinds = KINDS.map(|kind| format!(".{kind}")).join(", ");
+            return Err(DataError::NoFiles {
                 path: path.into(),
-                what: format!(
-                    "the folder has no data files ({})",
-                    KINDS.map(|kind| format!(".{kind}")).join(", ")
-                ),
-            }),
-        };
+                what: format!("the folder has no data files ({kinds})"),
+            });
+        }
+        return Ok(found);
     }
     let text = path.to_string_lossy();
     if path.exists() || !text.contains(['*', '?', '[']) {

@@ -25,7 +25,8 @@ fn contents(name: &str, bytes: &[u8], chunk: usize) -> Result<Vec<crate::Content
             .to_string()
             .replace(&format!("{}/", folder.path().display()), "")
     };
-    let mut reader = Reader::open(&[path.clone()], &Reading::default()).map_err(said)?;
+    let mut reader =
+        Reader::open(std::slice::from_ref(&path), &Reading::default()).map_err(said)?;
     let mut contents = Vec::new();
     loop {
         let rows = reader.next_chunk(chunk).map_err(said)?;
@@ -55,10 +56,12 @@ proptest! {
             0 => serde_json::to_vec(&objects),
             _ => serde_json::to_vec_pretty(&objects),
         }.unwrap();
-        let lines: String = objects.iter().map(|row| format!("{row}\n")).collect();
+        let lines: String = objects.iter().flat_map(|row| [row.to_string(), "\n".into()]).collect();
         let mut csv = ::csv::Writer::from_writer(Vec::new());
         csv.write_record(["prompt", "completion"]).unwrap();
-        rows.iter().for_each(|(a, b)| csv.write_record([a, b]).unwrap());
+        for (a, b) in &rows {
+            csv.write_record([a, b]).unwrap();
+        }
         let csv = csv.into_inner().unwrap();
         let expected: Vec<_> = rows
             .iter()
@@ -103,7 +106,7 @@ proptest! {
 #[test]
 fn damaged_files_are_named() {
     let row = json!({"prompt": "a", "completion": "b"});
-    let rows: String = (0..100_000).map(|_| format!("{row}\n")).collect();
+    let rows: String = format!("{row}\n").repeat(100_000);
     insta::assert_snapshot!(error("a.jsonl", format!("{rows}{{\"prompt\": \"a\", }}")), @r"a.jsonl: invalid JSON at line 100001 column 17: trailing comma");
     let array = format!(
         "[\n{}\n{{\"prompt\" \"a\"}}]",

@@ -91,7 +91,7 @@ mod tests {
     fn text(turns: &[(String, String)]) -> String {
         let mut text = BEGINNING.to_owned();
         for (question, answer) in turns {
-            text += &format!("\n{HUMAN} {question}\n{AI} {answer}");
+            text.extend(["\n", HUMAN, " ", question, "\n", AI, " ", answer]);
         }
         text + &format!("\n{HUMAN} ")
     }

@@ -170,23 +170,21 @@ impl Reader {
         if let Some(first) = self.first.take() {
             return Ok(Some(first));
         }
-        loop {
-            if let Some(current) = &mut self.current {
-                match current.next()? {
-                    Some(record) => return Ok(Some(record)),
-                    None => self.current = None,
-                }
+        if let Some(current) = &mut self.current {
+            match current.next()? {
+                Some(record) => return Ok(Some(record)),
+                None => self.current = None,
             }
-            let Some(file) = self.files.pop_front() else {
-                return Ok(None);
-            };
-            let mut records = Records::open(&file, &self.bytes_read)?;
-            let Some(first) = records.next()? else {
-                return Err(DataError::Empty { path: file });
-            };
-            self.current = Some(records);
-            return Ok(Some(first));
         }
+        let Some(file) = self.files.pop_front() else {
+            return Ok(None);
+        };
+        let mut records = Records::open(&file, &self.bytes_read)?;
+        let Some(first) = records.next()? else {
+            return Err(DataError::Empty { path: file });
+        };
+        self.current = Some(records);
+        Ok(Some(first))
     }
 
     /// At the end: a field that no row had was named wrongly.
