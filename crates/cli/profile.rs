@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::Serialize;
 use simmer_kernels::profile::Span;
-use simmer_kernels::{peak_rate, profile};
+use simmer_kernels::{Usage, peak_rate, profile};
+
+use crate::ALLOCATOR;
 
 /// A recording of a run.
 pub(crate) struct Profile {
@@ -39,8 +41,27 @@ impl Profile {
         let elapsed = self.began.elapsed();
         let spans = profile::finish();
         write_trace(&spans, trace).with_context(|| format!("cannot write {}", trace.display()))?;
-        Ok(table(&spans, elapsed, peak_rate()))
+        let table = table(&spans, elapsed, peak_rate());
+        Ok(format!("{table}\n{}", memory(ALLOCATOR.usage())))
     }
+}
+
+/// The most memory of the process so far, in a line.
+fn memory(usage: Usage) -> String {
+    let mib = |bytes: usize| bytes >> 20;
+    let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = resident.lines().find_map(|line| {
+        let kib = line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?;
+        kib.parse::<usize>().ok()
+    });
+    let resident = resident.map_or(String::new(), |kib| {
+        format!("{} MiB resident at most; ", kib >> 10)
+    });
+    format!(
+        "memory: {resident}big buffers {} MiB at once, {} MiB with the gaps between them",
+        mib(usage.most),
+        mib(usage.reached)
+    )
 }
 
 /// One line an operation, the longest first, and what the operations do not cover.

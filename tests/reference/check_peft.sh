@@ -78,7 +78,8 @@ for recipe in recipes/*.toml; do
     esac
     sets=(--set "base.path=$goldens/$model" --set train.batch_size=3 --set train.max_steps=2 --set data.max_tokens=256)
     number=0
-    for template in $(sed -n '/^train = /,/^max_tokens/s/.*template = "\([^"]*\)".*/\1/p' "$recipe"); do
+    templates=$(awk '/^train = /, /]$/ { if (sub(/.*template = "/, "")) { sub(/".*/, ""); print } }' "$recipe")
+    for template in $templates; do
         case $template in
             vicuna-v1.1) rows=sharegpt ;;
             baize) rows=baize ;;

@@ -43,7 +43,7 @@ pub use lora_linear::{
 };
 pub use peak::peak_rate;
 pub use product::{ProductUnit, product_unit};
-pub use recycle::RecyclingAllocator;
+pub use recycle::{RecyclingAllocator, Usage};
 pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};
 pub use rope::{RopeBackend, rope, rope_oracle};
 pub use rows::{Row, Rows};

@@ -53,6 +53,19 @@ struct Range {
     end: *mut u8,
     /// First free block, in the order of addresses.
     free: *mut Free,
+    in_use: usize,
+    most: usize,
+}
+
+/// What the big blocks come to, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Now.
+    pub in_use: usize,
+    /// The most at one time.
+    pub most: usize,
+    /// Addresses ever used: the most at one time, and the gaps between blocks that nothing fitted in.
+    pub reached: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -85,8 +98,19 @@ impl RecyclingAllocator {
                 unused: ptr::null_mut(),
                 end: ptr::null_mut(),
                 free: ptr::null_mut(),
+                in_use: 0,
+                most: 0,
             }),
         }
+    }
+
+    /// What is and was in use.
+    pub fn usage(&self) -> Usage {
+        self.with_range(|range| Usage {
+            in_use: range.in_use,
+            most: range.most,
+            reached: range.unused as usize - range.start as usize,
+        })
     }
 
     /// Runs `f` alone.
@@ -221,7 +245,14 @@ fn size_of_block(layout: Layout) -> Option<usize> {
 unsafe impl GlobalAlloc for RecyclingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = size_of_block(layout).map_or(ptr::null_mut(), |size| {
-            self.with_range(|range| range.take(size))
+            self.with_range(|range| {
+                let block = range.take(size);
+                if !block.is_null() {
+                    range.in_use += size;
+                    range.most = range.most.max(range.in_use);
+                }
+                block
+            })
         });
         if block.is_null() {
             // SAFETY: the caller's promise about the layout.
@@ -236,6 +267,7 @@ unsafe impl GlobalAlloc for RecyclingAllocator {
             self.with_range(|range| {
                 let ours = range.contains(block);
                 if ours {
+                    range.in_use -= size;
                     range.give(block, size);
                 }
                 ours
@@ -289,6 +321,12 @@ mod tests {
         dealloc(&allocator, first, 1 << 20);
         assert_eq!(alloc(&allocator, (1 << 20) - 100), first);
         dealloc(&allocator, second, 1 << 20);
+        let usage = Usage {
+            in_use: 1 << 20,
+            most: 2 << 20,
+            reached: 2 << 20,
+        };
+        assert_eq!(allocator.usage(), usage);
     }
 
     #[test]
