@@ -8,5 +8,6 @@ mod corpus;
 mod golden;
 mod merging;
 mod model;
+mod recipes;
 mod training;
 mod vocabulary;

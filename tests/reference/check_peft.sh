@@ -66,3 +66,32 @@ train untied-mha 'rank = 2'
 train untied-mha 'rank = 2' 'modules_to_save = ["embed_tokens", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "embed_tokens"]'
+unset base
+
+# Every shipped recipe with low-rank paths: two steps on a tiny model, with rows of its layout.
+for recipe in recipes/*.toml; do
+    grep -q '^\[method.lora\]' "$recipe" || continue
+    case $(grep -m 1 '^path' "$recipe") in
+        *Llama-3*) model=llama3-rope ;;
+        *TinyLlama* | *SmolLM2*) model=tied-gqa ;;
+        *) model=untied-mha ;;
+    esac
+    sets=(--set "base.path=$goldens/$model" --set train.batch_size=3 --set train.max_steps=2 --set data.max_tokens=128)
+    number=0
+    for template in $(sed -n '/^train = /,/^max_tokens/s/.*template = "\([^"]*\)".*/\1/p' "$recipe"); do
+        case $template in
+            vicuna-v1.1) rows=sharegpt ;;
+            baize) rows=baize ;;
+            gpt4all) rows=prompt_response ;;
+            *) rows=alpaca ;;
+        esac
+        sets+=(--set "data.train.$number.path=$goldens/rows/$rows.jsonl")
+        number=$((number + 1))
+    done
+    if grep -q '^validation' "$recipe"; then sets+=(--set data.validation.rows=2); fi
+    if grep -q '^\[samples\]' "$recipe"; then sets+=(--set 'samples.prompts=["Say hello."]'); fi
+    run="$work/run-$(basename "$recipe" .toml)"
+    "$simmer" train "$recipe" --out "$run" "${sets[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    echo "simmer -> PEFT: $recipe"
+    compare "$model" "$run/adapter"
+done

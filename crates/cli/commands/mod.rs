@@ -2,6 +2,7 @@
 
 mod chat;
 mod convert;
+mod data;
 mod generate;
 mod merge;
 mod recipes;
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Score(score::Score),
+    Data(data::Data),
     Show(show::Show),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
@@ -35,6 +37,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Chat(command) => command.run(),
             Self::Score(command) => command.run(),
+            Self::Data(command) => command.run(),
             Self::Show(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),

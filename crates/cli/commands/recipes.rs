@@ -1,27 +1,49 @@
 //! `simmer recipes`: the shipped ones.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
+use simmer_train::{Method, Recipe};
 
 use crate::output;
 
+/// Names and texts of files in recipes/.
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../recipes/", $name, ".toml")))),*]
+    };
+}
+
 /// The shipped recipes: name and text. Adding one: a file in recipes/ and a line here.
-const SHIPPED: &[(&str, &str)] = &[
-    (
-        "quickstart",
-        include_str!("../../../recipes/quickstart.toml"),
-    ),
-    ("tiny-base", include_str!("../../../recipes/tiny-base.toml")),
-    (
-        "alpaca-smollm2-135m",
-        include_str!("../../../recipes/alpaca-smollm2-135m.toml"),
-    ),
-    (
-        "alpaca-lora-7b",
-        include_str!("../../../recipes/alpaca-lora-7b.toml"),
-    ),
+const SHIPPED: &[(&str, &str)] = shipped![
+    "quickstart",
+    "tiny-base",
+    "alpaca-smollm2-135m",
+    "tinyllama-1.1b-lora",
+    "alpaca-7b",
+    "alpaca-13b",
+    "alpaca-lora-7b",
+    "alpaca-lora-7b-official",
+    "llama-7b-alpaca-lora",
+    "llama-13b-alpaca-lora",
+    "llama-33b-alpaca-lora",
+    "llama-65b-alpaca-lora",
+    "vicuna-7b",
+    "vicuna-13b",
+    "vicuna-7b-lora",
+    "vicuna-13b-lora",
+    "koala-13b",
+    "baize-7b",
+    "baize-13b",
+    "baize-30b",
+    "gpt4all-lora",
+    "chatdoctor-7b-stage1",
+    "chatdoctor-7b-stage2",
+    "chatdoctor-lora-7b",
+    "llama-2-7b-lora",
+    "llama-3-8b-lora",
+    "pretrain-small",
 ];
 
 /// List the shipped recipes, or copy one to start from
@@ -56,15 +78,33 @@ impl Recipes {
 }
 
 fn list() -> anyhow::Result<()> {
-    let width = SHIPPED
-        .iter()
-        .map(|(name, _)| name.len())
-        .max()
-        .unwrap_or(0);
     for (name, text) in SHIPPED {
-        output::line(&format!("{name:width$}  {}", summary(text)))?;
+        output::line(&format!(
+            "{name}\n  {}\n  {}",
+            summary(text),
+            needs(name, text)?
+        ))?;
     }
     Ok(())
+}
+
+/// What has to be there for a recipe, on one line.
+fn needs(name: &str, text: &str) -> anyhow::Result<String> {
+    let recipe = Recipe::parse(Path::new(name), text, &[])?;
+    let base = match &recipe.base.path {
+        Some(path) => path.display().to_string(),
+        None => "random weights".to_owned(),
+    };
+    let method = match &recipe.method {
+        Method::Lora(lora) => format!("LoRA of rank {}", lora.rank),
+        Method::Full(_) => "all weights".to_owned(),
+    };
+    let first = recipe.data.train[0].path.display().to_string();
+    let more = match recipe.data.train.len() {
+        1 => String::new(),
+        files => format!(" and {} more", files - 1),
+    };
+    Ok(format!("{method}; base {base}; data {first}{more}"))
 }
 
 /// The first line of a recipe's header.
@@ -101,6 +141,19 @@ mod tests {
     fn every_recipe_says_what_it_is() {
         for (name, text) in SHIPPED {
             assert!(text.starts_with('#') && summary(text).len() > 20, "{name}");
+            let command = format!("#   simmer train recipes/{name}.toml");
+            assert!(text.lines().any(|line| line == command), "{name}");
+            needs(name, text).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_file_is_shipped() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        for file in folder.read_dir().unwrap() {
+            let name = file.unwrap().path();
+            let name = name.file_stem().unwrap().to_str().unwrap();
+            assert!(SHIPPED.iter().any(|(known, _)| *known == name), "{name}");
         }
     }
 }

@@ -65,13 +65,10 @@ impl Score {
             return Ok(self.text.iter().cloned().collect());
         };
         let source = format::read(file, Some(Format::Text))?;
-        let rows = source
-            .conversations
-            .into_iter()
-            .map(|row| match row.content {
-                Content::Text(text) => Ok(text),
-                _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
-            });
+        let rows = source.into_iter().map(|row| match row.content {
+            Content::Text(text) => Ok(text),
+            _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
+        });
         rows.collect()
     }
 }

@@ -52,7 +52,7 @@ impl Train {
     fn run(self) -> anyhow::Result<()> {
         let mut texts = Vec::new();
         for file in &self.files {
-            for row in format::read(file, Some(Format::Text))?.conversations {
+            for row in format::read(file, Some(Format::Text))? {
                 match row.content {
                     Content::Text(text) => texts.push(text),
                     _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),

@@ -47,6 +47,7 @@ impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
         hub::locate_base(&mut recipe.base)?;
+        hub::locate_data(&mut recipe.data)?;
         let out = self
             .out
             .clone()
@@ -183,14 +184,21 @@ impl Observer for Terminal {
 
     fn on_start(&mut self, start: &Start<'_>) {
         self.say(&start.data.to_string());
+        if start.lint.warnings().next().is_some() {
+            self.say(&start.lint.to_string());
+        }
+        let examples = match start.examples {
+            None => format!("a stream: {} steps", start.steps),
+            Some(examples) => format!(
+                "{examples} examples: {} steps, {} an epoch",
+                start.steps, start.steps_per_epoch
+            ),
+        };
         self.say(&format!(
-            "training {} of {} weights ({:.3}%) on {} examples: {} steps, {} an epoch",
+            "training {} of {} weights ({:.3}%) on {examples}",
             start.trained,
             start.weights,
             100.0 * start.trained as f64 / start.weights as f64,
-            start.examples,
-            start.steps,
-            start.steps_per_epoch,
         ));
         if let Some(step) = start.resumed_at {
             self.say(&format!("going on after step {step}"));

@@ -105,7 +105,12 @@ impl fmt::Debug for Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Origin { file, row, line } = self;
-        write!(f, "{}: row {row} (line {line})", file.display())
+        write!(f, "{}: row {row}", file.display())?;
+        // Parquet has no lines.
+        match line {
+            0 => Ok(()),
+            _ => write!(f, " (line {line})"),
+        }
     }
 }
 

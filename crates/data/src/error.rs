@@ -38,6 +38,52 @@ pub enum DataError {
         /// What is wrong there.
         what: String,
     },
+    /// A path that means no file.
+    #[error("{}: {what}", path.display())]
+    NoFiles {
+        /// The folder or pattern.
+        path: PathBuf,
+        /// Why there are none.
+        what: String,
+    },
+    /// A compressed file that is damaged.
+    #[error("{}: damaged after row {rows}: {source}", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// Rows that were whole.
+        rows: usize,
+        /// What the decoder says.
+        source: std::io::Error,
+    },
+    /// The file is no CSV.
+    #[error("{}: line {line}: {what}", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The file is no Parquet.
+    #[error("{}: invalid Parquet after row {rows}: {what}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Rows that were whole.
+        rows: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// A row that is longer than any real one.
+    #[error("{origin} is longer than {limit} MiB")]
+    LongRow {
+        /// The row.
+        origin: Origin,
+        /// The most that is read.
+        limit: usize,
+    },
     /// The file has no rows.
     #[error("{}: no rows", path.display())]
     Empty {
@@ -123,6 +169,9 @@ impl DataError {
                 "a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8"
                     .into(),
             ),
+            DataError::Compressed { .. } => {
+                Some("a download that did not finish looks like this; fetch the file again".into())
+            }
             DataError::Row { error, .. } => error.hint(),
             DataError::Template(error) => error.hint(),
             DataError::Tokenizer(error) => error.hint(),

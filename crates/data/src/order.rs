@@ -1,4 +1,4 @@
-//! The order in which rows are trained on: a pure function of the number of rows, the seed and the epoch.
+//! The order in which rows are trained on: a pure function of the numbers of rows, their weights, the seed and the epoch.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,12 @@ use crate::random::Random;
 const VALIDATION_STREAM: u64 = u64::MAX;
 
 /// How rows are put in order and cut into batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// How many rows there are.
-    pub rows: usize,
+    /// How many rows each source has; they are numbered one source after another.
+    pub sources: Vec<usize>,
+    /// The parts of an epoch that the sources have, in any unit; without them every row comes once.
+    pub weights: Option<Vec<f64>>,
     /// Rows of one step; the last step of an epoch takes what is left.
     pub batch_size: usize,
     /// The seed of the shuffle, or `None` for file order.
@@ -22,10 +24,131 @@ pub struct Order {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// Epochs finished.
+    /// Epochs finished; of a stream, always 0.
     pub epoch: u64,
-    /// Rows of this epoch already trained on.
+    /// Rows of this epoch already trained on; of a stream, all rows done with.
     pub index: usize,
+    /// Of a stream: examples of the row after those that are trained on already.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub within: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+impl Order {
+    /// Rows of one epoch.
+    pub fn rows(&self) -> usize {
+        self.sources.iter().sum()
+    }
+
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.rows().div_ceil(self.batch_size.max(1))
+    }
+
+    /// The rows of an epoch, in order.
+    ///
+    /// With weights, each source has its share of the epoch's places. It goes through its rows again and again, epoch
+    /// after epoch, so that none comes twice before all others came once.
+    pub fn epoch(&self, epoch: u64) -> Vec<usize> {
+        let rows = match &self.weights {
+            None => (0..self.rows()).collect(),
+            Some(weights) => self.mixed(epoch, weights),
+        };
+        match self.shuffle {
+            None => rows,
+            Some(seed) => {
+                let order = Random::new(seed, epoch).permutation(rows.len());
+                order.into_iter().map(|place| rows[place]).collect()
+            }
+        }
+    }
+
+    /// The rows of an epoch with weighted sources, evenly interleaved.
+    fn mixed(&self, epoch: u64, weights: &[f64]) -> Vec<usize> {
+        let quotas = shares(self.rows(), weights);
+        let mut first = 0;
+        let mut places = Vec::with_capacity(self.rows());
+        for (source, (&count, quota)) in self.sources.iter().zip(quotas).enumerate() {
+            let mut pass: Option<(u64, Vec<usize>)> = None;
+            for place in 0..quota {
+                let visit = epoch * quota as u64 + place as u64;
+                let number = visit / count as u64;
+                if pass.as_ref().is_none_or(|(of, _)| *of != number) {
+                    pass = Some((number, self.pass(source, number, count)));
+                }
+                let row = pass
+                    .as_ref()
+                    .map_or(0, |(_, rows)| rows[(visit % count as u64) as usize]);
+                places.push(((place as f64 + 0.5) / quota as f64, source, first + row));
+            }
+            first += count;
+        }
+        places.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        places.into_iter().map(|(_, _, row)| row).collect()
+    }
+
+    /// One pass of a weighted source over its rows.
+    fn pass(&self, source: usize, pass: u64, count: usize) -> Vec<usize> {
+        match self.shuffle {
+            None => (0..count).collect(),
+            Some(seed) => Random::of_source(seed, source, pass).permutation(count),
+        }
+    }
+
+    /// The batch at `cursor`, from the rows of its epoch.
+    fn batch(&self, cursor: Cursor, epoch: &[usize]) -> Batch {
+        let start = cursor.index.min(epoch.len());
+        let end = (start + self.batch_size.max(1)).min(epoch.len());
+        let next = if end == epoch.len() {
+            Cursor {
+                epoch: cursor.epoch + 1,
+                ..Cursor::default()
+            }
+        } else {
+            Cursor {
+                index: end,
+                ..cursor
+            }
+        };
+        Batch {
+            epoch: cursor.epoch,
+            rows: epoch[start..end].to_vec(),
+            next,
+        }
+    }
+
+    /// Batches from `cursor` on, epoch after epoch, without end; none where there are no rows.
+    pub fn batches(&self, cursor: Cursor) -> Batches {
+        Batches {
+            order: self.clone(),
+            cursor,
+            rows: None,
+        }
+    }
+}
+
+/// `total` places shared out in proportion to `weights`; what rounding leaves goes to the largest remainders.
+fn shares(total: usize, weights: &[f64]) -> Vec<usize> {
+    let sum: f64 = weights.iter().sum();
+    let exact: Vec<f64> = weights
+        .iter()
+        .map(|weight| total as f64 * weight / sum)
+        .collect();
+    let mut shares: Vec<usize> = exact.iter().map(|share| share.floor() as usize).collect();
+    let mut by_remainder: Vec<usize> = (0..weights.len()).collect();
+    by_remainder.sort_by(|&a, &b| {
+        let remainder = |source: usize| exact[source] - exact[source].floor();
+        remainder(b).total_cmp(&remainder(a)).then(a.cmp(&b))
+    });
+    let left = total.saturating_sub(shares.iter().sum());
+    for source in by_remainder.into_iter().take(left) {
+        shares[source] += 1;
+    }
+    shares
 }
 
 /// The rows of one step.
@@ -37,30 +160,6 @@ pub struct Batch {
     pub rows: Vec<usize>,
     /// Where the order stands after it.
     pub next: Cursor,
-}
-
-impl Order {
-    /// Steps of one epoch.
-    pub fn steps_per_epoch(&self) -> usize {
-        self.rows.div_ceil(self.batch_size.max(1))
-    }
-
-    /// The rows of an epoch, in order.
-    pub fn epoch(&self, epoch: u64) -> Vec<usize> {
-        match self.shuffle {
-            Some(seed) => Random::new(seed, epoch).permutation(self.rows),
-            None => (0..self.rows).collect(),
-        }
-    }
-
-    /// Batches from `cursor` on, epoch after epoch, without end; none where there are no rows.
-    pub fn batches(self, cursor: Cursor) -> Batches {
-        Batches {
-            order: self,
-            cursor,
-            rows: None,
-        }
-    }
 }
 
 /// See [`Order::batches`].
@@ -83,27 +182,19 @@ impl Iterator for Batches {
     type Item = Batch;
 
     fn next(&mut self) -> Option<Batch> {
-        if self.order.rows == 0 {
+        if self.order.rows() == 0 {
             return None;
         }
-        let Cursor { epoch, index } = self.cursor;
-        let start = index.min(self.order.rows);
-        let end = (start + self.order.batch_size.max(1)).min(self.order.rows);
-        let all = self.rows.get_or_insert_with(|| self.order.epoch(epoch));
-        let rows = all[start..end].to_vec();
-        self.cursor.index = end;
-        if end == self.order.rows {
-            self.cursor = Cursor {
-                epoch: epoch + 1,
-                index: 0,
-            };
+        let cursor = self.cursor;
+        let rows = self
+            .rows
+            .get_or_insert_with(|| self.order.epoch(cursor.epoch));
+        let batch = self.order.batch(cursor, rows);
+        self.cursor = batch.next;
+        if batch.next.epoch != cursor.epoch {
             self.rows = None;
         }
-        Some(Batch {
-            epoch,
-            rows,
-            next: self.cursor,
-        })
+        Some(batch)
     }
 }
 
@@ -124,10 +215,30 @@ mod tests {
 
     fn order(rows: usize, batch_size: usize, shuffle: Option<u64>) -> Order {
         Order {
-            rows,
+            sources: vec![rows],
+            weights: None,
             batch_size,
             shuffle,
         }
+    }
+
+    fn mixture(sources: &[usize], weights: &[f64], shuffle: Option<u64>) -> Order {
+        Order {
+            sources: sources.to_vec(),
+            weights: Some(weights.to_vec()),
+            batch_size: 4,
+            shuffle,
+        }
+    }
+
+    #[test]
+    fn weights_are_parts_of_an_epoch() {
+        let order = mixture(&[4, 8], &[1.0, 1.0], None);
+        assert_eq!(order.epoch(0), [0, 4, 1, 5, 2, 6, 3, 7, 0, 8, 1, 9]);
+        // Each source goes on where the epoch before left it.
+        assert_eq!(order.epoch(1), [2, 10, 3, 11, 0, 4, 1, 5, 2, 6, 3, 7]);
+        assert_eq!(shares(10, &[1.0, 1.0, 1.0]), [4, 3, 3]);
+        assert_eq!(shares(7, &[0.9, 0.1]), [6, 1]);
     }
 
     /// These numbers must never change: runs of earlier versions are resumed with them.
@@ -174,7 +285,7 @@ mod tests {
         #[test]
         fn an_epoch_has_every_row_once(rows in 1usize..200, batch in 1usize..40, seed: u64, epoch in 0u64..5) {
             let order = order(rows, batch, Some(seed));
-            let cursor = Cursor { epoch, index: 0 };
+            let cursor = Cursor { epoch, ..Cursor::default() };
             let batches = order.batches(cursor).take(order.steps_per_epoch());
             let mut seen: Vec<usize> = batches.flat_map(|batch| batch.rows).collect();
             prop_assert_eq!(seen.len(), rows);
@@ -190,6 +301,33 @@ mod tests {
             prop_assert_eq!(cursor, all.cursor());
             let resumed: Vec<_> = order.batches(cursor).take(8).collect();
             prop_assert_eq!(resumed, all.take(8).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn weighted_sources_have_their_shares(
+            sources in prop::collection::vec((1usize..40, 0.1f64..10.0), 1..5),
+            seed: Option<u64>,
+            epochs in 1u64..6,
+        ) {
+            let (counts, weights): (Vec<_>, Vec<_>) = sources.into_iter().unzip();
+            let order = mixture(&counts, &weights, seed);
+            let quotas = shares(order.rows(), &weights);
+            let mut seen = vec![0usize; order.rows()];
+            for epoch in 0..epochs {
+                let rows = order.epoch(epoch);
+                prop_assert_eq!(rows.len(), order.rows());
+                for row in rows {
+                    seen[row] += 1;
+                }
+            }
+            let mut first = 0;
+            for (count, quota) in counts.into_iter().zip(quotas) {
+                let visits = &seen[first..first + count];
+                prop_assert_eq!(visits.iter().sum::<usize>(), quota * epochs as usize);
+                let (least, most) = (visits.iter().min().unwrap(), visits.iter().max().unwrap());
+                prop_assert!(most - least <= 1);
+                first += count;
+            }
         }
 
         #[test]

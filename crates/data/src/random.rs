@@ -16,6 +16,15 @@ impl Random {
         Random { state }
     }
 
+    /// The generator of one pass over one of several sources.
+    pub(crate) fn of_source(seed: u64, source: usize, pass: u64) -> Random {
+        let source = Random {
+            state: source as u64,
+        }
+        .next();
+        Random::new(seed ^ source, pass)
+    }
+
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         let mut z = self.state;

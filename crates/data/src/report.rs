@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use chrono::NaiveDate;
 
 use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
-use crate::format::{Format, Source};
+use crate::format::Format;
 
 /// How many rows of each kind are named.
 const NAMED: usize = 5;
@@ -40,8 +41,10 @@ pub struct SourceReport {
     pub format: Format,
     /// The template that rendered them.
     pub template: String,
-    /// Rows in the file.
+    /// Rows read.
     pub rows: usize,
+    /// Examples made of them.
+    pub examples: usize,
     /// Tokens of the examples.
     pub tokens: usize,
     /// Tokens to be predicted among those.
@@ -74,12 +77,13 @@ impl Rows {
 }
 
 impl SourceReport {
-    pub(crate) fn new(source: &Source, template: &str) -> SourceReport {
+    pub(crate) fn new(path: &Path, format: Format, template: &str) -> SourceReport {
         SourceReport {
-            path: source.file.display().to_string(),
-            format: source.format,
+            path: path.display().to_string(),
+            format,
             template: template.into(),
             rows: 0,
+            examples: 0,
             tokens: 0,
             targets: 0,
             truncated: Rows::default(),
@@ -87,19 +91,19 @@ impl SourceReport {
             overlong: Rows::default(),
             untrained: Rows::default(),
             straddling: Rows::default(),
-            ignored_keys: source.ignored_keys.clone(),
+            ignored_keys: BTreeMap::new(),
             date: None,
             first: None,
         }
     }
 
-    /// Rows that became examples.
-    pub fn examples(&self) -> usize {
-        self.rows - self.overlong.count - self.untrained.count
+    /// Counts a row.
+    pub(crate) fn row(&mut self) {
+        self.rows += 1;
     }
 
+    /// Counts what became of a row, or of a piece of it.
     pub(crate) fn count(&mut self, outcome: &Outcome, origin: &Origin) {
-        self.rows += 1;
         match outcome {
             Outcome::Kept {
                 example,
@@ -107,6 +111,7 @@ impl SourceReport {
                 cut_targets,
                 straddling,
             } => {
+                self.examples += 1;
                 self.tokens += example.tokens.len();
                 self.targets += example.targets();
                 self.truncated_targets += cut_targets;
@@ -174,11 +179,11 @@ impl fmt::Display for SourceReport {
             format,
             template,
             rows,
+            examples,
             tokens,
             targets,
             ..
         } = self;
-        let examples = self.examples();
         write!(
             f,
             "{path}: {rows} rows ({format}, template {template}): {examples} examples, {tokens} tokens, {targets} of them trained on"

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use simmer_data::DataError;
+use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
@@ -25,6 +26,9 @@ pub enum TrainError {
     /// The data is wrong.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The data can be read, and would spoil the training.
+    #[error("the data has errors:\n{0}")]
+    Lint(LintReport),
     /// The tokenizer is wrong.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -127,6 +131,10 @@ impl TrainError {
             Self::TwoVocabularies { .. } => {
                 "merge the adapter into its base (simmer merge), and take the merged model as \
                  base.path"
+            }
+            Self::Lint(_) => {
+                "`simmer data lint RECIPE` shows this without training; data.lint.allow in the recipe lists \
+                 what is no error here"
             }
             Self::RunExists { .. } => {
                 "--resume goes on with it; --out names another folder for a new one"

@@ -37,3 +37,4 @@ pub use run::{Outcome, train};
 pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
 pub use trainer::{Evaluation, NoStep, Step, Trainer};
+pub use vocabulary::recipe_tokenizer;

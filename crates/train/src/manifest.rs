@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use simmer_data::{DataConfig, Example, Validation};
+use simmer_data::{DataConfig, Example};
 use simmer_model::checkpoint::write_file;
 use simmer_model::export::TOKENIZER_FILES;
 
@@ -126,7 +126,7 @@ impl Manifest {
                 &recipe.data,
                 before.map_or(&[][..], |manifest| &manifest.data),
             )?,
-            examples: examples_hash(&data.train),
+            examples: data.examples().map_or_else(String::new, examples_hash),
             validation_examples: examples_hash(&data.validation),
         })
     }
@@ -285,20 +285,19 @@ fn fingerprints(
 }
 
 fn data_files(data: &DataConfig, known: &[DataFile]) -> Result<Vec<DataFile>, TrainError> {
-    let validation = match &data.validation {
-        Some(Validation::Files(files)) => files.as_slice(),
-        _ => &[],
-    };
-    let files = data.train.iter().chain(validation).map(|source| {
-        let path = source.path.display().to_string();
-        let known = known.iter().find(|file| file.path == path);
-        let print = fingerprint(&source.path, known.map(|file| &file.fingerprint));
-        Ok(DataFile {
-            path,
-            fingerprint: print.map_err(TrainError::io(&source.path, "read"))?,
-        })
-    });
-    files.collect()
+    let mut files = Vec::new();
+    for source in data.sources() {
+        for file in source.files()? {
+            let path = file.display().to_string();
+            let known = known.iter().find(|file| file.path == path);
+            let print = fingerprint(&file, known.map(|file| &file.fingerprint));
+            files.push(DataFile {
+                path,
+                fingerprint: print.map_err(TrainError::io(&file, "read"))?,
+            });
+        }
+    }
+    Ok(files)
 }
 
 fn examples_hash(examples: &[Example]) -> String {

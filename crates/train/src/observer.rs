@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use simmer_data::Report;
+use simmer_data::lint::LintReport;
 use simmer_model::base::Base;
 
 use crate::metrics::{StepMetrics, ValidationMetrics};
@@ -12,8 +13,10 @@ use crate::metrics::{StepMetrics, ValidationMetrics};
 pub struct Start<'a> {
     /// What reading the data came to.
     pub data: &'a Report,
-    /// Training examples.
-    pub examples: usize,
+    /// What is wrong with it, but not enough to stop.
+    pub lint: &'a LintReport,
+    /// Training examples; `None` of a stream.
+    pub examples: Option<usize>,
     /// Validation examples.
     pub validation_examples: usize,
     /// Weights that are trained.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_data::Dataset;
+use simmer_data::{Dataset, Steps};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::{LlamaForCausalLM, device};
 
@@ -152,12 +152,20 @@ impl Prepared {
         let mut base = recipe.base.open()?;
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let seed = recipe.train.seed;
-        let data = Dataset::load(&recipe.data, &vocabulary.tokenizer, seed)?;
+        let steps = Steps {
+            batch_size: recipe.train.batch_size,
+            seed,
+        };
+        let data = Dataset::load(&recipe.data, &vocabulary.tokenizer, steps)?;
+        if data.lint.errors().next().is_some() {
+            return Err(TrainError::Lint(data.lint));
+        }
         let told = data.report.train.iter().find_map(|report| report.date);
         if recipe.data.date.is_none() {
             recipe.data.date = told.map(|date| date.format("%Y-%m-%d").to_string());
         }
-        let longest = data.train.iter().map(|example| example.tokens.len()).max();
+        let examples = data.examples().unwrap_or_default();
+        let longest = examples.iter().map(|example| example.tokens.len()).max();
         let context = base.config.max_position_embeddings;
         if let Some(longest) = longest.filter(|longest| *longest > context) {
             observer.on_notice(&format!(

@@ -100,7 +100,7 @@ impl Trainer {
         self.optimizer.restore(moments);
     }
 
-    /// One update from the examples of a batch.
+    /// One update from a batch; `examples` are those of its rows, in their order.
     ///
     /// `stop` is looked at between micro-batches.
     ///
@@ -133,7 +133,7 @@ impl Trainer {
         examples: &[Example],
         stop: &AtomicBool,
     ) -> Result<(Step, Parameters), NoStep> {
-        let chosen: Vec<&Example> = batch.rows.iter().map(|row| &examples[*row]).collect();
+        let chosen: Vec<&Example> = examples.iter().collect();
         let tokens: usize = chosen.iter().map(|example| example.tokens.len()).sum();
         let targets: usize = chosen.iter().map(|example| example.targets()).sum();
         let mut sum: Option<Tensor<1>> = None;

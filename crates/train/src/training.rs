@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use simmer_data::{Dataset, Order};
+use simmer_data::Dataset;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Precision;
 use simmer_model::checkpoint::{Dtype, Existing};
@@ -31,7 +31,6 @@ pub(crate) struct Training<'a> {
     folder: RunFolder,
     checkpoints: Checkpoints,
     data: Dataset,
-    order: Order,
     trainer: Trainer,
     adapter: Option<AdapterConfig>,
     /// Files that are written beside the weights.
@@ -97,11 +96,6 @@ impl<'a> Training<'a> {
         let saved_at = Some(state.step).filter(|step| *step > 0);
         let validated = state.validated_at == Some(state.step);
         let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
-        let order = Order {
-            rows: data.train.len(),
-            batch_size: config.batch_size,
-            shuffle: recipe.data.shuffle.then_some(config.seed),
-        };
         let training = Self {
             recipe,
             config,
@@ -109,7 +103,6 @@ impl<'a> Training<'a> {
             folder,
             checkpoints,
             data,
-            order,
             trainer,
             adapter,
             beside,
@@ -128,7 +121,8 @@ impl<'a> Training<'a> {
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
         self.observer.on_start(&Start {
             data: &self.data.report,
-            examples: self.data.train.len(),
+            lint: &self.data.lint,
+            examples: self.data.examples().map(<[_]>::len),
             validation_examples: self.data.validation.len(),
             trained: trained.sum(),
             weights,
@@ -140,8 +134,10 @@ impl<'a> Training<'a> {
         self
     }
 
+    /// A stream is one epoch: nobody has counted its rows.
     fn steps_per_epoch(&self) -> u64 {
-        self.order.steps_per_epoch() as u64
+        let counted = self.data.steps_per_epoch().map(|steps| steps as u64);
+        counted.or(self.config.max_steps).unwrap_or(1)
     }
 
     fn steps(&self) -> u64 {
@@ -156,6 +152,10 @@ impl<'a> Training<'a> {
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
         let end = self.steps_to_the_end()?;
         let step = self.state.step;
+        if let Some(streamed) = self.data.streamed() {
+            self.observer
+                .on_notice(&format!("read so far:\n{streamed}"));
+        }
         if matches!(end, End::Interrupted) {
             let saved = self.saved_at.map(|step| self.checkpoints.path(step));
             return Ok(Outcome::Interrupted {
@@ -221,15 +221,12 @@ impl<'a> Training<'a> {
     /// One optimizer step; false where somebody asked to stop.
     fn step(&mut self) -> Result<bool, TrainError> {
         let begin = Instant::now();
-        let Some(batch) = self.order.batches(self.state.cursor).next() else {
-            return Ok(true);
-        };
+        let (batch, examples) = self.data.batch(self.state.cursor)?;
         let factor = self.config.schedule.factor(self.state.step, self.steps());
         let learning_rate = self.config.learning_rate * factor;
-        let examples = &self.data.train;
         let step = match self
             .trainer
-            .step(&batch, examples, learning_rate, self.stop)
+            .step(&batch, &examples, learning_rate, self.stop)
         {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
@@ -19,13 +20,96 @@ use crate::tokenizer;
 
 /// The tokenizer, and what became of it.
 pub(crate) struct Vocabulary {
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     /// Whether it is no longer the one in the files.
     changed: bool,
     /// Whether it came with the adapter.
     from_adapter: bool,
     /// New ids, but for one that only pads.
     added: Range<usize>,
+}
+
+/// The tokenizer of a recipe's runs, with the tokens that it adds. The weights of the base are not looked at.
+///
+/// # Errors
+/// A tokenizer that cannot be used.
+pub fn recipe_tokenizer(
+    recipe: &Recipe,
+    observer: &mut dyn Observer,
+) -> Result<Arc<Tokenizer>, TrainError> {
+    let mut tokenizer = open(recipe, adapter(recipe)?.as_ref())?;
+    add(&mut tokenizer, &recipe.base, observer)?;
+    Ok(Arc::new(tokenizer))
+}
+
+/// The adapter that training begins with.
+fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
+    Ok(match &recipe.method {
+        Method::Lora(lora) => lora.from.as_ref().map(AdapterFolder::open).transpose()?,
+        Method::Full(_) => None,
+    })
+}
+
+/// The tokenizer of the adapter, or of the base.
+fn open(recipe: &Recipe, from: Option<&AdapterFolder>) -> Result<Tokenizer, TrainError> {
+    match from.and_then(AdapterFolder::tokenizer_path) {
+        Some(path) => tokenizer::open(path),
+        None => tokenizer::open(recipe.base.tokenizer_path()?),
+    }
+}
+
+/// What a recipe added to its tokenizer.
+struct Added {
+    /// Whether it is no longer the one in the files.
+    changed: bool,
+    /// New ids.
+    rows: Range<usize>,
+    /// The same without one that only pads.
+    added: Range<usize>,
+}
+
+/// Adds what the tokenizer lacks of the recipe's tokens.
+fn add(
+    tokenizer: &mut Tokenizer,
+    base: &BaseConfig,
+    observer: &mut dyn Observer,
+) -> Result<Added, TrainError> {
+    let first = tokenizer.max_token_id() as usize + 1;
+    let mut next = first;
+    let (mut changed, mut added) = (false, first..first);
+    for (tokens, special) in [
+        (base.add_tokens.as_slice(), false),
+        (&base.add_special_tokens, true),
+        (base.pad_token.as_slice(), true),
+    ] {
+        // The last list pads alone.
+        added = first..next;
+        for token in tokens {
+            if let Some(id) = whole(tokenizer, token)? {
+                observer.on_notice(&format!("`{token}` is a token already (id {id})"));
+                continue;
+            }
+            changed = true;
+            for added in tokenizer.add_tokens(&[token], special)? {
+                next += usize::from(added.new);
+            }
+        }
+    }
+    if let Some(token) = &base.pad_token {
+        changed |= tokenizer.set_pad_token(token);
+    }
+    Ok(Added {
+        changed,
+        rows: first..next,
+        added,
+    })
+}
+
+/// The id of a token, where texts keep it whole.
+fn whole(tokenizer: &Tokenizer, token: &str) -> Result<Option<u32>, TrainError> {
+    let id = tokenizer.token_id(token);
+    let ids = tokenizer.encode(token)?.ids;
+    Ok(id.filter(|id| ids == [*id]))
 }
 
 /// Whether tokens can be added as a recipe says.
@@ -64,30 +148,28 @@ impl Vocabulary {
         base: &mut Base,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let from = match &recipe.method {
-            Method::Lora(lora) => lora.from.as_ref().map(AdapterFolder::open).transpose()?,
-            Method::Full(_) => None,
-        };
+        let from = adapter(recipe)?;
         let mut config = base.config.clone();
         let resized = from.as_ref().and_then(|from| from.resize(&mut config));
-        let of_adapter = from.as_ref().and_then(AdapterFolder::tokenizer_path);
-        let path = match of_adapter {
-            Some(path) => path,
-            None => recipe.base.tokenizer_path()?,
-        };
-        let tokenizer = tokenizer::open(path)?;
+        let mut tokenizer = open(recipe, from.as_ref())?;
         tokenizer.check_vocabulary(config.vocab_size)?;
         for note in tokenizer.notes() {
             observer.on_notice(note);
         }
-        let first = tokenizer.max_token_id() as usize + 1;
-        let mut vocabulary = Self {
-            tokenizer,
-            changed: false,
-            from_adapter: of_adapter.is_some(),
-            added: 0..0,
+        let Added {
+            changed,
+            rows,
+            added,
+        } = add(&mut tokenizer, &recipe.base, observer)?;
+        let vocabulary = Self {
+            tokenizer: Arc::new(tokenizer),
+            changed,
+            from_adapter: from
+                .as_ref()
+                .and_then(AdapterFolder::tokenizer_path)
+                .is_some(),
+            added,
         };
-        let rows = vocabulary.add(&recipe.base, first, observer)?;
         if rows.is_empty() {
             return Ok(vocabulary);
         }
@@ -123,45 +205,6 @@ impl Vocabulary {
 
     fn token(&self, id: usize) -> String {
         self.tokenizer.token(id as u32).unwrap_or_default()
-    }
-
-    /// Adds what the tokenizer lacks of the recipe's tokens; the new ids, from `first` on.
-    fn add(
-        &mut self,
-        base: &BaseConfig,
-        first: usize,
-        observer: &mut dyn Observer,
-    ) -> Result<Range<usize>, TrainError> {
-        let mut next = first;
-        for (tokens, special) in [
-            (base.add_tokens.as_slice(), false),
-            (&base.add_special_tokens, true),
-            (base.pad_token.as_slice(), true),
-        ] {
-            // The last list pads alone.
-            self.added = first..next;
-            for token in tokens {
-                if let Some(id) = self.whole(token)? {
-                    observer.on_notice(&format!("`{token}` is a token already (id {id})"));
-                    continue;
-                }
-                self.changed = true;
-                for added in self.tokenizer.add_tokens(&[token], special)? {
-                    next += usize::from(added.new);
-                }
-            }
-        }
-        if let Some(token) = &base.pad_token {
-            self.changed |= self.tokenizer.set_pad_token(token);
-        }
-        Ok(first..next)
-    }
-
-    /// The id of a token, where texts keep it whole.
-    fn whole(&self, token: &str) -> Result<Option<u32>, TrainError> {
-        let id = self.tokenizer.token_id(token);
-        let ids = self.tokenizer.encode(token)?.ids;
-        Ok(id.filter(|id| ids == [*id]))
     }
 
     /// What is to be said where tokens were added, and nothing trains their rows.

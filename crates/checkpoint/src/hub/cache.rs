@@ -26,7 +26,7 @@ pub(super) struct RepoCache {
 
 impl RepoCache {
     pub(super) fn new(config: &HubConfig, name: &HubName) -> Self {
-        let folder = format!("models--{}", name.repo().replace('/', "--"));
+        let folder = format!("{}--{}", name.kind(), name.repo().replace('/', "--"));
         Self {
             root: config.cache.join(&folder),
             locks: config.cache.join(".locks").join(&folder),
@@ -127,7 +127,10 @@ pub(super) fn nearest_name(config: &HubConfig, name: &HubName) -> Option<String>
     let entries = fs::read_dir(&config.cache).ok()?.flatten();
     let names: Vec<String> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter_map(|folder| Some(folder.strip_prefix("models--")?.replacen("--", "/", 1)))
+        .filter_map(|folder| {
+            let repo = folder.strip_prefix(name.kind())?.strip_prefix("--")?;
+            Some(repo.replacen("--", "/", 1))
+        })
         .filter(|other| other != name.repo())
         .collect();
     nearest(name.repo(), names.iter().map(String::as_str))

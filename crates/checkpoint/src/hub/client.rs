@@ -110,8 +110,9 @@ impl<'a> Client<'a> {
     ) -> Result<Listing, HubError> {
         let revision = encoded(self.name.revision(), "");
         let url = format!(
-            "{}/api/models/{}/revision/{revision}",
+            "{}/api/{}/{}/revision/{revision}",
             self.config.endpoint,
+            self.name.kind(),
             self.name.repo()
         );
         let mut attempts = self.attempts();
@@ -153,7 +154,7 @@ impl<'a> Client<'a> {
         let url = format!(
             "{}/{}/resolve/{commit}/{}",
             self.config.endpoint,
-            self.name.repo(),
+            self.name.place(),
             encoded(file, "/")
         );
         let mut attempts = self.attempts();
@@ -301,7 +302,7 @@ impl<'a> Client<'a> {
                 name,
                 revision: self.name.revision().to_owned(),
             },
-            (404, "" | "RepoNotFound") if url.contains("/api/models/") => HubError::NotFound {
+            (404, "" | "RepoNotFound") if url.contains("/api/") => HubError::NotFound {
                 name,
                 endpoint,
                 nearest: None,

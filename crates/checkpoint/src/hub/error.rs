@@ -10,6 +10,14 @@ use crate::CheckpointError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
+    /// A data set of several parts, none of which is the training split.
+    #[error("which rows of `{name}`? Its files are {}", if files.is_empty() { "none with rows".to_owned() } else { files.join(", ") })]
+    WhichRows {
+        /// The data set.
+        name: String,
+        /// Its files with rows.
+        files: Vec<String>,
+    },
     /// Neither something on this disk nor something that could be on the hub.
     #[error("`{name}` is neither a file or folder here nor a name on the hub: {problem}")]
     Name {
@@ -193,6 +201,7 @@ impl HubError {
             Self::Token { .. } => {
                 "make a token in the hub's settings, and set HF_TOKEN or run `hf auth login`"
             }
+            Self::WhichRows { .. } => "name one of them: ORG/NAME:FILE",
             Self::NoHome => "set HF_HOME to a folder",
             Self::Endpoint { .. } => "it is an address such as https://huggingface.co",
             Self::Unreachable { reason, .. } if is_of_certificates(reason) => {

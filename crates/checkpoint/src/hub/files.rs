@@ -13,6 +13,9 @@ const CONFIG: &str = "config.json";
 const PARAMS: &str = "params.json";
 const ADAPTER: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
 
+/// What a tokenizer may be read from.
+const TOKENIZERS: &[&str] = &["tokenizer.json", "tokenizer.model"];
+
 /// Fetched where they are there, before the weights.
 const SMALL: &[&str] = &[
     CONFIG,
@@ -73,6 +76,21 @@ pub(super) fn plan<'a>(
         });
     }
     let mut first = present(SMALL);
+    if what == What::Dataset {
+        return Ok(Plan {
+            first: Vec::new(),
+            then: Then::Files(rows(name, listed)?),
+        });
+    }
+    if what == What::Tokenizer {
+        if !first.iter().any(|file| TOKENIZERS.contains(file)) {
+            return Err(none(&TOKENIZERS.join(" or ")));
+        }
+        return Ok(Plan {
+            first,
+            then: Then::Files(Vec::new()),
+        });
+    }
     if what == What::Adapter {
         let weights = present(ADAPTER);
         if weights.len() < ADAPTER.len() {
@@ -96,6 +114,54 @@ pub(super) fn plan<'a>(
         return Err(none("config.json with safetensors weights"));
     };
     Ok(Plan { first, then })
+}
+
+/// The files with a data set's rows: its only one, or those of its training split.
+fn rows<'a>(name: &HubName, listed: &'a [String]) -> Result<Vec<&'a str>, HubError> {
+    let data: Vec<&str> = listed
+        .iter()
+        .map(String::as_str)
+        .filter(|file| is_data(file))
+        .collect();
+    // data/train-00000-of-00002.parquet, train.jsonl, en/train/0.csv
+    let train = |file: &&str| {
+        let mut parts = file.split('/');
+        parts
+            .any(|part| part == "train" || part.starts_with("train-") || part.starts_with("train."))
+    };
+    let folder = |file: &str| {
+        file.rsplit_once('/')
+            .map_or("", |(folder, _)| folder)
+            .to_owned()
+    };
+    let chosen = match data.as_slice() {
+        [one] => vec![*one],
+        several => several.iter().copied().filter(train).collect(),
+    };
+    let folders: BTreeSet<String> = chosen.iter().map(|file| folder(file)).collect();
+    if chosen.is_empty() || folders.len() > 1 {
+        return Err(HubError::WhichRows {
+            name: name.repo().to_owned(),
+            files: data
+                .iter()
+                .take(20)
+                .map(|file| (*file).to_owned())
+                .collect(),
+        });
+    }
+    Ok(chosen)
+}
+
+/// Whether rows may be in a file, by its name.
+fn is_data(file: &str) -> bool {
+    let hidden = file.split('/').any(|part| part.starts_with('.'));
+    let plain = file
+        .strip_suffix(".gz")
+        .or(file.strip_suffix(".zst"))
+        .unwrap_or(file);
+    let kinds = [".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"];
+    let described = ["dataset_info.json", "dataset_infos.json"].contains(&file);
+    !hidden && !described && kinds.iter().any(|kind| plain.ends_with(kind))
 }
 
 /// The shards that an index names, each of which the hub must have.
@@ -127,8 +193,14 @@ pub(super) fn missing(snapshot: &Path, name: &HubName, what: What) -> Option<Str
     if let Some(file) = name.file() {
         return lacks(file);
     }
-    if what == What::Adapter {
-        return ADAPTER.iter().find_map(|file| lacks(file));
+    match what {
+        What::Adapter => return ADAPTER.iter().find_map(|file| lacks(file)),
+        What::Tokenizer if TOKENIZERS.iter().all(|file| lacks(file).is_some()) => {
+            return Some("no tokenizer".to_owned());
+        }
+        // Which files there are to be is not known here; a reference is written when all are.
+        What::Tokenizer | What::Dataset => return None,
+        What::Model => {}
     }
     if !snapshot.join(CONFIG).exists() && snapshot.join(PARAMS).exists() {
         return (!has_meta_weights(snapshot)).then(|| "no consolidated.*.pth".to_owned());
@@ -225,6 +297,39 @@ mod tests {
             ["config.json", "tokenizer.json", "chat_template.jinja"]
         );
         assert_eq!(plan.then, Then::Files(vec!["model.safetensors"]));
+    }
+
+    #[test]
+    fn the_rows_of_a_data_set() {
+        let rows = |files: &[&str]| -> Result<Vec<String>, String> {
+            let listed = listed(files);
+            let plan =
+                plan(&name("o/n"), What::Dataset, &listed).map_err(|error| error.to_string())?;
+            match plan.then {
+                Then::Files(files) => Ok(files.into_iter().map(str::to_owned).collect()),
+                Then::Indexed => Err("an index".to_owned()),
+            }
+        };
+        let one = rows(&[
+            "README.md",
+            ".gitattributes",
+            "alpaca_data_cleaned.json",
+            "dataset_infos.json",
+        ]);
+        assert_eq!(one.unwrap(), ["alpaca_data_cleaned.json"]);
+        let shards = [
+            "data/train-00000-of-00002.parquet",
+            "data/train-00001-of-00002.parquet",
+        ];
+        let split = rows(&["data/test-00000-of-00001.parquet", shards[0], shards[1]]);
+        assert_eq!(split.unwrap(), shards);
+        insta::assert_snapshot!(rows(&["a.json", "b.json"]).unwrap_err(), @"which rows of `o/n`? Its files are a.json, b.json");
+        insta::assert_snapshot!(rows(&["de/train.json", "en/train.json"]).unwrap_err(), @"which rows of `o/n`? Its files are de/train.json, en/train.json");
+        insta::assert_snapshot!(rows(&["README.md"]).unwrap_err(), @"which rows of `o/n`? Its files are none with rows");
+        let tokenizer = listed(&["tokenizer.model", "model.safetensors", "config.json"]);
+        let tokenizer = plan(&name("o/n"), What::Tokenizer, &tokenizer).unwrap();
+        assert_eq!(tokenizer.first, ["tokenizer.model", "config.json"]);
+        assert_eq!(tokenizer.then, Then::Files(Vec::new()));
     }
 
     #[test]

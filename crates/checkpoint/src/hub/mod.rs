@@ -31,7 +31,7 @@ pub use config::{HubConfig, Token};
 pub use error::HubError;
 pub use name::HubName;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cache::{RepoCache, nearest_name};
@@ -51,6 +51,10 @@ pub enum What {
     Model,
     /// A LoRA adapter in PEFT's layout.
     Adapter,
+    /// A tokenizer alone, whatever it is with.
+    Tokenizer,
+    /// Rows to train on; its name is [of a data set](HubName::of_dataset).
+    Dataset,
 }
 
 /// How far a download is.
@@ -91,6 +95,8 @@ pub enum Progress<'a> {
 pub struct Fetched {
     /// The folder, or the one file that the name names.
     pub path: PathBuf,
+    /// Of a data set, the files with its rows.
+    pub files: Vec<PathBuf>,
     /// The commit that the revision is.
     pub commit: String,
     /// Why this is an earlier copy that may not be the newest, where it is one.
@@ -114,7 +120,11 @@ pub fn fetch(
         let commit = cache.commit_of(name).ok_or("nothing of it".to_owned())?;
         let snapshot = cache.snapshot(&commit);
         match missing(&snapshot, name, what) {
-            None => Ok(fetched(&cache, name, commit, None)),
+            None => {
+                let files = files_below(&snapshot);
+                let plan = plan(name, what, &files).map_err(|error| error.to_string())?;
+                Ok(fetched(&cache, name, commit, what, &plan.then))
+            }
             Some(missing) => Err(missing),
         }
     };
@@ -165,14 +175,44 @@ pub fn fetch(
     }
 }
 
-fn fetched(cache: &RepoCache, name: &HubName, commit: String, note: Option<String>) -> Fetched {
+/// The files of a snapshot, as the hub lists them.
+fn files_below(snapshot: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![snapshot.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if let Ok(file) = path.strip_prefix(snapshot) {
+                let parts = file.iter().map(|part| part.to_string_lossy());
+                files.push(parts.collect::<Vec<_>>().join("/"));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn fetched(
+    cache: &RepoCache,
+    name: &HubName,
+    commit: String,
+    what: What,
+    then: &Then<'_>,
+) -> Fetched {
     let snapshot = cache.snapshot(&commit);
+    let files = match then {
+        Then::Files(files) if what == What::Dataset => files.as_slice(),
+        _ => &[],
+    };
     Fetched {
+        files: files.iter().map(|file| snapshot.join(file)).collect(),
+        note: None,
         path: name
             .file()
             .map_or(snapshot.clone(), |file| snapshot.join(file)),
         commit,
-        note,
     }
 }
 
@@ -191,8 +231,8 @@ fn download_all(
     let mut download =
         |files: &[&str], most: u64| download_some(client, cache, &commit, files, most, &mut meter);
     download(&plan.first, MAX_SMALL)?;
-    match plan.then {
-        Then::Files(weights) => download(&weights, u64::MAX)?,
+    match &plan.then {
+        Then::Files(weights) => download(weights, u64::MAX)?,
         Then::Indexed => {
             let index = cache.snapshot(&commit).join(INDEX_FILE);
             let shards = shards(name, &index, &files)?;
@@ -201,7 +241,7 @@ fn download_all(
         }
     }
     cache.write_ref(name, &commit)?;
-    Ok(fetched(cache, name, commit, None))
+    Ok(fetched(cache, name, commit, what, &plan.then))
 }
 
 fn download_some(

@@ -27,9 +27,31 @@ pub struct HubName {
     repo: String,
     revision: Option<String>,
     file: Option<String>,
+    /// Whether it is a data set's: the hub keeps those apart from models.
+    dataset: bool,
 }
 
 impl HubName {
+    /// The same name among data sets.
+    #[must_use]
+    pub fn of_dataset(self) -> Self {
+        Self {
+            dataset: true,
+            ..self
+        }
+    }
+
+    /// What the hub calls such things in addresses and folders.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.dataset { "datasets" } else { "models" }
+    }
+
+    /// Where its files are below the hub's address.
+    pub(super) fn place(&self) -> String {
+        let prefix = if self.dataset { "datasets/" } else { "" };
+        format!("{prefix}{}", self.repo)
+    }
+
     /// `ORG/NAME`.
     pub fn repo(&self) -> &str {
         &self.repo
@@ -84,6 +106,7 @@ impl FromStr for HubName {
             repo: repo.to_owned(),
             revision: revision.map(str::to_owned),
             file: file.map(str::to_owned),
+            dataset: false,
         })
     }
 }

@@ -13,6 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     name: "alpaca",
     keys: "`instruction`, `output`, and perhaps `input`",
     mark: "instruction",
+    fields: &["instruction", "input", "output", "system", "history"],
     read,
 };
 

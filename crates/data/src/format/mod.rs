@@ -1,16 +1,20 @@
-//! Files into conversations: one submodule a layout of rows, and the list of them.
+//! Rows into conversations: one submodule a layout of rows, and the list of them.
 //!
-//! A file is a JSON array of objects, or JSONL: one object a line. Its layout is the one that the recipe names, or the
-//! first of [`Format::ALL`] whose keys the first row has; every other row is held to it.
+//! The layout of a source is the one that the recipe names, or the first of [`Format::ALL`] whose keys the first row has;
+//! every other row is held to it.
 
 mod alpaca;
-mod file;
+mod baize;
+mod fields;
 mod messages;
 mod prompt_completion;
+mod reader;
 mod row;
+mod sharegpt;
 mod text;
 
-pub use file::{Source, read};
+pub use fields::Fields;
+pub use reader::{Reader, Reading, read};
 pub use row::RowError;
 
 use std::fmt;
@@ -26,6 +30,10 @@ use row::Row;
 pub enum Format {
     /// `messages`: a list of `{role, content}`.
     Messages,
+    /// `conversations`: a list of `{from, value}`.
+    Sharegpt,
+    /// `topic`, and a conversation as text in `input`.
+    Baize,
     /// `instruction`, `input`, `output`.
     Alpaca,
     /// `prompt` and `completion`.
@@ -42,14 +50,18 @@ struct Spec {
     keys: &'static str,
     /// The key that gives the layout away.
     mark: &'static str,
+    /// Fields that rows may have under other names.
+    fields: &'static [&'static str],
     /// Takes the layout's keys out of a row.
     read: fn(&mut Row) -> Result<Content, RowError>,
 }
 
 impl Format {
     /// Every layout, the most telling keys first: rows of the others may carry a `text` besides.
-    pub const ALL: [Format; 4] = [
+    pub const ALL: [Format; 6] = [
         Format::Messages,
+        Format::Sharegpt,
+        Format::Baize,
         Format::Alpaca,
         Format::PromptCompletion,
         Format::Text,
@@ -58,6 +70,8 @@ impl Format {
     fn spec(self) -> &'static Spec {
         match self {
             Format::Messages => &messages::SPEC,
+            Format::Sharegpt => &sharegpt::SPEC,
+            Format::Baize => &baize::SPEC,
             Format::Alpaca => &alpaca::SPEC,
             Format::PromptCompletion => &prompt_completion::SPEC,
             Format::Text => &text::SPEC,
@@ -76,9 +90,9 @@ impl Format {
 
     /// The layout that a row's keys give away.
     fn of(row: &Row) -> Option<Format> {
-        Format::ALL
-            .into_iter()
-            .find(|format| row.has(format.spec().mark))
+        Format::ALL.into_iter().find(|format| {
+            row.has(format.spec().mark) && (*format != Format::Baize || !row.has("instruction"))
+        })
     }
 }
 

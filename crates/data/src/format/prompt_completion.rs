@@ -8,12 +8,17 @@ pub(super) const SPEC: Spec = Spec {
     name: "prompt_completion",
     keys: "`prompt` and `completion` (or `response`)",
     mark: "prompt",
+    fields: &["prompt", "completion"],
     read,
 };
 
 fn read(row: &mut Row) -> Result<Content, RowError> {
+    let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
+    let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
+    // Where a row of GPT4All's came from.
+    row.take("source");
     Ok(Content::Completion {
-        prompt: row.required(Format::PromptCompletion, &["prompt"])?,
-        completion: Some(row.required(Format::PromptCompletion, &["completion", "response"])?),
+        prompt,
+        completion: Some(completion),
     })
 }

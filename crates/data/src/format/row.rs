@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::Format;
-use crate::conversation::Role;
+use super::{Fields, Format};
+use crate::conversation::{Message, Role};
 use crate::template::RenderError;
 
 /// What is wrong with a row.
@@ -75,16 +75,50 @@ pub enum RowError {
         key: String,
     },
     /// A message's role is none that is known.
-    #[error("messages[{index}].role is `{role}`; known are system, user, assistant, tool")]
+    #[error("`{key}` is `{role}`; known are {known}")]
     UnknownRole {
-        /// The message's number, from 0.
-        index: usize,
+        /// The key, with the message's number from 0.
+        key: String,
         /// Its role.
         role: String,
+        /// The names of roles.
+        known: String,
+    },
+    /// A text that is to hold JSON holds something else.
+    #[error("`{key}` is text that is no JSON: {what}")]
+    InnerJson {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A part of a message that is no text.
+    #[error("`{key}` is a part of type {kind}; text alone can be trained on")]
+    NotText {
+        /// The key.
+        key: String,
+        /// The part's type.
+        kind: String,
+    },
+    /// A text that is no conversation in Baize's form.
+    #[error("`input` is no conversation of Baize's: {problem}")]
+    NotBaize {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A key that is to be renamed to one that is there already.
+    #[error("`{own}` is to be read as `{name}`, but there is a `{name}` too")]
+    FieldTaken {
+        /// The row's key.
+        own: String,
+        /// The layout's.
+        name: String,
     },
     /// A message stands where its role may not.
-    #[error("messages[{index}] is from {role}, expected {expected}")]
+    #[error("{key}[{index}] is from {role}, expected {expected}")]
     Misplaced {
+        /// The key of the list.
+        key: &'static str,
         /// The message's number, from 0.
         index: usize,
         /// Its role.
@@ -104,6 +138,12 @@ impl RowError {
     /// What may mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            RowError::NoLayout { keys } if keys.iter().any(|key| key == "chosen") => {
+                Some("these are preferences (chosen, rejected), which this version does not train on".into())
+            }
+            RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
+                Some("these are Self-Instruct's seed tasks: give each instance a row of its own".into())
+            }
             RowError::MissingKey { format, .. } => Some(format!("a row of format {format} has {}", format.keys())),
             RowError::OtherLayout { .. } => {
                 Some("a file holds one layout: put these rows in a file of their own and name both in data.train".into())
@@ -112,6 +152,9 @@ impl RowError {
                 let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
                 Some(format!("known layouts: {}", known.join("; ")))
             }
+            RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
+                "drop_leading_answers = true beside the path leaves out what is said before the first question".into(),
+            ),
             RowError::Render(error) => error.hint(),
             _ => None,
         }
@@ -149,20 +192,79 @@ const CONTENT_KEYS: [&str; 6] = [
     "images",
 ];
 
-/// One JSON object whose keys a layout takes out one by one; what remains was not read.
+/// One row whose keys a layout takes out one by one; what remains was not read.
+#[derive(Default)]
 pub(super) struct Row {
     keys: Vec<String>,
     entries: Vec<(String, Value)>,
+    /// Fields that have names of their own.
+    fields: Fields,
+    renamed: Vec<String>,
+    /// What the layout found besides its content.
+    pub(super) tools: Option<Value>,
+    pub(super) drop_leading_answers: bool,
+    pub(super) dropped_answers: bool,
 }
 
 impl Row {
-    fn new(entries: Vec<(String, Value)>) -> Row {
+    pub(super) fn new(entries: Vec<(String, Value)>) -> Row {
         let show = |(key, value): &(String, Value)| match value {
             Value::Null => format!("{key} = null"),
             _ => key.clone(),
         };
         let keys = entries.iter().map(show).collect();
-        Row { keys, entries }
+        Row {
+            keys,
+            entries,
+            ..Row::default()
+        }
+    }
+
+    /// Gives fields with names of their own those of the layout.
+    pub(super) fn rename(&mut self, fields: &Fields) -> Result<(), RowError> {
+        for (name, own) in fields.of_rows() {
+            let Some(place) = self.entries.iter().position(|(key, _)| key == own) else {
+                continue;
+            };
+            if name != own && self.entries.iter().any(|(key, _)| key == name) {
+                return Err(RowError::FieldTaken {
+                    own: own.into(),
+                    name: name.into(),
+                });
+            }
+            name.clone_into(&mut self.entries[place].0);
+            self.renamed.push(name.into());
+        }
+        self.fields = fields.clone();
+        Ok(())
+    }
+
+    /// The fields that had names of their own.
+    pub(super) fn renamed(&self) -> Vec<String> {
+        self.renamed.clone()
+    }
+
+    /// What a field of messages is called here.
+    pub(super) fn own(&self, name: &str) -> String {
+        self.fields.own(name).to_owned()
+    }
+
+    /// Leaves out what is said before the first question, where that is wanted.
+    pub(super) fn leave_out_leading_answers(&mut self, messages: &mut Vec<Message>) {
+        let system = usize::from(
+            messages
+                .first()
+                .is_some_and(|first| first.role == Role::System),
+        );
+        let question = messages
+            .iter()
+            .position(|message| message.role == Role::User);
+        if let Some(question) =
+            question.filter(|question| self.drop_leading_answers && *question > system)
+        {
+            messages.drain(system..question);
+            self.dropped_answers = true;
+        }
     }
 
     /// The keys that the row came with, as messages show them.

@@ -1,12 +1,37 @@
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::conversation::{Message, Role};
+use crate::conversation::{Conversation, Message, Role};
 use crate::error::DataError;
+
+/// What a file holds.
+#[derive(Debug)]
+struct Source {
+    conversations: Vec<Conversation>,
+    ignored_keys: BTreeMap<String, usize>,
+}
+
+fn read_with(path: &Path, reading: &Reading) -> Result<Source, DataError> {
+    let mut reader = Reader::open(&[path.into()], reading)?;
+    let mut conversations = Vec::new();
+    loop {
+        // A chunk that the rows do not fill evenly.
+        let chunk = reader.next_chunk(3)?;
+        if chunk.is_empty() {
+            break;
+        }
+        conversations.extend(chunk);
+    }
+    Ok(Source {
+        conversations,
+        ignored_keys: reader.ignored_keys().clone(),
+    })
+}
 
 /// Reads a file of that text; messages call it `rows.json`.
 fn read_text(text: impl AsRef<[u8]>) -> Result<Source, String> {
@@ -17,7 +42,11 @@ fn read_as(text: impl AsRef<[u8]>, format: Option<Format>) -> Result<Source, Str
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.json");
     std::fs::write(&path, text).unwrap();
-    read(&path, format).map_err(|error| explain(&error, folder.path()))
+    let reading = Reading {
+        format,
+        ..Reading::default()
+    };
+    read_with(&path, &reading).map_err(|error| explain(&error, folder.path()))
 }
 
 /// The error and its hint as the program shows them.
@@ -158,7 +187,7 @@ fn files_that_are_no_rows_say_where() {
     insta::assert_snapshot!(error(""), @"rows.json: no rows");
     insta::assert_snapshot!(error(" \n[]"), @"rows.json: no rows");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n {\"text\": \"b\",}]"), @"
-    rows.json: invalid JSON at line 2 column 15: key must be a string
+    rows.json: invalid JSON at line 2 column 15: trailing comma
     hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
     ");
     insta::assert_snapshot!(error("{\"text\": \"a\"}\n{\"text\": \"b\" \"c\"}"), @"
@@ -215,7 +244,7 @@ fn rows_that_cannot_be_used_say_why() {
 fn a_first_row_of_no_layout_says_which_there_are() {
     insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
     rows.json: row 1 (line 1): no layout has these keys: `input`, `output`
-    hint: known layouts: messages (`messages`); alpaca (`instruction`, `output`, and perhaps `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
+    hint: known layouts: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and perhaps `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
     ");
     insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
     rows.json: row 1 (line 1): no `instruction`; its keys are `input`, `output`
@@ -235,11 +264,91 @@ fn messages_that_lose_something_say_what() {
     insta::assert_snapshot!(row(json!([answer, user])), @"rows.json: row 1 (line 1): messages[0] is from assistant, expected user");
     insta::assert_snapshot!(row(json!([user])), @"rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to learn");
     insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2] is from system, expected user, assistant or tool");
-    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): messages[0].role is `human`; known are system, user, assistant, tool");
+    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): `messages[0].role` is `human`; known are system, developer, user, assistant, tool, function");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): `messages[1].content` is null, expected a string");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "tool_calls": [{}]}])), @"rows.json: row 1 (line 1): `messages[1].tool_calls` would be lost: nothing here reads it");
-    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): `messages[0]` is a string, expected an object with `role` and `content`");
-    insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): `messages` is a string, expected a list of {role, content}");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): `messages[1].image` would be lost: nothing here reads it");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"rows.json: row 1 (line 1): `messages[1].content[0]` is a part of type image_url; text alone can be trained on");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): `messages[1].weight` is a number, expected 0 or 1");
+    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): `messages[0]` is a string, expected an object");
+    insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): `messages` is a string, expected a list");
+}
+
+#[test]
+fn messages_keep_what_chat_templates_use() {
+    let row = json!({
+        "tools": [{"name": "find"}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "Where"}, {"type": "text", "text": "?"}]},
+            {"role": "assistant", "content": null, "tool_calls": [{"name": "find"}], "weight": 0},
+            {"role": "tool", "content": "Paris", "tool_call_id": "1", "name": "find"},
+            {"role": "assistant", "content": "Paris.", "train": true},
+        ],
+    });
+    let read = read_text(row.to_string()).unwrap().conversations.remove(0);
+    assert_eq!(read.tools, Some(json!([{"name": "find"}])));
+    let Content::Messages(messages) = read.content else {
+        panic!("no messages");
+    };
+    let train: Vec<_> = messages.iter().map(|message| message.train).collect();
+    assert_eq!(train, [None, Some(false), None, Some(true)]);
+    assert_eq!(messages[0].content, "Where?");
+    assert_eq!(messages[1].more["tool_calls"], json!([{"name": "find"}]));
+    assert_eq!(messages[2].more["tool_call_id"], json!("1"));
+}
+
+#[test]
+fn sharegpt_names_speakers_in_many_ways() {
+    let turns = json!([{"from": "system", "value": "Be brief."}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]);
+    let row = json!({"id": "a", "conversations": turns}).to_string();
+    let read = read_text(&row).unwrap().conversations.remove(0);
+    let roles: Vec<_> = read
+        .messages()
+        .unwrap()
+        .iter()
+        .map(|message| message.role)
+        .collect();
+    assert_eq!(roles, [Role::System, Role::User, Role::Assistant]);
+    let answer = json!([{"from": "gpt", "value": "Welcome"}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]);
+    let row = json!({"conversations": answer}).to_string();
+    insta::assert_snapshot!(error(&row), @"
+    rows.json: row 1 (line 1): conversations[0] is from assistant, expected user
+    hint: drop_leading_answers = true beside the path leaves out what is said before the first question
+    ");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.json");
+    std::fs::write(&path, &row).unwrap();
+    let reading = Reading {
+        drop_leading_answers: true,
+        ..Reading::default()
+    };
+    let read = read_with(&path, &reading).unwrap().conversations.remove(0);
+    assert_eq!(read.messages().unwrap()[0].content, "Hi");
+    let row = json!({"conversations": [{"from": "robot", "value": "Hi"}]}).to_string();
+    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): `conversations[0].from` is `robot`; known are human, user, gpt, chatgpt, assistant, bing, bard, model, system, tool, observation, function_response, ipython, function_call, tool_call");
+}
+
+#[test]
+fn fields_may_have_other_names() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("rows.json");
+    std::fs::write(&path, json!({"question": "Add.", "reply": "2"}).to_string()).unwrap();
+    let read = |format: Format, fields: &[(&str, &str)]| {
+        let fields = fields
+            .iter()
+            .map(|(name, own)| ((*name).to_owned(), (*own).to_owned()));
+        let reading = Reading {
+            format: Some(format),
+            fields: Fields::new(fields),
+            ..Reading::default()
+        };
+        let read = read_with(&path, &reading);
+        read.map(|mut source| source.conversations.remove(0).content)
+            .map_err(|error| explain(&error, folder.path()))
+    };
+    let named = [("instruction", "question"), ("output", "reply")];
+    assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
+    insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history");
+    insta::assert_snapshot!(read(Format::Alpaca, &[named[0], named[1], ("input", "about")]).unwrap_err(), @"data.train.fields: no row has the key `about`, which is to be read as `input`");
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub(super) const SPEC: Spec = Spec {
     name: "text",
     keys: "`text`",
     mark: "text",
+    fields: &["text"],
     read,
 };
 

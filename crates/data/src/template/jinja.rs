@@ -4,21 +4,26 @@
 //! `strftime_now`, a `tojson` that escapes nothing, loop controls and `{% generation %}` blocks.
 
 use std::fmt::Write as _;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, escape_formatter};
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use super::python;
 
 /// Stand before and after the text of a `{% generation %}` block. They are noncharacters, which no text should have.
 pub(super) const OPEN: char = '\u{10FFFE}';
 /// See [`OPEN`].
 pub(super) const CLOSE: char = '\u{10FFFF}';
+/// Stands where the words of a message are looked for; a noncharacter too.
+pub(super) const HERE: char = '\u{FFFFF}';
+
+/// How much work a template may do for one text. A step is an instruction, or 64 bytes written or kept, so that this bounds
+/// the time and the memory of a template that loops for ever, and is many times what a long conversation takes.
+pub(super) const STEPS: u64 = 2_000_000;
 
 /// The moment that `strftime_now` tells, and whether it has been asked.
 #[derive(Debug, Clone)]
@@ -64,6 +69,7 @@ impl Clock {
 /// Never: the delimiters are Jinja's own.
 pub(super) fn environment(clock: Clock) -> Environment<'static> {
     let mut env = Environment::new();
+    env.set_fuel(Some(STEPS));
     if let Ok(syntax) = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
@@ -71,12 +77,16 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     {
         env.set_syntax(syntax);
     }
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    env.set_unknown_method_callback(python::method);
     // Python prints its own words for these.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),
         ValueKind::Bool => escape_formatter(out, state, &Value::from("False")),
         ValueKind::None => escape_formatter(out, state, &Value::from("None")),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            let text = python::text(state, value)?;
+            escape_formatter(out, state, &Value::from(text))
+        }
         _ => escape_formatter(out, state, value),
     });
     env.add_function("raise_exception", |message: String| -> Result<(), Error> {
@@ -88,7 +98,7 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     env.add_test("iterable", |value: &Value| {
         !value.is_none() && value.try_iter().is_ok()
     });
-    env.add_filter("tojson", tojson);
+    env.add_filter("tojson", python::to_json);
     env.add_filter("generation", |text: String| format!("{OPEN}{text}{CLOSE}"));
     env
 }
@@ -117,72 +127,6 @@ pub(super) fn mark_generation(source: &str) -> (String, bool) {
     }
     out.push_str(rest);
     (out, found)
-}
-
-/// Python's `json.dumps` with `ensure_ascii=False`.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "minijinja hands keyword arguments over by value"
-)]
-fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
-    let _ascii: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let invalid = |error: serde_json::Error| {
-        Error::new(ErrorKind::BadSerialization, "tojson").with_source(error)
-    };
-    let mut json = serde_json::to_value(value).map_err(invalid)?;
-    if sort_keys == Some(true) {
-        json.sort_all_objects();
-    }
-    let spaces = " ".repeat(indent.unwrap_or(0));
-    let text = match indent {
-        Some(_) => dump(&json, PrettyFormatter::with_indent(spaces.as_bytes())),
-        None => dump(&json, PythonFormatter),
-    };
-    Ok(Value::from_safe_string(text.map_err(invalid)?))
-}
-
-fn dump(json: &serde_json::Value, formatter: impl Formatter) -> Result<String, serde_json::Error> {
-    let mut bytes = Vec::new();
-    json.serialize(&mut Serializer::with_formatter(&mut bytes, formatter))?;
-    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
-}
-
-/// JSON with a space after every comma and colon.
-struct PythonFormatter;
-
-impl PythonFormatter {
-    fn comma<W: io::Write + ?Sized>(writer: &mut W, first: bool) -> io::Result<()> {
-        if first {
-            Ok(())
-        } else {
-            writer.write_all(b", ")
-        }
-    }
-}
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        PythonFormatter::comma(writer, first)
-    }
-
-    fn begin_object_key<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        PythonFormatter::comma(writer, first)
-    }
-
-    fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! Conversations into text, with the spans that are trained on.
 //!
 //! Training text and generation prompts come from the same template, so they cannot drift apart. Plain templates are data
-//! files (`plain.rs` says how they are written); `chat` is the model's own Jinja chat template (`chat.rs` says how its
-//! answers are found).
+//! files (`plain` says how they are written); `chat` is the model's own Jinja chat template (`chat` says how its answers are
+//! found).
 
 mod chat;
+mod error;
 mod jinja;
 mod plain;
+mod python;
+
+pub use error::{RenderError, TemplateError};
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,36 +18,110 @@ use std::path::Path;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
-use crate::conversation::{Conversation, Layout};
+use crate::conversation::{Conversation, Message, Role};
 use crate::tokenizer::Tokenizer;
 use chat::Chat;
 use plain::Plain;
 
+/// A template that ships with the program: its name and file.
+macro_rules! built_in {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../../../../data/templates/", $name, ".toml")),
+        )
+    };
+}
+
 /// The plain templates that ship with the program: name and file.
-const BUILT_IN: [(&str, &str); 3] = [
-    (
-        "alpaca",
-        include_str!("../../../../data/templates/alpaca.toml"),
-    ),
-    (
-        "alpaca-lora",
-        include_str!("../../../../data/templates/alpaca-lora.toml"),
-    ),
-    (
-        "completion",
-        include_str!("../../../../data/templates/completion.toml"),
-    ),
+const BUILT_IN: [(&str, &str); 13] = [
+    built_in!("alpaca"),
+    built_in!("alpaca-short"),
+    built_in!("alpaca-lora"),
+    built_in!("vicuna-v0"),
+    built_in!("vicuna-v1.1"),
+    built_in!("koala"),
+    built_in!("baize"),
+    built_in!("gpt4all"),
+    built_in!("chatdoctor"),
+    built_in!("llama-2-chat"),
+    built_in!("llama-3"),
+    built_in!("chatml"),
+    built_in!("completion"),
 ];
 
 /// Which tokens are trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrainOn {
-    /// What the model itself must say: its answers and the tokens that end them.
+    /// What the model itself must say: its answers and what ends them, but those that the row takes out
+    /// ([`Message::train`]).
     #[default]
     Answers,
+    /// The same of the last answer alone.
+    LastAnswer,
     /// Every token, the prompt's too (alpaca-lora's `train_on_inputs`).
     Everything,
+    /// The messages that the row marks, whoever says them, and no others.
+    Marked,
+}
+
+/// What of a row is trained on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Chosen {
+    Everything,
+    /// Each of its messages, or not.
+    Messages(Vec<bool>),
+}
+
+impl TrainOn {
+    /// What of these messages is trained on.
+    pub(crate) fn choose(self, messages: &[Message]) -> Result<Chosen, RenderError> {
+        let answers =
+            |message: &Message| message.role == Role::Assistant && message.train != Some(false);
+        let each = |choose: &dyn Fn(&Message) -> bool| messages.iter().map(choose).collect();
+        Ok(match self {
+            TrainOn::Everything => Chosen::Everything,
+            TrainOn::Answers => Chosen::Messages(each(&answers)),
+            TrainOn::LastAnswer => {
+                let last = messages.iter().rposition(|m| m.role == Role::Assistant);
+                let mut chosen: Vec<bool> = each(&answers);
+                chosen[..last.unwrap_or(0)].fill(false);
+                Chosen::Messages(chosen)
+            }
+            TrainOn::Marked => {
+                let chosen: Vec<bool> = each(&|message| message.train == Some(true));
+                if !chosen.contains(&true) {
+                    return Err(RenderError::NothingMarked);
+                }
+                Chosen::Messages(chosen)
+            }
+        })
+    }
+}
+
+impl Chosen {
+    /// Whether what `messages[index]` says has to be told apart, being trained on.
+    fn has(&self, index: usize) -> bool {
+        matches!(self, Chosen::Messages(chosen) if chosen.get(index) == Some(&true))
+    }
+
+    /// The messages that have to be told apart.
+    fn indices(&self) -> impl Iterator<Item = usize> {
+        let count = match self {
+            Chosen::Everything => 0,
+            Chosen::Messages(chosen) => chosen.len(),
+        };
+        (0..count).filter(|&index| self.has(index))
+    }
+
+    /// Whether the last message is trained on.
+    fn has_last(&self) -> bool {
+        match self {
+            Chosen::Everything => true,
+            Chosen::Messages(chosen) => chosen.last() == Some(&true),
+        }
+    }
 }
 
 /// A conversation as the model reads it.
@@ -51,134 +129,54 @@ pub enum TrainOn {
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// The answers in it: byte ranges, in order, apart from each other.
+    /// What is trained on: byte ranges, in order, apart from each other.
     pub trained: Vec<Range<usize>>,
     /// Whether the text ends a finished answer, so that the end of sequence follows.
     pub complete: bool,
+    /// Whether that end is trained on.
+    pub end_trained: bool,
     /// Whether the text spells out its own special tokens, so that the tokenizer puts none before it.
     pub own_specials: bool,
 }
 
-/// Why a conversation cannot be rendered.
-#[derive(Debug, thiserror::Error)]
-pub enum RenderError {
-    /// The template is for other rows.
-    #[error("template `{template}` does not render {layout} rows")]
-    Layout {
-        /// The template.
-        template: String,
-        /// The row's layout.
-        layout: Layout,
-    },
-    /// The template has no variant for the parts that the row has.
-    #[error("template `{template}` has no place for {found} together; it has {known}")]
-    NoVariant {
-        /// The template.
-        template: String,
-        /// The row's parts.
-        found: String,
-        /// The parts of each variant.
-        known: String,
-    },
-    /// A plain template renders one question and its answer.
-    #[error(
-        "template `{template}` renders one question and its answer; this row has {turns} messages"
-    )]
-    ManyTurns {
-        /// The template.
-        template: String,
-        /// The row's messages, the system's aside.
-        turns: usize,
-    },
-    /// The chat template failed or refused.
-    #[error("chat template: {problem}")]
-    Jinja {
-        /// What it said.
-        problem: String,
-    },
-    /// An answer cannot be told apart in the chat template's text.
-    #[error(
-        "chat template: cannot tell which part of its text is messages[{index}], the assistant's: {why}"
-    )]
-    SpanNotFound {
-        /// The message's number, from 0.
-        index: usize,
-        /// What was tried.
-        why: &'static str,
-    },
-}
-
-impl RenderError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            RenderError::Layout { .. } | RenderError::ManyTurns { .. } => {
-                let names: Vec<_> = Template::names().collect();
-                Some(format!(
-                    "name another template for this file: {}",
-                    names.join(", ")
-                ))
+impl Rendered {
+    /// A text in which `spans` are what the chosen messages say.
+    fn new(
+        text: String,
+        mut spans: Vec<Range<usize>>,
+        chosen: &Chosen,
+        complete: bool,
+        own_specials: bool,
+    ) -> Rendered {
+        if *chosen == Chosen::Everything {
+            spans.clear();
+            spans.push(0..text.len());
+        }
+        spans.sort_by_key(|span| span.start);
+        let mut trained: Vec<Range<usize>> = Vec::new();
+        for span in spans {
+            match trained.last_mut() {
+                Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+                _ => trained.push(span),
             }
-            RenderError::SpanNotFound { .. } => Some(
-                "train_on = \"everything\" needs no spans; or mark answers in the chat template with {% generation %}"
-                    .into(),
-            ),
-            _ => None,
+        }
+        Rendered {
+            text,
+            trained,
+            complete,
+            end_trained: complete && chosen.has_last(),
+            own_specials,
         }
     }
-}
 
-/// Why a template cannot be used at all.
-#[derive(Debug, thiserror::Error)]
-pub enum TemplateError {
-    /// No template has that name.
-    #[error("no template is named `{name}`; there are {known}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// The names that exist.
-        known: String,
-    },
-    /// The template's file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The template's own text is wrong.
-    #[error("template {name}: {problem}")]
-    Invalid {
-        /// The template.
-        name: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The model has no such chat template.
-    #[error("{folder}: the tokenizer has no chat template named `{name}`; it has {known}")]
-    NoChatTemplate {
-        /// The tokenizer's folder.
-        folder: String,
-        /// The chat template.
-        name: String,
-        /// The chat templates that it has.
-        known: String,
-    },
-}
-
-impl TemplateError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            TemplateError::NoChatTemplate { .. } => Some(
-                "a base model has none: use a plain template such as `alpaca`, or add chat_template.jinja to the folder"
-                    .into(),
-            ),
-            TemplateError::Unknown { .. } => {
-                Some("a template of your own is named by its file, ending in .toml".into())
-            }
-            _ => None,
+    /// A text to go on from.
+    fn prompt(text: String, own_specials: bool) -> Rendered {
+        Rendered {
+            text,
+            trained: Vec::new(),
+            complete: false,
+            end_trained: false,
+            own_specials,
         }
     }
 }
@@ -192,7 +190,7 @@ pub struct Template {
 
 #[derive(Debug)]
 enum Kind {
-    Plain(Plain),
+    Plain(Box<Plain>),
     Chat(Box<Chat>),
 }
 
@@ -212,9 +210,9 @@ impl Template {
                 path: name.into(),
                 source,
             })?;
-            Kind::Plain(Plain::parse(name, &text, tokenizer.specials())?)
+            Kind::Plain(Box::new(Plain::parse(name, &text, tokenizer.specials())?))
         } else if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            Kind::Plain(Plain::parse(name, text, tokenizer.specials())?)
+            Kind::Plain(Box::new(Plain::parse(name, text, tokenizer.specials())?))
         } else {
             let known: Vec<_> = Template::names().collect();
             return Err(TemplateError::Unknown {
@@ -256,14 +254,21 @@ impl Template {
         &self.name
     }
 
-    /// The whole conversation, its answers marked.
+    /// The whole conversation, and what of it is trained on.
     ///
     /// # Errors
-    /// [`RenderError`] when the template has no place for some part of it.
-    pub fn render(&self, conversation: &Conversation) -> Result<Rendered, RenderError> {
+    /// [`RenderError`] when the template has no place for some part of it, or cannot tell which part of the text is
+    /// trained on.
+    pub fn render(
+        &self,
+        conversation: &Conversation,
+        train_on: TrainOn,
+    ) -> Result<Rendered, RenderError> {
+        let messages = turns(conversation);
+        let chosen = train_on.choose(&messages)?;
         match &self.kind {
-            Kind::Plain(plain) => plain.render(conversation),
-            Kind::Chat(chat) => chat.render(conversation),
+            Kind::Plain(plain) => plain.render(conversation, &messages, &chosen),
+            Kind::Chat(chat) => chat.render(conversation, messages, &chosen),
         }
     }
 
@@ -273,17 +278,24 @@ impl Template {
     /// # Errors
     /// As [`Template::render`].
     pub fn prompt(&self, conversation: &Conversation) -> Result<Rendered, RenderError> {
-        let (text, own_specials) = match &self.kind {
-            Kind::Plain(plain) => (plain.prompt(conversation)?, false),
-            Kind::Chat(chat) => (chat.prompt(conversation)?, true),
-        };
-        Ok(Rendered {
-            text,
-            trained: Vec::new(),
-            complete: false,
-            own_specials,
+        let mut messages = turns(conversation);
+        while messages
+            .last()
+            .is_some_and(|last| last.role == Role::Assistant)
+        {
+            messages.pop();
+        }
+        Ok(match &self.kind {
+            Kind::Plain(plain) => Rendered::prompt(plain.prompt(conversation, &messages)?, false),
+            Kind::Chat(chat) => Rendered::prompt(chat.prompt(conversation, messages)?, true),
         })
     }
+}
+
+/// The conversation's messages; a text counts as one answer.
+fn turns(conversation: &Conversation) -> Vec<Message> {
+    let text = || vec![Message::new(Role::Assistant, "")];
+    conversation.messages().unwrap_or_else(text)
 }
 
 #[cfg(test)]

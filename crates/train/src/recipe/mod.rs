@@ -175,6 +175,7 @@ impl Recipe {
                 return needs_validation("train.weights");
             }
         }
+        self.check_stream()?;
         let base = &self.base;
         if base.path.is_some() && base.init.is_some() {
             let why = "there is `base.path` too; weights come from a checkpoint or from chance";
@@ -185,6 +186,23 @@ impl Recipe {
             return Err(Problem::new("base", why));
         }
         vocabulary::check(base)
+    }
+
+    /// A stream has no last row that anything could be counted by.
+    fn check_stream(&self) -> Result<(), Problem> {
+        if !self.data.stream {
+            return Ok(());
+        }
+        let train = &self.train;
+        if train.epochs.is_some() {
+            let why = "a stream (data.stream) is not counted in epochs: give `max_steps`";
+            return Err(Problem::new("train.epochs", why));
+        }
+        if train.max_steps.is_none() {
+            let why = "needs `max_steps`: a stream (data.stream) has no end";
+            return Err(Problem::new("train", why));
+        }
+        Ok(())
     }
 }
 

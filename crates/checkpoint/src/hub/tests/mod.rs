@@ -644,3 +644,43 @@ fn two_at_once_fetch_each_file_once() {
     );
     assert_eq!(waited.load(Ordering::Relaxed), 1);
 }
+
+#[test]
+fn a_data_set_has_its_rows_in_a_cache_of_its_own() {
+    let data = Model::new(&[
+        ("README.md", b"not needed"),
+        ("data/train-00000-of-00001.parquet", b"rows"),
+        ("data/test-00000-of-00001.parquet", b"not needed"),
+    ]);
+    let server = Server::start(move |request, _| data.answer(request));
+    let desk = Desk::at(&server.url);
+    let name = desk.name.clone().of_dataset();
+    let fetch_rows = |config: &HubConfig| fetch(&name, What::Dataset, config, &mut |_| {});
+    let found = fetch_rows(&desk.config).unwrap();
+    let repo = desk.config.cache.join("datasets--org--name");
+    let rows = repo
+        .join("snapshots")
+        .join(COMMIT)
+        .join("data/train-00000-of-00001.parquet");
+    assert_eq!(found.files, [rows.clone()]);
+    assert_eq!(fs::read(rows).unwrap(), b"rows");
+    let offline = HubConfig {
+        offline: true,
+        ..desk.config.clone()
+    };
+    assert_eq!(fetch_rows(&offline).unwrap().files, found.files);
+}
+
+#[test]
+fn a_tokenizer_comes_without_the_weights() {
+    let files = model();
+    let server = Server::start(move |request, _| files.answer(request));
+    let desk = Desk::at(&server.url);
+    let found = fetch(&desk.name, What::Tokenizer, &desk.config, &mut |_| {}).unwrap();
+    assert_eq!(listing(&found.path), ["config.json", "tokenizer.json"]);
+    // The weights follow when they are needed.
+    assert_eq!(
+        listing(&desk.fetch().unwrap().path),
+        ["config.json", WEIGHTS, "tokenizer.json"]
+    );
+}

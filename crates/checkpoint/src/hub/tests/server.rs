@@ -200,7 +200,12 @@ impl Model {
 
     /// The hub itself.
     pub(super) fn answer(&self, request: &Request) -> Reply {
-        if request.path.starts_with("/api/models/org/name/revision/") {
+        let described = ["models", "datasets"].map(|kind| {
+            request
+                .path
+                .starts_with(&format!("/api/{kind}/org/name/revision/"))
+        });
+        if described.contains(&true) {
             let files: Vec<_> = self
                 .files
                 .keys()
@@ -212,9 +217,11 @@ impl Model {
                 ..Reply::status(200)
             };
         }
-        let file = request
+        let path = request
             .path
-            .strip_prefix(&format!("/org/name/resolve/{COMMIT}/"));
+            .strip_prefix("/datasets")
+            .unwrap_or(&request.path);
+        let file = path.strip_prefix(&format!("/org/name/resolve/{COMMIT}/"));
         let Some(file) = file.filter(|file| self.files.contains_key(*file)) else {
             return Reply::status(404).with("X-Error-Code", "RepoNotFound");
         };

@@ -1,0 +1,320 @@
+//! `simmer data preview`: the examples as the model sees them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use console::Style;
+use simmer_data::dataset::{Checked, read};
+use simmer_data::{Example, Order, Tokenizer, pack};
+use simmer_model::checkpoint::write_file;
+use simmer_train::Recipe;
+
+use super::shown::{Look, ShownToken, runs, tokens, visible};
+use super::{Named, html};
+use crate::output::{self, note};
+use crate::progress;
+
+/// Rows of each source of a stream that are read.
+const STREAM_ROWS: usize = 10_000;
+
+/// Show a recipe's examples as the model sees them
+///
+/// What is trained on is green and bold on a terminal, between ⟦ and ⟧ elsewhere; special tokens are
+/// magenta. Below come the lengths of all examples and how full micro-batches are.
+#[derive(Debug, Args)]
+pub(super) struct Preview {
+    #[command(flatten)]
+    named: Named,
+    /// Examples of each source
+    #[arg(long, short = 'n', default_value_t = 3, value_name = "N")]
+    rows: usize,
+    /// Show this row of the (first) source instead, counted from 1
+    #[arg(long, value_name = "ROW", conflicts_with = "rows")]
+    row: Option<usize>,
+    /// Mark where tokens begin
+    #[arg(long)]
+    tokens: bool,
+    /// Show each token on a line of its own: place, id, text, trained on or not
+    #[arg(long)]
+    ids: bool,
+    /// Write a page that a browser shows instead
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+}
+
+/// One example to be shown.
+pub(super) struct Shown {
+    pub(super) title: String,
+    pub(super) tokens: Vec<ShownToken>,
+}
+
+/// All that is shown.
+pub(super) struct Page {
+    pub(super) name: String,
+    pub(super) summary: String,
+    pub(super) lint: String,
+    pub(super) examples: Vec<Shown>,
+    pub(super) lengths: Lengths,
+    pub(super) packing: String,
+}
+
+impl Preview {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let (recipe, tokenizer) = self.named.open()?;
+        let spinner = progress::spinner("reading");
+        let rows = if recipe.data.stream {
+            STREAM_ROWS
+        } else {
+            usize::MAX
+        };
+        let data = read(&recipe.data, &tokenizer, rows);
+        spinner.finish_and_clear();
+        let page = self.page(&recipe, &data?, &tokenizer)?;
+        match &self.html {
+            None => output::print(&self.text(&page)),
+            Some(path) => {
+                write_file(path, |file| file.write_all(html::page(&page).as_bytes()))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                note(&page.summary);
+                output::line(&path.display().to_string())
+            }
+        }
+    }
+
+    fn page(&self, recipe: &Recipe, data: &Checked, tokenizer: &Tokenizer) -> anyhow::Result<Page> {
+        let all: Vec<&Example> = data.train.iter().flatten().collect();
+        let shown = |example: &Example| -> anyhow::Result<Shown> {
+            let origin = &example.origin;
+            Ok(Shown {
+                title: format!(
+                    "{origin}: {} tokens, {} trained on",
+                    example.tokens.len(),
+                    example.targets()
+                ),
+                tokens: tokens(example, tokenizer)?,
+            })
+        };
+        let chosen: Vec<&Example> = match self.row {
+            None => data
+                .train
+                .iter()
+                .flat_map(|source| source.iter().take(self.rows))
+                .collect(),
+            Some(row) => {
+                let of_row = all.iter().filter(|example| example.origin.row == row);
+                of_row.copied().collect()
+            }
+        };
+        if let (Some(row), []) = (self.row, chosen.as_slice()) {
+            bail!(
+                "row {row} gives no example: it is not there, or was left out (see `simmer data lint`)"
+            );
+        }
+        Ok(Page {
+            name: self.named.recipe.display().to_string(),
+            summary: data.report.to_string(),
+            lint: data.lint.to_string(),
+            examples: chosen
+                .into_iter()
+                .map(shown)
+                .collect::<anyhow::Result<_>>()?,
+            lengths: Lengths::of(&all, recipe.data.max_tokens),
+            packing: packing(recipe, data),
+        })
+    }
+
+    fn text(&self, page: &Page) -> String {
+        let (bold, dim) = (Style::new().bold(), Style::new().dim());
+        let mut text = String::new();
+        for shown in &page.examples {
+            let _ = writeln!(text, "{}", bold.apply_to(format!("── {} ──", shown.title)));
+            if self.ids {
+                text.push_str(&table(&shown.tokens));
+            } else if self.tokens {
+                text.push_str(&bounded(&shown.tokens));
+            } else {
+                for (look, piece) in runs(&shown.tokens) {
+                    text.push_str(&styled(look, &visible(&piece)));
+                }
+            }
+            text.push_str("\n\n");
+        }
+        let _ = writeln!(text, "{}\n", page.summary);
+        let _ = writeln!(
+            text,
+            "{}\n{}",
+            bold.apply_to("Tokens of an example"),
+            page.lengths.text()
+        );
+        let _ = writeln!(text, "{}\n{}", bold.apply_to("Packing"), page.packing);
+        let _ = writeln!(text, "\n{}", dim.apply_to(&page.lint));
+        text
+    }
+}
+
+/// Text as it looks: in colour, or between marks where there is none.
+fn styled(look: Look, text: &str) -> String {
+    let style = match (look.trained, look.special) {
+        (true, false) => Style::new().green().bold(),
+        (true, true) => Style::new().green().bold().underlined(),
+        (false, true) => Style::new().magenta(),
+        (false, false) => return text.to_owned(),
+    };
+    if console::colors_enabled() {
+        // Line by line, so that a pager that cuts lines keeps the colour.
+        let lines: Vec<_> = text
+            .split('\n')
+            .map(|line| style.apply_to(line).to_string())
+            .collect();
+        lines.join("\n")
+    } else if look.trained {
+        format!("⟦{text}⟧")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Text with a bar before each token.
+fn bounded(tokens: &[ShownToken]) -> String {
+    let piece = |token: &ShownToken| {
+        let look = Look {
+            trained: token.trained,
+            special: token.special,
+        };
+        styled(look, &visible(&token.text).replace('\n', "↵\n"))
+    };
+    let pieces: Vec<String> = tokens.iter().map(piece).collect();
+    pieces.join("|")
+}
+
+/// A line a token.
+fn table(tokens: &[ShownToken]) -> String {
+    let mut text = format!("{:>6}  {:>7}  {:7}  text\n", "place", "id", "trained");
+    for (place, token) in tokens.iter().enumerate() {
+        let trained = if token.trained { "yes" } else { "" };
+        let _ = writeln!(
+            text,
+            "{place:>6}  {:>7}  {trained:7}  {}",
+            token.id,
+            format!("{:?}", token.text)
+        );
+    }
+    text
+}
+
+/// How long examples are.
+pub(super) struct Lengths {
+    /// First length of each bin, and how many examples are in it.
+    pub(super) bins: Vec<(usize, usize)>,
+    width: usize,
+    mean: f64,
+    median: usize,
+    longest: usize,
+}
+
+/// Bins of the histogram.
+const BINS: usize = 16;
+
+impl Lengths {
+    fn of(examples: &[&Example], max_tokens: usize) -> Self {
+        let mut lengths: Vec<usize> = examples
+            .iter()
+            .map(|example| example.tokens.len())
+            .collect();
+        lengths.sort_unstable();
+        let longest = lengths.last().copied().unwrap_or(0);
+        let width = longest.min(max_tokens).max(1).div_ceil(BINS).max(1);
+        let mut bins: Vec<(usize, usize)> = (0..longest / width + 1)
+            .map(|bin| (bin * width, 0))
+            .collect();
+        for length in &lengths {
+            bins[length / width].1 += 1;
+        }
+        Self {
+            bins,
+            width,
+            mean: lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64,
+            median: lengths.get(lengths.len() / 2).copied().unwrap_or(0),
+            longest,
+        }
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let Self {
+            mean,
+            median,
+            longest,
+            ..
+        } = self;
+        format!("mean {mean:.1}, median {median}, longest {longest}")
+    }
+
+    /// The label of a bin.
+    pub(super) fn label(&self, first: usize) -> String {
+        format!("{first}-{}", first + self.width - 1)
+    }
+
+    fn text(&self) -> String {
+        let most = self
+            .bins
+            .iter()
+            .map(|(_, count)| *count)
+            .max()
+            .unwrap_or(1)
+            .max(1);
+        let mut text = String::new();
+        for (first, count) in &self.bins {
+            let bar = "█".repeat((40 * count).div_ceil(most));
+            let _ = writeln!(text, "{:>11} {bar} {count}", self.label(*first));
+        }
+        text + &self.summary()
+    }
+}
+
+/// How full the micro-batches of the first epoch are.
+fn packing(recipe: &Recipe, data: &Checked) -> String {
+    let budget = recipe.train.micro_batch_tokens;
+    let order = Order {
+        sources: data.train.iter().map(Vec::len).collect(),
+        weights: recipe
+            .data
+            .train
+            .iter()
+            .map(|source| source.weight)
+            .collect(),
+        batch_size: recipe.train.batch_size,
+        shuffle: recipe.data.shuffle.then_some(recipe.train.seed),
+    };
+    let examples: Vec<&Example> = data.train.iter().flatten().collect();
+    let (mut full, mut all, mut tokens, mut before_last) = (0, 0, 0, 0);
+    let steps = order.steps_per_epoch();
+    for batch in order.batches(Default::default()).take(steps) {
+        let chosen: Vec<&Example> = batch.rows.iter().map(|row| examples[*row]).collect();
+        let micro: Vec<usize> = pack(&chosen, budget)
+            .iter()
+            .map(|micro| micro.tokens.len())
+            .collect();
+        all += micro.len();
+        tokens += micro.iter().sum::<usize>();
+        let least = micro.iter().min().copied().unwrap_or(0);
+        full += micro.len().saturating_sub(1);
+        before_last += micro.iter().sum::<usize>() - least;
+    }
+    let share =
+        |tokens: usize, count: usize| 100.0 * tokens as f64 / (count.max(1) * budget) as f64;
+    let mut text = format!(
+        "{steps} steps of {} examples an epoch: {all} micro-batches of up to {budget} tokens, {:.1}% full, no padding",
+        order.batch_size,
+        share(tokens, all)
+    );
+    if full > 0 {
+        let _ = write!(
+            text,
+            "; {:.1}% without the last of each step",
+            share(before_last, full)
+        );
+    }
+    text
+}

@@ -1,0 +1,358 @@
+use super::*;
+use crate::format::Format;
+use crate::tokenizer::tests::{bare_tiny, tiny};
+use serde_json::json;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A folder with twenty Alpaca rows, the third of them long and the fifth longer.
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let rows: Vec<_> = (1..=20)
+        .map(|row| {
+            let more = match row {
+                3 => 60,
+                5 => 300,
+                _ => 0,
+            };
+            json!({
+                "instruction": format!("{}Write {row}.", if row == 5 { "x ".repeat(more) } else { String::new() }),
+                "output": format!("{row}{}", if row == 3 { "!?".repeat(more) } else { String::new() }),
+                "id": row,
+            })
+        })
+        .collect();
+    write(folder.path(), "rows.json", &json!(rows));
+    folder
+}
+
+fn write(folder: &Path, name: &str, value: &serde_json::Value) {
+    std::fs::write(folder.join(name), value.to_string()).unwrap();
+}
+
+/// The `[data]` table of that text; `DIR` stands for the folder.
+fn config(folder: &TempDir, text: &str) -> DataConfig {
+    toml::from_str(&text.replace("DIR", &folder.path().display().to_string())).unwrap()
+}
+
+fn steps(seed: u64) -> Steps {
+    Steps {
+        batch_size: 4,
+        seed,
+    }
+}
+
+fn load(folder: &TempDir, text: &str) -> Result<Dataset, DataError> {
+    Dataset::load(&config(folder, text), &Arc::new(tiny()), steps(42))
+}
+
+fn error(folder: &TempDir, text: &str) -> String {
+    let error = load(folder, text).unwrap_err();
+    let text = match error.hint() {
+        Some(hint) => format!("{error}\nhint: {hint}"),
+        None => error.to_string(),
+    };
+    text.replace(&folder.path().display().to_string(), "DIR")
+}
+
+const TRAIN: &str = r#"train = [{ path = "DIR/rows.json", template = "alpaca" }]"#;
+
+#[test]
+fn what_is_cut_and_left_out_is_reported() {
+    let folder = folder();
+    let report = |text: &str| {
+        let report = load(&folder, text).unwrap().report.to_string();
+        report.replace(&folder.path().display().to_string(), "DIR")
+    };
+    insta::assert_snapshot!(report(TRAIN), @"
+DIR/rows.json: 20 rows (alpaca, template alpaca): 20 examples, 2382 tokens, 171 of them trained on
+  keys not used: id (in 20 rows)
+");
+    insta::assert_snapshot!(report(&format!("{TRAIN}\nmax_tokens = 120")), @"
+DIR/rows.json: 20 rows (alpaca, template alpaca): 19 examples, 1618 tokens, 87 of them trained on
+  cut: 1 row (3), 82 trained tokens lost
+  left out, no token to train on: 1 row (5)
+  keys not used: id (in 20 rows)
+");
+    insta::assert_snapshot!(report(&format!("{TRAIN}\nmax_tokens = 120\noverlong = \"drop\"")), @"
+DIR/rows.json: 20 rows (alpaca, template alpaca): 18 examples, 1498 tokens, 47 of them trained on
+  left out, too long: 2 rows (3, 5)
+  keys not used: id (in 20 rows)
+");
+}
+
+#[test]
+fn examples_come_in_file_order_and_know_their_rows() {
+    let data = load(&folder(), TRAIN).unwrap();
+    let rows: Vec<_> = data
+        .examples()
+        .unwrap()
+        .iter()
+        .map(|example| example.origin.row)
+        .collect();
+    assert!(rows.into_iter().eq(1..=20));
+    assert!(data.validation.is_empty());
+}
+
+#[test]
+fn validation_rows_are_taken_from_training() {
+    let folder = folder();
+    for (validation, count) in [("{ fraction = 0.12 }", 3), ("{ rows = 5 }", 5)] {
+        let text = format!("{TRAIN}\nvalidation = {validation}");
+        let data = load(&folder, &text).unwrap();
+        assert_eq!(data.validation.len(), count);
+        let both = data.examples().unwrap().iter().chain(&data.validation);
+        let mut rows: Vec<_> = both.map(|example| example.origin.row).collect();
+        rows.sort_unstable();
+        assert!(rows.into_iter().eq(1..=20));
+        let again = load(&folder, &text).unwrap();
+        assert_eq!(data.examples(), again.examples());
+        assert_eq!(data.validation, again.validation);
+        let config = config(&folder, &text);
+        let other = Dataset::load(&config, &Arc::new(tiny()), steps(43)).unwrap();
+        assert_ne!(data.validation, other.validation);
+    }
+}
+
+#[test]
+fn validation_may_have_its_own_files() {
+    let folder = folder();
+    write(
+        folder.path(),
+        "more.json",
+        &json!([{"prompt": "Write 1.", "completion": " 1"}]),
+    );
+    let files = r#"validation = { files = [{ path = "DIR/more.json", template = "completion" }] }"#;
+    let data = load(&folder, &format!("{TRAIN}\n{files}")).unwrap();
+    assert_eq!(
+        (data.examples().unwrap().len(), data.validation.len()),
+        (20, 1)
+    );
+    assert_eq!(data.report.validation[0].format, Format::PromptCompletion);
+}
+
+#[test]
+fn impossible_tables_are_errors() {
+    let folder = folder();
+    let with = |line: &str| error(&folder, &format!("{TRAIN}\n{line}"));
+    insta::assert_snapshot!(error(&folder, "train = []"), @"data.train: no files are named");
+    insta::assert_snapshot!(with("validation = { fraction = 1.5 }"), @"data.validation.fraction: expected a number between 0 and 1, found 1.5");
+    insta::assert_snapshot!(with("validation = { rows = 20 }"), @"data.validation: 20 rows of 20 would leave none to train on");
+    insta::assert_snapshot!(with("validation = { rows = 0 }"), @"data.validation.rows: expected at least 1, found 0");
+    insta::assert_snapshot!(with("validation = { files = [] }"), @"data.validation.files: no files are named");
+    insta::assert_snapshot!(with("max_tokens = 1"), @"data.max_tokens: a row needs two tokens: one to see and one to predict");
+    insta::assert_snapshot!(with("date = \"tomorrow\""), @"data.date: expected YEAR-MONTH-DAY, such as 2026-01-31, found `tomorrow`");
+}
+
+#[test]
+fn unknown_keys_are_errors() {
+    let parse = |text: &str| toml::from_str::<DataConfig>(text).unwrap_err().to_string();
+    insta::assert_snapshot!(parse(&format!("{TRAIN}\nmax_token = 5")), @"
+    TOML parse error at line 2, column 1
+      |
+    2 | max_token = 5
+      | ^^^^^^^^^
+    unknown field `max_token`, expected one of `train`, `validation`, `max_tokens`, `overlong`, `train_on`, `shuffle`, `stream`, `shuffle_rows`, `date`, `lint`
+    ");
+    insta::assert_snapshot!(parse("train = [{ path = \"a\", template = \"alpaca\", format = \"alpacca\" }]"), @r#"
+    TOML parse error at line 1, column 54
+      |
+    1 | train = [{ path = "a", template = "alpaca", format = "alpacca" }]
+      |                                                      ^^^^^^^^^
+    unknown variant `alpacca`, expected one of `messages`, `sharegpt`, `baize`, `alpaca`, `prompt_completion`, `text`
+    "#);
+    insta::assert_snapshot!(parse(&format!("{TRAIN}\nvalidation = {{ part = 0.1 }}")), @"
+TOML parse error at line 2, column 16
+  |
+2 | validation = { part = 0.1 }
+  |                ^^^^
+unknown variant `part`, expected one of `fraction`, `rows`, `files`
+");
+}
+
+#[test]
+fn rows_without_anything_to_train_on_are_an_error() {
+    let folder = folder();
+    insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20")), @"
+DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, the last 2 of them its answer, all cut off
+hint: raise data.max_tokens, or choose the template whose answers these rows hold
+");
+    insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20\noverlong = \"drop\"")), @"
+DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and overlong rows are dropped
+hint: raise data.max_tokens, or choose the template whose answers these rows hold
+");
+}
+
+#[test]
+fn a_row_that_its_template_cannot_render_is_named() {
+    let folder = folder();
+    insta::assert_snapshot!(error(&folder, r#"train = [{ path = "DIR/rows.json", template = "completion" }]"#), @"
+    DIR/rows.json: row 1 (line 1): template `completion` does not render instruction/output rows
+    hint: name another template for this file: alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat
+    ");
+}
+
+#[test]
+fn a_tokenizer_without_an_end_cannot_train() {
+    let folder = folder();
+    let error =
+        Dataset::load(&config(&folder, TRAIN), &Arc::new(bare_tiny()), steps(42)).unwrap_err();
+    assert!(matches!(
+        error,
+        DataError::Tokenizer(crate::tokenizer::TokenizerError::NoEos { .. })
+    ));
+}
+
+#[test]
+fn a_date_that_was_told_is_reported() {
+    let folder = folder();
+    let chat = r#"train = [{ path = "DIR/rows.json", template = "chat" }]"#;
+    let dated = crate::tokenizer::tests::with_config(&json!({
+        "eos_token": "<|im_end|>",
+        "chat_template": "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+    }));
+    let dated = Arc::new(dated);
+    let load = |text: &str| Dataset::load(&config(&folder, text), &dated, steps(42)).unwrap();
+    let data = load(&format!("{chat}\ndate = \"2024-07-26\""));
+    assert_eq!(
+        data.report.train[0].date,
+        chrono::NaiveDate::from_ymd_opt(2024, 7, 26)
+    );
+    let dated = load(&format!("{chat}\ndate = \"2024-07-26\""));
+    assert_eq!(data.examples(), dated.examples());
+    assert!(load(chat).report.train[0].date.is_some());
+}
+
+/// The rows of the first batches.
+fn rows_of(data: &mut Dataset, batches: usize) -> Vec<usize> {
+    let mut cursor = Cursor::default();
+    let mut rows = Vec::new();
+    for _ in 0..batches {
+        let (batch, examples) = data.batch(cursor).unwrap();
+        rows.extend(examples.iter().map(|example| example.origin.row));
+        cursor = batch.next;
+    }
+    rows
+}
+
+#[test]
+fn sources_are_mixed_by_weight() {
+    let folder = folder();
+    let more: Vec<_> = (1..=5)
+        .map(|row| json!({"instruction": format!("More {row}."), "output": "y"}))
+        .collect();
+    write(folder.path(), "more.json", &json!(more));
+    let text = r#"
+    train = [
+        { path = "DIR/rows.json", template = "alpaca", weight = 1.0 },
+        { path = "DIR/more.json", template = "alpaca", weight = 3.0 },
+    ]"#;
+    let count = |text: &str| {
+        let mut data = load(&folder, text).unwrap();
+        let mut cursor = Cursor::default();
+        let mut of_more = 0;
+        for _ in 0..25 {
+            let (batch, examples) = data.batch(cursor).unwrap();
+            let is_more = |example: &&Example| example.origin.file.ends_with("more.json");
+            of_more += examples.iter().filter(is_more).count();
+            cursor = batch.next;
+        }
+        of_more
+    };
+    // An epoch is 25 rows in seven batches: 25 batches are 91 rows, three quarters of them from more.json.
+    let of_more = count(text);
+    assert!((68..=71).contains(&of_more), "{of_more}");
+    let streamed = count(&format!("{text}\nstream = true"));
+    assert_eq!(streamed, 75, "3 of 4 in each of 25 batches");
+    let one = text.replacen(", weight = 1.0", "", 1);
+    insta::assert_snapshot!(error(&folder, &one), @"data.train.weight: 1 of 2 sources have a weight: give all of them one, or none");
+}
+
+#[test]
+fn a_stream_gives_every_row_in_every_pass() {
+    let folder = folder();
+    let text = format!("{TRAIN}\nstream = true");
+    for more in ["shuffle = false", "shuffle_rows = 7", "shuffle_rows = 100"] {
+        let mut data = load(&folder, &format!("{text}\n{more}")).unwrap();
+        assert!(data.examples().is_none());
+        let rows = rows_of(&mut data, 10);
+        for pass in rows.chunks(20) {
+            let mut pass = pass.to_vec();
+            if more == "shuffle = false" {
+                assert!(pass.iter().copied().eq(1..=20));
+            } else {
+                assert!(!pass.iter().copied().eq(1..=20), "{more}");
+            }
+            pass.sort_unstable();
+            assert!(pass.into_iter().eq(1..=20), "{more}");
+        }
+    }
+    let said = error(&folder, &format!("{text}\nvalidation = {{ rows = 3 }}"));
+    insta::assert_snapshot!(said, @"data.validation: a stream has no rows to spare: give `files`");
+}
+
+#[test]
+fn a_stream_goes_on_from_any_cursor() {
+    let folder = folder();
+    let more: Vec<_> = (1..=9)
+        .map(|row| json!({"text": "word ".repeat(7 * row)}))
+        .collect();
+    write(folder.path(), "text.json", &json!(more));
+    let weighted = r#"
+    train = [
+        { path = "DIR/rows.json", template = "alpaca", weight = 1.0 },
+        { path = "DIR/text.json", template = "completion", weight = 2.0 },
+    ]
+    max_tokens = 120
+    overlong = "split""#;
+    for text in [
+        weighted.to_owned(),
+        weighted.replace("max_tokens = 120", "max_tokens = 9"),
+        TRAIN.to_owned(),
+    ] {
+        for shuffle in ["shuffle = false", "shuffle_rows = 6"] {
+            let text = format!("{text}\nstream = true\n{shuffle}");
+            // With rows cut to 9 tokens no answer of the first source is left, and the second alone gives examples.
+            let Ok(mut data) = load(&folder, &text) else {
+                assert!(text.contains("= 9"));
+                continue;
+            };
+            let mut cursor = Cursor::default();
+            let mut all = Vec::new();
+            for _ in 0..12 {
+                let (batch, examples) = data.batch(cursor).unwrap();
+                all.push((cursor, examples));
+                cursor = batch.next;
+            }
+            for (cursor, expected) in all.into_iter().rev() {
+                let mut fresh = load(&folder, &text).unwrap();
+                let (_, examples) = fresh.batch(cursor).unwrap();
+                assert_eq!(examples, expected, "{text} {cursor:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pieces_of_a_row_stay_on_one_side() {
+    let folder = folder();
+    let text: Vec<_> = (1..=8)
+        .map(|row| json!({"text": "word ".repeat(20 * row)}))
+        .collect();
+    write(folder.path(), "text.json", &json!(text));
+    let text = r#"
+    train = [{ path = "DIR/text.json", template = "completion" }]
+    max_tokens = 30
+    overlong = "split"
+    validation = { rows = 3 }"#;
+    let data = load(&folder, text).unwrap();
+    let rows = |examples: &[Example]| -> Vec<usize> {
+        let mut rows: Vec<_> = examples.iter().map(|example| example.origin.row).collect();
+        rows.dedup();
+        rows
+    };
+    let (train, validation) = (rows(data.examples().unwrap()), rows(&data.validation));
+    assert_eq!((train.len(), validation.len()), (5, 3));
+    assert!(train.iter().all(|row| !validation.contains(row)));
+    assert!(data.validation.len() > 3, "rows were split");
+}

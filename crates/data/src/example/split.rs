@@ -1,0 +1,160 @@
+//! Rows that are too long, split into several examples.
+
+use super::{Limits, Outcome, Overlong, Tokens};
+use crate::conversation::{Content, Conversation, Message, Role};
+use crate::error::DataError;
+use crate::template::{Chosen, Template, TrainOn};
+use crate::tokenizer::Tokenizer;
+
+/// What makes the examples of one row.
+#[derive(Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) row: &'a Conversation,
+    pub(super) template: &'a Template,
+    pub(super) tokenizer: &'a Tokenizer,
+    pub(super) limits: &'a Limits,
+}
+
+impl Maker<'_> {
+    /// What becomes of the row.
+    pub(super) fn outcomes(&self) -> Result<Vec<Outcome>, DataError> {
+        let whole = self.tokens(self.row, self.limits.train_on)?;
+        let fits = whole.ids.len() <= self.limits.max_tokens;
+        match &self.row.content {
+            _ if fits || self.limits.overlong != Overlong::Split => {
+                Ok(vec![self.limits.apply(whole)])
+            }
+            Content::Text(_) => Ok(self.pieces(&whole)),
+            Content::Messages(messages) => {
+                let parts = self.parts(messages)?;
+                let whole = || vec![self.limits.apply(whole)];
+                Ok(if parts.is_empty() { whole() } else { parts })
+            }
+            _ => Ok(vec![self.limits.apply(whole)]),
+        }
+    }
+
+    fn tokens(&self, row: &Conversation, train_on: TrainOn) -> Result<Tokens, DataError> {
+        let rendered = self.template.render(row, train_on);
+        let rendered = rendered.map_err(|error| DataError::row(self.row.origin.clone(), error))?;
+        Ok(Tokens::of(&rendered, self.tokenizer)?)
+    }
+
+    /// Pieces of a text. Each begins with the last token of the one before, which is not predicted twice.
+    fn pieces(&self, whole: &Tokens) -> Vec<Outcome> {
+        let length = self.limits.max_tokens;
+        let step = length.saturating_sub(1).max(1);
+        let starts = (0..whole.ids.len() - 1).step_by(step);
+        let piece = |start: usize| {
+            let range = start..whole.ids.len().min(start + length);
+            let mut trained = whole.trained[range.clone()].to_vec();
+            trained[0] = false;
+            self.limits.apply(Tokens {
+                ids: whole.ids[range].to_vec(),
+                trained,
+                straddling: if start == 0 { whole.straddling } else { 0 },
+            })
+        };
+        starts.map(piece).collect()
+    }
+
+    /// Parts of a conversation: as many questions with their answers as fit, each time with the system message. Parts in
+    /// which nothing is trained on are only context for what follows them, and left out.
+    fn parts(&self, messages: &[Message]) -> Result<Vec<Outcome>, DataError> {
+        let chosen = self.limits.train_on.choose(messages);
+        let chosen = chosen.map_err(|error| DataError::row(self.row.origin.clone(), error))?;
+        let mut messages = messages.to_vec();
+        if let Chosen::Messages(chosen) = &chosen {
+            for (message, &chosen) in messages.iter_mut().zip(chosen) {
+                message.train = Some(chosen);
+            }
+        }
+        let parts = Parts::of(&messages);
+        let mut outcomes = Vec::new();
+        let mut from = 0;
+        while from < parts.count() {
+            let to = self.longest(&parts, from)?;
+            let part = parts.between(from, to);
+            from = to;
+            let train_on = match chosen {
+                Chosen::Everything => TrainOn::Everything,
+                Chosen::Messages(_) if part.iter().any(|m| m.train == Some(true)) => {
+                    TrainOn::Marked
+                }
+                Chosen::Messages(_) => continue,
+            };
+            let tokens = self.tokens(&self.with(part), train_on)?;
+            outcomes.push(self.limits.apply(tokens));
+        }
+        Ok(outcomes)
+    }
+
+    /// Where the part ends that begins with question `from` and has as many as fit, or one.
+    fn longest(&self, parts: &Parts, from: usize) -> Result<usize, DataError> {
+        let fits = |to: usize| -> Result<bool, DataError> {
+            let part = self.with(parts.between(from, to));
+            // Where spans lie does not matter to how many tokens there are.
+            let tokens = self.tokens(&part, TrainOn::Everything)?;
+            Ok(tokens.ids.len() <= self.limits.max_tokens)
+        };
+        let (mut to, mut step) = (from + 1, 1);
+        while to + step <= parts.count() && fits(to + step)? {
+            to += step;
+            step *= 2;
+        }
+        while step > 1 {
+            step /= 2;
+            if to + step <= parts.count() && fits(to + step)? {
+                to += step;
+            }
+        }
+        Ok(to)
+    }
+
+    /// The row with other messages.
+    fn with(&self, messages: Vec<Message>) -> Conversation {
+        Conversation {
+            content: Content::Messages(messages),
+            tools: self.row.tools.clone(),
+            origin: self.row.origin.clone(),
+        }
+    }
+}
+
+/// A conversation by its questions, each with all that follows it.
+struct Parts<'m> {
+    messages: &'m [Message],
+    /// Messages before the first question: the system's.
+    head: usize,
+    /// Where each question begins.
+    starts: Vec<usize>,
+}
+
+impl Parts<'_> {
+    fn of(messages: &[Message]) -> Parts<'_> {
+        let head = usize::from(messages.first().is_some_and(|m| m.role == Role::System));
+        let asks = |index: usize| {
+            messages[index].role == Role::User && messages[index - 1].role != Role::User
+        };
+        let later = (head + 1..messages.len()).filter(|&index| asks(index));
+        Parts {
+            messages,
+            head,
+            starts: std::iter::once(head).chain(later).collect(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// The system's message, and questions `from..to`.
+    fn between(&self, from: usize, to: usize) -> Vec<Message> {
+        let end = self.starts.get(to).copied().unwrap_or(self.messages.len());
+        [
+            &self.messages[..self.head],
+            &self.messages[self.starts[from]..end],
+        ]
+        .concat()
+    }
+}

@@ -1,0 +1,106 @@
+//! The length of the longest common subsequence, 64 words of one side at a time.
+//!
+//! For each word of the other side, with M the places where the first side has it: `U = V & M; V = (V + U) | (V - U)`. The
+//! zeros of V are the length (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
+
+/// No place in the table.
+const NONE: u32 = u32::MAX;
+
+/// One side, made ready to be compared with many others.
+#[derive(Default)]
+pub(super) struct Lcs {
+    /// For each word of the vocabulary its row of `places`, or [`NONE`].
+    rows: Vec<u32>,
+    /// The words that have a row.
+    words: Vec<u32>,
+    /// For each row a bit for every place of the text that has the word.
+    places: Vec<u64>,
+    blocks: usize,
+    v: Vec<u64>,
+}
+
+impl Lcs {
+    /// Makes `text` the side that others are compared with; its words are below `vocabulary`.
+    pub(super) fn set(&mut self, text: &[u32], vocabulary: usize) {
+        for word in self.words.drain(..) {
+            self.rows[word as usize] = NONE;
+        }
+        self.rows.resize(vocabulary, NONE);
+        self.places.clear();
+        self.blocks = text.len().div_ceil(64);
+        for (place, &word) in text.iter().enumerate() {
+            let row = &mut self.rows[word as usize];
+            if *row == NONE {
+                *row = self.words.len() as u32;
+                self.words.push(word);
+                self.places.resize(self.places.len() + self.blocks, 0);
+            }
+            self.places[*row as usize * self.blocks + place / 64] |= 1 << (place % 64);
+        }
+    }
+
+    /// The length of the longest common subsequence of both sides.
+    pub(super) fn with(&mut self, other: &[u32]) -> usize {
+        self.v.clear();
+        self.v.resize(self.blocks, u64::MAX);
+        for &word in other {
+            let row = self.rows[word as usize];
+            if row == NONE {
+                continue;
+            }
+            let start = row as usize * self.blocks;
+            let places = &self.places[start..start + self.blocks];
+            let mut carry = false;
+            for (v, m) in self.v.iter_mut().zip(places) {
+                let u = *v & m;
+                let (sum, first) = v.overflowing_add(u);
+                let (sum, second) = sum.overflowing_add(u64::from(carry));
+                carry = first || second;
+                *v = sum | (*v - u);
+            }
+        }
+        // Bits past the end of the text match nothing and stay ones.
+        let zeros: u32 = self.v.iter().map(|v| v.count_zeros()).sum();
+        zeros as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The definition, by its table.
+    fn plain(a: &[u32], b: &[u32]) -> usize {
+        let mut row = vec![0; b.len() + 1];
+        for x in a {
+            let mut diagonal = 0;
+            for (j, y) in b.iter().enumerate() {
+                let above = row[j + 1];
+                row[j + 1] = if x == y {
+                    diagonal + 1
+                } else {
+                    above.max(row[j])
+                };
+                diagonal = above;
+            }
+        }
+        row[b.len()]
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_the_longest_common_subsequence(
+            a in proptest::collection::vec(0u32..9, 0..200),
+            others in proptest::collection::vec(proptest::collection::vec(0u32..9, 0..200), 1..4),
+        ) {
+            let mut lcs = Lcs::default();
+            for b in &others {
+                lcs.set(&a, 9);
+                prop_assert_eq!(lcs.with(b), plain(&a, b));
+                lcs.set(b, 9);
+                prop_assert_eq!(lcs.with(&a), plain(&a, b));
+            }
+        }
+    }
+}

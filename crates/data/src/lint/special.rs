@@ -1,0 +1,130 @@
+//! Special tokens that a message spells out.
+
+use std::collections::HashMap;
+
+use crate::conversation::Layout;
+use crate::tokenizer::Tokenizer;
+
+/// Special tokens of well-known models, which mean nothing to others.
+const FOREIGN: [&str; 17] = [
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|begin_of_text|>",
+    "<|end_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|system|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<|END_OF_TURN_TOKEN|>",
+];
+
+/// What some templates write around turns as plain text; a row that is text may well have it.
+const MARKS: [&str; 4] = ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"];
+
+/// What finds special tokens in a text.
+#[derive(Debug)]
+pub(super) struct Specials {
+    /// The tokens by their first byte.
+    tokens: HashMap<u8, Vec<Special>>,
+}
+
+#[derive(Debug)]
+struct Special {
+    text: String,
+    origin: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The tokenizer's, with a meaning that a row of text may want.
+    Own,
+    /// The tokenizer's, for padding or for what it does not know.
+    Filler,
+    Foreign,
+    Mark,
+}
+
+impl Specials {
+    pub(super) fn of(tokenizer: &Tokenizer) -> Specials {
+        let fillers = ["unk_token", "pad_token"].map(|key| tokenizer.specials().get(key));
+        // The end of sequence may be all of these at once.
+        let eos = tokenizer.eos_ids().iter();
+        let eos: Vec<_> = eos.filter_map(|&id| tokenizer.token(id)).collect();
+        let own = tokenizer.special_tokens().into_iter().map(|text| {
+            let filler = fillers.contains(&Some(&text)) && !eos.contains(&text);
+            let origin = if filler { Origin::Filler } else { Origin::Own };
+            Special { text, origin }
+        });
+        let list = |texts: &'static [&str], origin| {
+            texts.iter().map(move |&text| Special {
+                text: text.into(),
+                origin,
+            })
+        };
+        let mut tokens: HashMap<u8, Vec<Special>> = HashMap::new();
+        for special in own
+            .chain(list(&FOREIGN, Origin::Foreign))
+            .chain(list(&MARKS, Origin::Mark))
+        {
+            let Some(&first) = special.text.as_bytes().first() else {
+                continue;
+            };
+            let same = tokens.entry(first).or_default();
+            // The tokenizer's own come first, whatever else they are.
+            if same.iter().all(|known| known.text != special.text) {
+                same.push(special);
+            }
+        }
+        Specials { tokens }
+    }
+
+    /// The first token that a text of such a row should not spell out, where it stands, and what becomes of it.
+    pub(super) fn find(&self, text: &str, layout: Layout) -> Option<(usize, &str, &'static str)> {
+        // Whoever writes bare text or prompts writes the template's tokens, too.
+        let raw = matches!(layout, Layout::Text | Layout::Completion);
+        text.bytes().enumerate().find_map(|(at, byte)| {
+            let special = self.tokens.get(&byte)?.iter().find(|special| {
+                let meant = raw && matches!(special.origin, Origin::Own | Origin::Mark);
+                !meant && text.as_bytes()[at..].starts_with(special.text.as_bytes())
+            })?;
+            let becomes = match special.origin {
+                Origin::Own | Origin::Filler => "becomes that token",
+                Origin::Foreign | Origin::Mark => "is no special token here and stays text",
+            };
+            Some((at, special.text.as_str(), becomes))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::tests::tiny;
+
+    #[test]
+    fn special_tokens_are_found_where_they_are_not_meant() {
+        let specials = Specials::of(&tiny());
+        let find = |text, layout| {
+            let (at, token, becomes) = specials.find(text, layout)?;
+            Some(format!("{token} at {at} {becomes}"))
+        };
+        let message = |text| find(text, Layout::Messages).unwrap_or_default();
+        insta::assert_snapshot!(message("Bye.<|im_end|>"), @"<|im_end|> at 4 becomes that token");
+        insta::assert_snapshot!(message("Bye.</s><|im_end|>"), @"</s> at 4 is no special token here and stays text");
+        insta::assert_snapshot!(message("[INST] Hello!"), @"[INST] at 0 is no special token here and stays text");
+        assert_eq!(message("a <b>, [c] and <|d|>"), "");
+
+        let text = |text| find(text, Layout::Text).unwrap_or_default();
+        assert_eq!(text("<|im_start|>user\n[INST] Hello!<|im_end|>"), "");
+        insta::assert_snapshot!(text("One.</s>"), @"</s> at 4 is no special token here and stays text");
+        insta::assert_snapshot!(text("One <|endoftext|>."), @"<|endoftext|> at 4 becomes that token");
+    }
+}

@@ -1,0 +1,321 @@
+//! What can be wrong with the tokens of one row.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use crate::conversation::{Content, Conversation, Role};
+use crate::example::{Example, Outcome, prompt_tokens};
+use crate::template::{Rendered, Template};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+
+use super::Kind;
+use super::excerpt::{around, beginning, ending, line};
+
+/// The tokens of a tokenizer that have a meaning.
+#[derive(Debug)]
+pub(super) struct Meanings {
+    bos: Option<u32>,
+    eos: Vec<u32>,
+    unk: Option<u32>,
+    special: HashSet<u32>,
+}
+
+/// Names that the end of sequence does not have where a model's files are right.
+const NO_ENDS: [&str; 8] = [
+    "<s>",
+    "<unk>",
+    "<pad>",
+    "[PAD]",
+    "[UNK]",
+    "<|begin_of_text|>",
+    "<|im_start|>",
+    "<|startoftext|>",
+];
+
+/// Tokens that are shown of a row's end, and before and after the place where two differ.
+const SHOWN: usize = 6;
+
+/// Bytes on each side of the edge of a prompt that are looked at.
+const AROUND: usize = 32;
+
+/// Every row of this many is compared whole.
+const FULL: usize = 64;
+
+impl Meanings {
+    pub(super) fn of(tokenizer: &Tokenizer) -> Meanings {
+        let unk = tokenizer.specials().get("unk_token");
+        let special = tokenizer.special_tokens();
+        Meanings {
+            bos: tokenizer.bos_id(),
+            eos: tokenizer.eos_ids().to_vec(),
+            unk: unk.and_then(|token| tokenizer.token_id(token)),
+            special: special
+                .iter()
+                .filter_map(|token| tokenizer.token_id(token))
+                .collect(),
+        }
+    }
+
+    /// What is wrong with the end of sequence itself.
+    pub(super) fn end_token(&self, tokenizer: &Tokenizer) -> Option<String> {
+        let (id, token) = self.eos.iter().find_map(|&id| {
+            let token = tokenizer.token(id)?;
+            let other = NO_ENDS.contains(&token.as_str());
+            (other || tokenizer.prefix().contains(&id)).then_some((id, token))
+        })?;
+        Some(format!(
+            "the tokenizer in {} has token {id}, `{}`, as its end of sequence",
+            tokenizer.path().display(),
+            line(&token)
+        ))
+    }
+
+    /// What is wrong with the tokens of a row. A row that was split has several outcomes.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] when the tokenizers library refuses.
+    pub(super) fn check(
+        &self,
+        row: &Conversation,
+        template: &Template,
+        tokenizer: &Tokenizer,
+        rendered: &Rendered,
+        outcomes: &[Outcome],
+        found: &mut Vec<(Kind, String)>,
+    ) -> Result<(), TokenizerError> {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Kept {
+                    example,
+                    cut,
+                    cut_targets,
+                    ..
+                } => {
+                    if *cut > 0 {
+                        let what =
+                            format!("{cut} tokens are cut off, {cut_targets} of them trained on");
+                        found.push((Kind::Truncated, what));
+                    }
+                    self.surroundings(example, tokenizer, found)?;
+                }
+                Outcome::Overlong { tokens } => {
+                    found.push((Kind::Dropped, format!("has {tokens} tokens")));
+                }
+                Outcome::Untrained { tokens, targets: 0 } => {
+                    found.push((
+                        Kind::Untrained,
+                        format!("has {tokens} tokens and no answer"),
+                    ));
+                }
+                Outcome::Untrained { tokens, targets } => {
+                    let what = format!(
+                        "has {tokens} tokens, the last {targets} of them its answer, all cut off"
+                    );
+                    found.push((Kind::Untrained, what));
+                }
+            }
+        }
+        // The end of a row that is cut off is no fault of its own.
+        if let Some(Outcome::Kept {
+            example, cut: 0, ..
+        }) = outcomes.last()
+        {
+            self.ends(example, tokenizer, found)?;
+        }
+        if let [Outcome::Kept { example, .. }] = outcomes
+            && let Some(asked) = asked(row)
+        {
+            found.extend(prompt_fault(
+                &asked, template, tokenizer, rendered, example,
+            )?);
+        }
+        Ok(())
+    }
+
+    fn surroundings(
+        &self,
+        example: &Example,
+        tokenizer: &Tokenizer,
+        found: &mut Vec<(Kind, String)>,
+    ) -> Result<(), TokenizerError> {
+        let tokens = &example.tokens;
+        let twice = |is: &dyn Fn(u32) -> bool| {
+            let mut pairs = tokens.windows(2);
+            pairs.position(|pair| is(pair[0]) && is(pair[1]))
+        };
+        if let Some(at) = twice(&|token| Some(token) == self.bos && !self.eos.contains(&token)) {
+            found.push((Kind::DoubledBeginning, shown(tokenizer, &tokens[at..])?));
+        }
+        if let Some(unk) = self.unk
+            && let Some(at) = tokens.iter().position(|&token| token == unk)
+            // As the end of sequence it stands at the end, and as the beginning at the beginning.
+            && !self.eos.contains(&unk)
+            && self.bos != Some(unk)
+        {
+            let what = format!("after {}", ending(&tokenizer.decode(&tokens[..at], false)?));
+            found.push((Kind::UnknownTokens, what));
+        }
+        Ok(())
+    }
+
+    /// How answers end.
+    fn ends(
+        &self,
+        example: &Example,
+        tokenizer: &Tokenizer,
+        found: &mut Vec<(Kind, String)>,
+    ) -> Result<(), TokenizerError> {
+        let tokens = &example.tokens;
+        let answers = runs(&example.trained);
+        let Some((last, before)) = answers.split_last() else {
+            return Ok(());
+        };
+        let is_end = |token: &u32| self.eos.contains(token);
+        let until = |end: usize| shown(tokenizer, &tokens[end.saturating_sub(SHOWN)..end]);
+        if !is_end(&tokens[last.end - 1]) {
+            let what = match tokens.get(last.end).filter(|token| is_end(token)) {
+                Some(_) => format!(
+                    "ends with {}, the last of which is not trained on",
+                    until(last.end + 1)?
+                ),
+                None => format!("ends with {}", until(last.end)?),
+            };
+            found.push((Kind::EndMissing, what));
+        } else if let [.., end, _] = &tokens[last.clone()]
+            && self.special.contains(end)
+        {
+            found.push((Kind::DoubledEnd, format!("ends with {}", until(last.end)?)));
+        }
+        if let Some(answer) = before
+            .iter()
+            .find(|answer| !is_end(&tokens[answer.end - 1]))
+        {
+            found.push((
+                Kind::TurnEndMissing,
+                format!("ends with {}", until(answer.end)?),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The stretches of tokens that are trained on.
+fn runs(trained: &[bool]) -> Vec<Range<usize>> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for same in trained.chunk_by(|a, b| a == b) {
+        if same[0] {
+            runs.push(start..start + same.len());
+        }
+        start += same.len();
+    }
+    runs
+}
+
+/// The row up to its last answer, which generation would be asked for. `None` where it has none.
+fn asked(row: &Conversation) -> Option<Conversation> {
+    match &row.content {
+        Content::Text(_)
+        | Content::Instruction { output: None, .. }
+        | Content::Completion {
+            completion: None, ..
+        } => None,
+        Content::Instruction { .. } | Content::Completion { .. } => Some(row.clone()),
+        Content::Messages(messages) => {
+            let last = messages
+                .iter()
+                .rposition(|message| message.role == Role::Assistant)?;
+            let mut row = row.clone();
+            row.content = Content::Messages(messages[..=last].to_vec());
+            Some(row)
+        }
+    }
+}
+
+/// How the beginning of a row in training differs from what the model will be asked with.
+fn prompt_fault(
+    asked: &Conversation,
+    template: &Template,
+    tokenizer: &Tokenizer,
+    rendered: &Rendered,
+    example: &Example,
+) -> Result<Option<(Kind, String)>, TokenizerError> {
+    let prompt = match template.prompt(asked) {
+        Ok(prompt) => prompt,
+        Err(error) => {
+            return Ok(Some((
+                Kind::PromptText,
+                format!("no generation prompt: {error}"),
+            )));
+        }
+    };
+    if !rendered.text.starts_with(&prompt.text) {
+        let (asked, trained) = apart(&prompt.text, &rendered.text);
+        let what = format!("asked with {asked}, trained after {trained}");
+        return Ok(Some((Kind::PromptText, what)));
+    }
+    if let Some(answer) = rendered
+        .trained
+        .last()
+        .filter(|answer| answer.start > prompt.text.len())
+    {
+        let skipped = beginning(&rendered.text[prompt.text.len()..answer.start]);
+        let what = format!("the model must say {skipped} first and is not trained on it");
+        return Ok(Some((Kind::PromptText, what)));
+    }
+    let full = asked.origin.row % FULL == 1;
+    if !full && joins_cleanly(&prompt.text, &rendered.text, tokenizer)? {
+        return Ok(None);
+    }
+    let prompt = prompt_tokens(&prompt, tokenizer)?;
+    let tokens = &example.tokens;
+    let same = prompt
+        .iter()
+        .zip(tokens)
+        .take_while(|(a, b)| a == b)
+        .count();
+    if same == prompt.len().min(tokens.len()) {
+        return Ok(None);
+    }
+    let [asked, trained] = [&prompt, tokens].map(|tokens| spelled(tokenizer, tokens, same));
+    let what = format!("asked with {asked}, trained on {trained}");
+    Ok(Some((Kind::PromptTokens, what)))
+}
+
+/// Whether the tokens on both sides of the edge of the prompt are the same without the answer.
+///
+/// Merges look no further than a token's length, so that a piece of both sides tells as much as all tokens do.
+fn joins_cleanly(prompt: &str, text: &str, tokenizer: &Tokenizer) -> Result<bool, TokenizerError> {
+    let boundary = |at: usize| {
+        (0..=at)
+            .rev()
+            .find(|&at| text.is_char_boundary(at))
+            .unwrap_or(0)
+    };
+    let start = boundary(prompt.len().saturating_sub(AROUND));
+    let end = boundary(text.len().min(prompt.len() + AROUND));
+    let alone = tokenizer.encode(&text[start..prompt.len()])?.ids;
+    let joined = tokenizer.encode(&text[start..end])?.ids;
+    Ok(joined.starts_with(&alone))
+}
+
+/// Two texts from where they differ on.
+fn apart(a: &str, b: &str) -> (String, String) {
+    let same = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y);
+    let at = same.map_or(a.len().min(b.len()), |((at, _), _)| at);
+    (around(a, at), around(b, at))
+}
+
+/// The text of tokens.
+fn shown(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<String, TokenizerError> {
+    let tokens = &tokens[..tokens.len().min(SHOWN + 1)];
+    Ok(format!("`{}`", line(&tokenizer.decode(tokens, false)?)))
+}
+
+/// Tokens as the vocabulary spells them, around the place where they differ from others.
+fn spelled(tokenizer: &Tokenizer, tokens: &[u32], at: usize) -> String {
+    let around = at.saturating_sub(2)..tokens.len().min(at + 3);
+    let token = |id: &u32| tokenizer.token(*id).unwrap_or_default();
+    let tokens: Vec<String> = tokens[around].iter().map(token).collect();
+    format!("`{}`", line(&tokens.join("|")))
+}

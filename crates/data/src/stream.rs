@@ -1,0 +1,355 @@
+//! Examples of sources that are larger than the memory: rows are read, shuffled and tokenised when they are needed.
+//!
+//! Sources without weights are read one after another, those with weights side by side, each as often as its weight says;
+//! all of them again and again. Blocks of neighbouring rows are shuffled, so that where a stream stands is one number: how
+//! many rows it has given. To go on from there, whole blocks are skipped without being parsed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::config::{DataConfig, SourceConfig};
+use crate::conversation::Conversation;
+use crate::dataset::Steps;
+use crate::error::DataError;
+use crate::example::{Example, Outcome};
+use crate::format::Reader;
+use crate::order::{Batch, Cursor};
+use crate::pass::Encoder;
+use crate::random::Random;
+use crate::report::{Report, SourceReport};
+use crate::tokenizer::Tokenizer;
+
+/// Rows that are tokenised together; a batch may want more.
+const GROUP: usize = 256;
+
+/// The rows of a block that is not shuffled.
+const BLOCK: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stream {
+    sources: Vec<Source>,
+    lanes: Vec<Lane>,
+    tokenizer: Arc<Tokenizer>,
+    batch_size: usize,
+    /// Rows taken from the lanes, those in the queue included.
+    taken: usize,
+    /// Rows whose examples are not all trained on yet, with their numbers.
+    queue: VecDeque<(usize, VecDeque<Example>)>,
+    /// Where the next batch begins.
+    at: Cursor,
+    /// Passes of the lanes when the last example came.
+    passes: u64,
+}
+
+/// What the rows of a source become.
+#[derive(Debug)]
+struct Source {
+    config: SourceConfig,
+    encoder: Encoder,
+    report: SourceReport,
+}
+
+/// Sources that are read one after another.
+#[derive(Debug)]
+struct Lane {
+    number: usize,
+    sources: Vec<usize>,
+    weight: f64,
+    taken: u64,
+    shuffle: Option<u64>,
+    block_rows: usize,
+    /// Which of `sources` is being read, and the rest of it.
+    current: usize,
+    reader: Option<Reader>,
+    /// Blocks read, and passes finished.
+    blocks: u64,
+    passes: u64,
+    /// Rows read in this pass.
+    rows: usize,
+    block: VecDeque<(usize, Conversation)>,
+}
+
+impl Stream {
+    /// The stream of a data table's training sources.
+    ///
+    /// # Errors
+    /// [`DataError`] where a file or template cannot be used.
+    pub(crate) fn open(
+        config: &DataConfig,
+        tokenizer: &Arc<Tokenizer>,
+        steps: Steps,
+    ) -> Result<Stream, DataError> {
+        let mut sources = Vec::new();
+        for source in &config.train {
+            let encoder = Encoder::of(config, source, tokenizer)?;
+            let format = source.open()?.format();
+            let report = SourceReport::new(&source.path, format, encoder.template.name());
+            sources.push(Source {
+                config: source.clone(),
+                encoder,
+                report,
+            });
+        }
+        let all: Vec<usize> = (0..sources.len()).collect();
+        let lanes = match config.weights() {
+            None => vec![(all, 1.0)],
+            Some(weights) => all
+                .into_iter()
+                .map(|source| vec![source])
+                .zip(weights)
+                .collect(),
+        };
+        let shuffle = config.shuffle.then_some(steps.seed);
+        let block_rows = shuffle.map_or(BLOCK, |_| config.shuffle_rows);
+        let lane = |(number, (sources, weight))| Lane {
+            number,
+            sources,
+            weight,
+            taken: 0,
+            shuffle,
+            block_rows,
+            current: 0,
+            reader: None,
+            blocks: 0,
+            passes: 0,
+            rows: 0,
+            block: VecDeque::new(),
+        };
+        Ok(Stream {
+            sources,
+            lanes: lanes.into_iter().enumerate().map(lane).collect(),
+            tokenizer: Arc::clone(tokenizer),
+            batch_size: steps.batch_size.max(1),
+            taken: 0,
+            queue: VecDeque::new(),
+            at: Cursor::default(),
+            passes: 0,
+        })
+    }
+
+    /// What has become of the rows so far.
+    pub fn report(&self) -> Report {
+        Report {
+            train: self
+                .sources
+                .iter()
+                .map(|source| source.report.clone())
+                .collect(),
+            validation: Vec::new(),
+        }
+    }
+
+    /// The batch at `cursor`.
+    ///
+    /// # Errors
+    /// [`DataError`] at a row that cannot be used, and where no row of a whole pass has anything to train on.
+    pub(crate) fn batch(&mut self, cursor: Cursor) -> Result<(Batch, Vec<Example>), DataError> {
+        if cursor != self.at {
+            self.seek(cursor)?;
+        }
+        let mut examples = Vec::with_capacity(self.batch_size);
+        let mut rows = Vec::with_capacity(self.batch_size);
+        while examples.len() < self.batch_size {
+            let Some((number, row)) = self.queue.front_mut() else {
+                self.fill()?;
+                continue;
+            };
+            if self.at.index != *number {
+                self.at = Cursor {
+                    index: *number,
+                    ..Cursor::default()
+                };
+            }
+            if let Some(example) = row.pop_front() {
+                // Two pieces of one row draw their dropout apart.
+                rows.push((*number << 16) + self.at.within);
+                examples.push(example);
+                self.at.within += 1;
+            } else {
+                self.at = Cursor {
+                    index: *number + 1,
+                    ..Cursor::default()
+                };
+                self.queue.pop_front();
+            }
+        }
+        let batch = Batch {
+            epoch: 0,
+            rows,
+            next: self.at,
+        };
+        Ok((batch, examples))
+    }
+
+    /// Takes a group of rows from the lanes and tokenises them.
+    fn fill(&mut self) -> Result<(), DataError> {
+        let mut group = Vec::new();
+        while group.len() < GROUP.max(self.batch_size) {
+            let lane = self.next_lane();
+            let row = self.lanes[lane].next_row(&self.sources)?;
+            group.push((self.taken, row));
+            self.taken += 1;
+        }
+        let (sources, tokenizer) = (&self.sources, &self.tokenizer);
+        let encoded: Vec<_> = group
+            .par_iter()
+            .map(|(_, (source, row))| sources[*source].encoder.encode(row, tokenizer))
+            .collect();
+        for ((number, (source, row)), outcomes) in group.into_iter().zip(encoded) {
+            let passes: u64 = self.lanes.iter().map(|lane| lane.passes).sum();
+            let Source {
+                report, encoder, ..
+            } = &mut self.sources[source];
+            report.row();
+            let mut examples = VecDeque::new();
+            for outcome in outcomes? {
+                report.count(&outcome, &row.origin);
+                if let Outcome::Kept { example, .. } = outcome {
+                    examples.push_back(example);
+                }
+            }
+            if !examples.is_empty() {
+                self.passes = passes;
+            } else if passes > self.passes + self.lanes.len() as u64 {
+                return Err(report.nothing_trained(&row.origin, &encoder.limits));
+            }
+            self.queue.push_back((number, examples));
+        }
+        Ok(())
+    }
+
+    /// The lane that has given least of its part so far.
+    fn next_lane(&mut self) -> usize {
+        let due = |lane: &Lane| (lane.taken + 1) as f64 / lane.weight;
+        let mut next = 0;
+        for (number, lane) in self.lanes.iter().enumerate() {
+            if due(lane) < due(&self.lanes[next]) {
+                next = number;
+            }
+        }
+        self.lanes[next].taken += 1;
+        next
+    }
+
+    /// Goes to where a run stands.
+    fn seek(&mut self, cursor: Cursor) -> Result<(), DataError> {
+        self.queue.clear();
+        self.lanes.iter_mut().for_each(Lane::rewind);
+        for _ in 0..cursor.index {
+            self.next_lane();
+        }
+        for lane in &mut self.lanes {
+            lane.skip(lane.taken, &self.sources)?;
+        }
+        self.taken = cursor.index;
+        self.passes = self.lanes.iter().map(|lane| lane.passes).sum();
+        self.at = Cursor {
+            within: 0,
+            ..cursor
+        };
+        if cursor.within > 0 {
+            self.fill()?;
+            if let Some((_, row)) = self.queue.front_mut() {
+                row.drain(..cursor.within.min(row.len()));
+            }
+        }
+        self.at = cursor;
+        Ok(())
+    }
+}
+
+impl Lane {
+    fn rewind(&mut self) {
+        self.taken = 0;
+        self.current = 0;
+        self.reader = None;
+        self.blocks = 0;
+        self.passes = 0;
+        self.rows = 0;
+        self.block.clear();
+    }
+
+    fn next_row(&mut self, sources: &[Source]) -> Result<(usize, Conversation), DataError> {
+        loop {
+            match self.block.pop_front() {
+                Some(row) => return Ok(row),
+                None => self.fill(sources)?,
+            }
+        }
+    }
+
+    /// Goes on after `rows` rows.
+    fn skip(&mut self, rows: u64, sources: &[Source]) -> Result<(), DataError> {
+        let mut left = rows;
+        while left >= self.block_rows as u64 {
+            let block = self.block_rows;
+            let skipped = self.reader(sources)?.skip(block)?;
+            self.read(skipped, sources)?;
+            left -= skipped as u64;
+        }
+        while left > 0 {
+            self.fill(sources)?;
+            let here = (left as usize).min(self.block.len());
+            self.block.drain(..here);
+            left -= here as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads the next block.
+    fn fill(&mut self, sources: &[Source]) -> Result<(), DataError> {
+        let rows = self.block_rows;
+        let mut read: Vec<Conversation> = Vec::new();
+        loop {
+            let more = self.reader(sources)?.next_chunk(rows - read.len())?;
+            let end = more.is_empty();
+            read.extend(more);
+            if end || read.len() == rows {
+                break;
+            }
+        }
+        let source = self.sources[self.current];
+        let order = match self.shuffle {
+            Some(seed) => Random::of_source(seed, self.number, self.blocks).permutation(read.len()),
+            None => (0..read.len()).collect(),
+        };
+        let mut read: Vec<Option<Conversation>> = read.into_iter().map(Some).collect();
+        let shuffled = order.into_iter().filter_map(|place| read[place].take());
+        self.block.extend(shuffled.map(|row| (source, row)));
+        self.read(self.block.len(), sources)
+    }
+
+    /// Counts a block of so many rows; after the last of a source comes the next source.
+    fn read(&mut self, rows: usize, sources: &[Source]) -> Result<(), DataError> {
+        self.rows += rows;
+        if rows > 0 {
+            self.blocks += 1;
+        }
+        if rows == self.block_rows {
+            return Ok(());
+        }
+        self.reader = None;
+        self.current += 1;
+        if self.current < self.sources.len() {
+            return Ok(());
+        }
+        if self.rows == 0 {
+            let path = sources[self.sources[0]].config.path.clone();
+            return Err(DataError::Empty { path });
+        }
+        (self.current, self.rows) = (0, 0);
+        self.passes += 1;
+        Ok(())
+    }
+
+    fn reader(&mut self, sources: &[Source]) -> Result<&mut Reader, DataError> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => sources[self.sources[self.current]].config.open()?,
+        };
+        Ok(self.reader.insert(reader))
+    }
+}

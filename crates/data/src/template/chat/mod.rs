@@ -1,0 +1,316 @@
+//! The model's own chat template, and where its text has what each message says.
+//!
+//! Templates say what text to make, not which part of it answers. Those with `{% generation %}` blocks say it themselves;
+//! for the others `spans.rs` finds it out by rendering the conversation again with changes.
+
+mod spans;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use chrono::NaiveDate;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, ErrorKind};
+
+use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation};
+use super::{Chosen, RenderError, Rendered, TemplateError};
+use crate::conversation::{Conversation, Layout, Message, Role};
+use crate::tokenizer::Tokenizer;
+use spans::{Search, end_after};
+
+/// The name of the one template in an environment.
+const TEMPLATE: &str = "chat template";
+
+/// A chat template of a tokenizer.
+#[derive(Debug)]
+pub(super) struct Chat {
+    env: Environment<'static>,
+    source: String,
+    clock: Clock,
+    specials: Vec<(String, Value)>,
+    /// The texts of the tokens that end a text.
+    ends: Vec<String>,
+    /// The texts of all special tokens.
+    special: Vec<String>,
+    /// Whether the template marks answers itself.
+    marks: bool,
+}
+
+impl Chat {
+    pub(super) fn of(tokenizer: &Tokenizer, name: &str) -> Result<Chat, TemplateError> {
+        let folder = || tokenizer.path().display().to_string();
+        let Some(source) = tokenizer.chat_template(name) else {
+            let known: Vec<_> = tokenizer.chat_template_names().collect();
+            return Err(TemplateError::NoChatTemplate {
+                folder: folder(),
+                name: name.into(),
+                known: if known.is_empty() {
+                    "none".into()
+                } else {
+                    known.join(", ")
+                },
+            });
+        };
+        let ends = tokenizer
+            .eos_ids()
+            .iter()
+            .filter_map(|&id| tokenizer.token(id));
+        let (ends, special) = (ends.collect(), tokenizer.special_tokens());
+        Chat::parse(source, tokenizer.specials(), ends, special).map_err(|error| {
+            TemplateError::Invalid {
+                name: format!("{} of {}", TEMPLATE, folder()),
+                problem: explain(&error),
+            }
+        })
+    }
+
+    /// A template's text, with the special tokens that it knows by name, those that end a text, and all of them.
+    fn parse(
+        source: &str,
+        specials: &BTreeMap<String, String>,
+        ends: Vec<String>,
+        special: Vec<String>,
+    ) -> Result<Chat, minijinja::Error> {
+        let (source, marks) = mark_generation(source);
+        let specials = specials.iter();
+        let mut chat = Chat {
+            env: Environment::empty(),
+            source,
+            clock: Clock::today(),
+            specials: specials
+                .map(|(key, token)| (key.clone(), Value::from(token.as_str())))
+                .collect(),
+            ends,
+            special,
+            marks,
+        };
+        chat.build()?;
+        Ok(chat)
+    }
+
+    fn build(&mut self) -> Result<(), minijinja::Error> {
+        self.env = environment(self.clock.clone());
+        self.env.add_template_owned(TEMPLATE, self.source.clone())
+    }
+
+    pub(super) fn set_date(&mut self, date: NaiveDate) {
+        self.clock = Clock::at(date);
+        // The source was compiled once already.
+        let _ = self.build();
+    }
+
+    pub(super) fn date_told(&self) -> Option<NaiveDate> {
+        self.clock.told()
+    }
+
+    pub(super) fn prompt(
+        &self,
+        conversation: &Conversation,
+        messages: Vec<Message>,
+    ) -> Result<String, RenderError> {
+        self.text(&Turns::of(conversation, messages)?, true)
+    }
+
+    pub(super) fn render(
+        &self,
+        conversation: &Conversation,
+        messages: Vec<Message>,
+        chosen: &Chosen,
+    ) -> Result<Rendered, RenderError> {
+        let turns = Turns::of(conversation, messages)?;
+        let (text, blocks) = unmark(&self.raw(&turns, false)?);
+        self.check(&turns, &text)?;
+        let spans = self.spans(&turns, &text, blocks, chosen)?;
+        let last = turns.messages.last();
+        let complete = last.is_some_and(|last| last.role == Role::Assistant);
+        Ok(Rendered::new(text, spans, chosen, complete, true))
+    }
+
+    /// Checks that the text has the system's words, the user's, the calls and the tools: some templates leave them out.
+    fn check(&self, turns: &Turns, text: &str) -> Result<(), RenderError> {
+        let lost = |what: String| {
+            let template = "chat".into();
+            Err(RenderError::NoPlace { template, what })
+        };
+        let search = Search {
+            chat: self,
+            turns,
+            text,
+        };
+        for (index, message) in turns.messages.iter().enumerate() {
+            let given = matches!(message.role, Role::System | Role::User);
+            if given && !text.contains(message.content.trim()) {
+                return lost(format!("messages[{index}], the {}'s", message.role));
+            }
+            if message.more.contains_key("tool_calls") && !search.calls(index) {
+                return lost(format!("the tool_calls of messages[{index}]"));
+            }
+        }
+        let without = Turns {
+            tools: None,
+            ..turns.clone()
+        };
+        if turns.tools.is_some() && self.text(&without, false)? == text {
+            return lost("tools".into());
+        }
+        Ok(())
+    }
+
+    /// The template's text with its own marks still in it.
+    fn raw(&self, turns: &Turns, add_generation_prompt: bool) -> Result<String, RenderError> {
+        let own = [
+            ("messages", Value::from(Serde(&turns.messages))),
+            ("tools", Value::from(Serde(&turns.tools))),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        ];
+        let specials = self
+            .specials
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.clone()));
+        let context = Value::from_pairs(specials.chain(own));
+        let template = self.env.get_template(TEMPLATE);
+        let text = template.and_then(|template| template.render(context));
+        text.map_err(|error| match error.kind() {
+            ErrorKind::OutOfFuel => RenderError::Endless,
+            _ => RenderError::Jinja {
+                problem: explain(&error),
+            },
+        })
+    }
+
+    fn text(&self, turns: &Turns, add_generation_prompt: bool) -> Result<String, RenderError> {
+        let text = self.raw(turns, add_generation_prompt)?;
+        Ok(if self.marks { unmark(&text).0 } else { text })
+    }
+
+    /// What the chosen messages say, `blocks` being what the template marks.
+    fn spans(
+        &self,
+        turns: &Turns,
+        text: &str,
+        blocks: Vec<Range<usize>>,
+        chosen: &Chosen,
+    ) -> Result<Vec<Range<usize>>, RenderError> {
+        let search = Search {
+            chat: self,
+            turns,
+            text,
+        };
+        if !self.marks {
+            return chosen.indices().map(|index| search.span(index)).collect();
+        }
+        let blocks = self.answers(text, blocks);
+        let answers: Vec<usize> = turns.answers().collect();
+        if blocks.len() != answers.len() && answers.iter().all(|&index| chosen.has(index)) {
+            // A template may leave some answers unmarked, or mark one in parts.
+            let others = chosen.indices().filter(|index| !answers.contains(index));
+            let others: Result<Vec<_>, _> = others.map(|index| search.span(index)).collect();
+            return Ok([blocks, others?].concat());
+        }
+        let span = |index| match answers.binary_search(&index) {
+            Ok(number) if blocks.len() == answers.len() => Ok(blocks[number].clone()),
+            _ => search.span(index),
+        };
+        chosen.indices().map(span).collect()
+    }
+
+    /// The answers that the template's blocks mark.
+    fn answers(&self, text: &str, mut blocks: Vec<Range<usize>>) -> Vec<Range<usize>> {
+        // Some templates close the block before the token that ends the turn, which would then never be learned.
+        for block in &mut blocks {
+            let said = &text[block.clone()];
+            if !self.ends.iter().any(|end| said.trim_end().ends_with(end)) {
+                block.end = end_after(text, block.end, &self.ends).unwrap_or(block.end);
+            }
+        }
+        // Others have a block of its own for that token.
+        let mut apart: Vec<Range<usize>> = Vec::new();
+        for block in blocks {
+            match apart.last_mut() {
+                Some(last) if block.start <= last.end => last.end = last.end.max(block.end),
+                _ => apart.push(block),
+            }
+        }
+        apart
+    }
+}
+
+/// The text without the marks of `{% generation %}` blocks, and what they enclose.
+fn unmark(raw: &str) -> (String, Vec<Range<usize>>) {
+    let (mut text, mut blocks, mut start) = (String::with_capacity(raw.len()), Vec::new(), 0);
+    for character in raw.chars() {
+        match character {
+            OPEN => start = text.len(),
+            CLOSE => blocks.push(start..text.len()),
+            other => text.push(other),
+        }
+    }
+    (text, blocks)
+}
+
+/// What a chat template is given.
+#[derive(Clone)]
+struct Turns<'c> {
+    messages: Vec<Message>,
+    tools: Option<&'c serde_json::Value>,
+}
+
+impl<'c> Turns<'c> {
+    /// The conversation's turns, none of which may hold the marks that they are found by.
+    fn of(
+        conversation: &'c Conversation,
+        messages: Vec<Message>,
+    ) -> Result<Turns<'c>, RenderError> {
+        if conversation.layout() == Layout::Text {
+            return Err(RenderError::Layout {
+                template: "chat".into(),
+                layout: Layout::Text,
+            });
+        }
+        let marks = |text: &str| text.contains([OPEN, CLOSE, HERE]);
+        let holds = |message: &&Message| {
+            marks(&message.content) || message.more.values().any(|more| marks(&more.to_string()))
+        };
+        if let Some(message) = messages.iter().find(holds) {
+            return Err(RenderError::Jinja {
+                problem: format!(
+                    "the {}'s words hold U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that mark answers here",
+                    message.role
+                ),
+            });
+        }
+        Ok(Turns {
+            messages,
+            tools: conversation.tools.as_ref(),
+        })
+    }
+
+    /// The first turns.
+    fn first(&self, count: usize) -> Turns<'c> {
+        Turns {
+            messages: self.messages[..count].to_vec(),
+            tools: self.tools,
+        }
+    }
+
+    /// The numbers of the assistant's messages.
+    fn answers(&self) -> impl Iterator<Item = usize> {
+        let answer = |index: &usize| self.messages[*index].role == Role::Assistant;
+        (0..self.messages.len()).filter(answer)
+    }
+}
+
+/// A Jinja error with its cause and line.
+fn explain(error: &minijinja::Error) -> String {
+    let what = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    match error.line() {
+        Some(line) => format!("{what} (line {line})"),
+        None => what,
+    }
+}
+
+#[cfg(test)]
+mod tests;

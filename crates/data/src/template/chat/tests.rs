@@ -1,0 +1,391 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::super::tests::*;
+use super::super::*;
+use super::Chat;
+use crate::tokenizer::tests::with_config;
+
+/// The chat template `source` with the tiny tokenizer's special tokens.
+fn chat(source: &str) -> Template {
+    let tokenizer = with_config(&json!({
+        "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": source,
+    }));
+    Template::named("chat", &tokenizer).unwrap()
+}
+
+#[test]
+fn chatml_answers_end_with_their_token() {
+    insta::assert_snapshot!(marked(&template("chat").answers(&dialogue()).unwrap()), @"
+    <|im_start|>system
+    Be brief.<|im_end|>
+    <|im_start|>user
+    Hi<|im_end|>
+    <|im_start|>assistant
+    ⟦ Hello! <|im_end|>⟧
+    <|im_start|>user
+    Bye<|im_end|>
+    <|im_start|>assistant
+    ⟦Bye!<|im_end|>⟧
+    ");
+    insta::assert_snapshot!(marked(&template("chat").answers(&instruction(Some("France"))).unwrap()), @"
+    <|im_start|>user
+    Name the capital.
+
+    France<|im_end|>
+    <|im_start|>assistant
+    ⟦Paris<|im_end|>⟧
+    ");
+}
+
+#[test]
+fn llama_2_answers_keep_the_space_before_them() {
+    let llama_2 = "{{ bos_token }}{% for m in messages %}\
+        {% if m.role == 'system' %}{{ m.content }}\
+        {% elif m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]\
+        {% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}\
+        {% endif %}{% endfor %}";
+    insta::assert_snapshot!(marked(&chat(llama_2).answers(&dialogue()).unwrap()), @"<|im_start|>Be brief.[INST] Hi [/INST]⟦ Hello! <|im_end|>⟧[INST] Bye [/INST]⟦ Bye! <|im_end|>⟧");
+}
+
+#[test]
+fn answers_without_an_end_token_end_with_their_turn() {
+    let plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+        {% if add_generation_prompt %}assistant: {% endif %}";
+    insta::assert_snapshot!(marked(&chat(plain).answers(&dialogue()).unwrap()), @"
+    system: Be brief.
+    user: Hi
+    assistant: ⟦ Hello!·
+    ⟧user: Bye
+    assistant: ⟦Bye!
+    ⟧
+    ");
+}
+
+#[test]
+fn earlier_turns_may_be_written_anew() {
+    // As Mistral's: the system message goes into the last question.
+    let mistral = "{% for m in messages %}\
+        {% if m.role == 'user' %}[INST] {% if loop.index0 >= messages|length - 2 %}{{ messages[0].content }} {% endif %}{{ m.content }} [/INST]\
+        {% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}\
+        {% endif %}{% endfor %}";
+    insta::assert_snapshot!(marked(&chat(mistral).answers(&dialogue()).unwrap()), @"[INST] Hi [/INST]⟦  Hello! <|im_end|>⟧[INST] Be brief. Bye [/INST]⟦ Bye!<|im_end|>⟧");
+}
+
+#[test]
+fn generation_blocks_are_believed_and_end_with_their_token() {
+    let with_blocks = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+        {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}\
+        <|im_end|>\n{% endfor %}";
+    insta::assert_snapshot!(marked(&chat(with_blocks).answers(&dialogue()).unwrap()), @"
+    <|im_start|>system
+    Be brief.<|im_end|>
+    <|im_start|>user
+    Hi<|im_end|>
+    <|im_start|>assistant
+    ⟦ Hello! <|im_end|>⟧
+    <|im_start|>user
+    Bye<|im_end|>
+    <|im_start|>assistant
+    ⟦Bye!<|im_end|>⟧
+    ");
+}
+
+#[test]
+fn an_answer_that_cannot_be_found_is_an_error() {
+    let twice = "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}";
+    let error = chat(twice).answers(&dialogue()).unwrap_err();
+    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: its content does not appear once");
+    let by_length = "{% for m in messages %}{{ m.content }} {{ m.content | length }}{% endfor %}";
+    let error = chat(by_length).answers(&dialogue()).unwrap_err();
+    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: the text after it depends on its content");
+    // The prompt that would be generated from opens a thought that no training text has.
+    let thinks = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}\
+        {% if add_generation_prompt %}<assistant><think>{% endif %}";
+    let error = chat(thinks).answers(&dialogue()).unwrap_err();
+    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: the generation prompt is not how the answer's turn begins");
+}
+
+#[test]
+fn a_template_may_take_answers_apart() {
+    // As Qwen3's: every last answer has a thought, and earlier ones lose theirs.
+    let qwen = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+        {% if m.role == 'assistant' and loop.last %}<think>{{ m.content.split('</think>')[0] if '</think>' in m.content else '' }}</think>\
+        {% endif %}{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let mut messages = dialogue().messages().unwrap();
+    messages[2].content = "greet</think>Hello!".into();
+    messages[4].content = "leave</think>Bye!".into();
+    let row = Conversation::chat(messages);
+    insta::assert_snapshot!(marked(&chat(qwen).answers(&row).unwrap()), @"
+    <|im_start|>system
+    Be brief.<|im_end|>
+    <|im_start|>user
+    Hi<|im_end|>
+    <|im_start|>assistant
+    ⟦Hello!<|im_end|>⟧
+    <|im_start|>user
+    Bye<|im_end|>
+    <|im_start|>assistant
+    ⟦<think>leave</think>Bye!<|im_end|>⟧
+    ");
+}
+
+#[test]
+fn a_chat_template_may_refuse() {
+    let no_system = "{% for m in messages %}{% if m.role == 'system' %}\n{{ raise_exception('System role not supported') }}{% endif %}{% endfor %}";
+    let error = chat(no_system).answers(&dialogue()).unwrap_err();
+    insta::assert_snapshot!(error, @"chat template: System role not supported (line 2)");
+}
+
+#[test]
+fn a_template_without_sense_is_an_error() {
+    let tokenizer = with_config(&json!({"chat_template": "{% if x %}"}));
+    let error = Template::named("chat", &tokenizer).unwrap_err().to_string();
+    assert!(error.contains("unexpected end of input"), "{error}");
+}
+
+#[test]
+fn the_date_is_told_and_remembered() {
+    let dated = "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let date = NaiveDate::from_ymd_opt(2024, 7, 26).unwrap();
+    let template = chat(dated).dated(date);
+    assert_eq!(template.date_told(), None);
+    assert_eq!(
+        template.prompt(&Conversation::prompt("Hi")).unwrap().text,
+        "2024<user>Hi<assistant>"
+    );
+    assert_eq!(template.date_told(), Some(date));
+}
+
+/// As Llama 3.1's: a call instead of words, and tools before the first question.
+const CALLS: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>\
+    {% if m.tool_calls %}{% for c in m.tool_calls %}[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}\
+    {% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+
+/// A question that a tool answers.
+fn calling(calls: Value) -> Conversation {
+    let mut messages = vec![
+        Message::new(Role::User, "Add."),
+        Message::new(Role::Assistant, ""),
+        Message::new(Role::Tool, "4"),
+        Message::new(Role::Assistant, "It is 4."),
+    ];
+    messages[1].more = BTreeMap::from([("tool_calls".to_owned(), calls)]);
+    let mut row = Conversation::chat(messages);
+    row.tools = Some(json!([{"name": "add"}]));
+    row
+}
+
+#[test]
+fn calls_of_tools_are_answers() {
+    let call = |name: &str, arguments| json!({"function": {"name": name, "arguments": arguments}});
+    let row = calling(json!([
+        call("add", json!({"a": 2})),
+        call("add", json!({}))
+    ]));
+    insta::assert_snapshot!(marked(&chat(CALLS).answers(&row).unwrap()), @r#"
+    [{"name": "add"}]<user>Add.<|im_end|>
+    <assistant>⟦[add {"a": 2}][add {}]<|im_end|>⟧
+    <tool>4<|im_end|>
+    <assistant>⟦It is 4.<|im_end|>⟧
+    "#);
+    // As Qwen's: words and calls, each in a block, both there.
+    let both = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+        {% for c in m.tool_calls or [] %}\n{{ tools | tojson }}<tool_call>{{ c.name }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let row = calling(json!([{"name": "add"}]));
+    insta::assert_snapshot!(marked(&chat(both).answers(&row).unwrap()), @r#"
+    <|im_start|>user
+    Add.<|im_end|>
+    <|im_start|>assistant
+    ⟦[{"name": "add"}]<tool_call>add</tool_call><|im_end|>⟧
+    <|im_start|>tool
+    4<|im_end|>
+    <|im_start|>assistant
+    ⟦It is 4.<|im_end|>⟧
+    "#);
+}
+
+#[test]
+fn what_a_template_leaves_out_is_an_error() {
+    let error = |source: &str, row: &Conversation| chat(source).answers(row).unwrap_err();
+    let row = calling(json!([{"name": "add"}]));
+    let words = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    insta::assert_snapshot!(error(words, &row), @"template `chat` has no place for the tool_calls of messages[1], which would be lost");
+    let calls = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.name }}{% endfor %}{% endfor %}";
+    insta::assert_snapshot!(error(calls, &row), @"template `chat` has no place for tools, which would be lost");
+    let turns =
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}";
+    insta::assert_snapshot!(error(turns, &dialogue()), @"template `chat` has no place for messages[0], the system's, which would be lost");
+}
+
+#[test]
+fn a_call_whose_name_changes_the_text_around_it_is_an_error() {
+    let by_length = "{{ tools }}{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.name }}{{ c.name | length }}{% endfor %}{{ m.content }}{% endfor %}";
+    let error = chat(by_length)
+        .answers(&calling(json!([{"name": "add"}])))
+        .unwrap_err();
+    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[1], the assistant's: the text after it depends on its content");
+}
+
+#[test]
+fn marked_blocks_may_be_chosen_among() {
+    let blocks = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+        {% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}";
+    let (no, yes) = (Some(false), Some(true));
+    let show = |row: Conversation, train_on| {
+        let rendered = chat(blocks).render(&row, train_on).unwrap();
+        marked(&rendered).replace('\n', " ")
+    };
+    insta::assert_snapshot!(show(dialogue(), TrainOn::LastAnswer), @"<|im_start|>system Be brief.<|im_end|><|im_start|>user Hi<|im_end|><|im_start|>assistant  Hello! <|im_end|><|im_start|>user Bye<|im_end|><|im_start|>assistant ⟦Bye!<|im_end|>⟧");
+    insta::assert_snapshot!(show(dialogue_marked([None, None, no, None, None]), TrainOn::Answers), @"<|im_start|>system Be brief.<|im_end|><|im_start|>user Hi<|im_end|><|im_start|>assistant  Hello! <|im_end|><|im_start|>user Bye<|im_end|><|im_start|>assistant ⟦Bye!<|im_end|>⟧");
+    insta::assert_snapshot!(show(dialogue_marked([None, yes, None, None, yes]), TrainOn::Marked), @"<|im_start|>system Be brief.<|im_end|><|im_start|>user ⟦Hi<|im_end|>⟧<|im_start|>assistant  Hello! <|im_end|><|im_start|>user Bye<|im_end|><|im_start|>assistant ⟦Bye!<|im_end|>⟧");
+}
+
+#[test]
+fn a_question_that_is_trained_on_ends_where_the_model_begins() {
+    let llama_2 = "{% for m in messages %}{% if m.role == 'system' and loop.length > 1 %}{{ m.content }}\
+        {% elif m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]\
+        {% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}";
+    let row = dialogue_marked([None, Some(true), None, Some(true), None]);
+    insta::assert_snapshot!(marked(&chat(llama_2).render(&row, TrainOn::Marked).unwrap()), @"Be brief.[INST] ⟦Hi [/INST]⟧ Hello! <|im_end|>[INST] ⟦Bye [/INST]⟧ Bye! <|im_end|>");
+    // The system's words alone are no text.
+    let row = dialogue_marked([Some(true), None, None, None, None]);
+    insta::assert_snapshot!(chat(llama_2).render(&row, TrainOn::Marked).unwrap_err(), @"chat template: cannot tell which part of its text is messages[0], the system's: no special token ends it, and its turn ends differently once later turns follow");
+}
+
+#[test]
+fn everything_needs_no_spans() {
+    let twice = "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}";
+    let rendered = chat(twice)
+        .render(&dialogue(), TrainOn::Everything)
+        .unwrap();
+    let whole = 0..rendered.text.len();
+    assert_eq!(rendered.trained, std::slice::from_ref(&whole));
+}
+
+#[test]
+fn endless_templates_are_stopped() {
+    let endless = [
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+        "{% for i in range(100000) %}{{ 'text without an end' * 1000 }}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = ns.x.replace('x', 'xxxx') %}{% endfor %}",
+        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "{% set ns = namespace(x='x') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+        "{% set x = 'x' * 1000000 %}{{ x.replace('x', x) }}",
+    ];
+    for source in endless {
+        let error = chat(source).answers(&dialogue()).unwrap_err();
+        assert!(matches!(error, RenderError::Endless), "{source}: {error}");
+    }
+    let deep = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
+    insta::assert_snapshot!(chat(deep).answers(&dialogue()).unwrap_err(), @"chat template: recursion limit exceeded (line 1)");
+    insta::assert_snapshot!(chat("{{ 'x' * 100000000000 }}").answers(&dialogue()).unwrap_err(), @"chat template: stopped after 2000000 steps without an end: it loops for ever, or makes endless text");
+    insta::assert_snapshot!(RenderError::Endless, @"chat template: stopped after 2000000 steps without an end: it loops for ever, or makes endless text");
+}
+
+#[test]
+fn marks_in_a_row_are_refused() {
+    let row = Conversation::prompt("a\u{FFFFF}b");
+    insta::assert_snapshot!(template("chat").prompt(&row).unwrap_err(), @"chat template: the user's words hold U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that mark answers here");
+}
+
+/// What transformers makes of conversations (`tests/reference/chat_templates.py`).
+#[derive(Deserialize)]
+struct Golden {
+    chat_template: String,
+    marked: String,
+    bos_token: String,
+    eos_token: String,
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    messages: Vec<MessageFile>,
+    text: String,
+    prompt: String,
+    trained: Vec<[usize; 2]>,
+}
+
+#[derive(Deserialize)]
+struct MessageFile {
+    role: Role,
+    content: String,
+}
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+        let text = std::fs::read_to_string(goldens.join(format!("chat_templates/{name}.json")));
+        serde_json::from_str(&text.unwrap()).unwrap()
+    }
+
+    fn specials(&self) -> BTreeMap<String, String> {
+        let specials = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+        ];
+        specials
+            .map(|(key, token)| (key.to_owned(), token.clone()))
+            .into()
+    }
+
+    fn chat(&self, source: &str) -> Template {
+        let ends = vec![self.eos_token.clone()];
+        let chat = Chat::parse(source, &self.specials(), ends.clone(), ends).unwrap();
+        Template {
+            name: "chat".into(),
+            kind: Kind::Chat(Box::new(chat)),
+        }
+    }
+
+    fn plain(&self, name: &str) -> Template {
+        let (_, file) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
+        let plain = Plain::parse(name, file, &self.specials()).unwrap();
+        Template {
+            name: name.into(),
+            kind: Kind::Plain(Box::new(plain)),
+        }
+    }
+
+    fn check(self, template: &Template) {
+        assert!(self.cases.len() >= 20);
+        for case in self.cases {
+            let messages = case.messages.into_iter();
+            let messages = messages.map(|m| Message::new(m.role, m.content)).collect();
+            let row = Conversation::chat(messages);
+            let rendered = template.answers(&row).unwrap();
+            assert_eq!(rendered.text, case.text);
+            let trained = rendered.trained.iter().map(|span| [span.start, span.end]);
+            assert_eq!(trained.collect::<Vec<_>>(), case.trained, "{}", case.text);
+            assert_eq!(template.prompt(&row).unwrap().text, case.prompt);
+        }
+    }
+}
+
+#[test]
+fn chat_templates_give_what_transformers_gives() {
+    for name in ["llama-2-chat", "llama-3", "chatml", "smollm2"] {
+        let golden = Golden::read(name);
+        let template = golden.chat(&golden.chat_template);
+        golden.check(&template);
+        let golden = Golden::read(name);
+        let template = golden.chat(&golden.marked);
+        golden.check(&template);
+    }
+}
+
+#[test]
+fn plain_templates_of_chats_give_the_same() {
+    for name in ["llama-2-chat", "llama-3", "chatml"] {
+        let golden = Golden::read(name);
+        let template = golden.plain(name);
+        golden.check(&template);
+    }
+}
