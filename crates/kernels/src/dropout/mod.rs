@@ -120,11 +120,7 @@ mod tests {
     fn libtorch_draws_the_same_masks() {
         use burn::backend::libtorch::TchTensor;
 
-        let device = crate::devices::halves().unwrap();
-        let on = match device.to_string() {
-            name if name.to_lowercase().contains("cuda") => tch::Device::Cuda(0),
-            _ => tch::Device::Cpu,
-        };
+        let on = crate::devices::torch();
         // several blocks of it, and keys of all sizes
         let (tokens, features) = (700, 9001);
         let dropout = Dropout {
