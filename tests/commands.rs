@@ -49,8 +49,13 @@ fn help_reads_well() {
         "show",
         "recipes",
         "tokenizer",
+        "data",
+        "data preview",
+        "data lint",
     ] {
-        insta::assert_snapshot!(format!("help_{command}"), help(&[command, "--help"]));
+        let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let name = format!("help_{}", command.replace(' ', "_"));
+        insta::assert_snapshot!(name, help(&words));
     }
 }
 

@@ -4,15 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use simmer_data::{Format, SourceConfig};
 use simmer_model::adapter::AdapterConfig;
 use simmer_train::{Method, Outcome, Recipe, Silent, train};
 
 use crate::golden;
 
 /// Where a source's rows are taken from instead.
-fn rows(template: &str) -> PathBuf {
-    let name = match template {
-        "vicuna-v1.1" => "sharegpt",
+fn rows(source: &SourceConfig) -> PathBuf {
+    let name = match source.template.as_str() {
+        _ if source.format == Some(Format::Sharegpt) => "sharegpt",
         "baize" => "baize",
         "gpt4all" => "prompt_response",
         "completion" => "text",
@@ -43,7 +44,7 @@ fn small(path: &Path) -> Recipe {
         "train.max_steps=2".to_owned(),
         "train.checkpoint_every=\"never\"".to_owned(),
         "train.validate_every=\"never\"".to_owned(),
-        "data.max_tokens=128".to_owned(),
+        "data.max_tokens=256".to_owned(),
     ];
     sets.push(match whole.base.init {
         None => format!("base.path={}", base.display()),
@@ -53,7 +54,7 @@ fn small(path: &Path) -> Recipe {
         sets.push("data.validation.rows=2".to_owned());
     }
     for (number, source) in whole.data.train.iter().enumerate() {
-        let rows = rows(&source.template);
+        let rows = rows(source);
         sets.push(format!("data.train.{number}.path={}", rows.display()));
     }
     let mut recipe = Recipe::from_file(path, &sets).unwrap();

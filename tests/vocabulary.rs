@@ -21,6 +21,8 @@ use crate::training::{Kitchen, Notices, StopAfter, quoted};
 /// Rows of the tiny models' embeddings.
 const VOCAB: usize = 104;
 const ADD: &str = r#"base.add_special_tokens=["<|im_start|>", "<|im_end|>"]"#;
+/// The rows spell out tokens, also where a run adds none.
+const MEANT: &str = r#"data.lint.allow=["special_tokens", "doubled_end"]"#;
 const MODELS: [&str; 2] = ["tied-gqa", "untied-mha"];
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -35,7 +37,7 @@ fn trained(
     let rows = r#"{"prompt": "<|im_start|>soup? ", "completion": "heat.<|im_end|>"}"#;
     fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
     let path = format!("base.path={}", quoted(&golden::folder(model)));
-    let sets: Vec<&str> = [path.as_str(), "train.max_steps=3"]
+    let sets: Vec<&str> = [path.as_str(), "train.max_steps=3", MEANT]
         .iter()
         .chain(sets)
         .copied()

@@ -76,7 +76,7 @@ for recipe in recipes/*.toml; do
         *TinyLlama* | *SmolLM2*) model=tied-gqa ;;
         *) model=untied-mha ;;
     esac
-    sets=(--set "base.path=$goldens/$model" --set train.batch_size=3 --set train.max_steps=2 --set data.max_tokens=128)
+    sets=(--set "base.path=$goldens/$model" --set train.batch_size=3 --set train.max_steps=2 --set data.max_tokens=256)
     number=0
     for template in $(sed -n '/^train = /,/^max_tokens/s/.*template = "\([^"]*\)".*/\1/p' "$recipe"); do
         case $template in

@@ -122,6 +122,7 @@ impl<'a> Pass<'a> {
         }
         self.report.date = self.encoder.template.date_told();
         self.report.ignored_keys = self.reader.ignored_keys().clone();
+        self.report.leading_answers = self.reader.leading_answers();
         match &self.first {
             Some(first) if !kept => Err(self.report.nothing_trained(first, &self.encoder.limits)),
             _ => Ok(self.report),

@@ -61,6 +61,8 @@ pub struct SourceReport {
     pub straddling: Rows,
     /// Keys that were not read, and in how many rows they said something.
     pub ignored_keys: BTreeMap<String, usize>,
+    /// Rows that began with an answer, which was left out.
+    pub leading_answers: usize,
     /// The day that a chat template told the model: the same data is other text on another day.
     pub date: Option<NaiveDate>,
     /// What became of the first row.
@@ -92,6 +94,7 @@ impl SourceReport {
             untrained: Rows::default(),
             straddling: Rows::default(),
             ignored_keys: BTreeMap::new(),
+            leading_answers: 0,
             date: None,
             first: None,
         }
@@ -204,6 +207,13 @@ impl fmt::Display for SourceReport {
             if rows.count > 0 {
                 write!(f, "\n  {kind}: {rows}")?;
             }
+        }
+        if self.leading_answers > 0 {
+            write!(
+                f,
+                "\n  an answer before the first question, left out: {} rows",
+                self.leading_answers
+            )?;
         }
         if !self.ignored_keys.is_empty() {
             let keys: Vec<_> = self

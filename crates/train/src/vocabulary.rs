@@ -64,8 +64,8 @@ struct Added {
     changed: bool,
     /// New ids.
     rows: Range<usize>,
-    /// The same without one that only pads.
-    added: Range<usize>,
+    /// Those that rows may have: all but one that only pads.
+    trained: Range<usize>,
 }
 
 /// Adds what the tokenizer lacks of the recipe's tokens.
@@ -101,7 +101,7 @@ fn add(
     Ok(Added {
         changed,
         rows: first..next,
-        added,
+        trained: added,
     })
 }
 
@@ -159,7 +159,7 @@ impl Vocabulary {
         let Added {
             changed,
             rows,
-            added,
+            trained,
         } = add(&mut tokenizer, &recipe.base, observer)?;
         let vocabulary = Self {
             tokenizer: Arc::new(tokenizer),
@@ -168,7 +168,7 @@ impl Vocabulary {
                 .as_ref()
                 .and_then(AdapterFolder::tokenizer_path)
                 .is_some(),
-            added,
+            added: trained,
         };
         if rows.is_empty() {
             return Ok(vocabulary);

@@ -14,7 +14,7 @@ pre.example { font: 14px/1.7 ui-monospace, monospace; }
 .t { border-radius: 2px; } .t.on { background: var(--trained); box-shadow: inset 0 -2px var(--edge); }
 .t.special { color: var(--special); font-weight: 600; }
 body.bounds .t { outline: 1px solid var(--line); }
-.legend span { margin-right: 1.2rem; } table { border-collapse: collapse; } td { padding: 0 .5rem; }
+.legend span, .legend label { margin-right: 1.2rem; } table { border-collapse: collapse; } td { padding: 0 .5rem; }
 .bar { background: #4a7fb5; height: 1rem; border-radius: 2px; } .n { text-align: right; font-variant-numeric: tabular-nums; }
 ";
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use console::Style;
 use simmer_data::dataset::{Checked, read};
-use simmer_data::{Example, Order, Tokenizer, pack};
+use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
 use simmer_model::checkpoint::write_file;
 use simmer_train::Recipe;
 
@@ -196,9 +196,8 @@ fn table(tokens: &[ShownToken]) -> String {
         let trained = if token.trained { "yes" } else { "" };
         let _ = writeln!(
             text,
-            "{place:>6}  {:>7}  {trained:7}  {}",
-            token.id,
-            format!("{:?}", token.text)
+            "{place:>6}  {:>7}  {trained:7}  {:?}",
+            token.id, token.text
         );
     }
     text
@@ -226,9 +225,8 @@ impl Lengths {
         lengths.sort_unstable();
         let longest = lengths.last().copied().unwrap_or(0);
         let width = longest.min(max_tokens).max(1).div_ceil(BINS).max(1);
-        let mut bins: Vec<(usize, usize)> = (0..longest / width + 1)
-            .map(|bin| (bin * width, 0))
-            .collect();
+        let mut bins: Vec<(usize, usize)> =
+            (0..=longest / width).map(|bin| (bin * width, 0)).collect();
         for length in &lengths {
             bins[length / width].1 += 1;
         }
@@ -290,7 +288,7 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
     let examples: Vec<&Example> = data.train.iter().flatten().collect();
     let (mut full, mut all, mut tokens, mut before_last) = (0, 0, 0, 0);
     let steps = order.steps_per_epoch();
-    for batch in order.batches(Default::default()).take(steps) {
+    for batch in order.batches(Cursor::default()).take(steps) {
         let chosen: Vec<&Example> = batch.rows.iter().map(|row| examples[*row]).collect();
         let micro: Vec<usize> = pack(&chosen, budget)
             .iter()

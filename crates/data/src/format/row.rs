@@ -155,6 +155,9 @@ impl RowError {
             RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
                 "drop_leading_answers = true beside the path leaves out what is said before the first question".into(),
             ),
+            RowError::NoAnswer => Some(
+                "an answer that stands elsewhere in the row (`chosen` of preferences, say) has to be the last message".into(),
+            ),
             RowError::Render(error) => error.hint(),
             _ => None,
         }

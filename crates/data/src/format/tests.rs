@@ -262,7 +262,10 @@ fn messages_that_lose_something_say_what() {
     let user = json!({"role": "user", "content": "Hi"});
     let answer = json!({"role": "assistant", "content": "Hello"});
     insta::assert_snapshot!(row(json!([answer, user])), @"rows.json: row 1 (line 1): messages[0] is from assistant, expected user");
-    insta::assert_snapshot!(row(json!([user])), @"rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to learn");
+    insta::assert_snapshot!(row(json!([user])), @"
+    rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to learn
+    hint: an answer that stands elsewhere in the row (`chosen` of preferences, say) has to be the last message
+    ");
     insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2] is from system, expected user, assistant or tool");
     insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): `messages[0].role` is `human`; known are system, developer, user, assistant, tool, function");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): `messages[1].content` is null, expected a string");

@@ -91,10 +91,14 @@ weights = "best"
     overlong = "truncate"
     train_on = "answers"
     shuffle = true
+    stream = false
+    shuffle_rows = 10000
 
     [[data.train]]
     path = "rows.json"
     template = "alpaca"
+
+    [data.lint]
 
     [train]
     epochs = 1.0
@@ -143,9 +147,9 @@ fn an_unknown_key_is_named_with_the_nearest() {
     r.toml: line 10, column 2: unknown key `trian` in the recipe; did you mean `train`?
     hint: keys of the recipe: device, base, method, data, train, samples
     ");
-    insta::assert_snapshot!(said("template =", "templte ="), @r"
+    insta::assert_snapshot!(said("template =", "templte ="), @"
     r.toml: line 8, column 32: unknown key `templte` in [data.train.0]; did you mean `template`?
-    hint: keys of [data.train.0]: path, template, format
+    hint: keys of [data.train.0]: path, template, format, fields, drop_leading_answers, weight
     ");
 }
 

@@ -662,7 +662,7 @@ fn a_data_set_has_its_rows_in_a_cache_of_its_own() {
         .join("snapshots")
         .join(COMMIT)
         .join("data/train-00000-of-00001.parquet");
-    assert_eq!(found.files, [rows.clone()]);
+    assert_eq!(found.files, std::slice::from_ref(&rows));
     assert_eq!(fs::read(rows).unwrap(), b"rows");
     let offline = HubConfig {
         offline: true,
