@@ -262,8 +262,9 @@ mod tests {
             let half = |of: &Tensor<3>| on(&device, &of.clone().cast(DType::BF16));
             let fused = run(attention, &qkv.each_ref().map(half), rows, &half(&seed));
             for (fused, oracle) in fused.iter().zip(&oracle) {
-                // the weights are rounded, their gradients, the result, and its gradient's part
-                devices::assert_near(fused, oracle, 6.0);
+                // weights, their gradients and the difference of the two are rounded, and what heads of a
+                // group add up
+                devices::assert_near(fused, oracle, 12.0);
             }
         }
     }
