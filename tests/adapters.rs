@@ -1,7 +1,7 @@
 //! Adapters against PEFT: forward, gradients, files.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use proptest::prelude::*;
 use simmer_model::checkpoint::Existing;
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Run, Sampling, Target, adapter};
@@ -15,7 +15,7 @@ use crate::model::load;
 const LOGITS: f32 = 1e-4;
 
 pub(crate) fn attached(model: &str, name: &str) -> adapter::Attached {
-    let base = load(model, &Device::flex());
+    let base = load(model, &golden::device());
     adapter::load(base, &golden::adapter_folder(model, name)).unwrap()
 }
 
@@ -210,7 +210,7 @@ fn a_saved_adapter_has_the_bytes_of_pefts() {
             read(&out, "adapter_model.safetensors") == read(&theirs, "adapter_model.safetensors"),
             "{model}/{name}: adapter_model.safetensors"
         );
-        let again = adapter::load(load(model, &Device::flex()), &out).unwrap();
+        let again = adapter::load(load(model, &golden::device()), &out).unwrap();
         assert_eq!(again.config.r, attached.config.r);
     }
 }

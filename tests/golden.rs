@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -98,6 +99,22 @@ pub(crate) struct Step {
     pub(crate) loss: f64,
     pub(crate) trained_tokens: usize,
     pub(crate) grad_norm: f64,
+}
+
+/// Name of the device that models are tested on: that of `SIMMER_TEST_DEVICE`, else libtorch's
+/// processor in a build with libtorch, ours in others.
+pub(crate) fn device_name() -> String {
+    let default = if cfg!(feature = "libtorch") {
+        "libtorch"
+    } else {
+        "cpu"
+    };
+    std::env::var("SIMMER_TEST_DEVICE").unwrap_or_else(|_| default.to_owned())
+}
+
+/// The device that models are tested on.
+pub(crate) fn device() -> Device {
+    simmer_model::device::named(&device_name()).unwrap()
 }
 
 pub(crate) fn folder(model: &str) -> PathBuf {

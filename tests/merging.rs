@@ -1,7 +1,6 @@
 //! Merged models against PEFT's `merge_and_unload`, and against base and adapter apart.
 
 use burn::module::Module;
-use burn::tensor::Device;
 use safetensors::{Dtype, SafeTensors};
 use simmer_model::Run;
 use simmer_model::base::{self, BaseConfig};
@@ -101,7 +100,7 @@ fn a_merged_model_answers_as_base_and_adapter() {
             &mut |_, _| (),
         )
         .unwrap();
-        let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
+        let merged = base::load(&BaseConfig::from_path(&out), 0, &golden::device()).unwrap();
         let apart = attached(model, name).model.valid();
         for row in golden::rows(model, name) {
             let logits = |model: &simmer_model::LlamaForCausalLM| -> Vec<f32> {

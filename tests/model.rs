@@ -26,7 +26,7 @@ const TOLERANCE: f32 = 1e-4;
 #[test]
 fn logits_equal_transformers() {
     for name in golden::MODELS {
-        let model = load(name, &Device::flex());
+        let model = load(name, &golden::device());
         let rows = model_golden(name).rows;
         let expected = Tensors::open(golden::folder(name).join("golden.safetensors"));
         let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
@@ -53,7 +53,7 @@ fn logits_equal_transformers() {
 #[test]
 fn loss_equals_transformers() {
     for name in golden::MODELS {
-        let model = load(name, &Device::flex());
+        let model = load(name, &golden::device());
         let golden = model_golden(name);
         let ids: Vec<&[u32]> = golden.rows.iter().map(|row| &row.input_ids[..]).collect();
         let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
@@ -72,7 +72,7 @@ fn loss_equals_transformers() {
 #[test]
 fn greedy_answers_equal_transformers() {
     for name in golden::MODELS {
-        let model = load(name, &Device::flex());
+        let model = load(name, &golden::device());
         let eos = model.config().eos_token_id.clone();
         for greedy in model_golden(name).greedy {
             let generate = |eos: &[u32]| {
@@ -103,7 +103,7 @@ fn greedy_answers_equal_transformers() {
 #[test]
 fn scores_equal_transformers() {
     for name in golden::MODELS {
-        let model = load(name, &Device::flex());
+        let model = load(name, &golden::device());
         for score in model_golden(name).score {
             let log_probs = model.score(&score.ids).unwrap();
             let difference = golden::max_difference(&log_probs, &score.log_probs);
@@ -114,7 +114,7 @@ fn scores_equal_transformers() {
 
 #[test]
 fn a_cache_changes_nothing() {
-    let model = load("tied-gqa", &Device::flex());
+    let model = load("tied-gqa", &golden::device());
     let tokens: Vec<u32> = (3..20).collect();
     let whole = values(model.hidden(&Run::from_rows(&[&tokens]), None));
     let mut cache = KvCache::default();

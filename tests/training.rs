@@ -149,8 +149,11 @@ impl Kitchen {
     fn text(&self) -> String {
         let base = quoted(&golden::folder("tied-gqa"));
         let rows = quoted(&self.path("rows.jsonl"));
+        let device = golden::device_name();
         format!(
             r#"
+device = "{device}"
+
 [base]
 path = {base}
 
@@ -724,7 +727,7 @@ fn every_weight_can_be_trained_from_chance() {
     };
     let losses = kitchen.losses("run");
     assert!(losses.last().unwrap() < &(0.8 * losses[0]), "{losses:?}");
-    let device = burn::tensor::Device::flex();
+    let device = golden::device();
     let saved = simmer_model::base::BaseConfig::from_path(&weights);
     let saved = simmer_model::base::load(&saved, 0, &device).unwrap();
     assert_eq!(saved.config().hidden_size, 16);

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
-use burn::tensor::Device;
 use serde_json::Value;
 use simmer_data::Tokenizer;
 use simmer_model::base::{self, BaseConfig};
@@ -55,7 +54,7 @@ fn trained(
 
 fn model(name: &str, adapter: Option<&Path>) -> LlamaForCausalLM {
     let base = BaseConfig::from_path(golden::folder(name));
-    let base = base::load(&base, 0, &Device::flex()).unwrap();
+    let base = base::load(&base, 0, &golden::device()).unwrap();
     match adapter {
         Some(folder) => adapter::load(base, folder).unwrap().model.valid(),
         None => base.valid(),
@@ -135,7 +134,7 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
         let tokenizer = Tokenizer::from_folder(&out).unwrap();
         let ids = tokenizer.encode("<|im_start|>soup<|im_end|>").unwrap().ids;
         assert_eq!((ids[0], ids.last()), (104, Some(&105)));
-        let merged = base::load(&BaseConfig::from_path(&out), 0, &Device::flex()).unwrap();
+        let merged = base::load(&BaseConfig::from_path(&out), 0, &golden::device()).unwrap();
         let [apart, together] =
             [&model(name, Some(&adapter)), &merged].map(|model| logits(model, &ids));
         let difference = golden::max_difference(&apart, &together);
@@ -206,7 +205,7 @@ fn a_whole_model_has_the_new_rows_and_their_tokenizer() {
         let pad = r#"base.pad_token="[PAD]""#;
         let (folder, notices) = trained(&kitchen, name, &[full, pad], "run").unwrap();
         assert_eq!(notices.len(), 1, "{notices:?}");
-        let model = base::load(&BaseConfig::from_path(&folder), 0, &Device::flex()).unwrap();
+        let model = base::load(&BaseConfig::from_path(&folder), 0, &golden::device()).unwrap();
         assert_eq!(model.config().vocab_size, VOCAB + 1);
         let tokenizer = Tokenizer::from_folder(&folder).unwrap();
         assert_eq!(tokenizer.token_id("[PAD]"), Some(104));

@@ -7,6 +7,7 @@ use simmer_model::base::BaseError;
 use simmer_model::checkpoint::convert::ConvertError;
 use simmer_model::checkpoint::hub::HubError;
 use simmer_model::checkpoint::{CheckpointError, PretrainedError};
+use simmer_model::device::DeviceError;
 use simmer_model::merge::MergeError;
 
 use crate::output::note;
@@ -47,6 +48,7 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, AdapterError::hint))
         .or_else(|| of(error, BaseError::hint))
         .or_else(|| of(error, PretrainedError::hint))
+        .or_else(|| of(error, DeviceError::hint))
         .or_else(|| of(error, CheckpointError::hint))
         .or_else(|| of(error, ConvertError::hint))
         .or_else(|| of(error, HubError::hint))

@@ -27,8 +27,8 @@ pub(crate) struct ModelArgs {
     /// Keep the weights in this precision instead of the stored one
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
     precision: Option<Precision>,
-    /// Where to compute
-    #[arg(long, default_value = "auto", value_name = "auto|cpu")]
+    /// Where to compute: cpu, libtorch, libtorch-cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
 

@@ -3,6 +3,13 @@
 //! One file an operation: what it computes, its definition in plain Burn operations (the oracle),
 //! its backward where automatic differentiation would waste memory, and its fused forms.
 
+#![cfg_attr(
+    feature = "libtorch",
+    expect(
+        deprecated,
+        reason = "Burn counts on its own GPU backends; libtorch has the kernels that are fast today"
+    )
+)]
 #![expect(
     clippy::inline_always,
     reason = "what is not inlined into a function for a vector instruction set is not compiled for it"
@@ -10,8 +17,12 @@
 
 mod attention;
 mod buffer;
+#[cfg(test)]
+mod devices;
 mod dropout;
 mod flex;
+#[cfg(feature = "libtorch")]
+pub mod libtorch;
 mod linear;
 mod linear_cross_entropy;
 mod logits;

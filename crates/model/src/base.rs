@@ -44,6 +44,9 @@ pub struct BaseConfig {
     /// How frozen weights are kept in memory; as stored where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
+    /// In which numbers the layers compute.
+    #[serde(default, skip_serializing_if = "Compute::is_default")]
+    pub compute: Compute,
     /// Where `path` and `tokenizer` were found, see [`BaseConfig::locate`].
     #[serde(skip)]
     located: [Option<PathBuf>; 2],
@@ -71,6 +74,33 @@ impl Precision {
     }
 }
 
+/// Number type of what passes between the layers, and of their products.
+///
+/// Sums within an operation, the loss, and what is trained are in f32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, the exponent range of f32: half the memory, and what a GPU is fastest in.
+    Bf16,
+}
+
+impl Compute {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Why a base cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
@@ -89,6 +119,9 @@ pub enum BaseError {
         /// Which of them there are.
         found: &'static str,
     },
+    /// The device has no kernels for the number type.
+    #[error("base.compute: the device `cpu` computes in f32, not in bf16")]
+    Compute,
     /// `path` is nothing that there is.
     #[error("base model {}: there is no such folder or file", path.display())]
     NoPath {
@@ -106,6 +139,11 @@ impl BaseError {
                  (params.json, consolidated.*.pth) or a .gguf file"
                     .to_owned(),
             ),
+            Self::Compute => Some(
+                "leave `base.compute` out, or compute on a GPU: device = \"libtorch-cuda:0\" \
+                 (docs/guide/gpu.md); `base.precision` = \"bf16\" keeps the weights small anywhere"
+                    .to_owned(),
+            ),
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Config(_) | Self::Source { .. } => None,
@@ -121,6 +159,7 @@ pub struct Base {
     /// Its weights; chance where there are none.
     checkpoint: Option<Checkpoint>,
     precision: Option<Precision>,
+    compute: Compute,
     /// Rows of tokens that the tokenizer got later.
     new_rows: Range<usize>,
 }
@@ -176,6 +215,7 @@ impl BaseConfig {
             config,
             checkpoint,
             precision: self.precision,
+            compute: self.compute,
             new_rows: 0..0,
         })
     }
@@ -221,8 +261,11 @@ impl Base {
     /// Random weights are drawn from `seed`, in f32 where `precision` says nothing.
     ///
     /// # Errors
-    /// A number type that Burn does not have.
+    /// A number type that Burn does not have, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
+        if self.compute != Compute::F32 && *device == Device::flex() {
+            return Err(BaseError::Compute);
+        }
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &str, shape: &[usize]| {
@@ -233,6 +276,7 @@ impl Base {
             Ok(convert(data, precision))
         };
         let mut model = build(&self.config, &mut source, device)?;
+        model.model.embed_tokens.compute = self.compute.dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
         Ok(model)
     }
@@ -334,6 +378,7 @@ fn build(
     let embed_tokens = Embedding {
         weight: weights.frozen("model.embed_tokens.weight", [vocab, hidden])?,
         adapter: None,
+        compute: DType::F32,
     };
     let layers = (0..config.num_hidden_layers)
         .map(|layer| weights.layer(&format!("model.layers.{layer}")))

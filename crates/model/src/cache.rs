@@ -64,7 +64,7 @@ impl Room {
             Some(room) if room.dims()[0] >= all => room,
             full => {
                 let size = all.max(ROOM).next_power_of_two();
-                let room = Tensor::zeros([size, heads, dim], &new.device());
+                let room = Tensor::zeros([size, heads, dim], (&new.device(), new.dtype()));
                 match full {
                     Some(full) => room.slice_assign(s![0..length], full.slice(s![0..length])),
                     None => room,

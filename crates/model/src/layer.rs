@@ -37,7 +37,10 @@ impl Linear {
         };
         match &self.bias {
             None => y,
-            Some(bias) => y + bias.val().cast(DType::F32).unsqueeze::<2>(),
+            Some(bias) => {
+                let bias = bias.val().cast(y.dtype());
+                y + bias.unsqueeze::<2>()
+            }
         }
     }
 }
@@ -49,19 +52,23 @@ pub struct Embedding {
     pub weight: Param<Tensor<2>>,
     /// The low-rank path.
     pub adapter: Option<EmbeddingLora>,
+    /// In which numbers the layers compute.
+    #[module(skip)]
+    pub(crate) compute: DType,
 }
 
 impl Embedding {
     /// The row of each token.
     ///
     /// # Shapes
-    /// `tokens`: `[T]`. Result: `[T, H]`, f32.
+    /// `tokens`: `[T]`. Result: `[T, H]`, in the numbers that the layers compute in.
     pub fn forward(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.weight.val().select(0, tokens.clone()).cast(DType::F32);
-        match &self.adapter {
+        let rows = match &self.adapter {
             None => rows,
             Some(lora) => rows + lora.forward(tokens),
-        }
+        };
+        rows.cast(self.compute)
     }
 }
 
@@ -128,9 +135,10 @@ impl LmHead {
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one product of [x, s (m∘x) Aᵀ] with [W, B].
         let path = lora.path(dropout_keys);
+        let dtype = hidden.dtype();
         let low = linear(path.input(hidden.clone()), path.a) * path.scale; // [N, r]
-        let hidden = Tensor::cat(vec![hidden, low], 1); // [N, H + r]
-        let weight = Tensor::cat(vec![weight.cast(DType::F32), path.b], 1); // [V, H + r]
+        let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
+        let weight = Tensor::cat(vec![weight.cast(dtype), path.b.cast(dtype)], 1); // [V, H + r]
         linear_cross_entropy(hidden, weight, targets)
     }
 }

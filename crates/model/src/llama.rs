@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use simmer_kernels::{Rows, attention, rope, swiglu};
 
 use crate::adapter::Lora;
@@ -188,10 +188,11 @@ impl LlamaForCausalLM {
     /// Logits of the next token from hidden states.
     ///
     /// # Shapes
-    /// `hidden`: `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them. Result: `[T, V]`.
+    /// `hidden`: `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them. Result: `[T, V]`, f32.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let hidden = self.model.norm.forward(hidden);
-        self.lm_head.forward(hidden, &self.model.embed_tokens)
+        let logits = self.lm_head.forward(hidden, &self.model.embed_tokens);
+        logits.cast(DType::F32)
     }
 
     /// Sum of the targets' negative log-probabilities (natural logarithm).

@@ -118,6 +118,7 @@ impl TrainError {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Recipe(error) => return error.hint(),
+            Self::Device(error) => return error.hint(),
             Self::Data(error) => return error.hint(),
             Self::Tokenizer(error) => return error.hint(),
             Self::Base(error) => return error.hint(),

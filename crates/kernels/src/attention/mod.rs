@@ -14,10 +14,9 @@
 //! Axes: T query tokens, S key tokens, N query heads, K key heads, G = N / K, D head_dim;
 //! t and s are T and S of one row.
 
-mod backward;
-mod blocks;
-mod forward;
-mod single;
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -112,9 +111,10 @@ fn mask_future(scores: Tensor<4>) -> Tensor<4> {
 }
 
 /// [`attention`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait AttentionBackend: Backend {
-    /// See [`attention`]; the second result is the log-sum-exp of each query's scores, `[T, N]`.
+    /// See [`attention`]; the second result is the log-sum-exp of each query's scores, as the
+    /// backend's gradient wants it.
     fn attention_rows(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -207,7 +207,8 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use crate::devices::{self, on};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     fn random(shape: [usize; 3], device: &Device) -> Tensor<3> {
@@ -224,12 +225,15 @@ mod tests {
     type Attention = fn(Tensor<3>, Tensor<3>, Tensor<3>, &Rows, f64) -> Tensor<3>;
 
     /// Result and gradients of `sum(f(q, k, v) · seed)`.
-    fn run(f: Attention, qkv: &[Tensor<3>; 3], rows: &Rows, seed: &Tensor<3>) -> Vec<Tensor<3>> {
+    fn run(f: Attention, qkv: &[Tensor<3>; 3], rows: &Rows, seed: &Tensor<3>) -> Vec<TensorData> {
         let [q, k, v] = qkv.clone().map(Tensor::require_grad);
         let y = f(q.clone(), k.clone(), v.clone(), rows, 0.3);
         let grads = (y.clone() * seed.clone()).sum().backward();
         let gradients = [q, k, v].map(|leaf| leaf.grad(&grads).unwrap());
-        std::iter::once(y.inner()).chain(gradients).collect()
+        std::iter::once(y.inner())
+            .chain(gradients)
+            .map(Tensor::into_data)
+            .collect()
     }
 
     fn equals_the_oracle(rows: &Rows, [key_heads, groups, dim]: [usize; 3]) {
@@ -241,14 +245,27 @@ mod tests {
             random([s, key_heads, dim], &device),
         ];
         let seed = random([t, key_heads * groups, dim], &device);
-        let fused = run(attention, &qkv, rows, &seed);
         let oracle = run(attention_oracle, &qkv, rows, &seed);
-        for (fused, oracle) in fused.into_iter().zip(oracle) {
-            // sums over a row's tokens and a head's features, of order one, in two orders
-            let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
-            fused
-                .into_data()
-                .assert_approx_eq::<f32>(&oracle.into_data(), tolerance);
+        for device in devices::all() {
+            let qkv = qkv.each_ref().map(|of| on(&device, of));
+            let fused = run(attention, &qkv, rows, &on(&device, &seed));
+            for (fused, oracle) in fused.iter().zip(&oracle) {
+                // sums over a row's tokens and a head's features, of order one, in two orders
+                let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
+                fused.assert_approx_eq::<f32>(oracle, tolerance);
+            }
+        }
+        for device in devices::halves() {
+            let qkv = qkv.each_ref().map(devices::rounded);
+            let seed = devices::rounded(&seed);
+            let oracle = run(attention_oracle, &qkv, rows, &seed);
+            let half = |of: &Tensor<3>| on(&device, &of.clone().cast(DType::BF16));
+            let fused = run(attention, &qkv.each_ref().map(half), rows, &half(&seed));
+            for (fused, oracle) in fused.iter().zip(&oracle) {
+                // weights, their gradients and the difference of the two are rounded, and what heads of a
+                // group add up
+                devices::assert_near(fused, oracle, 12.0);
+            }
         }
     }
 

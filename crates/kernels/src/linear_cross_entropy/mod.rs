@@ -15,6 +15,9 @@
 //! one slab.
 
 mod chunks;
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 mod slabs;
 
 use burn::backend::autodiff::{
@@ -22,15 +25,9 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::ops::IntTensorOps;
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Int, IntDType, Shape, Tensor, activation};
-use burn_flex::FlexTensor;
-
-use crate::flex::{self, contiguous, values};
-use crate::product::Side;
-use crate::profile::{self, Operation};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Int, Shape, Tensor, activation};
 
 /// Sum of the targets' negative log-probabilities (natural logarithm).
 ///
@@ -67,7 +64,7 @@ pub fn linear_cross_entropy_oracle(
 }
 
 /// [`linear_cross_entropy`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait LinearCrossEntropyBackend: Backend {
     /// See [`linear_cross_entropy`].
     fn linear_cross_entropy(
@@ -108,49 +105,6 @@ pub struct LossAndGradients<B: Backend> {
     pub weight: Option<FloatTensor<B>>,
 }
 
-impl LinearCrossEntropyBackend for Flex {
-    fn linear_cross_entropy(
-        hidden: FlexTensor,
-        weight: FlexTensor,
-        targets: FlexTensor,
-    ) -> FlexTensor {
-        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
-    }
-}
-
-impl LinearCrossEntropyGradient for Flex {
-    fn linear_cross_entropy_gradient(
-        hidden: FlexTensor,
-        weight: FlexTensor,
-        targets: FlexTensor,
-        wanted: Wanted,
-    ) -> LossAndGradients<Self> {
-        let [n, h] = hidden.layout().shape().dims();
-        let [v, _] = weight.layout().shape().dims();
-        let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
-        let bytes = weight.dtype().size() * v * h + 4 * 2 * n * h;
-        let _span = profile::span(
-            Operation::LinearCrossEntropy,
-            products * 2 * n * v * h,
-            bytes,
-        );
-        if wanted.weight {
-            return chunks::loss::<Self>(hidden, weight, targets, wanted);
-        }
-        let targets = Self::int_cast(targets, IntDType::I64);
-        let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
-        let start = targets.layout().start_offset();
-        let targets = &targets.storage::<i64>()[start..start + n];
-        let weight = flex::weight(&weight, Side::Transposed);
-        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, wanted.hidden);
-        LossAndGradients {
-            loss: flex::tensor(vec![loss], [1]),
-            hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),
-            weight: None,
-        }
-    }
-}
-
 impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBackend
     for Autodiff<B, C>
 {
@@ -177,7 +131,8 @@ impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBac
                 let parts = [ops.state.0, ops.state.1];
                 for (node, part) in ops.parents.into_iter().zip(parts) {
                     if let (Some(node), Some(part)) = (node, part) {
-                        grads.register::<B>(node.id, B::float_mul(part, d_loss.clone()));
+                        let d_loss = B::float_cast(d_loss.clone(), part.dtype().into());
+                        grads.register::<B>(node.id, B::float_mul(part, d_loss));
                     }
                 }
             }
@@ -208,10 +163,19 @@ impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBac
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{self, on};
     use burn::tensor::{Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Loss = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>;
+
+    fn ids(list: &[i64], device: &Device) -> Tensor<1, Int> {
+        Tensor::from_data(TensorData::new(list.to_vec(), [list.len()]), device)
+    }
+
+    fn ids_on(ids: &Tensor<1, Int>, device: &Device) -> Tensor<1, Int> {
+        Tensor::from_data(ids.to_data(), &device.clone().autodiff())
+    }
 
     fn run(f: Loss, x: &Tensor<2>, w: &Tensor<2>, targets: &Tensor<1, Int>) -> Vec<TensorData> {
         let (x, w) = (x.clone().require_grad(), w.clone().require_grad());
@@ -250,16 +214,29 @@ mod tests {
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w) = (random([n, h]), random([v, h]).cast(dtype));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 977) % v as i64).collect();
-            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
-            let fused = run_frozen(linear_cross_entropy, &x, &w, &targets);
+            let targets = ids(&targets, &device);
             let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
-                fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-5).set_absolute(2e-4));
+            for device in devices::all() {
+                let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
+                let fused = run_frozen(linear_cross_entropy, &x, &w, &targets);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-5).set_absolute(2e-4));
+                }
+                let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone().inner());
+                let tracked = linear_cross_entropy(x, w, targets).inner();
+                alone.into_data().assert_eq(&tracked.into_data(), true);
             }
-            let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone());
-            let tracked = linear_cross_entropy(x, w, targets).inner();
-            alone.into_data().assert_eq(&tracked.into_data(), true);
+            for device in devices::halves() {
+                let [x, w] = [&x, &w].map(devices::rounded);
+                let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
+                let [x, w] = [x, w].map(|of| on(&device, &of.cast(DType::BF16)));
+                let fused = run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device));
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // the logits, of which one of order twenty can decide, their gradient, and its sums
+                    devices::assert_near(fused, oracle, 40.0);
+                }
+            }
         }
 
         #[test]
@@ -268,12 +245,15 @@ mod tests {
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w) = (random([n, h]), random([v, h]));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 7 + seed) % v as i64).collect();
-            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [n]), &device);
-            let fused = run(linear_cross_entropy, &x, &w, &targets);
+            let targets = ids(&targets, &device);
             let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // sums of at most 12 tokens' losses of order ten, in f32
-                fused.assert_approx_eq::<f32>(&oracle, Tolerance::absolute(1e-4));
+            for device in devices::all() {
+                let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
+                let fused = run(linear_cross_entropy, &x, &w, &targets);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // sums of at most 12 tokens' losses of order ten, in f32
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(1e-4));
+                }
             }
         }
     }
@@ -285,11 +265,14 @@ mod tests {
         let x = Tensor::<2>::random([8, 2], Distribution::Normal(0.0, 1.0), &device);
         let w = Tensor::<2>::random([v, 2], Distribution::Normal(0.0, 1.0), &device);
         let targets = Tensor::<1, Int>::from_data([0, 5, 1, 2, 9, 3, 4, 7], &device);
-        let fused = run(linear_cross_entropy, &x, &w, &targets);
         let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
-        for (fused, oracle) in fused.into_iter().zip(oracle) {
-            // exponentials of 2.8 million logits summed in another order
-            fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-4).set_absolute(1e-4));
+        for device in devices::all() {
+            let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
+            let fused = run(linear_cross_entropy, &x, &w, &targets);
+            for (fused, oracle) in fused.iter().zip(&oracle) {
+                // exponentials of 2.8 million logits summed in another order
+                fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-4).set_absolute(1e-4));
+            }
         }
     }
 }

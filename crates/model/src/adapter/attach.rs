@@ -351,7 +351,9 @@ impl LlamaForCausalLM {
     /// Embedding and head: path, whether a path is beside it, weight. A tied head has the
     /// embedding's.
     fn ends(&self) -> [(&'static str, bool, Tensor<2>); 2] {
-        let Embedding { weight, adapter } = &self.model.embed_tokens;
+        let Embedding {
+            weight, adapter, ..
+        } = &self.model.embed_tokens;
         let head = self.lm_head.weight.as_ref().unwrap_or(weight);
         [
             (EMBEDDING, adapter.is_some(), weight.val()),

@@ -156,7 +156,7 @@ impl Recipe {
     /// # Errors
     /// The first key whose value cannot be.
     pub fn check(&self) -> Result<(), Problem> {
-        if let Err(error) = device::named(&self.device) {
+        if let Err(error) = device::check(&self.device) {
             return Err(Problem::new("device", error.to_string()));
         }
         self.train.check()?;

@@ -7,20 +7,20 @@
 //!
 //! Axes: T tokens, I input features, O output features.
 
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
+
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
 use burn::backend::{
-    Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension, tensor::FloatTensor,
+    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
 };
 use burn::tensor::{DType, FloatDType, Tensor};
-use burn_flex::FlexTensor;
 
-use crate::buffer::buffer;
-use crate::flex::{self, contiguous, values};
-use crate::product::{Side, product};
 use crate::profile::{self, Operation};
 
 /// `y = x Wᵀ`.
@@ -43,7 +43,7 @@ pub fn linear_oracle(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 }
 
 /// [`linear`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait LinearBackend: Backend {
     /// See [`linear`].
     fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -58,38 +58,14 @@ pub trait LinearGradient: LinearBackend {
     ) -> FloatTensor<Self>;
 }
 
-impl LinearBackend for Flex {
-    fn widened_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        multiply(x, weight, Side::Transposed)
-    }
-}
-
-impl LinearGradient for Flex {
-    fn widened_linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        multiply(dy, weight, Side::Plain)
-    }
-}
-
-fn multiply(x: FlexTensor, weight: FlexTensor, side: Side) -> FlexTensor {
-    let [x, weight] = [x, weight].map(contiguous);
-    let [tokens, _] = x.layout().shape().dims();
-    let weight = flex::weight(&weight, side);
-    let [k, n] = weight.inner_outer();
-    let _span = profile::product(tokens, weight);
-    assert_eq!(values(&x).len(), tokens * k, "features of a linear layer");
-    let mut y = buffer(tokens * n);
-    product(values(&x), weight, &mut y, false);
-    flex::tensor(y, [tokens, n])
-}
-
-/// `dW = dyᵀ x`, `[O, I]`
+/// `dW = dyᵀ x`, `[O, I]`, f32
 pub(crate) fn gradient_of_weight<B: Backend>(
     dy: FloatTensor<B>,
     x: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let ([t, o], [_, i]) = (dy.shape().dims(), x.shape().dims());
     let _span = profile::span(Operation::Linear, 2 * t * o * i, 4 * (t * (o + i) + o * i));
-    B::float_matmul(B::float_transpose(dy), x)
+    widen::<B>(B::float_matmul(B::float_transpose(dy), x))
 }
 
 /// A weight in f32.
@@ -148,18 +124,20 @@ impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use crate::devices::{self, on};
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Product = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
 
     /// Result and gradients of `sum(f(x, w) · seed)`.
-    fn run(f: Product, x: &Tensor<2>, w: &Tensor<2>, seed: &Tensor<2>) -> Vec<Tensor<2>> {
+    fn run(f: Product, x: &Tensor<2>, w: &Tensor<2>, seed: &Tensor<2>) -> [TensorData; 3] {
         let x = x.clone().require_grad();
         let w = w.clone().require_grad();
         let y = f(x.clone(), w.clone());
         let grads = (y.clone() * seed.clone()).sum().backward();
-        vec![y.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap()]
+        let gradient = |leaf: Tensor<2>| leaf.grad(&grads).unwrap().into_data();
+        [y.inner().into_data(), gradient(x), gradient(w)]
     }
 
     proptest! {
@@ -169,35 +147,49 @@ mod tests {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
-            let fused = run(linear, &x, &w, &seed);
             let oracle = run(linear_oracle, &x, &w, &seed);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // the same products summed in another order, at most 80 terms of order one
-                fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), Tolerance::absolute(4e-5));
+            for device in devices::all() {
+                let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
+                let fused = run(linear, &x, &w, &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // the same products summed in another order, at most 80 terms of order one
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(4e-5));
+                }
+            }
+            for device in devices::halves() {
+                let [x, w, seed] = [&x, &w, &seed].map(devices::rounded);
+                let oracle = run(linear_oracle, &x, &w, &seed);
+                let [x, w, seed] = [x, w, seed].map(|of| on(&device, &of.cast(DType::BF16)));
+                let fused = run(linear, &x, &w, &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // sums in f32, rounded once
+                    devices::assert_near(fused, oracle, 1.0);
+                }
             }
         }
     }
 
     #[test]
     fn frozen_half_weights_are_widened_exactly() {
-        let device = Device::flex().autodiff();
-        for dtype in [DType::BF16, DType::F16] {
-            let w = Tensor::<2>::random([5, 7], Distribution::Normal(0.0, 1.0), &device)
-                .inner()
-                .cast(dtype);
-            let x = Tensor::<2>::random([3, 7], Distribution::Normal(0.0, 1.0), &device);
-            let leaf = x.clone().require_grad();
-            let y = linear(leaf.clone(), w.clone());
-            let grads = y.clone().sum().backward();
-            let expected = linear_oracle(x.inner(), w.clone());
-            y.inner()
-                .into_data()
-                .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
-            let column_sums = w.cast(DType::F32).sum_dim(0).expand([3, 7]);
-            leaf.grad(&grads)
-                .unwrap()
-                .into_data()
-                .assert_approx_eq::<f32>(&column_sums.into_data(), Tolerance::absolute(1e-5));
+        let flex = Device::flex().autodiff();
+        let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &flex);
+        for device in devices::all() {
+            for dtype in [DType::BF16, DType::F16] {
+                let w = random([5, 7]).inner().cast(dtype);
+                let x = random([3, 7]);
+                let leaf = on(&device, &x).require_grad();
+                let y = linear(leaf.clone(), on(&device, &w).inner());
+                let grads = y.clone().sum().backward();
+                let expected = linear_oracle(x.inner(), w.clone());
+                y.inner()
+                    .into_data()
+                    .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
+                let column_sums = w.cast(DType::F32).sum_dim(0).expand([3, 7]);
+                leaf.grad(&grads)
+                    .unwrap()
+                    .into_data()
+                    .assert_approx_eq::<f32>(&column_sums.into_data(), Tolerance::absolute(1e-5));
+            }
         }
     }
 }

@@ -10,25 +10,20 @@
 //!
 //! Axes: T tokens, I input features, O output features, r rank.
 
-use std::borrow::Cow;
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::Tensor;
-use burn_flex::FlexTensor;
 
 use crate::Dropout;
-use crate::buffer::buffer;
-use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::linear::{gradient_of_weight, linear_oracle};
-use crate::low_rank::{down, outer, transposed, up, up_transposed};
-use crate::product::{Side, product};
-use crate::profile::{self, Operation};
-use crate::threads;
 
 /// The low-rank path of [`lora_linear`].
 #[derive(Debug, Clone)]
@@ -82,7 +77,7 @@ pub fn lora_linear_oracle(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Ten
 }
 
 /// [`lora_linear`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait LoraLinearBackend: Backend {
     /// See [`lora_linear`].
     fn low_rank_linear(
@@ -208,103 +203,10 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
     }
 }
 
-impl LoraLinearBackend for Flex {
-    fn low_rank_linear(
-        x: FlexTensor,
-        weight: FlexTensor,
-        a: FlexTensor,
-        b: FlexTensor,
-        scale: f64,
-        dropout: Option<Dropout>,
-    ) -> FlexTensor {
-        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
-        let [tokens, inner] = x.layout().shape().dims();
-        let [out, rank] = b.layout().shape().dims();
-        let mut y = buffer(tokens * out);
-        {
-            let weight = flex::weight(&weight, Side::Transposed);
-            let _span = profile::product(tokens, weight);
-            product(values(&x), weight, &mut y, false);
-        }
-        let _span = span(tokens, [inner, out, rank], 1);
-        let input = input(values(&x), dropout.as_ref());
-        let low = down(&input, values(&a), rank, scale as f32); // [T, r]
-        up_transposed(&low, values(&b), rank, &mut y);
-        flex::tensor(y, [tokens, out])
-    }
-}
-
-impl LoraLinearGradient for Flex {
-    fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
-        let parts = [adapted.x, adapted.weight, adapted.a, adapted.b, dy];
-        let [x, weight, a, b, dy] = parts.map(contiguous);
-        let [tokens, inner] = x.layout().shape().dims();
-        let [out, rank] = b.layout().shape().dims();
-        let mut dx = None;
-        if adapted.below {
-            let weight = flex::weight(&weight, Side::Plain);
-            let _span = profile::product(tokens, weight);
-            let mut gradient = buffer(tokens * inner);
-            product(values(&dy), weight, &mut gradient, false);
-            dx = Some(gradient);
-        }
-        let _span = span(tokens, [inner, out, rank], 2);
-        let scale = adapted.scale as f32;
-        let wide = transposed(values(&b), rank); // [r, O]
-        let input = input(values(&x), adapted.dropout.as_ref());
-        let low = down(&input, values(&a), rank, 1.0); // [T, r]
-        let d_low = down(values(&dy), &wide, rank, scale); // [T, r]
-        match (&mut dx, &adapted.dropout) {
-            (None, _) => {}
-            (Some(dx), None) => up(&d_low, values(&a), rank, dx),
-            (Some(dx), Some(dropout)) => {
-                let mut gradient = vec![0.0; tokens * inner];
-                up(&d_low, values(&a), rank, &mut gradient);
-                dropout.apply(&mut gradient);
-                add(&gradient, dx);
-            }
-        }
-        let da = outer(&d_low, &input, rank, 1.0); // [r, I]
-        let db = transposed(&outer(&low, values(&dy), rank, scale), out); // [O, r]
-        AdaptedGradients {
-            x: dx.map(|dx| flex::tensor(dx, [tokens, inner])),
-            a: flex::tensor(da, [rank, inner]),
-            b: flex::tensor(db, [out, rank]),
-        }
-    }
-}
-
-/// The input of the path, `[T, I]`.
-fn input<'a>(x: &'a [f32], dropout: Option<&Dropout>) -> Cow<'a, [f32]> {
-    let mut input = Cow::Borrowed(x);
-    if let Some(dropout) = dropout {
-        dropout.apply(input.to_mut());
-    }
-    input
-}
-
-/// `sum += x`
-fn add(x: &[f32], sum: &mut [f32]) {
-    let task = rows_of_task(1);
-    threads::chunks(sum, task, |index, sum| {
-        for (sum, x) in sum.iter_mut().zip(&x[index * task..]) {
-            *sum += x;
-        }
-    });
-}
-
-fn span(tokens: usize, [inner, out, rank]: [usize; 3], passes: usize) -> profile::Recording {
-    let size = tokens * (inner + out);
-    profile::span(
-        Operation::LowRank,
-        passes * 2 * size * rank,
-        passes * 4 * size,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::{self, on};
     use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
@@ -333,6 +235,15 @@ mod tests {
             .collect()
     }
 
+    /// The path on another device.
+    fn moved(path: &LowRank, device: &Device) -> LowRank {
+        LowRank {
+            a: on(device, &path.a),
+            b: on(device, &path.b),
+            ..path.clone()
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
@@ -358,11 +269,24 @@ mod tests {
                     probability: 0.3,
                 }),
             };
-            let fused = run(lora_linear, &x, &w, &path, &seed);
             let oracle = run(lora_linear_oracle, &x, &w, &path, &seed);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // sums of up to 1400 products of order one in two orders
-                fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-4).set_absolute(1e-3));
+            for device in devices::all() {
+                let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
+                let fused = run(lora_linear, &x, &w, &moved(&path, &device), &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // sums of up to 1400 products of order one in two orders
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-4).set_absolute(1e-3));
+                }
+            }
+            for device in devices::halves() {
+                let [x, seed] = [&x, &seed].map(devices::rounded);
+                let oracle = run(lora_linear_oracle, &x, &w, &path, &seed);
+                let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
+                let fused = run(lora_linear, &x, &on(&device, &w), &moved(&path, &device), &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // the weight, the path's matrices, its input, what is between them, and the sums
+                    devices::assert_near(fused, oracle, 6.0);
+                }
             }
         }
     }

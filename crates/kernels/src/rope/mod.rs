@@ -7,19 +7,17 @@
 //!
 //! Axes: T tokens, N heads, D head_dim.
 
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
+
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, s};
-use burn_flex::FlexTensor;
-
-use crate::flex::{contiguous, rows_of_task, values, whole};
-use crate::profile::{self, Operation};
-use crate::simd::vectorised;
-use crate::threads;
 
 /// Rotates each head's vector by its token's position.
 ///
@@ -50,7 +48,7 @@ pub fn rope_oracle(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
 }
 
 /// [`rope`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait RopeBackend: Backend {
     /// See [`rope`]; `back` rotates the other way.
     fn rope(
@@ -99,57 +97,22 @@ impl<B: RopeBackend, C: CheckpointStrategy> RopeBackend for Autodiff<B, C> {
     }
 }
 
-impl RopeBackend for Flex {
-    /// In the memory of `x` where nothing else holds it.
-    fn rope(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {
-        let mut x = whole(x);
-        let [cos, sin] = [contiguous(cos), contiguous(sin)];
-        let [_, heads, dim] = x.layout().shape().dims();
-        let size = values(&x).len();
-        let _span = profile::span(Operation::Rope, 3 * size, 2 * 4 * size);
-        let tokens = rows_of_task(heads * dim);
-        threads::chunks(x.storage_mut::<f32>(), tokens * heads * dim, |task, x| {
-            let angles = x.len() / heads / 2;
-            let [cos, sin] =
-                [&cos, &sin].map(|of| &values(of)[task * tokens * dim / 2..][..angles]);
-            rotate(x, cos, sin, [heads, dim], back);
-        });
-        x
-    }
-}
-
-vectorised! {
-    fn rotate(
-        _simd,
-        x: &'a mut [f32],
-        cos: &'a [f32],
-        sin: &'a [f32],
-        shape: [usize; 2],
-        back: bool,
-    ) {
-        let [heads, dim] = shape;
-        let half = dim / 2;
-        let sign = if back { -1.0 } else { 1.0 };
-        let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
-        for (x, (cos, sin)) in x.chunks_exact_mut(heads * dim).zip(angles) {
-            for x in x.chunks_exact_mut(dim) {
-                let (low, high) = x.split_at_mut(half);
-                let pairs = low.iter_mut().zip(high);
-                for ((low, high), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
-                    let [l, h, s] = [*low, *high, sign * sin];
-                    *low = l * cos - h * s;
-                    *high = h * cos + l * s;
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution, Tolerance};
+    use crate::devices::{self, on};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
+
+    type Rotation = fn(Tensor<3>, Tensor<2>, Tensor<2>) -> Tensor<3>;
+
+    /// Result and gradient of `sum(f(x, cos, sin) · seed)`.
+    fn run(f: Rotation, x: &Tensor<3>, angle: &Tensor<2>, seed: &Tensor<3>) -> [TensorData; 2] {
+        let x = x.clone().require_grad();
+        let y = f(x.clone(), angle.clone().cos(), angle.clone().sin());
+        let grads = (y.clone() * seed.clone()).sum().backward();
+        [y.inner().into_data(), x.grad(&grads).unwrap().into_data()]
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
@@ -160,19 +123,28 @@ mod tests {
             let x = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
             let seed = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
             let angle = Tensor::<2>::random([t, half], Distribution::Uniform(0.0, 6.3), &device);
-            let run = |f: fn(Tensor<3>, Tensor<2>, Tensor<2>) -> Tensor<3>| {
-                let x = x.clone().require_grad();
-                let y = f(x.clone(), angle.clone().cos(), angle.clone().sin());
-                let grads = (y.clone() * seed.clone()).sum().backward();
-                [y.inner(), x.grad(&grads).unwrap()]
-            };
-            let before = x.clone().into_data();
-            for (fused, oracle) in run(rope).into_iter().zip(run(rope_oracle)) {
-                // two products and a sum, each rounded once
-                fused.into_data().assert_approx_eq::<f32>(&oracle.into_data(), Tolerance::absolute(1e-6));
+            let oracle = run(rope_oracle, &x, &angle, &seed);
+            for device in devices::all() {
+                let [x, seed] = [&x, &seed].map(|of| on(&device, of));
+                let before = x.to_data();
+                let fused = run(rope, &x, &on(&device, &angle), &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // two products and a sum, each rounded once
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(1e-6));
+                }
+                // what somebody else holds is not rotated in place
+                x.into_data().assert_eq(&before, true);
             }
-            // what somebody else holds is not rotated in place
-            x.into_data().assert_eq(&before, true);
+            for device in devices::halves() {
+                let [x, seed] = [&x, &seed].map(devices::rounded);
+                let oracle = run(rope_oracle, &x, &angle, &seed);
+                let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
+                let fused = run(rope, &x, &on(&device, &angle), &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // a product is rounded, and the sum
+                    devices::assert_near(fused, oracle, 2.0);
+                }
+            }
         }
     }
 

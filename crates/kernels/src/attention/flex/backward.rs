@@ -4,7 +4,7 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
 use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
-use super::{Attended, AttentionGradient};
+use crate::attention::{Attended, AttentionGradient};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::low_rank::transposed;

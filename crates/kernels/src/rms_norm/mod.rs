@@ -10,21 +10,17 @@
 //!
 //! Axes: T tokens, H hidden size.
 
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
+
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Tensor};
-use burn_flex::FlexTensor;
-use pulp::Simd;
-
-use crate::buffer::buffer;
-use crate::flex::{self, contiguous, rows_of_task, values};
-use crate::profile::{self, Operation};
-use crate::simd::{dot, dot3, vectorised};
-use crate::threads;
 
 /// Normalises each token's vector by its root mean square.
 ///
@@ -46,7 +42,7 @@ pub fn rms_norm_oracle(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
 }
 
 /// [`rms_norm`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait RmsNormBackend: Backend {
     /// See [`rms_norm`].
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
@@ -109,112 +105,11 @@ impl<B: RmsNormGradient, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C
     }
 }
 
-impl RmsNormBackend for Flex {
-    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
-        let [x, weight] = [contiguous(x), contiguous(weight)];
-        let [_, width] = x.layout().shape().dims();
-        let _span = profile::span(
-            Operation::RmsNorm,
-            4 * values(&x).len(),
-            2 * 4 * values(&x).len(),
-        );
-        let mut wide = buffer(width);
-        flex::stored(&weight).widen_chunk(0, &mut wide);
-        let rows = rows_of_task(width) * width;
-        let mut y = buffer(values(&x).len());
-        threads::chunks(&mut y, rows, |task, y| {
-            let x = &values(&x)[task * rows..][..y.len()];
-            forward(x, &wide, eps as f32, y);
-        });
-        flex::tensor(y, x.layout().shape().clone())
-    }
-}
-
-impl RmsNormGradient for Flex {
-    fn rms_norm_gradient(
-        x: FlexTensor,
-        weight: FlexTensor,
-        dy: FlexTensor,
-        eps: f64,
-        trained: bool,
-    ) -> (FlexTensor, Option<FlexTensor>) {
-        let [x, weight, dy] = [x, weight, dy].map(contiguous);
-        let [tokens, width] = x.layout().shape().dims();
-        let size = tokens * width;
-        let _span = profile::span(Operation::RmsNorm, 10 * size, 3 * 4 * size);
-        let mut wide = buffer(width);
-        flex::stored(&weight).widen_chunk(0, &mut wide);
-        let rows = rows_of_task(width) * width;
-        let mut dx = buffer(size);
-        let kept = if trained { width } else { 0 };
-        let mut parts = vec![0.0; size.div_ceil(rows) * kept];
-        threads::chunk_pairs(&mut dx, rows, &mut parts, kept, |task, dx, d_weight| {
-            let [x, dy] = [&x, &dy].map(|of| &values(of)[task * rows..][..dx.len()]);
-            backward(x, &wide, dy, eps as f32, dx, d_weight);
-        });
-        let dx = flex::tensor(dx, [tokens, width]);
-        if !trained {
-            return (dx, None);
-        }
-        // tasks are of a fixed size, so that this order does not depend on the threads
-        let mut d_weight = vec![0.0; width];
-        for part in parts.chunks_exact(width) {
-            for (sum, part) in d_weight.iter_mut().zip(part) {
-                *sum += part;
-            }
-        }
-        (dx, Some(flex::tensor(d_weight, [width])))
-    }
-}
-
-#[inline(always)]
-fn scale<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
-    let mean_square = dot(simd, x, x) / x.len() as f32;
-    1.0 / (mean_square + eps).sqrt()
-}
-
-vectorised! {
-    fn forward(simd, x: &'a [f32], weight: &'a [f32], eps: f32, y: &'a mut [f32]) {
-        let width = weight.len();
-        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-            let s = scale(simd, x, eps);
-            for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-                *y = x * s * w;
-            }
-        }
-    }
-}
-
-vectorised! {
-    fn backward(
-        simd,
-        x: &'a [f32],
-        weight: &'a [f32],
-        dy: &'a [f32],
-        eps: f32,
-        dx: &'a mut [f32],
-        d_weight: &'a mut [f32],
-    ) {
-        let width = weight.len();
-        let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
-        for ((x, dy), dx) in rows.zip(dx.chunks_exact_mut(width)) {
-            let s = scale(simd, x, eps);
-            let mean = dot3(simd, dy, weight, x) / width as f32;
-            let back = s * s * s * mean;
-            for (((dx, x), dy), w) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
-                *dx = s * dy * w - x * back;
-            }
-            for ((sum, x), dy) in d_weight.iter_mut().zip(x).zip(dy) {
-                *sum += dy * x * s;
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use crate::devices::{self, on};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Norm = fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>;
@@ -238,11 +133,30 @@ mod tests {
             let x = Tensor::<2>::random([t, h], normal, &device);
             let w = Tensor::<1>::random([h], normal, &device);
             let seed = Tensor::<2>::random([t, h], normal, &device);
-            let fused = run(rms_norm, &x, &w, &seed);
             let oracle = run(rms_norm_oracle, &x, &w, &seed);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // sums of up to 700 products of order one in two orders
-                fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(2e-5).set_absolute(2e-5));
+            for device in devices::all() {
+                let fused = run(rms_norm, &on(&device, &x), &on(&device, &w), &on(&device, &seed));
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // sums of up to 700 products of order one in two orders
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(2e-5).set_absolute(2e-5));
+                }
+            }
+        }
+
+        #[test]
+        fn halves_equal_the_oracle(t in 1_usize..70, h in 1_usize..700) {
+            let device = Device::flex().autodiff();
+            let normal = Distribution::Normal(0.0, 1.0);
+            let [x, seed] = [0; 2].map(|_| devices::rounded(&Tensor::<2>::random([t, h], normal, &device)));
+            let w = devices::rounded(&Tensor::<1>::random([h], normal, &device));
+            let oracle = run(rms_norm_oracle, &x, &w, &seed);
+            for device in devices::halves() {
+                let [x, seed] = [&x, &seed].map(|of| on(&device, &of.clone().cast(DType::BF16)));
+                let fused = run(rms_norm, &x, &on(&device, &w), &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // the result is rounded, on a GPU the weight's gradient by tokens too
+                    devices::assert_near(fused, oracle, 2.0);
+                }
             }
         }
     }

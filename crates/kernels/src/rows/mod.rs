@@ -1,6 +1,14 @@
 //! Row boundaries of a flat run.
 
+#[cfg(feature = "libtorch")]
+mod placed;
+
 use std::ops::Range;
+
+#[cfg(feature = "libtorch")]
+use placed::OnDevice;
+#[cfg(feature = "libtorch")]
+pub(crate) use placed::Placed;
 
 /// The rows of a flat run: which tokens each has, and which keys they see.
 ///
@@ -17,6 +25,8 @@ pub struct Rows {
     total: usize,
     /// Keys of all rows together.
     keys: usize,
+    #[cfg(feature = "libtorch")]
+    placed: OnDevice,
 }
 
 /// One row of a flat run.
@@ -63,11 +73,7 @@ impl Rows {
             total = queries.end;
             found.push(Row { queries, keys });
         }
-        Self {
-            list: found,
-            total,
-            keys: total,
-        }
+        Self::of(found, total, total)
     }
 
     /// One row of `length` tokens.
@@ -79,13 +85,20 @@ impl Rows {
     pub fn continuing(seen: usize, length: usize) -> Self {
         assert!(length > 0, "a row of a flat run has at least one token");
         let all = 0..seen + length;
+        let row = Row {
+            queries: 0..length,
+            keys: vec![all],
+        };
+        Self::of(vec![row], length, seen + length)
+    }
+
+    fn of(list: Vec<Row>, total: usize, keys: usize) -> Self {
         Self {
-            list: vec![Row {
-                queries: 0..length,
-                keys: vec![all],
-            }],
-            total: length,
-            keys: seen + length,
+            list,
+            total,
+            keys,
+            #[cfg(feature = "libtorch")]
+            placed: OnDevice::default(),
         }
     }
 

@@ -7,20 +7,17 @@
 //!
 //! Axes: T tokens, F intermediate size.
 
+mod flex;
+#[cfg(feature = "libtorch")]
+mod libtorch;
+
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, activation};
-use burn_flex::FlexTensor;
-
-use crate::buffer::buffer;
-use crate::flex::{self, contiguous, rows_of_task, values};
-use crate::profile::{self, Operation};
-use crate::simd::{sigmoid, vectorised};
-use crate::threads;
 
 /// Gates `up` by the sigmoid-weighted `gate`.
 ///
@@ -39,7 +36,7 @@ pub fn swiglu_oracle(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 }
 
 /// [`swiglu`] on a backend.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait SwiGluBackend: Backend {
     /// See [`swiglu`].
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
@@ -97,70 +94,11 @@ impl<B: SwiGluGradient, C: CheckpointStrategy> SwiGluBackend for Autodiff<B, C> 
     }
 }
 
-impl SwiGluBackend for Flex {
-    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
-        let [gate, up] = [gate, up].map(contiguous);
-        let [g, u] = [values(&gate), values(&up)];
-        let _span = profile::span(Operation::SwiGlu, 5 * g.len(), 3 * 4 * g.len());
-        let task = rows_of_task(1);
-        let mut y = buffer(g.len());
-        threads::chunks(&mut y, task, |index, y| {
-            let [g, u] = [g, u].map(|of| &of[index * task..][..y.len()]);
-            forward(g, u, y);
-        });
-        flex::tensor(y, gate.layout().shape().clone())
-    }
-}
-
-impl SwiGluGradient for Flex {
-    fn swiglu_gradient(gate: FlexTensor, up: FlexTensor, dy: FlexTensor) -> [FlexTensor; 2] {
-        let [gate, up, dy] = [gate, up, dy].map(contiguous);
-        let [g, u, dy] = [values(&gate), values(&up), values(&dy)];
-        let _span = profile::span(Operation::SwiGlu, 9 * g.len(), 5 * 4 * g.len());
-        let task = rows_of_task(1);
-        let [mut dg, mut du] = [buffer(g.len()), buffer(g.len())];
-        threads::chunk_pairs(&mut dg, task, &mut du, task, |index, dg, du| {
-            let [g, u, dy] = [g, u, dy].map(|of| &of[index * task..][..dg.len()]);
-            backward(g, u, dy, dg, du);
-        });
-        let shape = gate.layout().shape();
-        [
-            flex::tensor(dg, shape.clone()),
-            flex::tensor(du, shape.clone()),
-        ]
-    }
-}
-
-vectorised! {
-    fn forward(_simd, gate: &'a [f32], up: &'a [f32], y: &'a mut [f32]) {
-        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g * sigmoid(*g) * u;
-        }
-    }
-}
-
-vectorised! {
-    fn backward(
-        _simd,
-        gate: &'a [f32],
-        up: &'a [f32],
-        dy: &'a [f32],
-        d_gate: &'a mut [f32],
-        d_up: &'a mut [f32],
-    ) {
-        let inputs = gate.iter().zip(up).zip(dy);
-        for (((g, u), dy), (dg, du)) in inputs.zip(d_gate.iter_mut().zip(d_up)) {
-            let s = sigmoid(*g);
-            *du = dy * g * s;
-            *dg = dy * u * s * (1.0 + g * (1.0 - s));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use crate::devices::{self, on};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Gated = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
@@ -183,11 +121,24 @@ mod tests {
                 Tensor::<2>::random([t, f], Distribution::Normal(0.0, scale), &device)
             };
             let (gate, up, seed) = (random(5.0), random(1.0), random(1.0));
-            let fused = run(swiglu, &gate, &up, &seed);
             let oracle = run(swiglu_oracle, &gate, &up, &seed);
-            for (fused, oracle) in fused.into_iter().zip(oracle) {
-                // a few roundings of f32 and an exponential within two units
-                fused.assert_approx_eq::<f32>(&oracle, Tolerance::relative(1e-5).set_absolute(1e-5));
+            for device in devices::all() {
+                let [gate, up, seed] = [&gate, &up, &seed].map(|of| on(&device, of));
+                let fused = run(swiglu, &gate, &up, &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // a few roundings of f32 and an exponential within two units
+                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-5).set_absolute(1e-5));
+                }
+            }
+            for device in devices::halves() {
+                let [gate, up, seed] = [&gate, &up, &seed].map(devices::rounded);
+                let oracle = run(swiglu_oracle, &gate, &up, &seed);
+                let [gate, up, seed] = [gate, up, seed].map(|of| on(&device, &of.cast(DType::BF16)));
+                let fused = run(swiglu, &gate, &up, &seed);
+                for (fused, oracle) in fused.iter().zip(&oracle) {
+                    // the activation is rounded, and its product
+                    devices::assert_near(fused, oracle, 2.0);
+                }
             }
         }
     }

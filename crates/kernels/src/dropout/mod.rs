@@ -6,6 +6,9 @@
 //!
 //! Axes: T tokens, I features.
 
+#[cfg(feature = "libtorch")]
+mod libtorch;
+
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -110,6 +113,26 @@ mod tests {
                 .iter()
                 .all(|x| [0.0_f32, 1.25].map(f32::to_bits).contains(&x.to_bits()))
         );
+    }
+
+    #[cfg(feature = "libtorch")]
+    #[test]
+    fn libtorch_draws_the_same_masks() {
+        use burn::backend::libtorch::TchTensor;
+
+        let on = crate::devices::torch();
+        // several blocks of it, and keys of all sizes
+        let (tokens, features) = (700, 9001);
+        let dropout = Dropout {
+            keys: (0..tokens as u64).map(mix).collect(),
+            site: 5,
+            probability: 0.3,
+        };
+        let ones = tch::Tensor::ones([tokens as i64, features as i64], (tch::Kind::Float, on));
+        let found = TchTensor::new(dropout.masked(&ones).view([-1]));
+        let found: Vec<f32> = Vec::try_from(&found).unwrap();
+        let expected = dropout.mask(features, &Device::flex()).into_data();
+        assert_eq!(found, expected.try_into_vec::<f32>().unwrap());
     }
 
     #[test]

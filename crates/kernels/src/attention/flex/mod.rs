@@ -1,10 +1,14 @@
 //! The fused form on flex.
 
+mod backward;
+mod blocks;
+mod single;
+
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
-use super::{AttentionBackend, single};
+use self::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
+use super::AttentionBackend;
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::low_rank::transposed;

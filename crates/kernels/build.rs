@@ -1,0 +1,34 @@
+//! Builds what calls functions of ATen that tch does not bind, where the feature `libtorch` asks for
+//! it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(libtorch_cuda)");
+    #[cfg(feature = "libtorch")]
+    aten();
+}
+
+#[cfg(feature = "libtorch")]
+fn aten() {
+    use std::path::PathBuf;
+
+    println!("cargo:rerun-if-changed=src/libtorch/aten.cpp");
+    // torch-sys says where the library is that it links
+    let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
+        panic!("torch-sys did not say where libtorch is: see docs/guide/gpu.md");
+    };
+    if lib.join("libtorch_cuda.so").exists() {
+        println!("cargo:rustc-cfg=libtorch_cuda");
+    }
+    let include = match std::env::var_os("LIBTORCH_INCLUDE") {
+        Some(include) => PathBuf::from(include).join("include"),
+        None => lib.with_file_name("include"),
+    };
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .include(include)
+        .file("src/libtorch/aten.cpp")
+        .compile("simmer_aten");
+}

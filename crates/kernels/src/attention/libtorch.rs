@@ -1,0 +1,260 @@
+//! The forms on libtorch.
+//!
+//! On a GPU the rows of a run are one call: flash attention for 16-bit numbers, memory-efficient
+//! attention for others. On a processor each row is one call. In all of them the scores exist block
+//! by block alone. Where rows see other keys than their own, the keys that each sees are gathered
+//! first, and their gradients scattered back.
+//!
+//! `_scaled_dot_product_flash_attention_for_cpu` and its backward have these signatures in torch
+//! 2.9 to 2.11; for the GPU's see [`aten`].
+//!
+//! Axes as in [`super`].
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+use tch::{Device, Kind, Tensor};
+
+use super::{Attended, AttentionBackend, AttentionGradient};
+use crate::libtorch::aten::{self, Packed};
+use crate::libtorch::fresh;
+use crate::rows::{Placed, Row, Rows};
+
+/// The largest head that flash attention takes.
+const FLASH: i64 = 256;
+
+impl AttentionBackend for LibTorch {
+    fn attention_rows(
+        q: TchTensor,
+        k: TchTensor,
+        v: TchTensor,
+        rows: Rows,
+        scale: f64,
+    ) -> (TchTensor, TchTensor) {
+        let qkv = [q, k, v].map(|of| of.tensor);
+        let [y, lse] = if qkv[0].device().is_cuda() {
+            on_gpu(qkv, &rows, scale)
+        } else {
+            by_row(&qkv, &rows, scale)
+        };
+        (fresh(y), fresh(lse))
+    }
+}
+
+impl AttentionGradient for LibTorch {
+    fn attention_gradient(attended: Attended<Self>, dy: TchTensor) -> [TchTensor; 3] {
+        let Attended {
+            qkv,
+            y,
+            lse,
+            rows,
+            scale,
+        } = attended;
+        let qkv = qkv.map(|of| of.tensor);
+        let [y, lse, dy] = [y.tensor, lse.tensor, dy.tensor];
+        let found = if dy.device().is_cuda() {
+            on_gpu_backward(qkv, [&y, &lse], &rows, scale, &dy)
+        } else {
+            by_row_backward(&qkv, [&y, &lse], &rows, scale, &dy)
+        };
+        found.map(fresh)
+    }
+}
+
+// On a GPU.
+
+fn packed<'a>(placed: &'a Placed, scale: f64) -> Packed<'a> {
+    Packed {
+        starts: placed.starts.each_ref(),
+        longest: placed.longest,
+        scale,
+    }
+}
+
+fn is_flash(q: &Tensor) -> bool {
+    let dim = q.size()[2];
+    matches!(q.kind(), Kind::BFloat16 | Kind::Half) && dim % 8 == 0 && dim <= FLASH
+}
+
+/// The keys that rows see one after another, `[S', K, D]`.
+fn seen(of: Tensor, placed: &Placed) -> Tensor {
+    match &placed.keys {
+        None => of,
+        Some(keys) => of.index_select(0, keys),
+    }
+}
+
+fn on_gpu(qkv: [Tensor; 3], rows: &Rows, scale: f64) -> [Tensor; 2] {
+    let [q, k, v] = qkv;
+    let placed = rows.on_device(q.device());
+    let packed = packed(&placed, scale);
+    let [k, v] = [k, v].map(|of| seen(of, &placed));
+    if is_flash(&q) {
+        return aten::flash_attention([&q, &k, &v], &packed);
+    }
+    let [k, v] = [k, v].map(|of| for_every_head(&of, &q));
+    let [y, lse] = aten::efficient_attention([&q.unsqueeze(0), &k, &v], &packed);
+    [y.squeeze_dim(0), lse]
+}
+
+fn on_gpu_backward(
+    qkv: [Tensor; 3],
+    [y, lse]: [&Tensor; 2],
+    rows: &Rows,
+    scale: f64,
+    dy: &Tensor,
+) -> [Tensor; 3] {
+    let [q, k, v] = qkv;
+    let placed = rows.on_device(q.device());
+    let packed = packed(&placed, scale);
+    let [k, v] = [k, v].map(|of| seen(of, &placed));
+    let [dq, dk, dv] = if is_flash(&q) {
+        aten::flash_attention_backward(dy, [&q, &k, &v], [y, lse], &packed)
+    } else {
+        let [wide_k, wide_v] = [&k, &v].map(|of| for_every_head(of, &q));
+        let [dy, q, y] = [dy, &q, y].map(|of| of.unsqueeze(0));
+        let qkv = [&q, &wide_k, &wide_v];
+        let [dq, dk, dv] = aten::efficient_attention_backward(&dy, qkv, [&y, lse], &packed);
+        let [keys, heads, dim] = sizes(&k);
+        let of_group = |of: Tensor| {
+            let groups = of.view([keys, heads, -1, dim]); // [S', K, G, D]
+            groups
+                .sum_dim_intlist(2, false, Kind::Float)
+                .to_kind(of.kind())
+        };
+        [dq.squeeze_dim(0), of_group(dk), of_group(dv)]
+    };
+    let [dk, dv] = [dk, dv].map(|of| scattered(of, &placed, rows.keys()));
+    [dq, dk, dv]
+}
+
+/// Keys or values with a head for each of the queries', `[1, S, N, D]`.
+fn for_every_head(of: &Tensor, q: &Tensor) -> Tensor {
+    let [s, heads, dim] = sizes(of);
+    let groups = q.size()[1] / heads;
+    let wide = of.unsqueeze(2).expand([s, heads, groups, dim], false);
+    wide.reshape([1, s, heads * groups, dim])
+}
+
+/// The gradients of gathered keys where they came from, `[S, K, D]`: those of several rows add up,
+/// in f32 and in a fixed order.
+fn scattered(of: Tensor, placed: &Placed, keys: usize) -> Tensor {
+    let Some(index) = &placed.keys else {
+        return of;
+    };
+    let [_, heads, dim] = sizes(&of);
+    let mut sums = Tensor::zeros([keys as i64, heads, dim], (Kind::Float, of.device()));
+    let _ = sums.index_put_(&[Some(index)], &of.to_kind(Kind::Float), true);
+    sums.to_kind(of.kind())
+}
+
+// On a processor.
+
+/// A row's queries, or what belongs to them, as the call wants them: `[K, G, t, D]`.
+fn of_queries(of: &Tensor, row: &Row, key_heads: i64) -> Tensor {
+    let part = of.narrow(0, row.queries.start as i64, row.queries.len() as i64);
+    let [t, heads, dim] = sizes(&part);
+    let groups = heads / key_heads;
+    part.reshape([t, key_heads, groups, dim])
+        .permute([1, 2, 0, 3])
+}
+
+/// The keys or values that a row sees: `[K, G, s, D]`, all heads of a group the same memory.
+fn of_keys(of: &Tensor, row: &Row, groups: i64) -> Tensor {
+    let parts = row.keys.iter();
+    let parts: Vec<Tensor> = parts
+        .map(|keys| of.narrow(0, keys.start as i64, keys.len() as i64))
+        .collect();
+    let all = Tensor::cat(&parts, 0); // [s, K, D]
+    let [s, heads, dim] = sizes(&all);
+    let all = all.permute([1, 0, 2]).unsqueeze(1);
+    all.expand([heads, groups, s, dim], false)
+}
+
+/// Which keys a row's queries do not see, where that is not what the call calls causal.
+fn mask(row: &Row, kind: (Kind, Device)) -> Option<Tensor> {
+    let [t, s] = [row.queries.len() as i64, row.key_count() as i64];
+    if t == s || t == 1 {
+        return None;
+    }
+    let mut mask = Tensor::full([t, s], f64::NEG_INFINITY, kind);
+    Some(mask.triu_(s - t + 1))
+}
+
+fn is_causal(row: &Row) -> bool {
+    row.queries.len() > 1 && row.queries.len() == row.key_count()
+}
+
+fn by_row([q, k, v]: &[Tensor; 3], rows: &Rows, scale: f64) -> [Tensor; 2] {
+    let [t, heads, _] = sizes(q);
+    let key_heads = k.size()[1];
+    let groups = heads / key_heads;
+    let y = q.empty_like();
+    let lse = Tensor::empty([t, heads, 1], (Kind::Float, q.device()));
+    for row in rows {
+        let (part, part_lse) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
+            &of_queries(q, row, key_heads),
+            &of_keys(k, row, groups),
+            &of_keys(v, row, groups),
+            0.0,
+            is_causal(row),
+            mask(row, (q.kind(), q.device())),
+            scale,
+        );
+        of_queries(&y, row, key_heads).copy_(&part);
+        of_queries(&lse, row, key_heads).copy_(&part_lse.unsqueeze(3));
+    }
+    [y, lse.squeeze_dim(2)]
+}
+
+fn by_row_backward(
+    [q, k, v]: &[Tensor; 3],
+    [y, lse]: [&Tensor; 2],
+    rows: &Rows,
+    scale: f64,
+    dy: &Tensor,
+) -> [Tensor; 3] {
+    let heads = q.size()[1];
+    let key_heads = k.size()[1];
+    let groups = heads / key_heads;
+    let lse = lse.unsqueeze(2); // [T, N, 1]
+    let dq = q.empty_like();
+    let zeros = |of: &Tensor| Tensor::zeros(of.size(), (Kind::Float, of.device()));
+    let [dk, dv] = [zeros(k), zeros(v)];
+    for row in rows {
+        let queries = |of: &Tensor| of_queries(of, row, key_heads);
+        let (part_q, part_k, part_v) =
+            Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(
+                &queries(dy),
+                &queries(q),
+                &of_keys(k, row, groups),
+                &of_keys(v, row, groups),
+                &queries(y),
+                &queries(&lse).squeeze_dim(3),
+                0.0,
+                is_causal(row),
+                mask(row, (q.kind(), q.device())),
+                scale,
+            );
+        queries(&dq).copy_(&part_q);
+        for (whole, part) in [(&dk, part_k), (&dv, part_v)] {
+            let part = part
+                .sum_dim_intlist(1, false, Kind::Float)
+                .permute([1, 0, 2]); // [s, K, D]
+            let mut start = 0;
+            for keys in &row.keys {
+                let count = keys.len() as i64;
+                let mut to = whole.narrow(0, keys.start as i64, count);
+                let _ = to.g_add_(&part.narrow(0, start, count));
+                start += count;
+            }
+        }
+    }
+    [dq, dk.to_kind(k.kind()), dv.to_kind(v.kind())]
+}
+
+fn sizes(of: &Tensor) -> [i64; 3] {
+    match of.size()[..] {
+        [a, b, c] => [a, b, c],
+        ref other => panic!("three axes, found {other:?}"),
+    }
+}

@@ -1,0 +1,108 @@
+// Functions of ATen that torch-sys does not bind, for aten.rs.
+//
+// Each gives 0, or 1 and what went wrong. The signatures that are used are those of torch 2.9 to 2.11.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/_efficient_attention_backward.h>
+#include <ATen/ops/_efficient_attention_forward.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/_fused_rms_norm_backward.h>
+#include <ATen/ops/empty.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+using at::Tensor;
+
+namespace {
+
+// Causal, the last query of a row at its last key: CustomMaskType of ATen's mem_eff_attention.
+constexpr int64_t CAUSAL_FROM_BOTTOM_RIGHT = 2;
+
+template <typename F>
+int guarded(char *said, size_t room, F f) {
+    try {
+        f();
+        return 0;
+    } catch (const std::exception &error) {
+        std::snprintf(said, room, "%s", error.what());
+    } catch (...) {
+        std::snprintf(said, room, "an unknown exception");
+    }
+    return 1;
+}
+
+// Where dropout would keep the state of its generator; there is none.
+Tensor no_state(const Tensor &like) {
+    return at::empty({2}, like.options().dtype(at::kLong));
+}
+
+template <size_t N>
+void give(Tensor **out, const std::array<Tensor, N> &tensors) {
+    for (size_t i = 0; i < N; i++)
+        if (tensors[i].defined()) out[i] = new Tensor(tensors[i]);
+}
+
+} // namespace
+
+extern "C" {
+
+struct Spans {
+    const Tensor *starts_q;
+    const Tensor *starts_k;
+    int64_t longest_q;
+    int64_t longest_k;
+    double scale;
+};
+
+int simmer_flash_attention(const Tensor *const *qkv, Spans spans, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto found = at::_flash_attention_forward(
+            *qkv[0], *qkv[1], *qkv[2], *spans.starts_q, *spans.starts_k, spans.longest_q, spans.longest_k,
+            /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, spans.scale);
+        give<2>(out, {std::get<0>(found), std::get<1>(found)});
+    });
+}
+
+int simmer_flash_attention_backward(const Tensor *const *in, Spans spans, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto state = no_state(*in[0]);
+        auto found = at::_flash_attention_backward(
+            *in[0], *in[1], *in[2], *in[3], *in[4], *in[5], *spans.starts_q, *spans.starts_k, spans.longest_q,
+            spans.longest_k, /*dropout_p=*/0.0, /*is_causal=*/true, state, state, spans.scale);
+        give<3>(out, {std::get<0>(found), std::get<1>(found), std::get<2>(found)});
+    });
+}
+
+int simmer_efficient_attention(const Tensor *const *qkv, Spans spans, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto found = at::_efficient_attention_forward(
+            *qkv[0], *qkv[1], *qkv[2], /*bias=*/{}, *spans.starts_q, *spans.starts_k, spans.longest_q,
+            spans.longest_k, /*dropout_p=*/0.0, CAUSAL_FROM_BOTTOM_RIGHT, /*compute_log_sumexp=*/true, spans.scale);
+        give<2>(out, {std::get<0>(found), std::get<1>(found)});
+    });
+}
+
+int simmer_efficient_attention_backward(const Tensor *const *in, Spans spans, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto state = no_state(*in[0]);
+        auto found = at::_efficient_attention_backward(
+            *in[0], *in[1], *in[2], *in[3], /*bias=*/{}, *in[4], *spans.starts_q, *spans.starts_k, spans.longest_q,
+            spans.longest_k, *in[5], /*dropout_p=*/0.0, state, state, CAUSAL_FROM_BOTTOM_RIGHT,
+            /*bias_requires_grad=*/false, spans.scale);
+        give<3>(out, {std::get<0>(found), std::get<1>(found), std::get<2>(found)});
+    });
+}
+
+int simmer_fused_rms_norm_backward(const Tensor *const *in, bool trained, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto found = at::_fused_rms_norm_backward(
+            *in[0], *in[1], in[3]->sizes(), *in[2], *in[3], std::array<bool, 2>{true, trained});
+        give<2>(out, {std::get<0>(found), std::get<1>(found)});
+    });
+}
+
+} // extern "C"

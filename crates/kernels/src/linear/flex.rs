@@ -1,0 +1,34 @@
+//! The form on flex: a weight is widened as it is packed for the product.
+
+use burn::backend::Flex;
+use burn_flex::FlexTensor;
+
+use super::{LinearBackend, LinearGradient};
+use crate::buffer::buffer;
+use crate::flex::{self, contiguous, values};
+use crate::product::{Side, product};
+use crate::profile;
+
+impl LinearBackend for Flex {
+    fn widened_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        multiply(x, weight, Side::Transposed)
+    }
+}
+
+impl LinearGradient for Flex {
+    fn widened_linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        multiply(dy, weight, Side::Plain)
+    }
+}
+
+fn multiply(x: FlexTensor, weight: FlexTensor, side: Side) -> FlexTensor {
+    let [x, weight] = [x, weight].map(contiguous);
+    let [tokens, _] = x.layout().shape().dims();
+    let weight = flex::weight(&weight, side);
+    let [k, n] = weight.inner_outer();
+    let _span = profile::product(tokens, weight);
+    assert_eq!(values(&x).len(), tokens * k, "features of a linear layer");
+    let mut y = buffer(tokens * n);
+    product(values(&x), weight, &mut y, false);
+    flex::tensor(y, [tokens, n])
+}

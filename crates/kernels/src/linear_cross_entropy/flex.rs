@@ -1,0 +1,56 @@
+//! The form on flex: slabs where the head is frozen, chunks where it is trained.
+
+use burn::backend::Flex;
+use burn::backend::ops::IntTensorOps;
+use burn::tensor::IntDType;
+use burn_flex::FlexTensor;
+
+use super::{
+    LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted, chunks, slabs,
+};
+use crate::flex::{self, contiguous, values};
+use crate::product::Side;
+use crate::profile::{self, Operation};
+
+impl LinearCrossEntropyBackend for Flex {
+    fn linear_cross_entropy(
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        targets: FlexTensor,
+    ) -> FlexTensor {
+        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
+    }
+}
+
+impl LinearCrossEntropyGradient for Flex {
+    fn linear_cross_entropy_gradient(
+        hidden: FlexTensor,
+        weight: FlexTensor,
+        targets: FlexTensor,
+        wanted: Wanted,
+    ) -> LossAndGradients<Self> {
+        let [n, h] = hidden.layout().shape().dims();
+        let [v, _] = weight.layout().shape().dims();
+        let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
+        let bytes = weight.dtype().size() * v * h + 4 * 2 * n * h;
+        let _span = profile::span(
+            Operation::LinearCrossEntropy,
+            products * 2 * n * v * h,
+            bytes,
+        );
+        if wanted.weight {
+            return chunks::loss::<Self>(hidden, weight, targets, wanted);
+        }
+        let targets = Self::int_cast(targets, IntDType::I64);
+        let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
+        let start = targets.layout().start_offset();
+        let targets = &targets.storage::<i64>()[start..start + n];
+        let weight = flex::weight(&weight, Side::Transposed);
+        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, wanted.hidden);
+        LossAndGradients {
+            loss: flex::tensor(vec![loss], [1]),
+            hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),
+            weight: None,
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The form on libtorch: chunk by chunk of tokens, the logits' gradient in the logits' place.
+//!
+//! Products are in the precision of the hidden states, the softmax and the loss in f32.
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+use tch::{Kind, Tensor};
+
+use super::{LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted};
+use crate::libtorch::fresh;
+
+/// Logits of a chunk. On a GPU a product wants more tokens than on a processor, and there is room:
+/// 1 GiB in f32.
+fn elements(of: &Tensor) -> i64 {
+    if of.device().is_cuda() {
+        256 << 20
+    } else {
+        super::chunks::ELEMENTS as i64
+    }
+}
+
+impl LinearCrossEntropyBackend for LibTorch {
+    fn linear_cross_entropy(hidden: TchTensor, weight: TchTensor, targets: TchTensor) -> TchTensor {
+        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
+    }
+}
+
+impl LinearCrossEntropyGradient for LibTorch {
+    fn linear_cross_entropy_gradient(
+        hidden: TchTensor,
+        weight: TchTensor,
+        targets: TchTensor,
+        wanted: Wanted,
+    ) -> LossAndGradients<Self> {
+        let [hidden, targets] = [hidden.tensor, targets.tensor];
+        let kind = hidden.kind();
+        let weight = weight.tensor.to_kind(kind); // [V, H]
+        let tokens = hidden.size()[0];
+        let rows = (elements(&hidden) / weight.size()[0]).max(1);
+        let mut losses = Vec::new();
+        let mut d_hidden = Vec::new();
+        let mut d_weight: Option<Tensor> = None;
+        for start in (0..tokens).step_by(rows as usize) {
+            let c = rows.min(tokens - start);
+            let x = hidden.narrow(0, start, c); // [c, H]
+            let target = targets.narrow(0, start, c).unsqueeze(1); // [c, 1]
+            let mut logits = x.mm(&weight.tr()).to_kind(Kind::Float); // [c, V]
+            let lse = logits.logsumexp([1_i64], true); // [c, 1]
+            losses.push(&lse - logits.gather(1, &target, false));
+            if !(wanted.hidden || wanted.weight) {
+                continue;
+            }
+            let mut d_logits = logits.g_sub_(&lse).exp_(); // [c, V]
+            let minus_one = lse.full_like(-1.0);
+            let d_logits = d_logits.scatter_add_(1, &target, &minus_one).to_kind(kind);
+            if wanted.weight {
+                let part = d_logits.tr().mm(&x).to_kind(Kind::Float); // [V, H]
+                d_weight = Some(match d_weight {
+                    None => part,
+                    Some(mut sum) => sum.g_add_(&part),
+                });
+            }
+            if wanted.hidden {
+                d_hidden.push(d_logits.mm(&weight)); // [c, H]
+            }
+        }
+        LossAndGradients {
+            loss: fresh(Tensor::cat(&losses, 0).sum(Kind::Float).view([1])),
+            hidden: wanted.hidden.then(|| fresh(Tensor::cat(&d_hidden, 0))), // [N, H]
+            weight: d_weight.map(fresh),
+        }
+    }
+}

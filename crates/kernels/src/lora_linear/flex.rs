@@ -1,0 +1,109 @@
+//! The form on flex.
+
+use std::borrow::Cow;
+
+use burn::backend::Flex;
+use burn_flex::FlexTensor;
+
+use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
+use crate::Dropout;
+use crate::buffer::buffer;
+use crate::flex::{self, contiguous, rows_of_task, values};
+use crate::low_rank::{down, outer, transposed, up, up_transposed};
+use crate::product::{Side, product};
+use crate::profile::{self, Operation};
+use crate::threads;
+
+impl LoraLinearBackend for Flex {
+    fn low_rank_linear(
+        x: FlexTensor,
+        weight: FlexTensor,
+        a: FlexTensor,
+        b: FlexTensor,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> FlexTensor {
+        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
+        let [tokens, inner] = x.layout().shape().dims();
+        let [out, rank] = b.layout().shape().dims();
+        let mut y = buffer(tokens * out);
+        {
+            let weight = flex::weight(&weight, Side::Transposed);
+            let _span = profile::product(tokens, weight);
+            product(values(&x), weight, &mut y, false);
+        }
+        let _span = span(tokens, [inner, out, rank], 1);
+        let input = input(values(&x), dropout.as_ref());
+        let low = down(&input, values(&a), rank, scale as f32); // [T, r]
+        up_transposed(&low, values(&b), rank, &mut y);
+        flex::tensor(y, [tokens, out])
+    }
+}
+
+impl LoraLinearGradient for Flex {
+    fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
+        let parts = [adapted.x, adapted.weight, adapted.a, adapted.b, dy];
+        let [x, weight, a, b, dy] = parts.map(contiguous);
+        let [tokens, inner] = x.layout().shape().dims();
+        let [out, rank] = b.layout().shape().dims();
+        let mut dx = None;
+        if adapted.below {
+            let weight = flex::weight(&weight, Side::Plain);
+            let _span = profile::product(tokens, weight);
+            let mut gradient = buffer(tokens * inner);
+            product(values(&dy), weight, &mut gradient, false);
+            dx = Some(gradient);
+        }
+        let _span = span(tokens, [inner, out, rank], 2);
+        let scale = adapted.scale as f32;
+        let wide = transposed(values(&b), rank); // [r, O]
+        let input = input(values(&x), adapted.dropout.as_ref());
+        let low = down(&input, values(&a), rank, 1.0); // [T, r]
+        let d_low = down(values(&dy), &wide, rank, scale); // [T, r]
+        match (&mut dx, &adapted.dropout) {
+            (None, _) => {}
+            (Some(dx), None) => up(&d_low, values(&a), rank, dx),
+            (Some(dx), Some(dropout)) => {
+                let mut gradient = vec![0.0; tokens * inner];
+                up(&d_low, values(&a), rank, &mut gradient);
+                dropout.apply(&mut gradient);
+                add(&gradient, dx);
+            }
+        }
+        let da = outer(&d_low, &input, rank, 1.0); // [r, I]
+        let db = transposed(&outer(&low, values(&dy), rank, scale), out); // [O, r]
+        AdaptedGradients {
+            x: dx.map(|dx| flex::tensor(dx, [tokens, inner])),
+            a: flex::tensor(da, [rank, inner]),
+            b: flex::tensor(db, [out, rank]),
+        }
+    }
+}
+
+/// The input of the path, `[T, I]`.
+fn input<'a>(x: &'a [f32], dropout: Option<&Dropout>) -> Cow<'a, [f32]> {
+    let mut input = Cow::Borrowed(x);
+    if let Some(dropout) = dropout {
+        dropout.apply(input.to_mut());
+    }
+    input
+}
+
+/// `sum += x`
+fn add(x: &[f32], sum: &mut [f32]) {
+    let task = rows_of_task(1);
+    threads::chunks(sum, task, |index, sum| {
+        for (sum, x) in sum.iter_mut().zip(&x[index * task..]) {
+            *sum += x;
+        }
+    });
+}
+
+fn span(tokens: usize, [inner, out, rank]: [usize; 3], passes: usize) -> profile::Recording {
+    let size = tokens * (inner + out);
+    profile::span(
+        Operation::LowRank,
+        passes * 2 * size * rank,
+        passes * 4 * size,
+    )
+}

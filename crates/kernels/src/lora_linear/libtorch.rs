@@ -1,0 +1,67 @@
+//! The form on libtorch: the path's products add to the weight's in place.
+//!
+//! Products are in the precision of `x`; what is trained, and its gradients, are in f32.
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+use tch::{Kind, Tensor};
+
+use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
+use crate::Dropout;
+use crate::libtorch::fresh;
+
+impl LoraLinearBackend for LibTorch {
+    fn low_rank_linear(
+        x: TchTensor,
+        weight: TchTensor,
+        a: TchTensor,
+        b: TchTensor,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> TchTensor {
+        let x = x.tensor;
+        let [weight, a, b] = [weight, a, b].map(|of| of.tensor.to_kind(x.kind()));
+        let mut y = x.mm(&weight.tr()); // [T, O]
+        let low = input(&x, dropout.as_ref()).mm(&a.tr()) * scale; // [T, r]
+        let _ = y.addmm_(&low, &b.tr());
+        fresh(y)
+    }
+}
+
+impl LoraLinearGradient for LibTorch {
+    fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: TchTensor) -> AdaptedGradients<Self> {
+        let Adapted {
+            scale,
+            dropout,
+            below,
+            ..
+        } = adapted;
+        let [x, dy] = [adapted.x.tensor, dy.tensor];
+        let parts = [adapted.weight, adapted.a, adapted.b];
+        let [weight, a, b] = parts.map(|of| of.tensor.to_kind(x.kind()));
+        let input = input(&x, dropout.as_ref());
+        let low = input.mm(&a.tr()) * scale; // [T, r]
+        let d_low = dy.mm(&b) * scale; // [T, r]
+        let dx = below.then(|| {
+            let mut dx = dy.mm(&weight); // [T, I]
+            let _ = match &dropout {
+                None => dx.addmm_(&d_low, &a),
+                Some(dropout) => dx.g_add_(&dropout.masked(&d_low.mm(&a))),
+            };
+            fresh(dx)
+        });
+        AdaptedGradients {
+            x: dx,
+            a: fresh(d_low.tr().mm(&input).to_kind(Kind::Float)), // [r, I]
+            b: fresh(dy.tr().mm(&low).to_kind(Kind::Float)),      // [O, r]
+        }
+    }
+}
+
+/// The input of the path, `[T, I]`.
+fn input(x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
+    match dropout {
+        None => x.shallow_clone(),
+        Some(dropout) => dropout.masked(x),
+    }
+}

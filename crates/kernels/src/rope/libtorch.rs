@@ -1,0 +1,27 @@
+//! The form on libtorch: four passes over half of the numbers each.
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+
+use super::RopeBackend;
+use crate::libtorch::fresh;
+
+impl RopeBackend for LibTorch {
+    fn rope(x: TchTensor, cos: TchTensor, sin: TchTensor, back: bool) -> TchTensor {
+        let x = x.tensor;
+        let half = cos.tensor.size()[1];
+        let cos = cos.tensor.unsqueeze(1); // [T, 1, D/2]
+        let sin = sin.tensor.unsqueeze(1); // [T, 1, D/2]
+        let minus = sin.neg();
+        let [to_low, to_high] = if back { [sin, minus] } else { [minus, sin] };
+        let y = x.empty_like();
+        let halves = |of: &tch::Tensor| [of.narrow(2, 0, half), of.narrow(2, half, half)];
+        let [low, high] = halves(&x); // [T, N, D/2]
+        let [mut y_low, mut y_high] = halves(&y);
+        let _ = low.mul_out(&y_low, &cos);
+        let _ = y_low.addcmul_(&high, &to_low);
+        let _ = high.mul_out(&y_high, &cos);
+        let _ = y_high.addcmul_(&low, &to_high);
+        fresh(y)
+    }
+}

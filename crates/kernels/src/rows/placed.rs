@@ -1,0 +1,115 @@
+//! Rows as tensors on a device of libtorch.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tch::{Device, Kind, Tensor};
+
+use super::Rows;
+
+/// What attention over all rows in one call takes.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    /// Where the queries, and the keys, of each row begin, and the end of the last: `[rows + 1]`,
+    /// 32 bits each.
+    pub(crate) starts: [Tensor; 2],
+    /// Queries, and keys, of the longest row.
+    pub(crate) longest: [i64; 2],
+    /// The keys of each row, row after row; `None` where that is how they lie.
+    pub(crate) keys: Option<Tensor>,
+}
+
+/// The rows on the device where they were last wanted: copied once for all layers of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OnDevice(Arc<Mutex<Option<(Device, Arc<Placed>)>>>);
+
+// SAFETY: a `Placed` is written once and its tensors are only read after that. They are not leaves
+// of torch's automatic differentiation, and its reference counts are atomic.
+#[expect(unsafe_code, reason = "tensors of torch that nothing writes to")]
+unsafe impl Sync for Placed {}
+
+/// Where rows were copied to does not tell them apart.
+impl PartialEq for OnDevice {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for OnDevice {}
+
+impl Rows {
+    /// The rows as tensors on a device.
+    pub(crate) fn on_device(&self, device: Device) -> Arc<Placed> {
+        let mut last = self.placed.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((on, placed)) if *on == device => Arc::clone(placed),
+            _ => {
+                let placed = Arc::new(self.place(device));
+                *last = Some((device, Arc::clone(&placed)));
+                placed
+            }
+        }
+    }
+
+    fn place(&self, device: Device) -> Placed {
+        let starts = |count: fn(&super::Row) -> usize| {
+            let ends = self.iter().scan(0, |end, row| {
+                *end += count(row) as i32;
+                Some(*end)
+            });
+            let starts: Vec<i32> = std::iter::once(0).chain(ends).collect();
+            Tensor::from_slice(&starts).to_device(device)
+        };
+        let longest = |count: fn(&super::Row) -> usize| {
+            self.iter().map(count).max().unwrap_or_default() as i64
+        };
+        let queries = |row: &super::Row| row.queries.len();
+        let keys = super::Row::key_count;
+        let order: Vec<i64> = self
+            .iter()
+            .flat_map(|row| row.keys.iter().cloned().flatten())
+            .map(|key| key as i64)
+            .collect();
+        let lies_so = order.iter().copied().eq(0..self.keys as i64);
+        Placed {
+            starts: [starts(queries), starts(keys)],
+            longest: [longest(queries), longest(keys)],
+            keys: (!lies_so).then(|| {
+                Tensor::from_slice(&order)
+                    .to_kind(Kind::Int64)
+                    .to_device(device)
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(of: &Tensor) -> Vec<i64> {
+        Vec::try_from(&of.to_kind(Kind::Int64)).unwrap()
+    }
+
+    #[test]
+    fn rows_that_see_themselves_alone() {
+        let rows = Rows::from_lengths([3, 1, 2]);
+        let placed = rows.on_device(Device::Cpu);
+        for starts in &placed.starts {
+            assert_eq!(list(starts), [0, 3, 4, 6]);
+        }
+        assert_eq!(placed.longest, [3, 3]);
+        assert!(placed.keys.is_none());
+    }
+
+    #[test]
+    fn rows_that_continue_others() {
+        let rows = Rows::from_tree([(2, None), (1, Some(0)), (2, Some(0))]);
+        let placed = rows.on_device(Device::Cpu);
+        assert_eq!(list(&placed.starts[0]), [0, 2, 3, 5]);
+        assert_eq!(list(&placed.starts[1]), [0, 2, 5, 9]);
+        assert_eq!(placed.longest, [2, 4]);
+        let keys = placed.keys.as_ref().unwrap();
+        assert_eq!(list(keys), [0, 1, 0, 1, 2, 0, 1, 3, 4]);
+        assert!(Arc::ptr_eq(&placed, &rows.clone().on_device(Device::Cpu)));
+    }
+}

@@ -1,0 +1,26 @@
+//! The form on libtorch.
+//!
+//! `silu_backward` has this signature in torch 2.9 to 2.11.
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+
+use super::{SwiGluBackend, SwiGluGradient};
+use crate::libtorch::fresh;
+
+impl SwiGluBackend for LibTorch {
+    fn swiglu(gate: TchTensor, up: TchTensor) -> TchTensor {
+        let mut y = gate.tensor.silu();
+        fresh(y.g_mul_(&up.tensor))
+    }
+}
+
+impl SwiGluGradient for LibTorch {
+    fn swiglu_gradient(gate: TchTensor, up: TchTensor, dy: TchTensor) -> [TchTensor; 2] {
+        let [gate, up, dy] = [gate.tensor, up.tensor, dy.tensor];
+        let mut d_up = gate.silu();
+        let _ = d_up.g_mul_(&dy);
+        let d_gate = gate.silu_backward(&(dy * up));
+        [fresh(d_gate), fresh(d_up)]
+    }
+}
