@@ -49,6 +49,7 @@ fn help_reads_well() {
         "show",
         "recipes",
         "tokenizer",
+        "estimate",
         "data",
         "data preview",
         "data lint",

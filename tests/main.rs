@@ -5,6 +5,7 @@ mod adapters;
 mod commands;
 mod converting;
 mod corpus;
+mod estimate;
 mod golden;
 mod merging;
 mod model;

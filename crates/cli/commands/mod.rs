@@ -3,6 +3,7 @@
 mod chat;
 mod convert;
 mod data;
+mod estimate;
 mod generate;
 mod merge;
 mod recipes;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Chat(chat::Chat),
     Score(score::Score),
     Data(data::Data),
+    Estimate(estimate::Estimate),
     Show(show::Show),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
@@ -38,6 +40,7 @@ impl Command {
             Self::Chat(command) => command.run(),
             Self::Score(command) => command.run(),
             Self::Data(command) => command.run(),
+            Self::Estimate(command) => command.run(),
             Self::Show(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),

@@ -9,6 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
 use simmer_model::base::Base;
+use simmer_train::estimate::{Estimate, readable};
 use simmer_train::{
     Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
 };
@@ -180,6 +181,13 @@ impl Observer for Terminal {
 
     fn on_notice(&mut self, text: &str) {
         self.say(text);
+    }
+
+    fn on_estimate(&mut self, estimate: &Estimate) {
+        self.say(&format!(
+            "about {} of memory at most (simmer estimate)",
+            readable(estimate.peak)
+        ));
     }
 
     fn on_start(&mut self, start: &Start<'_>) {

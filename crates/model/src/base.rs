@@ -10,10 +10,12 @@ use simmer_kernels::mix;
 
 use crate::checkpoint::numbers::convert as convert_bytes;
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, Dtype, Pretrained, PretrainedError, ReadData, stored_dtype,
+    Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError, ReadData, burn_dtype,
+    stored_dtype,
 };
 use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
+use crate::layout::tensors;
 use crate::llama::{
     DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
 };
@@ -65,7 +67,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn dtype(self) -> DType {
+    /// Burn's name.
+    pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::BF16,
@@ -236,6 +239,47 @@ impl Base {
     /// The weights on disk; none where they are drawn.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
+    }
+
+    /// How frozen weights lie in memory; of several types the one of the first tensor.
+    pub fn precision(&self) -> Precision {
+        let stored = self.checkpoint.as_ref().and_then(|checkpoint| {
+            let (_, info) = checkpoint.tensors().next()?;
+            match info.dtype {
+                Dtype::BF16 => Some(Precision::Bf16),
+                Dtype::F16 => Some(Precision::F16),
+                _ => None,
+            }
+        });
+        self.precision.or(stored).unwrap_or(Precision::F32)
+    }
+
+    /// Bytes that the weights will take, and how many of those stay in their files, where the system reads them again when
+    /// memory is short.
+    pub fn bytes(&self) -> [u64; 2] {
+        let numbers = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        let wanted = self.precision.map(Precision::dtype);
+        let Some(checkpoint) = &self.checkpoint else {
+            let each = wanted.unwrap_or(DType::F32).size() as u64;
+            let all = tensors(&self.config);
+            return [
+                all.iter().map(|tensor| each * numbers(&tensor.shape)).sum(),
+                0,
+            ];
+        };
+        let plain = checkpoint.layout() == Layout::HuggingFace;
+        let [mut bytes, mut mapped] = [0, 0];
+        for (_, info) in checkpoint.tensors() {
+            let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
+            let dtype = wanted.unwrap_or(stored);
+            let size = numbers(&info.shape) * dtype.size() as u64;
+            bytes += size;
+            // what is converted lies in memory of its own, and its source is let go
+            if plain && dtype == stored {
+                mapped += size;
+            }
+        }
+        [bytes, mapped]
     }
 
     /// Gives tokens that were added to the tokenizer their rows in embedding and output head: each

@@ -98,7 +98,7 @@ fn unsupported(path: &Path, tensor: &str, dtype: String) -> CheckpointError {
 }
 
 /// Burn's name of a stored number type; `None` when it has none.
-fn burn_dtype(dtype: Dtype) -> Option<DType> {
+pub fn burn_dtype(dtype: Dtype) -> Option<DType> {
     Some(match dtype {
         Dtype::F64 => DType::F64,
         Dtype::F32 => DType::F32,

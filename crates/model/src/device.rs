@@ -113,6 +113,15 @@ pub fn named(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
+/// The name of the device that a name stands for here: what `auto` is.
+pub fn resolved(name: &str) -> &str {
+    match parse(name) {
+        Ok(Wanted::Auto) if best() == Device::flex() => "cpu",
+        Ok(Wanted::Auto) => "libtorch-cuda:0",
+        _ => name,
+    }
+}
+
 #[cfg(not(feature = "libtorch"))]
 fn best() -> Device {
     Device::flex()

@@ -1,6 +1,9 @@
 //! The `[train]` table of a recipe.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use simmer_model::Recompute;
 
@@ -23,8 +26,8 @@ pub struct TrainConfig {
     pub batch_size: usize,
     /// The most tokens of one forward and backward pass. A memory setting: it changes no result
     /// but by rounding. A longer row has a pass of its own.
-    #[serde(default = "default_micro_batch_tokens")]
-    pub micro_batch_tokens: usize,
+    #[serde(default)]
+    pub micro_batch_tokens: MicroBatchTokens,
     /// What the backward pass computes again instead of keeping it in memory: "none", or "layer",
     /// which takes one more forward pass. It changes no result but by rounding.
     #[serde(default)]
@@ -66,8 +69,73 @@ pub struct TrainConfig {
     pub weights: Weights,
 }
 
-fn default_micro_batch_tokens() -> usize {
-    4096
+/// `train.micro_batch_tokens`: a number, or `"auto"`, what fits into the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MicroBatchTokens {
+    /// So many.
+    Tokens(usize),
+    /// As many as fit: found before the run begins, and kept by it.
+    Auto,
+}
+
+impl MicroBatchTokens {
+    /// The number; the default's where it is still to be found.
+    pub fn tokens(self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens,
+            Self::Auto => 4096,
+        }
+    }
+}
+
+impl Default for MicroBatchTokens {
+    fn default() -> Self {
+        Self::Tokens(4096)
+    }
+}
+
+impl Serialize for MicroBatchTokens {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Tokens(tokens) => tokens.serialize(serializer),
+            Self::Auto => serializer.serialize_str("auto"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for MicroBatchTokens {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Found;
+
+        impl Visitor<'_> for Found {
+            type Value = MicroBatchTokens;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of tokens or \"auto\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, tokens: u64) -> Result<Self::Value, E> {
+                let tokens = usize::try_from(tokens).map_err(E::custom)?;
+                Ok(MicroBatchTokens::Tokens(tokens))
+            }
+
+            fn visit_i64<E: de::Error>(self, tokens: i64) -> Result<Self::Value, E> {
+                match u64::try_from(tokens) {
+                    Ok(tokens) => self.visit_u64(tokens),
+                    Err(_) => Err(E::invalid_value(de::Unexpected::Signed(tokens), &self)),
+                }
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                match text {
+                    "auto" => Ok(MicroBatchTokens::Auto),
+                    _ => Err(E::invalid_value(de::Unexpected::Str(text), &self)),
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Found)
+    }
 }
 
 fn default_share_beginnings() -> bool {
@@ -167,7 +235,7 @@ impl TrainConfig {
         }
         let counts = [
             ("batch_size", self.batch_size),
-            ("micro_batch_tokens", self.micro_batch_tokens),
+            ("micro_batch_tokens", self.micro_batch_tokens.tokens()),
             ("keep", self.keep),
         ];
         for (key, count) in counts {

@@ -11,6 +11,7 @@ use simmer_model::base::BaseError;
 use simmer_model::checkpoint::CheckpointError;
 use simmer_model::device::DeviceError;
 
+use crate::estimate::Estimate;
 use crate::recipe::RecipeError;
 
 /// Why a run cannot start, or cannot go on.
@@ -61,6 +62,9 @@ pub enum TrainError {
         /// The recipe's token.
         token: String,
     },
+    /// The run takes more memory than there is.
+    #[error("the run does not fit into the memory:\n{0}")]
+    NoRoom(Box<Estimate>),
     /// A run is there already.
     #[error("{}: there is a run in this folder already", folder.display())]
     RunExists {
@@ -117,6 +121,15 @@ impl TrainError {
     /// What may mend it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::NoRoom(estimate) => {
+                return Some(match estimate.fitting() {
+                    Some(setting) => format!("it would fit with {setting}"),
+                    None => {
+                        "close other programs, take a smaller model, or a machine with more memory"
+                            .to_owned()
+                    }
+                });
+            }
             Self::Recipe(error) => return error.hint(),
             Self::Device(error) => return error.hint(),
             Self::Data(error) => return error.hint(),

@@ -7,6 +7,7 @@ mod checkpoint;
 mod clip;
 mod config;
 mod error;
+pub mod estimate;
 mod folder;
 mod manifest;
 mod metrics;
@@ -25,7 +26,7 @@ mod vocabulary;
 
 pub use checkpoint::{Best, State};
 pub use clip::Clip;
-pub use config::{EarlyStop, Interval, TrainConfig, Weights};
+pub use config::{EarlyStop, Interval, MicroBatchTokens, TrainConfig, Weights};
 pub use error::TrainError;
 pub use manifest::{DataFile, Fingerprint, MANIFEST_FILE, Manifest};
 pub use metrics::{METRICS_FILE, StepMetrics, ValidationMetrics};

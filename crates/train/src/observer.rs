@@ -6,6 +6,7 @@ use simmer_data::Report;
 use simmer_data::lint::LintReport;
 use simmer_model::base::Base;
 
+use crate::estimate::Estimate;
 use crate::metrics::{StepMetrics, ValidationMetrics};
 
 /// What a run is about to do.
@@ -45,6 +46,8 @@ pub trait Observer {
     fn on_validation_progress(&mut self, _done: usize, _all: usize) {}
     /// A validation is finished.
     fn on_validation(&mut self, _validation: &ValidationMetrics) {}
+    /// What the run will take, before its weights are loaded.
+    fn on_estimate(&mut self, _estimate: &Estimate) {}
     /// The weights of the base are about to be loaded.
     fn on_load(&mut self, _base: &Base) {}
 

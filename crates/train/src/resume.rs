@@ -47,6 +47,7 @@ fn is_free(key: &str) -> bool {
     let begins = |start: &str| key.starts_with(start) && key.rsplit('.').next() == Some("path");
     FREE.contains(&key)
         || key.starts_with("samples")
+        || key.starts_with("data.lint")
         || key.starts_with("train.checkpoint_every.")
         || begins("data.train.")
         || begins("data.validation.files.")

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_data::{Dataset, Steps};
+use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::base::Base;
 use simmer_model::{LlamaForCausalLM, device};
 
 use crate::checkpoint::Best;
+use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
+use crate::estimate::{Known, estimate};
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::observer::Observer;
@@ -97,6 +100,12 @@ fn check_recipe(
     {
         recipe.data.date = begun.data.date;
     }
+    // What fitted when the run began is the run's, too.
+    if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto
+        && let Ok(begun) = Recipe::parse(folder.path(), &before, &[])
+    {
+        recipe.train.micro_batch_tokens = begun.train.micro_batch_tokens;
+    }
     let changes = resume::changes(&parse(&before), &parse(&recipe.resolved()));
     if !changes.refused.is_empty() {
         return Err(TrainError::Changed {
@@ -135,6 +144,27 @@ fn check_manifest(
     Ok(())
 }
 
+/// Sees to it that the run fits into the memory, before its weights are loaded.
+fn check_room(
+    recipe: &mut Recipe,
+    base: &Base,
+    tokenizer: &Tokenizer,
+    data: &mut Dataset,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let expected = estimate(recipe, base, tokenizer, data, Known::default())?;
+    if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto {
+        let tokens = expected.micro_batch_tokens;
+        recipe.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
+        observer.on_notice(&format!("train.micro_batch_tokens = {tokens}"));
+    }
+    if !expected.fits() {
+        return Err(TrainError::NoRoom(Box::new(expected)));
+    }
+    observer.on_estimate(&expected);
+    Ok(())
+}
+
 /// What a run needs before its first step.
 pub(crate) struct Prepared {
     pub(crate) data: Dataset,
@@ -156,7 +186,7 @@ impl Prepared {
             batch_size: recipe.train.batch_size,
             seed,
         };
-        let data = Dataset::load(&recipe.data, &vocabulary.tokenizer, steps)?;
+        let mut data = Dataset::load(&recipe.data, &vocabulary.tokenizer, steps)?;
         if data.lint.errors().next().is_some() {
             return Err(TrainError::Lint(data.lint));
         }
@@ -173,6 +203,7 @@ impl Prepared {
                  (max_position_embeddings)"
             ));
         }
+        check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
         observer.on_load(&base);
         let model = base.load(seed, &device.clone().autodiff())?;
         let (model, adapter) = match &recipe.method {

@@ -72,7 +72,7 @@ impl Trainer {
             model,
             optimizer,
             clip: config.clip,
-            micro_batch_tokens: config.micro_batch_tokens,
+            micro_batch_tokens: config.micro_batch_tokens.tokens(),
             recompute: config.recompute,
             share_beginnings: config.share_beginnings,
             seed: config.seed,

@@ -273,7 +273,7 @@ impl Lengths {
 
 /// How full the micro-batches of the first epoch are.
 fn packing(recipe: &Recipe, data: &Checked) -> String {
-    let budget = recipe.train.micro_batch_tokens;
+    let budget = recipe.train.micro_batch_tokens.tokens();
     let order = Order {
         sources: data.train.iter().map(Vec::len).collect(),
         weights: recipe

@@ -13,6 +13,7 @@ use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::checkpoint::Existing;
+use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::layout::{self, ModuleKind, ModuleLayout};
 use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
@@ -143,6 +144,21 @@ pub fn attach(
         resized: None,
         tokenizer: None,
     })
+}
+
+/// The modules that the adapter of a recipe changes in a model, before either is loaded.
+///
+/// # Errors
+/// As [`attach`].
+pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, AdapterError> {
+    let modules = layout::modules(model);
+    if let Some(folder) = &lora.from {
+        lora.check_from_alone()?;
+        return AdapterFolder::open(folder)?.select(&modules);
+    }
+    let config = lora.to_peft("");
+    lora.check()?;
+    Ok(select(&config, &modules, Unmatched::Refuse)?)
 }
 
 /// Joins an adapter in PEFT's layout to its base, for inference and merging.

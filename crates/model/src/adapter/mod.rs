@@ -15,7 +15,7 @@ mod rules;
 pub mod targets;
 mod unmatched;
 
-pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save};
+pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save, selection};
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};

@@ -1,0 +1,83 @@
+//! `simmer estimate`: what a run will take.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use clap::Args;
+use simmer_data::{Dataset, Steps};
+use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
+use simmer_train::{Observer, Recipe, recipe_tokenizer};
+
+use crate::output::{self, note};
+use crate::{hub, progress};
+
+/// Say how much memory and time a run will take
+///
+/// Reads the recipe's data and the shape of its base, and none of the weights. Exit code 1 where the
+/// run does not fit into the memory.
+#[derive(Debug, Args)]
+pub(crate) struct Estimate {
+    /// The recipe
+    #[arg(value_name = "RECIPE")]
+    recipe: PathBuf,
+    /// Change a key: train.micro_batch_tokens=2048
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Memory of another device than the one at hand: 24GiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// TFLOP/s of its matrix products, for the time of a step
+    #[arg(long, value_name = "TFLOP/S")]
+    rate: Option<f64>,
+    /// Print it as JSON, in bytes and seconds
+    #[arg(long)]
+    json: bool,
+}
+
+/// Says what a person should know.
+struct Notes;
+
+impl Observer for Notes {
+    fn on_notice(&mut self, text: &str) {
+        note(text);
+    }
+}
+
+impl Estimate {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        hub::locate_base(&mut recipe.base)?;
+        hub::locate_data(&mut recipe.data)?;
+        let base = recipe.base.open()?;
+        let tokenizer = recipe_tokenizer(&recipe, &mut Notes)?;
+        let spinner = progress::spinner("reading");
+        let steps = Steps {
+            batch_size: recipe.train.batch_size,
+            seed: recipe.train.seed,
+        };
+        let data = Dataset::load(&recipe.data, &tokenizer, steps);
+        spinner.finish_and_clear();
+        let rate = match self.rate {
+            Some(teraflops) if teraflops > 0.0 => Rate::Given(teraflops * 1e12),
+            Some(found) => bail!("--rate {found}: expected a number above 0"),
+            None => Rate::Measured,
+        };
+        let memory = self.memory;
+        let known = Known { memory, rate };
+        let found = estimate(&recipe, &base, &tokenizer, &mut data?, known)?;
+        if self.json {
+            output::json(&found)?;
+        } else {
+            output::line(&found.to_string())?;
+        }
+        if !found.fits() {
+            match found.fitting() {
+                Some(setting) => bail!("the run does not fit; it would with {setting}"),
+                None => bail!(
+                    "the run does not fit, whatever train.micro_batch_tokens and train.recompute say"
+                ),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! How much of a run is worked on at a time.
+
+use serde::Serialize;
+use simmer_data::{Cursor, Dataset, Example, pack};
+use simmer_model::Run;
+
+use crate::error::TrainError;
+use crate::recipe::{Method, Recipe};
+
+/// Steps that are looked at: the first ones.
+const STEPS: usize = 64;
+
+/// The work of micro-batches and steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Load {
+    /// Tokens of the largest micro-batch, what rows share counted once.
+    pub tokens: usize,
+    /// Most tokens that a micro-batch has to predict.
+    pub targets: usize,
+    /// Tokens of the longest row.
+    pub longest: usize,
+    /// Mean tokens of a step, what rows share counted once.
+    pub step_tokens: f64,
+    /// Mean tokens that a step has to predict.
+    pub step_targets: f64,
+    /// Mean number of earlier tokens that a token sees.
+    pub context: f64,
+}
+
+impl Load {
+    /// Packs the first steps of a run as training will.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`].
+    pub(super) fn of(
+        recipe: &Recipe,
+        data: &mut Dataset,
+        budget: usize,
+    ) -> Result<Load, TrainError> {
+        if data.examples().is_none() {
+            return Ok(Load::of_stream(recipe, data, budget));
+        }
+        let shares = recipe.train.share_beginnings && !has_dropout(recipe);
+        let mut load = Load {
+            tokens: 0,
+            targets: 0,
+            longest: 0,
+            step_tokens: 0.0,
+            step_targets: 0.0,
+            context: 0.0,
+        };
+        let steps = data.steps_per_epoch().unwrap_or(STEPS);
+        let all = recipe.train.total_steps(steps as u64);
+        let most = STEPS.min(steps).min(usize::try_from(all).unwrap_or(STEPS));
+        let (mut cursor, mut pairs) = (Cursor::default(), 0.0);
+        for _ in 0..most {
+            let (batch, examples) = data.batch(cursor)?;
+            cursor = batch.next;
+            let chosen: Vec<&Example> = examples.iter().collect();
+            for micro_batch in pack(&chosen, budget) {
+                let rows = micro_batch.rows.windows(2);
+                let rows: Vec<&[u32]> = rows
+                    .map(|row| &micro_batch.tokens[row[0]..row[1]])
+                    .collect();
+                let tokens = if shares {
+                    Run::sharing_beginnings(&rows).run.len()
+                } else {
+                    micro_batch.tokens.len()
+                };
+                let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+                load.tokens = load.tokens.max(tokens);
+                load.targets = load.targets.max(micro_batch.target_count());
+                load.longest = load.longest.max(longest);
+                load.step_tokens += tokens as f64;
+                load.step_targets += micro_batch.target_count() as f64;
+                let squares = rows.iter().map(|row| (row.len() * row.len()) as f64);
+                pairs += squares.sum::<f64>() / 2.0;
+            }
+        }
+        load.context = pairs / load.step_tokens.max(1.0);
+        load.step_tokens /= most.max(1) as f64;
+        load.step_targets /= most.max(1) as f64;
+        Ok(load)
+    }
+
+    /// The bounds of a stream, and means over the rows that were checked.
+    fn of_stream(recipe: &Recipe, data: &Dataset, budget: usize) -> Load {
+        let longest = recipe.data.max_tokens;
+        let read = &data.report.train;
+        let mean = |count: usize| {
+            let examples: usize = read.iter().map(|source| source.examples).sum();
+            count as f64 / examples.max(1) as f64
+        };
+        let tokens = mean(read.iter().map(|source| source.tokens).sum());
+        let targets = mean(read.iter().map(|source| source.targets).sum());
+        let rows = recipe.train.batch_size as f64;
+        Load {
+            tokens: budget.max(longest),
+            targets: budget.max(longest),
+            longest,
+            step_tokens: tokens * rows,
+            step_targets: targets * rows,
+            context: tokens / 2.0,
+        }
+    }
+
+    /// The same with at most so many tokens at a time.
+    pub(super) fn within(self, budget: usize) -> Load {
+        let tokens = self.tokens.min(budget.max(self.longest));
+        Load {
+            tokens,
+            targets: self.targets.min(tokens),
+            ..self
+        }
+    }
+}
+
+fn has_dropout(recipe: &Recipe) -> bool {
+    matches!(&recipe.method, Method::Lora(lora) if lora.dropout > 0.0)
+}

@@ -1,0 +1,123 @@
+//! How much memory a device has.
+
+use std::fs;
+use std::process::Command;
+
+use serde::Serialize;
+
+/// A device's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Room {
+    /// All of it.
+    pub total: u64,
+    /// What nobody uses.
+    pub available: u64,
+}
+
+impl Room {
+    /// A device that nobody uses.
+    pub(super) fn of(bytes: u64) -> Room {
+        Room {
+            total: bytes,
+            available: bytes,
+        }
+    }
+
+    /// The memory of a device of this machine, as far as the system tells.
+    pub(super) fn here(device: &str) -> Option<Room> {
+        match device.strip_prefix("libtorch-cuda:") {
+            Some(index) => gpu(index),
+            None => processor(),
+        }
+    }
+}
+
+/// Linux's own figures, and the limit of the control group.
+fn processor() -> Option<Room> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let of = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib * 1024)
+    };
+    let mut room = Room {
+        total: of("MemTotal:")?,
+        available: of("MemAvailable:")?,
+    };
+    let number = |file: &str| -> Option<u64> { fs::read_to_string(file).ok()?.trim().parse().ok() };
+    if let Some(limit) = number("/sys/fs/cgroup/memory.max").filter(|limit| *limit < room.total) {
+        let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+        room.total = limit;
+        room.available = room.available.min(limit.saturating_sub(used));
+    }
+    Some(room)
+}
+
+/// What the driver's tool says.
+fn gpu(index: &str) -> Option<Room> {
+    let query = [
+        "--query-gpu=memory.total,memory.free",
+        "--format=csv,noheader,nounits",
+        "-i",
+        index,
+    ];
+    let output = Command::new("nvidia-smi").args(query).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (total, free) = text.lines().next()?.split_once(',')?;
+    let mib = |text: &str| text.trim().parse::<u64>().ok().map(|mib| mib << 20);
+    Some(Room {
+        total: mib(total)?,
+        available: mib(free)?,
+    })
+}
+
+/// Bytes from "24GiB", "24GB", "512 MiB" or a number.
+///
+/// # Errors
+/// What is wrong, in a sentence.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'));
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "kib" | "k" => 1024.0,
+        "mb" => 1e6,
+        "mib" | "m" => 1024.0 * 1024.0,
+        "gb" => 1e9,
+        "gib" | "g" => 1024.0 * 1024.0 * 1024.0,
+        _ => {
+            return Err(format!(
+                "expected bytes such as 24GiB or 24GB, found {text}"
+            ));
+        }
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("expected bytes such as 24GiB or 24GB, found {text}"))?;
+    Ok((number * factor) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("24GiB"), Ok(24 << 30));
+        assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        for wrong in ["", "GiB", "12 parsecs", "-3"] {
+            parse_bytes(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_processor_has_memory() {
+        if cfg!(target_os = "linux") {
+            let room = Room::here("cpu").unwrap();
+            assert!(room.available > 0 && room.available <= room.total);
+        }
+    }
+}

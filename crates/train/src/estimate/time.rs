@@ -1,0 +1,84 @@
+//! The time of a step.
+
+use std::time::Instant;
+
+use burn::tensor::{Distribution, Tensor};
+use simmer_kernels::linear;
+use simmer_model::base::Precision;
+use simmer_model::layout::{ModuleKind, modules};
+use simmer_model::{ModelConfig, Recompute, device};
+
+use super::load::Load;
+use super::memory::Layers;
+use crate::error::TrainError;
+
+/// What everything but products makes of a step's time (attention's, norms, copies, the optimizer): measured on
+/// SmolLM2-135M, where products took 3/4 of a step; larger models have less of it.
+pub(super) const REST: f64 = 1.33;
+
+/// Floating-point operations of a step's products and attention.
+pub(super) fn flops(
+    config: &ModelConfig,
+    layers: &Layers,
+    load: &Load,
+    recompute: Recompute,
+) -> f64 {
+    let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
+    let features = |module: &[usize]| module.iter().product::<usize>() as f64;
+    let (mut forward, mut backward) = (0.0, 0.0);
+    for module in modules(config) {
+        if module.kind != ModuleKind::Linear {
+            continue;
+        }
+        let layer = module
+            .name
+            .split('.')
+            .find_map(|part| part.parse::<usize>().ok());
+        let flops = 2.0 * features(&module.shape) * load.step_tokens;
+        forward += flops;
+        // the gradient of the weight
+        if layers.whole {
+            backward += flops;
+        }
+        // the gradient of the input, where anything below wants it
+        if layer.is_some_and(|layer| layer > lowest || layers.embedding) {
+            backward += flops;
+        }
+    }
+    // scores and mixing, forward once and backward two and a half times
+    let heads = (config.num_attention_heads * config.head_dim) as f64;
+    let attention = 4.0 * load.step_tokens * load.context * heads;
+    forward += attention * config.num_hidden_layers as f64;
+    backward +=
+        2.5 * attention * (config.num_hidden_layers - lowest.min(config.num_hidden_layers)) as f64;
+    let again = match recompute {
+        Recompute::None => 0.0,
+        Recompute::Layer => forward,
+    };
+    let head = 2.0 * (config.vocab_size * config.hidden_size) as f64 * load.step_targets;
+    forward + backward + again + 2.0 * head
+}
+
+/// Tokens of the product that is timed.
+const TOKENS: usize = 256;
+
+/// Floating-point operations a second of a product of the model's shape, measured now.
+pub(super) fn rate(
+    config: &ModelConfig,
+    device: &str,
+    precision: Precision,
+) -> Result<f64, TrainError> {
+    let device = device::named(device)?;
+    let [i, o] = [config.hidden_size, config.intermediate_size];
+    let random = |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Default, &device);
+    let (x, weight) = (random([TOKENS, i]), random([o, i]).cast(precision.dtype()));
+    let product = || linear(x.clone(), weight.clone());
+    let mut best = f64::MAX;
+    for _ in 0..4 {
+        let begin = Instant::now();
+        // on a GPU a product is done when its result is read
+        let _ = product().sum().into_scalar::<f32>();
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (TOKENS * i * o) as f64 / best)
+}
