@@ -65,6 +65,16 @@ pub enum TrainError {
     /// The run takes more memory than there is.
     #[error("the run does not fit into the memory:\n{0}")]
     NoRoom(Box<Estimate>),
+    /// The device has no more memory.
+    #[error("{}: out of memory; {expected} were expected at most: {said}", folder.display())]
+    OutOfMemory {
+        /// The run's folder.
+        folder: PathBuf,
+        /// What was expected.
+        expected: String,
+        /// What the device said.
+        said: String,
+    },
     /// A run is there already.
     #[error("{}: there is a run in this folder already", folder.display())]
     RunExists {
@@ -144,6 +154,10 @@ impl TrainError {
             Self::TwoVocabularies { .. } => {
                 "merge the adapter into its base (simmer merge), and take the merged model as \
                  base.path"
+            }
+            Self::OutOfMemory { .. } => {
+                "the last checkpoint is whole: go on with --resume, and with a smaller \
+                 train.micro_batch_tokens or train.recompute = \"layer\" (simmer estimate)"
             }
             Self::Lint(_) => {
                 "`simmer data lint RECIPE` shows this without training; data.lint.allow in the recipe lists \

@@ -1,5 +1,7 @@
 //! One recipe, one run: everything that comes before the first step.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -12,7 +14,7 @@ use simmer_model::{LlamaForCausalLM, device};
 use crate::checkpoint::Best;
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
-use crate::estimate::{Known, estimate};
+use crate::estimate::{Known, estimate, readable};
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::observer::Observer;
@@ -83,7 +85,27 @@ pub fn train(
         folder.write_recipe(&recipe.resolved())?;
         manifest.write(folder.path())?;
     }
-    Training::start(&recipe, folder, prepared, observer, stop)?.finish()
+    let expected = prepared.expected;
+    let run = || Training::start(&recipe, folder, prepared, observer, stop)?.finish();
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match out_of_memory(&*panic) {
+        Some(said) => Err(TrainError::OutOfMemory {
+            folder: out.to_owned(),
+            expected: readable(expected),
+            said,
+        }),
+        None => resume_unwind(panic),
+    })
+}
+
+/// What a device said that has no more memory: libtorch's errors arrive as panics.
+fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied())?;
+    let known = ["out of memory", "allocate memory", "not enough memory"];
+    let line = text
+        .lines()
+        .find(|line| known.iter().any(|words| line.contains(words)))?;
+    Some(line.trim().to_owned())
 }
 
 /// Holds the recipe against the one that the run began with.
@@ -144,14 +166,14 @@ fn check_manifest(
     Ok(())
 }
 
-/// Sees to it that the run fits into the memory, before its weights are loaded.
+/// Sees to it that the run fits into the memory, before its weights are loaded; the most that it will take.
 fn check_room(
     recipe: &mut Recipe,
     base: &Base,
     tokenizer: &Tokenizer,
     data: &mut Dataset,
     observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
+) -> Result<u64, TrainError> {
     let expected = estimate(recipe, base, tokenizer, data, Known::default())?;
     if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto {
         let tokens = expected.micro_batch_tokens;
@@ -162,7 +184,7 @@ fn check_room(
         return Err(TrainError::NoRoom(Box::new(expected)));
     }
     observer.on_estimate(&expected);
-    Ok(())
+    Ok(expected.peak)
 }
 
 /// What a run needs before its first step.
@@ -174,6 +196,8 @@ pub(crate) struct Prepared {
     pub(crate) adapter: Option<AdapterConfig>,
     /// Where trained tensors are, without automatic differentiation.
     pub(crate) device: Device,
+    /// Bytes that the run is expected to take at most.
+    expected: u64,
 }
 
 impl Prepared {
@@ -203,7 +227,7 @@ impl Prepared {
                  (max_position_embeddings)"
             ));
         }
-        check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
+        let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
         observer.on_load(&base);
         let model = base.load(seed, &device.clone().autodiff())?;
         let (model, adapter) = match &recipe.method {
@@ -229,6 +253,24 @@ impl Prepared {
             model,
             adapter,
             device,
+            expected,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_without_memory_is_recognised() {
+        let said = |text: &str| out_of_memory(&text.to_owned());
+        let gpu = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to allocate 2.00 GiB\")";
+        assert_eq!(said(gpu).as_deref(), Some(gpu));
+        let processor = "Internal torch error: [enforce fail]\nDefaultCPUAllocator: can't allocate memory: you tried";
+        let line = "DefaultCPUAllocator: can't allocate memory: you tried";
+        assert_eq!(said(processor).as_deref(), Some(line));
+        assert_eq!(said("index out of bounds"), None);
+        assert_eq!(out_of_memory(&7), None);
     }
 }

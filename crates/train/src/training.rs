@@ -66,6 +66,7 @@ impl<'a> Training<'a> {
             model,
             adapter,
             device,
+            ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
         let weights = simmer_model::layout::tensors(model.config());

@@ -227,7 +227,7 @@ mod tests {
                 let tracked = linear_cross_entropy(x, w, targets).inner();
                 alone.into_data().assert_eq(&tracked.into_data(), true);
             }
-            for device in devices::halves() {
+            if let Some(device) = devices::halves() {
                 let [x, w] = [&x, &w].map(devices::rounded);
                 let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
                 let [x, w] = [x, w].map(|of| on(&device, &of.cast(DType::BF16)));

@@ -11,11 +11,19 @@ use super::Subject;
 use super::load::Load;
 use crate::recipe::Method;
 
-/// What free memory between blocks adds to activations, as a part of them.
+/// What free memory between blocks adds to activations, as a part of them; libtorch's forms make copies besides.
 const GAPS: f64 = 0.05;
+const GAPS_OF_LIBTORCH: f64 = 0.4;
+/// Not measured: what torch's allocator usually keeps beyond what is in use.
+const GAPS_OF_GPU: f64 = 0.15;
 
-/// The program, its libraries' tables and threads.
-const PROGRAM: u64 = 36 << 20;
+/// The program, its libraries' tables and threads; libtorch is loaded where it is built in, and has threads of its own.
+const PROGRAM: u64 = if cfg!(feature = "libtorch") {
+    140 << 20
+} else {
+    36 << 20
+};
+const LIBTORCH: u64 = 60 << 20;
 /// Memory of a tokenizer for each entry of its vocabulary.
 const VOCABULARY_ENTRY: u64 = 700;
 /// Memory of an example for each of its tokens: the id, and whether it is trained on.
@@ -50,6 +58,7 @@ pub struct Parts {
 
 /// Which linear modules of a layer keep their input for the gradient of what is trained in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each input")]
 pub(super) struct Kept {
     pub(super) qkv: bool,
     pub(super) o: bool,
@@ -62,7 +71,8 @@ pub(super) struct Kept {
 /// What is trained where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layers {
-    pub(super) layers: Vec<Kept>,
+    /// Layer by layer, the lowest first.
+    pub(super) each: Vec<Kept>,
     /// Whether the embedding is trained, so that gradients go down to it.
     pub(super) embedding: bool,
     /// Whether the head's weight is trained, or has a path.
@@ -82,7 +92,7 @@ impl Layers {
             any: true,
         };
         Layers {
-            layers: vec![all; config.num_hidden_layers],
+            each: vec![all; config.num_hidden_layers],
             embedding: true,
             head: true,
             whole: true,
@@ -92,7 +102,7 @@ impl Layers {
     /// What an adapter changes.
     pub(super) fn of(selection: &Selection, config: &ModelConfig) -> Layers {
         let mut found = Layers {
-            layers: vec![Kept::default(); config.num_hidden_layers],
+            each: vec![Kept::default(); config.num_hidden_layers],
             embedding: false,
             head: false,
             whole: false,
@@ -104,7 +114,7 @@ impl Layers {
             let mut parts = name.split('.');
             let layer = parts.find_map(|part| part.parse::<usize>().ok());
             let last = name.rsplit('.').next().unwrap_or_default();
-            let Some(layer) = layer.and_then(|layer| found.layers.get_mut(layer)) else {
+            let Some(layer) = layer.and_then(|layer| found.each.get_mut(layer)) else {
                 found.embedding |= last == "embed_tokens";
                 found.head |= last == "lm_head";
                 continue;
@@ -130,7 +140,7 @@ impl Layers {
         if self.embedding {
             return Some(0);
         }
-        self.layers.iter().position(|layer| layer.any)
+        self.each.iter().position(|layer| layer.any)
     }
 }
 
@@ -176,7 +186,7 @@ impl Parts {
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
         let of_layer = |index: usize| {
             let below = index > lowest || layers.embedding;
-            kept(config, layers.layers[index], below)
+            kept(config, layers.each[index], below)
         };
         let count = config.num_hidden_layers;
         let above = (lowest..count).map(of_layer);
@@ -185,7 +195,7 @@ impl Parts {
             // the input of every layer; one layer's own
             Recompute::Layer => (count as u64 + 1) * h + above.max().unwrap_or(0).saturating_sub(h),
         };
-        let top = layers.layers.last().copied().unwrap_or_default();
+        let top = layers.each.last().copied().unwrap_or_default();
         let during = tokens * backward(config, top) * element;
         // the hidden states, those to predict from, normalised, and their gradient
         let head_weight = if layers.head {
@@ -198,7 +208,14 @@ impl Parts {
         let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
         let activations = tokens * numbers * element;
         let workspace = during.max(at_head);
-        let gaps = ((activations + workspace) as f64 * GAPS) as u64;
+        let libtorch = device.starts_with("libtorch");
+        let gaps = match (libtorch, gpu) {
+            (false, _) => GAPS,
+            (true, false) => GAPS_OF_LIBTORCH,
+            (true, true) => GAPS_OF_GPU,
+        };
+        let gaps = ((activations + workspace) as f64 * gaps) as u64;
+        let program = PROGRAM + if libtorch { LIBTORCH } else { 0 };
         let trained = 4 * subject.trained as u64;
         let (weights, mapped) = subject.weights(gpu);
         let data =
@@ -211,7 +228,7 @@ impl Parts {
             optimizer: 2 * trained,
             activations,
             workspace: workspace + gaps,
-            program: if gpu { CONTEXT } else { PROGRAM + data },
+            program: if gpu { CONTEXT } else { program + data },
         }
     }
 
