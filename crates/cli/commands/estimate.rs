@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use simmer_data::{Dataset, Steps};
+use simmer_model::base::Precision;
+use simmer_model::checkpoint::sizes;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
@@ -23,6 +25,11 @@ pub(crate) struct Estimate {
     /// Change a key: train.micro_batch_tokens=2048
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// A size instead of the recipe's base: llama-7b, as `simmer show` knows them; its weights in bf16
+    /// unless the recipe has base.precision. The tokenizer stays the recipe's: --set
+    /// base.tokenizer=FOLDER
+    #[arg(long, value_name = "NAME")]
+    size: Option<String>,
     /// Memory of another device than the one at hand: 24GiB
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
@@ -46,6 +53,16 @@ impl Observer for Notes {
 impl Estimate {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        if let Some(size) = &self.size {
+            let names = || sizes::names().collect::<Vec<_>>().join(", ");
+            let shape = sizes::named(size);
+            let shape = shape.with_context(|| format!("--size {size}: sizes are {}", names()))?;
+            if recipe.base.tokenizer.is_none() {
+                recipe.base.tokenizer = recipe.base.path.take();
+            }
+            (recipe.base.path, recipe.base.init) = (None, Some(shape));
+            recipe.base.precision.get_or_insert(Precision::Bf16);
+        }
         hub::locate_base(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
         let base = recipe.base.open()?;
