@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::commands::simmer;
+use crate::training::Kitchen;
 
 /// The shapes of models: hidden and intermediate size, layers, query and key heads of 64, vocabulary.
 const SHAPES: [[usize; 6]; 3] = [
@@ -115,4 +116,18 @@ fn a_run_that_does_not_fit_says_what_would() {
     let auto = ["--set", "train.micro_batch_tokens=auto"];
     let (code, said) = estimate("300MiB", &auto);
     assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn what_fitted_when_a_run_began_is_what_it_goes_on_with() {
+    let kitchen = Kitchen::new();
+    let auto = [
+        "train.micro_batch_tokens=auto",
+        "data.lint.warn=[\"duplicates\"]",
+    ];
+    kitchen.train(&auto, "run", false).unwrap();
+    let recipe = std::fs::read_to_string(kitchen.path("run/recipe.toml")).unwrap();
+    assert!(recipe.contains("micro_batch_tokens = 16384"), "{recipe}");
+    // and lint decides nothing but whether a run begins
+    kitchen.train(&auto[..1], "run", true).unwrap();
 }
