@@ -90,9 +90,10 @@ for recipe in recipes/*.toml; do
         number=$((number + 1))
     done
     if grep -q '^validation' "$recipe"; then sets+=(--set data.validation.rows=2); fi
-    if grep -q '^\[samples\]' "$recipe"; then sets+=(--set 'samples.prompts=["Say hello."]'); fi
     run="$work/run-$(basename "$recipe" .toml)"
-    "$simmer" train "$recipe" --out "$run" "${sets[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+    # its sample prompts are longer than the tiny models' context
+    sed '/^\[samples\]/,$d' "$recipe" >"$work/recipe.toml"
+    "$simmer" train "$work/recipe.toml" --out "$run" "${sets[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     echo "simmer -> PEFT: $recipe"
     compare "$model" "$run/adapter"
 done
