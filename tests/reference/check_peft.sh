@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 
 if ! cmp -s tests/reference/requirements.txt "$venv/installed.txt" && [[ -z ${REFERENCE_VENV:-} ]]; then
     python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install -q -r tests/reference/requirements.txt
+    "$venv/bin/pip" install -q --no-cache-dir -r tests/reference/requirements.txt
     cp tests/reference/requirements.txt "$venv/installed.txt"
 fi
 

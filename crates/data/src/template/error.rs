@@ -93,6 +93,11 @@ impl RenderError {
                     names.join(", ")
                 ))
             }
+            RenderError::NoPlace { template, .. }
+                if template == "chat" || template.starts_with("chat:") =>
+            {
+                Some("the model's chat template has none: write a template of your own that has".into())
+            }
             RenderError::NoPlace { .. } => Some(
                 "the model's own chat template (`chat`) may have one, or a template of your own".into(),
             ),
