@@ -1,10 +1,12 @@
-"""Starts the programs that `compare` and `decode` measure, and prints what they measured."""
+"""Starts the programs that `compare`, `decode` and `gpu` measure, and prints what they measured."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +28,29 @@ class Finished:
         return json.loads(self.output.splitlines()[-1])
 
 
-def run(*command) -> Finished:
-    """Runs a command to its end. One that fails ends this program too, with what it said."""
+def run(*command, limit: float | None = None, environment: dict[str, str] | None = None) -> Finished:
+    """Runs a command to its end, `limit` seconds at most, with further variables in its environment.
+
+    One that fails ends this program too (SystemExit), with what it said.
+    """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as messages:
         begin = time.perf_counter()
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=messages)
+        variables = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=messages, env=variables)
+        end = threading.Timer(limit or 0, os.kill, (process.pid, signal.SIGKILL))
+        if limit is not None:
+            end.start()
         _, status, usage = os.wait4(process.pid, 0)
+        end.cancel()
         seconds = time.perf_counter() - begin
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
         messages.seek(0)
         if process.returncode != 0:
-            sys.exit(f"{messages.read()}failed: {' '.join(words)}")
+            why = "failed" if limit is None or seconds < limit else f"stopped after {limit:.0f} s"
+            # what tests have to say is in their output
+            sys.exit(f"{output.read()[-4000:]}{messages.read()[-4000:]}{why}: {' '.join(words)}")
         unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
         return Finished(output.read(), seconds, usage.ru_maxrss * unit / 2**20)
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""A Hugging Face folder with random f16 weights of a published size, to see what simmer takes for large models.
+"""A Hugging Face folder with random weights of a published size, to see what simmer takes for large models.
 
-Usage: random_model.py SIMMER SIZE OUT      (random_model.py target/release/simmer llama-7b /big/disk/model)
+Usage: random_model.py SIMMER SIZE OUT [f16|bf16]
+       (random_model.py target/release/simmer llama-7b /big/disk/model)
 
-The weights are shards of at most 5 GB, as models of that size are passed on; nothing but numpy is needed. The
+Matrices are normal with a deviation of 0.02, norms 1; f16 without the last word. The weights are shards of at most 5 GB, as models of that size are passed on; nothing but numpy is needed. The
 tokenizer is that of data/tiny-base: loading, converting and merging look at its size alone.
 """
 import json
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-BLOCK = np.random.default_rng(0).normal(0, 0.02, 32 << 20).astype(np.float16).view(np.uint8)
+BLOCK_NUMBERS = 32 << 20
+# what config.json calls them
+NAMES = {"f16": "float16", "bf16": "bfloat16"}
 LIMIT = 5_000_000_000
 
 
@@ -35,23 +38,36 @@ def tensors(c):
         yield "lm_head.weight", [vocab, hidden]
 
 
-def write_shard(path, shard):
+def stored(numbers, dtype):
+    """Bytes of the numbers as they lie in a file."""
+    if dtype == "f16":
+        return numbers.astype(np.float16).view(np.uint8)
+    # numpy has no bf16: the upper half of an f32
+    return (numbers.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+
+
+def write_shard(path, shard, dtype, block, ones):
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in shard:
         size = 2 * int(np.prod(shape))
-        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [offset, offset + size]}
+        header[name] = {"dtype": dtype.upper(), "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as out:
         out.write(len(text).to_bytes(8, "little") + text)
-        while offset:
-            piece = BLOCK[:offset]
-            out.write(piece)
-            offset -= len(piece)
+        for name, shape in shard:
+            numbers = ones if name.endswith("norm.weight") else block
+            left = 2 * int(np.prod(shape))
+            while left:
+                piece = numbers[:left]
+                out.write(piece)
+                left -= len(piece)
 
 
-def main(simmer, size, out):
+def main(simmer, size, out, dtype="f16"):
+    block = stored(np.random.default_rng(0).normal(0, 0.02, BLOCK_NUMBERS), dtype)
+    ones = stored(np.ones(1 << 15), dtype)
     config = json.loads(subprocess.check_output([simmer, "show", size, "--json"]))["config"]
     out = Path(out)
     out.mkdir(parents=True)
@@ -67,16 +83,16 @@ def main(simmer, size, out):
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         index.update({name: file for name, _ in shard})
-        write_shard(out / file, shard)
+        write_shard(out / file, shard, dtype, block, ones)
     (out / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     keys = {k: v for k, v in config.items() if k not in ("rope_scaling", "eos_token_id")}
-    keys |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "eos_token_id": 2, "torch_dtype": "float16"}
+    keys |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "eos_token_id": 2, "torch_dtype": NAMES[dtype]}
     (out / "config.json").write_text(json.dumps(keys, indent=2))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(Path(__file__).parent.parent / "data/tiny-base" / name, out / name)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5) or not NAMES.keys() >= set(sys.argv[4:]):
         sys.exit(__doc__)
     main(*sys.argv[1:])

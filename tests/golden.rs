@@ -117,10 +117,14 @@ pub(crate) fn device() -> Device {
     simmer_model::device::named(&device_name()).unwrap()
 }
 
+/// Where the repository is: as cargo says, or who starts the tests on a machine where they were not built.
+fn root() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+}
+
 pub(crate) fn folder(model: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/goldens")
-        .join(model)
+    root().join("tests/goldens").join(model)
 }
 
 pub(crate) fn adapter_folder(model: &str, adapter: &str) -> PathBuf {

@@ -1,0 +1,67 @@
+"""What a machine computes with, and the rate of its bf16 products: the first thing that `gpu` measures.
+
+    python bench/gpu_facts.py [--device cuda:0]
+
+The last line is JSON. `bf16_tflops` is the best of products of square bf16 matrices of random numbers, the median of
+several timings each; the best that anything else can do on this machine.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from statistics import median
+
+import peft
+import torch
+import transformers
+
+TIMINGS = 7
+REPEATED = 10
+
+
+def seconds(a: torch.Tensor, b: torch.Tensor, repeated: int) -> float:
+    """One product's time, of several behind each other."""
+    begin = time.perf_counter()
+    for _ in range(repeated):
+        product = a @ b
+    product[0, 0].item()  # waits for the device
+    return (time.perf_counter() - begin) / repeated
+
+
+def rate(device: str, size: int, repeated: int) -> float:
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    seconds(a, b, repeated)
+    return 2 * size**3 / median(seconds(a, b, repeated) for _ in range(TIMINGS)) / 1e12
+
+
+def driver() -> str | None:
+    try:
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.check_output(asked, text=True).split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda:0", help="as torch calls it, default %(default)s")
+    device = parser.parse_args().device
+    is_gpu = device.startswith("cuda")
+    sizes, repeated = ([4096, 8192, 16384], REPEATED) if is_gpu else ([512, 1024], 1)
+    found = {
+        "device": torch.cuda.get_device_name(device) if is_gpu else platform.machine(),
+        "memory_mib": torch.cuda.get_device_properties(device).total_memory >> 20 if is_gpu else None,
+        "driver": driver(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "transformers": transformers.__version__,
+        "peft": peft.__version__,
+        "bf16_tflops": round(max(rate(device, size, repeated) for size in sizes), 3),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
