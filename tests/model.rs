@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, s};
 use simmer_kernels::Rows;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::{KvCache, LlamaForCausalLM, Run, Sampling, Stop, Target};
+use simmer_model::{KvCache, LlamaForCausalLM, Prompt, Run, Sampling, Stop, Target};
 use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
@@ -96,6 +96,51 @@ fn greedy_answers_equal_transformers() {
                 stopped.tokens.push(token);
             }
             assert_eq!(stopped.tokens, greedy.until_eos, "{name}");
+        }
+    }
+}
+
+/// Whatever the others of a batch are, and wherever its keys are kept.
+#[test]
+fn a_batch_continues_each_text_as_if_it_were_alone() {
+    for name in golden::MODELS {
+        let model = load(name, &golden::device());
+        let eos = model.config().eos_token_id.clone();
+        let golden = model_golden(name);
+        let greedy = Sampling::default();
+        let drawn = Sampling {
+            temperature: 0.8,
+            seed: 5,
+            ..Sampling::default()
+        };
+        let texts: Vec<&[u32]> = golden.greedy.iter().map(|g| g.prompt.as_slice()).collect();
+        // texts that begin alike, one text twice, and one that grows over several pages
+        let again = [texts[0], &golden.greedy[0].ids[..1]].concat();
+        let prompts: Vec<Prompt<'_>> = texts
+            .iter()
+            .chain([&texts[0], &again.as_slice()])
+            .flat_map(|tokens| [&greedy, &drawn].map(|sampling| Prompt { tokens, sampling }))
+            .collect();
+        let mut told = vec![Vec::new(); prompts.len()];
+        let mut on_token = |text: usize, token| {
+            told[text].push(token);
+            ControlFlow::Continue(())
+        };
+        let batch = model
+            .generate_batch(&prompts, 150, &eos, &mut on_token)
+            .unwrap();
+        for ((prompt, found), told) in prompts.iter().zip(&batch).zip(told) {
+            let mut cache = KvCache::default();
+            let mut go_on = |_| ControlFlow::Continue(());
+            let sampling = prompt.sampling;
+            let alone = model
+                .generate(prompt.tokens, &mut cache, 150, &eos, sampling, &mut go_on)
+                .unwrap();
+            assert_eq!(found.tokens, alone.tokens, "{name}");
+            assert_eq!(found.stop, alone.stop, "{name}");
+            assert_eq!(found.tokens, told, "{name}");
+            let difference = golden::max_difference(&found.log_probs, &alone.log_probs);
+            assert!(difference <= TOLERANCE, "{name}: {difference}");
         }
     }
 }

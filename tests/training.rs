@@ -79,7 +79,8 @@ fn ten_steps_equal_peft() {
                     next: Cursor::default(),
                 };
                 let chosen: Vec<_> = step.rows.iter().map(|row| examples[*row].clone()).collect();
-                let done = trainer.step(&batch, &chosen, rate, &go).unwrap();
+                let packed = trainer.pack(&batch, &chosen);
+                let done = trainer.step(&packed, rate, &go).unwrap();
                 let what = format!("{model}/{name}, step {index}, budget {budget}");
                 assert!(
                     (done.loss - step.loss).abs() <= LOSS,

@@ -54,6 +54,7 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, HubError::hint))
         .or_else(|| of(error, MergeError::hint))
         .or_else(|| of(error, GenerateError::hint))
+        .or_else(|| of(error, simmer_eval::EvalError::hint))
         .or_else(|| of(error, simmer_train::TrainError::hint))
         .or_else(|| of(error, simmer_train::RecipeError::hint))
 }

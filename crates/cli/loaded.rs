@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::module::Module;
+use burn::tensor::Device;
 use clap::Args;
+use sha2::{Digest, Sha256};
 use simmer_data::{Template, Tokenizer};
 use simmer_model::base::{Base, BaseConfig, Precision};
 use simmer_model::checkpoint::hub::What;
@@ -43,6 +45,8 @@ pub(crate) struct Loaded {
     pub(crate) tokenizer: Tokenizer,
     /// Tokens that end an answer, as tokenizer and configuration know them.
     pub(crate) eos: Vec<u32>,
+    /// What tells these weights from others: a hash of the names, sizes and times of their files.
+    pub(crate) identity: String,
 }
 
 impl ModelArgs {
@@ -79,6 +83,32 @@ fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
     ends
 }
 
+/// A hash of the names, sizes and times of a model's files, and of how it computes with them.
+fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!(
+        "{:?} {:?} {device:?}",
+        base.precision, base.compute
+    ));
+    for path in paths.iter().copied().flatten() {
+        let mut files = vec![path.to_owned()];
+        if let Ok(entries) = path.read_dir() {
+            files = entries.flatten().map(|entry| entry.path()).collect();
+            files.sort();
+        }
+        for file in files {
+            let Ok(about) = file.metadata() else { continue };
+            if about.is_file() {
+                let time = about.modified().ok();
+                hash.update(format!("{:?} {} {time:?}\n", file.file_name(), about.len()));
+            }
+        }
+        hash.update("\n");
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Loaded {
     /// Loads a base, its tokenizer and an adapter for it.
     pub(crate) fn open(
@@ -93,6 +123,7 @@ impl Loaded {
         let adapter = adapter.transpose()?;
         let found = base.open()?;
         read_ahead(&found);
+        let identity = identity(&[base.found_path(), adapter.as_deref()], &base, &device);
         let bar = progress::spinner("loading");
         let mut tokenizer = base.tokenizer_path().map(Path::to_owned);
         let mut model = found.load(0, &device)?;
@@ -121,6 +152,7 @@ impl Loaded {
             model: model.valid(),
             tokenizer,
             eos,
+            identity,
         })
     }
 

@@ -3,6 +3,7 @@
 mod commands;
 mod failure;
 mod hub;
+mod interrupt;
 mod loaded;
 mod output;
 mod profile;

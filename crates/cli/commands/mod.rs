@@ -4,6 +4,7 @@ mod chat;
 mod convert;
 mod data;
 mod estimate;
+mod eval;
 mod generate;
 mod merge;
 mod recipes;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Generate(generate::Generate),
     Chat(chat::Chat),
     Score(score::Score),
+    Eval(eval::Eval),
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
@@ -39,6 +41,7 @@ impl Command {
             Self::Generate(command) => command.run(),
             Self::Chat(command) => command.run(),
             Self::Score(command) => command.run(),
+            Self::Eval(command) => command.run(),
             Self::Data(command) => command.run(),
             Self::Estimate(command) => command.run(),
             Self::Show(command) => command.run(),

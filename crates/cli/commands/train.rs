@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
 use clap::Args;
 use indicatif::ProgressBar;
 use simmer_model::base::Base;
@@ -14,10 +11,10 @@ use simmer_train::{
     Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
 };
 
-use crate::hub;
 use crate::loaded::read_ahead;
 use crate::output::{self, note};
 use crate::profile::Profile;
+use crate::{hub, interrupt};
 use crate::{progress, samples};
 
 /// Train what a recipe says
@@ -53,7 +50,7 @@ impl Train {
             .out
             .clone()
             .unwrap_or_else(|| default_folder(&self.recipe));
-        let stop = stop_on_interrupt()?;
+        let stop = interrupt::flag("stopping after this micro-batch; once more to stop at once")?;
         let mut watcher = Terminal::new();
         let profile = self.profile.then(Profile::start);
         let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
@@ -71,20 +68,6 @@ impl Train {
 fn default_folder(recipe: &Path) -> PathBuf {
     let name = recipe.file_stem().unwrap_or(recipe.as_os_str());
     Path::new("runs").join(name)
-}
-
-/// A flag that Ctrl-C (or a terminate signal) raises; the second one ends the program.
-fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let raised = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::SeqCst) {
-            process::exit(130);
-        }
-        note("stopping after this micro-batch; once more to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
 }
 
 fn report(

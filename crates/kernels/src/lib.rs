@@ -39,6 +39,7 @@ mod simd;
 mod swiglu;
 mod threads;
 mod tile;
+mod upload;
 
 pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
 pub use dropout::{Dropout, mix};
@@ -59,3 +60,4 @@ pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};
 pub use rope::{RopeBackend, rope, rope_oracle};
 pub use rows::{Row, Rows};
 pub use swiglu::{SwiGluBackend, SwiGluGradient, swiglu, swiglu_oracle};
+pub use upload::{upload_floats, upload_ints};

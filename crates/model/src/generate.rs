@@ -4,12 +4,13 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::{Tensor, activation, s};
-use simmer_kernels::log_sum_exp;
+use burn::tensor::{Device, Tensor, activation, s};
+use rayon::prelude::*;
+use simmer_kernels::{log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
-use crate::run::{Run, ids};
+use crate::run::{Run, Target, ids};
 use crate::sampler::{Sampler, Sampling};
 
 /// Tokens whose logits are computed at a time when text is scored: bounds the memory to
@@ -25,6 +26,15 @@ pub struct Generated {
     pub log_probs: Vec<f32>,
     /// Why it ended.
     pub stop: Stop,
+}
+
+/// How likely a token is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scored {
+    /// The natural logarithm of its probability.
+    pub log_prob: f32,
+    /// Whether no other is likelier.
+    pub is_likeliest: bool,
 }
 
 /// Why a generation ended.
@@ -133,21 +143,32 @@ impl LlamaForCausalLM {
     /// As [`LlamaForCausalLM::generate`].
     pub fn score(&self, tokens: &[u32]) -> Result<Vec<f32>, GenerateError> {
         self.check_tokens(tokens)?;
-        let hidden = self.hidden(&Run::from_rows(&[tokens]), None); // [T, H]
-        let targets = &tokens[1..];
-        let mut log_probs = Vec::with_capacity(targets.len());
-        for (chunk, targets) in targets.chunks(SCORE_CHUNK).enumerate() {
-            let start = chunk * SCORE_CHUNK;
-            let hidden = hidden.clone().slice(s![start..start + targets.len()]);
-            let scores = activation::log_softmax(self.logits(hidden), 1); // [T, V]
-            let places = ids(targets.iter().copied(), &scores.device());
-            let chosen = scores.gather(1, places.unsqueeze_dim(1)); // [T, 1]
-            log_probs.extend(values(chosen));
-        }
-        Ok(log_probs)
+        let slots = tokens[1..].iter().map(|token| Some(*token));
+        let slots: Vec<Option<u32>> = slots.collect();
+        let run = Run::from_rows(&[tokens]);
+        let scored = self.score_targets(&run, &Target::from_slots(&slots));
+        Ok(scored.into_iter().map(|token| token.log_prob).collect())
     }
 
-    /// The logits after the last token of `text`, `[V]`; the cache takes up what it lacks.
+    /// How likely each target is.
+    ///
+    /// # Shapes
+    /// Result: one a target.
+    ///
+    /// # Panics
+    /// As [`LlamaForCausalLM::hidden`].
+    pub fn score_targets(&self, run: &Run, targets: &[Target]) -> Vec<Scored> {
+        let hidden = self.hidden(run, None); // [T, H]
+        let mut scored = Vec::with_capacity(targets.len());
+        for targets in targets.chunks(SCORE_CHUNK) {
+            let places = targets.iter().map(|target| target.place);
+            let places = ids(places, &hidden.device());
+            let logits = self.logits(hidden.clone().select(0, places)); // [N, V]
+            scored.extend(scores(logits, targets));
+        }
+        scored
+    }
+
     fn next_logits(&self, text: &[u32], cache: &mut KvCache) -> Vec<f32> {
         let run = Run::continuing(&text[cache.len()..], cache.len());
         let last = run.len() - 1;
@@ -155,7 +176,7 @@ impl LlamaForCausalLM {
         values(self.logits(hidden))
     }
 
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {
         let config = self.config();
         if tokens.is_empty() {
             return Err(GenerateError::EmptyPrompt);
@@ -176,13 +197,39 @@ impl LlamaForCausalLM {
     }
 }
 
-fn values(tensor: Tensor<2>) -> Vec<f32> {
+/// The scores of targets from their logits, `[N, V]`.
+fn scores(logits: Tensor<2>, targets: &[Target]) -> Vec<Scored> {
+    let device = logits.device().without_autodiff();
+    if device == Device::flex() {
+        let logits = values(logits);
+        let rows = logits.par_chunks(logits.len() / targets.len());
+        let scored = rows.zip(targets).map(|(logits, target)| Scored {
+            log_prob: log_softmax_at(logits, target.token),
+            is_likeliest: most_likely(logits) == Some(target.token as usize),
+        });
+        return scored.collect();
+    }
+    let tokens = ids(targets.iter().map(|target| target.token), &logits.device());
+    let likeliest = logits.clone().argmax(1).squeeze_dim::<1>(1); // [N]
+    let likeliest = likeliest.equal(tokens.clone()).int().into_data();
+    let chosen = activation::log_softmax(logits, 1).gather(1, tokens.unsqueeze_dim(1)); // [N, 1]
+    let likeliest = likeliest.iter::<i64>();
+    let scored = values(chosen).into_iter().zip(likeliest);
+    scored
+        .map(|(log_prob, likeliest)| Scored {
+            log_prob,
+            is_likeliest: likeliest == 1,
+        })
+        .collect()
+}
+
+pub(crate) fn values(tensor: Tensor<2>) -> Vec<f32> {
     match tensor.into_data().try_into_vec() {
         Ok(values) => values,
         Err(error) => panic!("results are in f32: {error}"),
     }
 }
 
-fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
+pub(crate) fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
     (f64::from(logits[token as usize]) - log_sum_exp(logits)) as f32
 }

@@ -3,6 +3,7 @@
 pub mod adapter;
 mod backward;
 pub mod base;
+mod batch;
 mod cache;
 pub mod checkpoint;
 pub mod device;
@@ -19,8 +20,9 @@ mod run;
 mod sampler;
 
 pub use backward::Recompute;
+pub use batch::Prompt;
 pub use cache::KvCache;
-pub use generate::{GenerateError, Generated, Stop};
+pub use generate::{GenerateError, Generated, Scored, Stop};
 pub use layer::{Embedding, Linear, LmHead, RmsNorm};
 pub use llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
 pub use parameters::{Parameters, add};

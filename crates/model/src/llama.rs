@@ -141,14 +141,14 @@ impl LlamaForCausalLM {
 
     /// Hidden states after the last layer, before the last normalisation.
     ///
-    /// With a cache the run is one row that continues the tokens seen so far.
+    /// With a cache the rows of the run may continue tokens that it holds.
     ///
     /// # Shapes
     /// Result: `[T, H]`.
     ///
     /// # Panics
-    /// On a token outside the vocabulary, and on anything but one row that continues the cache
-    /// where there is one.
+    /// On a token outside the vocabulary, and on rows whose keys are not those of the cache after the
+    /// run, where there is one.
     pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let pass = self.pass(run, cache.as_deref());
         let mut x = self.embed(run); // [T, H]
@@ -168,8 +168,8 @@ impl LlamaForCausalLM {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
         if let Some(cache) = cache {
-            let continuing = Rows::continuing(cache.len(), run.len());
-            assert_eq!(run.rows, continuing, "the row that continues the cache");
+            let places = cache.length_after(run.len());
+            assert_eq!(run.rows.keys(), places, "places in the cache");
         }
         Pass {
             config: &self.config,

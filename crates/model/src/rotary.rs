@@ -9,9 +9,11 @@
 
 use std::f64::consts::PI;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
+use simmer_kernels::upload_floats;
 
 use crate::config::{ModelConfig, RopeScaling};
+use crate::run::ids;
 
 /// The frequency of each pair, `[D/2]`, in radians a position.
 pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
@@ -64,17 +66,28 @@ pub(crate) struct Rotary {
 impl Rotary {
     /// The table for tokens at `positions`, `[T]`.
     pub(crate) fn new(config: &ModelConfig, positions: &[u32], device: &Device) -> Self {
+        let end = positions.iter().max().map_or(0, |last| last + 1);
+        if end as usize >= positions.len() {
+            return Self::at(config, positions, device);
+        }
+        // rows of a run have most positions in common
+        let each: Vec<u32> = (0..end).collect();
+        let once = Self::at(config, &each, device);
+        let wanted = ids(positions.iter().copied(), device);
+        let [cos, sin] = [once.cos, once.sin].map(|table| table.select(0, wanted.clone()));
+        Self { cos, sin }
+    }
+
+    fn at(config: &ModelConfig, positions: &[u32], device: &Device) -> Self {
         let frequencies = inverse_frequencies(config);
         let angles: Vec<f32> = positions
             .iter()
             .flat_map(|position| frequencies.iter().map(|f| *position as f32 * f))
             .collect();
+        let shape = [positions.len(), frequencies.len()];
         let table = |f: fn(f32) -> f32| {
-            let values: Vec<f32> = angles.iter().map(|angle| f(*angle)).collect();
-            Tensor::from_data(
-                TensorData::new(values, [positions.len(), frequencies.len()]),
-                device,
-            )
+            let values = angles.iter().map(|angle| f(*angle)).collect();
+            upload_floats(values, shape, device)
         };
         Self {
             cos: table(f32::cos),

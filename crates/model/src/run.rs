@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use simmer_kernels::Rows;
+use burn::tensor::{Device, Int, Tensor};
+use simmer_kernels::{Rows, upload_ints};
 
 /// A flat run of tokens: the rows of several examples one after another, without padding.
 #[derive(Debug, Clone)]
@@ -75,7 +75,5 @@ impl Target {
 
 /// Ids as a tensor on a device: `[N]`.
 pub(crate) fn ids(ids: impl IntoIterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
-    let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-    let shape = [ids.len()];
-    Tensor::from_data(TensorData::new(ids, shape), device)
+    upload_ints(ids.into_iter().map(i64::from).collect(), device)
 }

@@ -4,18 +4,18 @@
 //! micro-batches: the gradient of a micro-batch's summed loss, divided by the tokens of the whole
 //! step, is added up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use simmer_data::{Batch, Example, MicroBatch, pack};
-use simmer_kernels::{mix, profile};
-use simmer_model::{LlamaForCausalLM, Parameters, Recompute, Run, Target, add};
+use simmer_data::{Batch, Example};
+use simmer_kernels::profile;
+use simmer_model::{LlamaForCausalLM, Parameters, Recompute, add};
 
 use crate::clip::{Clip, norm};
 use crate::config::TrainConfig;
 use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::packing::{Packed, Packing};
 
 /// A model in training.
 #[derive(Debug)]
@@ -23,10 +23,8 @@ pub struct Trainer {
     model: LlamaForCausalLM,
     optimizer: AdamW,
     clip: Clip,
-    micro_batch_tokens: usize,
+    packing: Packing,
     recompute: Recompute,
-    share_beginnings: bool,
-    seed: u64,
 }
 
 /// What one step did.
@@ -68,14 +66,17 @@ impl Trainer {
     pub fn new(model: LlamaForCausalLM, config: &TrainConfig) -> Self {
         let OptimizerConfig::AdamW(adamw) = &config.optimizer;
         let optimizer = AdamW::new(adamw, &model.trainable_shapes());
+        let packing = Packing {
+            micro_batch_tokens: config.micro_batch_tokens.tokens(),
+            share_beginnings: config.share_beginnings,
+            dropout: model.has_dropout().then_some(config.seed),
+        };
         Self {
             model,
             optimizer,
             clip: config.clip,
-            micro_batch_tokens: config.micro_batch_tokens.tokens(),
+            packing,
             recompute: config.recompute,
-            share_beginnings: config.share_beginnings,
-            seed: config.seed,
         }
     }
 
@@ -100,7 +101,17 @@ impl Trainer {
         self.optimizer.restore(moments);
     }
 
-    /// One update from a batch; `examples` are those of its rows, in their order.
+    /// How steps are packed, to be done while another step is computed.
+    pub(crate) fn packing(&self) -> Packing {
+        self.packing
+    }
+
+    /// A step's batch as [`Trainer::step`] takes it; `examples` are those of its rows, in their order.
+    pub fn pack(&self, batch: &Batch, examples: &[Example]) -> Packed {
+        self.packing.batch(batch, examples)
+    }
+
+    /// One update.
     ///
     /// `stop` is looked at between micro-batches.
     ///
@@ -108,13 +119,12 @@ impl Trainer {
     /// Why there was no update; nothing has changed then.
     pub fn step(
         &mut self,
-        batch: &Batch,
-        examples: &[Example],
+        packed: &Packed,
         learning_rate: f64,
         stop: &AtomicBool,
     ) -> Result<Step, NoStep> {
         let _step = profile::phase("step");
-        let (step, gradients) = self.gradients(batch, examples, stop)?;
+        let (step, gradients) = self.gradients(packed, stop)?;
         let _phase = profile::phase("optimizer");
         let gradients = self.clip.apply(gradients, step.grad_norm);
         let parameters = self.model.trainable();
@@ -123,44 +133,36 @@ impl Trainer {
         Ok(step)
     }
 
-    /// Loss and gradient of a batch, of the mean over its target tokens, before clipping.
+    /// Loss and gradient of a step, of the mean over its target tokens, before clipping.
     ///
     /// # Errors
     /// As [`Trainer::step`].
     pub fn gradients(
         &self,
-        batch: &Batch,
-        examples: &[Example],
+        packed: &Packed,
         stop: &AtomicBool,
     ) -> Result<(Step, Parameters), NoStep> {
-        let chosen: Vec<&Example> = examples.iter().collect();
-        let tokens: usize = chosen.iter().map(|example| example.tokens.len()).sum();
-        let targets: usize = chosen.iter().map(|example| example.targets()).sum();
+        let factor = 1.0 / packed.targets as f64;
         let mut sum: Option<Tensor<1>> = None;
         let mut gradients = Parameters::new();
-        for micro_batch in pack(&chosen, self.micro_batch_tokens) {
+        for micro_batch in &packed.runs {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
             }
-            if micro_batch.target_count() == 0 {
-                continue;
-            }
-            let keys = self
-                .model
-                .has_dropout()
-                .then(|| self.dropout_keys(batch, &micro_batch));
-            let (run, wanted) = self.run(&micro_batch, keys);
-            let factor = 1.0 / targets as f64;
-            let (value, found) =
-                self.model
-                    .loss_and_gradients(&run, &wanted, factor, self.recompute);
+            let (value, found) = self.model.loss_and_gradients(
+                &micro_batch.run,
+                &micro_batch.targets,
+                factor,
+                self.recompute,
+            );
             sum = Some(match sum {
                 Some(sum) => sum + value,
                 None => value,
             });
             add(&mut gradients, found);
         }
-        let loss = sum.map_or(0.0, |sum| sum.into_scalar::<f64>()) / targets.max(1) as f64;
+        let targets = packed.targets.max(1) as f64;
+        let loss = sum.map_or(0.0, |sum| sum.into_scalar::<f64>()) / targets;
         if !loss.is_finite() {
             return Err(NoStep::Loss(loss));
         }
@@ -173,8 +175,8 @@ impl Trainer {
         let step = Step {
             loss,
             grad_norm,
-            tokens: tokens as u64,
-            targets: targets as u64,
+            tokens: packed.tokens,
+            targets: packed.targets,
         };
         Ok((step, gradients))
     }
@@ -189,65 +191,20 @@ impl Trainer {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Option<Evaluation> {
         let model = self.model.valid();
-        let chosen: Vec<&Example> = examples.iter().collect();
-        let all = chosen.iter().map(|example| example.tokens.len()).sum();
-        let (mut sum, mut targets, mut done) = (0.0, 0, 0);
-        for micro_batch in pack(&chosen, self.micro_batch_tokens) {
+        let packed = self.packing.measured(examples);
+        let all = packed.runs.iter().map(|run| run.tokens).sum();
+        let (mut sum, mut done) = (0.0, 0);
+        for micro_batch in &packed.runs {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            if micro_batch.target_count() > 0 {
-                let (run, wanted) = self.run(&micro_batch, None);
-                sum += model.loss(&run, &wanted).into_scalar::<f64>();
-                targets += micro_batch.target_count() as u64;
-            }
-            done += micro_batch.tokens.len();
+            let value = model.loss(&micro_batch.run, &micro_batch.targets);
+            sum += value.into_scalar::<f64>();
+            done += micro_batch.tokens;
             progress(done, all);
         }
+        let targets = packed.targets;
         let loss = sum / targets.max(1) as f64;
         Some(Evaluation { loss, targets })
-    }
-
-    /// What dropout draws from, one key a token: the seed, the epoch, the example and the token's
-    /// place in it, and nothing of how the batch was packed.
-    fn dropout_keys(&self, batch: &Batch, micro_batch: &MicroBatch) -> Arc<[u64]> {
-        let epoch = mix(mix(self.seed) ^ batch.epoch);
-        let rows = micro_batch.rows.windows(2).zip(&micro_batch.examples);
-        let keys = rows.flat_map(|(bounds, example)| {
-            let visit = mix(epoch ^ batch.rows[*example] as u64);
-            let positions = &micro_batch.positions[bounds[0]..bounds[1]];
-            positions
-                .iter()
-                .map(move |position| mix(visit ^ u64::from(*position)))
-        });
-        keys.collect()
-    }
-
-    /// A micro-batch as the model takes it: the run, and what it is to predict.
-    ///
-    /// Without dropout, what rows have in common at their beginning is in the run once.
-    fn run(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> (Run, Vec<Target>) {
-        let bounds = micro_batch.rows.windows(2);
-        let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
-        let rows: Vec<&[u32]> = rows.collect();
-        let shares = self.share_beginnings && keys.is_none();
-        let (run, places) = if shares {
-            let shared = Run::sharing_beginnings(&rows);
-            (shared.run, shared.places.concat())
-        } else {
-            let run = Run {
-                dropout_keys: keys,
-                ..Run::from_rows(&rows)
-            };
-            let places = (0..run.len() as u32).collect();
-            (run, places)
-        };
-        // What is not trained on has a negative target.
-        let targets = micro_batch.targets.iter().zip(places);
-        let targets = targets.filter_map(|(token, place)| {
-            let token = u32::try_from(*token).ok()?;
-            Some(Target { place, token })
-        });
-        (run, targets.collect())
     }
 }

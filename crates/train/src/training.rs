@@ -1,11 +1,13 @@
 //! The steps of a run, and what is due between them: validations, checkpoints, the end.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use simmer_data::Dataset;
+use simmer_data::{Cursor, Dataset};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Precision;
 use simmer_model::checkpoint::{Dtype, Existing};
@@ -18,9 +20,10 @@ use crate::folder::RunFolder;
 use crate::manifest::sha256;
 use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
 use crate::observer::{Observer, Start};
+use crate::packing::{Packed, Packing};
 use crate::recipe::{Method, Recipe};
 use crate::run::{Outcome, Prepared};
-use crate::trainer::{NoStep, Trainer};
+use crate::trainer::{NoStep, Step, Trainer};
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
@@ -32,6 +35,8 @@ pub(crate) struct Training<'a> {
     checkpoints: Checkpoints,
     data: Dataset,
     trainer: Trainer,
+    /// The next step, or why there is none, where that was found out already.
+    ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
@@ -42,6 +47,24 @@ pub(crate) struct Training<'a> {
     metrics: MetricsFile,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
+}
+
+/// A step that has been read, tokenised and packed.
+struct Ready {
+    at: Cursor,
+    next: Cursor,
+    packed: Packed,
+}
+
+impl Ready {
+    fn make(data: &mut Dataset, packing: Packing, at: Cursor) -> Result<Self, TrainError> {
+        let (batch, examples) = data.batch(at)?;
+        Ok(Self {
+            at,
+            next: batch.next,
+            packed: packing.batch(&batch, &examples),
+        })
+    }
 }
 
 /// How the loop ended.
@@ -105,6 +128,7 @@ impl<'a> Training<'a> {
             checkpoints,
             data,
             trainer,
+            ready: None,
             adapter,
             beside,
             device,
@@ -222,13 +246,14 @@ impl<'a> Training<'a> {
     /// One optimizer step; false where somebody asked to stop.
     fn step(&mut self) -> Result<bool, TrainError> {
         let begin = Instant::now();
-        let (batch, examples) = self.data.batch(self.state.cursor)?;
         let factor = self.config.schedule.factor(self.state.step, self.steps());
         let learning_rate = self.config.learning_rate * factor;
-        let step = match self
-            .trainer
-            .step(&batch, &examples, learning_rate, self.stop)
-        {
+        let now = match self.ready.take() {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(ready)) if ready.at == self.state.cursor => ready,
+            _ => Ready::make(&mut self.data, self.trainer.packing(), self.state.cursor)?,
+        };
+        let step = match self.compute(&now, learning_rate) {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),
             Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
@@ -238,7 +263,7 @@ impl<'a> Training<'a> {
             self.prune()?;
         }
         self.state.step += 1;
-        self.state.cursor = batch.next;
+        self.state.cursor = now.next;
         self.state.tokens += step.tokens;
         self.state.targets += step.targets;
         let seconds = begin.elapsed().as_secs_f64();
@@ -257,6 +282,25 @@ impl<'a> Training<'a> {
         self.metrics.write(&metrics)?;
         self.observer.on_step(&metrics);
         Ok(true)
+    }
+
+    /// Makes the step, and meanwhile the one after it ready, which may be none of this run's any more.
+    fn compute(&mut self, now: &Ready, learning_rate: f64) -> Result<Step, NoStep> {
+        let packing = self.trainer.packing();
+        let is_last = self.state.step + 1 >= self.steps();
+        let Self {
+            data,
+            trainer,
+            stop,
+            ..
+        } = self;
+        let (step, ready) = thread::scope(|scope| {
+            let next = (!is_last).then(|| scope.spawn(|| Ready::make(data, packing, now.next)));
+            let step = trainer.step(&now.packed, learning_rate, stop);
+            (step, next.map(ScopedJoinHandle::join))
+        });
+        self.ready = ready.map(|ready| ready.unwrap_or_else(|panic| resume_unwind(panic)));
+        step
     }
 
     fn diverged(&self, what: &str, value: f64) -> Result<TrainError, TrainError> {

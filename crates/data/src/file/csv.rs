@@ -21,6 +21,7 @@ impl Records {
     pub(super) fn open(
         path: &Path,
         delimiter: u8,
+        columns: Option<&[String]>,
         read: &Arc<AtomicU64>,
     ) -> Result<Records, Fault> {
         let source = Guarded {
@@ -38,8 +39,13 @@ impl Records {
             reader,
             columns: Vec::new(),
         };
-        let header = records.record()?.map(|(header, _)| header);
-        let columns: Vec<String> = header.iter().flatten().map(str::to_owned).collect();
+        let columns: Vec<String> = match columns {
+            Some(columns) => columns.to_vec(),
+            None => {
+                let header = records.record()?.map(|(header, _)| header);
+                header.iter().flatten().map(str::to_owned).collect()
+            }
+        };
         let mut seen = HashSet::new();
         if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
             let what = format!("the column `{twice}` is there twice");

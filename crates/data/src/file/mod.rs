@@ -6,6 +6,7 @@ mod decompress;
 mod json;
 mod names;
 mod parquet;
+mod rows;
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use crate::conversation::Origin;
 use crate::error::DataError;
 
 pub use names::{files, has_known_ending};
+pub use rows::{FileRow, rows};
 
 /// The longest record that is read: no row of a real data set is near it.
 const MAX_RECORD: usize = 64 << 20;
@@ -141,10 +143,19 @@ impl Fault {
 impl Records {
     /// Opens a file, by the ending of its name; its bytes are counted in `read` as they are used up.
     pub(crate) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
+        Records::named(path, None, read)
+    }
+
+    /// The same; `columns` are the names of a CSV file's where it has no header.
+    pub(crate) fn named(
+        path: &Path,
+        columns: Option<&[String]>,
+        read: &Arc<AtomicU64>,
+    ) -> Result<Records, DataError> {
         let source = match decompress::kind(path).0.as_deref() {
             Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
-            Some("csv") => csv::Records::open(path, b',', read).map(Source::of_csv),
-            Some("tsv") => csv::Records::open(path, b'\t', read).map(Source::of_csv),
+            Some("csv") => csv::Records::open(path, b',', columns, read).map(Source::of_csv),
+            Some("tsv") => csv::Records::open(path, b'\t', columns, read).map(Source::of_csv),
             _ => decompress::open(path, read).map(|file| Source::Json(json::Records::new(file))),
         };
         Ok(Records {

@@ -16,6 +16,7 @@ mod text;
 pub use fields::Fields;
 pub use reader::{Reader, Reading, read};
 pub use row::RowError;
+pub(crate) use row::json_type;
 
 use std::fmt;
 

@@ -174,7 +174,7 @@ pub(crate) fn list(names: &[String]) -> String {
 }
 
 /// How people call a JSON value's type.
-pub(super) fn json_type(value: &Value) -> &'static str {
+pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

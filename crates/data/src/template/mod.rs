@@ -6,11 +6,13 @@
 
 mod chat;
 mod error;
+mod fill;
 mod jinja;
 mod plain;
 mod python;
 
 pub use error::{RenderError, TemplateError};
+pub use fill::{BlankError, Blanks};
 
 use std::ops::Range;
 use std::path::Path;

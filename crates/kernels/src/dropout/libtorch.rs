@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::{Dropout, mix};
+use crate::libtorch::uploaded;
 
 /// Numbers of a block, whose eight bytes each exist several times over while it is drawn.
 const BLOCK: i64 = 4 << 20;
@@ -69,7 +70,7 @@ fn on_device(keys: &Arc<[u64]>, device: Device) -> Tensor {
             return tensor.shallow_clone();
         }
         let signed: Vec<i64> = keys.iter().map(|key| *key as i64).collect();
-        let tensor = Tensor::from_slice(&signed).unsqueeze(1).to_device(device);
+        let tensor = uploaded(&Tensor::from_slice(&signed).unsqueeze(1), device);
         *last = Some((Arc::clone(keys), device, tensor.shallow_clone()));
         tensor
     })

@@ -92,6 +92,32 @@ impl Rows {
         Self::of(vec![row], length, seen + length)
     }
 
+    /// Rows of new tokens that see keys wherever those are kept: each with its length and the ranges of what
+    /// it sees, in order of position, its own tokens last. There are `keys` of them in all.
+    ///
+    /// # Panics
+    /// On a row of length zero, and on one that sees fewer keys than it has tokens, or others than there are.
+    pub fn seeing(rows: impl IntoIterator<Item = (usize, Vec<Range<usize>>)>, keys: usize) -> Self {
+        let mut total = 0;
+        let list = rows.into_iter().map(|(length, seen)| {
+            let queries = total..total + length;
+            total = queries.end;
+            let row = Row {
+                queries,
+                keys: seen,
+            };
+            assert!(length > 0, "a row of a flat run has at least one token");
+            assert!(row.key_count() >= length, "a token sees itself");
+            assert!(
+                row.keys.iter().all(|range| range.end <= keys),
+                "keys that are there"
+            );
+            row
+        });
+        let list = list.collect();
+        Self::of(list, total, keys)
+    }
+
     fn of(list: Vec<Row>, total: usize, keys: usize) -> Self {
         Self {
             list,

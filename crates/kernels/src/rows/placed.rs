@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tch::{Device, Kind, Tensor};
 
 use super::Rows;
+use crate::libtorch::uploaded;
 
 /// What attention over all rows in one call takes.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Rows {
                 Some(*end)
             });
             let starts: Vec<i32> = std::iter::once(0).chain(ends).collect();
-            Tensor::from_slice(&starts).to_device(device)
+            uploaded(&Tensor::from_slice(&starts), device)
         };
         let longest = |count: fn(&super::Row) -> usize| {
             self.iter().map(count).max().unwrap_or_default() as i64
@@ -73,11 +74,7 @@ impl Rows {
         Placed {
             starts: [starts(queries), starts(keys)],
             longest: [longest(queries), longest(keys)],
-            keys: (!lies_so).then(|| {
-                Tensor::from_slice(&order)
-                    .to_kind(Kind::Int64)
-                    .to_device(device)
-            }),
+            keys: (!lies_so).then(|| uploaded(&Tensor::from_slice(&order), device)),
         }
     }
 }

@@ -1,0 +1,308 @@
+//! `simmer eval`: how good a model is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+use simmer_eval::report::{self, Report, Results, TaskReport};
+use simmer_eval::{Answer, Answers, Asking, Evaluator, Measure, Protocol, Question, Task, Watch};
+use simmer_model::LlamaForCausalLM;
+use simmer_model::base::{BaseConfig, Precision};
+
+use crate::loaded::{Loaded, precision};
+use crate::{interrupt, output, progress};
+
+/// Score a base model, and adapters beside it
+///
+/// Every model answers the same questions; answers are kept as they come, so that the same command
+/// goes on where it was interrupted. The first model is the base; adapters are compared with it.
+#[derive(Debug, Args)]
+pub(crate) struct Eval {
+    /// The base model: a folder, a .gguf file, or a name on the hub
+    #[arg(long, value_name = "MODEL", required_unless_present = "list")]
+    base: Option<PathBuf>,
+    /// An adapter that is compared with the base; may be given several times
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Vec<PathBuf>,
+    /// Keep the weights in this precision instead of the stored one
+    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
+    precision: Option<Precision>,
+    /// Where to compute: cpu, libtorch, libtorch-cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Tasks, by name or as files that end in .toml
+    #[arg(long, value_delimiter = ',', value_name = "TASK,...")]
+    tasks: Vec<String>,
+    /// List the tasks and end
+    #[arg(long)]
+    list: bool,
+    /// The folder that tasks find their files below
+    #[arg(long, value_name = "FOLDER", default_value = "eval-data")]
+    data: PathBuf,
+    /// Rows of any instruction file, as the task `held-out`
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The template of --file
+    #[arg(long, value_name = "NAME", default_value = "chat", requires = "file")]
+    template: String,
+    /// The most new tokens of an answer to --file; 0: reference answers alone are measured
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "file")]
+    max_new_tokens: usize,
+    /// Ask the first N rows of each task alone
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    limit: usize,
+    /// Answered questions before each, where not the task's own number
+    #[arg(long, value_name = "K")]
+    shots: Option<usize>,
+    /// Answers drawn to a question of a generation task, of which the most frequent counts too
+    #[arg(long, value_name = "K")]
+    samples: Option<usize>,
+    /// How they are drawn
+    #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
+    temperature: f64,
+    /// Whose prompts and measures: harness (lm-evaluation-harness) or paper (LLaMA's)
+    #[arg(long, value_parser = protocol, default_value = "harness", value_name = "NAME")]
+    protocol: Protocol,
+    /// Where answers are kept
+    #[arg(long, value_name = "FOLDER", default_value = "runs/eval")]
+    out: PathBuf,
+    /// Forget answers that are kept there
+    #[arg(long)]
+    overwrite: bool,
+    /// Print the scores as JSON
+    #[arg(long)]
+    json: bool,
+    /// Write them as Markdown too
+    #[arg(long, value_name = "FILE.md")]
+    markdown: Option<PathBuf>,
+    /// Write them as a page, with answers side by side
+    #[arg(long, value_name = "FILE.html")]
+    html: Option<PathBuf>,
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    serde_json::from_value(text.into())
+        .map_err(|_| format!("expected harness or paper, found {text}"))
+}
+
+/// A task and its questions.
+struct Asked {
+    task: Task,
+    questions: Vec<Question>,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    task: &'a str,
+    about: &'a str,
+    files: &'a [String],
+}
+
+impl Eval {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.list {
+            return self.print_list();
+        }
+        let Some(path) = &self.base else {
+            bail!("--base says which model to score; --list lists the tasks");
+        };
+        let mut base = BaseConfig::from_path(path);
+        base.precision = self.precision;
+        let asked = self.asked()?;
+        let stop = interrupt::flag("stopping after these rows; once more to stop at once")?;
+        let mut models = vec![(path.display().to_string(), None)];
+        models.extend(self.adapter.iter().map(|adapter| {
+            let name = adapter.display().to_string();
+            (name, Some(adapter.as_path()))
+        }));
+        let mut kept = Vec::new();
+        let mut size = None;
+        for (name, adapter) in &models {
+            let loaded = Loaded::open(&base, *adapter, &self.device)?;
+            size = size.or_else(|| published_size(&loaded.model));
+            kept.push(self.ask(&loaded, name, &asked, &stop)?);
+        }
+        let names = models.into_iter().map(|(name, _)| name).collect();
+        let report = self.report(names, size, &asked, &kept)?;
+        self.show(&report)
+    }
+
+    fn print_list(&self) -> anyhow::Result<()> {
+        let tasks = Task::names().map(Task::named);
+        let tasks: Vec<Task> = tasks.collect::<Result<_, _>>()?;
+        let width = tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
+        for task in &tasks {
+            if self.json {
+                output::json(&Listed {
+                    task: &task.name,
+                    about: &task.about,
+                    files: &task.files,
+                })?;
+            } else {
+                output::line(&format!("{:width$}  {}", task.name, task.about))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tasks and their questions: what is wrong with them is said before any model is loaded.
+    fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+        let mut tasks: Vec<(Task, &Path)> = Vec::new();
+        for name in &self.tasks {
+            tasks.push((self.settled(Task::named(name)?)?, &self.data));
+        }
+        if let Some(file) = &self.file {
+            let task = Task::of_file(file, &self.template, self.max_new_tokens);
+            tasks.push((task, Path::new("")));
+        }
+        if tasks.is_empty() {
+            bail!("nothing is asked: --tasks names tasks, --file a file of instructions");
+        }
+        let asked = tasks.into_iter().map(|(task, folder)| {
+            let questions = task.questions(folder, self.limit)?;
+            Ok(Asked { task, questions })
+        });
+        asked.collect()
+    }
+
+    fn settled(&self, task: Task) -> anyhow::Result<Task> {
+        let mut task = task.under(self.protocol)?;
+        if let Some(shots) = self.shots {
+            task = task.with_shots(shots)?;
+        }
+        if let Some(samples) = self.samples {
+            task = task.with_samples(samples, self.temperature);
+        }
+        Ok(task)
+    }
+
+    /// One model's answers to every task.
+    fn ask(
+        &self,
+        loaded: &Loaded,
+        name: &str,
+        asked: &[Asked],
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Vec<Answers>> {
+        let evaluator = Evaluator {
+            model: &loaded.model,
+            tokenizer: &loaded.tokenizer,
+            eos: &loaded.eos,
+        };
+        let mut kept = Vec::new();
+        for Asked { task, questions } in asked {
+            let folder = self.out.join(file_name(name));
+            let path = folder.join(format!("{}.jsonl", task.name));
+            if self.overwrite && path.exists() {
+                fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            let asking = Asking::new(name, task, &loaded.identity);
+            let mut answers = Answers::open(&path, &asking)?;
+            let bar = progress::steps(questions.len() as u64);
+            bar.set_message(format!("{name}: {}", task.name));
+            let begin = Instant::now();
+            let mut advance = |done, _| bar.set_position(done as u64);
+            let mut watch = Watch {
+                progress: &mut advance,
+                stop,
+                folder: self.out.clone(),
+            };
+            let before = answers.len();
+            evaluator.answer(task, questions, &mut answers, &mut watch)?;
+            bar.finish_and_clear();
+            let seconds = begin.elapsed().as_secs_f64();
+            let new = answers.len() - before;
+            output::note(&format!(
+                "{name}: {}: {new} rows in {seconds:.1} s",
+                task.name
+            ));
+            kept.push(answers);
+        }
+        Ok(kept)
+    }
+
+    fn report(
+        &self,
+        models: Vec<String>,
+        size: Option<&'static str>,
+        asked: &[Asked],
+        kept: &[Vec<Answers>],
+    ) -> anyhow::Result<Report> {
+        let mut tasks = Vec::new();
+        for (number, Asked { task, questions }) in asked.iter().enumerate() {
+            let measure = Measure::new(task)?;
+            let of_models = kept.iter().map(|answers| {
+                let answers = questions
+                    .iter()
+                    .map(|question| answers[number].find(question));
+                let answers: Vec<Option<&Answer>> = answers.collect::<Result<_, _>>()?;
+                let answers: Vec<&Answer> = answers.into_iter().flatten().collect();
+                let scores = questions.iter().zip(&answers);
+                Ok(Results {
+                    scores: scores
+                        .map(|(question, answer)| measure.scores(question, answer))
+                        .collect(),
+                    answers,
+                })
+            });
+            let results: Vec<Results<'_>> = of_models.collect::<anyhow::Result<_>>()?;
+            tasks.push(TaskReport::new(task, questions, &results, size));
+        }
+        Ok(Report {
+            protocol: self.protocol,
+            models,
+            size: size.map(str::to_owned),
+            tasks,
+        })
+    }
+
+    fn show(&self, report: &Report) -> anyhow::Result<()> {
+        let write = |path: &Path, text: String| {
+            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        if let Some(path) = &self.markdown {
+            write(path, report::markdown(report))?;
+        }
+        if let Some(path) = &self.html {
+            write(path, report::html(report))?;
+        }
+        if self.json {
+            return output::json(report);
+        }
+        output::print(&report::terminal(report))
+    }
+}
+
+/// The size of the LLaMA paper whose shape a model has.
+fn published_size(model: &LlamaForCausalLM) -> Option<&'static str> {
+    let config = model.config();
+    // later models of these shapes take more
+    if config.max_position_embeddings != 2048 || config.vocab_size < 32_000 {
+        return None;
+    }
+    match (config.hidden_size, config.num_hidden_layers) {
+        (4096, 32) if config.vocab_size < 33_000 => Some("7B"),
+        (5120, 40) => Some("13B"),
+        (6656, 60) => Some("33B"),
+        (8192, 80) => Some("65B"),
+        _ => None,
+    }
+}
+
+/// A model's name as that of a folder.
+fn file_name(model: &str) -> String {
+    let kept = |c: char| {
+        if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') {
+            c
+        } else {
+            '-'
+        }
+    };
+    let name: String = model.chars().map(kept).collect();
+    name.trim_matches(['-', '.']).to_owned()
+}

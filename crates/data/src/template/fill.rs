@@ -1,0 +1,174 @@
+//! Short texts with places for the fields of a row.
+
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use serde::Serialize;
+
+use super::jinja::{self, Clock};
+
+/// Texts and expressions in Jinja over the fields of a row, by name. A field that a row does not have is an error.
+#[derive(Debug)]
+pub struct Blanks {
+    env: Environment<'static>,
+}
+
+/// What is wrong with a text of [`Blanks`], or with the row that it was filled from.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BlankError {
+    /// The text is no Jinja.
+    #[error("`{name}` is no template: {what}")]
+    Syntax {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A row has no such field, or none that can be used so.
+    #[error("`{name}` cannot be filled from this row: {what}")]
+    Fill {
+        /// The text's name.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl Default for Blanks {
+    fn default() -> Self {
+        let mut env = jinja::environment(Clock::today());
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_keep_trailing_newline(true);
+        Self { env }
+    }
+}
+
+impl Blanks {
+    /// Adds a text.
+    ///
+    /// # Errors
+    /// Where it is no template.
+    pub fn add(&mut self, name: &str, source: &str) -> Result<(), BlankError> {
+        let added = self
+            .env
+            .add_template_owned(name.to_owned(), source.to_owned());
+        added.map_err(|error| BlankError::Syntax {
+            name: name.to_owned(),
+            what: error.to_string(),
+        })
+    }
+
+    /// Whether there is a text of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.env.get_template(name).is_ok()
+    }
+
+    /// A text, filled.
+    ///
+    /// # Errors
+    /// Where a field that it names is missing.
+    pub fn fill(&self, name: &str, row: &impl Serialize) -> Result<String, BlankError> {
+        let filled = self
+            .env
+            .get_template(name)
+            .and_then(|text| text.render(Value::from(Serde(row))));
+        filled.map_err(|error| wrong(name, &error))
+    }
+
+    /// The value of an expression.
+    ///
+    /// # Errors
+    /// Where it is none, or a field that it names is missing.
+    pub fn value(
+        &self,
+        name: &str,
+        expression: &str,
+        row: &impl Serialize,
+    ) -> Result<serde_json::Value, BlankError> {
+        let found = self.env.compile_expression(expression);
+        let found = found.and_then(|expression| expression.eval(Value::from(Serde(row))));
+        let found = found.map_err(|error| wrong(name, &error))?;
+        if found.is_undefined() {
+            return Err(wrong(name, &ErrorKind::UndefinedError.into()).of(expression));
+        }
+        json(found).map_err(|what| BlankError::Fill {
+            name: name.to_owned(),
+            what,
+        })
+    }
+}
+
+impl BlankError {
+    fn of(self, expression: &str) -> Self {
+        match self {
+            Self::Fill { name, what } => Self::Fill {
+                name,
+                what: format!("{what}: {expression}"),
+            },
+            other => other,
+        }
+    }
+}
+
+fn wrong(name: &str, error: &minijinja::Error) -> BlankError {
+    let mut what = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        what = format!("{what}: {detail}");
+    }
+    if let Some(range) = error.range()
+        && let Some(source) = error.template_source()
+        && let Some(part) = source.get(range)
+    {
+        what = format!("{what}: {{{{ {part} }}}}");
+    }
+    BlankError::Fill {
+        name: name.to_owned(),
+        what,
+    }
+}
+
+fn json(value: Value) -> Result<serde_json::Value, String> {
+    serde_json::to_value(&value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn texts_are_filled_from_fields() {
+        let mut blanks = Blanks::default();
+        blanks
+            .add("prompt", "Q: {{ question.split('_')[0] }}\nA:")
+            .unwrap();
+        let row = json!({"question": "a _ b", "choices": ["x", "y"]});
+        assert_eq!(blanks.fill("prompt", &row).unwrap(), "Q: a \nA:");
+        blanks.add("head", "About {{ question }}.\n\n").unwrap();
+        assert_eq!(blanks.fill("head", &row).unwrap(), "About a _ b.\n\n");
+        assert_eq!(
+            blanks.value("choices", "choices[1:]", &row).unwrap(),
+            json!(["y"])
+        );
+    }
+
+    #[test]
+    fn a_missing_field_is_named() {
+        let mut blanks = Blanks::default();
+        blanks.add("prompt", "Q: {{ question }}").unwrap();
+        let message = blanks
+            .fill("prompt", &json!({"a": 1}))
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(message, @"`prompt` cannot be filled from this row: undefined value: `question` is undefined: {{ question }}");
+        let message = blanks
+            .value("answer", "label", &json!({"a": 1}))
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(message, @"`answer` cannot be filled from this row: undefined value: label");
+        let message = blanks
+            .add("prompt", "{{ question ")
+            .unwrap_err()
+            .to_string();
+        insta::assert_snapshot!(message, @"`prompt` is no template: syntax error: unexpected end of input, expected end of variable block (in prompt:1)");
+    }
+}

@@ -1,0 +1,309 @@
+//! What a model says to a question, and the file that keeps it.
+//!
+//! A results file is JSON lines: first what was asked of whom, then an answer a line, in any order of rows. It grows as
+//! answers come, so that an evaluation that was interrupted goes on where it was.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::EvalError;
+use crate::question::Question;
+use crate::task::Task;
+
+/// What a model says to one question.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The question's number.
+    pub row: usize,
+    /// The beginning of the SHA-256 of what was asked.
+    pub asked: String,
+    /// The natural logarithm of each choice's probability.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_likelihoods: Vec<f64>,
+    /// The same after a context that says nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<f64>,
+    /// Generated texts: samples of one answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<String>,
+    /// What the model makes of the reference answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+    /// Tokens that were cut off at the beginning, because the model takes no more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cut: usize,
+}
+
+/// What a model makes of a given answer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The natural logarithm of its probability.
+    pub log_prob: f64,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Those that the model would have chosen itself.
+    pub likeliest: usize,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// What was asked of whom: answers are of use to the same evaluation alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asking {
+    /// The model: base and adapter, as they were named.
+    pub model: String,
+    /// The task.
+    pub task: String,
+    /// SHA-256 by what it is of: the task, the weights.
+    pub sha256: BTreeMap<String, String>,
+}
+
+impl Asking {
+    /// A task put to a model whose weights have that hash.
+    pub fn new(model: &str, task: &Task, weights: &str) -> Self {
+        let text = serde_json::to_string(task).unwrap_or_default();
+        let sha256 = [
+            ("the task", hash(text.as_bytes())),
+            ("the weights", weights.to_owned()),
+        ];
+        let sha256 = sha256.map(|(what, hash)| (what.to_owned(), hash));
+        Self {
+            model: model.to_owned(),
+            task: task.name.clone(),
+            sha256: sha256.into(),
+        }
+    }
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The answers of one model to one task, on the disk.
+#[derive(Debug)]
+pub struct Answers {
+    path: PathBuf,
+    file: File,
+    /// Those that are there, by row.
+    found: BTreeMap<usize, Answer>,
+}
+
+impl Answers {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// The answer to a question, where there is one.
+    ///
+    /// # Errors
+    /// Where something else was asked there.
+    pub fn find(&self, question: &Question) -> Result<Option<&Answer>, EvalError> {
+        match self.found.get(&question.number) {
+            Some(answer) if answer.asked != question.id() => Err(EvalError::OtherResults {
+                path: self.path.clone(),
+                what: format!("question {}", question.number + 1),
+            }),
+            found => Ok(found),
+        }
+    }
+
+    /// Opens the file of an evaluation, or begins it.
+    ///
+    /// A last line that was only half written is written again.
+    ///
+    /// # Errors
+    /// Where it holds answers to something else, or is damaged.
+    pub fn open(path: &Path, asking: &Asking) -> Result<Self, EvalError> {
+        let cannot = |source| EvalError::Write {
+            path: path.to_owned(),
+            source,
+        };
+        let (found, whole) = match File::open(path) {
+            Ok(file) => read(path, file, asking)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), 0),
+            Err(source) => {
+                return Err(EvalError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
+        };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(cannot)?;
+        }
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).open(path);
+        let mut file = file.map_err(cannot)?;
+        file.set_len(whole).map_err(cannot)?;
+        io::Seek::seek(&mut file, io::SeekFrom::End(0)).map_err(cannot)?;
+        let mut answers = Self {
+            path: path.to_owned(),
+            file,
+            found,
+        };
+        if whole == 0 {
+            answers.write(asking)?;
+        }
+        Ok(answers)
+    }
+
+    /// Adds answers, and has them on the disk.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn add(&mut self, answers: Vec<Answer>) -> Result<(), EvalError> {
+        for answer in answers {
+            self.write(&answer)?;
+            self.found.insert(answer.row, answer);
+        }
+        self.file.sync_data().map_err(|source| EvalError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> Result<(), EvalError> {
+        let written = serde_json::to_vec(line).map_err(io::Error::from);
+        let written = written.and_then(|mut line| {
+            line.push(b'\n');
+            self.file.write_all(&line)
+        });
+        written.map_err(|source| EvalError::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+}
+
+/// The answers of a file, and the bytes of its whole lines.
+fn read(
+    path: &Path,
+    file: File,
+    asking: &Asking,
+) -> Result<(BTreeMap<usize, Answer>, u64), EvalError> {
+    let mut file = BufReader::new(file);
+    let (mut found, mut whole) = (BTreeMap::new(), 0);
+    for line in 1.. {
+        let mut text = String::new();
+        let read = file
+            .read_line(&mut text)
+            .map_err(|source| EvalError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+        if !text.ends_with('\n') {
+            break;
+        }
+        whole += read as u64;
+        let damaged = |error: serde_json::Error| EvalError::Results {
+            path: path.to_owned(),
+            line,
+            problem: error.to_string(),
+        };
+        if line == 1 {
+            let before: Asking = serde_json::from_str(&text).map_err(damaged)?;
+            same(path, &before, asking)?;
+        } else {
+            let answer: Answer = serde_json::from_str(&text).map_err(damaged)?;
+            found.insert(answer.row, answer);
+        }
+    }
+    Ok((found, whole))
+}
+
+fn same(path: &Path, before: &Asking, now: &Asking) -> Result<(), EvalError> {
+    let mut differs = Vec::new();
+    if before.task != now.task {
+        differs.push("the task");
+    }
+    if before.model != now.model {
+        differs.push("the model");
+    }
+    for (what, hash) in &now.sha256 {
+        if before.sha256.get(what) != Some(hash) {
+            differs.push(what);
+        }
+    }
+    if differs.is_empty() {
+        return Ok(());
+    }
+    Err(EvalError::OtherResults {
+        path: path.to_owned(),
+        what: differs.join(" and "),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(weights: &str) -> Asking {
+        Asking {
+            model: "base".into(),
+            task: "piqa".into(),
+            sha256: [("the weights".to_owned(), weights.to_owned())].into(),
+        }
+    }
+
+    fn answer(row: usize) -> Answer {
+        Answer {
+            row,
+            log_likelihoods: vec![-1.25, -0.1 - row as f64],
+            ..Answer::default()
+        }
+    }
+
+    #[test]
+    fn answers_are_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base/piqa.jsonl");
+        let mut answers = Answers::open(&path, &asking("a")).unwrap();
+        answers.add(vec![answer(1), answer(0)]).unwrap();
+        drop(answers);
+        // the power goes while a line is written
+        let mut text = fs::read_to_string(&path).unwrap();
+        text.push_str("{\"row\":2,\"log_li");
+        fs::write(&path, &text).unwrap();
+        let mut answers = Answers::open(&path, &asking("a")).unwrap();
+        assert_eq!(answers.found, [(0, answer(0)), (1, answer(1))].into());
+        answers.add(vec![answer(2)]).unwrap();
+        let answers = Answers::open(&path, &asking("a")).unwrap();
+        assert_eq!(answers.found.len(), 3);
+    }
+
+    #[test]
+    fn other_answers_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.jsonl");
+        Answers::open(&path, &asking("a")).unwrap();
+        let error = Answers::open(&path, &asking("b")).unwrap_err().to_string();
+        assert!(
+            error.ends_with("results of another evaluation: the weights differs"),
+            "{error}"
+        );
+        fs::write(&path, "{}\n").unwrap();
+        let error = Answers::open(&path, &asking("a")).unwrap_err().to_string();
+        assert!(error.contains("line 1: missing field `model`"), "{error}");
+    }
+}

@@ -1,0 +1,27 @@
+//! How good a model is: tasks as data, answers, scores with their errors, and models side by side.
+//!
+//! ```text
+//! Task --its files--> Question --Evaluator, model--> Answer --Measure--> Score --mean, difference--> Report
+//! ```
+//!
+//! Answers are kept as they come ([`Answers`]); scores are computed from them, so that another metric needs no model.
+
+mod answer;
+mod error;
+mod evaluator;
+mod metric;
+mod question;
+pub mod report;
+mod score;
+mod statistics;
+mod task;
+
+pub use answer::{Answer, Answers, Asking, Reference};
+pub use error::EvalError;
+pub use evaluator::{Evaluator, Watch};
+pub use metric::{
+    ChoiceMetric, Extraction, Measure, Normalisation, Otherwise, Score, Take, TextMetric, rouge_l,
+};
+pub use question::{Asked, Pair, Question};
+pub use statistics::{Difference, Mean, difference, mean};
+pub use task::{Choice, Generation, Instruction, Paper, Protocol, Shots, Table, Task};

@@ -1,0 +1,331 @@
+//! Metrics of generated texts: finding the answer in them, and comparing it.
+
+use std::collections::BTreeMap;
+
+use fancy_regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use super::{Score, rouge_l};
+use crate::error::EvalError;
+use crate::task::{Generation, Instruction};
+
+/// What is said of a text in which nothing is found.
+const NOTHING: &str = "[invalid]";
+
+/// A metric of a generated text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextMetric {
+    /// Whether it is a right answer, after extraction and normalisation. Of several samples the first.
+    ExactMatch,
+    /// Whether the most frequent extracted answer of several samples is right; of equals the first.
+    Majority,
+    /// The longest common subsequence of words, ROUGE-L (F), with the nearest right answer.
+    RougeL,
+}
+
+/// Where in a text the answer is: what the regular expression finds, as Python's `re.findall` would list it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extraction {
+    /// The regular expression; its first group that is not empty, or all of it where it has none.
+    pub pattern: String,
+    /// Which of the places that fit is taken.
+    #[serde(default)]
+    pub take: Take,
+    /// What counts where nothing fits; without it, a word that is never right.
+    pub otherwise: Option<Otherwise>,
+}
+
+/// Which place counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Take {
+    /// The first.
+    #[default]
+    First,
+    /// The last.
+    Last,
+}
+
+/// What counts where nothing is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Otherwise {
+    /// The whole text.
+    All,
+}
+
+/// What does not count when texts are compared.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Normalisation {
+    /// Regular expressions for what is left out, one after another.
+    pub without: Vec<String>,
+    /// Letters large or small.
+    pub ignore_case: bool,
+    /// ASCII punctuation.
+    pub ignore_punctuation: bool,
+    /// `a`, `an` and `the`.
+    pub ignore_articles: bool,
+    /// How much space there is, and space at the ends.
+    pub ignore_spaces: bool,
+}
+
+/// A [`Normalisation`], ready to be applied.
+#[derive(Debug)]
+struct Normaliser {
+    without: Vec<Regex>,
+    articles: Option<Regex>,
+    ignore_case: bool,
+    ignore_punctuation: bool,
+    ignore_spaces: bool,
+}
+
+impl Normaliser {
+    fn new(task: &str, normalisation: &Normalisation) -> Result<Self, EvalError> {
+        let without = normalisation.without.iter();
+        let articles = normalisation.ignore_articles;
+        Ok(Self {
+            without: without
+                .map(|text| compiled(task, text))
+                .collect::<Result<_, _>>()?,
+            articles: articles
+                .then(|| compiled(task, r"(?i)\b(a|an|the)\b"))
+                .transpose()?,
+            ignore_case: normalisation.ignore_case,
+            ignore_punctuation: normalisation.ignore_punctuation,
+            ignore_spaces: normalisation.ignore_spaces,
+        })
+    }
+
+    /// What counts of a text.
+    fn apply(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for pattern in &self.without {
+            text = pattern.replace_all(&text, "").into_owned();
+        }
+        if self.ignore_case {
+            text = text.to_lowercase();
+        }
+        if self.ignore_punctuation {
+            text.retain(|c| !c.is_ascii_punctuation());
+        }
+        if let Some(articles) = &self.articles {
+            text = articles.replace_all(&text, " ").into_owned();
+        }
+        if self.ignore_spaces {
+            text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        }
+        text
+    }
+}
+
+/// Extractions and metrics of a task.
+#[derive(Debug)]
+pub(super) struct Texts {
+    /// By name; one without a name where the whole text counts.
+    ways: Vec<(Option<String>, Option<Way>)>,
+    normaliser: Normaliser,
+    metrics: Vec<TextMetric>,
+}
+
+#[derive(Debug)]
+struct Way {
+    pattern: Regex,
+    take: Take,
+    otherwise: Option<Otherwise>,
+}
+
+impl Texts {
+    pub(super) fn of(task: &str, generation: &Generation) -> Result<Self, EvalError> {
+        Ok(Self {
+            ways: ways(task, &generation.extract)?,
+            normaliser: Normaliser::new(task, &generation.normalise)?,
+            metrics: generation.metrics.clone(),
+        })
+    }
+
+    pub(super) fn of_instruction(task: &str, of: &Instruction) -> Result<Self, EvalError> {
+        Ok(Self {
+            ways: vec![(None, None)],
+            normaliser: Normaliser::new(task, &of.normalise)?,
+            metrics: vec![TextMetric::RougeL, TextMetric::ExactMatch],
+        })
+    }
+
+    /// The scores of samples, any of `answers` being right.
+    pub(super) fn scores(&self, answers: &[String], samples: &[String]) -> Vec<Score> {
+        let mut scores = Vec::new();
+        for metric in &self.metrics {
+            for (way, extraction) in &self.ways {
+                let found = |text: &String| match extraction {
+                    Some(way) => way.found(text),
+                    None => text.clone(),
+                };
+                let value = match metric {
+                    TextMetric::ExactMatch => {
+                        let first = samples.first().map(found);
+                        self.is_right(&first.unwrap_or_default(), answers)
+                    }
+                    TextMetric::Majority => {
+                        let each = samples.iter().map(found);
+                        self.is_right(&most_frequent(each), answers)
+                    }
+                    TextMetric::RougeL => {
+                        let first = samples.first().map_or("", String::as_str);
+                        let each = answers.iter().map(|answer| rouge_l(answer, first));
+                        each.fold(0.0, f64::max)
+                    }
+                };
+                let name = metric.name(samples.len());
+                let with_way = way.as_ref().filter(|_| *metric != TextMetric::RougeL);
+                let name = with_way.map_or(name.clone(), |way| format!("{name},{way}"));
+                scores.push(Score::of(name, value));
+            }
+        }
+        scores
+    }
+
+    fn is_right(&self, found: &str, answers: &[String]) -> f64 {
+        let found = self.normaliser.apply(found);
+        let right = answers
+            .iter()
+            .any(|answer| self.normaliser.apply(answer) == found);
+        f64::from(u8::from(right))
+    }
+}
+
+impl TextMetric {
+    fn name(self, samples: usize) -> String {
+        match self {
+            Self::ExactMatch => "exact_match".to_owned(),
+            Self::Majority => format!("maj@{samples}"),
+            Self::RougeL => "rouge_l".to_owned(),
+        }
+    }
+}
+
+impl Way {
+    fn found(&self, text: &str) -> String {
+        let places = self.pattern.captures_iter(text).filter_map(Result::ok);
+        let place = match self.take {
+            Take::First => places.into_iter().next(),
+            Take::Last => places.into_iter().last(),
+        };
+        let Some(place) = place else {
+            return match self.otherwise {
+                Some(Otherwise::All) => text.to_owned(),
+                None => NOTHING.to_owned(),
+            };
+        };
+        let found = if place.len() == 1 {
+            place.get(0)
+        } else {
+            let mut groups = place.iter().skip(1).flatten();
+            match groups.find(|group| !group.as_str().is_empty()) {
+                // findall lists the only group as it is, and several as a tuple
+                None if place.len() == 2 => place.get(1),
+                found => found,
+            }
+        };
+        let found = found.map_or(NOTHING, |group| group.as_str());
+        found.trim().to_owned()
+    }
+}
+
+fn ways(
+    task: &str,
+    extract: &BTreeMap<String, Extraction>,
+) -> Result<Vec<(Option<String>, Option<Way>)>, EvalError> {
+    if extract.is_empty() {
+        return Ok(vec![(None, None)]);
+    }
+    let ways = extract.iter().map(|(name, extraction)| {
+        let way = Way {
+            pattern: compiled(task, &extraction.pattern)?,
+            take: extraction.take,
+            otherwise: extraction.otherwise,
+        };
+        Ok((Some(name.clone()), Some(way)))
+    });
+    ways.collect()
+}
+
+fn compiled(task: &str, pattern: &str) -> Result<Regex, EvalError> {
+    Regex::new(pattern).map_err(|error| EvalError::Pattern {
+        name: task.to_owned(),
+        pattern: pattern.to_owned(),
+        problem: error.to_string(),
+    })
+}
+
+/// The most frequent text, the first of equals.
+fn most_frequent(texts: impl Iterator<Item = String>) -> String {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for text in texts {
+        match counts.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((text, 1)),
+        }
+    }
+    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    let first = counts.into_iter().find(|(_, count)| *count == most);
+    first.map(|(text, _)| text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(pattern: &str, take: Take, text: &str) -> String {
+        let way = Way {
+            pattern: Regex::new(pattern).unwrap(),
+            take,
+            otherwise: None,
+        };
+        way.found(text)
+    }
+
+    #[test]
+    fn answers_are_found_as_the_harness_finds_them() {
+        let strict = r"The answer is (\-?[0-9\.\,]+).";
+        let text = "So 5 + 4 = 9. The answer is 1,234.\n\nQ: 7? The answer is 8.";
+        // the last character of the number is the expression's own full stop
+        assert_eq!(found(strict, Take::First, text), "1,234");
+        assert_eq!(found(strict, Take::First, "nine"), "[invalid]");
+        let flexible = r"(-?[$0-9.,]{2,})|(-?[0-9]+)";
+        assert_eq!(found(flexible, Take::Last, "from $20. to 7"), "7");
+        assert_eq!(found(flexible, Take::Last, "it costs $18.00."), "$18.00.");
+        assert_eq!(found(flexible, Take::Last, "none, at all."), "[invalid]");
+    }
+
+    #[test]
+    fn what_does_not_count_is_left_out() {
+        let normaliser = |normalisation| Normaliser::new("t", &normalisation).unwrap();
+        let numbers = normaliser(Normalisation {
+            without: [",", r"\$", r"(?s).*#### ", r"\.$"]
+                .map(str::to_owned)
+                .to_vec(),
+            ignore_case: true,
+            ..Normalisation::default()
+        });
+        assert_eq!(numbers.apply("a\nb #### $1,234."), "1234");
+        let words = normaliser(Normalisation {
+            ignore_case: true,
+            ignore_punctuation: true,
+            ignore_articles: true,
+            ignore_spaces: true,
+            ..Normalisation::default()
+        });
+        assert_eq!(words.apply(" The  Theory, of an apple!"), "theory of apple");
+    }
+
+    #[test]
+    fn the_most_frequent_answer_counts() {
+        let texts = |list: &[&str]| most_frequent(list.iter().map(|text| (*text).to_owned()));
+        assert_eq!(texts(&["8", "9", "9", "8", "7"]), "8");
+        assert_eq!(texts(&["7", "9", "9"]), "9");
+        assert_eq!(texts(&[]), "");
+    }
+}

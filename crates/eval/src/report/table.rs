@@ -1,0 +1,154 @@
+//! Scores as a table, for a terminal and in Markdown.
+
+use super::{MetricReport, Report, TaskReport};
+use crate::statistics::{Difference, Mean};
+
+/// A difference that would be seen so rarely without one is called one.
+const SIGNIFICANT: f64 = 0.05;
+
+/// The table for a terminal.
+pub fn terminal(report: &Report) -> String {
+    let rows = cells(report);
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| {
+            let width = *width;
+            if column < 2 {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines: Vec<String> = rows.iter().map(line).collect();
+    lines.extend(notes(report));
+    lines.join("\n") + "\n"
+}
+
+/// The table in Markdown.
+pub fn markdown(report: &Report) -> String {
+    let rows = cells(report);
+    let mut lines = Vec::new();
+    for (number, row) in rows.iter().enumerate() {
+        let cells = row.iter().map(|cell| cell.replace('|', "\\|"));
+        lines.push(format!("| {} |", cells.collect::<Vec<_>>().join(" | ")));
+        if number == 0 {
+            let marks = (0..row.len()).map(|column| if column < 2 { "---" } else { "---:" });
+            lines.push(format!("| {} |", marks.collect::<Vec<_>>().join(" | ")));
+        }
+    }
+    for note in notes(report) {
+        lines.extend([String::new(), note]);
+    }
+    lines.join("\n") + "\n"
+}
+
+fn cells(report: &Report) -> Vec<Vec<String>> {
+    let mut head: Vec<String> = ["task", "metric", "rows"].map(str::to_owned).to_vec();
+    for (number, model) in report.models.iter().enumerate() {
+        head.push(model.clone());
+        if number > 0 {
+            head.push("difference".to_owned());
+        }
+    }
+    let has_published = report.tasks.iter().any(|task| task.published.is_some());
+    if let (true, Some(size)) = (has_published, &report.size) {
+        head.push(format!("LLaMA-{size} (paper)"));
+    }
+    let mut rows = vec![head];
+    for task in &report.tasks {
+        for (number, metric) in task.metrics.iter().enumerate() {
+            let mut row = vec![String::new(), metric.metric.clone()];
+            if number == 0 {
+                row[0] = name(task);
+            }
+            row.push(metric.means.first().map_or(0, |mean| mean.rows).to_string());
+            row.extend(models(metric));
+            if has_published {
+                let published = task.published.filter(|_| number == 0);
+                row.push(published.map_or(String::new(), |score| format!("{score:.1} %")));
+            }
+            rows.push(row);
+            if !metric.macro_average.is_empty() {
+                rows.push(macro_row(metric));
+            }
+        }
+    }
+    rows
+}
+
+fn name(task: &TaskReport) -> String {
+    match task.shots {
+        0 => task.task.clone(),
+        shots => format!("{} ({shots}-shot)", task.task),
+    }
+}
+
+fn models(metric: &MetricReport) -> Vec<String> {
+    let mut cells = Vec::new();
+    for (number, mean) in metric.means.iter().enumerate() {
+        cells.push(shown(mean));
+        if let Some(difference) = number
+            .checked_sub(1)
+            .map(|number| &metric.differences[number])
+        {
+            cells.push(shown_difference(difference));
+        }
+    }
+    cells
+}
+
+fn macro_row(metric: &MetricReport) -> Vec<String> {
+    let groups = format!("{}, mean of {} groups", metric.metric, metric.groups.len());
+    let mut row = vec![String::new(), groups, String::new()];
+    for (number, value) in metric.macro_average.iter().enumerate() {
+        row.push(format!("{value:.4}"));
+        if number > 0 {
+            let difference = value - metric.macro_average[0];
+            row.push(format!("{difference:+.4}"));
+        }
+    }
+    row
+}
+
+fn shown(mean: &Mean) -> String {
+    match mean.stderr {
+        Some(stderr) => format!("{:.4} ± {stderr:.4}", mean.value),
+        None => format!("{:.4}", mean.value),
+    }
+}
+
+fn shown_difference(difference: &Difference) -> String {
+    let [low, high] = difference.interval;
+    let star = if difference.p < SIGNIFICANT { "*" } else { "" };
+    format!("{:+.4} [{low:+.4}, {high:+.4}]{star}", difference.value)
+}
+
+fn notes(report: &Report) -> Vec<String> {
+    let mut notes = vec![format!(
+        "± is one standard error.{}",
+        if report.models.len() > 1 {
+            " Differences are from the first model, [95 of 100 draws of as many rows], * where p < 0.05 (paired bootstrap)."
+        } else {
+            ""
+        }
+    )];
+    for task in &report.tasks {
+        for (model, cut) in report.models.iter().zip(&task.cut) {
+            if *cut > 0 {
+                notes.push(format!(
+                    "{}: {cut} of {} rows are longer than {model} takes and lost their beginning.",
+                    task.task, task.rows
+                ));
+            }
+        }
+    }
+    notes
+}

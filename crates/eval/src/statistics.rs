@@ -1,0 +1,146 @@
+//! Means of rows, how sure they are, and whether two models differ.
+
+use serde::Serialize;
+
+/// A mean over rows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Mean {
+    /// `Σ w·x / Σ w`
+    pub value: f64,
+    /// Its standard error; of one row there is none.
+    pub stderr: Option<f64>,
+    /// Rows.
+    pub rows: usize,
+}
+
+/// The mean of values with their weights, and its standard error: `s / √n`, `s²` the sample variance (n - 1) where all
+/// weights are equal; of a ratio `s²` is that of `w·(x - mean) / w̄`.
+///
+/// Source: lm-evaluation-harness, `mean_stderr`; Cochran 1977, section 2.11, for ratios.
+pub fn mean(values: &[(f64, f64)]) -> Mean {
+    let rows = values.len();
+    let weight: f64 = values.iter().map(|(_, w)| w).sum();
+    let value = values.iter().map(|(x, w)| x * w).sum::<f64>() / weight;
+    let typical = weight / rows as f64;
+    let squares = values
+        .iter()
+        .map(|(x, w)| (w * (x - value) / typical).powi(2));
+    let variance = squares.sum::<f64>() / (rows as f64 - 1.0);
+    Mean {
+        value,
+        stderr: (rows > 1).then(|| (variance / rows as f64).sqrt()),
+        rows,
+    }
+}
+
+/// How two models differ on the same rows.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Difference {
+    /// The second's mean less the first's.
+    pub value: f64,
+    /// Between these it is in 95 of 100 draws of as many rows.
+    pub interval: [f64; 2],
+    /// How often, were there no difference, one as large would be seen: twice the smaller share of draws on one side of 0.
+    pub p: f64,
+}
+
+/// Draws of the bootstrap.
+const DRAWS: u64 = 10_000;
+
+/// The paired bootstrap: rows are drawn with replacement, the same ones of both models. The same rows always give the
+/// same result.
+///
+/// `pairs`: value and weight of each row, of the first and of the second model.
+///
+/// Source: Efron and Tibshirani 1993, chapters 8 and 13; Koehn 2004.
+pub fn difference(pairs: &[[(f64, f64); 2]]) -> Difference {
+    let of = |rows: &mut dyn Iterator<Item = &[(f64, f64); 2]>| {
+        let mut sums = [[0.0; 2]; 2];
+        for row in rows {
+            for (sums, (x, w)) in sums.iter_mut().zip(row) {
+                sums[0] += x * w;
+                sums[1] += w;
+            }
+        }
+        sums[1][0] / sums[1][1] - sums[0][0] / sums[0][1]
+    };
+    let value = of(&mut pairs.iter());
+    let mut draws: Vec<f64> = (0..DRAWS)
+        .map(|draw| {
+            let mut random = Random::new(draw);
+            of(&mut (0..pairs.len()).map(|_| &pairs[random.below(pairs.len())]))
+        })
+        .collect();
+    draws.sort_by(f64::total_cmp);
+    let at = |share: f64| draws[(share * (DRAWS - 1) as f64).round() as usize];
+    let share = |side: fn(f64) -> bool| {
+        let count = draws.iter().filter(|draw| side(**draw)).count();
+        (count + 1) as f64 / (DRAWS + 1) as f64
+    };
+    Difference {
+        value,
+        interval: [at(0.025), at(0.975)],
+        p: (2.0 * share(|draw| draw <= 0.0).min(share(|draw| draw >= 0.0))).min(1.0),
+    }
+}
+
+/// SplitMix64, one sequence a draw.
+struct Random(u64);
+
+impl Random {
+    fn new(draw: u64) -> Self {
+        Self(simmer_kernels::mix(draw))
+    }
+
+    /// A number below `end`; the bias of the product is below 2⁻³² for as many rows as there are.
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let random = simmer_kernels::mix(self.0);
+        ((u128::from(random) * end as u128) >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_standard_error_is_the_harness_s() {
+        let rows = [1.0, 0.0, 1.0, 1.0].map(|x| (x, 1.0));
+        let found = mean(&rows);
+        assert_eq!(found.value, 0.75);
+        // statistics.stdev([1, 0, 1, 1]) / sqrt(4)
+        assert!((found.stderr.unwrap() - 0.25).abs() < 1e-12);
+        assert_eq!(mean(&rows[..1]).stderr, None);
+    }
+
+    #[test]
+    fn weights_make_a_ratio() {
+        let found = mean(&[(0.5, 2.0), (1.0, 6.0)]);
+        assert_eq!(found.value, 0.875);
+    }
+
+    #[test]
+    fn models_that_are_equal_do_not_differ() {
+        let rows: Vec<_> = (0..100)
+            .map(|row| [(f64::from(row % 2), 1.0), (f64::from((row / 2) % 2), 1.0)])
+            .collect();
+        let found = difference(&rows);
+        assert_eq!(found.value, 0.0);
+        assert!(found.interval[0] < 0.0 && found.interval[1] > 0.0);
+        assert!(found.p > 0.5, "{}", found.p);
+    }
+
+    #[test]
+    fn one_that_is_better_on_most_rows_is_better() {
+        let rows: Vec<_> = (0..200)
+            .map(|row| [(0.0, 1.0), (f64::from(u8::from(row % 4 != 0)), 1.0)])
+            .collect();
+        let found = difference(&rows);
+        assert_eq!(found.value, 0.75);
+        // √(0.75 · 0.25 / 200) = 0.0306
+        assert!((found.interval[0] - (0.75 - 1.96 * 0.0306)).abs() < 0.01);
+        assert!(found.p < 0.001);
+        assert_eq!(found, difference(&rows));
+    }
+}

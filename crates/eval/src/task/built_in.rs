@@ -1,0 +1,27 @@
+//! The tasks that ship.
+
+/// A name and the text of `data/tasks/NAME.toml`.
+macro_rules! tasks {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../../../data/tasks/", $name, ".toml")))),*]
+    };
+}
+
+pub(super) const TASKS: &[(&str, &str)] = tasks![
+    "piqa",
+    "social_iqa",
+    "hellaswag",
+    "winogrande",
+    "arc_easy",
+    "arc_challenge",
+    "openbookqa",
+    "boolq",
+    "mmlu",
+    "truthfulqa_mc1",
+    "truthfulqa_mc2",
+    "crows_pairs",
+    "winogender",
+    "gsm8k_cot",
+    "nq_open",
+    "user_oriented",
+];

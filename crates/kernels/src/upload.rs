@@ -1,0 +1,91 @@
+//! Lists of numbers on their way to a device.
+//!
+//! A copy to a GPU out of ordinary memory waits for everything that the GPU was asked for before it.
+//! Out of pinned memory it takes its turn like a kernel, and the host goes on.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+/// Integers on a device.
+///
+/// # Shapes
+/// Result: `[N]`.
+pub fn upload_ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
+    let shape = [values.len()];
+    let data = TensorData::new(values, shape);
+    #[cfg(feature = "libtorch")]
+    if let Some(gpu) = crate::libtorch::gpu_of(device) {
+        return to_gpu::ints(data, gpu, device);
+    }
+    Tensor::from_data(data, device)
+}
+
+/// Numbers of 32 bits on a device, row after row.
+///
+/// # Shapes
+/// Result: `shape`.
+pub fn upload_floats(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
+    let data = TensorData::new(values, shape);
+    #[cfg(feature = "libtorch")]
+    if let Some(gpu) = crate::libtorch::gpu_of(device) {
+        return to_gpu::floats(data, gpu, device);
+    }
+    Tensor::from_data(data, device)
+}
+
+#[cfg(feature = "libtorch")]
+mod to_gpu {
+    use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+    use burn::backend::libtorch::TchTensor;
+    use burn::backend::tensor::{FloatTensor, IntTensor};
+    use burn::backend::{Autodiff, Backend, Dispatch, LibTorch, backend_extension};
+    use burn::tensor::{Device, Int, Tensor, TensorData};
+
+    use crate::libtorch::{cpu, fresh, uploaded};
+
+    pub(super) fn ints(data: TensorData, gpu: usize, device: &Device) -> Tensor<1, Int> {
+        let here = Tensor::<1, Int>::from_data(data, &cpu());
+        let there = Tensor::from_dispatch(Dispatch::ints_to_gpu(here.into_dispatch(), gpu));
+        if device.is_autodiff() {
+            there.autodiff()
+        } else {
+            there
+        }
+    }
+
+    pub(super) fn floats(data: TensorData, gpu: usize, device: &Device) -> Tensor<2> {
+        let here = Tensor::<2>::from_data(data, &cpu());
+        let there = Tensor::from_dispatch(Dispatch::floats_to_gpu(here.into_dispatch(), gpu));
+        if device.is_autodiff() {
+            there.autodiff()
+        } else {
+            there
+        }
+    }
+
+    /// Copies from the processor's memory, on a backend that knows both.
+    #[backend_extension(LibTorch, Autodiff)]
+    pub(crate) trait UploadBackend: Backend {
+        fn ints_to_gpu(x: IntTensor<Self>, gpu: usize) -> IntTensor<Self>;
+        fn floats_to_gpu(x: FloatTensor<Self>, gpu: usize) -> FloatTensor<Self>;
+    }
+
+    impl UploadBackend for LibTorch {
+        fn ints_to_gpu(x: TchTensor, gpu: usize) -> TchTensor {
+            fresh(uploaded(&x.tensor, tch::Device::Cuda(gpu)))
+        }
+
+        fn floats_to_gpu(x: TchTensor, gpu: usize) -> TchTensor {
+            fresh(uploaded(&x.tensor, tch::Device::Cuda(gpu)))
+        }
+    }
+
+    impl<B: UploadBackend, C: CheckpointStrategy> UploadBackend for Autodiff<B, C> {
+        fn ints_to_gpu(x: IntTensor<Self>, gpu: usize) -> IntTensor<Self> {
+            B::ints_to_gpu(x, gpu)
+        }
+
+        fn floats_to_gpu(x: FloatTensor<Self>, gpu: usize) -> FloatTensor<Self> {
+            Self::from_inner(B::floats_to_gpu(x.into_primitive(), gpu))
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Several texts continued at once: the weights are read once for all of them.
+//!
+//! What the prompts have in common at their beginning is in the cache once. Each text writes its new tokens to
+//! pages of its own, so that it sees a few ranges of the cache however the others grow.
+//!
+//! Axes: B texts that are not at their end, H hidden size, V vocabulary.
+
+use std::ops::{ControlFlow, Range};
+
+use burn::tensor::Tensor;
+use simmer_kernels::Rows;
+
+use crate::cache::KvCache;
+use crate::generate::{GenerateError, Generated, Stop, log_softmax_at, values};
+use crate::llama::LlamaForCausalLM;
+use crate::run::{Run, ids};
+use crate::sampler::{Sampler, Sampling};
+
+/// Tokens of a page.
+const PAGE: usize = 64;
+
+/// A text that is to be continued.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompt<'a> {
+    /// Its tokens.
+    pub tokens: &'a [u32],
+    /// How its tokens are chosen.
+    pub sampling: &'a Sampling,
+}
+
+/// One text of a batch.
+struct Text<'a> {
+    tokens: Vec<u32>,
+    /// Where its keys are, in order of position.
+    keys: Vec<Range<usize>>,
+    /// The rest of its last page.
+    page: Range<usize>,
+    sampler: Sampler<'a>,
+    generated: Generated,
+    ended: bool,
+}
+
+impl LlamaForCausalLM {
+    /// Continues each prompt until an end-of-sequence token, `max_new_tokens` new tokens, a full context, or
+    /// `on_token` (told the number of the text, and its new token) breaks.
+    ///
+    /// # Errors
+    /// Where a prompt cannot be continued.
+    pub fn generate_batch(
+        &self,
+        prompts: &[Prompt<'_>],
+        max_new_tokens: usize,
+        eos: &[u32],
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Result<Vec<Generated>, GenerateError> {
+        for prompt in prompts {
+            self.check_tokens(prompt.tokens)?;
+        }
+        if prompts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut cache = KvCache::default();
+        let (mut texts, mut hidden) = self.prefill(prompts, &mut cache);
+        for left in (0..max_new_tokens).rev() {
+            self.choose(&mut texts, hidden, eos, on_token);
+            let growing = texts.iter_mut().filter(|text| !text.ended);
+            let mut growing: Vec<&mut Text<'_>> = growing.collect();
+            if growing.is_empty() || left == 0 {
+                break;
+            }
+            hidden = self.grow(&mut growing, &mut cache);
+        }
+        Ok(texts.into_iter().map(|text| text.generated).collect())
+    }
+
+    /// The texts, and the hidden states of their last tokens, `[B, H]`.
+    fn prefill<'a>(
+        &self,
+        prompts: &[Prompt<'a>],
+        cache: &mut KvCache,
+    ) -> (Vec<Text<'a>>, Tensor<2>) {
+        let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+        let shared = Run::sharing_beginnings(&rows);
+        let hidden = self.hidden(&shared.run, Some(cache)); // [T, H]
+        let last = shared.places.iter().filter_map(|places| places.last());
+        let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]
+        let texts = prompts.iter().zip(&shared.places);
+        let texts = texts.map(|(prompt, places)| Text {
+            tokens: prompt.tokens.to_vec(),
+            keys: ranges(places),
+            page: 0..0,
+            sampler: Sampler::new(prompt.sampling),
+            generated: Generated {
+                tokens: Vec::new(),
+                log_probs: Vec::new(),
+                stop: Stop::Length,
+            },
+            ended: false,
+        });
+        (texts.collect(), hidden)
+    }
+
+    /// The next token of every text that grows; `hidden`: `[B, H]`, those of them in order.
+    fn choose(
+        &self,
+        texts: &mut [Text<'_>],
+        hidden: Tensor<2>,
+        eos: &[u32],
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+    ) {
+        let limit = self.config().max_position_embeddings;
+        let logits = values(self.logits(hidden)); // [B, V]
+        let growing = texts.iter_mut().enumerate().filter(|(_, text)| !text.ended);
+        for ((number, text), logits) in growing.zip(logits.chunks(self.config().vocab_size)) {
+            let token = text.sampler.next(logits, &text.tokens);
+            if eos.contains(&token) {
+                text.end(Stop::Eos(token));
+                continue;
+            }
+            text.tokens.push(token);
+            text.generated.tokens.push(token);
+            text.generated.log_probs.push(log_softmax_at(logits, token));
+            if on_token(number, token).is_break() {
+                text.end(Stop::Caller);
+            } else if text.tokens.len() >= limit {
+                text.end(Stop::Context);
+            }
+        }
+    }
+
+    /// Hidden states of the texts' newest tokens, `[B, H]`.
+    fn grow(&self, texts: &mut [&mut Text<'_>], cache: &mut KvCache) -> Tensor<2> {
+        let mut end = cache.len();
+        let places = texts.iter_mut().map(|text| text.place(&mut end));
+        let places: Vec<usize> = places.collect();
+        let seen = texts.iter().map(|text| (1, text.keys.clone()));
+        let run = Run {
+            tokens: texts
+                .iter()
+                .map(|text| text.tokens[text.tokens.len() - 1])
+                .collect(),
+            rows: Rows::seeing(seen, end),
+            dropout_keys: None,
+        };
+        cache.place(places, end);
+        self.hidden(&run, Some(cache))
+    }
+}
+
+impl Text<'_> {
+    fn end(&mut self, stop: Stop) {
+        self.generated.stop = stop;
+        self.ended = true;
+    }
+
+    /// The place of the newest token, on a new page where the last one is full.
+    fn place(&mut self, end: &mut usize) -> usize {
+        if self.page.is_empty() {
+            self.page = *end..*end + PAGE;
+            self.keys.push(*end..*end);
+            *end += PAGE;
+        }
+        let place = self.page.start;
+        self.page.start += 1;
+        if let Some(last) = self.keys.last_mut() {
+            last.end = place + 1;
+        }
+        place
+    }
+}
+
+/// Places in order as ranges.
+fn ranges(places: &[u32]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for place in places {
+        let place = *place as usize;
+        match ranges.last_mut() {
+            Some(last) if last.end == place => last.end += 1,
+            _ => ranges.push(place..place + 1),
+        }
+    }
+    ranges
+}

@@ -1,0 +1,118 @@
+//! What one step computes: its examples as runs of the model.
+
+use std::sync::Arc;
+
+use simmer_data::{Batch, Example, MicroBatch, pack};
+use simmer_kernels::mix;
+use simmer_model::{Run, Target};
+
+/// How examples become runs. Knows nothing of devices, so that a step can be packed while another is computed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packing {
+    pub(crate) micro_batch_tokens: usize,
+    /// What rows have in common at their beginning is in a run once, where there is no dropout.
+    pub(crate) share_beginnings: bool,
+    /// The seed of dropout, where there is any.
+    pub(crate) dropout: Option<u64>,
+}
+
+/// The examples of one step, packed.
+#[derive(Debug)]
+pub struct Packed {
+    /// Tokens that the model sees.
+    pub tokens: u64,
+    /// Tokens that it is to predict.
+    pub targets: u64,
+    /// Micro-batches with something to predict.
+    pub runs: Vec<PackedRun>,
+}
+
+/// One micro-batch.
+#[derive(Debug)]
+pub struct PackedRun {
+    /// What the model sees.
+    pub run: Run,
+    /// What it is to predict.
+    pub targets: Vec<Target>,
+    /// Tokens of its rows: those of `run`, and those that it has only once.
+    pub tokens: usize,
+}
+
+impl Packing {
+    /// A step's batch; `examples` are those of its rows, in their order.
+    pub(crate) fn batch(&self, batch: &Batch, examples: &[Example]) -> Packed {
+        self.pack(examples, |micro_batch| {
+            let seed = self.dropout?;
+            Some(dropout_keys(seed, batch, micro_batch))
+        })
+    }
+
+    /// Examples that a loss is measured on, without dropout.
+    pub(crate) fn measured(&self, examples: &[Example]) -> Packed {
+        self.pack(examples, |_| None)
+    }
+
+    fn pack(
+        &self,
+        examples: &[Example],
+        keys: impl Fn(&MicroBatch) -> Option<Arc<[u64]>>,
+    ) -> Packed {
+        let chosen: Vec<&Example> = examples.iter().collect();
+        let micro_batches = pack(&chosen, self.micro_batch_tokens);
+        let runs = micro_batches.iter();
+        let runs = runs.filter(|micro_batch| micro_batch.target_count() > 0);
+        Packed {
+            tokens: chosen
+                .iter()
+                .map(|example| example.tokens.len() as u64)
+                .sum(),
+            targets: chosen.iter().map(|example| example.targets() as u64).sum(),
+            runs: runs
+                .map(|micro_batch| self.run(micro_batch, keys(micro_batch)))
+                .collect(),
+        }
+    }
+
+    fn run(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> PackedRun {
+        let bounds = micro_batch.rows.windows(2);
+        let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
+        let rows: Vec<&[u32]> = rows.collect();
+        let (run, places) = if self.share_beginnings && keys.is_none() {
+            let shared = Run::sharing_beginnings(&rows);
+            (shared.run, shared.places.concat())
+        } else {
+            let run = Run {
+                dropout_keys: keys,
+                ..Run::from_rows(&rows)
+            };
+            let places = (0..run.len() as u32).collect();
+            (run, places)
+        };
+        // What is not trained on has a negative target.
+        let targets = micro_batch.targets.iter().zip(places);
+        let targets = targets.filter_map(|(token, place)| {
+            let token = u32::try_from(*token).ok()?;
+            Some(Target { place, token })
+        });
+        PackedRun {
+            run,
+            targets: targets.collect(),
+            tokens: micro_batch.tokens.len(),
+        }
+    }
+}
+
+/// What dropout draws from, one key a token: the seed, the epoch, the example and the token's
+/// place in it, and nothing of how the batch was packed.
+fn dropout_keys(seed: u64, batch: &Batch, micro_batch: &MicroBatch) -> Arc<[u64]> {
+    let epoch = mix(mix(seed) ^ batch.epoch);
+    let rows = micro_batch.rows.windows(2).zip(&micro_batch.examples);
+    let keys = rows.flat_map(|(bounds, example)| {
+        let visit = mix(epoch ^ batch.rows[*example] as u64);
+        let positions = &micro_batch.positions[bounds[0]..bounds[1]];
+        positions
+            .iter()
+            .map(move |position| mix(visit ^ u64::from(*position)))
+    });
+    keys.collect()
+}

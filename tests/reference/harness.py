@@ -1,0 +1,237 @@
+"""What lm-evaluation-harness 0.4.13 says on the same local files, and how far `simmer eval` is from it.
+
+    python tests/reference/harness.py MODEL DATA OUT [--tasks a,b] [--limit N]     answers of the harness, OUT/TASK.json
+    python tests/reference/harness.py compare OUT ANSWERS --data DATA              simmer's beside them
+    python tests/reference/harness.py goldens SIMMER                               small ones for the tests
+
+The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
+the rows are read from local files, in the layout of `data/README` of the evaluation sets (`{question, choices, label}`),
+and put into the fields that the harness wants. ANSWERS is the folder of a model that `simmer eval --out` wrote. It needs
+`pip install lm-eval==0.4.13` beside requirements.txt.
+
+What the local files have otherwise is left as it is: HellaSwag's rows are joined and cleaned already, SIQA's context is
+part of the question. Both programs see the same.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import datasets
+import lm_eval
+import torch
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks._yaml_loader import load_yaml
+
+TASKS = Path(lm_eval.__file__).parent / "tasks"
+YAML = {
+    "piqa": "piqa/piqa.yaml",
+    "social_iqa": "siqa/siqa.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "truthfulqa_mc1": "truthfulqa/truthfulqa_mc1.yaml",
+    "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
+    "crows_pairs": "crows_pairs/crows_pairs_english.yaml",
+    "gsm8k_cot": "gsm8k/gsm8k-cot.yaml",
+}
+FILES = {
+    "piqa": "mc/piqa_valid.jsonl",
+    "social_iqa": "mc/social_i_qa.jsonl",
+    "hellaswag": "mc/hellaswag_val.jsonl",
+    "winogrande": "mc/winogrande.jsonl",
+    "arc_easy": "mc/ARC-Easy.jsonl",
+    "arc_challenge": "mc/ARC-Challenge.jsonl",
+    "openbookqa": "mc/openbookqa.jsonl",
+    "boolq": "mc/boolq.jsonl",
+    "truthfulqa_mc1": "TruthfulQA.csv",
+    "truthfulqa_mc2": "TruthfulQA.csv",
+    "crows_pairs": "crows_pairs_anonymized.csv",
+    "gsm8k_cot": "gsm8k/test.jsonl",
+}
+# largest difference of a log-likelihood, relative above 1: sums of f32 in another order
+TOLERANCE = 1e-3
+MMLU = "mmlu_"
+
+
+def rows_of(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        if path.suffix == ".csv":
+            return list(csv.DictReader(file))
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def labelled(row: dict) -> dict:
+    letters = "ABCDEFGH"[: len(row["choices"])]
+    return {"choices": {"text": row["choices"], "label": list(letters)}, "answerKey": letters[row["label"]]}
+
+
+def parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def truthful(row: dict) -> dict:
+    """As the official repository builds its multiple-choice targets."""
+    wrong = parts(row["Incorrect Answers"])
+    right = parts(row["Correct Answers"])
+    return {
+        "question": row["Question"],
+        "mc1_targets": {"choices": [row["Best Answer"].strip(), *wrong], "labels": [1] + [0] * len(wrong)},
+        "mc2_targets": {"choices": right + wrong, "labels": [1] * len(right) + [0] * len(wrong)},
+    }
+
+
+def as_the_harness_wants(task: str, row: dict) -> dict:
+    match task:
+        case "piqa":
+            return {"goal": row["goal"], "sol1": row["choices"][0], "sol2": row["choices"][1], "label": row["label"]}
+        case "social_iqa":
+            answers = dict(zip(["answerA", "answerB", "answerC"], row["choices"]))
+            return {"context": "", "question": row["question"], **answers, "label": str(row["label"] + 1)}
+        case "hellaswag":
+            return {"query": row["query"], "choices": row["choices"], "label": row["label"]}
+        case "winogrande":
+            one, two = row["choices"]
+            return {"sentence": row["sentence"], "option1": one, "option2": two, "answer": str(row["label"] + 1)}
+        case "arc_easy" | "arc_challenge":
+            return {"question": row["question"], **labelled(row)}
+        case "openbookqa":
+            return {"question_stem": row["question"], **labelled(row)}
+        case "boolq":
+            return {"passage": row["passage"], "question": row["question"], "label": int(row["answer"])}
+        case "truthfulqa_mc1" | "truthfulqa_mc2":
+            return truthful(row)
+        case "crows_pairs":
+            return {"sent_more": row["sent_more"], "sent_less": row["sent_less"], "bias_type": row["bias_type"]}
+        case _:
+            return row
+
+
+def mmlu_rows(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    return [{"question": q, "choices": choices, "answer": "ABCD".index(a)} for q, *choices, a in rows]
+
+
+def load(task: str, data: Path, limit: int | None) -> ConfigurableTask:
+    if task.startswith(MMLU):
+        subject = task.removeprefix(MMLU)
+        config = load_yaml(TASKS / f"mmlu/default/{task}.yaml")
+        splits = {"test": mmlu_rows(data / f"mmlu/test/{subject}_test.csv")[:limit]}
+        splits["dev"] = mmlu_rows(data / f"mmlu/dev/{subject}_dev.csv")
+        config["num_fewshot"] = 5
+    else:
+        config = load_yaml(TASKS / YAML[task])
+        rows = [as_the_harness_wants(task, row) for row in rows_of(data / FILES[task])][:limit]
+        splits = {config.get("test_split") or config["validation_split"]: rows}
+        for unused in ("training_split", "validation_split", "test_split"):
+            if config.get(unused) not in splits:
+                config[unused] = None
+    if task == "social_iqa":
+        # the context is part of the question
+        config["doc_to_text"] = "Q: {{question}}\nA:"
+    if task == "hellaswag":
+        config.pop("process_docs")
+    tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+    config.update(task=task, custom_dataset=lambda **_: datasets.DatasetDict(tables))
+    for key in ("tag", "task_alias", "group"):
+        config.pop(key, None)
+    return ConfigurableTask(config=config)
+
+
+def answers_of(samples: list[dict]) -> list[dict]:
+    """In the order of rows; tasks with several filters have a sample for each."""
+    found: dict[int, dict] = {}
+    for sample in samples:
+        answer = found.setdefault(sample["doc_id"], {"row": sample["doc_id"]})
+        if len(sample["arguments"]) > 1 or not isinstance(sample["resps"][0][0], str):
+            answer["log_likelihoods"] = [float(response[0][0]) for response in sample["resps"]]
+            pairs = [f"{pair[0]}\0{pair[1]}" for pair in map(list, sample["arguments"])]
+            answer["pairs"] = pairs
+        else:
+            answer["prompt"], answer["text"] = sample["arguments"][0][0], sample["resps"][0][0]
+            answer.setdefault("scores", {})[sample["filter"]] = sample["exact_match"]
+    return [found[row] for row in sorted(found)]
+
+
+def ask(model: HFLM, task: str, data: Path, limit: int | None) -> dict:
+    loaded = load(task, data, limit)
+    begin = time.perf_counter()
+    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=0)
+    seconds = time.perf_counter() - begin
+    kept = {name: value for name, value in results["results"][task].items() if isinstance(value, float)}
+    return {"task": task, "seconds": round(seconds, 1), "results": kept, "answers": answers_of(results["samples"][task])}
+
+
+def run(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = HFLM(pretrained=str(args.model), dtype="float32", device="cpu", batch_size=args.batch)
+    for task in args.tasks.split(","):
+        found = ask(model, task, args.data, args.limit)
+        (args.out / f"{task}.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+        print(task, found["seconds"], "s", json.dumps(found["results"]), flush=True)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Per row; a task of MMLU is a part of simmer's `mmlu` and was asked alone with a folder of its own."""
+    failed = False
+    for path in sorted(args.out.glob("*.json")):
+        expected = json.loads(path.read_text(encoding="utf-8"))
+        task = expected["task"]
+        folder = args.answers / task if task.startswith(MMLU) else args.answers
+        file = folder / ("mmlu.jsonl" if task.startswith(MMLU) else f"{task}.jsonl")
+        if not file.exists():
+            print(f"{task}: not asked")
+            continue
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
+        ours = {line["row"]: line for line in lines}
+        largest, texts, both = 0.0, 0, 0
+        for answer in expected["answers"]:
+            mine = ours.get(answer["row"])
+            if mine is None:
+                continue
+            both += 1
+            if "text" in answer:
+                texts += mine["texts"][0] == answer["text"]
+                continue
+            for a, b in zip(mine["log_likelihoods"], answer["log_likelihoods"], strict=True):
+                largest = max(largest, abs(a - b) / max(1.0, abs(b)))
+        good = texts == both if "text" in expected["answers"][0] else largest <= TOLERANCE
+        failed |= not good or both == 0
+        what = f"{texts} texts equal" if texts else f"largest difference {largest:.2e}"
+        print(f"{task}: {both} rows, {what}{'' if good else ': TOO FAR'}")
+    sys.exit(failed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if sys.argv[1:2] == ["compare"]:
+        parser.add_argument("command")
+        parser.add_argument("out", type=Path)
+        parser.add_argument("answers", type=Path)
+        return compare(parser.parse_args())
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--tasks", default=",".join(YAML))
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    run(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
