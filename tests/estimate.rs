@@ -110,8 +110,14 @@ fn a_run_that_does_not_fit_says_what_would() {
     let (code, said) = estimate("300MiB", &[]);
     assert_eq!(code, 1);
     // how much more has to change depends on what the libraries of this build take
-    assert!(said.starts_with("error: the run does not fit; it would with train."), "{said}");
-    assert!(said.trim().ends_with(r#"train.recompute = "layer""#), "{said}");
+    assert!(
+        said.starts_with("error: the run does not fit; it would with train."),
+        "{said}"
+    );
+    assert!(
+        said.trim().ends_with(r#"train.recompute = "layer""#),
+        "{said}"
+    );
     let (code, said) = estimate("20MiB", &[]);
     assert_eq!(code, 1);
     insta::assert_snapshot!(said.trim(), @"error: the run does not fit, whatever train.micro_batch_tokens and train.recompute say");

@@ -1,5 +1,6 @@
 //! Short texts with places for the fields of a row.
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
@@ -37,7 +38,10 @@ impl Default for Blanks {
     fn default() -> Self {
         let mut env = jinja::environment(Clock::today());
         env.set_undefined_behavior(UndefinedBehavior::Strict);
-        env.set_keep_trailing_newline(true);
+        let syntax = SyntaxConfig::builder().keep_trailing_newline(true).build();
+        if let Ok(syntax) = syntax {
+            env.set_syntax(syntax);
+        }
         Self { env }
     }
 }
