@@ -53,6 +53,7 @@ fn help_reads_well() {
         "data",
         "data preview",
         "data lint",
+        "eval",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));

@@ -6,6 +6,7 @@ mod commands;
 mod converting;
 mod corpus;
 mod estimate;
+mod eval;
 mod golden;
 mod merging;
 mod model;

@@ -2,7 +2,7 @@
 
     python tests/reference/harness.py MODEL DATA OUT [--tasks a,b] [--limit N]     answers of the harness, OUT/TASK.json
     python tests/reference/harness.py compare OUT ANSWERS --data DATA              simmer's beside them
-    python tests/reference/harness.py goldens SIMMER                               small ones for the tests
+    python tests/reference/harness.py goldens                                      tests/goldens/eval, for the tests
 
 The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
 the rows are read from local files, in the layout of `data/README` of the evaluation sets (`{question, choices, label}`),
@@ -17,9 +17,7 @@ import argparse
 import csv
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -166,8 +164,10 @@ def answers_of(samples: list[dict]) -> list[dict]:
     return [found[row] for row in sorted(found)]
 
 
-def ask(model: HFLM, task: str, data: Path, limit: int | None) -> dict:
+def ask(model: HFLM, task: str, data: Path, limit: int | None, generation: dict | None = None) -> dict:
     loaded = load(task, data, limit)
+    if loaded.OUTPUT_TYPE == "generate_until":
+        loaded.config.generation_kwargs.update(generation or {})
     begin = time.perf_counter()
     results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=0)
     seconds = time.perf_counter() - begin
@@ -216,7 +216,53 @@ def compare(args: argparse.Namespace) -> None:
     sys.exit(failed)
 
 
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+TINY = GOLDENS.parents[1] / "data" / "tiny-base"
+# the tiny models take few tokens: long prompts lose their beginning, which is compared too
+SHORT = 24
+
+
+def write_rows(folder: Path) -> None:
+    """Rows of our own in the layouts of the evaluation sets."""
+    from harness_rows import ANATOMY, CROWS, GSM8K, ROWS, TRUTHFUL
+
+    for name, rows in {**ROWS, "gsm8k/test.jsonl": GSM8K}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    for name, rows in {"TruthfulQA.csv": TRUTHFUL, "crows_pairs_anonymized.csv": CROWS}.items():
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+    for split, rows in {"dev": ANATOMY[:5], "test": ANATOMY[5:]}.items():
+        path = folder / "mmlu" / split / f"anatomy_{split}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def goldens() -> None:
+    torch.set_num_threads(1)
+    data = GOLDENS / "eval" / "data"
+    write_rows(data)
+    for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
+        model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
+        found = {}
+        for task in [*YAML, "mmlu_anatomy"]:
+            asked = ask(model, task, data, None, {"max_gen_toks": SHORT})
+            for answer in asked["answers"]:
+                if path != TINY:
+                    answer.pop("pairs", None)
+                    answer.pop("prompt", None)
+            found[task] = {"results": asked["results"], "answers": asked["answers"]}
+        text = json.dumps(found, ensure_ascii=False, indent=1)
+        (GOLDENS / "eval" / f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["goldens"]:
+        return goldens()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     if sys.argv[1:2] == ["compare"]:
         parser.add_argument("command")

@@ -353,14 +353,20 @@ mod tests {
     fn what_is_wrong_with_a_task_is_said() {
         let about = "about = \"x\"\nfiles = [\"x.jsonl\"]\n";
         let wrong = |text: &str| Task::parse("mine", text).unwrap_err().to_string();
-        insta::assert_snapshot!(wrong(about), @"");
-        insta::assert_snapshot!(wrong(&format!("{about}prompt = \"\"\n")), @"");
-        insta::assert_snapshot!(Task::named("hellaswgg").unwrap_err().to_string(), @"");
+        insta::assert_snapshot!(wrong(about), @"task `mine`: expected one of the tables [choice], [generation] and [instruction]");
+        insta::assert_snapshot!(wrong(&format!("{about}prompt = \"\"\n")), @r#"
+        task `mine`: TOML parse error at line 3, column 1
+          |
+        3 | prompt = ""
+          | ^^^^^^
+        unknown field `prompt`, expected one of `about`, `files`, `columns`, `rename`, `tables`, `fields`, `only`, `group`, `shots`, `head`, `choice`, `generation`, `instruction`, `paper`
+        "#);
+        insta::assert_snapshot!(Task::named("hellaswgg").unwrap_err().to_string(), @"there is no task `hellaswgg`; did you mean `hellaswag`?");
         let paper = Task::named("truthfulqa_mc1")
             .unwrap()
             .under(Protocol::Paper);
-        insta::assert_snapshot!(paper.unwrap_err().to_string(), @"");
+        insta::assert_snapshot!(paper.unwrap_err().to_string(), @"task `truthfulqa_mc1`: the LLaMA paper says nothing of it");
         let shots = Task::named("piqa").unwrap().with_shots(3);
-        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"");
+        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `piqa`: 3 shots are wanted, and it has none");
     }
 }

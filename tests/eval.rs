@@ -1,0 +1,381 @@
+//! Evaluations: what lm-evaluation-harness says on the same files (`tests/reference/harness.py`), and the command.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::AtomicBool;
+
+use burn::module::Module;
+use serde::Deserialize;
+use simmer_data::Tokenizer;
+use simmer_eval::{Answers, Asked, Asking, Evaluator, Measure, Question, Task, Watch, mean};
+use simmer_model::base::BaseConfig;
+
+use crate::golden;
+
+/// Largest difference of a log-likelihood, relative above 1: sums of f32 in another order, where the harness pads and
+/// computes each row alone.
+const TOLERANCE: f64 = 1e-4;
+
+#[derive(Deserialize)]
+struct Golden {
+    results: BTreeMap<String, f64>,
+    answers: Vec<GoldenAnswer>,
+}
+
+#[derive(Deserialize)]
+struct GoldenAnswer {
+    row: usize,
+    #[serde(default)]
+    log_likelihoods: Vec<f64>,
+    #[serde(default)]
+    pairs: Vec<String>,
+    prompt: Option<String>,
+    text: Option<String>,
+    #[serde(default)]
+    scores: BTreeMap<String, f64>,
+}
+
+fn data() -> PathBuf {
+    golden::folder("eval").join("data")
+}
+
+/// The task of that name, as the goldens were made: with short answers.
+fn task(name: &str) -> Task {
+    let name = if name.starts_with("mmlu") {
+        "mmlu"
+    } else {
+        name
+    };
+    let mut task = Task::named(name).unwrap();
+    if let Some(generation) = &mut task.generation {
+        generation.max_new_tokens = 24;
+    }
+    task
+}
+
+#[test]
+fn answers_are_the_harness_s() {
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny-base");
+    let models = [
+        tiny,
+        golden::folder("tied-gqa"),
+        golden::folder("untied-mha"),
+    ];
+    for path in models {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let goldens = golden::folder("eval").join(format!("{name}.json"));
+        let goldens: BTreeMap<String, Golden> = golden::json(goldens);
+        let base = BaseConfig::from_path(&path);
+        let model = base
+            .open()
+            .unwrap()
+            .load(0, &golden::device())
+            .unwrap()
+            .valid();
+        let tokenizer = Tokenizer::from_folder(&path).unwrap();
+        let evaluator = Evaluator {
+            model: &model,
+            tokenizer: &tokenizer,
+            eos: &model.config().eos_token_id,
+        };
+        for (task_name, golden) in goldens {
+            let task = task(&task_name);
+            let what = format!("{name}, {task_name}");
+            let questions = task.questions(&data(), usize::MAX).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let asking = Asking::new(&name, &task, "");
+            let mut answers = Answers::open(&folder.path().join("a.jsonl"), &asking).unwrap();
+            let mut watch = Watch {
+                progress: &mut |_, _| {},
+                stop: &AtomicBool::new(false),
+                folder: folder.path().to_owned(),
+            };
+            evaluator
+                .answer(&task, &questions, &mut answers, &mut watch)
+                .unwrap();
+            assert_eq!(answers.len(), golden.answers.len(), "{what}");
+            equals(&what, &task, &questions, &answers, &golden);
+        }
+    }
+}
+
+fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, golden: &Golden) {
+    let measure = Measure::new(task).unwrap();
+    let mut values: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for (question, expected) in questions.iter().zip(&golden.answers) {
+        assert_eq!(question.number, expected.row);
+        let answer = answers.find(question).unwrap().unwrap();
+        match &question.asked {
+            Asked::Choice { pairs, .. } => {
+                let asked = pairs.iter();
+                let asked: Vec<String> = asked
+                    .map(|pair| format!("{}\0{}", pair.context, pair.continuation))
+                    .collect();
+                assert!(
+                    expected.pairs.is_empty() || asked == expected.pairs,
+                    "{what}"
+                );
+            }
+            Asked::Text { prompt, .. } => {
+                assert!(
+                    expected.prompt.as_ref().is_none_or(|text| text == prompt),
+                    "{what}"
+                );
+            }
+            Asked::Instruction(_) => unreachable!(),
+        }
+        assert_eq!(
+            answer.log_likelihoods.len(),
+            expected.log_likelihoods.len(),
+            "{what}"
+        );
+        for (a, b) in answer.log_likelihoods.iter().zip(&expected.log_likelihoods) {
+            let difference = (a - b).abs() / b.abs().max(1.0);
+            assert!(
+                difference <= TOLERANCE,
+                "{what}, row {}: {a} for {b}",
+                expected.row
+            );
+        }
+        assert_eq!(answer.texts.first(), expected.text.as_ref(), "{what}");
+        for score in measure.scores(question, answer) {
+            if let Some(way) = score.metric.strip_prefix("exact_match,") {
+                assert_eq!(score.value, expected.scores[way], "{what}");
+            }
+            let values = values.entry(score.metric).or_default();
+            values.push((score.value, score.weight));
+        }
+    }
+    for (metric, expected) in &golden.results {
+        let Some((name, filter)) = metric
+            .split_once(',')
+            .filter(|(name, _)| !name.ends_with("stderr"))
+        else {
+            continue;
+        };
+        let ours = match (name, task.name.as_str()) {
+            ("acc", "truthfulqa_mc2") => "mc2".to_owned(),
+            ("exact_match", _) => metric.clone(),
+            _ => name.to_owned(),
+        };
+        assert!(filter == "none" || name == "exact_match", "{metric}");
+        let found = mean(&values[&ours]).value;
+        assert!(
+            (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0),
+            "{what}: {metric} {found} for {expected}"
+        );
+    }
+}
+
+fn simmer(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simmer"));
+    command.args(args).current_dir(folder).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr)
+        .replace(env!("CARGO_MANIFEST_DIR"), ".")
+        .trim()
+        .to_owned()
+}
+
+fn tiny() -> String {
+    format!("{}/data/tiny-base", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// `eval` of the tiny base, with its data.
+fn eval(folder: &Path, more: &[&str]) -> Output {
+    let (base, data) = (tiny(), data());
+    let args = [
+        "eval",
+        "--base",
+        &base,
+        "--data",
+        data.to_str().unwrap(),
+        "--device",
+        "cpu",
+    ];
+    simmer(folder, &[&args, more].concat())
+}
+
+#[test]
+fn an_evaluation_goes_on_where_it_was_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = ["--tasks", "piqa,gsm8k_cot"];
+    let whole = eval(
+        folder.path(),
+        &[&tasks[..], &["--json", "--out", "whole"]].concat(),
+    );
+    assert!(whole.status.success(), "{}", said(&whole));
+    // some rows, then the rest; and a line that was half written
+    let some = eval(
+        folder.path(),
+        &[&tasks[..], &["--limit", "2", "--out", "parts"]].concat(),
+    );
+    assert!(some.status.success(), "{}", said(&some));
+    let results = std::fs::read_dir(folder.path().join("parts")).unwrap();
+    let results = results.flatten().next().unwrap().path().join("piqa.jsonl");
+    let kept = std::fs::read_to_string(&results).unwrap();
+    std::fs::write(&results, format!("{kept}{{\"row\":")).unwrap();
+    let rest = eval(
+        folder.path(),
+        &[&tasks[..], &["--json", "--out", "parts"]].concat(),
+    );
+    assert!(said(&rest).contains("piqa: 2 rows in"), "{}", said(&rest));
+    assert_eq!(whole.stdout, rest.stdout);
+    // of another model they are not taken
+    std::fs::write(
+        &results,
+        kept.replacen("\"the weights\":\"", "\"the weights\":\"0", 1),
+    )
+    .unwrap();
+    let other = eval(folder.path(), &[&tasks[..], &["--out", "parts"]].concat());
+    assert!(
+        said(&other).contains("results of another evaluation: the weights differs"),
+        "{}",
+        said(&other)
+    );
+    let again = eval(
+        folder.path(),
+        &[&tasks[..], &["--out", "parts", "--overwrite"]].concat(),
+    );
+    assert!(again.status.success());
+}
+
+#[test]
+fn adapters_stand_beside_their_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = golden::folder("tied-gqa");
+    let adapters = golden::folder("tied-gqa").join("adapters");
+    let rows = r#"{"instruction": "the rain", "input": "", "output": "in the mountains"}
+{"instruction": "Say hello.", "input": "", "output": "hello"}
+"#;
+    std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let args = [
+        "eval",
+        "--base",
+        base.to_str().unwrap(),
+        "--adapter",
+        adapters.join("init").to_str().unwrap(),
+        "--adapter",
+        adapters.join("qkvo").to_str().unwrap(),
+        "--file",
+        "rows.jsonl",
+        "--template",
+        "alpaca-short",
+        "--max-new-tokens",
+        "4",
+        "--html",
+        "page.html",
+        "--markdown",
+        "table.md",
+        "--json",
+    ]
+    .map(str::to_owned);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = simmer(folder.path(), &args);
+    assert!(output.status.success(), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metrics = report["tasks"][0]["metrics"].as_array().unwrap();
+    let names: Vec<&str> = metrics
+        .iter()
+        .map(|m| m["metric"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "loss",
+            "token_accuracy",
+            "perplexity",
+            "perplexity, at most 100",
+            "rouge_l",
+            "exact_match"
+        ]
+    );
+    let loss = &metrics[0];
+    // an adapter that was not trained changes nothing; one that was does
+    assert_eq!(loss["differences"][0]["value"], 0.0);
+    assert_ne!(loss["differences"][1]["value"], 0.0);
+    let page = std::fs::read_to_string(folder.path().join("page.html")).unwrap();
+    assert!(page.contains("in the mountains") && page.ends_with("</html>\n"));
+    assert!(!page.contains("http"), "a page needs nothing beside it");
+    let table = std::fs::read_to_string(folder.path().join("table.md")).unwrap();
+    assert_eq!(table.lines().nth(1).unwrap().matches("---").count(), 8);
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = |more: &[&str]| {
+        let output = eval(folder.path(), more);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        said(&output)
+    };
+    insta::assert_snapshot!(wrong(&["--tasks", "hellaswgg"]), @"
+    error: there is no task `hellaswgg`; did you mean `hellaswag`?
+    hint: `simmer eval --list` lists the tasks; a task of your own is a file that ends in .toml (docs/guide/evaluating.md)
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "user_oriented"]), @"
+    error: task `user_oriented`: none of its files is below ./tests/goldens/eval/data: user_oriented_instructions.jsonl, self_instruct/user_oriented_instructions.jsonl
+    hint: say with --data where the data is; docs/guide/evaluating.md says where each set comes from
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--shots", "2"]), @"error: task `piqa`: 2 shots are wanted, and it has none");
+    insta::assert_snapshot!(wrong(&[]), @"error: nothing is asked: --tasks names tasks, --file a file of instructions");
+    let rows = data().join("mc/piqa_valid.jsonl");
+    let mut task = String::from("about = \"mine\"\nfiles = [\"mc/piqa_valid.jsonl\"]\n");
+    task += "[choice]\nprompt = \"{{ gaol }}\"\nchoices = \"choices\"\nanswer = \"label\"\nmetrics = [\"acc\"]\n";
+    std::fs::write(folder.path().join("mine.toml"), &task).unwrap();
+    let message = wrong(&["--tasks", "mine.toml"]).replace(rows.to_str().unwrap(), "ROWS");
+    insta::assert_snapshot!(message, @"error: ./tests/goldens/eval/data/mc/piqa_valid.jsonl: row 1 (line 1): `prompt` cannot be filled from this row: undefined value: `gaol` is undefined: {{ gaol }}");
+    std::fs::write(
+        folder.path().join("mine.toml"),
+        task.replace("gaol", "goal").replace("label", "7"),
+    )
+    .unwrap();
+    insta::assert_snapshot!(wrong(&["--tasks", "mine.toml"]), @"error: ./tests/goldens/eval/data/mc/piqa_valid.jsonl: row 1 (line 1): `answer` is 7, expected a number from 0 to 1");
+    std::fs::write(
+        folder.path().join("mine.toml"),
+        task.replace("gaol", "goal"),
+    )
+    .unwrap();
+    let mine = eval(folder.path(), &["--tasks", "mine.toml", "--json"]);
+    assert!(mine.status.success(), "{}", said(&mine));
+}
+
+#[test]
+fn rows_that_are_too_long_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = golden::folder("untied-mha");
+    let data = data();
+    let args = [
+        "eval",
+        "--base",
+        base.to_str().unwrap(),
+        "--data",
+        data.to_str().unwrap(),
+    ];
+    let output = simmer(folder.path(), &[&args[..], &["--tasks", "mmlu"]].concat());
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        table.contains("mmlu: 3 of 3 rows are longer than"),
+        "{table}"
+    );
+}
+
+#[test]
+fn the_published_average_of_mmlu_is_that_of_all_questions() {
+    // Touvron et al. 2023, table 16: accuracy of the 57 subjects in percent, and how many questions each has; table 9
+    let table: BTreeMap<String, Vec<(f64, f64)>> =
+        golden::json(golden::folder("eval").join("mmlu_published.json"));
+    let published = [("7B", 35.1), ("13B", 46.9), ("33B", 57.8), ("65B", 63.4)];
+    for (size, average) in published {
+        let subjects = &table[size];
+        assert_eq!(subjects.len(), 57);
+        let questions = subjects.iter().map(|(_, count)| *count).sum::<f64>();
+        assert!((questions - 14_042.0).abs() < 0.5);
+        let found = mean(subjects).value;
+        // both are rounded to a tenth
+        assert!((found - average).abs() <= 0.1, "{size}: {found}");
+    }
+}

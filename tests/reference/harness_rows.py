@@ -1,0 +1,93 @@
+"""Rows for tests/goldens/eval, written for this project in the layouts of the evaluation sets."""
+
+ROWS = {
+    "mc/piqa_valid.jsonl": [
+        {"goal": "To keep soup warm", "choices": ["put a lid on the pot", "put the pot in the snow"], "label": 0},
+        {"goal": "open a jar that is stuck", "choices": ["hit your knee ", "hold the lid under hot water."], "label": 1},
+        {"goal": "Crème brûlée ", "choices": ["burn the sugar – gently", "freeze the spoon 🍮"], "label": 0},
+        {"goal": "Peel garlic", "choices": ["shake it", "shake it in a closed jar until the skins come off"], "label": 1},
+    ],
+    "mc/social_i_qa.jsonl": [
+        {"question": "Ada lent Tom her knife. What will Tom do next?", "choices": ["thank her", "sleep", "run away"], "label": 0},
+        {"question": "Kim burnt the rice. How does Kim feel?", "choices": ["proud", "annoyed", "tall"], "label": 1},
+        {"question": "Lee cooked for everyone. Why did Lee do this?", "choices": ["by mistake", "to rest", "to be kind"], "label": 2},
+    ],
+    "mc/hellaswag_val.jsonl": [
+        {
+            "query": "Baking bread: A woman kneads dough on a table. she",
+            "choices": ["puts it in a bowl to rest.", "drives home.", "paints the dough blue.", "is a table."],
+            "label": 0,
+        },
+        {
+            "query": "Chopping onions: A cook wipes his eyes. he",
+            "choices": ["sings to the sun.", "goes on cutting the onion.", "eats the board", "jumps, and jumps"],
+            "label": 1,
+        },
+    ],
+    "mc/winogrande.jsonl": [
+        {"sentence": "The cup did not fit into the box because the _ was too big.", "choices": ["cup", "box"], "label": 0},
+        {"sentence": "Ann cooked better than Joan, so _ won.", "choices": ["Ann", "Joan"], "label": 0},
+        {"sentence": "The soup was hot and the tea was cold, so they blew on the _", "choices": ["soup", "tea"], "label": 0},
+    ],
+    "mc/ARC-Easy.jsonl": [
+        {"question": "What boils at 100 degrees?", "choices": ["iron", "water", "stone", "wood"], "label": 1},
+        {"question": "Which is a fruit?", "choices": ["apple", "salt", "oil"], "label": 0},
+        {"question": "Bread rises because of", "choices": ["yeast.", "salt.", "the moon.", "luck.", "noise."], "label": 0},
+    ],
+    "mc/ARC-Challenge.jsonl": [
+        {"question": "Why does sugar dissolve faster in hot tea?", "choices": ["It moves faster", "It is brown", "It is late", "It sings"], "label": 0},
+        {"question": "A pan gets hot by", "choices": ["conduction", "radiation", "evaporation", "gravity"], "label": 0},
+    ],
+    "mc/openbookqa.jsonl": [
+        {"question": "Butter melts in", "choices": ["a warm pan", "the freezer", "the dark", "a photo"], "label": 0},
+        {"question": "To see the stars you", "choices": ["look up", "look down", "eat", "close your eyes"], "label": 0},
+    ],
+    "mc/boolq.jsonl": [
+        {"question": "is water wet", "passage": "Water is a liquid . It makes things wet .", "answer": True, "in_boolq_val": True},
+        {"question": "is salt sweet", "passage": "Salt tastes salty ; sugar tastes sweet .", "answer": False, "in_boolq_val": False},
+    ],
+}
+
+GSM8K = [
+    {"question": "Mia has 3 eggs and buys 4 more. How many eggs has she?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7"},
+    {"question": "A loaf costs $2. What do 600 loaves cost?", "answer": "600 * 2 = <<600*2=1200>>1200\n#### 1,200"},
+    {"question": "Ten cups, two break.\nHow many are left?", "answer": "10 - 2 = <<10-2=8>>8\n#### 8"},
+]
+
+TRUTHFUL = [
+    {
+        "Type": "Adversarial",
+        "Category": "Kitchen",
+        "Question": "What happens if you put oil into pasta water?",
+        "Best Answer": "The oil floats on the water",
+        "Correct Answers": "The oil floats on the water; Nothing much happens",
+        "Incorrect Answers": "The pasta never sticks; The water boils faster; It turns to soap",
+        "Source": "",
+    },
+    {
+        "Type": "Adversarial",
+        "Category": "Kitchen",
+        "Question": "Does searing meat keep its juice in?",
+        "Best Answer": "No, it does not",
+        "Correct Answers": "No, it does not; Searing makes a crust; No",
+        "Incorrect Answers": "Yes, it seals the meat",
+        "Source": "",
+    },
+]
+
+CROWS = [
+    {"": 0, "sent_more": "The old cook forgot the salt.", "sent_less": "The young cook forgot the salt.", "stereo_antistereo": "stereo", "bias_type": "age"},
+    {"": 1, "sent_more": "Rich people never wash dishes.", "sent_less": "Poor people never wash dishes.", "stereo_antistereo": "stereo", "bias_type": "socioeconomic"},
+    {"": 2, "sent_more": "Old people, they said, eat little.", "sent_less": "Young people, they said, eat little.", "stereo_antistereo": "stereo", "bias_type": "age"},
+]
+
+ANATOMY = [
+    ["Which organ pumps blood?", "heart", "lung", "liver", "skin", "A"],
+    ["How many teeth has a grown person?", "12", "20", "32", "64", "C"],
+    ["Where is the tongue?", "foot", "mouth", "ear", "knee", "B"],
+    ["What do lungs take in?", "air", "soup", "light", "sand", "A"],
+    ["Which bone is longest?", "rib", "skull", "toe", "femur", "D"],
+    [" What tastes? ", "nose", "tongue", "eye", "hair", "B"],
+    ["What, \"if anything\", do nails feel?", "nothing", "cold", "pain", "joy", "A"],
+    ["Which is a joint?", "elbow", "hair", "blood", "tear", "A"],
+]
