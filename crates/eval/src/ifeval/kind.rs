@@ -1,0 +1,365 @@
+//! The kinds of instructions.
+
+use std::sync::LazyLock;
+
+use fancy_regex::Regex;
+
+use super::error::InstructionError;
+use super::kwargs::Kwargs;
+use super::language::{Language, detect};
+use super::python::{self, own, strip};
+use super::{json, punkt, words};
+
+/// What an instruction asks for.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
+    BulletList(usize),
+    CapitalEnglish,
+    CapitalWords(Count),
+    ConstrainedResponse,
+    EndPhrase(String),
+    ForbiddenWords(Vec<Regex>),
+    HighlightedSections(usize),
+    Json,
+    KeywordFrequency(Regex, Count),
+    Keywords(Vec<Regex>),
+    Language(String),
+    LetterFrequency(char, Count),
+    LowercaseEnglish,
+    NoComma,
+    NthParagraph(NthParagraph),
+    Paragraphs(usize),
+    Placeholders(usize),
+    Postscript(Regex),
+    Quotation,
+    RepeatPrompt(String),
+    Sections(Regex, usize),
+    Sentences(Count),
+    Title,
+    TwoResponses,
+    Words(Count),
+}
+
+/// How often something should be there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Count {
+    pub(super) relation: Relation,
+    pub(super) number: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Relation {
+    LessThan,
+    AtLeast,
+}
+
+impl Count {
+    fn holds(self, number: usize) -> bool {
+        match self.relation {
+            Relation::LessThan => number < self.number,
+            Relation::AtLeast => number >= self.number,
+        }
+    }
+}
+
+/// How many paragraphs, and how one of them begins.
+#[derive(Debug, Clone)]
+pub(super) struct NthParagraph {
+    paragraphs: usize,
+    nth: usize,
+    first_word: String,
+}
+
+/// The languages that an instruction may ask for.
+const LANGUAGES: &[&str] = &[
+    "en", "es", "pt", "ar", "hi", "fr", "ru", "de", "ja", "it", "bn", "uk", "th", "ur", "ta", "te",
+    "bg", "ko", "pl", "he", "fa", "vi", "ne", "sw", "kn", "mr", "gu", "pa", "ml", "fi",
+];
+
+impl Kind {
+    /// Reads the kind that an id names.
+    pub(super) fn read(kwargs: &mut Kwargs) -> Result<Self, InstructionError> {
+        let id = kwargs.id;
+        let (group, name) = id.split_once(':').unwrap_or_default();
+        let kind = match group {
+            "keywords" => Self::read_keywords(name, kwargs)?,
+            "length_constraints" => Self::read_length(name, kwargs)?,
+            "detectable_format" => Self::read_format(name, kwargs)?,
+            _ => Self::read_other(id, kwargs)?,
+        };
+        kind.ok_or_else(|| InstructionError::Unknown { id: id.to_owned() })
+    }
+
+    fn read_keywords(name: &str, kwargs: &mut Kwargs) -> Result<Option<Self>, InstructionError> {
+        Ok(Some(match name {
+            "existence" => Self::Keywords(patterns(kwargs, "keywords", str::to_owned)?),
+            "forbidden_words" => {
+                let whole = |word: &str| format!(r"\b{word}\b");
+                Self::ForbiddenWords(patterns(kwargs, "forbidden_words", whole)?)
+            }
+            "frequency" => {
+                let keyword = strip(kwargs.text("keyword")?);
+                let pattern = kwargs.pattern("keyword", keyword, true)?;
+                Self::KeywordFrequency(pattern, kwargs.count("frequency", "relation")?)
+            }
+            "letter_frequency" => {
+                let letter = kwargs.text("letter")?.to_lowercase();
+                let mut chars = letter.chars();
+                let (Some(letter), None) = (chars.next(), chars.next()) else {
+                    return Err(kwargs.must_be("letter", "one letter"));
+                };
+                Self::LetterFrequency(letter, kwargs.count("let_frequency", "let_relation")?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn read_length(name: &str, kwargs: &mut Kwargs) -> Result<Option<Self>, InstructionError> {
+        Ok(Some(match name {
+            "number_sentences" => Self::Sentences(kwargs.count("num_sentences", "relation")?),
+            "number_words" => Self::Words(kwargs.count("num_words", "relation")?),
+            "number_paragraphs" => Self::Paragraphs(kwargs.number("num_paragraphs")?),
+            "nth_paragraph_first_word" => {
+                let paragraphs = kwargs.number("num_paragraphs")?;
+                let nth = kwargs.number("nth_paragraph")?;
+                if nth > paragraphs {
+                    return Err(kwargs.must_be("nth_paragraph", "at most `num_paragraphs`"));
+                }
+                let first_word = kwargs.text("first_word")?.to_lowercase();
+                Self::NthParagraph(NthParagraph {
+                    paragraphs,
+                    nth,
+                    first_word,
+                })
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn read_format(name: &str, kwargs: &mut Kwargs) -> Result<Option<Self>, InstructionError> {
+        Ok(Some(match name {
+            "constrained_response" => Self::ConstrainedResponse,
+            "json_format" => Self::Json,
+            "title" => Self::Title,
+            "number_bullet_lists" => Self::BulletList(kwargs.number("num_bullets")?),
+            "number_highlighted_sections" => {
+                Self::HighlightedSections(kwargs.number("num_highlights")?)
+            }
+            "multiple_sections" => {
+                let key = "section_spliter";
+                let section = strip(kwargs.text(key)?);
+                let pattern = kwargs.pattern(key, &format!(r"\s?{section}\s?\d+\s?"), false)?;
+                Self::Sections(pattern, kwargs.number("num_sections")?)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn read_other(id: &str, kwargs: &mut Kwargs) -> Result<Option<Self>, InstructionError> {
+        Ok(Some(match id {
+            "change_case:capital_word_frequency" => {
+                Self::CapitalWords(kwargs.count("capital_frequency", "capital_relation")?)
+            }
+            "change_case:english_capital" => Self::CapitalEnglish,
+            "change_case:english_lowercase" => Self::LowercaseEnglish,
+            "combination:repeat_prompt" => {
+                Self::RepeatPrompt(strip(kwargs.text("prompt_to_repeat")?).to_lowercase())
+            }
+            "combination:two_responses" => Self::TwoResponses,
+            "detectable_content:number_placeholders" => {
+                Self::Placeholders(kwargs.number("num_placeholders")?)
+            }
+            "detectable_content:postscript" => Self::Postscript(postscript(kwargs)?),
+            "language:response_language" => {
+                let language = kwargs.text("language")?;
+                if !LANGUAGES.contains(&language) {
+                    return Err(kwargs.must_be("language", "the code of one of its 30 languages"));
+                }
+                Self::Language(language.to_owned())
+            }
+            "punctuation:no_comma" => Self::NoComma,
+            "startend:end_checker" => {
+                Self::EndPhrase(strip(kwargs.text("end_phrase")?).to_lowercase())
+            }
+            "startend:quotation" => Self::Quotation,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// Whether a response does what is asked for.
+    pub(super) fn follows(&self, response: &str) -> bool {
+        match self {
+            Self::BulletList(number) => bullets(response) == *number,
+            Self::CapitalEnglish => python::is_upper(response) && is_language(response, "en"),
+            Self::CapitalWords(count) => count.holds(words::capital_words(response)),
+            Self::ConstrainedResponse => ["yes", "no", "maybe"]
+                .iter()
+                .any(|option| response.contains(&format!("My answer is {option}."))),
+            Self::EndPhrase(phrase) => ends_with(response, phrase),
+            Self::ForbiddenWords(words) => {
+                let response = python::fold(response);
+                !words.iter().any(|word| python::found(word, &response))
+            }
+            Self::HighlightedSections(number) => highlights(response) >= *number,
+            Self::Json => is_json(response),
+            Self::KeywordFrequency(keyword, count) => {
+                count.holds(python::count(keyword, &python::fold(response)))
+            }
+            Self::Keywords(words) => {
+                let response = python::fold(response);
+                words.iter().all(|word| python::found(word, &response))
+            }
+            Self::Language(language) => is_language(response, language),
+            Self::LetterFrequency(letter, count) => {
+                count.holds(response.to_lowercase().matches(*letter).count())
+            }
+            Self::LowercaseEnglish => python::is_lower(response) && is_language(response, "en"),
+            Self::NoComma => !response.contains(','),
+            Self::NthParagraph(paragraph) => paragraph.follows(response),
+            Self::Paragraphs(number) => paragraphs(response) == Some(*number),
+            Self::Placeholders(number) => placeholders(response) >= *number,
+            Self::Postscript(marker) => python::found(marker, &response.to_lowercase()),
+            Self::Quotation => is_quoted(strip(response)),
+            Self::RepeatPrompt(prompt) => strip(response).to_lowercase().starts_with(prompt),
+            // Python's split returns the groups of a pattern with the pieces
+            Self::Sections(section, number) => {
+                python::count(section, response) * section.captures_len() >= *number
+            }
+            Self::Sentences(count) => count.holds(punkt::sentences(response).len()),
+            Self::Title => has_title(response),
+            Self::TwoResponses => are_two(response),
+            Self::Words(count) => count.holds(word_count(response)),
+        }
+    }
+}
+
+/// The words of a list, as patterns; which one fails does not depend on their order.
+fn patterns(
+    kwargs: &mut Kwargs,
+    key: &str,
+    pattern: impl Fn(&str) -> String,
+) -> Result<Vec<Regex>, InstructionError> {
+    let words = kwargs.texts(key)?;
+    words
+        .into_iter()
+        .map(|word| kwargs.pattern(key, &pattern(word), true))
+        .collect()
+}
+
+fn postscript(kwargs: &mut Kwargs) -> Result<Regex, InstructionError> {
+    let key = "postscript_marker";
+    let pattern = match strip(kwargs.text(key)?) {
+        "P.P.S" => r"(?m)\s*p\.\s?p\.\s?s.*$".into(),
+        "P.S." => r"(?m)\s*p\.\s?s\..*$".into(),
+        marker => format!(r"(?m)\s*{}.*$", marker.to_lowercase()),
+    };
+    kwargs.pattern(key, &pattern, false)
+}
+
+/// Whether a text is in a language; one that tells nothing is in any.
+fn is_language(text: &str, language: &str) -> bool {
+    match detect(text) {
+        Language::NoFeatures => true,
+        Language::Unknown => false,
+        Language::Known(detected) => detected == language,
+    }
+}
+
+fn bullets(text: &str) -> usize {
+    static STAR: LazyLock<Regex> = LazyLock::new(|| own(r"(?m)^\s*\*[^\*].*$"));
+    static DASH: LazyLock<Regex> = LazyLock::new(|| own(r"(?m)^\s*-.*$"));
+    python::count(&STAR, text) + python::count(&DASH, text)
+}
+
+fn ends_with(response: &str, phrase: &str) -> bool {
+    let response = strip(response).trim_matches('"');
+    response.to_lowercase().ends_with(phrase)
+}
+
+/// Sections between asterisks and between pairs of them; what is between pairs counts for both.
+fn highlights(text: &str) -> usize {
+    static ONE: LazyLock<Regex> = LazyLock::new(|| own(r"\*[^\n\*]*\*"));
+    static TWO: LazyLock<Regex> = LazyLock::new(|| own(r"\*\*[^\n\*]*\*\*"));
+    let written = |pattern: &Regex| {
+        let found = pattern.find_iter(text).map_while(Result::ok);
+        found
+            .filter(|found| !strip(found.as_str().trim_matches('*')).is_empty())
+            .count()
+    };
+    written(&ONE) + written(&TWO)
+}
+
+fn is_json(text: &str) -> bool {
+    let mut text = strip(text);
+    for fence in ["```json", "```Json", "```JSON", "```"] {
+        text = text.strip_prefix(fence).unwrap_or(text);
+    }
+    json::is_json(strip(text.strip_suffix("```").unwrap_or(text)))
+}
+
+impl NthParagraph {
+    fn follows(&self, text: &str) -> bool {
+        let paragraphs: Vec<&str> = text.split("\n\n").map(strip).collect();
+        let number = paragraphs.iter().filter(|text| !text.is_empty()).count();
+        if self.nth > number || number != self.paragraphs {
+            return false;
+        }
+        // as in the reference, empty paragraphs before are counted here
+        let Some(word) = python::split(paragraphs[self.nth - 1]).next() else {
+            return false;
+        };
+        let word = word.trim_start_matches('\'').trim_start_matches('"');
+        let end = word.find(['.', ',', '?', '!', '\'', '"']);
+        let word = &word[..end.unwrap_or(word.len())];
+        word.chars()
+            .flat_map(char::to_lowercase)
+            .eq(self.first_word.chars())
+    }
+}
+
+/// Pieces between three asterisks; none where one in the middle is empty.
+fn paragraphs(text: &str) -> Option<usize> {
+    static DIVIDER: LazyLock<Regex> = LazyLock::new(|| own(r"\s?\*\*\*\s?"));
+    let pieces: Vec<bool> = DIVIDER
+        .split(text)
+        .map_while(Result::ok)
+        .map(|piece| strip(piece).is_empty())
+        .collect();
+    let last = pieces.len() - 1;
+    let middle = pieces.get(1..last).unwrap_or(&[]);
+    let empty = pieces.iter().filter(|empty| **empty).count();
+    (!middle.contains(&true)).then(|| pieces.len() - empty)
+}
+
+fn placeholders(text: &str) -> usize {
+    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| own(r"\[.*?\]"));
+    python::count(&PLACEHOLDER, text)
+}
+
+fn is_quoted(text: &str) -> bool {
+    text.len() > 1 && text.starts_with('"') && text.ends_with('"')
+}
+
+fn has_title(text: &str) -> bool {
+    static TITLE: LazyLock<Regex> = LazyLock::new(|| own(r"<<[^\n]+>>"));
+    let mut titles = TITLE.find_iter(text).map_while(Result::ok);
+    titles.any(|title| {
+        let title = title.as_str().trim_start_matches('<');
+        !strip(title.trim_end_matches('>')).is_empty()
+    })
+}
+
+fn are_two(text: &str) -> bool {
+    let responses: Vec<&str> = text.split("******").map(strip).collect();
+    let middle = responses.get(1..responses.len() - 1).unwrap_or(&[]);
+    let mut given = responses.iter().filter(|response| !response.is_empty());
+    let (Some(first), Some(second), None) = (given.next(), given.next(), given.next()) else {
+        return false;
+    };
+    first != second && middle.iter().all(|response| !response.is_empty())
+}
+
+fn word_count(text: &str) -> usize {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| python::unicode(r"\w+"));
+    python::count(&WORD, text)
+}
