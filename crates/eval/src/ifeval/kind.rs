@@ -1,14 +1,12 @@
 //! The kinds of instructions.
 
-use std::sync::LazyLock;
-
 use fancy_regex::Regex;
 
+use super::check::{self, NthParagraph};
 use super::error::InstructionError;
 use super::kwargs::Kwargs;
-use super::language::{Language, detect};
-use super::python::{self, own, strip};
-use super::{json, punkt, words};
+use super::python::{self, is_lower, is_upper, strip};
+use super::{punkt, words};
 
 /// What an instruction asks for.
 #[derive(Debug, Clone)]
@@ -60,14 +58,6 @@ impl Count {
             Relation::AtLeast => number >= self.number,
         }
     }
-}
-
-/// How many paragraphs, and how one of them begins.
-#[derive(Debug, Clone)]
-pub(super) struct NthParagraph {
-    paragraphs: usize,
-    nth: usize,
-    first_word: String,
 }
 
 /// The languages that an instruction may ask for.
@@ -189,46 +179,33 @@ impl Kind {
     /// Whether a response does what is asked for.
     pub(super) fn follows(&self, response: &str) -> bool {
         match self {
-            Self::BulletList(number) => bullets(response) == *number,
-            Self::CapitalEnglish => python::is_upper(response) && is_language(response, "en"),
+            Self::BulletList(number) => check::bullets(response) == *number,
+            Self::CapitalEnglish => is_upper(response) && check::is_language(response, "en"),
             Self::CapitalWords(count) => count.holds(words::capital_words(response)),
-            Self::ConstrainedResponse => ["yes", "no", "maybe"]
-                .iter()
-                .any(|option| response.contains(&format!("My answer is {option}."))),
-            Self::EndPhrase(phrase) => ends_with(response, phrase),
-            Self::ForbiddenWords(words) => {
-                let response = python::fold(response);
-                !words.iter().any(|word| python::found(word, &response))
-            }
-            Self::HighlightedSections(number) => highlights(response) >= *number,
-            Self::Json => is_json(response),
-            Self::KeywordFrequency(keyword, count) => {
-                count.holds(python::count(keyword, &python::fold(response)))
-            }
-            Self::Keywords(words) => {
-                let response = python::fold(response);
-                words.iter().all(|word| python::found(word, &response))
-            }
-            Self::Language(language) => is_language(response, language),
+            Self::ConstrainedResponse => check::has_option(response),
+            Self::EndPhrase(phrase) => check::ends_with(response, phrase),
+            Self::ForbiddenWords(words) => !check::keywords(words, response).any(|found| found),
+            Self::HighlightedSections(number) => check::highlights(response) >= *number,
+            Self::Json => check::is_json(response),
+            Self::KeywordFrequency(word, count) => count.holds(check::frequency(word, response)),
+            Self::Keywords(words) => check::keywords(words, response).all(|found| found),
+            Self::Language(language) => check::is_language(response, language),
             Self::LetterFrequency(letter, count) => {
                 count.holds(response.to_lowercase().matches(*letter).count())
             }
-            Self::LowercaseEnglish => python::is_lower(response) && is_language(response, "en"),
+            Self::LowercaseEnglish => is_lower(response) && check::is_language(response, "en"),
             Self::NoComma => !response.contains(','),
             Self::NthParagraph(paragraph) => paragraph.follows(response),
-            Self::Paragraphs(number) => paragraphs(response) == Some(*number),
-            Self::Placeholders(number) => placeholders(response) >= *number,
+            Self::Paragraphs(number) => check::paragraphs(response) == Some(*number),
+            Self::Placeholders(number) => check::placeholders(response) >= *number,
             Self::Postscript(marker) => python::found(marker, &response.to_lowercase()),
-            Self::Quotation => is_quoted(strip(response)),
+            Self::Quotation => check::is_quoted(strip(response)),
             Self::RepeatPrompt(prompt) => strip(response).to_lowercase().starts_with(prompt),
-            // Python's split returns the groups of a pattern with the pieces
-            Self::Sections(section, number) => {
-                python::count(section, response) * section.captures_len() >= *number
-            }
+            Self::Sections(section, number) => check::sections(section, response) >= *number,
             Self::Sentences(count) => count.holds(punkt::sentences(response).len()),
-            Self::Title => has_title(response),
-            Self::TwoResponses => are_two(response),
-            Self::Words(count) => count.holds(word_count(response)),
+            Self::Title => check::has_title(response),
+            Self::TwoResponses => check::are_two(response),
+            Self::Words(count) => count.holds(check::words(response)),
         }
     }
 }
@@ -254,112 +231,4 @@ fn postscript(kwargs: &mut Kwargs) -> Result<Regex, InstructionError> {
         marker => format!(r"(?m)\s*{}.*$", marker.to_lowercase()),
     };
     kwargs.pattern(key, &pattern, false)
-}
-
-/// Whether a text is in a language; one that tells nothing is in any.
-fn is_language(text: &str, language: &str) -> bool {
-    match detect(text) {
-        Language::NoFeatures => true,
-        Language::Unknown => false,
-        Language::Known(detected) => detected == language,
-    }
-}
-
-fn bullets(text: &str) -> usize {
-    static STAR: LazyLock<Regex> = LazyLock::new(|| own(r"(?m)^\s*\*[^\*].*$"));
-    static DASH: LazyLock<Regex> = LazyLock::new(|| own(r"(?m)^\s*-.*$"));
-    python::count(&STAR, text) + python::count(&DASH, text)
-}
-
-fn ends_with(response: &str, phrase: &str) -> bool {
-    let response = strip(response).trim_matches('"');
-    response.to_lowercase().ends_with(phrase)
-}
-
-/// Sections between asterisks and between pairs of them; what is between pairs counts for both.
-fn highlights(text: &str) -> usize {
-    static ONE: LazyLock<Regex> = LazyLock::new(|| own(r"\*[^\n\*]*\*"));
-    static TWO: LazyLock<Regex> = LazyLock::new(|| own(r"\*\*[^\n\*]*\*\*"));
-    let written = |pattern: &Regex| {
-        let found = pattern.find_iter(text).map_while(Result::ok);
-        found
-            .filter(|found| !strip(found.as_str().trim_matches('*')).is_empty())
-            .count()
-    };
-    written(&ONE) + written(&TWO)
-}
-
-fn is_json(text: &str) -> bool {
-    let mut text = strip(text);
-    for fence in ["```json", "```Json", "```JSON", "```"] {
-        text = text.strip_prefix(fence).unwrap_or(text);
-    }
-    json::is_json(strip(text.strip_suffix("```").unwrap_or(text)))
-}
-
-impl NthParagraph {
-    fn follows(&self, text: &str) -> bool {
-        let paragraphs: Vec<&str> = text.split("\n\n").map(strip).collect();
-        let number = paragraphs.iter().filter(|text| !text.is_empty()).count();
-        if self.nth > number || number != self.paragraphs {
-            return false;
-        }
-        // as in the reference, empty paragraphs before are counted here
-        let Some(word) = python::split(paragraphs[self.nth - 1]).next() else {
-            return false;
-        };
-        let word = word.trim_start_matches('\'').trim_start_matches('"');
-        let end = word.find(['.', ',', '?', '!', '\'', '"']);
-        let word = &word[..end.unwrap_or(word.len())];
-        word.chars()
-            .flat_map(char::to_lowercase)
-            .eq(self.first_word.chars())
-    }
-}
-
-/// Pieces between three asterisks; none where one in the middle is empty.
-fn paragraphs(text: &str) -> Option<usize> {
-    static DIVIDER: LazyLock<Regex> = LazyLock::new(|| own(r"\s?\*\*\*\s?"));
-    let pieces: Vec<bool> = DIVIDER
-        .split(text)
-        .map_while(Result::ok)
-        .map(|piece| strip(piece).is_empty())
-        .collect();
-    let last = pieces.len() - 1;
-    let middle = pieces.get(1..last).unwrap_or(&[]);
-    let empty = pieces.iter().filter(|empty| **empty).count();
-    (!middle.contains(&true)).then(|| pieces.len() - empty)
-}
-
-fn placeholders(text: &str) -> usize {
-    static PLACEHOLDER: LazyLock<Regex> = LazyLock::new(|| own(r"\[.*?\]"));
-    python::count(&PLACEHOLDER, text)
-}
-
-fn is_quoted(text: &str) -> bool {
-    text.len() > 1 && text.starts_with('"') && text.ends_with('"')
-}
-
-fn has_title(text: &str) -> bool {
-    static TITLE: LazyLock<Regex> = LazyLock::new(|| own(r"<<[^\n]+>>"));
-    let mut titles = TITLE.find_iter(text).map_while(Result::ok);
-    titles.any(|title| {
-        let title = title.as_str().trim_start_matches('<');
-        !strip(title.trim_end_matches('>')).is_empty()
-    })
-}
-
-fn are_two(text: &str) -> bool {
-    let responses: Vec<&str> = text.split("******").map(strip).collect();
-    let middle = responses.get(1..responses.len() - 1).unwrap_or(&[]);
-    let mut given = responses.iter().filter(|response| !response.is_empty());
-    let (Some(first), Some(second), None) = (given.next(), given.next(), given.next()) else {
-        return false;
-    };
-    first != second && middle.iter().all(|response| !response.is_empty())
-}
-
-fn word_count(text: &str) -> usize {
-    static WORD: LazyLock<Regex> = LazyLock::new(|| python::unicode(r"\w+"));
-    python::count(&WORD, text)
 }

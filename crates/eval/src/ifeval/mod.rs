@@ -4,6 +4,7 @@
 //! those draw at random for want of an argument is an error here ([`InstructionError`]), but for two rows of the data:
 //! their letter is `!` or `#`, for which the harness counts a random letter, and this module the sign itself.
 
+mod check;
 mod error;
 mod json;
 mod kind;

@@ -62,6 +62,10 @@ fn what_is_wrong_is_named() {
         ),
         "instruction `length_constraints:number_words`: `relation` must be `less than` or `at least`"
     );
+}
+
+#[test]
+fn what_is_wrong_with_an_argument_is_named() {
     assert_eq!(
         error(
             "punctuation:no_comma",
