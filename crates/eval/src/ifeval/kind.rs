@@ -210,7 +210,7 @@ impl Kind {
     }
 }
 
-/// The words of a list, as patterns; which one fails does not depend on their order.
+/// The words of a list, as patterns.
 fn patterns(
     kwargs: &mut Kwargs,
     key: &str,
