@@ -1,0 +1,84 @@
+//! IFEval: whether answers follow instructions that a program can check (Zhou et al., 2023).
+//!
+//! The verdicts are those of lm-evaluation-harness 0.4.13 with NLTK 3.10.4 and langdetect 1.0.9 under its seed 0. What
+//! those draw at random for want of an argument is an error here ([`InstructionError`]), but for two rows of the data:
+//! their letter is `!` or `#`, for which the harness counts a random letter, and this module the sign itself.
+
+mod check;
+mod error;
+mod json;
+mod kind;
+mod kwargs;
+mod language;
+mod punkt;
+mod python;
+mod score;
+mod table;
+mod words;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{InstructionError, KwargProblem};
+pub use score::{Accuracy, Outcome};
+
+use kind::Kind;
+use kwargs::Kwargs;
+use serde_json::{Map, Value};
+
+/// One instruction of a prompt.
+#[derive(Debug, Clone)]
+pub struct Instruction {
+    id: String,
+    kind: Kind,
+}
+
+impl Instruction {
+    /// Reads an instruction from its id, such as `punctuation:no_comma`, and its arguments; those that are null, zero
+    /// or empty count as missing.
+    ///
+    /// # Errors
+    /// Where there is no such instruction, or an argument is missing, wrong or not one of its own.
+    pub fn new(id: &str, kwargs: &Map<String, Value>) -> Result<Self, InstructionError> {
+        let mut kwargs = Kwargs::new(id, kwargs);
+        let kind = Kind::read(&mut kwargs)?;
+        kwargs.finish()?;
+        Ok(Self {
+            id: id.to_owned(),
+            kind,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether a response follows it: the strict verdict. No instruction depends on the prompt but through its
+    /// arguments.
+    pub fn follows(&self, response: &str) -> bool {
+        !python::strip(response).is_empty() && self.kind.follows(response)
+    }
+
+    /// Whether a response follows it in any of its [`variants`]: the loose verdict.
+    pub fn follows_loosely(&self, variants: &[String]) -> bool {
+        variants.iter().any(|variant| self.follows(variant))
+    }
+}
+
+/// A response, and what it would be without its asterisks, its first line, its last line, in every combination.
+pub fn variants(response: &str) -> Vec<String> {
+    let lines: Vec<&str> = response.split('\n').collect();
+    let without = |lines: &[&str]| python::strip(&lines.join("\n")).to_owned();
+    let last = lines.len() - 1;
+    let mut variants = vec![
+        response.to_owned(),
+        without(&lines[1..]),
+        without(&lines[..last]),
+        without(lines.get(1..last).unwrap_or(&[])),
+    ];
+    for index in 0..variants.len() {
+        variants.push(variants[index].replace('*', ""));
+    }
+    variants
+}
