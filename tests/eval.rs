@@ -78,6 +78,7 @@ fn answers_are_the_harness_s() {
             model: &model,
             tokenizer: &tokenizer,
             eos: &model.config().eos_token_id,
+            chat: None,
         };
         for (task_name, golden) in goldens {
             let task = task(&task_name);
@@ -139,7 +140,7 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
             );
         }
         assert_eq!(answer.texts.first(), expected.text.as_ref(), "{what}");
-        for score in measure.scores(question, answer) {
+        for score in measure.scores(question, answer).unwrap() {
             if let Some(way) = score.metric.strip_prefix("exact_match,") {
                 assert_eq!(score.value, expected.scores[way], "{what}");
             }

@@ -8,7 +8,7 @@ mod loaded;
 mod output;
 mod profile;
 mod progress;
-mod samples;
+mod side_by_side;
 
 use std::process::ExitCode;
 

@@ -64,6 +64,9 @@ pub(crate) struct Eval {
     /// How they are drawn
     #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
     temperature: f64,
+    /// Put the prompts of generation tasks into the model's chat template
+    #[arg(long)]
+    chat: bool,
     /// Whose prompts and measures: harness (lm-evaluation-harness) or paper (LLaMA's)
     #[arg(long, value_parser = protocol, default_value = "harness", value_name = "NAME")]
     protocol: Protocol,
@@ -188,11 +191,17 @@ impl Eval {
         asked: &[Asked],
         stop: &AtomicBool,
     ) -> anyhow::Result<Vec<Answers>> {
+        let chat = self.chat.then(|| loaded.template("chat")).transpose()?;
         let evaluator = Evaluator {
+            chat: chat.as_ref(),
             model: &loaded.model,
             tokenizer: &loaded.tokenizer,
             eos: &loaded.eos,
         };
+        let mut identity = loaded.identity.clone();
+        if self.chat {
+            identity.push_str(" in its chat template");
+        }
         let mut kept = Vec::new();
         for Asked { task, questions } in asked {
             let folder = self.out.join(file_name(name));
@@ -201,7 +210,7 @@ impl Eval {
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
-            let asking = Asking::new(name, task, &loaded.identity);
+            let asking = Asking::new(name, task, &identity);
             let mut answers = Answers::open(&path, &asking)?;
             let bar = progress::steps(questions.len() as u64);
             bar.set_message(format!("{name}: {}", task.name));
@@ -243,10 +252,9 @@ impl Eval {
                 let answers: Vec<Option<&Answer>> = answers.collect::<Result<_, _>>()?;
                 let answers: Vec<&Answer> = answers.into_iter().flatten().collect();
                 let scores = questions.iter().zip(&answers);
+                let scores = scores.map(|(question, answer)| measure.scores(question, answer));
                 Ok(Results {
-                    scores: scores
-                        .map(|(question, answer)| measure.scores(question, answer))
-                        .collect(),
+                    scores: scores.collect::<Result<_, _>>()?,
                     answers,
                 })
             });

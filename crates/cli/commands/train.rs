@@ -15,7 +15,7 @@ use crate::loaded::read_ahead;
 use crate::output::{self, note};
 use crate::profile::Profile;
 use crate::{hub, interrupt};
-use crate::{progress, samples};
+use crate::{progress, side_by_side};
 
 /// Train what a recipe says
 ///
@@ -82,6 +82,7 @@ fn report(
             step,
             stopped_early,
             best,
+            held_out,
         } => {
             let early = if stopped_early { ", stopped early" } else { "" };
             note(&format!("done: {step} steps{early}"));
@@ -91,7 +92,7 @@ fn report(
                     best.loss, best.step
                 ));
             }
-            samples::show(recipe, &weights)?;
+            side_by_side::show(recipe, &weights, &held_out)?;
             output::line(&weights.display().to_string())
         }
         Outcome::Interrupted { checkpoint, step } => {

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use simmer_data::example::{Outcome, prompt_tokens};
 use simmer_data::tokenizer::DecodeStream;
-use simmer_data::{Conversation, Limits, Overlong, Template, Tokenizer, TrainOn, encode};
+use simmer_data::{
+    Conversation, Example, Limits, Message, Overlong, Role, Template, Tokenizer, TrainOn, encode,
+};
 use simmer_kernels::mix;
-use simmer_model::{LlamaForCausalLM, Prompt, Sampling};
+use simmer_model::{LlamaForCausalLM, Prompt, Sampling, Scored};
 
 use crate::answer::{Answer, Answers, Reference};
 use crate::error::EvalError;
@@ -31,6 +33,8 @@ pub struct Evaluator<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Tokens that end an answer.
     pub eos: &'a [u32],
+    /// What the prompts of generation tasks are put into.
+    pub chat: Option<&'a Template>,
 }
 
 /// What an evaluation tells while it runs, and what it looks at.
@@ -87,6 +91,31 @@ impl Evaluator<'_> {
             }
             (None, None) => self.choose(questions, &open, answers, watch),
         }
+    }
+
+    /// What the model makes of the trained tokens of each example; of one without any, nothing.
+    pub fn examples(&self, examples: &[Example]) -> Vec<Option<Reference>> {
+        let rows = examples.iter().map(|example| Row {
+            tokens: example.tokens.clone(),
+            asked: example.trained.clone(),
+            cut: 0,
+        });
+        let rows: Vec<Row> = rows.collect();
+        let mut found = Vec::with_capacity(rows.len());
+        let mut begin = 0;
+        while begin < rows.len() {
+            let mut tokens = 0;
+            let together = rows[begin..].iter().take_while(|row| {
+                tokens += row.tokens.len();
+                tokens <= RUN
+            });
+            let end = begin + together.count().max(1);
+            let together: Vec<&Row> = rows[begin..end].iter().collect();
+            let scored = score(self.model, &together);
+            found.extend(scored.iter().map(|scored| Reference::of(scored)));
+            begin = end;
+        }
+        found
     }
 
     fn limit(&self) -> usize {
@@ -179,8 +208,19 @@ impl Evaluator<'_> {
         let Asked::Text { prompt, .. } = &question.asked else {
             return Err(EvalError::row(&question.origin, "no prompt"));
         };
-        let ids = self.tokenizer.encode(prompt)?.ids;
-        let tokens = [self.tokenizer.prefix(), &ids].concat();
+        let tokens = match self.chat {
+            Some(chat) => {
+                let message = Message::new(Role::User, prompt.clone());
+                let rendered = chat.prompt(&Conversation::chat(vec![message]));
+                let rendered =
+                    rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
+                prompt_tokens(&rendered, self.tokenizer)?
+            }
+            None => {
+                let ids = self.tokenizer.encode(prompt)?.ids;
+                [self.tokenizer.prefix(), &ids].concat()
+            }
+        };
         Ok(self.open(place, tokens, generation.max_new_tokens))
     }
 
@@ -377,14 +417,20 @@ impl Evaluator<'_> {
         let asked: Vec<&Row> = order.iter().map(|place| &rows[place]).collect();
         let mut found = vec![(None, 0); questions.len()];
         for (place, scored) in order.iter().zip(score(self.model, &asked)) {
-            let reference = Reference {
-                log_prob: log_likelihood(&scored),
-                tokens: scored.len(),
-                likeliest: scored.iter().filter(|token| token.is_likeliest).count(),
-            };
-            found[*place] = (Some(reference), rows[place].cut);
+            found[*place] = (Reference::of(&scored), rows[place].cut);
         }
         Ok(found)
+    }
+}
+
+impl Reference {
+    fn of(scored: &[Scored]) -> Option<Self> {
+        let likeliest = scored.iter().filter(|token| token.is_likeliest);
+        (!scored.is_empty()).then(|| Self {
+            log_prob: log_likelihood(scored),
+            tokens: scored.len(),
+            likeliest: likeliest.count(),
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 mod answer;
 mod error;
 mod evaluator;
+pub mod ifeval;
 mod metric;
 mod question;
 pub mod report;
@@ -20,7 +21,8 @@ pub use answer::{Answer, Answers, Asking, Reference};
 pub use error::EvalError;
 pub use evaluator::{Evaluator, Watch};
 pub use metric::{
-    ChoiceMetric, Extraction, Measure, Normalisation, Otherwise, Score, Take, TextMetric, rouge_l,
+    ChoiceMetric, Extraction, Measure, Normalisation, Otherwise, Score, Take, TextMetric,
+    reference_scores, rouge_l,
 };
 pub use question::{Asked, Pair, Question};
 pub use statistics::{Difference, Mean, difference, mean};

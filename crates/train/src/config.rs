@@ -67,6 +67,9 @@ pub struct TrainConfig {
     /// Which weights the run ends with.
     #[serde(default)]
     pub weights: Weights,
+    /// Validation rows that base and trained model are compared on at the end; 0: they are not.
+    #[serde(default = "default_compare_rows")]
+    pub compare_rows: usize,
 }
 
 /// `train.micro_batch_tokens`: a number, or `"auto"`, what fits into the memory.
@@ -144,6 +147,10 @@ fn default_share_beginnings() -> bool {
 
 fn default_seed() -> u64 {
     42
+}
+
+fn default_compare_rows() -> usize {
+    200
 }
 
 fn default_keep() -> usize {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use simmer_data::{Batch, Example, MicroBatch, pack};
+use simmer_data::{Batch, Cursor, Dataset, Example, MicroBatch, pack};
 use simmer_kernels::mix;
 use simmer_model::{Run, Target};
+
+use crate::error::TrainError;
 
 /// How examples become runs. Knows nothing of devices, so that a step can be packed while another is computed.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +101,31 @@ impl Packing {
             targets: targets.collect(),
             tokens: micro_batch.tokens.len(),
         }
+    }
+}
+
+/// A step that has been read, tokenised and packed.
+pub(crate) struct Ready {
+    /// Where its examples begin.
+    pub(crate) at: Cursor,
+    /// Where those of the step after it do.
+    pub(crate) next: Cursor,
+    pub(crate) packed: Packed,
+}
+
+impl Ready {
+    /// Reads and packs the examples at `at`.
+    pub(crate) fn make(
+        data: &mut Dataset,
+        packing: Packing,
+        at: Cursor,
+    ) -> Result<Self, TrainError> {
+        let (batch, examples) = data.batch(at)?;
+        Ok(Self {
+            at,
+            next: batch.next,
+            packed: packing.batch(&batch, &examples),
+        })
     }
 }
 

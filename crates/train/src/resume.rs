@@ -8,6 +8,7 @@ const FREE: &[&str] = &[
     "base.tokenizer",
     "method.lora.from",
     "train.checkpoint_every",
+    "train.compare_rows",
     "train.keep",
 ];
 

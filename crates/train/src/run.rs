@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_data::{Dataset, Steps, Tokenizer};
+use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
 use simmer_model::{LlamaForCausalLM, device};
@@ -36,6 +36,8 @@ pub enum Outcome {
         stopped_early: bool,
         /// The lowest validation loss, where there was one.
         best: Option<Best>,
+        /// The examples that it was measured on, as many as the recipe compares the base on.
+        held_out: Vec<Example>,
     },
     /// Somebody asked to stop.
     Interrupted {

@@ -7,7 +7,7 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use simmer_data::{Cursor, Dataset};
+use simmer_data::Dataset;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Precision;
 use simmer_model::checkpoint::{Dtype, Existing};
@@ -20,7 +20,7 @@ use crate::folder::RunFolder;
 use crate::manifest::sha256;
 use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
 use crate::observer::{Observer, Start};
-use crate::packing::{Packed, Packing};
+use crate::packing::Ready;
 use crate::recipe::{Method, Recipe};
 use crate::run::{Outcome, Prepared};
 use crate::trainer::{NoStep, Step, Trainer};
@@ -47,24 +47,6 @@ pub(crate) struct Training<'a> {
     metrics: MetricsFile,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
-}
-
-/// A step that has been read, tokenised and packed.
-struct Ready {
-    at: Cursor,
-    next: Cursor,
-    packed: Packed,
-}
-
-impl Ready {
-    fn make(data: &mut Dataset, packing: Packing, at: Cursor) -> Result<Self, TrainError> {
-        let (batch, examples) = data.batch(at)?;
-        Ok(Self {
-            at,
-            next: batch.next,
-            packed: packing.batch(&batch, &examples),
-        })
-    }
 }
 
 /// How the loop ended.
@@ -190,7 +172,10 @@ impl<'a> Training<'a> {
         }
         self.prune()?;
         let best = self.state.best;
+        let mut held_out = std::mem::take(&mut self.data.validation);
+        held_out.truncate(self.config.compare_rows);
         Ok(Outcome::Finished {
+            held_out,
             weights: self.write_weights()?,
             step,
             stopped_early: matches!(end, End::StoppedEarly),

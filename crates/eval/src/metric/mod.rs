@@ -5,13 +5,15 @@ mod rouge;
 mod text;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 pub use choice::ChoiceMetric;
 pub use rouge::rouge_l;
 pub use text::{Extraction, Normalisation, Otherwise, Take, TextMetric};
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
+use crate::ifeval::{Instruction as Verifiable, Outcome};
 use crate::question::{Asked, Question};
 use crate::task::Task;
 
@@ -60,7 +62,10 @@ impl<'a> Measure<'a> {
     }
 
     /// The scores of one answer.
-    pub fn scores(&self, question: &Question, answer: &Answer) -> Vec<Score> {
+    ///
+    /// # Errors
+    /// Where the row cannot be measured.
+    pub fn scores(&self, question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalError> {
         let mut scores = Vec::new();
         match (&question.asked, &self.texts) {
             (Asked::Choice { choices, right, .. }, _) => {
@@ -70,9 +75,12 @@ impl<'a> Measure<'a> {
             }
             (Asked::Text { answers, .. }, Some(texts)) => {
                 scores.extend(texts.scores(answers, &answer.texts));
+                if texts.verifies() {
+                    scores.extend(verified(question, answer)?);
+                }
             }
             (Asked::Instruction(conversation), Some(texts)) => {
-                scores.extend(reference_scores(answer));
+                scores.extend(answer.reference.iter().flat_map(reference_scores));
                 if let (Some(expected), false) =
                     (last_answer(conversation), answer.texts.is_empty())
                 {
@@ -81,15 +89,57 @@ impl<'a> Measure<'a> {
             }
             (Asked::Text { .. } | Asked::Instruction(_), None) => {}
         }
-        scores
+        Ok(scores)
     }
 }
 
-/// What the model makes of the reference answer: loss, share of tokens that it would have chosen, perplexity.
-fn reference_scores(answer: &Answer) -> Vec<Score> {
-    let Some(reference) = &answer.reference else {
-        return Vec::new();
+/// Instructions that a program can check.
+fn verified(question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalError> {
+    let instructions = instructions(&question.fields);
+    let instructions = instructions.map_err(|problem| EvalError::row(&question.origin, problem))?;
+    let response = answer.texts.first().map_or("", String::as_str);
+    let Outcome { strict, loose } = Outcome::of(&instructions, response);
+    let scores = [("strict", strict), ("loose", loose)].map(|(way, kept)| {
+        let count = kept.iter().filter(|kept| **kept).count();
+        let all = f64::from(u8::from(count == kept.len()));
+        [
+            Score::of(format!("prompt_level_{way}_acc"), all),
+            Score {
+                metric: format!("inst_level_{way}_acc"),
+                value: count as f64 / kept.len() as f64,
+                weight: kept.len() as f64,
+            },
+        ]
+    });
+    Ok(scores.into_iter().flatten().collect())
+}
+
+/// The instructions of a row, in the layout of IFEval's own file.
+pub(crate) fn instructions(fields: &Map<String, Value>) -> Result<Vec<Verifiable>, String> {
+    let list = |key: &str| {
+        let list = fields.get(key).and_then(Value::as_array);
+        list.ok_or_else(|| format!("`{key}` is no list"))
     };
+    let (ids, kwargs) = (list("instruction_id_list")?, list("kwargs")?);
+    if ids.is_empty() || ids.len() != kwargs.len() {
+        return Err(format!(
+            "{} instructions with {} `kwargs`",
+            ids.len(),
+            kwargs.len()
+        ));
+    }
+    let each = ids.iter().zip(kwargs).map(|(id, kwargs)| {
+        let id = id.as_str().ok_or("an instruction's id is no text")?;
+        let kwargs = kwargs
+            .as_object()
+            .ok_or("an instruction's `kwargs` are no object")?;
+        Verifiable::new(id, kwargs).map_err(|error| error.to_string())
+    });
+    each.collect()
+}
+
+/// What the model makes of the reference answer: loss, share of tokens that it would have chosen, perplexity.
+pub fn reference_scores(reference: &Reference) -> Vec<Score> {
     let tokens = reference.tokens as f64;
     let loss = -reference.log_prob / tokens;
     let of_tokens = |metric: &str, value: f64| Score {

@@ -20,6 +20,8 @@ pub enum TextMetric {
     ExactMatch,
     /// Whether the most frequent extracted answer of several samples is right; of equals the first.
     Majority,
+    /// Whether the instructions that a row names are followed: IFEval.
+    Instructions,
     /// The longest common subsequence of words, ROUGE-L (F), with the nearest right answer.
     RougeL,
 }
@@ -154,6 +156,11 @@ impl Texts {
         })
     }
 
+    /// Whether a program checks what is followed.
+    pub(super) fn verifies(&self) -> bool {
+        self.metrics.contains(&TextMetric::Instructions)
+    }
+
     /// The scores of samples, any of `answers` being right.
     pub(super) fn scores(&self, answers: &[String], samples: &[String]) -> Vec<Score> {
         let mut scores = Vec::new();
@@ -177,6 +184,7 @@ impl Texts {
                         let each = answers.iter().map(|answer| rouge_l(answer, first));
                         each.fold(0.0, f64::max)
                     }
+                    TextMetric::Instructions => continue,
                 };
                 let name = metric.name(samples.len());
                 let with_way = way.as_ref().filter(|_| *metric != TextMetric::RougeL);
@@ -202,6 +210,7 @@ impl TextMetric {
             Self::ExactMatch => "exact_match".to_owned(),
             Self::Majority => format!("maj@{samples}"),
             Self::RougeL => "rouge_l".to_owned(),
+            Self::Instructions => "instructions".to_owned(),
         }
     }
 }

@@ -11,6 +11,7 @@ use simmer_data::{Content, Conversation, Origin, format};
 
 use crate::answer::hash;
 use crate::error::EvalError;
+use crate::metric::{TextMetric, instructions};
 use crate::task::{Choice, Generation, Instruction, Task};
 use rows::{Rows, read};
 
@@ -296,6 +297,10 @@ impl<'a> Texts<'a> {
         origin: &Origin,
         fields: &Map<String, Value>,
     ) -> Result<Asked, EvalError> {
+        if generation.metrics.contains(&TextMetric::Instructions) {
+            // what cannot be checked is said before anything is generated
+            instructions(fields).map_err(|problem| EvalError::row(origin, problem))?;
+        }
         let before = self.before(origin, fields)?;
         let prompt = self.text(text::PROMPT, origin, fields)?;
         let answers = generation.answers.as_ref();

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::answer::Answer;
-use crate::metric::Score;
+use crate::answer::{Answer, Reference};
+use crate::metric::{Score, reference_scores};
 use crate::question::{Asked, Question};
 use crate::statistics::{Difference, Mean, difference, mean};
 use crate::task::{Protocol, Task};
 
 pub use html::html;
-pub use table::{markdown, terminal};
+pub use table::{lines, markdown, terminal};
 
 /// Questions that a page shows with their answers.
 const SHOWN: usize = 20;
@@ -104,8 +104,11 @@ impl TaskReport {
         results: &[Results<'_>],
         size: Option<&str>,
     ) -> Self {
-        let metrics = names(results);
-        let metrics = metrics.into_iter();
+        let scores = results.iter().map(|results| results.scores.clone());
+        let scores: Vec<Vec<Vec<Score>>> = scores.collect();
+        let groups = questions.iter().map(|question| question.group.clone());
+        let groups: Vec<Option<String>> = groups.collect();
+        let metrics = names(&scores).into_iter();
         let published = task.paper.as_ref().zip(size);
         let cut = results.iter().map(|results| {
             let cut = results.answers.iter().filter(|answer| answer.cut > 0);
@@ -118,7 +121,7 @@ impl TaskReport {
             shots: task.shots.as_ref().map_or(0, |shots| shots.count),
             cut: cut.collect(),
             metrics: metrics
-                .map(|metric| MetricReport::new(metric, questions, results))
+                .map(|metric| MetricReport::new(metric, &groups, &scores))
                 .collect(),
             published: published.and_then(|(paper, size)| paper.scores.get(size).copied()),
             examples: examples(questions, results),
@@ -127,12 +130,9 @@ impl TaskReport {
 }
 
 /// The metrics of all rows, in the order in which they come.
-fn names(results: &[Results<'_>]) -> Vec<String> {
+fn names(scores: &[Vec<Vec<Score>>]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for score in results
-        .iter()
-        .flat_map(|results| results.scores.iter().flatten())
-    {
+    for score in scores.iter().flatten().flatten() {
         if !names.contains(&score.metric) {
             names.push(score.metric.clone());
         }
@@ -140,52 +140,65 @@ fn names(results: &[Results<'_>]) -> Vec<String> {
     names
 }
 
+/// The scores of models on rows that have no text any more, such as those that a run held out.
+pub fn of_references(models: &[Vec<Option<Reference>>]) -> Vec<MetricReport> {
+    let rows = models.first().map_or(0, Vec::len);
+    let scores = models.iter().map(|model| {
+        let scores = model.iter();
+        let scores = scores.map(|found| found.as_ref().map(reference_scores).unwrap_or_default());
+        scores.collect()
+    });
+    let scores: Vec<Vec<Vec<Score>>> = scores.collect();
+    let names = names(&scores);
+    let groups = vec![None; rows];
+    names
+        .into_iter()
+        .map(|metric| MetricReport::new(metric, &groups, &scores))
+        .collect()
+}
+
 impl MetricReport {
-    fn new(metric: String, questions: &[Question], results: &[Results<'_>]) -> Self {
-        // rows that have no such score (no reference answer) count for no model
-        let values = |model: &Results<'_>, row: usize| {
-            let score = model.scores[row]
-                .iter()
-                .find(|score| score.metric == metric)?;
+    /// `groups`: of each row. `scores`: of each model, of each row.
+    fn new(metric: String, groups: &[Option<String>], scores: &[Vec<Vec<Score>>]) -> Self {
+        let value = |model: &[Vec<Score>], row: usize| {
+            let mut scores = model[row].iter();
+            let score = scores.find(|score| score.metric == metric)?;
             Some((score.value, score.weight))
         };
-        let rows: Vec<usize> = (0..questions.len())
-            .filter(|row| results.iter().all(|model| values(model, *row).is_some()))
-            .collect();
-        let of = |model: &Results<'_>, wanted: &dyn Fn(usize) -> bool| {
-            let rows = rows.iter().filter(|row| wanted(**row));
-            let found: Vec<_> = rows.filter_map(|row| values(model, *row)).collect();
-            found
+        // rows that have no such score (no reference answer) count for no model
+        let rows =
+            (0..groups.len()).filter(|row| scores.iter().all(|model| value(model, *row).is_some()));
+        let rows: Vec<usize> = rows.collect();
+        let means = |wanted: &dyn Fn(usize) -> bool| -> Vec<Mean> {
+            let of = |model: &Vec<Vec<Score>>| {
+                let rows = rows.iter().filter(|row| wanted(**row));
+                let found: Vec<_> = rows.filter_map(|row| value(model, *row)).collect();
+                mean(&found)
+            };
+            scores.iter().map(of).collect()
         };
-        let means = results.iter().map(|model| mean(&of(model, &|_| true)));
-        let differences = results.iter().skip(1).map(|model| {
-            let pairs = rows
-                .iter()
-                .filter_map(|row| Some([values(&results[0], *row)?, values(model, *row)?]));
+        let differences = scores.iter().skip(1).map(|model| {
+            let pairs = rows.iter();
+            let pairs =
+                pairs.filter_map(|row| Some([value(&scores[0], *row)?, value(model, *row)?]));
             difference(&pairs.collect::<Vec<_>>())
         });
-        let mut groups = BTreeMap::new();
-        for group in questions
-            .iter()
-            .filter_map(|question| question.group.as_ref())
-        {
-            groups.entry(group.clone()).or_insert_with(|| {
-                let inside = |row: usize| questions[row].group.as_ref() == Some(group);
-                let means = results.iter().map(|model| mean(&of(model, &inside)));
-                means.collect::<Vec<Mean>>()
-            });
+        let mut of_groups = BTreeMap::new();
+        for group in groups.iter().flatten() {
+            of_groups
+                .entry(group.clone())
+                .or_insert_with(|| means(&|row| groups[row].as_ref() == Some(group)));
         }
-        let macro_average = (0..results.len())
-            .filter(|_| !groups.is_empty())
-            .map(|model| {
-                let each = groups.values().map(|means| means[model].value);
-                each.sum::<f64>() / groups.len() as f64
-            });
+        let models = (0..scores.len()).filter(|_| !of_groups.is_empty());
+        let macro_average = models.map(|model| {
+            let each = of_groups.values().map(|means| means[model].value);
+            each.sum::<f64>() / of_groups.len() as f64
+        });
         Self {
             macro_average: macro_average.collect(),
-            means: means.collect(),
+            means: means(&|_| true),
             differences: differences.collect(),
-            groups,
+            groups: of_groups,
             metric,
         }
     }

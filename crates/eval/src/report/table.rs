@@ -8,7 +8,13 @@ const SIGNIFICANT: f64 = 0.05;
 
 /// The table for a terminal.
 pub fn terminal(report: &Report) -> String {
-    let rows = cells(report);
+    let mut lines = aligned(&cells(report), 2);
+    lines.extend(notes(report));
+    lines.join("\n") + "\n"
+}
+
+/// Cells as columns; the first few begin at the left.
+fn aligned(rows: &[Vec<String>], left: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -19,17 +25,27 @@ pub fn terminal(report: &Report) -> String {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, width))| {
             let width = *width;
-            if column < 2 {
+            if column < left {
                 format!("{cell:<width$}")
             } else {
                 format!("{cell:>width$}")
             }
         });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        let cells: Vec<String> = cells.collect();
+        cells.join("  ").trim_end().to_owned()
     };
-    let mut lines: Vec<String> = rows.iter().map(line).collect();
-    lines.extend(notes(report));
-    lines.join("\n") + "\n"
+    rows.iter().map(line).collect()
+}
+
+/// Metrics of two models in lines: what the first has, the second, and the difference.
+pub fn lines(metrics: &[MetricReport]) -> Vec<String> {
+    let cells = metrics.iter().map(|metric| {
+        let cells = models(metric).into_iter();
+        std::iter::once(metric.metric.clone())
+            .chain(cells)
+            .collect()
+    });
+    aligned(&cells.collect::<Vec<Vec<String>>>(), 1)
 }
 
 /// The table in Markdown.

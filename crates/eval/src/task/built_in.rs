@@ -23,5 +23,6 @@ pub(super) const TASKS: &[(&str, &str)] = tasks![
     "winogender",
     "gsm8k_cot",
     "nq_open",
+    "ifeval",
     "user_oriented",
 ];
