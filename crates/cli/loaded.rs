@@ -1,5 +1,6 @@
 //! A base with its tokenizer and perhaps an adapter, ready to be used.
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +107,10 @@ fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> Stri
         hash.update("\n");
     }
     let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 impl Loaded {

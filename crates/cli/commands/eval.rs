@@ -21,6 +21,7 @@ use crate::{interrupt, output, progress};
 /// Every model answers the same questions; answers are kept as they come, so that the same command
 /// goes on where it was interrupted. The first model is the base; adapters are compared with it.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Eval {
     /// The base model: a folder, a .gguf file, or a name on the hub
     #[arg(long, value_name = "MODEL", required_unless_present = "list")]

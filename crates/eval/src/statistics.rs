@@ -101,6 +101,7 @@ impl Random {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "sums of few halves are exact")]
 mod tests {
     use super::*;
 

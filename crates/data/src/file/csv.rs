@@ -39,12 +39,11 @@ impl Records {
             reader,
             columns: Vec::new(),
         };
-        let columns: Vec<String> = match columns {
-            Some(columns) => columns.to_vec(),
-            None => {
-                let header = records.record()?.map(|(header, _)| header);
-                header.iter().flatten().map(str::to_owned).collect()
-            }
+        let columns: Vec<String> = if let Some(columns) = columns {
+            columns.to_vec()
+        } else {
+            let header = records.record()?.map(|(header, _)| header);
+            header.iter().flatten().map(str::to_owned).collect()
         };
         let mut seen = HashSet::new();
         if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {

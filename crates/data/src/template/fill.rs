@@ -108,7 +108,7 @@ impl BlankError {
                 name,
                 what: format!("{what}: {expression}"),
             },
-            other => other,
+            syntax @ Self::Syntax { .. } => syntax,
         }
     }
 }

@@ -79,6 +79,7 @@ fn largest(numbers: &[f64]) -> usize {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "sums of few halves are exact")]
 mod tests {
     use super::*;
 

@@ -61,6 +61,10 @@ pub enum Otherwise {
 /// What does not count when texts are compared.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a key of a task's file"
+)]
 pub struct Normalisation {
     /// Regular expressions for what is left out, one after another.
     pub without: Vec<String>,
@@ -127,10 +131,13 @@ impl Normaliser {
 #[derive(Debug)]
 pub(super) struct Texts {
     /// By name; one without a name where the whole text counts.
-    ways: Vec<(Option<String>, Option<Way>)>,
+    ways: Vec<NamedWay>,
     normaliser: Normaliser,
     metrics: Vec<TextMetric>,
 }
+
+/// A way to find the answer, and its name; without one the whole text is it.
+type NamedWay = (Option<String>, Option<Way>);
 
 #[derive(Debug)]
 struct Way {
@@ -243,10 +250,7 @@ impl Way {
     }
 }
 
-fn ways(
-    task: &str,
-    extract: &BTreeMap<String, Extraction>,
-) -> Result<Vec<(Option<String>, Option<Way>)>, EvalError> {
+fn ways(task: &str, extract: &BTreeMap<String, Extraction>) -> Result<Vec<NamedWay>, EvalError> {
     if extract.is_empty() {
         return Ok(vec![(None, None)]);
     }

@@ -41,8 +41,7 @@ pub(super) fn first(task: &Task, files: &[String], folder: &Path) -> Result<Path
     for path in below.chain(inside) {
         match simmer_data::file::files(&path) {
             Ok(found) if found.iter().all(|file| file.exists()) => return Ok(path),
-            Ok(_) => {}
-            Err(DataError::NoFiles { .. } | DataError::Read { .. }) => {}
+            Ok(_) | Err(DataError::NoFiles { .. } | DataError::Read { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -65,7 +64,7 @@ pub(super) fn of_toml(table: &toml::Table) -> Map<String, Value> {
 pub(super) struct Rows {
     key: String,
     path: PathBuf,
-    rows: HashMap<String, Map<String, Value>>,
+    found: HashMap<String, Map<String, Value>>,
 }
 
 impl Rows {
@@ -81,7 +80,7 @@ impl Rows {
         Ok(Self {
             key: table.key.clone(),
             path,
-            rows: found,
+            found,
         })
     }
 
@@ -89,7 +88,7 @@ impl Rows {
         let Self {
             key: name, path, ..
         } = self;
-        let found = self.rows.get(&word(key));
+        let found = self.found.get(&word(key));
         found.ok_or_else(|| format!("{} has no row whose `{name}` is {key}", path.display()))
     }
 }

@@ -1,0 +1,106 @@
+//! Questions with several answers: how likely each is.
+
+use super::{Evaluator, RUN, Watch, check};
+use crate::answer::{Answer, Answers};
+use crate::error::EvalError;
+use crate::question::{Asked, Pair, Question};
+use crate::score::{Row, log_likelihood, score};
+
+/// A question's rows: what is asked of the model.
+struct Asking {
+    question: usize,
+    pairs: Vec<Row>,
+    without: Vec<Row>,
+}
+
+impl Evaluator<'_> {
+    pub(super) fn choose(
+        &self,
+        questions: &[Question],
+        open: &[usize],
+        answers: &mut Answers,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EvalError> {
+        let mut together: Vec<Asking> = Vec::new();
+        let mut tokens = 0;
+        for place in open {
+            let asking = self.asking(questions, *place)?;
+            let last = together.last().and_then(|asking| asking.pairs.last());
+            let more = asking.new_tokens(last);
+            if tokens + more > RUN && !together.is_empty() {
+                self.finish(&together, questions, answers, watch)?;
+                together.clear();
+                tokens = asking.new_tokens(None);
+            } else {
+                tokens += more;
+            }
+            together.push(asking);
+        }
+        self.finish(&together, questions, answers, watch)
+    }
+
+    fn asking(&self, questions: &[Question], place: usize) -> Result<Asking, EvalError> {
+        let rows = |pairs: &[Pair]| -> Result<Vec<Row>, EvalError> {
+            let rows = pairs
+                .iter()
+                .map(|pair| Row::of(pair, self.tokenizer, self.limit()));
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        let (pairs, without) = match &questions[place].asked {
+            Asked::Choice { pairs, without, .. } => (rows(pairs)?, rows(without)?),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Asking {
+            question: place,
+            pairs,
+            without,
+        })
+    }
+
+    fn finish(
+        &self,
+        together: &[Asking],
+        questions: &[Question],
+        answers: &mut Answers,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EvalError> {
+        check(watch)?;
+        let rows = together
+            .iter()
+            .flat_map(|asking| asking.pairs.iter().chain(&asking.without));
+        let rows: Vec<&Row> = rows.collect();
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let scored = score(self.model, &rows);
+        let mut found = scored.iter().map(|scored| log_likelihood(scored));
+        let new = together.iter().map(|asking| Answer {
+            row: questions[asking.question].number,
+            asked: questions[asking.question].id(),
+            log_likelihoods: found.by_ref().take(asking.pairs.len()).collect(),
+            without: found.by_ref().take(asking.without.len()).collect(),
+            cut: asking.pairs.iter().map(|row| row.cut).max().unwrap_or(0),
+            ..Answer::default()
+        });
+        answers.add(new.collect())?;
+        (watch.progress)(answers.len(), questions.len());
+        Ok(())
+    }
+}
+
+impl Asking {
+    /// Tokens of its rows, without what each has in common with the row before it.
+    fn new_tokens(&self, before: Option<&Row>) -> usize {
+        let rows = self.pairs.iter().chain(&self.without);
+        let mut before = before;
+        let counts = rows.map(|row| {
+            let common = before.map_or(0, |before| {
+                let pairs = before.tokens.iter().zip(&row.tokens);
+                pairs.take_while(|(a, b)| a == b).count()
+            });
+            before = Some(row);
+            row.tokens.len() - common
+        });
+        counts.sum()
+    }
+}

@@ -1,0 +1,127 @@
+//! Instructions in the words of a template: reference answers, and generated ones.
+
+use std::collections::{BTreeMap, HashMap};
+
+use simmer_data::example::{Outcome, prompt_tokens};
+use simmer_data::{Conversation, Limits, Overlong, Template, TrainOn, encode};
+
+use super::{BATCH, Evaluator, Watch, check};
+use crate::answer::{Answer, Answers, Reference};
+use crate::error::EvalError;
+use crate::question::{Asked, Question};
+use crate::score::{Row, score};
+use crate::task::{Generation, Instruction};
+
+impl Evaluator<'_> {
+    pub(super) fn instruct(
+        &self,
+        questions: &[Question],
+        open: &[usize],
+        instruction: &Instruction,
+        answers: &mut Answers,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EvalError> {
+        let template = Template::named(&instruction.template, self.tokenizer)?;
+        let generation = Generation::of_instruction(instruction);
+        if instruction.max_new_tokens > 0 {
+            let prompt = |place: usize| {
+                let question = &questions[place];
+                let tokens = self.instruction_prompt(question, &template)?;
+                let mut text = self.open(place, tokens, instruction.max_new_tokens);
+                let reference = self.references(&[question], &template)?;
+                text.reference = reference[0].0;
+                Ok(text)
+            };
+            return self.generate(questions, open, &prompt, &generation, answers, watch);
+        }
+        for places in open.chunks(BATCH) {
+            check(watch)?;
+            let asked: Vec<&Question> = places.iter().map(|place| &questions[*place]).collect();
+            let found = self.references(&asked, &template)?;
+            let new = asked
+                .iter()
+                .zip(found)
+                .map(|(question, (reference, cut))| Answer {
+                    row: question.number,
+                    asked: question.id(),
+                    reference,
+                    cut,
+                    ..Answer::default()
+                });
+            answers.add(new.collect())?;
+            (watch.progress)(answers.len(), questions.len());
+        }
+        Ok(())
+    }
+
+    fn instruction_prompt(
+        &self,
+        question: &Question,
+        template: &Template,
+    ) -> Result<Vec<u32>, EvalError> {
+        let conversation = conversation(question)?;
+        let prompt = template.prompt(conversation);
+        let prompt = prompt.map_err(|error| EvalError::render(&question.origin, &error))?;
+        Ok(prompt_tokens(&prompt, self.tokenizer)?)
+    }
+
+    /// What the model makes of the answers that are given, and tokens cut off their ends; of rows without a token to
+    /// predict nothing.
+    fn references(
+        &self,
+        questions: &[&Question],
+        template: &Template,
+    ) -> Result<Vec<(Option<Reference>, usize)>, EvalError> {
+        let limits = Limits {
+            max_tokens: self.limit(),
+            overlong: Overlong::Truncate,
+            train_on: TrainOn::LastAnswer,
+        };
+        let mut rows = HashMap::new();
+        for (place, question) in questions.iter().enumerate() {
+            let rendered = template.render(conversation(question)?, limits.train_on);
+            let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
+            if let Outcome::Kept { example, cut, .. } = encode(&rendered, self.tokenizer, &limits)?
+            {
+                let row = Row {
+                    tokens: example.tokens,
+                    asked: example.trained,
+                    cut,
+                };
+                rows.insert(place, row);
+            }
+        }
+        let order: Vec<usize> = (0..questions.len())
+            .filter(|place| rows.contains_key(place))
+            .collect();
+        let asked: Vec<&Row> = order.iter().map(|place| &rows[place]).collect();
+        let mut found = vec![(None, 0); questions.len()];
+        for (place, scored) in order.iter().zip(score(self.model, &asked)) {
+            found[*place] = (Reference::of(&scored), rows[place].cut);
+        }
+        Ok(found)
+    }
+}
+
+impl Generation {
+    fn of_instruction(instruction: &Instruction) -> Self {
+        Self {
+            prompt: String::new(),
+            answers: None,
+            until: Vec::new(),
+            max_new_tokens: instruction.max_new_tokens,
+            samples: 1,
+            temperature: 0.0,
+            extract: BTreeMap::new(),
+            normalise: instruction.normalise.clone(),
+            metrics: Vec::new(),
+        }
+    }
+}
+
+fn conversation(question: &Question) -> Result<&Conversation, EvalError> {
+    match &question.asked {
+        Asked::Instruction(conversation) => Ok(conversation),
+        _ => Err(EvalError::row(&question.origin, "no conversation")),
+    }
+}

@@ -1,0 +1,164 @@
+//! Questions that texts are generated for.
+
+use std::ops::ControlFlow;
+
+use simmer_data::example::prompt_tokens;
+use simmer_data::tokenizer::DecodeStream;
+use simmer_data::{Conversation, Message, Role};
+use simmer_kernels::mix;
+use simmer_model::{Prompt, Sampling};
+
+use super::{BATCH, Evaluator, Watch, check};
+use crate::answer::{Answer, Answers, Reference};
+use crate::error::EvalError;
+use crate::question::{Asked, Question};
+use crate::task::Generation;
+
+/// A text that is to be continued.
+pub(super) struct Open {
+    question: usize,
+    tokens: Vec<u32>,
+    cut: usize,
+    pub(super) reference: Option<Reference>,
+}
+
+impl Evaluator<'_> {
+    pub(super) fn text(
+        &self,
+        question: &Question,
+        place: usize,
+        generation: &Generation,
+    ) -> Result<Open, EvalError> {
+        let Asked::Text { prompt, .. } = &question.asked else {
+            return Err(EvalError::row(&question.origin, "no prompt"));
+        };
+        let tokens = if let Some(chat) = self.chat {
+            let message = Message::new(Role::User, prompt.clone());
+            let rendered = chat.prompt(&Conversation::chat(vec![message]));
+            let rendered = rendered.map_err(|error| EvalError::render(&question.origin, &error))?;
+            prompt_tokens(&rendered, self.tokenizer)?
+        } else {
+            let ids = self.tokenizer.encode(prompt)?.ids;
+            [self.tokenizer.prefix(), &ids].concat()
+        };
+        Ok(self.open(place, tokens, generation.max_new_tokens))
+    }
+
+    /// A prompt with room for an answer behind it.
+    pub(super) fn open(&self, question: usize, tokens: Vec<u32>, max_new_tokens: usize) -> Open {
+        let room = self.limit().saturating_sub(max_new_tokens).max(1);
+        let cut = tokens.len().saturating_sub(room);
+        Open {
+            question,
+            tokens: tokens[cut..].to_vec(),
+            cut,
+            reference: None,
+        }
+    }
+
+    pub(super) fn generate(
+        &self,
+        questions: &[Question],
+        open: &[usize],
+        prompt: &dyn Fn(usize) -> Result<Open, EvalError>,
+        generation: &Generation,
+        answers: &mut Answers,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EvalError> {
+        let together = (BATCH / generation.samples.max(1)).max(1);
+        for places in open.chunks(together) {
+            check(watch)?;
+            let texts = places.iter().map(|place| prompt(*place));
+            let texts: Vec<Open> = texts.collect::<Result<_, _>>()?;
+            let new = self.answers(questions, texts, generation)?;
+            answers.add(new)?;
+            (watch.progress)(answers.len(), questions.len());
+        }
+        Ok(())
+    }
+
+    fn answers(
+        &self,
+        questions: &[Question],
+        texts: Vec<Open>,
+        generation: &Generation,
+    ) -> Result<Vec<Answer>, EvalError> {
+        let samples = generation.samples.max(1);
+        let sampling = texts.iter().flat_map(|text| {
+            let number = questions[text.question].number as u64;
+            (0..samples).map(move |sample| Sampling {
+                temperature: generation.temperature,
+                seed: mix(mix(number) ^ sample as u64),
+                ..Sampling::default()
+            })
+        });
+        let sampling: Vec<Sampling> = sampling.collect();
+        let prompts = texts
+            .iter()
+            .flat_map(|text| std::iter::repeat_n(&text.tokens, samples));
+        let prompts: Vec<Prompt<'_>> = prompts
+            .zip(&sampling)
+            .map(|(tokens, sampling)| Prompt { tokens, sampling })
+            .collect();
+        let mut written = self.written(&prompts, generation)?.into_iter();
+        let answers = texts.into_iter().map(|text| Answer {
+            row: questions[text.question].number,
+            asked: questions[text.question].id(),
+            texts: written.by_ref().take(samples).collect(),
+            reference: text.reference,
+            cut: text.cut,
+            ..Answer::default()
+        });
+        Ok(answers.collect())
+    }
+
+    /// What follows each prompt, up to a text that ends it.
+    fn written(
+        &self,
+        prompts: &[Prompt<'_>],
+        generation: &Generation,
+    ) -> Result<Vec<String>, EvalError> {
+        let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
+            .iter()
+            .map(|_| (self.tokenizer.decode_stream(true), String::new()))
+            .collect();
+        let mut failure = None;
+        let mut on_token = |number: usize, token| {
+            let (stream, text) = &mut streams[number];
+            match stream.push(token) {
+                Ok(piece) => text.push_str(&piece),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            if generation.until.iter().any(|end| text.contains(end)) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let length = generation.max_new_tokens;
+        let generated = self
+            .model
+            .generate_batch(prompts, length, self.eos, &mut on_token)?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        let texts = generated.iter().map(|generated| {
+            let text = self.tokenizer.decode(&generated.tokens, true)?;
+            Ok(until(text, &generation.until))
+        });
+        texts.collect()
+    }
+}
+
+/// The text before the first of the texts that end it.
+fn until(mut text: String, ends: &[String]) -> String {
+    for end in ends.iter().filter(|end| !end.is_empty()) {
+        if let Some(place) = text.find(end.as_str()) {
+            text.truncate(place);
+        }
+    }
+    text
+}

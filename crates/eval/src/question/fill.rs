@@ -1,0 +1,211 @@
+//! Rows as questions.
+
+use serde_json::{Map, Value};
+use simmer_data::{Content, Conversation, Origin};
+
+use super::texts::{Texts, text};
+use super::{Asked, Pair, Question, rows};
+use crate::error::EvalError;
+use crate::metric::{TextMetric, instructions};
+use crate::task::{Choice, Generation, Instruction};
+
+impl Texts<'_> {
+    pub(super) fn question(
+        &self,
+        number: usize,
+        origin: Origin,
+        fields: Map<String, Value>,
+    ) -> Result<Question, EvalError> {
+        let asked = match (&self.task.choice, &self.task.generation) {
+            (Some(choice), _) => self.choice(choice, &origin, &fields)?,
+            (None, Some(generation)) => self.generation(generation, &origin, &fields)?,
+            (None, None) => unreachable!("a task is one of three kinds"),
+        };
+        let group = self.optional(text::GROUP, &origin, &fields)?;
+        Ok(Question {
+            origin,
+            number,
+            group,
+            fields,
+            asked,
+        })
+    }
+
+    fn choice(
+        &self,
+        choice: &Choice,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Asked, EvalError> {
+        let choices = self.list("choices", &choice.choices, origin, fields)?;
+        let right = self.value("answer", &choice.answer, origin, fields)?;
+        let right = right_ones(&right, choices.len())
+            .map_err(|problem| EvalError::row(origin, format!("`answer` is {problem}")))?;
+        let before = self.before(origin, fields)?;
+        let mut pairs = Vec::new();
+        let mut without = Vec::new();
+        for one in &choices {
+            let mut fields = fields.clone();
+            fields.insert("choice".to_owned(), Value::String(one.clone()));
+            let continuation = self.text(text::CONTINUATION, origin, &fields)?;
+            if continuation.is_empty() {
+                return Err(EvalError::row(origin, "a choice without a character"));
+            }
+            let prompt = self.text(text::PROMPT, origin, &fields)?;
+            if let Some(context) = self.optional(text::WITHOUT, origin, &fields)? {
+                without.push(Pair {
+                    context,
+                    continuation: continuation.clone(),
+                });
+            }
+            pairs.push(Pair {
+                context: format!("{before}{prompt}"),
+                continuation,
+            });
+        }
+        Ok(Asked::Choice {
+            pairs,
+            without,
+            choices,
+            right,
+        })
+    }
+
+    fn generation(
+        &self,
+        generation: &Generation,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Asked, EvalError> {
+        if generation.metrics.contains(&TextMetric::Instructions) {
+            // what cannot be checked is said before anything is generated
+            instructions(fields).map_err(|problem| EvalError::row(origin, problem))?;
+        }
+        let before = self.before(origin, fields)?;
+        let prompt = self.text(text::PROMPT, origin, fields)?;
+        let answers = generation.answers.as_ref();
+        let answers = answers.map(|answers| self.list("answers", answers, origin, fields));
+        Ok(Asked::Text {
+            prompt: format!("{before}{prompt}"),
+            answers: answers.transpose()?.unwrap_or_default(),
+        })
+    }
+
+    /// A row as a question and its answer.
+    pub(super) fn conversation(
+        &self,
+        instruction: &Instruction,
+        row: rows::Row,
+    ) -> Result<Conversation, EvalError> {
+        let (origin, fields) = self.completed(row)?;
+        let part = |name: &str| {
+            let expression = instruction.row.get(name);
+            let text = expression.map(|text| self.list(name, text, &origin, &fields));
+            let text = text.transpose()?.and_then(|texts| texts.into_iter().next());
+            Ok::<_, EvalError>(text.unwrap_or_default())
+        };
+        let content = Content::Instruction {
+            system: None,
+            instruction: part("instruction")?,
+            input: Some(part("input")?).filter(|input| !input.is_empty()),
+            output: Some(part("output")?),
+        };
+        let mut conversation = Conversation::new(content);
+        conversation.origin = origin;
+        Ok(conversation)
+    }
+
+    /// Head and shots of a question.
+    fn before(&self, origin: &Origin, fields: &Map<String, Value>) -> Result<String, EvalError> {
+        let head = self.optional(text::HEAD, origin, fields)?;
+        let mut before = head.unwrap_or_default();
+        let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
+            return Ok(before);
+        };
+        let same = self.optional(text::SAME, origin, fields)?;
+        let mut count = 0;
+        for shot in &self.shots {
+            if count == shots.count {
+                break;
+            }
+            if self.optional(text::SAME, origin, shot)? == same {
+                let (prompt, answer) = self.shot(origin, shot)?;
+                before += &prompt;
+                before += &answer;
+                before += &shots.between;
+                count += 1;
+            }
+        }
+        if count < shots.count {
+            let of = same.map_or(String::new(), |same| format!(" of `{same}`"));
+            let problem = format!("{} shots are wanted, {count}{of} are there", shots.count);
+            return Err(EvalError::row(origin, problem));
+        }
+        Ok(before)
+    }
+
+    /// Prompt and right answer of a shot.
+    fn shot(
+        &self,
+        origin: &Origin,
+        shot: &Map<String, Value>,
+    ) -> Result<(String, String), EvalError> {
+        let prompt = if self.blanks.has(text::SHOT_PROMPT) {
+            self.text(text::SHOT_PROMPT, origin, shot)?
+        } else {
+            self.text(text::PROMPT, origin, shot)?
+        };
+        if self.blanks.has(text::SHOT_ANSWER) {
+            return Ok((prompt, self.text(text::SHOT_ANSWER, origin, shot)?));
+        }
+        let answer = match (&self.task.choice, &self.task.generation) {
+            (Some(choice), _) => match self.choice_of_shot(choice, origin, shot)? {
+                Some(answer) => answer,
+                None => return Err(EvalError::row(origin, "a shot without a right answer")),
+            },
+            (None, Some(generation)) => {
+                let answers = generation.answers.as_deref().unwrap_or("answer");
+                let answers = self.list("answers", answers, origin, shot)?;
+                format!(" {}", answers.first().map_or("", String::as_str))
+            }
+            (None, None) => String::new(),
+        };
+        Ok((prompt, answer))
+    }
+
+    fn choice_of_shot(
+        &self,
+        choice: &Choice,
+        origin: &Origin,
+        shot: &Map<String, Value>,
+    ) -> Result<Option<String>, EvalError> {
+        let choices = self.list("choices", &choice.choices, origin, shot)?;
+        let right = self.value("answer", &choice.answer, origin, shot)?;
+        let right = right_ones(&right, choices.len())
+            .map_err(|problem| EvalError::row(origin, format!("`answer` is {problem}")))?;
+        let Some(one) = right.first() else {
+            return Ok(None);
+        };
+        let mut fields = shot.clone();
+        fields.insert("choice".to_owned(), Value::String(choices[*one].clone()));
+        Ok(Some(self.text(text::CONTINUATION, origin, &fields)?))
+    }
+}
+
+/// The right choices' numbers, from a number or a list of numbers.
+fn right_ones(value: &Value, choices: usize) -> Result<Vec<usize>, String> {
+    let items = match value {
+        Value::Array(items) => items.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    let numbers = items.iter().map(|item| {
+        let number = item.as_u64().map(|number| number as usize);
+        let number = number.filter(|number| *number < choices);
+        number.ok_or_else(|| format!("{item}, expected a number from 0 to {}", choices - 1))
+    });
+    let numbers = numbers.collect::<Result<Vec<usize>, String>>()?;
+    if numbers.is_empty() {
+        return Err("empty".to_owned());
+    }
+    Ok(numbers)
+}

@@ -1,0 +1,199 @@
+//! A task's texts, ready to be filled from its rows.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use simmer_data::Origin;
+use simmer_data::template::Blanks;
+
+use super::rows::{self, Rows, read};
+use crate::error::EvalError;
+use crate::task::Task;
+
+/// The names of a task's texts.
+pub(super) mod text {
+    pub(in crate::question) const PROMPT: &str = "prompt";
+    pub(in crate::question) const CONTINUATION: &str = "continuation";
+    pub(in crate::question) const WITHOUT: &str = "without";
+    pub(in crate::question) const GROUP: &str = "group";
+    pub(in crate::question) const HEAD: &str = "head";
+    pub(in crate::question) const SAME: &str = "shots.same";
+    pub(in crate::question) const SHOT_PROMPT: &str = "shots.prompt";
+    pub(in crate::question) const SHOT_ANSWER: &str = "shots.answer";
+}
+
+/// A task's texts, ready to be filled.
+pub(super) struct Texts<'a> {
+    pub(super) task: &'a Task,
+    pub(super) blanks: Blanks,
+    tables: Vec<(&'a str, &'a str, Rows)>,
+    pub(super) shots: Vec<Map<String, Value>>,
+}
+
+impl<'a> Texts<'a> {
+    pub(super) fn new(task: &'a Task, folder: &Path) -> Result<Self, EvalError> {
+        let mut blanks = Blanks::default();
+        for (name, source) in sources(task) {
+            blanks
+                .add(&name, source)
+                .map_err(|error| EvalError::Blank {
+                    name: task.name.clone(),
+                    error,
+                })?;
+        }
+        let mut tables = Vec::new();
+        for (name, table) in &task.tables {
+            let rows = Rows::by_key(task, table, folder)?;
+            tables.push((name.as_str(), table.of.as_str(), rows));
+        }
+        let mut texts = Self {
+            task,
+            blanks,
+            tables,
+            shots: Vec::new(),
+        };
+        texts.shots = texts.read_shots(folder)?;
+        Ok(texts)
+    }
+
+    fn read_shots(&self, folder: &Path) -> Result<Vec<Map<String, Value>>, EvalError> {
+        let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
+            return Ok(Vec::new());
+        };
+        if shots.files.is_empty() {
+            let rows = shots.rows.iter().map(rows::of_toml);
+            return Ok(rows.collect());
+        }
+        let rows = read(self.task, &shots.files, folder)?;
+        let rows = rows.into_iter().map(|row| Ok(self.completed(row)?.1));
+        rows.collect()
+    }
+
+    /// A row with the fields that the task adds.
+    pub(super) fn completed(
+        &self,
+        row: rows::Row,
+    ) -> Result<(Origin, Map<String, Value>), EvalError> {
+        let (origin, mut fields) = row;
+        for (own, name) in &self.task.rename {
+            let value = fields.remove(own);
+            let value = value.ok_or_else(|| EvalError::row(&origin, format!("no `{own}`")))?;
+            fields.insert(name.clone(), value);
+        }
+        let wrong = |error| EvalError::row(&origin, error);
+        for (name, of, rows) in &self.tables {
+            let key = self.blanks.value(name, of, &fields).map_err(wrong)?;
+            let found = rows
+                .get(&key)
+                .map_err(|problem| EvalError::row(&origin, problem))?;
+            fields.insert((*name).to_owned(), Value::Object(found.clone()));
+        }
+        for name in self.task.fields.keys() {
+            let value = self.blanks.fill(name, &fields).map_err(wrong)?;
+            fields.insert(name.clone(), Value::String(value));
+        }
+        Ok((origin, fields))
+    }
+
+    pub(super) fn counts(
+        &self,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<bool, EvalError> {
+        let Some(only) = &self.task.only else {
+            return Ok(true);
+        };
+        let value = self.blanks.value("only", only, fields);
+        let value = value.map_err(|error| EvalError::row(origin, error))?;
+        value
+            .as_bool()
+            .ok_or_else(|| EvalError::row(origin, format!("`only` is {value}, not true or false")))
+    }
+
+    pub(super) fn text(
+        &self,
+        name: &str,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<String, EvalError> {
+        let filled = self.blanks.fill(name, fields);
+        filled.map_err(|error| EvalError::row(origin, error))
+    }
+
+    pub(super) fn optional(
+        &self,
+        name: &str,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Option<String>, EvalError> {
+        let wanted = self.blanks.has(name);
+        let filled = wanted.then(|| self.text(name, origin, fields));
+        filled.transpose()
+    }
+
+    pub(super) fn value(
+        &self,
+        name: &str,
+        expression: &str,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Value, EvalError> {
+        let value = self.blanks.value(name, expression, fields);
+        value.map_err(|error| EvalError::row(origin, error))
+    }
+
+    /// A list of texts; a text alone counts as one.
+    pub(super) fn list(
+        &self,
+        name: &str,
+        expression: &str,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+    ) -> Result<Vec<String>, EvalError> {
+        let value = self.value(name, expression, origin, fields)?;
+        let items = match value {
+            Value::Array(items) => items,
+            other => vec![other],
+        };
+        let texts = items.into_iter().map(|item| match item {
+            Value::String(text) => Ok(text),
+            Value::Number(number) => Ok(number.to_string()),
+            other => {
+                let problem = format!("`{name}` holds {other}, expected texts");
+                Err(EvalError::row(origin, problem))
+            }
+        });
+        let texts = texts.collect::<Result<Vec<String>, _>>()?;
+        if texts.is_empty() {
+            return Err(EvalError::row(origin, format!("`{name}` is empty")));
+        }
+        Ok(texts)
+    }
+}
+
+/// The texts of a task by their names.
+fn sources(task: &Task) -> Vec<(String, &str)> {
+    let mut found: Vec<(String, Option<&String>)> = vec![
+        (text::GROUP.into(), task.group.as_ref()),
+        (text::HEAD.into(), task.head.as_ref()),
+    ];
+    if let Some(choice) = &task.choice {
+        found.push((text::PROMPT.into(), Some(&choice.prompt)));
+        found.push((text::CONTINUATION.into(), Some(&choice.continuation)));
+        found.push((text::WITHOUT.into(), choice.without.as_ref()));
+    }
+    if let Some(generation) = &task.generation {
+        found.push((text::PROMPT.into(), Some(&generation.prompt)));
+    }
+    if let Some(shots) = &task.shots {
+        found.push((text::SAME.into(), shots.same.as_ref()));
+        found.push((text::SHOT_PROMPT.into(), shots.prompt.as_ref()));
+        found.push((text::SHOT_ANSWER.into(), shots.answer.as_ref()));
+    }
+    let added = task.fields.iter();
+    found.extend(added.map(|(name, source)| (name.clone(), Some(source))));
+    let found = found.into_iter();
+    found
+        .filter_map(|(name, source)| Some((name, source?.as_str())))
+        .collect()
+}
