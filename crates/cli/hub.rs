@@ -69,6 +69,16 @@ pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A folder of data: one here, or that of a data set on the hub.
+pub(crate) fn locate_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    let text = path.to_string_lossy();
+    let Some(name) = text.strip_prefix(HUB) else {
+        return Ok(path.to_owned());
+    };
+    let name: HubName = name.parse()?;
+    Ok(fetched(&name.of_dataset(), What::Dataset)?.path)
+}
+
 /// Finds the tokenizer of a base, without its weights.
 pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Tokenizer)).transpose();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -9,12 +10,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use simmer_eval::report::{self, Report, Results, TaskReport};
-use simmer_eval::{Answer, Answers, Asking, Evaluator, Measure, Protocol, Question, Task, Watch};
+use simmer_eval::{
+    Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
+};
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::{BaseConfig, Precision};
 
 use crate::loaded::{Loaded, precision};
-use crate::{interrupt, output, progress};
+use crate::{failure, hub, interrupt, output, progress};
 
 /// Score a base model, and adapters beside it
 ///
@@ -41,7 +44,7 @@ pub(crate) struct Eval {
     /// List the tasks and end
     #[arg(long)]
     list: bool,
-    /// The folder that tasks find their files below
+    /// The folder that tasks find their files below, or hf://datasets/NAME on the hub
     #[arg(long, value_name = "FOLDER", default_value = "eval-data")]
     data: PathBuf,
     /// Rows of any instruction file, as the task `held-out`
@@ -156,8 +159,9 @@ impl Eval {
     /// The tasks and their questions: what is wrong with them is said before any model is loaded.
     fn asked(&self) -> anyhow::Result<Vec<Asked>> {
         let mut tasks: Vec<(Task, &Path)> = Vec::new();
+        let data = hub::locate_folder(&self.data)?;
         for name in &self.tasks {
-            tasks.push((self.settled(Task::named(name)?)?, &self.data));
+            tasks.push((self.settled(Task::named(name)?)?, &data));
         }
         if let Some(file) = &self.file {
             let task = Task::of_file(file, &self.template, self.max_new_tokens);
@@ -223,8 +227,13 @@ impl Eval {
                 folder: self.out.clone(),
             };
             let before = answers.len();
-            evaluator.answer(task, questions, &mut answers, &mut watch)?;
+            let answered = evaluator.answer(task, questions, &mut answers, &mut watch);
             bar.finish_and_clear();
+            if let Err(error @ EvalError::Interrupted { .. }) = answered {
+                failure::report(&error.into());
+                process::exit(130);
+            }
+            answered?;
             let seconds = begin.elapsed().as_secs_f64();
             let new = answers.len() - before;
             output::note(&format!(

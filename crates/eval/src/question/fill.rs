@@ -21,11 +21,14 @@ impl Texts<'_> {
             (None, Some(generation)) => self.generation(generation, &origin, &fields)?,
             (None, None) => unreachable!("a task is one of three kinds"),
         };
-        let group = self.optional(text::GROUP, &origin, &fields)?;
+        let groups = self
+            .optional(text::GROUP, &origin, &fields)?
+            .unwrap_or_default();
+        let groups = groups.lines().filter(|group| !group.is_empty());
         Ok(Question {
             origin,
             number,
-            group,
+            groups: groups.map(str::to_owned).collect(),
             fields,
             asked,
         })

@@ -23,8 +23,8 @@ pub struct Question {
     pub origin: Origin,
     /// The row's number among those of its task, from 0.
     pub number: usize,
-    /// The part of the task that it belongs to.
-    pub group: Option<String>,
+    /// The parts of the task that it belongs to.
+    pub groups: Vec<String>,
     /// Its fields.
     pub fields: Map<String, Value>,
     /// What is asked.
@@ -130,7 +130,7 @@ impl Task {
         let questions = questions.map(|(number, conversation)| Question {
             origin: conversation.origin.clone(),
             number,
-            group: None,
+            groups: Vec::new(),
             fields: Map::new(),
             asked: Asked::Instruction(Box::new(conversation)),
         });

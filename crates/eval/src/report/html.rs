@@ -189,6 +189,10 @@ fn groups(page: &mut String, report: &Report, task: &TaskReport) {
         }
         page.push_str("</tr>");
     }
+    if metric.macro_average.is_empty() {
+        page.push_str("</table></details>");
+        return;
+    }
     page.push_str("<tr><th>mean of groups<th>");
     for value in &metric.macro_average {
         let _ = write!(page, "<th class=n>{value:.4}");

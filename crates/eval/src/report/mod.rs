@@ -106,8 +106,8 @@ impl TaskReport {
     ) -> Self {
         let scores = results.iter().map(|results| results.scores.clone());
         let scores: Vec<Vec<Vec<Score>>> = scores.collect();
-        let groups = questions.iter().map(|question| question.group.clone());
-        let groups: Vec<Option<String>> = groups.collect();
+        let groups = questions.iter().map(|question| question.groups.clone());
+        let groups: Vec<Vec<String>> = groups.collect();
         let metrics = names(&scores).into_iter();
         let published = task.paper.as_ref().zip(size);
         let cut = results.iter().map(|results| {
@@ -150,7 +150,7 @@ pub fn of_references(models: &[Vec<Option<Reference>>]) -> Vec<MetricReport> {
     });
     let scores: Vec<Vec<Vec<Score>>> = scores.collect();
     let names = names(&scores);
-    let groups = vec![None; rows];
+    let groups = vec![Vec::new(); rows];
     names
         .into_iter()
         .map(|metric| MetricReport::new(metric, &groups, &scores))
@@ -158,8 +158,8 @@ pub fn of_references(models: &[Vec<Option<Reference>>]) -> Vec<MetricReport> {
 }
 
 impl MetricReport {
-    /// `groups`: of each row. `scores`: of each model, of each row.
-    fn new(metric: String, groups: &[Option<String>], scores: &[Vec<Vec<Score>>]) -> Self {
+    /// `groups`: those of each row. `scores`: of each model, of each row.
+    fn new(metric: String, groups: &[Vec<String>], scores: &[Vec<Vec<Score>>]) -> Self {
         let value = |model: &[Vec<Score>], row: usize| {
             let mut scores = model[row].iter();
             let score = scores.find(|score| score.metric == metric)?;
@@ -187,9 +187,11 @@ impl MetricReport {
         for group in groups.iter().flatten() {
             of_groups
                 .entry(group.clone())
-                .or_insert_with(|| means(&|row| groups[row].as_ref() == Some(group)));
+                .or_insert_with(|| means(&|row| groups[row].contains(group)));
         }
-        let models = (0..scores.len()).filter(|_| !of_groups.is_empty());
+        // groups that overlap have no average
+        let is_partition = groups.iter().all(|groups| groups.len() == 1);
+        let models = (0..scores.len()).filter(|_| is_partition);
         let macro_average = models.map(|model| {
             let each = of_groups.values().map(|means| means[model].value);
             each.sum::<f64>() / of_groups.len() as f64

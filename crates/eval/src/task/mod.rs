@@ -47,7 +47,7 @@ pub struct Task {
     pub fields: BTreeMap<String, String>,
     /// An expression that is true of the rows that count.
     pub only: Option<String>,
-    /// A text that names the part of the task that a row belongs to.
+    /// A text that names the part of the task that a row belongs to, or several, one a line.
     pub group: Option<String>,
     /// Questions that are answered in the prompt.
     pub shots: Option<Shots>,
