@@ -10,6 +10,7 @@ use simmer_model::checkpoint::sizes;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
+use crate::commands::train::sets;
 use crate::output::{self, note};
 use crate::{hub, progress};
 
@@ -25,6 +26,9 @@ pub(crate) struct Estimate {
     /// Change a key: train.micro_batch_tokens=2048
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Where to compute, instead of the recipe's `device`: auto, cpu, libtorch, libtorch-cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// A size instead of the recipe's base: llama-7b, as `simmer show` knows them; its weights in bf16
     /// unless the recipe has base.precision. The tokenizer stays the recipe's: --set
     /// base.tokenizer=FOLDER
@@ -52,7 +56,7 @@ impl Observer for Notes {
 
 impl Estimate {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         if let Some(size) = &self.size {
             let names = || sizes::names().collect::<Vec<_>>().join(", ");
             let shape = sizes::named(size);

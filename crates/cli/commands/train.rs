@@ -29,6 +29,9 @@ pub(crate) struct Train {
     /// Change a key: train.learning_rate=1e-4
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Where to compute, instead of the recipe's `device`: auto, cpu, libtorch, libtorch-cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// The run's folder; runs/RECIPE without it
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -43,7 +46,7 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         hub::locate_base(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
         let out = self
@@ -62,6 +65,12 @@ impl Train {
         }
         report(&self, &recipe, &out, outcome)
     }
+}
+
+/// What is changed of a recipe; a device that is named by itself comes last.
+pub(super) fn sets(sets: &[String], device: Option<&str>) -> Vec<String> {
+    let device = device.map(|device| format!("device=\"{device}\""));
+    sets.iter().cloned().chain(device).collect()
 }
 
 /// `runs/` and the recipe's name.

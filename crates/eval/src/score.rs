@@ -64,9 +64,10 @@ fn tokens(pair: &Pair, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Token
         Ok::<_, TokenizerError>([tokenizer.prefix(), &ids].concat())
     };
     let whole = encode(&format!("{context}{continuation}"))?;
-    let context = encode(kept)?.len();
-    let context = context.min(whole.len());
-    Ok((whole, context))
+    let context = encode(kept)?;
+    // where a token would reach over the edge, the context keeps its own, as in the harness
+    let rest = whole.get(context.len()..).unwrap_or_default();
+    Ok(([context.as_slice(), rest].concat(), context.len()))
 }
 
 /// Computes rows together, as many as fit into a run of so many tokens.

@@ -40,12 +40,16 @@ impl Evaluator<'_> {
     }
 
     fn asking(&self, questions: &[Question], place: usize) -> Result<Asking, EvalError> {
-        let rows = |pairs: &[Pair]| -> Result<Vec<Row>, EvalError> {
-            let rows = pairs
-                .iter()
-                .map(|pair| Row::of(pair, self.tokenizer, self.limit()));
-            Ok(rows.collect::<Result<_, _>>()?)
+        let row = |pair: &Pair| {
+            let row = Row::of(pair, self.tokenizer, self.limit())?;
+            if row.asked.contains(&true) {
+                return Ok(row);
+            }
+            let problem = format!("the choice {:?} adds no token", pair.continuation);
+            Err(EvalError::row(&questions[place].origin, problem))
         };
+        let rows =
+            |pairs: &[Pair]| -> Result<Vec<Row>, EvalError> { pairs.iter().map(row).collect() };
         let (pairs, without) = match &questions[place].asked {
             Asked::Choice { pairs, without, .. } => (rows(pairs)?, rows(without)?),
             _ => (Vec::new(), Vec::new()),
