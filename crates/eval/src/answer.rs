@@ -27,7 +27,10 @@ pub struct Answer {
     /// The natural logarithm of each choice's probability.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_likelihoods: Vec<f64>,
-    /// The same after a context that says nothing.
+    /// Tokens of each choice, over which that is a sum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<usize>,
+    /// The same logarithms after a context that says nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<f64>,
     /// Generated texts: samples of one answer.

@@ -23,6 +23,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Tokens whose probability is asked for.
+    pub(crate) fn asked_for(&self) -> usize {
+        self.asked.iter().filter(|asked| **asked).count()
+    }
+
     /// The tokens of a pair, of which a model takes `limit` with the last one left out, as it is only predicted.
     pub(crate) fn of(
         pair: &Pair,

@@ -83,6 +83,7 @@ impl Evaluator<'_> {
             asked: questions[asking.question].id(),
             log_likelihoods: found.by_ref().take(asking.pairs.len()).collect(),
             without: found.by_ref().take(asking.without.len()).collect(),
+            tokens: asking.pairs.iter().map(Row::asked_for).collect(),
             cut: asking.pairs.iter().map(|row| row.cut).max().unwrap_or(0),
             ..Answer::default()
         });

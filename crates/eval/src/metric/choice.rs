@@ -15,6 +15,8 @@ pub enum ChoiceMetric {
     AccNorm,
     /// The same of `ℓ` divided by the number of UTF-8 bytes of the choice.
     AccBytes,
+    /// The same of `ℓ` divided by the number of tokens: the choice of the lowest perplexity.
+    AccPerplexity,
     /// The same of `ℓ` less that after a context that says nothing.
     AccMutualInfo,
     /// The share of the right choices in the probability of all, `Σ_right eˡ / Σ eˡ`.
@@ -23,6 +25,8 @@ pub enum ChoiceMetric {
     LikelihoodDiff,
     /// Whether the first choice is likelier than the second: the stereotype, of CrowS-Pairs.
     PctStereotype,
+    /// The same by perplexity.
+    PctStereotypePerplexity,
 }
 
 impl ChoiceMetric {
@@ -31,10 +35,12 @@ impl ChoiceMetric {
             Self::Acc => "acc",
             Self::AccNorm => "acc_norm",
             Self::AccBytes => "acc_bytes",
+            Self::AccPerplexity => "acc_perplexity",
             Self::AccMutualInfo => "acc_mutual_info",
             Self::Mc2 => "mc2",
             Self::LikelihoodDiff => "likelihood_diff",
             Self::PctStereotype => "pct_stereotype",
+            Self::PctStereotypePerplexity => "pct_stereotype_perplexity",
         }
     }
 
@@ -45,11 +51,16 @@ impl ChoiceMetric {
             let pairs = found.iter().zip(choices);
             pairs.map(|(l, choice)| l / length(choice) as f64).collect()
         };
+        let by_token = || -> Vec<f64> {
+            let pairs = found.iter().zip(&answer.tokens);
+            pairs.map(|(l, tokens)| l / *tokens as f64).collect()
+        };
         let is_right = |numbers: Vec<f64>| f64::from(u8::from(right.contains(&largest(&numbers))));
         let value = match self {
             Self::Acc => is_right(found.clone()),
             Self::AccNorm => is_right(divided(|choice| choice.chars().count())),
             Self::AccBytes => is_right(divided(String::len)),
+            Self::AccPerplexity => is_right(by_token()),
             Self::AccMutualInfo => {
                 let pairs = found.iter().zip(&answer.without);
                 is_right(pairs.map(|(l, without)| l - without).collect())
@@ -62,6 +73,10 @@ impl ChoiceMetric {
             }
             Self::LikelihoodDiff => (found[0] - found[1]).abs(),
             Self::PctStereotype => f64::from(u8::from(found[0] > found[1])),
+            Self::PctStereotypePerplexity => {
+                let by_token = by_token();
+                f64::from(u8::from(by_token[0] > by_token[1]))
+            }
         };
         Score::of(self.name(), value)
     }
@@ -87,6 +102,7 @@ mod tests {
         let answer = Answer {
             log_likelihoods: likelihoods.to_vec(),
             without: vec![-1.0, -5.0],
+            tokens: vec![8, 1],
             ..Answer::default()
         };
         let choices: Vec<String> = choices.iter().map(|choice| (*choice).to_owned()).collect();
@@ -101,6 +117,14 @@ mod tests {
         assert_eq!(score(ChoiceMetric::AccNorm, &both, &choices, &[0]), 1.0);
         // two bytes make it likelier again
         assert_eq!(score(ChoiceMetric::AccBytes, &both, &choices, &[1]), 1.0);
+        assert_eq!(
+            score(ChoiceMetric::AccPerplexity, &both, &choices, &[0]),
+            1.0
+        );
+        assert_eq!(
+            score(ChoiceMetric::PctStereotypePerplexity, &both, &choices, &[0]),
+            1.0
+        );
         assert_eq!(
             score(ChoiceMetric::AccMutualInfo, &both, &choices, &[1]),
             1.0

@@ -41,6 +41,9 @@ impl Texts<'_> {
         fields: &Map<String, Value>,
     ) -> Result<Asked, EvalError> {
         let choices = self.list("choices", &choice.choices, origin, fields)?;
+        if choices.len() < 2 {
+            return Err(EvalError::row(origin, "a single choice is no question"));
+        }
         let right = self.value("answer", &choice.answer, origin, fields)?;
         let right = right_ones(&right, choices.len())
             .map_err(|problem| EvalError::row(origin, format!("`answer` is {problem}")))?;
