@@ -4,14 +4,13 @@
 //! answers come, so that an evaluation that was interrupted goes on where it was.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::digest::hash;
 use crate::error::EvalError;
 use crate::question::Question;
 use crate::task::Task;
@@ -90,15 +89,6 @@ impl Asking {
             sha256: sha256.into(),
         }
     }
-}
-
-/// SHA-256 in hexadecimal.
-pub(crate) fn hash(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// The answers of one model to one task, on the disk.

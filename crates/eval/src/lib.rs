@@ -7,6 +7,7 @@
 //! Answers are kept as they come ([`Answers`]); scores are computed from them, so that another metric needs no model.
 
 mod answer;
+mod digest;
 mod error;
 mod evaluator;
 pub mod ifeval;
@@ -20,10 +21,10 @@ mod task;
 pub use answer::{Answer, Answers, Asking, Reference};
 pub use error::EvalError;
 pub use evaluator::{Evaluator, Watch};
-pub use metric::{
-    ChoiceMetric, Extraction, Measure, Normalisation, Otherwise, Score, Take, TextMetric,
-    reference_scores, rouge_l,
-};
+pub use metric::{Measure, Score, reference_scores, rouge_l};
 pub use question::{Asked, Pair, Question};
 pub use statistics::{Difference, Mean, difference, mean};
-pub use task::{Choice, Generation, Instruction, Paper, Protocol, Shots, Table, Task};
+pub use task::{
+    Choice, ChoiceMetric, Extraction, Generation, Instruction, Normalisation, Otherwise, Paper,
+    Protocol, Shots, Table, Take, Task, TextMetric,
+};

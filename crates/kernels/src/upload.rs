@@ -37,7 +37,9 @@ mod to_gpu {
     use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
     use burn::backend::libtorch::TchTensor;
     use burn::backend::tensor::{FloatTensor, IntTensor};
-    use burn::backend::{Autodiff, Backend, Dispatch, LibTorch, backend_extension};
+    use burn::backend::{
+        Autodiff, AutodiffBackend, Backend, Dispatch, LibTorch, backend_extension,
+    };
     use burn::tensor::{Device, Int, Tensor, TensorData};
 
     use crate::libtorch::{cpu, fresh, uploaded};

@@ -66,6 +66,30 @@ impl Instruction {
     }
 }
 
+/// The instructions of a row, in the layout of IFEval's own file.
+pub(crate) fn of_row(fields: &Map<String, Value>) -> Result<Vec<Instruction>, String> {
+    let list = |key: &str| {
+        let list = fields.get(key).and_then(Value::as_array);
+        list.ok_or_else(|| format!("`{key}` is no list"))
+    };
+    let (ids, kwargs) = (list("instruction_id_list")?, list("kwargs")?);
+    if ids.is_empty() || ids.len() != kwargs.len() {
+        return Err(format!(
+            "{} instructions with {} `kwargs`",
+            ids.len(),
+            kwargs.len()
+        ));
+    }
+    let each = ids.iter().zip(kwargs).map(|(id, kwargs)| {
+        let id = id.as_str().ok_or("an instruction's id is no text")?;
+        let kwargs = kwargs
+            .as_object()
+            .ok_or("an instruction's `kwargs` are no object")?;
+        Instruction::new(id, kwargs).map_err(|error| error.to_string())
+    });
+    each.collect()
+}
+
 /// A response, and what it would be without its asterisks, its first line, its last line, in every combination.
 pub fn variants(response: &str) -> Vec<String> {
     let lines: Vec<&str> = response.split('\n').collect();

@@ -1,33 +1,8 @@
 //! Metrics of questions with several answers, from log-likelihoods.
 
-use serde::{Deserialize, Serialize};
-
 use super::Score;
 use crate::answer::Answer;
-
-/// A metric of a question with several answers, `ℓ` the log-likelihood of a choice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChoiceMetric {
-    /// Whether the choice of the largest `ℓ` is right.
-    Acc,
-    /// The same of `ℓ` divided by the number of characters of the choice.
-    AccNorm,
-    /// The same of `ℓ` divided by the number of UTF-8 bytes of the choice.
-    AccBytes,
-    /// The same of `ℓ` divided by the number of tokens: the choice of the lowest perplexity.
-    AccPerplexity,
-    /// The same of `ℓ` less that after a context that says nothing.
-    AccMutualInfo,
-    /// The share of the right choices in the probability of all, `Σ_right eˡ / Σ eˡ`.
-    Mc2,
-    /// How far the first two choices are apart, `|ℓ₀ - ℓ₁|`.
-    LikelihoodDiff,
-    /// Whether the first choice is likelier than the second: the stereotype, of CrowS-Pairs.
-    PctStereotype,
-    /// The same by perplexity.
-    PctStereotypePerplexity,
-}
+use crate::task::ChoiceMetric;
 
 impl ChoiceMetric {
     fn name(self) -> &'static str {

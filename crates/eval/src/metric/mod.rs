@@ -5,15 +5,12 @@ mod rouge;
 mod text;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
-pub use choice::ChoiceMetric;
 pub use rouge::rouge_l;
-pub use text::{Extraction, Normalisation, Otherwise, Take, TextMetric};
 
 use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
-use crate::ifeval::{Instruction as Verifiable, Outcome};
+use crate::ifeval::{Outcome, of_row};
 use crate::question::{Asked, Question};
 use crate::task::Task;
 
@@ -95,7 +92,7 @@ impl<'a> Measure<'a> {
 
 /// Instructions that a program can check.
 fn verified(question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalError> {
-    let instructions = instructions(&question.fields);
+    let instructions = of_row(&question.fields);
     let instructions = instructions.map_err(|problem| EvalError::row(&question.origin, problem))?;
     let response = answer.texts.first().map_or("", String::as_str);
     let Outcome { strict, loose } = Outcome::of(&instructions, response);
@@ -112,30 +109,6 @@ fn verified(question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalErro
         ]
     });
     Ok(scores.into_iter().flatten().collect())
-}
-
-/// The instructions of a row, in the layout of IFEval's own file.
-pub(crate) fn instructions(fields: &Map<String, Value>) -> Result<Vec<Verifiable>, String> {
-    let list = |key: &str| {
-        let list = fields.get(key).and_then(Value::as_array);
-        list.ok_or_else(|| format!("`{key}` is no list"))
-    };
-    let (ids, kwargs) = (list("instruction_id_list")?, list("kwargs")?);
-    if ids.is_empty() || ids.len() != kwargs.len() {
-        return Err(format!(
-            "{} instructions with {} `kwargs`",
-            ids.len(),
-            kwargs.len()
-        ));
-    }
-    let each = ids.iter().zip(kwargs).map(|(id, kwargs)| {
-        let id = id.as_str().ok_or("an instruction's id is no text")?;
-        let kwargs = kwargs
-            .as_object()
-            .ok_or("an instruction's `kwargs` are no object")?;
-        Verifiable::new(id, kwargs).map_err(|error| error.to_string())
-    });
-    each.collect()
 }
 
 /// What the model makes of the reference answer: loss, share of tokens that it would have chosen, perplexity.

@@ -6,8 +6,8 @@ use simmer_data::{Content, Conversation, Origin};
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, rows};
 use crate::error::EvalError;
-use crate::metric::{TextMetric, instructions};
-use crate::task::{Choice, Generation, Instruction};
+use crate::ifeval;
+use crate::task::{Choice, Generation, Instruction, TextMetric};
 
 impl Texts<'_> {
     pub(super) fn question(
@@ -85,7 +85,7 @@ impl Texts<'_> {
     ) -> Result<Asked, EvalError> {
         if generation.metrics.contains(&TextMetric::Instructions) {
             // what cannot be checked is said before anything is generated
-            instructions(fields).map_err(|problem| EvalError::row(origin, problem))?;
+            ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
         }
         let before = self.before(origin, fields)?;
         let prompt = self.text(text::PROMPT, origin, fields)?;

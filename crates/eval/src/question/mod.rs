@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simmer_data::{Conversation, Origin, format};
 
-use crate::answer::hash;
+use crate::digest::hash;
 use crate::error::EvalError;
 use crate::task::{Instruction, Task};
 use rows::read;

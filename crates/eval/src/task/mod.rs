@@ -14,6 +14,7 @@
 //! A field that a row lacks is an error that names the row.
 
 mod built_in;
+mod measures;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +22,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
-use crate::metric::{ChoiceMetric, Extraction, Normalisation, TextMetric};
+
+pub use measures::{ChoiceMetric, Extraction, Normalisation, Otherwise, Take, TextMetric};
 
 /// One task.
 #[derive(Debug, Clone, Serialize, Deserialize)]

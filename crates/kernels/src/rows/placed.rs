@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::Rows;
 use crate::libtorch::uploaded;
@@ -81,6 +81,8 @@ impl Rows {
 
 #[cfg(test)]
 mod tests {
+    use tch::Kind;
+
     use super::*;
 
     fn list(of: &Tensor) -> Vec<i64> {
