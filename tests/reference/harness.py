@@ -41,8 +41,10 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import datasets
 import lm_eval
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
 from lm_eval.tasks._yaml_loader import load_yaml
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -298,6 +300,33 @@ def write_rows(folder: Path) -> None:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
+def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
+    """What the task finds in a generated text, cut at its stops, and how it scores that."""
+    # a mark that no text has stands for the model's end of text
+    stops = handle_stop_sequences(list(task.config.generation_kwargs["until"]), eos="<eos>")
+    cut = postprocess_generated_text(text, stops, None)
+    doc = {"question": "", "answer": gold}
+    asked = Instance("generate_until", doc, ("", {}), 0, resps=[cut])
+    found, scores = {}, {}
+    for filters in task._filters:
+        filters.apply([asked])
+        name = filters.name
+        found[name] = asked.filtered_resps[name]
+        scores[name] = float(task.process_results(doc, [found[name]])["exact_match"])
+    return {"gold": gold, "text": text, "cut": cut, "found": found, "scores": scores}
+
+
+def findings(folder: Path) -> None:
+    """eval/found/TASK.json: what is found in texts that no tiny model would write."""
+    from harness_rows import TEXTS
+
+    (folder / "found").mkdir(exist_ok=True)
+    for name, texts in TEXTS.items():
+        task = load(name, folder / "rows", None, FEW)
+        found = ",\n".join(json.dumps(judged(task, *pair), ensure_ascii=False) for pair in texts)
+        (folder / "found" / f"{name}.json").write_text(f"[\n{found}\n]\n", encoding="utf-8")
+
+
 def brief(found: dict, texts: bool) -> dict:
     """Of the first goldens: log-likelihoods or texts, with what was asked where `texts` says so."""
     found = without(found, "gold", "labels", "target", "greedy", "sha256", "found", *(() if texts else ("pairs", "prompt")))
@@ -323,10 +352,11 @@ def rounded(found: dict) -> dict:
 
 
 def goldens() -> None:
-    """eval/MODEL.json of eval/data, and eval/MODEL/TASK.json of eval/rows, where shots are few and answers short."""
+    """eval/MODEL.json of eval/data; eval/MODEL/TASK.json of eval/rows, where shots are few and answers short; eval/found."""
     torch.set_num_threads(1)
     folder = GOLDENS / "eval"
     write_rows(folder / "data")
+    findings(folder)
     short = {"max_gen_toks": SHORT}
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
