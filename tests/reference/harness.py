@@ -1,29 +1,30 @@
 """What lm-evaluation-harness 0.4.13 says on the same local files, and how far `simmer eval` is from it.
 
-    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    answers of the harness
+    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    its answers
     python tests/reference/harness.py compare OUT ANSWERS                          simmer's beside them
     python tests/reference/harness.py goldens                                      tests/goldens/eval, for the tests
 
-OUT is one file if its name ends in .json, else a folder with a TASK.json for each; the word `run` may be left out. ANSWERS
-is the folder of a model that `simmer eval --out` wrote. It needs `pip install lm-eval==0.4.13` beside requirements.txt.
+OUT is one file if its name ends in .json, else a folder with a TASK.json for each; the word `run` may be left out.
+ANSWERS is the folder of a model that `simmer eval --out` wrote; of OUT it needs the folder. All of it needs
+`pip install lm-eval==0.4.13` beside requirements.txt.
 
 The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
-the rows are read from local files (FILES, in their layout `{question, choices, label}`) and put into the fields that the
-harness wants. Its standard errors, of means, are not bootstrapped. Each answer has the row's number, its gold index (or
-target), its scores, and for each choice the log-likelihood, whether it is what greedy decoding would say, and the SHA-256
-of context + NUL + continuation as they are sent (of prompt + NUL where text is generated). MMLU is asked with five shots
-unless --fewshot says otherwise, the first ones of dev; gsm8k takes its from train with the harness's seed.
+the rows are read from local files (FILES, in their layout `{question, choices, label}`) and put into the fields that
+the harness wants. Its standard errors are those of means, not bootstrapped. An answer has the row's number, its gold
+index (or target), its scores, and for each choice the log-likelihood, whether greedy decoding would say it, and the
+SHA-256 of context + NUL + continuation as they are sent (of prompt + NUL where text is generated). MMLU is asked with
+five shots unless --fewshot says otherwise, the first ones of dev; gsm8k draws its from train with the harness's seed.
 
 What the local files have otherwise is left as it is, so that both programs see the same:
-- HellaSwag's rows are joined and cleaned already, so `process_docs` is not applied: once more it would change 2 questions
-  and 12 endings of 10,042 rows (other brackets than titles and steps stand in them). The sentence that an ending goes on
-  with is not capitalized as the harness would have it ("he" and not "He").
+- HellaSwag's rows are joined and cleaned already, so `process_docs` is not applied: once more it would change 2
+  questions and 12 endings of 10,042 rows (other brackets than titles and steps stand in them). The last words of a
+  question begin with a small letter ("he"), where the harness has a capital.
 - SIQA's context is part of the question. It is cut at the first space, where the harness's template joins the two.
-- BoolQ is 2,817 of 3,270 rows, with spaces around its tokens.
-- TruthfulQA's choices are made from the CSV (mc1: the best answer, then all the incorrect ones; mc2: all correct ones,
-  then all incorrect ones), as the official repository makes them, but without the full stop that it puts at each end: the
-  Hub's multiple_choice config has none. That config is of an older CSV; its choices may differ.
-- CrowS-Pairs are the 1,508 original pairs, where the harness takes 1,677 revised ones.
+- BoolQ is the 2,817 rows whose passages are public, with spaces around their tokens.
+- TruthfulQA's choices are made from the CSV (mc1: the best answer, then all incorrect ones; mc2: all correct ones, then
+  all incorrect ones), as its authors' code makes them, but without the full stop that this code puts at each end. The
+  harness reads them from the Hub's multiple_choice config, which could not be compared.
+- CrowS-Pairs are the 1,508 original pairs, where the harness reads a revised set.
 - PIQA, WinoGrande, ARC, OpenBookQA, MMLU, GSM8K and NQ-open need new names for fields alone.
 """
 
@@ -205,7 +206,12 @@ def answers_of(task: ConfigurableTask, samples: list[dict]) -> list[dict]:
 
 
 def ask(
-    model: HFLM, task: str, data: Path, limit: int | None = None, shots: int | None = None, generation: dict | None = None
+    model: HFLM,
+    task: str,
+    data: Path,
+    limit: int | None = None,
+    shots: int | None = None,
+    generation: dict | None = None,
 ) -> dict:
     loaded = load(task, data, limit, shots)
     if loaded.OUTPUT_TYPE == "generate_until":
@@ -329,7 +335,8 @@ def findings(folder: Path) -> None:
 
 def brief(found: dict, texts: bool) -> dict:
     """Of the first goldens: log-likelihoods or texts, with what was asked where `texts` says so."""
-    found = without(found, "gold", "labels", "target", "greedy", "sha256", "found", *(() if texts else ("pairs", "prompt")))
+    asked = () if texts else ("pairs", "prompt")
+    found = without(found, "gold", "labels", "target", "greedy", "sha256", "found", *asked)
     for answer in found["answers"]:
         if "log_likelihoods" in answer:
             answer.pop("scores")
