@@ -359,7 +359,7 @@ def rounded(found: dict) -> dict:
 
 
 def goldens() -> None:
-    """eval/MODEL.json of eval/data; eval/MODEL/TASK.json of eval/rows, where shots are few and answers short; eval/found."""
+    """eval/MODEL.json of eval/data, eval/MODEL/TASK.json of eval/rows with few shots, eval/found; all answers short."""
     torch.set_num_threads(1)
     folder = GOLDENS / "eval"
     write_rows(folder / "data")
