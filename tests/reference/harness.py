@@ -1,20 +1,36 @@
 """What lm-evaluation-harness 0.4.13 says on the same local files, and how far `simmer eval` is from it.
 
-    python tests/reference/harness.py MODEL DATA OUT [--tasks a,b] [--limit N]     answers of the harness, OUT/TASK.json
-    python tests/reference/harness.py compare OUT ANSWERS --data DATA              simmer's beside them
+    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    its answers
+    python tests/reference/harness.py compare OUT ANSWERS                          simmer's beside them
     python tests/reference/harness.py goldens                                      tests/goldens/eval, for the tests
 
-The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
-the rows are read from local files, in the layout of `data/README` of the evaluation sets (`{question, choices, label}`),
-and put into the fields that the harness wants. ANSWERS is the folder of a model that `simmer eval --out` wrote. It needs
+OUT is one file if its name ends in .json, else a folder with a TASK.json for each; the word `run` may be left out.
+ANSWERS is the folder of a model that `simmer eval --out` wrote; of OUT it needs the folder. All of it needs
 `pip install lm-eval==0.4.13` beside requirements.txt.
 
-What the local files have otherwise is left as it is: HellaSwag's rows are joined and cleaned already, SIQA's context is
-part of the question. Both programs see the same.
+The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
+the rows are read from local files (FILES, in their layout `{question, choices, label}`) and put into the fields that
+the harness wants. Its standard errors are those of means, not bootstrapped. An answer has the row's number, its gold
+index (or target), its scores, and for each choice the log-likelihood, whether greedy decoding would say it, and the
+SHA-256 of context + NUL + continuation as they are sent (of prompt + NUL where text is generated). MMLU is asked with
+five shots unless --fewshot says otherwise, the first ones of dev; gsm8k draws its from train with the harness's seed.
+
+What the local files have otherwise is left as it is, so that both programs see the same:
+- HellaSwag's rows are joined and cleaned already, so `process_docs` is not applied: once more it would change 2
+  questions and 12 endings of 10,042 rows (other brackets than titles and steps stand in them). The last words of a
+  question begin with a small letter ("he"), where the harness has a capital.
+- SIQA's context is part of the question. It is cut at the first space, where the harness's template joins the two.
+- BoolQ is the 2,817 rows whose passages are public, with spaces around their tokens.
+- TruthfulQA's choices are made from the CSV (mc1: the best answer, then all incorrect ones; mc2: all correct ones, then
+  all incorrect ones), as its authors' code makes them, but without the full stop that this code puts at each end. The
+  harness reads them from the Hub's multiple_choice config, which could not be compared.
+- CrowS-Pairs are the 1,508 original pairs, where the harness reads a revised set.
+- PIQA, WinoGrande, ARC, OpenBookQA, MMLU, GSM8K and NQ-open need new names for fields alone.
 """
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import sys
@@ -26,8 +42,10 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import datasets
 import lm_eval
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
 from lm_eval.tasks._yaml_loader import load_yaml
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -44,6 +62,8 @@ YAML = {
     "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
     "crows_pairs": "crows_pairs/crows_pairs_english.yaml",
     "gsm8k_cot": "gsm8k/gsm8k-cot.yaml",
+    "gsm8k": "gsm8k/gsm8k.yaml",
+    "nq_open": "nq_open/nq_open.yaml",
 }
 FILES = {
     "piqa": "mc/piqa_valid.jsonl",
@@ -58,10 +78,15 @@ FILES = {
     "truthfulqa_mc2": "TruthfulQA.csv",
     "crows_pairs": "crows_pairs_anonymized.csv",
     "gsm8k_cot": "gsm8k/test.jsonl",
+    "gsm8k": "gsm8k/test.jsonl",
+    "nq_open": "NQ-open.dev.jsonl",
 }
 # largest difference of a log-likelihood, relative above 1: sums of f32 in another order
 TOLERANCE = 1e-3
 MMLU = "mmlu_"
+MMLU_SHOTS = 5
+# the harness's own
+SHOTS_SEED = 1234
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -81,7 +106,6 @@ def parts(text: str) -> list[str]:
 
 
 def truthful(row: dict) -> dict:
-    """As the official repository builds its multiple-choice targets."""
     wrong = parts(row["Incorrect Answers"])
     right = parts(row["Correct Answers"])
     return {
@@ -97,7 +121,8 @@ def as_the_harness_wants(task: str, row: dict) -> dict:
             return {"goal": row["goal"], "sol1": row["choices"][0], "sol2": row["choices"][1], "label": row["label"]}
         case "social_iqa":
             answers = dict(zip(["answerA", "answerB", "answerC"], row["choices"]))
-            return {"context": "", "question": row["question"], **answers, "label": str(row["label"] + 1)}
+            context, question = row["question"].split(" ", 1)
+            return {"context": context, "question": question, **answers, "label": str(row["label"] + 1)}
         case "hellaswag":
             return {"query": row["query"], "choices": row["choices"], "label": row["label"]}
         case "winogrande":
@@ -123,66 +148,102 @@ def mmlu_rows(path: Path) -> list[dict]:
     return [{"question": q, "choices": choices, "answer": "ABCD".index(a)} for q, *choices, a in rows]
 
 
-def load(task: str, data: Path, limit: int | None) -> ConfigurableTask:
+def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> ConfigurableTask:
     if task.startswith(MMLU):
         subject = task.removeprefix(MMLU)
         config = load_yaml(TASKS / f"mmlu/default/{task}.yaml")
         splits = {"test": mmlu_rows(data / f"mmlu/test/{subject}_test.csv")[:limit]}
         splits["dev"] = mmlu_rows(data / f"mmlu/dev/{subject}_dev.csv")
-        config["num_fewshot"] = 5
+        config["num_fewshot"] = MMLU_SHOTS
     else:
         config = load_yaml(TASKS / YAML[task])
         rows = [as_the_harness_wants(task, row) for row in rows_of(data / FILES[task])][:limit]
         splits = {config.get("test_split") or config["validation_split"]: rows}
+        if task == "gsm8k":
+            splits["train"] = rows_of(data / "gsm8k/train.jsonl")
         for unused in ("training_split", "validation_split", "test_split"):
             if config.get(unused) not in splits:
                 config[unused] = None
-    if task == "social_iqa":
-        # the context is part of the question
-        config["doc_to_text"] = "Q: {{question}}\nA:"
+    if shots is not None and config.get("num_fewshot"):
+        config["num_fewshot"] = shots
     if task == "hellaswag":
         config.pop("process_docs")
     tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
     config.update(task=task, custom_dataset=lambda **_: datasets.DatasetDict(tables))
     for key in ("tag", "task_alias", "group"):
         config.pop(key, None)
-    return ConfigurableTask(config=config)
+    loaded = ConfigurableTask(config=config)
+    loaded.set_fewshot_seed(SHOTS_SEED)
+    return loaded
 
 
-def answers_of(samples: list[dict]) -> list[dict]:
+def digest(context: str, continuation: str = "") -> str:
+    return hashlib.sha256(f"{context}\0{continuation}".encode()).hexdigest()
+
+
+def answers_of(task: ConfigurableTask, samples: list[dict]) -> list[dict]:
     """In the order of rows; tasks with several filters have a sample for each."""
     found: dict[int, dict] = {}
     for sample in samples:
         answer = found.setdefault(sample["doc_id"], {"row": sample["doc_id"]})
-        if len(sample["arguments"]) > 1 or not isinstance(sample["resps"][0][0], str):
+        doc, pairs = sample["doc"], [list(pair) for pair in sample["arguments"]]
+        if task.OUTPUT_TYPE == "multiple_choice":
+            answer["gold"] = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+            if "mc2_targets" in doc and task.config.process_results:
+                answer["labels"] = doc["mc2_targets"]["labels"]
             answer["log_likelihoods"] = [float(response[0][0]) for response in sample["resps"]]
-            pairs = [f"{pair[0]}\0{pair[1]}" for pair in map(list, sample["arguments"])]
-            answer["pairs"] = pairs
+            answer["greedy"] = [bool(response[0][1]) for response in sample["resps"]]
+            answer["sha256"] = [digest(*pair) for pair in pairs]
+            answer["pairs"] = [f"{context}\0{continuation}" for context, continuation in pairs]
+            answer["scores"] = {name: float(sample[name]) for name in sample["metrics"]}
         else:
-            answer["prompt"], answer["text"] = sample["arguments"][0][0], sample["resps"][0][0]
-            answer.setdefault("scores", {})[sample["filter"]] = sample["exact_match"]
+            answer["target"] = task.doc_to_target(doc)
+            answer["prompt"], answer["text"] = pairs[0][0], sample["resps"][0][0]
+            answer["sha256"] = digest(answer["prompt"])
+            answer.setdefault("found", {})[sample["filter"]] = sample["filtered_resps"][0]
+            answer.setdefault("scores", {})[sample["filter"]] = float(sample["exact_match"])
     return [found[row] for row in sorted(found)]
 
 
-def ask(model: HFLM, task: str, data: Path, limit: int | None, generation: dict | None = None) -> dict:
-    loaded = load(task, data, limit)
+def ask(
+    model: HFLM,
+    task: str,
+    data: Path,
+    limit: int | None = None,
+    shots: int | None = None,
+    generation: dict | None = None,
+) -> dict:
+    loaded = load(task, data, limit, shots)
     if loaded.OUTPUT_TYPE == "generate_until":
         loaded.config.generation_kwargs.update(generation or {})
     begin = time.perf_counter()
-    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=0)
+    # any number of iterations above 0: the errors of means are computed
+    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=1)
     seconds = time.perf_counter() - begin
-    kept = {name: value for name, value in results["results"][task].items() if isinstance(value, float)}
-    return {"task": task, "seconds": round(seconds, 1), "results": kept, "answers": answers_of(results["samples"][task])}
+    kept = {name: float(value) for name, value in results["results"][task].items() if isinstance(value, float)}
+    answers = answers_of(loaded, results["samples"][task])
+    about = {"task": task, "rows": len(answers), "shots": loaded.config.num_fewshot or 0}
+    return {**about, "seconds": round(seconds, 1), "results": kept, "answers": answers}
+
+
+def without(found: dict, *names: str) -> dict:
+    answers = [{name: value for name, value in answer.items() if name not in names} for answer in found["answers"]]
+    return {**found, "answers": answers}
 
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
     model = HFLM(pretrained=str(args.model), dtype="float32", device="cpu", batch_size=args.batch)
+    whole = {}
     for task in args.tasks.split(","):
-        found = ask(model, task, args.data, args.limit)
-        (args.out / f"{task}.json").write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
-        print(task, found["seconds"], "s", json.dumps(found["results"]), flush=True)
+        whole[task] = without(ask(model, task, args.data, args.limit, args.fewshot), "pairs", "prompt")
+        if args.out.suffix == ".json":
+            args.out.write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8")
+        else:
+            args.out.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(whole[task], ensure_ascii=False)
+            (args.out / f"{task}.json").write_text(text, encoding="utf-8")
+        print(task, whole[task]["seconds"], "s", json.dumps(whole[task]["results"]), flush=True)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -220,6 +281,9 @@ GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 TINY = GOLDENS.parents[1] / "data" / "tiny-base"
 # the tiny models take few tokens: long prompts lose their beginning, which is compared too
 SHORT = 24
+FEW = 2
+# the tasks of eval/MODEL.json
+FIRST = [*(task for task in YAML if task not in ("gsm8k", "nq_open")), "mmlu_anatomy"]
 
 
 def write_rows(folder: Path) -> None:
@@ -242,22 +306,79 @@ def write_rows(folder: Path) -> None:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
+def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
+    """What the task finds in a generated text, cut at its stops, and how it scores that."""
+    # a mark that no text has stands for the model's end of text
+    stops = handle_stop_sequences(list(task.config.generation_kwargs["until"]), eos="<eos>")
+    cut = postprocess_generated_text(text, stops, None)
+    doc = {"question": "", "answer": gold}
+    asked = Instance("generate_until", doc, ("", {}), 0, resps=[cut])
+    found, scores = {}, {}
+    for filters in task._filters:
+        filters.apply([asked])
+        name = filters.name
+        found[name] = asked.filtered_resps[name]
+        scores[name] = float(task.process_results(doc, [found[name]])["exact_match"])
+    return {"gold": gold, "text": text, "cut": cut, "found": found, "scores": scores}
+
+
+def findings(folder: Path) -> None:
+    """eval/found/TASK.json: what is found in texts that no tiny model would write."""
+    from harness_rows import TEXTS
+
+    (folder / "found").mkdir(exist_ok=True)
+    for name, texts in TEXTS.items():
+        task = load(name, folder / "rows", None, FEW)
+        found = ",\n".join(json.dumps(judged(task, *pair), ensure_ascii=False) for pair in texts)
+        (folder / "found" / f"{name}.json").write_text(f"[\n{found}\n]\n", encoding="utf-8")
+
+
+def brief(found: dict, texts: bool) -> dict:
+    """Of the first goldens: log-likelihoods or texts, with what was asked where `texts` says so."""
+    asked = () if texts else ("pairs", "prompt")
+    found = without(found, "gold", "labels", "target", "greedy", "sha256", "found", *asked)
+    for answer in found["answers"]:
+        if "log_likelihoods" in answer:
+            answer.pop("scores")
+    results = {name: value for name, value in found["results"].items() if "_stderr" not in name}
+    return {"results": results, "answers": found["answers"]}
+
+
+def lines(found: dict) -> str:
+    """An answer on each line."""
+    head = {name: value for name, value in found.items() if name not in ("answers", "seconds")}
+    answers = ",\n".join(json.dumps(answer, ensure_ascii=False) for answer in found["answers"])
+    return json.dumps(head, ensure_ascii=False)[:-1] + f', "answers": [\n{answers}\n]}}\n'
+
+
+def rounded(found: dict) -> dict:
+    for answer in found["answers"]:
+        if "log_likelihoods" in answer:
+            answer["log_likelihoods"] = [round(value, 5) for value in answer["log_likelihoods"]]
+    return found
+
+
 def goldens() -> None:
+    """eval/MODEL.json of eval/data, eval/MODEL/TASK.json of eval/rows with few shots, eval/found; all answers short."""
     torch.set_num_threads(1)
-    data = GOLDENS / "eval" / "data"
-    write_rows(data)
+    folder = GOLDENS / "eval"
+    write_rows(folder / "data")
+    findings(folder)
+    short = {"max_gen_toks": SHORT}
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
         found = {}
-        for task in [*YAML, "mmlu_anatomy"]:
-            asked = ask(model, task, data, None, {"max_gen_toks": SHORT})
-            for answer in asked["answers"]:
-                if path != TINY:
-                    answer.pop("pairs", None)
-                    answer.pop("prompt", None)
-            found[task] = {"results": asked["results"], "answers": asked["answers"]}
+        for task in FIRST:
+            found[task] = brief(ask(model, task, folder / "data", generation=short), path == TINY)
         text = json.dumps(found, ensure_ascii=False, indent=1)
-        (GOLDENS / "eval" / f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
+        (folder / f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
+        if path == TINY:
+            continue
+        (folder / path.name).mkdir(exist_ok=True)
+        for task in [*YAML, "mmlu_anatomy"]:
+            answers = ask(model, task, folder / "rows", shots=FEW, generation=short)
+            text = lines(rounded(without(answers, "pairs", "prompt")))
+            (folder / path.name / f"{task}.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -269,14 +390,16 @@ def main() -> None:
         parser.add_argument("out", type=Path)
         parser.add_argument("answers", type=Path)
         return compare(parser.parse_args())
+    arguments = sys.argv[2:] if sys.argv[1:2] == ["run"] else sys.argv[1:]
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--tasks", default=",".join(YAML))
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--fewshot", type=int, help="of tasks that have shots")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    run(parser.parse_args())
+    run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
