@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use serde::Deserialize;
-use simmer_data::Tokenizer;
-use simmer_eval::{Answers, Asked, Asking, Evaluator, Measure, Question, Task, Watch, mean};
+use simmer_data::{Origin, Tokenizer};
+use simmer_eval::{Answer, Answers, Asked, Evaluator, Measure, Question, Task, Watch, mean};
+use simmer_model::LlamaForCausalLM;
 use simmer_model::base::BaseConfig;
 
 use crate::golden;
@@ -40,6 +41,23 @@ fn data() -> PathBuf {
     golden::folder("eval").join("data")
 }
 
+/// A task of which the harness was asked more rows, and with how many shots.
+#[derive(Deserialize)]
+struct TaskGolden {
+    task: String,
+    shots: usize,
+    #[serde(flatten)]
+    golden: Golden,
+}
+
+/// What the harness finds in a text that was generated for GSM8K.
+#[derive(Deserialize)]
+struct Found {
+    gold: String,
+    cut: String,
+    scores: BTreeMap<String, f64>,
+}
+
 /// The task of that name, as the goldens were made: with short answers.
 fn task(name: &str) -> Task {
     let name = if name.starts_with("mmlu") {
@@ -54,49 +72,110 @@ fn task(name: &str) -> Task {
     task
 }
 
+/// A model and what it is asked with.
+struct Asking {
+    name: String,
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+}
+
+impl Asking {
+    fn open(path: &Path) -> Self {
+        let base = BaseConfig::from_path(path).open().unwrap();
+        Self {
+            name: path.file_name().unwrap().to_str().unwrap().to_owned(),
+            model: base.load(0, &golden::device()).unwrap().valid(),
+            tokenizer: Tokenizer::from_folder(path).unwrap(),
+        }
+    }
+
+    /// Asks a task's questions and compares the answers.
+    fn compare(&self, task: &Task, data: &Path, golden: &Golden) {
+        let what = format!("{}, {}", self.name, task.name);
+        let questions = task.questions(data, usize::MAX).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let asking = simmer_eval::Asking::new(&self.name, task, "");
+        let mut answers = Answers::open(&folder.path().join("a.jsonl"), &asking).unwrap();
+        let mut watch = Watch {
+            progress: &mut |_, _| {},
+            stop: &AtomicBool::new(false),
+            folder: folder.path().to_owned(),
+        };
+        let evaluator = Evaluator {
+            model: &self.model,
+            tokenizer: &self.tokenizer,
+            eos: &self.model.config().eos_token_id,
+            chat: None,
+        };
+        evaluator
+            .answer(task, &questions, &mut answers, &mut watch)
+            .unwrap();
+        assert_eq!(answers.len(), golden.answers.len(), "{what}");
+        equals(&what, task, &questions, &answers, golden);
+    }
+}
+
 #[test]
 fn answers_are_the_harness_s() {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny-base");
-    let models = [
+    for path in [
         tiny,
         golden::folder("tied-gqa"),
         golden::folder("untied-mha"),
-    ];
-    for path in models {
-        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let goldens = golden::folder("eval").join(format!("{name}.json"));
+    ] {
+        let asking = Asking::open(&path);
+        let goldens = golden::folder("eval").join(format!("{}.json", asking.name));
         let goldens: BTreeMap<String, Golden> = golden::json(goldens);
-        let base = BaseConfig::from_path(&path);
-        let model = base
-            .open()
-            .unwrap()
-            .load(0, &golden::device())
-            .unwrap()
-            .valid();
-        let tokenizer = Tokenizer::from_folder(&path).unwrap();
-        let evaluator = Evaluator {
-            model: &model,
-            tokenizer: &tokenizer,
-            eos: &model.config().eos_token_id,
-            chat: None,
+        for (name, golden) in goldens {
+            asking.compare(&task(&name), &data(), &golden);
+        }
+        let more = golden::folder("eval").join(&asking.name);
+        for file in more.read_dir().into_iter().flatten().flatten() {
+            let TaskGolden {
+                task: name,
+                shots,
+                golden,
+            } = golden::json(file.path());
+            // simmer has GSM8K with worked examples, and NaturalQuestions as the paper asks it
+            if name == "gsm8k" || name == "nq_open" {
+                continue;
+            }
+            let task = task(&name).with_shots(shots).unwrap();
+            asking.compare(&task, &golden::folder("eval/rows"), &golden);
+        }
+    }
+}
+
+#[test]
+fn what_is_found_in_a_text_is_what_the_harness_finds() {
+    let task = task("gsm8k_cot");
+    let measure = Measure::new(&task).unwrap();
+    let texts: Vec<Found> = golden::json(golden::folder("eval/found/gsm8k_cot.json"));
+    assert!(texts.len() > 20);
+    for Found { gold, cut, scores } in texts {
+        let question = Question {
+            origin: Origin::default(),
+            number: 0,
+            groups: Vec::new(),
+            fields: serde_json::Map::new(),
+            asked: Asked::Text {
+                prompt: String::new(),
+                answers: vec![gold],
+            },
         };
-        for (task_name, golden) in goldens {
-            let task = task(&task_name);
-            let what = format!("{name}, {task_name}");
-            let questions = task.questions(&data(), usize::MAX).unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            let asking = Asking::new(&name, &task, "");
-            let mut answers = Answers::open(&folder.path().join("a.jsonl"), &asking).unwrap();
-            let mut watch = Watch {
-                progress: &mut |_, _| {},
-                stop: &AtomicBool::new(false),
-                folder: folder.path().to_owned(),
-            };
-            evaluator
-                .answer(&task, &questions, &mut answers, &mut watch)
-                .unwrap();
-            assert_eq!(answers.len(), golden.answers.len(), "{what}");
-            equals(&what, &task, &questions, &answers, &golden);
+        let answer = Answer {
+            texts: vec![cut.clone()],
+            ..Answer::default()
+        };
+        for score in measure.scores(&question, &answer).unwrap() {
+            let way = score.metric.strip_prefix("exact_match,").unwrap();
+            let difference = (score.value - scores[way]).abs();
+            assert!(
+                difference < 1e-9,
+                "{cut:?}: {} {}",
+                score.metric,
+                score.value
+            );
         }
     }
 }
