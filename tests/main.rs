@@ -5,6 +5,7 @@ mod adapters;
 mod commands;
 mod converting;
 mod corpus;
+mod docs;
 mod estimate;
 mod eval;
 mod golden;
