@@ -350,6 +350,36 @@ fn headings(text: &str) -> BTreeSet<String> {
     titles.map(name).collect()
 }
 
+/// Every test that the page of complaints names is there.
+#[test]
+fn every_test_that_is_named_exists() {
+    let mut sources = String::new();
+    let mut folders = vec![root().join("crates"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let page = fs::read_to_string(root().join("docs/pains.md")).unwrap();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.ends_with('|'));
+    let mut named = 0;
+    for row in rows.skip(1) {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        for name in last.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
 /// Options that a help text lists.
 fn options(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start);
