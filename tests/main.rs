@@ -8,6 +8,7 @@ mod corpus;
 mod estimate;
 mod eval;
 mod golden;
+mod inspecting;
 mod merging;
 mod model;
 mod recipes;

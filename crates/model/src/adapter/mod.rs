@@ -5,13 +5,16 @@
 mod attach;
 pub mod config;
 mod diagnosis;
+pub mod difference;
 mod error;
 pub mod gguf;
+pub mod inspect;
 mod keys;
 mod lora;
 mod names;
 pub mod peft;
 mod rules;
+mod spectrum;
 pub mod targets;
 mod unmatched;
 
@@ -19,3 +22,4 @@ pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save, selection}
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};
+pub use spectrum::Spectrum;

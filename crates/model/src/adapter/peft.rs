@@ -314,7 +314,7 @@ fn current_key<'a>(
 }
 
 /// For a folder that is no adapter: what it has instead.
-fn what_is_there(folder: &Path) -> String {
+pub(super) fn what_is_there(folder: &Path) -> String {
     if folder.join("adapter_model.bin").exists() {
         return "; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT"
             .to_owned();
