@@ -81,14 +81,17 @@ pub fn train(
     let before = resuming.then(|| Manifest::read(folder.path()));
     let before = before.transpose()?;
     let manifest = Manifest::of(&recipe, &prepared, before.as_ref())?;
-    if let Some(before) = before {
+    // what the run began with is what its adapter's card tells
+    let manifest = if let Some(before) = before {
         check_manifest(&before, &manifest, &folder, observer)?;
+        before
     } else {
         folder.write_recipe(&recipe.resolved())?;
         manifest.write(folder.path())?;
-    }
+        manifest
+    };
     let expected = prepared.expected;
-    let run = || Training::start(&recipe, folder, prepared, observer, stop)?.finish();
+    let run = || Training::start(&recipe, manifest, folder, prepared, observer, stop)?.finish();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match out_of_memory(&*panic) {
         Some(said) => Err(TrainError::OutOfMemory {
             folder: out.to_owned(),
@@ -159,10 +162,14 @@ fn check_manifest(
             changes,
         });
     }
-    if (&before.simmer, &before.system) != (&manifest.simmer, &manifest.system) {
+    let program = |manifest: &Manifest| {
+        let Manifest { simmer, commit, .. } = manifest;
+        (simmer.clone(), commit.clone(), manifest.system.clone())
+    };
+    if program(before) != program(manifest) {
         observer.on_notice(&format!(
-            "the run was begun by simmer {} on {}; its numbers may differ by rounding",
-            before.simmer, before.system
+            "the run was begun by simmer {} (commit {}) on {}; its numbers may differ by rounding",
+            before.simmer, before.commit, before.system
         ));
     }
     Ok(())

@@ -89,7 +89,10 @@ impl Files {
 fn text(files: &Files, found: &AdapterDifference) -> String {
     let mut text = files.verdict(found) + "\n";
     if !found.config.is_empty() {
-        let _ = write!(text, "\n{}", table(&configs(found)));
+        text.push_str("\nconfiguration:\n");
+    }
+    for key in &found.config {
+        let _ = writeln!(text, "  {}: {} and {}", key.key, key.first, key.second);
     }
     for (names, which) in [(&found.only_first, "A"), (&found.only_second, "B")] {
         if !names.is_empty() {
@@ -121,25 +124,12 @@ fn text(files: &Files, found: &AdapterDifference) -> String {
     text
 }
 
-fn configs(found: &AdapterDifference) -> Vec<Vec<String>> {
-    let head = ["configuration", "A", "B"].map(str::to_owned).to_vec();
-    let differ = found.config.iter();
-    let rows = differ.map(|key| {
-        vec![
-            key.key.clone(),
-            key.first.to_string(),
-            key.second.to_string(),
-        ]
-    });
-    [head].into_iter().chain(rows).collect()
-}
-
 fn modules(found: &AdapterDifference) -> Vec<Vec<String>> {
     let head = [
         "module",
         "ranks",
-        "‖A‖",
-        "‖B‖",
+        "norm A",
+        "norm B",
         "distance",
         "cosine",
         "overlap out",

@@ -81,7 +81,7 @@ impl Grid {
         let width = |name: &String| name.chars().count().max(6);
         let mut text = format!("{:>5}", "layer");
         for target in &self.targets {
-            text += &format!("  {target:>0$}", width(target));
+            text += &format!(" {target:>0$} ", width(target));
         }
         let largest = self.largest();
         for (layer, cells) in &self.rows {

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
+use simmer_model::adapter::targets::Targets;
 use simmer_model::checkpoint::hub::What;
 use simmer_model::checkpoint::write_file;
 
@@ -112,13 +113,13 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
     let mut lines = vec![(
         "file",
         format!(
-            "{}, {:.1} MB, sha256 {}",
+            "{}, {}, sha256 {}",
             found
                 .weights
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy(),
-            inspected.bytes as f64 / 1e6,
+            size(inspected.bytes),
             inspected.sha256
         ),
     )];
@@ -127,10 +128,15 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
         lines.push(("base", base.unwrap_or("not named").to_owned()));
         lines.push(("method", method(config)));
         let targets = config.target_modules.as_ref();
-        let targets = targets.map_or_else(
-            || "PEFT's choice for the family".to_owned(),
-            ToString::to_string,
-        );
+        let targets = match targets {
+            None => "PEFT's choice for the family".to_owned(),
+            Some(Targets::Regex(pattern)) => pattern.clone(),
+            Some(Targets::Names(names)) => {
+                let mut names = names.clone();
+                names.sort();
+                names.join(", ")
+            }
+        };
         lines.push(("targets", targets));
         if let Some(modules) = config
             .modules_to_save
@@ -193,6 +199,14 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
         format!("norm {} over all modules", short(found.norm())),
     ));
     lines
+}
+
+fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        1e6.. => format!("{:.1} MB", bytes / 1e6),
+        _ => format!("{:.1} kB", bytes / 1e3),
+    }
 }
 
 fn method(config: &AdapterConfig) -> String {

@@ -3,6 +3,7 @@
 //! Formats and rules are PEFT's.
 
 mod attach;
+mod card;
 pub mod config;
 mod diagnosis;
 pub mod difference;
@@ -19,6 +20,7 @@ pub mod targets;
 mod unmatched;
 
 pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save, selection};
+pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
-use crate::adapter::{AdapterConfig, Bias};
+use crate::adapter::{AdapterConfig, Bias, Card};
 use crate::checkpoint::{
     Existing, INDEX_FILE, ModelConfig, PT_METADATA, ReadData, SINGLE_FILE, Shard, write_safetensors,
 };
@@ -104,7 +104,15 @@ impl Case {
 
     fn save(&self, config: &AdapterConfig, tensors: &BTreeMap<String, TensorData>) {
         let folder = self.dir.path().join("adapter");
-        AdapterFolder::save(folder, config, tensors, &[], Existing::Replace).unwrap();
+        AdapterFolder::save(
+            folder,
+            config,
+            tensors,
+            &[],
+            &Card::default(),
+            Existing::Replace,
+        )
+        .unwrap();
     }
 
     fn merge(&self, options: MergeOptions) -> Result<MergeReport, MergeError> {
@@ -180,6 +188,55 @@ fn file_of<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a str {
     let mut shards = checkpoint.shards().iter();
     let holds = |shard: &&Shard| shard.tensors.iter().any(|tensor| tensor.name == name);
     &shards.find(holds).unwrap().file
+}
+
+/// All weights 1, and A and B of one number each.
+fn ones(dtype: DType, a: f32, b: f32) -> MergeReport {
+    let case = Case::new(TIED, dtype);
+    let number = |value: f32, shape: &[usize], dtype| {
+        let len = shape.iter().product();
+        TensorData::new(vec![value; len], shape.to_vec()).convert_dtype(dtype)
+    };
+    let weights = layout::tensors(&case.config).into_iter();
+    let weights = weights.map(|t| (t.name.clone(), number(1.0, &t.shape, dtype)));
+    let path = case.base().join(SINGLE_FILE);
+    write_safetensors(path, &weights.collect(), PT_METADATA).unwrap();
+    let config = AdapterConfig {
+        r: 1,
+        lora_alpha: 1.0,
+        ..targets(&["q_proj"])
+    };
+    let selection = select(&config, &layout::modules(&case.config), Unmatched::Refuse).unwrap();
+    let value = |key: &str| if key.contains("lora_A") { a } else { b };
+    let tensors = tensor_shapes(&selection).into_iter();
+    let tensors =
+        tensors.map(|(key, shape)| (key.clone(), number(value(&key), &shape, DType::F32)));
+    case.save(&config, &tensors.collect());
+    case.merge(MergeOptions::default()).unwrap()
+}
+
+#[test]
+fn what_rounding_takes_of_a_change_is_counted() {
+    // between 1 and 2 numbers of bf16 are 1/128 apart: a change of 1/1024 is lost, one of 1/128 is kept
+    let lost = ones(DType::BF16, 1.0, 1.0 / 1024.0);
+    assert!(
+        lost.merged
+            .iter()
+            .all(|tensor| tensor.lost == 1.0 && tensor.stored_change == 0.0)
+    );
+    assert!((lost.lost() - 1.0).abs() < 1e-12 && lost.merged[0].noise() == 1.0);
+    let kept = ones(DType::BF16, 0.5, 1.0 / 64.0);
+    assert!(
+        kept.merged
+            .iter()
+            .all(|tensor| tensor.lost == 0.0 && tensor.error == 0.0)
+    );
+    assert!(kept.merged[0].stored_change == kept.merged[0].change && kept.rounding() == 0.0);
+    // two thirds of a step become a whole one
+    let more = ones(DType::BF16, 1.0, 1.0 / 192.0);
+    assert!((more.merged[0].lost + 0.5).abs() < 1e-6);
+    let zero = ones(DType::BF16, 1.0, 0.0);
+    assert_eq!((zero.lost(), zero.merged[0].noise()), (0.0, 0.0));
 }
 
 proptest! {
