@@ -1,5 +1,7 @@
 //! One number for every layer and target: a heat map.
 
+use std::fmt::Write as _;
+
 use console::Style;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule};
 
@@ -81,11 +83,11 @@ impl Grid {
         let width = |name: &String| name.chars().count().max(6);
         let mut text = format!("{:>5}", "layer");
         for target in &self.targets {
-            text += &format!(" {target:>0$} ", width(target));
+            let _ = write!(text, " {target:>0$} ", width(target));
         }
         let largest = self.largest();
         for (layer, cells) in &self.rows {
-            text += &format!("\n{layer:>5}");
+            let _ = write!(text, "\n{layer:>5}");
             for (cell, target) in cells.iter().zip(&self.targets) {
                 let shown = cell.map_or_else(|| "-".to_owned(), short);
                 let shown = format!(" {shown:>0$} ", width(target));

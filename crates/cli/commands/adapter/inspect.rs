@@ -286,7 +286,7 @@ pub(super) fn by_target(found: &Inspection) -> Vec<Vec<String>> {
         let range = |values: Vec<f64>| {
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            if least == most {
+            if least.total_cmp(&most).is_eq() {
                 format!("{least}")
             } else {
                 format!("{least}-{most}")

@@ -27,7 +27,10 @@ const TOKENS: u32 = 16;
 
 /// What the models are asked.
 pub(super) enum Prompts {
-    Tokens(Vec<Vec<u32>>),
+    /// By the person who merges.
+    Given(Vec<Vec<u32>>),
+    /// [`PROMPTS`].
+    BuiltIn(Vec<Vec<u32>>),
     /// Any tokens at all: base and adapter have no tokenizer.
     Any,
 }
@@ -58,15 +61,19 @@ impl Prompts {
             Err(_) if texts.is_empty() => return Ok(Self::Any),
             Err(error) => return Err(error).context("--prompt needs a tokenizer"),
         };
-        let built_in: Vec<String> = PROMPTS.map(str::to_owned).to_vec();
-        let texts = if texts.is_empty() { &built_in } else { texts };
-        let tokens = texts.iter().map(|text| tokens(&tokenizer, text));
-        Ok(Self::Tokens(tokens.collect::<anyhow::Result<_>>()?))
+        if texts.is_empty() {
+            let prompts = PROMPTS.iter().map(|text| tokens(&tokenizer, text));
+            return Ok(Self::BuiltIn(prompts.collect::<anyhow::Result<_>>()?));
+        }
+        let prompts = texts.iter().map(|text| tokens(&tokenizer, text));
+        Ok(Self::Given(prompts.collect::<anyhow::Result<_>>()?))
     }
 
+    /// What somebody asked is asked as it is; what is built in ends where the context does.
     fn tokens(self, vocab_size: usize, context: usize) -> Vec<Vec<u32>> {
         let mut prompts = match self {
-            Self::Tokens(prompts) => prompts,
+            Self::Given(prompts) => return prompts,
+            Self::BuiltIn(prompts) => prompts,
             Self::Any => {
                 let vocab_size = vocab_size as u32;
                 let row =
@@ -74,9 +81,9 @@ impl Prompts {
                 (1..=3).map(|number| row(number).collect()).collect()
             }
         };
-        prompts
-            .iter_mut()
-            .for_each(|prompt| prompt.truncate(context));
+        for prompt in &mut prompts {
+            prompt.truncate(context);
+        }
         prompts
     }
 }

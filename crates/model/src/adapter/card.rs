@@ -38,7 +38,8 @@ impl Card {
         }
         let _ = write!(
             text,
-            "\n## How to use it\n\nIn the folder of this file, beside the base `{base}`.\n"
+            "\n## How to use it\n\n`ADAPTER` stands for the folder of this file, and `{base}` is the base that it was trained on: a name on \
+             the hub, or a folder where the run was started.\n"
         );
         text += &self.simmer(base);
         text += &peft(base, vocab_size);
@@ -72,9 +73,9 @@ impl Card {
         };
         format!(
             "\n### simmer\n\n```sh\n\
-             simmer generate --base {base} --adapter .{template} --prompt \"...\"\n\
-             simmer adapter inspect .\n\
-             simmer merge --base {base} --adapter . --out ../merged\n```\n"
+             simmer generate --base {base} --adapter ADAPTER{template} --prompt \"...\"\n\
+             simmer adapter inspect ADAPTER\n\
+             simmer merge --base {base} --adapter ADAPTER --out merged\n```\n"
         )
     }
 }
@@ -96,15 +97,14 @@ fn peft(base: &str, vocab_size: Option<usize>) -> String {
     let (mut resize, mut tokenizer) = (String::new(), quoted.clone());
     if let Some(rows) = vocab_size {
         resize = format!("base.resize_token_embeddings({rows})\n");
-        ".".clone_into(&mut tokenizer);
-        tokenizer = yaml(&tokenizer);
+        tokenizer = yaml("ADAPTER");
     }
     format!(
         "\n### PEFT\n\n```python\nfrom peft import PeftModel\n\
          from transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
          base = AutoModelForCausalLM.from_pretrained({quoted})\n\
          {resize}\
-         model = PeftModel.from_pretrained(base, \".\")\n\
+         model = PeftModel.from_pretrained(base, \"ADAPTER\")\n\
          tokenizer = AutoTokenizer.from_pretrained({tokenizer})\n```\n"
     )
 }
@@ -117,12 +117,12 @@ fn vllm(base: &str, config: &AdapterConfig, paths_alone: bool) -> String {
     match room.filter(|_| paths_alone) {
         Some(room) => format!(
             "\n### vLLM\n\n```sh\n\
-             vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules adapter=.\n```\n\n\
+             vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules adapter=ADAPTER\n```\n\n\
              Requests name the model `adapter`.\n"
         ),
         None => format!(
             "\n### vLLM\n\nIt takes low-rank paths alone, of a rank up to 512: merge the adapter first.\n\n```sh\n\
-             simmer merge --base {base} --adapter . --out ../merged\nvllm serve ../merged\n```\n"
+             simmer merge --base {base} --adapter ADAPTER --out merged\nvllm serve merged\n```\n"
         ),
     }
 }
@@ -133,14 +133,14 @@ fn llama_cpp(base: &str, paths_alone: bool) -> String {
         return format!(
             "\n### llama.cpp\n\n```sh\n\
              simmer convert {base} base.gguf\n\
-             simmer convert . adapter.gguf --base {base}\n\
+             simmer convert ADAPTER adapter.gguf --base {base}\n\
              llama-cli -m base.gguf --lora adapter.gguf\n```\n"
         );
     }
     format!(
         "\n### llama.cpp\n\nIt takes low-rank paths alone: merge the adapter first.\n\n```sh\n\
-         simmer merge --base {base} --adapter . --out ../merged\n\
-         simmer convert ../merged merged.gguf\nllama-cli -m merged.gguf\n```\n"
+         simmer merge --base {base} --adapter ADAPTER --out merged\n\
+         simmer convert merged merged.gguf\nllama-cli -m merged.gguf\n```\n"
     )
 }
 

@@ -19,7 +19,7 @@ const CANDIDATES: usize = 8;
 /// Tokens whose logits are computed at a time.
 const CHUNK: usize = 32;
 /// How much of the spread of the logits a position may move for each unit of rounding: layers amplify what comes in.
-const AMPLIFICATION: f64 = 16.0;
+const AMPLIFICATION: f64 = 64.0;
 /// Relative error of a sum in f32, in another order.
 const ARITHMETIC: f64 = 1e-6;
 
@@ -108,7 +108,7 @@ impl Heard {
                 compared += 1;
                 // a number that is none is beyond every bound
                 agreement.agrees &= difference <= bound;
-                if agreement.explained == 0.0 || !(difference <= agreement.largest) {
+                if compared == 1 || difference > agreement.largest || difference.is_nan() {
                     agreement.largest = difference;
                     agreement.explained = bound;
                 }

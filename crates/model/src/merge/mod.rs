@@ -290,17 +290,16 @@ pub fn merge(
         warnings: plan.warnings,
     };
     for output in &plan.outputs {
-        match merge.tensor(output)? {
-            Some(merged) => report.merged.push(merged),
-            None => {
-                if output.is_narrowed() {
-                    report.narrow(output.spec.dtype);
-                }
-                match output.origin {
-                    Origin::Adapter(_) => report.replaced.push(output.spec.name.clone()),
-                    Origin::Base(_) => report.kept += 1,
-                }
-            }
+        if let Some(merged) = merge.tensor(output)? {
+            report.merged.push(merged);
+            continue;
+        }
+        if output.is_narrowed() {
+            report.narrow(output.spec.dtype);
+        }
+        match output.origin {
+            Origin::Adapter(_) => report.replaced.push(output.spec.name.clone()),
+            Origin::Base(_) => report.kept += 1,
         }
     }
     let vocab_size = report.resized.is_some().then_some(config.vocab_size);

@@ -224,7 +224,7 @@ impl OpenAdapter {
                 key: key.clone(),
                 shape: tensor.shape.clone(),
                 dtype: tensor.dtype.to_string(),
-                trained: key.ends_with(".bias") || warnings::is_saved(self.config.as_ref(), module),
+                trained: warnings::is_bias(key) || warnings::is_saved(self.config.as_ref(), module),
             })
         });
         described.collect()

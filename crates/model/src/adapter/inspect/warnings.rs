@@ -18,6 +18,11 @@ const FEW: f64 = 0.25;
 /// from this rank on.
 const FEW_FROM: usize = 8;
 
+/// Whether a key is that of a bias.
+pub(super) fn is_bias(key: &str) -> bool {
+    key.rsplit('.').next() == Some("bias")
+}
+
 /// Whether `modules_to_save` names a module or what it lies in: PEFT's rule, an end of the path, at a dot or not.
 pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
     let names = config.and_then(|config| config.modules_to_save.as_ref());
@@ -103,7 +108,7 @@ fn unexplained(
         }
     }
     let known = |key: &str, module: &str| {
-        (key.ends_with(".bias") && config.bias != Bias::None)
+        (is_bias(key) && config.bias != Bias::None)
             || is_saved(Some(config), module)
             || ENDS.iter().any(|end| is_end(module, end))
     };
