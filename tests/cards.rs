@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use simmer_model::adapter::inspect::inspect;
-use simmer_train::{Manifest, train};
+use simmer_train::{Manifest, Resume, train};
 
 use crate::golden;
 use crate::training::{Kitchen, StopAfter};
@@ -54,7 +54,7 @@ fn a_card_is_the_same_however_the_run_went() {
         train(
             &kitchen.recipe(&[]),
             &kitchen.path(&run),
-            false,
+            Resume::Never,
             &mut observer,
             &stop,
         )

@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use simmer_model::base::Base;
 use simmer_train::estimate::{Estimate, readable};
 use simmer_train::{
-    Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
+    Observer, Outcome, Recipe, Resume, Start, StepMetrics, TrainError, ValidationMetrics, train,
 };
 
 use crate::loaded::read_ahead;
@@ -38,6 +38,9 @@ pub(crate) struct Train {
     /// Go on from the run's last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Go on although recipe, data or base are not what the run began with; the manifest keeps what has changed
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
     /// Show the time by operation at the end, and write trace.json into the run's folder, which
     /// ui.perfetto.dev opens
     #[arg(long)]
@@ -54,9 +57,14 @@ impl Train {
             .clone()
             .unwrap_or_else(|| default_folder(&self.recipe));
         let stop = interrupt::flag("stopping after this micro-batch; once more to stop at once")?;
+        let resume = match (self.resume, self.accept_changes) {
+            (false, _) => Resume::Never,
+            (true, false) => Resume::AsBegun,
+            (true, true) => Resume::Changed,
+        };
         let mut watcher = Terminal::new();
         let profile = self.profile.then(Profile::start);
-        let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
+        let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
         watcher.finish();
         if let Some(profile) = profile {
             let trace = out.join("trace.json");

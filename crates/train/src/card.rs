@@ -127,6 +127,16 @@ fn facts(
             format!("{:.4} after step {}{held}", best.loss, best.step),
         ));
     }
+    for accepted in &manifest.accepted {
+        facts.push((
+            "changed on the way",
+            format!(
+                "after step {}: {}",
+                accepted.step,
+                accepted.changes.join("; ")
+            ),
+        ));
+    }
     facts.push((
         "made by",
         format!("simmer {}, commit {}", manifest.simmer, manifest.commit),

@@ -14,6 +14,8 @@ use simmer_model::checkpoint::write_file;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
+use crate::folder::RunFolder;
+use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
 use crate::run::Prepared;
 
@@ -59,6 +61,20 @@ pub struct Manifest {
     pub examples: String,
     /// The same of the validation examples.
     pub validation_examples: String,
+    /// Changes that were accepted when the run was resumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
+}
+
+/// Changes that were accepted at one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Steps finished before.
+    pub step: u64,
+    /// SHA-256 of `recipe.toml` before.
+    pub recipe: String,
+    /// What has changed, one line each.
+    pub changes: Vec<String>,
 }
 
 fn unknown() -> String {
@@ -149,7 +165,33 @@ impl Manifest {
             )?,
             examples: data.examples().map_or_else(String::new, examples_hash),
             validation_examples: examples_hash(&data.validation),
+            accepted: Vec::new(),
         })
+    }
+
+    /// Writes down that the run goes on with these changes after a step.
+    pub(crate) fn accept(
+        &mut self,
+        changes: Vec<String>,
+        step: u64,
+        folder: &RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        for change in &changes {
+            observer.on_notice(&format!("accepted: {change}"));
+        }
+        self.accepted.push(Accepted {
+            step,
+            recipe: sha256(folder.recipe()?.as_bytes()),
+            changes,
+        });
+        Ok(())
+    }
+
+    /// SHA-256 of the recipes that the run went by before changes were accepted.
+    pub(crate) fn accepted_recipes(&self) -> Vec<String> {
+        let before = self.accepted.iter();
+        before.map(|accepted| accepted.recipe.clone()).collect()
     }
 
     pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {

@@ -38,6 +38,19 @@ pub struct StepMetrics {
     pub peak_memory: Option<u64>,
 }
 
+/// What is written down of a step that would have spoiled the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkipMetrics {
+    /// As [`StepMetrics::step`].
+    pub step: u64,
+    /// As [`StepMetrics::epoch`].
+    pub epoch: f64,
+    /// Why no update was made.
+    pub skipped: String,
+    /// The file with its rows, below the run's folder.
+    pub rows: String,
+}
+
 /// What is written down of a validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationMetrics {

@@ -2,12 +2,13 @@
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use simmer_data::Dataset;
+use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig, Card};
 use simmer_model::base::Precision;
 use simmer_model::checkpoint::{Dtype, Existing};
@@ -18,8 +19,9 @@ use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use crate::config::{TrainConfig, Weights};
 use crate::error::TrainError;
 use crate::folder::RunFolder;
+use crate::guard::{self, Reaction};
 use crate::manifest::{Manifest, sha256};
-use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
+use crate::metrics::{MetricsFile, SkipMetrics, StepMetrics, ValidationMetrics, peak_memory};
 use crate::observer::{Observer, Start};
 use crate::packing::Ready;
 use crate::recipe::{Method, Recipe};
@@ -41,6 +43,7 @@ pub(crate) struct Training<'a> {
     /// The next step, or why there is none, where that was found out already.
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
+    tokenizer: Arc<Tokenizer>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -75,6 +78,7 @@ impl<'a> Training<'a> {
             model,
             adapter,
             device,
+            accepted,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
@@ -94,12 +98,13 @@ impl<'a> Training<'a> {
         let mut state = State::default();
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         if let Some(last) = last {
-            if last.recipe != recipe_sha256 {
+            if last.recipe != recipe_sha256 && !accepted.contains(&last.recipe) {
                 return Err(TrainError::Changed {
                     folder: folder.path().to_owned(),
                     changes: vec!["recipe.toml in this folder".to_owned()],
                 });
             }
+            last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
             trainer.restore(&last.parameters, last.moments);
             state = last.state;
         }
@@ -117,6 +122,7 @@ impl<'a> Training<'a> {
             trainer,
             ready: None,
             adapter,
+            tokenizer: vocabulary.tokenizer,
             beside,
             device,
             state,
@@ -243,11 +249,11 @@ impl<'a> Training<'a> {
             Some(Ok(ready)) if ready.at == self.state.cursor => ready,
             _ => Ready::make(&mut self.data, self.trainer.packing(), self.state.cursor)?,
         };
-        let step = match self.compute(&now, learning_rate) {
+        let most = self.config.guard.most(&self.state.recent);
+        let step = match self.compute(&now, learning_rate, most) {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),
-            Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
-            Err(NoStep::GradNorm(value)) => return Err(self.diverged("gradient norm", value)?),
+            Err(why) => return self.skip(now, &why),
         };
         if self.saved_at == Some(self.state.step) {
             self.prune()?;
@@ -256,6 +262,10 @@ impl<'a> Training<'a> {
         self.state.cursor = now.next;
         self.state.tokens += step.tokens;
         self.state.targets += step.targets;
+        self.state.skipped_in_a_row = 0;
+        self.config
+            .guard
+            .remember(&mut self.state.recent, step.loss);
         let seconds = begin.elapsed().as_secs_f64();
         let metrics = StepMetrics {
             step: self.state.step,
@@ -275,7 +285,7 @@ impl<'a> Training<'a> {
     }
 
     /// Makes the step, and meanwhile the one after it ready, which may be none of this run's any more.
-    fn compute(&mut self, now: &Ready, learning_rate: f64) -> Result<Step, NoStep> {
+    fn compute(&mut self, now: &Ready, learning_rate: f64, most: f64) -> Result<Step, NoStep> {
         let packing = self.trainer.packing();
         let is_last = self.state.step + 1 >= self.steps();
         let Self {
@@ -286,17 +296,46 @@ impl<'a> Training<'a> {
         } = self;
         let (step, ready) = thread::scope(|scope| {
             let next = (!is_last).then(|| scope.spawn(|| Ready::make(data, packing, now.next)));
-            let step = trainer.step(&now.packed, learning_rate, stop);
+            let step = trainer.step(&now.packed, learning_rate, most, stop);
             (step, next.map(ScopedJoinHandle::join))
         });
         self.ready = ready.map(|ready| ready.unwrap_or_else(|panic| resume_unwind(panic)));
         step
     }
 
-    fn diverged(&self, what: &str, value: f64) -> Result<TrainError, TrainError> {
-        let updates = self.state.step;
-        let what = format!("the {what} is {value}, and the update was not made");
-        self.checkpoints.diverged(updates + 1, updates, what)
+    /// Leaves out a step that would spoil the run, or ends the run, as the recipe says; its rows are set aside. False
+    /// where somebody asked to stop meanwhile.
+    fn skip(&mut self, now: Ready, why: &NoStep) -> Result<bool, TrainError> {
+        let Some(losses) = self.trainer.losses(&now.examples, self.stop) else {
+            return Ok(false);
+        };
+        let step = self.state.step + 1;
+        let folder = self.folder.path();
+        let rows = guard::set_aside(folder, step, &now.examples, &losses, &self.tokenizer)?;
+        let made = self.state.step - self.state.skipped_in_a_row;
+        let guard = &self.config.guard;
+        let skips = self.state.skipped_in_a_row + 1;
+        let what = format!("{why}, and the update was not made (its rows: {rows})");
+        if guard.reaction(why) == Reaction::Stop {
+            return Err(self.checkpoints.diverged(step, made, what)?);
+        }
+        if skips >= guard.most_skips {
+            let what =
+                format!("{what}; {skips} such steps in a row end the run (train.guard.most_skips)");
+            return Err(self.checkpoints.diverged(step, made, what)?);
+        }
+        self.state.step = step;
+        self.state.cursor = now.next;
+        self.state.skipped += 1;
+        self.state.skipped_in_a_row = skips;
+        self.metrics.write(&SkipMetrics {
+            step,
+            epoch: self.epoch(),
+            skipped: why.to_string(),
+            rows,
+        })?;
+        self.observer.on_notice(&format!("step {step}: {what}"));
+        Ok(true)
     }
 
     /// Measures the validation loss, where there are validation examples; false where somebody
