@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use simmer_model::adapter::Card;
 use simmer_model::checkpoint::Existing;
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Run, Sampling, Target, adapter};
 use std::collections::BTreeMap;
@@ -210,6 +211,7 @@ fn a_saved_adapter_has_the_bytes_of_pefts() {
             &attached.config,
             &out,
             &[],
+            &Card::default(),
             Existing::Refuse,
         )
         .unwrap();

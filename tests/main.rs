@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod adapters;
+mod cards;
+mod checking;
 mod commands;
 mod converting;
 mod corpus;
@@ -10,6 +12,7 @@ mod estimate;
 mod eval;
 mod golden;
 mod guard;
+mod inspecting;
 mod merging;
 mod model;
 mod recipes;

@@ -80,7 +80,7 @@ fn span(place: usize, token: &ShownToken) -> String {
 }
 
 /// Text inside HTML.
-fn escape(text: &str) -> String {
+pub(in crate::commands) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
