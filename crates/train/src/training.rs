@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use simmer_data::Dataset;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Precision;
-use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::checkpoint::{Checkpoint as BaseFiles, Dtype, Existing};
 use simmer_model::export;
 
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
@@ -38,6 +38,8 @@ pub(crate) struct Training<'a> {
     /// The next step, or why there is none, where that was found out already.
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
+    /// The base's files, where its weights come from files.
+    files: Option<BaseFiles>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -71,6 +73,7 @@ impl<'a> Training<'a> {
             model,
             adapter,
             device,
+            files,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
@@ -112,6 +115,7 @@ impl<'a> Training<'a> {
             trainer,
             ready: None,
             adapter,
+            files,
             beside,
             device,
             state,
@@ -364,6 +368,10 @@ impl<'a> Training<'a> {
                 )?)
             }
         };
+        if let Some(files) = &self.files {
+            // what was learned from other weights is not kept
+            files.check_unchanged()?;
+        }
         let shapes = model.trainable_shapes();
         let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
         self.saved_at = Some(self.state.step);

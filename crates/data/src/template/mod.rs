@@ -196,6 +196,9 @@ enum Kind {
     Chat(Box<Chat>),
 }
 
+/// No template's file is larger, in bytes.
+const LARGEST: u64 = 4 << 20;
+
 impl Template {
     /// The template of that name: a built-in one, a file that ends in `.toml`, `chat` for the tokenizer's default chat
     /// template, or `chat:NAME` for another of them.
@@ -208,9 +211,11 @@ impl Template {
         } else if let Some(chat) = name.strip_prefix("chat:") {
             Kind::Chat(Box::new(Chat::of(tokenizer, chat)?))
         } else if Path::new(name).extension().is_some_and(|ext| ext == "toml") {
-            let text = std::fs::read_to_string(name).map_err(|source| TemplateError::Read {
-                path: name.into(),
-                source,
+            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+                TemplateError::Read {
+                    path: name.into(),
+                    source,
+                }
             })?;
             Kind::Plain(Box::new(Plain::parse(name, &text, tokenizer.specials())?))
         } else if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
