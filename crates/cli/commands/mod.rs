@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod report;
 mod score;
 mod show;
 mod tokenizer;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
+    Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
 }
@@ -45,6 +47,7 @@ impl Command {
             Self::Data(command) => command.run(),
             Self::Estimate(command) => command.run(),
             Self::Show(command) => command.run(),
+            Self::Report(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
         }

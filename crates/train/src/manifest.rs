@@ -173,7 +173,11 @@ impl Manifest {
         before.map(|accepted| accepted.recipe.clone()).collect()
     }
 
-    pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {
+    /// Reads that of a run's folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
         let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;
         serde_json::from_slice(&text).map_err(|error| TrainError::io(&path, "read")(error.into()))
