@@ -12,6 +12,7 @@ mod guard;
 mod merging;
 mod model;
 mod recipes;
+mod report;
 mod resuming;
 mod training;
 mod vocabulary;

@@ -181,6 +181,7 @@ fn columns() -> usize {
 /// The line of a terminal of so many columns: what matters most comes in first.
 fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> String {
     const NARROWEST: usize = 6;
+    const LONGER: usize = 10;
     const WIDEST: usize = 30;
     const BAR: usize = 24;
     let Some(last) = recent.back() else {
@@ -196,8 +197,8 @@ fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> St
     let count = format!("{}/{steps}", last.step);
     let loss = format!(" loss {:.4}", last.loss);
     let rate = format!("  {:.0} tokens/s", last.tokens_per_second);
-    let time =
-        left(recent, steps).map_or_else(String::new, |left| format!("  {} left", short(left)));
+    let time = left(recent, steps).filter(|left| !left.is_zero());
+    let time = time.map_or_else(String::new, |left| format!("  {} left", short(left)));
     fits(count.len());
     let mut shown = |part: String| {
         if fits(measure_text_width(&part)) {
@@ -217,13 +218,15 @@ fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> St
         }
     };
     let rate = shown(rate);
+    let has_longer_curve = has_curve && fits(LONGER);
     let has_bar = fits(BAR + 3);
-    let wider = (0..WIDEST - NARROWEST)
+    let longer = if has_longer_curve { LONGER } else { 0 };
+    let wider = (NARROWEST + longer..WIDEST)
         .take_while(|_| has_curve && fits(1))
         .count();
     let losses: Vec<f64> = recent.iter().map(|step| step.loss).collect();
     let curve = if has_curve {
-        format!(" {}", curve(&losses, NARROWEST + wider))
+        format!(" {}", curve(&losses, NARROWEST + longer + wider))
     } else {
         String::new()
     };
@@ -283,7 +286,15 @@ mod tests {
             assert!(measure_text_width(&line) < columns, "{columns}: {line}");
             format!("{columns:3}|{line}")
         });
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+         20|40/1000 loss 2.0500
+         30|40/1000 loss 2.0500  8m left
+         40|40/1000 █▇▆▅▄▄▃▂▁▁ loss 2.0500  8m left
+         60|40/1000 ██▇▆▅▅▄▄▃▃▂▂▁▁▁ loss 2.0500  2000 tokens/s  8m left
+         80|40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
+        120|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
+        200|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
+        ");
     }
 
     #[test]
@@ -292,7 +303,10 @@ mod tests {
             moving_line(80, &steps(1), 9),
             moving_line(120, &steps(9), 9),
         ];
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        1/9 ▅ loss 4.0000  2000 tokens/s  4s left
+        [========================] 9/9 █▄▂▂▁▁▁▁▁ loss 2.2222  2000 tokens/s
+        ");
         assert_eq!(moving_line(80, &VecDeque::new(), 9), "");
         assert_eq!(moving_line(0, &steps(3), 9), "3/9");
     }
@@ -311,7 +325,10 @@ mod tests {
             log_line(&recent[39], 1000, left(&recent, 1000)),
             log_line(&recent[39], 40, left(&recent, 40)),
         ];
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        step 40/1000: loss 2.0500, 2000 tokens/s, lr 1.000e-4, 8m left
+        step 40/40: loss 2.0500, 2000 tokens/s, lr 1.000e-4
+        ");
     }
 
     #[test]

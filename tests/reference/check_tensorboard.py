@@ -37,7 +37,8 @@ def expected(run):
 def found(run):
     events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [tuple(event) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    of = lambda tag: [(event.wall_time, event.step, event.value) for event in events.Scalars(tag)]
+    return {tag: of(tag) for tag in events.Tags()["scalars"]}
 
 
 def check(run):

@@ -183,7 +183,21 @@ mod tests {
             labels(&Axis::of_steps(1.0, 100_000.0)),
             labels(&Axis::of_steps(0.0, 0.0)),
         ];
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @"
+        2 4 6
+        0.1 1 10 100
+        1e-6 0.01 100 1000k
+        0 1e-4 2e-4 3e-4 4e-4
+        0 5k 10k 15k
+        2.34560 2.34565 2.34570
+        2 3 4
+        0 0.1 0.2 0.3 0.4 0.5
+        -1.0 -0.5 0 0.5 1.0
+        0 0.2 0.4 0.6 0.8 1.0
+        100 200
+        20k 40k 60k 80k 100k
+        0 1
+        ");
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Chart {
                 "<span class=y style=\"bottom:{bottom:.2}%\">{label}</span>"
             );
         }
-        for (value, label) in steps.ticks(4) {
+        for (value, label) in steps.ticks(6) {
             let left = 100.0 * steps.place(value);
             let _ = write!(
                 html,

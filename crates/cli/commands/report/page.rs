@@ -56,33 +56,33 @@ type Shown = (
     fn(&StepMetrics) -> Option<f64>,
 );
 
+const SHOWN: [Shown; 5] = [
+    ("Loss", "nats a token", Begins::AtLeast, true, |step| {
+        Some(step.loss)
+    }),
+    ("Learning rate", "", Begins::AtZero, false, |step| {
+        Some(step.learning_rate)
+    }),
+    (
+        "Gradient norm",
+        "before clipping",
+        Begins::AtLeast,
+        true,
+        |step| Some(step.grad_norm),
+    ),
+    (
+        "Throughput",
+        "tokens a second",
+        Begins::AtZero,
+        true,
+        |step| Some(step.tokens_per_second),
+    ),
+    ("Peak memory", "MiB", Begins::AtZero, false, |step| {
+        Some(step.peak_memory? as f64 / f64::from(1 << 20))
+    }),
+];
+
 fn charts(html: &mut String, runs: &[Run]) {
-    const SHOWN: [Shown; 5] = [
-        ("Loss", "nats a token", Begins::AtLeast, true, |step| {
-            Some(step.loss)
-        }),
-        ("Learning rate", "", Begins::AtZero, false, |step| {
-            Some(step.learning_rate)
-        }),
-        (
-            "Gradient norm",
-            "before clipping",
-            Begins::AtLeast,
-            true,
-            |step| Some(step.grad_norm),
-        ),
-        (
-            "Throughput",
-            "tokens a second",
-            Begins::AtZero,
-            true,
-            |step| Some(step.tokens_per_second),
-        ),
-        ("Peak memory", "GiB", Begins::AtZero, false, |step| {
-            step.peak_memory
-                .map(|bytes| bytes as f64 / f64::from(1 << 30))
-        }),
-    ];
     if runs.iter().all(|run| run.steps.is_empty()) {
         html.push_str("<p>No step is finished yet; there is nothing to draw.</p>\n");
         return;

@@ -72,7 +72,12 @@ mod tests {
             format!("{key}: {}", values.collect::<Vec<_>>().join(" | "))
         };
         let lines: Vec<String> = rows.iter().map(line).collect();
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        data.train.1.path: - | "b" | -
+        method.full: - | - | {}
+        method.lora.rank: 8 | 16 | -
+        method.lora.targets: ["q"] | ["q", "v"] | -
+        "#);
         assert_eq!(differences(&recipes[..1]).unwrap(), []);
         assert_eq!(differences(&["a = 1", "a ="]).unwrap_err().0, 1);
     }

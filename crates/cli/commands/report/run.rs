@@ -115,9 +115,9 @@ fn part<T>(
     if !folder.join(name).exists() {
         return None;
     }
-    let found = read(folder).with_context(|| format!("{}/{name} is left out", folder.display()));
+    let found = read(folder);
     found
-        .map_err(|error| warnings.push(format!("{error:#}")))
+        .map_err(|error| warnings.push(format!("{error}; it is left out")))
         .ok()
 }
 

@@ -7,8 +7,7 @@ use super::run::{Run, State};
 
 /// What the rows of the table are called, and the cell of a run in each.
 pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
-    let cell: [(&str, fn(&Run) -> Option<String>); 13] = [
-        ("state", |run| Some(state(run))),
+    let cell: [(&str, fn(&Run) -> Option<String>); 12] = [
         ("steps", |run| Some(steps(run))),
         ("left out (train.guard)", left_out),
         ("loss, first and last step", loss),
@@ -26,7 +25,7 @@ pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
             let manifest = run.manifest.as_ref()?;
             Some(format!("{} ({})", manifest.device, manifest.system))
         }),
-        ("begun, with", begun),
+        ("begun", begun),
     ];
     let rows = cell.into_iter().map(|(name, cell)| {
         let cells: Vec<Option<String>> = runs.iter().map(cell).collect();
