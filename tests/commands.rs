@@ -57,6 +57,7 @@ fn help_reads_well() {
         "adapter",
         "adapter inspect",
         "adapter diff",
+        "report",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));

@@ -16,6 +16,7 @@ mod inspecting;
 mod merging;
 mod model;
 mod recipes;
+mod report;
 mod resuming;
 mod training;
 mod vocabulary;

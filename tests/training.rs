@@ -232,7 +232,7 @@ seed = 5
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let parse = |line: &str| {
             let mut line: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-            for key in ["seconds", "tokens_per_second", "peak_memory"] {
+            for key in ["seconds", "tokens_per_second", "peak_memory", "time"] {
                 line.remove(key);
             }
             line

@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod report;
 mod score;
 mod show;
 mod tokenizer;
@@ -30,6 +31,7 @@ pub(crate) enum Command {
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
+    Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
 }
@@ -48,6 +50,7 @@ impl Command {
             Self::Data(command) => command.run(),
             Self::Estimate(command) => command.run(),
             Self::Show(command) => command.run(),
+            Self::Report(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
         }

@@ -194,7 +194,11 @@ impl Manifest {
         before.map(|accepted| accepted.recipe.clone()).collect()
     }
 
-    pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {
+    /// Reads that of a run's folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
         let text =
             simmer_map::read(&path, MAX_TEXT_BYTES).map_err(TrainError::io(&path, "read"))?;

@@ -17,15 +17,17 @@ use simmer_model::export;
 use crate::card::card;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use crate::config::{TrainConfig, Weights};
+use crate::counts::Counts;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::guard::{self, Reaction};
 use crate::manifest::{Manifest, sha256};
-use crate::metrics::{MetricsFile, SkipMetrics, StepMetrics, ValidationMetrics, peak_memory};
+use crate::metrics::{self, Metrics, MetricsFile, SkipMetrics, StepMetrics, ValidationMetrics};
 use crate::observer::{Observer, Start};
 use crate::packing::Ready;
 use crate::recipe::{Method, Recipe};
 use crate::run::{Outcome, Prepared};
+use crate::tensorboard::EventFile;
 use crate::trainer::{NoStep, Step, Trainer};
 
 /// A run between its first and its last step.
@@ -53,6 +55,8 @@ pub(crate) struct Training<'a> {
     /// The step of the last checkpoint on the disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
+    /// What TensorBoard reads; none after it could not be written.
+    events: Option<EventFile>,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
 }
@@ -114,6 +118,8 @@ impl<'a> Training<'a> {
         let saved_at = Some(state.step).filter(|step| *step > 0);
         let validated = state.validated_at == Some(state.step);
         let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        let events = EventFile::begin(folder.path());
+        let events = events.map_err(|error| observer.on_notice(&without_events(&error)));
         let training = Self {
             recipe,
             config,
@@ -132,16 +138,17 @@ impl<'a> Training<'a> {
             state,
             saved_at,
             metrics,
+            events: events.ok(),
             observer,
             stop,
         };
-        Ok(training.announce(weights))
+        training.announce(weights)
     }
 
-    fn announce(self, weights: usize) -> Self {
+    fn announce(self, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
-        self.observer.on_start(&Start {
+        let start = Start {
             data: &self.data.report,
             lint: &self.data.lint,
             examples: self.data.examples().map(<[_]>::len),
@@ -152,8 +159,21 @@ impl<'a> Training<'a> {
             steps_per_epoch: self.steps_per_epoch(),
             resumed_at: self.saved_at,
             folder: self.folder.path(),
-        });
-        self
+        };
+        Counts::of(&start).write(start.folder)?;
+        self.observer.on_start(&start);
+        Ok(self)
+    }
+
+    /// Writes a line of the metrics.
+    fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
+        self.metrics.write(line)?;
+        let written = self.events.as_mut().map(|events| events.write(line));
+        if let Some(Err(error)) = written {
+            self.events = None;
+            self.observer.on_notice(&without_events(&error));
+        }
+        Ok(())
     }
 
     /// A stream is one epoch: nobody has counted its rows.
@@ -177,6 +197,11 @@ impl<'a> Training<'a> {
         if let Some(streamed) = self.data.streamed() {
             self.observer
                 .on_notice(&format!("read so far:\n{streamed}"));
+            let counted = Counts::read(self.folder.path())
+                .and_then(|counts| counts.with_data(&streamed).write(self.folder.path()));
+            if let Err(error) = counted {
+                self.observer.on_notice(&error.to_string());
+            }
         }
         if matches!(end, End::Interrupted) {
             let saved = self.saved_at.map(|step| self.checkpoints.path(step));
@@ -281,9 +306,10 @@ impl<'a> Training<'a> {
             targets: step.targets,
             seconds,
             tokens_per_second: step.tokens as f64 / seconds,
-            peak_memory: peak_memory(),
+            peak_memory: metrics::peak_memory(),
+            time: metrics::now(),
         };
-        self.metrics.write(&metrics)?;
+        self.record(&Metrics::Step(metrics.clone()))?;
         self.observer.on_step(&metrics);
         Ok(true)
     }
@@ -332,12 +358,13 @@ impl<'a> Training<'a> {
         self.state.cursor = now.next;
         self.state.skipped += 1;
         self.state.skipped_in_a_row = skips;
-        self.metrics.write(&SkipMetrics {
+        self.record(&Metrics::Skip(SkipMetrics {
             step,
             epoch: self.epoch(),
             skipped: why.to_string(),
             rows,
-        })?;
+            time: metrics::now(),
+        }))?;
         self.observer.on_notice(&format!("step {step}: {what}"));
         Ok(true)
     }
@@ -383,8 +410,9 @@ impl<'a> Training<'a> {
             best: is_best,
             targets: found.targets,
             seconds: begin.elapsed().as_secs_f64(),
+            time: metrics::now(),
         };
-        self.metrics.write(&metrics)?;
+        self.record(&Metrics::Validation(metrics.clone()))?;
         self.observer.on_validation(&metrics);
         Ok(true)
     }
@@ -474,6 +502,11 @@ impl<'a> Training<'a> {
             (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
         }
     }
+}
+
+/// That a run goes on although TensorBoard will not see it.
+fn without_events(error: &TrainError) -> String {
+    format!("{error}; the run goes on without events for TensorBoard")
 }
 
 fn dtype(precision: Precision) -> Dtype {

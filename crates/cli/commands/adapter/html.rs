@@ -7,7 +7,7 @@ use simmer_model::adapter::inspect::{Inspection, LowRankModule};
 use super::grid::{Grid, Together};
 use super::inspect::{Inspected, by_module, by_target, summary};
 use super::short;
-use crate::commands::data::html::escape;
+use simmer_eval::page::escape;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --line: #8884; --norm: 59 125 216; --rank: 59 165 93; }
