@@ -164,7 +164,7 @@ impl Workshop {
 
     /// Runs one command of a page.
     fn run(&self, page: &str, command: &str) {
-        for made in self.made(command) {
+        if let Some(made) = self.made(command) {
             let _ = fs::remove_dir_all(&made);
             let _ = fs::remove_file(&made);
         }

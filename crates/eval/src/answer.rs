@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,7 @@ impl Answers {
             path: path.to_owned(),
             source,
         };
-        let (found, whole) = match File::open(path) {
+        let (found, whole) = match simmer_map::open(path) {
             Ok(file) => read(path, file, asking)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), 0),
             Err(source) => {
@@ -193,6 +193,9 @@ impl Answers {
     }
 }
 
+/// The longest line that is read, in bytes: no answer is near it.
+const LONGEST: u64 = 64 << 20;
+
 /// The answers of a file, and the bytes of its whole lines.
 fn read(
     path: &Path,
@@ -203,12 +206,20 @@ fn read(
     let (mut found, mut whole) = (BTreeMap::new(), 0);
     for line in 1.. {
         let mut text = String::new();
-        let read = file
+        let read = (&mut file)
+            .take(LONGEST + 1)
             .read_line(&mut text)
             .map_err(|source| EvalError::Read {
                 path: path.to_owned(),
                 source,
             })?;
+        if text.len() as u64 > LONGEST {
+            return Err(EvalError::Results {
+                path: path.to_owned(),
+                line,
+                problem: format!("longer than {} MiB", LONGEST >> 20),
+            });
+        }
         if !text.ends_with('\n') {
             break;
         }

@@ -5,7 +5,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::jinja::{self, Clock};
+use super::jinja::{self, Clock, within_steps};
 
 /// Texts and expressions in Jinja over the fields of a row, by name. A field that a row does not have is an error.
 #[derive(Debug)]
@@ -71,10 +71,8 @@ impl Blanks {
     /// # Errors
     /// Where a field that it names is missing.
     pub fn fill(&self, name: &str, row: &impl Serialize) -> Result<String, BlankError> {
-        let filled = self
-            .env
-            .get_template(name)
-            .and_then(|text| text.render(Value::from(Serde(row))));
+        let row = Value::from(Serde(row));
+        let filled = within_steps(&self.env, |env| env.get_template(name)?.render(row.clone()));
         filled.map_err(|error| wrong(name, &error))
     }
 
@@ -88,8 +86,10 @@ impl Blanks {
         expression: &str,
         row: &impl Serialize,
     ) -> Result<serde_json::Value, BlankError> {
-        let found = self.env.compile_expression(expression);
-        let found = found.and_then(|expression| expression.eval(Value::from(Serde(row))));
+        let row = Value::from(Serde(row));
+        let found = within_steps(&self.env, |env| {
+            env.compile_expression(expression)?.eval(row.clone())
+        });
         let found = found.map_err(|error| wrong(name, &error))?;
         if found.is_undefined() {
             return Err(wrong(name, &ErrorKind::UndefinedError.into()).of(expression));
