@@ -55,6 +55,9 @@ fn help_reads_well() {
         "data lint",
         "eval",
         "report",
+        "adapter",
+        "adapter inspect",
+        "adapter diff",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));

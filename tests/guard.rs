@@ -8,8 +8,11 @@ use simmer_train::{Outcome, Resume, TrainError, train};
 
 use crate::training::{Kitchen, Notices, StopAfter};
 
-/// A loss above the middle of the two before is a spike: some of every run's are.
-const SPIKE: &str = "train.guard={ spike = { times = 1.02, over = 2 } }";
+/// A loss above the middle of the two before is a spike, and nothing is learnt: some of the steps are.
+const SPIKES: [&str; 2] = [
+    "train.guard={ spike = { times = 1.001, over = 2 } }",
+    "train.learning_rate=1e-5",
+];
 
 fn rows(kitchen: &Kitchen, run: &str, name: &str) -> Vec<Value> {
     let text = fs::read_to_string(kitchen.path(run).join(name)).unwrap();
@@ -22,8 +25,8 @@ fn rows(kitchen: &Kitchen, run: &str, name: &str) -> Vec<Value> {
 #[test]
 fn spikes_are_left_out_and_their_rows_set_aside() {
     let kitchen = Kitchen::new();
-    let plain = kitchen.whole(&[], "plain");
-    let guarded = kitchen.whole(&[SPIKE], "guarded");
+    let plain = kitchen.whole(&SPIKES[1..], "plain");
+    let guarded = kitchen.whole(&SPIKES, "guarded");
     assert!(plain != guarded);
     let (skipped, made): (Vec<_>, Vec<_>) = kitchen
         .metrics("guarded")
@@ -36,7 +39,7 @@ fn spikes_are_left_out_and_their_rows_set_aside() {
     for line in kitchen.metrics("guarded") {
         if let Some(loss) = line.get("loss").and_then(Value::as_f64) {
             if let [.., a, b] = recent[..] {
-                assert!(loss <= 1.02 * f64::midpoint(a, b) + 1e-12, "{line:?}");
+                assert!(loss <= 1.001 * f64::midpoint(a, b) + 1e-12, "{line:?}");
             }
             recent.push(loss);
         }
@@ -64,7 +67,7 @@ fn spikes_are_left_out_and_their_rows_set_aside() {
 #[test]
 fn a_run_that_left_steps_out_goes_on_as_if_it_had_not_stopped() {
     let kitchen = Kitchen::new();
-    let expected = kitchen.whole(&[SPIKE], "whole");
+    let expected = kitchen.whole(&SPIKES, "whole");
     let updates = kitchen.metrics("whole");
     let updates = updates.iter().filter(|line| line.contains_key("loss"));
     for step in updates.map(|line| line["step"].as_u64().unwrap()) {
@@ -75,7 +78,7 @@ fn a_run_that_left_steps_out_goes_on_as_if_it_had_not_stopped() {
             in_validation: false,
             stop: &stop,
         };
-        let recipe = kitchen.recipe(&[SPIKE]);
+        let recipe = kitchen.recipe(&SPIKES);
         train(
             &recipe,
             &kitchen.path(&run),
@@ -84,7 +87,7 @@ fn a_run_that_left_steps_out_goes_on_as_if_it_had_not_stopped() {
             &stop,
         )
         .unwrap();
-        kitchen.train(&[SPIKE], &run, true).unwrap();
+        kitchen.train(&SPIKES, &run, true).unwrap();
         assert!(kitchen.adapter(&run) == expected, "{run}");
         assert_eq!(kitchen.metrics(&run), kitchen.metrics("whole"), "{run}");
     }
@@ -93,8 +96,9 @@ fn a_run_that_left_steps_out_goes_on_as_if_it_had_not_stopped() {
 #[test]
 fn a_spike_may_end_the_run() {
     let kitchen = Kitchen::new();
-    let stop = "train.guard={ spike = { times = 1.02, over = 2, then = \"stop\" } }";
-    let error = kitchen.train(&[stop], "run", false).unwrap_err();
+    let stop = "train.guard={ spike = { times = 1.001, over = 2, then = \"stop\" } }";
+    let error = kitchen.train(&[stop, SPIKES[1]], "run", false);
+    let error = error.unwrap_err();
     let TrainError::Diverged { step, .. } = error else {
         panic!("{error}");
     };
@@ -111,7 +115,7 @@ fn weights_that_broke_are_not_skipped_for_ever() {
         "train.schedule={ constant = { warmup_steps = 1 } }",
         "train.clip=none",
         "train.validate_every=never",
-        "train.checkpoint_every={ steps = 1 }",
+        "train.checkpoint_every={ steps = 6 }",
         "train.guard={ not_finite = \"skip\", most_skips = 3 }",
     ];
     let mut notices = Notices::default();
@@ -125,13 +129,12 @@ fn weights_that_broke_are_not_skipped_for_ever() {
         &go,
     );
     let error = error.unwrap_err();
-    let TrainError::Diverged { checkpoint, .. } = &error else {
+    let TrainError::Diverged {
+        checkpoint: None, ..
+    } = &error
+    else {
         panic!("{error}");
     };
-    assert!(
-        checkpoint.as_ref().unwrap().ends_with("step-000001"),
-        "{error}"
-    );
     let said = error.to_string();
     assert!(said.contains("3 such steps in a row end the run"), "{said}");
     let skipped = notices

@@ -249,7 +249,7 @@ seed = 5
     }
 
     /// The program, told to train.
-    fn command(&self, run: &str, more: &[&str]) -> Command {
+    pub(crate) fn command(&self, run: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_simmer"));
         command
             .args(["train", "recipe.toml", "--out", run])

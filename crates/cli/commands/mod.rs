@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments, help and what they do.
 
+mod adapter;
 mod chat;
 mod convert;
 mod data;
@@ -21,6 +22,7 @@ use clap::Subcommand;
 pub(crate) enum Command {
     Train(train::Train),
     Merge(merge::Merge),
+    Adapter(adapter::Adapter),
     Convert(convert::Convert),
     Generate(generate::Generate),
     Chat(chat::Chat),
@@ -39,6 +41,7 @@ impl Command {
         match self {
             Self::Train(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Adapter(command) => command.run(),
             Self::Convert(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Chat(command) => command.run(),

@@ -3,6 +3,7 @@
 //! [`Recipe`] says everything about a run, [`train`] runs it into a folder, and an [`Observer`]
 //! hears what happens. [`Trainer`] is one step alone.
 
+mod card;
 mod checkpoint;
 mod clip;
 mod config;

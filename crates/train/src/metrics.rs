@@ -153,6 +153,13 @@ pub(crate) fn now() -> f64 {
     since.map_or(0.0, |since| since.as_millis() as f64 / 1e3)
 }
 
+/// The losses of a run's last step and last validation.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Losses {
+    pub(crate) training: Option<f64>,
+    pub(crate) validation: Option<f64>,
+}
+
 /// The open file.
 #[derive(Debug)]
 pub(crate) struct MetricsFile {
@@ -164,6 +171,7 @@ pub(crate) struct MetricsFile {
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+    loss: Option<f64>,
     validation_loss: Option<f64>,
 }
 
@@ -189,6 +197,23 @@ impl MetricsFile {
         let json = serde_json::to_string(line).map_err(io::Error::from);
         json.and_then(|json| self.file.write_all(format!("{json}\n").as_bytes()))
             .map_err(TrainError::io(&self.path, "write"))
+    }
+
+    /// The losses after `step`, as the lines have them.
+    pub(crate) fn losses(&self, step: u64) -> Result<Losses, TrainError> {
+        let text =
+            std::fs::read_to_string(&self.path).map_err(TrainError::io(&self.path, "read"))?;
+        let mut losses = Losses::default();
+        for line in text.lines() {
+            let Ok(line) = serde_json::from_str::<Line>(line) else {
+                continue;
+            };
+            if line.step <= step {
+                losses.training = line.loss.or(losses.training);
+                losses.validation = line.validation_loss.or(losses.validation);
+            }
+        }
+        Ok(losses)
     }
 
     /// Waits until all lines are on the disk.
@@ -299,5 +324,21 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let history = History::read(folder.path()).unwrap();
         assert_eq!((history.lines.len(), history.broken), (3, vec![4, 5, 6]));
+    }
+
+    #[test]
+    fn the_last_losses_are_those_of_the_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":1,\"validation_loss\":1.7}\n{\"step\":2,\"loss\":1.5}\n";
+        std::fs::write(&path, text).unwrap();
+        let file = MetricsFile::open(folder.path(), 2, false).unwrap();
+        let losses = |step| {
+            let found = file.losses(step).unwrap();
+            (found.training, found.validation)
+        };
+        assert_eq!(losses(0), (None, None));
+        assert_eq!(losses(1), (Some(2.0), Some(1.7)));
+        assert_eq!(losses(2), (Some(1.5), Some(1.7)));
     }
 }

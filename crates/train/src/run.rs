@@ -104,10 +104,11 @@ pub fn train(
     }
     prepared.accepted = manifest.accepted_recipes();
     // The orders matter: a kill between the two leaves a run that can be resumed.
-    match before {
+    let manifest = match before {
         None => {
             folder.write_recipe(&recipe.resolved())?;
             manifest.write(folder.path())?;
+            manifest
         }
         Some(before) if before.accepted != manifest.accepted => {
             let checkpoints = folder.checkpoints();
@@ -116,11 +117,13 @@ pub fn train(
             }
             manifest.write(folder.path())?;
             folder.write_recipe(&recipe.resolved())?;
+            manifest
         }
-        Some(_) => {}
-    }
+        // what the run began with is what its adapter's card tells
+        Some(before) => before,
+    };
     let expected = prepared.expected;
-    let run = || Training::start(&recipe, folder, prepared, observer, stop)?.finish();
+    let run = || Training::start(&recipe, manifest, folder, prepared, observer, stop)?.finish();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match out_of_memory(&*panic) {
         Some(said) => Err(TrainError::OutOfMemory {
             folder: out.to_owned(),
@@ -188,10 +191,14 @@ fn manifest_changes(
     manifest: &Manifest,
     observer: &mut dyn Observer,
 ) -> Vec<String> {
-    if (&before.simmer, &before.system) != (&manifest.simmer, &manifest.system) {
+    let program = |manifest: &Manifest| {
+        let Manifest { simmer, commit, .. } = manifest;
+        (simmer.clone(), commit.clone(), manifest.system.clone())
+    };
+    if program(before) != program(manifest) {
         observer.on_notice(&format!(
-            "the run was begun by simmer {} on {}; its numbers may differ by rounding",
-            before.simmer, before.system
+            "the run was begun by simmer {} (commit {}) on {}; its numbers may differ by rounding",
+            before.simmer, before.commit, before.system
         ));
     }
     before.changes(manifest)

@@ -9,18 +9,19 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use simmer_data::{Dataset, Tokenizer};
-use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::adapter::{self, AdapterConfig, Card};
 use simmer_model::base::Precision;
 use simmer_model::checkpoint::{Dtype, Existing};
 use simmer_model::export;
 
+use crate::card::card;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use crate::config::{TrainConfig, Weights};
 use crate::counts::Counts;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::guard::{self, Reaction};
-use crate::manifest::sha256;
+use crate::manifest::{Manifest, sha256};
 use crate::metrics::{self, Metrics, MetricsFile, SkipMetrics, StepMetrics, ValidationMetrics};
 use crate::observer::{Observer, Start};
 use crate::packing::Ready;
@@ -33,6 +34,8 @@ use crate::trainer::{NoStep, Step, Trainer};
 pub(crate) struct Training<'a> {
     recipe: &'a Recipe,
     config: &'a TrainConfig,
+    /// As the run began.
+    manifest: Manifest,
     /// Of the recipe that the run began with.
     recipe_sha256: String,
     folder: RunFolder,
@@ -66,6 +69,7 @@ enum End {
 impl<'a> Training<'a> {
     pub(crate) fn start(
         recipe: &'a Recipe,
+        manifest: Manifest,
         folder: RunFolder,
         prepared: Prepared,
         observer: &'a mut dyn Observer,
@@ -116,6 +120,7 @@ impl<'a> Training<'a> {
         let training = Self {
             recipe,
             config,
+            manifest,
             recipe_sha256,
             folder,
             checkpoints,
@@ -418,6 +423,7 @@ impl<'a> Training<'a> {
             parameters: model.trainable(),
             moments: self.trainer.optimizer().state().clone(),
         };
+        let card = self.card()?;
         let more = |folder: &Path| match &self.adapter {
             None => Ok(()),
             Some(config) => {
@@ -427,6 +433,7 @@ impl<'a> Training<'a> {
                     config,
                     &out,
                     &self.beside,
+                    &card,
                     Existing::Refuse,
                 )?)
             }
@@ -445,8 +452,15 @@ impl<'a> Training<'a> {
         self.checkpoints.retain(self.config.keep, best)
     }
 
+    /// What the README of the adapter says of the run so far.
+    fn card(&self) -> Result<Card, TrainError> {
+        let losses = self.metrics.losses(self.state.step)?;
+        Ok(card(self.recipe, &self.manifest, &self.state, losses))
+    }
+
     /// Writes the adapter, or the whole model.
     fn write_weights(self) -> Result<PathBuf, TrainError> {
+        let card = self.card()?;
         let mut model = self.trainer.into_model();
         let best = self
             .state
@@ -474,7 +488,7 @@ impl<'a> Training<'a> {
             }),
             (Method::Lora(_), Some(config)) => {
                 let out = self.folder.path().join("adapter");
-                adapter::save(&model, config, &out, &self.beside, Existing::Replace)?;
+                adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
                 Ok(out)
             }
             (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
