@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::AtomicBool;
 
-use simmer_train::{Counts, History, Metrics, Outcome, Resume, train};
+use simmer_train::{Counts, History, Metrics, Observer, Outcome, Resume, StepMetrics, train};
 
 use crate::commands::simmer;
 use crate::training::{Kitchen, Notices, StopAfter};
@@ -223,18 +223,21 @@ fn what_is_no_run_is_refused() {
     ");
 }
 
+/// Makes the page after the third step.
+struct Looking<'a>(&'a Path, String);
+
+impl Observer for Looking<'_> {
+    fn on_step(&mut self, step: &StepMetrics) {
+        if step.step == 3 {
+            self.1 = report(self.0, &["run"]).0;
+        }
+    }
+}
+
 #[test]
 fn a_run_is_shown_while_it_goes() {
     let kitchen = Kitchen::new();
     let parent = kitchen.path("");
-    struct Looking<'a>(&'a Path, String);
-    impl simmer_train::Observer for Looking<'_> {
-        fn on_step(&mut self, step: &simmer_train::StepMetrics) {
-            if step.step == 3 {
-                self.1 = report(self.0, &["run"]).0;
-            }
-        }
-    }
     let mut looking = Looking(&parent, String::new());
     let recipe = kitchen.recipe(&[]);
     let go = AtomicBool::new(false);

@@ -59,7 +59,7 @@ impl Inspect {
             });
         }
         if let Some(path) = &self.html {
-            write_file(path, |file| file.write_all(html::page(&all).as_bytes()))?;
+            write_file(path, |file| file.write_all(html::html(&all).as_bytes()))?;
             for inspected in &all {
                 warn(inspected);
             }

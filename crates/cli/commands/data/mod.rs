@@ -1,6 +1,6 @@
 //! `simmer data`: what a recipe's data looks like to the model, and what is wrong with it.
 
-pub(super) mod html;
+mod html;
 mod lint;
 mod preview;
 mod shown;

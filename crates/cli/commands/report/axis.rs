@@ -205,9 +205,7 @@ mod tests {
         let axis = Axis::new([1.0, 100.0, 10.0].into_iter(), Begins::AtLeast);
         assert!(axis.is_log && (axis.place(10.0) - 0.5).abs() < 1e-12);
         let axis = Axis::of_steps(1.0, 5.0);
-        assert_eq!(
-            [1.0, 2.0, 5.0].map(|step| axis.place(step)),
-            [0.0, 0.25, 1.0]
-        );
+        let places = [1.0, 2.0, 5.0].map(|step| axis.place(step).to_string());
+        assert_eq!(places, ["0", "0.25", "1"]);
     }
 }

@@ -82,9 +82,9 @@ impl Chart {
         html.push_str("</div>");
         self.svg(&mut html, &lines, steps, &axis);
         html.push_str("<i class=mark></i><div class=tip></div>");
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<script type=\"application/json\">{}</script></div>{}</figure>\n",
+            "<script type=\"application/json\">{}</script></div>{}</figure>",
             data(&lines, steps),
             self.legend()
         );

@@ -1,5 +1,6 @@
 //! `simmer report`: runs as a page.
 
+mod answers;
 mod axis;
 mod chart;
 mod page;

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use simmer_eval::page::{self, escape};
-use simmer_eval::report::MetricReport;
 use simmer_train::{Fingerprint, SourceCounts, StepMetrics};
 
+use super::answers::{answers, scores};
 use super::axis::{Axis, Begins};
 use super::chart::{Chart, Kind, Line, named};
 use super::recipes::differences;
@@ -43,7 +43,7 @@ pub(super) fn html(runs: &[Run]) -> String {
     scores(&mut html, runs);
     data(&mut html, runs);
     recipes(&mut html, runs);
-    let _ = write!(html, "<script>{SCRIPT}</script>\n");
+    let _ = writeln!(html, "<script>{SCRIPT}</script>");
     page::page(&title, STYLE, &html)
 }
 
@@ -159,7 +159,7 @@ fn validation((run, of): (usize, &Run)) -> Option<Line> {
 }
 
 /// A table; its cells are HTML.
-fn table(html: &mut String, heads: &[String], rows: &[Vec<String>]) {
+pub(super) fn table(html: &mut String, heads: &[String], rows: &[Vec<String>]) {
     html.push_str("<div class=wide><table><tr>");
     for head in heads {
         let _ = write!(html, "<th>{head}");
@@ -217,111 +217,6 @@ fn recipe_differences(html: &mut String, runs: &[Run]) {
             );
         }
     }
-}
-
-/// What was answered to a prompt: by whom, and what.
-type Answered = (String, String);
-
-fn answers(html: &mut String, runs: &[Run]) {
-    let mut prompts: Vec<(&str, Vec<Answered>, Vec<Answered>)> = Vec::new();
-    for (number, run) in runs.iter().enumerate() {
-        for sample in run
-            .comparison
-            .iter()
-            .flat_map(|comparison| &comparison.samples)
-        {
-            let place = prompts
-                .iter()
-                .position(|(prompt, ..)| *prompt == sample.prompt);
-            let place = place.unwrap_or_else(|| {
-                prompts.push((&sample.prompt, Vec::new(), Vec::new()));
-                prompts.len() - 1
-            });
-            let (_, before, after) = &mut prompts[place];
-            let name = named(number, &run.name);
-            // runs of one base begin with the same answer
-            match before.iter_mut().find(|(_, text)| *text == sample.before) {
-                Some((names, _)) => names.push_str(&name),
-                None => before.push((name.clone(), sample.before.clone())),
-            }
-            after.push((name, sample.after.clone()));
-        }
-    }
-    if prompts.is_empty() {
-        return;
-    }
-    html.push_str("<h2>Answers before and after</h2>\n");
-    for (prompt, before, after) in prompts {
-        let _ = write!(html, "<h3>{}</h3><div class=side>", escape(prompt));
-        let said = |when: &'static str, answers: Vec<Answered>| {
-            let one = move |(name, text): Answered| {
-                let name = if runs.len() == 1 { String::new() } else { name };
-                format!(
-                    "<div><span class=soft>{when}</span> {name}<pre>{}</pre></div>",
-                    escape(text.trim())
-                )
-            };
-            answers.into_iter().map(one).collect::<String>()
-        };
-        let _ = writeln!(
-            html,
-            "{}{}</div>",
-            said("before", before),
-            said("after", after)
-        );
-    }
-}
-
-fn scores(html: &mut String, runs: &[Run]) {
-    let mut rows = Vec::new();
-    for (number, run) in runs.iter().enumerate() {
-        let Some(comparison) = &run.comparison else {
-            continue;
-        };
-        for metric in &comparison.scores {
-            let mut row = vec![
-                named(number, &run.name),
-                comparison.held_out_rows.to_string(),
-            ];
-            row.extend(score(metric));
-            rows.push(row);
-        }
-    }
-    if rows.is_empty() {
-        return;
-    }
-    html.push_str("<h2>Base and trained model on held-out rows</h2>\n");
-    let heads = [
-        "run",
-        "rows",
-        "metric",
-        "before",
-        "after",
-        "difference",
-        "95 %",
-        "p",
-    ];
-    table(html, &heads.map(str::to_owned), &rows);
-    html.push_str("<p class=soft>± is one standard error; differences by paired bootstrap over the rows.</p>\n");
-}
-
-fn score(metric: &MetricReport) -> Vec<String> {
-    let means = metric.means.iter().map(|mean| match mean.stderr {
-        Some(stderr) => format!("{:.4} ± {stderr:.4}", mean.value),
-        None => format!("{:.4}", mean.value),
-    });
-    let differences = metric.differences.iter().flat_map(|found| {
-        let [low, high] = found.interval;
-        [
-            format!("{:+.4}", found.value),
-            format!("{low:+.4} to {high:+.4}"),
-            format!("{:.4}", found.p),
-        ]
-    });
-    std::iter::once(escape(&metric.metric))
-        .chain(means)
-        .chain(differences)
-        .collect()
 }
 
 fn data(html: &mut String, runs: &[Run]) {
@@ -389,9 +284,9 @@ fn recipes(html: &mut String, runs: &[Run]) {
     for (number, run) in runs.iter().enumerate() {
         let name = named(number, &run.name);
         let open = if runs.len() == 1 { " open" } else { "" };
-        let _ = write!(
+        let _ = writeln!(
             html,
-            "<details{open}><summary>{name} recipe</summary><pre>{}</pre></details>\n",
+            "<details{open}><summary>{name} recipe</summary><pre>{}</pre></details>",
             escape(&run.recipe)
         );
         let Some(manifest) = &run.manifest else {
@@ -413,12 +308,13 @@ fn recipes(html: &mut String, runs: &[Run]) {
             ("adapter", &manifest.adapter),
         ];
         for (what, files) in folders {
-            files.iter().for_each(|(name, file)| add(what, name, file));
+            for (name, file) in files {
+                add(what, name, file);
+            }
         }
-        manifest
-            .data
-            .iter()
-            .for_each(|file| add("data", &file.path, &file.fingerprint));
+        for file in &manifest.data {
+            add("data", &file.path, &file.fingerprint);
+        }
         let _ = write!(
             html,
             "<details><summary>{name} files that it was made with</summary>"

@@ -16,13 +16,11 @@ pub(super) fn differences(recipes: &[&str]) -> Result<Vec<Row>, (usize, toml::de
         let mut found = Vec::new();
         flatten("", &Value::Table(table), &mut found);
         for (key, value) in found {
-            let row = match rows.iter().position(|(known, _)| *known == key) {
-                Some(row) => row,
-                None => {
-                    rows.push((key, vec![None; recipes.len()]));
-                    rows.len() - 1
-                }
-            };
+            let row = rows.iter().position(|(known, _)| *known == key);
+            let row = row.unwrap_or_else(|| {
+                rows.push((key, vec![None; recipes.len()]));
+                rows.len() - 1
+            });
             rows[row].1[place] = Some(value);
         }
     }

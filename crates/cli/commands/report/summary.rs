@@ -5,9 +5,12 @@ use simmer_train::estimate::readable;
 
 use super::run::{Run, State};
 
+/// What a run has in a row, if it has it.
+type Cell = fn(&Run) -> Option<String>;
+
 /// What the rows of the table are called, and the cell of a run in each.
 pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
-    let cell: [(&str, fn(&Run) -> Option<String>); 12] = [
+    let cell: [(&str, Cell); 12] = [
         ("steps", |run| Some(steps(run))),
         ("left out (train.guard)", left_out),
         ("loss, first and last step", loss),
