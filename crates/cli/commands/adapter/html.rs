@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
+use simmer_eval::page::{self, escape};
 use simmer_model::adapter::inspect::{Inspection, LowRankModule};
 
 use super::grid::{Grid, Together};
 use super::inspect::{Inspected, by_module, by_target, summary};
 use super::short;
-use simmer_eval::page::escape;
 
 const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --norm: 59 125 216; --rank: 59 165 93; }
+:root { --line: #8884; --norm: 59 125 216; --rank: 59 165 93; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.3rem; overflow-wrap: anywhere; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
@@ -33,21 +33,16 @@ const HEIGHT: f64 = 120.0;
 const DECADES: f64 = 4.0;
 
 /// The whole page.
-pub(super) fn page(all: &[Inspected]) -> String {
+pub(super) fn html(all: &[Inspected]) -> String {
     let names: Vec<&str> = all
         .iter()
         .map(|inspected| inspected.name.as_str())
         .collect();
-    let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
-        escape(&names.join(", "))
-    );
+    let mut html = String::new();
     for inspected in all {
         of_adapter(&mut html, inspected);
     }
-    html.push_str("</body>\n</html>\n");
-    html
+    page::page(&names.join(", "), STYLE, &html)
 }
 
 fn of_adapter(html: &mut String, inspected: &Inspected) {
