@@ -8,6 +8,7 @@ mod corpus;
 mod estimate;
 mod eval;
 mod golden;
+mod hostile;
 mod merging;
 mod model;
 mod recipes;
