@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::hash;
 use crate::error::EvalError;
-use crate::question::Question;
+use crate::question::{Asked, Question};
 use crate::task::Task;
 
 /// What a model says to one question.
@@ -53,6 +53,19 @@ pub struct Reference {
     pub tokens: usize,
     /// Those that the model would have chosen itself.
     pub likeliest: usize,
+}
+
+impl Answer {
+    /// Whether it has a number for each choice of a question: scores are computed from them.
+    fn fits(&self, question: &Question) -> bool {
+        let Asked::Choice { pairs, without, .. } = &question.asked else {
+            return true;
+        };
+        let choices = pairs.len();
+        self.log_likelihoods.len() == choices
+            && self.tokens.len() == choices
+            && self.without.len() == without.len()
+    }
 }
 
 #[expect(
@@ -117,10 +130,12 @@ impl Answers {
     /// Where something else was asked there.
     pub fn find(&self, question: &Question) -> Result<Option<&Answer>, EvalError> {
         match self.found.get(&question.number) {
-            Some(answer) if answer.asked != question.id() => Err(EvalError::OtherResults {
-                path: self.path.clone(),
-                what: format!("question {}", question.number + 1),
-            }),
+            Some(answer) if answer.asked != question.id() || !answer.fits(question) => {
+                Err(EvalError::OtherResults {
+                    path: self.path.clone(),
+                    what: format!("question {}", question.number + 1),
+                })
+            }
             found => Ok(found),
         }
     }

@@ -86,12 +86,14 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
     }
 }
 
-/// The length of the file's metadata, which are at its end: length, "PAR1".
+/// The length of the file's metadata, which are at its end: length, "PAR1"; 0 of a file that ends otherwise.
 fn metadata_bytes(file: &mut File) -> std::io::Result<u32> {
     let mut footer = [0; 8];
     file.seek(SeekFrom::End(-(footer.len() as i64)))?;
     file.read_exact(&mut footer)?;
-    let [length @ .., _, _, _, _] = footer;
+    let [length @ .., b'P', b'A', b'R', b'1'] = footer else {
+        return Ok(0);
+    };
     Ok(u32::from_le_bytes(length))
 }
 
