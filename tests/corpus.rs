@@ -29,7 +29,18 @@ fn feed(target: &str, least: usize, read: impl Fn(&[u8])) {
 /// The input with some of its bytes removed, repeated or replaced, the same every time.
 fn changed(input: &[u8], seed: u64) -> Vec<u8> {
     const WORDS: [&[u8]; 12] = [
-        b"\0", b"\xFF", b"[", b"{", b"\"", b"-1", b"1e999", b"99999999999999999999", b"null", b"../", b"\n", b"",
+        b"\0",
+        b"\xFF",
+        b"[",
+        b"{",
+        b"\"",
+        b"-1",
+        b"1e999",
+        b"99999999999999999999",
+        b"null",
+        b"../",
+        b"\n",
+        b"",
     ];
     // SplitMix64 (Steele et al. 2014)
     let mut state = seed;
@@ -47,7 +58,9 @@ fn changed(input: &[u8], seed: u64) -> Vec<u8> {
         match draw(3) {
             0 => drop(bytes.splice(begin..end, word.iter().copied())),
             1 => drop(bytes.splice(begin..begin, bytes[begin..end].to_vec())),
-            _ => bytes[begin..end].iter_mut().for_each(|byte| *byte ^= 1 << draw(8)),
+            _ => bytes[begin..end]
+                .iter_mut()
+                .for_each(|byte| *byte ^= 1 << draw(8)),
         }
     }
     bytes

@@ -4,6 +4,7 @@ mod commands;
 mod failure;
 mod hub;
 mod interrupt;
+mod live;
 mod loaded;
 mod output;
 mod profile;

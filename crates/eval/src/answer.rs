@@ -130,10 +130,12 @@ impl Answers {
     /// Where something else was asked there.
     pub fn find(&self, question: &Question) -> Result<Option<&Answer>, EvalError> {
         match self.found.get(&question.number) {
-            Some(answer) if answer.asked != question.id() || !answer.fits(question) => Err(EvalError::OtherResults {
-                path: self.path.clone(),
-                what: format!("question {}", question.number + 1),
-            }),
+            Some(answer) if answer.asked != question.id() || !answer.fits(question) => {
+                Err(EvalError::OtherResults {
+                    path: self.path.clone(),
+                    what: format!("question {}", question.number + 1),
+                })
+            }
             found => Ok(found),
         }
     }

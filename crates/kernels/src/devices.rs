@@ -49,17 +49,24 @@ pub(crate) fn rounded<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
     x.clone().cast(DType::BF16).cast(DType::F32)
 }
 
-/// Whether every number is as near as `roundings` of bf16, 2⁻⁸ of the largest number each; small numbers may
-/// be what is left of numbers of order one.
-pub(crate) fn assert_near(actual: &TensorData, expected: &TensorData, roundings: f32) {
-    let numbers = |data: &TensorData| {
-        let data = data.clone().convert_dtype(DType::F32);
-        data.try_into_vec::<f32>().unwrap()
-    };
-    let [actual, expected] = [numbers(actual), numbers(expected)];
+/// The largest of the numbers, without signs.
+pub(crate) fn largest(data: &TensorData) -> f32 {
+    numbers(data)
+        .into_iter()
+        .fold(0.0, |most: f32, x| most.max(x.abs()))
+}
+
+fn numbers(data: &TensorData) -> Vec<f32> {
+    let data = data.clone().convert_dtype(DType::F32);
+    data.try_into_vec::<f32>().unwrap()
+}
+
+/// Whether every number is as near as `roundings` of bf16, 2⁻⁸ of `scale` each: of the numbers that were added up,
+/// whose sum can be small.
+pub(crate) fn assert_near(actual: &TensorData, expected: &TensorData, roundings: f32, scale: f32) {
+    let [actual, expected] = [actual, expected].map(numbers);
     assert_eq!(actual.len(), expected.len());
-    let largest = expected.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-    let allowed = roundings * largest.max(0.1) / 256.0;
+    let allowed = roundings * scale / 256.0;
     for (place, (a, b)) in actual.iter().zip(&expected).enumerate() {
         assert!(
             (a - b).abs() <= allowed,

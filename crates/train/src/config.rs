@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use simmer_model::Recompute;
 
 use crate::clip::Clip;
+use crate::guard::Guard;
 use crate::optimizer::OptimizerConfig;
 use crate::problem::Problem;
 use crate::schedule::Schedule;
@@ -51,6 +52,9 @@ pub struct TrainConfig {
     /// Where all chance comes from: initial weights, order of rows, validation rows, dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// What becomes of a step that would spoil the run.
+    #[serde(default)]
+    pub guard: Guard,
     /// When the validation loss is measured; after the last step always.
     #[serde(default)]
     pub validate_every: Interval,
@@ -272,6 +276,7 @@ impl TrainConfig {
         self.schedule.check()?;
         self.optimizer.check()?;
         self.clip.check()?;
+        self.guard.check()?;
         self.validate_every.check("train.validate_every.steps")?;
         self.checkpoint_every
             .check("train.checkpoint_every.steps")?;

@@ -117,7 +117,9 @@ impl BlankError {
 fn wrong(name: &str, error: &minijinja::Error) -> BlankError {
     let mut what = match error.kind() {
         ErrorKind::OutOfFuel => {
-            format!("stopped after {STEPS} steps without an end: it loops for ever, or makes endless text")
+            format!(
+                "stopped after {STEPS} steps without an end: it loops for ever, or makes endless text"
+            )
         }
         kind => kind.to_string(),
     };

@@ -104,7 +104,7 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     env.set_unknown_method_callback(python::method);
     // What these write of nested lists grows with the square of the nesting.
     env.remove_filter("pprint");
-    env.remove_function("debug");
+    env.remove_global("debug");
     // Python prints its own words for these.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),

@@ -187,6 +187,8 @@ impl Rendered {
 #[derive(Debug)]
 pub struct Template {
     name: String,
+    /// As its file or the tokenizer has it.
+    source: String,
     kind: Kind,
 }
 
@@ -206,10 +208,17 @@ impl Template {
     /// # Errors
     /// [`TemplateError`] when there is none, or its text is wrong.
     pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<Template, TemplateError> {
-        let kind = if name == "chat" {
-            Kind::Chat(Box::new(Chat::of(tokenizer, "default")?))
-        } else if let Some(chat) = name.strip_prefix("chat:") {
-            Kind::Chat(Box::new(Chat::of(tokenizer, chat)?))
+        let chat = if name == "chat" {
+            Some("default")
+        } else {
+            name.strip_prefix("chat:")
+        };
+        let (source, kind) = if let Some(chat) = chat {
+            let kind = Kind::Chat(Box::new(Chat::of(tokenizer, chat)?));
+            (
+                tokenizer.chat_template(chat).unwrap_or_default().to_owned(),
+                kind,
+            )
         } else if Path::new(name).extension().is_some_and(|ext| ext == "toml") {
             let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
                 TemplateError::Read {
@@ -217,9 +226,11 @@ impl Template {
                     source,
                 }
             })?;
-            Kind::Plain(Box::new(Plain::parse(name, &text, tokenizer.specials())?))
+            let plain = Plain::parse(name, &text, tokenizer.specials())?;
+            (text, Kind::Plain(Box::new(plain)))
         } else if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            Kind::Plain(Box::new(Plain::parse(name, text, tokenizer.specials())?))
+            let plain = Plain::parse(name, text, tokenizer.specials())?;
+            ((*text).to_owned(), Kind::Plain(Box::new(plain)))
         } else {
             let known: Vec<_> = Template::names().collect();
             return Err(TemplateError::Unknown {
@@ -229,6 +240,7 @@ impl Template {
         };
         Ok(Template {
             name: name.into(),
+            source,
             kind,
         })
     }
@@ -259,6 +271,11 @@ impl Template {
     /// The name that it was asked for by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its text, as its file or the tokenizer has it.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The whole conversation, and what of it is trained on.

@@ -286,7 +286,11 @@ impl Task {
             let shown = error.to_string();
             // it has the line, which may be all of the file
             let short = shown.len() < 2000;
-            invalid(if short { shown } else { error.message().to_owned() })
+            invalid(if short {
+                shown
+            } else {
+                error.message().to_owned()
+            })
         })?;
         name.clone_into(&mut task.name);
         let kinds = [

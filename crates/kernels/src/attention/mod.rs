@@ -263,8 +263,9 @@ mod tests {
             let fused = run(attention, &qkv.each_ref().map(half), rows, &half(&seed));
             for (fused, oracle) in fused.iter().zip(&oracle) {
                 // weights, their gradients and the difference of the two are rounded, and what heads of a
-                // group add up
-                devices::assert_near(fused, oracle, 12.0);
+                // group add up; a weight's gradient is a product over a head's features, scaled
+                let scale = devices::largest(oracle).max(0.3 * (dim as f32).sqrt());
+                devices::assert_near(fused, oracle, 12.0, scale);
             }
         }
     }

@@ -155,7 +155,8 @@ mod tests {
                 let fused = run(rms_norm, &x, &on(&device, &w), &seed);
                 for (fused, oracle) in fused.iter().zip(&oracle) {
                     // the result is rounded, on a GPU the weight's gradient by tokens too
-                    devices::assert_near(fused, oracle, 2.0);
+                    let scale = devices::largest(oracle).max(0.1);
+                    devices::assert_near(fused, oracle, 2.0, scale);
                 }
             }
         }

@@ -108,14 +108,21 @@ impl AdapterConfig {
     ///
     /// Wrong types, and every key that makes the adapter compute something else than LoRA does.
     pub fn read(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
-        let text =
-            simmer_map::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
-        let map: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
-                file: file.into(),
-                source,
-            })?;
-        Self::from_json(map, file)
+        Self::from_json(object(file)?, file)
+    }
+
+    /// The same for a person who wants to see what an adapter is: keys that make it compute
+    /// something else are among the sentences.
+    ///
+    /// # Errors
+    ///
+    /// Wrong types, and methods other than LoRA.
+    pub fn describe(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
+        Self::from_keys(Keys {
+            map: object(file)?,
+            file,
+            said: Some(Vec::new()),
+        })
     }
 
     /// [`Self::read`] for a parsed file; `file` is only named in errors.
@@ -127,7 +134,14 @@ impl AdapterConfig {
         map: Map<String, Value>,
         file: &Path,
     ) -> Result<(Self, Vec<String>), AdapterError> {
-        let mut keys = Keys { map, file };
+        Self::from_keys(Keys {
+            map,
+            file,
+            said: None,
+        })
+    }
+
+    fn from_keys(mut keys: Keys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
         if method.as_deref() != Some("LORA") {
             let found = method.map_or(Value::Null, Value::String);
@@ -218,6 +232,14 @@ impl AdapterConfig {
             .collect();
         escaped(&format!("{:#}", Value::Object(map)))
     }
+}
+
+fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
+    let text = simmer_map::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
+    serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
+        file: file.into(),
+        source,
+    })
 }
 
 /// Keys that are written as null.
