@@ -14,7 +14,7 @@ use simmer_data::{Content, Conversation, Message, Role, Template, Tokenizer, Tra
 use tempfile::TempDir;
 
 /// A file of these bytes in a folder of this thread's own.
-pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
+pub(super) fn file(name: &str, bytes: &[u8]) -> PathBuf {
     thread_local!(static FOLDER: OnceCell<TempDir> = const { OnceCell::new() });
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(|| tempfile::tempdir().unwrap());
@@ -26,7 +26,7 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
 }
 
 /// A GGUF file: container, shape of the model, tensors, vocabulary.
-pub fn gguf(bytes: &[u8]) {
+pub(super) fn gguf(bytes: &[u8]) {
     let Ok(gguf) = Gguf::parse(Bytes::copy_from_slice(bytes)) else {
         return;
     };
@@ -40,7 +40,7 @@ pub fn gguf(bytes: &[u8]) {
 }
 
 /// The beginning of a safetensors file.
-pub fn safetensors_header(bytes: &[u8]) {
+pub(super) fn safetensors_header(bytes: &[u8]) {
     let mut source = bytes;
     let Ok(tensors) = read_header(&mut source, Path::new("x"), bytes.len() as u64) else {
         return;
@@ -54,7 +54,7 @@ pub fn safetensors_header(bytes: &[u8]) {
 }
 
 /// A torch file, and a bare pickle.
-pub fn pickle(bytes: &[u8]) {
+pub(super) fn pickle(bytes: &[u8]) {
     if let Ok(file) = PthFile::parse(bytes) {
         for tensor in file.tensors() {
             assert!(tensor.range.end <= bytes.len());
@@ -66,7 +66,7 @@ pub fn pickle(bytes: &[u8]) {
 }
 
 /// The index of a folder of weights.
-pub fn model_index(bytes: &[u8]) {
+pub(super) fn model_index(bytes: &[u8]) {
     let index = file("index/model.safetensors.index.json", bytes);
     let folder = index.parent().unwrap();
     if let Ok(checkpoint) = Checkpoint::open(folder) {
@@ -76,7 +76,7 @@ pub fn model_index(bytes: &[u8]) {
 }
 
 /// The shape of a model, in Hugging Face's words.
-pub fn config_json(bytes: &[u8]) {
+pub(super) fn config_json(bytes: &[u8]) {
     let config = file("config/config.json", bytes);
     let Ok(config) = ModelConfig::from_folder(config.parent().unwrap()) else {
         return;
@@ -92,7 +92,7 @@ pub fn config_json(bytes: &[u8]) {
 }
 
 /// The shape of a model, in Meta's words.
-pub fn params_json(bytes: &[u8]) {
+pub(super) fn params_json(bytes: &[u8]) {
     if let Ok(json) = serde_json::from_slice(bytes)
         && let Ok(params) = Params::from_json(&json, Path::new("x"))
     {
@@ -102,7 +102,7 @@ pub fn params_json(bytes: &[u8]) {
 }
 
 /// A tokenizer.model: SentencePiece's and tiktoken's.
-pub fn tokenizer_model(bytes: &[u8]) {
+pub(super) fn tokenizer_model(bytes: &[u8]) {
     let _ = tiktoken::parse(bytes);
     let Ok(model) = sentencepiece::parse(bytes) else {
         return;
@@ -113,7 +113,7 @@ pub fn tokenizer_model(bytes: &[u8]) {
 }
 
 /// A tokenizer.json.
-pub fn tokenizer_json(bytes: &[u8]) {
+pub(super) fn tokenizer_json(bytes: &[u8]) {
     let path = file("tokenizer/tokenizer.json", bytes);
     let Ok(tokenizer) = Tokenizer::from_file(&path) else {
         return;
@@ -129,14 +129,14 @@ pub fn tokenizer_json(bytes: &[u8]) {
 }
 
 /// A data file of a kind.
-pub fn data(name: &str, bytes: &[u8]) {
+pub(super) fn data(name: &str, bytes: &[u8]) {
     let path = file(&format!("data/{name}"), bytes);
     let _ = simmer_data::file::rows(&path, None);
     let _ = format::read(&path, None);
 }
 
 /// A chat template and, after a NUL byte, what the user says.
-pub fn chat_template(bytes: &[u8]) {
+pub(super) fn chat_template(bytes: &[u8]) {
     const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [
         {"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
         "model": {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1}, "unk_token": "a"}}"#;
@@ -165,7 +165,7 @@ pub fn chat_template(bytes: &[u8]) {
 }
 
 /// A template of a person's own.
-pub fn plain_template(bytes: &[u8]) {
+pub(super) fn plain_template(bytes: &[u8]) {
     let tokenizer = file("plain/tokenizer.json", br#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#);
     let tokenizer = Tokenizer::from_file(tokenizer).unwrap();
     let template = file("plain/t.toml", bytes);

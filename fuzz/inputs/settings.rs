@@ -12,7 +12,7 @@ use simmer_train::Recipe;
 use super::files::file;
 
 /// The configuration of an adapter.
-pub fn adapter_config(bytes: &[u8]) {
+pub(super) fn adapter_config(bytes: &[u8]) {
     let path = file("adapter/adapter_config.json", bytes);
     if let Ok((config, _)) = AdapterConfig::read(&path) {
         let _ = config.check();
@@ -22,7 +22,7 @@ pub fn adapter_config(bytes: &[u8]) {
 }
 
 /// A recipe.
-pub fn recipe(bytes: &[u8]) {
+pub(super) fn recipe(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
     };
@@ -34,7 +34,7 @@ pub fn recipe(bytes: &[u8]) {
 }
 
 /// An evaluation task, over two rows.
-pub fn task(bytes: &[u8]) {
+pub(super) fn task(bytes: &[u8]) {
     let rows = file(
         "task/x.jsonl",
         b"{\"question\": \"q\", \"choices\": [\"a\", \"b\"], \"answer\": 1}\n{\"question\": \"\"}\n",
@@ -46,7 +46,7 @@ pub fn task(bytes: &[u8]) {
 }
 
 /// The answers of an evaluation.
-pub fn answers(bytes: &[u8]) {
+pub(super) fn answers(bytes: &[u8]) {
     let asking = Asking {
         model: "m".to_owned(),
         task: "t".to_owned(),

@@ -143,16 +143,13 @@ fn list(folder: &Folder, name: &str, items: usize) {
     let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let mut column = group.next_column().unwrap().unwrap();
-    let batch = 1 << 16;
-    for begin in (0..items).step_by(batch) {
-        let count = batch.min(items - begin);
-        let mut repetition = vec![1; count];
-        repetition[0] = i16::from(begin > 0);
-        column
-            .typed::<Int32Type>()
-            .write_batch(&vec![1; count], Some(&vec![1; count]), Some(&repetition))
-            .unwrap();
-    }
+    let mut repetition = vec![1; items];
+    repetition[0] = 0;
+    let levels = vec![1; items];
+    let column_writer = column.typed::<Int32Type>();
+    column_writer
+        .write_batch(&vec![1; items], Some(&levels), Some(&repetition))
+        .unwrap();
     column.close().unwrap();
     group.close().unwrap();
     writer.close().unwrap();

@@ -53,7 +53,6 @@ fn recipes() {
             ("`learning_rate` nan", set("train.learning_rate=nan")),
             ("`learning_rate` inf", set("train.learning_rate=inf")),
             ("`epochs` -1", set("train.epochs=-1.0")),
-            ("`dropout` nan", set("method.lora.dropout=nan")),
             ("a `--set` of a hundred thousand `[`", {
                 let value = format!("train.seed={}", "[".repeat(100_000));
                 let message = set(&value);

@@ -12,6 +12,8 @@ const MAX_LAYERS: usize = 10_000;
 const MAX_FEATURES: usize = 1 << 20;
 const MAX_ROWS: usize = 1 << 27;
 const MAX_CONTEXT: usize = 1 << 40;
+/// The largest size of anything that is read at all.
+const MAX_SIZE: usize = 1 << 40;
 
 /// What a model of the family is made of; field names are Hugging Face's.
 ///
@@ -265,7 +267,7 @@ impl ModelConfig {
             path: path.to_owned(),
             key: key.to_owned(),
             expected: expected.to_owned(),
-            found: found.to_string(),
+            found: format!("{found:?}"),
         };
         // comparisons that are false for NaN
         let small = |number: f64| number > 0.0 && number <= 1.0;
@@ -404,8 +406,12 @@ impl Keys<'_> {
         found
             .and_then(Value::as_u64)
             .and_then(|value| usize::try_from(value).ok())
-            .filter(|value| (1..=1 << 40).contains(value))
-            .ok_or_else(|| self.error(key, "a positive integer", found))
+            .filter(|value| (1..=MAX_SIZE).contains(value))
+            .ok_or_else(|| {
+                let large = found.is_some_and(|found| found.as_u64() > Some(MAX_SIZE as u64));
+                let most = format!("at most {MAX_SIZE}");
+                self.error(key, if large { &most } else { "a positive integer" }, found)
+            })
     }
 
     pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
@@ -478,9 +484,11 @@ impl Keys<'_> {
             path: self.path,
         };
         let theta = inner.number_or("rope_theta", top)?;
-        let number = |key: &str| match inner.get(key) {
-            Some(_) => inner.number_or(key, 0.0),
-            None => Err(self.error(&format!("{name}.{key}"), "a positive number", None)),
+        let number = |key: &str| {
+            let found = inner.get(key);
+            let number = found.and_then(|_| inner.number_or(key, 0.0).ok());
+            let key = format!("{name}.{key}");
+            number.ok_or_else(|| self.error(&key, "a positive number", found))
         };
         let kind = inner.get("rope_type").or_else(|| inner.get("type"));
         let scaling = match kind.and_then(Value::as_str) {

@@ -5,7 +5,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::jinja::{self, Clock, within_steps};
+use super::jinja::{self, Clock, STEPS, within_steps};
 
 /// Texts and expressions in Jinja over the fields of a row, by name. A field that a row does not have is an error.
 #[derive(Debug)]
@@ -72,8 +72,8 @@ impl Blanks {
     /// Where a field that it names is missing.
     pub fn fill(&self, name: &str, row: &impl Serialize) -> Result<String, BlankError> {
         let row = Value::from(Serde(row));
-        let filled = within_steps(&self.env, |env| env.get_template(name)?.render(row.clone()));
-        filled.map_err(|error| wrong(name, &error))
+        let render = |env: &Environment<'static>| env.get_template(name)?.render(row.clone());
+        within_steps(&self.env, render, |error| wrong(name, error))
     }
 
     /// The value of an expression.
@@ -87,10 +87,11 @@ impl Blanks {
         row: &impl Serialize,
     ) -> Result<serde_json::Value, BlankError> {
         let row = Value::from(Serde(row));
-        let found = within_steps(&self.env, |env| {
-            env.compile_expression(expression)?.eval(row.clone())
-        });
-        let found = found.map_err(|error| wrong(name, &error))?;
+        let eval = |env: &Environment<'static>| {
+            let expression = env.compile_expression(expression)?;
+            expression.eval(row.clone())
+        };
+        let found = within_steps(&self.env, eval, |error| wrong(name, error))?;
         if found.is_undefined() {
             return Err(wrong(name, &ErrorKind::UndefinedError.into()).of(expression));
         }
@@ -114,7 +115,14 @@ impl BlankError {
 }
 
 fn wrong(name: &str, error: &minijinja::Error) -> BlankError {
-    let mut what = error.kind().to_string();
+    let mut what = match error.kind() {
+        ErrorKind::OutOfFuel => {
+            format!(
+                "stopped after {STEPS} steps without an end: it loops for ever, or makes endless text"
+            )
+        }
+        kind => kind.to_string(),
+    };
     if let Some(detail) = error.detail() {
         what = format!("{what}: {detail}");
     }

@@ -29,20 +29,23 @@ pub(super) const STEPS: u64 = 2_000_000;
 /// Steps that are done on the stack at hand. Lists in lists in lists are dropped and printed by functions that call
 /// themselves, and every level takes steps: a text that needs more is made again from its beginning on a stack that can
 /// hold what [`STEPS`] can nest.
-const SHALLOW: u64 = 10_000;
+const SHALLOW: u64 = 4_000;
 
-/// Does something with an environment of [`environment`], within [`STEPS`].
-pub(super) fn within_steps<T: Send>(
+/// Does something with an environment of [`environment`], within [`STEPS`]. What is wrong is said on the same stack: errors
+/// may hold the values that a template has made.
+pub(super) fn within_steps<T: Send, E: Send>(
     env: &Environment<'static>,
     render: impl Fn(&Environment<'static>) -> Result<T, Error> + Sync,
-) -> Result<T, Error> {
+    wrong: impl Fn(&Error) -> E + Sync,
+) -> Result<T, E> {
     match render(env) {
         Err(error) if error.kind() == ErrorKind::OutOfFuel => {
             let mut env = env.clone();
             env.set_fuel(Some(STEPS));
-            deep(|| render(&env)).unwrap_or(Err(error))
+            let done = deep(|| render(&env).map_err(|error| wrong(&error)));
+            done.unwrap_or_else(|| Err(wrong(&error)))
         }
-        done => done,
+        done => done.map_err(|error| wrong(&error)),
     }
 }
 
@@ -99,6 +102,9 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
         env.set_syntax(syntax);
     }
     env.set_unknown_method_callback(python::method);
+    // What these write of nested lists grows with the square of the nesting.
+    env.remove_filter("pprint");
+    env.remove_global("debug");
     // Python prints its own words for these.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),

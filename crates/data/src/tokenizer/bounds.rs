@@ -28,8 +28,11 @@ struct ModelParts {
 
 /// Looks through the parts of a `tokenizer.json`; says what is wrong. What is no such file at all is left to the library.
 pub(super) fn check(file: &[u8]) -> Result<(), String> {
-    let Ok(parts) = serde_json::from_slice::<Parts>(file) else {
-        return Ok(());
+    let parts: Parts = match serde_json::from_slice(file) {
+        Ok(parts) => parts,
+        // where the library panics
+        Err(error) if !error.is_data() => return Err(format!("not a tokenizer: {error}")),
+        Err(_) => return Ok(()),
     };
     for (key, part) in [
         ("normalizer", &parts.normalizer),
@@ -103,6 +106,7 @@ mod tests {
         let sequence = |parts: Value| json!({"type": "Sequence", "normalizers": parts});
         assert_eq!(check(json!({"normalizer": sequence(llama)})), Ok(()));
         assert_eq!(check(json!([1])), Ok(()));
+        insta::assert_snapshot!(super::check(b"{\"decoder\": {\"type\" 1}}").unwrap_err(), @"not a tokenizer: expected `:` at line 1 column 20");
 
         let doubled = vec![replace(json!({"String": "a"}), "aa"); 64];
         insta::assert_snapshot!(check(json!({"normalizer": sequence(json!(doubled))})).unwrap_err(), @"`normalizer`: its replacements make a text up to 18446744073709551616 times as long, expected at most 1000");

@@ -282,7 +282,16 @@ impl Task {
             name: name.to_owned(),
             problem,
         };
-        let mut task: Self = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let mut task: Self = toml::from_str(text).map_err(|error| {
+            let shown = error.to_string();
+            // it has the line, which may be all of the file
+            let short = shown.len() < 2000;
+            invalid(if short {
+                shown
+            } else {
+                error.message().to_owned()
+            })
+        })?;
         name.clone_into(&mut task.name);
         let kinds = [
             task.choice.is_some(),

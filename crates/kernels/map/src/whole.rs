@@ -29,10 +29,16 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// As [`open`], and a file that is larger.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let mut found = file.metadata()?.len();
     let mut bytes = Vec::new();
-    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        let problem = format!("expected at most {most} bytes, found more");
+    if found <= most {
+        // it may have grown since
+        file.take(most + 1).read_to_end(&mut bytes)?;
+        found = bytes.len() as u64;
+    }
+    if found > most {
+        let problem = format!("expected at most {most} bytes, found {found}");
         return Err(io::Error::new(ErrorKind::FileTooLarge, problem));
     }
     Ok(bytes)
@@ -61,7 +67,7 @@ mod tests {
         fs::write(&path, b"four").unwrap();
         assert_eq!(read_text(&path, 4).unwrap(), "four");
         let more = read(&path, 3).unwrap_err().to_string();
-        assert_eq!(more, "expected at most 3 bytes, found more");
+        assert_eq!(more, "expected at most 3 bytes, found 4");
         fs::write(&path, b"ab\xFFd").unwrap();
         let text = read_text(&path, 9).unwrap_err().to_string();
         assert_eq!(text, "byte 2 is not UTF-8");

@@ -169,13 +169,14 @@ impl Chat {
             .iter()
             .map(|(key, value)| (key.as_str(), value.clone()));
         let context = Value::from_pairs(specials.chain(own));
-        let text = within_steps(&self.env, |env| {
-            env.get_template(TEMPLATE)?.render(context.clone())
-        });
-        text.map_err(|error| match error.kind() {
+        let render = |env: &Environment<'static>| {
+            let template = env.get_template(TEMPLATE)?;
+            template.render(context.clone())
+        };
+        within_steps(&self.env, render, |error| match error.kind() {
             ErrorKind::OutOfFuel => RenderError::Endless,
             _ => RenderError::Jinja {
-                problem: explain(&error),
+                problem: explain(error),
             },
         })
     }
