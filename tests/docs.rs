@@ -300,6 +300,7 @@ fn every_other_command_is_known() {
         "pip",
         "python",
         "python3",
+        "tail",
         "tensorboard",
         "vllm",
     ];

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use simmer_model::checkpoint::{Existing, StagedFolder, write_file};
 
@@ -136,13 +138,17 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
         .write(true)
         .open(&path)
         .map_err(TrainError::io(&path, "open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked {
-            folder: folder.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(TrainError::io(&path, "lock")(error)),
+    // A child that this process is just starting holds all that was open when it was forked, for a moment.
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(error)) => return Err(TrainError::io(&path, "lock")(error)),
+        }
     }
+    Err(TrainError::Locked {
+        folder: folder.to_owned(),
+    })
 }
 
 #[cfg(test)]
