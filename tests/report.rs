@@ -1,7 +1,7 @@
 //! What is kept of a run for those who look at it: events for TensorBoard, counts, and the page of `simmer report`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 use std::sync::atomic::AtomicBool;
 
@@ -13,9 +13,12 @@ use crate::training::{Kitchen, Notices, StopAfter};
 /// The records of an event file, each with its length and checksums.
 fn records(run: &Path) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(run.join("tensorboard")).unwrap();
-    let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    let bytes = fs::read(&files[0]).unwrap();
+    let files = entries.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    // that of an earlier start is there and empty
+    let files: Vec<Vec<u8>> = files.filter(|bytes| !bytes.is_empty()).collect();
+    let [bytes] = &files[..] else {
+        panic!("{} files", files.len());
+    };
     let mut rest = bytes.as_slice();
     let mut records = Vec::new();
     while !rest.is_empty() {

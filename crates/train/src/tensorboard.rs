@@ -29,17 +29,28 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Writes the metrics so far as a new file, in place of those of the run's earlier starts.
+    /// Writes the metrics so far as a new file, in place of those of the run's earlier starts. The one before stays as
+    /// an empty file: a TensorBoard that watches it goes on to the new one then, and not where it is gone.
     pub(crate) fn begin(run: &Path) -> Result<Self, TrainError> {
         let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).map_err(TrainError::io(&folder, "create"))?;
-        let now = now();
-        let path = folder.join(format!("{PREFIX}{:010}{SUFFIX}", now as u64));
+        let time = now();
+        let earlier = earlier(&folder)?;
+        // Readers take files in the order of their names.
+        let number = earlier.last().map_or(0, |last| last + 1).max(time as u64);
+        let path = folder.join(name(number));
         let history = History::read(run)?;
         let records = history.lines.iter().flat_map(|line| record(&event(line)));
-        let bytes: Vec<u8> = beginning(now).into_iter().chain(records).collect();
+        let bytes: Vec<u8> = beginning(time).into_iter().chain(records).collect();
         write_file(&path, |file| file.write_all(&bytes))?;
-        remove_others(&folder, &path)?;
+        for (place, number) in earlier.iter().rev().enumerate() {
+            let old = folder.join(name(*number));
+            if place == 0 {
+                File::create(&old).map_err(TrainError::io(&old, "empty"))?;
+            } else {
+                fs::remove_file(&old).map_err(TrainError::io(&old, "remove"))?;
+            }
+        }
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.map_err(TrainError::io(&path, "open"))?;
         Ok(Self { path, file })
@@ -52,17 +63,26 @@ impl EventFile {
     }
 }
 
-/// Removes what earlier starts of the run wrote, whole or not; files of other programs stay.
-fn remove_others(folder: &Path, path: &Path) -> Result<(), TrainError> {
+fn name(number: u64) -> String {
+    format!("{PREFIX}{number:010}{SUFFIX}")
+}
+
+/// The numbers of the files that earlier starts of the run wrote, the last one last; what a killed process had not
+/// finished is removed. Files of other programs do not count.
+fn earlier(folder: &Path) -> Result<Vec<u64>, TrainError> {
+    let mut numbers = Vec::new();
     for entry in fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
-        let other = entry.map_err(TrainError::io(folder, "read"))?.path();
-        let name = other.file_name().unwrap_or_default().to_string_lossy();
-        let is_ours = name.trim_start_matches('.').starts_with(PREFIX) && name.contains(SUFFIX);
-        if is_ours && other != path {
-            fs::remove_file(&other).map_err(TrainError::io(&other, "remove"))?;
+        let path = entry.map_err(TrainError::io(folder, "read"))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = name.strip_prefix(PREFIX);
+        let number = number.and_then(|rest| rest.strip_suffix(SUFFIX)?.parse().ok());
+        numbers.extend(number);
+        if name.starts_with(&format!(".{PREFIX}")) && name.contains(".tmp-") {
+            fs::remove_file(&path).map_err(TrainError::io(&path, "remove"))?;
         }
     }
-    Ok(())
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// The first two records: the format's version, and a mark that makes a reader which watched an earlier file of this
@@ -246,12 +266,15 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let folder = run.path().join(FOLDER);
         fs::create_dir(&folder).unwrap();
-        for name in [
-            "events.out.tfevents.1.simmer",
-            "events.out.tfevents.1.host",
+        let names = [
+            ".events.out.tfevents.0000000003.simmer.tmp-x",
+            "events.out.tfevents.0000000001.simmer",
+            "events.out.tfevents.0000000002.simmer",
+            "events.out.tfevents.0000000002.host",
             "notes.txt",
-        ] {
-            fs::write(folder.join(name), "").unwrap();
+        ];
+        for name in names {
+            fs::write(folder.join(name), "x").unwrap();
         }
         let text: Vec<String> = lines()
             .iter()
@@ -261,21 +284,34 @@ mod tests {
         let mut events = EventFile::begin(run.path()).unwrap();
         events.write(&lines()[0]).unwrap();
         let path = events.path.clone();
-        let names = || {
-            let entries = fs::read_dir(&folder).unwrap();
-            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-            names.sort();
-            names
-        };
-        let own = path.file_name().unwrap().to_owned();
-        assert_eq!(
-            names(),
-            ["events.out.tfevents.1.host".into(), own, "notes.txt".into()]
-        );
+        let mut files: Vec<(String, u64)> = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().unwrap(),
+                    entry.metadata().unwrap().len(),
+                )
+            })
+            .collect();
+        files.sort();
+        let own = files.remove(2).0;
+        assert_eq!(own, path.file_name().unwrap().to_string_lossy());
+        let others = [
+            ("events.out.tfevents.0000000002.host".to_owned(), 1),
+            ("events.out.tfevents.0000000002.simmer".to_owned(), 0),
+            ("notes.txt".to_owned(), 1),
+        ];
+        assert_eq!(files, others);
         let written = fs::read(&path).unwrap();
         let all = [lines(), vec![lines()[0].clone()]].concat();
         let all: Vec<u8> = all.iter().flat_map(|line| record(&event(line))).collect();
         assert!(written.ends_with(&all), "{} bytes", written.len());
         assert_eq!(written.len(), all.len() + beginning(1.5).len());
+
+        // a start within the same second has a later name
+        let next = EventFile::begin(run.path()).unwrap();
+        assert!(next.path > path, "{}", next.path.display());
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
     }
 }
