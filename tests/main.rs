@@ -12,6 +12,7 @@ mod estimate;
 mod eval;
 mod golden;
 mod guard;
+mod hostile;
 mod inspecting;
 mod merging;
 mod model;

@@ -20,6 +20,7 @@ pub mod order;
 mod pass;
 mod random;
 pub mod report;
+mod stack;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;

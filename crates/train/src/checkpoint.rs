@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Cursor;
 use simmer_model::Parameters;
 use simmer_model::checkpoint::{
-    Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, write_safetensors,
+    Existing, MAX_TEXT_BYTES, PT_METADATA, ReadData, SafetensorsFile, StagedFolder,
+    write_safetensors,
 };
 
 use crate::error::TrainError;
@@ -288,7 +289,7 @@ impl Checkpoints {
     pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
         let folder = self.path(step);
         let said = |error: &dyn std::error::Error| error.to_string();
-        let text = fs::read(folder.join(STATE_FILE))
+        let text = simmer_map::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
             .map_err(|error| format!("cannot read {STATE_FILE}: {error}"))?;
         let file: StateFile = serde_json::from_slice(&text)
             .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;

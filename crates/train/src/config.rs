@@ -76,6 +76,9 @@ pub struct TrainConfig {
     pub compare_rows: usize,
 }
 
+/// Beyond every batch that a machine can hold.
+const MOST: usize = 1 << 30;
+
 /// `train.micro_batch_tokens`: a number, or `"auto"`, what fits into the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MicroBatchTokens {
@@ -252,6 +255,15 @@ impl TrainConfig {
         for (key, count) in counts {
             if count == 0 {
                 return wrong(key, "expected at least 1, found 0".to_owned());
+            }
+        }
+        let counts = [
+            ("batch_size", self.batch_size),
+            ("micro_batch_tokens", self.micro_batch_tokens.tokens()),
+        ];
+        for (key, count) in counts {
+            if count > MOST {
+                return wrong(key, format!("expected at most {MOST}, found {count}"));
             }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {

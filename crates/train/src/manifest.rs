@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
-use simmer_model::checkpoint::write_file;
+use simmer_model::checkpoint::{MAX_TEXT_BYTES, write_file};
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -200,7 +200,8 @@ impl Manifest {
     /// A file that cannot be read, or is none.
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;
+        let text =
+            simmer_map::read(&path, MAX_TEXT_BYTES).map_err(TrainError::io(&path, "read"))?;
         serde_json::from_slice(&text).map_err(|error| TrainError::io(&path, "read")(error.into()))
     }
 

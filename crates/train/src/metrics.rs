@@ -274,6 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_losses_are_those_of_the_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":1,\"validation_loss\":1.7}\n{\"step\":2,\"loss\":1.5}\n";
+        std::fs::write(&path, text).unwrap();
+        let file = MetricsFile::open(folder.path(), 2, false).unwrap();
+        let losses = |step| {
+            let found = file.losses(step).unwrap();
+            (found.training, found.validation)
+        };
+        assert_eq!(losses(0), (None, None));
+        assert_eq!(losses(1), (Some(2.0), Some(1.7)));
+        assert_eq!(losses(2), (Some(1.5), Some(1.7)));
+    }
+
+    #[test]
     fn lines_read_back_as_they_were_written() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(History::read(folder.path()).unwrap(), History::default());
@@ -324,21 +340,5 @@ mod tests {
         std::fs::write(&path, bytes).unwrap();
         let history = History::read(folder.path()).unwrap();
         assert_eq!((history.lines.len(), history.broken), (3, vec![4, 5, 6]));
-    }
-
-    #[test]
-    fn the_last_losses_are_those_of_the_lines() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(METRICS_FILE);
-        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":1,\"validation_loss\":1.7}\n{\"step\":2,\"loss\":1.5}\n";
-        std::fs::write(&path, text).unwrap();
-        let file = MetricsFile::open(folder.path(), 2, false).unwrap();
-        let losses = |step| {
-            let found = file.losses(step).unwrap();
-            (found.training, found.validation)
-        };
-        assert_eq!(losses(0), (None, None));
-        assert_eq!(losses(1), (Some(2.0), Some(1.7)));
-        assert_eq!(losses(2), (Some(1.5), Some(1.7)));
     }
 }

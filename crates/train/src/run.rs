@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
+use simmer_model::checkpoint::Checkpoint;
 use simmer_model::{LlamaForCausalLM, device};
 
 use crate::checkpoint::Best;
@@ -234,6 +235,8 @@ pub(crate) struct Prepared {
     pub(crate) adapter: Option<AdapterConfig>,
     /// Where trained tensors are, without automatic differentiation.
     pub(crate) device: Device,
+    /// The base's files, which its frozen weights are pages of; none for random weights.
+    pub(crate) files: Option<Checkpoint>,
     /// Bytes that the run is expected to take at most.
     expected: u64,
     /// SHA-256 of the recipes that the run went by before changes were accepted.
@@ -293,6 +296,7 @@ impl Prepared {
             model,
             adapter,
             device,
+            files: base.checkpoint().cloned(),
             expected,
             accepted: Vec::new(),
         })

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig, Card};
 use simmer_model::base::Precision;
-use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::checkpoint::{Checkpoint as BaseFiles, Dtype, Existing};
 use simmer_model::export;
 
 use crate::card::card;
@@ -46,6 +46,8 @@ pub(crate) struct Training<'a> {
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
     tokenizer: Arc<Tokenizer>,
+    /// The base's files, where its weights come from files.
+    files: Option<BaseFiles>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -83,6 +85,7 @@ impl<'a> Training<'a> {
             adapter,
             device,
             accepted,
+            files,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
@@ -129,6 +132,7 @@ impl<'a> Training<'a> {
             ready: None,
             adapter,
             tokenizer: vocabulary.tokenizer,
+            files,
             beside,
             device,
             state,
@@ -438,6 +442,10 @@ impl<'a> Training<'a> {
                 )?)
             }
         };
+        if let Some(files) = &self.files {
+            // what was learned from other weights is not kept
+            files.check_unchanged()?;
+        }
         let shapes = model.trainable_shapes();
         let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
         self.saved_at = Some(self.state.step);

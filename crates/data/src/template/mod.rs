@@ -198,6 +198,9 @@ enum Kind {
     Chat(Box<Chat>),
 }
 
+/// No template's file is larger, in bytes.
+const LARGEST: u64 = 4 << 20;
+
 impl Template {
     /// The template of that name: a built-in one, a file that ends in `.toml`, `chat` for the tokenizer's default chat
     /// template, or `chat:NAME` for another of them.
@@ -217,9 +220,11 @@ impl Template {
                 kind,
             )
         } else if Path::new(name).extension().is_some_and(|ext| ext == "toml") {
-            let text = std::fs::read_to_string(name).map_err(|source| TemplateError::Read {
-                path: name.into(),
-                source,
+            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+                TemplateError::Read {
+                    path: name.into(),
+                    source,
+                }
             })?;
             let plain = Plain::parse(name, &text, tokenizer.specials())?;
             (text, Kind::Plain(Box::new(plain)))

@@ -4,7 +4,6 @@
 //! src/peft/config.py).
 
 use std::fmt::Display;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::AdapterError;
 use super::keys::Keys;
 use super::targets::{Layers, Names, Patterns, Targets};
+use crate::checkpoint::MAX_TEXT_BYTES;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -235,7 +235,7 @@ impl AdapterConfig {
 }
 
 fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
-    let text = fs::read(file).map_err(AdapterError::io(file, "read"))?;
+    let text = simmer_map::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
     serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
         file: file.into(),
         source,
@@ -293,6 +293,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::adapter::keys::VARIANTS;
 
