@@ -75,7 +75,7 @@ fn earlier(folder: &Path) -> Result<Vec<u64>, TrainError> {
         let path = entry.map_err(TrainError::io(folder, "read"))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let number = name.strip_prefix(PREFIX);
-        let number = number.and_then(|rest| rest.strip_suffix(SUFFIX)?.parse().ok());
+        let number = number.and_then(|rest| rest.strip_suffix(SUFFIX)?.parse::<u64>().ok());
         numbers.extend(number);
         if name.starts_with(&format!(".{PREFIX}")) && name.contains(".tmp-") {
             fs::remove_file(&path).map_err(TrainError::io(&path, "remove"))?;
