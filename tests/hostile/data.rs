@@ -166,8 +166,8 @@ fn nested(groups: usize) -> Vec<u8> {
     }
     metadata.push(count as u8);
     for _ in 0..groups {
-        // repetition required, the name "a", one child
-        metadata.extend([0x35, 0x00, 0x18, 0x01, b'a', 0x15, 0x02, 0x00]);
+        // repetition required, no name, one child
+        metadata.extend([0x35, 0x00, 0x18, 0x00, 0x15, 0x02, 0x00]);
     }
     // an int32
     metadata.extend([0x15, 0x02, 0x25, 0x00, 0x18, 0x01, b'a', 0x00]);
@@ -198,8 +198,8 @@ fn parquet_files() {
                 },
             ),
             (
-                "columns in a million groups",
-                said("x.parquet", nested(1_000_000)),
+                "columns in 300,000 groups",
+                said("x.parquet", nested(300_000)),
             ),
         ],
     );

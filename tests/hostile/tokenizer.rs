@@ -24,6 +24,10 @@ fn tokenizers() {
             ("a million `[`", file("tokenizer.json", deep().as_bytes())),
             ("no object", file("tokenizer.json", b"[]")),
             (
+                "a colon that is missing, where its library panics",
+                file("tokenizer.json", b"{\"decoder\": {\"type\" \"Fuse\"}}"),
+            ),
+            (
                 "invalid UTF-8",
                 file("tokenizer.json", b"{\"model\": \"\xFF\"}"),
             ),

@@ -226,11 +226,11 @@ mod tests {
         again
             .set_modified(modified + std::time::Duration::from_secs(1))
             .unwrap();
-        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 168 bytes, now 168 of a later time");
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 184 of a later time");
         again.set_modified(modified).unwrap();
         file.tensor("b").unwrap();
         again.set_len(160).unwrap();
-        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 168 bytes, now 160");
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 160");
         // what is renamed into place is another file
         let path = file.path().to_owned();
         fs::remove_file(&path).unwrap();

@@ -22,8 +22,10 @@ use crate::stack::deep;
 
 /// The most items that the lists of a row may have, and a little more: their pages are counted whole.
 const MAX_ITEMS: u64 = 1 << 24;
-/// Bytes of metadata. Those of a file of a thousand parts of a hundred columns have some ten millions.
-const MAX_METADATA: u32 = 16 << 20;
+/// Bytes of metadata: those of a file of a thousand parts with fifty columns each.
+const MAX_METADATA: u32 = 8 << 20;
+/// Bytes of stack for each of them: a group in a group has five or more, and takes less than 1100 of stack.
+const STACK_PER_BYTE: usize = 256;
 /// Groups in groups; no known writer nests columns so deep.
 const MAX_NESTING: usize = 64;
 
@@ -86,29 +88,35 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
     }
 }
 
-/// The length of the file's metadata, which are at its end: length, "PAR1".
-fn metadata_bytes(file: &mut File) -> std::io::Result<u32> {
+/// The length of the file's metadata as its end says it, `LENGTH PAR1`; `None` where the end says nothing that can be.
+fn metadata_bytes(file: &mut File) -> Option<u32> {
     let mut footer = [0; 8];
-    file.seek(SeekFrom::End(-(footer.len() as i64)))?;
-    file.read_exact(&mut footer)?;
-    let [length @ .., _, _, _, _] = footer;
-    Ok(u32::from_le_bytes(length))
+    let before = file.seek(SeekFrom::End(-(footer.len() as i64))).ok()?;
+    file.read_exact(&mut footer).ok()?;
+    let (length, magic) = footer.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length);
+    (magic == b"PAR1" && u64::from(length) <= before).then_some(length)
 }
 
 fn rows(mut file: File, items: &Arc<AtomicU64>) -> Result<(RowIter<'static>, u64), Failure> {
-    if metadata_bytes(&mut file).is_ok_and(|bytes| bytes > MAX_METADATA) {
+    let metadata = metadata_bytes(&mut file).unwrap_or(0);
+    if metadata > MAX_METADATA {
         return Err(format!("its metadata have more than {MAX_METADATA} bytes").into());
     }
     // The table of columns is a tree that its reader walks by calling itself.
-    let reader = deep(|| -> ParquetResult<_> {
-        let reader = SerializedFileReader::new(file)?;
-        let nesting = nesting(reader.metadata().file_metadata().schema());
-        if nesting > MAX_NESTING {
-            let problem = format!("columns in {nesting} groups, expected at most {MAX_NESTING}");
-            return Err(ParquetError::General(problem));
-        }
-        Ok(reader)
-    });
+    let reader = deep(
+        (1 << 20) + STACK_PER_BYTE * metadata as usize,
+        || -> ParquetResult<_> {
+            let reader = SerializedFileReader::new(file)?;
+            let nesting = nesting(reader.metadata().file_metadata().schema());
+            if nesting > MAX_NESTING {
+                let problem =
+                    format!("columns in {nesting} groups, expected at most {MAX_NESTING}");
+                return Err(ParquetError::General(problem));
+            }
+            Ok(reader)
+        },
+    );
     let reader = reader.ok_or("no stack to read it on")??;
     let total = reader.metadata().file_metadata().num_rows();
     let reader = Counted {

@@ -30,6 +30,8 @@ pub(super) const STEPS: u64 = 2_000_000;
 /// themselves, and every level takes steps: a text that needs more is made again from its beginning on a stack that can
 /// hold what [`STEPS`] can nest.
 const SHALLOW: u64 = 4_000;
+/// Bytes of that stack: a level takes two steps, and less than 500 bytes.
+const STACK: usize = 1 << 30;
 
 /// Does something with an environment of [`environment`], within [`STEPS`]. What is wrong is said on the same stack: errors
 /// may hold the values that a template has made.
@@ -42,7 +44,7 @@ pub(super) fn within_steps<T: Send, E: Send>(
         Err(error) if error.kind() == ErrorKind::OutOfFuel => {
             let mut env = env.clone();
             env.set_fuel(Some(STEPS));
-            let done = deep(|| render(&env).map_err(|error| wrong(&error)));
+            let done = deep(STACK, || render(&env).map_err(|error| wrong(&error)));
             done.unwrap_or_else(|| Err(wrong(&error)))
         }
         done => done.map_err(|error| wrong(&error)),

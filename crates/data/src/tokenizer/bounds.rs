@@ -106,7 +106,7 @@ mod tests {
         let sequence = |parts: Value| json!({"type": "Sequence", "normalizers": parts});
         assert_eq!(check(json!({"normalizer": sequence(llama)})), Ok(()));
         assert_eq!(check(json!([1])), Ok(()));
-        insta::assert_snapshot!(super::check(b"{\"decoder\": {\"type\" 1}}").unwrap_err(), @"not a tokenizer: expected `:` at line 1 column 20");
+        insta::assert_snapshot!(super::check(b"{\"decoder\": {\"type\" 1}}").unwrap_err(), @"not a tokenizer: expected `:` at line 1 column 21");
 
         let doubled = vec![replace(json!({"String": "a"}), "aa"); 64];
         insta::assert_snapshot!(check(json!({"normalizer": sequence(json!(doubled))})).unwrap_err(), @"`normalizer`: its replacements make a text up to 18446744073709551616 times as long, expected at most 1000");
