@@ -289,7 +289,18 @@ fn every_command_runs() {
 #[test]
 fn every_other_command_is_known() {
     let known = [
-        "cargo", "export", "curl", "docker", "eval", "git", "hf", "jq", "pip", "python", "python3",
+        "cargo",
+        "export",
+        "curl",
+        "docker",
+        "eval",
+        "git",
+        "hf",
+        "jq",
+        "pip",
+        "python",
+        "python3",
+        "tensorboard",
         "vllm",
     ];
     for page in pages() {

@@ -184,7 +184,7 @@ pub enum CheckpointError {
         source: serde_json::Error,
     },
     /// An index that names a file in another folder.
-    #[error("{}: `{shard}` is not the name of a file in the same folder", index.display())]
+    #[error("{}: `{}` is not the name of a file in the same folder", index.display(), shard.escape_debug())]
     ShardOutside {
         /// The index file.
         index: PathBuf,

@@ -362,7 +362,8 @@ mod tests {
             assert_eq!(
                 said(dir.path()),
                 format!(
-                    "DIR/model.safetensors.index.json: `{name}` is not the name of a file in the same folder"
+                    "DIR/model.safetensors.index.json: `{}` is not the name of a file in the same folder",
+                    name.escape_debug()
                 )
             );
         }
