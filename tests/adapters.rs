@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use simmer_model::adapter::Card;
 use simmer_model::checkpoint::Existing;
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Run, Sampling, Target, adapter};
 use std::collections::BTreeMap;
@@ -110,13 +111,22 @@ fn recomputing_layers_changes_no_gradient() {
         let targets = Target::from_slots(&slots);
         let gradients = |recompute| tuned.loss_and_gradients(&run, &targets, 0.1, recompute);
         let (kept_loss, kept) = gradients(Recompute::None);
-        let (again_loss, again) = gradients(Recompute::Layer);
-        assert_eq!(values(kept_loss), values(again_loss), "{model}/{name}");
-        assert!(kept.keys().eq(again.keys()), "{model}/{name}");
-        for (key, expected) in &kept {
-            // the same products, but for the sum through which a layer's gradient enters
-            let relative = relative(&again[key], expected);
-            assert!(relative <= 1e-6, "{model}/{name} {key}: {relative}");
+        for recompute in [Recompute::Mlp, Recompute::Layer] {
+            let (again_loss, again) = gradients(recompute);
+            assert_eq!(
+                values(kept_loss.clone()),
+                values(again_loss),
+                "{model}/{name}"
+            );
+            assert!(kept.keys().eq(again.keys()), "{model}/{name} {recompute:?}");
+            for (key, expected) in &kept {
+                // the same products, but for the sum through which a layer's gradient enters
+                let relative = relative(&again[key], expected);
+                assert!(
+                    relative <= 1e-6,
+                    "{model}/{name} {key} {recompute:?}: {relative}"
+                );
+            }
         }
     }
 }
@@ -128,7 +138,7 @@ proptest! {
     #[test]
     fn sharing_beginnings_changes_no_gradient(
         parts in prop::collection::vec((0_u32..3, 1_usize..18, 0_u32..4, 1_usize..10), 2..6),
-        recompute in prop::sample::select(vec![Recompute::None, Recompute::Layer]),
+        recompute in prop::sample::select(vec![Recompute::None, Recompute::Mlp, Recompute::Layer]),
     ) {
         let (model, name) = golden::ADAPTERS[0];
         let tuned = attached(model, name).model;
@@ -201,6 +211,7 @@ fn a_saved_adapter_has_the_bytes_of_pefts() {
             &attached.config,
             &out,
             &[],
+            &Card::default(),
             Existing::Refuse,
         )
         .unwrap();

@@ -54,6 +54,10 @@ fn help_reads_well() {
         "data preview",
         "data lint",
         "eval",
+        "adapter",
+        "adapter inspect",
+        "adapter diff",
+        "report",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));

@@ -54,6 +54,13 @@ fn the_peak_is_as_estimated() {
         ),
         (
             1,
+            format!(
+                "{lora}targets = 'all-linear'\n{train}share_beginnings = false\nrecompute = 'mlp'"
+            ),
+        ),
+        (0, format!("{lora}\n{train}recompute = 'mlp'")),
+        (
+            1,
             format!("{lora}dropout = 0.1\n{train}micro_batch_tokens = 1024"),
         ),
         (

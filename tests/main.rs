@@ -2,14 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod adapters;
+mod cards;
+mod checking;
 mod commands;
 mod converting;
 mod corpus;
+mod docs;
 mod estimate;
 mod eval;
 mod golden;
+mod guard;
+mod hostile;
+mod inspecting;
 mod merging;
 mod model;
 mod recipes;
+mod report;
+mod resuming;
 mod training;
 mod vocabulary;

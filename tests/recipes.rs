@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use simmer_data::{Format, SourceConfig};
 use simmer_model::adapter::AdapterConfig;
-use simmer_train::{Method, Outcome, Recipe, Silent, train};
+use simmer_train::{Method, Outcome, Recipe, Resume, Silent, train};
 
 use crate::golden;
 
@@ -72,7 +72,13 @@ fn every_recipe_takes_two_steps() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         let out = runs.path().join(&name);
         let recipe = small(&path);
-        let done = train(&recipe, &out, false, &mut Silent, &AtomicBool::new(false));
+        let done = train(
+            &recipe,
+            &out,
+            Resume::Never,
+            &mut Silent,
+            &AtomicBool::new(false),
+        );
         let done = done.unwrap_or_else(|error| panic!("{name}: {error}"));
         let Outcome::Finished { weights, step, .. } = done else {
             panic!("{name} was interrupted");

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use simmer_data::{Batch, Cursor, Example};
 use simmer_train::{
-    Interval, Method, Observer, Outcome, Recipe, Silent, StepMetrics, TrainConfig, TrainError,
-    Trainer, train,
+    Interval, Method, Observer, Outcome, Recipe, Resume, Silent, StepMetrics, TrainConfig,
+    TrainError, Trainer, train,
 };
 
 use crate::adapters::attached;
@@ -80,7 +80,7 @@ fn ten_steps_equal_peft() {
                 };
                 let chosen: Vec<_> = step.rows.iter().map(|row| examples[*row].clone()).collect();
                 let packed = trainer.pack(&batch, &chosen);
-                let done = trainer.step(&packed, rate, &go).unwrap();
+                let done = trainer.step(&packed, rate, f64::INFINITY, &go).unwrap();
                 let what = format!("{model}/{name}, step {index}, budget {budget}");
                 assert!(
                     (done.loss - step.loss).abs() <= LOSS,
@@ -192,6 +192,11 @@ seed = 5
         run: &str,
         resume: bool,
     ) -> Result<Outcome, TrainError> {
+        let resume = if resume {
+            Resume::AsBegun
+        } else {
+            Resume::Never
+        };
         let go = AtomicBool::new(false);
         train(
             &self.recipe(sets),
@@ -223,11 +228,11 @@ seed = 5
     }
 
     /// The lines of `metrics.jsonl` without what a clock says.
-    fn metrics(&self, run: &str) -> Vec<BTreeMap<String, serde_json::Value>> {
+    pub(crate) fn metrics(&self, run: &str) -> Vec<BTreeMap<String, serde_json::Value>> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let parse = |line: &str| {
             let mut line: BTreeMap<String, serde_json::Value> = serde_json::from_str(line).unwrap();
-            for key in ["seconds", "tokens_per_second", "peak_memory"] {
+            for key in ["seconds", "tokens_per_second", "peak_memory", "time"] {
                 line.remove(key);
             }
             line
@@ -244,7 +249,7 @@ seed = 5
     }
 
     /// The program, told to train.
-    fn command(&self, run: &str, more: &[&str]) -> Command {
+    pub(crate) fn command(&self, run: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_simmer"));
         command
             .args(["train", "recipe.toml", "--out", run])
@@ -351,7 +356,14 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped() {
             stop: &stop,
         };
         let recipe = kitchen.recipe(&[]);
-        let outcome = train(&recipe, &kitchen.path(&run), false, &mut observer, &stop).unwrap();
+        let outcome = train(
+            &recipe,
+            &kitchen.path(&run),
+            Resume::Never,
+            &mut observer,
+            &stop,
+        )
+        .unwrap();
         let Outcome::Interrupted {
             checkpoint,
             step: at,
@@ -490,7 +502,7 @@ fn a_damaged_checkpoint_is_said_and_the_one_before_is_used() {
         train(
             &recipe,
             &kitchen.path(run),
-            true,
+            Resume::AsBegun,
             &mut notices,
             &AtomicBool::new(false),
         )
@@ -643,7 +655,7 @@ fn a_run_goes_on_with_what_it_began_with_alone() {
     train(
         &recipe,
         &kitchen.path("run"),
-        true,
+        Resume::AsBegun,
         &mut notices,
         &AtomicBool::new(false),
     )
@@ -684,7 +696,14 @@ fn a_disk_that_is_full_loses_nothing() {
         stop: &stop,
     };
     let recipe = kitchen.recipe(&["train.checkpoint_every={ steps = 1 }"]);
-    train(&recipe, &kitchen.path("run"), false, &mut observer, &stop).unwrap();
+    train(
+        &recipe,
+        &kitchen.path("run"),
+        Resume::Never,
+        &mut observer,
+        &stop,
+    )
+    .unwrap();
     let simmer = env!("CARGO_BIN_EXE_simmer");
     // Blocks of 512 bytes: room for the small files, not for the optimizer's.
     let script = format!(

@@ -12,7 +12,7 @@ use simmer_model::checkpoint::numbers::convert;
 use simmer_model::checkpoint::{Checkpoint, Dtype};
 use simmer_model::merge::{MergeOptions, merge};
 use simmer_model::{LlamaForCausalLM, Run, adapter};
-use simmer_train::{Outcome, TrainError, train};
+use simmer_train::{Outcome, Resume, TrainError, train};
 
 use crate::commands::simmer;
 use crate::golden::{self, Tensors};
@@ -45,7 +45,13 @@ fn trained(
     let mut notices = Notices::default();
     let go = AtomicBool::new(false);
     let out = kitchen.path(run);
-    let outcome = train(&kitchen.recipe(&sets), &out, false, &mut notices, &go)?;
+    let outcome = train(
+        &kitchen.recipe(&sets),
+        &out,
+        Resume::Never,
+        &mut notices,
+        &go,
+    )?;
     let Outcome::Finished { weights, .. } = outcome else {
         panic!("{outcome:?}");
     };
@@ -262,7 +268,7 @@ fn a_stopped_run_with_new_tokens_goes_on() {
         stop: &stop,
     };
     let (recipe, out) = (kitchen.recipe(&[ADD, save]), kitchen.path("stopped"));
-    train(&recipe, &out, false, &mut observer, &stop).unwrap();
+    train(&recipe, &out, Resume::Never, &mut observer, &stop).unwrap();
     let checkpoint = out.join("checkpoints/step-000003/adapter");
     assert_eq!(
         model("tied-gqa", Some(&checkpoint)).config().vocab_size,

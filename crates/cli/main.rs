@@ -4,6 +4,7 @@ mod commands;
 mod failure;
 mod hub;
 mod interrupt;
+mod live;
 mod loaded;
 mod output;
 mod profile;
@@ -31,6 +32,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    simmer_map::explain_bus_errors();
     let cli = Cli::parse();
     // On a thread of the pool, parallel loops start without waking the pool from outside.
     match rayon::scope(|_| cli.command.run()) {

@@ -15,13 +15,18 @@ pub(crate) fn bytes(total: u64, message: &str) -> ProgressBar {
     )
 }
 
-/// A bar over steps; its message carries loss and rate.
+/// A bar over steps or questions.
 pub(crate) fn steps(total: u64) -> ProgressBar {
     styled(
         ProgressBar::new(total),
         "{bar:24} {pos}/{len} {msg} {eta} left",
         "",
     )
+}
+
+/// A line that is told what it says, and not wider than the terminal.
+pub(crate) fn line(message: &str) -> ProgressBar {
+    styled(ProgressBar::new_spinner(), "{wide_msg}", message)
 }
 
 /// A spinner for work of unknown length.

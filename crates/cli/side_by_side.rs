@@ -1,11 +1,16 @@
 //! Base and trained model, side by side: on the rows that a run held out, and on its sample prompts.
 
+use std::fs;
 use std::path::Path;
 
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Conversation, Example};
-use simmer_eval::{Evaluator, Reference, report};
+use simmer_eval::report::{self, MetricReport};
+use simmer_eval::{Evaluator, Reference};
 use simmer_model::base::BaseConfig;
+use simmer_model::checkpoint::write_file;
 use simmer_model::{KvCache, Sampling};
 use simmer_train::{Method, Recipe, SampleConfig};
 
@@ -13,14 +18,90 @@ use crate::loaded::Loaded;
 use crate::output::note;
 use crate::progress;
 
+/// The file that keeps it, in a run's folder.
+const COMPARISON_FILE: &str = "comparison.json";
+
 /// What one of the two says.
 struct Said {
     references: Vec<Option<Reference>>,
     answers: Vec<String>,
 }
 
-/// Prints how base and trained model do on held-out rows, and what they answer to the recipe's sample prompts.
-pub(crate) fn show(recipe: &Recipe, weights: &Path, held_out: &[Example]) -> anyhow::Result<()> {
+/// How base and trained model differ, as it is kept in the run's folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Comparison {
+    /// What both say to the recipe's sample prompts.
+    pub(crate) samples: Vec<Sample>,
+    /// Validation rows that both were scored on.
+    pub(crate) held_out_rows: usize,
+    /// The scores, the base's first; none where the base does not know tokens of the rows.
+    pub(crate) scores: Vec<MetricReport>,
+}
+
+/// A prompt, and what both say to it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) prompt: String,
+    /// The base's answer.
+    pub(crate) before: String,
+    /// The trained model's.
+    pub(crate) after: String,
+}
+
+impl Comparison {
+    /// Reads that of a run's folder, if it is there.
+    pub(crate) fn read(run: &Path) -> anyhow::Result<Option<Self>> {
+        let path = run.join(COMPARISON_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let what = || format!("cannot read {}", path.display());
+        let text = fs::read(&path).with_context(what)?;
+        serde_json::from_slice(&text).with_context(what)
+    }
+
+    fn write(&self, run: &Path) -> anyhow::Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        let path = run.join(COMPARISON_FILE);
+        Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
+    }
+
+    fn show(&self) {
+        for sample in &self.samples {
+            note(&format!(
+                "\n{}\n  before: {}\n  after:  {}",
+                sample.prompt,
+                on_one_line(&sample.before),
+                on_one_line(&sample.after)
+            ));
+        }
+        if self.held_out_rows == 0 {
+            return;
+        }
+        if self.scores.is_empty() {
+            note(
+                "\nheld-out rows are not compared: the base does not know the tokens that were added",
+            );
+            return;
+        }
+        note(&format!(
+            "\non {} held-out rows: before, after, difference [95 of 100 draws], * where p < 0.05",
+            self.held_out_rows
+        ));
+        for line in report::lines(&self.scores) {
+            note(&format!("  {line}"));
+        }
+    }
+}
+
+/// Says how base and trained model do on held-out rows, and what they answer to the recipe's sample prompts; keeps it in
+/// the run's folder.
+pub(crate) fn show(
+    recipe: &Recipe,
+    run: &Path,
+    weights: &Path,
+    held_out: &[Example],
+) -> anyhow::Result<()> {
     if recipe.samples.is_none() && held_out.is_empty() {
         return Ok(());
     }
@@ -31,30 +112,26 @@ pub(crate) fn show(recipe: &Recipe, weights: &Path, held_out: &[Example]) -> any
         Method::Full(_) => Loaded::open(&BaseConfig::from_path(weights), None, &recipe.device)?,
     };
     let after = said(recipe, &trained, held_out)?;
+    let mut comparison = Comparison {
+        held_out_rows: held_out.len(),
+        ..Comparison::default()
+    };
     let prompts = recipe.samples.iter().flat_map(|samples| &samples.prompts);
     for ((prompt, before), after) in prompts.zip(before.answers).zip(after.answers) {
-        note(&format!(
-            "\n{prompt}\n  before: {}\n  after:  {}",
-            on_one_line(&before),
-            on_one_line(&after)
-        ));
+        comparison.samples.push(Sample {
+            prompt: prompt.clone(),
+            before,
+            after,
+        });
     }
-    if held_out.is_empty() {
-        return Ok(());
-    }
-    if before.references.is_empty() {
-        note("\nheld-out rows are not compared: the base does not know the tokens that were added");
-    } else {
-        let mut metrics = report::of_references(&[before.references, after.references]);
+    if !before.references.is_empty() {
+        comparison.scores = report::of_references(&[before.references, after.references]);
         // perplexity is the loss again
-        metrics.truncate(2);
-        note(&format!(
-            "\non {} held-out rows: before, after, difference [95 of 100 draws], * where p < 0.05",
-            held_out.len()
-        ));
-        for line in report::lines(&metrics) {
-            note(&format!("  {line}"));
-        }
+        comparison.scores.truncate(2);
+    }
+    comparison.show();
+    if let Err(error) = comparison.write(run) {
+        note(&format!("{error:#}; reports will not have the answers"));
     }
     Ok(())
 }

@@ -156,14 +156,30 @@ impl Checkpoint {
         Ok(&self.stored(name)?.info)
     }
 
+    /// Whether the files are still what they were when they were opened, by their lengths and times. Weights are read
+    /// from the files' own pages: what another program writes there is seen.
+    ///
+    /// # Errors
+    ///
+    /// [`CheckpointError::Changed`], which names the file.
+    pub fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        self.files.iter().try_for_each(Mapped::check_unchanged)
+    }
+
+    fn check_pieces(&self, stored: &Stored) -> Result<(), CheckpointError> {
+        let mut pieces = stored.pieces.iter();
+        pieces.try_for_each(|piece| self.files[piece.file].check_unchanged())
+    }
+
     /// A tensor. Where the file has it as it is wanted, the file's pages are shared; else its rows
     /// are put together, or widened, in memory of their own.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// When there is no such tensor (the message names the nearest), or its file was changed.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let stored = self.stored(name)?;
+        self.check_pieces(stored)?;
         Ok(Tensor {
             dtype: stored.info.dtype,
             shape: stored.info.shape.clone(),
@@ -176,13 +192,15 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// When there is no such tensor (the message names the nearest), or its file was changed.
     ///
     /// # Panics
     ///
     /// When the tensor has no such rows.
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
-        Ok(self.stored(name)?.read_rows(&self.files, rows))
+        let stored = self.stored(name)?;
+        self.check_pieces(stored)?;
+        Ok(stored.read_rows(&self.files, rows))
     }
 
     /// Reads all files into memory, one after the other, as fast as the disk is: page by page as

@@ -5,6 +5,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::MAX_TEXT_BYTES;
+
+/// Beyond all models, and small enough that every product of sizes is a number.
+const MAX_LAYERS: usize = 10_000;
+const MAX_FEATURES: usize = 1 << 20;
+const MAX_ROWS: usize = 1 << 27;
+const MAX_CONTEXT: usize = 1 << 40;
+/// The largest size of anything that is read at all.
+const MAX_SIZE: usize = 1 << 40;
+
 /// What a model of the family is made of; field names are Hugging Face's.
 ///
 /// Sizes count features, heads and layers; `max_position_embeddings` counts tokens.
@@ -135,10 +145,11 @@ impl ModelConfig {
     /// Where the file is missing, is not JSON, or describes another architecture.
     pub fn from_folder(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
-            path: path.clone(),
-            source,
-        })?;
+        let text =
+            simmer_map::read_text(&path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
+                path: path.clone(),
+                source,
+            })?;
         let json: Value = serde_json::from_str(&text).map_err(|source| ConfigError::Json {
             path: path.clone(),
             source,
@@ -206,6 +217,34 @@ impl ModelConfig {
                 return Err(wrong(key, "a positive integer".into(), size));
             }
         }
+        for (key, size, most) in [
+            ("vocab_size", self.vocab_size, MAX_ROWS),
+            ("hidden_size", self.hidden_size, MAX_FEATURES),
+            ("intermediate_size", self.intermediate_size, MAX_FEATURES),
+            ("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS),
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                MAX_FEATURES,
+            ),
+            ("head_dim", self.head_dim, MAX_FEATURES),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                MAX_CONTEXT,
+            ),
+        ] {
+            if size > most {
+                return Err(wrong(key, format!("at most {most}"), size));
+            }
+        }
+        let query = self.num_attention_heads * self.head_dim;
+        if query > MAX_FEATURES {
+            let heads = self.num_attention_heads;
+            let expected = format!("at most {} beside {heads} heads", MAX_FEATURES / heads);
+            return Err(wrong("head_dim", expected, self.head_dim));
+        }
+        self.check_numbers(path)?;
         let heads = self.num_attention_heads;
         if !heads.is_multiple_of(self.num_key_value_heads) {
             let expected = format!("a divisor of num_attention_heads ({heads})");
@@ -220,6 +259,64 @@ impl ModelConfig {
             return Err(wrong("head_dim", expected, self.head_dim));
         }
         Ok(())
+    }
+
+    /// Checks that what is computed with the numbers is finite.
+    fn check_numbers(&self, path: &Path) -> Result<(), ConfigError> {
+        let wrong = |key: &str, expected: &str, found: f64| ConfigError::Key {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            found: format!("{found:?}"),
+        };
+        // comparisons that are false for NaN
+        let small = |number: f64| number > 0.0 && number <= 1.0;
+        let factor = |number: f64| (1e-3..=1e6).contains(&number);
+        for (key, number) in [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("initializer_range", self.initializer_range),
+        ] {
+            if !small(number) {
+                return Err(wrong(key, "a number above 0, at most 1", number));
+            }
+        }
+        if !(1.0..=1e15).contains(&self.rope_theta) {
+            return Err(wrong(
+                "rope_theta",
+                "a number from 1 to 1e15",
+                self.rope_theta,
+            ));
+        }
+        let stretch = |key: &str, number: f64| {
+            let key = format!("rope_scaling.{key}");
+            factor(number)
+                .then_some(())
+                .ok_or_else(|| wrong(&key, "a number from 0.001 to 1000000", number))
+        };
+        match self.rope_scaling {
+            RopeScaling::Default => Ok(()),
+            RopeScaling::Linear { factor } => stretch("factor", factor),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_max_position_embeddings: original,
+            } => {
+                stretch("factor", factor)?;
+                stretch("low_freq_factor", low)?;
+                stretch("high_freq_factor", high)?;
+                if low >= high {
+                    let expected = format!("a number above low_freq_factor ({low})");
+                    return Err(wrong("rope_scaling.high_freq_factor", &expected, high));
+                }
+                if original == 0 || original > MAX_CONTEXT {
+                    let key = "rope_scaling.original_max_position_embeddings";
+                    let expected = format!("a number from 1 to {MAX_CONTEXT}");
+                    return Err(wrong(key, &expected, original as f64));
+                }
+                Ok(())
+            }
+        }
     }
 
     /// The `config.json` of a model with this shape, as transformers 5 writes it.
@@ -309,8 +406,12 @@ impl Keys<'_> {
         found
             .and_then(Value::as_u64)
             .and_then(|value| usize::try_from(value).ok())
-            .filter(|value| (1..=1 << 40).contains(value))
-            .ok_or_else(|| self.error(key, "a positive integer", found))
+            .filter(|value| (1..=MAX_SIZE).contains(value))
+            .ok_or_else(|| {
+                let large = found.is_some_and(|found| found.as_u64() > Some(MAX_SIZE as u64));
+                let most = format!("at most {MAX_SIZE}");
+                self.error(key, if large { &most } else { "a positive integer" }, found)
+            })
     }
 
     pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
@@ -383,9 +484,11 @@ impl Keys<'_> {
             path: self.path,
         };
         let theta = inner.number_or("rope_theta", top)?;
-        let number = |key: &str| match inner.get(key) {
-            Some(_) => inner.number_or(key, 0.0),
-            None => Err(self.error(&format!("{name}.{key}"), "a positive number", None)),
+        let number = |key: &str| {
+            let found = inner.get(key);
+            let number = found.and_then(|_| inner.number_or(key, 0.0).ok());
+            let key = format!("{name}.{key}");
+            number.ok_or_else(|| self.error(&key, "a positive number", found))
         };
         let kind = inner.get("rope_type").or_else(|| inner.get("type"));
         let scaling = match kind.and_then(Value::as_str) {

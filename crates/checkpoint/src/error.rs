@@ -155,6 +155,16 @@ pub enum CheckpointError {
         /// Length of the file.
         found: u64,
     },
+    /// A file that was changed after it was opened.
+    #[error("{}: changed while it was in use: it had {before} bytes, now {now}{}", file.display(), same_length(*before, *now))]
+    Changed {
+        /// The file.
+        file: PathBuf,
+        /// Its length when it was opened.
+        before: u64,
+        /// Its length now.
+        now: u64,
+    },
     /// A file that goes on after its last tensor.
     #[error("{}: expected {expected} bytes, found {found}: the rest belongs to no tensor", file.display())]
     TrailingBytes {
@@ -174,7 +184,7 @@ pub enum CheckpointError {
         source: serde_json::Error,
     },
     /// An index that names a file in another folder.
-    #[error("{}: `{shard}` is not the name of a file in the same folder", index.display())]
+    #[error("{}: `{}` is not the name of a file in the same folder", index.display(), shard.escape_debug())]
     ShardOutside {
         /// The index file.
         index: PathBuf,
@@ -269,6 +279,9 @@ impl CheckpointError {
             Self::ShardOutside { .. } => {
                 "an index may only name files beside it; this one was not made by the usual tools"
             }
+            Self::Changed { .. } => {
+                "files of a model must stay as they are while they are used; write a new one aside and rename it into place"
+            }
             Self::OutputExists { .. } => "name another folder, or remove this one first",
             _ => return None,
         };
@@ -290,6 +303,14 @@ fn span(begin: u64, end: u64) -> String {
     match end.checked_sub(begin) {
         Some(bytes) => bytes.to_string(),
         None => "nothing: they are reversed".to_owned(),
+    }
+}
+
+fn same_length(before: u64, now: u64) -> &'static str {
+    if before == now {
+        " of a later time"
+    } else {
+        ""
     }
 }
 

@@ -45,6 +45,9 @@ pub const SINGLE_FILE: &str = "model.safetensors";
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Most bytes of a weights file, as Hugging Face splits them.
 pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+/// Most bytes of a text file beside the weights: `config.json`, `params.json`, an index, `adapter_config.json`. The index of
+/// a model of a thousand layers has some hundreds of thousands.
+pub const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// The metadata that every PyTorch tool writes and some ask for.
 pub const PT_METADATA: &[(&str, &str)] = &[("format", "pt")];
 

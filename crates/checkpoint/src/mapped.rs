@@ -1,9 +1,11 @@
 //! A file in memory, page by page as it is read.
 
 use std::fs::File;
+use std::io;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -17,9 +19,29 @@ const READ_BYTES: usize = 8 << 20;
 #[derive(Clone)]
 pub(crate) struct Mapped {
     path: PathBuf,
+    file: Arc<File>,
+    /// The file when it was mapped.
+    seen: Seen,
     map: Arc<Mmap>,
     /// The same bytes, in the form that tensors share without a copy.
     shared: Bytes,
+}
+
+/// What tells whether a file is still the same. A change that leaves both is not noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Seen {
+    fn of(file: &File) -> io::Result<Self> {
+        let about = file.metadata()?;
+        Ok(Self {
+            bytes: about.len(),
+            modified: about.modified().ok(),
+        })
+    }
 }
 
 /// Lets [`Bytes`] keep the map alive.
@@ -34,18 +56,37 @@ impl AsRef<[u8]> for Shared {
 impl Mapped {
     /// Opens and maps a file.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
-        Self::new(&file, path)
+        let file = simmer_map::open(path).map_err(CheckpointError::io(path, "open"))?;
+        Self::new(file, path)
     }
 
     /// Maps an open file; `path` is for messages.
-    pub(crate) fn new(file: &File, path: &Path) -> Result<Self, CheckpointError> {
-        let map = simmer_map::map_file(file).map_err(CheckpointError::io(path, "map"))?;
+    pub(crate) fn new(file: File, path: &Path) -> Result<Self, CheckpointError> {
+        let seen = Seen::of(&file).map_err(CheckpointError::io(path, "read"))?;
+        let map = simmer_map::map_file(&file).map_err(CheckpointError::io(path, "map"))?;
         let map = Arc::new(map);
         Ok(Self {
             path: path.into(),
+            file: Arc::new(file),
+            seen,
             shared: Bytes::from_owner(Shared(map.clone())),
             map,
+        })
+    }
+
+    /// Whether the file is still what it was when it was mapped, by its length and time.
+    ///
+    /// # Errors
+    /// A file that another program has changed.
+    pub(crate) fn check_unchanged(&self) -> Result<(), CheckpointError> {
+        let now = Seen::of(&self.file).map_err(CheckpointError::io(&self.path, "read"))?;
+        if now == self.seen {
+            return Ok(());
+        }
+        Err(CheckpointError::Changed {
+            file: self.path.clone(),
+            before: self.seen.bytes,
+            now: now.bytes,
         })
     }
 

@@ -241,7 +241,7 @@ mod tests {
     fn mapped(bytes: &[u8]) -> Mapped {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, bytes).unwrap();
-        Mapped::new(&file, "x".as_ref()).unwrap()
+        Mapped::new(file, "x".as_ref()).unwrap()
     }
 
     fn info(shape: &[usize]) -> TensorInfo {

@@ -1,21 +1,29 @@
 //! `simmer merge`: an adapter into its base.
 
+mod check;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
+use serde_json::{Value, json};
 use simmer_model::checkpoint::Dtype;
 use simmer_model::checkpoint::hub::What;
-use simmer_model::merge::{MergeOptions, MergeReport, merge};
+use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 use simmer_train::tokenizer;
 
 use crate::output::note;
 use crate::{hub, output, progress};
 
+/// A larger share of a change that is lost to rounding is worth a warning.
+const LOST: f64 = 0.1;
+
 /// Fold an adapter into its base model
 ///
 /// Writes a Hugging Face folder that needs no adapter any more: weights, configuration, tokenizer.
-/// Tensor by tensor, so that a model larger than the memory can be merged.
+/// Tensor by tensor, so that a model larger than the memory can be merged. Afterwards the files are
+/// read again and held against the sums, and base and adapter are asked some prompts beside the
+/// merged model, on the CPU; --no-check leaves both out.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
     /// The base model: a folder, a .gguf file, or a name on the hub
@@ -33,6 +41,16 @@ pub(crate) struct Merge {
     /// Most bytes of a weights file (5GB, 500MB); the base's own files without it
     #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
+    /// Text that base with adapter and merged model are compared on, in place of some built in; may
+    /// be given several times
+    #[arg(long, value_name = "TEXT", conflicts_with = "no_check")]
+    prompt: Vec<String>,
+    /// Do not check what was written
+    #[arg(long)]
+    no_check: bool,
+    /// Print what was merged, every tensor's rounding and the check as one line of JSON
+    #[arg(long)]
+    json: bool,
 }
 
 fn dtype(text: &str) -> Result<Dtype, String> {
@@ -76,6 +94,7 @@ impl Merge {
             max_shard_bytes: self.max_shard_size,
             tokenizer: other.then_some(saved.path()),
         };
+        let prompts = check::Prompts::new(&self.prompt, &base, &adapter)?;
         let bar = progress::bytes(0, "merging");
         let mut advance = |done, all| {
             bar.set_length(all);
@@ -85,8 +104,45 @@ impl Merge {
             .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         bar.finish_and_clear();
         describe(&report);
-        output::line(&self.out.display().to_string())
+        let merge = check::Merged {
+            base: &base,
+            adapter: &adapter,
+            out: &self.out,
+            options,
+            rounding: report.rounding(),
+        };
+        let checked = if self.no_check {
+            None
+        } else {
+            Some(merge.check(prompts)?)
+        };
+        if self.json {
+            output::json(&as_json(&self.out, &report, checked.as_ref()))?;
+        } else {
+            output::line(&self.out.display().to_string())?;
+        }
+        match checked.and_then(|checked| checked.failure(&self.out)) {
+            None => Ok(()),
+            Some(failure) => bail!(failure),
+        }
     }
+}
+
+fn as_json(out: &Path, report: &MergeReport, checked: Option<&check::Checked>) -> Value {
+    json!({
+        "out": out,
+        "bytes": report.bytes,
+        "kept": report.kept,
+        "replaced": report.replaced,
+        "untied": report.untied,
+        "resized": report.resized,
+        "copied": report.copied,
+        "warnings": report.warnings,
+        "lost": report.lost(),
+        "rounding": report.rounding(),
+        "merged": report.merged,
+        "check": checked,
+    })
 }
 
 /// Whether a model has its tokenizer in another form than Hugging Face's alone.
@@ -110,19 +166,59 @@ fn describe(report: &MergeReport) {
         report.kept,
         report.bytes as f64 / 1e6
     ));
-    let worst = report
-        .merged
-        .iter()
-        .max_by(|a, b| a.max_error.total_cmp(&b.max_error));
-    if let Some(worst) = worst {
-        note(&format!(
-            "largest rounding: {:.3e} of a change of up to {:.3e}, in {} ({})",
-            worst.max_error, worst.max_change, worst.name, worst.dtype
-        ));
-    }
+    rounding(report);
     if report.untied {
         note("the output head, which was the embedding, is a tensor of its own now");
     }
+}
+
+/// What rounding to the stored types did to the changes.
+fn rounding(report: &MergeReport) {
+    let most = |value: fn(&MergedTensor) -> f64| {
+        let tensors = report.merged.iter();
+        tensors.max_by(|a, b| value(a).total_cmp(&value(b)))
+    };
+    let (Some(error), Some(lost)) = (
+        most(MergedTensor::relative_error),
+        most(|tensor| tensor.lost),
+    ) else {
+        return;
+    };
+    note(&format!(
+        "rounding: the weights are off by up to {:.1e} of their norm (in {}, {}), by {:.1e} at most in one weight",
+        error.relative_error(),
+        error.name,
+        error.dtype,
+        report
+            .merged
+            .iter()
+            .map(|tensor| tensor.max_error)
+            .fold(0.0, f64::max),
+    ));
+    note(&format!(
+        "it took {} of the change s·B·A; most of one tensor's, {}, in {} (norm {:.3e}, rounding error {:.3e})",
+        percent(report.lost()),
+        percent(lost.lost),
+        lost.name,
+        lost.change,
+        lost.error
+    ));
+    let hit = report.merged.iter().filter(|tensor| tensor.lost > LOST);
+    let hit = hit.count();
+    if hit > 0 {
+        note(&format!(
+            "warning: rounding to {} took more than {:.0}% of the change in {hit} of {} tensors\n\
+             hint: --dtype f32 keeps it, in files twice as large; or use base and adapter unmerged",
+            lost.dtype,
+            100.0 * LOST,
+            report.merged.len()
+        ));
+    }
+}
+
+/// Errors that cancel out can leave a trace more than there was.
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share.max(0.0))
 }
 
 #[cfg(test)]

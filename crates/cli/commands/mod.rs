@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments, help and what they do.
 
+mod adapter;
 mod chat;
 mod convert;
 mod data;
@@ -8,6 +9,7 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod report;
 mod score;
 mod show;
 mod tokenizer;
@@ -20,6 +22,7 @@ use clap::Subcommand;
 pub(crate) enum Command {
     Train(train::Train),
     Merge(merge::Merge),
+    Adapter(adapter::Adapter),
     Convert(convert::Convert),
     Generate(generate::Generate),
     Chat(chat::Chat),
@@ -28,6 +31,7 @@ pub(crate) enum Command {
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
+    Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
 }
@@ -37,6 +41,7 @@ impl Command {
         match self {
             Self::Train(command) => command.run(),
             Self::Merge(command) => command.run(),
+            Self::Adapter(command) => command.run(),
             Self::Convert(command) => command.run(),
             Self::Generate(command) => command.run(),
             Self::Chat(command) => command.run(),
@@ -45,6 +50,7 @@ impl Command {
             Self::Data(command) => command.run(),
             Self::Estimate(command) => command.run(),
             Self::Show(command) => command.run(),
+            Self::Report(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
         }

@@ -4,18 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use clap::Args;
-use indicatif::ProgressBar;
-use simmer_model::base::Base;
-use simmer_train::estimate::{Estimate, readable};
-use simmer_train::{
-    Observer, Outcome, Recipe, Start, StepMetrics, TrainError, ValidationMetrics, train,
-};
+use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
-use crate::loaded::read_ahead;
+use crate::live::Live;
 use crate::output::{self, note};
 use crate::profile::Profile;
-use crate::{hub, interrupt};
-use crate::{progress, side_by_side};
+use crate::{hub, interrupt, side_by_side};
 
 /// Train what a recipe says
 ///
@@ -38,6 +32,13 @@ pub(crate) struct Train {
     /// Go on from the run's last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Go on although recipe, data or base are not what the run began with; the manifest keeps what has changed
+    #[arg(long, requires = "resume")]
+    accept_changes: bool,
+    /// A line every N steps; without it, a line that moves on a terminal, and about twenty lines a run elsewhere, or one a
+    /// minute
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    log_every: Option<u64>,
     /// Show the time by operation at the end, and write trace.json into the run's folder, which
     /// ui.perfetto.dev opens
     #[arg(long)]
@@ -54,9 +55,14 @@ impl Train {
             .clone()
             .unwrap_or_else(|| default_folder(&self.recipe));
         let stop = interrupt::flag("stopping after this micro-batch; once more to stop at once")?;
-        let mut watcher = Terminal::new();
+        let resume = match (self.resume, self.accept_changes) {
+            (false, _) => Resume::Never,
+            (true, false) => Resume::AsBegun,
+            (true, true) => Resume::Changed,
+        };
+        let mut watcher = Live::new(self.log_every);
         let profile = self.profile.then(Profile::start);
-        let outcome = train(&recipe, &out, self.resume, &mut watcher, &stop);
+        let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
         watcher.finish();
         if let Some(profile) = profile {
             let trace = out.join("trace.json");
@@ -101,7 +107,7 @@ fn report(
                     best.loss, best.step
                 ));
             }
-            side_by_side::show(recipe, &weights, &held_out)?;
+            side_by_side::show(recipe, out, &weights, &held_out)?;
             output::line(&weights.display().to_string())
         }
         Outcome::Interrupted { checkpoint, step } => {
@@ -136,115 +142,6 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
-}
-
-/// Shows a run as it goes: a bar on a terminal, a line now and then elsewhere.
-struct Terminal {
-    bar: Option<ProgressBar>,
-    steps: u64,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        Self {
-            bar: None,
-            steps: 0,
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// A line above the bar.
-    fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(text)),
-            None => note(text),
-        }
-    }
-}
-
-impl Observer for Terminal {
-    fn on_load(&mut self, base: &Base) {
-        read_ahead(base);
-    }
-
-    fn on_notice(&mut self, text: &str) {
-        self.say(text);
-    }
-
-    fn on_estimate(&mut self, estimate: &Estimate) {
-        self.say(&format!(
-            "about {} of memory at most (simmer estimate)",
-            readable(estimate.peak)
-        ));
-    }
-
-    fn on_start(&mut self, start: &Start<'_>) {
-        self.say(&start.data.to_string());
-        if start.lint.warnings().next().is_some() {
-            self.say(&start.lint.to_string());
-        }
-        let examples = match start.examples {
-            None => format!("a stream: {} steps", start.steps),
-            Some(examples) => format!(
-                "{examples} examples: {} steps, {} an epoch",
-                start.steps, start.steps_per_epoch
-            ),
-        };
-        self.say(&format!(
-            "training {} of {} weights ({:.3}%) on {examples}",
-            start.trained,
-            start.weights,
-            100.0 * start.trained as f64 / start.weights as f64,
-        ));
-        if let Some(step) = start.resumed_at {
-            self.say(&format!("going on after step {step}"));
-        }
-        self.steps = start.steps;
-        if output::is_terminal() {
-            let bar = progress::steps(start.steps);
-            bar.set_position(start.resumed_at.unwrap_or(0));
-            bar.reset_eta();
-            self.bar = Some(bar);
-        }
-    }
-
-    fn on_step(&mut self, step: &StepMetrics) {
-        let text = format!(
-            "loss {:.4}, {:.0} tokens/s,",
-            step.loss, step.tokens_per_second
-        );
-        match &self.bar {
-            Some(bar) => {
-                bar.set_position(step.step);
-                bar.set_message(text);
-            }
-            None if is_line_due(step.step, self.steps) => {
-                note(&format!(
-                    "step {}/{}: {text} lr {:.3e}",
-                    step.step, self.steps, step.learning_rate
-                ));
-            }
-            None => {}
-        }
-    }
-
-    fn on_validation(&mut self, validation: &ValidationMetrics) {
-        let best = if validation.best { " (best)" } else { "" };
-        self.say(&format!(
-            "step {}: validation loss {:.4}{best}",
-            validation.step, validation.validation_loss
-        ));
-    }
-}
-
-/// About twenty lines a run, and the first steps.
-fn is_line_due(step: u64, steps: u64) -> bool {
-    step <= 3 || step == steps || step.is_multiple_of((steps / 20).max(1))
 }
 
 #[cfg(test)]

@@ -169,6 +169,11 @@ impl DataError {
                 "a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8"
                     .into(),
             ),
+            DataError::Compressed { source, .. }
+                if source.kind() == std::io::ErrorKind::QuotaExceeded =>
+            {
+                Some("no real data does; unpack it yourself if it is meant".into())
+            }
             DataError::Compressed { .. } => {
                 Some("a download that did not finish looks like this; fetch the file again".into())
             }

@@ -20,6 +20,7 @@ pub mod order;
 mod pass;
 mod random;
 pub mod report;
+mod stack;
 pub mod stream;
 pub mod template;
 pub mod tokenizer;
@@ -32,6 +33,6 @@ pub use example::{Example, Limits, Outcome, Overlong, encode, examples, prompt_t
 pub use format::Format;
 pub use micro_batch::{IGNORE, MicroBatch, pack};
 pub use order::{Batch, Cursor, Order};
-pub use report::Report;
+pub use report::{Report, SourceReport};
 pub use template::{Rendered, Template, TrainOn};
 pub use tokenizer::Tokenizer;

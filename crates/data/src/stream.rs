@@ -150,8 +150,7 @@ impl Stream {
         if cursor != self.at {
             self.seek(cursor)?;
         }
-        let mut examples = Vec::with_capacity(self.batch_size);
-        let mut rows = Vec::with_capacity(self.batch_size);
+        let (mut examples, mut rows) = (Vec::new(), Vec::new());
         while examples.len() < self.batch_size {
             let Some((number, row)) = self.queue.front_mut() else {
                 self.fill()?;

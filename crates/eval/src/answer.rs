@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::digest::hash;
 use crate::error::EvalError;
-use crate::question::Question;
+use crate::question::{Asked, Question};
 use crate::task::Task;
 
 /// What a model says to one question.
@@ -53,6 +53,19 @@ pub struct Reference {
     pub tokens: usize,
     /// Those that the model would have chosen itself.
     pub likeliest: usize,
+}
+
+impl Answer {
+    /// Whether it has a number for each choice of a question: scores are computed from them.
+    fn fits(&self, question: &Question) -> bool {
+        let Asked::Choice { pairs, without, .. } = &question.asked else {
+            return true;
+        };
+        let choices = pairs.len();
+        self.log_likelihoods.len() == choices
+            && self.tokens.len() == choices
+            && self.without.len() == without.len()
+    }
 }
 
 #[expect(
@@ -117,10 +130,12 @@ impl Answers {
     /// Where something else was asked there.
     pub fn find(&self, question: &Question) -> Result<Option<&Answer>, EvalError> {
         match self.found.get(&question.number) {
-            Some(answer) if answer.asked != question.id() => Err(EvalError::OtherResults {
-                path: self.path.clone(),
-                what: format!("question {}", question.number + 1),
-            }),
+            Some(answer) if answer.asked != question.id() || !answer.fits(question) => {
+                Err(EvalError::OtherResults {
+                    path: self.path.clone(),
+                    what: format!("question {}", question.number + 1),
+                })
+            }
             found => Ok(found),
         }
     }
@@ -136,7 +151,7 @@ impl Answers {
             path: path.to_owned(),
             source,
         };
-        let (found, whole) = match File::open(path) {
+        let (found, whole) = match simmer_map::open(path) {
             Ok(file) => read(path, file, asking)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), 0),
             Err(source) => {
@@ -193,6 +208,9 @@ impl Answers {
     }
 }
 
+/// The longest line that is read, in bytes: no answer is near it.
+const LONGEST: u64 = 64 << 20;
+
 /// The answers of a file, and the bytes of its whole lines.
 fn read(
     path: &Path,
@@ -203,12 +221,20 @@ fn read(
     let (mut found, mut whole) = (BTreeMap::new(), 0);
     for line in 1.. {
         let mut text = String::new();
-        let read = file
+        let read = (&mut file)
+            .take(LONGEST + 1)
             .read_line(&mut text)
             .map_err(|source| EvalError::Read {
                 path: path.to_owned(),
                 source,
             })?;
+        if text.len() as u64 > LONGEST {
+            return Err(EvalError::Results {
+                path: path.to_owned(),
+                line,
+                problem: format!("longer than {} MiB", LONGEST >> 20),
+            });
+        }
         if !text.ends_with('\n') {
             break;
         }

@@ -12,6 +12,7 @@ mod error;
 mod evaluator;
 pub mod ifeval;
 mod metric;
+pub mod page;
 mod question;
 pub mod report;
 mod score;

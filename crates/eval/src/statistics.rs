@@ -1,9 +1,9 @@
 //! Means of rows, how sure they are, and whether two models differ.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A mean over rows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     /// `Σ w·x / Σ w`
     pub value: f64,
@@ -34,7 +34,7 @@ pub fn mean(values: &[(f64, f64)]) -> Mean {
 }
 
 /// How two models differ on the same rows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// The second's mean less the first's.
     pub value: f64,

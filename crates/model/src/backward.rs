@@ -1,4 +1,4 @@
-//! Loss and gradients of a run, with all activations kept or with those of one layer at a time.
+//! Loss and gradients of a run, with all activations kept, those of attention, or those of one layer at a time.
 //!
 //! Axes: T tokens, H hidden size.
 
@@ -18,6 +18,9 @@ pub enum Recompute {
     /// Nothing: every layer's activations are kept.
     #[default]
     None,
+    /// What attention computes is kept, and the MLP, whose activations are the largest, keeps its input alone and runs
+    /// again.
+    Mlp,
     /// A layer keeps its input alone and runs again: memory of one layer, time of one more
     /// forward pass.
     Layer,
@@ -39,7 +42,8 @@ impl LlamaForCausalLM {
     ) -> (Tensor<1>, Parameters) {
         match recompute {
             Recompute::None => self.keeping_all(run, targets, factor),
-            Recompute::Layer => self.layer_by_layer(run, targets, factor),
+            Recompute::Mlp => self.layer_by_layer(run, targets, factor, Again::Mlp),
+            Recompute::Layer => self.layer_by_layer(run, targets, factor, Again::Layer),
         }
     }
 
@@ -58,49 +62,47 @@ impl LlamaForCausalLM {
         run: &Run,
         targets: &[Target],
         factor: f64,
+        again: Again,
     ) -> (Tensor<1>, Parameters) {
         let forward = profile::phase("forward");
         let pass = self.pass(run, None);
         let embedded = self.embed(run);
-        let mut inputs = self.inputs_of_layers(&embedded, &pass);
+        let lowest = self.lowest_wanted(&embedded);
+        let (mut kept, hidden) = self.keeping_inputs(&embedded, &pass, lowest, again);
         drop(forward);
         let _backward = profile::phase("backward");
-        // The lowest layer whose input still has a gradient to pass on.
-        let lowest = if embedded.is_tracked() {
-            0
-        } else {
-            self.model
-                .layers
-                .iter()
-                .position(is_trained)
-                .map_or(usize::MAX, |layer| layer + 1)
-        };
-        let mut take_input = || {
-            let wanted = inputs.len() > lowest;
-            let x = Tensor::from_inner(inputs.pop()?);
-            Some(if wanted { x.require_grad() } else { x })
-        };
-        let Some(x) = take_input() else {
-            unreachable!("the last layer has a result")
-        };
+        let x = leaf(hidden, lowest <= self.model.layers.len());
         let loss = self.loss_of_hidden(x.clone(), run, targets);
         let value = loss.clone().inner();
         let mut recorded = (loss * factor).backward();
         let mut found = self.gradients(&mut recorded);
         let mut dx = x.grad_remove(&mut recorded); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate().rev() {
-            let (Some(dy), Some(x)) = (dx.take(), take_input()) else {
+            let (Some(dy), Some(Some(kept))) = (dx.take(), kept.pop()) else {
                 break;
             };
             let _layer = profile::phase("layer again");
-            let y = layer.forward(x.clone(), &pass, None);
-            // the derivative of this sum by y is dy
-            let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
-            add(
-                &mut found,
-                gradients_of(layer, Path::of_layer(index), &mut recorded),
-            );
-            dx = x.grad_remove(&mut recorded);
+            // the derivative of sum(y · dy) by y is dy
+            let mut through = |y: Tensor<2>, dy: Tensor<2>| {
+                let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
+                let path = Path::of_layer(index);
+                add(&mut found, gradients_of(layer, path, &mut recorded));
+                recorded
+            };
+            let Kept { x, mid } = kept;
+            dx = match mid {
+                None => {
+                    let mut recorded = through(layer.forward(x.clone(), &pass, None), dy);
+                    x.grad_remove(&mut recorded)
+                }
+                Some(mid) => {
+                    let input = leaf(mid.clone().inner(), mid.is_tracked());
+                    let mut recorded = through(layer.mlp_half(input.clone(), &pass), dy);
+                    let dmid = input.grad_remove(&mut recorded);
+                    drop(recorded);
+                    dmid.and_then(|dmid| x.grad_remove(&mut through(mid, dmid)))
+                }
+            };
         }
         if let Some(dx) = dx {
             let mut recorded = (embedded * Tensor::from_inner(dx)).sum().backward();
@@ -109,14 +111,64 @@ impl LlamaForCausalLM {
         (value, found)
     }
 
-    /// The input of every layer, and the last one's result, without recording.
-    fn inputs_of_layers(&self, embedded: &Tensor<2>, pass: &Pass<'_>) -> Vec<Tensor<2>> {
-        let mut inputs = vec![embedded.clone().inner()];
-        let plain = pass.valid();
-        for layer in &self.model.layers {
-            let x = inputs[inputs.len() - 1].clone();
-            inputs.push(layer.valid().forward(x, &plain, None));
+    /// The lowest layer whose input still has a gradient to pass on.
+    fn lowest_wanted(&self, embedded: &Tensor<2>) -> usize {
+        if embedded.is_tracked() {
+            return 0;
         }
-        inputs
+        let lowest = self.model.layers.iter().position(is_trained);
+        lowest.map_or(usize::MAX, |layer| layer + 1)
     }
+
+    /// What each layer keeps, nothing below the lowest that is trained, and the last one's result.
+    fn keeping_inputs(
+        &self,
+        embedded: &Tensor<2>,
+        pass: &Pass<'_>,
+        lowest: usize,
+        again: Again,
+    ) -> (Vec<Option<Kept>>, Tensor<2>) {
+        let mut hidden = embedded.clone().inner();
+        let mut all = Vec::new();
+        let plain = pass.valid();
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let x = leaf(hidden.clone(), index >= lowest);
+            let needed = index.saturating_add(1) >= lowest;
+            let (kept, y) = match again {
+                Again::Mlp if needed => {
+                    let mid = layer.attention_half(x.clone(), pass, None);
+                    let y = layer.valid().mlp_half(mid.clone().inner(), &plain);
+                    (Some(Kept { x, mid: Some(mid) }), y)
+                }
+                _ => {
+                    let y = layer.valid().forward(hidden, &plain, None);
+                    (needed.then_some(Kept { x, mid: None }), y)
+                }
+            };
+            all.push(kept);
+            hidden = y;
+        }
+        (all, hidden)
+    }
+}
+
+/// What runs again in the backward pass.
+#[derive(Clone, Copy)]
+enum Again {
+    Layer,
+    Mlp,
+}
+
+/// What a layer keeps.
+struct Kept {
+    /// Its input.
+    x: Tensor<2>,
+    /// What its first half made of that, recorded; none where the whole layer runs again.
+    mid: Option<Tensor<2>>,
+}
+
+/// A value that recording begins with.
+fn leaf(x: Tensor<2>, wanted: bool) -> Tensor<2> {
+    let x = Tensor::from_inner(x);
+    if wanted { x.require_grad() } else { x }
 }

@@ -236,8 +236,21 @@ impl DecoderLayer {
         pass: &Pass<'_>,
         cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
+        let x = self.attention_half(x, pass, cache);
+        self.mlp_half(x, pass)
+    }
+
+    pub(crate) fn attention_half(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
         let normed = self.input_layernorm.forward(x.clone());
-        let x = x + self.self_attn.forward(normed, pass, cache);
+        x + self.self_attn.forward(normed, pass, cache)
+    }
+
+    pub(crate) fn mlp_half(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
         let normed = self.post_attention_layernorm.forward(x.clone());
         x + self.mlp.forward(normed, pass)
     }

@@ -10,7 +10,7 @@
 //! A checkpoint is written aside, synced and renamed. One that is not whole all the same (a disk
 //! that failed, a copy that was cut) is told by its checksums, and the one before it is used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,10 +19,12 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Cursor;
 use simmer_model::Parameters;
 use simmer_model::checkpoint::{
-    Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, write_safetensors,
+    Existing, MAX_TEXT_BYTES, PT_METADATA, ReadData, SafetensorsFile, StagedFolder,
+    write_safetensors,
 };
 
 use crate::error::TrainError;
+use crate::guard::Loss;
 use crate::manifest::{file_sha256, sha256};
 use crate::optimizer::Moments;
 
@@ -48,6 +50,27 @@ pub struct State {
     pub best: Option<Best>,
     /// Validations since then.
     pub without_improvement: u64,
+    /// Steps without an update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// Those since the last update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_in_a_row: u64,
+    /// Losses of the last updates, where spikes are told by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<Loss>,
+}
+
+impl State {
+    /// Updates made.
+    pub(crate) fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The lowest validation loss of a run.
@@ -63,15 +86,15 @@ pub struct Best {
 
 /// Numbers as text: serde_json reads a number's last digit inexactly, and a run must go on with
 /// the number that it stopped with.
-mod exact {
+pub(crate) mod exact {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-    pub(super) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
         String::deserialize(deserializer)?
             .parse()
             .map_err(D::Error::custom)
@@ -194,15 +217,15 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The error of a step that found no finite numbers. A checkpoint of those very weights,
-    /// which `updates` updates made, is no good one.
+    /// The error of a step that found no finite numbers. A checkpoint of those very weights, which the step `made`
+    /// made, is no good one.
     pub(crate) fn diverged(
         &self,
         step: u64,
-        updates: u64,
+        made: u64,
         what: String,
     ) -> Result<TrainError, TrainError> {
-        let good = self.steps()?.into_iter().find(|earlier| *earlier < updates);
+        let good = self.steps()?.into_iter().find(|earlier| *earlier < made);
         let checkpoint = good.map(|step| self.path(step));
         Ok(TrainError::Diverged {
             step,
@@ -266,7 +289,7 @@ impl Checkpoints {
     pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
         let folder = self.path(step);
         let said = |error: &dyn std::error::Error| error.to_string();
-        let text = fs::read(folder.join(STATE_FILE))
+        let text = simmer_map::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
             .map_err(|error| format!("cannot read {STATE_FILE}: {error}"))?;
         let file: StateFile = serde_json::from_slice(&text)
             .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
@@ -291,7 +314,7 @@ impl Checkpoints {
         Ok(Checkpoint {
             parameters: read(&trainable, "")?,
             moments: Moments {
-                updates: file.state.step,
+                updates: file.state.updates(),
                 mean: read(&memories, "mean.")?,
                 square: read(&memories, "square.")?,
             },
@@ -314,6 +337,43 @@ impl Checkpoints {
                 .map_err(TrainError::io(&path, "remove"))?;
         }
         Ok(())
+    }
+}
+
+impl Checkpoint {
+    /// Whether it fits what is trained now; it need not where changes of the recipe were accepted.
+    ///
+    /// # Errors
+    /// Every tensor that does not.
+    pub(crate) fn check_sizes(
+        &self,
+        shapes: &BTreeMap<String, Vec<usize>>,
+        of: &Checkpoints,
+    ) -> Result<(), TrainError> {
+        let size = |name: &String| {
+            shapes
+                .get(name)
+                .map(|shape| shape.iter().product::<usize>())
+        };
+        let held = |name: &String| self.parameters.get(name).map(|value| value.dims()[0]);
+        let names: BTreeSet<&String> = shapes.keys().chain(self.parameters.keys()).collect();
+        let said = |count: Option<usize>| {
+            count.map_or_else(|| "none".to_owned(), |count| format!("{count} numbers"))
+        };
+        let wrong = names.into_iter().filter(|name| size(name) != held(name));
+        let problems: Vec<String> = wrong
+            .map(|name| {
+                let [held, size] = [held(name), size(name)].map(said);
+                format!("{name}: {held} in the checkpoint, {size} in what is trained now")
+            })
+            .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::NoCheckpoint {
+            folder: of.path(self.state.step),
+            problems,
+        })
     }
 }
 

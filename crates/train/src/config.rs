@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use simmer_model::Recompute;
 
 use crate::clip::Clip;
+use crate::guard::Guard;
 use crate::optimizer::OptimizerConfig;
 use crate::problem::Problem;
 use crate::schedule::Schedule;
@@ -51,6 +52,9 @@ pub struct TrainConfig {
     /// Where all chance comes from: initial weights, order of rows, validation rows, dropout.
     #[serde(default = "default_seed")]
     pub seed: u64,
+    /// What becomes of a step that would spoil the run.
+    #[serde(default)]
+    pub guard: Guard,
     /// When the validation loss is measured; after the last step always.
     #[serde(default)]
     pub validate_every: Interval,
@@ -71,6 +75,9 @@ pub struct TrainConfig {
     #[serde(default = "default_compare_rows")]
     pub compare_rows: usize,
 }
+
+/// Beyond every batch that a machine can hold.
+const MOST: usize = 1 << 30;
 
 /// `train.micro_batch_tokens`: a number, or `"auto"`, what fits into the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,6 +257,15 @@ impl TrainConfig {
                 return wrong(key, "expected at least 1, found 0".to_owned());
             }
         }
+        let counts = [
+            ("batch_size", self.batch_size),
+            ("micro_batch_tokens", self.micro_batch_tokens.tokens()),
+        ];
+        for (key, count) in counts {
+            if count > MOST {
+                return wrong(key, format!("expected at most {MOST}, found {count}"));
+            }
+        }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             let found = self.learning_rate;
             return wrong(
@@ -260,6 +276,7 @@ impl TrainConfig {
         self.schedule.check()?;
         self.optimizer.check()?;
         self.clip.check()?;
+        self.guard.check()?;
         self.validate_every.check("train.validate_every.steps")?;
         self.checkpoint_every
             .check("train.checkpoint_every.steps")?;

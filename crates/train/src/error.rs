@@ -169,7 +169,7 @@ impl TrainError {
             Self::NotARun { .. } => "--out names another folder",
             Self::Changed { .. } => {
                 "give the run what it began with, or begin another with --out; an adapter of \
-                 this run can be trained on with `method.lora.from`"
+                 this run can be trained on with `method.lora.from`. --accept-changes goes on all the same"
             }
             Self::NoCheckpoint { .. } => "begin again in another folder with --out",
             Self::Diverged { step: 1, .. } => {

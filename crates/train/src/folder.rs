@@ -2,13 +2,16 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use simmer_model::checkpoint::{Existing, StagedFolder, write_file};
 
 use crate::checkpoint::Checkpoints;
 use crate::error::TrainError;
 
-const RECIPE_FILE: &str = "recipe.toml";
+/// The resolved recipe, in a run's folder: what tells that it is one.
+pub const RECIPE_FILE: &str = "recipe.toml";
 const LOCK_FILE: &str = ".lock";
 
 /// A run's folder, locked against other processes for as long as this lives.
@@ -121,6 +124,12 @@ fn is_used(path: &Path) -> Result<bool, TrainError> {
     Ok(false)
 }
 
+/// Whether a process writes the run.
+pub fn is_running(folder: &Path) -> bool {
+    let lock = File::open(folder.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn lock(folder: &Path) -> Result<File, TrainError> {
     let path = folder.join(LOCK_FILE);
     let file = File::options()
@@ -129,13 +138,17 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
         .write(true)
         .open(&path)
         .map_err(TrainError::io(&path, "open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(TrainError::Locked {
-            folder: folder.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(TrainError::io(&path, "lock")(error)),
+    // A child that this process is just starting holds all that was open when it was forked, for a moment.
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(error)) => return Err(TrainError::io(&path, "lock")(error)),
+        }
     }
+    Err(TrainError::Locked {
+        folder: folder.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -150,7 +163,9 @@ mod tests {
         run.write_recipe("seed = 1\n").unwrap();
         let second = RunFolder::open(&path, true).unwrap_err();
         assert!(matches!(second, TrainError::Locked { .. }), "{second}");
+        assert!(is_running(&path));
         drop(run);
+        assert!(!is_running(&path));
         let again = RunFolder::open(&path, false).unwrap_err();
         assert!(matches!(again, TrainError::RunExists { .. }), "{again}");
         assert_eq!(

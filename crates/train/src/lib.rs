@@ -3,12 +3,15 @@
 //! [`Recipe`] says everything about a run, [`train`] runs it into a folder, and an [`Observer`]
 //! hears what happens. [`Trainer`] is one step alone.
 
+mod card;
 mod checkpoint;
 mod clip;
 mod config;
+mod counts;
 mod error;
 pub mod estimate;
 mod folder;
+mod guard;
 mod manifest;
 mod metrics;
 mod observer;
@@ -20,6 +23,7 @@ mod resume;
 mod run;
 mod sample;
 mod schedule;
+mod tensorboard;
 pub mod tokenizer;
 mod trainer;
 mod training;
@@ -28,15 +32,18 @@ mod vocabulary;
 pub use checkpoint::{Best, State};
 pub use clip::Clip;
 pub use config::{EarlyStop, Interval, MicroBatchTokens, TrainConfig, Weights};
+pub use counts::{COUNTS_FILE, Counts, SourceCounts};
 pub use error::TrainError;
-pub use manifest::{DataFile, Fingerprint, MANIFEST_FILE, Manifest};
-pub use metrics::{METRICS_FILE, StepMetrics, ValidationMetrics};
+pub use folder::{RECIPE_FILE, is_running};
+pub use guard::{Guard, Loss, Reaction, Spike};
+pub use manifest::{Accepted, DataFile, Fingerprint, MANIFEST_FILE, Manifest};
+pub use metrics::{History, METRICS_FILE, Metrics, SkipMetrics, StepMetrics, ValidationMetrics};
 pub use observer::{Observer, Silent, Start};
 pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig};
 pub use packing::{Packed, PackedRun};
 pub use problem::Problem;
 pub use recipe::{FullConfig, Method, Recipe, RecipeError};
-pub use run::{Outcome, train};
+pub use run::{Outcome, Resume, train};
 pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
 pub use trainer::{Evaluation, NoStep, Step, Trainer};

@@ -9,11 +9,13 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use simmer_data::{DataConfig, Example};
-use simmer_model::checkpoint::write_file;
+use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
+use simmer_model::checkpoint::{MAX_TEXT_BYTES, write_file};
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
+use crate::folder::RunFolder;
+use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
 use crate::run::Prepared;
 
@@ -28,16 +30,29 @@ const PIECE: u64 = 64 << 20;
 pub struct Manifest {
     /// Version of simmer.
     pub simmer: String,
+    /// The commit that it was built from, " (changed)" behind it where its sources were others; "unknown" outside a
+    /// repository.
+    #[serde(default = "unknown")]
+    pub commit: String,
+    /// Cargo features that it was built with.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Operating system and processor, and its widest vector instructions.
     pub system: String,
     /// Where it computed.
     pub device: String,
+    /// Threads that it computed with; the result does not depend on them.
+    #[serde(default)]
+    pub threads: usize,
     /// SHA-256 of `recipe.toml`.
     pub recipe: String,
     /// The base model's files, by name; none where it began from random weights.
     pub base: BTreeMap<String, Fingerprint>,
     /// The tokenizer's files, by name.
     pub tokenizer: BTreeMap<String, Fingerprint>,
+    /// SHA-256 of the text of each template, by the name that the recipe has for it.
+    #[serde(default)]
+    pub templates: BTreeMap<String, String>,
     /// The adapter that the run began with, if it did with one.
     pub adapter: BTreeMap<String, Fingerprint>,
     /// The data files, in the recipe's order.
@@ -46,6 +61,24 @@ pub struct Manifest {
     pub examples: String,
     /// The same of the validation examples.
     pub validation_examples: String,
+    /// Changes that were accepted when the run was resumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
+}
+
+/// Changes that were accepted at one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Steps finished before.
+    pub step: u64,
+    /// SHA-256 of `recipe.toml` before.
+    pub recipe: String,
+    /// What has changed, one line each.
+    pub changes: Vec<String>,
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
 }
 
 /// What tells one file from another.
@@ -116,8 +149,12 @@ impl Manifest {
         let data = &prepared.data;
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("SIMMER_COMMIT").to_owned(),
+            features: features(),
             system: system(),
             device: recipe.device.clone(),
+            threads: rayon::current_num_threads(),
+            templates: templates(&recipe.data, &prepared.vocabulary.tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),
             base,
             tokenizer,
@@ -128,12 +165,43 @@ impl Manifest {
             )?,
             examples: data.examples().map_or_else(String::new, examples_hash),
             validation_examples: examples_hash(&data.validation),
+            accepted: Vec::new(),
         })
     }
 
-    pub(crate) fn read(folder: &Path) -> Result<Self, TrainError> {
+    /// Writes down that the run goes on with these changes after a step.
+    pub(crate) fn accept(
+        &mut self,
+        changes: Vec<String>,
+        step: u64,
+        folder: &RunFolder,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        for change in &changes {
+            observer.on_notice(&format!("accepted: {change}"));
+        }
+        self.accepted.push(Accepted {
+            step,
+            recipe: sha256(folder.recipe()?.as_bytes()),
+            changes,
+        });
+        Ok(())
+    }
+
+    /// SHA-256 of the recipes that the run went by before changes were accepted.
+    pub(crate) fn accepted_recipes(&self) -> Vec<String> {
+        let before = self.accepted.iter();
+        before.map(|accepted| accepted.recipe.clone()).collect()
+    }
+
+    /// Reads that of a run's folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
-        let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;
+        let text =
+            simmer_map::read(&path, MAX_TEXT_BYTES).map_err(TrainError::io(&path, "read"))?;
         serde_json::from_slice(&text).map_err(|error| TrainError::io(&path, "read")(error.into()))
     }
 
@@ -177,6 +245,24 @@ impl Manifest {
         }
         changes
     }
+}
+
+fn features() -> Vec<String> {
+    let all = [("libtorch", cfg!(feature = "libtorch"))];
+    let on = all.into_iter().filter(|(_, on)| *on);
+    on.map(|(name, _)| name.to_owned()).collect()
+}
+
+fn templates(
+    data: &DataConfig,
+    tokenizer: &Tokenizer,
+) -> Result<BTreeMap<String, String>, TrainError> {
+    let hashed = data.sources().map(|source| {
+        let template = Template::named(&source.template, tokenizer).map_err(DataError::from)?;
+        let hash = sha256(template.source().as_bytes());
+        Ok((source.template.clone(), hash))
+    });
+    hashed.collect()
 }
 
 fn system() -> String {
@@ -329,6 +415,15 @@ mod tests {
         file.set_len(3).unwrap();
         let short = fingerprint(&path, Some(&long)).unwrap();
         assert_eq!(short.sha256, sha256(&[0; 3]));
+    }
+
+    #[test]
+    fn manifests_of_earlier_versions_are_read() {
+        let old = r#"{"simmer": "0.1.0", "system": "linux x86_64", "device": "cpu", "recipe": "", "base": {}, "tokenizer": {},
+            "adapter": {}, "data": [], "examples": "", "validation_examples": ""}"#;
+        let old: Manifest = serde_json::from_str(old).unwrap();
+        assert_eq!((old.commit.as_str(), old.threads), ("unknown", 0));
+        assert!(old.features.is_empty() && old.templates.is_empty());
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use simmer_model::checkpoint::write_file;
 
@@ -36,6 +38,25 @@ pub struct StepMetrics {
     /// The most memory that the process has held so far, in bytes, where the system tells.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_memory: Option<u64>,
+    /// When it was finished (seconds since 1970).
+    #[serde(default)]
+    pub time: f64,
+}
+
+/// What is written down of a step that would have spoiled the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkipMetrics {
+    /// As [`StepMetrics::step`].
+    pub step: u64,
+    /// As [`StepMetrics::epoch`].
+    pub epoch: f64,
+    /// Why no update was made.
+    pub skipped: String,
+    /// The file with its rows, below the run's folder.
+    pub rows: String,
+    /// As [`StepMetrics::time`].
+    #[serde(default)]
+    pub time: f64,
 }
 
 /// What is written down of a validation.
@@ -53,6 +74,90 @@ pub struct ValidationMetrics {
     pub targets: u64,
     /// Seconds that it took.
     pub seconds: f64,
+    /// As [`StepMetrics::time`].
+    #[serde(default)]
+    pub time: f64,
+}
+
+/// A line of the file.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Metrics {
+    /// A step.
+    Step(StepMetrics),
+    /// A step without an update.
+    Skip(SkipMetrics),
+    /// A validation.
+    Validation(ValidationMetrics),
+}
+
+/// What a run has written down so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// The lines, in the file's order.
+    pub lines: Vec<Metrics>,
+    /// Lines that are none of metrics, counted from 1.
+    pub broken: Vec<usize>,
+}
+
+impl Metrics {
+    /// Reads a line: its keys tell what it is of.
+    fn parse(line: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Keys {
+            validation_loss: Option<IgnoredAny>,
+            skipped: Option<IgnoredAny>,
+        }
+        match serde_json::from_str(line)? {
+            Keys {
+                validation_loss: Some(_),
+                ..
+            } => serde_json::from_str(line).map(Self::Validation),
+            Keys {
+                skipped: Some(_), ..
+            } => serde_json::from_str(line).map(Self::Skip),
+            Keys { .. } => serde_json::from_str(line).map(Self::Step),
+        }
+    }
+}
+
+impl History {
+    /// Reads the metrics of a run's folder, which may be written meanwhile: a last line without its end does not count
+    /// yet. Of a run without a step there are none.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn read(folder: &Path) -> Result<Self, TrainError> {
+        let path = folder.join(METRICS_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(TrainError::io(&path, "read")(error)),
+        };
+        let mut history = Self::default();
+        let lines = text.split_inclusive(|byte| *byte == b'\n').enumerate();
+        for (index, line) in lines.filter(|(_, line)| line.ends_with(b"\n")) {
+            let parsed = std::str::from_utf8(line).ok().map(Metrics::parse);
+            match parsed {
+                Some(Ok(metrics)) => history.lines.push(metrics),
+                _ => history.broken.push(index + 1),
+            }
+        }
+        Ok(history)
+    }
+}
+
+/// Seconds since 1970, to a thousandth.
+pub(crate) fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_millis() as f64 / 1e3)
+}
+
+/// The losses of a run's last step and last validation.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Losses {
+    pub(crate) training: Option<f64>,
+    pub(crate) validation: Option<f64>,
 }
 
 /// The open file.
@@ -66,6 +171,7 @@ pub(crate) struct MetricsFile {
 #[derive(Deserialize)]
 struct Line {
     step: u64,
+    loss: Option<f64>,
     validation_loss: Option<f64>,
 }
 
@@ -87,10 +193,27 @@ impl MetricsFile {
     }
 
     /// Adds one line.
-    pub(crate) fn write(&mut self, line: &impl Serialize) -> Result<(), TrainError> {
+    pub(crate) fn write(&mut self, line: &Metrics) -> Result<(), TrainError> {
         let json = serde_json::to_string(line).map_err(io::Error::from);
         json.and_then(|json| self.file.write_all(format!("{json}\n").as_bytes()))
             .map_err(TrainError::io(&self.path, "write"))
+    }
+
+    /// The losses after `step`, as the lines have them.
+    pub(crate) fn losses(&self, step: u64) -> Result<Losses, TrainError> {
+        let text =
+            std::fs::read_to_string(&self.path).map_err(TrainError::io(&self.path, "read"))?;
+        let mut losses = Losses::default();
+        for line in text.lines() {
+            let Ok(line) = serde_json::from_str::<Line>(line) else {
+                continue;
+            };
+            if line.step <= step {
+                losses.training = line.loss.or(losses.training);
+                losses.validation = line.validation_loss.or(losses.validation);
+            }
+        }
+        Ok(losses)
     }
 
     /// Waits until all lines are on the disk.
@@ -148,5 +271,74 @@ mod tests {
         assert_eq!(cut(2, true), 3);
         assert_eq!(cut(2, false), 2);
         assert_eq!(cut(0, false), 0);
+    }
+
+    #[test]
+    fn the_last_losses_are_those_of_the_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(METRICS_FILE);
+        let text = "{\"step\":1,\"loss\":2.0}\n{\"step\":1,\"validation_loss\":1.7}\n{\"step\":2,\"loss\":1.5}\n";
+        std::fs::write(&path, text).unwrap();
+        let file = MetricsFile::open(folder.path(), 2, false).unwrap();
+        let losses = |step| {
+            let found = file.losses(step).unwrap();
+            (found.training, found.validation)
+        };
+        assert_eq!(losses(0), (None, None));
+        assert_eq!(losses(1), (Some(2.0), Some(1.7)));
+        assert_eq!(losses(2), (Some(1.5), Some(1.7)));
+    }
+
+    #[test]
+    fn lines_read_back_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(History::read(folder.path()).unwrap(), History::default());
+        let lines = [
+            Metrics::Step(StepMetrics {
+                step: 1,
+                epoch: 0.5,
+                loss: 2.25,
+                learning_rate: 1e-4,
+                grad_norm: 0.75,
+                tokens: 40,
+                targets: 12,
+                seconds: 0.5,
+                tokens_per_second: 80.0,
+                peak_memory: None,
+                time: 1_700_000_000.125,
+            }),
+            Metrics::Skip(SkipMetrics {
+                step: 2,
+                epoch: 1.0,
+                skipped: "the loss is NaN".to_owned(),
+                rows: "aside/step-000002.jsonl".to_owned(),
+                time: 1_700_000_001.0,
+            }),
+            Metrics::Validation(ValidationMetrics {
+                step: 2,
+                epoch: 1.0,
+                validation_loss: 2.5,
+                best: true,
+                targets: 9,
+                seconds: 0.25,
+                time: 1_700_000_002.5,
+            }),
+        ];
+        let mut file = MetricsFile::open(folder.path(), 0, false).unwrap();
+        for line in &lines {
+            file.write(line).unwrap();
+        }
+        let history = History::read(folder.path()).unwrap();
+        assert_eq!(
+            (history.lines.as_slice(), history.broken),
+            (&lines[..], vec![])
+        );
+
+        let path = folder.path().join(METRICS_FILE);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend(b"{\"step\":3}\n\n\xff\n{\"step\":4,\"loss\":2");
+        std::fs::write(&path, bytes).unwrap();
+        let history = History::read(folder.path()).unwrap();
+        assert_eq!((history.lines.len(), history.broken), (3, vec![4, 5, 6]));
     }
 }

@@ -110,6 +110,7 @@ pub(crate) struct Ready {
     pub(crate) at: Cursor,
     /// Where those of the step after it do.
     pub(crate) next: Cursor,
+    pub(crate) examples: Vec<Example>,
     pub(crate) packed: Packed,
 }
 
@@ -125,6 +126,7 @@ impl Ready {
             at,
             next: batch.next,
             packed: packing.batch(&batch, &examples),
+            examples,
         })
     }
 }

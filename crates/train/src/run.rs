@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
+use simmer_model::checkpoint::Checkpoint;
 use simmer_model::{LlamaForCausalLM, device};
 
 use crate::checkpoint::Best;
@@ -48,9 +49,20 @@ pub enum Outcome {
     },
 }
 
+/// What becomes of a run that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resume {
+    /// It is refused.
+    Never,
+    /// It goes on with what it began with, and with nothing else.
+    AsBegun,
+    /// It goes on with what is given now; what has changed is said, and written into its manifest.
+    Changed,
+}
+
 /// Trains what a recipe says into the folder `out`.
 ///
-/// With `resume` a run that is there goes on from its last whole checkpoint, bit for bit; one
+/// A run that is resumed goes on from its last whole checkpoint, bit for bit where nothing has changed; one
 /// without a checkpoint begins again. Where `stop` becomes true, a checkpoint is written and the
 /// run ends between two micro-batches.
 ///
@@ -60,35 +72,59 @@ pub enum Outcome {
 pub fn train(
     recipe: &Recipe,
     out: &Path,
-    resume: bool,
+    resume: Resume,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
-    let folder = RunFolder::open(out, resume)?;
+    let folder = RunFolder::open(out, resume != Resume::Never)?;
     let mut recipe = recipe.clone();
     let begun = folder.checkpoints().steps()?;
-    if resume && begun.is_empty() {
+    if resume != Resume::Never && begun.is_empty() {
         observer.on_notice(&format!(
             "{}: no checkpoint to go on from; beginning at the first step",
             out.display()
         ));
     }
     let resuming = !begun.is_empty();
+    let mut changes = Vec::new();
     if resuming {
-        check_recipe(&mut recipe, &folder, observer)?;
+        changes.extend(recipe_changes(&mut recipe, &folder, observer)?);
+        refuse(&changes, resume, &folder)?;
     }
-    let prepared = Prepared::load(&mut recipe, observer)?;
+    let mut prepared = Prepared::load(&mut recipe, observer)?;
     let before = resuming.then(|| Manifest::read(folder.path()));
     let before = before.transpose()?;
-    let manifest = Manifest::of(&recipe, &prepared, before.as_ref())?;
-    if let Some(before) = before {
-        check_manifest(&before, &manifest, &folder, observer)?;
-    } else {
-        folder.write_recipe(&recipe.resolved())?;
-        manifest.write(folder.path())?;
+    let mut manifest = Manifest::of(&recipe, &prepared, before.as_ref())?;
+    if let Some(before) = &before {
+        changes.extend(manifest_changes(before, &manifest, observer));
+        refuse(&changes, resume, &folder)?;
+        manifest.accepted.clone_from(&before.accepted);
     }
+    if !changes.is_empty() {
+        manifest.accept(changes, begun[0], &folder, observer)?;
+    }
+    prepared.accepted = manifest.accepted_recipes();
+    // The orders matter: a kill between the two leaves a run that can be resumed.
+    let manifest = match before {
+        None => {
+            folder.write_recipe(&recipe.resolved())?;
+            manifest.write(folder.path())?;
+            manifest
+        }
+        Some(before) if before.accepted != manifest.accepted => {
+            let checkpoints = folder.checkpoints();
+            if let Ok(last) = checkpoints.load(begun[0], &prepared.device) {
+                last.check_sizes(&prepared.model.trainable_shapes(), &checkpoints)?;
+            }
+            manifest.write(folder.path())?;
+            folder.write_recipe(&recipe.resolved())?;
+            manifest
+        }
+        // what the run began with is what its adapter's card tells
+        Some(before) => before,
+    };
     let expected = prepared.expected;
-    let run = || Training::start(&recipe, folder, prepared, observer, stop)?.finish();
+    let run = || Training::start(&recipe, manifest, folder, prepared, observer, stop)?.finish();
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| match out_of_memory(&*panic) {
         Some(said) => Err(TrainError::OutOfMemory {
             folder: out.to_owned(),
@@ -110,62 +146,63 @@ fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// Holds the recipe against the one that the run began with.
-fn check_recipe(
+/// Ends a run with changes that nobody has accepted.
+fn refuse(changes: &[String], resume: Resume, folder: &RunFolder) -> Result<(), TrainError> {
+    if changes.is_empty() || resume == Resume::Changed {
+        return Ok(());
+    }
+    Err(TrainError::Changed {
+        folder: folder.path().to_owned(),
+        changes: changes.to_vec(),
+    })
+}
+
+/// What of the recipe alters the mathematics of the run that it began.
+fn recipe_changes(
     recipe: &mut Recipe,
     folder: &RunFolder,
     observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
+) -> Result<Vec<String>, TrainError> {
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
-    let before = folder.recipe()?;
-    // The day that a chat template was told is the run's, not today.
-    if recipe.data.date.is_none()
-        && let Ok(begun) = Recipe::parse(folder.path(), &before, &[])
-    {
-        recipe.data.date = begun.data.date;
-    }
-    // What fitted when the run began is the run's, too.
-    if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto
-        && let Ok(begun) = Recipe::parse(folder.path(), &before, &[])
-    {
-        recipe.train.micro_batch_tokens = begun.train.micro_batch_tokens;
+    let mut before = folder.recipe()?;
+    if let Ok(begun) = Recipe::parse(folder.path(), &before, &[]) {
+        // The day that a chat template was told is the run's, not today.
+        if recipe.data.date.is_none() {
+            recipe.data.date.clone_from(&begun.data.date);
+        }
+        // What fitted when the run began is the run's, too.
+        if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto {
+            recipe.train.micro_batch_tokens = begun.train.micro_batch_tokens;
+        }
+        // With the defaults of keys that an earlier version did not have.
+        before = begun.resolved();
     }
     let changes = resume::changes(&parse(&before), &parse(&recipe.resolved()));
-    if !changes.refused.is_empty() {
-        return Err(TrainError::Changed {
-            folder: folder.path().to_owned(),
-            changes: changes.refused,
-        });
-    }
     for line in changes.rounding {
         observer.on_notice(&format!(
             "{line}: the run goes on, but its numbers will differ by rounding"
         ));
     }
-    Ok(())
+    Ok(changes.refused)
 }
 
-/// Holds what the recipe reads against what the run began with.
-fn check_manifest(
+/// What the recipe reads, and is not what the run began with.
+fn manifest_changes(
     before: &Manifest,
     manifest: &Manifest,
-    folder: &RunFolder,
     observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
-    let changes = before.changes(manifest);
-    if !changes.is_empty() {
-        return Err(TrainError::Changed {
-            folder: folder.path().to_owned(),
-            changes,
-        });
-    }
-    if (&before.simmer, &before.system) != (&manifest.simmer, &manifest.system) {
+) -> Vec<String> {
+    let program = |manifest: &Manifest| {
+        let Manifest { simmer, commit, .. } = manifest;
+        (simmer.clone(), commit.clone(), manifest.system.clone())
+    };
+    if program(before) != program(manifest) {
         observer.on_notice(&format!(
-            "the run was begun by simmer {} on {}; its numbers may differ by rounding",
-            before.simmer, before.system
+            "the run was begun by simmer {} (commit {}) on {}; its numbers may differ by rounding",
+            before.simmer, before.commit, before.system
         ));
     }
-    Ok(())
+    before.changes(manifest)
 }
 
 /// Sees to it that the run fits into the memory, before its weights are loaded; the most that it will take.
@@ -198,8 +235,12 @@ pub(crate) struct Prepared {
     pub(crate) adapter: Option<AdapterConfig>,
     /// Where trained tensors are, without automatic differentiation.
     pub(crate) device: Device,
+    /// The base's files, which its frozen weights are pages of; none for random weights.
+    pub(crate) files: Option<Checkpoint>,
     /// Bytes that the run is expected to take at most.
     expected: u64,
+    /// SHA-256 of the recipes that the run went by before changes were accepted.
+    pub(crate) accepted: Vec<String>,
 }
 
 impl Prepared {
@@ -255,7 +296,9 @@ impl Prepared {
             model,
             adapter,
             device,
+            files: base.checkpoint().cloned(),
             expected,
+            accepted: Vec::new(),
         })
     }
 }

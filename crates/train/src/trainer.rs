@@ -4,6 +4,7 @@
 //! micro-batches: the gradient of a micro-batch's summed loss, divided by the tokens of the whole
 //! step, is added up.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
@@ -59,6 +60,26 @@ pub enum NoStep {
     /// The gradient's norm is not a finite number, or it is 0 although there is a loss: weights so
     /// large that activations overflow and are normalised to nothing.
     GradNorm(f64),
+    /// The loss is above what it may be.
+    Spike {
+        /// The loss (nats a token).
+        loss: f64,
+        /// What it may be.
+        most: f64,
+    },
+}
+
+impl fmt::Display for NoStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interrupted => f.write_str("somebody asked to stop"),
+            Self::Loss(loss) => write!(f, "the loss is {loss}"),
+            Self::GradNorm(norm) => write!(f, "the gradient norm is {norm}"),
+            Self::Spike { loss, most } => {
+                write!(f, "the loss is {loss:.4}, and a spike above {most:.4}")
+            }
+        }
+    }
 }
 
 impl Trainer {
@@ -113,7 +134,7 @@ impl Trainer {
 
     /// One update.
     ///
-    /// `stop` is looked at between micro-batches.
+    /// `stop` is looked at between micro-batches; a loss above `most` makes no update.
     ///
     /// # Errors
     /// Why there was no update; nothing has changed then.
@@ -121,10 +142,15 @@ impl Trainer {
         &mut self,
         packed: &Packed,
         learning_rate: f64,
+        most: f64,
         stop: &AtomicBool,
     ) -> Result<Step, NoStep> {
         let _step = profile::phase("step");
         let (step, gradients) = self.gradients(packed, stop)?;
+        if step.loss > most {
+            let loss = step.loss;
+            return Err(NoStep::Spike { loss, most });
+        }
         let _phase = profile::phase("optimizer");
         let gradients = self.clip.apply(gradients, step.grad_norm);
         let parameters = self.model.trainable();
@@ -179,6 +205,15 @@ impl Trainer {
             targets: packed.targets,
         };
         Ok((step, gradients))
+    }
+
+    /// The loss of each example, without dropout; `None` where somebody asked to stop.
+    pub(crate) fn losses(&self, examples: &[Example], stop: &AtomicBool) -> Option<Vec<f64>> {
+        let losses = examples.iter().map(|example| {
+            let found = self.evaluate(std::slice::from_ref(example), stop, &mut |_, _| {});
+            found.map(|found| found.loss)
+        });
+        losses.collect()
     }
 
     /// The mean loss over examples, without dropout; `None` where somebody asked to stop.

@@ -2,33 +2,40 @@
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use simmer_data::Dataset;
-use simmer_model::adapter::{self, AdapterConfig};
+use simmer_data::{Dataset, Tokenizer};
+use simmer_model::adapter::{self, AdapterConfig, Card};
 use simmer_model::base::Precision;
-use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::checkpoint::{Checkpoint as BaseFiles, Dtype, Existing};
 use simmer_model::export;
 
+use crate::card::card;
 use crate::checkpoint::{Best, Checkpoint, Checkpoints, State};
 use crate::config::{TrainConfig, Weights};
+use crate::counts::Counts;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
-use crate::manifest::sha256;
-use crate::metrics::{MetricsFile, StepMetrics, ValidationMetrics, peak_memory};
+use crate::guard::{self, Reaction};
+use crate::manifest::{Manifest, sha256};
+use crate::metrics::{self, Metrics, MetricsFile, SkipMetrics, StepMetrics, ValidationMetrics};
 use crate::observer::{Observer, Start};
 use crate::packing::Ready;
 use crate::recipe::{Method, Recipe};
 use crate::run::{Outcome, Prepared};
+use crate::tensorboard::EventFile;
 use crate::trainer::{NoStep, Step, Trainer};
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
     recipe: &'a Recipe,
     config: &'a TrainConfig,
+    /// As the run began.
+    manifest: Manifest,
     /// Of the recipe that the run began with.
     recipe_sha256: String,
     folder: RunFolder,
@@ -38,6 +45,9 @@ pub(crate) struct Training<'a> {
     /// The next step, or why there is none, where that was found out already.
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
+    tokenizer: Arc<Tokenizer>,
+    /// The base's files, where its weights come from files.
+    files: Option<BaseFiles>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -45,6 +55,8 @@ pub(crate) struct Training<'a> {
     /// The step of the last checkpoint on the disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
+    /// What TensorBoard reads; none after it could not be written.
+    events: Option<EventFile>,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
 }
@@ -59,6 +71,7 @@ enum End {
 impl<'a> Training<'a> {
     pub(crate) fn start(
         recipe: &'a Recipe,
+        manifest: Manifest,
         folder: RunFolder,
         prepared: Prepared,
         observer: &'a mut dyn Observer,
@@ -71,6 +84,8 @@ impl<'a> Training<'a> {
             model,
             adapter,
             device,
+            accepted,
+            files,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
@@ -90,21 +105,25 @@ impl<'a> Training<'a> {
         let mut state = State::default();
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         if let Some(last) = last {
-            if last.recipe != recipe_sha256 {
+            if last.recipe != recipe_sha256 && !accepted.contains(&last.recipe) {
                 return Err(TrainError::Changed {
                     folder: folder.path().to_owned(),
                     changes: vec!["recipe.toml in this folder".to_owned()],
                 });
             }
+            last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
             trainer.restore(&last.parameters, last.moments);
             state = last.state;
         }
         let saved_at = Some(state.step).filter(|step| *step > 0);
         let validated = state.validated_at == Some(state.step);
         let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        let events = EventFile::begin(folder.path());
+        let events = events.map_err(|error| observer.on_notice(&without_events(&error)));
         let training = Self {
             recipe,
             config,
+            manifest,
             recipe_sha256,
             folder,
             checkpoints,
@@ -112,21 +131,24 @@ impl<'a> Training<'a> {
             trainer,
             ready: None,
             adapter,
+            tokenizer: vocabulary.tokenizer,
+            files,
             beside,
             device,
             state,
             saved_at,
             metrics,
+            events: events.ok(),
             observer,
             stop,
         };
-        Ok(training.announce(weights))
+        training.announce(weights)
     }
 
-    fn announce(self, weights: usize) -> Self {
+    fn announce(self, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
-        self.observer.on_start(&Start {
+        let start = Start {
             data: &self.data.report,
             lint: &self.data.lint,
             examples: self.data.examples().map(<[_]>::len),
@@ -137,8 +159,21 @@ impl<'a> Training<'a> {
             steps_per_epoch: self.steps_per_epoch(),
             resumed_at: self.saved_at,
             folder: self.folder.path(),
-        });
-        self
+        };
+        Counts::of(&start).write(start.folder)?;
+        self.observer.on_start(&start);
+        Ok(self)
+    }
+
+    /// Writes a line of the metrics.
+    fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
+        self.metrics.write(line)?;
+        let written = self.events.as_mut().map(|events| events.write(line));
+        if let Some(Err(error)) = written {
+            self.events = None;
+            self.observer.on_notice(&without_events(&error));
+        }
+        Ok(())
     }
 
     /// A stream is one epoch: nobody has counted its rows.
@@ -162,6 +197,11 @@ impl<'a> Training<'a> {
         if let Some(streamed) = self.data.streamed() {
             self.observer
                 .on_notice(&format!("read so far:\n{streamed}"));
+            let counted = Counts::read(self.folder.path())
+                .and_then(|counts| counts.with_data(&streamed).write(self.folder.path()));
+            if let Err(error) = counted {
+                self.observer.on_notice(&error.to_string());
+            }
         }
         if matches!(end, End::Interrupted) {
             let saved = self.saved_at.map(|step| self.checkpoints.path(step));
@@ -238,11 +278,11 @@ impl<'a> Training<'a> {
             Some(Ok(ready)) if ready.at == self.state.cursor => ready,
             _ => Ready::make(&mut self.data, self.trainer.packing(), self.state.cursor)?,
         };
-        let step = match self.compute(&now, learning_rate) {
+        let most = self.config.guard.most(&self.state.recent);
+        let step = match self.compute(&now, learning_rate, most) {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),
-            Err(NoStep::Loss(value)) => return Err(self.diverged("loss", value)?),
-            Err(NoStep::GradNorm(value)) => return Err(self.diverged("gradient norm", value)?),
+            Err(why) => return self.skip(now, &why),
         };
         if self.saved_at == Some(self.state.step) {
             self.prune()?;
@@ -251,6 +291,10 @@ impl<'a> Training<'a> {
         self.state.cursor = now.next;
         self.state.tokens += step.tokens;
         self.state.targets += step.targets;
+        self.state.skipped_in_a_row = 0;
+        self.config
+            .guard
+            .remember(&mut self.state.recent, step.loss);
         let seconds = begin.elapsed().as_secs_f64();
         let metrics = StepMetrics {
             step: self.state.step,
@@ -262,15 +306,16 @@ impl<'a> Training<'a> {
             targets: step.targets,
             seconds,
             tokens_per_second: step.tokens as f64 / seconds,
-            peak_memory: peak_memory(),
+            peak_memory: metrics::peak_memory(),
+            time: metrics::now(),
         };
-        self.metrics.write(&metrics)?;
+        self.record(&Metrics::Step(metrics.clone()))?;
         self.observer.on_step(&metrics);
         Ok(true)
     }
 
     /// Makes the step, and meanwhile the one after it ready, which may be none of this run's any more.
-    fn compute(&mut self, now: &Ready, learning_rate: f64) -> Result<Step, NoStep> {
+    fn compute(&mut self, now: &Ready, learning_rate: f64, most: f64) -> Result<Step, NoStep> {
         let packing = self.trainer.packing();
         let is_last = self.state.step + 1 >= self.steps();
         let Self {
@@ -281,17 +326,47 @@ impl<'a> Training<'a> {
         } = self;
         let (step, ready) = thread::scope(|scope| {
             let next = (!is_last).then(|| scope.spawn(|| Ready::make(data, packing, now.next)));
-            let step = trainer.step(&now.packed, learning_rate, stop);
+            let step = trainer.step(&now.packed, learning_rate, most, stop);
             (step, next.map(ScopedJoinHandle::join))
         });
         self.ready = ready.map(|ready| ready.unwrap_or_else(|panic| resume_unwind(panic)));
         step
     }
 
-    fn diverged(&self, what: &str, value: f64) -> Result<TrainError, TrainError> {
-        let updates = self.state.step;
-        let what = format!("the {what} is {value}, and the update was not made");
-        self.checkpoints.diverged(updates + 1, updates, what)
+    /// Leaves out a step that would spoil the run, or ends the run, as the recipe says; its rows are set aside. False
+    /// where somebody asked to stop meanwhile.
+    fn skip(&mut self, now: Ready, why: &NoStep) -> Result<bool, TrainError> {
+        let Some(losses) = self.trainer.losses(&now.examples, self.stop) else {
+            return Ok(false);
+        };
+        let step = self.state.step + 1;
+        let folder = self.folder.path();
+        let rows = guard::set_aside(folder, step, &now.examples, &losses, &self.tokenizer)?;
+        let made = self.state.step - self.state.skipped_in_a_row;
+        let guard = &self.config.guard;
+        let skips = self.state.skipped_in_a_row + 1;
+        let what = format!("{why}, and the update was not made (its rows: {rows})");
+        if guard.reaction(why) == Reaction::Stop {
+            return Err(self.checkpoints.diverged(step, made, what)?);
+        }
+        if skips >= guard.most_skips {
+            let what =
+                format!("{what}; {skips} such steps in a row end the run (train.guard.most_skips)");
+            return Err(self.checkpoints.diverged(step, made, what)?);
+        }
+        self.state.step = step;
+        self.state.cursor = now.next;
+        self.state.skipped += 1;
+        self.state.skipped_in_a_row = skips;
+        self.record(&Metrics::Skip(SkipMetrics {
+            step,
+            epoch: self.epoch(),
+            skipped: why.to_string(),
+            rows,
+            time: metrics::now(),
+        }))?;
+        self.observer.on_notice(&format!("step {step}: {what}"));
+        Ok(true)
     }
 
     /// Measures the validation loss, where there are validation examples; false where somebody
@@ -335,8 +410,9 @@ impl<'a> Training<'a> {
             best: is_best,
             targets: found.targets,
             seconds: begin.elapsed().as_secs_f64(),
+            time: metrics::now(),
         };
-        self.metrics.write(&metrics)?;
+        self.record(&Metrics::Validation(metrics.clone()))?;
         self.observer.on_validation(&metrics);
         Ok(true)
     }
@@ -351,6 +427,7 @@ impl<'a> Training<'a> {
             parameters: model.trainable(),
             moments: self.trainer.optimizer().state().clone(),
         };
+        let card = self.card()?;
         let more = |folder: &Path| match &self.adapter {
             None => Ok(()),
             Some(config) => {
@@ -360,10 +437,15 @@ impl<'a> Training<'a> {
                     config,
                     &out,
                     &self.beside,
+                    &card,
                     Existing::Refuse,
                 )?)
             }
         };
+        if let Some(files) = &self.files {
+            // what was learned from other weights is not kept
+            files.check_unchanged()?;
+        }
         let shapes = model.trainable_shapes();
         let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
         self.saved_at = Some(self.state.step);
@@ -378,8 +460,15 @@ impl<'a> Training<'a> {
         self.checkpoints.retain(self.config.keep, best)
     }
 
+    /// What the README of the adapter says of the run so far.
+    fn card(&self) -> Result<Card, TrainError> {
+        let losses = self.metrics.losses(self.state.step)?;
+        Ok(card(self.recipe, &self.manifest, &self.state, losses))
+    }
+
     /// Writes the adapter, or the whole model.
     fn write_weights(self) -> Result<PathBuf, TrainError> {
+        let card = self.card()?;
         let mut model = self.trainer.into_model();
         let best = self
             .state
@@ -407,12 +496,17 @@ impl<'a> Training<'a> {
             }),
             (Method::Lora(_), Some(config)) => {
                 let out = self.folder.path().join("adapter");
-                adapter::save(&model, config, &out, &self.beside, Existing::Replace)?;
+                adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
                 Ok(out)
             }
             (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
         }
     }
+}
+
+/// That a run goes on although TensorBoard will not see it.
+fn without_events(error: &TrainError) -> String {
+    format!("{error}; the run goes on without events for TensorBoard")
 }
 
 fn dtype(precision: Precision) -> Dtype {

@@ -1,7 +1,6 @@
 //! One safetensors file, mapped into memory.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,13 +33,13 @@ impl SafetensorsFile {
     /// Everything that is wrong with the header, see [`CheckpointError`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        let mut file = File::open(path).map_err(CheckpointError::io(path, "open"))?;
+        let mut file = simmer_map::open(path).map_err(CheckpointError::io(path, "open"))?;
         let file_len = file
             .metadata()
             .map_err(CheckpointError::io(path, "read"))?
             .len();
         let header = Header::read(&mut file, path, file_len)?;
-        let file = Mapped::new(&file, path)?;
+        let file = Mapped::new(file, path)?;
         if file.len() as u64 != file_len {
             let last = header.tensors.last();
             return Err(CheckpointError::Truncated {
@@ -120,9 +119,10 @@ impl SafetensorsFile {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// When there is no such tensor (the message names the nearest), or the file was changed.
     pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
         let entry = self.entry(name)?;
+        self.inner.file.check_unchanged()?;
         Ok(&self.inner.file[entry.begin..entry.end])
     }
 
@@ -130,9 +130,10 @@ impl SafetensorsFile {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// When there is no such tensor (the message names the nearest), or the file was changed.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let entry = self.entry(name)?;
+        self.inner.file.check_unchanged()?;
         Ok(Tensor {
             dtype: entry.info.dtype,
             shape: entry.info.shape.clone(),
@@ -208,6 +209,35 @@ mod tests {
         fs::remove_file(file.path()).unwrap();
         drop(file);
         assert_eq!(tensor.bytes[..], 7_i64.to_le_bytes());
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_used_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(dir.path());
+        file.tensor("b").unwrap();
+        let said = |file: &SafetensorsFile| {
+            let error = file.tensor("b").unwrap_err();
+            let said = error.to_string();
+            said.replace(&dir.path().display().to_string(), "DIR")
+        };
+        let again = fs::File::options().write(true).open(file.path()).unwrap();
+        let modified = again.metadata().unwrap().modified().unwrap();
+        again
+            .set_modified(modified + std::time::Duration::from_secs(1))
+            .unwrap();
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 184 of a later time");
+        again.set_modified(modified).unwrap();
+        file.tensor("b").unwrap();
+        again.set_len(160).unwrap();
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 160");
+        // what is renamed into place is another file
+        let path = file.path().to_owned();
+        fs::remove_file(&path).unwrap();
+        let file = written(dir.path());
+        fs::write(dir.path().join("aside"), "").unwrap();
+        fs::rename(dir.path().join("aside"), path).unwrap();
+        file.tensor("b").unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::stored::Stored;
-use crate::{CheckpointError, INDEX_FILE, SINGLE_FILE, TensorSpec};
+use crate::{CheckpointError, INDEX_FILE, MAX_TEXT_BYTES, SINGLE_FILE, TensorSpec};
 
 /// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names. Where a
 /// folder has both, the single file counts, as in transformers.
@@ -107,7 +107,8 @@ struct Index {
 }
 
 pub(crate) fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
-    let text = fs::read(index).map_err(CheckpointError::io(index, "read"))?;
+    let text =
+        simmer_map::read(index, MAX_TEXT_BYTES).map_err(CheckpointError::io(index, "read"))?;
     let parsed: Index =
         serde_json::from_slice(&text).map_err(|source| CheckpointError::IndexJson {
             file: index.into(),
@@ -361,7 +362,8 @@ mod tests {
             assert_eq!(
                 said(dir.path()),
                 format!(
-                    "DIR/model.safetensors.index.json: `{name}` is not the name of a file in the same folder"
+                    "DIR/model.safetensors.index.json: `{}` is not the name of a file in the same folder",
+                    name.escape_debug()
                 )
             );
         }

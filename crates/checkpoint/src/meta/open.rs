@@ -14,7 +14,8 @@ use crate::mapped::Mapped;
 use crate::pth::{PthFile, PthTensor};
 use crate::stored::{Joined, Piece, Stored};
 use crate::{
-    Checkpoint, CheckpointError, Dtype, Layout, ModelConfig, Pretrained, TensorInfo, compare,
+    Checkpoint, CheckpointError, Dtype, Layout, MAX_TEXT_BYTES, ModelConfig, Pretrained,
+    TensorInfo, compare,
 };
 
 /// The tensor whose rows tell how many parts there are.
@@ -84,7 +85,7 @@ pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
 }
 
 fn read_json(path: &Path) -> Result<Value, ConfigError> {
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+    let text = simmer_map::read_text(path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
         source,
     })?;

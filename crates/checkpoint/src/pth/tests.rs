@@ -196,7 +196,7 @@ fn numbers_of_64_bits_are_written_and_read() {
     writer.skip(0);
     writer.skip(2);
     writer.finish().unwrap();
-    let map = crate::mapped::Mapped::new(&file, "x".as_ref()).unwrap();
+    let map = crate::mapped::Mapped::new(file, "x".as_ref()).unwrap();
     let read = PthFile::parse(&map).unwrap();
     let [first, second, third] = read.tensors() else {
         panic!("{read:?}");

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use simmer_eval::page::{self, escape};
+
 use super::preview::Page;
 use super::shown::{ShownToken, visible};
 
 const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --trained: #2a9d4a33; --edge: #2a9d4a; --special: #b5179e; }
+:root { --line: #8884; --trained: #2a9d4a33; --edge: #2a9d4a; --special: #b5179e; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; border: 1px solid var(--line); border-radius: 6px; padding: .8rem; }
@@ -19,16 +21,14 @@ body.bounds .t { outline: 1px solid var(--line); }
 ";
 
 /// The whole page.
-pub(super) fn page(page: &Page) -> String {
-    let name = escape(&page.name);
+pub(super) fn html(page: &Page) -> String {
     let mut html = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n\
-         <body>\n<h1>{name}: the data as the model sees it</h1>\n<pre>{}</pre>\n\
+        "<h1>{}: the data as the model sees it</h1>\n<pre>{}</pre>\n\
          <p class=\"legend\"><span class=\"t on\">trained on</span><span>read only</span>\
          <span class=\"t special\">special token</span>\
          <label><input type=\"checkbox\" onchange=\"document.body.classList.toggle('bounds')\"> token boundaries</label>\
          (a token's id shows under the pointer)</p>\n",
+        escape(&page.name),
         escape(&page.summary)
     );
     for shown in &page.examples {
@@ -61,12 +61,12 @@ pub(super) fn page(page: &Page) -> String {
     }
     let _ = write!(
         html,
-        "</table>\n<p>{}</p>\n<h2>Packing</h2>\n<p>{}</p>\n<h2>Findings</h2>\n<pre>{}</pre>\n</body>\n</html>\n",
+        "</table>\n<p>{}</p>\n<h2>Packing</h2>\n<p>{}</p>\n<h2>Findings</h2>\n<pre>{}</pre>\n",
         escape(&page.lengths.summary()),
         escape(&page.packing),
         escape(&page.lint)
     );
-    html
+    page::page(&page.name, STYLE, &html)
 }
 
 fn span(place: usize, token: &ShownToken) -> String {
@@ -77,19 +77,4 @@ fn span(place: usize, token: &ShownToken) -> String {
         token.id,
         escape(&visible(&token.text))
     )
-}
-
-/// Text inside HTML.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }

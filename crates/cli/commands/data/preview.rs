@@ -75,7 +75,7 @@ impl Preview {
         match &self.html {
             None => output::print(&self.text(&page)),
             Some(path) => {
-                write_file(path, |file| file.write_all(html::page(&page).as_bytes()))
+                write_file(path, |file| file.write_all(html::html(&page).as_bytes()))
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 note(&page.summary);
                 output::line(&path.display().to_string())

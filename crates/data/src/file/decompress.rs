@@ -13,6 +13,12 @@ use super::Fault;
 /// Bytes that are read in one go.
 const BUFFER: usize = 1 << 20;
 
+/// Bytes that any file may unpack to.
+const PLENTY: u64 = 1 << 30;
+/// How many times its length a file may unpack to beyond that. Texts pack to a tenth, the most monotonous logs to a
+/// fiftieth.
+const MOST_TIMES: u64 = 200;
+
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compression {
@@ -41,34 +47,70 @@ pub(super) fn kind(path: &Path) -> (Option<String>, Option<Compression>) {
 struct Counted {
     file: File,
     read: Arc<AtomicU64>,
+    /// Those of this file alone.
+    own: Arc<AtomicU64>,
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.read.fetch_add(count as u64, Ordering::Relaxed);
+        self.own.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
+
+/// A decompressor that stops where little becomes too much.
+struct Bounded<R> {
+    source: R,
+    /// Bytes read of the compressed file, and those given out.
+    packed: Arc<AtomicU64>,
+    unpacked: u64,
+    /// Bytes that are given out in any case.
+    plenty: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.unpacked += count as u64;
+        let packed = self.packed.load(Ordering::Relaxed);
+        if self.unpacked > self.plenty && self.unpacked / MOST_TIMES > packed {
+            let problem = format!("it unpacks to more than {MOST_TIMES} times its length");
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, problem));
+        }
         Ok(count)
     }
 }
 
 /// The content of a file; its bytes as they lie on the disk are counted in `read`.
 pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, Fault> {
+    let packed = Arc::default();
     let file = Counted {
         file: File::open(path).map_err(Fault::Open)?,
         read: Arc::clone(read),
+        own: Arc::clone(&packed),
     };
     let file = BufReader::with_capacity(BUFFER, file);
     Ok(match kind(path).1 {
         None => Box::new(file),
         // A file may be several one after another.
-        Some(Compression::Gzip) => {
-            Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
-        }
+        Some(Compression::Gzip) => Box::new(bounded(MultiGzDecoder::new(file), packed)),
         Some(Compression::Zstd) => {
             let decoder = zstd::Decoder::with_buffer(file).map_err(Fault::Io)?;
-            Box::new(BufReader::with_capacity(BUFFER, decoder))
+            Box::new(bounded(decoder, packed))
         }
     })
+}
+
+fn bounded<R: Read>(source: R, packed: Arc<AtomicU64>) -> BufReader<Bounded<R>> {
+    let source = Bounded {
+        source,
+        packed,
+        unpacked: 0,
+        plenty: PLENTY,
+    };
+    BufReader::with_capacity(BUFFER, source)
 }
 
 /// A file to jump about in; a compressed one is unpacked into a temporary file.
@@ -84,4 +126,29 @@ pub(super) fn seekable(path: &Path) -> Result<File, Fault> {
         Ok(unpacked)
     };
     unpack().map_err(Fault::Io)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bomb_is_stopped() {
+        let unpack = |bytes: u64, packed: u64| {
+            let mut source = Bounded {
+                source: io::repeat(b'x').take(bytes),
+                packed: Arc::new(packed.into()),
+                unpacked: 0,
+                plenty: 1 << 20,
+            };
+            io::copy(&mut source, &mut io::sink())
+        };
+        assert_eq!(unpack(1 << 20, 1).unwrap(), 1 << 20);
+        assert_eq!(unpack(8 << 20, 1 << 16).unwrap(), 8 << 20);
+        let error = unpack(2 << 20, 1 << 10).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it unpacks to more than 200 times its length"
+        );
+    }
 }

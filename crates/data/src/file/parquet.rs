@@ -1,17 +1,33 @@
 //! Parquet: rows of typed columns.
 
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::bloom_filter::Sbbf;
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
+use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
 use super::{Content, Fault, MAX_RECORD, decompress, size};
+use crate::stack::deep;
+
+/// The most items that the lists of a row may have, and a little more: their pages are counted whole.
+const MAX_ITEMS: u64 = 1 << 24;
+/// Bytes of metadata: those of a file of a thousand parts with fifty columns each.
+const MAX_METADATA: u32 = 8 << 20;
+/// Bytes of stack for each of them: a group in a group has five or more, and takes less than 1100 of stack.
+const STACK_PER_BYTE: usize = 256;
+/// Groups in groups; no known writer nests columns so deep.
+const MAX_NESTING: usize = 64;
 
 /// The rows of a Parquet file.
 pub(super) struct Records {
@@ -22,23 +38,28 @@ pub(super) struct Records {
     /// Bytes of the file, and how many of them the rows so far stand for.
     bytes: u64,
     read: Arc<AtomicU64>,
+    /// Items that the lists of the next row may still have.
+    items: Arc<AtomicU64>,
 }
 
 impl Records {
     pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, Fault> {
         let bytes = path.metadata().map_err(Fault::Open)?.len();
         let file = decompress::seekable(path)?;
-        let (rows, total) = guarded(|| rows(file))?;
+        let items = Arc::new(AtomicU64::new(MAX_ITEMS));
+        let (rows, total) = guarded(|| rows(file, &items))?;
         Ok(Records {
             rows,
             done: 0,
             total,
             bytes,
             read: Arc::clone(read),
+            items,
         })
     }
 
     pub(super) fn next(&mut self) -> Result<Option<(Content, usize)>, Fault> {
+        self.items.store(MAX_ITEMS, Ordering::Relaxed);
         let columns = guarded(|| self.rows.next().map(|row| columns(row?)).transpose())?;
         let Some(columns) = columns else {
             return Ok(None);
@@ -67,12 +88,143 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
     }
 }
 
-fn rows(file: File) -> Result<(RowIter<'static>, u64), Failure> {
-    let reader = SerializedFileReader::new(file)?;
+/// The length of the file's metadata as its end says it, `LENGTH PAR1`; `None` where the end says nothing that can be.
+fn metadata_bytes(file: &mut File) -> Option<u32> {
+    let mut footer = [0; 8];
+    let before = file.seek(SeekFrom::End(-(footer.len() as i64))).ok()?;
+    file.read_exact(&mut footer).ok()?;
+    let (length, magic) = footer.split_first_chunk()?;
+    let length = u32::from_le_bytes(*length);
+    (magic == b"PAR1" && u64::from(length) <= before).then_some(length)
+}
+
+fn rows(mut file: File, items: &Arc<AtomicU64>) -> Result<(RowIter<'static>, u64), Failure> {
+    let metadata = metadata_bytes(&mut file).unwrap_or(0);
+    if metadata > MAX_METADATA {
+        return Err(format!("its metadata have more than {MAX_METADATA} bytes").into());
+    }
+    // The table of columns is a tree that its reader walks by calling itself.
+    let reader = deep(
+        (1 << 20) + STACK_PER_BYTE * metadata as usize,
+        || -> ParquetResult<_> {
+            let reader = SerializedFileReader::new(file)?;
+            let nesting = nesting(reader.metadata().file_metadata().schema());
+            if nesting > MAX_NESTING {
+                let problem =
+                    format!("columns in {nesting} groups, expected at most {MAX_NESTING}");
+                return Err(ParquetError::General(problem));
+            }
+            Ok(reader)
+        },
+    );
+    let reader = reader.ok_or("no stack to read it on")??;
     let total = reader.metadata().file_metadata().num_rows();
+    let reader = Counted {
+        inner: reader,
+        items: Arc::clone(items),
+    };
     // The schema as it is: every column is there.
     let rows = RowIter::from_file_into(Box::new(reader));
     Ok((rows, u64::try_from(total)?))
+}
+
+fn nesting(column: &Type) -> usize {
+    let below = match column {
+        Type::GroupType { fields, .. } => fields.iter().map(|field| nesting(field)).max(),
+        Type::PrimitiveType { .. } => None,
+    };
+    1 + below.unwrap_or(0)
+}
+
+/// A reader that counts the items of lists: a few bytes can stand for as many as there are numbers.
+struct Counted<R> {
+    inner: R,
+    items: Arc<AtomicU64>,
+}
+
+impl FileReader for Counted<SerializedFileReader<File>> {
+    fn metadata(&self) -> &ParquetMetaData {
+        self.inner.metadata()
+    }
+
+    fn num_row_groups(&self) -> usize {
+        self.inner.num_row_groups()
+    }
+
+    fn get_row_group(&self, i: usize) -> ParquetResult<Box<dyn RowGroupReader + '_>> {
+        Ok(Box::new(Counted {
+            inner: self.inner.get_row_group(i)?,
+            items: Arc::clone(&self.items),
+        }))
+    }
+
+    fn get_row_iter(&self, projection: Option<Type>) -> ParquetResult<RowIter<'_>> {
+        RowIter::from_file(projection, self)
+    }
+}
+
+impl RowGroupReader for Counted<Box<dyn RowGroupReader + '_>> {
+    fn metadata(&self) -> &RowGroupMetaData {
+        self.inner.metadata()
+    }
+
+    fn num_columns(&self) -> usize {
+        self.inner.num_columns()
+    }
+
+    fn get_column_page_reader(&self, i: usize) -> ParquetResult<Box<dyn PageReader>> {
+        let pages = self.inner.get_column_page_reader(i)?;
+        let column = self.metadata().schema_descr().column(i);
+        if column.max_rep_level() == 0 {
+            return Ok(pages);
+        }
+        Ok(Box::new(Counted {
+            inner: pages,
+            items: Arc::clone(&self.items),
+        }))
+    }
+
+    fn get_column_bloom_filter(&self, i: usize) -> Option<&Sbbf> {
+        self.inner.get_column_bloom_filter(i)
+    }
+
+    fn get_row_iter(&self, projection: Option<Type>) -> ParquetResult<RowIter<'_>> {
+        RowIter::from_row_group(projection, self)
+    }
+}
+
+impl PageReader for Counted<Box<dyn PageReader>> {
+    fn get_next_page(&mut self) -> ParquetResult<Option<Page>> {
+        let page = self.inner.get_next_page()?;
+        let values = page.as_ref().map_or(0, Page::num_values);
+        let left = self.items.load(Ordering::Relaxed);
+        let Some(left) = left.checked_sub(u64::from(values)) else {
+            let problem = format!("a row has lists of more than {MAX_ITEMS} items");
+            return Err(ParquetError::General(problem));
+        };
+        self.items.store(left, Ordering::Relaxed);
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> ParquetResult<Option<PageMetadata>> {
+        self.inner.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> ParquetResult<()> {
+        self.inner.skip_next_page()
+    }
+
+    fn at_record_boundary(&mut self) -> ParquetResult<bool> {
+        self.inner.at_record_boundary()
+    }
+}
+
+impl Iterator for Counted<Box<dyn PageReader>> {
+    type Item = ParquetResult<Page>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
 }
 
 fn columns(row: Row) -> Result<Vec<(String, Value)>, Failure> {

@@ -5,7 +5,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
 
-use super::jinja::{self, Clock};
+use super::jinja::{self, Clock, STEPS, within_steps};
 
 /// Texts and expressions in Jinja over the fields of a row, by name. A field that a row does not have is an error.
 #[derive(Debug)]
@@ -71,11 +71,9 @@ impl Blanks {
     /// # Errors
     /// Where a field that it names is missing.
     pub fn fill(&self, name: &str, row: &impl Serialize) -> Result<String, BlankError> {
-        let filled = self
-            .env
-            .get_template(name)
-            .and_then(|text| text.render(Value::from(Serde(row))));
-        filled.map_err(|error| wrong(name, &error))
+        let row = Value::from(Serde(row));
+        let render = |env: &Environment<'static>| env.get_template(name)?.render(row.clone());
+        within_steps(&self.env, render, |error| wrong(name, error))
     }
 
     /// The value of an expression.
@@ -88,9 +86,12 @@ impl Blanks {
         expression: &str,
         row: &impl Serialize,
     ) -> Result<serde_json::Value, BlankError> {
-        let found = self.env.compile_expression(expression);
-        let found = found.and_then(|expression| expression.eval(Value::from(Serde(row))));
-        let found = found.map_err(|error| wrong(name, &error))?;
+        let row = Value::from(Serde(row));
+        let eval = |env: &Environment<'static>| {
+            let expression = env.compile_expression(expression)?;
+            expression.eval(row.clone())
+        };
+        let found = within_steps(&self.env, eval, |error| wrong(name, error))?;
         if found.is_undefined() {
             return Err(wrong(name, &ErrorKind::UndefinedError.into()).of(expression));
         }
@@ -114,7 +115,14 @@ impl BlankError {
 }
 
 fn wrong(name: &str, error: &minijinja::Error) -> BlankError {
-    let mut what = error.kind().to_string();
+    let mut what = match error.kind() {
+        ErrorKind::OutOfFuel => {
+            format!(
+                "stopped after {STEPS} steps without an end: it loops for ever, or makes endless text"
+            )
+        }
+        kind => kind.to_string(),
+    };
     if let Some(detail) = error.detail() {
         what = format!("{what}: {detail}");
     }

@@ -13,6 +13,7 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, escape_formatter};
 
 use super::python;
+use crate::stack::deep;
 
 /// Stand before and after the text of a `{% generation %}` block. They are noncharacters, which no text should have.
 pub(super) const OPEN: char = '\u{10FFFE}';
@@ -24,6 +25,31 @@ pub(super) const HERE: char = '\u{FFFFF}';
 /// How much work a template may do for one text. A step is an instruction, or 64 bytes written or kept, so that this bounds
 /// the time and the memory of a template that loops for ever, and is many times what a long conversation takes.
 pub(super) const STEPS: u64 = 2_000_000;
+
+/// Steps that are done on the stack at hand. Lists in lists in lists are dropped and printed by functions that call
+/// themselves, and every level takes steps: a text that needs more is made again from its beginning on a stack that can
+/// hold what [`STEPS`] can nest.
+const SHALLOW: u64 = 4_000;
+/// Bytes of that stack: a level takes two steps, and less than 500 bytes.
+const STACK: usize = 1 << 30;
+
+/// Does something with an environment of [`environment`], within [`STEPS`]. What is wrong is said on the same stack: errors
+/// may hold the values that a template has made.
+pub(super) fn within_steps<T: Send, E: Send>(
+    env: &Environment<'static>,
+    render: impl Fn(&Environment<'static>) -> Result<T, Error> + Sync,
+    wrong: impl Fn(&Error) -> E + Sync,
+) -> Result<T, E> {
+    match render(env) {
+        Err(error) if error.kind() == ErrorKind::OutOfFuel => {
+            let mut env = env.clone();
+            env.set_fuel(Some(STEPS));
+            let done = deep(STACK, || render(&env).map_err(|error| wrong(&error)));
+            done.unwrap_or_else(|| Err(wrong(&error)))
+        }
+        done => done.map_err(|error| wrong(&error)),
+    }
+}
 
 /// The moment that `strftime_now` tells, and whether it has been asked.
 #[derive(Debug, Clone)]
@@ -63,13 +89,13 @@ impl Clock {
     }
 }
 
-/// An environment that behaves as transformers' does.
+/// An environment that behaves as transformers' does, to be used by [`within_steps`].
 ///
 /// # Panics
 /// Never: the delimiters are Jinja's own.
 pub(super) fn environment(clock: Clock) -> Environment<'static> {
     let mut env = Environment::new();
-    env.set_fuel(Some(STEPS));
+    env.set_fuel(Some(SHALLOW));
     if let Ok(syntax) = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
@@ -78,6 +104,9 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
         env.set_syntax(syntax);
     }
     env.set_unknown_method_callback(python::method);
+    // What these write of nested lists grows with the square of the nesting.
+    env.remove_filter("pprint");
+    env.remove_global("debug");
     // Python prints its own words for these.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),

@@ -187,6 +187,8 @@ impl Rendered {
 #[derive(Debug)]
 pub struct Template {
     name: String,
+    /// As its file or the tokenizer has it.
+    source: String,
     kind: Kind,
 }
 
@@ -196,6 +198,9 @@ enum Kind {
     Chat(Box<Chat>),
 }
 
+/// No template's file is larger, in bytes.
+const LARGEST: u64 = 4 << 20;
+
 impl Template {
     /// The template of that name: a built-in one, a file that ends in `.toml`, `chat` for the tokenizer's default chat
     /// template, or `chat:NAME` for another of them.
@@ -203,18 +208,29 @@ impl Template {
     /// # Errors
     /// [`TemplateError`] when there is none, or its text is wrong.
     pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<Template, TemplateError> {
-        let kind = if name == "chat" {
-            Kind::Chat(Box::new(Chat::of(tokenizer, "default")?))
-        } else if let Some(chat) = name.strip_prefix("chat:") {
-            Kind::Chat(Box::new(Chat::of(tokenizer, chat)?))
+        let chat = if name == "chat" {
+            Some("default")
+        } else {
+            name.strip_prefix("chat:")
+        };
+        let (source, kind) = if let Some(chat) = chat {
+            let kind = Kind::Chat(Box::new(Chat::of(tokenizer, chat)?));
+            (
+                tokenizer.chat_template(chat).unwrap_or_default().to_owned(),
+                kind,
+            )
         } else if Path::new(name).extension().is_some_and(|ext| ext == "toml") {
-            let text = std::fs::read_to_string(name).map_err(|source| TemplateError::Read {
-                path: name.into(),
-                source,
+            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+                TemplateError::Read {
+                    path: name.into(),
+                    source,
+                }
             })?;
-            Kind::Plain(Box::new(Plain::parse(name, &text, tokenizer.specials())?))
+            let plain = Plain::parse(name, &text, tokenizer.specials())?;
+            (text, Kind::Plain(Box::new(plain)))
         } else if let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) {
-            Kind::Plain(Box::new(Plain::parse(name, text, tokenizer.specials())?))
+            let plain = Plain::parse(name, text, tokenizer.specials())?;
+            ((*text).to_owned(), Kind::Plain(Box::new(plain)))
         } else {
             let known: Vec<_> = Template::names().collect();
             return Err(TemplateError::Unknown {
@@ -224,6 +240,7 @@ impl Template {
         };
         Ok(Template {
             name: name.into(),
+            source,
             kind,
         })
     }
@@ -254,6 +271,11 @@ impl Template {
     /// The name that it was asked for by.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its text, as its file or the tokenizer has it.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The whole conversation, and what of it is trained on.

@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
-use super::TokenizerError;
 use super::error::library;
 use super::pieces::from_json;
 use super::tiktoken::Release;
+use super::{TokenizerError, bounds};
+
+/// No `tokenizer.json` is larger, in bytes; the largest have some tens of millions.
+const LARGEST_JSON: u64 = 512 << 20;
+/// The same for the files beside it.
+const LARGEST_TEXT: u64 = 64 << 20;
 
 /// The special tokens that `tokenizer_config.json` may name.
 const SPECIAL_KEYS: [&str; 6] = [
@@ -394,18 +400,27 @@ pub(super) fn around(
 
 /// `tokenizer.json` as the tokenizers library reads it.
 pub(super) fn read_library(path: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let bytes = std::fs::read(path).map_err(|source| TokenizerError::Read {
+    let bytes = simmer_map::read(path, LARGEST_JSON).map_err(|source| TokenizerError::Read {
         path: path.into(),
         source,
     })?;
-    tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Invalid {
+    parse_library(&bytes).map_err(|problem| TokenizerError::Invalid {
         path: path.into(),
-        problem: format!("not a tokenizer: {error}"),
+        problem,
     })
 }
 
+fn parse_library(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
+    bounds::check(bytes)?;
+    // The library panics at some of the files that are none.
+    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Ok(parsed) => parsed.map_err(|error| format!("not a tokenizer: {error}")),
+        Err(_) => Err("not a tokenizer: its parts do not fit together".to_owned()),
+    }
+}
+
 fn read_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
-    match std::fs::read_to_string(path) {
+    match simmer_map::read_text(path, LARGEST_TEXT) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read {

@@ -4,6 +4,7 @@
 //! they exist, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json`,
 //! `config.json` and `chat_template.jinja`. Or it is the [`Vocabulary`] of a GGUF file.
 
+mod bounds;
 mod byte_level;
 mod error;
 mod folder;
@@ -94,12 +95,13 @@ impl Tokenizer {
     ) -> Result<Tokenizer, TokenizerError> {
         let bos = folder.bos(&inner)?;
         let eos = folder.eos(&inner, bos)?;
+        // Rows are cut and packed elsewhere; the file may ask for any length.
+        library(inner.with_truncation(None))?;
+        inner.with_padding(None);
         let (prefix, suffix) = folder::around(&inner)?;
         let post_processor = inner.get_post_processor().cloned();
         // From here on texts are encoded bare: post-processors would add tokens and trim the offsets of spaces.
         inner.with_post_processor(None::<PostProcessorWrapper>);
-        library(inner.with_truncation(None))?;
-        inner.with_padding(None);
         Ok(Tokenizer {
             plain: plain(&inner),
             notes: folder.notes(&inner, bos, &eos)?,

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{Example, MetricReport, Report, TaskReport};
+use crate::page::{self, escape};
 use crate::statistics::Mean;
 
 const STYLE: &str = "\
-:root{color-scheme:light dark;--line:#8884;--soft:#8881;--a:#3b7dd8;--b:#d8763b;--c:#3ba55d;--d:#a33bd8}\
+:root{--line:#8884;--soft:#8881;--a:#3b7dd8;--b:#d8763b;--c:#3ba55d;--d:#a33bd8}\
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.5rem}h2{font-size:1.2rem;margin-top:2.5rem}\
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\
@@ -21,15 +22,8 @@ const COLOURS: [&str; 4] = ["var(--a)", "var(--b)", "var(--c)", "var(--d)"];
 
 /// The page.
 pub fn html(report: &Report) -> String {
-    let mut page = String::new();
-    page.push_str("<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">");
-    page.push_str("<meta name=\"viewport\" content=\"width=device-width\">");
     let title = format!("Evaluation of {}", report.models.join(", "));
-    let _ = write!(
-        page,
-        "<title>{0}</title><style>{STYLE}</style><h1>{0}</h1>",
-        escape(&title)
-    );
+    let mut page = format!("<h1>{}</h1>", escape(&title));
     for (number, model) in report.models.iter().enumerate() {
         let _ = write!(
             page,
@@ -42,8 +36,8 @@ pub fn html(report: &Report) -> String {
         of_task(&mut page, report, task);
     }
     page.push_str("<p class=\"soft\">Bars end at the mean; whiskers are 95 % of a normal distribution with its \
-        standard error. Differences: paired bootstrap over rows, 10,000 draws.</p></html>\n");
-    page
+        standard error. Differences: paired bootstrap over rows, 10,000 draws.</p>\n");
+    page::page(&title, STYLE, &page)
 }
 
 fn of_task(page: &mut String, report: &Report, task: &TaskReport) {
@@ -225,18 +219,4 @@ fn of_example(page: &mut String, report: &Report, example: &Example) {
 
 fn colour(number: usize) -> &'static str {
     COLOURS[number % COLOURS.len()]
-}
-
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }

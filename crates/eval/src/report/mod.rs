@@ -5,7 +5,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Reference};
 use crate::metric::{Score, reference_scores};
@@ -56,7 +56,7 @@ pub struct TaskReport {
 }
 
 /// One metric of a task.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricReport {
     /// Its name.
     pub metric: String,
@@ -65,10 +65,10 @@ pub struct MetricReport {
     /// Of each model but the first, from the first.
     pub differences: Vec<Difference>,
     /// Of each model, the mean of the groups' means.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub macro_average: Vec<f64>,
     /// Of each group, of each model.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, Vec<Mean>>,
 }
 

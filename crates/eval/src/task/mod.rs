@@ -17,13 +17,16 @@ mod built_in;
 mod measures;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
 
 pub use measures::{ChoiceMetric, Extraction, Normalisation, Otherwise, Take, TextMetric};
+
+/// No task's file is larger, in bytes.
+const LARGEST: u64 = 4 << 20;
 
 /// One task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -188,6 +191,12 @@ pub enum Protocol {
     Paper,
 }
 
+/// Whether a file that a task names stays below the folder that it is looked for in: tasks are passed on.
+fn stays_below(file: &str) -> bool {
+    let mut parts = Path::new(file).components();
+    parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+}
+
 fn empty_line() -> String {
     "\n\n".to_owned()
 }
@@ -210,9 +219,11 @@ impl Task {
             .extension()
             .is_some_and(|ending| ending == "toml")
         {
-            let text = std::fs::read_to_string(name).map_err(|source| EvalError::Read {
-                path: name.into(),
-                source,
+            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+                EvalError::Read {
+                    path: name.into(),
+                    source,
+                }
             })?;
             let stem = Path::new(name).file_stem().unwrap_or_default();
             return Self::parse(&stem.to_string_lossy(), &text);
@@ -271,7 +282,16 @@ impl Task {
             name: name.to_owned(),
             problem,
         };
-        let mut task: Self = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let mut task: Self = toml::from_str(text).map_err(|error| {
+            let shown = error.to_string();
+            // it has the line, which may be all of the file
+            let short = shown.len() < 2000;
+            invalid(if short {
+                shown
+            } else {
+                error.message().to_owned()
+            })
+        })?;
         name.clone_into(&mut task.name);
         let kinds = [
             task.choice.is_some(),
@@ -285,6 +305,10 @@ impl Task {
         if task.files.is_empty() {
             return Err(invalid("`files` names no file".to_owned()));
         }
+        if let Some(file) = task.all_files().find(|file| !stays_below(file)) {
+            let problem = format!("`{file}` is not the name of a file below the data folder");
+            return Err(invalid(problem));
+        }
         if let Some(shots) = &task.shots
             && shots.files.is_empty()
             && shots.rows.len() < shots.count
@@ -293,6 +317,17 @@ impl Task {
             return Err(invalid(problem));
         }
         Ok(task)
+    }
+
+    /// The files that it names anywhere.
+    fn all_files(&self) -> impl Iterator<Item = &str> {
+        let tables = self.tables.values().flat_map(|table| &table.files);
+        let shots = self.shots.iter().flat_map(|shots| &shots.files);
+        self.files
+            .iter()
+            .chain(tables)
+            .chain(shots)
+            .map(String::as_str)
     }
 
     /// The task as a protocol has it.
@@ -363,6 +398,10 @@ mod tests {
           | ^^^^^^
         unknown field `prompt`, expected one of `about`, `files`, `columns`, `rename`, `tables`, `fields`, `only`, `group`, `shots`, `head`, `choice`, `generation`, `instruction`, `paper`
         "#);
+        let outside = |keys: &str| wrong(&format!("about = \"x\"\n{keys}"));
+        let generation = "[generation]\nprompt = \"\"\nmax_new_tokens = 1\nmetrics = []\n";
+        insta::assert_snapshot!(outside(&format!("files = [\"mc/../../x.jsonl\"]\n{generation}")), @"task `mine`: `mc/../../x.jsonl` is not the name of a file below the data folder");
+        insta::assert_snapshot!(outside(&format!("files = [\"x.jsonl\"]\n[shots]\ncount = 1\nfiles = [\"/etc/passwd\"]\n{generation}")), @"task `mine`: `/etc/passwd` is not the name of a file below the data folder");
         insta::assert_snapshot!(Task::named("hellaswgg").unwrap_err().to_string(), @"there is no task `hellaswgg`; did you mean `hellaswag`?");
         let paper = Task::named("truthfulqa_mc1")
             .unwrap()

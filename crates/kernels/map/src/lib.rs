@@ -1,11 +1,17 @@
-//! Read-only memory maps of weight files.
+//! How files come into memory: weights by read-only maps, page by page; small files whole, up to a limit.
 //!
-//! The two calls that need `unsafe` for it live here, so that the crates above can forbid it.
+//! The calls that need `unsafe` for it live here, so that the crates above can forbid it.
+
+mod bus_error;
+mod whole;
 
 use std::fs::File;
 use std::io;
 
 use memmap2::Mmap;
+
+pub use bus_error::explain_bus_errors;
+pub use whole::{open, read, read_text};
 
 /// Maps a whole file for reading.
 ///
@@ -18,7 +24,8 @@ pub fn map_file(file: &File) -> io::Result<Mmap> {
     // and never changes a file that could be mapped. Against another program that does, no Rust
     // reader of maps is protected; the damage is kept small: what is read through the map are
     // numbers, valid in every bit pattern, while all that has structure (the header) is read into
-    // memory of our own and checked there, and a file that gets shorter ends the process (SIGBUS).
+    // memory of our own and checked there, and a file that gets shorter ends the process (SIGBUS),
+    // which [`explain_bus_errors`] puts into words.
     unsafe { Mmap::map(file) }
 }
 

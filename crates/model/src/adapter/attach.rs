@@ -8,6 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::AdapterError;
+use super::card::Card;
 use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
@@ -171,8 +172,8 @@ pub fn load(model: LlamaForCausalLM, folder: &Path) -> Result<Attached, AdapterE
     join_folder(model, folder, 0.0)
 }
 
-/// Writes the trained tensors of `model` as an adapter in PEFT's layout, and copies of `beside`
-/// (tokenizer files). Where tokens were added to the base, its embedding and head lie beside them.
+/// Writes the trained tensors of `model` as an adapter in PEFT's layout, with a README that says what
+/// `card` knows, and copies of `beside` (tokenizer files). Where tokens were added to the base, its embedding and head lie beside them.
 ///
 /// Source: PEFT 0.21, `save_embedding_layers="auto"`, which leaves out a head that is not tied to an
 /// adapted embedding, and so loses its new rows; here both are always there.
@@ -184,6 +185,7 @@ pub fn save(
     config: &AdapterConfig,
     folder: &Path,
     beside: &[PathBuf],
+    card: &Card,
     existing: Existing,
 ) -> Result<(), AdapterError> {
     let shapes = model.trainable_shapes();
@@ -205,7 +207,7 @@ pub fn save(
             }
         }
     }
-    AdapterFolder::save(folder, config, &tensors, beside, existing)
+    AdapterFolder::save(folder, config, &tensors, beside, card, existing)
 }
 
 /// PEFT's key of each trained tensor, by its name in [`LlamaForCausalLM::trainable`].

@@ -4,7 +4,6 @@
 //! src/peft/config.py).
 
 use std::fmt::Display;
-use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::AdapterError;
 use super::keys::Keys;
 use super::targets::{Layers, Names, Patterns, Targets};
+use crate::checkpoint::MAX_TEXT_BYTES;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -108,13 +108,21 @@ impl AdapterConfig {
     ///
     /// Wrong types, and every key that makes the adapter compute something else than LoRA does.
     pub fn read(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
-        let text = fs::read(file).map_err(AdapterError::io(file, "read"))?;
-        let map: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
-                file: file.into(),
-                source,
-            })?;
-        Self::from_json(map, file)
+        Self::from_json(object(file)?, file)
+    }
+
+    /// The same for a person who wants to see what an adapter is: keys that make it compute
+    /// something else are among the sentences.
+    ///
+    /// # Errors
+    ///
+    /// Wrong types, and methods other than LoRA.
+    pub fn describe(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
+        Self::from_keys(Keys {
+            map: object(file)?,
+            file,
+            said: Some(Vec::new()),
+        })
     }
 
     /// [`Self::read`] for a parsed file; `file` is only named in errors.
@@ -126,7 +134,14 @@ impl AdapterConfig {
         map: Map<String, Value>,
         file: &Path,
     ) -> Result<(Self, Vec<String>), AdapterError> {
-        let mut keys = Keys { map, file };
+        Self::from_keys(Keys {
+            map,
+            file,
+            said: None,
+        })
+    }
+
+    fn from_keys(mut keys: Keys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
         if method.as_deref() != Some("LORA") {
             let found = method.map_or(Value::Null, Value::String);
@@ -219,6 +234,14 @@ impl AdapterConfig {
     }
 }
 
+fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
+    let text = simmer_map::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
+    serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
+        file: file.into(),
+        source,
+    })
+}
+
 /// Keys that are written as null.
 const UNSET: &[&str] = &[
     "alora_invocation_tokens",
@@ -270,6 +293,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::adapter::keys::VARIANTS;
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::targets::SelectionError;
 use crate::checkpoint::gguf::GgufError;
+use crate::checkpoint::pth::PthError;
 use crate::checkpoint::{CheckpointError, Difference};
 
 /// An adapter that cannot be read, written, or joined to its base.
@@ -93,6 +94,32 @@ pub enum AdapterError {
     /// A weight file that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A pickled weight file that cannot be read.
+    #[error("{}: {source}", file.display())]
+    Pickled {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        source: PthError,
+    },
+    /// A file without a single low-rank path.
+    #[error("{}: no tensor of a LoRA adapter in this file; {found}", file.display())]
+    NoPath {
+        /// The file.
+        file: PathBuf,
+        /// What its keys are like, as the end of the sentence.
+        found: String,
+    },
+    /// Two adapters that cannot be compared.
+    #[error("{} and {} are for different bases:\n{differences}", first.display(), second.display())]
+    OtherBase {
+        /// The one.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// The modules whose shapes differ, a line each.
+        differences: String,
+    },
     /// Tensors that do not fit the base model.
     #[error("{}: the adapter does not fit the base model{diagnosis}:\n{difference}", file.display())]
     Mismatch {

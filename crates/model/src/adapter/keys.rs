@@ -59,6 +59,8 @@ pub(super) const VARIANTS: &[(&str, &str)] = &[
 pub(super) struct Keys<'a> {
     pub(super) map: Map<String, Value>,
     pub(super) file: &'a Path,
+    /// Where what cannot be computed is said instead of refused.
+    pub(super) said: Option<Vec<String>>,
 }
 
 impl Keys<'_> {
@@ -128,7 +130,7 @@ impl Keys<'_> {
     }
 
     /// Some ways to begin change the base weights; the difference is not in the adapter's file.
-    fn check_init(&self, init: &Value) -> Result<(), AdapterError> {
+    fn check_init(&mut self, init: &Value) -> Result<(), AdapterError> {
         let Value::String(name) = init else {
             return if init.is_boolean() || init.is_null() {
                 Ok(())
@@ -145,11 +147,11 @@ impl Keys<'_> {
             let why = "this initialisation alters the base weights, and the file does not hold the \
                        difference; save the adapter with PEFT's \
                        path_initial_model_for_weight_conversion to make it an ordinary one";
-            return Err(self.unsupported("init_lora_weights", init, why));
+            return self.refuse("init_lora_weights", init, why);
         }
         if !["gaussian", "eva", "orthogonal"].contains(&name.as_str()) {
             let why = "it is not known whether it alters the base weights";
-            return Err(self.unsupported("init_lora_weights", init, why));
+            return self.refuse("init_lora_weights", init, why);
         }
         Ok(())
     }
@@ -159,10 +161,22 @@ impl Keys<'_> {
             if let Some(value) = self.map.shift_remove(*key)
                 && !is_unset(&value)
             {
-                return Err(self.unsupported(key, &value, why));
+                self.refuse(key, &value, why)?;
             }
         }
         Ok(())
+    }
+
+    /// What simmer cannot compute.
+    fn refuse(&mut self, key: &str, found: &Value, why: &'static str) -> Result<(), AdapterError> {
+        let error = self.unsupported(key, found, why);
+        match &mut self.said {
+            None => Err(error),
+            Some(said) => {
+                said.push(error.to_string());
+                Ok(())
+            }
+        }
     }
 
     /// What no version known here writes. PEFT switches its variants on with `true` or a table, so
@@ -172,17 +186,19 @@ impl Keys<'_> {
             self.map.shift_remove(*key);
         }
         let mut warnings = Vec::new();
-        for (key, value) in &self.map {
+        for (key, value) in &std::mem::take(&mut self.map) {
             if matches!(value, Value::Bool(true) | Value::Object(_)) && !is_unset(value) {
                 let why = "the key is unknown, and may change what the adapter computes";
-                return Err(self.unsupported(key, value, why));
+                self.refuse(key, value, why)?;
+                continue;
             }
             warnings.push(format!(
                 "{}: unknown key `{key}` = {value} is ignored",
                 self.file.display()
             ));
         }
-        Ok(warnings)
+        let said = self.said.unwrap_or_default();
+        Ok(said.into_iter().chain(warnings).collect())
     }
 
     fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {

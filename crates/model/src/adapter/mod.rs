@@ -3,19 +3,25 @@
 //! Formats and rules are PEFT's.
 
 mod attach;
+mod card;
 pub mod config;
 mod diagnosis;
+pub mod difference;
 mod error;
 pub mod gguf;
+pub mod inspect;
 mod keys;
 mod lora;
 mod names;
 pub mod peft;
 mod rules;
+mod spectrum;
 pub mod targets;
 mod unmatched;
 
 pub use attach::{Attached, LoraConfig, attach, load, peft_keys, save, selection};
+pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};
+pub use spectrum::Spectrum;

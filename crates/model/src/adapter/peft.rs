@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 
+use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::targets::{Selection, Unmatched, select};
 use super::{AdapterError, diagnosis};
@@ -200,8 +201,8 @@ impl AdapterFolder {
         Ok(tensors)
     }
 
-    /// Writes a folder that PEFT loads: configuration, weights, a README that says how, and copies of
-    /// `beside` (tokenizer files).
+    /// Writes a folder that PEFT loads: configuration, weights, a README that says how and what `card`
+    /// knows, and copies of `beside` (tokenizer files).
     ///
     /// The weight file's bytes are those that PEFT writes for the same tensors.
     ///
@@ -213,6 +214,7 @@ impl AdapterFolder {
         config: &AdapterConfig,
         tensors: &BTreeMap<String, TensorData>,
         beside: &[PathBuf],
+        card: &Card,
         existing: Existing,
     ) -> Result<(), AdapterError> {
         let staged = StagedFolder::new(folder, existing)?;
@@ -224,7 +226,7 @@ impl AdapterFolder {
             .iter()
             .find_map(|suffix| tensors.get(&format!("{KEY_PREFIX}{EMBEDDING}{suffix}")))
             .map(|embedding| embedding.shape()[0]);
-        staged.write("README.md", model_card(config, vocab_size).as_bytes())?;
+        staged.write("README.md", card.text(config, vocab_size).as_bytes())?;
         for file in beside {
             staged.copy(file)?;
         }
@@ -314,7 +316,7 @@ fn current_key<'a>(
 }
 
 /// For a folder that is no adapter: what it has instead.
-fn what_is_there(folder: &Path) -> String {
+pub(super) fn what_is_there(folder: &Path) -> String {
     if folder.join("adapter_model.bin").exists() {
         return "; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT"
             .to_owned();
@@ -339,39 +341,6 @@ fn what_is_there(folder: &Path) -> String {
         return "; it looks like a whole model".to_owned();
     }
     String::new()
-}
-
-/// The README beside the weights.
-fn model_card(config: &AdapterConfig, vocab_size: Option<usize>) -> String {
-    let base = config.base_model_name_or_path.as_deref().unwrap_or("BASE");
-    let targets = config
-        .target_modules
-        .as_ref()
-        .map_or_else(|| "q_proj, v_proj".to_owned(), ToString::to_string);
-    let AdapterConfig { r, lora_alpha, .. } = config;
-    let quoted = serde_json::Value::from(base);
-    let resize = vocab_size.map_or_else(String::new, |rows| {
-        format!("base.resize_token_embeddings({rows})\n")
-    });
-    format!(
-        "---\n\
-         base_model: {quoted}\n\
-         library_name: peft\n\
-         pipeline_tag: text-generation\n\
-         tags:\n- lora\n- simmer\n\
-         ---\n\n\
-         # LoRA adapter for {base}\n\n\
-         Rank {r}, alpha {lora_alpha}, on {targets}; trained with simmer.\n\n\
-         With simmer:\n\n\
-         ```sh\nsimmer generate --base {base} --adapter . --prompt \"...\"\n\
-         simmer merge --base {base} --adapter . --out merged\n```\n\n\
-         With PEFT:\n\n\
-         ```python\nfrom peft import PeftModel\n\
-         from transformers import AutoModelForCausalLM\n\n\
-         base = AutoModelForCausalLM.from_pretrained({quoted})\n\
-         {resize}\
-         model = PeftModel.from_pretrained(base, \".\")\n```\n"
-    )
 }
 
 #[cfg(test)]
@@ -424,7 +393,15 @@ mod tests {
             .collect();
         change(&mut tensors);
         let folder = dir.join("adapter");
-        AdapterFolder::save(&folder, config, &tensors, &[], Existing::Replace).unwrap();
+        AdapterFolder::save(
+            &folder,
+            config,
+            &tensors,
+            &[],
+            &Card::default(),
+            Existing::Replace,
+        )
+        .unwrap();
         (AdapterFolder::open(&folder).unwrap(), selection)
     }
 
@@ -468,7 +445,15 @@ mod tests {
                 .map(|key| (key.to_owned(), theirs.weights().data(key).unwrap()))
                 .collect();
             let ours = dir.path().join(adapter);
-            AdapterFolder::save(&ours, theirs.config(), &tensors, &[], Existing::Refuse).unwrap();
+            AdapterFolder::save(
+                &ours,
+                theirs.config(),
+                &tensors,
+                &[],
+                &Card::default(),
+                Existing::Refuse,
+            )
+            .unwrap();
             assert_eq!(
                 fs::read(ours.join(WEIGHTS_FILE)).unwrap(),
                 fs::read(theirs.weights().path()).unwrap()
@@ -597,42 +582,5 @@ mod tests {
         fs::write(dir.path().join(CONFIG_FILE), "{}").unwrap();
         fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
         insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT");
-    }
-
-    #[test]
-    fn the_readme_says_how_to_load_it() {
-        let card = model_card(&config(&["q_proj"]), Some(17));
-        insta::assert_snapshot!(card, @r#"
-        ---
-        base_model: "some/base"
-        library_name: peft
-        pipeline_tag: text-generation
-        tags:
-        - lora
-        - simmer
-        ---
-
-        # LoRA adapter for some/base
-
-        Rank 2, alpha 8, on ["q_proj"]; trained with simmer.
-
-        With simmer:
-
-        ```sh
-        simmer generate --base some/base --adapter . --prompt "..."
-        simmer merge --base some/base --adapter . --out merged
-        ```
-
-        With PEFT:
-
-        ```python
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        base = AutoModelForCausalLM.from_pretrained("some/base")
-        base.resize_token_embeddings(17)
-        model = PeftModel.from_pretrained(base, ".")
-        ```
-        "#);
     }
 }

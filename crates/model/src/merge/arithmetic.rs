@@ -49,15 +49,40 @@ pub(super) struct Change {
     pub(super) error: f64,
     /// The first row in which a weight became something else than a number.
     pub(super) not_finite: Option<usize>,
+    /// Sums of squares.
+    pub(super) squares: Squares,
+}
+
+/// Sums of squares over elements: `w` of the base, `d` of the change, `m` as stored.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Squares {
+    /// `(w + d)²`
+    pub(super) sum: f64,
+    /// `d²`
+    pub(super) change: f64,
+    /// `(m - w)²`
+    pub(super) stored_change: f64,
+    /// `(m - w)·d`
+    pub(super) along: f64,
+    /// `(m - w - d)²`
+    pub(super) error: f64,
 }
 
 impl Change {
     /// Both together.
     pub(super) fn and(self, other: Self) -> Self {
+        let (a, b) = (self.squares, other.squares);
         Self {
             largest: self.largest.max(other.largest),
             error: self.error.max(other.error),
             not_finite: self.not_finite.into_iter().chain(other.not_finite).min(),
+            squares: Squares {
+                sum: a.sum + b.sum,
+                change: a.change + b.change,
+                stored_change: a.stored_change + b.stored_change,
+                along: a.along + b.along,
+                error: a.error + b.error,
+            },
         }
     }
 }
@@ -102,7 +127,7 @@ fn change_between<T: Number, F: Number>(
 ) -> (Vec<u8>, Change) {
     let columns = path.columns;
     let mut out = vec![0; rows.len() / F::BYTES * T::BYTES];
-    let change = out
+    let changes: Vec<Change> = out
         .par_chunks_mut(columns * T::BYTES)
         .zip(rows.par_chunks(columns * F::BYTES))
         .enumerate()
@@ -117,8 +142,17 @@ fn change_between<T: Number, F: Number>(
                 for ((place, weight), &delta) in places.zip(weights).zip(&*sums) {
                     let stored = T::narrow(weight + delta, place);
                     let exact = f64::from(weight) + f64::from(delta);
+                    let error = f64::from(stored) - exact;
                     change.largest = change.largest.max(delta.abs().into());
-                    change.error = change.error.max((f64::from(stored) - exact).abs());
+                    change.error = change.error.max(error.abs());
+                    let moved = f64::from(stored) - f64::from(weight);
+                    let delta = f64::from(delta);
+                    let squares = &mut change.squares;
+                    squares.sum += exact * exact;
+                    squares.change += delta * delta;
+                    squares.stored_change += moved * moved;
+                    squares.along += moved * delta;
+                    squares.error += error * error;
                     if !stored.is_finite() && weight.is_finite() {
                         change.not_finite = Some(row);
                     }
@@ -126,12 +160,14 @@ fn change_between<T: Number, F: Number>(
                 change
             },
         )
-        .reduce(Change::default, Change::and);
+        .collect();
+    // row after row, so that the sums are the same on every number of threads
+    let change = changes.into_iter().fold(Change::default(), Change::and);
     (out, change)
 }
 
 /// The numbers in some bytes.
-pub(super) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+pub(crate) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
     with_type!(dtype, widened_from::<_>(bytes))
 }
 

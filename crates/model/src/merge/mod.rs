@@ -14,26 +14,31 @@
 //! that merged weights are PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
 //! f16 or bf16 adapter to the adapter's precision before it is added; here it stays in f32.
 
+pub mod agreement;
 mod arithmetic;
 mod plan;
+mod verify;
 
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+pub(crate) use self::arithmetic::widened;
 use self::arithmetic::{Change, change_rows};
 use self::plan::{Origin, Output, Plan};
+pub use self::verify::{Altered, verify};
 use crate::adapter::AdapterError;
 use crate::adapter::peft::AdapterFolder;
 use crate::adapter::targets::Patterns;
 use crate::checkpoint::numbers::{convert, torch_name};
 use crate::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointWriter, Dtype, Layout, ModelConfig, Pretrained,
-    PretrainedError,
+    Checkpoint, CheckpointError, CheckpointWriter, Difference, Dtype, Layout, ModelConfig,
+    Pretrained, PretrainedError,
 };
 use crate::config::ConfigError;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
@@ -62,6 +67,8 @@ pub struct MergeReport {
     pub replaced: Vec<String>,
     /// How many tensors are the base's.
     pub kept: usize,
+    /// How many of those that are kept or replaced are stored in fewer bits than they came in, by number type.
+    pub narrowed: Vec<(Dtype, usize)>,
     /// Bytes of all weights written.
     pub bytes: u64,
     /// Whether a head that was tied to the embedding became a tensor of its own.
@@ -74,17 +81,99 @@ pub struct MergeReport {
     pub warnings: Vec<String>,
 }
 
-/// One merged tensor.
-#[derive(Debug, Clone, PartialEq)]
+/// One merged tensor. Norms are Frobenius norms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MergedTensor {
     /// Its key.
     pub name: String,
     /// The number type it is stored in.
+    #[serde(serialize_with = "verify::as_text")]
     pub dtype: Dtype,
     /// Largest element of |s·B·A|.
     pub max_change: f64,
     /// Largest difference between an element of W + s·B·A and what is stored.
     pub max_error: f64,
+    /// ‖W + s·B·A‖
+    pub norm: f64,
+    /// ‖s·B·A‖
+    pub change: f64,
+    /// ‖stored - W‖: the change that is left.
+    pub stored_change: f64,
+    /// ‖stored - (W + s·B·A)‖: what rounding added and took.
+    pub error: f64,
+    /// Share of the change that rounding took: `1 - ⟨stored - W, s·B·A⟩ / ‖s·B·A‖²`. 1 where every element fell back to
+    /// the base's, 0 where the errors cancel out; 0 of a change that is zero.
+    pub lost: f64,
+}
+
+impl MergedTensor {
+    fn new(name: &str, dtype: Dtype, change: &Change) -> Self {
+        let squares = change.squares;
+        Self {
+            name: name.to_owned(),
+            dtype,
+            max_change: change.largest,
+            max_error: change.error,
+            norm: squares.sum.sqrt(),
+            change: squares.change.sqrt(),
+            stored_change: squares.stored_change.sqrt(),
+            error: squares.error.sqrt(),
+            lost: if squares.change > 0.0 {
+                1.0 - squares.along / squares.change
+            } else {
+                0.0
+            },
+        }
+    }
+
+    /// ‖stored - (W + s·B·A)‖ / ‖W + s·B·A‖
+    pub fn relative_error(&self) -> f64 {
+        if self.norm > 0.0 {
+            self.error / self.norm
+        } else {
+            0.0
+        }
+    }
+
+    /// ‖stored - (W + s·B·A)‖ / ‖s·B·A‖: rounding beside the change itself.
+    pub fn noise(&self) -> f64 {
+        if self.change > 0.0 {
+            self.error / self.change
+        } else {
+            0.0
+        }
+    }
+}
+
+impl MergeReport {
+    /// Share of all changes that rounding took, as of one tensor.
+    pub fn lost(&self) -> f64 {
+        let squares = |of: fn(&MergedTensor) -> f64| self.merged.iter().map(of).sum::<f64>();
+        let change = squares(|tensor| tensor.change.powi(2));
+        let lost = squares(|tensor| tensor.lost * tensor.change.powi(2));
+        if change > 0.0 { lost / change } else { 0.0 }
+    }
+
+    /// Root of the sum of the squared relative rounding errors of all tensors: how far the weights as a whole are from
+    /// what they stand for. Those that were stored in another precision without a change count as rounded everywhere.
+    pub fn rounding(&self) -> f64 {
+        let merged = self
+            .merged
+            .iter()
+            .map(|tensor| tensor.relative_error().powi(2));
+        let narrowed = self.narrowed.iter();
+        let narrowed = narrowed.map(|(dtype, count)| *count as f64 * roundoff(*dtype).powi(2));
+        (merged.sum::<f64>() + narrowed.sum::<f64>()).sqrt()
+    }
+}
+
+/// Half of the distance from 1 to the next number.
+fn roundoff(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::BF16 => 2.0_f64.powi(-9),
+        Dtype::F16 => 2.0_f64.powi(-12),
+        _ => 2.0_f64.powi(-25),
+    }
 }
 
 /// A merge that cannot be done. What was at the output before is still there.
@@ -100,6 +189,14 @@ pub enum MergeError {
     /// The output.
     #[error(transparent)]
     Output(#[from] CheckpointError),
+    /// A merged model that has other tensors than this merge makes.
+    #[error("{}: not what these base and adapter merge to:\n{difference}", folder.display())]
+    NotThisMerge {
+        /// The merged model.
+        folder: PathBuf,
+        /// All differences.
+        difference: Difference,
+    },
     /// A number type that models are not stored in.
     #[error("dtype: expected F32, F16 or BF16, found {found}")]
     Dtype {
@@ -139,7 +236,7 @@ impl MergeError {
             Self::NotFinite { .. } => Some(
                 "the adapter holds numbers that are not finite; its training diverged".to_owned(),
             ),
-            Self::Dtype { .. } => None,
+            Self::Dtype { .. } | Self::NotThisMerge { .. } => None,
         }
     }
 }
@@ -161,11 +258,7 @@ pub fn merge(
     options: MergeOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<MergeReport, MergeError> {
-    if let Some(found) = options.dtype
-        && !matches!(found, Dtype::F32 | Dtype::F16 | Dtype::BF16)
-    {
-        return Err(MergeError::Dtype { found });
-    }
+    options.check()?;
     let Pretrained {
         mut config,
         checkpoint,
@@ -175,10 +268,13 @@ pub fn merge(
     let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
 
     let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;
+    let mut append = |output: &Output, _: usize, bytes: &[u8]| -> Result<(), MergeError> {
+        Ok(writer.append(&output.spec.name, bytes)?)
+    };
     let mut merge = Merge {
         checkpoint: &checkpoint,
-        writer: &mut writer,
-        written: 0,
+        sink: &mut append,
+        done: 0,
         total: plan.bytes(),
         progress,
     };
@@ -186,6 +282,7 @@ pub fn merge(
         merged: Vec::new(),
         replaced: Vec::new(),
         kept: 0,
+        narrowed: Vec::new(),
         bytes: merge.total,
         untied: plan.untied,
         resized,
@@ -193,12 +290,16 @@ pub fn merge(
         warnings: plan.warnings,
     };
     for output in &plan.outputs {
-        match merge.tensor(output)? {
-            Some(merged) => report.merged.push(merged),
-            None => match output.origin {
-                Origin::Adapter(_) => report.replaced.push(output.spec.name.clone()),
-                Origin::Base(_) => report.kept += 1,
-            },
+        if let Some(merged) = merge.tensor(output)? {
+            report.merged.push(merged);
+            continue;
+        }
+        if output.is_narrowed() {
+            report.narrow(output.spec.dtype);
+        }
+        match output.origin {
+            Origin::Adapter(_) => report.replaced.push(output.spec.name.clone()),
+            Origin::Base(_) => report.kept += 1,
         }
     }
     let vocab_size = report.resized.is_some().then_some(config.vocab_size);
@@ -214,17 +315,38 @@ pub fn merge(
     Ok(report)
 }
 
+impl MergeOptions<'_> {
+    fn check(&self) -> Result<(), MergeError> {
+        match self.dtype {
+            None | Some(Dtype::F32 | Dtype::F16 | Dtype::BF16) => Ok(()),
+            Some(found) => Err(MergeError::Dtype { found }),
+        }
+    }
+}
+
+impl MergeReport {
+    fn narrow(&mut self, dtype: Dtype) {
+        match self.narrowed.iter_mut().find(|(other, _)| *other == dtype) {
+            Some((_, count)) => *count += 1,
+            None => self.narrowed.push((dtype, 1)),
+        }
+    }
+}
+
+/// Takes the merged bytes of some rows of a tensor, the first of which is given.
+type Sink<'a> = dyn FnMut(&Output, usize, &[u8]) -> Result<(), MergeError> + 'a;
+
 /// The stream of tensors.
 struct Merge<'a> {
     checkpoint: &'a Checkpoint,
-    writer: &'a mut CheckpointWriter,
-    written: u64,
+    sink: &'a mut Sink<'a>,
+    done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
 impl Merge<'_> {
-    /// Writes one tensor, block by block; what changed, if a path was folded in.
+    /// Makes one tensor, block by block; what changed, if a path was folded in.
     fn tensor(&mut self, output: &Output) -> Result<Option<MergedTensor>, MergeError> {
         let Output {
             spec,
@@ -262,12 +384,12 @@ impl Merge<'_> {
                     &converted
                 }
             };
-            self.writer.append(&spec.name, written)?;
-            self.written += written.len() as u64;
+            (self.sink)(output, first, written)?;
+            self.done += written.len() as u64;
             if let Origin::Base(name) = origin {
                 self.checkpoint.release(name, block);
             }
-            (self.progress)(self.written, self.total);
+            (self.progress)(self.done, self.total);
         }
         if let Some(row) = change.not_finite {
             return Err(MergeError::NotFinite {
@@ -276,12 +398,8 @@ impl Merge<'_> {
                 dtype: spec.dtype,
             });
         }
-        Ok(path.is_some().then(|| MergedTensor {
-            name: spec.name.clone(),
-            dtype: spec.dtype,
-            max_change: change.largest,
-            max_error: change.error,
-        }))
+        let changed = path.is_some();
+        Ok(changed.then(|| MergedTensor::new(&spec.name, spec.dtype, &change)))
     }
 }
 

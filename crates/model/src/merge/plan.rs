@@ -32,6 +32,17 @@ pub(super) struct Output {
     pub(super) path: Option<LowRankPath>,
 }
 
+impl Output {
+    /// Whether numbers are stored in fewer bits than they come in.
+    pub(super) fn is_narrowed(&self) -> bool {
+        use Dtype::{BF16, F16, F32};
+        matches!(
+            (self.stored, self.spec.dtype),
+            (F32, F16 | BF16) | (BF16, F16) | (F16, BF16)
+        )
+    }
+}
+
 pub(super) enum Origin {
     /// A tensor of the base, by its key.
     Base(String),

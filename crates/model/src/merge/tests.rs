@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
-use crate::adapter::{AdapterConfig, Bias};
+use crate::adapter::{AdapterConfig, Bias, Card};
 use crate::checkpoint::{
     Existing, INDEX_FILE, ModelConfig, PT_METADATA, ReadData, SINGLE_FILE, Shard, write_safetensors,
 };
@@ -104,7 +104,15 @@ impl Case {
 
     fn save(&self, config: &AdapterConfig, tensors: &BTreeMap<String, TensorData>) {
         let folder = self.dir.path().join("adapter");
-        AdapterFolder::save(folder, config, tensors, &[], Existing::Replace).unwrap();
+        AdapterFolder::save(
+            folder,
+            config,
+            tensors,
+            &[],
+            &Card::default(),
+            Existing::Replace,
+        )
+        .unwrap();
     }
 
     fn merge(&self, options: MergeOptions) -> Result<MergeReport, MergeError> {
@@ -180,6 +188,58 @@ fn file_of<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a str {
     let mut shards = checkpoint.shards().iter();
     let holds = |shard: &&Shard| shard.tensors.iter().any(|tensor| tensor.name == name);
     &shards.find(holds).unwrap().file
+}
+
+/// All weights 1, and A and B of one number each.
+fn ones(dtype: DType, a: f32, b: f32) -> MergeReport {
+    let case = Case::new(TIED, dtype);
+    let number = |value: f32, shape: &[usize], dtype| {
+        let len = shape.iter().product();
+        TensorData::new(vec![value; len], shape.to_vec()).convert_dtype(dtype)
+    };
+    let weights = layout::tensors(&case.config).into_iter();
+    let weights = weights.map(|t| (t.name.clone(), number(1.0, &t.shape, dtype)));
+    let path = case.base().join(SINGLE_FILE);
+    write_safetensors(path, &weights.collect(), PT_METADATA).unwrap();
+    let config = AdapterConfig {
+        r: 1,
+        lora_alpha: 1.0,
+        ..targets(&["q_proj"])
+    };
+    let selection = select(&config, &layout::modules(&case.config), Unmatched::Refuse).unwrap();
+    let value = |key: &str| if key.contains("lora_A") { a } else { b };
+    let tensors = tensor_shapes(&selection).into_iter();
+    let tensors =
+        tensors.map(|(key, shape)| (key.clone(), number(value(&key), &shape, DType::F32)));
+    case.save(&config, &tensors.collect());
+    case.merge(MergeOptions::default()).unwrap()
+}
+
+#[test]
+fn what_rounding_takes_of_a_change_is_counted() {
+    // sums of equal numbers of few bits: exact but for a root and a square
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
+    let all = |report: &MergeReport, holds: &dyn Fn(&MergedTensor) -> bool| {
+        !report.merged.is_empty() && report.merged.iter().all(holds)
+    };
+    // between 1 and 2 numbers of bf16 are 1/128 apart: a change of 1/1024 is lost, one of 1/128 is kept
+    let lost = ones(DType::BF16, 1.0, 1.0 / 1024.0);
+    assert!(all(&lost, &|tensor| close(tensor.lost, 1.0)
+        && close(tensor.stored_change, 0.0)));
+    assert!(close(lost.lost(), 1.0) && close(lost.merged[0].noise(), 1.0));
+    let kept = ones(DType::BF16, 0.5, 1.0 / 64.0);
+    assert!(all(&kept, &|tensor| close(tensor.lost, 0.0)
+        && close(tensor.error, 0.0)));
+    assert!(all(&kept, &|tensor| close(
+        tensor.stored_change,
+        tensor.change
+    )));
+    assert!(close(kept.rounding(), 0.0));
+    // two thirds of a step become a whole one
+    let more = ones(DType::BF16, 1.0, 1.0 / 192.0);
+    assert!(all(&more, &|tensor| close(tensor.lost, -0.5)));
+    let zero = ones(DType::BF16, 1.0, 0.0);
+    assert!(close(zero.lost(), 0.0) && close(zero.merged[0].noise(), 0.0));
 }
 
 proptest! {

@@ -146,19 +146,29 @@ impl Layers {
 
 /// Numbers that a layer keeps, for each token. `below`: whether its input has a gradient.
 fn kept(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+    of_attention(config, layer, below) + of_mlp(config, layer, below)
+}
+
+/// Those of its first half, the result of which is the second's input.
+fn of_attention(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
     let h = config.hidden_size as u64;
-    let i = config.intermediate_size as u64;
     let heads = config.num_attention_heads as u64;
     let queries = heads * config.head_dim as u64;
     let keys = (config.num_key_value_heads * config.head_dim) as u64;
     let when = |condition: bool, numbers: u64| if condition { numbers } else { 0 };
     let attention = below || layer.qkv;
-    let feed_forward = attention || layer.any;
     when(below, h) // the input, for its norm
         + when(layer.qkv, h) // normalised
         + when(attention, 2 * queries + 2 * keys + heads) // q, y, k, v, log-sum-exp
         + when(layer.o && !attention, queries)
-        + when(feed_forward, h + 2 * i) // the second norm's input; gate and up
+        + when(attention || layer.any, h) // the second norm's input
+}
+
+/// Those of its second half.
+fn of_mlp(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+    let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
+    let when = |condition: bool, numbers: u64| if condition { numbers } else { 0 };
+    when(below || layer.qkv || layer.any, 2 * i) // gate and up
         + when(layer.gate_up, h)
         + when(layer.down, i)
 }
@@ -184,16 +194,19 @@ impl Parts {
         let h = config.hidden_size as u64;
         let layers = &subject.layers;
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
-        let of_layer = |index: usize| {
-            let below = index > lowest || layers.embedding;
-            kept(config, layers.each[index], below)
-        };
         let count = config.num_hidden_layers;
-        let above = (lowest..count).map(of_layer);
+        let above = |of: fn(&ModelConfig, Kept, bool) -> u64| {
+            (lowest..count).map(move |index| {
+                let below = index > lowest || layers.embedding;
+                of(config, layers.each[index], below)
+            })
+        };
+        let most = |of| above(of).max().unwrap_or(0);
         let numbers = match recompute {
-            Recompute::None => above.sum::<u64>(),
+            Recompute::None => above(kept).sum::<u64>(),
+            Recompute::Mlp => above(of_attention).sum::<u64>() + most(of_mlp),
             // the input of every layer; one layer's own
-            Recompute::Layer => (count as u64 + 1) * h + above.max().unwrap_or(0).saturating_sub(h),
+            Recompute::Layer => (above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h),
         };
         let top = layers.each.last().copied().unwrap_or_default();
         let during = tokens * backward(config, top) * element;
@@ -264,6 +277,7 @@ impl Parts {
         };
         let layers = match recompute {
             Recompute::None => "of all layers",
+            Recompute::Mlp => "of all attention, and of one MLP",
             Recompute::Layer => "of one layer, and the others' inputs",
         };
         [

@@ -234,12 +234,13 @@ impl Subject<'_> {
             let load = estimate.load.within(tokens);
             settings.push((name, self.parts(&load, recompute, device).peak()));
         };
-        if estimate.recompute == Recompute::None {
-            add(
-                "train.recompute = \"layer\"".to_owned(),
-                tokens,
-                Recompute::Layer,
-            );
+        let more = match estimate.recompute {
+            Recompute::None => &[("mlp", Recompute::Mlp), ("layer", Recompute::Layer)][..],
+            Recompute::Mlp => &[("layer", Recompute::Layer)],
+            Recompute::Layer => &[],
+        };
+        for (name, recompute) in more {
+            add(format!("train.recompute = \"{name}\""), tokens, *recompute);
         }
         while tokens > AUTO_LEAST && tokens / 2 >= estimate.load.longest {
             tokens /= 2;
@@ -248,7 +249,7 @@ impl Subject<'_> {
                 tokens,
                 estimate.recompute,
             );
-            if estimate.recompute == Recompute::None {
+            if estimate.recompute != Recompute::Layer {
                 let name =
                     format!("train.micro_batch_tokens = {tokens}, train.recompute = \"layer\"");
                 add(name, tokens, Recompute::Layer);

@@ -25,7 +25,7 @@ pub(super) fn flops(
 ) -> f64 {
     let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
     let features = |module: &[usize]| module.iter().product::<usize>() as f64;
-    let (mut forward, mut backward) = (0.0, 0.0);
+    let (mut forward, mut backward, mut mlp) = (0.0, 0.0, 0.0);
     for module in modules(config) {
         if module.kind != ModuleKind::Linear {
             continue;
@@ -36,6 +36,9 @@ pub(super) fn flops(
             .find_map(|part| part.parse::<usize>().ok());
         let flops = 2.0 * features(&module.shape) * load.step_tokens;
         forward += flops;
+        if module.name.contains(".mlp.") {
+            mlp += flops;
+        }
         // the gradient of the weight
         if layers.whole {
             backward += flops;
@@ -53,6 +56,7 @@ pub(super) fn flops(
         2.5 * attention * (config.num_hidden_layers - lowest.min(config.num_hidden_layers)) as f64;
     let again = match recompute {
         Recompute::None => 0.0,
+        Recompute::Mlp => mlp,
         Recompute::Layer => forward,
     };
     let head = 2.0 * (config.vocab_size * config.hidden_size) as f64 * load.step_targets;

@@ -109,13 +109,16 @@ impl RecipeError {
     }
 }
 
+/// No recipe is larger, in bytes.
+const LARGEST: u64 = 4 << 20;
+
 impl Recipe {
     /// Reads a recipe and applies `--set KEY=VALUE` overrides, in order.
     ///
     /// # Errors
     /// The first thing that is wrong, with file, line and key.
     pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
+        let text = simmer_map::read_text(path, LARGEST).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -12,7 +12,7 @@ use chrono::NaiveDate;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 
-use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation};
+use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
 use super::{Chosen, RenderError, Rendered, TemplateError};
 use crate::conversation::{Conversation, Layout, Message, Role};
 use crate::tokenizer::Tokenizer;
@@ -169,12 +169,14 @@ impl Chat {
             .iter()
             .map(|(key, value)| (key.as_str(), value.clone()));
         let context = Value::from_pairs(specials.chain(own));
-        let template = self.env.get_template(TEMPLATE);
-        let text = template.and_then(|template| template.render(context));
-        text.map_err(|error| match error.kind() {
+        let render = |env: &Environment<'static>| {
+            let template = env.get_template(TEMPLATE)?;
+            template.render(context.clone())
+        };
+        within_steps(&self.env, render, |error| match error.kind() {
             ErrorKind::OutOfFuel => RenderError::Endless,
             _ => RenderError::Jinja {
-                problem: explain(&error),
+                problem: explain(error),
             },
         })
     }

@@ -341,6 +341,7 @@ impl Golden {
         let chat = Chat::parse(source, &self.specials(), ends.clone(), ends).unwrap();
         Template {
             name: "chat".into(),
+            source: source.to_owned(),
             kind: Kind::Chat(Box::new(chat)),
         }
     }
@@ -350,6 +351,7 @@ impl Golden {
         let plain = Plain::parse(name, file, &self.specials()).unwrap();
         Template {
             name: name.into(),
+            source: (*file).to_owned(),
             kind: Kind::Plain(Box::new(plain)),
         }
     }

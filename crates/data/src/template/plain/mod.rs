@@ -66,7 +66,16 @@ impl Plain {
             name: name.into(),
             problem,
         };
-        let file: PlainFile = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let file: PlainFile = toml::from_str(text).map_err(|error| {
+            let shown = error.to_string();
+            // it has the line, which may be all of the file
+            let short = shown.len() < 2000;
+            invalid(if short {
+                shown
+            } else {
+                error.message().to_owned()
+            })
+        })?;
         let (turns, one) = (&turns::NAMES, &variants::NAMES);
         let texts = match (&file.turns, file.variants.as_slice()) {
             (Some(file), []) => {

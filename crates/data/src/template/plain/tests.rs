@@ -16,6 +16,7 @@ fn plain(name: &str) -> Template {
     let (_, file) = BUILT_IN.iter().find(|(known, _)| *known == name).unwrap();
     Template {
         name: name.into(),
+        source: (*file).to_owned(),
         kind: Kind::Plain(Box::new(Plain::parse(name, file, &specials()).unwrap())),
     }
 }
@@ -547,6 +548,7 @@ fn braces_and_brackets_can_be_written() {
     });
     let template = Template {
         name: "mine".into(),
+        source: file.to_owned(),
         kind: Kind::Plain(Box::new(template)),
     };
     insta::assert_snapshot!(marked(&template.answers(&row).unwrap()), @"[INST] {x} Hi {you} [/INST] ⟦[[Hello]] </s>⟧");

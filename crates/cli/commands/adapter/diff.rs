@@ -1,0 +1,165 @@
+//! `simmer adapter diff`: how far two adapters are apart.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use simmer_model::adapter::difference::{AdapterDifference, Subspaces, difference};
+use simmer_model::adapter::inspect::weights_path;
+use simmer_model::checkpoint::hub::What;
+
+use super::{sha256, short, table};
+use crate::{hub, output, progress};
+
+/// How far two adapters of one base are apart: configurations, and the updates s·B·A module by module
+///
+/// Distance is the norm of the difference of two updates over the larger of their norms, overlap the mean squared cosine of
+/// the principal angles between the spaces that they write to (out) and read from (in). Ranks may differ.
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// The one: a folder, a weights' file, or a name on the hub
+    #[arg(value_name = "A")]
+    first: PathBuf,
+    /// The other
+    #[arg(value_name = "B")]
+    second: PathBuf,
+    /// Print everything as one line of JSON, with all principal angles
+    #[arg(long)]
+    json: bool,
+}
+
+/// What both weights' files are.
+struct Files {
+    hashes: [String; 2],
+}
+
+impl Diff {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let [first, second] =
+            [&self.first, &self.second].map(|path| hub::locate(path, What::Adapter));
+        let [first, second] = [first?, second?];
+        let bar = progress::spinner("comparing");
+        let found = difference(&first, &second)?;
+        bar.finish_and_clear();
+        let hash = |path: &Path| sha256(&weights_path(path)?);
+        let files = Files {
+            hashes: [hash(&first)?, hash(&second)?],
+        };
+        if self.json {
+            return output::json(&json!({
+                "identical": files.are_equal() && found.config.is_empty(),
+                "sha256": files.hashes,
+                "difference": found,
+            }));
+        }
+        output::print(&text(&files, &found))
+    }
+}
+
+impl Files {
+    fn are_equal(&self) -> bool {
+        self.hashes[0] == self.hashes[1]
+    }
+
+    fn verdict(&self, found: &AdapterDifference) -> String {
+        let [first, second] = &self.hashes;
+        let settings = if found.config.is_empty() {
+            "the same configuration"
+        } else {
+            "another configuration"
+        };
+        if self.are_equal() {
+            let identical = if found.config.is_empty() {
+                "identical: "
+            } else {
+                ""
+            };
+            format!("{identical}the same weights, byte by byte (sha256 {first}), and {settings}")
+        } else if found.same_tensors {
+            format!(
+                "the same tensors in files that differ (sha256 {first} and {second}), and {settings}"
+            )
+        } else {
+            format!("sha256 {first}\n       {second}")
+        }
+    }
+}
+
+fn text(files: &Files, found: &AdapterDifference) -> String {
+    let mut text = files.verdict(found) + "\n";
+    if !found.config.is_empty() {
+        text.push_str("\nconfiguration:\n");
+    }
+    for key in &found.config {
+        let _ = writeln!(text, "  {}: {} and {}", key.key, key.first, key.second);
+    }
+    for (names, which) in [(&found.only_first, "A"), (&found.only_second, "B")] {
+        if !names.is_empty() {
+            let _ = writeln!(text, "\nin {which} alone ({}):", names.len());
+            for name in names {
+                let _ = writeln!(text, "  {name}");
+            }
+        }
+    }
+    if files.are_equal() && found.config.is_empty() {
+        return text;
+    }
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
+    if !found.modules.is_empty() {
+        let _ = write!(text, "\n{}", table(&modules(found)));
+    }
+    if !found.whole.is_empty() {
+        let mut rows = vec![vec!["whole tensor".to_owned(), "distance".to_owned()]];
+        let differ = found.whole.iter();
+        rows.extend(differ.map(|tensor| vec![tensor.key.clone(), shown(tensor.distance)]));
+        let _ = write!(text, "\n{}", table(&rows));
+    }
+    let _ = writeln!(
+        text,
+        "\nall updates: distance {}, cosine {}",
+        shown(found.distance),
+        shown(found.cosine)
+    );
+    text
+}
+
+fn modules(found: &AdapterDifference) -> Vec<Vec<String>> {
+    let head = [
+        "module",
+        "ranks",
+        "norm A",
+        "norm B",
+        "distance",
+        "cosine",
+        "overlap out",
+        "in",
+        "angles out",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), short);
+    let overlap = |spaces: &Option<Subspaces>| shown(spaces.as_ref().map(|spaces| spaces.overlap));
+    for module in &found.modules {
+        let angles = module
+            .outputs
+            .as_ref()
+            .map_or(&[][..], |spaces| &spaces.angles);
+        let angles = match angles {
+            [] => "-".to_owned(),
+            [one] => format!("{one:.1}°"),
+            [least, .., most] => format!("{least:.1}° to {most:.1}°"),
+        };
+        rows.push(vec![
+            module.module.clone(),
+            module.ranks.map(|rank| rank.to_string()).join(", "),
+            short(module.norms[0]),
+            short(module.norms[1]),
+            shown(module.distance),
+            shown(module.cosine),
+            overlap(&module.outputs),
+            overlap(&module.inputs),
+            angles,
+        ]);
+    }
+    rows
+}

@@ -1,0 +1,107 @@
+//! `simmer adapter`: what an adapter is, and how two of them differ. No base model is needed.
+
+mod diff;
+mod grid;
+mod html;
+mod inspect;
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use sha2::{Digest, Sha256};
+
+/// Look at adapters, or hold two of them side by side
+#[derive(Debug, Args)]
+pub(crate) struct Adapter {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Inspect),
+    Diff(diff::Diff),
+}
+
+impl Adapter {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Diff(diff) => diff.run(),
+        }
+    }
+}
+
+/// SHA-256 of a file, as hexadecimal digits.
+fn sha256(path: &Path) -> anyhow::Result<String> {
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(cannot)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).with_context(cannot)? {
+            0 => break,
+            read => hash.update(&buffer[..read]),
+        }
+    }
+    let mut digits = String::new();
+    for byte in hash.finalize() {
+        let _ = write!(digits, "{byte:02x}");
+    }
+    Ok(digits)
+}
+
+/// A number in three digits that count.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 {
+        "0".to_owned()
+    } else if !(1e-3..1e4).contains(&size) {
+        format!("{value:.1e}")
+    } else {
+        let before = size.log10().floor().max(-1.0) as usize;
+        let after = if size < 1.0 {
+            3
+        } else {
+            2_usize.saturating_sub(before)
+        };
+        format!("{value:.after$}")
+    }
+}
+
+/// Rows of cells under a head, each column as wide as it needs; the first is aligned to the left.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let found = [
+            0.0, 123.456, 12.3456, 1.23456, 0.123_456, 0.012_345, 1234.5, 1e-5, -2.5, 1e6,
+        ];
+        let found = found.map(short).join(" ");
+        insta::assert_snapshot!(found, @"0 123 12.3 1.23 0.123 0.012 1234 1.0e-5 -2.50 1.0e6");
+    }
+}

@@ -1,0 +1,390 @@
+//! Two adapters side by side: how far apart the changes are that they make.
+//!
+//! Both updates of a module are written in one pair of orthonormal bases, of the columns of `[B₁ B₂]` and of
+//! `[A₁ᵀ A₂ᵀ]`, where they are matrices of at most r₁ + r₂ rows and columns. Distance, cosine and angles are those of
+//! the whole updates.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::inspect::{OpenAdapter, OpenPath};
+use super::spectrum::{Columns, dot, norm, product, singular, triangle};
+use super::{AdapterConfig, AdapterError};
+use crate::checkpoint::Tensor;
+use crate::merge::widened;
+
+/// How two adapters differ.
+#[derive(Debug, Clone, Serialize)]
+pub struct AdapterDifference {
+    /// Keys of the configurations that differ, with both values as JSON; all of them where one has none.
+    pub config: Vec<ConfigDifference>,
+    /// Modules with a low-rank path in both.
+    pub modules: Vec<ModuleDifference>,
+    /// Tensors that are whole in both, but for those that are equal byte by byte.
+    pub whole: Vec<WholeDifference>,
+    /// Modules and whole tensors of the first alone.
+    pub only_first: Vec<String>,
+    /// Modules and whole tensors of the second alone.
+    pub only_second: Vec<String>,
+    /// Norm of the difference of all updates over the larger of their norms; paths of one adapter alone count whole.
+    /// `None` where both are zero or one is no number.
+    pub distance: Option<f64>,
+    /// Cosine of all updates, as one vector; `None` as above, or where one is zero.
+    pub cosine: Option<f64>,
+    /// Whether every tensor of one is that of the other, byte by byte.
+    pub same_tensors: bool,
+}
+
+/// One key of `adapter_config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConfigDifference {
+    /// The key.
+    pub key: String,
+    /// Its value in the first.
+    pub first: serde_json::Value,
+    /// Its value in the second.
+    pub second: serde_json::Value,
+}
+
+/// One module's updates Δ₁ and Δ₂.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModuleDifference {
+    /// Its path.
+    pub module: String,
+    /// Both ranks.
+    pub ranks: [usize; 2],
+    /// ‖Δ₁‖ and ‖Δ₂‖, Frobenius.
+    pub norms: [f64; 2],
+    /// `‖Δ₁ - Δ₂‖ / max(‖Δ₁‖, ‖Δ₂‖)`: 0 of equal updates, 1 beside a zero one, at most 2. `None` where both are zero or
+    /// one is no number.
+    pub distance: Option<f64>,
+    /// `⟨Δ₁, Δ₂⟩ / (‖Δ₁‖ ‖Δ₂‖)`.
+    pub cosine: Option<f64>,
+    /// The spaces that the updates write to: those of their columns.
+    pub outputs: Option<Subspaces>,
+    /// The spaces that they read from: those of their rows.
+    pub inputs: Option<Subspaces>,
+}
+
+/// How two subspaces lie to each other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Subspaces {
+    /// Their dimensions k₁ and k₂.
+    pub dimensions: [usize; 2],
+    /// Principal angles in degrees, rising; min(k₁, k₂) of them.
+    pub angles: Vec<f64>,
+    /// Mean of their squared cosines, `‖U₁ᵀU₂‖² / min(k₁, k₂)`: 1 where one space holds the other, 0 where they are
+    /// orthogonal.
+    ///
+    /// Source: Hu et al. 2021, LoRA, equation 4.
+    pub overlap: f64,
+}
+
+/// A tensor that is whole in both adapters.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WholeDifference {
+    /// Its key.
+    pub key: String,
+    /// Norm of the difference over the larger of both norms; `None` where both are zero or one is no number.
+    pub distance: Option<f64>,
+}
+
+/// Squares and products of two vectors, to be added up.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    first: f64,
+    second: f64,
+    difference: f64,
+    product: f64,
+}
+
+/// Compares two adapters, in folders or weights' files.
+///
+/// # Errors
+/// As [`super::inspect::inspect`]; modules or whole tensors of different shapes, all in one error.
+pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, AdapterError> {
+    let [one, two] = [OpenAdapter::open(first)?, OpenAdapter::open(second)?];
+    check_shapes(first, &one, second, &two)?;
+    let (pairs, mut only) = paired(&one, &two);
+    let compared: Vec<(ModuleDifference, Sums, bool)> = pairs
+        .par_iter()
+        .map(|(one, two)| of_module(one, two))
+        .collect();
+    let alone = |paths: &[&OpenPath]| -> f64 { paths.par_iter().map(|path| square(path)).sum() };
+    let mut sums = compared
+        .iter()
+        .fold(Sums::default(), |all, (_, sums, _)| all.and(*sums));
+    let [alone_first, alone_second] = [&only[0], &only[1]].map(|paths| alone(paths));
+    sums = sums.and(Sums {
+        first: alone_first,
+        second: alone_second,
+        difference: alone_first + alone_second,
+        product: 0.0,
+    });
+    let whole = whole(&one.whole, &two.whole);
+    let names = |paths: &mut Vec<&OpenPath>, mine: &OpenAdapter, other: &OpenAdapter| {
+        let keys = mine
+            .whole
+            .keys()
+            .filter(|key| !other.whole.contains_key(*key));
+        let paths = paths.drain(..).map(|path| path.module.clone());
+        paths.chain(keys.cloned()).collect::<Vec<String>>()
+    };
+    let [first_paths, second_paths] = &mut only;
+    let only_first = names(first_paths, &one, &two);
+    let only_second = names(second_paths, &two, &one);
+    Ok(AdapterDifference {
+        same_tensors: compared.iter().all(|(_, _, same)| *same)
+            && [&only_first, &only_second]
+                .iter()
+                .all(|names| names.is_empty())
+            && whole.is_empty(),
+        config: configs(one.config.as_ref(), two.config.as_ref()),
+        modules: compared.into_iter().map(|(module, ..)| module).collect(),
+        whole,
+        only_first,
+        only_second,
+        distance: sums.distance(),
+        cosine: sums.cosine(),
+    })
+}
+
+impl Sums {
+    fn and(self, other: Self) -> Self {
+        Self {
+            first: self.first + other.first,
+            second: self.second + other.second,
+            difference: self.difference + other.difference,
+            product: self.product + other.product,
+        }
+    }
+
+    fn distance(self) -> Option<f64> {
+        let larger = self.first.max(self.second);
+        let distance = (self.difference / larger).sqrt();
+        (larger > 0.0 && distance.is_finite()).then_some(distance)
+    }
+
+    fn cosine(self) -> Option<f64> {
+        let both = self.first.sqrt() * self.second.sqrt();
+        let cosine = self.product / both;
+        (both > 0.0 && cosine.is_finite()).then(|| cosine.clamp(-1.0, 1.0))
+    }
+}
+
+/// Modules of both, and those of one alone.
+fn paired<'a>(
+    one: &'a OpenAdapter,
+    two: &'a OpenAdapter,
+) -> (Vec<(&'a OpenPath, &'a OpenPath)>, [Vec<&'a OpenPath>; 2]) {
+    let by_name = |adapter: &'a OpenAdapter| -> BTreeMap<&'a str, &'a OpenPath> {
+        let paths = adapter.paths.iter();
+        paths.map(|path| (path.module.as_str(), path)).collect()
+    };
+    let [first, second] = [by_name(one), by_name(two)];
+    let pair = |path: &'a OpenPath| Some((path, *second.get(path.module.as_str())?));
+    let alone = |of: &'a OpenAdapter, other: &BTreeMap<&str, &OpenPath>| {
+        let paths = of.paths.iter();
+        paths
+            .filter(|path| !other.contains_key(path.module.as_str()))
+            .collect()
+    };
+    let pairs = one.paths.iter().filter_map(pair).collect();
+    (pairs, [alone(one, &second), alone(two, &first)])
+}
+
+fn check_shapes(
+    first: &Path,
+    one: &OpenAdapter,
+    second: &Path,
+    two: &OpenAdapter,
+) -> Result<(), AdapterError> {
+    let (pairs, _) = paired(one, two);
+    let paths = pairs
+        .iter()
+        .filter(|(one, two)| (one.shape(), one.embedding) != (two.shape(), two.embedding));
+    let paths = paths.map(|(one, two)| {
+        (
+            one.module.clone(),
+            one.shape().to_vec(),
+            two.shape().to_vec(),
+        )
+    });
+    let whole = one.whole.iter().filter_map(|(key, tensor)| {
+        let other = two
+            .whole
+            .get(key)
+            .filter(|other| other.shape != tensor.shape)?;
+        Some((key.clone(), tensor.shape.clone(), other.shape.clone()))
+    });
+    let differ: Vec<String> = paths
+        .chain(whole)
+        .map(|(name, one, two)| format!("  {name}: {one:?} and {two:?}"))
+        .collect();
+    if differ.is_empty() {
+        return Ok(());
+    }
+    let shown = differ
+        .iter()
+        .take(10)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("\n");
+    let more = match differ.len().saturating_sub(10) {
+        0 => String::new(),
+        more => format!("\n  and {more} more"),
+    };
+    Err(AdapterError::OtherBase {
+        first: first.into(),
+        second: second.into(),
+        differences: shown + &more,
+    })
+}
+
+/// ‖s·B·A‖²
+fn square(path: &OpenPath) -> f64 {
+    let [a, b] = path.factors();
+    let [a, b] = path.columns(&a, &b).map(triangle);
+    let length = norm(&product(&b, &a).concat()) * path.scale;
+    length * length
+}
+
+fn of_module(one: &OpenPath, two: &OpenPath) -> (ModuleDifference, Sums, bool) {
+    let [first, second] = updates(one, two);
+    let [flat_first, flat_second] = [first.concat(), second.concat()];
+    let apart: Vec<f64> = flat_first
+        .iter()
+        .zip(&flat_second)
+        .map(|(a, b)| a - b)
+        .collect();
+    let sums = Sums {
+        first: dot(&flat_first, &flat_first),
+        second: dot(&flat_second, &flat_second),
+        difference: dot(&apart, &apart),
+        product: dot(&flat_first, &flat_second),
+    };
+    let finite = [sums.first, sums.second].iter().all(|sum| sum.is_finite());
+    let size = one.shape().into_iter().max().unwrap_or(0);
+    let subspaces = |first: &Columns, second: &Columns| {
+        finite.then(|| subspaces(first, second, size)).flatten()
+    };
+    let difference = ModuleDifference {
+        module: one.module.clone(),
+        ranks: [one.rank, two.rank],
+        norms: [sums.first.sqrt(), sums.second.sqrt()],
+        distance: sums.distance(),
+        cosine: sums.cosine(),
+        outputs: subspaces(&first, &second),
+        inputs: subspaces(&transposed(&first), &transposed(&second)),
+    };
+    (difference, sums, one.is_same(two))
+}
+
+/// Both updates of a module in common orthonormal bases.
+fn updates(one: &OpenPath, two: &OpenPath) -> [Columns; 2] {
+    let columns = |path: &OpenPath| {
+        let [a, b] = path.factors();
+        path.columns(&a, &b)
+    };
+    let ([mut a, mut b], [other_a, other_b]) = (columns(one), columns(two));
+    a.extend(other_a);
+    b.extend(other_b);
+    let [a, b] = [a, b].map(triangle);
+    let scaled = |ranks: std::ops::Range<usize>, scale: f64| {
+        let mut update = product(&b[ranks.clone()], &a[ranks]);
+        update
+            .iter_mut()
+            .flatten()
+            .for_each(|value| *value *= scale);
+        update
+    };
+    let rank = one.rank;
+    [
+        scaled(0..rank, one.scale),
+        scaled(rank..rank + two.rank, two.scale),
+    ]
+}
+
+/// The column spaces of two matrices; `None` where one of them is zero. `size` is the longest side of the matrices that
+/// they stand for: a singular value below its roundings is none, as in NumPy's `matrix_rank`.
+fn subspaces(first: &Columns, second: &Columns, size: usize) -> Option<Subspaces> {
+    let basis = |matrix: &Columns| -> Columns {
+        let (values, vectors) = singular(matrix.clone());
+        let least = values
+            .first()
+            .map_or(0.0, |largest| largest * size as f64 * f64::EPSILON);
+        let kept = values.iter().take_while(|value| **value > least).count();
+        vectors.into_iter().take(kept).collect()
+    };
+    let [first, second] = [basis(first), basis(second)];
+    let dimensions = [first.len(), second.len()];
+    let smaller = dimensions
+        .into_iter()
+        .min()
+        .filter(|smaller| *smaller > 0)?;
+    let cosines = second
+        .iter()
+        .map(|v| first.iter().map(|u| dot(u, v)).collect());
+    let (cosines, _) = singular(cosines.collect());
+    let cosines: Vec<f64> = cosines.iter().map(|cosine| cosine.min(1.0)).collect();
+    Some(Subspaces {
+        dimensions,
+        angles: cosines
+            .iter()
+            .map(|cosine| cosine.acos().to_degrees())
+            .collect(),
+        overlap: dot(&cosines, &cosines) / smaller as f64,
+    })
+}
+
+fn transposed(matrix: &Columns) -> Columns {
+    let rows = matrix.first().map_or(0, Vec::len);
+    let row = |at: usize| matrix.iter().map(|column| column[at]).collect();
+    (0..rows).map(row).collect()
+}
+
+fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<WholeDifference> {
+    let differ = one.iter().filter_map(|(key, first)| {
+        let second = two.get(key)?;
+        if (first.dtype, &first.bytes) == (second.dtype, &second.bytes) {
+            return None;
+        }
+        let [first, second] = [first, second].map(|tensor| widened(&tensor.bytes, tensor.dtype));
+        let apart: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a - b).collect();
+        let sums = Sums {
+            first: dot(&first, &first),
+            second: dot(&second, &second),
+            difference: dot(&apart, &apart),
+            product: dot(&first, &second),
+        };
+        Some(WholeDifference {
+            key: key.clone(),
+            distance: sums.distance(),
+        })
+    });
+    differ.collect()
+}
+
+/// Keys whose values differ, as the file would have them.
+fn configs(one: Option<&AdapterConfig>, two: Option<&AdapterConfig>) -> Vec<ConfigDifference> {
+    let entries = |config: Option<&AdapterConfig>| -> serde_json::Map<String, serde_json::Value> {
+        let text = config.map(AdapterConfig::to_json).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    };
+    let [one, two] = [one, two].map(entries);
+    let keys: std::collections::BTreeSet<&String> = one.keys().chain(two.keys()).collect();
+    let value =
+        |map: &serde_json::Map<_, _>, key: &String| map.get(key).cloned().unwrap_or_default();
+    let differ = keys.into_iter().filter_map(|key| {
+        let (first, second) = (value(&one, key), value(&two, key));
+        (first != second).then(|| ConfigDifference {
+            key: key.clone(),
+            first,
+            second,
+        })
+    });
+    differ.collect()
+}

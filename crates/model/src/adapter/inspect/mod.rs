@@ -1,0 +1,356 @@
+//! An adapter by itself: what its file holds, and how large the changes are that it makes. No base model is needed.
+
+mod file;
+mod parts;
+mod warnings;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use self::file::AdapterFile;
+pub use self::file::weights_path;
+use self::parts::{Factors, Parts, place};
+use super::rules::patterned;
+use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
+use super::{AdapterConfig, AdapterError, Spectrum};
+use crate::checkpoint::{Dtype, Tensor};
+use crate::merge::widened;
+
+/// What an adapter is.
+#[derive(Debug, Clone)]
+pub struct Inspection {
+    /// The weights' file.
+    pub weights: PathBuf,
+    /// Its configuration; `None` where none lies beside the weights.
+    pub config: Option<AdapterConfig>,
+    /// Modules with a low-rank path, by layer, and within one in the order of a decoder layer; those outside the
+    /// layers last.
+    pub modules: Vec<LowRankModule>,
+    /// Tensors that are there whole: modules trained whole, biases, resized embeddings.
+    pub whole: Vec<WholeTensor>,
+    /// What a person should know, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A module with a low-rank path.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LowRankModule {
+    /// Its path.
+    pub module: String,
+    /// Its layer, counted from 0; `None` outside the layers.
+    pub layer: Option<usize>,
+    /// The last part of its path.
+    pub target: String,
+    /// `[out, in]`, or `[vocab, hidden]` of an embedding.
+    pub shape: [usize; 2],
+    /// Number type of A, and of B.
+    pub dtypes: [String; 2],
+    /// Rank, as A has it.
+    pub rank: usize,
+    /// Its alpha, where there is a configuration.
+    pub alpha: Option<f64>,
+    /// What B·A is multiplied with.
+    pub scale: f64,
+    /// Numbers in A and B.
+    pub parameters: usize,
+    /// Frobenius norm of A.
+    pub norm_a: f64,
+    /// Frobenius norm of B.
+    pub norm_b: f64,
+    /// Of the update s·B·A; `None` where A or B holds something else than numbers.
+    pub update: Option<Spectrum>,
+}
+
+/// A tensor that is there whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WholeTensor {
+    /// Its key.
+    pub key: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its number type.
+    pub dtype: String,
+    /// Whether it was trained: a module of `modules_to_save` or a bias. Others are the base's, beside the adapter.
+    pub trained: bool,
+}
+
+impl Inspection {
+    /// Numbers that were trained.
+    pub fn parameters(&self) -> usize {
+        let paths = self.modules.iter().map(|module| module.parameters);
+        let whole = self.whole.iter().filter(|tensor| tensor.trained);
+        let whole = whole.map(|tensor| tensor.shape.iter().product::<usize>());
+        paths.sum::<usize>() + whole.sum::<usize>()
+    }
+
+    /// Frobenius norm of all updates together; those that are no numbers left out.
+    pub fn norm(&self) -> f64 {
+        let norms = self
+            .modules
+            .iter()
+            .filter_map(|module| module.update.as_ref());
+        norm(&norms.map(|update| update.norm).collect::<Vec<_>>())
+    }
+}
+
+/// Looks at the adapter in a folder, or at its weights' file (`.safetensors`, or `.bin` of early versions of PEFT). The
+/// configuration is that beside the weights.
+///
+/// # Errors
+/// Files that are missing or damaged, factors in number types that adapters do not come in, and a file without any.
+pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
+    let opened = OpenAdapter::open(path)?;
+    let modules: Vec<LowRankModule> = opened.paths.par_iter().map(OpenAdapter::look).collect();
+    let mut warnings = opened.warnings.clone();
+    warnings.extend(warnings::of_modules(&modules));
+    Ok(Inspection {
+        whole: opened.whole_tensors()?,
+        weights: opened.path,
+        config: opened.config,
+        modules,
+        warnings,
+    })
+}
+
+/// An adapter whose keys are sorted.
+pub(super) struct OpenAdapter {
+    pub(super) path: PathBuf,
+    pub(super) config: Option<AdapterConfig>,
+    pub(super) paths: Vec<OpenPath>,
+    /// By key, in their stored form.
+    pub(super) whole: BTreeMap<String, Tensor>,
+    parts: Parts,
+    warnings: Vec<String>,
+}
+
+/// One module's factors, in their stored form.
+pub(super) struct OpenPath {
+    pub(super) module: String,
+    pub(super) embedding: bool,
+    pub(super) rank: usize,
+    alpha: Option<f64>,
+    pub(super) scale: f64,
+    /// `[r, in]`
+    a: Tensor,
+    /// `[out, r]`
+    b: Tensor,
+}
+
+impl OpenAdapter {
+    pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
+        let AdapterFile {
+            path,
+            config,
+            mut tensors,
+            mut warnings,
+        } = AdapterFile::open(path)?;
+        let parts = Parts::of(&tensors);
+        if parts.factors.is_empty() {
+            let found = match tensors.keys().next() {
+                None => "it is empty".to_owned(),
+                Some(key) => format!("its first key is `{key}`"),
+            };
+            return Err(AdapterError::NoPath { file: path, found });
+        }
+        let mut paths = Vec::new();
+        for (module, factors) in &parts.factors {
+            match factors_of(factors, &mut tensors) {
+                Err(what) => warnings.push(format!("`{module}` {what}: it is left out")),
+                Ok((a, b)) => {
+                    for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
+                        check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
+                    }
+                    paths.push(OpenPath::new(module, factors, config.as_ref(), a, b)?);
+                }
+            }
+        }
+        paths.sort_by_key(|path| order(&path.module));
+        warnings.extend(warnings::of_keys(config.as_ref(), &parts, &paths)?);
+        Ok(Self {
+            path,
+            config,
+            paths,
+            whole: tensors
+                .into_iter()
+                .filter(|(key, _)| parts.whole.contains_key(key))
+                .collect(),
+            parts,
+            warnings,
+        })
+    }
+
+    fn look(path: &OpenPath) -> LowRankModule {
+        let OpenPath { a, b, rank, .. } = path;
+        let (layer, target) = place(&path.module);
+        let [wide_a, wide_b] = path.factors();
+        let finite = wide_a
+            .iter()
+            .chain(&wide_b)
+            .all(|number| number.is_finite());
+        let update = finite.then(|| {
+            let middle = path.middle(&wide_a, &wide_b);
+            let (values, _) = singular(middle);
+            Spectrum::new(
+                values
+                    .iter()
+                    .map(|value| value * path.scale.abs())
+                    .collect(),
+            )
+        });
+        LowRankModule {
+            module: path.module.clone(),
+            layer,
+            target: target.to_owned(),
+            shape: path.shape(),
+            dtypes: [a.dtype, b.dtype].map(|dtype| dtype.to_string()),
+            rank: *rank,
+            alpha: path.alpha,
+            scale: path.scale,
+            parameters: wide_a.len() + wide_b.len(),
+            norm_a: norm(&wide_a),
+            norm_b: norm(&wide_b),
+            update,
+        }
+    }
+
+    fn whole_tensors(&self) -> Result<Vec<WholeTensor>, AdapterError> {
+        let described = self.whole.iter().map(|(key, tensor)| {
+            let module = &self.parts.whole[key];
+            check_dtype(&self.path, key, tensor)?;
+            Ok(WholeTensor {
+                key: key.clone(),
+                shape: tensor.shape.clone(),
+                dtype: tensor.dtype.to_string(),
+                trained: warnings::is_bias(key) || warnings::is_saved(self.config.as_ref(), module),
+            })
+        });
+        described.collect()
+    }
+}
+
+impl OpenPath {
+    fn new(
+        module: &str,
+        factors: &Factors,
+        config: Option<&AdapterConfig>,
+        a: Tensor,
+        b: Tensor,
+    ) -> Result<Self, AdapterError> {
+        let rank = a.shape[0];
+        let (alpha, scale) = match config {
+            None => (None, 1.0),
+            Some(config) => {
+                let of_module = patterned("alpha_pattern", &config.alpha_pattern, module)?;
+                let alpha = of_module.unwrap_or(config.lora_alpha);
+                let divisor = if config.use_rslora {
+                    (rank as f64).sqrt()
+                } else {
+                    rank as f64
+                };
+                (Some(alpha), alpha / divisor)
+            }
+        };
+        Ok(Self {
+            module: module.to_owned(),
+            embedding: factors.embedding,
+            rank,
+            alpha,
+            scale,
+            a,
+            b,
+        })
+    }
+
+    /// `[out, in]`, or `[vocab, hidden]` of an embedding.
+    pub(super) fn shape(&self) -> [usize; 2] {
+        let (out, inner) = (self.b.shape[0], self.a.shape[1]);
+        if self.embedding {
+            [inner, out]
+        } else {
+            [out, inner]
+        }
+    }
+
+    /// The numbers of A and of B.
+    pub(super) fn factors(&self) -> [Vec<f64>; 2] {
+        [&self.a, &self.b].map(|tensor| widened(&tensor.bytes, tensor.dtype))
+    }
+
+    /// Both factors as columns, one for each of the path's ranks: Aᵀ and B.
+    pub(super) fn columns(&self, a: &[f64], b: &[f64]) -> [Columns; 2] {
+        [rows_of(a, self.a.shape[1]), columns_of(b, self.rank)]
+    }
+
+    /// Whether both have the same factors, byte by byte, and the same scale.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let (scale, others) = (self.scale.to_bits(), other.scale.to_bits());
+        (&self.a, &self.b, scale) == (&other.a, &other.b, others)
+    }
+
+    /// What lies between orthonormal factors of B·A, without the scale.
+    fn middle(&self, a: &[f64], b: &[f64]) -> Columns {
+        let [a, b] = self.columns(a, b).map(triangle);
+        product(&b, &a)
+    }
+}
+
+/// The factors of a module, if they belong together; what is wrong with them otherwise, as the end of a sentence.
+fn factors_of(
+    factors: &Factors,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<(Tensor, Tensor), String> {
+    let mut take = |key: &Option<String>| key.as_ref().and_then(|key| tensors.remove(key));
+    let (a, b) = match (take(&factors.a), take(&factors.b)) {
+        (Some(a), Some(b)) => (a, b),
+        (Some(_), None) => return Err("has lora_A and no lora_B".to_owned()),
+        (None, Some(_)) => return Err("has lora_B and no lora_A".to_owned()),
+        (None, None) => return Err("has a magnitude vector and no factors".to_owned()),
+    };
+    match (&a.shape[..], &b.shape[..]) {
+        ([rank, inner], [out, other])
+            if rank == other && [*rank, *inner, *out].iter().all(|n| *n > 0) =>
+        {
+            Ok((a, b))
+        }
+        _ => Err(format!(
+            "has A of shape {:?} and B of shape {:?}",
+            a.shape, b.shape
+        )),
+    }
+}
+
+fn check_dtype(file: &Path, key: &str, tensor: &Tensor) -> Result<(), AdapterError> {
+    if matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        return Ok(());
+    }
+    Err(AdapterError::Dtype {
+        file: file.into(),
+        tensor: key.to_owned(),
+        found: tensor.dtype.to_string(),
+    })
+}
+
+/// Layers first, each in the order in which a decoder layer uses its modules.
+fn order(module: &str) -> (usize, usize, String) {
+    const TARGETS: [&str; 9] = [
+        "embed_tokens",
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+        "lm_head",
+    ];
+    let (layer, target) = place(module);
+    let known = TARGETS.iter().position(|name| *name == target);
+    (
+        layer.unwrap_or(usize::MAX),
+        known.unwrap_or(TARGETS.len()),
+        module.to_owned(),
+    )
+}

@@ -1,0 +1,265 @@
+//! What a person should know of an adapter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::parts::{Parts, place};
+use super::{LowRankModule, OpenPath};
+use crate::adapter::config::Bias;
+use crate::adapter::rules::{Rules, is_end, patterned};
+use crate::adapter::targets::Targets;
+use crate::adapter::{AdapterConfig, AdapterError};
+
+/// Names that a sentence lists; the rest is counted.
+const NAMED: usize = 4;
+/// Embedding and head, which PEFT puts beside an adapter where the vocabulary was resized.
+const ENDS: [&str; 2] = ["embed_tokens", "lm_head"];
+/// An effective rank below this share of the rank is worth a word,
+const FEW: f64 = 0.25;
+/// from this rank on.
+const FEW_FROM: usize = 8;
+
+/// Whether a key is that of a bias.
+pub(super) fn is_bias(key: &str) -> bool {
+    key.rsplit('.').next() == Some("bias")
+}
+
+/// Whether `modules_to_save` names a module or what it lies in: PEFT's rule, an end of the path, at a dot or not.
+pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
+    let names = config.and_then(|config| config.modules_to_save.as_ref());
+    let ends = module
+        .match_indices('.')
+        .map(|(dot, _)| dot)
+        .chain([module.len()]);
+    let mut ends = ends.map(|end| &module[..end]);
+    names.is_some_and(|names| {
+        ends.any(|path| names.iter().any(|name| path.ends_with(name.as_str())))
+    })
+}
+
+/// What the keys say, held against the configuration.
+pub(super) fn of_keys(
+    config: Option<&AdapterConfig>,
+    parts: &Parts,
+    paths: &[OpenPath],
+) -> Result<Vec<String>, AdapterError> {
+    let mut warnings = Vec::new();
+    if !parts.unknown.is_empty() {
+        let keys = listed(&parts.unknown);
+        warnings.push(format!("keys that are no part of a LoRA adapter: {keys}"));
+    }
+    let magnitudes = parts
+        .factors
+        .values()
+        .filter(|factors| factors.magnitude)
+        .count();
+    if magnitudes > 0 {
+        warnings.push(format!(
+            "{magnitudes} modules have a magnitude vector (DoRA): what is shown is s·B·A alone, the change also \
+             scales the base's weights"
+        ));
+    }
+    if let Some(config) = config {
+        warnings.extend(ranks(config, paths)?);
+        warnings.extend(unexplained(config, parts, paths)?);
+        warnings.extend(missing(config, paths)?);
+    }
+    Ok(warnings)
+}
+
+fn ranks(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Option<String>, AdapterError> {
+    let mut differ = Vec::new();
+    for path in paths {
+        let expected = patterned("rank_pattern", &config.rank_pattern, &path.module)?;
+        let expected = expected.unwrap_or(config.r);
+        if expected != path.rank {
+            differ.push(format!(
+                "{} has {} (expected {expected})",
+                path.module, path.rank
+            ));
+        }
+    }
+    Ok((!differ.is_empty()).then(|| {
+        format!(
+            "ranks that are not the configuration's, so that PEFT and simmer cannot load it: {}",
+            listed(&differ)
+        )
+    }))
+}
+
+/// Tensors that no key of the configuration accounts for.
+fn unexplained(
+    config: &AdapterConfig,
+    parts: &Parts,
+    paths: &[OpenPath],
+) -> Result<Vec<String>, AdapterError> {
+    let mut warnings = Vec::new();
+    if let Some(targeted) = Targeted::of(config)? {
+        let mut others = Vec::new();
+        for path in paths {
+            if !targeted.names(&path.module)? {
+                others.push(path.module.clone());
+            }
+        }
+        if !others.is_empty() {
+            warnings.push(format!(
+                "low-rank paths that no target names: {}",
+                listed(&others)
+            ));
+        }
+    }
+    let known = |key: &str, module: &str| {
+        (is_bias(key) && config.bias != Bias::None)
+            || is_saved(Some(config), module)
+            || ENDS.iter().any(|end| is_end(module, end))
+    };
+    let others = parts
+        .whole
+        .iter()
+        .filter(|(key, module)| !known(key, module));
+    let others: Vec<String> = others.map(|(key, _)| key.clone()).collect();
+    if !others.is_empty() {
+        warnings.push(format!(
+            "tensors that neither modules_to_save nor bias accounts for: {}",
+            listed(&others)
+        ));
+    }
+    Ok(warnings)
+}
+
+/// Modules that the configuration targets, judged by those of other layers, and that have no path.
+fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, AdapterError> {
+    let mut warnings = Vec::new();
+    if let Some(Targets::Names(names)) = &config.target_modules {
+        let found = |name: &&String| paths.iter().any(|path| is_end(&path.module, name));
+        let without: Vec<String> = names.iter().filter(|name| !found(name)).cloned().collect();
+        if !without.is_empty() {
+            warnings.push(format!(
+                "targets without a low-rank path in the file: {}",
+                listed(&without)
+            ));
+        }
+    }
+    let Some(targeted) = Targeted::of(config)? else {
+        return Ok(warnings);
+    };
+    let there: BTreeSet<&str> = paths.iter().map(|path| path.module.as_str()).collect();
+    let mut patterns: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for path in paths {
+        if let (Some(layer), _) = place(&path.module) {
+            let number = format!(".{layer}.");
+            if let Some((before, after)) = path.module.split_once(&number) {
+                patterns.insert((before.to_owned(), after.to_owned()), layer);
+            }
+        }
+    }
+    let named = config
+        .layers_to_transform
+        .iter()
+        .flat_map(|layers| &layers.0);
+    let last = paths.iter().filter_map(|path| place(&path.module).0);
+    let Some(last) = last.chain(named.copied()).max() else {
+        return Ok(warnings);
+    };
+    let mut absent: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (before, after) in patterns.keys() {
+        // far beyond any model: a layer's number in somebody's file is not to be counted up to
+        for layer in 0..=last.min(10_000) {
+            let path = format!("{before}.{layer}.{after}");
+            if !there.contains(path.as_str()) && targeted.names(&path)? {
+                absent.entry(after).or_default().push(layer.to_string());
+            }
+        }
+    }
+    for (module, layers) in absent {
+        warnings.push(format!(
+            "`{module}` is targeted and has no low-rank path in layers {} (of 0 to {last})",
+            layers.join(", ")
+        ));
+    }
+    Ok(warnings)
+}
+
+/// The targets of a configuration, where they can be told without the model.
+struct Targeted<'a> {
+    rules: Option<Rules<'a>>,
+}
+
+impl<'a> Targeted<'a> {
+    /// `None` where the targets are PEFT's choice for a family.
+    fn of(config: &'a AdapterConfig) -> Result<Option<Self>, AdapterError> {
+        Ok(match &config.target_modules {
+            None => None,
+            Some(targets) if targets.is_all_linear() => Some(Self { rules: None }),
+            Some(targets) => Some(Self {
+                rules: Some(Rules::new(config, targets)?),
+            }),
+        })
+    }
+
+    fn names(&self, path: &str) -> Result<bool, AdapterError> {
+        match &self.rules {
+            None => Ok(!ENDS.iter().any(|end| is_end(path, end))),
+            Some(rules) => Ok(!rules.excludes(path)? && rules.targets(path)?),
+        }
+    }
+}
+
+/// What the numbers say.
+pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let those = |wanted: &dyn Fn(&LowRankModule) -> bool| -> Vec<String> {
+        let found = modules.iter().filter(|module| wanted(module));
+        found.map(|module| module.module.clone()).collect()
+    };
+    let broken = those(&|module| module.update.is_none());
+    if !broken.is_empty() {
+        warnings.push(format!("NaN or infinite numbers, in {}", listed(&broken)));
+    }
+    let zero = those(&|module| {
+        module
+            .update
+            .as_ref()
+            .is_some_and(|update| update.norm == 0.0)
+    });
+    if zero.len() == modules.len() {
+        let untrained = modules.iter().all(|module| module.norm_b == 0.0);
+        let why = if untrained {
+            "B is zero everywhere: it was not trained"
+        } else {
+            "A or B is zero everywhere"
+        };
+        warnings.push(format!("the adapter changes nothing; {why}"));
+    } else if !zero.is_empty() {
+        warnings.push(format!("the update is zero in {}", listed(&zero)));
+    }
+    let few: Vec<(f64, f64, &LowRankModule)> = modules.iter().filter_map(few_directions).collect();
+    if let Some((_, least, module)) = few.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
+        warnings.push(format!(
+            "in {} of {} modules the effective rank is below a quarter of the rank (least: {least:.1} of {} in {}): a \
+             smaller rank would hold nearly the same",
+            few.len(),
+            modules.len(),
+            module.rank,
+            module.module
+        ));
+    }
+    warnings
+}
+
+/// Share of the rank, effective rank and module, where an update of high rank has few directions.
+fn few_directions(module: &LowRankModule) -> Option<(f64, f64, &LowRankModule)> {
+    let update = module.update.as_ref().filter(|update| update.norm > 0.0)?;
+    let most = update.singular_values.len();
+    let share = update.effective_rank / most as f64;
+    (most >= FEW_FROM && share < FEW).then_some((share, update.effective_rank, module))
+}
+
+/// The first of some names, and how many more there are.
+pub(in crate::adapter) fn listed(names: &[String]) -> String {
+    let first = names.iter().take(NAMED).map(String::as_str);
+    let first = first.collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}

@@ -1,0 +1,108 @@
+//! A merged model read again from the disk and held against what it should be.
+
+use std::path::Path;
+
+use serde::{Serialize, Serializer};
+
+use super::plan::{Output, Plan};
+use super::{Merge, MergeError, MergeOptions};
+use crate::adapter::peft::AdapterFolder;
+use crate::checkpoint::{CheckpointError, Dtype, Pretrained, compare};
+
+/// A tensor of a merged model that is not what base and adapter make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Altered {
+    /// Its key.
+    pub name: String,
+    /// The first row that differs.
+    pub row: usize,
+    /// How many numbers differ.
+    pub numbers: u64,
+}
+
+/// Computes every tensor of a merge again and compares it with the bytes that lie in `merged`; those that differ.
+///
+/// It takes the time of the merge, and its memory: a block of rows at a time.
+///
+/// # Errors
+/// As [`super::merge`], and a merged model that cannot be opened or whose tensors have other names or shapes.
+pub fn verify(
+    base: &Path,
+    adapter: &Path,
+    merged: &Path,
+    options: MergeOptions<'_>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<Altered>, MergeError> {
+    options.check()?;
+    let Pretrained {
+        mut config,
+        checkpoint,
+    } = Pretrained::open(base)?;
+    let adapter = AdapterFolder::open(adapter)?;
+    let _ = adapter.resize(&mut config);
+    let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
+    let merged = Pretrained::open(merged)?.checkpoint;
+    let shapes = |name: &str| merged.info(name).map(|info| info.shape.clone());
+    let expected = plan
+        .outputs
+        .iter()
+        .map(|output| (output.spec.name.clone(), output.spec.shape.clone()));
+    let found = merged
+        .all_names()
+        .map(|name| Ok((name.to_owned(), shapes(name)?)));
+    compare(
+        &expected.collect(),
+        &found.collect::<Result<_, CheckpointError>>()?,
+    )
+    .map_err(|difference| MergeError::NotThisMerge {
+        folder: merged.path().into(),
+        difference,
+    })?;
+    let mut altered: Vec<Altered> = Vec::new();
+    let mut hold = |output: &Output, first: usize, bytes: &[u8]| -> Result<(), MergeError> {
+        let spec = &output.spec;
+        let width = spec.dtype.bitsize() / 8;
+        let columns = spec.shape.iter().skip(1).product::<usize>();
+        let rows = bytes.len() / (columns * width);
+        let found = merged.rows(&spec.name, first..first + rows)?;
+        if merged.info(&spec.name)?.dtype == spec.dtype && *found == *bytes {
+            merged.release(&spec.name, first..first + rows);
+            return Ok(());
+        }
+        let pairs = bytes.chunks(width).zip(found.chunks(width)).enumerate();
+        let mut differ = pairs
+            .filter(|(_, (one, other))| one != other)
+            .map(|(at, _)| at);
+        let row = first + differ.next().unwrap_or(0) / columns;
+        let numbers = 1 + differ.count() as u64;
+        match altered.last_mut().filter(|last| last.name == spec.name) {
+            Some(last) => last.numbers += numbers,
+            None => altered.push(Altered {
+                name: spec.name.clone(),
+                row,
+                numbers,
+            }),
+        }
+        Ok(())
+    };
+    let mut stream = Merge {
+        checkpoint: &checkpoint,
+        sink: &mut hold,
+        done: 0,
+        total: plan.bytes(),
+        progress,
+    };
+    for output in &plan.outputs {
+        stream.tensor(output)?;
+    }
+    Ok(altered)
+}
+
+/// A number type by its name.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+pub(super) fn as_text<S: Serializer>(dtype: &Dtype, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(dtype)
+}

@@ -1,0 +1,226 @@
+//! What a run says in the README of its adapter.
+//!
+//! Everything in it is a function of the recipe and of what it reads: no times, no number of threads, and what a resumed run
+//! writes is what it would have written in one go.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use simmer_data::Validation;
+use simmer_model::adapter::Card;
+
+use crate::checkpoint::State;
+use crate::config::{TrainConfig, Weights};
+use crate::manifest::{Fingerprint, Manifest};
+use crate::metrics::Losses;
+use crate::optimizer::OptimizerConfig;
+use crate::recipe::{Method, Recipe};
+use crate::schedule::Schedule;
+
+/// What names of data sets on the hub may begin with.
+const HUB: &str = "hf://datasets/";
+/// Files of one kind that are listed; of more there are hashes in the manifest.
+const LISTED: usize = 20;
+
+/// The card of an adapter as it is after some steps.
+pub(crate) fn card(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> Card {
+    let datasets = recipe.data.sources().filter_map(|source| {
+        let path = source.path.to_string_lossy();
+        let name = path.strip_prefix(HUB)?;
+        let name: Vec<&str> = name.split('/').take(2).collect();
+        Some(name.join("/"))
+    });
+    let mut datasets: Vec<String> = datasets.collect();
+    datasets.dedup();
+    Card {
+        datasets,
+        template: recipe
+            .data
+            .train
+            .first()
+            .map(|source| source.template.clone()),
+        training: training(recipe, manifest, state, losses),
+    }
+}
+
+fn training(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> String {
+    let mut text = "## How it was made\n\n| | |\n|---|---|\n".to_owned();
+    for (name, value) in facts(recipe, manifest, state, losses) {
+        let _ = writeln!(text, "| {name} | {} |", cell(&value));
+    }
+    text += "\nThe whole recipe is in `recipe.toml` of the run, with all hashes in its `manifest.json`.\n";
+    text += "\n### Files (SHA-256)\n\n| file | bytes | hash |\n|---|---|---|\n";
+    for (what, files) in [
+        ("base", &manifest.base),
+        ("tokenizer", &manifest.tokenizer),
+        ("begun with", &manifest.adapter),
+    ] {
+        list(&mut text, what, files);
+    }
+    let data: BTreeMap<String, Fingerprint> = manifest
+        .data
+        .iter()
+        .map(|file| (file.path.clone(), file.fingerprint.clone()))
+        .collect();
+    list(&mut text, "data", &data);
+    let _ = writeln!(text, "| recipe.toml | | {} |", manifest.recipe);
+    let _ = writeln!(
+        text,
+        "| tokens of the training examples | | {} |",
+        manifest.examples
+    );
+    text
+}
+
+fn facts(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    state: &State,
+    losses: Losses,
+) -> Vec<(&'static str, String)> {
+    let TrainConfig {
+        batch_size,
+        learning_rate,
+        schedule,
+        optimizer,
+        seed,
+        weights,
+        ..
+    } = &recipe.train;
+    let base = recipe
+        .base
+        .path
+        .as_deref()
+        .map(|path| format!("`{}`", path.display()));
+    let mut facts = vec![
+        ("base", base.unwrap_or_else(|| "random weights".to_owned())),
+        ("data", data(recipe)),
+        ("method", method(recipe)),
+        (
+            "steps",
+            format!("{} of {batch_size} examples, seed {seed}", state.step),
+        ),
+        ("target tokens", state.targets.to_string()),
+        (
+            "optimizer",
+            format!(
+                "{}, learning rate {learning_rate}, schedule {}",
+                optimizer_name(optimizer),
+                schedule_name(schedule)
+            ),
+        ),
+    ];
+    if let Some(loss) = losses.training {
+        facts.push(("training loss", format!("{loss:.4} in the last step")));
+    }
+    if let Some(loss) = losses.validation {
+        facts.push(("validation loss", format!("{loss:.4} at the end")));
+    }
+    if let Some(best) = state.best {
+        let held = if *weights == Weights::Best {
+            "; these are its weights"
+        } else {
+            ""
+        };
+        facts.push((
+            "lowest validation loss",
+            format!("{:.4} after step {}{held}", best.loss, best.step),
+        ));
+    }
+    for accepted in &manifest.accepted {
+        facts.push((
+            "changed on the way",
+            format!(
+                "after step {}: {}",
+                accepted.step,
+                accepted.changes.join("; ")
+            ),
+        ));
+    }
+    facts.push((
+        "made by",
+        format!("simmer {}, commit {}", manifest.simmer, manifest.commit),
+    ));
+    facts.push((
+        "device",
+        format!("{} on {}", manifest.device, manifest.system),
+    ));
+    facts
+}
+
+fn data(recipe: &Recipe) -> String {
+    let sources = recipe.data.train.iter();
+    let sources =
+        sources.map(|source| format!("`{}` ({})", source.path.display(), source.template));
+    let text = sources.collect::<Vec<_>>().join(", ");
+    match &recipe.data.validation {
+        None => text,
+        Some(Validation::Fraction(part)) => format!("{text}; {}% of it held out", part * 100.0),
+        Some(Validation::Rows(rows)) => format!("{text}; {rows} rows of it held out"),
+        Some(Validation::Files(files)) => {
+            let files = files
+                .iter()
+                .map(|source| format!("`{}`", source.path.display()));
+            format!("{text}; held out: {}", files.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+fn method(recipe: &Recipe) -> String {
+    let Method::Lora(lora) = &recipe.method else {
+        return "every weight".to_owned();
+    };
+    if let Some(from) = &lora.from {
+        return format!(
+            "LoRA, begun with the adapter `{}`, dropout {}",
+            from.display(),
+            lora.dropout
+        );
+    }
+    let scale = if lora.use_rslora {
+        "alpha/√rank"
+    } else {
+        "alpha/rank"
+    };
+    format!(
+        "LoRA, rank {}, alpha {}, scale {scale}, dropout {}, on {}",
+        lora.rank, lora.alpha, lora.dropout, lora.targets
+    )
+}
+
+/// The name that a value has in the recipe.
+fn optimizer_name(optimizer: &OptimizerConfig) -> String {
+    name(toml::Value::try_from(optimizer))
+}
+
+fn schedule_name(schedule: &Schedule) -> String {
+    name(toml::Value::try_from(schedule))
+}
+
+fn name(value: Result<toml::Value, toml::ser::Error>) -> String {
+    match value {
+        Ok(toml::Value::String(name)) => name,
+        Ok(toml::Value::Table(table)) => table.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+fn list(text: &mut String, what: &str, files: &BTreeMap<String, Fingerprint>) {
+    for (name, file) in files.iter().take(LISTED) {
+        let _ = writeln!(
+            text,
+            "| {what}: {} | {} | {} |",
+            cell(name),
+            file.bytes,
+            file.sha256
+        );
+    }
+    if let Some(more) = files.len().checked_sub(LISTED).filter(|more| *more > 0) {
+        let _ = writeln!(text, "| {what}: {more} more | | in manifest.json |");
+    }
+}
+
+/// Text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}

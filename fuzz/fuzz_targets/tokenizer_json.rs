@@ -1,0 +1,8 @@
+//! A tokenizer.json of any bytes.
+#![no_main]
+#![allow(dead_code)]
+
+#[path = "../inputs/files.rs"]
+mod files;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| files::tokenizer_json(bytes));

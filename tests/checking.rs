@@ -1,0 +1,208 @@
+//! What `simmer merge` says about what it wrote: a wrong merge does not pass.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use simmer_model::base::{self, BaseConfig};
+use simmer_model::checkpoint::{Dtype, SafetensorsFile};
+use simmer_model::merge::agreement::{Agreement, Heard};
+use simmer_model::merge::{MergeOptions, merge, verify};
+
+use crate::adapters::attached;
+use crate::commands::simmer;
+use crate::golden;
+
+struct Merged {
+    folder: tempfile::TempDir,
+    model: &'static str,
+    adapter: &'static str,
+    options: MergeOptions<'static>,
+    rounding: f64,
+}
+
+impl Merged {
+    fn new(model: &'static str, adapter: &'static str, dtype: Dtype) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = MergeOptions {
+            dtype: Some(dtype),
+            ..MergeOptions::default()
+        };
+        let (base, path) = (
+            golden::folder(model),
+            golden::adapter_folder(model, adapter),
+        );
+        let out = folder.path().join("merged");
+        let report = merge(&base, &path, &out, options, &mut |_, _| ()).unwrap();
+        Self {
+            folder,
+            model,
+            adapter,
+            options,
+            rounding: report.rounding(),
+        }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("merged")
+    }
+
+    fn altered(&self) -> Vec<String> {
+        let (base, adapter) = (
+            golden::folder(self.model),
+            golden::adapter_folder(self.model, self.adapter),
+        );
+        let altered = verify(&base, &adapter, &self.out(), self.options, &mut |_, _| ()).unwrap();
+        altered.into_iter().map(|tensor| tensor.name).collect()
+    }
+
+    /// Base and adapter beside the model in a folder.
+    fn agreement_with(&self, merged: &Path) -> Agreement {
+        let rows = golden::rows(self.model, self.adapter);
+        let prompts = rows.into_iter().map(|row| row.input_ids).collect();
+        let apart = attached(self.model, self.adapter).model.valid();
+        let heard = Heard::from(&apart, prompts).unwrap();
+        let merged = base::load(&BaseConfig::from_path(merged), 0, &golden::device()).unwrap();
+        heard.compare(&merged, self.rounding).unwrap()
+    }
+
+    fn agreement(&self) -> Agreement {
+        self.agreement_with(&self.out())
+    }
+
+    /// Changes the bytes of a tensor.
+    fn alter(&self, tensor: &str, change: impl Fn(&mut [u8])) {
+        let entries = std::fs::read_dir(self.out()).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path());
+        for path in files.filter(|path| path.extension().is_some_and(|ext| ext == "safetensors")) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let file = SafetensorsFile::open(&path).unwrap();
+            if let Ok(found) = file.bytes(tensor) {
+                let (at, len) = (position(&bytes, &file, tensor), found.len());
+                change(&mut bytes[at..at + len]);
+                drop(file);
+                std::fs::write(&path, bytes).unwrap();
+                return;
+            }
+        }
+        panic!("no tensor {tensor}");
+    }
+}
+
+/// Where a tensor's bytes begin in its file.
+fn position(bytes: &[u8], file: &SafetensorsFile, tensor: &str) -> usize {
+    let first = file.names().next().unwrap();
+    let offset =
+        file.bytes(tensor).unwrap().as_ptr().addr() - file.bytes(first).unwrap().as_ptr().addr();
+    8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + offset
+}
+
+#[test]
+fn right_merges_agree_in_every_precision() {
+    for (model, adapter) in golden::ADAPTERS {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let merged = Merged::new(model, adapter, dtype);
+            assert_eq!(merged.altered(), [""; 0], "{model}/{adapter}");
+            let agreement = merged.agreement();
+            println!("{model}/{adapter} {dtype} {agreement:?}");
+            assert!(agreement.agrees, "{model}/{adapter} {dtype}: {agreement:?}");
+            assert!(agreement.positions > 20);
+        }
+    }
+}
+
+const Q: &str = "model.layers.0.self_attn.q_proj.weight";
+
+#[test]
+fn one_bit_of_one_tensor_is_found() {
+    let merged = Merged::new("tied-gqa", "qkvo", Dtype::BF16);
+    merged.alter(Q, |bytes| bytes[100] ^= 1);
+    assert_eq!(merged.altered(), [Q]);
+    // of a tensor that was only copied, too, and of an index that says nothing
+    let merged = Merged::new("untied-mha", "all-linear", Dtype::F32);
+    merged.alter("model.norm.weight", |bytes| bytes[3] ^= 0x40);
+    assert_eq!(merged.altered(), ["model.norm.weight"]);
+}
+
+#[test]
+fn a_wrong_merge_does_not_agree() {
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+        let merged = Merged::new("tied-gqa", "qkvo", dtype);
+        // the base, as if the adapter had been forgotten
+        let base = merged.agreement_with(&golden::folder("tied-gqa"));
+        println!("{dtype} forgotten: {base:?}");
+        assert!(!base.agrees, "{dtype}: {base:?}");
+        // another adapter's merge
+        let other = Merged::new("tied-gqa", "rslora", dtype);
+        let other = merged.agreement_with(&other.out());
+        assert!(!other.agrees, "{dtype}: {other:?}");
+        // one tensor of zeros
+        merged.alter(Q, |bytes| bytes.fill(0));
+        let zeros = merged.agreement();
+        println!("{dtype} zeros: {zeros:?}");
+        assert!(!zeros.agrees, "{dtype}: {zeros:?}");
+    }
+}
+
+#[test]
+fn a_model_of_other_tensors_is_not_this_merge() {
+    let merged = Merged::new("tied-gqa", "qkvo", Dtype::F32);
+    let other = golden::folder("untied-mha");
+    let base = golden::folder("tied-gqa");
+    let adapter = golden::adapter_folder("tied-gqa", "qkvo");
+    let error = verify(&base, &adapter, &other, merged.options, &mut |_, _| ()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("not what these base and adapter merge to"),
+        "{error}"
+    );
+}
+
+fn run(args: &[&str]) -> (String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let base = golden::folder("untied-mha").display().to_string();
+    let adapter = golden::adapter_folder("untied-mha", "all-linear")
+        .display()
+        .to_string();
+    let all = [
+        &[
+            "merge",
+            "--base",
+            &base,
+            "--adapter",
+            &adapter,
+            "--out",
+            "merged",
+        ],
+        args,
+    ]
+    .concat();
+    let output = simmer(folder.path(), &all);
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert!(output.status.success(), "{err}");
+    (out, err)
+}
+
+#[test]
+fn the_command_checks_and_says_what_it_found() {
+    let (out, err) = run(&[]);
+    assert_eq!(out, "merged\n");
+    assert!(
+        err.contains("check: base with adapter and merged model"),
+        "{err}"
+    );
+    assert!(
+        err.contains("bit by bit") && err.contains("rounding: "),
+        "{err}"
+    );
+    let (_, err) = run(&["--no-check"]);
+    assert!(!err.contains("check:"), "{err}");
+    let (out, _) = run(&["--json", "--prompt", "the rain", "--prompt", "2 + 2"]);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["check"]["agreement"]["prompts"], 2);
+    assert_eq!(json["check"]["agreement"]["agrees"], true);
+    assert_eq!(json["check"]["altered"].as_array().unwrap().len(), 0);
+    assert_eq!(json["merged"].as_array().unwrap().len(), 14);
+    assert_eq!(json["merged"][0]["dtype"], "BF16");
+}

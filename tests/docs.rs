@@ -1,0 +1,511 @@
+//! The documentation's commands, run as they stand: in a folder where small stand-ins have the names that the pages use.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::commands::simmer;
+use crate::golden;
+
+/// A recipe of two steps on the embedded base.
+const RECIPE: &str = r#"
+[base]
+path = "data/tiny-base"
+[method.lora]
+rank = 2
+[data]
+train = [{ path = "rows.jsonl", template = "alpaca" }]
+validation = { rows = 2 }
+max_tokens = 256
+[train]
+max_steps = 2
+batch_size = 4
+learning_rate = 1e-3
+[samples]
+prompts = ["What goes into fish stew?"]
+max_new_tokens = 4
+"#;
+
+/// Models, under the names that the pages give them.
+const MODELS: [&str; 4] = ["BASE", "folder", "SmolLM2-135M-Instruct", "models/llama"];
+
+/// Adapters likewise.
+const ADAPTERS: [&str; 8] = [
+    "runs/NAME/adapter",
+    "runs/a/adapter",
+    "runs/b/adapter",
+    "runs/alpaca/adapter",
+    "runs/support/adapter",
+    "runs/quickstart/adapter",
+    "runs/alpaca-smollm2-135m/adapter",
+    "runs/first/adapter",
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A folder with everything that the commands of a page read.
+struct Workshop {
+    folder: tempfile::TempDir,
+}
+
+impl Workshop {
+    fn new() -> Self {
+        let workshop = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let base = workshop.model();
+        for name in MODELS {
+            copy(&base, &workshop.path(name));
+        }
+        copy(&base, &workshop.path("data/tiny-base"));
+        copy(&root().join("data/kitchen"), &workshop.path("data/kitchen"));
+        workshop.write("recipe.toml", RECIPE);
+        workshop.recipes();
+        workshop.rows();
+        workshop.hub("models--HuggingFaceTB--SmolLM2-135M-Instruct", &base);
+        copy(&golden::folder("eval/data"), &workshop.path("eval-data"));
+        for args in [
+            &["train", "recipe.toml", "--out", "made"][..],
+            &["convert", "folder", "model.gguf"][..],
+        ] {
+            let done = simmer(workshop.folder.path(), args);
+            assert!(done.status.success(), "{args:?}: {done:?}");
+        }
+        for name in ADAPTERS {
+            copy(&workshop.path("made/adapter"), &workshop.path(name));
+        }
+        workshop
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// The embedded base, with a chat template as the models of the pages have.
+    fn model(&self) -> PathBuf {
+        let base = self.path("base");
+        copy(&root().join("data/tiny-base"), &base);
+        let template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}\
+                        {% if add_generation_prompt %}assistant: {% endif %}";
+        self.write("base/chat_template.jinja", template);
+        base
+    }
+
+    /// The shipped recipes, with few steps.
+    fn recipes(&self) {
+        copy(&root().join("recipes"), &self.path("recipes"));
+        for (name, changes) in [
+            (
+                "quickstart",
+                [
+                    ("epochs = 2", "max_steps = 2"),
+                    ("batch_size = 8", "batch_size = 2"),
+                ],
+            ),
+            (
+                "alpaca-smollm2-135m",
+                [
+                    ("epochs = 3", "max_steps = 2"),
+                    ("batch_size = 128", "batch_size = 2"),
+                ],
+            ),
+        ] {
+            let name = format!("recipes/{name}.toml");
+            let mut text = fs::read_to_string(self.path(&name)).unwrap();
+            for (from, to) in changes {
+                assert!(text.contains(from), "{name}: {from}");
+                text = text.replace(from, to);
+            }
+            self.write(&name, &text);
+        }
+    }
+
+    fn rows(&self) {
+        let row = |i: usize| {
+            format!(
+                "{{\"instruction\": \"What is {i}?\", \"input\": \"\", \"output\": \"A number, {i}.\"}}"
+            )
+        };
+        let rows: Vec<String> = (0..12).map(row).collect();
+        self.write("rows.jsonl", &rows.join("\n"));
+        let list = format!("[{}]", rows.join(","));
+        self.write("rows.json", &list);
+        self.write("heldout.json", &list);
+        self.write("questions.txt", "What is a spoon?\n");
+        self.write("texts.jsonl", "{\"text\": \"The soup is hot.\"}\n");
+        fs::copy(
+            root().join("data/kitchen/text.jsonl"),
+            self.path("text.jsonl"),
+        )
+        .unwrap();
+        let data = self.path("alpaca");
+        fs::create_dir_all(data.join("data")).unwrap();
+        fs::write(data.join("data/train.json"), list).unwrap();
+        self.hub("datasets--tatsu-lab--alpaca", &data);
+    }
+
+    /// A folder as the hub's cache has it.
+    fn hub(&self, name: &str, folder: &Path) {
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        let repository = self.path("hub/hub").join(name);
+        copy(folder, &repository.join("snapshots").join(commit));
+        fs::create_dir_all(repository.join("refs")).unwrap();
+        fs::write(repository.join("refs/main"), commit).unwrap();
+    }
+
+    /// Runs one command of a page.
+    fn run(&self, page: &str, command: &str) {
+        if let Some(made) = self.made(command) {
+            let _ = fs::remove_dir_all(&made);
+            let _ = fs::remove_file(&made);
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_simmer")).parent().unwrap();
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+        let done = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(self.folder.path())
+            .env("PATH", path)
+            .env("HOME", self.folder.path())
+            .env("HF_HOME", self.path("hub"))
+            .env("HF_HUB_OFFLINE", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        // whether it fits is the machine's affair
+        let unfit = command.contains("estimate") && said.contains("the run does not fit");
+        assert!(done.status.success() || unfit, "{page}: {command}\n{said}");
+    }
+
+    /// What a command makes, and would not overwrite.
+    fn made(&self, command: &str) -> Option<PathBuf> {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let out = words.iter().position(|word| *word == "--out");
+        let out = out.map(|at| words[at + 1].to_owned());
+        let made = match words[1] {
+            "train" if words.contains(&"--resume") => None,
+            "train" => out.or_else(|| {
+                let stem = Path::new(words[2]).file_stem()?.to_str()?;
+                Some(format!("runs/{stem}"))
+            }),
+            "convert" => Some(words[3].to_owned()),
+            "recipes" => words.get(4).map(|file| (*file).to_owned()),
+            _ => out,
+        };
+        made.map(|name| self.path(&name))
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(path, target).unwrap();
+        }
+    }
+}
+
+/// All pages, by their paths from the root.
+fn pages() -> Vec<String> {
+    let mut found = vec!["README.md".to_owned()];
+    let mut folders = vec![root().join("docs")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                let path = path.strip_prefix(root()).unwrap();
+                found.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines of a page's `sh` blocks, those joined that a backslash parts.
+fn commands(page: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let mut commands = Vec::new();
+    let mut in_block = false;
+    let mut part = String::new();
+    for line in text.lines() {
+        let line = line.trim();
+        if line.starts_with("```") {
+            in_block = line == "```sh";
+            continue;
+        }
+        if !in_block || line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let line = line.split("   #").next().unwrap_or(line).trim();
+        if let Some(begun) = line.strip_suffix('\\') {
+            part.push_str(begun);
+        } else {
+            commands.push(format!("{}{line}", std::mem::take(&mut part)));
+        }
+    }
+    commands
+}
+
+/// A command as it is run here: with the program that was built for the tests, which knows the processor alone.
+fn as_run(command: &str) -> Option<String> {
+    let command = command
+        .replace("cargo run --release -- ", "simmer ")
+        .replace("target/release/simmer ", "simmer ")
+        .replace("--device libtorch-cuda:0", "--device cpu");
+    let mut words = command.split_whitespace().skip_while(|word| {
+        word.split_once('=')
+            .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+    });
+    (words.next() == Some("simmer")).then_some(command)
+}
+
+#[test]
+fn every_command_runs() {
+    let mut run = 0;
+    let mut workshop = None;
+    for page in pages() {
+        for command in commands(&page).iter().filter_map(|command| as_run(command)) {
+            let workshop = workshop.get_or_insert_with(Workshop::new);
+            workshop.run(&page, &command);
+            run += 1;
+        }
+    }
+    assert!(run > 50, "{run} commands");
+}
+
+/// Other programs: scripts of the checkout are there, the rest is known.
+#[test]
+fn every_other_command_is_known() {
+    let known = [
+        "cargo",
+        "export",
+        "curl",
+        "docker",
+        "eval",
+        "git",
+        "hf",
+        "jq",
+        "pip",
+        "python",
+        "python3",
+        "tail",
+        "tensorboard",
+        "vllm",
+    ];
+    for page in pages() {
+        for command in commands(&page) {
+            let Some(program) = command.split_whitespace().next() else {
+                continue;
+            };
+            if as_run(&command).is_some() || known.contains(&program) || program.contains('=') {
+                continue;
+            }
+            let there = root().join(program).exists() || program.starts_with("llama-");
+            assert!(there, "{page}: {command}");
+        }
+    }
+}
+
+/// Every link between pages leads somewhere, to a heading too.
+#[test]
+fn every_link_leads_somewhere() {
+    for page in pages() {
+        let path = root().join(&page);
+        let text = fs::read_to_string(&path).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            if link.contains("://") || link.contains(' ') {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                path.clone()
+            } else {
+                path.parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{page}: {link}");
+            if !heading.is_empty() && target.extension().is_some_and(|end| end == "md") {
+                let there = headings(&fs::read_to_string(&target).unwrap());
+                assert!(there.contains(heading), "{page}: {link}, of {there:?}");
+            }
+        }
+    }
+}
+
+/// Headings as links name them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let titles = text.lines().filter(|line| line.starts_with('#'));
+    let name = |title: &str| {
+        let title = title.trim_start_matches('#').trim().to_lowercase();
+        let kept = title.chars().filter_map(|c| match c {
+            ' ' => Some('-'),
+            c if c.is_alphanumeric() || c == '-' || c == '_' => Some(c),
+            _ => None,
+        });
+        kept.collect()
+    };
+    titles.map(name).collect()
+}
+
+/// Every test that the page of complaints names is there.
+#[test]
+fn every_test_that_is_named_exists() {
+    let mut sources = String::new();
+    let mut folders = vec![root().join("crates"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let page = fs::read_to_string(root().join("docs/pains.md")).unwrap();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.ends_with('|'));
+    let mut named = 0;
+    for row in rows.skip(1) {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        for name in last.split('`').skip(1).step_by(2) {
+            assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named}");
+}
+
+/// Options that a help text lists.
+fn options(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start);
+    let listed = lines.filter(|line| line.starts_with('-'));
+    let long = listed.filter_map(|line| line.split([' ', ',']).find(|word| word.starts_with("--")));
+    let long = long.map(|word| word.trim_end_matches("...").to_owned());
+    long.filter(|word| word != "--help").collect()
+}
+
+#[test]
+fn the_reference_has_every_command_with_its_options() {
+    let text = fs::read_to_string(root().join("docs/reference/commands.md")).unwrap();
+    let (_, shared) = text.split_once("\n## Which model").unwrap();
+    let help = |words: &[&str]| {
+        let words: Vec<&str> = words.iter().copied().chain(["--help"]).collect();
+        String::from_utf8(simmer(Path::new("."), &words).stdout).unwrap()
+    };
+    let mut sections: Vec<&str> = text.split("\n## simmer ").skip(1).collect();
+    sections.retain(|section| !section.is_empty());
+    let subcommands = |help: &str| -> Vec<String> {
+        let list = help.split("Commands:\n").nth(1).unwrap_or_default();
+        let lines = list.lines().take_while(|line| !line.trim().is_empty());
+        let names = lines.filter_map(|line| line.split_whitespace().next());
+        names
+            .filter(|name| *name != "help")
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for command in subcommands(&help(&[])) {
+        let below = subcommands(&help(&[&command]));
+        if below.is_empty() {
+            all.push(vec![command]);
+        } else {
+            all.extend(below.into_iter().map(|name| vec![command.clone(), name]));
+        }
+    }
+    for command in all {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let title = words.join(" ");
+        let section = sections.iter().find(|section| {
+            let line = section.lines().next().unwrap_or_default();
+            line == title || line.starts_with(&format!("{title} "))
+        });
+        // `recipes copy` is described with `recipes`
+        let section = section.or_else(|| {
+            sections
+                .iter()
+                .find(|section| section.starts_with(words[0]))
+        });
+        let section = section.unwrap_or_else(|| panic!("`simmer {title}` has no section"));
+        let section = section.split("\n## ").next().unwrap();
+        for option in options(&help(&words)) {
+            assert!(
+                section.contains(&option) || shared.contains(&option),
+                "`simmer {title}`: {option} is not described"
+            );
+        }
+    }
+}
+
+/// The keys that a recipe's table may have, as the program lists them.
+fn keys(table: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+    let set = if table.is_empty() {
+        "zzz=1".to_owned()
+    } else {
+        format!("{table}.zzz=1")
+    };
+    let said = simmer(folder.path(), &["show", "recipe.toml", "--set", &set]).stderr;
+    let said = String::from_utf8(said).unwrap();
+    let list = said.split("]: ").last().unwrap_or_default();
+    let list = list.split("keys: ").last().unwrap_or_default();
+    list.lines()
+        .next()
+        .unwrap_or_default()
+        .split(", ")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_reference_has_every_key_of_a_recipe() {
+    let text = fs::read_to_string(root().join("docs/reference/recipe.md")).unwrap();
+    let lint = fs::read_to_string(root().join("docs/guide/lint.md")).unwrap();
+    for table in [
+        "base",
+        "base.init",
+        "method.lora",
+        "method.full",
+        "data",
+        "data.lint",
+        "data.train.0",
+        "train",
+        "train.guard",
+        "train.guard.spike",
+        "train.early_stop",
+        "samples",
+    ] {
+        let keys = keys(table);
+        assert!(
+            !keys.is_empty() && keys.iter().all(|key| !key.contains(' ')),
+            "{table}: {keys:?}"
+        );
+        let page = if table == "data.lint" { &lint } else { &text };
+        for key in keys {
+            assert!(
+                page.contains(&format!("`{key}`")) || page.contains(&format!("\n{key} = ")),
+                "[{table}]: `{key}` is not described"
+            );
+        }
+    }
+}

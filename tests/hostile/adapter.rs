@@ -1,0 +1,70 @@
+//! Adapters in PEFT's layout.
+
+use serde_json::json;
+use simmer_model::adapter::peft::AdapterFolder;
+use simmer_model::base::BaseConfig;
+
+use super::{Folder, deep, shown};
+
+#[test]
+fn adapters() {
+    let golden = || Folder::of("tied-gqa/adapters/qkvo");
+    let base = Folder::of("tied-gqa");
+    let load = |folder: &Folder| {
+        let model = BaseConfig::from_path(base.path()).open().unwrap();
+        let device = burn::tensor::Device::flex();
+        let model = model.load(0, &device).unwrap();
+        folder.said(simmer_model::adapter::load(model, folder.path()))
+    };
+    let set = |key: &str, value| load(&golden().with_key("adapter_config.json", key, value));
+    let text = |text: &[u8]| load(&golden().with("adapter_config.json", text));
+    shown(
+        "adapter::adapters",
+        &[
+            ("a million `[`", text(deep().as_bytes())),
+            ("no object", text(b"3")),
+            (
+                "`NaN`, as Python writes it",
+                text(b"{\"peft_type\": \"LORA\", \"lora_alpha\": NaN}"),
+            ),
+            (
+                "a file of 5 GB",
+                load(&golden().with_long("adapter_config.json", 5_000_000_000)),
+            ),
+            ("`r` 0", set("r", json!(0))),
+            ("`r` 10^18", set("r", json!(1_000_000_000_000_000_000u64))),
+            ("`r` -4", set("r", json!(-4))),
+            ("`lora_alpha` a text", set("lora_alpha", json!("high"))),
+            (
+                "a pattern with a rank of 10^18",
+                set(
+                    "rank_pattern",
+                    json!({"q_proj": 1_000_000_000_000_000_000u64}),
+                ),
+            ),
+            ("a pattern that is none", set("target_modules", json!("(("))),
+            (
+                "a pattern that explodes",
+                set("target_modules", json!("(((a{1000}){1000}){1000}){1000}")),
+            ),
+            (
+                "a pattern that tries for ever",
+                set("target_modules", json!("(?=.*)(.*.*.*.*.*.*.*.*.*.*)*\\1x")),
+            ),
+            (
+                "layer 10^18",
+                set("layers_to_transform", json!([1_000_000_000_000_000_000u64])),
+            ),
+            ("weights that were cut", {
+                let folder = golden();
+                let weights = std::fs::read(folder.at("adapter_model.safetensors")).unwrap();
+                load(&folder.with("adapter_model.safetensors", &weights[..weights.len() / 2]))
+            }),
+            ("no weights", {
+                let folder = golden();
+                std::fs::remove_file(folder.at("adapter_model.safetensors")).unwrap();
+                folder.said(AdapterFolder::open(folder.path()))
+            }),
+        ],
+    );
+}

@@ -1,0 +1,128 @@
+//! Runs that go on with something else than they began with.
+
+use std::fs;
+use std::sync::atomic::AtomicBool;
+
+use simmer_train::{Manifest, Outcome, Resume, TrainError, train};
+
+use crate::training::{Kitchen, Notices, StopAfter};
+
+/// A run that was stopped after five steps.
+fn stopped(kitchen: &Kitchen) {
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter {
+        step: 5,
+        in_validation: false,
+        stop: &stop,
+    };
+    let run = kitchen.path("run");
+    train(
+        &kitchen.recipe(&[]),
+        &run,
+        Resume::Never,
+        &mut observer,
+        &stop,
+    )
+    .unwrap();
+}
+
+fn go_on(kitchen: &Kitchen, sets: &[&str]) -> (Result<Outcome, TrainError>, Vec<String>) {
+    let mut notices = Notices::default();
+    let go = AtomicBool::new(false);
+    let run = kitchen.path("run");
+    let done = train(
+        &kitchen.recipe(sets),
+        &run,
+        Resume::Changed,
+        &mut notices,
+        &go,
+    );
+    (done, notices.0)
+}
+
+#[test]
+fn changes_are_accepted_where_somebody_says_so_and_written_down() {
+    let kitchen = Kitchen::new();
+    let plain = kitchen.whole(&[], "plain");
+    stopped(&kitchen);
+    let slower = ["train.learning_rate=1e-3"];
+    let rows = kitchen.path("rows.jsonl");
+    let text = fs::read_to_string(&rows).unwrap();
+    fs::write(&rows, text.replace("soup", "soap")).unwrap();
+    let refused = kitchen.train(&slower, "run", true).unwrap_err();
+    assert!(refused.hint().unwrap().contains("--accept-changes"));
+
+    let (done, notices) = go_on(&kitchen, &slower);
+    assert!(matches!(done.unwrap(), Outcome::Finished { step: 12, .. }));
+    let said = notices.join("\n");
+    assert!(
+        said.contains("accepted: train.learning_rate: was 0.005, is 0.001"),
+        "{said}"
+    );
+    assert!(
+        said.contains("accepted: data: ") && said.contains("rows.jsonl"),
+        "{said}"
+    );
+    assert!(kitchen.adapter("run") != plain);
+    let manifest = fs::read(kitchen.path("run/manifest.json")).unwrap();
+    let manifest: Manifest = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest.accepted.len(), 1);
+    assert_eq!(manifest.accepted[0].step, 5);
+    assert_eq!(manifest.accepted[0].changes.len(), 2);
+    // From here on it is a run with these.
+    kitchen.train(&slower, "run", true).unwrap();
+    let back = kitchen.train(&[], "run", true).unwrap_err();
+    assert!(matches!(back, TrainError::Changed { .. }), "{back}");
+}
+
+#[test]
+fn a_run_killed_after_changes_goes_on_with_them() {
+    let kitchen = Kitchen::new();
+    stopped(&kitchen);
+    let slower = ["train.learning_rate=1e-3", "train.checkpoint_every=never"];
+    let stop = AtomicBool::new(true);
+    let run = kitchen.path("run");
+    // stopped at once: the checkpoint is that of the recipe before
+    train(
+        &kitchen.recipe(&slower),
+        &run,
+        Resume::Changed,
+        &mut Notices::default(),
+        &stop,
+    )
+    .unwrap();
+    let done = kitchen.train(&slower, "run", true).unwrap();
+    assert!(
+        matches!(done, Outcome::Finished { step: 12, .. }),
+        "{done:?}"
+    );
+}
+
+#[test]
+fn another_adapter_does_not_take_a_checkpoint() {
+    let kitchen = Kitchen::new();
+    stopped(&kitchen);
+    let (done, _) = go_on(&kitchen, &["method.lora.rank=2"]);
+    let error = done.unwrap_err();
+    let TrainError::NoCheckpoint { folder, problems } = &error else {
+        panic!("{error}");
+    };
+    assert!(folder.ends_with("step-000005"), "{error}");
+    assert!(
+        problems[0].contains("lora_A") && problems[0].contains("numbers in the checkpoint"),
+        "{error}"
+    );
+    // and the run is what it was
+    kitchen.train(&[], "run", true).unwrap();
+}
+
+#[test]
+fn nothing_to_accept_changes_nothing() {
+    let kitchen = Kitchen::new();
+    let expected = kitchen.whole(&[], "whole");
+    stopped(&kitchen);
+    let before = fs::read(kitchen.path("run/manifest.json")).unwrap();
+    go_on(&kitchen, &[]).0.unwrap();
+    assert!(kitchen.adapter("run") == expected);
+    assert_eq!(fs::read(kitchen.path("run/manifest.json")).unwrap(), before);
+}
