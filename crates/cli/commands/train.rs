@@ -127,6 +127,9 @@ fn report(
             for set in &args.set {
                 command.extend(["--set".to_owned(), set.clone()]);
             }
+            if let Some(device) = &args.device {
+                command.extend(["--device".to_owned(), device.clone()]);
+            }
             let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
             note(&format!("go on with: simmer train {}", command.join(" ")));
             process::exit(130)

@@ -1,4 +1,6 @@
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 
 use burn::tensor::{DType, TensorData};
 use proptest::prelude::*;

@@ -1,0 +1,124 @@
+//! The files beside the weights of a merged model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{MergeError, MergeOptions};
+use crate::adapter::targets::Patterns;
+use crate::checkpoint::numbers::torch_name;
+use crate::checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
+use crate::config::ConfigError;
+use crate::export::{TOKENIZER_FILES, tokenizer_files};
+
+/// The base's config.json, or what it would be.
+pub(super) fn config_text(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+) -> Result<String, MergeError> {
+    if checkpoint.layout() == Layout::HuggingFace {
+        let path = checkpoint.path().join("config.json");
+        let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
+        return Ok(text);
+    }
+    let matrix = checkpoint.info("model.embed_tokens.weight")?.dtype;
+    let mut json = config.to_json();
+    json["dtype"] = torch_name(matrix).into();
+    Ok(format!("{json:#}\n"))
+}
+
+/// A config.json with what the merge changes; keys that stay keep their text and their order.
+pub(super) fn config_json(
+    text: String,
+    base: &Path,
+    untied: bool,
+    vocab_size: Option<usize>,
+    options: MergeOptions<'_>,
+) -> Result<Vec<u8>, MergeError> {
+    if !untied && vocab_size.is_none() && options.dtype.is_none() {
+        return Ok(text.into_bytes());
+    }
+    let mut entries: Patterns<Box<RawValue>> =
+        serde_json::from_str(&text).map_err(|source| ConfigError::Json {
+            path: base.join("config.json"),
+            source,
+        })?;
+    let mut set = |keys: &[&str], value: &Value| {
+        let mut found = false;
+        for (key, entry) in &mut entries.0 {
+            if keys.contains(&key.as_str()) {
+                *entry = raw(value);
+                found = true;
+            }
+        }
+        if !found {
+            entries.0.push((keys[0].to_owned(), raw(value)));
+        }
+    };
+    if untied {
+        set(&["tie_word_embeddings"], &Value::Bool(false));
+    }
+    if let Some(vocab_size) = vocab_size {
+        set(&["vocab_size"], &vocab_size.into());
+    }
+    if let Some(dtype) = options.dtype {
+        set(&["torch_dtype", "dtype"], &torch_name(dtype).into());
+    }
+    let lines: Vec<String> = entries
+        .iter()
+        .map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str())))
+        .collect();
+    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes())
+}
+
+fn raw(value: &Value) -> Box<RawValue> {
+    // The text of a value is always valid.
+    RawValue::from_string(value.to_string()).unwrap_or_default()
+}
+
+/// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
+/// templates, generation defaults, licences. The tokenizer is that of the folder `tokenizer` where
+/// there is one.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn files_beside(
+    base: &Path,
+    tokenizer: Option<&Path>,
+) -> Result<Vec<PathBuf>, CheckpointError> {
+    const WEIGHTS: [&str; 9] = [
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "gguf",
+        "h5",
+        "msgpack",
+        "onnx",
+        "ot",
+    ];
+    let io = |error| CheckpointError::io(base, "read")(error);
+    let mut files = Vec::new();
+    // a .gguf file has nothing beside it that is its own
+    let entries = base.is_dir().then(|| fs::read_dir(base).map_err(io));
+    for entry in entries.transpose()?.into_iter().flatten() {
+        let path = entry.map_err(io)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        let left_out = name.starts_with('.')
+            || name == "config.json"
+            || name == "params.json"
+            || name.eq_ignore_ascii_case("README.md")
+            || name.ends_with(".index.json")
+            || (tokenizer.is_some() && TOKENIZER_FILES.contains(&&*name))
+            || WEIGHTS.contains(&&*extension);
+        if !left_out && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.extend(tokenizer.into_iter().flat_map(tokenizer_files));
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,111 @@
+//! What a run writes of its weights: checkpoints, and the result.
+
+use std::path::{Path, PathBuf};
+
+use simmer_model::adapter::{self, Card};
+use simmer_model::base::Precision;
+use simmer_model::checkpoint::{Dtype, Existing};
+use simmer_model::export;
+
+use super::Training;
+use crate::card::card;
+use crate::checkpoint::Checkpoint;
+use crate::config::Weights;
+use crate::error::TrainError;
+use crate::recipe::Method;
+
+impl Training<'_> {
+    /// Writes a checkpoint.
+    pub(super) fn save(&mut self) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        let model = self.trainer.model();
+        let checkpoint = Checkpoint {
+            state: self.state.clone(),
+            recipe: self.recipe_sha256.clone(),
+            parameters: model.trainable(),
+            moments: self.trainer.optimizer().state().clone(),
+        };
+        let card = self.card()?;
+        let more = |folder: &Path| match &self.adapter {
+            None => Ok(()),
+            Some(config) => {
+                let out = folder.join("adapter");
+                Ok(adapter::save(
+                    model,
+                    config,
+                    &out,
+                    &self.beside,
+                    &card,
+                    Existing::Refuse,
+                )?)
+            }
+        };
+        if let Some(files) = &self.files {
+            // what was learned from other weights is not kept
+            files.check_unchanged()?;
+        }
+        let shapes = model.trainable_shapes();
+        let path = self.checkpoints.save(&checkpoint, &shapes, &more)?;
+        self.saved_at = Some(self.state.step);
+        self.observer.on_checkpoint(self.state.step, &path);
+        Ok(())
+    }
+
+    /// Removes the checkpoints that are no longer wanted. Not before the weights of the last one
+    /// have been seen to work: until then the one before it is the last good one.
+    pub(super) fn prune(&self) -> Result<(), TrainError> {
+        let best = self.state.best.map(|best| best.step);
+        self.checkpoints.retain(self.config.keep, best)
+    }
+
+    /// What the README of the adapter says of the run so far.
+    fn card(&self) -> Result<Card, TrainError> {
+        let losses = self.metrics.losses(self.state.step)?;
+        Ok(card(self.recipe, &self.manifest, &self.state, losses))
+    }
+
+    /// Writes the adapter, or the whole model.
+    pub(super) fn write_weights(self) -> Result<PathBuf, TrainError> {
+        let card = self.card()?;
+        let mut model = self.trainer.into_model();
+        let best = self
+            .state
+            .best
+            .filter(|_| self.config.weights == Weights::Best);
+        if let Some(best) = best.filter(|best| best.step != self.state.step) {
+            let loaded = self.checkpoints.load(best.step, &self.device);
+            let loaded = loaded.map_err(|problem| TrainError::NoCheckpoint {
+                folder: self.checkpoints.folder().to_owned(),
+                problems: vec![format!(
+                    "{}: {problem}",
+                    self.checkpoints.path(best.step).display()
+                )],
+            })?;
+            model = model.with_trainable(&loaded.parameters);
+        }
+        match (&self.recipe.method, &self.adapter) {
+            (Method::Full(full), _) => self.folder.replace("model", |folder| {
+                Ok(export::save_model(
+                    &model,
+                    folder,
+                    dtype(full.precision),
+                    &self.beside,
+                )?)
+            }),
+            (Method::Lora(_), Some(config)) => {
+                let out = self.folder.path().join("adapter");
+                adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
+                Ok(out)
+            }
+            (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
+        }
+    }
+}
+
+fn dtype(precision: Precision) -> Dtype {
+    match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::Bf16 => Dtype::BF16,
+        Precision::F16 => Dtype::F16,
+    }
+}
