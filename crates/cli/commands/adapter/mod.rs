@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use sha2::{Digest, Sha256};
+use simmer_eval::report::aligned;
 
 /// Look at adapters, or hold two of them side by side
 #[derive(Debug, Args)]
@@ -73,23 +74,9 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Rows of cells under a head, each column as wide as it needs; the first is aligned to the left.
+/// Rows of cells under a head; the first column begins at the left.
 fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).enumerate();
-        let cells = cells.map(|(column, (cell, width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+    aligned(rows, 1).join("\n") + "\n"
 }
 
 #[cfg(test)]

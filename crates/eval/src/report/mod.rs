@@ -14,7 +14,7 @@ use crate::statistics::{Difference, Mean, difference, mean};
 use crate::task::{Protocol, Task};
 
 pub use html::html;
-pub use table::{lines, markdown, terminal};
+pub use table::{aligned, lines, markdown, terminal};
 
 /// Questions that a page shows with their answers.
 const SHOWN: usize = 20;

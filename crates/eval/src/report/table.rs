@@ -14,7 +14,7 @@ pub fn terminal(report: &Report) -> String {
 }
 
 /// Cells as columns; the first few begin at the left.
-fn aligned(rows: &[Vec<String>], left: usize) -> Vec<String> {
+pub fn aligned(rows: &[Vec<String>], left: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
