@@ -1,6 +1,8 @@
 //! A run as it goes: a line that moves on a terminal, a line now and then elsewhere.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
@@ -27,6 +29,8 @@ pub(crate) struct Live {
     steps: u64,
     /// The last steps, the newest last.
     recent: VecDeque<StepMetrics>,
+    /// Whether it is between its first and its last step.
+    is_training: Arc<AtomicBool>,
 }
 
 impl Live {
@@ -37,10 +41,17 @@ impl Live {
             last_line: Instant::now(),
             steps: 0,
             recent: VecDeque::new(),
+            is_training: Arc::default(),
         }
     }
 
+    /// True between the first and the last step.
+    pub(crate) fn is_training(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_training)
+    }
+
     pub(crate) fn finish(&self) {
+        self.is_training.store(false, Ordering::SeqCst);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -107,6 +118,7 @@ impl Observer for Live {
             self.say(&format!("going on after step {step}"));
         }
         self.steps = start.steps;
+        self.is_training.store(true, Ordering::SeqCst);
         self.last_line = Instant::now();
         if output::is_terminal() {
             let done = start.resumed_at.unwrap_or(0);

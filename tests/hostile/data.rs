@@ -28,6 +28,37 @@ fn said(name: &str, content: impl AsRef<[u8]>) -> String {
     folder.said(read(&folder, name))
 }
 
+#[cfg(unix)]
+#[test]
+fn no_files() {
+    let device = |name: &str| {
+        let folder = Folder::empty().with_link(name, "/dev/zero");
+        folder.said(read(&folder, name))
+    };
+    let folder = Folder::empty();
+    let pipe = std::process::Command::new("mkfifo")
+        .arg(folder.at("x.jsonl"))
+        .status();
+    assert!(pipe.unwrap().success());
+    fs::create_dir(folder.at("folder.csv")).unwrap();
+    shown(
+        "data::no_files",
+        &[
+            (
+                "a pipe that nobody writes into",
+                folder.said(read(&folder, "x.jsonl")),
+            ),
+            ("a device that never ends", device("x.jsonl")),
+            ("the same, as Parquet", device("x.parquet")),
+            ("the same, as gzip", device("x.json.gz")),
+            (
+                "a folder with the name of a file",
+                folder.said(read(&folder, "folder.csv")),
+            ),
+        ],
+    );
+}
+
 #[test]
 fn rows() {
     let long = "b".repeat(LONG);

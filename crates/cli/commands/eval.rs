@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -120,7 +121,10 @@ impl Eval {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
         let asked = self.asked()?;
-        let stop = interrupt::flag("stopping after these rows; once more to stop at once")?;
+        let stop = interrupt::flag(
+            "stopping after these rows; once more to stop at once",
+            Arc::new(true.into()),
+        )?;
         let mut models = vec![(path.display().to_string(), None)];
         models.extend(self.adapter.iter().map(|adapter| {
             let name = adapter.display().to_string();

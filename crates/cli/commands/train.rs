@@ -54,13 +54,16 @@ impl Train {
             .out
             .clone()
             .unwrap_or_else(|| default_folder(&self.recipe));
-        let stop = interrupt::flag("stopping after this micro-batch; once more to stop at once")?;
+        let mut watcher = Live::new(self.log_every);
+        let stop = interrupt::flag(
+            "stopping after this micro-batch; once more to stop at once",
+            watcher.is_training(),
+        )?;
         let resume = match (self.resume, self.accept_changes) {
             (false, _) => Resume::Never,
             (true, false) => Resume::AsBegun,
             (true, true) => Resume::Changed,
         };
-        let mut watcher = Live::new(self.log_every);
         let profile = self.profile.then(Profile::start);
         let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
         watcher.finish();

@@ -6,7 +6,6 @@ mod html;
 mod inspect;
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -40,7 +39,7 @@ impl Adapter {
 /// SHA-256 of a file, as hexadecimal digits.
 fn sha256(path: &Path) -> anyhow::Result<String> {
     let cannot = || format!("cannot read {}", path.display());
-    let mut file = File::open(path).with_context(cannot)?;
+    let mut file = simmer_map::open(path).with_context(cannot)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
