@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains on the tiny models with simmer, and loads what it saved into PEFT: no warning, no missing or superfluous key,
-# the same log-probabilities. The other way round too: simmer scores with the adapters that PEFT saved.
+# the same log-probabilities. The other way round too: simmer scores with the adapters that PEFT saved. At last the package
+# tensorboard reads the event files of these runs, one of which was resumed.
 #
 #   tests/reference/check_peft.sh SIMMER
 #
@@ -97,3 +98,6 @@ for recipe in recipes/*.toml; do
     echo "simmer -> PEFT: $recipe"
     compare "$model" "$run/adapter"
 done
+
+"$simmer" train "$work/recipe.toml" --out "$run" "${sets[@]}" --resume >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+"$venv/bin/python" tests/reference/check_tensorboard.py "$work"/run-*

@@ -1,6 +1,6 @@
 """Reads the event files of runs with the package tensorboard, and compares them with the runs' metrics.jsonl.
 
-    pip install tensorboard
+    pip install -r tests/reference/requirements.txt
     python tests/reference/check_tensorboard.py runs/quickstart...
 
 Every scalar has to be there once, at its step and time; a value is exact to f32, which is what an event holds.
