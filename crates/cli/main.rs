@@ -11,6 +11,7 @@ mod profile;
 mod progress;
 mod side_by_side;
 
+use std::panic;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -33,6 +34,12 @@ struct Cli {
 
 fn main() -> ExitCode {
     simmer_map::explain_bus_errors();
+    let speak = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !simmer_data::is_guarded() {
+            speak(panic);
+        }
+    }));
     let cli = Cli::parse();
     // On a thread of the pool, parallel loops start without waking the pool from outside.
     match rayon::scope(|_| cli.command.run()) {

@@ -4,5 +4,7 @@
 
 #[path = "../inputs/files.rs"]
 mod files;
+#[path = "../inputs/panics.rs"]
+mod panics;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| files::data("x.jsonl.zst", bytes));
+libfuzzer_sys::fuzz_target!(init: panics::are_findings_unless_guarded(), |bytes: &[u8]| files::data("x.jsonl.zst", bytes));

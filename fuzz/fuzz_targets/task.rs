@@ -4,7 +4,9 @@
 
 #[path = "../inputs/files.rs"]
 mod files;
+#[path = "../inputs/panics.rs"]
+mod panics;
 #[path = "../inputs/settings.rs"]
 mod settings;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| settings::task(bytes));
+libfuzzer_sys::fuzz_target!(init: panics::are_findings_unless_guarded(), |bytes: &[u8]| settings::task(bytes));

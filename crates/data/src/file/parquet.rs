@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +17,7 @@ use parquet::schema::types::Type;
 use serde_json::{Map, Value};
 
 use super::{Content, Fault, MAX_RECORD, decompress, size};
+use crate::guarded::guarded;
 use crate::stack::deep;
 
 /// The most items that the lists of a row may have, and a little more: their pages are counted whole.
@@ -47,7 +47,7 @@ impl Records {
         let bytes = path.metadata().map_err(Fault::Open)?.len();
         let file = decompress::seekable(path)?;
         let items = Arc::new(AtomicU64::new(MAX_ITEMS));
-        let (rows, total) = guarded(|| rows(file, &items))?;
+        let (rows, total) = decoded(|| rows(file, &items))?;
         Ok(Records {
             rows,
             done: 0,
@@ -60,7 +60,7 @@ impl Records {
 
     pub(super) fn next(&mut self) -> Result<Option<(Content, usize)>, Fault> {
         self.items.store(MAX_ITEMS, Ordering::Relaxed);
-        let columns = guarded(|| self.rows.next().map(|row| columns(row?)).transpose())?;
+        let columns = decoded(|| self.rows.next().map(|row| columns(row?)).transpose())?;
         let Some(columns) = columns else {
             return Ok(None);
         };
@@ -80,11 +80,11 @@ impl Records {
 /// What reading Parquet can fail with.
 type Failure = Box<dyn std::error::Error>;
 
-/// Runs a piece of the decoder, which panics at some of the files that are none.
-fn guarded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(result) => result.map_err(|failure| Fault::Parquet(failure.to_string())),
-        Err(_) => Err(Fault::Parquet("its parts do not fit together".into())),
+/// Runs a piece of the decoder.
+fn decoded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
+    match guarded(read) {
+        Some(result) => result.map_err(|failure| Fault::Parquet(failure.to_string())),
+        None => Err(Fault::Parquet("its parts do not fit together".into())),
     }
 }
 

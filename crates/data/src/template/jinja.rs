@@ -137,14 +137,13 @@ pub(super) fn mark_generation(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut found) = (source, false);
     while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
+        // in `{%}` the two share a sign
+        let Some(inside) = rest[start + 2..].find("%}") else {
             break;
         };
-        let (tag, after) = (
-            &rest[start..start + length + 2],
-            &rest[start + length + 2..],
-        );
-        let word = tag[2..length].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        let (tag, after) = rest[start..].split_at(inside + 4);
+        let word =
+            tag[2..][..inside].trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
         out.push_str(&rest[..start]);
         match word {
             "generation" => out.push_str(&tag.replacen(word, "filter generation", 1)),
@@ -225,6 +224,16 @@ mod tests {
     #[test]
     fn exceptions_keep_their_words() {
         assert!(render("{{ raise_exception('no system role') }}").contains("no system role"));
+    }
+
+    #[test]
+    fn a_tag_of_three_signs_is_none() {
+        for text in ["{%}", "a {% b", "{%", "{%}{%", "%}"] {
+            assert_eq!(mark_generation(text), (text.to_owned(), false));
+        }
+        let (text, found) = mark_generation("{%%}{%-generation-%}c{% endgeneration %}");
+        assert_eq!(text, "{%%}{%-filter generation-%}c{% endfilter %}");
+        assert!(found);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -13,6 +12,7 @@ use super::error::library;
 use super::pieces::from_json;
 use super::tiktoken::Release;
 use super::{TokenizerError, bounds};
+use crate::guarded::guarded;
 
 /// No `tokenizer.json` is larger, in bytes; the largest have some tens of millions.
 const LARGEST_JSON: u64 = 512 << 20;
@@ -412,10 +412,9 @@ pub(super) fn read_library(path: &Path) -> Result<tokenizers::Tokenizer, Tokeniz
 
 fn parse_library(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     bounds::check(bytes)?;
-    // The library panics at some of the files that are none.
-    match catch_unwind(|| tokenizers::Tokenizer::from_bytes(bytes)) {
-        Ok(parsed) => parsed.map_err(|error| format!("not a tokenizer: {error}")),
-        Err(_) => Err("not a tokenizer: its parts do not fit together".to_owned()),
+    match guarded(|| tokenizers::Tokenizer::from_bytes(bytes)) {
+        Some(parsed) => parsed.map_err(|error| format!("not a tokenizer: {error}")),
+        None => Err("not a tokenizer: its parts do not fit together".to_owned()),
     }
 }
 

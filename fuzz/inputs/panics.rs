@@ -1,0 +1,13 @@
+//! Which panics are findings.
+
+use std::panic::{set_hook, take_hook};
+
+/// All but those of libraries that become errors.
+pub(super) fn are_findings_unless_guarded() {
+    let end = take_hook();
+    set_hook(Box::new(move |panic| {
+        if !simmer_data::is_guarded() {
+            end(panic);
+        }
+    }));
+}
