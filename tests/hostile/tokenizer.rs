@@ -60,6 +60,18 @@ fn tokenizers() {
                 ),
             ),
             (
+                "a post-processor with a token that it does not explain, where its library panics",
+                set(
+                    "post_processor",
+                    json!({
+                        "type": "TemplateProcessing",
+                        "single": [{"SpecialToken": {"id": "<x>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                        "pair": [],
+                        "special_tokens": {}
+                    }),
+                ),
+            ),
+            (
                 "tokenizer_config.json: a million `[`",
                 file("tokenizer_config.json", deep().as_bytes()),
             ),

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::guarded::guarded;
+
 /// What can be wrong with a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
@@ -118,4 +120,14 @@ fn beyond(tokens: &[(u32, String)], count: usize) -> String {
 /// The tokenizers library's errors, which carry nothing but text.
 pub(super) fn library<T>(result: tokenizers::Result<T>) -> Result<T, TokenizerError> {
     result.map_err(|error| TokenizerError::Library(error.to_string()))
+}
+
+/// [`library`] for what a file can make the library panic at.
+pub(super) fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    match guarded(call) {
+        Some(result) => library(result),
+        None => Err(TokenizerError::Library(
+            "the parts of tokenizer.json do not fit together".to_owned(),
+        )),
+    }
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use tokenizers::{AddedToken, PostProcessorWrapper};
 
-use super::error::library;
+use super::error::{called, library};
 use super::pieces::from_json;
 use super::tiktoken::Release;
 use super::{TokenizerError, bounds};
@@ -388,8 +388,8 @@ impl Table {
 pub(super) fn around(
     inner: &tokenizers::Tokenizer,
 ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
-    let bare = library(inner.encode("a", false))?;
-    let full = library(inner.encode("a", true))?;
+    let bare = called(|| inner.encode("a", false))?;
+    let full = called(|| inner.encode("a", true))?;
     let (bare, full) = (bare.get_ids(), full.get_ids());
     let added = full.len().saturating_sub(bare.len());
     let before = (0..=added).find(|&n| full[n..].starts_with(bare));

@@ -35,7 +35,7 @@ use tokenizers::{
     AddedVocabulary, Model, OffsetType, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper,
 };
 
-use error::library;
+use error::{called, library};
 use folder::Folder;
 
 /// The tokens of a text, and the bytes of the text that each stands for.
@@ -98,7 +98,13 @@ impl Tokenizer {
         // Rows are cut and packed elsewhere; the file may ask for any length.
         library(inner.with_truncation(None))?;
         inner.with_padding(None);
-        let (prefix, suffix) = folder::around(&inner)?;
+        let (prefix, suffix) = folder::around(&inner).map_err(|error| match error {
+            TokenizerError::Library(problem) => TokenizerError::Invalid {
+                path: path.into(),
+                problem,
+            },
+            error => error,
+        })?;
         let post_processor = inner.get_post_processor().cloned();
         // From here on texts are encoded bare: post-processors would add tokens and trim the offsets of spaces.
         inner.with_post_processor(None::<PostProcessorWrapper>);
@@ -123,7 +129,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Library`] when the tokenizers library refuses.
     pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        let encoding = library(self.inner.encode(text, false))?;
+        let encoding = called(|| self.inner.encode(text, false))?;
         Ok(Encoding::from(&encoding))
     }
 
@@ -133,17 +139,16 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Library`] when the tokenizers library refuses.
     pub fn encode_plain(&self, text: &str) -> Result<Encoding, TokenizerError> {
-        let normalizer = self.inner.get_normalizer();
-        let mut pieces = self.plain.extract_and_normalize(normalizer, text);
-        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
-            library(PreTokenizerWrapper::pre_tokenize(
-                pre_tokenizer,
-                &mut pieces,
-            ))?;
-        }
-        let model = self.inner.get_model();
-        library(pieces.tokenize(|piece| model.tokenize(piece.get())))?;
-        let encoding = library(pieces.into_encoding(None, 0, OffsetType::Byte))?;
+        let encoding = called(|| {
+            let normalizer = self.inner.get_normalizer();
+            let mut pieces = self.plain.extract_and_normalize(normalizer, text);
+            if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
+                PreTokenizerWrapper::pre_tokenize(pre_tokenizer, &mut pieces)?;
+            }
+            let model = self.inner.get_model();
+            pieces.tokenize(|piece| model.tokenize(piece.get()))?;
+            pieces.into_encoding(None, 0, OffsetType::Byte)
+        })?;
         Ok(Encoding::from(&encoding))
     }
 
@@ -152,7 +157,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::Library`] when the tokenizers library refuses.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
-        library(self.inner.decode(tokens, skip_special))
+        called(|| self.inner.decode(tokens, skip_special))
     }
 
     /// Turns tokens into text one by one; `skip_special` leaves special tokens out.
