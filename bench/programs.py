@@ -17,9 +17,10 @@ PROCESSORS = Path("/proc/stat")
 
 @dataclass
 class Finished:
-    """What a command printed, how long it took and the most memory that it held."""
+    """What a command printed, what it said beside that, how long it took and the most memory that it held."""
 
     output: str
+    messages: str
     seconds: float
     peak_rss_mib: float
 
@@ -52,7 +53,7 @@ def run(*command, limit: float | None = None, environment: dict[str, str] | None
             # what tests have to say is in their output
             sys.exit(f"{output.read()[-4000:]}{messages.read()[-4000:]}{why}: {' '.join(words)}")
         unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-        return Finished(output.read(), seconds, usage.ru_maxrss * unit / 2**20)
+        return Finished(output.read(), messages.read(), seconds, usage.ru_maxrss * unit / 2**20)
 
 
 def add_arguments(parser) -> None:

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use simmer_train::{Counts, History, Metrics, Observer, Outcome, Resume, StepMetrics, train};
 
 use crate::commands::simmer;
+use crate::golden;
 use crate::training::{Kitchen, Notices, StopAfter};
 
 /// The records of an event file, each with its length and checksums.
@@ -256,6 +257,69 @@ fn a_run_is_shown_while_it_goes() {
         looking.1.contains("still going, at step 3 of 12"),
         "{}",
         looking.1
+    );
+}
+
+#[test]
+fn a_profile_says_where_the_steps_went() {
+    let kitchen = Kitchen::new();
+    let device = golden::device_name();
+    let args = ["train", "recipe.toml", "--out", "run", "--profile"];
+    let output = simmer(
+        &kitchen.path(""),
+        &[&args[..], &["--device", &device]].concat(),
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    // a line is a name, how often, milliseconds and the share; the rest has no count
+    let mut shares = Vec::new();
+    for name in [
+        "linear",
+        "low_rank",
+        "dropout",
+        "attention",
+        "linear_cross_entropy",
+        "rms_norm",
+        "rope",
+        "swiglu",
+        "everything else",
+    ] {
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(&format!("{name} ")));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in\n{said}"));
+        let share = line
+            .split_whitespace()
+            .find_map(|word| word.strip_suffix('%'));
+        shares.push(share.unwrap().parse::<f64>().unwrap());
+    }
+    // each share is rounded to a tenth, and no time is in two of them
+    let total: f64 = shares.iter().sum();
+    assert!((total - 100.0).abs() < 0.5, "{total}% in\n{said}");
+    let trace = fs::read_to_string(kitchen.path("run/trace.json")).unwrap();
+    let trace: serde_json::Value = serde_json::from_str(&trace).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let steps = events.iter().filter(|event| event["name"] == "step");
+    assert_eq!(steps.count(), 12);
+}
+
+#[test]
+fn a_run_that_fails_has_no_profile() {
+    let kitchen = Kitchen::new();
+    let device = "libtorch-cuda:200";
+    let args = [
+        "train",
+        "recipe.toml",
+        "--out",
+        "run",
+        "--profile",
+        "--device",
+    ];
+    let output = simmer(&kitchen.path(""), &[&args[..], &[device]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains(device) && !said.contains("trace.json"),
+        "{said}"
     );
 }
 

@@ -12,7 +12,7 @@ fn main() {
 fn aten() {
     use std::path::PathBuf;
 
-    println!("cargo:rerun-if-changed=src/libtorch/aten.cpp");
+    println!("cargo:rerun-if-changed=src/libtorch");
     // torch-sys says where the library is that it links
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
         panic!("torch-sys did not say where libtorch is: see docs/guide/gpu.md");
@@ -29,6 +29,6 @@ fn aten() {
         .std("c++17")
         .warnings(false)
         .include(include)
-        .file("src/libtorch/aten.cpp")
+        .files(["src/libtorch/aten.cpp", "src/libtorch/timeline.cpp"])
         .compile("simmer_aten");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -97,6 +97,12 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         .map_err(|_| format!("expected harness or paper, found {text}"))
 }
 
+/// Ctrl-C: looked at between rows while questions are answered, and ending the program at once while models load.
+struct Interrupt {
+    stop: Arc<AtomicBool>,
+    answering: Arc<AtomicBool>,
+}
+
 /// A task and its questions.
 struct Asked {
     task: Task,
@@ -121,10 +127,14 @@ impl Eval {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
         let asked = self.asked()?;
-        let stop = interrupt::flag(
-            "stopping after these rows; once more to stop at once",
-            Arc::new(true.into()),
-        )?;
+        let answering = Arc::new(AtomicBool::new(false));
+        let interrupt = Interrupt {
+            stop: interrupt::flag(
+                "stopping after these rows; once more to stop at once",
+                Arc::clone(&answering),
+            )?,
+            answering,
+        };
         let mut models = vec![(path.display().to_string(), None)];
         models.extend(self.adapter.iter().map(|adapter| {
             let name = adapter.display().to_string();
@@ -135,7 +145,7 @@ impl Eval {
         for (name, adapter) in &models {
             let loaded = Loaded::open(&base, *adapter, &self.device)?;
             size = size.or_else(|| published_size(&loaded.model));
-            kept.push(self.ask(&loaded, name, &asked, &stop)?);
+            kept.push(self.ask(&loaded, name, &asked, &interrupt)?);
         }
         let names = models.into_iter().map(|(name, _)| name).collect();
         let report = self.report(names, size, &asked, &kept)?;
@@ -198,7 +208,7 @@ impl Eval {
         loaded: &Loaded,
         name: &str,
         asked: &[Asked],
-        stop: &AtomicBool,
+        interrupt: &Interrupt,
     ) -> anyhow::Result<Vec<Answers>> {
         let chat = self.chat.then(|| loaded.template("chat")).transpose()?;
         let evaluator = Evaluator {
@@ -227,11 +237,13 @@ impl Eval {
             let mut advance = |done, _| bar.set_position(done as u64);
             let mut watch = Watch {
                 progress: &mut advance,
-                stop,
+                stop: &interrupt.stop,
                 folder: self.out.clone(),
             };
             let before = answers.len();
+            interrupt.answering.store(true, Ordering::SeqCst);
             let answered = evaluator.answer(task, questions, &mut answers, &mut watch);
+            interrupt.answering.store(false, Ordering::SeqCst);
             bar.finish_and_clear();
             if let Err(error @ EvalError::Interrupted { .. }) = answered {
                 failure::report(&error.into());

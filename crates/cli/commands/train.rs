@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use clap::Args;
+use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
 use crate::live::Live;
@@ -64,10 +65,11 @@ impl Train {
             (true, false) => Resume::AsBegun,
             (true, true) => Resume::Changed,
         };
-        let profile = self.profile.then(Profile::start);
+        let gpu = device::gpu(&recipe.device);
+        let profile = self.profile.then(|| Profile::start(gpu)).transpose()?;
         let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
         watcher.finish();
-        if let Some(profile) = profile {
+        if let (Some(profile), Ok(_)) = (profile, &outcome) {
             let trace = out.join("trace.json");
             note(&profile.finish(&trace)?);
             note(&format!("{}", trace.display()));

@@ -53,7 +53,7 @@ pub use lora_linear::{
     Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
     lora_linear_oracle,
 };
-pub use peak::peak_rate;
+pub use peak::{Peak, peak};
 pub use product::{ProductUnit, product_unit};
 pub use recycle::{RecyclingAllocator, Usage};
 pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};

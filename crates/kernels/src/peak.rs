@@ -1,4 +1,4 @@
-//! How fast the cores multiply and add.
+//! How fast a device multiplies and adds.
 
 use std::time::Instant;
 
@@ -12,9 +12,56 @@ const SUMS: usize = 12;
 /// Turns of a measurement: about a millisecond.
 const TURNS: usize = 200_000;
 
-/// GFLOP/s of f32 fused multiply-add on all cores of the pool, from registers: what no product in
-/// vector instructions exceeds. Takes some milliseconds.
-pub fn peak_rate() -> f64 {
+/// What no product does more of, or hardly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peak {
+    /// GFLOP/s.
+    pub rate: f64,
+    /// What was measured.
+    pub of: &'static str,
+}
+
+/// The peak of a GPU, or of the processor. Takes some milliseconds.
+///
+/// Of the processor: fused multiply-add from registers, which no product in vector instructions exceeds. Of a GPU: a
+/// large product through cuBLAS.
+pub fn peak(gpu: Option<usize>) -> Peak {
+    match gpu {
+        #[cfg(feature = "libtorch")]
+        Some(index) => Peak {
+            rate: rate_of_gpu(index),
+            of: "bf16 products of 8192 x 8192",
+        },
+        _ => Peak {
+            rate: rate_of_cores(),
+            of: "f32 multiply-add on all cores",
+        },
+    }
+}
+
+#[cfg(feature = "libtorch")]
+fn rate_of_gpu(index: usize) -> f64 {
+    use tch::{Cuda, Device, Kind, Tensor};
+
+    const SIDE: i64 = 8192;
+    const PRODUCTS: u32 = 10;
+    // numbers of all sizes: products of zeros want less power, and run faster
+    let side = || Tensor::randn([SIDE, SIDE], (Kind::BFloat16, Device::Cuda(index)));
+    let [a, b] = [side(), side()];
+    let mut best = f64::MAX;
+    for _ in 0..3 {
+        Cuda::synchronize(index as i64);
+        let begin = Instant::now();
+        for _ in 0..PRODUCTS {
+            let _ = a.mm(&b);
+        }
+        Cuda::synchronize(index as i64);
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    f64::from(PRODUCTS) * 2.0 * (SIDE as f64).powi(3) / best / 1e9
+}
+
+fn rate_of_cores() -> f64 {
     let threads = rayon::current_num_threads();
     let mut best = f64::MAX;
     let mut flops = 0;
@@ -53,7 +100,7 @@ vectorised! {
 mod tests {
     #[test]
     fn the_rate_is_that_of_some_processor() {
-        let rate = super::peak_rate();
+        let rate = super::peak(None).rate;
         assert!((0.01..1e7).contains(&rate), "{rate} GFLOP/s");
     }
 }

@@ -1,12 +1,16 @@
 //! Where the time of a run goes: spans of operations, with their work and their bytes.
 //!
-//! Recording is off until it is asked for, and then costs two looks at the clock an operation.
+//! Recording is off until it is asked for, and then costs two looks at the clock an operation. On a
+//! GPU a span is the time in which an operation was asked for; when its kernels ran, libtorch says.
 
 use std::borrow::Cow;
+use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "libtorch")]
+use crate::libtorch::timeline::{Event, Of, Timeline};
 use crate::product::Weight;
 
 /// What a span does.
@@ -63,31 +67,104 @@ pub struct Span {
     pub bytes: u64,
 }
 
+/// What a GPU ran: a kernel, or a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// As the GPU's driver calls it.
+    pub name: String,
+    /// When the host asked for it, since the recording began; `None` where that was not seen.
+    pub asked: Option<Duration>,
+    /// When it began, since the recording began.
+    pub start: Duration,
+    /// How long it took.
+    pub length: Duration,
+}
+
+/// A recording.
+#[derive(Debug, Clone, Default)]
+pub struct Recorded {
+    /// In the order in which they ended.
+    pub spans: Vec<Span>,
+    /// In the order in which they began; none where no GPU was looked at.
+    pub kernels: Vec<Kernel>,
+}
+
 static ON: AtomicBool = AtomicBool::new(false);
 static RECORD: Mutex<Option<Record>> = Mutex::new(None);
 
 #[derive(Debug)]
 struct Record {
     began: Instant,
+    #[cfg(feature = "libtorch")]
+    gpu: Option<Timeline>,
     spans: Vec<Span>,
 }
 
-/// Begins to record, forgetting what was recorded before.
-pub fn start() {
-    if let Ok(mut record) = RECORD.lock() {
-        *record = Some(Record {
-            began: Instant::now(),
-            spans: Vec::new(),
-        });
+/// Begins to record, forgetting what was recorded before; with `gpu`, what GPUs run too.
+///
+/// # Errors
+/// Where libtorch cannot look at a GPU, or is not there.
+pub fn start(gpu: bool) -> io::Result<()> {
+    #[cfg(not(feature = "libtorch"))]
+    if gpu {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let record = Record {
+        began: Instant::now(),
+        #[cfg(feature = "libtorch")]
+        gpu: gpu.then(|| Timeline::start(Of::Gpu)).transpose()?,
+        spans: Vec::new(),
+    };
+    if let Ok(mut recording) = RECORD.lock() {
+        *recording = Some(record);
         ON.store(true, Ordering::Relaxed);
     }
+    Ok(())
 }
 
-/// Ends recording and returns the spans in the order in which they ended.
-pub fn finish() -> Vec<Span> {
+/// Ends recording, on the thread that began it.
+///
+/// # Errors
+/// Where libtorch cannot say what it saw.
+pub fn finish() -> io::Result<Recorded> {
     ON.store(false, Ordering::Relaxed);
-    let record = RECORD.lock().ok().and_then(|mut record| record.take());
-    record.map(|record| record.spans).unwrap_or_default()
+    let Some(record) = RECORD.lock().ok().and_then(|mut record| record.take()) else {
+        return Ok(Recorded::default());
+    };
+    #[cfg(feature = "libtorch")]
+    let kernels = match record.gpu {
+        None => Vec::new(),
+        Some(timeline) => kernels(timeline.finish()?, record.began),
+    };
+    #[cfg(not(feature = "libtorch"))]
+    let kernels = Vec::new();
+    Ok(Recorded {
+        spans: record.spans,
+        kernels,
+    })
+}
+
+/// The kernels among events, each with the moment of the call that has its number.
+#[cfg(feature = "libtorch")]
+fn kernels(events: Vec<Event>, began: Instant) -> Vec<Kernel> {
+    let (on_device, calls): (Vec<_>, Vec<_>) =
+        events.into_iter().partition(|event| event.on_device);
+    let since = |moment: Instant| moment.saturating_duration_since(began);
+    let asked: std::collections::HashMap<u64, Instant> = calls
+        .iter()
+        .map(|call| (call.correlation, call.start))
+        .collect();
+    let mut kernels: Vec<Kernel> = on_device
+        .into_iter()
+        .map(|event| Kernel {
+            asked: asked.get(&event.correlation).copied().map(since),
+            name: event.name,
+            start: since(event.start),
+            length: event.length,
+        })
+        .collect();
+    kernels.sort_by_key(|kernel| kernel.start);
+    kernels
 }
 
 /// Records a phase from now until it is dropped.
@@ -153,5 +230,38 @@ impl Drop for Recording {
                 bytes: open.bytes,
             });
         }
+    }
+}
+
+#[cfg(all(test, feature = "libtorch"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_know_when_they_were_asked_for() {
+        let began = Instant::now();
+        let event = |name: &str, start, correlation, on_device| Event {
+            name: name.to_owned(),
+            start: began + Duration::from_nanos(start),
+            length: Duration::from_nanos(5),
+            correlation,
+            on_device,
+        };
+        let events = vec![
+            event("second", 30, 8, true), // its call was not seen
+            event("first", 20, 7, true),
+            event("cudaLaunchKernel", 1, 7, false),
+            event("cudaDeviceSynchronize", 5, 9, false),
+        ];
+        let kernel = |name: &str, asked, start| Kernel {
+            name: name.to_owned(),
+            asked: Option::map(asked, Duration::from_nanos),
+            start: Duration::from_nanos(start),
+            length: Duration::from_nanos(5),
+        };
+        assert_eq!(
+            kernels(events, began),
+            [kernel("first", Some(1), 20), kernel("second", None, 30)]
+        );
     }
 }

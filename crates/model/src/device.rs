@@ -122,6 +122,14 @@ pub fn resolved(name: &str) -> &str {
     }
 }
 
+/// The number of the GPU that a name stands for here; `None` of processors, and of GPUs that are not here.
+pub fn gpu(name: &str) -> Option<usize> {
+    match parse(resolved(name)) {
+        Ok(Wanted::Cuda(index)) => named(name).is_ok().then_some(index),
+        _ => None,
+    }
+}
+
 #[cfg(not(feature = "libtorch"))]
 fn best() -> Device {
     Device::flex()
@@ -186,6 +194,12 @@ mod tests {
         ] {
             parse(name).unwrap_err();
         }
+    }
+
+    #[test]
+    fn which_gpu() {
+        assert_eq!(["cpu", "libtorch", "cuda"].map(gpu), [None; 3]);
+        assert_eq!(gpu("libtorch-cuda:255"), None); // more than any machine has
     }
 
     #[test]

@@ -16,7 +16,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{Attended, AttentionBackend, AttentionGradient};
 use crate::libtorch::aten::{self, Packed};
-use crate::libtorch::fresh;
+use crate::libtorch::{bytes, fresh};
+use crate::profile::{self, Operation};
 use crate::rows::{Placed, Row, Rows};
 
 /// The largest head that flash attention takes.
@@ -31,6 +32,7 @@ impl AttentionBackend for LibTorch {
         scale: f64,
     ) -> (TchTensor, TchTensor) {
         let qkv = [q, k, v].map(|of| of.tensor);
+        let _span = span(&qkv, &rows, [2, 1]);
         let [y, lse] = if qkv[0].device().is_cuda() {
             on_gpu(qkv, &rows, scale)
         } else {
@@ -51,6 +53,7 @@ impl AttentionGradient for LibTorch {
         } = attended;
         let qkv = qkv.map(|of| of.tensor);
         let [y, lse, dy] = [y.tensor, lse.tensor, dy.tensor];
+        let _span = span(&qkv, &rows, [5, 2]);
         let found = if dy.device().is_cuda() {
             on_gpu_backward(qkv, [&y, &lse], &rows, scale, &dy)
         } else {
@@ -58,6 +61,17 @@ impl AttentionGradient for LibTorch {
         };
         found.map(fresh)
     }
+}
+
+/// So many products over all queries and keys, and so many times the bytes of q, k, v and y.
+fn span(
+    [q, k, v]: &[Tensor; 3],
+    rows: &Rows,
+    [products, passes]: [usize; 2],
+) -> profile::Recording {
+    let [_, heads, dim] = sizes(q);
+    let flops = 2 * products * rows.pairs() * (heads * dim) as usize;
+    profile::span(Operation::Attention, flops, passes * bytes(&[q, k, v, q]))
 }
 
 // On a GPU.

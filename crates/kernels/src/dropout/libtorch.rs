@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 use super::{Dropout, mix};
-use crate::libtorch::uploaded;
+use crate::libtorch::{bytes, uploaded};
+use crate::profile::{self, Operation};
 
 /// Numbers of a block, whose eight bytes each exist several times over while it is drawn.
 const BLOCK: i64 = 4 << 20;
@@ -25,6 +26,7 @@ impl Dropout {
             (0.0..1.0).contains(&probability),
             "dropout of {probability}"
         );
+        let _span = profile::span(Operation::Dropout, x.numel(), 2 * bytes(&[x]));
         let threshold = (probability * 2_f64.powi(32)) as i64;
         let [tokens, features] = x.size2().map_or([0, 0], |(t, i)| [t, i]);
         let y = x * (1.0 / (1.0 - probability));

@@ -1,6 +1,8 @@
 // Functions of ATen that torch-sys does not bind, for aten.rs.
 //
-// Each gives 0, or 1 and what went wrong. The signatures that are used are those of torch 2.9 to 2.11.
+// The signatures that are used are those of torch 2.9 to 2.11.
+
+#include "guarded.h"
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_efficient_attention_backward.h>
@@ -12,8 +14,6 @@
 
 #include <array>
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 
 using at::Tensor;
 
@@ -21,19 +21,6 @@ namespace {
 
 // Causal, the last query of a row at its last key: CustomMaskType of ATen's mem_eff_attention.
 constexpr int64_t CAUSAL_FROM_BOTTOM_RIGHT = 2;
-
-template <typename F>
-int guarded(char *said, size_t room, F f) {
-    try {
-        f();
-        return 0;
-    } catch (const std::exception &error) {
-        std::snprintf(said, room, "%s", error.what());
-    } catch (...) {
-        std::snprintf(said, room, "an unknown exception");
-    }
-    return 1;
-}
 
 // Where dropout would keep the state of its generator; there is none.
 Tensor no_state(const Tensor &like) {

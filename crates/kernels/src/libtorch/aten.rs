@@ -2,7 +2,7 @@
 //!
 //! All of them have the signature that is used here in torch 2.9 to 2.11.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -73,10 +73,7 @@ fn call<const N: usize>(
     let mut out = [std::ptr::null_mut(); N];
     let mut said = [0 as c_char; SAID];
     let code = f(out.as_mut_ptr(), said.as_mut_ptr(), SAID);
-    // SAFETY: aten.cpp ends what it says with a zero within the room.
-    #[expect(unsafe_code, reason = "text of aten.cpp")]
-    let said = unsafe { CStr::from_ptr(said.as_ptr()) };
-    assert!(code == 0, "libtorch: {}", said.to_string_lossy());
+    assert!(code == 0, "libtorch: {}", super::said(&said));
     out.map(|tensor| {
         // SAFETY: a tensor that aten.cpp made for us, which nobody else holds.
         #[expect(unsafe_code, reason = "tensors of aten.cpp")]

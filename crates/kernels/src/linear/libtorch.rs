@@ -7,18 +7,16 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
 use super::{LinearBackend, LinearGradient};
-use crate::libtorch::fresh;
+use crate::libtorch::{fresh, product};
 
 impl LinearBackend for LibTorch {
     fn widened_linear(x: TchTensor, weight: TchTensor) -> TchTensor {
-        let weight = weight.tensor.to_kind(x.tensor.kind());
-        fresh(x.tensor.mm(&weight.tr()))
+        fresh(product(&x.tensor, &weight.tensor.tr()))
     }
 }
 
 impl LinearGradient for LibTorch {
     fn widened_linear_gradient(dy: TchTensor, weight: TchTensor) -> TchTensor {
-        let weight = weight.tensor.to_kind(dy.tensor.kind());
-        fresh(dy.tensor.mm(&weight))
+        fresh(product(&dy.tensor, &weight.tensor))
     }
 }

@@ -64,7 +64,8 @@ pub(crate) fn gradient_of_weight<B: Backend>(
     x: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let ([t, o], [_, i]) = (dy.shape().dims(), x.shape().dims());
-    let _span = profile::span(Operation::Linear, 2 * t * o * i, 4 * (t * (o + i) + o * i));
+    let bytes = dy.dtype().size() * (t * (o + i) + o * i);
+    let _span = profile::span(Operation::Linear, 2 * t * o * i, bytes);
     widen::<B>(B::float_matmul(B::float_transpose(dy), x))
 }
 

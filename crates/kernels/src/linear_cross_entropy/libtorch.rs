@@ -7,7 +7,8 @@ use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
 use super::{LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted};
-use crate::libtorch::fresh;
+use crate::libtorch::{bytes, fresh, of_product};
+use crate::profile::{self, Operation};
 
 /// Logits of a chunk. On a GPU a product wants more tokens than on a processor, and there is room:
 /// 1 GiB in f32.
@@ -33,6 +34,10 @@ impl LinearCrossEntropyGradient for LibTorch {
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         let [hidden, targets] = [hidden.tensor, targets.tensor];
+        let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
+        let [flops, _] = of_product(&hidden, &weight.tensor.tr());
+        let size = bytes(&[&weight.tensor, &hidden, &hidden]);
+        let _span = profile::span(Operation::LinearCrossEntropy, products * flops, size);
         let kind = hidden.kind();
         let weight = weight.tensor.to_kind(kind); // [V, H]
         let tokens = hidden.size()[0];

@@ -262,16 +262,19 @@ mod tests {
     #[test]
     fn many_chunks_equal_one() {
         let device = Device::flex().autodiff();
-        let v = chunks::ELEMENTS / 3; // three tokens a chunk
-        let x = Tensor::<2>::random([8, 2], Distribution::Normal(0.0, 1.0), &device);
-        let w = Tensor::<2>::random([v, 2], Distribution::Normal(0.0, 1.0), &device);
-        let targets = Tensor::<1, Int>::from_data([0, 5, 1, 2, 9, 3, 4, 7], &device);
+        let (n, h) = (600, 16);
+        let v = chunks::ELEMENTS / 256; // so many tokens a chunk: the third is not full
+        let x = Tensor::<2>::random([n, h], Distribution::Normal(0.0, 0.3), &device);
+        let w = Tensor::<2>::random([v, h], Distribution::Normal(0.0, 1.0), &device);
+        let targets: Vec<i64> = (0..n as i64).map(|i| i * 977 % v as i64).collect();
+        let targets = ids(&targets, &device);
         let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
         for device in devices::all() {
             let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
             let fused = run(linear_cross_entropy, &x, &w, &targets);
             for (fused, oracle) in fused.iter().zip(&oracle) {
-                // exponentials of 2.8 million logits summed in another order
+                // 32 thousand exponentials summed in another order. Narrower heads are summed one after the other
+                // by some libraries, which takes three digits more.
                 fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-4).set_absolute(1e-4));
             }
         }

@@ -8,7 +8,8 @@ use tch::{Kind, Tensor};
 
 use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
 use crate::Dropout;
-use crate::libtorch::fresh;
+use crate::libtorch::{bytes, fresh, product};
+use crate::profile::{self, Operation};
 
 impl LoraLinearBackend for LibTorch {
     fn low_rank_linear(
@@ -20,8 +21,9 @@ impl LoraLinearBackend for LibTorch {
         dropout: Option<Dropout>,
     ) -> TchTensor {
         let x = x.tensor;
-        let [weight, a, b] = [weight, a, b].map(|of| of.tensor.to_kind(x.kind()));
-        let mut y = x.mm(&weight.tr()); // [T, O]
+        let mut y = product(&x, &weight.tensor.tr()); // [T, O]
+        let _span = span(&x, &y, &a.tensor, 1);
+        let [a, b] = [a, b].map(|of| of.tensor.to_kind(x.kind()));
         let low = input(&x, dropout.as_ref()).mm(&a.tr()) * scale; // [T, r]
         let _ = y.addmm_(&low, &b.tr());
         fresh(y)
@@ -37,25 +39,34 @@ impl LoraLinearGradient for LibTorch {
             ..
         } = adapted;
         let [x, dy] = [adapted.x.tensor, dy.tensor];
-        let parts = [adapted.weight, adapted.a, adapted.b];
-        let [weight, a, b] = parts.map(|of| of.tensor.to_kind(x.kind()));
+        let mut dx = below.then(|| product(&dy, &adapted.weight.tensor)); // [T, I]
+        let _span = span(&x, &dy, &adapted.a.tensor, 2);
+        let [a, b] = [adapted.a, adapted.b].map(|of| of.tensor.to_kind(x.kind()));
         let input = input(&x, dropout.as_ref());
         let low = input.mm(&a.tr()) * scale; // [T, r]
         let d_low = dy.mm(&b) * scale; // [T, r]
-        let dx = below.then(|| {
-            let mut dx = dy.mm(&weight); // [T, I]
+        if let Some(dx) = &mut dx {
             let _ = match &dropout {
                 None => dx.addmm_(&d_low, &a),
                 Some(dropout) => dx.g_add_(&dropout.masked(&d_low.mm(&a))),
             };
-            fresh(dx)
-        });
+        }
         AdaptedGradients {
-            x: dx,
+            x: dx.map(fresh),
             a: fresh(d_low.tr().mm(&input).to_kind(Kind::Float)), // [r, I]
             b: fresh(dy.tr().mm(&low).to_kind(Kind::Float)),      // [O, r]
         }
     }
+}
+
+/// The path of a layer: down and up, or the gradients of both.
+fn span(x: &Tensor, y: &Tensor, a: &Tensor, passes: usize) -> profile::Recording {
+    let rank = a.size()[0] as usize;
+    profile::span(
+        Operation::LowRank,
+        passes * 2 * (x.numel() + y.numel()) * rank,
+        passes * bytes(&[x, y]),
+    )
 }
 
 /// The input of the path, `[T, I]`.

@@ -7,11 +7,14 @@ use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
 use super::{RmsNormBackend, RmsNormGradient};
-use crate::libtorch::{aten, fresh};
+use crate::libtorch::{aten, bytes, fresh};
+use crate::profile::{self, Operation};
 
 impl RmsNormBackend for LibTorch {
     fn rms_norm(x: TchTensor, weight: TchTensor, eps: f64) -> TchTensor {
-        fresh(norm(&x.tensor, &weight.tensor, eps).0)
+        let x = x.tensor;
+        let _span = profile::span(Operation::RmsNorm, 4 * x.numel(), 2 * bytes(&[&x]));
+        fresh(norm(&x, &weight.tensor, eps).0)
     }
 }
 
@@ -24,6 +27,7 @@ impl RmsNormGradient for LibTorch {
         trained: bool,
     ) -> (TchTensor, Option<TchTensor>) {
         let [x, weight, dy] = [x.tensor, weight.tensor, dy.tensor];
+        let _span = profile::span(Operation::RmsNorm, 10 * x.numel(), 3 * bytes(&[&x]));
         if x.device().is_cuda() {
             let (_, s) = norm(&x, &weight, eps);
             let weight = weight.to_kind(x.kind());

@@ -4,11 +4,13 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
 use super::RopeBackend;
-use crate::libtorch::fresh;
+use crate::libtorch::{bytes, fresh};
+use crate::profile::{self, Operation};
 
 impl RopeBackend for LibTorch {
     fn rope(x: TchTensor, cos: TchTensor, sin: TchTensor, back: bool) -> TchTensor {
         let x = x.tensor;
+        let _span = profile::span(Operation::Rope, 3 * x.numel(), 2 * bytes(&[&x]));
         let half = cos.tensor.size()[1];
         let cos = cos.tensor.unsqueeze(1); // [T, 1, D/2]
         let sin = sin.tensor.unsqueeze(1); // [T, 1, D/2]

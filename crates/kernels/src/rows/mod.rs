@@ -143,6 +143,15 @@ impl Rows {
         self.total
     }
 
+    /// Pairs of a query and a key that it sees.
+    pub(crate) fn pairs(&self) -> usize {
+        let of_row = |row: &Row| {
+            let [t, s] = [row.queries.len(), row.key_count()];
+            t * (s - t) + t * (t + 1) / 2
+        };
+        self.iter().map(of_row).sum()
+    }
+
     /// Keys of all rows together: `S`.
     pub fn keys(&self) -> usize {
         self.keys

@@ -6,11 +6,14 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
 use super::{SwiGluBackend, SwiGluGradient};
-use crate::libtorch::fresh;
+use crate::libtorch::{bytes, fresh};
+use crate::profile::{self, Operation};
 
 impl SwiGluBackend for LibTorch {
     fn swiglu(gate: TchTensor, up: TchTensor) -> TchTensor {
-        let mut y = gate.tensor.silu();
+        let gate = gate.tensor;
+        let _span = profile::span(Operation::SwiGlu, 5 * gate.numel(), 3 * bytes(&[&gate]));
+        let mut y = gate.silu();
         fresh(y.g_mul_(&up.tensor))
     }
 }
@@ -18,6 +21,7 @@ impl SwiGluBackend for LibTorch {
 impl SwiGluGradient for LibTorch {
     fn swiglu_gradient(gate: TchTensor, up: TchTensor, dy: TchTensor) -> [TchTensor; 2] {
         let [gate, up, dy] = [gate.tensor, up.tensor, dy.tensor];
+        let _span = profile::span(Operation::SwiGlu, 9 * gate.numel(), 5 * bytes(&[&gate]));
         let mut d_up = gate.silu();
         let _ = d_up.g_mul_(&dy);
         let d_gate = gate.silu_backward(&(dy * up));

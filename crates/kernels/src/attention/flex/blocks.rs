@@ -60,14 +60,7 @@ impl Shape {
 
     /// Multiplications and additions of `products` products over all queries and keys.
     pub(super) fn flops(self, rows: &Rows, products: usize) -> usize {
-        let pairs: usize = rows
-            .iter()
-            .map(|row| {
-                let [t, s] = [row.queries.len(), row.key_count()];
-                t * (s - t) + t * (t + 1) / 2
-            })
-            .sum();
-        2 * products * pairs * self.key_heads * self.groups * self.dim
+        2 * products * rows.pairs() * self.key_heads * self.groups * self.dim
     }
 }
 

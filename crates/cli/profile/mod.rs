@@ -1,0 +1,180 @@
+//! Where a run's time went: a table, and a trace that Perfetto opens.
+
+mod table;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context;
+use serde::Serialize;
+use simmer_kernels::profile::{Kernel, Recorded, Span};
+use simmer_kernels::{Usage, peak, profile};
+
+use crate::ALLOCATOR;
+
+/// A recording of a run.
+pub(crate) struct Profile {
+    began: Instant,
+    /// The GPU that is looked at.
+    gpu: Option<usize>,
+}
+
+impl Profile {
+    /// Begins to record what the processor does, and a GPU where the run computes on one.
+    pub(crate) fn start(gpu: Option<usize>) -> anyhow::Result<Self> {
+        profile::start(gpu.is_some()).context("--profile")?;
+        Ok(Self {
+            began: Instant::now(),
+            gpu,
+        })
+    }
+
+    /// Ends recording, writes the trace and returns the table.
+    pub(crate) fn finish(self, trace: &Path) -> anyhow::Result<String> {
+        let elapsed = self.began.elapsed();
+        let recorded = profile::finish().context("--profile")?;
+        let written = write_trace(&recorded, trace);
+        written.with_context(|| format!("cannot write {}", trace.display()))?;
+        let table = table::table(&recorded, elapsed, &peak(self.gpu), self.gpu.is_some());
+        Ok(format!("{table}\n{}", memory(ALLOCATOR.usage())))
+    }
+}
+
+/// The most memory of the process so far, in a line.
+fn memory(usage: Usage) -> String {
+    let mib = |bytes: usize| bytes >> 20;
+    let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = resident.lines().find_map(|line| {
+        let kib = line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?;
+        kib.parse::<usize>().ok()
+    });
+    let resident = resident.map_or(String::new(), |kib| {
+        format!("{} MiB resident at most; ", kib >> 10)
+    });
+    format!(
+        "memory: {resident}big buffers {} MiB at once, {} MiB with the gaps between them",
+        mib(usage.most),
+        mib(usage.reached)
+    )
+}
+
+/// An event in the Trace Event Format: <https://ui.perfetto.dev> opens a list of them.
+#[derive(Serialize)]
+struct Event<'a> {
+    name: &'a str,
+    cat: &'static str,
+    ph: &'static str,
+    /// Microseconds.
+    ts: f64,
+    /// Microseconds.
+    dur: f64,
+    pid: u32,
+    tid: u32,
+    args: Args<'a>,
+}
+
+/// Of the threads of a trace: what asks, and what a GPU does.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Args<'a> {
+    Work { flops: u64, bytes: u64 },
+    Thread { name: &'a str },
+    None {},
+}
+
+impl<'a> Event<'a> {
+    fn of_span(span: &'a Span) -> Self {
+        let (flops, bytes) = (span.flops, span.bytes);
+        Self {
+            name: &span.name,
+            cat: if span.is_operation {
+                "operation"
+            } else {
+                "phase"
+            },
+            ph: "X",
+            ts: span.start.as_secs_f64() * 1e6,
+            dur: span.length.as_secs_f64() * 1e6,
+            pid: 1,
+            tid: HOST,
+            args: Args::Work { flops, bytes },
+        }
+    }
+
+    fn of_kernel(kernel: &'a Kernel) -> Self {
+        Self {
+            name: &kernel.name,
+            cat: "kernel",
+            ph: "X",
+            ts: kernel.start.as_secs_f64() * 1e6,
+            dur: kernel.length.as_secs_f64() * 1e6,
+            pid: 1,
+            tid: DEVICE,
+            args: Args::None {},
+        }
+    }
+
+    /// What a thread is called.
+    fn of_thread(tid: u32, name: &'a str) -> Self {
+        Self {
+            name: "thread_name",
+            cat: "",
+            ph: "M",
+            ts: 0.0,
+            dur: 0.0,
+            pid: 1,
+            tid,
+            args: Args::Thread { name },
+        }
+    }
+}
+
+fn write_trace(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    let mut events = vec![Event::of_thread(HOST, "simmer")];
+    events.extend(recorded.spans.iter().map(Event::of_span));
+    if !recorded.kernels.is_empty() {
+        events.push(Event::of_thread(DEVICE, "GPU"));
+        events.extend(recorded.kernels.iter().map(Event::of_kernel));
+    }
+    serde_json::to_writer(&mut file, &serde_json::json!({ "traceEvents": events }))?;
+    Ok(file.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_trace_has_every_span_and_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trace.json");
+        let recorded = Recorded {
+            spans: vec![Span {
+                name: "rope".into(),
+                is_operation: true,
+                start: Duration::ZERO,
+                length: Duration::from_millis(3),
+                flops: 7,
+                bytes: 3,
+            }],
+            kernels: vec![Kernel {
+                name: "elementwise".to_owned(),
+                asked: None,
+                start: Duration::from_micros(5),
+                length: Duration::from_micros(2),
+            }],
+        };
+        write_trace(&recorded, &path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        let trace: serde_json::Value = serde_json::from_str(&text).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&trace).unwrap());
+    }
+}
