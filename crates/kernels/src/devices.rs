@@ -11,6 +11,10 @@ pub(crate) fn all() -> Vec<Device> {
 }
 
 /// Those whose forms take activations of 16 bits too.
+#[cfg_attr(
+    feature = "libtorch",
+    expect(clippy::unnecessary_wraps, reason = "other builds have none")
+)]
 pub(crate) fn halves() -> Option<Device> {
     #[cfg(feature = "libtorch")]
     return Some(libtorch());

@@ -76,7 +76,7 @@ fn span(
 
 // On a GPU.
 
-fn packed<'a>(placed: &'a Placed, scale: f64) -> Packed<'a> {
+fn packed(placed: &Placed, scale: f64) -> Packed<'_> {
     Packed {
         starts: placed.starts.each_ref(),
         longest: placed.longest,

@@ -48,7 +48,7 @@ impl Dropout {
 fn mixed(x: Tensor) -> Tensor {
     let mut x = x.g_add_scalar(0x9e37_79b9_7f4a_7c15_u64 as i64);
     for (bits, factor) in [(30, 0xbf58_476d_1ce4_e5b9_u64), (27, 0x94d0_49bb_1331_11eb)] {
-        x = (&x).bitwise_xor_tensor(&shifted(&x, bits)) * (factor as i64);
+        x = x.bitwise_xor_tensor(&shifted(&x, bits)) * (factor as i64);
     }
     x.bitwise_xor_tensor(&shifted(&x, 31))
 }
@@ -61,8 +61,9 @@ fn shifted(x: &Tensor, bits: i64) -> Tensor {
 
 /// The keys as a column on a device, `[T, 1]`: copied once for all layers of a micro-batch.
 fn on_device(keys: &Arc<[u64]>, device: Device) -> Tensor {
+    type Copied = (Arc<[u64]>, Device, Tensor);
     thread_local! {
-        static LAST: RefCell<Option<(Arc<[u64]>, Device, Tensor)>> = const { RefCell::new(None) };
+        static LAST: RefCell<Option<Copied>> = const { RefCell::new(None) };
     }
     LAST.with_borrow_mut(|last| {
         if let Some((of, on, tensor)) = last

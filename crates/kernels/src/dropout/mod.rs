@@ -124,7 +124,7 @@ mod tests {
         // several blocks of it, and keys of all sizes
         let (tokens, features) = (700, 9001);
         let dropout = Dropout {
-            keys: (0..tokens as u64).map(mix).collect(),
+            keys: (0..tokens).map(mix).collect(),
             site: 5,
             probability: 0.3,
         };

@@ -146,7 +146,7 @@ mod tests {
         let y = x.mm(&x);
         let after = Instant::now();
         let events = timeline.finish().unwrap();
-        assert_eq!(y.double_value(&[0, 0]), 64.0);
+        assert_eq!(y.int64_value(&[0, 0]), 64);
         let products: Vec<&Event> = events.iter().filter(|of| of.name == "aten::mm").collect();
         let [product] = products[..] else {
             panic!("one product: {events:?}")

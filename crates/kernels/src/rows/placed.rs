@@ -21,7 +21,9 @@ pub(crate) struct Placed {
 
 /// The rows on the device where they were last wanted: copied once for all layers of a run.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OnDevice(Arc<Mutex<Option<(Device, Arc<Placed>)>>>);
+pub(super) struct OnDevice(Arc<Mutex<Last>>);
+
+type Last = Option<(Device, Arc<Placed>)>;
 
 // SAFETY: a `Placed` is written once and its tensors are only read after that. They are not leaves
 // of torch's automatic differentiation, and its reference counts are atomic.
