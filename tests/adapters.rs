@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use proptest::prelude::*;
 use simmer_model::adapter::Card;
 use simmer_model::checkpoint::Existing;
-use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Run, Sampling, Target, adapter};
+use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Sampling, Sequence, Target, adapter};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -38,7 +38,7 @@ fn mean_loss(model: &LlamaForCausalLM, rows: &[Row]) -> Tensor<1> {
     let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
     let targets: Vec<_> = rows.iter().flat_map(Row::targets).collect();
     let count = targets.iter().flatten().count() as f64;
-    model.loss(&Run::from_rows(&ids), &Target::from_slots(&targets)) / count
+    model.loss(&Sequence::from_rows(&ids), &Target::from_slots(&targets)) / count
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn logits_equal_peft() {
         let tuned = attached(model, name).model.valid();
         let (rows, _, expected) = goldens(model, name);
         for (index, row) in rows.iter().enumerate() {
-            let hidden = tuned.hidden(&Run::from_rows(&[&row.input_ids]), None);
+            let hidden = tuned.hidden(&Sequence::from_rows(&[&row.input_ids]), None);
             let logits = values(tuned.logits(hidden));
             let expected = expected.f32(&format!("logits.{index}"));
             let difference = golden::max_difference(&logits, &expected);
@@ -106,10 +106,10 @@ fn recomputing_layers_changes_no_gradient() {
         let tuned = attached(model, name).model;
         let (rows, _, _) = goldens(model, name);
         let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
-        let run = Run::from_rows(&ids);
+        let sequence = Sequence::from_rows(&ids);
         let slots: Vec<_> = rows.iter().flat_map(Row::targets).collect();
         let targets = Target::from_slots(&slots);
-        let gradients = |recompute| tuned.loss_and_gradients(&run, &targets, 0.1, recompute);
+        let gradients = |recompute| tuned.loss_and_gradients(&sequence, &targets, 0.1, recompute);
         let (kept_loss, kept) = gradients(Recompute::None);
         for recompute in [Recompute::Mlp, Recompute::Layer] {
             let (again_loss, again) = gradients(recompute);
@@ -136,7 +136,7 @@ proptest! {
     /// Rows with common beginnings of every length, some rows equal, some only a beginning: the
     /// loss and every gradient are those of the rows one by one.
     #[test]
-    fn sharing_beginnings_changes_no_gradient(
+    fn sharing_prefixes_changes_no_gradient(
         parts in prop::collection::vec((0_u32..3, 1_usize..18, 0_u32..4, 1_usize..10), 2..6),
         recompute in prop::sample::select(vec![Recompute::None, Recompute::Mlp, Recompute::Layer]),
     ) {
@@ -151,8 +151,8 @@ proptest! {
             .collect();
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         // every token after the first is predicted, those of shared beginnings too
-        let plain = Run::from_rows(&slices);
-        let shared = Run::sharing_beginnings(&slices);
+        let plain = Sequence::from_rows(&slices);
+        let shared = Sequence::sharing_prefixes(&slices);
         let mut targets = Vec::new();
         let mut shared_targets = Vec::new();
         let mut start = 0;
@@ -166,7 +166,7 @@ proptest! {
         }
         let (loss, expected) = tuned.loss_and_gradients(&plain, &targets, 0.1, Recompute::None);
         let (found_loss, found) =
-            tuned.loss_and_gradients(&shared.run, &shared_targets, 0.1, recompute);
+            tuned.loss_and_gradients(&shared.sequence, &shared_targets, 0.1, recompute);
         let [loss, found_loss] = [loss, found_loss].map(|loss| loss.into_scalar::<f32>());
         prop_assert!((loss - found_loss).abs() <= 1e-5 * loss, "{loss} {found_loss}");
         prop_assert!(expected.keys().eq(found.keys()));

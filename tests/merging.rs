@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use safetensors::{Dtype, SafeTensors};
-use simmer_model::Run;
+use simmer_model::Sequence;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::checkpoint::Checkpoint;
 use simmer_model::merge::{MergeOptions, merge};
@@ -104,7 +104,7 @@ fn a_merged_model_answers_as_base_and_adapter() {
         let apart = attached(model, name).model.valid();
         for row in golden::rows(model, name) {
             let logits = |model: &simmer_model::LlamaForCausalLM| -> Vec<f32> {
-                let hidden = model.hidden(&Run::from_rows(&[&row.input_ids]), None);
+                let hidden = model.hidden(&Sequence::from_rows(&[&row.input_ids]), None);
                 model.logits(hidden).into_data().iter::<f32>().collect()
             };
             let difference = golden::max_difference(&logits(&merged), &logits(&apart));

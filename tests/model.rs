@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, s};
 use simmer_kernels::Rows;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::{KvCache, LlamaForCausalLM, Prompt, Run, Sampling, Stop, Target};
+use simmer_model::{KvCache, LlamaForCausalLM, Prompt, Sampling, Sequence, Stop, Target};
 use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
@@ -30,11 +30,11 @@ fn logits_equal_transformers() {
         let rows = model_golden(name).rows;
         let expected = Tensors::open(golden::folder(name).join("golden.safetensors"));
         let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
-        let together = model.logits(model.hidden(&Run::from_rows(&ids), None));
+        let together = model.logits(model.hidden(&Sequence::from_rows(&ids), None));
         let bounds = Rows::from_lengths(ids.iter().map(|row| row.len()));
         for (index, (row, range)) in ids.iter().zip(bounds.ranges()).enumerate() {
             let expected = expected.f32(&format!("logits.{index}"));
-            let alone = values(model.logits(model.hidden(&Run::from_rows(&[row]), None)));
+            let alone = values(model.logits(model.hidden(&Sequence::from_rows(&[row]), None)));
             let difference = golden::max_difference(&alone, &expected);
             assert!(
                 difference <= TOLERANCE,
@@ -44,7 +44,7 @@ fn logits_equal_transformers() {
             let difference = golden::max_difference(&in_run, &expected);
             assert!(
                 difference <= TOLERANCE,
-                "{name} row {index} in a run: {difference}"
+                "{name} row {index} in a sequence: {difference}"
             );
         }
     }
@@ -58,7 +58,7 @@ fn loss_equals_transformers() {
         let ids: Vec<&[u32]> = golden.rows.iter().map(|row| &row.input_ids[..]).collect();
         let targets: Vec<_> = golden.rows.iter().flat_map(golden::Row::targets).collect();
         let sum: f32 = model
-            .loss(&Run::from_rows(&ids), &Target::from_slots(&targets))
+            .loss(&Sequence::from_rows(&ids), &Target::from_slots(&targets))
             .into_scalar();
         let mean = f64::from(sum) / targets.iter().flatten().count() as f64;
         assert!(
@@ -161,12 +161,12 @@ fn scores_equal_transformers() {
 fn a_cache_changes_nothing() {
     let model = load("tied-gqa", &golden::device());
     let tokens: Vec<u32> = (3..20).collect();
-    let whole = values(model.hidden(&Run::from_rows(&[&tokens]), None));
+    let whole = values(model.hidden(&Sequence::from_rows(&[&tokens]), None));
     let mut cache = KvCache::default();
     let mut parts = Vec::new();
     for (start, end) in [(0, 5), (5, 6), (6, 13), (13, 17)] {
-        let run = Run::continuing(&tokens[start..end], start);
-        parts.extend(values(model.hidden(&run, Some(&mut cache))));
+        let sequence = Sequence::continuing(&tokens[start..end], start);
+        parts.extend(values(model.hidden(&sequence, Some(&mut cache))));
     }
     let difference = golden::max_difference(&whole, &parts);
     assert!(difference <= 1e-5, "{difference}");

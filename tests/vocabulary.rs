@@ -11,7 +11,7 @@ use simmer_model::base::{self, BaseConfig};
 use simmer_model::checkpoint::numbers::convert;
 use simmer_model::checkpoint::{Checkpoint, Dtype};
 use simmer_model::merge::{MergeOptions, merge};
-use simmer_model::{LlamaForCausalLM, Run, adapter};
+use simmer_model::{LlamaForCausalLM, Sequence, adapter};
 use simmer_train::{Outcome, Resume, TrainError, train};
 
 use crate::commands::simmer;
@@ -68,7 +68,7 @@ fn model(name: &str, adapter: Option<&Path>) -> LlamaForCausalLM {
 }
 
 fn logits(model: &LlamaForCausalLM, ids: &[u32]) -> Vec<f32> {
-    let hidden = model.hidden(&Run::from_rows(&[ids]), None);
+    let hidden = model.hidden(&Sequence::from_rows(&[ids]), None);
     model.logits(hidden).into_data().iter::<f32>().collect()
 }
 

@@ -33,7 +33,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    simmer_map::explain_bus_errors();
+    simmer_files::explain_bus_errors();
     let speak = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if !simmer_data::is_guarded() {

@@ -146,7 +146,7 @@ impl ModelConfig {
     pub fn from_folder(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
         let text =
-            simmer_map::read_text(&path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
+            simmer_files::read_text(&path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
                 path: path.clone(),
                 source,
             })?;

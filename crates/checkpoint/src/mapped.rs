@@ -56,14 +56,14 @@ impl AsRef<[u8]> for Shared {
 impl Mapped {
     /// Opens and maps a file.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = simmer_map::open(path).map_err(CheckpointError::io(path, "open"))?;
+        let file = simmer_files::open(path).map_err(CheckpointError::io(path, "open"))?;
         Self::new(file, path)
     }
 
     /// Maps an open file; `path` is for messages.
     pub(crate) fn new(file: File, path: &Path) -> Result<Self, CheckpointError> {
         let seen = Seen::of(&file).map_err(CheckpointError::io(path, "read"))?;
-        let map = simmer_map::map_file(&file).map_err(CheckpointError::io(path, "map"))?;
+        let map = simmer_files::map_file(&file).map_err(CheckpointError::io(path, "map"))?;
         let map = Arc::new(map);
         Ok(Self {
             path: path.into(),
@@ -103,14 +103,14 @@ impl Mapped {
     pub(crate) fn read_ahead(&self, progress: &mut dyn FnMut(u64)) {
         for begin in (0..self.len()).step_by(READ_BYTES) {
             let len = READ_BYTES.min(self.len() - begin);
-            simmer_map::read_pages(&self.map, begin, len);
+            simmer_files::read_pages(&self.map, begin, len);
             progress(len as u64);
         }
     }
 
     /// Lets go of the pages of a range; reading them again reads the file again.
     pub(crate) fn release(&self, range: Range<usize>) {
-        simmer_map::release_pages(&self.map, range.start, range.len());
+        simmer_files::release_pages(&self.map, range.start, range.len());
     }
 }
 

@@ -151,7 +151,7 @@ impl Answers {
             path: path.to_owned(),
             source,
         };
-        let (found, whole) = match simmer_map::open(path) {
+        let (found, whole) = match simmer_files::open(path) {
             Ok(file) => read(path, file, asking)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), 0),
             Err(source) => {

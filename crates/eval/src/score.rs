@@ -1,13 +1,13 @@
 //! How probable a model finds texts.
 //!
 //! What several texts have in common at their beginning (a header of answered questions, the question before its choices)
-//! is computed once a run. Rows are not padded, so their order is that of the file.
+//! is computed once a sequence. Rows are not padded, so their order is that of the file.
 //!
 //! Source of the split into context and continuation: lm-evaluation-harness 0.4.13, `TemplateLM._encode_pair`.
 
 use simmer_data::Tokenizer;
 use simmer_data::tokenizer::TokenizerError;
-use simmer_model::{LlamaForCausalLM, Run, Scored, Target};
+use simmer_model::{LlamaForCausalLM, Scored, Sequence, Target};
 
 use crate::question::Pair;
 
@@ -75,7 +75,7 @@ fn tokens(pair: &Pair, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Token
     Ok(([context.as_slice(), rest].concat(), context.len()))
 }
 
-/// Computes rows together, as many as fit into a run of so many tokens.
+/// Computes rows together, as many as fit into a sequence of so many tokens.
 pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>> {
     // a row's last token is predicted and nothing more
     let inputs: Vec<&[u32]> = rows
@@ -90,7 +90,7 @@ pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>>
     if seen.is_empty() {
         return vec![Vec::new(); rows.len()];
     }
-    let shared = Run::sharing_beginnings(&seen);
+    let shared = Sequence::sharing_prefixes(&seen);
     let mut places = shared.places.iter();
     let mut targets = Vec::new();
     let mut counts = Vec::with_capacity(rows.len());
@@ -108,7 +108,7 @@ pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>>
         }
         counts.push(targets.len() - before);
     }
-    let mut scored = model.score_targets(&shared.run, &targets).into_iter();
+    let mut scored = model.score_targets(&shared.sequence, &targets).into_iter();
     let counts = counts.into_iter();
     counts
         .map(|count| scored.by_ref().take(count).collect())

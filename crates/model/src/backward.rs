@@ -1,4 +1,4 @@
-//! Loss and gradients of a run, with all activations kept, those of attention, or those of one layer at a time.
+//! Loss and gradients of a sequence, with all activations kept, those of attention, or those of one layer at a time.
 //!
 //! Axes: T tokens, H hidden size.
 
@@ -9,7 +9,7 @@ use simmer_kernels::profile;
 
 use crate::llama::{LlamaForCausalLM, Pass};
 use crate::parameters::{Parameters, Path, add, gradients_of, is_trained};
-use crate::run::{Run, Target};
+use crate::sequence::{Sequence, Target};
 
 /// What the backward pass computes again instead of keeping it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,21 +35,26 @@ impl LlamaForCausalLM {
     /// As [`LlamaForCausalLM::loss`].
     pub fn loss_and_gradients(
         &self,
-        run: &Run,
+        sequence: &Sequence,
         targets: &[Target],
         factor: f64,
         recompute: Recompute,
     ) -> (Tensor<1>, Parameters) {
         match recompute {
-            Recompute::None => self.keeping_all(run, targets, factor),
-            Recompute::Mlp => self.layer_by_layer(run, targets, factor, Again::Mlp),
-            Recompute::Layer => self.layer_by_layer(run, targets, factor, Again::Layer),
+            Recompute::None => self.keeping_all(sequence, targets, factor),
+            Recompute::Mlp => self.layer_by_layer(sequence, targets, factor, Again::Mlp),
+            Recompute::Layer => self.layer_by_layer(sequence, targets, factor, Again::Layer),
         }
     }
 
-    fn keeping_all(&self, run: &Run, targets: &[Target], factor: f64) -> (Tensor<1>, Parameters) {
+    fn keeping_all(
+        &self,
+        sequence: &Sequence,
+        targets: &[Target],
+        factor: f64,
+    ) -> (Tensor<1>, Parameters) {
         let forward = profile::phase("forward");
-        let loss = self.loss(run, targets);
+        let loss = self.loss(sequence, targets);
         drop(forward);
         let _backward = profile::phase("backward");
         let value = loss.clone().inner();
@@ -59,20 +64,20 @@ impl LlamaForCausalLM {
 
     fn layer_by_layer(
         &self,
-        run: &Run,
+        sequence: &Sequence,
         targets: &[Target],
         factor: f64,
         again: Again,
     ) -> (Tensor<1>, Parameters) {
         let forward = profile::phase("forward");
-        let pass = self.pass(run, None);
-        let embedded = self.embed(run);
+        let pass = self.pass(sequence, None);
+        let embedded = self.embed(sequence);
         let lowest = self.lowest_wanted(&embedded);
         let (mut kept, hidden) = self.keeping_inputs(&embedded, &pass, lowest, again);
         drop(forward);
         let _backward = profile::phase("backward");
         let x = leaf(hidden, lowest <= self.model.layers.len());
-        let loss = self.loss_of_hidden(x.clone(), run, targets);
+        let loss = self.loss_of_hidden(x.clone(), sequence, targets);
         let value = loss.clone().inner();
         let mut recorded = (loss * factor).backward();
         let mut found = self.gradients(&mut recorded);

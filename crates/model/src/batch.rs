@@ -13,8 +13,8 @@ use simmer_kernels::Rows;
 use crate::cache::KvCache;
 use crate::generate::{GenerateError, Generated, Stop, log_softmax_at, values};
 use crate::llama::LlamaForCausalLM;
-use crate::run::{Run, ids};
 use crate::sampler::{Sampler, Sampling};
+use crate::sequence::{Sequence, ids};
 
 /// Tokens of a page.
 const PAGE: usize = 64;
@@ -80,8 +80,8 @@ impl LlamaForCausalLM {
         cache: &mut KvCache,
     ) -> (Vec<Text<'a>>, Tensor<2>) {
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
-        let shared = Run::sharing_beginnings(&rows);
-        let hidden = self.hidden(&shared.run, Some(cache)); // [T, H]
+        let shared = Sequence::sharing_prefixes(&rows);
+        let hidden = self.hidden(&shared.sequence, Some(cache)); // [T, H]
         let last = shared.places.iter().filter_map(|places| places.last());
         let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]
         let texts = prompts.iter().zip(&shared.places);
@@ -134,7 +134,7 @@ impl LlamaForCausalLM {
         let places = texts.iter_mut().map(|text| text.place(&mut end));
         let places: Vec<usize> = places.collect();
         let seen = texts.iter().map(|text| (1, text.keys.clone()));
-        let run = Run {
+        let sequence = Sequence {
             tokens: texts
                 .iter()
                 .map(|text| text.tokens[text.tokens.len() - 1])
@@ -143,7 +143,7 @@ impl LlamaForCausalLM {
             dropout_keys: None,
         };
         cache.place(places, end);
-        self.hidden(&run, Some(cache))
+        self.hidden(&sequence, Some(cache))
     }
 }
 

@@ -10,8 +10,8 @@ use simmer_kernels::{log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
-use crate::run::{Run, Target, ids};
 use crate::sampler::{Sampler, Sampling};
+use crate::sequence::{Sequence, Target, ids};
 
 /// Tokens whose logits are computed at a time when text is scored: bounds the memory to
 /// `256 · V` numbers.
@@ -145,8 +145,8 @@ impl LlamaForCausalLM {
         self.check_tokens(tokens)?;
         let slots = tokens[1..].iter().map(|token| Some(*token));
         let slots: Vec<Option<u32>> = slots.collect();
-        let run = Run::from_rows(&[tokens]);
-        let scored = self.score_targets(&run, &Target::from_slots(&slots));
+        let sequence = Sequence::from_rows(&[tokens]);
+        let scored = self.score_targets(&sequence, &Target::from_slots(&slots));
         Ok(scored.into_iter().map(|token| token.log_prob).collect())
     }
 
@@ -157,8 +157,8 @@ impl LlamaForCausalLM {
     ///
     /// # Panics
     /// As [`LlamaForCausalLM::hidden`].
-    pub fn score_targets(&self, run: &Run, targets: &[Target]) -> Vec<Scored> {
-        let hidden = self.hidden(run, None); // [T, H]
+    pub fn score_targets(&self, sequence: &Sequence, targets: &[Target]) -> Vec<Scored> {
+        let hidden = self.hidden(sequence, None); // [T, H]
         let mut scored = Vec::with_capacity(targets.len());
         for targets in targets.chunks(SCORE_CHUNK) {
             let places = targets.iter().map(|target| target.place);
@@ -170,9 +170,9 @@ impl LlamaForCausalLM {
     }
 
     fn next_logits(&self, text: &[u32], cache: &mut KvCache) -> Vec<f32> {
-        let run = Run::continuing(&text[cache.len()..], cache.len());
-        let last = run.len() - 1;
-        let hidden = self.hidden(&run, Some(cache)).slice(s![last..=last]); // [1, H]
+        let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
+        let last = sequence.len() - 1;
+        let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]
         values(self.logits(hidden))
     }
 

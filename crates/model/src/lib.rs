@@ -16,8 +16,8 @@ mod parameters;
 mod prefix;
 mod random;
 mod rotary;
-mod run;
 mod sampler;
+mod sequence;
 
 pub use backward::Recompute;
 pub use batch::Prompt;
@@ -28,6 +28,6 @@ pub use llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
 pub use parameters::{Parameters, add};
 pub use prefix::Shared;
 pub use rotary::inverse_frequencies;
-pub use run::{Run, Target};
 pub use sampler::{Sampling, SamplingError};
+pub use sequence::{Sequence, Target};
 pub use simmer_checkpoint::{ModelConfig, config, layout};

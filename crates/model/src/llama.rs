@@ -1,4 +1,4 @@
-//! The LLaMA decoder over flat runs.
+//! The LLaMA decoder over flat sequences.
 //!
 //! Source: Touvron et al. 2023, section 2.2; transformers `modeling_llama.py`.
 //!
@@ -16,7 +16,7 @@ use crate::cache::KvCache;
 use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::rotary::Rotary;
-use crate::run::{Run, Target, ids};
+use crate::sequence::{Sequence, Target, ids};
 
 /// Path of the token embedding.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens";
@@ -141,47 +141,51 @@ impl LlamaForCausalLM {
 
     /// Hidden states after the last layer, before the last normalisation.
     ///
-    /// With a cache the rows of the run may continue tokens that it holds.
+    /// With a cache the rows of the sequence may continue tokens that it holds.
     ///
     /// # Shapes
     /// Result: `[T, H]`.
     ///
     /// # Panics
     /// On a token outside the vocabulary, and on rows whose keys are not those of the cache after the
-    /// run, where there is one.
-    pub fn hidden(&self, run: &Run, mut cache: Option<&mut KvCache>) -> Tensor<2> {
-        let pass = self.pass(run, cache.as_deref());
-        let mut x = self.embed(run); // [T, H]
+    /// sequence, where there is one.
+    pub fn hidden(&self, sequence: &Sequence, mut cache: Option<&mut KvCache>) -> Tensor<2> {
+        let pass = self.pass(sequence, cache.as_deref());
+        let mut x = self.embed(sequence); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate() {
             x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
         }
         if let Some(cache) = cache {
-            cache.advance(run.len());
+            cache.advance(sequence.len());
         }
         x
     }
 
-    /// What the layers share in a pass over a run.
-    pub(crate) fn pass<'a>(&'a self, run: &'a Run, cache: Option<&KvCache>) -> Pass<'a> {
+    /// What the layers share in a pass over a sequence.
+    pub(crate) fn pass<'a>(&'a self, sequence: &'a Sequence, cache: Option<&KvCache>) -> Pass<'a> {
         let vocab = self.config.vocab_size;
-        if let Some(token) = run.tokens.iter().find(|token| **token as usize >= vocab) {
+        if let Some(token) = sequence
+            .tokens
+            .iter()
+            .find(|token| **token as usize >= vocab)
+        {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
         if let Some(cache) = cache {
-            let places = cache.length_after(run.len());
-            assert_eq!(run.rows.keys(), places, "places in the cache");
+            let places = cache.length_after(sequence.len());
+            assert_eq!(sequence.rows.keys(), places, "places in the cache");
         }
         Pass {
             config: &self.config,
-            rotary: Rotary::new(&self.config, &run.rows.positions(), &self.device()),
-            rows: &run.rows,
-            dropout_keys: run.dropout_keys.as_ref(),
+            rotary: Rotary::new(&self.config, &sequence.rows.positions(), &self.device()),
+            rows: &sequence.rows,
+            dropout_keys: sequence.dropout_keys.as_ref(),
         }
     }
 
-    /// The embedding of a run's tokens, `[T, H]`.
-    pub(crate) fn embed(&self, run: &Run) -> Tensor<2> {
-        let tokens = ids(run.tokens.iter().copied(), &self.device());
+    /// The embedding of a sequence's tokens, `[T, H]`.
+    pub(crate) fn embed(&self, sequence: &Sequence) -> Tensor<2> {
+        let tokens = ids(sequence.tokens.iter().copied(), &self.device());
         self.model.embed_tokens.forward(tokens)
     }
 
@@ -204,20 +208,23 @@ impl LlamaForCausalLM {
     ///
     /// # Panics
     /// Where there is no target.
-    pub fn loss(&self, run: &Run, targets: &[Target]) -> Tensor<1> {
-        self.loss_of_hidden(self.hidden(run, None), run, targets)
+    pub fn loss(&self, sequence: &Sequence, targets: &[Target]) -> Tensor<1> {
+        self.loss_of_hidden(self.hidden(sequence, None), sequence, targets)
     }
 
     /// The loss from hidden states, `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them.
     pub(crate) fn loss_of_hidden(
         &self,
         hidden: Tensor<2>,
-        run: &Run,
+        sequence: &Sequence,
         targets: &[Target],
     ) -> Tensor<1> {
-        assert!(!targets.is_empty(), "a run without a target has no loss");
+        assert!(
+            !targets.is_empty(),
+            "a sequence without a target has no loss"
+        );
         let device = self.device();
-        let keys: Option<Arc<[u64]>> = run.dropout_keys.as_ref().map(|keys| {
+        let keys: Option<Arc<[u64]>> = sequence.dropout_keys.as_ref().map(|keys| {
             let targets = targets.iter();
             targets.map(|target| keys[target.place as usize]).collect()
         });

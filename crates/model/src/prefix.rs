@@ -2,34 +2,34 @@
 //!
 //! Instruction data repeats itself: every row of Alpaca begins with one of two preambles, a chat
 //! with its system prompt. A token's hidden state depends on what comes before it alone, so rows
-//! that begin with the same tokens have the same states there. The run then holds each beginning
+//! that begin with the same tokens have the same states there. The sequence then holds each beginning
 //! once, as a row that the others continue, and gradients of all of them meet in it.
 
 use simmer_kernels::Rows;
 
-use crate::run::Run;
+use crate::sequence::Sequence;
 
 /// Tokens from which on a common beginning becomes a row of its own. A shorter one saves less than
 /// one more row costs attention.
 const SHORTEST: usize = 12;
 
-/// A run without repeated beginnings, and where the tokens of each row went.
+/// A sequence without repeated beginnings, and where the tokens of each row went.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// The run, without dropout.
-    pub run: Run,
-    /// For each row, the place in the run of each of its tokens.
+    /// The sequence, without dropout.
+    pub sequence: Sequence,
+    /// For each row, the place in the sequence of each of its tokens.
     pub places: Vec<Vec<u32>>,
 }
 
-impl Run {
-    /// A run of rows that begin at position 0, each common beginning computed once.
+impl Sequence {
+    /// A sequence of rows that begin at position 0, each common beginning computed once.
     ///
     /// Without dropout: rows that share a beginning would share its masks.
     ///
     /// # Panics
     /// On a row without a token.
-    pub fn sharing_beginnings(rows: &[&[u32]]) -> Shared {
+    pub fn sharing_prefixes(rows: &[&[u32]]) -> Shared {
         let mut tree = Tree {
             rows,
             tokens: Vec::new(),
@@ -39,7 +39,7 @@ impl Run {
         let all: Vec<usize> = (0..rows.len()).collect();
         tree.grow(&all, 0, None);
         Shared {
-            run: Self {
+            sequence: Self {
                 tokens: tree.tokens,
                 rows: Rows::from_tree(tree.branches),
                 dropout_keys: None,
@@ -149,10 +149,10 @@ mod tests {
             row(&[(5, 2)]),
         ];
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let shared = Run::sharing_beginnings(&slices);
-        assert_eq!(shared.run.len(), 20 + 3 + 4 + 2);
+        let shared = Sequence::sharing_prefixes(&slices);
+        assert_eq!(shared.sequence.len(), 20 + 3 + 4 + 2);
         let expected = Rows::from_tree([(20, None), (3, Some(0)), (4, Some(0)), (2, None)]);
-        assert_eq!(shared.run.rows, expected);
+        assert_eq!(shared.sequence.rows, expected);
     }
 
     #[test]
@@ -165,8 +165,8 @@ mod tests {
             row(&[(1, 8), (3, 20)]),
         ];
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let shared = Run::sharing_beginnings(&slices);
-        assert_eq!(shared.run.len(), 28 + 2 + 2 + 28 + 2);
+        let shared = Sequence::sharing_prefixes(&slices);
+        assert_eq!(shared.sequence.len(), 28 + 2 + 2 + 28 + 2);
     }
 
     proptest! {
@@ -176,18 +176,18 @@ mod tests {
         ) {
             let rows: Vec<Vec<u32>> = rows.iter().map(|parts| row(parts)).collect();
             let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-            let shared = Run::sharing_beginnings(&slices);
-            let positions = shared.run.rows.positions();
-            prop_assert!(shared.run.len() <= slices.iter().map(|row| row.len()).sum());
+            let shared = Sequence::sharing_prefixes(&slices);
+            let positions = shared.sequence.rows.positions();
+            prop_assert!(shared.sequence.len() <= slices.iter().map(|row| row.len()).sum());
             for (row, places) in rows.iter().zip(&shared.places) {
                 prop_assert_eq!(row.len(), places.len());
                 for (position, (token, place)) in row.iter().zip(places).enumerate() {
-                    prop_assert_eq!(*token, shared.run.tokens[*place as usize]);
+                    prop_assert_eq!(*token, shared.sequence.tokens[*place as usize]);
                     prop_assert_eq!(position as u32, positions[*place as usize]);
                 }
                 // the last token sees the places of the row, all of them, in order
                 let last = places[places.len() - 1] as usize;
-                let branch = shared.run.rows.iter().find(|row| row.queries.contains(&last));
+                let branch = shared.sequence.rows.iter().find(|row| row.queries.contains(&last));
                 let branch = branch.unwrap();
                 let unseen = branch.queries.end - 1 - last;
                 let keys: Vec<u32> = branch.keys.iter().cloned().flatten().map(|key| key as u32).collect();

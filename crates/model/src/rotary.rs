@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor};
 use simmer_kernels::upload_floats;
 
 use crate::config::{ModelConfig, RopeScaling};
-use crate::run::ids;
+use crate::sequence::ids;
 
 /// The frequency of each pair, `[D/2]`, in radians a position.
 pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {

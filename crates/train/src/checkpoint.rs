@@ -289,7 +289,7 @@ impl Checkpoints {
     pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
         let folder = self.path(step);
         let said = |error: &dyn std::error::Error| error.to_string();
-        let text = simmer_map::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
+        let text = simmer_files::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
             .map_err(|error| format!("cannot read {STATE_FILE}: {error}"))?;
         let file: StateFile = serde_json::from_slice(&text)
             .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;

@@ -36,8 +36,8 @@ pub struct TrainConfig {
     /// Whether what rows of a pass have in common at their beginning, such as a preamble, is
     /// computed once for all of them. It changes no result but by rounding, and is left out where
     /// there is dropout.
-    #[serde(default = "default_share_beginnings")]
-    pub share_beginnings: bool,
+    #[serde(default = "default_share_prefixes")]
+    pub share_prefixes: bool,
     /// The peak of the schedule.
     pub learning_rate: f64,
     /// How the learning rate moves over the steps.
@@ -148,7 +148,7 @@ impl<'de> Deserialize<'de> for MicroBatchTokens {
     }
 }
 
-fn default_share_beginnings() -> bool {
+fn default_share_prefixes() -> bool {
     true
 }
 

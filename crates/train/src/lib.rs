@@ -40,7 +40,7 @@ pub use manifest::{Accepted, DataFile, Fingerprint, MANIFEST_FILE, Manifest};
 pub use metrics::{History, METRICS_FILE, Metrics, SkipMetrics, StepMetrics, ValidationMetrics};
 pub use observer::{Observer, Silent, Start};
 pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig};
-pub use packing::{Packed, PackedRun};
+pub use packing::{Packed, PackedSequence};
 pub use problem::Problem;
 pub use recipe::{FullConfig, Method, Recipe, RecipeError};
 pub use run::{Outcome, Resume, train};

@@ -201,7 +201,7 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
         let text =
-            simmer_map::read(&path, MAX_TEXT_BYTES).map_err(TrainError::io(&path, "read"))?;
+            simmer_files::read(&path, MAX_TEXT_BYTES).map_err(TrainError::io(&path, "read"))?;
         serde_json::from_slice(&text).map_err(|error| TrainError::io(&path, "read")(error.into()))
     }
 

@@ -1,19 +1,19 @@
-//! What one step computes: its examples as runs of the model.
+//! What one step computes: its examples as sequences of the model.
 
 use std::sync::Arc;
 
 use simmer_data::{Batch, Cursor, Dataset, Example, MicroBatch, pack};
 use simmer_kernels::mix;
-use simmer_model::{Run, Target};
+use simmer_model::{Sequence, Target};
 
 use crate::error::TrainError;
 
-/// How examples become runs. Knows nothing of devices, so that a step can be packed while another is computed.
+/// How examples become sequences. Knows nothing of devices, so that a step can be packed while another is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packing {
     pub(crate) micro_batch_tokens: usize,
-    /// What rows have in common at their beginning is in a run once, where there is no dropout.
-    pub(crate) share_beginnings: bool,
+    /// What rows have in common at their beginning is in a sequence once, where there is no dropout.
+    pub(crate) share_prefixes: bool,
     /// The seed of dropout, where there is any.
     pub(crate) dropout: Option<u64>,
 }
@@ -26,17 +26,17 @@ pub struct Packed {
     /// Tokens that it is to predict.
     pub targets: u64,
     /// Micro-batches with something to predict.
-    pub runs: Vec<PackedRun>,
+    pub sequences: Vec<PackedSequence>,
 }
 
 /// One micro-batch.
 #[derive(Debug)]
-pub struct PackedRun {
+pub struct PackedSequence {
     /// What the model sees.
-    pub run: Run,
+    pub sequence: Sequence,
     /// What it is to predict.
     pub targets: Vec<Target>,
-    /// Tokens of its rows: those of `run`, and those that it has only once.
+    /// Tokens of its rows: those of `sequence`, and those that it has only once.
     pub tokens: usize,
 }
 
@@ -61,34 +61,34 @@ impl Packing {
     ) -> Packed {
         let chosen: Vec<&Example> = examples.iter().collect();
         let micro_batches = pack(&chosen, self.micro_batch_tokens);
-        let runs = micro_batches.iter();
-        let runs = runs.filter(|micro_batch| micro_batch.target_count() > 0);
+        let sequences = micro_batches.iter();
+        let sequences = sequences.filter(|micro_batch| micro_batch.target_count() > 0);
         Packed {
             tokens: chosen
                 .iter()
                 .map(|example| example.tokens.len() as u64)
                 .sum(),
             targets: chosen.iter().map(|example| example.targets() as u64).sum(),
-            runs: runs
-                .map(|micro_batch| self.run(micro_batch, keys(micro_batch)))
+            sequences: sequences
+                .map(|micro_batch| self.sequence(micro_batch, keys(micro_batch)))
                 .collect(),
         }
     }
 
-    fn run(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> PackedRun {
+    fn sequence(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> PackedSequence {
         let bounds = micro_batch.rows.windows(2);
         let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
         let rows: Vec<&[u32]> = rows.collect();
-        let (run, places) = if self.share_beginnings && keys.is_none() {
-            let shared = Run::sharing_beginnings(&rows);
-            (shared.run, shared.places.concat())
+        let (sequence, places) = if self.share_prefixes && keys.is_none() {
+            let shared = Sequence::sharing_prefixes(&rows);
+            (shared.sequence, shared.places.concat())
         } else {
-            let run = Run {
+            let sequence = Sequence {
                 dropout_keys: keys,
-                ..Run::from_rows(&rows)
+                ..Sequence::from_rows(&rows)
             };
-            let places = (0..run.len() as u32).collect();
-            (run, places)
+            let places = (0..sequence.len() as u32).collect();
+            (sequence, places)
         };
         // What is not trained on has a negative target.
         let targets = micro_batch.targets.iter().zip(places);
@@ -96,8 +96,8 @@ impl Packing {
             let token = u32::try_from(*token).ok()?;
             Some(Target { place, token })
         });
-        PackedRun {
-            run,
+        PackedSequence {
+            sequence,
             targets: targets.collect(),
             tokens: micro_batch.tokens.len(),
         }

@@ -17,7 +17,7 @@ const ROUNDING: &[&str] = &[
     "device",
     "train.micro_batch_tokens",
     "train.recompute",
-    "train.share_beginnings",
+    "train.share_prefixes",
 ];
 
 /// What has changed between two recipes.

@@ -89,7 +89,7 @@ impl Trainer {
         let optimizer = AdamW::new(adamw, &model.trainable_shapes());
         let packing = Packing {
             micro_batch_tokens: config.micro_batch_tokens.tokens(),
-            share_beginnings: config.share_beginnings,
+            share_prefixes: config.share_prefixes,
             dropout: model.has_dropout().then_some(config.seed),
         };
         Self {
@@ -171,12 +171,12 @@ impl Trainer {
         let factor = 1.0 / packed.targets as f64;
         let mut sum: Option<Tensor<1>> = None;
         let mut gradients = Parameters::new();
-        for micro_batch in &packed.runs {
+        for micro_batch in &packed.sequences {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
             }
             let (value, found) = self.model.loss_and_gradients(
-                &micro_batch.run,
+                &micro_batch.sequence,
                 &micro_batch.targets,
                 factor,
                 self.recompute,
@@ -227,13 +227,17 @@ impl Trainer {
     ) -> Option<Evaluation> {
         let model = self.model.valid();
         let packed = self.packing.measured(examples);
-        let all = packed.runs.iter().map(|run| run.tokens).sum();
+        let all = packed
+            .sequences
+            .iter()
+            .map(|sequence| sequence.tokens)
+            .sum();
         let (mut sum, mut done) = (0.0, 0);
-        for micro_batch in &packed.runs {
+        for micro_batch in &packed.sequences {
             if stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let value = model.loss(&micro_batch.run, &micro_batch.targets);
+            let value = model.loss(&micro_batch.sequence, &micro_batch.targets);
             sum += value.into_scalar::<f64>();
             done += micro_batch.tokens;
             progress(done, all);

@@ -33,7 +33,7 @@ impl SafetensorsFile {
     /// Everything that is wrong with the header, see [`CheckpointError`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        let mut file = simmer_map::open(path).map_err(CheckpointError::io(path, "open"))?;
+        let mut file = simmer_files::open(path).map_err(CheckpointError::io(path, "open"))?;
         let file_len = file
             .metadata()
             .map_err(CheckpointError::io(path, "read"))?

@@ -108,7 +108,7 @@ struct Index {
 
 pub(crate) fn read_index(index: &Path) -> Result<HashMap<String, String>, CheckpointError> {
     let text =
-        simmer_map::read(index, MAX_TEXT_BYTES).map_err(CheckpointError::io(index, "read"))?;
+        simmer_files::read(index, MAX_TEXT_BYTES).map_err(CheckpointError::io(index, "read"))?;
     let parsed: Index =
         serde_json::from_slice(&text).map_err(|source| CheckpointError::IndexJson {
             file: index.into(),

@@ -85,10 +85,11 @@ pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
 }
 
 fn read_json(path: &Path) -> Result<Value, ConfigError> {
-    let text = simmer_map::read_text(path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text =
+        simmer_files::read_text(path, MAX_TEXT_BYTES).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
     serde_json::from_str(&text).map_err(|source| ConfigError::Json {
         path: path.to_owned(),
         source,

@@ -39,7 +39,7 @@ impl Adapter {
 /// SHA-256 of a file, as hexadecimal digits.
 fn sha256(path: &Path) -> anyhow::Result<String> {
     let cannot = || format!("cannot read {}", path.display());
-    let mut file = simmer_map::open(path).with_context(cannot)?;
+    let mut file = simmer_files::open(path).with_context(cannot)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -87,7 +87,7 @@ impl<R: Read> Read for Bounded<R> {
 pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, Fault> {
     let packed = Arc::default();
     let file = Counted {
-        file: simmer_map::open(path).map_err(Fault::Open)?,
+        file: simmer_files::open(path).map_err(Fault::Open)?,
         read: Arc::clone(read),
         own: Arc::clone(&packed),
     };
@@ -116,7 +116,7 @@ fn bounded<R: Read>(source: R, packed: Arc<AtomicU64>) -> BufReader<Bounded<R>> 
 /// A file to jump about in; a compressed one is unpacked into a temporary file.
 pub(super) fn seekable(path: &Path) -> Result<File, Fault> {
     if kind(path).1.is_none() {
-        return simmer_map::open(path).map_err(Fault::Open);
+        return simmer_files::open(path).map_err(Fault::Open);
     }
     let mut source = open(path, &Arc::default())?;
     let mut unpack = || -> io::Result<File> {

@@ -220,7 +220,7 @@ impl Template {
                 kind,
             )
         } else if Path::new(name).extension().is_some_and(|ext| ext == "toml") {
-            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+            let text = simmer_files::read_text(Path::new(name), LARGEST).map_err(|source| {
                 TemplateError::Read {
                     path: name.into(),
                     source,

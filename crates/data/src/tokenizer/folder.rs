@@ -400,7 +400,7 @@ pub(super) fn around(
 
 /// `tokenizer.json` as the tokenizers library reads it.
 pub(super) fn read_library(path: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
-    let bytes = simmer_map::read(path, LARGEST_JSON).map_err(|source| TokenizerError::Read {
+    let bytes = simmer_files::read(path, LARGEST_JSON).map_err(|source| TokenizerError::Read {
         path: path.into(),
         source,
     })?;
@@ -419,7 +419,7 @@ fn parse_library(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
 }
 
 fn read_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
-    match simmer_map::read_text(path, LARGEST_TEXT) {
+    match simmer_files::read_text(path, LARGEST_TEXT) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read {

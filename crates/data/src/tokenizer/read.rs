@@ -95,7 +95,7 @@ fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
     if size > LARGEST {
         return Err(invalid(format!("{size} bytes, which is no tokenizer")));
     }
-    let bytes = simmer_map::read(file, LARGEST).map_err(read)?;
+    let bytes = simmer_files::read(file, LARGEST).map_err(read)?;
     if bytes.starts_with(b"version https://git-lfs") {
         return Err(invalid(
             "a pointer of Git LFS: the file itself was not fetched".into(),

@@ -219,7 +219,7 @@ impl Task {
             .extension()
             .is_some_and(|ending| ending == "toml")
         {
-            let text = simmer_map::read_text(Path::new(name), LARGEST).map_err(|source| {
+            let text = simmer_files::read_text(Path::new(name), LARGEST).map_err(|source| {
                 EvalError::Read {
                     path: name.into(),
                     source,

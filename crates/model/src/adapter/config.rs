@@ -235,7 +235,7 @@ impl AdapterConfig {
 }
 
 fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
-    let text = simmer_map::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
+    let text = simmer_files::read(file, MAX_TEXT_BYTES).map_err(AdapterError::io(file, "read"))?;
     serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
         file: file.into(),
         source,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::generate::{GenerateError, log_softmax_at, values};
 use crate::llama::LlamaForCausalLM;
-use crate::run::{Run, ids};
+use crate::sequence::{Sequence, ids};
 
 /// Tokens of each position that are compared.
 const CANDIDATES: usize = 8;
@@ -159,9 +159,9 @@ fn each_position(
         model.check_tokens(prompt)?;
     }
     let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
-    let run = Run::from_rows(&rows);
-    let hidden = model.hidden(&run, None); // [T, H]
-    let places: Vec<u32> = (0..run.len() as u32).collect();
+    let sequence = Sequence::from_rows(&rows);
+    let hidden = model.hidden(&sequence, None); // [T, H]
+    let places: Vec<u32> = (0..sequence.len() as u32).collect();
     for chunk in places.chunks(CHUNK) {
         let chosen = ids(chunk.iter().copied(), &hidden.device());
         let logits = values(model.logits(hidden.clone().select(0, chosen))); // [N, V]

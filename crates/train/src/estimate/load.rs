@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use simmer_data::{Cursor, Dataset, Example, pack};
-use simmer_model::Run;
+use simmer_model::Sequence;
 
 use crate::error::TrainError;
 use crate::recipe::{Method, Recipe};
@@ -40,7 +40,7 @@ impl Load {
         if data.examples().is_none() {
             return Ok(Load::of_stream(recipe, data, budget));
         }
-        let shares = recipe.train.share_beginnings && !has_dropout(recipe);
+        let shares = recipe.train.share_prefixes && !has_dropout(recipe);
         let mut load = Load {
             tokens: 0,
             targets: 0,
@@ -63,7 +63,7 @@ impl Load {
                     .map(|row| &micro_batch.tokens[row[0]..row[1]])
                     .collect();
                 let tokens = if shares {
-                    Run::sharing_beginnings(&rows).run.len()
+                    Sequence::sharing_prefixes(&rows).sequence.len()
                 } else {
                     micro_batch.tokens.len()
                 };

@@ -118,7 +118,7 @@ impl Recipe {
     /// # Errors
     /// The first thing that is wrong, with file, line and key.
     pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
-        let text = simmer_map::read_text(path, LARGEST).map_err(|source| RecipeError::Read {
+        let text = simmer_files::read_text(path, LARGEST).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
             source,
         })?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor};
 use simmer_kernels::{Rows, upload_ints};
 
-/// A flat run of tokens: the rows of several examples one after another, without padding.
+/// A flat sequence of tokens: the rows of several examples one after another, without padding.
 #[derive(Debug, Clone)]
-pub struct Run {
+pub struct Sequence {
     /// Token ids, `[T]`.
     pub tokens: Vec<u32>,
     /// Where each row begins and ends, and what it continues.
@@ -16,7 +16,7 @@ pub struct Run {
     pub dropout_keys: Option<Arc<[u64]>>,
 }
 
-impl Run {
+impl Sequence {
     /// Rows that begin at position 0, without dropout.
     pub fn from_rows(rows: &[&[u32]]) -> Self {
         Self {
@@ -52,14 +52,14 @@ impl Run {
 /// A token to be predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// The place in the run that predicts it: that of the token before it.
+    /// The place in the sequence that predicts it: that of the token before it.
     pub place: u32,
     /// The token.
     pub token: u32,
 }
 
 impl Target {
-    /// Targets from one slot a token of a run, `[T]`; `None` where nothing is predicted.
+    /// Targets from one slot a token of a sequence, `[T]`; `None` where nothing is predicted.
     pub fn from_slots(slots: &[Option<u32>]) -> Vec<Self> {
         let slots = slots.iter().enumerate();
         slots
