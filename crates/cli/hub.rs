@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use simmer_checkpoint::hub::{Fetched, HubConfig, HubName, Progress, What, fetch};
 use simmer_data::DataConfig;
 use simmer_model::base::BaseConfig;
 
+use crate::failure::{Context, Failure};
 use crate::{output, progress};
 
 /// What the name of a data set may begin with.
 const HUB: &str = "hf://datasets/";
 
 /// What a path is on this disk: itself, or the folder that the model of this name is fetched into.
-pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
+pub(crate) fn locate(path: &Path, what: What) -> Result<PathBuf, Failure> {
     if path.exists() {
         return Ok(path.to_owned());
     }
@@ -22,7 +22,7 @@ pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
 }
 
 /// Fetches something, with a bar.
-fn fetched(name: &HubName, what: What) -> anyhow::Result<Fetched> {
+fn fetched(name: &HubName, what: What) -> Result<Fetched, Failure> {
     let bar = progress::bytes(0, "fetching");
     let mut advance = |progress: Progress<'_>| match progress {
         Progress::Received {
@@ -50,7 +50,7 @@ fn fetched(name: &HubName, what: What) -> anyhow::Result<Fetched> {
 }
 
 /// Finds the files of data sets that are named as on the hub.
-pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
+pub(crate) fn locate_data(data: &mut DataConfig) -> Result<(), Failure> {
     for source in data.sources_mut() {
         let text = source.path.to_string_lossy();
         let is_file = simmer_data::file::has_known_ending(&source.path) && !text.starts_with(HUB);
@@ -70,7 +70,7 @@ pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
 }
 
 /// A folder of data: one here, or that of a data set on the hub.
-pub(crate) fn locate_folder(path: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn locate_folder(path: &Path) -> Result<PathBuf, Failure> {
     let text = path.to_string_lossy();
     let Some(name) = text.strip_prefix(HUB) else {
         return Ok(path.to_owned());
@@ -80,7 +80,7 @@ pub(crate) fn locate_folder(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Finds the tokenizer of a base, without its weights.
-pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
+pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> Result<(), Failure> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Tokenizer)).transpose();
     let tokenizer = found(base.found_tokenizer())?;
     let path = match tokenizer {
@@ -92,7 +92,7 @@ pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
 }
 
 /// Finds a base and its tokenizer.
-pub(crate) fn locate_base(base: &mut BaseConfig) -> anyhow::Result<()> {
+pub(crate) fn locate_base(base: &mut BaseConfig) -> Result<(), Failure> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Model)).transpose();
     let path = found(base.found_path())?;
     let tokenizer = base

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
@@ -16,6 +15,7 @@ use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, devi
 
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure};
 use crate::{hub, output, progress};
 
 /// Which model a command uses.
@@ -52,7 +52,7 @@ pub(crate) struct Loaded {
 
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
-    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let mut base = BaseConfig::from_path(&self.base);
         base.precision = self.precision;
         Loaded::open(&base, self.adapter.as_deref(), &self.device)
@@ -119,7 +119,7 @@ impl Loaded {
         base: &BaseConfig,
         adapter: Option<&Path>,
         device: &str,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Failure> {
         let device = device::named(device)?;
         let mut base = base.clone();
         hub::locate_base(&mut base)?;
@@ -161,7 +161,7 @@ impl Loaded {
     }
 
     /// The template of that name, with this model's tokenizer.
-    pub(crate) fn template(&self, name: &str) -> anyhow::Result<Template> {
+    pub(crate) fn template(&self, name: &str) -> Result<Template, Failure> {
         Ok(Template::named(name, &self.tokenizer)?)
     }
 
@@ -172,14 +172,14 @@ impl Loaded {
         cache: &mut KvCache,
         max_new_tokens: usize,
         sampling: &Sampling,
-        show: &mut dyn FnMut(&str) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Generated> {
+        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<Generated, Failure> {
         let mut text = self.tokenizer.decode_stream(true);
         let mut failure = None;
         let mut on_token = |token| {
             let shown = text
                 .push(token)
-                .map_err(anyhow::Error::from)
+                .map_err(Failure::from)
                 .and_then(|piece| show(&piece));
             match shown {
                 Ok(()) => ControlFlow::Continue(()),

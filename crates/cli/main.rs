@@ -43,10 +43,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // On a thread of the pool, parallel loops start without waking the pool from outside.
     match rayon::scope(|_| cli.command.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            failure::report(&error);
+        Ok(code) => code,
+        Err(failure) if output::is_closed_pipe(&failure) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
             ExitCode::FAILURE
         }
     }

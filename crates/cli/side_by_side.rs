@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::write_file;
 use simmer_data::example::prompt_tokens;
@@ -14,6 +13,7 @@ use simmer_model::base::BaseConfig;
 use simmer_model::{KvCache, Sampling};
 use simmer_train::{Method, Recipe, SampleConfig};
 
+use crate::failure::{Context, Failure};
 use crate::loaded::Loaded;
 use crate::output::note;
 use crate::progress;
@@ -50,18 +50,20 @@ pub(crate) struct Sample {
 
 impl Comparison {
     /// Reads that of a run's folder, if it is there.
-    pub(crate) fn read(run: &Path) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn read(run: &Path) -> Result<Option<Self>, Failure> {
         let path = run.join(COMPARISON_FILE);
         if !path.exists() {
             return Ok(None);
         }
         let what = || format!("cannot read {}", path.display());
         let text = fs::read(&path).with_context(what)?;
-        serde_json::from_slice(&text).with_context(what)
+        serde_json::from_slice(&text)
+            .map_err(Failure::foreign)
+            .with_context(what)
     }
 
-    fn write(&self, run: &Path) -> anyhow::Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
+    fn write(&self, run: &Path) -> Result<(), Failure> {
+        let json = serde_json::to_string_pretty(self).map_err(Failure::foreign)?;
         let path = run.join(COMPARISON_FILE);
         Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
     }
@@ -101,7 +103,7 @@ pub(crate) fn show(
     run: &Path,
     weights: &Path,
     held_out: &[Example],
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     if recipe.samples.is_none() && held_out.is_empty() {
         return Ok(());
     }
@@ -131,12 +133,12 @@ pub(crate) fn show(
     }
     comparison.show();
     if let Err(error) = comparison.write(run) {
-        note(&format!("{error:#}; reports will not have the answers"));
+        note(&format!("{error}; reports will not have the answers"));
     }
     Ok(())
 }
 
-fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> anyhow::Result<Said> {
+fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> Result<Said, Failure> {
     let evaluator = Evaluator {
         model: &loaded.model,
         tokenizer: &loaded.tokenizer,
@@ -168,7 +170,7 @@ fn answers(
     recipe: &Recipe,
     samples: &SampleConfig,
     loaded: &Loaded,
-) -> anyhow::Result<Vec<String>> {
+) -> Result<Vec<String>, Failure> {
     let template = match &samples.template {
         Some(name) => name,
         None => &recipe.data.train[0].template,

@@ -8,6 +8,7 @@ use simmer_data::{Conversation, Message, Role};
 use simmer_model::{KvCache, Stop};
 
 use super::generate::AnswerArgs;
+use crate::failure::Failure;
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
@@ -30,7 +31,7 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
         let loaded = self.model.load()?;
         let template = loaded.template(&self.template)?;
@@ -87,7 +88,7 @@ impl Chat {
     }
 }
 
-fn text_of(loaded: &Loaded, tokens: &[u32]) -> anyhow::Result<String> {
+fn text_of(loaded: &Loaded, tokens: &[u32]) -> Result<String, Failure> {
     Ok(loaded.tokenizer.decode(tokens, true)?)
 }
 

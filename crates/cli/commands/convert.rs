@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use simmer_checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
 use simmer_checkpoint::gguf::GgmlType;
@@ -14,6 +13,7 @@ use simmer_model::merge::files_beside;
 use simmer_train::tokenizer;
 
 use super::merge::{byte_size, lacks_hugging_face_tokenizer};
+use crate::failure::{Context, Failure, bail};
 use crate::{hub, output, progress};
 
 /// Convert a model between Hugging Face, Meta and GGUF layouts, or an adapter to GGUF
@@ -64,7 +64,7 @@ enum Stored {
 }
 
 impl Convert {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let is_gguf = self.out.extension().is_some_and(|ext| ext == "gguf");
         let to = self.to.unwrap_or(if is_gguf { To::Gguf } else { To::Hf });
         if self.input.join("adapter_config.json").exists() {
@@ -77,7 +77,7 @@ impl Convert {
         output::line(&self.out.display().to_string())
     }
 
-    fn model(&self, input: &Path, to: To) -> anyhow::Result<()> {
+    fn model(&self, input: &Path, to: To) -> Result<(), Failure> {
         let model = Pretrained::open(input)?;
         let tokenizer = tokenizer::open(input)?;
         tokenizer.check_vocabulary(model.config.vocab_size)?;
@@ -85,7 +85,7 @@ impl Convert {
             output::note(note);
         }
         let saved = tempfile::tempdir()?;
-        let beside = || -> anyhow::Result<Vec<PathBuf>> {
+        let beside = || -> Result<Vec<PathBuf>, Failure> {
             let other = lacks_hugging_face_tokenizer(input);
             if other {
                 tokenizer.save(saved.path())?;
@@ -137,14 +137,14 @@ impl Convert {
         Ok(())
     }
 
-    fn adapter(&self, to: To) -> anyhow::Result<()> {
+    fn adapter(&self, to: To) -> Result<(), Failure> {
         if to != To::Gguf {
             bail!("an adapter is converted to GGUF alone: OUT has to end in .gguf");
         }
         if self.dtype.is_some_and(|dtype| dtype != Stored::F32) {
             bail!("an adapter is written in f32");
         }
-        let named = || -> anyhow::Result<PathBuf> {
+        let named = || -> Result<PathBuf, Failure> {
             let config = self.input.join("adapter_config.json");
             let (config, _) = simmer_model::adapter::AdapterConfig::read(&config)?;
             let name = config.base_model_name_or_path.map(PathBuf::from);
@@ -160,7 +160,7 @@ impl Convert {
         Ok(())
     }
 
-    fn dtype(&self) -> anyhow::Result<Option<Dtype>> {
+    fn dtype(&self) -> Result<Option<Dtype>, Failure> {
         Ok(match self.dtype {
             None => None,
             Some(Stored::F32) => Some(Dtype::F32),

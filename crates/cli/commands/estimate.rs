@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use simmer_checkpoint::sizes;
 use simmer_data::{Dataset, Steps};
@@ -10,6 +9,7 @@ use simmer_model::base::Precision;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
+use crate::failure::{Context, Failure, bail};
 use crate::commands::train::sets;
 use crate::output::{self, note};
 use crate::{hub, progress};
@@ -55,7 +55,7 @@ impl Observer for Notes {
 }
 
 impl Estimate {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         if let Some(size) = &self.size {
             let names = || sizes::names().collect::<Vec<_>>().join(", ");

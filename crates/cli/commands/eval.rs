@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use simmer_eval::report::{self, Report, Results, TaskReport};
@@ -17,8 +16,9 @@ use simmer_eval::{
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::{BaseConfig, Precision};
 
+use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
-use crate::{failure, hub, interrupt, output, progress};
+use crate::{hub, interrupt, output, progress};
 
 /// Score a base model, and adapters beside it
 ///
@@ -117,9 +117,10 @@ struct Listed<'a> {
 }
 
 impl Eval {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         if self.list {
-            return self.print_list();
+            self.print_list()?;
+            return Ok(ExitCode::SUCCESS);
         }
         let Some(path) = &self.base else {
             bail!("--base says which model to score; --list lists the tasks");
@@ -145,14 +146,18 @@ impl Eval {
         for (name, adapter) in &models {
             let loaded = Loaded::open(&base, *adapter, &self.device)?;
             size = size.or_else(|| published_size(&loaded.model));
-            kept.push(self.ask(&loaded, name, &asked, &interrupt)?);
+            match self.ask(&loaded, name, &asked, &interrupt)? {
+                Some(answers) => kept.push(answers),
+                None => return Ok(interrupt::exit_code()),
+            }
         }
         let names = models.into_iter().map(|(name, _)| name).collect();
         let report = self.report(names, size, &asked, &kept)?;
-        self.show(&report)
+        self.show(&report)?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn print_list(&self) -> anyhow::Result<()> {
+    fn print_list(&self) -> Result<(), Failure> {
         let tasks = Task::names().map(Task::named);
         let tasks: Vec<Task> = tasks.collect::<Result<_, _>>()?;
         let width = tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
@@ -171,7 +176,7 @@ impl Eval {
     }
 
     /// The tasks and their questions: what is wrong with them is said before any model is loaded.
-    fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+    fn asked(&self) -> Result<Vec<Asked>, Failure> {
         let mut tasks: Vec<(Task, &Path)> = Vec::new();
         let data = hub::locate_folder(&self.data)?;
         for name in &self.tasks {
@@ -191,7 +196,7 @@ impl Eval {
         asked.collect()
     }
 
-    fn settled(&self, task: Task) -> anyhow::Result<Task> {
+    fn settled(&self, task: Task) -> Result<Task, Failure> {
         let mut task = task.under(self.protocol)?;
         if let Some(shots) = self.shots {
             task = task.with_shots(shots)?;
@@ -202,14 +207,14 @@ impl Eval {
         Ok(task)
     }
 
-    /// One model's answers to every task.
+    /// One model's answers to every task; `None` if it was interrupted, which is reported.
     fn ask(
         &self,
         loaded: &Loaded,
         name: &str,
         asked: &[Asked],
         interrupt: &Interrupt,
-    ) -> anyhow::Result<Vec<Answers>> {
+    ) -> Result<Option<Vec<Answers>>, Failure> {
         let chat = self.chat.then(|| loaded.template("chat")).transpose()?;
         let evaluator = Evaluator {
             chat: chat.as_ref(),
@@ -246,8 +251,8 @@ impl Eval {
             interrupt.answering.store(false, Ordering::SeqCst);
             bar.finish_and_clear();
             if let Err(error @ EvalError::Interrupted { .. }) = answered {
-                failure::report(&error.into());
-                process::exit(130);
+                Failure::from(error).report();
+                return Ok(None);
             }
             answered?;
             let seconds = begin.elapsed().as_secs_f64();
@@ -258,7 +263,7 @@ impl Eval {
             ));
             kept.push(answers);
         }
-        Ok(kept)
+        Ok(Some(kept))
     }
 
     fn report(
@@ -267,7 +272,7 @@ impl Eval {
         size: Option<&'static str>,
         asked: &[Asked],
         kept: &[Vec<Answers>],
-    ) -> anyhow::Result<Report> {
+    ) -> Result<Report, Failure> {
         let mut tasks = Vec::new();
         for (number, Asked { task, questions }) in asked.iter().enumerate() {
             let measure = Measure::new(task)?;
@@ -284,7 +289,7 @@ impl Eval {
                     answers,
                 })
             });
-            let results: Vec<Results<'_>> = of_models.collect::<anyhow::Result<_>>()?;
+            let results: Vec<Results<'_>> = of_models.collect::<Result<_, Failure>>()?;
             tasks.push(TaskReport::new(task, questions, &results, size));
         }
         Ok(Report {
@@ -295,7 +300,7 @@ impl Eval {
         })
     }
 
-    fn show(&self, report: &Report) -> anyhow::Result<()> {
+    fn show(&self, report: &Report) -> Result<(), Failure> {
         let write = |path: &Path, text: String| {
             fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         };
@@ -303,7 +308,7 @@ impl Eval {
             write(path, report::markdown(report))?;
         }
         if let Some(path) = &self.html {
-            write(path, report::html(report))?;
+            write(path, report::html(report)?)?;
         }
         if self.json {
             return output::json(report);

@@ -1,12 +1,12 @@
 //! `simmer generate`: one answer.
 
-use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Content, Conversation, Message, Role};
 use simmer_model::{KvCache, Sampling, Stop};
 
+use crate::failure::{Context, Failure};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
@@ -76,7 +76,7 @@ struct Json<'a> {
 }
 
 impl Generate {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
         let loaded = self.model.load()?;
         let prompt = self.prompt_tokens(&loaded)?;
@@ -96,7 +96,7 @@ impl Generate {
         output::line("")
     }
 
-    fn prompt_tokens(&self, loaded: &Loaded) -> anyhow::Result<Vec<u32>> {
+    fn prompt_tokens(&self, loaded: &Loaded) -> Result<Vec<u32>, Failure> {
         let name = if self.chat {
             Some("chat")
         } else {
@@ -133,7 +133,7 @@ impl Generate {
 
 impl AnswerArgs {
     /// The settings as the model takes them, checked.
-    pub(crate) fn sampling(&self) -> anyhow::Result<Sampling> {
+    pub(crate) fn sampling(&self) -> Result<Sampling, Failure> {
         let sampling = Sampling {
             temperature: if self.greedy { 0.0 } else { self.temperature },
             top_k: self.top_k,

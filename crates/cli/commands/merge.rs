@@ -4,7 +4,6 @@ mod check;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
@@ -12,6 +11,7 @@ use simmer_checkpoint::hub::What;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure, bail};
 use crate::output::note;
 use crate::{hub, output, progress};
 
@@ -81,7 +81,7 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 }
 
 impl Merge {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let saved = tempfile::tempdir()?;
@@ -123,7 +123,7 @@ impl Merge {
         }
         match checked.and_then(|checked| checked.failure(&self.out)) {
             None => Ok(()),
-            Some(failure) => bail!(failure),
+            Some(failure) => bail!("{failure}"),
         }
     }
 }

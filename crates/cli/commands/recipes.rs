@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use simmer_train::{Method, Recipe};
 
+use crate::failure::{Context, Failure, bail};
 use crate::output;
 
 /// Names and texts of files in recipes/.
@@ -69,7 +69,7 @@ struct Copy {
 }
 
 impl Recipes {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             None => list(),
             Some(Command::Copy(copy)) => copy.run(),
@@ -77,7 +77,7 @@ impl Recipes {
     }
 }
 
-fn list() -> anyhow::Result<()> {
+fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
         output::line(&format!(
             "{name}\n  {}\n  {}",
@@ -89,7 +89,7 @@ fn list() -> anyhow::Result<()> {
 }
 
 /// What has to be there for a recipe, on one line.
-fn needs(name: &str, text: &str) -> anyhow::Result<String> {
+fn needs(name: &str, text: &str) -> Result<String, Failure> {
     let recipe = Recipe::parse(Path::new(name), text, &[])?;
     let base = match &recipe.base.path {
         Some(path) => path.display().to_string(),
@@ -114,7 +114,7 @@ fn summary(text: &str) -> &str {
 }
 
 impl Copy {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> Result<(), Failure> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             bail!(

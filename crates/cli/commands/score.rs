@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use simmer_data::Content;
 use simmer_data::format::{self, Format};
 
+use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
@@ -36,7 +36,7 @@ struct Scored {
 }
 
 impl Score {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let texts = self.texts()?;
         let loaded = self.model.load()?;
         let (mut sum, mut count) = (0.0, 0);
@@ -60,7 +60,7 @@ impl Score {
         Ok(())
     }
 
-    fn texts(&self) -> anyhow::Result<Vec<String>> {
+    fn texts(&self) -> Result<Vec<String>, Failure> {
         let Some(file) = &self.file else {
             return Ok(self.text.iter().cloned().collect());
         };
@@ -73,7 +73,7 @@ impl Score {
     }
 }
 
-fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
+fn score(loaded: &Loaded, text: &str) -> Result<Scored, Failure> {
     let ids = [
         loaded.tokenizer.prefix(),
         &loaded.tokenizer.encode(text)?.ids,

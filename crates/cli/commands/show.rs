@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
@@ -16,6 +15,7 @@ use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
 use simmer_train::Recipe;
 
+use crate::failure::{Failure, bail};
 use crate::{hub, output};
 
 /// Show a recipe with every default spelled out, or a model's shape and size
@@ -47,7 +47,7 @@ pub(crate) struct Show {
 }
 
 impl Show {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         if self.what.is_dir() || is_gguf(&self.what) {
             return self.on_disk(&self.what);
         }
@@ -71,12 +71,12 @@ impl Show {
         output::print(&Recipe::from_file(&self.what, &self.set)?.resolved())
     }
 
-    fn on_disk(&self, path: &Path) -> anyhow::Result<()> {
+    fn on_disk(&self, path: &Path) -> Result<(), Failure> {
         let Pretrained { config, checkpoint } = Pretrained::open(path)?;
         self.model(&config, Some(Files::of(&checkpoint)))
     }
 
-    fn model(&self, config: &ModelConfig, files: Option<Files>) -> anyhow::Result<()> {
+    fn model(&self, config: &ModelConfig, files: Option<Files>) -> Result<(), Failure> {
         let shown = Shown {
             model: self.what.display().to_string(),
             parameters: parameter_count(config),
@@ -94,7 +94,7 @@ impl Show {
     }
 
     /// Weights of an adapter.
-    fn trainable(&self, config: &ModelConfig) -> anyhow::Result<usize> {
+    fn trainable(&self, config: &ModelConfig) -> Result<usize, Failure> {
         let targets = match self.targets.as_slice() {
             [one] if one == "all-linear" => Targets::Regex(one.clone()),
             names => Targets::Names(names.to_vec()),

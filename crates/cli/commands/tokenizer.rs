@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use simmer_data::Content;
 use simmer_data::format::{self, Format};
 use simmer_data::tokenizer::{TrainOptions, train};
 
+use crate::failure::{Failure, bail};
 use crate::output;
 
 /// Make a tokenizer
@@ -42,14 +42,14 @@ struct Train {
 }
 
 impl Tokenizer {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let Command::Train(train) = self.command;
         train.run()
     }
 }
 
 impl Train {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> Result<(), Failure> {
         let mut texts = Vec::new();
         for file in &self.files {
             for row in format::read(file, Some(Format::Text))? {

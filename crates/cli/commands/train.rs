@@ -1,12 +1,13 @@
 //! `simmer train`: a recipe into a run.
 
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::ExitCode;
 
 use clap::Args;
 use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
+use crate::failure::Failure;
 use crate::live::Live;
 use crate::output::{self, note};
 use crate::profile::Profile;
@@ -47,7 +48,7 @@ pub(crate) struct Train {
 }
 
 impl Train {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         hub::locate_base(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
@@ -95,7 +96,7 @@ fn report(
     recipe: &Recipe,
     out: &Path,
     outcome: Result<Outcome, TrainError>,
-) -> anyhow::Result<()> {
+) -> Result<ExitCode, Failure> {
     match outcome? {
         Outcome::Finished {
             weights,
@@ -113,7 +114,8 @@ fn report(
                 ));
             }
             side_by_side::show(recipe, out, &weights, &held_out)?;
-            output::line(&weights.display().to_string())
+            output::line(&weights.display().to_string())?;
+            Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint, step } => {
             match checkpoint {
@@ -137,7 +139,7 @@ fn report(
             }
             let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
             note(&format!("go on with: simmer train {}", command.join(" ")));
-            process::exit(130)
+            Ok(interrupt::exit_code())
         }
     }
 }

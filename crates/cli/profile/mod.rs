@@ -7,11 +7,11 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
 use serde::Serialize;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 use simmer_kernels::{Usage, peak, profile};
 
+use crate::failure::{Context, Failure};
 use crate::ALLOCATOR;
 
 /// A recording of a run.
@@ -23,7 +23,7 @@ pub(crate) struct Profile {
 
 impl Profile {
     /// Begins to record what the processor does, and a GPU where the run computes on one.
-    pub(crate) fn start(gpu: Option<usize>) -> anyhow::Result<Self> {
+    pub(crate) fn start(gpu: Option<usize>) -> Result<Self, Failure> {
         profile::start(gpu.is_some()).context("--profile")?;
         Ok(Self {
             began: Instant::now(),
@@ -32,7 +32,7 @@ impl Profile {
     }
 
     /// Ends recording, writes the trace and returns the table.
-    pub(crate) fn finish(self, trace: &Path) -> anyhow::Result<String> {
+    pub(crate) fn finish(self, trace: &Path) -> Result<String, Failure> {
         let elapsed = self.began.elapsed();
         let recorded = profile::finish().context("--profile")?;
         let written = write_trace(&recorded, trace);
@@ -134,7 +134,7 @@ impl<'a> Event<'a> {
     }
 }
 
-fn write_trace(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
+fn write_trace(recorded: &Recorded, path: &Path) -> Result<(), Failure> {
     let mut file = BufWriter::new(File::create(path)?);
     let mut events = vec![Event::of_thread(HOST, "simmer")];
     events.extend(recorded.spans.iter().map(Event::of_span));
@@ -142,7 +142,8 @@ fn write_trace(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
         events.push(Event::of_thread(DEVICE, "GPU"));
         events.extend(recorded.kernels.iter().map(Event::of_kernel));
     }
-    serde_json::to_writer(&mut file, &serde_json::json!({ "traceEvents": events }))?;
+    let trace = serde_json::json!({ "traceEvents": events });
+    serde_json::to_writer(&mut file, &trace).map_err(Failure::foreign)?;
     Ok(file.flush()?)
 }
 

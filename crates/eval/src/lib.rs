@@ -12,7 +12,6 @@ mod error;
 mod evaluator;
 pub mod ifeval;
 mod metric;
-pub mod page;
 mod question;
 pub mod report;
 mod score;

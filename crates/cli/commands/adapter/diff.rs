@@ -10,6 +10,7 @@ use simmer_model::adapter::difference::{AdapterDifference, Subspaces, difference
 use simmer_model::adapter::inspect::weights_path;
 
 use super::{sha256, short, table};
+use crate::failure::Failure;
 use crate::{hub, output, progress};
 
 /// How far two adapters of one base are apart: configurations, and the updates s·B·A module by module
@@ -35,7 +36,7 @@ struct Files {
 }
 
 impl Diff {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let [first, second] =
             [&self.first, &self.second].map(|path| hub::locate(path, What::Adapter));
         let [first, second] = [first?, second?];

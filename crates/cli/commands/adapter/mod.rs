@@ -2,17 +2,19 @@
 
 mod diff;
 mod grid;
-mod html;
 mod inspect;
+mod page;
+mod summary;
 
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use sha2::{Digest, Sha256};
 use simmer_eval::report::aligned;
+
+use crate::failure::{Context, Failure};
 
 /// Look at adapters, or hold two of them side by side
 #[derive(Debug, Args)]
@@ -28,7 +30,7 @@ enum Command {
 }
 
 impl Adapter {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Diff(diff) => diff.run(),
@@ -37,7 +39,7 @@ impl Adapter {
 }
 
 /// SHA-256 of a file, as hexadecimal digits.
-fn sha256(path: &Path) -> anyhow::Result<String> {
+fn sha256(path: &Path) -> Result<String, Failure> {
     let cannot = || format!("cannot read {}", path.display());
     let mut file = simmer_files::open(path).with_context(cannot)?;
     let mut hash = Sha256::new();

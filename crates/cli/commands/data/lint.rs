@@ -1,10 +1,10 @@
 //! `simmer data lint`: every example checked.
 
-use anyhow::bail;
 use clap::Args;
 use simmer_data::dataset::check;
 
 use super::Named;
+use crate::failure::{Failure, bail};
 use crate::output::{self, note};
 use crate::progress;
 
@@ -26,7 +26,7 @@ pub(super) struct Lint {
 }
 
 impl Lint {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading and checking");
         let checked = check(&recipe.data, &tokenizer);

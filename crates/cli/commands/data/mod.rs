@@ -1,7 +1,7 @@
 //! `simmer data`: what a recipe's data looks like to the model, and what is wrong with it.
 
-mod html;
 mod lint;
+mod page;
 mod preview;
 mod shown;
 
@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use simmer_data::Tokenizer;
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
+use crate::failure::Failure;
 use crate::{hub, output};
 
 /// Look at a recipe's data as the model sees it, or check it
@@ -28,7 +29,7 @@ enum Command {
 }
 
 impl Data {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Preview(preview) => preview.run(),
             Command::Lint(lint) => lint.run(),
@@ -58,7 +59,7 @@ struct Named {
 
 impl Named {
     /// The recipe, its files on this disk, and its tokenizer. The weights of the base are not needed.
-    fn open(&self) -> anyhow::Result<(Recipe, Arc<Tokenizer>)> {
+    fn open(&self) -> Result<(Recipe, Arc<Tokenizer>), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
         hub::locate_tokenizer(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;

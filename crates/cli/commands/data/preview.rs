@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use console::Style;
 use simmer_checkpoint::write_file;
@@ -12,7 +11,8 @@ use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
 use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, tokens, visible};
-use super::{Named, html};
+use super::{Named, page};
+use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};
 use crate::progress;
 
@@ -61,7 +61,7 @@ pub(super) struct Page {
 }
 
 impl Preview {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading");
         let rows = if recipe.data.stream {
@@ -75,7 +75,8 @@ impl Preview {
         match &self.html {
             None => output::print(&self.text(&page)),
             Some(path) => {
-                write_file(path, |file| file.write_all(html::html(&page).as_bytes()))
+                let html = page::html(&page)?;
+                write_file(path, |file| file.write_all(html.as_bytes()))
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 note(&page.summary);
                 output::line(&path.display().to_string())
@@ -83,9 +84,9 @@ impl Preview {
         }
     }
 
-    fn page(&self, recipe: &Recipe, data: &Checked, tokenizer: &Tokenizer) -> anyhow::Result<Page> {
+    fn page(&self, recipe: &Recipe, data: &Checked, tokenizer: &Tokenizer) -> Result<Page, Failure> {
         let all: Vec<&Example> = data.train.iter().flatten().collect();
-        let shown = |example: &Example| -> anyhow::Result<Shown> {
+        let shown = |example: &Example| -> Result<Shown, Failure> {
             let origin = &example.origin;
             Ok(Shown {
                 title: format!(
@@ -119,7 +120,7 @@ impl Preview {
             examples: chosen
                 .into_iter()
                 .map(shown)
-                .collect::<anyhow::Result<_>>()?,
+                .collect::<Result<_, Failure>>()?,
             lengths: Lengths::of(&all, recipe.data.max_tokens),
             packing: packing(recipe, data),
         })

@@ -2,6 +2,8 @@
 
 use simmer_data::{Example, Tokenizer};
 
+use crate::failure::Failure;
+
 /// A token of an example.
 pub(super) struct ShownToken {
     pub(super) id: u32,
@@ -12,7 +14,7 @@ pub(super) struct ShownToken {
 }
 
 /// The tokens of an example.
-pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> anyhow::Result<Vec<ShownToken>> {
+pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<ShownToken>, Failure> {
     let special = tokenizer.special_tokens();
     let mut decoded = tokenizer.decode_stream(false);
     let mut shown = Vec::with_capacity(example.tokens.len());

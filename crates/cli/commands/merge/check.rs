@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context;
 use burn::module::Module;
 use serde::Serialize;
 use simmer_data::Tokenizer;
@@ -13,6 +12,7 @@ use simmer_model::merge::{Altered, MergeOptions, verify};
 use simmer_model::{adapter, device};
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure};
 use crate::output::note;
 use crate::progress;
 
@@ -53,7 +53,7 @@ pub(super) struct Checked {
 
 impl Prompts {
     /// Tokens of the texts, with the adapter's tokenizer where it brings one.
-    pub(super) fn new(texts: &[String], base: &Path, adapter: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(texts: &[String], base: &Path, adapter: &Path) -> Result<Self, Failure> {
         let adapter = AdapterFolder::open(adapter)?;
         let found = tokenizer::open(adapter.tokenizer_path().unwrap_or(base));
         let tokenizer = match found {
@@ -63,10 +63,10 @@ impl Prompts {
         };
         if texts.is_empty() {
             let prompts = PROMPTS.iter().map(|text| tokens(&tokenizer, text));
-            return Ok(Self::BuiltIn(prompts.collect::<anyhow::Result<_>>()?));
+            return Ok(Self::BuiltIn(prompts.collect::<Result<_, Failure>>()?));
         }
         let prompts = texts.iter().map(|text| tokens(&tokenizer, text));
-        Ok(Self::Given(prompts.collect::<anyhow::Result<_>>()?))
+        Ok(Self::Given(prompts.collect::<Result<_, Failure>>()?))
     }
 
     /// What somebody asked is asked as it is; what is built in ends where the context does.
@@ -88,13 +88,13 @@ impl Prompts {
     }
 }
 
-fn tokens(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
+fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
     Ok([tokenizer.prefix(), &tokenizer.encode(text)?.ids].concat())
 }
 
 impl Merged<'_> {
     /// Reads the files again, and runs both models over the prompts, one after the other.
-    pub(super) fn check(&self, prompts: Prompts) -> anyhow::Result<Checked> {
+    pub(super) fn check(&self, prompts: Prompts) -> Result<Checked, Failure> {
         let failed = || format!("{} was written, but cannot be checked", self.out.display());
         let bar = progress::bytes(0, "checking");
         let mut advance = |done, all| {
@@ -117,7 +117,7 @@ impl Merged<'_> {
         Ok(checked)
     }
 
-    fn agreement(&self, prompts: Prompts) -> anyhow::Result<Agreement> {
+    fn agreement(&self, prompts: Prompts) -> Result<Agreement, Failure> {
         let bar = progress::spinner("asking base and adapter");
         let device = device::named("cpu")?;
         let load = |path: &Path| BaseConfig::from_path(path).open()?.load(0, &device);

@@ -3,6 +3,8 @@
 mod answers;
 mod axis;
 mod chart;
+mod charts;
+mod files;
 mod page;
 mod recipes;
 mod run;
@@ -11,10 +13,10 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use simmer_checkpoint::write_file;
 
+use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};
 use run::Run;
 
@@ -34,27 +36,27 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let names = names(&self.runs)?;
         let runs = names.into_iter().zip(&self.runs);
         let runs = runs.map(|(name, folder)| Run::read(name, folder));
-        let runs = runs.collect::<anyhow::Result<Vec<Run>>>()?;
+        let runs = runs.collect::<Result<Vec<Run>, Failure>>()?;
         for warning in runs.iter().flat_map(|run| &run.warnings) {
             note(warning);
         }
-        let html = page::html(&runs);
+        let html = page::html(&runs)?;
         write_file(&self.out, |file| file.write_all(html.as_bytes()))?;
         output::line(&self.out.display().to_string())
     }
 }
 
 /// What the runs are called: their folders' names, or whole paths where names are the same.
-fn names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+fn names(runs: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let real = |run: &PathBuf| {
         let found = run.canonicalize();
         found.with_context(|| format!("{}: no such run", run.display()))
     };
-    let real = runs.iter().map(real).collect::<anyhow::Result<Vec<_>>>()?;
+    let real = runs.iter().map(real).collect::<Result<Vec<_>, Failure>>()?;
     if let Some(place) = (1..real.len()).find(|place| real[..*place].contains(&real[*place])) {
         bail!("{}: this run is named twice", runs[place].display());
     }

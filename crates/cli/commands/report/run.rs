@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
 use simmer_train::{
     COUNTS_FILE, Counts, History, MANIFEST_FILE, METRICS_FILE, Manifest, Metrics, RECIPE_FILE,
     SkipMetrics, StepMetrics, TrainError, ValidationMetrics, is_running,
 };
 
+use crate::failure::{Context, Failure, bail};
 use crate::side_by_side::Comparison;
 
 /// A run, as a page shows it.
@@ -43,7 +43,7 @@ pub(super) enum State {
 impl Run {
     /// Reads a run's folder. What is missing or damaged is left out, and said, but for the recipe: without one it is
     /// no run.
-    pub(super) fn read(name: String, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn read(name: String, folder: &Path) -> Result<Self, Failure> {
         let shown = folder.display();
         if !folder.is_dir() {
             bail!("{shown} is a file; expected the folder of a run");
@@ -65,7 +65,7 @@ impl Run {
             manifest: part(&mut warnings, folder, MANIFEST_FILE, Manifest::read),
             counts: part(&mut warnings, folder, COUNTS_FILE, Counts::read),
             comparison: Comparison::read(folder).unwrap_or_else(|error| {
-                warnings.push(format!("{error:#}; it is left out"));
+                warnings.push(format!("{error}; it is left out"));
                 None
             }),
             steps: Vec::new(),
