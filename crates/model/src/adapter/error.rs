@@ -3,12 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::gguf::GgufError;
+use simmer_checkpoint::pth::PthError;
+use simmer_checkpoint::{CheckpointError, Difference};
 use thiserror::Error;
 
 use super::targets::SelectionError;
-use crate::checkpoint::gguf::GgufError;
-use crate::checkpoint::pth::PthError;
-use crate::checkpoint::{CheckpointError, Difference};
 
 /// An adapter that cannot be read, written, or joined to its base.
 #[derive(Debug, Error)]

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
 use thiserror::Error;
 
 use crate::adapter::AdapterError;
-use crate::checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
-use crate::config::ConfigError;
 
 /// A merge that cannot be done. What was at the output before is still there.
 #[derive(Debug, Error)]

@@ -26,6 +26,9 @@ use std::borrow::Cow;
 use std::path::Path;
 
 pub(crate) use self::arithmetic::widened;
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
+
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
 use self::beside::{config_json, config_text};
@@ -34,8 +37,6 @@ use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
-use crate::checkpoint::numbers::convert;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
 /// Bytes of a block of rows, widened.
 const BLOCK_BYTES: usize = 8 << 20;

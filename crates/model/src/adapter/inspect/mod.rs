@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::{Dtype, Tensor};
 
 use self::file::AdapterFile;
 pub use self::file::weights_path;
@@ -16,7 +17,6 @@ use self::parts::{Factors, Parts, place};
 use super::rules::patterned;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::{AdapterConfig, AdapterError, Spectrum};
-use crate::checkpoint::{Dtype, Tensor};
 use crate::merge::widened;
 
 /// What an adapter is.
