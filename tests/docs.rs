@@ -455,6 +455,28 @@ fn every_diff_applies() {
     }
 }
 
+/// A TOML block with all four tables is a complete recipe, and `simmer show` accepts it.
+#[test]
+fn every_complete_recipe_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut complete = 0;
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page)).unwrap();
+        let blocks = text.split("```toml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            let tables = ["[base]", "[method.", "[data]", "[train]"];
+            if !tables.iter().all(|table| block.contains(table)) {
+                continue;
+            }
+            fs::write(folder.path().join("recipe.toml"), block).unwrap();
+            let done = simmer(folder.path(), &["show", "recipe.toml"]);
+            assert!(done.status.success(), "{page}: {done:?}\n{block}");
+            complete += 1;
+        }
+    }
+    assert!(complete >= 3, "{complete} recipes");
+}
+
 /// Fails unless the page has each name in backticks.
 fn documented<'a>(page: &str, names: impl IntoIterator<Item = &'a str>) {
     let text = fs::read_to_string(root().join(page)).unwrap();
