@@ -495,7 +495,7 @@ fn every_template_is_documented() {
 }
 
 #[test]
-fn every_layout_is_documented() {
+fn every_data_format_is_documented() {
     let names = || Format::ALL.into_iter().map(Format::name);
     documented("docs/guide/your-own-data.md", names());
     let recipe = fs::read_to_string(root().join("docs/reference/recipe.md")).unwrap();
