@@ -4,6 +4,7 @@ use simmer_checkpoint::convert::ConvertError;
 use simmer_checkpoint::hub::HubError;
 use simmer_checkpoint::{CheckpointError, PretrainedError};
 use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
+use simmer_hint::Hint;
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
