@@ -10,7 +10,7 @@ use crate::checkpoint::{
     CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
 };
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::Path as ModulePath;
+use crate::parameters::ModulePath;
 
 /// The files that make a tokenizer, as far as a folder has them.
 pub const TOKENIZER_FILES: &[&str] = &[

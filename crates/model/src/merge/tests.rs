@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::{DType, TensorData};
 use proptest::prelude::*;
 use serde_json::json;
+use simmer_hint::Hint;
 
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
