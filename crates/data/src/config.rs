@@ -202,6 +202,9 @@ impl DataConfig {
             ));
         }
         self.check_weights()?;
+        if self.shuffle_rows == 0 {
+            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
+        }
         match &self.validation {
             Some(Validation::Files(files)) if files.is_empty() => {
                 Err(wrong("validation.files", "no files are named"))
@@ -221,6 +224,7 @@ impl DataConfig {
         }
     }
 
+    /// Checks the sources' weights: all training sources have one, or none; validation sources have none.
     fn check_weights(&self) -> Result<(), DataError> {
         let weights: Vec<f64> = self
             .train
@@ -251,9 +255,6 @@ impl DataConfig {
                 "validation.files",
                 "a weight has no meaning here: every row counts once",
             ));
-        }
-        if self.shuffle_rows == 0 {
-            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::layout::tensors;
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
+use simmer_hint::Hint;
 use simmer_kernels::mix;
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
@@ -131,9 +132,8 @@ pub enum BaseError {
     },
 }
 
-impl BaseError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for BaseError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoPath { .. } => Some(
                 "give a Hugging Face folder (config.json, *.safetensors), a Meta folder \
@@ -418,7 +418,7 @@ fn build(
     let eps = config.rms_norm_eps;
     let [vocab, hidden] = [config.vocab_size, config.hidden_size];
     let embed_tokens = Embedding {
-        weight: weights.frozen("model.embed_tokens.weight", [vocab, hidden])?,
+        weight: weights.frozen(&format!("{EMBEDDING}.weight"), [vocab, hidden])?,
         adapter: None,
         compute: DType::F32,
     };
@@ -429,7 +429,7 @@ fn build(
     let head = if config.tie_word_embeddings {
         None
     } else {
-        Some(weights.frozen("lm_head.weight", [vocab, hidden])?)
+        Some(weights.frozen(&format!("{HEAD}.weight"), [vocab, hidden])?)
     };
     Ok(LlamaForCausalLM {
         model: LlamaModel {

@@ -10,7 +10,7 @@ use simmer_checkpoint::{
 };
 
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::Path as ModulePath;
+use crate::parameters::ModulePath;
 
 /// The files that make a tokenizer, as far as a folder has them.
 pub const TOKENIZER_FILES: &[&str] = &[

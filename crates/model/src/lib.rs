@@ -11,6 +11,7 @@ mod generate;
 mod layer;
 mod llama;
 pub mod merge;
+mod numbers;
 mod parameters;
 mod prefix;
 mod random;

@@ -15,14 +15,13 @@ mod text;
 
 pub use fields::Fields;
 pub use reader::{Reader, Reading, read};
-pub use row::RowError;
-pub(crate) use row::json_type;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Content;
+use crate::error::RowError;
 use row::Row;
 
 /// A layout of rows that can be read.
@@ -87,6 +86,12 @@ impl Format {
     /// The keys of such a row.
     pub fn keys(self) -> &'static str {
         self.spec().keys
+    }
+
+    /// Every layout with its keys, for messages.
+    fn list() -> String {
+        let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
+        known.join("; ")
     }
 
     /// The layout that a row's keys give away.

@@ -30,7 +30,7 @@ pub fn to_gguf(
     let folder = AdapterFolder::open(adapter)?;
     let selection = folder.select(&modules(config))?;
     let tensors = folder.tensors(&selection)?;
-    check_paths_alone(adapter, &selection, &tensors)?;
+    check_plain_lora(adapter, &selection, &tensors)?;
     let numbers = |module: &str, suffix: &str| -> Vec<f32> {
         // Strict loading has seen to it that the key is there.
         let data = tensors
@@ -96,7 +96,7 @@ fn write(
 }
 
 /// That there is nothing but low-rank paths.
-fn check_paths_alone(
+fn check_plain_lora(
     adapter: &Path,
     selection: &Selection,
     tensors: &AdapterTensors,

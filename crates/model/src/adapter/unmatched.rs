@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::config::AdapterConfig;
@@ -68,9 +69,8 @@ pub enum SelectionError {
     },
 }
 
-impl SelectionError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for SelectionError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoMatch {
                 targets, nearest, ..

@@ -12,6 +12,7 @@ use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
 use super::{MergeError, MergeOptions};
 use crate::adapter::targets::Patterns;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
+use crate::llama::EMBEDDING;
 
 /// The base's config.json, or what it would be.
 pub(super) fn config_text(
@@ -23,7 +24,7 @@ pub(super) fn config_text(
         let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
         return Ok(text);
     }
-    let matrix = checkpoint.info("model.embed_tokens.weight")?.dtype;
+    let matrix = checkpoint.info(&format!("{EMBEDDING}.weight"))?.dtype;
     let mut json = config.to_json();
     json["dtype"] = torch_name(matrix).into();
     Ok(format!("{json:#}\n"))

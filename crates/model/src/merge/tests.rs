@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use simmer_checkpoint::layout;
 use simmer_checkpoint::{Existing, INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
+use simmer_hint::Hint;
 
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
