@@ -25,6 +25,7 @@ use crate::parameters::{Parameters, trained};
 /// Keys without an explanation of their own have PEFT's name and meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LoraConfig {
     /// Rank of the paths (PEFT: `r`).
     pub rank: usize,
