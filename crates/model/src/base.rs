@@ -10,6 +10,7 @@ use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::layout::tensors;
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
+use simmer_hint::Hint as _;
 use simmer_kernels::mix;
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
