@@ -4,6 +4,7 @@ use simmer_checkpoint::convert::ConvertError;
 use simmer_checkpoint::hub::HubError;
 use simmer_checkpoint::{CheckpointError, PretrainedError};
 use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
+use simmer_files::WriteError;
 use simmer_hint::Hint;
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
@@ -51,6 +52,7 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
         .or_else(|| of(error, PretrainedError::hint))
         .or_else(|| of(error, DeviceError::hint))
         .or_else(|| of(error, CheckpointError::hint))
+        .or_else(|| of(error, WriteError::hint))
         .or_else(|| of(error, ConvertError::hint))
         .or_else(|| of(error, HubError::hint))
         .or_else(|| of(error, MergeError::hint))

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::hub::What;
-use simmer_checkpoint::write_file;
+use simmer_files::size::readable;
+use simmer_files::write_file;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
 use simmer_model::adapter::targets::Targets;
@@ -119,7 +120,7 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
                 .file_name()
                 .unwrap_or_default()
                 .to_string_lossy(),
-            size(inspected.bytes),
+            readable(inspected.bytes),
             inspected.sha256
         ),
     )];
@@ -199,14 +200,6 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
         format!("norm {} over all modules", short(found.norm())),
     ));
     lines
-}
-
-fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        1e6.. => format!("{:.1} MB", bytes / 1e6),
-        _ => format!("{:.1} kB", bytes / 1e3),
-    }
 }
 
 fn method(config: &AdapterConfig) -> String {

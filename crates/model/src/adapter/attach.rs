@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::Existing;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
+use simmer_files::Existing;
 
 use super::AdapterError;
 use super::card::Card;
