@@ -19,7 +19,7 @@ pub(crate) fn buffer<T: Plain>(length: usize) -> Vec<T> {
     values
 }
 
-/// Number types without invalid bit patterns.
+/// Element types without invalid bit patterns.
 pub(crate) trait Plain: Copy {}
 
 impl Plain for f32 {}

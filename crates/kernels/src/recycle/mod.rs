@@ -145,7 +145,7 @@ impl RecyclingAllocator {
 
     /// Waits for the lock and takes it, without allocating.
     ///
-    /// The lock is held for well under a microsecond, so a thread spins first. If it is still held
+    /// The lock is usually held for some nanoseconds, so a thread spins first. If it is still held
     /// after [`SPINS`] checks, its holder is probably not running: the thread then yields its core.
     fn lock(&self) {
         let mut spins = 0;

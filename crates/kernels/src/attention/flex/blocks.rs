@@ -2,8 +2,8 @@
 //!
 //! A task is one piece of a row and one key head. It processes its queries in blocks of a few dozen
 //! columns; a column is one query of one head of the group. Scores, weights and their gradients have
-//! the shape `[s, c]`, with a key per line. The softmax therefore runs along lines in vector
-//! instructions, and keys and values are not copied.
+//! the shape `[s, c]`, with a key per line. The softmax of several columns is therefore computed at
+//! once in vector instructions, and keys and values are not copied.
 //!
 //! Axes as in [`super::super`]; c columns of a block: queries times heads of the group.
 
