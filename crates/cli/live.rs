@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
 use indicatif::{HumanDuration, ProgressBar};
+use simmer_files::size::readable;
 use simmer_model::base::Base;
-use simmer_train::estimate::{Estimate, readable};
+use simmer_train::estimate::Estimate;
 use simmer_train::{Observer, Start, StepMetrics, ValidationMetrics};
 
 use crate::loaded::read_ahead;

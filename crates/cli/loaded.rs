@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
-use sha2::{Digest, Sha256};
 use simmer_checkpoint::hub::What;
 use simmer_data::{Template, Tokenizer};
+use simmer_files::digest::sha256;
 use simmer_model::base::{Base, BaseConfig, Precision};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 
@@ -86,11 +86,7 @@ fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
 
 /// A hash of the names, sizes and times of a model's files, and of how it computes with them.
 fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> String {
-    let mut hash = Sha256::new();
-    hash.update(format!(
-        "{:?} {:?} {device:?}",
-        base.precision, base.compute
-    ));
+    let mut text = format!("{:?} {:?} {device:?}", base.precision, base.compute);
     for path in paths.iter().copied().flatten() {
         let mut files = vec![path.to_owned()];
         if let Ok(entries) = path.read_dir() {
@@ -101,16 +97,12 @@ fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> Stri
             let Ok(about) = file.metadata() else { continue };
             if about.is_file() {
                 let time = about.modified().ok();
-                hash.update(format!("{:?} {} {time:?}\n", file.file_name(), about.len()));
+                let _ = writeln!(text, "{:?} {} {time:?}", file.file_name(), about.len());
             }
         }
-        hash.update("\n");
+        text.push('\n');
     }
-    let digest = hash.finalize();
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    sha256(text.as_bytes())
 }
 
 impl Loaded {

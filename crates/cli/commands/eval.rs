@@ -13,6 +13,7 @@ use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
     Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
 };
+use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::{BaseConfig, Precision};
 
@@ -301,9 +302,8 @@ impl Eval {
     }
 
     fn show(&self, report: &Report) -> Result<(), Failure> {
-        let write = |path: &Path, text: String| {
-            fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-        };
+        let write =
+            |path: &Path, text: String| write_file(path, |file| file.write_all(text.as_bytes()));
         if let Some(path) = &self.markdown {
             write(path, report::markdown(report))?;
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::hub::What;
+use simmer_files::size::readable;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 use simmer_train::tokenizer;
 
@@ -160,11 +161,11 @@ fn describe(report: &MergeReport) {
         note(&format!("warning: {warning}"));
     }
     note(&format!(
-        "{} tensors merged, {} replaced, {} kept: {:.1} MB",
+        "{} tensors merged, {} replaced, {} kept: {}",
         report.merged.len(),
         report.replaced.len(),
         report.kept,
-        report.bytes as f64 / 1e6
+        readable(report.bytes)
     ));
     rounding(report);
     if report.untied {

@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod reference;
 mod report;
 mod score;
 mod show;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
+    #[command(hide = true)]
+    Reference(reference::Reference),
 }
 
 impl Command {
@@ -58,6 +61,7 @@ impl Command {
             Self::Report(command) => command.run()?,
             Self::Recipes(command) => command.run()?,
             Self::Tokenizer(command) => command.run()?,
+            Self::Reference(command) => command.run()?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -10,6 +10,7 @@ use simmer_checkpoint::config::RopeScaling;
 use simmer_checkpoint::hub::{HubName, What};
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
+use simmer_files::size::readable;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
@@ -160,7 +161,7 @@ impl Shown {
         let files = match &self.files {
             Some(files) => format!(
                 "{} in {} {} file{}, {}",
-                bytes(files.bytes),
+                readable(files.bytes),
                 files.count,
                 files.layout,
                 if files.count == 1 { "" } else { "s" },
@@ -168,8 +169,8 @@ impl Shown {
             ),
             None => format!(
                 "{} in bf16 or f16, {} in f32",
-                bytes(self.parameters as u64 * 2),
-                bytes(self.parameters as u64 * 4)
+                readable(self.parameters as u64 * 2),
+                readable(self.parameters as u64 * 4)
             ),
         };
         let tied = if config.tie_word_embeddings {
@@ -193,7 +194,7 @@ impl Shown {
             self.trainable as f64 / self.parameters as f64 * 100.0,
             self.rank,
             self.targets,
-            bytes(self.trainable as u64 * 4),
+            readable(self.trainable as u64 * 4),
             config.num_hidden_layers,
             config.hidden_size,
             config.num_attention_heads,
@@ -233,15 +234,6 @@ fn grouped(number: usize) -> String {
     text
 }
 
-/// Decimal units, as downloads are given.
-fn bytes(bytes: u64) -> String {
-    match bytes as f64 {
-        bytes if bytes >= 1e9 => format!("{:.2} GB", bytes / 1e9),
-        bytes if bytes >= 1e6 => format!("{:.1} MB", bytes / 1e6),
-        bytes => format!("{:.1} kB", bytes / 1e3),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,7 +243,5 @@ mod tests {
         assert_eq!(grouped(6_738_415_616), "6,738,415,616");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1000), "1,000");
-        assert_eq!(bytes(13_476_839_424), "13.48 GB");
-        assert_eq!(bytes(16_777_216), "16.8 MB");
     }
 }

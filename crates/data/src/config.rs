@@ -15,6 +15,7 @@ use crate::tokenizer::Tokenizer;
 /// The `[data]` table: what is trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct DataConfig {
     /// The sources of rows to train on.
     pub train: Vec<SourceConfig>,
@@ -62,6 +63,7 @@ fn default_shuffle_rows() -> usize {
 /// One source of rows: a file, or several of one layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SourceConfig {
     /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or a data set's name on
     /// the hub.
@@ -88,6 +90,7 @@ pub struct SourceConfig {
 /// What the validation loss is measured on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Validation {
     /// This part of the training examples, rounded up; they are not trained on.
     Fraction(f64),

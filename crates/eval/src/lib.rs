@@ -7,7 +7,6 @@
 //! Answers are kept as they come ([`Answers`]); scores are computed from them, so that another metric needs no model.
 
 mod answer;
-mod digest;
 mod error;
 mod evaluator;
 pub mod ifeval;

@@ -14,6 +14,7 @@ use crate::sequence::{Sequence, Target};
 /// What the backward pass computes again instead of keeping it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Recompute {
     /// Nothing: every layer's activations are kept.
     #[default]

@@ -23,6 +23,7 @@ use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 /// The recipe's `[base]` table: what is fine-tuned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct BaseConfig {
     /// A Hugging Face folder, a Meta folder, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +57,7 @@ pub struct BaseConfig {
 /// Number type of frozen weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Precision {
     /// 32 bits.
     F32,
@@ -81,6 +83,7 @@ impl Precision {
 /// Sums within an operation, the loss, and what is trained are in f32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Compute {
     /// 32 bits.
     #[default]

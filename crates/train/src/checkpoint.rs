@@ -16,14 +16,15 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::{Existing, MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile, StagedFolder};
+use simmer_checkpoint::{MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile};
 use simmer_data::Cursor;
+use simmer_files::digest::{sha256, sha256_of_file};
+use simmer_files::{Existing, StagedFolder};
 use simmer_model::Parameters;
 use simmer_model::tensor_file::{ReadData, write_safetensors};
 
 use crate::error::TrainError;
 use crate::guard::Loss;
-use crate::manifest::{file_sha256, sha256};
 use crate::optimizer::Moments;
 
 const TRAINABLE_FILE: &str = "trainable.safetensors";
@@ -297,7 +298,7 @@ impl Checkpoints {
             ));
         }
         for (name, sha256) in &file.files {
-            match file_sha256(&folder.join(name)) {
+            match sha256_of_file(&folder.join(name)) {
                 Ok(found) if found == *sha256 => {}
                 Ok(_) => return Err(format!("{name} is damaged: its checksum is not {sha256}")),
                 Err(error) => return Err(format!("cannot read {name}: {error}")),
@@ -391,7 +392,7 @@ fn checksums(folder: &Path, below: &str) -> Result<BTreeMap<String, String>, Tra
         if path.is_dir() {
             found.extend(checksums(&path, &format!("{below}{name}/"))?);
         } else {
-            let sha256 = file_sha256(&path).map_err(TrainError::io(&path, "read"))?;
+            let sha256 = sha256_of_file(&path).map_err(TrainError::io(&path, "read"))?;
             found.insert(format!("{below}{name}"), sha256);
         }
     }

@@ -7,6 +7,7 @@ use simmer_checkpoint::CheckpointError;
 use simmer_data::DataError;
 use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
+use simmer_files::WriteError;
 use simmer_hint::Hint;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
@@ -43,6 +44,9 @@ pub enum TrainError {
     /// Weights cannot be read or written.
     #[error(transparent)]
     Weights(#[from] CheckpointError),
+    /// A file or folder cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// The operating system refused something.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -148,6 +152,7 @@ impl TrainError {
             Self::Base(error) => return error.hint(),
             Self::Adapter(error) => return error.hint(),
             Self::Weights(error) => return error.hint(),
+            Self::Write(error) => return error.hint(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "the disk is full; the checkpoints that were there are whole. Free some space and \
                  go on with --resume"

@@ -9,8 +9,10 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use simmer_checkpoint::{MAX_TEXT_BYTES, write_file};
+use simmer_checkpoint::MAX_TEXT_BYTES;
 use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
+use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
+use simmer_files::write_file;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -280,36 +282,6 @@ fn system() -> String {
     format!("{os} {arch}{vectors}")
 }
 
-/// SHA-256 as hexadecimal digits.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes).as_slice())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('?');
-    let digits = bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
-    digits.collect()
-}
-
-/// SHA-256 of a whole file.
-pub(crate) fn file_sha256(path: &Path) -> io::Result<String> {
-    let mut hash = Sha256::new();
-    hash_from(&mut File::open(path)?, &mut hash)?;
-    Ok(hex(hash.finalize().as_slice()))
-}
-
-fn hash_from(source: &mut impl Read, hash: &mut Sha256) -> io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match source.read(&mut buffer)? {
-            0 => return Ok(()),
-            read => hash.update(&buffer[..read]),
-        }
-    }
-}
-
 fn fingerprint(path: &Path, known: Option<&Fingerprint>) -> io::Result<Fingerprint> {
     let metadata = std::fs::metadata(path)?;
     let bytes = metadata.len();
@@ -320,7 +292,7 @@ fn fingerprint(path: &Path, known: Option<&Fingerprint>) -> io::Result<Fingerpri
     };
     let sha256 = match known.filter(unchanged) {
         Some(known) => known.sha256.clone(),
-        None if bytes <= PIECE => file_sha256(path)?,
+        None if bytes <= PIECE => sha256_of_file(path)?,
         None => pieces_sha256(path, bytes)?,
     };
     Ok(Fingerprint {
@@ -335,7 +307,7 @@ fn pieces_sha256(path: &Path, bytes: u64) -> io::Result<String> {
         let mut file = File::open(path)?;
         file.seek(SeekFrom::Start(index * PIECE))?;
         let mut hash = Sha256::new();
-        hash_from(&mut file.take(PIECE), &mut hash)?;
+        update_from(&mut hash, file.take(PIECE))?;
         Ok(hash.finalize().to_vec())
     };
     let pieces = (0..bytes.div_ceil(PIECE)).into_par_iter().map(piece);
@@ -395,7 +367,7 @@ fn examples_hash(examples: &[Example]) -> String {
             hash.update([u8::from(*trained)]);
         }
     }
-    hex(hash.finalize().as_slice())
+    hex(&hash.finalize())
 }
 
 #[cfg(test)]

@@ -6,13 +6,11 @@ mod inspect;
 mod page;
 mod summary;
 
-use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use sha2::{Digest, Sha256};
 use simmer_eval::report::aligned;
+use simmer_files::digest::sha256_of_file;
 
 use crate::failure::{Context, Failure};
 
@@ -38,23 +36,9 @@ impl Adapter {
     }
 }
 
-/// SHA-256 of a file, as hexadecimal digits.
+/// SHA-256 of a file.
 fn sha256(path: &Path) -> Result<String, Failure> {
-    let cannot = || format!("cannot read {}", path.display());
-    let mut file = simmer_files::open(path).with_context(cannot)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).with_context(cannot)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
-        }
-    }
-    let mut digits = String::new();
-    for byte in hash.finalize() {
-        let _ = write!(digits, "{byte:02x}");
-    }
-    Ok(digits)
+    sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// A number in three digits that count.

@@ -14,7 +14,7 @@ mod summary;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use simmer_checkpoint::write_file;
+use simmer_files::write_file;
 
 use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};

@@ -1,7 +1,7 @@
 //! A run in a few numbers.
 
 use chrono::DateTime;
-use simmer_train::estimate::readable;
+use simmer_files::size::readable;
 
 use super::run::{Run, State};
 

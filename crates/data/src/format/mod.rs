@@ -27,6 +27,7 @@ use row::Row;
 /// A layout of rows that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Format {
     /// `messages`: a list of `{role, content}`.
     Messages,

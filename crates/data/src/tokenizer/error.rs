@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use simmer_files::WriteError;
 use simmer_hint::Hint;
 
 use crate::guarded::guarded;
@@ -18,13 +19,8 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// A file of the tokenizer cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A file of the tokenizer does not say what it should.
     #[error("{}: {problem}", path.display())]
     Invalid {
@@ -101,6 +97,7 @@ impl Hint for TokenizerError {
             TokenizerError::Gguf { .. } => {
                 "export a Hugging Face folder, which holds any tokenizer"
             }
+            TokenizerError::Write(error) => return error.hint(),
             _ => return None,
         };
         Some(hint.into())

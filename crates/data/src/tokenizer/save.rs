@@ -1,10 +1,10 @@
 //! Tokens added to a tokenizer, and the tokenizer written as a folder.
 
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use simmer_files::{WriteError, write_file};
 use tokenizers::AddedToken;
 
 use super::error::library;
@@ -136,20 +136,9 @@ impl Tokenizer {
     }
 }
 
-/// Writes a file of `folder` aside, and puts it in its place when it is on the disk.
+/// Writes a file of `folder` atomically; creates the folder if it does not exist.
 pub(super) fn write(folder: &Path, name: &str, text: &str) -> Result<(), TokenizerError> {
+    fs::create_dir_all(folder).map_err(WriteError::io(folder, "create"))?;
     let path = folder.join(name);
-    let aside = folder.join(format!(".{name}.{}", std::process::id()));
-    let write = || {
-        fs::create_dir_all(folder)?;
-        let mut file = File::create(&aside)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&aside, &path)
-    };
-    write().map_err(|source| {
-        // What is left of it is of no use; the error that matters is the first.
-        let _ = fs::remove_file(&aside);
-        TokenizerError::Write { path, source }
-    })
+    Ok(write_file(path, |file| file.write_all(text.as_bytes()))?)
 }

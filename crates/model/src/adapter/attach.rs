@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::Existing;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
+use simmer_files::Existing;
 
 use super::AdapterError;
 use super::card::Card;
@@ -25,6 +25,7 @@ use crate::parameters::{Parameters, trained};
 /// Keys without an explanation of their own have PEFT's name and meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LoraConfig {
     /// Rank of the paths (PEFT: `r`).
     pub rank: usize,

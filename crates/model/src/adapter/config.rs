@@ -22,6 +22,7 @@ const PEFT_VERSION: &str = "0.21.2";
 /// Which biases of the base model are trained, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Bias {
     /// None of them.
     #[default]

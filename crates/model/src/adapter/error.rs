@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use simmer_checkpoint::gguf::GgufError;
 use simmer_checkpoint::pth::PthError;
 use simmer_checkpoint::{CheckpointError, Difference};
+use simmer_files::WriteError;
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -95,6 +96,9 @@ pub enum AdapterError {
     /// A weight file that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file or folder that cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A pickled weight file that cannot be read.
     #[error("{}: {source}", file.display())]
     Pickled {
@@ -164,6 +168,7 @@ impl Hint for AdapterError {
         match self {
             Self::Selection { source } => source.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Write(error) => error.hint(),
             Self::Mismatch { .. } => Some(
                 "give the base model that the adapter was trained on; \
                  `base_model_name_or_path` in its adapter_config.json names it"

@@ -6,7 +6,7 @@ use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::gguf::GgmlType;
 use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
 use simmer_checkpoint::layout::{ModuleKind, modules};
-use simmer_checkpoint::{CheckpointError, try_write_file};
+use simmer_files::{WriteError, try_write_file};
 
 use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
@@ -25,7 +25,7 @@ pub fn to_gguf(
 ) -> Result<Vec<String>, AdapterError> {
     if out.exists() {
         let path = out.to_owned();
-        return Err(CheckpointError::OutputExists { path }.into());
+        return Err(WriteError::OutputExists { path }.into());
     }
     let folder = AdapterFolder::open(adapter)?;
     let selection = folder.select(&modules(config))?;

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
-use simmer_checkpoint::{Dtype, Existing, PT_METADATA, SafetensorsFile, StagedFolder, compare};
+use simmer_checkpoint::{Dtype, PT_METADATA, SafetensorsFile, compare};
+use simmer_files::{Existing, StagedFolder};
 
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};

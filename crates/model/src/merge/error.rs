@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use simmer_checkpoint::config::ConfigError;
 use simmer_checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
+use simmer_files::WriteError;
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -22,6 +23,9 @@ pub enum MergeError {
     /// The output.
     #[error(transparent)]
     Output(#[from] CheckpointError),
+    /// A file of the output that cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// A merged model that has other tensors than this merge makes.
     #[error("{}: not what these base and adapter merge to:\n{difference}", folder.display())]
     NotThisMerge {
@@ -60,6 +64,7 @@ impl Hint for MergeError {
             Self::Base(error) => error.hint(),
             Self::Adapter(error) => error.hint(),
             Self::Output(error) => error.hint(),
+            Self::Write(error) => error.hint(),
             Self::NotFinite { dtype, .. } if *dtype == Dtype::F16 => Some(
                 "f16 ends at 65504: store the merged model as bf16 or f32, or train with a \
                  smaller learning rate"

@@ -6,7 +6,8 @@ use burn::tensor::{DType, TensorData};
 use proptest::prelude::*;
 use serde_json::json;
 use simmer_checkpoint::layout;
-use simmer_checkpoint::{Existing, INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
+use simmer_checkpoint::{INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
+use simmer_files::Existing;
 use simmer_hint::Hint;
 
 use super::*;

@@ -13,6 +13,7 @@ use std::fmt;
 use serde::Serialize;
 use simmer_checkpoint::layout::tensors;
 use simmer_data::{Dataset, Tokenizer};
+use simmer_files::size::readable;
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
 use simmer_model::{Recompute, device};
@@ -274,16 +275,6 @@ impl Estimate {
         let fits = |peak: u64| peak - mapped.min(peak) <= room.available;
         let found = self.instead.iter().find(|(_, peak)| fits(*peak));
         found.map(|(name, _)| name.as_str())
-    }
-}
-
-/// Bytes as people read them.
-pub fn readable(bytes: u64) -> String {
-    let mib = bytes as f64 / f64::from(1 << 20);
-    if mib >= 10_000.0 {
-        format!("{:.1} GiB", mib / 1024.0)
-    } else {
-        format!("{mib:.1} MiB")
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint as BaseFiles;
 use simmer_data::{Dataset, Tokenizer};
+use simmer_files::digest::sha256;
 use simmer_model::adapter::AdapterConfig;
 
 use crate::checkpoint::{Checkpoints, State};
@@ -18,7 +19,7 @@ use crate::config::TrainConfig;
 use crate::counts::Counts;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
-use crate::manifest::{Manifest, sha256};
+use crate::manifest::Manifest;
 use crate::metrics::{Metrics, MetricsFile};
 use crate::observer::{Observer, Start};
 use crate::packing::Ready;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use simmer_checkpoint::{Dtype, Existing};
+use simmer_checkpoint::Dtype;
+use simmer_files::Existing;
 use simmer_model::adapter::{self, Card};
 use simmer_model::base::Precision;
 use simmer_model::export;
