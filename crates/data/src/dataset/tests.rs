@@ -194,7 +194,7 @@ fn a_row_that_its_template_cannot_render_is_named() {
 }
 
 #[test]
-fn a_tokenizer_without_an_end_cannot_train() {
+fn a_tokenizer_without_eos_cannot_train() {
     let folder = folder();
     let error =
         Dataset::load(&config(&folder, TRAIN), &Arc::new(bare_tiny()), steps(42)).unwrap_err();
@@ -205,7 +205,7 @@ fn a_tokenizer_without_an_end_cannot_train() {
 }
 
 #[test]
-fn a_date_that_was_told_is_reported() {
+fn a_date_in_the_text_is_reported() {
     let folder = folder();
     let chat = r#"train = [{ path = "DIR/rows.json", template = "chat" }]"#;
     let dated = crate::tokenizer::tests::with_config(&json!({

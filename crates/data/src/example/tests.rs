@@ -108,7 +108,7 @@ fn beginning_and_end_are_never_doubled() {
 }
 
 #[test]
-fn chat_templates_write_their_own_beginning() {
+fn chat_templates_write_their_own_bos() {
     let tokenizer = tiny_with_bos();
     let prompt = Rendered {
         text: "capital?".into(),
@@ -416,7 +416,7 @@ fn example_or_none(tokenizer: &Tokenizer, row: &Conversation, limits: &Limits) -
 
 proptest! {
     #[test]
-    fn trained_tokens_say_the_answer(prompt in "[ -~é🦙]{0,30}", answer in "[ -~é🦙]{0,30}") {
+    fn trained_tokens_are_the_answer(prompt in "[ -~é🦙]{0,30}", answer in "[ -~é🦙]{0,30}") {
         let tokenizer = tiny();
         // A letter before and a space after the edge keep tokens from straddling it.
         let row = completion(&format!("{prompt}a"), &format!(" {answer}"));

@@ -44,7 +44,7 @@ fn error(name: &str, bytes: impl AsRef<[u8]>) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn every_kind_of_file_says_the_same(
+    fn every_file_type_gives_the_same_rows(
         rows in prop::collection::vec(("[^\0]{1,30}", "[^\0]{0,30}"), 1..12),
         chunk in 1usize..7,
         indent in 0usize..3,
@@ -83,7 +83,7 @@ proptest! {
 
     /// Any text is split as serde_json parses it as an array, or refused if serde_json refuses it.
     #[test]
-    fn arrays_are_cut_as_they_are_parsed(text in r#"\[([ ,\[\]{}":\\a1\n]|1,|"a",|\{"a":1\},){0,12}\]?"#) {
+    fn arrays_are_split_as_they_are_parsed(text in r#"\[([ ,\[\]{}":\\a1\n]|1,|"a",|\{"a":1\},){0,12}\]?"#) {
         let mut records = json::Records::new(text.as_bytes());
         let mut cut = Vec::new();
         let mut whole = true;
@@ -194,7 +194,7 @@ fn parquet_has_types() {
 
 /// A damaged file gives an error or other rows, and never a panic.
 #[test]
-fn parquet_with_a_wrong_byte_is_survived() {
+fn parquet_with_a_wrong_byte_does_not_panic() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.parquet");
     parquet_file(&path);

@@ -152,7 +152,7 @@ fn the_other_layouts_are_read() {
 }
 
 #[test]
-fn rows_know_where_they_stand() {
+fn rows_know_their_positions() {
     let place = |text: &str| {
         let rows = read_text(text).unwrap().conversations;
         let places = rows.iter().map(|row| (row.origin.row, row.origin.line));
@@ -170,7 +170,7 @@ fn rows_know_where_they_stand() {
 }
 
 #[test]
-fn a_file_that_is_not_there_says_where_it_was_looked_for() {
+fn a_missing_file_names_the_current_directory() {
     let absolute = TempDir::new().unwrap();
     let error = read(&absolute.path().join("none.json"), None).unwrap_err();
     insta::assert_snapshot!(explain(&error, absolute.path()), @"cannot read none.json: No such file or directory (os error 2)");
@@ -184,7 +184,7 @@ fn a_file_that_is_not_there_says_where_it_was_looked_for() {
 }
 
 #[test]
-fn files_that_are_no_rows_say_where() {
+fn invalid_files_name_the_position() {
     insta::assert_snapshot!(error(""), @"rows.json: no rows");
     insta::assert_snapshot!(error(" \n[]"), @"rows.json: no rows");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n {\"text\": \"b\",}]"), @"
@@ -242,7 +242,7 @@ fn rows_that_cannot_be_used_say_why() {
 }
 
 #[test]
-fn a_first_row_of_no_layout_says_which_there_are() {
+fn an_unknown_layout_lists_the_known_ones() {
     insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
     rows.json: row 1 (line 1): unknown layout; the row has `input`, `output`
     hint: convert the rows to a known layout: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
@@ -258,7 +258,7 @@ fn a_first_row_of_no_layout_says_which_there_are() {
 }
 
 #[test]
-fn messages_that_lose_something_say_what() {
+fn messages_with_unused_content_are_refused() {
     let row = |messages: serde_json::Value| error(json!({"messages": messages}).to_string());
     let user = json!({"role": "user", "content": "Hi"});
     let answer = json!({"role": "assistant", "content": "Hello"});

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_keep_their_words() {
+    fn exceptions_keep_their_message() {
         assert!(render("{{ raise_exception('no system role') }}").contains("no system role"));
     }
 

@@ -96,7 +96,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_would_never_end_is_refused() {
+    fn unbounded_parts_are_refused() {
         let check = |file: Value| check(file.to_string().as_bytes());
         let replace =
             |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});

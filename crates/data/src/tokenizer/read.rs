@@ -103,15 +103,15 @@ fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
             "a Git LFS pointer: the file itself was not downloaded".into(),
         ));
     }
-    let beside = Folder::read(folder)?;
+    let others = Folder::read(folder)?;
     let made = if tiktoken::is_tiktoken(&bytes) {
         let tokens = tiktoken::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
-        tiktoken::convert(&tokens, beside.release())?
+        tiktoken::convert(&tokens, others.release())?
     } else {
         let model = sentencepiece::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
         model.make(file)?
     };
-    finish(made, file, folder, beside)
+    finish(made, file, folder, others)
 }
 
 /// Applies the settings of the folder's other files to a tokenizer that was converted from `file`.
@@ -119,14 +119,14 @@ pub(super) fn finish(
     made: Made,
     file: &Path,
     path: &Path,
-    beside: Folder,
+    others: Folder,
 ) -> Result<Tokenizer, TokenizerError> {
     let Made {
         mut inner,
         own,
         notes,
     } = made;
-    let folder = beside.with_own(file, own);
+    let folder = others.with_own(file, own);
     folder.add_tokens(&mut inner)?;
     folder.surround(&mut inner)?;
     let mut tokenizer = Tokenizer::assemble(inner, path, &folder)?;

@@ -139,17 +139,17 @@ impl Tokenizer {
 /// Writes a file of `folder` to a temporary file, and renames that once it is on disk.
 pub(super) fn write(folder: &Path, name: &str, text: &str) -> Result<(), TokenizerError> {
     let path = folder.join(name);
-    let aside = folder.join(format!(".{name}.{}", std::process::id()));
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
     let write = || {
         fs::create_dir_all(folder)?;
-        let mut file = File::create(&aside)?;
+        let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&aside, &path)
+        fs::rename(&temporary, &path)
     };
     write().map_err(|source| {
         // The temporary file is useless now, and the first error is the one to report.
-        let _ = fs::remove_file(&aside);
+        let _ = fs::remove_file(&temporary);
         TokenizerError::Write { path, source }
     })
 }

@@ -178,7 +178,7 @@ fn faults_name_the_file() {
 }
 
 #[test]
-fn a_tokenizer_without_an_end_says_so() {
+fn a_tokenizer_without_eos_is_an_error() {
     let folder = bare_folder(|_| {});
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
     let error = tokenizer.eos_id().unwrap_err().to_string();

@@ -100,7 +100,7 @@ fn an_answer_that_cannot_be_found_is_an_error() {
 }
 
 #[test]
-fn a_template_may_take_answers_apart() {
+fn a_template_may_split_answers() {
     // As in Qwen3's template: the last answer has a thought, and earlier answers lose theirs.
     let qwen = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
         {% if m.role == 'assistant' and loop.last %}<think>{{ m.content.split('</think>')[0] if '</think>' in m.content else '' }}</think>\
@@ -132,14 +132,14 @@ fn a_chat_template_may_refuse() {
 }
 
 #[test]
-fn a_template_without_sense_is_an_error() {
+fn an_invalid_template_is_an_error() {
     let tokenizer = with_config(&json!({"chat_template": "{% if x %}"}));
     let error = Template::named("chat", &tokenizer).unwrap_err().to_string();
     assert!(error.contains("unexpected end of input"), "{error}");
 }
 
 #[test]
-fn the_date_is_told_and_remembered() {
+fn the_date_is_used_and_remembered() {
     let dated = "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
     let date = NaiveDate::from_ymd_opt(2024, 7, 26).unwrap();
     let template = chat(dated).dated(date);

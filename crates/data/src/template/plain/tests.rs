@@ -461,7 +461,7 @@ fn marked_turns_are_found_or_refused() {
 }
 
 #[test]
-fn a_template_of_turns_says_what_is_wrong_with_it() {
+fn an_invalid_template_of_turns_names_the_problem() {
     let parse = |turns: &str| {
         let file = format!("accepts = [\"messages\"]\n[turns]\n{turns}");
         match Plain::parse("mine", &file, &specials()) {
@@ -504,7 +504,7 @@ fn a_template_of_turns_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_wrong_template_file_says_where() {
+fn an_invalid_template_file_names_the_place() {
     let specials = BTreeMap::new();
     let parse = |text: &str| {
         let file = format!("accepts = [\"completion\"]\n[[variants]]\ntext = \"{text}\"");

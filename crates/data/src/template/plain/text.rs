@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn brackets_side_by_side_belong_outside_before_and_inside_after() {
+    fn of_three_brackets_the_outer_two_are_the_mark() {
         assert_eq!(shown("[[[|A|] {user}[|B|]]]"), "⟦[|A|]  hi [|B|]⟧");
         assert_eq!(shown("[a] [[b]]] [[]c[]]"), "[a] ⟦b]⟧ ⟦]c[⟧");
         assert_eq!(shown("{{{user|trim}}}[[{eos}]]"), "{hi}⟦</s>⟧");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_need_their_partners() {
+    fn marks_must_be_paired() {
         assert_eq!(shown("[[a"), "error: `[[` without `]]`");
         assert_eq!(shown("a]]"), "error: `]]` without `[[`");
         assert_eq!(shown("[[a[[b]]"), "error: `[[` inside `[[`");

@@ -57,7 +57,7 @@ fn meta_keeps_it_one_level_up() {
 }
 
 #[test]
-fn which_llama_3_it_is_shows_in_the_positions() {
+fn scaled_positions_mean_llama_3_1() {
     let folder = folder("tiktoken");
     assert!(read(&folder).token_id("<|eom_id|>").is_none());
     write(&folder, "params.json", &json!({"use_scaled_rope": true}));
