@@ -15,6 +15,7 @@ use crate::tokenizer::Tokenizer;
 /// The `[data]` table: training and validation data, and how rows become examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct DataConfig {
     /// The sources of rows to train on.
     pub train: Vec<SourceConfig>,
@@ -59,19 +60,20 @@ fn default_shuffle_rows() -> usize {
     10_000
 }
 
-/// A source of rows: one file, or several with the same layout.
+/// A source of rows: one file, or several with the same format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SourceConfig {
     /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or the name of a
     /// dataset on the Hub.
     pub path: PathBuf,
     /// The template that renders its rows.
     pub template: String,
-    /// The layout of its rows. Default: detected from the first row.
+    /// The format of its rows. Default: detected from the first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The rows' own names for the keys of the layout, if they differ.
+    /// The rows' own names for the keys of the format, if they differ.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub fields: Fields,
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
@@ -88,6 +90,7 @@ pub struct SourceConfig {
 /// The data for the validation loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Validation {
     /// This fraction of the training rows, rounded up, held out from training.
     Fraction(f64),

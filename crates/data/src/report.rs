@@ -37,7 +37,7 @@ pub struct Rows {
 pub struct SourceReport {
     /// The source's path.
     pub path: String,
-    /// The layout of its rows.
+    /// The format of its rows.
     pub format: Format,
     /// The template that rendered them.
     pub template: String,

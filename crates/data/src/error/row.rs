@@ -15,39 +15,39 @@ pub enum RowError {
         /// The JSON type that was found.
         found: &'static str,
     },
-    /// A key of the layout is missing.
+    /// A key of the format is missing.
     #[error("missing key `{key}`; the row has {}", list(keys))]
     MissingKey {
-        /// The name of the row's layout.
+        /// The name of the row's format.
         format: &'static str,
-        /// The keys of that layout.
+        /// The keys of that format.
         expected: &'static str,
         /// The missing key.
         key: &'static str,
         /// The row's keys.
         keys: Vec<String>,
     },
-    /// The row has another layout than the file.
+    /// The row has another format than the file.
     #[error(
-        "expected layout {format} ({expected}), found {found}; the row has {}",
+        "expected format {format} ({expected}), found {found}; the row has {}",
         list(keys)
     )]
-    OtherLayout {
-        /// The name of the file's layout.
+    OtherFormat {
+        /// The name of the file's format.
         format: &'static str,
-        /// The keys of that layout.
+        /// The keys of that format.
         expected: &'static str,
-        /// The name of the layout that this row has.
+        /// The name of the format that this row has.
         found: &'static str,
         /// The row's keys.
         keys: Vec<String>,
     },
-    /// The row's keys fit no layout.
-    #[error("unknown layout; the row has {}", list(keys))]
-    NoLayout {
+    /// The row's keys fit no format.
+    #[error("unknown format; the row has {}", list(keys))]
+    UnknownFormat {
         /// The row's keys.
         keys: Vec<String>,
-        /// Every known layout with its keys.
+        /// Every known format with its keys.
         known: String,
     },
     /// The value of a key is empty, but must not be.
@@ -74,8 +74,8 @@ pub enum RowError {
         /// The JSON type that was found.
         found: &'static str,
     },
-    /// A key has content that this layout does not use.
-    #[error("key `{key}`: it has content, but this layout does not use it")]
+    /// A key has content that this format does not use.
+    #[error("key `{key}`: it has content, but this format does not use it")]
     UnusedKey {
         /// The key.
         key: String,
@@ -117,7 +117,7 @@ pub enum RowError {
     FieldTaken {
         /// The row's key.
         own: String,
-        /// The layout's key.
+        /// The format's key.
         name: String,
     },
     /// A message has a role that is not allowed at its place.
@@ -143,17 +143,17 @@ pub enum RowError {
 impl Hint for RowError {
     fn hint(&self) -> Option<String> {
         match self {
-            RowError::NoLayout { keys, .. } if keys.iter().any(|key| key == "chosen") => {
+            RowError::UnknownFormat { keys, .. } if keys.iter().any(|key| key == "chosen") => {
                 Some("convert the row: this version does not train on preferences (`chosen`, `rejected`)".into())
             }
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
                 Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
             RowError::MissingKey { format, expected, .. } => Some(format!("add the key; a row of format {format} has {expected}")),
-            RowError::OtherLayout { .. } => {
-                Some("a file has one layout: move these rows to a second file and name both in `data.train`".into())
+            RowError::OtherFormat { .. } => {
+                Some("a file has one format: move these rows to a second file and name both in `data.train`".into())
             }
-            RowError::NoLayout { known, .. } => Some(format!("convert the rows to a known layout: {known}")),
+            RowError::UnknownFormat { known, .. } => Some(format!("convert the rows to a known format: {known}")),
             RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
                 "set `drop_leading_answers = true` next to the path to drop answers before the first user message".into(),
             ),

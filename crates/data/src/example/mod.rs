@@ -42,6 +42,7 @@ impl Example {
 /// What happens to a row with more than `max_tokens` tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Overlong {
     /// It is truncated.
     #[default]

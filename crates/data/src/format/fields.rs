@@ -1,4 +1,4 @@
-//! Other names for the keys of a layout.
+//! Other names for the keys of a format.
 
 use std::collections::BTreeMap;
 
@@ -7,31 +7,32 @@ use serde::{Deserialize, Serialize};
 use super::Format;
 use crate::error::DataError;
 
-/// The keys of the layout, each with the rows' own name: `{ instruction = "question", output = "answer" }`.
+/// The keys of the format, each with the rows' own name: `{ instruction = "question", output = "answer" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
+#[derive(schemars::JsonSchema)]
 pub struct Fields(BTreeMap<String, String>);
 
 /// Keys of messages, not of rows.
 const NESTED: [&str; 4] = ["role", "content", "from", "value"];
 
 impl Fields {
-    /// A map from the keys of the layout to the rows' own names.
+    /// A map from the keys of the format to the rows' own names.
     pub fn new(fields: impl IntoIterator<Item = (String, String)>) -> Fields {
         Fields(fields.into_iter().collect())
     }
 
-    /// Whether rows use the names of the layout.
+    /// Whether rows use the names of the format.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The keys of the layout that have other names.
+    /// The keys of the format that have other names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The rows' own name for a key of the layout.
+    /// The rows' own name for a key of the format.
     pub(super) fn own<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
@@ -50,7 +51,7 @@ impl Fields {
         fields.filter(|(name, _)| !Fields::is_nested(name))
     }
 
-    /// Checks that the layout has all keys that are given other names.
+    /// Checks that the format has all keys that are given other names.
     pub(super) fn check(&self, format: Format) -> Result<(), DataError> {
         let known = format.spec().fields;
         let Some(unknown) = self.names().find(|name| !known.contains(name)) else {

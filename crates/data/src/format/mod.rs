@@ -1,6 +1,6 @@
-//! Converts rows to conversations: one submodule per layout of rows, and the list of layouts.
+//! Converts rows to conversations: one submodule per format of rows, and the list of formats.
 //!
-//! The layout of a source is the one that the recipe names, or the first of [`Format::ALL`] that fits the keys of the
+//! The format of a source is the one that the recipe names, or the first of [`Format::ALL`] that fits the keys of the
 //! first row. All rows of the source must have it.
 
 mod alpaca;
@@ -24,9 +24,10 @@ use crate::conversation::Content;
 use crate::error::RowError;
 use row::Row;
 
-/// A layout of rows.
+/// A format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Format {
     /// `messages`: a list of `{role, content}`.
     Messages,
@@ -42,22 +43,22 @@ pub enum Format {
     Text,
 }
 
-/// The definition of a layout, in its submodule.
+/// The definition of a format, in its submodule.
 struct Spec {
     /// The name in recipes and messages.
     name: &'static str,
     /// The keys of a row, for messages.
     keys: &'static str,
-    /// The key by which the layout is detected.
+    /// The key by which the format is detected.
     mark: &'static str,
     /// Keys that rows may have under other names.
     fields: &'static [&'static str],
-    /// Takes the layout's keys out of a row.
+    /// Takes the format's keys out of a row.
     read: fn(&mut Row) -> Result<Content, RowError>,
 }
 
 impl Format {
-    /// Every layout, the most specific first: rows of other layouts may have a `text`, too.
+    /// Every format, the most specific first: rows of other formats may have a `text`, too.
     pub const ALL: [Format; 6] = [
         Format::Messages,
         Format::Sharegpt,
@@ -88,13 +89,13 @@ impl Format {
         self.spec().keys
     }
 
-    /// Every layout with its keys, for messages.
+    /// Every format with its keys, for messages.
     fn list() -> String {
         let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
         known.join("; ")
     }
 
-    /// Detects the layout by a row's keys.
+    /// Detects the format by a row's keys.
     fn of(row: &Row) -> Option<Format> {
         Format::ALL.into_iter().find(|format| {
             row.has(format.spec().mark) && (*format != Format::Baize || !row.has("instruction"))

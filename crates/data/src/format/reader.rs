@@ -16,20 +16,20 @@ use crate::file::{Content, Record, Records};
 /// How rows are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The layout of the rows. Default: detected from the first row.
+    /// The format of the rows. Default: detected from the first row.
     pub format: Option<Format>,
-    /// The rows' own names for the keys of the layout.
+    /// The rows' own names for the keys of the format.
     pub fields: Fields,
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     pub drop_leading_answers: bool,
 }
 
-/// The rows of one or more files with the same layout.
+/// The rows of one or more files with the same format.
 #[derive(Debug)]
 pub struct Reader {
     files: VecDeque<PathBuf>,
     current: Option<Records>,
-    /// The first record, which was read to detect the layout.
+    /// The first record, which was read to detect the format.
     first: Option<Record>,
     parser: Parser,
     ignored_keys: BTreeMap<String, usize>,
@@ -57,11 +57,11 @@ struct Parsed {
 }
 
 impl Reader {
-    /// Opens files whose rows have one layout.
+    /// Opens files whose rows have one format.
     ///
     /// # Errors
-    /// [`DataError`] if a file cannot be read or has no rows, if the keys of the first row fit no layout, or if
-    /// `fields` has a key that the layout does not have.
+    /// [`DataError`] if a file cannot be read or has no rows, if the keys of the first row fit no format, or if
+    /// `fields` has a key that the format does not have.
     pub fn open(files: &[PathBuf], reading: &Reading) -> Result<Reader, DataError> {
         let mut reader = Reader {
             files: files.iter().cloned().collect(),
@@ -84,17 +84,17 @@ impl Reader {
         if reading.format.is_none() {
             let row = |error| DataError::row(first.origin.clone(), error);
             let keys = reader.parser.row(first)?.map_err(row)?;
-            let no_layout = || RowError::NoLayout {
+            let unknown_format = || RowError::UnknownFormat {
                 keys: keys.keys(),
                 known: Format::list(),
             };
-            reader.parser.format = Format::of(&keys).ok_or_else(|| row(no_layout()))?;
+            reader.parser.format = Format::of(&keys).ok_or_else(|| row(unknown_format()))?;
         }
         reading.fields.check(reader.format())?;
         Ok(reader)
     }
 
-    /// The layout of the rows.
+    /// The format of the rows.
     pub fn format(&self) -> Format {
         self.parser.format
     }
@@ -117,7 +117,7 @@ impl Reader {
     /// The next rows in order: at most `rows`, fewer if they are long, none at the end.
     ///
     /// # Errors
-    /// [`DataError`] for the first row that is invalid or has another layout, and at the end if no row had a key that
+    /// [`DataError`] for the first row that is invalid or has another format, and at the end if no row had a key that
     /// `fields` names.
     pub fn next_chunk(&mut self, rows: usize) -> Result<Vec<Conversation>, DataError> {
         let (mut records, mut bytes) = (Vec::new(), 0);
@@ -206,7 +206,7 @@ impl Reader {
 }
 
 impl Parser {
-    /// A record as an object, with its keys renamed to those of the layout.
+    /// A record as an object, with its keys renamed to those of the format.
     fn row(&self, record: &Record) -> Result<Result<Row, RowError>, DataError> {
         let row = match &record.content {
             Content::Columns(columns) => Ok(Row::new(columns.clone())),
@@ -225,7 +225,7 @@ impl Parser {
                 && let Some(found) = Format::of(&row)
             {
                 let keys = row.keys();
-                return Err(RowError::OtherLayout {
+                return Err(RowError::OtherFormat {
                     format: format.name(),
                     expected: format.keys(),
                     found: found.name(),

@@ -9,7 +9,7 @@ use super::{Fields, Format};
 use crate::conversation::{Message, Role};
 use crate::error::{RowError, json_type};
 
-/// Keys with content in any layout: if they are not blank, they must be used.
+/// Keys with content in any format: if they are not blank, they must be used.
 const CONTENT_KEYS: [&str; 6] = [
     "system",
     "history",
@@ -19,15 +19,15 @@ const CONTENT_KEYS: [&str; 6] = [
     "images",
 ];
 
-/// One row. A layout takes the keys out one by one; the remaining keys were not used.
+/// One row. A format takes the keys out one by one; the remaining keys were not used.
 #[derive(Default)]
 pub(super) struct Row {
     keys: Vec<String>,
     entries: Vec<(String, Value)>,
-    /// The rows' own names for the keys of the layout.
+    /// The rows' own names for the keys of the format.
     fields: Fields,
     renamed: Vec<String>,
-    /// The tools, which the layout reads besides the content.
+    /// The tools, which the format reads besides the content.
     pub(super) tools: Option<Value>,
     pub(super) drop_leading_answers: bool,
     pub(super) dropped_answers: bool,
@@ -47,7 +47,7 @@ impl Row {
         }
     }
 
-    /// Renames keys to those of the layout.
+    /// Renames keys to those of the format.
     pub(super) fn rename(&mut self, fields: &Fields) -> Result<(), RowError> {
         for (name, own) in fields.of_rows() {
             let Some(place) = self.entries.iter().position(|(key, _)| key == own) else {
@@ -66,7 +66,7 @@ impl Row {
         Ok(())
     }
 
-    /// The keys of the layout that were renamed to.
+    /// The keys of the format that were renamed to.
     pub(super) fn renamed(&self) -> Vec<String> {
         self.renamed.clone()
     }
@@ -177,7 +177,7 @@ impl Row {
         Ok(found.map(|(_, text)| text))
     }
 
-    /// The keys that the layout did not use, except blank ones. A content key among them is an error.
+    /// The keys that the format did not use, except blank ones. A content key among them is an error.
     pub(super) fn unread(self) -> Result<Vec<String>, RowError> {
         let said = self.entries.into_iter().filter(|(_, v)| !Row::is_blank(v));
         let keys: Vec<String> = said.map(|(key, _)| key).collect();

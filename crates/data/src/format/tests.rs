@@ -129,7 +129,7 @@ fn alpacas_history_and_system_become_messages() {
 }
 
 #[test]
-fn the_other_layouts_are_read() {
+fn the_other_formats_are_read() {
     let completion = || Content::Completion {
         prompt: "1 + 1 =".into(),
         completion: Some(" 2".into()),
@@ -233,27 +233,27 @@ fn rows_that_cannot_be_used_say_why() {
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): key `output`: expected a string, found a number");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): expected `output` or `response`, found both");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): key `history`: expected a list of [question, answer] pairs, found a string");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools`: it has content, but this layout does not use it");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools`: it has content, but this format does not use it");
     insta::assert_snapshot!(second(json!({"prompt": "1 + 1 =", "completion": "2"})), @"
-    rows.json: row 2 (line 2): expected layout alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
-    hint: a file has one layout: move these rows to a second file and name both in `data.train`
+    rows.json: row 2 (line 2): expected format alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
+    hint: a file has one format: move these rows to a second file and name both in `data.train`
     ");
     insta::assert_snapshot!(second(json!(["Add.", "2"])), @"rows.json: row 2 (line 2): expected an object, found a list");
 }
 
 #[test]
-fn an_unknown_layout_lists_the_known_ones() {
+fn an_unknown_format_lists_the_known_ones() {
     insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
-    rows.json: row 1 (line 1): unknown layout; the row has `input`, `output`
-    hint: convert the rows to a known layout: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
+    rows.json: row 1 (line 1): unknown format; the row has `input`, `output`
+    hint: convert the rows to a known format: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
     ");
     insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
     rows.json: row 1 (line 1): missing key `instruction`; the row has `input`, `output`
     hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
     insta::assert_snapshot!(read_as(r#"{"text": "a"}"#, Some(Format::Alpaca)).unwrap_err(), @"
-    rows.json: row 1 (line 1): expected layout alpaca (`instruction`, `output`, and optionally `input`), found text; the row has `text`
-    hint: a file has one layout: move these rows to a second file and name both in `data.train`
+    rows.json: row 1 (line 1): expected format alpaca (`instruction`, `output`, and optionally `input`), found text; the row has `text`
+    hint: a file has one format: move these rows to a second file and name both in `data.train`
     ");
 }
 
@@ -270,7 +270,7 @@ fn messages_with_unused_content_are_refused() {
     insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2]: expected a message from user, assistant or tool, found system");
     insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): key `messages[0].role`: expected one of system, developer, user, assistant, tool, function; found `human`");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): key `messages[1].content`: expected a string, found null");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): key `messages[1].image`: it has content, but this layout does not use it");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): key `messages[1].image`: it has content, but this format does not use it");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"rows.json: row 1 (line 1): key `messages[1].content[0]`: expected a part of type text, found image_url");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): key `messages[1].weight`: expected 0 or 1, found a number");
     insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): key `messages[0]`: expected an object, found a string");

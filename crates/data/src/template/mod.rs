@@ -55,6 +55,7 @@ const BUILT_IN: [(&str, &str); 13] = [
 /// Which tokens are trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum TrainOn {
     /// The assistant's messages and the tokens that end them, except messages that the row excludes
     /// ([`Message::train`]).
