@@ -220,7 +220,7 @@ fn combinations_that_cannot_be_are_named() {
     );
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"r.toml: line 12, column 1: `train.early_stop`: needs a validation set, and [data] has no `validation`");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"r.toml: line 12, column 1: `train.weights`: needs a validation set, and [data] has no `validation`");
-    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: there are auto, cpu, libtorch and libtorch-cuda:N (N from 0)");
+    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
     insta::assert_snapshot!(said("path = \"base\"", ""), @"r.toml: line 2, column 2: `base`: needs `path` (a checkpoint) or `init` (random weights)");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\noptimizer = { adamw = { beta2 = 1.0 } }"),
