@@ -196,14 +196,14 @@ impl Stream {
             .par_iter()
             .map(|(_, (source, row))| sources[*source].encoder.encode(row, tokenizer))
             .collect();
-        for ((number, (source, row)), outcomes) in group.into_iter().zip(encoded) {
+        for ((number, (source, row)), encoded) in group.into_iter().zip(encoded) {
             let passes: u64 = self.lanes.iter().map(|lane| lane.passes).sum();
             let Source {
                 report, encoder, ..
             } = &mut self.sources[source];
             report.row();
             let mut examples = VecDeque::new();
-            for outcome in outcomes? {
+            for outcome in encoded?.outcomes {
                 report.count(&outcome, &row.origin);
                 if let Outcome::Kept { example, .. } = outcome {
                     examples.push_back(example);

@@ -104,29 +104,49 @@ pub fn prompt_tokens(prompt: &Rendered, tokenizer: &Tokenizer) -> Result<Vec<u32
     Ok([prefix, &tokens].concat())
 }
 
-/// Makes the examples of a row: one, or several where it is split.
+/// A row as text, and what became of it.
+#[derive(Debug)]
+pub(crate) struct EncodedRow {
+    /// The whole row, rendered.
+    pub(crate) rendered: Rendered,
+    /// One outcome, or several if the row is split.
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+/// Renders and tokenises a row. The result is one example, or several if the row is split.
 ///
 /// # Errors
-/// [`DataError::Row`] when the template cannot render the row; [`DataError::Tokenizer`] as [`encode`].
+/// [`DataError::Row`] if the template cannot render the row; [`DataError::Tokenizer`] as [`encode`].
 pub fn examples(
     row: &Conversation,
     template: &Template,
     tokenizer: &Tokenizer,
     limits: &Limits,
 ) -> Result<Vec<Outcome>, DataError> {
+    Ok(encode_row(row, template, tokenizer, limits)?.outcomes)
+}
+
+/// The same as [`examples`], with the rendered text, so that no caller renders a row a second time.
+pub(crate) fn encode_row(
+    row: &Conversation,
+    template: &Template,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<EncodedRow, DataError> {
     let maker = split::Maker {
         row,
         template,
         tokenizer,
         limits,
     };
-    let mut outcomes = maker.outcomes()?;
+    let rendered = maker.render(row, limits.train_on)?;
+    let mut outcomes = maker.outcomes(&rendered)?;
     for outcome in &mut outcomes {
         if let Outcome::Kept { example, .. } = outcome {
             example.origin = row.origin.clone();
         }
     }
-    Ok(outcomes)
+    Ok(EncodedRow { rendered, outcomes })
 }
 
 /// Encodes a rendered conversation as one example. With [`Overlong::Split`], too, a long one is truncated.

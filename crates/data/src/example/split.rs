@@ -3,7 +3,7 @@
 use super::{Limits, Outcome, Overlong, Tokens};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::DataError;
-use crate::template::{Chosen, Template, TrainOn};
+use crate::template::{Chosen, Rendered, Template, TrainOn};
 use crate::tokenizer::Tokenizer;
 
 /// Creates the examples of one row.
@@ -16,9 +16,9 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// What becomes of the row.
-    pub(super) fn outcomes(&self) -> Result<Vec<Outcome>, DataError> {
-        let whole = self.tokens(self.row, self.limits.train_on)?;
+    /// What becomes of the row, which is `rendered` as a whole.
+    pub(super) fn outcomes(&self, rendered: &Rendered) -> Result<Vec<Outcome>, DataError> {
+        let whole = Tokens::of(rendered, self.tokenizer)?;
         let fits = whole.ids.len() <= self.limits.max_tokens;
         match &self.row.content {
             _ if fits || self.limits.overlong != Overlong::Split => {
@@ -34,10 +34,18 @@ impl Maker<'_> {
         }
     }
 
-    fn tokens(&self, row: &Conversation, train_on: TrainOn) -> Result<Tokens, DataError> {
+    /// Renders the row, or a part of it.
+    pub(super) fn render(
+        &self,
+        row: &Conversation,
+        train_on: TrainOn,
+    ) -> Result<Rendered, DataError> {
         let rendered = self.template.render(row, train_on);
-        let rendered = rendered.map_err(|error| DataError::row(self.row.origin.clone(), error))?;
-        Ok(Tokens::of(&rendered, self.tokenizer)?)
+        rendered.map_err(|error| DataError::row(self.row.origin.clone(), error))
+    }
+
+    fn tokens(&self, part: &Conversation, train_on: TrainOn) -> Result<Tokens, DataError> {
+        Ok(Tokens::of(&self.render(part, train_on)?, self.tokenizer)?)
     }
 
     /// Pieces of a text. Each starts with the last token of the previous piece, which is not predicted again.
