@@ -9,13 +9,13 @@ use std::fmt::Write as _;
 use simmer_data::Validation;
 use simmer_model::adapter::Card;
 
-use crate::checkpoint::State;
 use crate::config::{TrainConfig, Weights};
 use crate::manifest::{Fingerprint, Manifest};
 use crate::metrics::Losses;
 use crate::optimizer::OptimizerConfig;
 use crate::recipe::{Method, Recipe};
 use crate::schedule::Schedule;
+use crate::training_state::TrainingState;
 
 /// What names of data sets on the hub may begin with.
 const HUB: &str = "hf://datasets/";
@@ -23,7 +23,12 @@ const HUB: &str = "hf://datasets/";
 const LISTED: usize = 20;
 
 /// The card of an adapter as it is after some steps.
-pub(crate) fn card(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> Card {
+pub(crate) fn card(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    state: &TrainingState,
+    losses: Losses,
+) -> Card {
     let datasets = recipe.data.sources().filter_map(|source| {
         let path = source.path.to_string_lossy();
         let name = path.strip_prefix(HUB)?;
@@ -43,7 +48,7 @@ pub(crate) fn card(recipe: &Recipe, manifest: &Manifest, state: &State, losses: 
     }
 }
 
-fn training(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> String {
+fn training(recipe: &Recipe, manifest: &Manifest, state: &TrainingState, losses: Losses) -> String {
     let mut text = "## How it was made\n\n| | |\n|---|---|\n".to_owned();
     for (name, value) in facts(recipe, manifest, state, losses) {
         let _ = writeln!(text, "| {name} | {} |", cell(&value));
@@ -75,7 +80,7 @@ fn training(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses)
 fn facts(
     recipe: &Recipe,
     manifest: &Manifest,
-    state: &State,
+    state: &TrainingState,
     losses: Losses,
 ) -> Vec<(&'static str, String)> {
     let TrainConfig {

@@ -7,11 +7,11 @@ use simmer_checkpoint::CheckpointError;
 use simmer_data::DataError;
 use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
+use simmer_hint::Hint;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;
 
-use crate::estimate::Estimate;
 use crate::recipe::RecipeError;
 
 /// Why a run cannot start, or cannot go on.
@@ -63,8 +63,13 @@ pub enum TrainError {
         token: String,
     },
     /// The run takes more memory than there is.
-    #[error("the run does not fit into the memory:\n{0}")]
-    NoRoom(Box<Estimate>),
+    #[error("the run does not fit into the memory:\n{estimate}")]
+    NoRoom {
+        /// The estimate as text, part by part.
+        estimate: String,
+        /// The first setting with which it would fit.
+        fitting: Option<String>,
+    },
     /// The device has no more memory.
     #[error("{}: out of memory; {expected} were expected at most: {said}", folder.display())]
     OutOfMemory {
@@ -127,12 +132,11 @@ pub enum TrainError {
     },
 }
 
-impl TrainError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TrainError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoRoom(estimate) => {
-                return Some(match estimate.fitting() {
+            Self::NoRoom { fitting, .. } => {
+                return Some(match fitting {
                     Some(setting) => format!("it would fit with {setting}"),
                     None => {
                         "close other programs, take a smaller model, or a machine with more memory"
@@ -183,7 +187,9 @@ impl TrainError {
         };
         Some(text.to_owned())
     }
+}
 
+impl TrainError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {

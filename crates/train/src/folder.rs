@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use simmer_checkpoint::{Existing, StagedFolder, write_file};
 
-use crate::checkpoint::Checkpoints;
 use crate::error::TrainError;
 
 /// The resolved recipe, in a run's folder: what tells that it is one.
 pub const RECIPE_FILE: &str = "recipe.toml";
+/// The folder of the training checkpoints, in a run's folder.
+pub(crate) const CHECKPOINTS_FOLDER: &str = "checkpoints";
 const LOCK_FILE: &str = ".lock";
 
 /// A run's folder, locked against other processes for as long as this lives.
@@ -51,10 +52,6 @@ impl RunFolder {
         &self.path
     }
 
-    pub(crate) fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.path.join("checkpoints"))
-    }
-
     /// The resolved recipe that the run began with.
     pub(crate) fn recipe(&self) -> Result<String, TrainError> {
         let path = self.path.join(RECIPE_FILE);
@@ -82,7 +79,7 @@ impl RunFolder {
 
     /// Removes what a killed process had not finished.
     fn clean(&self) -> Result<(), TrainError> {
-        for folder in [self.path.clone(), self.path.join("checkpoints")] {
+        for folder in [self.path.clone(), self.path.join(CHECKPOINTS_FOLDER)] {
             if !folder.exists() {
                 continue;
             }

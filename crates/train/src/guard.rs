@@ -1,18 +1,8 @@
 //! Steps that would spoil a run: what tells them, and what becomes of them.
 
-use std::fs;
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::write_file;
-use simmer_data::{Example, Tokenizer};
 
-use crate::error::TrainError;
 use crate::problem::Problem;
-use crate::trainer::NoStep;
-
-/// The folder with the rows of such steps, in a run's folder.
-const ASIDE: &str = "aside";
 
 /// The `[train.guard]` table: what becomes of a step that would spoil the run. Its update is never made, and its rows
 /// are written into the run's folder.
@@ -117,22 +107,11 @@ impl Guard {
             recent.drain(..old);
         }
     }
-
-    /// What becomes of the run.
-    pub(crate) fn reaction(&self, why: &NoStep) -> Reaction {
-        match why {
-            NoStep::Spike { .. } => self
-                .spike
-                .as_ref()
-                .map_or(Reaction::Stop, |spike| spike.then),
-            _ => self.not_finite,
-        }
-    }
 }
 
 /// A loss that a checkpoint keeps to the last digit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Loss(#[serde(with = "crate::checkpoint::exact")] pub f64);
+pub struct Loss(#[serde(with = "crate::exact")] pub f64);
 
 fn median(of: &[Loss]) -> f64 {
     let mut sorted: Vec<f64> = of.iter().map(|loss| loss.0).collect();
@@ -143,51 +122,6 @@ fn median(of: &[Loss]) -> f64 {
     } else {
         f64::midpoint(sorted[middle - 1], sorted[middle])
     }
-}
-
-/// One row of such a step, as it is written down.
-#[derive(Serialize)]
-struct Aside<'a> {
-    file: &'a Path,
-    row: usize,
-    line: usize,
-    /// Its own loss with the weights as they are (nats a token); none where that is no finite number.
-    loss: Option<f64>,
-    tokens: usize,
-    targets: usize,
-    text: String,
-}
-
-/// Writes the rows of a step into the run's folder, each with its own loss; the file's name below the folder.
-pub(crate) fn set_aside(
-    folder: &Path,
-    step: u64,
-    examples: &[Example],
-    losses: &[f64],
-    tokenizer: &Tokenizer,
-) -> Result<String, TrainError> {
-    let name = format!("{ASIDE}/step-{step:06}.jsonl");
-    let path = folder.join(&name);
-    let aside = folder.join(ASIDE);
-    fs::create_dir_all(&aside).map_err(TrainError::io(&aside, "create"))?;
-    let mut text = String::new();
-    for (example, loss) in examples.iter().zip(losses) {
-        let row = Aside {
-            file: &example.origin.file,
-            row: example.origin.row,
-            line: example.origin.line,
-            loss: Some(*loss).filter(|loss| loss.is_finite()),
-            tokens: example.tokens.len(),
-            targets: example.targets(),
-            text: tokenizer.decode(&example.tokens, false)?,
-        };
-        let json = serde_json::to_string(&row)
-            .map_err(|error| TrainError::io(&path, "write")(error.into()))?;
-        text.push_str(&json);
-        text.push('\n');
-    }
-    write_file(&path, |file| file.write_all(text.as_bytes()))?;
-    Ok(name)
 }
 
 #[cfg(test)]

@@ -10,14 +10,13 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use simmer_checkpoint::{MAX_TEXT_BYTES, write_file};
-use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
+use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
-use crate::run::Prepared;
 
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -119,7 +118,8 @@ impl Manifest {
     /// A file that cannot be read.
     pub(crate) fn of(
         recipe: &Recipe,
-        prepared: &Prepared,
+        data: &Dataset,
+        tokenizer: &Tokenizer,
         before: Option<&Self>,
     ) -> Result<Self, TrainError> {
         let of = |files: fn(&Self) -> &BTreeMap<String, Fingerprint>| before.map(files);
@@ -141,12 +141,11 @@ impl Manifest {
             },
             Method::Full(_) => BTreeMap::new(),
         };
-        let tokenizer = fingerprints(
-            prepared.vocabulary.tokenizer.path(),
+        let tokenizer_files = fingerprints(
+            tokenizer.path(),
             of(|manifest| &manifest.tokenizer),
             |name| name == "generation_config.json" || TOKENIZER_FILES.contains(&name),
         )?;
-        let data = &prepared.data;
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("SIMMER_COMMIT").to_owned(),
@@ -154,10 +153,10 @@ impl Manifest {
             system: system(),
             device: recipe.device.clone(),
             threads: rayon::current_num_threads(),
-            templates: templates(&recipe.data, &prepared.vocabulary.tokenizer)?,
+            templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),
             base,
-            tokenizer,
+            tokenizer: tokenizer_files,
             adapter,
             data: data_files(
                 &recipe.data,

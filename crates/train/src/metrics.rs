@@ -104,19 +104,19 @@ impl Metrics {
     /// Reads a line: its keys tell what it is of.
     fn parse(line: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
-        struct Keys {
+        struct LineKind {
             validation_loss: Option<IgnoredAny>,
             skipped: Option<IgnoredAny>,
         }
         match serde_json::from_str(line)? {
-            Keys {
+            LineKind {
                 validation_loss: Some(_),
                 ..
             } => serde_json::from_str(line).map(Self::Validation),
-            Keys {
+            LineKind {
                 skipped: Some(_), ..
             } => serde_json::from_str(line).map(Self::Skip),
-            Keys { .. } => serde_json::from_str(line).map(Self::Step),
+            LineKind { .. } => serde_json::from_str(line).map(Self::Step),
         }
     }
 }

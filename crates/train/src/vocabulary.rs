@@ -14,7 +14,6 @@ use simmer_model::export::tokenizer_files;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
-use crate::problem::Problem;
 use crate::recipe::{Method, Recipe};
 use crate::tokenizer;
 
@@ -110,32 +109,6 @@ fn whole(tokenizer: &Tokenizer, token: &str) -> Result<Option<u32>, TrainError> 
     let id = tokenizer.token_id(token);
     let ids = tokenizer.encode(token)?.ids;
     Ok(id.filter(|id| ids == [*id]))
-}
-
-/// Whether tokens can be added as a recipe says.
-///
-/// # Errors
-/// An empty token, and one that is given twice.
-pub(crate) fn check(base: &BaseConfig) -> Result<(), Problem> {
-    let lists = [
-        ("base.add_tokens", base.add_tokens.as_slice()),
-        ("base.add_special_tokens", &base.add_special_tokens),
-        ("base.pad_token", base.pad_token.as_slice()),
-    ];
-    let mut seen = Vec::new();
-    for (key, token) in lists
-        .iter()
-        .flat_map(|(key, list)| list.iter().map(move |t| (*key, t)))
-    {
-        if token.is_empty() {
-            return Err(Problem::new(key, "a token cannot be empty"));
-        }
-        if seen.contains(&token) {
-            return Err(Problem::new(key, format!("`{token}` is given twice")));
-        }
-        seen.push(token);
-    }
-    Ok(())
 }
 
 impl Vocabulary {

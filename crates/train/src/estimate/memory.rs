@@ -60,7 +60,7 @@ pub struct Parts {
 /// Which linear modules of a layer keep their input for the gradient of what is trained in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each input")]
-pub(super) struct Kept {
+pub(super) struct KeptInputs {
     pub(super) qkv: bool,
     pub(super) o: bool,
     pub(super) gate_up: bool,
@@ -73,7 +73,7 @@ pub(super) struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layers {
     /// Layer by layer, the lowest first.
-    pub(super) each: Vec<Kept>,
+    pub(super) each: Vec<KeptInputs>,
     /// Whether the embedding is trained, so that gradients go down to it.
     pub(super) embedding: bool,
     /// Whether the head's weight is trained, or has a path.
@@ -85,7 +85,7 @@ pub(super) struct Layers {
 impl Layers {
     /// Every weight.
     pub(super) fn all(config: &ModelConfig) -> Layers {
-        let all = Kept {
+        let all = KeptInputs {
             qkv: true,
             o: true,
             gate_up: true,
@@ -103,7 +103,7 @@ impl Layers {
     /// What an adapter changes.
     pub(super) fn of(selection: &Selection, config: &ModelConfig) -> Layers {
         let mut found = Layers {
-            each: vec![Kept::default(); config.num_hidden_layers],
+            each: vec![KeptInputs::default(); config.num_hidden_layers],
             embedding: false,
             head: false,
             whole: false,
@@ -146,12 +146,12 @@ impl Layers {
 }
 
 /// Numbers that a layer keeps, for each token. `below`: whether its input has a gradient.
-fn kept(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+fn kept(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     of_attention(config, layer, below) + of_mlp(config, layer, below)
 }
 
 /// Those of its first half, the result of which is the second's input.
-fn of_attention(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+fn of_attention(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     let h = config.hidden_size as u64;
     let heads = config.num_attention_heads as u64;
     let queries = heads * config.head_dim as u64;
@@ -166,7 +166,7 @@ fn of_attention(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
 }
 
 /// Those of its second half.
-fn of_mlp(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+fn of_mlp(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
     let when = |condition: bool, numbers: u64| if condition { numbers } else { 0 };
     when(below || layer.qkv || layer.any, 2 * i) // gate and up
@@ -176,7 +176,7 @@ fn of_mlp(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
 
 /// Numbers for each token that the backward pass of the uppermost layer needs besides: the gradients of its result, of
 /// the gated features, of gate and up; the gated features themselves are no longer needed then.
-fn backward(config: &ModelConfig, layer: Kept) -> u64 {
+fn backward(config: &ModelConfig, layer: KeptInputs) -> u64 {
     let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
     h + 3 * i - if layer.down { i } else { 0 }
 }
@@ -196,7 +196,7 @@ impl Parts {
         let layers = &subject.layers;
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
         let count = config.num_hidden_layers;
-        let above = |of: fn(&ModelConfig, Kept, bool) -> u64| {
+        let above = |of: fn(&ModelConfig, KeptInputs, bool) -> u64| {
             (lowest..count).map(move |index| {
                 let below = index > lowest || layers.embedding;
                 of(config, layers.each[index], below)
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_frozen_layer_below_all_that_is_trained_keeps_nothing() {
-        assert_eq!(kept(&config(), Kept::default(), false), 0);
+        assert_eq!(kept(&config(), KeptInputs::default(), false), 0);
     }
 
     #[test]
@@ -351,38 +351,39 @@ mod tests {
         let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
         let none = kept(
             &config,
-            Kept {
+            KeptInputs {
                 any: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             },
             true,
         );
-        let with = |layer: Kept| kept(&config, Kept { any: true, ..layer }, true) - none;
+        let with =
+            |layer: KeptInputs| kept(&config, KeptInputs { any: true, ..layer }, true) - none;
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 qkv: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             h
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 o: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             0
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 gate_up: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             h
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 down: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             i
         );

@@ -11,7 +11,7 @@ mod time;
 use std::fmt;
 
 use serde::Serialize;
-use simmer_checkpoint::layout::tensors;
+use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
@@ -173,13 +173,7 @@ pub fn estimate(
 fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> {
     let config = &base.config;
     Ok(match &recipe.method {
-        Method::Full(_) => {
-            let numbers = tensors(config)
-                .iter()
-                .map(|tensor| tensor.shape.iter().product::<usize>())
-                .sum();
-            (Layers::all(config), numbers)
-        }
+        Method::Full(_) => (Layers::all(config), parameter_count(config)),
         Method::Lora(lora) => {
             let selection = selection(lora, config)?;
             let shapes = simmer_model::adapter::peft::tensor_shapes(&selection);

@@ -3,6 +3,7 @@
 //! The tables' structs live beside the code that uses them. Unknown keys, wrong types and
 //! impossible combinations are errors that name file, line and key.
 
+mod check;
 mod explain;
 mod source;
 
@@ -10,15 +11,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
+use simmer_hint::Hint;
 use simmer_model::adapter::LoraConfig;
 use simmer_model::base::{BaseConfig, Precision};
-use simmer_model::device;
 use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
-use crate::problem::Problem;
 use crate::sample::SampleConfig;
-use crate::vocabulary;
 use source::Sources;
 
 /// Everything about a run.
@@ -94,9 +93,8 @@ pub enum RecipeError {
     },
 }
 
-impl RecipeError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for RecipeError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Read { path, .. } if !path.exists() => Some(
                 "`simmer recipes` lists the recipes that ship with the program; \
@@ -152,60 +150,6 @@ impl Recipe {
     /// Never for a recipe that was parsed: TOML has a form for all that TOML can say.
     pub fn resolved(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| panic!("a recipe has a TOML form: {error}"))
-    }
-
-    /// Whether the values go together.
-    ///
-    /// # Errors
-    /// The first key whose value cannot be.
-    pub fn check(&self) -> Result<(), Problem> {
-        if let Err(error) = device::check(&self.device) {
-            return Err(Problem::new("device", error.to_string()));
-        }
-        self.train.check()?;
-        if let Some(samples) = &self.samples {
-            samples.check()?;
-        }
-        let needs_validation = |key: &str| {
-            let why = "needs a validation set, and [data] has no `validation`";
-            Err(Problem::new(key, why))
-        };
-        if self.data.validation.is_none() {
-            if self.train.early_stop.is_some() {
-                return needs_validation("train.early_stop");
-            }
-            if self.train.weights == crate::config::Weights::Best {
-                return needs_validation("train.weights");
-            }
-        }
-        self.check_stream()?;
-        let base = &self.base;
-        if base.path.is_some() && base.init.is_some() {
-            let why = "there is `base.path` too; weights come from a checkpoint or from chance";
-            return Err(Problem::new("base.init", why));
-        }
-        if base.path.is_none() && base.init.is_none() {
-            let why = "needs `path` (a checkpoint) or `init` (random weights)";
-            return Err(Problem::new("base", why));
-        }
-        vocabulary::check(base)
-    }
-
-    /// A stream has no last row that anything could be counted by.
-    fn check_stream(&self) -> Result<(), Problem> {
-        if !self.data.stream {
-            return Ok(());
-        }
-        let train = &self.train;
-        if train.epochs.is_some() {
-            let why = "a stream (data.stream) is not counted in epochs: give `max_steps`";
-            return Err(Problem::new("train.epochs", why));
-        }
-        if train.max_steps.is_none() {
-            let why = "needs `max_steps`: a stream (data.stream) has no end";
-            return Err(Problem::new("train", why));
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The steps of a run, and what is due between them: validations, checkpoints, the end.
 
+mod skipped_rows;
 mod step;
 mod validation;
 mod weights;
@@ -9,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_checkpoint::Checkpoint as BaseFiles;
+use simmer_checkpoint::Checkpoint;
+use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::AdapterConfig;
 
-use crate::checkpoint::{Checkpoints, State};
 use crate::config::TrainConfig;
 use crate::counts::Counts;
 use crate::error::TrainError;
@@ -21,11 +22,14 @@ use crate::folder::RunFolder;
 use crate::manifest::{Manifest, sha256};
 use crate::metrics::{Metrics, MetricsFile};
 use crate::observer::{Observer, Start};
+use crate::outcome::Outcome;
 use crate::packing::Ready;
+use crate::prepared::Prepared;
 use crate::recipe::Recipe;
-use crate::run::{Outcome, Prepared};
 use crate::tensorboard::EventFile;
 use crate::trainer::Trainer;
+use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
+use crate::training_state::TrainingState;
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
@@ -44,11 +48,11 @@ pub(crate) struct Training<'a> {
     adapter: Option<AdapterConfig>,
     tokenizer: Arc<Tokenizer>,
     /// The base's files, where its weights come from files.
-    files: Option<BaseFiles>,
+    files: Option<Checkpoint>,
     /// Files that are written beside the weights.
     beside: Vec<PathBuf>,
     device: Device,
-    state: State,
+    state: TrainingState,
     /// The step of the last checkpoint on the disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
@@ -74,55 +78,36 @@ impl<'a> Training<'a> {
         observer: &'a mut dyn Observer,
         stop: &'a AtomicBool,
     ) -> Result<Self, TrainError> {
-        let config = &recipe.train;
         let Prepared {
             data,
             vocabulary,
             model,
             adapter,
             device,
-            accepted,
             files,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
-        let weights = simmer_checkpoint::layout::tensors(model.config());
-        let weights = weights
-            .iter()
-            .map(|tensor| tensor.shape.iter().product::<usize>());
-        let weights = weights.sum();
-        let mut trainer = Trainer::new(model, config);
-        let checkpoints = folder.checkpoints();
-        let (last, problems) = checkpoints.last(&device)?;
-        for problem in problems {
-            observer.on_notice(&format!(
-                "{problem}; it is moved aside, and the checkpoint before it is used"
-            ));
-        }
-        let mut state = State::default();
+        let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
-        if let Some(last) = last {
-            if last.recipe != recipe_sha256 && !accepted.contains(&last.recipe) {
-                return Err(TrainError::Changed {
-                    folder: folder.path().to_owned(),
-                    changes: vec!["recipe.toml in this folder".to_owned()],
-                });
+        let checkpoints = Checkpoints::of(&folder);
+        let mut trainer = Trainer::new(model, &recipe.train);
+        let last = last_checkpoint(&checkpoints, &device, observer)?;
+        let state = match last {
+            None => TrainingState::default(),
+            Some(last) => {
+                check_recipe(&last, &recipe_sha256, &manifest, &folder)?;
+                last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
+                trainer.restore(&last.parameters, last.moments);
+                last.state
             }
-            last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
-            trainer.restore(&last.parameters, last.moments);
-            state = last.state;
-        }
-        let saved_at = Some(state.step).filter(|step| *step > 0);
+        };
         let validated = state.validated_at == Some(state.step);
-        let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
-        let events = EventFile::begin(folder.path());
-        let events = events.map_err(|error| observer.on_notice(&without_events(&error)));
         let training = Self {
             recipe,
-            config,
+            config: &recipe.train,
             manifest,
             recipe_sha256,
-            folder,
             checkpoints,
             data,
             trainer,
@@ -132,10 +117,11 @@ impl<'a> Training<'a> {
             files,
             beside,
             device,
+            saved_at: Some(state.step).filter(|step| *step > 0),
+            metrics: MetricsFile::open(folder.path(), state.step, validated)?,
+            events: open_events(&folder, observer),
             state,
-            saved_at,
-            metrics,
-            events: events.ok(),
+            folder,
             observer,
             stop,
         };
@@ -269,4 +255,44 @@ impl<'a> Training<'a> {
 /// That a run goes on although TensorBoard will not see it.
 fn without_events(error: &TrainError) -> String {
     format!("{error}; the run goes on without events for TensorBoard")
+}
+
+/// The last whole checkpoint; the observer hears of damaged ones after it.
+fn last_checkpoint(
+    checkpoints: &Checkpoints,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Option<TrainingCheckpoint>, TrainError> {
+    let (last, problems) = checkpoints.last(device)?;
+    for problem in problems {
+        observer.on_notice(&format!(
+            "{problem}; it is moved aside, and the checkpoint before it is used"
+        ));
+    }
+    Ok(last)
+}
+
+/// Checks that a checkpoint was written with the recipe in the run's folder, or with one before accepted changes.
+fn check_recipe(
+    checkpoint: &TrainingCheckpoint,
+    recipe_sha256: &str,
+    manifest: &Manifest,
+    folder: &RunFolder,
+) -> Result<(), TrainError> {
+    let earlier = manifest.accepted_recipes();
+    if checkpoint.recipe == recipe_sha256 || earlier.contains(&checkpoint.recipe) {
+        return Ok(());
+    }
+    Err(TrainError::Changed {
+        folder: folder.path().to_owned(),
+        changes: vec!["recipe.toml in this folder".to_owned()],
+    })
+}
+
+/// Opens the events for TensorBoard; a run trains without them if they cannot be written.
+fn open_events(folder: &RunFolder, observer: &mut dyn Observer) -> Option<EventFile> {
+    let events = EventFile::begin(folder.path());
+    events
+        .map_err(|error| observer.on_notice(&without_events(&error)))
+        .ok()
 }

@@ -4,9 +4,9 @@ use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
-use super::Training;
+use super::{Training, skipped_rows};
 use crate::error::TrainError;
-use crate::guard::{self, Reaction};
+use crate::guard::{Guard, Reaction};
 use crate::metrics::{self, Metrics, SkipMetrics, StepMetrics};
 use crate::packing::Ready;
 use crate::trainer::{NoStep, Step};
@@ -85,12 +85,12 @@ impl Training<'_> {
         };
         let step = self.state.step + 1;
         let folder = self.folder.path();
-        let rows = guard::set_aside(folder, step, &now.examples, &losses, &self.tokenizer)?;
+        let rows = skipped_rows::write(folder, step, &now.examples, &losses, &self.tokenizer)?;
         let made = self.state.step - self.state.skipped_in_a_row;
         let guard = &self.config.guard;
         let skips = self.state.skipped_in_a_row + 1;
         let what = format!("{why}, and the update was not made (its rows: {rows})");
-        if guard.reaction(why) == Reaction::Stop {
+        if reaction(guard, why) == Reaction::Stop {
             return Err(self.checkpoints.diverged(step, made, what)?);
         }
         if skips >= guard.most_skips {
@@ -111,5 +111,16 @@ impl Training<'_> {
         }))?;
         self.observer.on_notice(&format!("step {step}: {what}"));
         Ok(true)
+    }
+}
+
+/// What the recipe's guard does with a step that has no update.
+fn reaction(guard: &Guard, why: &NoStep) -> Reaction {
+    match why {
+        NoStep::Spike { .. } => guard
+            .spike
+            .as_ref()
+            .map_or(Reaction::Stop, |spike| spike.then),
+        _ => guard.not_finite,
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::Training;
-use crate::checkpoint::Best;
 use crate::error::TrainError;
 use crate::metrics::{self, Metrics, ValidationMetrics};
+use crate::training_state::Best;
 
 impl Training<'_> {
     /// Measures the validation loss, where there are validation examples; false where somebody

@@ -9,17 +9,17 @@ use simmer_model::export;
 
 use super::Training;
 use crate::card::card;
-use crate::checkpoint::Checkpoint;
 use crate::config::Weights;
 use crate::error::TrainError;
 use crate::recipe::Method;
+use crate::training_checkpoint::TrainingCheckpoint;
 
 impl Training<'_> {
     /// Writes a checkpoint.
     pub(super) fn save(&mut self) -> Result<(), TrainError> {
         self.metrics.sync()?;
         let model = self.trainer.model();
-        let checkpoint = Checkpoint {
+        let checkpoint = TrainingCheckpoint {
             state: self.state.clone(),
             recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),

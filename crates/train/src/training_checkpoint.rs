@@ -17,93 +17,24 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::{Existing, MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile, StagedFolder};
-use simmer_data::Cursor;
 use simmer_model::Parameters;
 use simmer_model::tensor_file::{ReadData, write_safetensors};
 
 use crate::error::TrainError;
-use crate::guard::Loss;
+use crate::folder::{CHECKPOINTS_FOLDER, RunFolder};
 use crate::manifest::{file_sha256, sha256};
 use crate::optimizer::Moments;
+use crate::training_state::TrainingState;
 
 const TRAINABLE_FILE: &str = "trainable.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
-/// The place in a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Steps finished.
-    pub step: u64,
-    /// Where the next batch begins.
-    pub cursor: Cursor,
-    /// Tokens seen so far.
-    pub tokens: u64,
-    /// Tokens predicted so far.
-    pub targets: u64,
-    /// The step after which the validation loss was last measured.
-    pub validated_at: Option<u64>,
-    /// The lowest validation loss so far.
-    pub best: Option<Best>,
-    /// Validations since then.
-    pub without_improvement: u64,
-    /// Steps without an update.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped: u64,
-    /// Those since the last update.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped_in_a_row: u64,
-    /// Losses of the last updates, where spikes are told by them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<Loss>,
-}
-
-impl State {
-    /// Updates made.
-    pub(crate) fn updates(&self) -> u64 {
-        self.step.saturating_sub(self.skipped)
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// The lowest validation loss of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Best {
-    /// The step after which it was measured.
-    pub step: u64,
-    /// The loss (nats a token).
-    #[serde(with = "exact")]
-    pub loss: f64,
-}
-
-/// Numbers as text: serde_json reads a number's last digit inexactly, and a run must go on with
-/// the number that it stopped with.
-pub(crate) mod exact {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
-    }
-}
-
 /// What `state.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
-    state: State,
+    state: TrainingState,
     /// SHA-256 of the run's resolved recipe.
     recipe: String,
     /// SHA-256 of the checkpoint's other files.
@@ -114,8 +45,8 @@ struct StateFile {
 
 /// A checkpoint in memory.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
-    pub(crate) state: State,
+pub(crate) struct TrainingCheckpoint {
+    pub(crate) state: TrainingState,
     /// SHA-256 of the run's resolved recipe.
     pub(crate) recipe: String,
     pub(crate) parameters: Parameters,
@@ -132,8 +63,11 @@ pub(crate) struct Checkpoints {
 pub(crate) type WriteMore<'a> = &'a dyn Fn(&Path) -> Result<(), TrainError>;
 
 impl Checkpoints {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// The checkpoints in a run's folder.
+    pub(crate) fn of(run: &RunFolder) -> Self {
+        Self {
+            folder: run.path().join(CHECKPOINTS_FOLDER),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -172,7 +106,7 @@ impl Checkpoints {
     /// weight that is not a finite number.
     pub(crate) fn save(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &TrainingCheckpoint,
         shapes: &BTreeMap<String, Vec<usize>>,
         more: WriteMore<'_>,
     ) -> Result<PathBuf, TrainError> {
@@ -240,7 +174,7 @@ impl Checkpoints {
     pub(crate) fn last(
         &self,
         device: &Device,
-    ) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+    ) -> Result<(Option<TrainingCheckpoint>, Vec<String>), TrainError> {
         let mut damaged = Vec::new();
         let mut problems = Vec::new();
         let steps = self.steps()?;
@@ -284,7 +218,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
+    pub(crate) fn load(&self, step: u64, device: &Device) -> Result<TrainingCheckpoint, String> {
         let folder = self.path(step);
         let said = |error: &dyn std::error::Error| error.to_string();
         let text = simmer_files::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
@@ -309,7 +243,7 @@ impl Checkpoints {
         let read = |file: &SafetensorsFile, prefix: &str| {
             from_file(file, prefix, device).map_err(|error| said(&error))
         };
-        Ok(Checkpoint {
+        Ok(TrainingCheckpoint {
             parameters: read(&trainable, "")?,
             moments: Moments {
                 updates: file.state.updates(),
@@ -338,7 +272,7 @@ impl Checkpoints {
     }
 }
 
-impl Checkpoint {
+impl TrainingCheckpoint {
     /// Whether it fits what is trained now; it need not where changes of the recipe were accepted.
     ///
     /// # Errors
@@ -435,16 +369,17 @@ fn from_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training_state::Best;
     use proptest::prelude::*;
 
-    fn checkpoint(step: u64, loss: f64) -> Checkpoint {
+    fn checkpoint(step: u64, loss: f64) -> TrainingCheckpoint {
         let tensor = |values: &[f32]| Tensor::from_data(values, &Device::flex());
         let named = |values: &[f32]| Parameters::from([("w".to_owned(), tensor(values))]);
-        Checkpoint {
-            state: State {
+        TrainingCheckpoint {
+            state: TrainingState {
                 step,
                 best: Some(Best { step, loss }),
-                ..State::default()
+                ..TrainingState::default()
             },
             recipe: "abc".to_owned(),
             parameters: named(&[1.0, -2.5]),
@@ -456,7 +391,16 @@ mod tests {
         }
     }
 
-    fn save(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
+    fn in_folder(folder: &Path) -> Checkpoints {
+        Checkpoints {
+            folder: folder.to_owned(),
+        }
+    }
+
+    fn save(
+        checkpoints: &Checkpoints,
+        checkpoint: &TrainingCheckpoint,
+    ) -> Result<PathBuf, TrainError> {
         let shapes = [("w".to_owned(), vec![1, 2])].into();
         checkpoints.save(checkpoint, &shapes, &|_| Ok(()))
     }
@@ -470,7 +414,7 @@ mod tests {
         #[test]
         fn what_is_loaded_is_what_was_saved(step in 1_u64..2_000_000, loss in 0.0_f64..20.0) {
             let folder = tempfile::tempdir().unwrap();
-            let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
+            let checkpoints = in_folder(&folder.path().join("checkpoints"));
             let saved = checkpoint(step, loss);
             save(&checkpoints, &saved).unwrap();
             let (loaded, problems) = checkpoints.last(&Device::flex()).unwrap();
@@ -487,7 +431,7 @@ mod tests {
     #[test]
     fn a_weight_that_overflowed_is_not_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         save(&checkpoints, &checkpoint(1, 2.0)).unwrap();
         let mut broken = checkpoint(2, 2.0);
         let value = Tensor::from_data([1.0, f32::INFINITY].as_slice(), &Device::flex());
@@ -504,7 +448,7 @@ mod tests {
     #[test]
     fn damaged_checkpoints_do_not_push_whole_ones_out() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         for step in [2, 4, 6] {
             save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
         }
@@ -523,7 +467,7 @@ mod tests {
     #[test]
     fn retention_keeps_the_last_and_the_best() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         for step in [2, 4, 6, 1_000_000] {
             save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
         }
