@@ -1,7 +1,7 @@
-//! One recipe, one run: the loop, optimizer, schedule, checkpoints and metrics.
+//! Training: recipe, loop, optimizer, learning-rate schedule, checkpoints and metrics.
 //!
-//! [`Recipe`] says everything about a run, [`train`] runs it into a folder, and an [`Observer`]
-//! hears what happens. [`Trainer`] is one step alone.
+//! A [`Recipe`] defines a run. [`train`] executes it and writes its files into a folder, while an [`Observer`] is told
+//! about each event. [`Trainer`] computes single steps, without a run around them.
 
 mod card;
 mod clip;

@@ -125,10 +125,10 @@ fn write_accepted(
 /// The error of a device without memory, whose message arrived as a panic; any other panic continues.
 fn out_of_memory_error(panic: Box<dyn Any + Send>, folder: &Path, expected: u64) -> TrainError {
     match out_of_memory(&*panic) {
-        Some(said) => TrainError::OutOfMemory {
+        Some(message) => TrainError::OutOfMemory {
             folder: folder.to_owned(),
             expected: readable(expected),
-            said,
+            message,
         },
         None => resume_unwind(panic),
     }

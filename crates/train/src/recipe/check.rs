@@ -8,10 +8,10 @@ use crate::config::Weights;
 use crate::problem::Problem;
 
 impl Recipe {
-    /// Whether the values go together.
+    /// Checks each value and their combinations.
     ///
     /// # Errors
-    /// The first key whose value cannot be.
+    /// The first key whose value is not allowed.
     pub fn check(&self) -> Result<(), Problem> {
         if let Err(error) = device::check(&self.device) {
             return Err(Problem::new("device", error.to_string()));
@@ -21,7 +21,7 @@ impl Recipe {
             samples.check()?;
         }
         let needs_validation = |key: &str| {
-            let why = "needs a validation set, and [data] has no `validation`";
+            let why = "needs a validation set, but [data] has no `validation`";
             Err(Problem::new(key, why))
         };
         if self.data.validation.is_none() {
@@ -35,7 +35,7 @@ impl Recipe {
         self.check_stream()?;
         let base = &self.base;
         if base.path.is_some() && base.init.is_some() {
-            let why = "there is `base.path` too; weights come from a checkpoint or from chance";
+            let why = "cannot be combined with `base.path`: weights are loaded or random";
             return Err(Problem::new("base.init", why));
         }
         if base.path.is_none() && base.init.is_none() {
@@ -45,18 +45,18 @@ impl Recipe {
         check_added_tokens(base)
     }
 
-    /// A stream has no last row that anything could be counted by.
+    /// A stream has no last row, so its epochs cannot be counted.
     fn check_stream(&self) -> Result<(), Problem> {
         if !self.data.stream {
             return Ok(());
         }
         let train = &self.train;
         if train.epochs.is_some() {
-            let why = "a stream (data.stream) is not counted in epochs: give `max_steps`";
+            let why = "cannot be combined with data.stream, whose rows are not counted; set `max_steps`";
             return Err(Problem::new("train.epochs", why));
         }
         if train.max_steps.is_none() {
-            let why = "needs `max_steps`: a stream (data.stream) has no end";
+            let why = "needs `max_steps`, because data.stream has no end";
             return Err(Problem::new("train", why));
         }
         Ok(())
@@ -79,7 +79,7 @@ fn check_added_tokens(base: &BaseConfig) -> Result<(), Problem> {
             return Err(Problem::new(key, "a token cannot be empty"));
         }
         if seen.contains(&token) {
-            return Err(Problem::new(key, format!("`{token}` is given twice")));
+            return Err(Problem::new(key, format!("duplicate token `{token}`")));
         }
         seen.push(token);
     }
