@@ -26,6 +26,7 @@ mod run;
 mod sample;
 mod schedule;
 mod tensorboard;
+mod thousands;
 pub mod tokenizer;
 mod trainer;
 mod training;

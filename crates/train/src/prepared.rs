@@ -22,13 +22,13 @@ pub(crate) struct Prepared {
     pub(crate) data: Dataset,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) model: LlamaForCausalLM,
-    /// The adapter in PEFT's terms; none for `method.full`.
+    /// The adapter's configuration in PEFT's terms; `None` for `method.full`.
     pub(crate) adapter: Option<AdapterConfig>,
-    /// Where trained tensors are, without automatic differentiation.
+    /// The device of the trained tensors, without automatic differentiation.
     pub(crate) device: Device,
-    /// The base's files, which its frozen weights are pages of; none for random weights.
+    /// The base model's files, from which its frozen weights are mapped; `None` for random weights.
     pub(crate) files: Option<Checkpoint>,
-    /// Bytes that the run is expected to take at most.
+    /// The estimated peak of memory, in bytes.
     pub(crate) expected: u64,
 }
 
@@ -98,13 +98,13 @@ fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {
     let context = base.config.max_position_embeddings;
     if let Some(longest) = longest.filter(|longest| *longest > context) {
         observer.on_notice(&format!(
-            "the longest row has {longest} tokens, and the base model was made for {context} \
+            "the longest row has {longest} tokens, but the base model supports {context} \
              (max_position_embeddings)"
         ));
     }
 }
 
-/// The model with its trainable tensors chosen, and its adapter unless every weight is trained.
+/// The model with its trainable tensors, and the adapter's configuration; `None` if every weight is trained.
 fn choose_trained(
     recipe: &Recipe,
     model: LlamaForCausalLM,

@@ -1,4 +1,4 @@
-//! One recipe, one run: everything that comes before the first step.
+//! Starts or resumes the run of a recipe.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -18,26 +18,25 @@ use crate::resume;
 use crate::training::Training;
 use crate::training_checkpoint::Checkpoints;
 
-/// What becomes of a run that is there already.
+/// What to do if the folder already holds a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resume {
-    /// It is refused.
+    /// Refuse it.
     Never,
-    /// It goes on with what it began with, and with nothing else.
+    /// Resume it, but only if recipe, data and base model are those that it started with.
     AsBegun,
-    /// It goes on with what is given now; what has changed is said, and written into its manifest.
+    /// Resume it with the recipe, data and base model given now; changes are reported and recorded in its manifest.
     Changed,
 }
 
-/// Trains what a recipe says into the folder `out`.
+/// Trains as a recipe defines, and writes the run into the folder `out`.
 ///
-/// A run that is resumed goes on from its last whole checkpoint, bit for bit where nothing has changed; one
-/// without a checkpoint begins again. Where `stop` becomes true, a checkpoint is written and the
-/// run ends between two micro-batches.
+/// A resumed run continues from its last intact checkpoint, bit for bit if nothing has changed; without a checkpoint it
+/// starts at its first step. When `stop` becomes true, the run ends before the next micro-batch and writes a checkpoint.
 ///
 /// # Errors
-/// Everything that is wrong with recipe, data, base or folder, before the first step; numbers
-/// that are no longer finite, or a disk that is full, later: the checkpoints before stay.
+/// Before the first step: everything that is wrong with recipe, data, base model or folder. Later: a loss, gradient or
+/// weight that is not finite, or a full disk; earlier checkpoints are kept.
 pub fn train(
     recipe: &Recipe,
     out: &Path,
@@ -87,7 +86,7 @@ fn last_step(
     let newest = Checkpoints::of(folder).steps()?.first().copied();
     if resume != Resume::Never && newest.is_none() {
         observer.on_notice(&format!(
-            "{}: no checkpoint to go on from; beginning at the first step",
+            "{}: no checkpoint to resume from; starting at the first step",
             folder.path().display()
         ));
     }
@@ -134,7 +133,7 @@ fn out_of_memory_error(panic: Box<dyn Any + Send>, folder: &Path, expected: u64)
     }
 }
 
-/// What a device said that has no more memory: libtorch's errors arrive as panics.
+/// The message of a device that is out of memory; libtorch's errors arrive as panics.
 fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied())?;
@@ -145,7 +144,7 @@ fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// Ends a run with changes that nobody has accepted.
+/// The error of a run with changes that are not accepted.
 fn refuse(changes: &[String], resume: Resume, folder: &RunFolder) -> Result<(), TrainError> {
     if changes.is_empty() || resume == Resume::Changed {
         return Ok(());
@@ -156,7 +155,8 @@ fn refuse(changes: &[String], resume: Resume, folder: &RunFolder) -> Result<(), 
     })
 }
 
-/// What of the recipe alters the mathematics of the run that it began.
+/// Compares the recipe with that of the run, and returns the changes that alter more than rounding. Values that the run
+/// has resolved (date, `micro_batch_tokens = "auto"`) are taken over into the recipe.
 fn recipe_changes(
     recipe: &mut Recipe,
     folder: &RunFolder,
@@ -165,27 +165,27 @@ fn recipe_changes(
     let parse = |text: &str| text.parse::<toml::Table>().unwrap_or_default();
     let mut before = folder.recipe()?;
     if let Ok(begun) = Recipe::parse(folder.path(), &before, &[]) {
-        // The day that a chat template was told is the run's, not today.
+        // Chat templates get the date of the run's start, not today's.
         if recipe.data.date.is_none() {
             recipe.data.date.clone_from(&begun.data.date);
         }
-        // What fitted when the run began is the run's, too.
+        // The number that was found when the run started is kept.
         if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto {
             recipe.train.micro_batch_tokens = begun.train.micro_batch_tokens;
         }
-        // With the defaults of keys that an earlier version did not have.
+        // Resolved again, with the defaults of keys that an earlier version did not have.
         before = begun.resolved();
     }
     let changes = resume::changes(&parse(&before), &parse(&recipe.resolved()));
     for line in changes.rounding {
         observer.on_notice(&format!(
-            "{line}: the run goes on, but its numbers will differ by rounding"
+            "{line}: the run resumes, but its results will differ by rounding"
         ));
     }
     Ok(changes.refused)
 }
 
-/// What the recipe reads, and is not what the run began with.
+/// The changes in the files that the recipe reads.
 fn manifest_changes(
     before: &Manifest,
     manifest: &Manifest,
@@ -197,7 +197,7 @@ fn manifest_changes(
     };
     if program(before) != program(manifest) {
         observer.on_notice(&format!(
-            "the run was begun by simmer {} (commit {}) on {}; its numbers may differ by rounding",
+            "the run was started by simmer {} (commit {}) on {}; its results may differ by rounding",
             before.simmer, before.commit, before.system
         ));
     }

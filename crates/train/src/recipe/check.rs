@@ -52,7 +52,8 @@ impl Recipe {
         }
         let train = &self.train;
         if train.epochs.is_some() {
-            let why = "cannot be combined with data.stream, whose rows are not counted; set `max_steps`";
+            let why =
+                "cannot be combined with data.stream, whose rows are not counted; set `max_steps`";
             return Err(Problem::new("train.epochs", why));
         }
         if train.max_steps.is_none() {

@@ -1,10 +1,11 @@
-//! The steps of a run, and what is due between them: validations, checkpoints, the end.
+//! The training loop: steps, validations, checkpoints, and the end of a run.
 
 mod skipped_rows;
 mod step;
 mod validation;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,7 +26,7 @@ use crate::observer::{Observer, Start};
 use crate::outcome::Outcome;
 use crate::packing::Ready;
 use crate::prepared::Prepared;
-use crate::recipe::Recipe;
+use crate::recipe::{Method, Recipe};
 use crate::tensorboard::EventFile;
 use crate::trainer::Trainer;
 use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
@@ -35,28 +36,28 @@ use crate::training_state::TrainingState;
 pub(crate) struct Training<'a> {
     recipe: &'a Recipe,
     config: &'a TrainConfig,
-    /// As the run began.
+    /// The manifest with which the run started, or resumed with accepted changes.
     manifest: Manifest,
-    /// Of the recipe that the run began with.
+    /// SHA-256 of the recipe in the run's folder.
     recipe_sha256: String,
     folder: RunFolder,
     checkpoints: Checkpoints,
     data: Dataset,
     trainer: Trainer,
-    /// The next step, or why there is none, where that was found out already.
+    /// The next step's data, or why it cannot be read, if it was prepared during the last step.
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
     tokenizer: Arc<Tokenizer>,
-    /// The base's files, where its weights come from files.
+    /// The base model's files; `None` for random weights.
     files: Option<Checkpoint>,
-    /// Files that are written beside the weights.
+    /// Tokenizer files that are written along with the weights.
     beside: Vec<PathBuf>,
     device: Device,
     state: TrainingState,
-    /// The step of the last checkpoint on the disk.
+    /// The step of the last checkpoint on disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
-    /// What TensorBoard reads; none after it could not be written.
+    /// TensorBoard's event file; `None` after a failed write.
     events: Option<EventFile>,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
@@ -70,6 +71,10 @@ enum End {
 }
 
 impl<'a> Training<'a> {
+    /// Restores the last checkpoint if there is one, opens the run's files and tells the observer.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, checkpoints that are damaged or do not fit the recipe.
     pub(crate) fn start(
         recipe: &'a Recipe,
         manifest: Manifest,
@@ -131,6 +136,10 @@ impl<'a> Training<'a> {
     fn announce(self, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
+        let parameters = match self.recipe.method {
+            Method::Full(_) => weights,
+            Method::Lora(_) => weights + added_parameters(&shapes),
+        };
         let start = Start {
             data: &self.data.report,
             lint: &self.data.lint,
@@ -138,6 +147,7 @@ impl<'a> Training<'a> {
             validation_examples: self.data.validation.len(),
             trained: trained.sum(),
             weights,
+            parameters,
             steps: self.steps(),
             steps_per_epoch: self.steps_per_epoch(),
             resumed_at: self.saved_at,
@@ -148,7 +158,7 @@ impl<'a> Training<'a> {
         Ok(self)
     }
 
-    /// Writes a line of the metrics.
+    /// Writes one line of metrics.
     fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
         self.metrics.write(line)?;
         let written = self.events.as_mut().map(|events| events.write(line));
@@ -159,7 +169,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// A stream is one epoch: nobody has counted its rows.
+    /// The steps of an epoch; a stream, whose rows are not counted, is one epoch.
     fn steps_per_epoch(&self) -> u64 {
         let counted = self.data.steps_per_epoch().map(|steps| steps as u64);
         counted.or(self.config.max_steps).unwrap_or(1)
@@ -173,7 +183,7 @@ impl<'a> Training<'a> {
         self.state.step as f64 / self.steps_per_epoch() as f64
     }
 
-    /// Runs the remaining steps and writes what the run was for.
+    /// Runs the remaining steps and writes the trained weights.
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
         let end = self.steps_to_the_end()?;
         let step = self.state.step;
@@ -206,8 +216,8 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Each turn first does what is due after the steps so far, then one step; so a run that is
-    /// taken up again at any point goes on with what was due there.
+    /// Each iteration first does what is due after the steps so far, then one step. So a run that resumes at any point
+    /// first does what was due there.
     fn steps_to_the_end(&mut self) -> Result<End, TrainError> {
         loop {
             let step = self.state.step;
@@ -252,12 +262,25 @@ impl<'a> Training<'a> {
     }
 }
 
-/// That a run goes on although TensorBoard will not see it.
-fn without_events(error: &TrainError) -> String {
-    format!("{error}; the run goes on without events for TensorBoard")
+/// Trained parameters that are not the base model's own: all but its biases that are trained in place. Modules that are
+/// trained whole are copies, as in PEFT.
+fn added_parameters(trained: &BTreeMap<String, Vec<usize>>) -> usize {
+    let is_added = |name: &str| {
+        name.strip_suffix(".bias")
+            .is_none_or(|module| trained.contains_key(&format!("{module}.weight")))
+    };
+    let added = trained.iter().filter(|(name, _)| is_added(name));
+    added
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
 }
 
-/// The last whole checkpoint; the observer hears of damaged ones after it.
+/// The notice of a run that continues without an event file.
+fn without_events(error: &TrainError) -> String {
+    format!("{error}; training continues without TensorBoard events")
+}
+
+/// The last intact checkpoint; damaged ones after it are reported.
 fn last_checkpoint(
     checkpoints: &Checkpoints,
     device: &Device,
@@ -266,7 +289,7 @@ fn last_checkpoint(
     let (last, problems) = checkpoints.last(device)?;
     for problem in problems {
         observer.on_notice(&format!(
-            "{problem}; it is moved aside, and the checkpoint before it is used"
+            "{problem}; it is renamed to damaged-step-..., and the checkpoint before it is used"
         ));
     }
     Ok(last)
