@@ -1,6 +1,7 @@
 //! What a run needs before its first step: data, tokenizer and model.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
@@ -76,7 +77,7 @@ impl Prepared {
 }
 
 /// Reads the data, and writes the date that chat templates were given into the recipe.
-fn load_data(recipe: &mut Recipe, tokenizer: &Tokenizer) -> Result<Dataset, TrainError> {
+fn load_data(recipe: &mut Recipe, tokenizer: &Arc<Tokenizer>) -> Result<Dataset, TrainError> {
     let steps = Steps {
         batch_size: recipe.train.batch_size,
         seed: recipe.train.seed,
