@@ -167,7 +167,7 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
         assert_eq!(ids[ids.len() - 2], 105, "{score}");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(
-            said.contains("brings an embedding of 106 rows, the base has 104"),
+            said.contains("has an embedding of 106 rows, the base model has 104"),
             "{said}"
         );
     }

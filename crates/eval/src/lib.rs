@@ -9,7 +9,6 @@
 mod answer;
 mod error;
 mod evaluator;
-pub mod ifeval;
 mod metric;
 mod question;
 pub mod report;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use simmer_files::size::readable;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::Inspection;
 use simmer_model::adapter::targets::Targets;
@@ -33,7 +34,7 @@ fn file(inspected: &Inspected) -> String {
     format!(
         "{}, {}, sha256 {}",
         name.to_string_lossy(),
-        size(inspected.bytes),
+        readable(inspected.bytes),
         inspected.sha256
     )
 }
@@ -124,12 +125,4 @@ fn parameters(found: &Inspection) -> String {
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        1e6.. => format!("{:.1} MB", bytes / 1e6),
-        _ => format!("{:.1} kB", bytes / 1e3),
-    }
 }

@@ -23,7 +23,7 @@ pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
         ("time", time),
         ("tokens a second", rate),
         ("peak memory", memory),
-        ("weights trained", trained),
+        ("trainable parameters", trained),
         ("device", |run| {
             let manifest = run.manifest.as_ref()?;
             Some(format!("{} ({})", manifest.device, manifest.system))
@@ -118,9 +118,9 @@ fn memory(run: &Run) -> Option<String> {
 
 fn trained(run: &Run) -> Option<String> {
     let counts = run.counts.as_ref()?;
-    let percent = 100.0 * counts.trained as f64 / counts.weights.max(1) as f64;
-    let [trained, weights] = [counts.trained, counts.weights].map(|count| grouped(count as u64));
-    Some(format!("{trained} of {weights} ({percent:.2} %)"))
+    let percent = 100.0 * counts.trained as f64 / counts.parameters().max(1) as f64;
+    let [trained, all] = [counts.trained, counts.parameters()].map(|count| grouped(count as u64));
+    Some(format!("{trained} of {all} ({percent:.2} %)"))
 }
 
 fn begun(run: &Run) -> Option<String> {
