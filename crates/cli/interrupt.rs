@@ -1,9 +1,8 @@
-//! Ctrl-C, and the terminate signal.
+//! Ctrl-C and the terminate signal.
 
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
 
 use crate::failure::{Context, Failure};
 use crate::output::note;
@@ -16,8 +15,8 @@ pub(crate) fn exit_code() -> ExitCode {
     ExitCode::from(INTERRUPTED)
 }
 
-/// A flag that Ctrl-C (or a terminate signal) raises, with a message, while `heeded` is true: while something is done that
-/// looks at the flag and has a result to keep. The second one, and any other, ends the program.
+/// A flag that Ctrl-C (or a terminate signal) sets while `heeded` is true: while work runs that checks the flag and has a
+/// result to save. `message` is printed then. A second Ctrl-C ends the program, and so does one while `heeded` is false.
 pub(crate) fn flag(
     message: &'static str,
     heeded: Arc<AtomicBool>,

@@ -19,14 +19,14 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
-/// Writes a result for a program to read: one line of JSON.
+/// Writes a result for other programs: one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(Failure::foreign)?)
 }
 
-/// Writes a message for the person who runs the program.
+/// Writes a message for the user.
 pub(crate) fn note(text: &str) {
-    // a message that cannot be shown is no reason to stop the work
+    // a message that cannot be written must not stop the work
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether the reader of the results is gone, as `head` is after its last line.
+/// Whether the reader of the results has closed the pipe, as `head` does after its last line.
 pub(crate) fn is_closed_pipe(failure: &Failure) -> bool {
     failure
         .downcast_ref::<io::Error>()

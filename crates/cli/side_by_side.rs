@@ -1,4 +1,4 @@
-//! Base and trained model, side by side: on the rows that a run held out, and on its sample prompts.
+//! Compares base and trained model on the validation rows of a run and on its sample prompts.
 
 use std::fs;
 use std::path::Path;
@@ -18,38 +18,38 @@ use crate::loaded::Loaded;
 use crate::output::note;
 use crate::progress;
 
-/// The file that keeps it, in a run's folder.
+/// The file of the comparison, in the run's folder.
 const COMPARISON_FILE: &str = "comparison.json";
 
-/// What one of the two says.
-struct Said {
+/// The results of one of the two models.
+struct Results {
     references: Vec<Option<Reference>>,
     answers: Vec<String>,
 }
 
-/// How base and trained model differ, as it is kept in the run's folder.
+/// The comparison of base and trained model, as saved in the run's folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// What both say to the recipe's sample prompts.
+    /// The answers of both to the recipe's sample prompts.
     pub(crate) samples: Vec<Sample>,
-    /// Validation rows that both were scored on.
+    /// The number of validation rows that both were scored on.
     pub(crate) held_out_rows: usize,
-    /// The scores, the base's first; none where the base does not know tokens of the rows.
+    /// The scores, the base model's first; none if the rows have tokens that the base model lacks.
     pub(crate) scores: Vec<MetricReport>,
 }
 
-/// A prompt, and what both say to it.
+/// A prompt and the answers of both models.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) prompt: String,
-    /// The base's answer.
+    /// The base model's answer.
     pub(crate) before: String,
     /// The trained model's.
     pub(crate) after: String,
 }
 
 impl Comparison {
-    /// Reads that of a run's folder, if it is there.
+    /// Reads the comparison of a run's folder, if it has one.
     pub(crate) fn read(run: &Path) -> Result<Option<Self>, Failure> {
         let path = run.join(COMPARISON_FILE);
         if !path.exists() {
@@ -81,13 +81,11 @@ impl Comparison {
             return;
         }
         if self.scores.is_empty() {
-            note(
-                "\nheld-out rows are not compared: the base does not know the tokens that were added",
-            );
+            note("\nnot compared on held-out rows: the base model lacks the added tokens");
             return;
         }
         note(&format!(
-            "\non {} held-out rows: before, after, difference [95 of 100 draws], * where p < 0.05",
+            "\non {} held-out rows: before, after, difference [95% bootstrap interval], * if p < 0.05",
             self.held_out_rows
         ));
         for line in report::lines(&self.scores) {
@@ -96,8 +94,8 @@ impl Comparison {
     }
 }
 
-/// Says how base and trained model do on held-out rows, and what they answer to the recipe's sample prompts; keeps it in
-/// the run's folder.
+/// Prints how base and trained model score on held-out rows and what they answer to the recipe's sample prompts, and saves
+/// the comparison in the run's folder.
 pub(crate) fn show(
     recipe: &Recipe,
     run: &Path,
@@ -108,12 +106,12 @@ pub(crate) fn show(
         return Ok(());
     }
     let base = &recipe.base;
-    let before = said(recipe, &Loaded::open(base, None, &recipe.device)?, held_out)?;
+    let before = results(recipe, &Loaded::open(base, None, &recipe.device)?, held_out)?;
     let trained = match recipe.method {
         Method::Lora(_) => Loaded::open(base, Some(weights), &recipe.device)?,
         Method::Full(_) => Loaded::open(&BaseConfig::from_path(weights), None, &recipe.device)?,
     };
-    let after = said(recipe, &trained, held_out)?;
+    let after = results(recipe, &trained, held_out)?;
     let mut comparison = Comparison {
         held_out_rows: held_out.len(),
         ..Comparison::default()
@@ -128,24 +126,26 @@ pub(crate) fn show(
     }
     if !before.references.is_empty() {
         comparison.scores = report::of_references(&[before.references, after.references]);
-        // perplexity is the loss again
+        // the third, perplexity, follows from the loss
         comparison.scores.truncate(2);
     }
     comparison.show();
     if let Err(error) = comparison.write(run) {
-        note(&format!("{error}; reports will not have the answers"));
+        note(&format!(
+            "{error}; `simmer report` will not show the answers"
+        ));
     }
     Ok(())
 }
 
-fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> Result<Said, Failure> {
+fn results(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> Result<Results, Failure> {
     let evaluator = Evaluator {
         model: &loaded.model,
         tokenizer: &loaded.tokenizer,
         eos: &loaded.eos,
         chat: None,
     };
-    // A trained model may know tokens that the base does not.
+    // Training may have added tokens to the vocabulary.
     let vocabulary = loaded.model.config().vocab_size as u32;
     let mut tokens = held_out.iter().flat_map(|example| &example.tokens);
     let knows_all = tokens.all(|token| *token < vocabulary);
@@ -160,7 +160,7 @@ fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> Result<Said, 
         .as_ref()
         .map(|samples| answers(recipe, samples, loaded));
     bar.finish_and_clear();
-    Ok(Said {
+    Ok(Results {
         references,
         answers: answers.transpose()?.unwrap_or_default(),
     })

@@ -22,7 +22,7 @@ use clap::Subcommand;
 
 use crate::failure::Failure;
 
-/// A command of the program. Adding one: a file beside this one, a variant, a line in `run`.
+/// A command of the program. A new one needs a file in this folder, a variant here and a line in `run`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(train::Train),

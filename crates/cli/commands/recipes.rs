@@ -1,4 +1,4 @@
-//! `simmer recipes`: the shipped ones.
+//! `simmer recipes`: the shipped recipes.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ macro_rules! shipped {
     };
 }
 
-/// The shipped recipes: name and text. Adding one: a file in recipes/ and a line here.
+/// The shipped recipes: name and text. A new one needs a file in recipes/ and a line here.
 const SHIPPED: &[(&str, &str)] = shipped![
     "quickstart",
     "tiny-base",
@@ -46,7 +46,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "pretrain-small",
 ];
 
-/// List the shipped recipes, or copy one to start from
+/// List the shipped recipes, or copy one
 #[derive(Debug, Args)]
 pub(crate) struct Recipes {
     #[command(subcommand)]
@@ -61,9 +61,9 @@ enum Command {
 /// Write a shipped recipe to a file
 #[derive(Debug, Args)]
 struct Copy {
-    /// Name of the recipe, as `simmer recipes` lists it
+    /// Name of the recipe, as listed by `simmer recipes`
     name: String,
-    /// File to write; NAME.toml in the current folder without it
+    /// File to write. Default: NAME.toml in the current folder
     #[arg(value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -88,16 +88,16 @@ fn list() -> Result<(), Failure> {
     Ok(())
 }
 
-/// What has to be there for a recipe, on one line.
+/// The method, base model and data of a recipe, on one line.
 fn needs(name: &str, text: &str) -> Result<String, Failure> {
     let recipe = Recipe::parse(Path::new(name), text, &[])?;
     let base = match &recipe.base.path {
         Some(path) => path.display().to_string(),
-        None => "random weights".to_owned(),
+        None => "random initialisation".to_owned(),
     };
     let method = match &recipe.method {
-        Method::Lora(lora) => format!("LoRA of rank {}", lora.rank),
-        Method::Full(_) => "all weights".to_owned(),
+        Method::Lora(lora) => format!("LoRA, rank {}", lora.rank),
+        Method::Full(_) => "full fine-tuning".to_owned(),
     };
     let first = recipe.data.train[0].path.display().to_string();
     let more = match recipe.data.train.len() {
@@ -118,7 +118,7 @@ impl Copy {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             bail!(
-                "no recipe is called {}; there are {}",
+                "unknown recipe `{}`; recipes: {}",
                 self.name,
                 names.join(", ")
             );
@@ -128,7 +128,7 @@ impl Copy {
             .with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
             .with_context(|| format!("cannot write {}", out.display()))?;
-        output::note(&format!("{name} is in {}", out.display()));
+        output::note(&format!("wrote {}", out.display()));
         Ok(())
     }
 }

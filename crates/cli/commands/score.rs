@@ -1,4 +1,4 @@
-//! `simmer score`: the log-probability of given text.
+//! `simmer score`: the log-probability of a given text.
 
 use std::path::PathBuf;
 
@@ -11,18 +11,18 @@ use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
-/// Log-probability of every token of a text after the first, and its perplexity
+/// Print the log-probability of each token of a text after the first, and the perplexity
 #[derive(Debug, Args)]
 pub(crate) struct Score {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text
+    /// Text to score
     #[arg(long, value_name = "TEXT", required_unless_present = "file")]
     text: Option<String>,
-    /// Rows of {"text": ...}, one a line, instead of --text
+    /// File of texts to score, one row {"text": ...} per line
     #[arg(value_name = "FILE.jsonl", conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// Print ids and log-probabilities as JSON, one line a text
+    /// Print token IDs and log-probabilities as JSON, one line per text
     #[arg(long)]
     json: bool,
 }
@@ -81,7 +81,7 @@ fn score(loaded: &Loaded, text: &str) -> Result<Scored, Failure> {
     .concat();
     if ids.len() < 2 {
         bail!(
-            "a text of {} token has nothing to score: it takes two",
+            "the text has {} token; at least 2 are needed to score one",
             ids.len()
         );
     }

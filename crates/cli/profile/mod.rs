@@ -1,4 +1,4 @@
-//! Where a run's time went: a table, and a trace that Perfetto opens.
+//! The profile of a run: a table of the time per operation, and a trace for Perfetto.
 
 mod table;
 
@@ -11,18 +11,18 @@ use serde::Serialize;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 use simmer_kernels::{Usage, peak, profile};
 
-use crate::failure::{Context, Failure};
 use crate::ALLOCATOR;
+use crate::failure::{Context, Failure};
 
 /// A recording of a run.
 pub(crate) struct Profile {
     began: Instant,
-    /// The GPU that is looked at.
+    /// The index of the profiled GPU, if there is one.
     gpu: Option<usize>,
 }
 
 impl Profile {
-    /// Begins to record what the processor does, and a GPU where the run computes on one.
+    /// Starts recording the CPU, and the GPU if the run computes on one.
     pub(crate) fn start(gpu: Option<usize>) -> Result<Self, Failure> {
         profile::start(gpu.is_some()).context("--profile")?;
         Ok(Self {
@@ -31,7 +31,7 @@ impl Profile {
         })
     }
 
-    /// Ends recording, writes the trace and returns the table.
+    /// Stops recording, writes the trace and returns the table.
     pub(crate) fn finish(self, trace: &Path) -> Result<String, Failure> {
         let elapsed = self.began.elapsed();
         let recorded = profile::finish().context("--profile")?;
@@ -42,7 +42,7 @@ impl Profile {
     }
 }
 
-/// The most memory of the process so far, in a line.
+/// The peak memory of the process so far, as one line.
 fn memory(usage: Usage) -> String {
     let mib = |bytes: usize| bytes >> 20;
     let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -51,16 +51,16 @@ fn memory(usage: Usage) -> String {
         kib.parse::<usize>().ok()
     });
     let resident = resident.map_or(String::new(), |kib| {
-        format!("{} MiB resident at most; ", kib >> 10)
+        format!("peak {} MiB resident; ", kib >> 10)
     });
     format!(
-        "memory: {resident}big buffers {} MiB at once, {} MiB with the gaps between them",
+        "memory: {resident}large buffers: peak {} MiB, {} MiB with fragmentation",
         mib(usage.most),
         mib(usage.reached)
     )
 }
 
-/// An event in the Trace Event Format: <https://ui.perfetto.dev> opens a list of them.
+/// An event in the Trace Event Format, which <https://ui.perfetto.dev> opens.
 #[derive(Serialize)]
 struct Event<'a> {
     name: &'a str,
@@ -75,7 +75,7 @@ struct Event<'a> {
     args: Args<'a>,
 }
 
-/// Of the threads of a trace: what asks, and what a GPU does.
+/// The threads of a trace: the CPU, which launches the kernels, and the GPU.
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
 
@@ -119,7 +119,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// What a thread is called.
+    /// The name of a thread.
     fn of_thread(tid: u32, name: &'a str) -> Self {
         Self {
             name: "thread_name",

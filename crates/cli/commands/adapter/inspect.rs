@@ -1,4 +1,4 @@
-//! `simmer adapter inspect`: what an adapter holds, and how large the changes are that it makes.
+//! `simmer adapter inspect`: the contents of adapters and the size of their updates.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -17,27 +17,27 @@ use super::{page, sha256, short, table};
 use crate::failure::Failure;
 use crate::{hub, output, progress};
 
-/// What an adapter holds, and how large the changes s·B·A are that it makes
+/// Show what an adapter contains and how large its updates s·B·A are
 ///
-/// Rank, scale, targets, norms, singular values and effective rank of every module, a heat map by layer and target, and
-/// what is odd: B that is zero, NaN, layers without a path, a rank that is not used. Needs no base model.
+/// Shows rank, scale, targets, norms, singular values and effective rank of each module, and heat maps by layer and
+/// target. Warns about zero B matrices, NaN, layers without an adapter and ranks that are not used. Needs no base model.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Adapters: folders, weights' files (.safetensors, .bin), or names on the hub
+    /// Adapters: folders, weights files (.safetensors, .bin), or names on the Hugging Face Hub
     #[arg(value_name = "ADAPTER", required = true)]
     adapters: Vec<PathBuf>,
-    /// Write a page for a browser instead, which needs nothing else
+    /// Write an HTML page instead
     #[arg(long, value_name = "FILE.html", conflicts_with = "json")]
     html: Option<PathBuf>,
-    /// A line for every module, with its singular values
+    /// Also print a line for each module, with its singular values
     #[arg(long)]
     modules: bool,
-    /// Print everything as JSON, one line an adapter
+    /// Print the results as JSON, one line per adapter
     #[arg(long)]
     json: bool,
 }
 
-/// An adapter and what tells its file from others.
+/// An adapter, with the size and the hash of its file.
 pub(super) struct Inspected {
     pub(super) name: String,
     pub(super) bytes: u64,
@@ -131,7 +131,7 @@ fn text(inspected: &Inspected, modules: bool, colours: bool) -> String {
     text
 }
 
-/// Means over the modules of each target, and norms over all of them together.
+/// A row for each target: means over its modules, and norms over all of them together.
 pub(super) fn by_target(found: &Inspection) -> Vec<Vec<String>> {
     let head = [
         "target",
@@ -194,7 +194,7 @@ pub(super) fn by_target(found: &Inspection) -> Vec<Vec<String>> {
     rows
 }
 
-/// A row for every module.
+/// A row for each module.
 pub(super) fn by_module(found: &Inspection) -> Vec<Vec<String>> {
     let head = [
         "module",

@@ -1,4 +1,4 @@
-//! `simmer adapter`: what an adapter is, and how two of them differ. No base model is needed.
+//! `simmer adapter`: inspects adapters and compares them, without a base model.
 
 mod diff;
 mod grid;
@@ -14,7 +14,7 @@ use simmer_files::digest::sha256_of_file;
 
 use crate::failure::{Context, Failure};
 
-/// Look at adapters, or hold two of them side by side
+/// Inspect adapters, or compare two
 #[derive(Debug, Args)]
 pub(crate) struct Adapter {
     #[command(subcommand)]
@@ -41,7 +41,7 @@ fn sha256(path: &Path) -> Result<String, Failure> {
     sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A number in three digits that count.
+/// A number with three significant digits.
 fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -59,7 +59,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Rows of cells under a head; the first column begins at the left.
+/// A table; the first row is its head, and the first column is aligned left.
 fn table(rows: &[Vec<String>]) -> String {
     aligned(rows, 1).join("\n") + "\n"
 }

@@ -1,4 +1,4 @@
-//! What stands above the tables of `simmer adapter inspect`: names and what they are.
+//! The facts above the tables of `simmer adapter inspect`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use simmer_model::adapter::targets::Targets;
 use super::inspect::Inspected;
 use super::short;
 
-/// A name and what it is.
+/// A name and its value.
 type Line = (&'static str, String);
 
 /// The lines about an adapter as a whole.
@@ -48,7 +48,7 @@ fn of_config(config: &AdapterConfig) -> Vec<Line> {
     ];
     let saved = config.modules_to_save.as_ref();
     if let Some(modules) = saved.filter(|names| !names.is_empty()) {
-        lines.push(("whole", modules.join(", ")));
+        lines.push(("saved", modules.join(", ")));
     }
     lines
 }
@@ -68,7 +68,7 @@ fn method(config: &AdapterConfig) -> String {
         (config.alpha_pattern.iter().count(), "alpha_pattern"),
     ] {
         if patterns > 0 {
-            let _ = write!(text, ", {what} of {patterns}");
+            let _ = write!(text, ", {what} with {patterns} entries");
         }
     }
     text
@@ -76,7 +76,7 @@ fn method(config: &AdapterConfig) -> String {
 
 fn targets(config: &AdapterConfig) -> String {
     match &config.target_modules {
-        None => "PEFT's choice for the family".to_owned(),
+        None => "PEFT's default for the model family".to_owned(),
         Some(Targets::Regex(pattern)) => pattern.clone(),
         Some(Targets::Names(names)) => {
             let mut names = names.clone();
@@ -92,7 +92,7 @@ fn modules(found: &Inspection) -> String {
     let layers: BTreeSet<usize> = layers.flatten().collect();
     let mut text = format!(
         "{} in {}",
-        count(found.modules.len(), "low-rank path"),
+        count(found.modules.len(), "low-rank module"),
         count(layers.len(), "layer")
     );
     if outside > 0 {
@@ -107,11 +107,11 @@ fn whole(found: &Inspection) -> Vec<Line> {
     let frozen = found.whole.len() - trained;
     let mut lines = Vec::new();
     if trained > 0 {
-        lines.push(("whole", count(trained, "tensor") + " trained whole"));
+        lines.push(("full", count(trained, "tensor") + " trained in full"));
     }
     if frozen > 0 {
         let of_base = count(frozen, "tensor") + " of the base, for a resized vocabulary";
-        lines.push(("beside", of_base));
+        lines.push(("frozen", of_base));
     }
     lines
 }
@@ -120,7 +120,11 @@ fn parameters(found: &Inspection) -> String {
     let dtypes = found.modules.iter().flat_map(|module| &module.dtypes);
     let dtypes: BTreeSet<&str> = dtypes.map(String::as_str).collect();
     let dtypes: Vec<&str> = dtypes.into_iter().collect();
-    format!("{} trained, in {}", found.parameters(), dtypes.join(" and "))
+    format!(
+        "{} trainable, in {}",
+        found.parameters(),
+        dtypes.join(" and ")
+    )
 }
 
 fn count(number: usize, what: &str) -> String {

@@ -1,4 +1,4 @@
-//! `simmer data`: what a recipe's data looks like to the model, and what is wrong with it.
+//! `simmer data`: shows a recipe's data as the model sees it, and checks it.
 
 mod lint;
 mod page;
@@ -15,7 +15,7 @@ use simmer_train::{Observer, Recipe, recipe_tokenizer};
 use crate::failure::Failure;
 use crate::{hub, output};
 
-/// Look at a recipe's data as the model sees it, or check it
+/// Preview a recipe's data as the model sees it, or check it
 #[derive(Debug, Args)]
 pub(crate) struct Data {
     #[command(subcommand)]
@@ -37,7 +37,7 @@ impl Data {
     }
 }
 
-/// Says what a person should know.
+/// Prints notices.
 struct Notes;
 
 impl Observer for Notes {
@@ -46,19 +46,19 @@ impl Observer for Notes {
     }
 }
 
-/// The recipe whose data is meant.
+/// The recipe of a command.
 #[derive(Debug, Args)]
 struct Named {
-    /// The recipe
+    /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
-    /// Change a key: data.max_tokens=512
+    /// Override a key of the recipe, such as data.max_tokens=512; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
 impl Named {
-    /// The recipe, its files on this disk, and its tokenizer. The weights of the base are not needed.
+    /// The recipe, with its data on disk, and its tokenizer. Downloads no weights.
     fn open(&self) -> Result<(Recipe, Arc<Tokenizer>), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
         hub::locate_tokenizer(&mut recipe.base)?;

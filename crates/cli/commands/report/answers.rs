@@ -1,4 +1,4 @@
-//! Base and trained models side by side: what they answer, and how they score.
+//! Answers and scores of base and trained models, side by side.
 
 use serde::Serialize;
 use simmer_eval::report::MetricReport;
@@ -6,7 +6,7 @@ use simmer_eval::report::MetricReport;
 use super::page::Named;
 use super::run::Run;
 
-/// A sample prompt and what was answered to it.
+/// A sample prompt and its answers.
 #[derive(Serialize)]
 pub(super) struct Prompt<'a> {
     prompt: &'a str,
@@ -16,7 +16,7 @@ pub(super) struct Prompt<'a> {
 
 #[derive(Serialize)]
 struct Answer<'a> {
-    /// Who gave it; empty if the page has one run alone.
+    /// The runs that gave it; empty if the page has a single run.
     runs: Vec<Named<'a>>,
     text: &'a str,
 }
@@ -40,8 +40,11 @@ pub(super) fn prompts(runs: &[Run]) -> Vec<Prompt<'_>> {
             });
             let Prompt { before, after, .. } = &mut prompts[place];
             let name = (runs.len() > 1).then(|| Named::of(number, run));
-            // runs of one base begin with the same answer
-            match before.iter_mut().find(|answer| answer.text == sample.before) {
+            // runs of one base model have the same answer before training
+            match before
+                .iter_mut()
+                .find(|answer| answer.text == sample.before)
+            {
                 Some(answer) => answer.runs.extend(name.clone()),
                 None => before.push(Answer::new(name.clone(), &sample.before)),
             }

@@ -1,4 +1,4 @@
-//! A chart: lines over steps. The picture is stretched to any width; text stands beside it in its own size.
+//! A chart: lines over steps. The image is stretched to any width; the text around it keeps its size.
 
 use std::fmt::Write as _;
 
@@ -9,28 +9,28 @@ use simmer_page::Html;
 use super::axis::{Axis, Begins};
 use super::series::{Point, thinned};
 
-/// Columns that a line is drawn from.
+/// A line is thinned to this many columns.
 const COLUMNS: usize = 300;
-/// The picture's width and height, in its own units.
+/// The width and height of the image, in its own units.
 const SIZE: f64 = 1000.0;
 
 /// Lines over steps.
 pub(super) struct Chart {
-    /// What is shown.
+    /// The title.
     pub(super) title: &'static str,
     /// Its unit.
     pub(super) unit: &'static str,
-    /// Where its axis begins.
+    /// The start of the axis of values.
     pub(super) begins: Begins,
-    /// The lines; those after cover those before.
+    /// The lines; later ones are drawn over earlier ones.
     pub(super) lines: Vec<Line>,
 }
 
 /// A line of a chart.
 pub(super) struct Line {
-    /// The number of its run, which has a colour.
+    /// The number of its run, which sets the colour.
     pub(super) run: usize,
-    /// What it is called under the pointer.
+    /// Its name in the tooltip.
     pub(super) name: String,
     /// How it is drawn.
     pub(super) kind: Kind,
@@ -41,9 +41,9 @@ pub(super) struct Line {
 /// How a line is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// As it is.
+    /// Solid.
     Plain,
-    /// Faint, behind its mean.
+    /// Faint, behind the line of its mean.
     Each,
     /// Dashed, with a dot at each point.
     Dots,
@@ -60,7 +60,7 @@ pub(super) struct Figure {
     /// Ticks of the axis of steps.
     steps: Vec<Tick>,
     svg: Html,
-    /// The numbers that the pointer shows, as JSON.
+    /// The numbers of the tooltip, as JSON.
     data: Html,
     /// Kinds of lines with their names, if there is more than one kind.
     legend: Vec<(&'static str, &'static str)>,
@@ -131,7 +131,7 @@ impl Chart {
                 "<path class=\"line {class}\" style=\"stroke:{colour}\" d=\"{}\"/>",
                 path(&places)
             );
-            // a line of one point is none; a dot of any width and height is round
+            // A line of one point is invisible. A path of length 0 is a round dot, however the image is stretched.
             if places.len() == 1 || (line.kind == Kind::Dots && places.len() <= COLUMNS) {
                 let dots = places.iter().map(|[x, y]| format!("M{x:.1} {y:.1}h0"));
                 let _ = write!(
@@ -148,7 +148,7 @@ impl Chart {
     fn legend(&self) -> Vec<(&'static str, &'static str)> {
         let has = |kind| self.lines.iter().any(|line| line.kind == kind);
         let plain = if has(Kind::Each) {
-            "mean of steps around"
+            "moving average"
         } else {
             "each step"
         };
@@ -172,7 +172,7 @@ fn ticks(axis: &Axis, count: usize) -> Vec<Tick> {
     ticks.collect()
 }
 
-/// The numbers that the pointer shows: those of means, where there are means.
+/// The numbers of the tooltip, as JSON: of the mean, if there is one.
 fn data(lines: &[(&Line, Vec<Point>)], steps: &Axis) -> Html {
     let shown = lines.iter().filter(|(line, _)| line.kind != Kind::Each);
     let lines = shown.map(|(line, points)| {
@@ -190,7 +190,7 @@ fn data(lines: &[(&Line, Vec<Point>)], steps: &Axis) -> Html {
         "to": steps.most,
         "lines": lines.collect::<Vec<_>>(),
     });
-    // a name may hold what ends a script
+    // a name may contain `</script>`
     Html(data.to_string().replace('<', "\\u003c"))
 }
 
@@ -207,13 +207,13 @@ fn path(places: &[[f64; 2]]) -> String {
     path
 }
 
-/// The colour of a run: one that the page's style has in light and dark, or one from around the circle.
+/// The colour of a run: a variable of the page's style, which has a light and a dark value, or else a hue.
 pub(super) fn colour(run: usize) -> String {
     const STYLED: usize = 8;
     if run < STYLED {
         format!("var(--run{run})")
     } else {
-        // the golden angle: no two are close
+        // multiples of the golden angle: no two hues are close
         format!("hsl({:.0} 60% 55%)", (run as f64 * 137.508) % 360.0)
     }
 }

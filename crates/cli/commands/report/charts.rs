@@ -1,4 +1,4 @@
-//! What a page of runs charts.
+//! The charts of a page of runs.
 
 use simmer_train::StepMetrics;
 
@@ -7,7 +7,7 @@ use super::chart::{Chart, Figure, Kind, Line};
 use super::run::Run;
 use super::series::{Point, smoothed, window};
 
-/// A chart before it has its lines: title, unit, where the axis begins, whether there is a mean, and a step's value.
+/// A chart without its lines: title, unit, start of the axis, whether a mean is drawn, and the value of a step.
 type Shown = (
     &'static str,
     &'static str,
@@ -17,7 +17,7 @@ type Shown = (
 );
 
 const SHOWN: [Shown; 5] = [
-    ("Loss", "nats a token", Begins::AtLeast, true, |step| {
+    ("Loss", "nats per token", Begins::AtLeast, true, |step| {
         Some(step.loss)
     }),
     ("Learning rate", "", Begins::AtZero, false, |step| {
@@ -30,13 +30,9 @@ const SHOWN: [Shown; 5] = [
         true,
         |step| Some(step.grad_norm),
     ),
-    (
-        "Throughput",
-        "tokens a second",
-        Begins::AtZero,
-        true,
-        |step| Some(step.tokens_per_second),
-    ),
+    ("Throughput", "tokens/s", Begins::AtZero, true, |step| {
+        Some(step.tokens_per_second)
+    }),
     ("Peak memory", "MiB", Begins::AtZero, false, |step| {
         Some(step.peak_memory? as f64 / f64::from(1 << 20))
     }),
@@ -69,7 +65,7 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Figure> {
         if title == "Loss" {
             lines.extend(runs.iter().enumerate().filter_map(validation));
         }
-        // means and validations over what they are of
+        // means and validations are drawn over the lines of steps
         lines.sort_by_key(|line| line.kind != Kind::Each);
         let chart = Chart {
             title,
@@ -82,7 +78,7 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Figure> {
     charts
 }
 
-/// The line of a run's steps; where there are many, a faint one and their mean.
+/// The line of a run's steps; if there are many, a faint line and their moving average.
 fn of_steps(lines: &mut Vec<Line>, run: usize, name: &str, points: Vec<Point>, has_mean: bool) {
     let window = if has_mean { window(points.len()) } else { 1 };
     let line = |kind, points, name: String| Line {
@@ -97,7 +93,7 @@ fn of_steps(lines: &mut Vec<Line>, run: usize, name: &str, points: Vec<Point>, h
         lines.push(line(
             Kind::Plain,
             means,
-            format!("{name}, mean of {window}:"),
+            format!("{name}, mean of {window} steps:"),
         ));
     } else {
         lines.push(line(Kind::Plain, points, name.to_owned()));
