@@ -118,7 +118,7 @@ fn a_run_that_does_not_fit_says_what_would() {
     assert_eq!(code, 1);
     // how much more has to change depends on what the libraries of this build take
     assert!(
-        said.starts_with("error: the run does not fit; it would with train."),
+        said.starts_with("error: the run does not fit in memory; it would with train."),
         "{said}"
     );
     assert!(
@@ -127,7 +127,7 @@ fn a_run_that_does_not_fit_says_what_would() {
     );
     let (code, said) = estimate("20MiB", &[]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(said.trim(), @"error: the run does not fit, whatever train.micro_batch_tokens and train.recompute say");
+    insta::assert_snapshot!(said.trim(), @"error: the run does not fit in memory with any train.micro_batch_tokens and train.recompute");
     let auto = ["--set", "train.micro_batch_tokens=auto"];
     let (code, said) = estimate("300MiB", &auto);
     assert_eq!(code, 0, "{said}");

@@ -401,7 +401,7 @@ fn what_is_wrong_is_said() {
     hint: say with --data where the data is; docs/guide/evaluating.md says where each set comes from
     ");
     insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--shots", "2"]), @"error: task `piqa`: 2 shots are wanted, and it has none");
-    insta::assert_snapshot!(wrong(&[]), @"error: nothing is asked: --tasks names tasks, --file a file of instructions");
+    insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,... or --file FILE");
     let rows = data().join("mc/piqa_valid.jsonl");
     let mut task = String::from("about = \"mine\"\nfiles = [\"mc/piqa_valid.jsonl\"]\n");
     task += "[choice]\nprompt = \"{{ gaol }}\"\nchoices = \"choices\"\nanswer = \"label\"\nmetrics = [\"acc\"]\n";

@@ -73,16 +73,15 @@ impl Failure {
 
     /// The message, then each cause that says more than the one before it.
     fn causes(&self) -> Vec<String> {
-        let contexts = self.contexts.iter().rev().cloned();
-        let first: &(dyn Error + 'static) = self.error.as_ref();
-        let errors = std::iter::successors(Some(first), |error| error.source());
-        let mut causes: Vec<String> = Vec::new();
-        for text in contexts.chain(errors.map(ToString::to_string)) {
-            if !causes.last().is_some_and(|last| last.contains(&text)) {
-                causes.push(text);
-            }
+        let mut texts: Vec<String> = self.contexts.iter().rev().cloned().collect();
+        let mut error: Option<&dyn Error> = Some(self.error.as_ref());
+        while let Some(cause) = error {
+            texts.push(cause.to_string());
+            error = cause.source();
         }
-        causes
+        // an error often contains the text of its source
+        texts.dedup_by(|text, before| before.contains(text.as_str()));
+        texts
     }
 
     fn within(mut self, context: String) -> Self {

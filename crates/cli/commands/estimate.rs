@@ -94,7 +94,7 @@ impl Estimate {
         }
         if !found.fits() {
             match found.fitting() {
-                Some(setting) => bail!("the run does not fit in memory; with {setting} it would"),
+                Some(setting) => bail!("the run does not fit in memory; it would with {setting}"),
                 None => bail!(
                     "the run does not fit in memory with any train.micro_batch_tokens and train.recompute"
                 ),

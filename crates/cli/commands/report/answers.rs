@@ -83,7 +83,7 @@ pub(super) struct Scored {
 pub(super) fn scores(runs: &[Run]) -> Vec<Scored> {
     let mut rows = Vec::new();
     for (run, of) in runs.iter().enumerate() {
-        for comparison in &of.comparison {
+        if let Some(comparison) = &of.comparison {
             rows.extend(comparison.scores.iter().map(|metric| Scored {
                 run,
                 rows: comparison.held_out_rows,
