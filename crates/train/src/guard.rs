@@ -2,8 +2,6 @@
 //! and what happens then.
 
 use serde::{Deserialize, Serialize};
-use simmer_data::{Example, Tokenizer};
-use simmer_files::write_file;
 
 use crate::problem::Problem;
 

@@ -5,17 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Device;
-use simmer_checkpoint::Checkpoint;
-use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_files::size::readable;
-use simmer_model::adapter::{self, AdapterConfig};
-use simmer_model::base::Base;
-use simmer_model::{LlamaForCausalLM, device};
+
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
-use crate::estimate::{Known, estimate};
-use crate::estimate::readable;
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::observer::Observer;
