@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::AtomicBool;
 
+use simmer_hint::Hint;
 use simmer_train::{Manifest, Outcome, Resume, TrainError, train};
 
 use crate::training::{Kitchen, Notices, StopAfter};
