@@ -10,7 +10,6 @@ mod answer;
 mod error;
 mod evaluator;
 mod metric;
-pub mod page;
 mod question;
 pub mod report;
 mod score;
