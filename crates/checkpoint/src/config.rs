@@ -20,6 +20,7 @@ const MAX_SIZE: usize = 1 << 40;
 /// Sizes count features, heads and layers; `max_position_embeddings` counts tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct ModelConfig {
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -83,6 +84,7 @@ fn default_initializer_range() -> f64 {
 /// Stretching of the rotary frequencies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub enum RopeScaling {
     /// Frequencies as they are.
     #[default]

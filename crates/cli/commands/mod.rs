@@ -9,6 +9,7 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod reference;
 mod report;
 mod score;
 mod show;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
+    #[command(hide = true)]
+    Reference(reference::Reference),
 }
 
 impl Command {
@@ -53,6 +56,7 @@ impl Command {
             Self::Report(command) => command.run(),
             Self::Recipes(command) => command.run(),
             Self::Tokenizer(command) => command.run(),
+            Self::Reference(command) => command.run(),
         }
     }
 }

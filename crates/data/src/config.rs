@@ -15,6 +15,7 @@ use crate::tokenizer::Tokenizer;
 /// The `[data]` table: what is trained on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct DataConfig {
     /// The sources of rows to train on.
     pub train: Vec<SourceConfig>,
@@ -62,6 +63,7 @@ fn default_shuffle_rows() -> usize {
 /// One source of rows: a file, or several of one layout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SourceConfig {
     /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or a data set's name on
     /// the hub.
@@ -88,6 +90,7 @@ pub struct SourceConfig {
 /// What the validation loss is measured on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Validation {
     /// This part of the training examples, rounded up; they are not trained on.
     Fraction(f64),
@@ -202,6 +205,9 @@ impl DataConfig {
             ));
         }
         self.check_weights()?;
+        if self.shuffle_rows == 0 {
+            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
+        }
         match &self.validation {
             Some(Validation::Files(files)) if files.is_empty() => {
                 Err(wrong("validation.files", "no files are named"))
@@ -221,6 +227,7 @@ impl DataConfig {
         }
     }
 
+    /// Checks the sources' weights: all training sources have one, or none; validation sources have none.
     fn check_weights(&self) -> Result<(), DataError> {
         let weights: Vec<f64> = self
             .train
@@ -251,9 +258,6 @@ impl DataConfig {
                 "validation.files",
                 "a weight has no meaning here: every row counts once",
             ));
-        }
-        if self.shuffle_rows == 0 {
-            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
 use crate::example::Example;
 use crate::lint::{LintReport, Linter};
-use crate::order::{Batch, Batches, Cursor, Order, validation_rows};
+use crate::order::{Batch, Batches, Cursor, Order, Steps, validation_rows};
 use crate::pass::Pass;
 use crate::report::Report;
 use crate::stream::Stream;
@@ -37,15 +37,6 @@ enum Train {
         batches: Batches,
     },
     Stream(Stream),
-}
-
-/// How the steps of a run take their examples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Steps {
-    /// Examples of one step; the last step of an epoch takes what is left.
-    pub batch_size: usize,
-    /// What chooses the validation rows and shuffles the others.
-    pub seed: u64,
 }
 
 /// Rows read, rendered, tokenised and checked.

@@ -1,9 +1,15 @@
 //! What can be wrong with the data of a recipe.
 
+mod row;
+
+pub use row::RowError;
+pub(crate) use row::json_type;
+
 use std::path::{Path, PathBuf};
 
+use simmer_hint::Hint;
+
 use crate::conversation::Origin;
-use crate::format::RowError;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
@@ -157,9 +163,10 @@ impl DataError {
             what: what.strip_suffix(&position).unwrap_or(&what).into(),
         }
     }
+}
 
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for DataError {
+    fn hint(&self) -> Option<String> {
         match self {
             DataError::Read { path, .. } if path.is_relative() => {
                 let here = std::env::current_dir().ok()?;

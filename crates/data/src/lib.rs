@@ -28,13 +28,13 @@ pub mod tokenizer;
 
 pub use config::{DataConfig, SourceConfig, Validation};
 pub use conversation::{Content, Conversation, Message, Origin, Role};
-pub use dataset::{Dataset, Steps};
-pub use error::DataError;
+pub use dataset::Dataset;
+pub use error::{DataError, RowError};
 pub use example::{Example, Limits, Outcome, Overlong, encode, examples, prompt_tokens};
 pub use format::Format;
 pub use guarded::is_guarded;
 pub use micro_batch::{IGNORE, MicroBatch, pack};
-pub use order::{Batch, Cursor, Order};
+pub use order::{Batch, Cursor, Order, Steps};
 pub use report::{Report, SourceReport};
 pub use template::{Rendered, Template, TrainOn};
 pub use tokenizer::Tokenizer;

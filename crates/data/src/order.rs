@@ -20,6 +20,15 @@ pub struct Order {
     pub shuffle: Option<u64>,
 }
 
+/// How the steps of a run take their examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// Examples of one step; the last step of an epoch takes what is left.
+    pub batch_size: usize,
+    /// What chooses the validation rows and shuffles the others.
+    pub seed: u64,
+}
+
 /// Where in the order a run stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,11 +11,10 @@ use rayon::prelude::*;
 
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::Conversation;
-use crate::dataset::Steps;
 use crate::error::DataError;
 use crate::example::{Example, Outcome};
 use crate::format::Reader;
-use crate::order::{Batch, Cursor};
+use crate::order::{Batch, Cursor, Steps};
 use crate::pass::Encoder;
 use crate::random::Random;
 use crate::report::{Report, SourceReport};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use simmer_data::template::{BlankError, RenderError, TemplateError};
 use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{DataError, Origin};
+use simmer_hint::Hint;
 use simmer_model::GenerateError;
 
 /// What can be wrong with an evaluation.

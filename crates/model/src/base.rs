@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::config::{ConfigError, ModelConfig};
+use simmer_checkpoint::layout::tensors;
+use simmer_checkpoint::numbers::convert as convert_bytes;
+use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
+use simmer_hint::Hint;
 use simmer_kernels::mix;
 
-use crate::checkpoint::numbers::convert as convert_bytes;
-use crate::checkpoint::{
-    Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError, ReadData, burn_dtype,
-    stored_dtype,
-};
-use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::layout::tensors;
 use crate::llama::{
     DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
 };
 use crate::random::normal;
+use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 
 /// The recipe's `[base]` table: what is fine-tuned.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct BaseConfig {
     /// A Hugging Face folder, a Meta folder, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +57,7 @@ pub struct BaseConfig {
 /// Number type of frozen weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Precision {
     /// 32 bits.
     F32,
@@ -82,6 +83,7 @@ impl Precision {
 /// Sums within an operation, the loss, and what is trained are in f32 in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Compute {
     /// 32 bits.
     #[default]
@@ -133,9 +135,8 @@ pub enum BaseError {
     },
 }
 
-impl BaseError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for BaseError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoPath { .. } => Some(
                 "give a Hugging Face folder (config.json, *.safetensors), a Meta folder \
@@ -420,7 +421,7 @@ fn build(
     let eps = config.rms_norm_eps;
     let [vocab, hidden] = [config.vocab_size, config.hidden_size];
     let embed_tokens = Embedding {
-        weight: weights.frozen("model.embed_tokens.weight", [vocab, hidden])?,
+        weight: weights.frozen(&format!("{EMBEDDING}.weight"), [vocab, hidden])?,
         adapter: None,
         compute: DType::F32,
     };
@@ -431,7 +432,7 @@ fn build(
     let head = if config.tie_word_embeddings {
         None
     } else {
-        Some(weights.frozen("lm_head.weight", [vocab, hidden])?)
+        Some(weights.frozen(&format!("{HEAD}.weight"), [vocab, hidden])?)
     };
     Ok(LlamaForCausalLM {
         model: LlamaModel {

@@ -8,6 +8,7 @@
 //! | `auto` | `libtorch-cuda:0` where build and machine have it, else `cpu` | nothing |
 
 use burn::tensor::Device;
+use simmer_hint::Hint;
 
 /// A device that there is not.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -46,9 +47,8 @@ pub enum DeviceError {
     },
 }
 
-impl DeviceError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for DeviceError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unknown { .. } => return None,
             Self::NotBuilt { .. } => {

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, activation, s};
 use rayon::prelude::*;
+use simmer_hint::Hint;
 use simmer_kernels::{log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
@@ -74,9 +75,8 @@ pub enum GenerateError {
     },
 }
 
-impl GenerateError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for GenerateError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::EmptyPrompt => "give the model at least one token",
             Self::TooLong { .. } => "shorten the text",

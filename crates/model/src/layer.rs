@@ -33,7 +33,7 @@ impl Linear {
         let weight = self.weight.val();
         let y = match &self.adapter {
             None => linear(x, weight),
-            Some(lora) => lora_linear(x, weight, lora.path(dropout_keys)),
+            Some(lora) => lora_linear(x, weight, lora.branch(dropout_keys)),
         };
         match &self.bias {
             None => y,
@@ -114,7 +114,7 @@ impl LmHead {
         let weight = self.weight(embedding);
         match &self.adapter {
             None => linear(hidden, weight),
-            Some(lora) => lora_linear(hidden, weight, lora.path(None)),
+            Some(lora) => lora_linear(hidden, weight, lora.branch(None)),
         }
     }
 
@@ -134,11 +134,11 @@ impl LmHead {
             return linear_cross_entropy(hidden, weight, targets);
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one product of [x, s (m∘x) Aᵀ] with [W, B].
-        let path = lora.path(dropout_keys);
+        let branch = lora.branch(dropout_keys);
         let dtype = hidden.dtype();
-        let low = linear(path.input(hidden.clone()), path.a) * path.scale; // [N, r]
+        let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
-        let weight = Tensor::cat(vec![weight.cast(dtype), path.b.cast(dtype)], 1); // [V, H + r]
+        let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
         linear_cross_entropy(hidden, weight, targets)
     }
 }

@@ -34,7 +34,7 @@ impl LlamaForCausalLM {
     ///
     /// A trained tensor that the loss does not depend on has no entry.
     pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
-        gradients_of(self, Path::default(), gradients)
+        gradients_of(self, ModulePath::default(), gradients)
     }
 
     /// The model with new values for its trained tensors.
@@ -43,7 +43,7 @@ impl LlamaForCausalLM {
     /// Where a trained tensor has no value, or one of another size.
     pub fn with_trainable(self, values: &Parameters) -> Self {
         self.map(&mut Replace {
-            path: Path::default(),
+            path: ModulePath::default(),
             values,
         })
     }
@@ -55,7 +55,7 @@ impl LlamaForCausalLM {
 
     fn visit_trainable(&self, f: &mut dyn FnMut(String, Tensor<1>)) {
         self.visit(&mut Trainable {
-            path: Path::default(),
+            path: ModulePath::default(),
             f,
         });
     }
@@ -75,7 +75,7 @@ pub fn add(sum: &mut Parameters, more: Parameters) {
 /// Takes the gradients of the tensors of the module at `path` out of `gradients`.
 pub(crate) fn gradients_of(
     module: &impl Module,
-    path: Path,
+    path: ModulePath,
     gradients: &mut Gradients,
 ) -> Parameters {
     let mut taken = TakeGradients {
@@ -101,9 +101,9 @@ pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
 
 /// The module path of the parameter being visited.
 #[derive(Debug, Default)]
-pub(crate) struct Path(Vec<String>);
+pub(crate) struct ModulePath(Vec<String>);
 
-impl Path {
+impl ModulePath {
     /// That of a decoder layer.
     pub(crate) fn of_layer(layer: usize) -> Self {
         Self(vec!["model".into(), "layers".into(), layer.to_string()])
@@ -135,7 +135,7 @@ impl Path {
 }
 
 struct Trainable<'a> {
-    path: Path,
+    path: ModulePath,
     f: &'a mut dyn FnMut(String, Tensor<1>),
 }
 
@@ -160,7 +160,7 @@ impl ModuleVisitor for Trainable<'_> {
 
 #[derive(Default)]
 struct Shapes {
-    path: Path,
+    path: ModulePath,
     found: BTreeMap<String, Vec<usize>>,
 }
 
@@ -182,7 +182,7 @@ impl ModuleVisitor for Shapes {
 }
 
 struct TakeGradients<'a> {
-    path: Path,
+    path: ModulePath,
     gradients: &'a mut Gradients,
     found: Parameters,
 }
@@ -205,7 +205,7 @@ impl ModuleVisitor for TakeGradients<'_> {
 }
 
 struct Replace<'a> {
-    path: Path,
+    path: ModulePath,
     values: &'a Parameters,
 }
 

@@ -33,7 +33,7 @@ impl Sequence {
         let mut tree = Tree {
             rows,
             tokens: Vec::new(),
-            branches: Vec::new(),
+            segments: Vec::new(),
             places: vec![Vec::new(); rows.len()],
         };
         let all: Vec<usize> = (0..rows.len()).collect();
@@ -41,7 +41,7 @@ impl Sequence {
         Shared {
             sequence: Self {
                 tokens: tree.tokens,
-                rows: Rows::from_tree(tree.branches),
+                rows: Rows::from_tree(tree.segments),
                 dropout_keys: None,
             },
             places: tree.places,
@@ -53,7 +53,7 @@ struct Tree<'a> {
     rows: &'a [&'a [u32]],
     tokens: Vec<u32>,
     /// Length of each branch, and the one that it continues.
-    branches: Vec<(usize, Option<usize>)>,
+    segments: Vec<(usize, Option<usize>)>,
     places: Vec<Vec<u32>>,
 }
 
@@ -62,13 +62,13 @@ impl Tree<'_> {
     fn grow(&mut self, rows: &[usize], start: usize, parent: Option<usize>) {
         let end = self.agree_up_to(rows, start);
         if let [row] = rows {
-            self.branch(&[*row], start..end, parent);
+            self.push(&[*row], start..end, parent);
             return;
         }
         let mut from = start;
         let mut parent = parent;
         if end - start >= SHORTEST {
-            parent = self.branch(rows, start..end, parent);
+            parent = self.push(rows, start..end, parent);
             from = end;
         }
         for group in self.by_token(rows, end) {
@@ -78,7 +78,7 @@ impl Tree<'_> {
             } else if from < end {
                 // equal rows that are too short to be a common beginning
                 for row in group {
-                    self.branch(&[row], from..end, parent);
+                    self.push(&[row], from..end, parent);
                 }
             }
         }
@@ -109,7 +109,7 @@ impl Tree<'_> {
     }
 
     /// Adds tokens that rows have in common; the new branch, or `parent` where there are none.
-    fn branch(
+    fn push(
         &mut self,
         rows: &[usize],
         tokens: std::ops::Range<usize>,
@@ -124,8 +124,8 @@ impl Tree<'_> {
             let places = first..first + tokens.len() as u32;
             self.places[*row].extend(places);
         }
-        self.branches.push((tokens.len(), parent));
-        Some(self.branches.len() - 1)
+        self.segments.push((tokens.len(), parent));
+        Some(self.segments.len() - 1)
     }
 }
 
@@ -187,10 +187,10 @@ mod tests {
                 }
                 // the last token sees the places of the row, all of them, in order
                 let last = places[places.len() - 1] as usize;
-                let branch = shared.sequence.rows.iter().find(|row| row.queries.contains(&last));
-                let branch = branch.unwrap();
-                let unseen = branch.queries.end - 1 - last;
-                let keys: Vec<u32> = branch.keys.iter().cloned().flatten().map(|key| key as u32).collect();
+                let segment = shared.sequence.rows.iter().find(|row| row.queries.contains(&last));
+                let segment = segment.unwrap();
+                let unseen = segment.queries.end - 1 - last;
+                let keys: Vec<u32> = segment.keys.iter().cloned().flatten().map(|key| key as u32).collect();
                 prop_assert_eq!(&keys[..keys.len() - unseen], &places[..]);
             }
         }

@@ -3,6 +3,7 @@
 //! Order as in transformers: repetition penalty, temperature, top-k, top-p, draw.
 
 use serde::{Deserialize, Serialize};
+use simmer_hint::Hint;
 use simmer_kernels::{mix, most_likely};
 
 use crate::random::unit;
@@ -45,6 +46,12 @@ pub struct SamplingError {
     pub expected: &'static str,
     /// As given.
     pub found: f64,
+}
+
+impl Hint for SamplingError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Sampling {

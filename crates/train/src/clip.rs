@@ -11,6 +11,7 @@ use crate::problem::Problem;
 /// How long a step's gradient may be: `"none"`, or `{ norm = 1.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Clip {
     /// As long as it is.
     None,

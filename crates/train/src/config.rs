@@ -1,5 +1,6 @@
 //! The `[train]` table of a recipe.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Visitor};
@@ -16,6 +17,7 @@ use crate::schedule::Schedule;
 /// The `[train]` table: how a run is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct TrainConfig {
     /// Passes over the training rows; a fraction ends inside of one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,7 +38,7 @@ pub struct TrainConfig {
     /// Whether what rows of a pass have in common at their beginning, such as a preamble, is
     /// computed once for all of them. It changes no result but by rounding, and is left out where
     /// there is dropout.
-    #[serde(default = "default_share_prefixes")]
+    #[serde(default = "default_share_prefixes", alias = "share_beginnings")]
     pub share_prefixes: bool,
     /// The peak of the schedule.
     pub learning_rate: f64,
@@ -104,6 +106,18 @@ impl Default for MicroBatchTokens {
     }
 }
 
+impl schemars::JsonSchema for MicroBatchTokens {
+    fn schema_name() -> Cow<'static, str> {
+        "MicroBatchTokens".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "auto" }]
+        })
+    }
+}
+
 impl Serialize for MicroBatchTokens {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
@@ -167,6 +181,7 @@ fn default_keep() -> usize {
 /// When something happens: `"never"`, `"epoch"`, or `{ steps = N }`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Interval {
     /// Not before the end.
     Never,
@@ -199,6 +214,7 @@ impl Interval {
 /// When a run ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct EarlyStop {
     /// So many validations in a row without a better loss end the run.
     pub patience: u64,
@@ -210,6 +226,7 @@ pub struct EarlyStop {
 /// Which weights a run ends with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Weights {
     /// Those after the last step.
     #[default]

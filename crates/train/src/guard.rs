@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::write_file;
 use simmer_data::{Example, Tokenizer};
-use simmer_model::checkpoint::write_file;
 
 use crate::error::TrainError;
 use crate::problem::Problem;
@@ -18,6 +18,7 @@ const ASIDE: &str = "aside";
 /// are written into the run's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Guard {
     /// Of a loss or a gradient that is no finite number: "stop" ends the run, "skip" goes on with the next step.
     #[serde(default = "default_not_finite")]
@@ -33,6 +34,7 @@ pub struct Guard {
 /// `train.guard.spike`: a loss of more than `times` the median of those of the last `over` updates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Spike {
     /// How many times the median.
     pub times: f64,
@@ -47,6 +49,7 @@ pub struct Spike {
 /// What becomes of a run at a step that would spoil it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Reaction {
     /// It ends.
     Stop,

@@ -14,7 +14,7 @@ use simmer_model::Parameters;
 use crate::problem::Problem;
 
 /// What makes steps of gradients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum OptimizerConfig {
     /// Adam with decoupled weight decay.
     #[serde(rename = "adamw")]
@@ -30,6 +30,7 @@ impl Default for OptimizerConfig {
 /// Settings of AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct AdamWConfig {
     /// How much of the mean gradient stays at a step, β₁.
     pub beta1: f64,
@@ -46,6 +47,7 @@ pub struct AdamWConfig {
 /// Which weights decay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Decay {
     /// Matrices alone, neither biases nor norms: what Hugging Face's Trainer does.
     #[default]

@@ -7,6 +7,7 @@ use crate::problem::Problem;
 /// Prompts that base and trained model answer when a run is finished, most likely token by token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SampleConfig {
     /// The prompts.
     pub prompts: Vec<String>,

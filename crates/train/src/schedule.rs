@@ -4,6 +4,8 @@
 //! `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup` and
 //! `get_cosine_with_min_lr_schedule_with_warmup`.
 
+use std::borrow::Cow;
+
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -25,6 +27,7 @@ pub enum Schedule {
 /// The steps before the peak, during which the learning rate rises from 0 in a straight line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Warmup {
     /// Their number, in optimizer steps.
     pub warmup_steps: u64,
@@ -35,6 +38,7 @@ pub struct Warmup {
 /// Settings of the cosine schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Cosine {
     /// Steps of warmup.
     pub warmup_steps: u64,
@@ -130,6 +134,35 @@ impl Warmup {
         } else {
             self.warmup_steps
         }
+    }
+}
+
+impl schemars::JsonSchema for Schedule {
+    fn schema_name() -> Cow<'static, str> {
+        "Schedule".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (warmup, cosine) = (
+            generator.subschema_for::<Warmup>(),
+            generator.subschema_for::<Cosine>(),
+        );
+        let table = |name: &str, settings: &schemars::Schema| {
+            serde_json::json!({
+                "type": "object",
+                "properties": { name: settings },
+                "required": [name],
+                "additionalProperties": false
+            })
+        };
+        schemars::json_schema!({
+            "anyOf": [
+                { "enum": ["constant", "linear", "cosine"] },
+                table("constant", &warmup),
+                table("linear", &warmup),
+                table("cosine", &cosine)
+            ]
+        })
     }
 }
 

@@ -2,6 +2,7 @@ use super::*;
 use crate::format::Format;
 use crate::tokenizer::tests::{bare_tiny, tiny};
 use serde_json::json;
+use simmer_hint::Hint;
 use std::path::Path;
 use tempfile::TempDir;
 

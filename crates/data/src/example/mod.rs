@@ -40,6 +40,7 @@ impl Example {
 /// What becomes of a row with more than `max_tokens` tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Overlong {
     /// Its end is cut off.
     #[default]

@@ -7,8 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{Content, Record, Records, files};
 use crate::conversation::Origin;
-use crate::error::DataError;
-use crate::format::RowError;
+use crate::error::{DataError, RowError, json_type};
 
 /// One row, and where it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +46,7 @@ fn row(record: Record) -> Result<FileRow, DataError> {
         Content::Json(text, column) => match serde_json::from_str(&text) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => {
-                let found = crate::format::json_type(&other);
+                let found = json_type(&other);
                 return Err(DataError::row(origin, RowError::NotAnObject { found }));
             }
             Err(error) => return Err(DataError::json(&origin.file, &error, origin.line, column)),

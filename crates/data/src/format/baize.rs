@@ -10,9 +10,10 @@
 //!
 //! Source: Xu et al. 2023; github.com/project-baize/baize-chatbot.
 
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "baize",

@@ -10,6 +10,7 @@ use crate::error::DataError;
 /// The layout's names, each with the rows' own: `{ instruction = "question", output = "answer" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
+#[derive(schemars::JsonSchema)]
 pub struct Fields(BTreeMap<String, String>);
 
 /// Keys of a message, which are inside the list of them.

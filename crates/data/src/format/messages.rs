@@ -5,9 +5,10 @@
 
 use serde_json::{Map, Value};
 
-use super::row::{Row, RowError, json_type};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::{RowError, json_type};
 
 pub(super) const SPEC: Spec = Spec {
     name: "messages",

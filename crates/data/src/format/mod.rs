@@ -15,19 +15,19 @@ mod text;
 
 pub use fields::Fields;
 pub use reader::{Reader, Reading, read};
-pub use row::RowError;
-pub(crate) use row::json_type;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Content;
+use crate::error::RowError;
 use row::Row;
 
 /// A layout of rows that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Format {
     /// `messages`: a list of `{role, content}`.
     Messages,
@@ -87,6 +87,12 @@ impl Format {
     /// The keys of such a row.
     pub fn keys(self) -> &'static str {
         self.spec().keys
+    }
+
+    /// Every layout with its keys, for messages.
+    fn list() -> String {
+        let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
+        known.join("; ")
     }
 
     /// The layout that a row's keys give away.

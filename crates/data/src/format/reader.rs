@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use super::row::{Row, RowError, json_type};
+use super::row::Row;
 use super::{Fields, Format};
 use crate::conversation::{Conversation, Origin};
-use crate::error::DataError;
+use crate::error::{DataError, RowError, json_type};
 use crate::file::{Content, Record, Records};
 
 /// How rows are read.
@@ -84,8 +84,11 @@ impl Reader {
         if reading.format.is_none() {
             let row = |error| DataError::row(first.origin.clone(), error);
             let keys = reader.parser.row(first)?.map_err(row)?;
-            reader.parser.format =
-                Format::of(&keys).ok_or_else(|| row(RowError::NoLayout { keys: keys.keys() }))?;
+            let no_layout = || RowError::NoLayout {
+                keys: keys.keys(),
+                known: Format::list(),
+            };
+            reader.parser.format = Format::of(&keys).ok_or_else(|| row(no_layout()))?;
         }
         reading.fields.check(reader.format())?;
         Ok(reader)
@@ -223,8 +226,9 @@ impl Parser {
             {
                 let keys = row.keys();
                 return Err(RowError::OtherLayout {
-                    format,
-                    found,
+                    format: format.name(),
+                    expected: format.keys(),
+                    found: found.name(),
                     keys,
                 });
             }

@@ -5,9 +5,10 @@
 use serde_json::Value;
 
 use super::messages::{check_turns, texts_of};
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "sharegpt",

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::json;
+use simmer_hint::Hint;
 use tempfile::TempDir;
 
 use super::*;

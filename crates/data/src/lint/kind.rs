@@ -19,6 +19,7 @@ pub enum Severity {
 /// A kind of fault that rows may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Kind {
     /// The tokenizer's end of sequence is another token's job.
     EndToken,

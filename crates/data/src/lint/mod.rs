@@ -44,6 +44,7 @@ use words::Vocabulary;
 /// The `lint` table of a recipe's `[data]`: which faults are looked for, and what they lead to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LintConfig {
     /// Kinds that are not looked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -1,5 +1,7 @@
 //! What can be wrong with a template, and with a row for it.
 
+use simmer_hint::Hint;
+
 use super::Template;
 use super::jinja::STEPS;
 use crate::conversation::{Layout, Role};
@@ -82,9 +84,8 @@ pub enum RenderError {
     },
 }
 
-impl RenderError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for RenderError {
+    fn hint(&self) -> Option<String> {
         match self {
             RenderError::Layout { .. } | RenderError::ManyTurns { .. } => {
                 let names: Vec<_> = Template::names().collect();
@@ -157,9 +158,8 @@ pub enum TemplateError {
     },
 }
 
-impl TemplateError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TemplateError {
+    fn hint(&self) -> Option<String> {
         match self {
             TemplateError::NoChatTemplate { .. } => Some(
                 "a base model has none: use a plain template such as `alpaca`, or add chat_template.jinja to the folder"

@@ -4,6 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
+use simmer_hint::Hint;
 
 use super::jinja::{self, Clock, STEPS, within_steps};
 
@@ -32,6 +33,12 @@ pub enum BlankError {
         /// What is wrong.
         what: String,
     },
+}
+
+impl Hint for BlankError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Default for Blanks {

@@ -55,6 +55,7 @@ const BUILT_IN: [(&str, &str); 13] = [
 /// Which tokens are trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum TrainOn {
     /// What the model itself must say: its answers and what ends them, but those that the row takes out
     /// ([`Message::train`]).

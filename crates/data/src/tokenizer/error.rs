@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use simmer_hint::Hint;
+
 use crate::guarded::guarded;
 
 /// What can be wrong with a tokenizer.
@@ -85,9 +87,8 @@ pub enum TokenizerError {
     Library(String),
 }
 
-impl TokenizerError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TokenizerError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
                 "the folder of a model has tokenizer.json or tokenizer.model in it; Meta's has tokenizer.model \

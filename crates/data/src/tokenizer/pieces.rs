@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+use simmer_hint::Hint;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
@@ -65,6 +66,12 @@ pub struct PieceError {
     pub text: String,
     /// What is wrong with it.
     pub problem: String,
+}
+
+impl Hint for PieceError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A vocabulary of pieces, and how text gets there.

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use serde_json::{Map, json};
+use simmer_hint::Hint;
 
 use super::pieces::{Kind, Piece, PieceError, Pieces, UserDefined};
 use super::wire::{Fields, Malformed, Value};
@@ -26,6 +27,16 @@ pub enum SentencePieceError {
     /// The model does what the tokenizers library cannot do exactly.
     #[error("{0}")]
     Unsupported(String),
+}
+
+impl Hint for SentencePieceError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SentencePieceError::Malformed(error) => error.hint(),
+            SentencePieceError::Piece(error) => error.hint(),
+            SentencePieceError::Field(_) | SentencePieceError::Unsupported(_) => None,
+        }
+    }
 }
 
 /// How a model cuts text.

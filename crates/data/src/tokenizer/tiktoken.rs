@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use serde_json::{Map, json};
+use simmer_hint::Hint;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::Vocab;
 
@@ -28,6 +29,12 @@ pub enum TiktokenError {
     /// Not every byte is a token.
     #[error("byte {0} is no token")]
     Byte(u8),
+}
+
+impl Hint for TiktokenError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Special tokens after those of the file, used or reserved.

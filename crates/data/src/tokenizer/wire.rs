@@ -2,12 +2,20 @@
 //!
 //! Nothing is allocated here: a field that is text or a message is a slice of the file.
 
+use simmer_hint::Hint;
+
 /// A message that breaks off or breaks the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {left} bytes before the end of its message")]
 pub struct Malformed {
     what: &'static str,
     left: usize,
+}
+
+impl Hint for Malformed {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The value of a field.

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::Existing;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 
 use super::AdapterError;
 use super::card::Card;
@@ -13,10 +16,7 @@ use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
-use crate::checkpoint::Existing;
-use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, RmsNorm};
-use crate::layout::{self, ModuleKind, ModuleLayout};
 use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
 use crate::parameters::{Parameters, trained};
 
@@ -25,6 +25,7 @@ use crate::parameters::{Parameters, trained};
 /// Keys without an explanation of their own have PEFT's name and meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LoraConfig {
     /// Rank of the paths (PEFT: `r`).
     pub rank: usize,
@@ -189,14 +190,14 @@ pub fn save(
     existing: Existing,
 ) -> Result<(), AdapterError> {
     let shapes = model.trainable_shapes();
-    let keys = Keys::of(model);
+    let keys = PeftKeys::new(model);
     let mut tensors: BTreeMap<String, TensorData> = model
         .trainable()
         .into_iter()
         .map(|(name, value)| {
             let values: Vec<f32> = value.into_data().iter::<f32>().collect();
             let data = TensorData::new(values, shapes[&name].clone());
-            (keys.peft(&name), data)
+            (keys.of(&name), data)
         })
         .collect();
     if model.own_vocabulary {
@@ -212,9 +213,9 @@ pub fn save(
 
 /// PEFT's key of each trained tensor, by its name in [`LlamaForCausalLM::trainable`].
 pub fn peft_keys(model: &LlamaForCausalLM) -> BTreeMap<String, String> {
-    let keys = Keys::of(model);
+    let keys = PeftKeys::new(model);
     let names = model.trainable_shapes().into_keys();
-    names.map(|name| (name.clone(), keys.peft(&name))).collect()
+    names.map(|name| (name.clone(), keys.of(&name))).collect()
 }
 
 impl LoraConfig {
@@ -276,12 +277,12 @@ fn join_folder(
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
     model.replace_ends(&tensors, resized.is_some());
     let model = join(model, &selection, dropout, 0);
-    let keys = Keys::of(&model);
+    let keys = PeftKeys::new(&model);
     let values: Parameters = model
         .trainable_shapes()
         .into_keys()
         .map(|name| {
-            let data = tensors.trained[&keys.peft(&name)].clone();
+            let data = tensors.trained[&keys.of(&name)].clone();
             let size = data.num_elements();
             let (bytes, _, dtype) = data.convert_dtype(DType::F32).into_parts();
             let flat = TensorData::from_bytes(bytes, [size], dtype);
@@ -315,9 +316,9 @@ fn join(
         let lora = || Lora::new(&module.name, module.shape, module.rank, settings, &device);
         match module.kind {
             ModuleKind::Embedding => {
-                let path =
+                let branch =
                     EmbeddingLora::new(&module.name, module.shape, module.rank, settings, &device);
-                model.model.embed_tokens.adapter = Some(path);
+                model.model.embed_tokens.adapter = Some(branch);
             }
             ModuleKind::OutputHead => model.lm_head.adapter = Some(lora()),
             _ => model.linear_mut(&module.name).adapter = Some(lora()),
@@ -439,14 +440,14 @@ impl LlamaForCausalLM {
     }
 }
 
-/// Names of trained tensors as PEFT's files have them.
-struct Keys {
-    /// Modules whose weight PEFT wraps, so that their bias has a longer path.
+/// PEFT's keys of trained tensors.
+struct PeftKeys {
+    /// Modules whose weight PEFT wraps in `base_layer`, and their bias with it.
     adapted: BTreeSet<String>,
 }
 
-impl Keys {
-    fn of(model: &LlamaForCausalLM) -> Self {
+impl PeftKeys {
+    fn new(model: &LlamaForCausalLM) -> Self {
         let adapted = model
             .trainable_shapes()
             .into_keys()
@@ -455,7 +456,7 @@ impl Keys {
         Self { adapted }
     }
 
-    fn peft(&self, name: &str) -> String {
+    fn of(&self, name: &str) -> String {
         let bias = name.strip_suffix(".bias");
         match bias.filter(|module| self.adapted.contains(*module)) {
             Some(module) => format!("base_model.model.{module}.base_layer.bias"),

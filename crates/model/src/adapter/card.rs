@@ -28,7 +28,7 @@ impl Card {
     pub(super) fn text(&self, config: &AdapterConfig, vocab_size: Option<usize>) -> String {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
-        let paths_alone = vocab_size.is_none()
+        let is_plain_lora = vocab_size.is_none()
             && config.bias == Bias::None
             && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
         let mut text = self.front(base);
@@ -43,8 +43,8 @@ impl Card {
         );
         text += &self.simmer(base);
         text += &peft(base, vocab_size);
-        text += &vllm(base, config, paths_alone);
-        text += &llama_cpp(base, paths_alone);
+        text += &vllm(base, config, is_plain_lora);
+        text += &llama_cpp(base, is_plain_lora);
         text
     }
 
@@ -109,12 +109,12 @@ fn peft(base: &str, vocab_size: Option<usize>) -> String {
     )
 }
 
-fn vllm(base: &str, config: &AdapterConfig, paths_alone: bool) -> String {
+fn vllm(base: &str, config: &AdapterConfig, is_plain_lora: bool) -> String {
     let ranks = config.rank_pattern.iter().map(|(_, rank)| *rank);
     let rank = ranks.chain([config.r]).max().unwrap_or(config.r);
     let room = VLLM_RANKS.into_iter().find(|room| *room >= rank);
     let base = word(base);
-    match room.filter(|_| paths_alone) {
+    match room.filter(|_| is_plain_lora) {
         Some(room) => format!(
             "\n### vLLM\n\n```sh\n\
              vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules adapter=ADAPTER\n```\n\n\
@@ -127,9 +127,9 @@ fn vllm(base: &str, config: &AdapterConfig, paths_alone: bool) -> String {
     }
 }
 
-fn llama_cpp(base: &str, paths_alone: bool) -> String {
+fn llama_cpp(base: &str, is_plain_lora: bool) -> String {
     let base = word(base);
-    if paths_alone {
+    if is_plain_lora {
         return format!(
             "\n### llama.cpp\n\n```sh\n\
              simmer convert {base} base.gguf\n\

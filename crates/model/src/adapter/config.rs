@@ -8,11 +8,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
-use super::keys::Keys;
+use super::keys::ConfigKeys;
 use super::targets::{Layers, Names, Patterns, Targets};
-use crate::checkpoint::MAX_TEXT_BYTES;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -22,6 +22,7 @@ const PEFT_VERSION: &str = "0.21.2";
 /// Which biases of the base model are trained, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Bias {
     /// None of them.
     #[default]
@@ -118,7 +119,7 @@ impl AdapterConfig {
     ///
     /// Wrong types, and methods other than LoRA.
     pub fn describe(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
-        Self::from_keys(Keys {
+        Self::from_keys(ConfigKeys {
             map: object(file)?,
             file,
             said: Some(Vec::new()),
@@ -134,14 +135,14 @@ impl AdapterConfig {
         map: Map<String, Value>,
         file: &Path,
     ) -> Result<(Self, Vec<String>), AdapterError> {
-        Self::from_keys(Keys {
+        Self::from_keys(ConfigKeys {
             map,
             file,
             said: None,
         })
     }
 
-    fn from_keys(mut keys: Keys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
+    fn from_keys(mut keys: ConfigKeys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
         if method.as_deref() != Some("LORA") {
             let found = method.map_or(Value::Null, Value::String);
@@ -242,7 +243,7 @@ fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
     })
 }
 
-/// Keys that are written as null.
+/// ConfigKeys that are written as null.
 const UNSET: &[&str] = &[
     "alora_invocation_tokens",
     "arrow_config",

@@ -9,12 +9,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::Tensor;
 
-use super::inspect::{OpenAdapter, OpenPath};
+use super::inspect::{OpenAdapter, OpenBranch};
 use super::spectrum::{Columns, dot, norm, product, singular, triangle};
 use super::{AdapterConfig, AdapterError};
-use crate::checkpoint::Tensor;
-use crate::merge::widened;
+use crate::numbers::to_f64;
 
 /// How two adapters differ.
 #[derive(Debug, Clone, Serialize)]
@@ -113,11 +113,13 @@ pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, Adap
         .par_iter()
         .map(|(one, two)| of_module(one, two))
         .collect();
-    let alone = |paths: &[&OpenPath]| -> f64 { paths.par_iter().map(|path| square(path)).sum() };
+    let alone = |branches: &[&OpenBranch]| -> f64 {
+        branches.par_iter().map(|branch| square(branch)).sum()
+    };
     let mut sums = compared
         .iter()
         .fold(Sums::default(), |all, (_, sums, _)| all.and(*sums));
-    let [alone_first, alone_second] = [&only[0], &only[1]].map(|paths| alone(paths));
+    let [alone_first, alone_second] = [&only[0], &only[1]].map(|branches| alone(branches));
     sums = sums.and(Sums {
         first: alone_first,
         second: alone_second,
@@ -125,17 +127,17 @@ pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, Adap
         product: 0.0,
     });
     let whole = whole(&one.whole, &two.whole);
-    let names = |paths: &mut Vec<&OpenPath>, mine: &OpenAdapter, other: &OpenAdapter| {
+    let names = |branches: &mut Vec<&OpenBranch>, mine: &OpenAdapter, other: &OpenAdapter| {
         let keys = mine
             .whole
             .keys()
             .filter(|key| !other.whole.contains_key(*key));
-        let paths = paths.drain(..).map(|path| path.module.clone());
-        paths.chain(keys.cloned()).collect::<Vec<String>>()
+        let modules = branches.drain(..).map(|branch| branch.module.clone());
+        modules.chain(keys.cloned()).collect::<Vec<String>>()
     };
-    let [first_paths, second_paths] = &mut only;
-    let only_first = names(first_paths, &one, &two);
-    let only_second = names(second_paths, &two, &one);
+    let [first_branches, second_branches] = &mut only;
+    let only_first = names(first_branches, &one, &two);
+    let only_second = names(second_branches, &two, &one);
     Ok(AdapterDifference {
         same_tensors: compared.iter().all(|(_, _, same)| *same)
             && [&only_first, &only_second]
@@ -179,20 +181,25 @@ impl Sums {
 fn paired<'a>(
     one: &'a OpenAdapter,
     two: &'a OpenAdapter,
-) -> (Vec<(&'a OpenPath, &'a OpenPath)>, [Vec<&'a OpenPath>; 2]) {
-    let by_name = |adapter: &'a OpenAdapter| -> BTreeMap<&'a str, &'a OpenPath> {
-        let paths = adapter.paths.iter();
-        paths.map(|path| (path.module.as_str(), path)).collect()
-    };
-    let [first, second] = [by_name(one), by_name(two)];
-    let pair = |path: &'a OpenPath| Some((path, *second.get(path.module.as_str())?));
-    let alone = |of: &'a OpenAdapter, other: &BTreeMap<&str, &OpenPath>| {
-        let paths = of.paths.iter();
-        paths
-            .filter(|path| !other.contains_key(path.module.as_str()))
+) -> (
+    Vec<(&'a OpenBranch, &'a OpenBranch)>,
+    [Vec<&'a OpenBranch>; 2],
+) {
+    let by_name = |adapter: &'a OpenAdapter| -> BTreeMap<&'a str, &'a OpenBranch> {
+        let branches = adapter.branches.iter();
+        branches
+            .map(|branch| (branch.module.as_str(), branch))
             .collect()
     };
-    let pairs = one.paths.iter().filter_map(pair).collect();
+    let [first, second] = [by_name(one), by_name(two)];
+    let pair = |branch: &'a OpenBranch| Some((branch, *second.get(branch.module.as_str())?));
+    let alone = |of: &'a OpenAdapter, other: &BTreeMap<&str, &OpenBranch>| {
+        let branches = of.branches.iter();
+        branches
+            .filter(|branch| !other.contains_key(branch.module.as_str()))
+            .collect()
+    };
+    let pairs = one.branches.iter().filter_map(pair).collect();
     (pairs, [alone(one, &second), alone(two, &first)])
 }
 
@@ -203,10 +210,10 @@ fn check_shapes(
     two: &OpenAdapter,
 ) -> Result<(), AdapterError> {
     let (pairs, _) = paired(one, two);
-    let paths = pairs
+    let low_rank = pairs
         .iter()
         .filter(|(one, two)| (one.shape(), one.embedding) != (two.shape(), two.embedding));
-    let paths = paths.map(|(one, two)| {
+    let low_rank = low_rank.map(|(one, two)| {
         (
             one.module.clone(),
             one.shape().to_vec(),
@@ -220,7 +227,7 @@ fn check_shapes(
             .filter(|other| other.shape != tensor.shape)?;
         Some((key.clone(), tensor.shape.clone(), other.shape.clone()))
     });
-    let differ: Vec<String> = paths
+    let differ: Vec<String> = low_rank
         .chain(whole)
         .map(|(name, one, two)| format!("  {name}: {one:?} and {two:?}"))
         .collect();
@@ -245,14 +252,14 @@ fn check_shapes(
 }
 
 /// ‖s·B·A‖²
-fn square(path: &OpenPath) -> f64 {
-    let [a, b] = path.factors();
-    let [a, b] = path.columns(&a, &b).map(triangle);
-    let length = norm(&product(&b, &a).concat()) * path.scale;
+fn square(branch: &OpenBranch) -> f64 {
+    let [a, b] = branch.factors();
+    let [a, b] = branch.columns(&a, &b).map(triangle);
+    let length = norm(&product(&b, &a).concat()) * branch.scale;
     length * length
 }
 
-fn of_module(one: &OpenPath, two: &OpenPath) -> (ModuleDifference, Sums, bool) {
+fn of_module(one: &OpenBranch, two: &OpenBranch) -> (ModuleDifference, Sums, bool) {
     let [first, second] = updates(one, two);
     let [flat_first, flat_second] = [first.concat(), second.concat()];
     let apart: Vec<f64> = flat_first
@@ -284,10 +291,10 @@ fn of_module(one: &OpenPath, two: &OpenPath) -> (ModuleDifference, Sums, bool) {
 }
 
 /// Both updates of a module in common orthonormal bases.
-fn updates(one: &OpenPath, two: &OpenPath) -> [Columns; 2] {
-    let columns = |path: &OpenPath| {
-        let [a, b] = path.factors();
-        path.columns(&a, &b)
+fn updates(one: &OpenBranch, two: &OpenBranch) -> [Columns; 2] {
+    let columns = |branch: &OpenBranch| {
+        let [a, b] = branch.factors();
+        branch.columns(&a, &b)
     };
     let ([mut a, mut b], [other_a, other_b]) = (columns(one), columns(two));
     a.extend(other_a);
@@ -352,7 +359,7 @@ fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<
         if (first.dtype, &first.bytes) == (second.dtype, &second.bytes) {
             return None;
         }
-        let [first, second] = [first, second].map(|tensor| widened(&tensor.bytes, tensor.dtype));
+        let [first, second] = [first, second].map(|tensor| to_f64(&tensor.bytes, tensor.dtype));
         let apart: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a - b).collect();
         let sums = Sums {
             first: dot(&first, &first),

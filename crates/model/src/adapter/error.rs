@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::gguf::GgufError;
+use simmer_checkpoint::pth::PthError;
+use simmer_checkpoint::{CheckpointError, Difference};
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::targets::SelectionError;
-use crate::checkpoint::gguf::GgufError;
-use crate::checkpoint::pth::PthError;
-use crate::checkpoint::{CheckpointError, Difference};
 
 /// An adapter that cannot be read, written, or joined to its base.
 #[derive(Debug, Error)]
@@ -104,7 +105,7 @@ pub enum AdapterError {
     },
     /// A file without a single low-rank path.
     #[error("{}: no tensor of a LoRA adapter in this file; {found}", file.display())]
-    NoPath {
+    NoBranch {
         /// The file.
         file: PathBuf,
         /// What its keys are like, as the end of the sentence.
@@ -158,9 +159,8 @@ pub enum AdapterError {
     },
 }
 
-impl AdapterError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for AdapterError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Selection { source } => source.hint(),
             Self::Checkpoint(error) => error.hint(),
@@ -179,7 +179,9 @@ impl AdapterError {
             _ => None,
         }
     }
+}
 
+impl AdapterError {
     pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {

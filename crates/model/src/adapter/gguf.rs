@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::gguf::GgmlType;
+use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
+use simmer_checkpoint::layout::{ModuleKind, modules};
+use simmer_checkpoint::{CheckpointError, try_write_file};
+
 use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
-use crate::checkpoint::gguf::GgmlType;
-use crate::checkpoint::gguf::adapter::{LoraModule, write_adapter};
-use crate::checkpoint::{CheckpointError, try_write_file};
-use crate::config::ModelConfig;
-use crate::layout::{ModuleKind, modules};
 
 /// Writes the adapter in the folder `adapter`, for a base of this shape, as one `.gguf` file, its
 /// numbers in f32. Returns what is to be said about it, one sentence each.
@@ -29,7 +30,7 @@ pub fn to_gguf(
     let folder = AdapterFolder::open(adapter)?;
     let selection = folder.select(&modules(config))?;
     let tensors = folder.tensors(&selection)?;
-    check_paths_alone(adapter, &selection, &tensors)?;
+    check_plain_lora(adapter, &selection, &tensors)?;
     let numbers = |module: &str, suffix: &str| -> Vec<f32> {
         // Strict loading has seen to it that the key is there.
         let data = tensors
@@ -95,7 +96,7 @@ fn write(
 }
 
 /// That there is nothing but low-rank paths.
-fn check_paths_alone(
+fn check_plain_lora(
     adapter: &Path,
     selection: &Selection,
     tensors: &AdapterTensors,

@@ -9,7 +9,7 @@ use super::AdapterError;
 use super::config::AdapterConfig;
 use super::names::{Layers, Names, Targets};
 
-/// Keys that say nothing about what an adapter computes.
+/// ConfigKeys that say nothing about what an adapter computes.
 const NEUTRAL: &[&str] = &[
     "auto_mapping",
     "corda_config",
@@ -22,7 +22,7 @@ const NEUTRAL: &[&str] = &[
     "runtime_config",
 ];
 
-/// Keys that must be unset, and what they do when they are not.
+/// ConfigKeys that must be unset, and what they do when they are not.
 pub(super) const VARIANTS: &[(&str, &str)] = &[
     (
         "alora_invocation_tokens",
@@ -56,14 +56,14 @@ pub(super) const VARIANTS: &[(&str, &str)] = &[
 ];
 
 /// The entries of a file, taken out one by one.
-pub(super) struct Keys<'a> {
+pub(super) struct ConfigKeys<'a> {
     pub(super) map: Map<String, Value>,
     pub(super) file: &'a Path,
     /// Where what cannot be computed is said instead of refused.
     pub(super) said: Option<Vec<String>>,
 }
 
-impl Keys<'_> {
+impl ConfigKeys<'_> {
     pub(super) fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
         let default = AdapterConfig::default();
         let config = AdapterConfig {

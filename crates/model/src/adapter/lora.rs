@@ -71,7 +71,7 @@ impl Lora {
     }
 
     /// The path; `dropout_keys`, `[T]`, where features of its input are cleared.
-    pub(crate) fn path(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
+    pub(crate) fn branch(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
         let keys = dropout_keys.filter(|_| self.has_dropout());
         let dropout = keys.map(|keys| Dropout {
             keys: keys.clone(),

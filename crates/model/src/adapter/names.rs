@@ -1,6 +1,8 @@
 //! The forms in which recipes and PEFT's files name modules: each a string or a list, told apart
 //! by hand so that a wrong type is named instead of "no variant matched".
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 
@@ -52,6 +54,18 @@ impl Serialize for Targets {
             Self::Names(names) => names.serialize(serializer),
             Self::Regex(pattern) => serializer.serialize_str(pattern),
         }
+    }
+}
+
+impl schemars::JsonSchema for Targets {
+    fn schema_name() -> Cow<'static, str> {
+        "Targets".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        })
     }
 }
 
@@ -150,6 +164,18 @@ impl Serialize for Layers {
     }
 }
 
+impl schemars::JsonSchema for Layers {
+    fn schema_name() -> Cow<'static, str> {
+        "Layers".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "array", "items": { "type": "integer", "minimum": 0 } }]
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Layers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct LayersVisitor;
@@ -201,6 +227,16 @@ impl<T> Patterns<T> {
 impl<T> Default for Patterns<T> {
     fn default() -> Self {
         Self(Vec::new())
+    }
+}
+
+impl<T: schemars::JsonSchema> schemars::JsonSchema for Patterns<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Patterns_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        BTreeMap::<String, T>::json_schema(generator)
     }
 }
 

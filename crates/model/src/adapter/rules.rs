@@ -161,8 +161,28 @@ fn bad_regex(key: &'static str, pattern: &str, source: fancy_regex::Error) -> Se
     }
 }
 
+impl AdapterConfig {
+    /// Rank of a module: that of the first entry of `rank_pattern` that matches, else `r`.
+    pub(super) fn rank_of(&self, module: &str) -> Result<usize, SelectionError> {
+        let rank = patterned("rank_pattern", &self.rank_pattern, module)?;
+        Ok(rank.unwrap_or(self.r))
+    }
+
+    /// Alpha of a module: that of the first entry of `alpha_pattern` that matches, else `lora_alpha`.
+    pub(super) fn alpha_of(&self, module: &str) -> Result<f64, SelectionError> {
+        let alpha = patterned("alpha_pattern", &self.alpha_pattern, module)?;
+        Ok(alpha.unwrap_or(self.lora_alpha))
+    }
+
+    /// The factor of B·A: alpha/rank, or alpha/√rank with `use_rslora`.
+    pub(super) fn scaling(&self, alpha: f64, rank: usize) -> f64 {
+        let rank = rank as f64;
+        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
 /// The value of the first pattern that matches a path's end.
-pub(super) fn patterned<T: Copy>(
+fn patterned<T: Copy>(
     key: &'static str,
     patterns: &Patterns<T>,
     path: &str,

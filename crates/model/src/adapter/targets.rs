@@ -7,14 +7,14 @@
 //! Source: PEFT 0.21, src/peft/tuners/tuners_utils.py, `check_target_module_exists`, and
 //! src/peft/utils/other.py, `get_pattern_key` and `_set_trainable`.
 
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use std::collections::BTreeSet;
 
 use super::config::{AdapterConfig, Bias};
 pub use super::names::{Layers, Names, Patterns, Targets};
-use super::rules::{Rules, is_end, patterned};
+use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{ends, nearest, no_match, unmatched_names};
-use crate::layout::{ModuleKind, ModuleLayout};
 
 /// PEFT's choice for LLaMA when a file names no targets.
 const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
@@ -181,27 +181,21 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             is: is.unwrap_or("is no matrix"),
         });
     };
-    let rank = patterned("rank_pattern", &config.rank_pattern, &module.name)?.unwrap_or(config.r);
-    let alpha = patterned("alpha_pattern", &config.alpha_pattern, &module.name)?
-        .unwrap_or(config.lora_alpha);
+    let rank = config.rank_of(&module.name)?;
+    let alpha = config.alpha_of(&module.name)?;
     if rank == 0 {
         return Err(SelectionError::Conflict {
             key: "rank_pattern",
             why: format!("`{}` would have rank 0, expected at least 1", module.name),
         });
     }
-    let divisor = if config.use_rslora {
-        (rank as f64).sqrt()
-    } else {
-        rank as f64
-    };
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
         shape,
         rank,
         alpha,
-        scaling: alpha / divisor,
+        scaling: config.scaling(alpha, rank),
     })
 }
 
@@ -329,10 +323,11 @@ mod tests {
     use std::path::Path;
 
     use serde_json::{Map, Value, json};
+    use simmer_hint::Hint;
 
     use super::*;
-    use crate::config::ModelConfig;
-    use crate::layout::modules;
+    use simmer_checkpoint::config::ModelConfig;
+    use simmer_checkpoint::layout::modules;
 
     fn model() -> Vec<ModuleLayout> {
         let config = json!({

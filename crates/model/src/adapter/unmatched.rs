@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::config::AdapterConfig;
 use super::names::Targets;
 use super::rules::{Matcher, end_regex, is_end, is_match};
 use super::targets::Selected;
-use crate::layout::{ModuleKind, ModuleLayout};
 
 /// A choice of modules that cannot be made.
 #[derive(Debug, Error)]
@@ -68,9 +69,8 @@ pub enum SelectionError {
     },
 }
 
-impl SelectionError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for SelectionError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoMatch {
                 targets, nearest, ..
@@ -211,7 +211,7 @@ pub(super) fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
         .iter()
         .filter(|module| module.kind != ModuleKind::Container)
         .map(|module| last_part(&module.name));
-    crate::checkpoint::nearest(last_part(name), ends)
+    simmer_checkpoint::nearest(last_part(name), ends)
 }
 
 fn near(nearest: Option<&str>) -> String {

@@ -3,11 +3,11 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::checkpoint::Dtype;
-use crate::checkpoint::numbers::Number;
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::Number;
 
 /// A low-rank change of a matrix: `scaling · left · right`.
-pub(super) struct LowRankPath {
+pub(super) struct LowRankBranch {
     /// `[rows, rank]`
     pub(super) left: Vec<f64>,
     /// `[rank, columns]`
@@ -17,7 +17,7 @@ pub(super) struct LowRankPath {
     pub(super) scaling: f64,
 }
 
-impl LowRankPath {
+impl LowRankBranch {
     /// One row of the change, in f32.
     ///
     /// Every step is a fused multiply-add, rank by rank: with these roundings the sums are those
@@ -105,27 +105,27 @@ pub(super) fn change_rows(
     rows: &[u8],
     from: Dtype,
     to: Dtype,
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(from, change_from::<_>(rows, to, path, first))
+    with_type!(from, change_from::<_>(rows, to, branch, first))
 }
 
 fn change_from<F: Number>(
     rows: &[u8],
     to: Dtype,
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(to, change_between::<_, F>(rows, path, first))
+    with_type!(to, change_between::<_, F>(rows, branch, first))
 }
 
 fn change_between<T: Number, F: Number>(
     rows: &[u8],
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    let columns = path.columns;
+    let columns = branch.columns;
     let mut out = vec![0; rows.len() / F::BYTES * T::BYTES];
     let changes: Vec<Change> = out
         .par_chunks_mut(columns * T::BYTES)
@@ -135,7 +135,7 @@ fn change_between<T: Number, F: Number>(
             || vec![0.0_f32; columns],
             |sums, (row, (out, weights))| {
                 let row = first + row;
-                path.row(row, sums);
+                branch.row(row, sums);
                 let mut change = Change::default();
                 let places = out.chunks_exact_mut(T::BYTES);
                 let weights = weights.chunks_exact(F::BYTES).map(F::widen);
@@ -164,16 +164,4 @@ fn change_between<T: Number, F: Number>(
     // row after row, so that the sums are the same on every number of threads
     let change = changes.into_iter().fold(Change::default(), Change::and);
     (out, change)
-}
-
-/// The numbers in some bytes.
-pub(crate) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
-    with_type!(dtype, widened_from::<_>(bytes))
-}
-
-fn widened_from<F: Number>(bytes: &[u8]) -> Vec<f64> {
-    bytes
-        .chunks_exact(F::BYTES)
-        .map(|number| F::widen(number).into())
-        .collect()
 }

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::numbers::torch_name;
+use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
 
 use super::{MergeError, MergeOptions};
 use crate::adapter::targets::Patterns;
-use crate::checkpoint::numbers::torch_name;
-use crate::checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
-use crate::config::ConfigError;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
+use crate::llama::EMBEDDING;
 
 /// The base's config.json, or what it would be.
 pub(super) fn config_text(
@@ -23,7 +24,7 @@ pub(super) fn config_text(
         let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
         return Ok(text);
     }
-    let matrix = checkpoint.info("model.embed_tokens.weight")?.dtype;
+    let matrix = checkpoint.info(&format!("{EMBEDDING}.weight"))?.dtype;
     let mut json = config.to_json();
     json["dtype"] = torch_name(matrix).into();
     Ok(format!("{json:#}\n"))

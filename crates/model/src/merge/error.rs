@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use crate::adapter::AdapterError;
-use crate::checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
-use crate::config::ConfigError;
 
 /// A merge that cannot be done. What was at the output before is still there.
 #[derive(Debug, Error)]
@@ -53,9 +54,8 @@ impl From<ConfigError> for MergeError {
     }
 }
 
-impl MergeError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for MergeError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Base(error) => error.hint(),
             Self::Adapter(error) => error.hint(),

@@ -25,7 +25,6 @@ mod verify;
 use std::borrow::Cow;
 use std::path::Path;
 
-pub(crate) use self::arithmetic::widened;
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
 use self::beside::{config_json, config_text};
@@ -34,8 +33,8 @@ use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
-use crate::checkpoint::numbers::convert;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
 /// Bytes of a block of rows, widened.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -154,7 +153,7 @@ impl Merge<'_> {
             spec,
             origin,
             stored,
-            path,
+            branch,
         } = output;
         let columns = spec.shape.iter().skip(1).product::<usize>();
         let row_bytes = columns * stored.bitsize() / 8;
@@ -173,14 +172,14 @@ impl Merge<'_> {
                 }
             };
             let converted;
-            let written = match path {
+            let written = match branch {
                 None if spec.dtype == *stored => &bytes,
                 None => {
                     converted = convert(&bytes, *stored, spec.dtype);
                     &converted[..]
                 }
-                Some(path) => {
-                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, path, first);
+                Some(branch) => {
+                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, branch, first);
                     converted = out;
                     change = change.and(changed);
                     &converted
@@ -200,7 +199,7 @@ impl Merge<'_> {
                 dtype: spec.dtype,
             });
         }
-        let changed = path.is_some();
+        let changed = branch.is_some();
         Ok(changed.then(|| MergedTensor::new(&spec.name, spec.dtype, &change)))
     }
 }

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::layout::{self, ModuleKind};
+use simmer_checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
-use super::arithmetic::{LowRankPath, widened};
+use super::arithmetic::LowRankBranch;
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
-use crate::checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
-use crate::config::ModelConfig;
-use crate::layout::{self, ModuleKind};
 use crate::llama::{EMBEDDING, HEAD};
+use crate::numbers::to_f64;
 
 /// The whole of a merge.
 pub(super) struct Plan {
@@ -29,7 +30,7 @@ pub(super) struct Output {
     pub(super) origin: Origin,
     /// Number type of the origin's bytes.
     pub(super) stored: Dtype,
-    pub(super) path: Option<LowRankPath>,
+    pub(super) branch: Option<LowRankBranch>,
 }
 
 impl Output {
@@ -166,7 +167,7 @@ impl Sources<'_> {
             adapted.find(|selected| selected.name == module)
         });
         Ok(Output {
-            path: adapted.map(|module| path(module, &self.tensors.trained)),
+            branch: adapted.map(|module| branch(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
@@ -204,13 +205,11 @@ impl Sources<'_> {
 }
 
 /// The low-rank path of a module as `left` `[rows, rank]` and `right` `[rank, columns]`.
-fn path(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankPath {
+fn branch(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankBranch {
     let wide = |suffix: &str| {
         // Strict loading has seen to it that the key is there.
         let data = tensors.get(&format!("{KEY_PREFIX}{}{suffix}", module.name));
-        data.map_or_else(Vec::new, |data| {
-            widened(data.as_bytes(), stored_dtype(data))
-        })
+        data.map_or_else(Vec::new, |data| to_f64(data.as_bytes(), stored_dtype(data)))
     };
     let [rows, columns] = module.shape;
     let rank = module.rank;
@@ -221,7 +220,7 @@ fn path(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankPat
     } else {
         (wide(".lora_B.weight"), wide(".lora_A.weight"))
     };
-    LowRankPath {
+    LowRankBranch {
         left,
         right,
         rank,
@@ -238,5 +237,5 @@ fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
 }
 
 fn stored_dtype(data: &TensorData) -> Dtype {
-    crate::checkpoint::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
+    crate::tensor_file::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
 }

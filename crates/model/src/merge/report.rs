@@ -1,9 +1,9 @@
 //! What a merge did, in numbers.
 
 use serde::Serialize;
+use simmer_checkpoint::Dtype;
 
 use super::arithmetic::Change;
-use crate::checkpoint::Dtype;
 
 /// What a merge did.
 #[derive(Debug, Clone, PartialEq)]

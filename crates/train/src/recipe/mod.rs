@@ -24,6 +24,7 @@ use source::Sources;
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Recipe {
     /// Where it computes: `cpu`, or `auto` for the best that the build and the machine have.
     #[serde(default = "default_device")]
@@ -49,6 +50,7 @@ fn default_device() -> String {
 #[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Method {
     /// Low-rank matrices beside the frozen base.
     Lora(LoraConfig),
@@ -59,6 +61,7 @@ pub enum Method {
 /// The `[method.full]` table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct FullConfig {
     /// How the weights of the finished model are stored.
     pub precision: Precision,
@@ -152,6 +155,11 @@ impl Recipe {
     /// Never for a recipe that was parsed: TOML has a form for all that TOML can say.
     pub fn resolved(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| panic!("a recipe has a TOML form: {error}"))
+    }
+
+    /// The JSON schema of a recipe, which editors check and complete TOML files with.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).into()
     }
 
     /// Whether the values go together.

@@ -1,5 +1,7 @@
 //! An adapter's tensors and configuration, whatever wrote them.
 
+use simmer_checkpoint::pth::PthFile;
+use simmer_checkpoint::{Bytes, SafetensorsFile, Tensor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +9,6 @@ use std::path::{Path, PathBuf};
 use crate::adapter::config::CONFIG_FILE;
 use crate::adapter::peft::WEIGHTS_FILE;
 use crate::adapter::{AdapterConfig, AdapterError};
-use crate::checkpoint::pth::PthFile;
-use crate::checkpoint::{Bytes, SafetensorsFile, Tensor};
 
 /// The weights' file of early versions of PEFT.
 const PICKLED_FILE: &str = "adapter_model.bin";

@@ -9,15 +9,14 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::{Dtype, Tensor};
 
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
-use super::rules::patterned;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::{AdapterConfig, AdapterError, Spectrum};
-use crate::checkpoint::{Dtype, Tensor};
-use crate::merge::widened;
+use crate::numbers::to_f64;
 
 /// What an adapter is.
 #[derive(Debug, Clone)]
@@ -80,10 +79,10 @@ pub struct WholeTensor {
 impl Inspection {
     /// Numbers that were trained.
     pub fn parameters(&self) -> usize {
-        let paths = self.modules.iter().map(|module| module.parameters);
+        let low_rank = self.modules.iter().map(|module| module.parameters);
         let whole = self.whole.iter().filter(|tensor| tensor.trained);
         let whole = whole.map(|tensor| tensor.shape.iter().product::<usize>());
-        paths.sum::<usize>() + whole.sum::<usize>()
+        low_rank.sum::<usize>() + whole.sum::<usize>()
     }
 
     /// Frobenius norm of all updates together; those that are no numbers left out.
@@ -103,7 +102,7 @@ impl Inspection {
 /// Files that are missing or damaged, factors in number types that adapters do not come in, and a file without any.
 pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
     let opened = OpenAdapter::open(path)?;
-    let modules: Vec<LowRankModule> = opened.paths.par_iter().map(OpenAdapter::look).collect();
+    let modules: Vec<LowRankModule> = opened.branches.par_iter().map(OpenAdapter::look).collect();
     let mut warnings = opened.warnings.clone();
     warnings.extend(warnings::of_modules(&modules));
     Ok(Inspection {
@@ -119,7 +118,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
 pub(super) struct OpenAdapter {
     pub(super) path: PathBuf,
     pub(super) config: Option<AdapterConfig>,
-    pub(super) paths: Vec<OpenPath>,
+    pub(super) branches: Vec<OpenBranch>,
     /// By key, in their stored form.
     pub(super) whole: BTreeMap<String, Tensor>,
     parts: Parts,
@@ -127,7 +126,7 @@ pub(super) struct OpenAdapter {
 }
 
 /// One module's factors, in their stored form.
-pub(super) struct OpenPath {
+pub(super) struct OpenBranch {
     pub(super) module: String,
     pub(super) embedding: bool,
     pub(super) rank: usize,
@@ -153,9 +152,9 @@ impl OpenAdapter {
                 None => "it is empty".to_owned(),
                 Some(key) => format!("its first key is `{key}`"),
             };
-            return Err(AdapterError::NoPath { file: path, found });
+            return Err(AdapterError::NoBranch { file: path, found });
         }
-        let mut paths = Vec::new();
+        let mut branches = Vec::new();
         for (module, factors) in &parts.factors {
             match factors_of(factors, &mut tensors) {
                 Err(what) => warnings.push(format!("`{module}` {what}: it is left out")),
@@ -163,16 +162,16 @@ impl OpenAdapter {
                     for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
                         check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
                     }
-                    paths.push(OpenPath::new(module, factors, config.as_ref(), a, b)?);
+                    branches.push(OpenBranch::new(module, factors, config.as_ref(), a, b)?);
                 }
             }
         }
-        paths.sort_by_key(|path| order(&path.module));
-        warnings.extend(warnings::of_keys(config.as_ref(), &parts, &paths)?);
+        branches.sort_by_key(|branch| order(&branch.module));
+        warnings.extend(warnings::of_keys(config.as_ref(), &parts, &branches)?);
         Ok(Self {
             path,
             config,
-            paths,
+            branches,
             whole: tensors
                 .into_iter()
                 .filter(|(key, _)| parts.whole.contains_key(key))
@@ -182,33 +181,33 @@ impl OpenAdapter {
         })
     }
 
-    fn look(path: &OpenPath) -> LowRankModule {
-        let OpenPath { a, b, rank, .. } = path;
-        let (layer, target) = place(&path.module);
-        let [wide_a, wide_b] = path.factors();
+    fn look(branch: &OpenBranch) -> LowRankModule {
+        let OpenBranch { a, b, rank, .. } = branch;
+        let (layer, target) = place(&branch.module);
+        let [wide_a, wide_b] = branch.factors();
         let finite = wide_a
             .iter()
             .chain(&wide_b)
             .all(|number| number.is_finite());
         let update = finite.then(|| {
-            let middle = path.middle(&wide_a, &wide_b);
+            let middle = branch.middle(&wide_a, &wide_b);
             let (values, _) = singular(middle);
             Spectrum::new(
                 values
                     .iter()
-                    .map(|value| value * path.scale.abs())
+                    .map(|value| value * branch.scale.abs())
                     .collect(),
             )
         });
         LowRankModule {
-            module: path.module.clone(),
+            module: branch.module.clone(),
             layer,
             target: target.to_owned(),
-            shape: path.shape(),
+            shape: branch.shape(),
             dtypes: [a.dtype, b.dtype].map(|dtype| dtype.to_string()),
             rank: *rank,
-            alpha: path.alpha,
-            scale: path.scale,
+            alpha: branch.alpha,
+            scale: branch.scale,
             parameters: wide_a.len() + wide_b.len(),
             norm_a: norm(&wide_a),
             norm_b: norm(&wide_b),
@@ -231,7 +230,7 @@ impl OpenAdapter {
     }
 }
 
-impl OpenPath {
+impl OpenBranch {
     fn new(
         module: &str,
         factors: &Factors,
@@ -243,14 +242,8 @@ impl OpenPath {
         let (alpha, scale) = match config {
             None => (None, 1.0),
             Some(config) => {
-                let of_module = patterned("alpha_pattern", &config.alpha_pattern, module)?;
-                let alpha = of_module.unwrap_or(config.lora_alpha);
-                let divisor = if config.use_rslora {
-                    (rank as f64).sqrt()
-                } else {
-                    rank as f64
-                };
-                (Some(alpha), alpha / divisor)
+                let alpha = config.alpha_of(module)?;
+                (Some(alpha), config.scaling(alpha, rank))
             }
         };
         Ok(Self {
@@ -276,7 +269,7 @@ impl OpenPath {
 
     /// The numbers of A and of B.
     pub(super) fn factors(&self) -> [Vec<f64>; 2] {
-        [&self.a, &self.b].map(|tensor| widened(&tensor.bytes, tensor.dtype))
+        [&self.a, &self.b].map(|tensor| to_f64(&tensor.bytes, tensor.dtype))
     }
 
     /// Both factors as columns, one for each of the path's ranks: Aᵀ and B.

@@ -1,9 +1,9 @@
 //! What each key of an adapter's file is, by its name.
 
+use simmer_checkpoint::Tensor;
 use std::collections::BTreeMap;
 
 use crate::adapter::peft::KEY_PREFIX;
-use crate::checkpoint::Tensor;
 
 /// Ends of keys, longest first where one is the end of another, and what they are.
 const ENDS: [(&str, End); 13] = [

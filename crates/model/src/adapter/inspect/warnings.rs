@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parts::{Parts, place};
-use super::{LowRankModule, OpenPath};
+use super::{LowRankModule, OpenBranch};
 use crate::adapter::config::Bias;
-use crate::adapter::rules::{Rules, is_end, patterned};
+use crate::adapter::rules::{Rules, is_end};
 use crate::adapter::targets::Targets;
 use crate::adapter::{AdapterConfig, AdapterError};
 
@@ -40,7 +40,7 @@ pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
 pub(super) fn of_keys(
     config: Option<&AdapterConfig>,
     parts: &Parts,
-    paths: &[OpenPath],
+    branches: &[OpenBranch],
 ) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if !parts.unknown.is_empty() {
@@ -59,22 +59,21 @@ pub(super) fn of_keys(
         ));
     }
     if let Some(config) = config {
-        warnings.extend(ranks(config, paths)?);
-        warnings.extend(unexplained(config, parts, paths)?);
-        warnings.extend(missing(config, paths)?);
+        warnings.extend(ranks(config, branches)?);
+        warnings.extend(unexplained(config, parts, branches)?);
+        warnings.extend(missing(config, branches)?);
     }
     Ok(warnings)
 }
 
-fn ranks(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Option<String>, AdapterError> {
+fn ranks(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Option<String>, AdapterError> {
     let mut differ = Vec::new();
-    for path in paths {
-        let expected = patterned("rank_pattern", &config.rank_pattern, &path.module)?;
-        let expected = expected.unwrap_or(config.r);
-        if expected != path.rank {
+    for branch in branches {
+        let expected = config.rank_of(&branch.module)?;
+        if expected != branch.rank {
             differ.push(format!(
                 "{} has {} (expected {expected})",
-                path.module, path.rank
+                branch.module, branch.rank
             ));
         }
     }
@@ -90,14 +89,14 @@ fn ranks(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Option<String>, A
 fn unexplained(
     config: &AdapterConfig,
     parts: &Parts,
-    paths: &[OpenPath],
+    branches: &[OpenBranch],
 ) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if let Some(targeted) = Targeted::of(config)? {
         let mut others = Vec::new();
-        for path in paths {
-            if !targeted.names(&path.module)? {
-                others.push(path.module.clone());
+        for branch in branches {
+            if !targeted.names(&branch.module)? {
+                others.push(branch.module.clone());
             }
         }
         if !others.is_empty() {
@@ -127,10 +126,10 @@ fn unexplained(
 }
 
 /// Modules that the configuration targets, judged by those of other layers, and that have no path.
-fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, AdapterError> {
+fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if let Some(Targets::Names(names)) = &config.target_modules {
-        let found = |name: &&String| paths.iter().any(|path| is_end(&path.module, name));
+        let found = |name: &&String| branches.iter().any(|branch| is_end(&branch.module, name));
         let without: Vec<String> = names.iter().filter(|name| !found(name)).cloned().collect();
         if !without.is_empty() {
             warnings.push(format!(
@@ -142,12 +141,15 @@ fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, Ad
     let Some(targeted) = Targeted::of(config)? else {
         return Ok(warnings);
     };
-    let there: BTreeSet<&str> = paths.iter().map(|path| path.module.as_str()).collect();
+    let there: BTreeSet<&str> = branches
+        .iter()
+        .map(|branch| branch.module.as_str())
+        .collect();
     let mut patterns: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for path in paths {
-        if let (Some(layer), _) = place(&path.module) {
+    for branch in branches {
+        if let (Some(layer), _) = place(&branch.module) {
             let number = format!(".{layer}.");
-            if let Some((before, after)) = path.module.split_once(&number) {
+            if let Some((before, after)) = branch.module.split_once(&number) {
                 patterns.insert((before.to_owned(), after.to_owned()), layer);
             }
         }
@@ -156,7 +158,7 @@ fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, Ad
         .layers_to_transform
         .iter()
         .flat_map(|layers| &layers.0);
-    let last = paths.iter().filter_map(|path| place(&path.module).0);
+    let last = branches.iter().filter_map(|branch| place(&branch.module).0);
     let Some(last) = last.chain(named.copied()).max() else {
         return Ok(warnings);
     };

@@ -1,10 +1,10 @@
-//! Burn's side of [`simmer_checkpoint`]: tensors of files as [`TensorData`] and back.
+//! Tensors of checkpoint files as Burn's [`TensorData`], and back.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{AllocationProperty, BoolStore, DType, TensorData};
-pub use simmer_checkpoint::*;
+use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorView};
 
 /// What tensors are read from.
 pub trait ReadData {
@@ -140,6 +140,8 @@ pub(crate) fn stored_dtype(dtype: DType) -> Option<Dtype> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use simmer_checkpoint::PT_METADATA;
 
     use super::*;
 
