@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use simmer_data::{Batch, Cursor, Example};
+use simmer_hint::Hint;
 use simmer_train::{
     Interval, Method, Observer, Outcome, Recipe, Resume, Silent, StepMetrics, TrainConfig,
     TrainError, Trainer, train,

@@ -1,14 +1,14 @@
-"""Loads an adapter folder into PEFT without a warning, a missing key or a superfluous one, and scores texts with it.
+"""Loads an adapter folder into PEFT, without warnings, missing keys or unexpected keys, and scores texts with it.
 
     python tests/reference/check_adapter.py MODEL ADAPTER TEXT...                  prints the scores as JSON
-    python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    and compares with simmer's
+    python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    compares with the scores of simmer
     python tests/reference/check_adapter.py --all LIST                             compares many: of each line of the file
                                                                                    LIST, MODEL, ADAPTER and SCORES.json,
                                                                                    between tabs, and a title
 
-SCORES.json is what `simmer score --base MODEL --adapter ADAPTER --json` printed: one JSON value or one a line, each
-with "ids" and "logprobs" (for every token after the first). Exit code 1 where a log-probability is more than
---tolerance away.
+SCORES.json is the output of `simmer score --base MODEL --adapter ADAPTER --json`: one JSON value, or one per line, each
+with "ids" and "logprobs" (of every token after the first). The exit code is 1 if a log-probability differs by more than
+--tolerance.
 """
 
 import argparse
@@ -33,7 +33,7 @@ import rows
 
 
 class RaiseOnWarning(logging.Handler):
-    """Warnings that libraries log count like those that they raise."""
+    """Turns warnings that libraries log into errors, like the warnings that they raise."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise RuntimeError(f"logged by {record.name}: {record.getMessage()}")
@@ -46,7 +46,7 @@ def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
         logging.getLogger(name).addHandler(handler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # PEFT 0.21 asks transformers 5.23 for this attribute whatever the adapter.
+        # PEFT 0.21 reads this deprecated attribute of transformers 5.23 for every adapter.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = PeftModel.from_pretrained(base, adapter_folder)
     saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))

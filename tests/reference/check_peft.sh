@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains on the tiny models with simmer, and loads what it saved into PEFT: no warning, no missing or superfluous key,
-# the same log-probabilities. The other way round too: simmer scores with the adapters that PEFT saved. At last the package
-# tensorboard reads the event files of these runs, one of which was resumed.
+# Trains on the tiny models with simmer and loads the adapters into PEFT: without warnings, missing keys or unexpected keys,
+# and with the same log-probabilities. In the other direction, simmer scores texts with the adapters that PEFT saved. Finally
+# the package tensorboard reads the event files of these runs, one of which was resumed.
 #
 #   tests/reference/check_peft.sh SIMMER
 #
-# Installs requirements.txt into a virtual environment of its own, target/ci/reference, or uses $REFERENCE_VENV.
+# Installs requirements.txt into its own virtual environment, target/ci/reference, or uses $REFERENCE_VENV.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 simmer=$(realpath "${1:?usage: check_peft.sh SIMMER}")
@@ -65,7 +65,7 @@ train untied-mha 'rank = 2' 'targets = ["q_proj", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "embed_tokens"]'
 unset base
 
-# Every shipped recipe with low-rank paths: two steps on a tiny model, with rows of its layout.
+# Every shipped recipe with LoRA: two steps on a tiny model, with rows in the recipe's format.
 for recipe in recipes/*.toml; do
     grep -q '^\[method.lora\]' "$recipe" || continue
     case $(grep -m 1 '^path' "$recipe") in
@@ -88,7 +88,7 @@ for recipe in recipes/*.toml; do
     done
     if grep -q '^validation' "$recipe"; then sets+=(--set data.validation.rows=2); fi
     run="$work/run-$(basename "$recipe" .toml)"
-    # its sample prompts are longer than the tiny models' context
+    # the recipe's sample prompts are longer than the context of the tiny models
     sed '/^\[samples\]/,$d' "$recipe" >"$work/recipe.toml"
     "$simmer" train "$work/recipe.toml" --out "$run" "${sets[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     compare "$model" "$run/adapter" "simmer -> PEFT: $recipe"

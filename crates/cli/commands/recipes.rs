@@ -1,11 +1,11 @@
-//! `simmer recipes`: the shipped ones.
+//! `simmer recipes`: the shipped recipes.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use simmer_train::{Method, Recipe};
 
+use crate::failure::{Context, Failure, bail};
 use crate::output;
 
 /// Names and texts of files in recipes/.
@@ -15,7 +15,7 @@ macro_rules! shipped {
     };
 }
 
-/// The shipped recipes: name and text. Adding one: a file in recipes/ and a line here.
+/// The shipped recipes: name and text. A new one needs a file in recipes/ and a line here.
 const SHIPPED: &[(&str, &str)] = shipped![
     "quickstart",
     "tiny-base",
@@ -46,7 +46,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "pretrain-small",
 ];
 
-/// List the shipped recipes, or copy one to start from
+/// List the shipped recipes, or copy one
 #[derive(Debug, Args)]
 pub(crate) struct Recipes {
     #[command(subcommand)]
@@ -61,15 +61,15 @@ enum Command {
 /// Write a shipped recipe to a file
 #[derive(Debug, Args)]
 struct Copy {
-    /// Name of the recipe, as `simmer recipes` lists it
+    /// Name of the recipe, as listed by `simmer recipes`
     name: String,
-    /// File to write; NAME.toml in the current folder without it
+    /// File to write. Default: NAME.toml in the current folder
     #[arg(value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 impl Recipes {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             None => list(),
             Some(Command::Copy(copy)) => copy.run(),
@@ -77,7 +77,7 @@ impl Recipes {
     }
 }
 
-fn list() -> anyhow::Result<()> {
+fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
         output::line(&format!(
             "{name}\n  {}\n  {}",
@@ -88,16 +88,16 @@ fn list() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What has to be there for a recipe, on one line.
-fn needs(name: &str, text: &str) -> anyhow::Result<String> {
+/// The method, base model and data of a recipe, on one line.
+fn needs(name: &str, text: &str) -> Result<String, Failure> {
     let recipe = Recipe::parse(Path::new(name), text, &[])?;
     let base = match &recipe.base.path {
         Some(path) => path.display().to_string(),
-        None => "random weights".to_owned(),
+        None => "random initialisation".to_owned(),
     };
     let method = match &recipe.method {
-        Method::Lora(lora) => format!("LoRA of rank {}", lora.rank),
-        Method::Full(_) => "all weights".to_owned(),
+        Method::Lora(lora) => format!("LoRA, rank {}", lora.rank),
+        Method::Full(_) => "full fine-tuning".to_owned(),
     };
     let first = recipe.data.train[0].path.display().to_string();
     let more = match recipe.data.train.len() {
@@ -114,11 +114,11 @@ fn summary(text: &str) -> &str {
 }
 
 impl Copy {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> Result<(), Failure> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             bail!(
-                "no recipe is called {}; there are {}",
+                "unknown recipe `{}`; recipes: {}",
                 self.name,
                 names.join(", ")
             );
@@ -128,7 +128,7 @@ impl Copy {
             .with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
             .with_context(|| format!("cannot write {}", out.display()))?;
-        output::note(&format!("{name} is in {}", out.display()));
+        output::note(&format!("wrote {}", out.display()));
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
-//! What the model reads: files into conversations, conversations into tokens and trained spans, those into micro-batches.
+//! Training data: reads files into conversations, tokenises them with trained spans, and packs them into micro-batches.
 //!
 //! ```text
 //! file --format--> Conversation --template--> Rendered --tokenizer--> Example --order, pack--> MicroBatch
 //! ```
 //!
-//! [`Dataset::load`] goes the first half of that way for a recipe's `[data]` table; [`Order`] and [`pack`] the rest, step by
-//! step. Each stage can be used alone. Nothing here knows Burn or the model.
+//! [`Dataset::load`] runs the stages up to `Example` for a recipe's `[data]` table; [`Order`] and [`pack`] run the
+//! rest, step by step. Each stage can be used alone. The crate does not depend on Burn or the model.
 
 mod config;
 pub mod conversation;

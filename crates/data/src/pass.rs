@@ -5,11 +5,11 @@ use rayon::prelude::*;
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::{Conversation, Origin};
 use crate::error::DataError;
-use crate::example::{Example, Limits, Outcome, examples};
+use crate::example::{EncodedRow, Example, Limits, Outcome, encode_row};
 use crate::format::Reader;
 use crate::lint::Linter;
 use crate::report::SourceReport;
-use crate::template::{Rendered, Template};
+use crate::template::Template;
 use crate::tokenizer::Tokenizer;
 
 /// Rows that are in memory at a time.
@@ -34,18 +34,13 @@ impl Encoder {
         })
     }
 
-    fn render(&self, row: &Conversation) -> Result<Rendered, DataError> {
-        let rendered = self.template.render(row, self.limits.train_on);
-        rendered.map_err(|error| DataError::row(row.origin.clone(), error))
-    }
-
-    /// What becomes of a row: of a long one that is split, of each of its pieces.
+    /// Renders and tokenises a row.
     pub(crate) fn encode(
         &self,
         row: &Conversation,
         tokenizer: &Tokenizer,
-    ) -> Result<Vec<Outcome>, DataError> {
-        examples(row, &self.template, tokenizer, &self.limits)
+    ) -> Result<EncodedRow, DataError> {
+        encode_row(row, &self.template, tokenizer, &self.limits)
     }
 }
 
@@ -100,8 +95,7 @@ impl<'a> Pass<'a> {
             let checked: Vec<_> = chunk
                 .par_iter()
                 .map(|row| {
-                    let outcomes = encoder.encode(row, tokenizer)?;
-                    let rendered = encoder.render(row)?;
+                    let EncodedRow { rendered, outcomes } = encoder.encode(row, tokenizer)?;
                     let findings =
                         shared.check(row, &encoder.template, tokenizer, &rendered, &outcomes)?;
                     Ok::<_, DataError>((outcomes, findings))

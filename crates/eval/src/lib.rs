@@ -7,12 +7,9 @@
 //! Answers are kept as they come ([`Answers`]); scores are computed from them, so that another metric needs no model.
 
 mod answer;
-mod digest;
 mod error;
 mod evaluator;
-pub mod ifeval;
 mod metric;
-pub mod page;
 mod question;
 pub mod report;
 mod score;

@@ -1,4 +1,4 @@
-//! Loss and gradients of a sequence, with all activations kept, those of attention, or those of one layer at a time.
+//! Loss and gradients of a packed sequence, with or without gradient checkpointing.
 //!
 //! Axes: T tokens, H hidden size.
 
@@ -11,26 +11,26 @@ use crate::llama::{LlamaForCausalLM, Pass};
 use crate::parameters::{ModulePath, Parameters, add, gradients_of, is_trained};
 use crate::sequence::{Sequence, Target};
 
-/// What the backward pass computes again instead of keeping it.
+/// Gradient checkpointing: which activations the backward pass recomputes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[derive(schemars::JsonSchema)]
 pub enum Recompute {
-    /// Nothing: every layer's activations are kept.
+    /// None: the activations of every layer are kept.
     #[default]
     None,
-    /// What attention computes is kept, and the MLP, whose activations are the largest, keeps its input alone and runs
-    /// again.
+    /// Those of the MLPs, which are the largest. An MLP keeps only its input and runs again; attention keeps its
+    /// activations.
     Mlp,
-    /// A layer keeps its input alone and runs again: memory of one layer, time of one more
-    /// forward pass.
+    /// Those of every decoder layer. A layer keeps only its input and runs again: activations of one layer at a
+    /// time, for the time of one more forward pass.
     Layer,
 }
 
 impl LlamaForCausalLM {
-    /// The loss as [`LlamaForCausalLM::loss`] gives it, and the gradients of `factor` times it.
+    /// The loss, as [`LlamaForCausalLM::loss`], and the gradients of `factor` times the loss.
     ///
-    /// A trained tensor that the loss does not depend on has no gradient.
+    /// A trainable tensor that the loss does not depend on has no gradient.
     ///
     /// # Panics
     /// As [`LlamaForCausalLM::loss`].
@@ -89,7 +89,7 @@ impl LlamaForCausalLM {
                 break;
             };
             let _layer = profile::phase("layer again");
-            // the derivative of sum(y · dy) by y is dy
+            // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
                 let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
                 let path = ModulePath::of_layer(index);
@@ -118,7 +118,7 @@ impl LlamaForCausalLM {
         (value, found)
     }
 
-    /// The lowest layer whose input still has a gradient to pass on.
+    /// The lowest layer whose input needs a gradient.
     fn lowest_wanted(&self, embedded: &Tensor<2>) -> usize {
         if embedded.is_tracked() {
             return 0;
@@ -127,7 +127,8 @@ impl LlamaForCausalLM {
         lowest.map_or(usize::MAX, |layer| layer + 1)
     }
 
-    /// What each layer keeps, nothing below the lowest that is trained, and the last one's result.
+    /// Runs the layers. Returns what each layer keeps for the backward pass (`None` below the lowest
+    /// trainable layer), and the hidden states after the last layer.
     fn keeping_inputs(
         &self,
         embedded: &Tensor<2>,
@@ -159,15 +160,15 @@ impl LlamaForCausalLM {
     }
 }
 
-/// What a layer keeps.
+/// What a layer keeps for the backward pass.
 struct SavedTensors {
     /// Its input.
     x: Tensor<2>,
-    /// What its first half made of that, recorded; none where the whole layer runs again.
+    /// The recorded result of its attention half; `None` if the whole layer runs again.
     mid: Option<Tensor<2>>,
 }
 
-/// A value that recording begins with.
+/// A leaf of the autodiff graph, which records a gradient if `wanted`.
 fn leaf(x: Tensor<2>, wanted: bool) -> Tensor<2> {
     let x = Tensor::from_inner(x);
     if wanted { x.require_grad() } else { x }

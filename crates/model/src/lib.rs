@@ -1,4 +1,4 @@
-//! The LLaMA family: weights in and out, forward pass, adapters, generation.
+//! The LLaMA family: configuration, loading and saving weights, forward pass, adapters, merging, generation.
 
 pub mod adapter;
 mod backward;

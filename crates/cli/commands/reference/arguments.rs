@@ -1,12 +1,12 @@
 //! The arguments of a command, from its definition.
 
-use anyhow::{Context, Result};
 use clap::{Command as ClapCommand, CommandFactory};
 
 use super::cell;
+use crate::failure::{Context, Failure};
 
 /// A row for each argument and option of a command: name, default, meaning.
-pub(super) fn table(words: &[String]) -> Result<String> {
+pub(super) fn table(words: &[String]) -> Result<String, Failure> {
     let mut root = crate::Cli::command();
     root.build();
     let mut command: &ClapCommand = &root;

@@ -1,13 +1,13 @@
 //! The keys of a recipe's table, from its JSON schema.
 
-use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use simmer_train::Recipe;
 
 use super::cell;
+use crate::failure::{Context, Failure, bail};
 
 /// A row for each key of a table: name, type, default, meaning.
-pub(super) fn table(table: &str) -> Result<String> {
+pub(super) fn table(table: &str) -> Result<String, Failure> {
     let schema = Recipe::schema();
     let schema = Schema(&schema);
     let mut place = schema.0;

@@ -4,10 +4,10 @@
 mod arguments;
 mod keys;
 
-use anyhow::Result;
 use clap::{Args, Subcommand};
 use simmer_train::Recipe;
 
+use crate::failure::Failure;
 use crate::output;
 
 /// Print a part of the documentation that is derived from the program
@@ -34,7 +34,7 @@ enum Part {
 }
 
 impl Reference {
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.part {
             Part::Recipe { table } => output::line(&keys::table(&table)?),
             Part::Command { words } => output::line(&arguments::table(&words)?),
@@ -44,8 +44,8 @@ impl Reference {
 }
 
 /// The JSON schema of a recipe, as a file.
-pub(crate) fn schema() -> Result<String> {
-    Ok(serde_json::to_string_pretty(&Recipe::schema())?)
+pub(crate) fn schema() -> Result<String, Failure> {
+    serde_json::to_string_pretty(&Recipe::schema()).map_err(Failure::foreign)
 }
 
 /// Text for a cell of a table.

@@ -1,4 +1,4 @@
-//! What can be wrong with one row of a data file.
+//! Errors in one row of a data file.
 
 use serde_json::Value;
 use simmer_hint::Hint;
@@ -6,136 +6,136 @@ use simmer_hint::Hint;
 use crate::conversation::Role;
 use crate::template::RenderError;
 
-/// What is wrong with a row.
+/// An error in a row.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
     /// The row is not a JSON object.
     #[error("expected an object, found {found}")]
     NotAnObject {
-        /// The JSON type that is there.
+        /// The JSON type that was found.
         found: &'static str,
     },
-    /// A key of the layout is not there.
-    #[error("no `{key}`; its keys are {}", list(keys))]
+    /// A key of the format is missing.
+    #[error("missing key `{key}`; the row has {}", list(keys))]
     MissingKey {
-        /// The name of the row's layout.
+        /// The name of the row's format.
         format: &'static str,
-        /// The keys of that layout.
+        /// The keys of that format.
         expected: &'static str,
         /// The missing key.
         key: &'static str,
-        /// The keys that are there.
+        /// The row's keys.
         keys: Vec<String>,
     },
-    /// The row has the keys of another layout than the file's.
+    /// The row has another format than the file.
     #[error(
-        "expected {format} ({expected}), found {found}; its keys are {}",
+        "expected format {format} ({expected}), found {found}; the row has {}",
         list(keys)
     )]
-    OtherLayout {
-        /// The name of the file's layout.
+    OtherFormat {
+        /// The name of the file's format.
         format: &'static str,
-        /// The keys of that layout.
+        /// The keys of that format.
         expected: &'static str,
-        /// The name of the layout that this row has.
+        /// The name of the format that this row has.
         found: &'static str,
-        /// The keys that are there.
+        /// The row's keys.
         keys: Vec<String>,
     },
-    /// The row has the keys of no layout.
-    #[error("no layout has these keys: {}", list(keys))]
-    NoLayout {
-        /// The keys that are there.
+    /// The row's keys fit no format.
+    #[error("unknown format; the row has {}", list(keys))]
+    UnknownFormat {
+        /// The row's keys.
         keys: Vec<String>,
-        /// Every known layout with its keys.
+        /// Every known format with its keys.
         known: String,
     },
-    /// A key that must say something is empty.
+    /// The value of a key is empty, but must not be.
     #[error("`{key}` is empty")]
     EmptyKey {
         /// The empty key.
         key: &'static str,
     },
-    /// Two keys say the same thing.
-    #[error("both `{first}` and `{second}` are there, and only one can be used")]
+    /// Two keys mean the same field.
+    #[error("expected `{first}` or `{second}`, found both")]
     TwoKeys {
         /// One key.
         first: &'static str,
         /// The other.
         second: &'static str,
     },
-    /// A value has another type than its key wants.
-    #[error("`{key}` is {found}, expected {expected}")]
+    /// A value has the wrong type.
+    #[error("key `{key}`: expected {expected}, found {found}")]
     WrongType {
         /// The key.
         key: String,
-        /// What it should hold.
+        /// The expected type.
         expected: &'static str,
-        /// The JSON type that is there.
+        /// The JSON type that was found.
         found: &'static str,
     },
-    /// A key carries content that this layout would lose.
-    #[error("`{key}` would be lost: nothing here reads it")]
+    /// A key has content that this format does not use.
+    #[error("key `{key}`: it has content, but this format does not use it")]
     UnusedKey {
         /// The key.
         key: String,
     },
-    /// A message's role is none that is known.
-    #[error("`{key}` is `{role}`; known are {known}")]
+    /// A message has an unknown role.
+    #[error("key `{key}`: expected one of {known}; found `{role}`")]
     UnknownRole {
-        /// The key, with the message's number from 0.
+        /// The key, with the message's index from 0.
         key: String,
         /// Its role.
         role: String,
-        /// The names of roles.
+        /// The known names of roles.
         known: String,
     },
-    /// A text that is to hold JSON holds something else.
-    #[error("`{key}` is text that is no JSON: {what}")]
+    /// A string that should contain JSON does not.
+    #[error("key `{key}`: the string is not valid JSON: {what}")]
     InnerJson {
         /// The key.
         key: String,
         /// What is wrong with it.
         what: String,
     },
-    /// A part of a message that is no text.
-    #[error("`{key}` is a part of type {kind}; text alone can be trained on")]
+    /// A part of a message is not text.
+    #[error("key `{key}`: expected a part of type text, found {kind}")]
     NotText {
         /// The key.
         key: String,
         /// The part's type.
         kind: String,
     },
-    /// A text that is no conversation in Baize's form.
-    #[error("`input` is no conversation of Baize's: {problem}")]
+    /// A text is not a conversation in Baize's format.
+    #[error("key `input`: not a conversation in Baize's format: {problem}")]
     NotBaize {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A key that is to be renamed to one that is there already.
-    #[error("`{own}` is to be read as `{name}`, but there is a `{name}` too")]
+    /// A key is to be renamed to one that the row already has.
+    #[error("`fields` reads `{own}` as `{name}`, but the row has both")]
     FieldTaken {
         /// The row's key.
         own: String,
-        /// The layout's.
+        /// The format's key.
         name: String,
     },
-    /// A message stands where its role may not.
-    #[error("{key}[{index}] is from {role}, expected {expected}")]
+    /// A message has a role that is not allowed at its place.
+    #[error("{key}[{index}]: expected a message from {expected}, found {role}")]
     Misplaced {
         /// The key of the list.
         key: &'static str,
-        /// The message's number, from 0.
+        /// The message's index, from 0.
         index: usize,
         /// Its role.
         role: Role,
-        /// The roles that may stand there.
+        /// The roles that are allowed there.
         expected: &'static str,
     },
     /// No message is from the assistant.
-    #[error("no message is from the assistant, so there is nothing to learn")]
+    #[error("no message is from the assistant, so there is nothing to train on")]
     NoAnswer,
-    /// The row's template cannot render it.
+    /// The template cannot render the row.
     #[error(transparent)]
     Render(#[from] RenderError),
 }
@@ -143,22 +143,22 @@ pub enum RowError {
 impl Hint for RowError {
     fn hint(&self) -> Option<String> {
         match self {
-            RowError::NoLayout { keys, .. } if keys.iter().any(|key| key == "chosen") => {
-                Some("these are preferences (chosen, rejected), which this version does not train on".into())
+            RowError::UnknownFormat { keys, .. } if keys.iter().any(|key| key == "chosen") => {
+                Some("convert the row: this version does not train on preferences (`chosen`, `rejected`)".into())
             }
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
-                Some("these are Self-Instruct's seed tasks: give each instance a row of its own".into())
+                Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
-            RowError::MissingKey { format, expected, .. } => Some(format!("a row of format {format} has {expected}")),
-            RowError::OtherLayout { .. } => {
-                Some("a file holds one layout: put these rows in a file of their own and name both in data.train".into())
+            RowError::MissingKey { format, expected, .. } => Some(format!("add the key; a row of format {format} has {expected}")),
+            RowError::OtherFormat { .. } => {
+                Some("a file has one format: move these rows to a second file and name both in `data.train`".into())
             }
-            RowError::NoLayout { known, .. } => Some(format!("known layouts: {known}")),
+            RowError::UnknownFormat { known, .. } => Some(format!("convert the rows to a known format: {known}")),
             RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
-                "drop_leading_answers = true beside the path leaves out what is said before the first question".into(),
+                "set `drop_leading_answers = true` next to the path to drop answers before the first user message".into(),
             ),
             RowError::NoAnswer => Some(
-                "an answer that stands elsewhere in the row (`chosen` of preferences, say) has to be the last message".into(),
+                "move the answer into the messages, as the last one; it may be under another key (`chosen` of preferences)".into(),
             ),
             RowError::Render(error) => error.hint(),
             _ => None,
@@ -166,7 +166,7 @@ impl Hint for RowError {
     }
 }
 
-/// Names in backquotes, with commas.
+/// Names in backticks, separated by commas.
 pub(crate) fn list(names: &[String]) -> String {
     if names.is_empty() {
         return "none".into();
@@ -175,7 +175,7 @@ pub(crate) fn list(names: &[String]) -> String {
     quoted.join(", ")
 }
 
-/// How people call a JSON value's type.
+/// A JSON value's type, as error messages name it.
 pub(crate) fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

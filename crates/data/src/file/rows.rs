@@ -1,4 +1,4 @@
-//! The rows of a file as they stand there, for those who know their own keys.
+//! The rows of a file as they are, for callers that know the keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use super::{Content, Record, Records, files};
 use crate::conversation::Origin;
 use crate::error::{DataError, RowError, json_type};
 
-/// One row, and where it stands.
+/// One row and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileRow {
-    /// Where it stands.
+    /// Its position.
     pub origin: Origin,
     /// Its keys and values.
     pub fields: Map<String, Value>,
 }
 
-/// All rows of a file, of a folder's files, or of those of a pattern.
+/// All rows of a file, of a folder's files, or of the files that match a pattern.
 ///
-/// `columns` are the names of a CSV file's columns where its first line is a row already.
+/// `columns` are the column names of a CSV file without a header.
 ///
 /// # Errors
-/// [`DataError`] at the first row that cannot be read, and where there is none.
+/// [`DataError`] for the first row that cannot be read, and for a file without rows.
 pub fn rows(path: &Path, columns: Option<&[String]>) -> Result<Vec<FileRow>, DataError> {
     let mut rows = Vec::new();
     for file in files(path)? {

@@ -1,4 +1,4 @@
-//! One JSON object of a data file, and what can be wrong with it.
+//! One row of a data file, as an object.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::{Fields, Format};
 use crate::conversation::{Message, Role};
 use crate::error::{RowError, json_type};
 
-/// Keys that change what a row says, whatever its layout: never left unread unless blank.
+/// Keys with content in any format: if they are not blank, they must be used.
 const CONTENT_KEYS: [&str; 6] = [
     "system",
     "history",
@@ -19,15 +19,15 @@ const CONTENT_KEYS: [&str; 6] = [
     "images",
 ];
 
-/// One row whose keys a layout takes out one by one; what remains was not read.
+/// One row. A format takes the keys out one by one; the remaining keys were not used.
 #[derive(Default)]
 pub(super) struct Row {
     keys: Vec<String>,
     entries: Vec<(String, Value)>,
-    /// Fields that have names of their own.
+    /// The rows' own names for the keys of the format.
     fields: Fields,
     renamed: Vec<String>,
-    /// What the layout found besides its content.
+    /// The tools, which the format reads besides the content.
     pub(super) tools: Option<Value>,
     pub(super) drop_leading_answers: bool,
     pub(super) dropped_answers: bool,
@@ -47,7 +47,7 @@ impl Row {
         }
     }
 
-    /// Gives fields with names of their own those of the layout.
+    /// Renames keys to those of the format.
     pub(super) fn rename(&mut self, fields: &Fields) -> Result<(), RowError> {
         for (name, own) in fields.of_rows() {
             let Some(place) = self.entries.iter().position(|(key, _)| key == own) else {
@@ -66,18 +66,18 @@ impl Row {
         Ok(())
     }
 
-    /// The fields that had names of their own.
+    /// The keys of the format that were renamed to.
     pub(super) fn renamed(&self) -> Vec<String> {
         self.renamed.clone()
     }
 
-    /// What a field of messages is called here.
+    /// The row's own name for a key of messages.
     pub(super) fn own(&self, name: &str) -> String {
         self.fields.own(name).to_owned()
     }
 
-    /// Leaves out what is said before the first question, where that is wanted.
-    pub(super) fn leave_out_leading_answers(&mut self, messages: &mut Vec<Message>) {
+    /// Drops the messages between the system message and the first user message, if `drop_leading_answers` is set.
+    pub(super) fn drop_answers_before_question(&mut self, messages: &mut Vec<Message>) {
         let system = usize::from(
             messages
                 .first()
@@ -94,19 +94,19 @@ impl Row {
         }
     }
 
-    /// The keys that the row came with, as messages show them.
+    /// All keys that the row had, as error messages show them.
     pub(super) fn keys(&self) -> Vec<String> {
         self.keys.clone()
     }
 
-    /// Whether the key is there and not null.
+    /// Whether the key exists and is not null.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries
             .iter()
             .any(|(key, value)| key == name && !value.is_null())
     }
 
-    /// Whether a value says nothing: null, or an empty string, list or object.
+    /// Whether a value has no content: null, or an empty string, list or object.
     pub(super) fn is_blank(value: &Value) -> bool {
         match value {
             Value::Null => true,
@@ -124,12 +124,12 @@ impl Row {
         (!value.is_null()).then_some(value)
     }
 
-    /// The text under the one of `names` that is there; `None` where it is missing, null or empty.
+    /// The text of the one key of `names` that exists; `None` if it is missing, null or empty.
     pub(super) fn optional(&mut self, names: &[&'static str]) -> Result<Option<String>, RowError> {
         Ok(self.text(names)?.filter(|text| !text.is_empty()))
     }
 
-    /// The text under the one of `names` that is there; it may be empty.
+    /// The text of the one key of `names` that exists; it may be empty.
     pub(super) fn required(
         &mut self,
         format: Format,
@@ -163,7 +163,7 @@ impl Row {
                 }
             };
             found = match found {
-                // A second spelling may stand empty beside the first.
+                // A second name for the key is allowed if it is empty.
                 Some((first, kept)) if text.is_empty() => Some((first, kept)),
                 Some((first, kept)) if !kept.is_empty() => {
                     return Err(RowError::TwoKeys {
@@ -177,7 +177,7 @@ impl Row {
         Ok(found.map(|(_, text)| text))
     }
 
-    /// The keys that no layout took, blank ones aside; content among them is an error.
+    /// The keys that the format did not use, except blank ones. A content key among them is an error.
     pub(super) fn unread(self) -> Result<Vec<String>, RowError> {
         let said = self.entries.into_iter().filter(|(_, v)| !Row::is_blank(v));
         let keys: Vec<String> = said.map(|(key, _)| key).collect();
@@ -198,12 +198,12 @@ impl<'de> Deserialize<'de> for Row {
                 f.write_str("an object")
             }
 
-            // Maps would keep the last of two equal keys and lose the first without a word.
+            // A map would silently keep only the last of two equal keys.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
                 let mut entries: Vec<(String, Value)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, Value>()? {
                     if entries.iter().any(|(other, _)| *other == key) {
-                        return Err(A::Error::custom(format!("the key `{key}` is there twice")));
+                        return Err(A::Error::custom(format!("duplicate key `{key}`")));
                     }
                     entries.push((key, value));
                 }

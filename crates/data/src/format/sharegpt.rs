@@ -18,7 +18,7 @@ pub(super) const SPEC: Spec = Spec {
     read,
 };
 
-/// What people call the speakers.
+/// The names of speakers.
 const ROLES: [(&str, Role); 15] = [
     ("human", Role::User),
     ("user", Role::User),
@@ -61,12 +61,12 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
         };
         messages.push(Message::new(*role, text));
     }
-    row.leave_out_leading_answers(&mut messages);
+    row.drop_answers_before_question(&mut messages);
     check_turns("conversations", &messages)?;
     Ok(Content::Messages(messages))
 }
 
-/// Tools are often JSON in a text.
+/// Tools, which are often JSON in a string.
 fn parsed(tools: Value) -> Value {
     match &tools {
         Value::String(text) => serde_json::from_str(text).unwrap_or(tools),

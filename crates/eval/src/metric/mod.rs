@@ -5,12 +5,12 @@ mod rouge;
 mod text;
 
 use serde::{Deserialize, Serialize};
+use simmer_ifeval::{Outcome, of_row};
 
 pub use rouge::rouge_l;
 
 use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
-use crate::ifeval::{Outcome, of_row};
 use crate::question::{Asked, Question};
 use crate::task::Task;
 

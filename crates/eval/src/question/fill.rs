@@ -6,7 +6,6 @@ use simmer_data::{Content, Conversation, Origin};
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, rows};
 use crate::error::EvalError;
-use crate::ifeval;
 use crate::task::{Choice, Generation, Instruction, TextMetric};
 
 impl Texts<'_> {
@@ -85,7 +84,7 @@ impl Texts<'_> {
     ) -> Result<Asked, EvalError> {
         if generation.metrics.contains(&TextMetric::Instructions) {
             // what cannot be checked is said before anything is generated
-            ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
+            simmer_ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
         }
         let before = self.before(origin, fields)?;
         let prompt = self.text(text::PROMPT, origin, fields)?;

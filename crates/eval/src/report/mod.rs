@@ -1,6 +1,6 @@
 //! What came out: means with their errors, models side by side.
 
-mod html;
+mod page;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::question::{Asked, Question};
 use crate::statistics::{Difference, Mean, difference, mean};
 use crate::task::{Protocol, Task};
 
-pub use html::html;
+pub use page::html;
 pub use table::{aligned, lines, markdown, terminal};
 
 /// Questions that a page shows with their answers.

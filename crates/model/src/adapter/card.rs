@@ -1,7 +1,6 @@
-//! The README beside an adapter's weights: what it is, how it was made, and how to load it.
+//! The model card of an adapter (README.md): what it is, how it was trained, and how to load it.
 //!
-//! The YAML at its head is what the hub reads of adapters; PEFT writes the same keys. A license is not among them: nobody
-//! has said one.
+//! Its YAML header has the keys that PEFT writes for the hub, except `license`, which simmer does not know.
 
 use std::fmt::Write as _;
 
@@ -9,22 +8,22 @@ use serde_json::Value;
 
 use super::config::{AdapterConfig, Bias};
 
-/// Ranks that vLLM reserves room for (`--max-lora-rank`).
+/// Values that vLLM accepts for `--max-lora-rank`.
 const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
 
-/// What a run says of the adapter that it made. It holds nothing that differs between two runs of one recipe.
+/// What the card of an adapter says about its training run. It is the same for two runs of one recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Card {
-    /// Data sets on the hub.
+    /// Datasets on the hub.
     pub datasets: Vec<String>,
-    /// The template that prompts are rendered with; `chat` is the model's own.
+    /// The prompt template; `chat` is the model's own chat template.
     pub template: Option<String>,
-    /// How it was trained, as Markdown; empty where nobody knows.
+    /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
 
 impl Card {
-    /// The README. `vocab_size` is that of the base once it is resized, where the adapter brings tokens of its own.
+    /// The text of the README. `vocab_size` is that of the resized base model, if the adapter adds tokens.
     pub(super) fn text(&self, config: &AdapterConfig, vocab_size: Option<usize>) -> String {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
@@ -38,8 +37,8 @@ impl Card {
         }
         let _ = write!(
             text,
-            "\n## How to use it\n\n`ADAPTER` stands for the folder of this file, and `{base}` is the base that it was trained on: a name on \
-             the hub, or a folder where the run was started.\n"
+            "\n## How to use it\n\n`ADAPTER` is the folder of this file. `{base}` is the base model that it was trained on: a name on \
+             the hub, or a local path of the training run.\n"
         );
         text += &self.simmer(base);
         text += &peft(base, vocab_size);
@@ -121,7 +120,7 @@ fn vllm(base: &str, config: &AdapterConfig, is_plain_lora: bool) -> String {
              Requests name the model `adapter`.\n"
         ),
         None => format!(
-            "\n### vLLM\n\nIt takes low-rank paths alone, of a rank up to 512: merge the adapter first.\n\n```sh\n\
+            "\n### vLLM\n\nvLLM loads only low-rank branches, up to rank 512: merge the adapter first.\n\n```sh\n\
              simmer merge --base {base} --adapter ADAPTER --out merged\nvllm serve merged\n```\n"
         ),
     }
@@ -138,18 +137,18 @@ fn llama_cpp(base: &str, is_plain_lora: bool) -> String {
         );
     }
     format!(
-        "\n### llama.cpp\n\nIt takes low-rank paths alone: merge the adapter first.\n\n```sh\n\
+        "\n### llama.cpp\n\nllama.cpp applies only low-rank branches: merge the adapter first.\n\n```sh\n\
          simmer merge --base {base} --adapter ADAPTER --out merged\n\
          simmer convert merged merged.gguf\nllama-cli -m merged.gguf\n```\n"
     )
 }
 
-/// A string in YAML and in Python.
+/// A string literal, valid in YAML and in Python.
 fn yaml(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A word of a command line.
+/// An argument of a shell command, quoted if necessary.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
     if text.chars().all(plain) {

@@ -1,8 +1,8 @@
-//! Two adapters side by side: how far apart the changes are that they make.
+//! Compares two adapters by their updates.
 //!
-//! Both updates of a module are written in one pair of orthonormal bases, of the columns of `[B₁ B₂]` and of
-//! `[A₁ᵀ A₂ᵀ]`, where they are matrices of at most r₁ + r₂ rows and columns. Distance, cosine and angles are those of
-//! the whole updates.
+//! Both updates of a module are expressed in one pair of orthonormal bases, of the columns of `[B₁ B₂]` and of
+//! `[A₁ᵀ A₂ᵀ]`. There they are matrices of at most r₁ + r₂ rows and columns, with the same distance, cosine and angles
+//! as the full updates.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,22 +19,23 @@ use crate::numbers::to_f64;
 /// How two adapters differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdapterDifference {
-    /// Keys of the configurations that differ, with both values as JSON; all of them where one has none.
+    /// Keys of the configurations that differ, with both values as JSON. If one adapter has no configuration, all keys
+    /// differ.
     pub config: Vec<ConfigDifference>,
-    /// Modules with a low-rank path in both.
+    /// Modules with a low-rank branch in both.
     pub modules: Vec<ModuleDifference>,
-    /// Tensors that are whole in both, but for those that are equal byte by byte.
+    /// Full tensors in both adapters that are not equal byte for byte.
     pub whole: Vec<WholeDifference>,
-    /// Modules and whole tensors of the first alone.
+    /// Modules and full tensors only in the first.
     pub only_first: Vec<String>,
-    /// Modules and whole tensors of the second alone.
+    /// Modules and full tensors only in the second.
     pub only_second: Vec<String>,
-    /// Norm of the difference of all updates over the larger of their norms; paths of one adapter alone count whole.
-    /// `None` where both are zero or one is no number.
+    /// Norm of the difference of all updates, divided by the larger of their norms. A branch that only one adapter has
+    /// differs from zero. `None` if both norms are zero or one is not finite.
     pub distance: Option<f64>,
-    /// Cosine of all updates, as one vector; `None` as above, or where one is zero.
+    /// Cosine of all updates, as one vector; `None` if one norm is zero or not finite.
     pub cosine: Option<f64>,
-    /// Whether every tensor of one is that of the other, byte by byte.
+    /// Whether all tensors are the same, byte for byte.
     pub same_tensors: bool,
 }
 
@@ -49,50 +50,50 @@ pub struct ConfigDifference {
     pub second: serde_json::Value,
 }
 
-/// One module's updates Δ₁ and Δ₂.
+/// The updates Δ₁ and Δ₂ of one module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModuleDifference {
-    /// Its path.
+    /// Its module path.
     pub module: String,
     /// Both ranks.
     pub ranks: [usize; 2],
-    /// ‖Δ₁‖ and ‖Δ₂‖, Frobenius.
+    /// Frobenius norms ‖Δ₁‖ and ‖Δ₂‖.
     pub norms: [f64; 2],
-    /// `‖Δ₁ - Δ₂‖ / max(‖Δ₁‖, ‖Δ₂‖)`: 0 of equal updates, 1 beside a zero one, at most 2. `None` where both are zero or
-    /// one is no number.
+    /// `‖Δ₁ - Δ₂‖ / max(‖Δ₁‖, ‖Δ₂‖)`: 0 if the updates are equal, 1 if one is zero, at most 2. `None` if both are zero
+    /// or one is not finite.
     pub distance: Option<f64>,
     /// `⟨Δ₁, Δ₂⟩ / (‖Δ₁‖ ‖Δ₂‖)`.
     pub cosine: Option<f64>,
-    /// The spaces that the updates write to: those of their columns.
+    /// The output spaces of the updates: their column spaces.
     pub outputs: Option<Subspaces>,
-    /// The spaces that they read from: those of their rows.
+    /// The input spaces of the updates: their row spaces.
     pub inputs: Option<Subspaces>,
 }
 
-/// How two subspaces lie to each other.
+/// The angles between two subspaces.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subspaces {
     /// Their dimensions k₁ and k₂.
     pub dimensions: [usize; 2],
-    /// Principal angles in degrees, rising; min(k₁, k₂) of them.
+    /// The min(k₁, k₂) principal angles in degrees, ascending.
     pub angles: Vec<f64>,
-    /// Mean of their squared cosines, `‖U₁ᵀU₂‖² / min(k₁, k₂)`: 1 where one space holds the other, 0 where they are
-    /// orthogonal.
+    /// Mean of the squared cosines of the angles, `‖U₁ᵀU₂‖² / min(k₁, k₂)`: 1 if one space contains the other, 0 if
+    /// they are orthogonal.
     ///
     /// Source: Hu et al. 2021, LoRA, equation 4.
     pub overlap: f64,
 }
 
-/// A tensor that is whole in both adapters.
+/// A full tensor that both adapters have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WholeDifference {
     /// Its key.
     pub key: String,
-    /// Norm of the difference over the larger of both norms; `None` where both are zero or one is no number.
+    /// Norm of the difference, divided by the larger norm; `None` if both norms are zero or one is not finite.
     pub distance: Option<f64>,
 }
 
-/// Squares and products of two vectors, to be added up.
+/// Sums over two vectors: of the squares of each, of their difference, and of their products.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     first: f64,
@@ -101,10 +102,10 @@ struct Sums {
     product: f64,
 }
 
-/// Compares two adapters, in folders or weights' files.
+/// Compares two adapters, given as folders or weight files.
 ///
 /// # Errors
-/// As [`super::inspect::inspect`]; modules or whole tensors of different shapes, all in one error.
+/// As [`super::inspect::inspect`]; all modules and full tensors of different shapes, in one error.
 pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, AdapterError> {
     let [one, two] = [OpenAdapter::open(first)?, OpenAdapter::open(second)?];
     check_shapes(first, &one, second, &two)?;
@@ -177,7 +178,7 @@ impl Sums {
     }
 }
 
-/// Modules of both, and those of one alone.
+/// The branches of both adapters in pairs, and those that only one adapter has.
 fn paired<'a>(
     one: &'a OpenAdapter,
     two: &'a OpenAdapter,
@@ -290,7 +291,7 @@ fn of_module(one: &OpenBranch, two: &OpenBranch) -> (ModuleDifference, Sums, boo
     (difference, sums, one.is_same(two))
 }
 
-/// Both updates of a module in common orthonormal bases.
+/// Both updates of a module, in common orthonormal bases.
 fn updates(one: &OpenBranch, two: &OpenBranch) -> [Columns; 2] {
     let columns = |branch: &OpenBranch| {
         let [a, b] = branch.factors();
@@ -315,8 +316,8 @@ fn updates(one: &OpenBranch, two: &OpenBranch) -> [Columns; 2] {
     ]
 }
 
-/// The column spaces of two matrices; `None` where one of them is zero. `size` is the longest side of the matrices that
-/// they stand for: a singular value below its roundings is none, as in NumPy's `matrix_rank`.
+/// Compares the column spaces of two matrices; `None` if one of them is zero. `size` is the longest side of the full
+/// updates: a singular value below `size` rounding errors counts as zero, as in NumPy's `matrix_rank`.
 fn subspaces(first: &Columns, second: &Columns, size: usize) -> Option<Subspaces> {
     let basis = |matrix: &Columns| -> Columns {
         let (values, vectors) = singular(matrix.clone());
@@ -375,7 +376,7 @@ fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<
     differ.collect()
 }
 
-/// Keys whose values differ, as the file would have them.
+/// Keys whose values differ, as they are written in the file.
 fn configs(one: Option<&AdapterConfig>, two: Option<&AdapterConfig>) -> Vec<ConfigDifference> {
     let entries = |config: Option<&AdapterConfig>| -> serde_json::Map<String, serde_json::Value> {
         let text = config.map(AdapterConfig::to_json).unwrap_or_default();

@@ -1,5 +1,6 @@
-//! The forms in which recipes and PEFT's files name modules: each a string or a list, told apart
-//! by hand so that a wrong type is named instead of "no variant matched".
+//! The ways in which recipes and PEFT's files name modules: a string or a list.
+//!
+//! Deserialised by hand, so that an error names the wrong type instead of "no variant matched".
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,10 +15,10 @@ use serde::{Deserialize, Serialize};
 /// Modules by name, or by one regular expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
-    /// Paths, or ends of paths after a dot.
+    /// Module paths, or ends of module paths after a dot.
     Names(Vec<String>),
-    /// A regular expression (Python's dialect) for the whole path, or "all-linear": every matrix
-    /// product but the output head.
+    /// A regular expression (Python's dialect) for the whole module path, or "all-linear": every linear module
+    /// except the output head.
     Regex(String),
 }
 
@@ -25,12 +26,12 @@ impl Targets {
     pub(super) const EXPECTED: &str =
         "a list of module names, one regular expression, or \"all-linear\"";
 
-    /// Whether every matrix product is meant.
+    /// Whether the targets are "all-linear".
     pub fn is_all_linear(&self) -> bool {
         matches!(self, Self::Regex(name) if name.eq_ignore_ascii_case("all-linear"))
     }
 
-    /// Whether nothing is named at all.
+    /// Whether there is no name, or an empty pattern.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Names(names) => names.is_empty(),
@@ -100,7 +101,7 @@ pub struct Names(pub Vec<String>);
 impl Names {
     pub(super) const EXPECTED: &str = "a name or a list of names";
 
-    /// Whether none is named; an empty string names none.
+    /// Whether there is no name; an empty string counts as none.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(String::is_empty)
     }
@@ -207,18 +208,17 @@ impl<'de> Deserialize<'de> for Layers {
     }
 }
 
-/// Values for single modules, by name or regular expression. The first that matches counts, so
-/// their order is kept.
+/// Values for individual modules, by name or regular expression, in order: the first match applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patterns<T>(pub Vec<(String, T)>);
 
 impl<T> Patterns<T> {
-    /// Whether there are none.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In order.
+    /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = &(String, T)> {
         self.0.iter()
     }

@@ -1,5 +1,7 @@
 //! What can be wrong with an instruction.
 
+use simmer_hint::Hint;
+
 /// What can be wrong with an instruction; every message names it.
 #[derive(Debug, thiserror::Error)]
 pub enum InstructionError {
@@ -19,6 +21,27 @@ pub enum InstructionError {
         /// What is wrong with it.
         problem: KwargProblem,
     },
+    /// A row does not have the layout of IFEval's file.
+    #[error("{problem}")]
+    Row {
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Hint for InstructionError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unknown { .. } => "use the ids of IFEval's input_data.jsonl",
+            Self::Kwarg { .. } => {
+                "give each instruction the arguments that IFEval's input_data.jsonl gives it"
+            }
+            Self::Row { .. } => {
+                "write `instruction_id_list` and `kwargs` as two lists of the same length"
+            }
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// What can be wrong with an argument.

@@ -10,7 +10,7 @@ use super::table;
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     Model::read(&table::unpack(include_bytes!(
-        "../../../../data/ifeval/punkt.tsv.gz"
+        "../../../data/ifeval/punkt.tsv.gz"
     )))
 });
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::gram::{self, Gram};
-use crate::ifeval::table;
+use crate::table;
 
 /// Languages and the n-grams that they have.
 pub(super) struct Profiles {
@@ -18,7 +18,7 @@ pub(super) struct Profiles {
 /// The profiles, read once.
 pub(super) static PROFILES: LazyLock<Profiles> = LazyLock::new(|| {
     Profiles::read(&table::unpack(include_bytes!(
-        "../../../../../data/ifeval/languages.tsv.gz"
+        "../../../../data/ifeval/languages.tsv.gz"
     )))
 });
 

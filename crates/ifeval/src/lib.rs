@@ -67,25 +67,27 @@ impl Instruction {
 }
 
 /// The instructions of a row, in the layout of IFEval's own file.
-pub(crate) fn of_row(fields: &Map<String, Value>) -> Result<Vec<Instruction>, String> {
+///
+/// # Errors
+/// Where the row does not have that layout, and as [`Instruction::new`].
+pub fn of_row(fields: &Map<String, Value>) -> Result<Vec<Instruction>, InstructionError> {
+    let wrong = |problem: String| InstructionError::Row { problem };
     let list = |key: &str| {
         let list = fields.get(key).and_then(Value::as_array);
-        list.ok_or_else(|| format!("`{key}` is no list"))
+        list.ok_or_else(|| wrong(format!("`{key}` is no list")))
     };
     let (ids, kwargs) = (list("instruction_id_list")?, list("kwargs")?);
     if ids.is_empty() || ids.len() != kwargs.len() {
-        return Err(format!(
-            "{} instructions with {} `kwargs`",
-            ids.len(),
-            kwargs.len()
-        ));
+        let (ids, kwargs) = (ids.len(), kwargs.len());
+        return Err(wrong(format!("{ids} instructions with {kwargs} `kwargs`")));
     }
     let each = ids.iter().zip(kwargs).map(|(id, kwargs)| {
-        let id = id.as_str().ok_or("an instruction's id is no text")?;
-        let kwargs = kwargs
-            .as_object()
-            .ok_or("an instruction's `kwargs` are no object")?;
-        Instruction::new(id, kwargs).map_err(|error| error.to_string())
+        let id = id.as_str();
+        let id = id.ok_or_else(|| wrong("an instruction's id is no text".into()))?;
+        let kwargs = kwargs.as_object();
+        let kwargs =
+            kwargs.ok_or_else(|| wrong("an instruction's `kwargs` are no object".into()))?;
+        Instruction::new(id, kwargs)
     });
     each.collect()
 }
