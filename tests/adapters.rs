@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use simmer_checkpoint::Existing;
 use simmer_model::adapter::Card;
-use simmer_model::checkpoint::Existing;
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Sampling, Sequence, Target, adapter};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use simmer_checkpoint::{Dtype, SafetensorsFile};
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::checkpoint::{Dtype, SafetensorsFile};
 use simmer_model::merge::agreement::{Agreement, Heard};
 use simmer_model::merge::{MergeOptions, merge, verify};
 

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use serde_json::Value;
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, Dtype};
 use simmer_data::Tokenizer;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::checkpoint::numbers::convert;
-use simmer_model::checkpoint::{Checkpoint, Dtype};
 use simmer_model::merge::{MergeOptions, merge};
 use simmer_model::{LlamaForCausalLM, Sequence, adapter};
 use simmer_train::{Outcome, Resume, TrainError, train};

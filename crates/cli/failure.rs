@@ -1,13 +1,13 @@
 //! What a person reads when a command fails: the chain of causes, then a hint.
 
+use simmer_checkpoint::convert::ConvertError;
+use simmer_checkpoint::hub::HubError;
+use simmer_checkpoint::{CheckpointError, PretrainedError};
 use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
 use simmer_hint::Hint;
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
-use simmer_model::checkpoint::convert::ConvertError;
-use simmer_model::checkpoint::hub::HubError;
-use simmer_model::checkpoint::{CheckpointError, PretrainedError};
 use simmer_model::device::DeviceError;
 use simmer_model::merge::MergeError;
 

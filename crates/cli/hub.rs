@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use simmer_checkpoint::hub::{Fetched, HubConfig, HubName, Progress, What, fetch};
 use simmer_data::DataConfig;
 use simmer_model::base::BaseConfig;
-use simmer_model::checkpoint::hub::{Fetched, HubConfig, HubName, Progress, What, fetch};
 
 use crate::{output, progress};
 

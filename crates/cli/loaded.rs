@@ -9,9 +9,9 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
 use sha2::{Digest, Sha256};
+use simmer_checkpoint::hub::What;
 use simmer_data::{Template, Tokenizer};
 use simmer_model::base::{Base, BaseConfig, Precision};
-use simmer_model::checkpoint::hub::What;
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 
 use simmer_train::tokenizer;

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::write_file;
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Conversation, Example};
 use simmer_eval::report::{self, MetricReport};
 use simmer_eval::{Evaluator, Reference};
 use simmer_model::base::BaseConfig;
-use simmer_model::checkpoint::write_file;
 use simmer_model::{KvCache, Sampling};
 use simmer_train::{Method, Recipe, SampleConfig};
 

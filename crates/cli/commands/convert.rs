@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use simmer_checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
+use simmer_checkpoint::gguf::GgmlType;
+use simmer_checkpoint::hub::What;
+use simmer_checkpoint::{Dtype, Pretrained};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
-use simmer_model::checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
-use simmer_model::checkpoint::gguf::GgmlType;
-use simmer_model::checkpoint::hub::What;
-use simmer_model::checkpoint::{Dtype, Pretrained};
 use simmer_model::merge::files_beside;
 use simmer_train::tokenizer;
 

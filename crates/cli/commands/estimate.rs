@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use simmer_checkpoint::sizes;
 use simmer_data::{Dataset, Steps};
 use simmer_model::base::Precision;
-use simmer_model::checkpoint::sizes;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use simmer_model::checkpoint::Dtype;
-use simmer_model::checkpoint::hub::What;
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::hub::What;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 use simmer_train::tokenizer;
 

@@ -6,21 +6,19 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::config::{ConfigError, ModelConfig};
+use simmer_checkpoint::layout::tensors;
+use simmer_checkpoint::numbers::convert as convert_bytes;
+use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
 use simmer_hint::Hint;
 use simmer_kernels::mix;
 
-use crate::checkpoint::numbers::convert as convert_bytes;
-use crate::checkpoint::{
-    Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError, ReadData, burn_dtype,
-    stored_dtype,
-};
-use crate::config::{ConfigError, ModelConfig};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::layout::tensors;
 use crate::llama::{
     DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
 };
 use crate::random::normal;
+use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 
 /// The recipe's `[base]` table: the model to fine-tune.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-
-use crate::checkpoint::numbers::torch_name;
-use crate::checkpoint::{
+use simmer_checkpoint::numbers::torch_name;
+use simmer_checkpoint::{
     CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
 };
+
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::ModulePath;
 

@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
+use simmer_checkpoint::config::ModelConfig;
 use simmer_kernels::{Rows, attention, rope, swiglu};
 
 use crate::adapter::Lora;
 use crate::cache::KvCache;
-use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::rotary::Rotary;
 use crate::sequence::{Sequence, Target, ids};

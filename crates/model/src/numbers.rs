@@ -1,9 +1,8 @@
 //! Stored weights as f64.
 
 use half::{bf16, f16};
-
-use crate::checkpoint::Dtype;
-use crate::checkpoint::numbers::Number;
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::Number;
 
 /// The values of a tensor's bytes. Every dtype but F16 and BF16 is read as F32.
 pub(crate) fn to_f64(bytes: &[u8], dtype: Dtype) -> Vec<f64> {

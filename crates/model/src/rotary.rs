@@ -10,9 +10,9 @@
 use std::f64::consts::PI;
 
 use burn::tensor::{Device, Tensor};
+use simmer_checkpoint::config::{ModelConfig, RopeScaling};
 use simmer_kernels::upload_floats;
 
-use crate::config::{ModelConfig, RopeScaling};
 use crate::sequence::ids;
 
 /// The frequency of each pair of dimensions, `[D/2]`, in radians per position.

@@ -16,12 +16,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::{Existing, MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile, StagedFolder};
 use simmer_data::Cursor;
 use simmer_model::Parameters;
-use simmer_model::checkpoint::{
-    Existing, MAX_TEXT_BYTES, PT_METADATA, ReadData, SafetensorsFile, StagedFolder,
-    write_safetensors,
-};
+use simmer_model::tensor_file::{ReadData, write_safetensors};
 
 use crate::error::TrainError;
 use crate::guard::Loss;
@@ -420,7 +418,7 @@ fn from_file(
     file: &SafetensorsFile,
     prefix: &str,
     device: &Device,
-) -> Result<Parameters, simmer_model::checkpoint::CheckpointError> {
+) -> Result<Parameters, simmer_checkpoint::CheckpointError> {
     let mut found = Parameters::new();
     for key in file.names() {
         let Some(name) = key.strip_prefix(prefix) else {

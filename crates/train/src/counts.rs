@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::write_file;
 use simmer_data::{Report, SourceReport};
-use simmer_model::checkpoint::write_file;
 
 use crate::error::TrainError;
 use crate::observer::Start;

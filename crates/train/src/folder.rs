@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use simmer_model::checkpoint::{Existing, StagedFolder, write_file};
+use simmer_checkpoint::{Existing, StagedFolder, write_file};
 
 use crate::checkpoint::Checkpoints;
 use crate::error::TrainError;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::write_file;
 use simmer_data::{Example, Tokenizer};
-use simmer_model::checkpoint::write_file;
 
 use crate::error::TrainError;
 use crate::problem::Problem;

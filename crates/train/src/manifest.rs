@@ -9,8 +9,8 @@ use std::time::UNIX_EPOCH;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use simmer_checkpoint::{MAX_TEXT_BYTES, write_file};
 use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
-use simmer_model::checkpoint::{MAX_TEXT_BYTES, write_file};
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;

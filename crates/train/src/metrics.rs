@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use simmer_model::checkpoint::write_file;
+use simmer_checkpoint::write_file;
 
 use crate::error::TrainError;
 

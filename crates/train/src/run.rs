@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
-use simmer_model::checkpoint::Checkpoint;
 use simmer_model::{LlamaForCausalLM, device};
 
 use crate::checkpoint::Best;

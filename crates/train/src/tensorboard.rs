@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use simmer_model::checkpoint::write_file;
+use simmer_checkpoint::write_file;
 
 use crate::error::TrainError;
 use crate::metrics::{History, Metrics, now};

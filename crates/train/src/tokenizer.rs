@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use simmer_checkpoint::gguf::{self, TokenKind};
+use simmer_checkpoint::{gguf_in, gguf_vocabulary};
 use simmer_data::Tokenizer;
 use simmer_data::tokenizer::{Kind, Vocabulary};
 use simmer_model::base::BaseError;
-use simmer_model::checkpoint::gguf::{self, TokenKind};
-use simmer_model::checkpoint::{gguf_in, gguf_vocabulary};
 
 use crate::error::TrainError;
 

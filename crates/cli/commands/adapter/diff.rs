@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
+use simmer_checkpoint::hub::What;
 use simmer_model::adapter::difference::{AdapterDifference, Subspaces, difference};
 use simmer_model::adapter::inspect::weights_path;
-use simmer_model::checkpoint::hub::What;
 
 use super::{sha256, short, table};
 use crate::{hub, output, progress};

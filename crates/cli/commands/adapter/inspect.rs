@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
+use simmer_checkpoint::hub::What;
+use simmer_checkpoint::write_file;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
 use simmer_model::adapter::targets::Targets;
-use simmer_model::checkpoint::hub::What;
-use simmer_model::checkpoint::write_file;
 
 use super::grid::{Grid, Together};
 use super::{html, sha256, short, table};

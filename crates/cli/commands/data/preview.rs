@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use console::Style;
+use simmer_checkpoint::write_file;
 use simmer_data::dataset::{Checked, read};
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
-use simmer_model::checkpoint::write_file;
 use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, tokens, visible};

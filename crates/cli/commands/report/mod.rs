@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use simmer_model::checkpoint::write_file;
+use simmer_checkpoint::write_file;
 
 use crate::output::{self, note};
 use run::Run;

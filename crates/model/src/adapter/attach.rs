@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::Existing;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 
 use super::AdapterError;
 use super::card::Card;
@@ -13,10 +16,7 @@ use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
-use crate::checkpoint::Existing;
-use crate::config::ModelConfig;
 use crate::layer::{Embedding, Linear, RmsNorm};
-use crate::layout::{self, ModuleKind, ModuleLayout};
 use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
 use crate::parameters::{Parameters, trained};
 

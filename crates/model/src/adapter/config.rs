@@ -8,11 +8,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
 use super::keys::ConfigKeys;
 use super::targets::{Layers, Names, Patterns, Targets};
-use crate::checkpoint::MAX_TEXT_BYTES;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::Tensor;
 
 use super::inspect::{OpenAdapter, OpenBranch};
 use super::spectrum::{Columns, dot, norm, product, singular, triangle};
 use super::{AdapterConfig, AdapterError};
-use crate::checkpoint::Tensor;
 use crate::numbers::to_f64;
 
 /// How two adapters differ.

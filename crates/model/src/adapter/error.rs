@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::gguf::GgufError;
+use simmer_checkpoint::pth::PthError;
+use simmer_checkpoint::{CheckpointError, Difference};
 use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::targets::SelectionError;
-use crate::checkpoint::gguf::GgufError;
-use crate::checkpoint::pth::PthError;
-use crate::checkpoint::{CheckpointError, Difference};
 
 /// An adapter that cannot be read, written, or attached to its base model.
 #[derive(Debug, Error)]

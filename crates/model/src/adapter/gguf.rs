@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::gguf::GgmlType;
+use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
+use simmer_checkpoint::layout::{ModuleKind, modules};
+use simmer_checkpoint::{CheckpointError, try_write_file};
+
 use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
-use crate::checkpoint::gguf::GgmlType;
-use crate::checkpoint::gguf::adapter::{LoraModule, write_adapter};
-use crate::checkpoint::{CheckpointError, try_write_file};
-use crate::config::ModelConfig;
-use crate::layout::{ModuleKind, modules};
 
 /// Writes the adapter in the folder `adapter`, for a base model with this configuration, as one `.gguf` file in
 /// f32. Returns notes for the user, one sentence each.

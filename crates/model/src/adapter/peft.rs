@@ -12,18 +12,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
+use simmer_checkpoint::{Dtype, Existing, PT_METADATA, SafetensorsFile, StagedFolder, compare};
 
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::targets::{Selection, Unmatched, select};
 use super::{AdapterError, diagnosis};
-use crate::checkpoint::{
-    Dtype, Existing, PT_METADATA, ReadData, SafetensorsFile, StagedFolder, compare,
-    encode_safetensors,
-};
-use crate::config::ModelConfig;
-use crate::layout::{ModuleKind, ModuleLayout};
 use crate::llama::{EMBEDDING, HEAD};
+use crate::tensor_file::{ReadData, encode_safetensors};
 
 /// Name of the weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -349,7 +347,7 @@ mod tests {
     use super::super::config::Bias;
     use super::super::targets::Targets;
     use super::*;
-    use crate::layout::modules;
+    use simmer_checkpoint::layout::modules;
 
     fn base() -> ModelConfig {
         let config = json!({

@@ -7,6 +7,7 @@
 //! Source: PEFT 0.21, src/peft/tuners/tuners_utils.py, `check_target_module_exists`, and
 //! src/peft/utils/other.py, `get_pattern_key` and `_set_trainable`.
 
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use std::collections::BTreeSet;
 
 use super::config::{AdapterConfig, Bias};
@@ -14,7 +15,6 @@ pub use super::names::{Layers, Names, Patterns, Targets};
 use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{ends, nearest, no_match, unmatched_names};
-use crate::layout::{ModuleKind, ModuleLayout};
 
 /// PEFT's default targets for LLaMA.
 const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
@@ -325,8 +325,8 @@ mod tests {
     use simmer_hint::Hint;
 
     use super::*;
-    use crate::config::ModelConfig;
-    use crate::layout::modules;
+    use simmer_checkpoint::config::ModelConfig;
+    use simmer_checkpoint::layout::modules;
 
     fn model() -> Vec<ModuleLayout> {
         let config = json!({

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -9,7 +10,6 @@ use super::config::AdapterConfig;
 use super::names::Targets;
 use super::rules::{Matcher, end_regex, is_end, is_match};
 use super::targets::Selected;
-use crate::layout::{ModuleKind, ModuleLayout};
 
 /// Modules that cannot be selected.
 #[derive(Debug, Error)]
@@ -211,7 +211,7 @@ pub(super) fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
         .iter()
         .filter(|module| module.kind != ModuleKind::Container)
         .map(|module| last_part(&module.name));
-    crate::checkpoint::nearest(last_part(name), ends)
+    simmer_checkpoint::nearest(last_part(name), ends)
 }
 
 fn near(nearest: Option<&str>) -> String {

@@ -3,8 +3,8 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::checkpoint::Dtype;
-use crate::checkpoint::numbers::Number;
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::Number;
 
 /// The low-rank change of a matrix: `scaling · left · right`.
 pub(super) struct LowRankBranch {

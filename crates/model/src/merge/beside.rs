@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::numbers::torch_name;
+use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
 
 use super::{MergeError, MergeOptions};
 use crate::adapter::targets::Patterns;
-use crate::checkpoint::numbers::torch_name;
-use crate::checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
-use crate::config::ConfigError;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
 use crate::llama::EMBEDDING;
 

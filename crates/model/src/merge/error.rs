@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
 use simmer_hint::Hint;
 use thiserror::Error;
 
 use crate::adapter::AdapterError;
-use crate::checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
-use crate::config::ConfigError;
 
 /// A merge that failed. An existing output stays as it was.
 #[derive(Debug, Error)]

@@ -25,6 +25,9 @@ mod verify;
 use std::borrow::Cow;
 use std::path::Path;
 
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
+
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
 use self::beside::{config_json, config_text};
@@ -33,8 +36,6 @@ use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
-use crate::checkpoint::numbers::convert;
-use crate::checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
 /// Bytes of a block of rows after widening.
 const BLOCK_BYTES: usize = 8 << 20;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::layout::{self, ModuleKind};
+use simmer_checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
 use super::arithmetic::LowRankBranch;
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
-use crate::checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
-use crate::config::ModelConfig;
-use crate::layout::{self, ModuleKind};
 use crate::llama::{EMBEDDING, HEAD};
 use crate::numbers::to_f64;
 
@@ -237,5 +237,5 @@ fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
 }
 
 fn stored_dtype(data: &TensorData) -> Dtype {
-    crate::checkpoint::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
+    crate::tensor_file::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
 }

@@ -1,9 +1,9 @@
 //! The report of a merge.
 
 use serde::Serialize;
+use simmer_checkpoint::Dtype;
 
 use super::arithmetic::Change;
-use crate::checkpoint::Dtype;
 
 /// The result of a merge.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,16 +5,15 @@ use std::path::PathBuf;
 use burn::tensor::{DType, TensorData};
 use proptest::prelude::*;
 use serde_json::json;
+use simmer_checkpoint::layout;
+use simmer_checkpoint::{Existing, INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
 use simmer_hint::Hint;
 
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
 use crate::adapter::{AdapterConfig, Bias, Card};
-use crate::checkpoint::{
-    Existing, INDEX_FILE, ModelConfig, PT_METADATA, ReadData, SINGLE_FILE, Shard, write_safetensors,
-};
-use crate::layout;
+use crate::tensor_file::{ReadData, write_safetensors};
 
 const TIED: &str = r#"{
   "architectures": [
@@ -305,7 +304,7 @@ fn merges_are_pefts() {
         let folder = base.join("adapters").join(adapter);
         let options = MergeOptions::default();
         merge(&base, &folder, &out, options, &mut |_, _| ()).unwrap();
-        let theirs = crate::checkpoint::SafetensorsFile::open(folder.join("golden.safetensors"));
+        let theirs = simmer_checkpoint::SafetensorsFile::open(folder.join("golden.safetensors"));
         let theirs = theirs.unwrap();
         let (ours, old) = (
             Checkpoint::open(&out).unwrap(),

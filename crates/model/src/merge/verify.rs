@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use serde::{Serialize, Serializer};
+use simmer_checkpoint::{CheckpointError, Dtype, Pretrained, compare};
 
 use super::plan::{Output, Plan};
 use super::{Merge, MergeError, MergeOptions};
 use crate::adapter::peft::AdapterFolder;
-use crate::checkpoint::{CheckpointError, Dtype, Pretrained, compare};
 
 /// A tensor of a merged model that differs from the merge of base model and adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,8 +4,9 @@
 //! V vocabulary, L layers.
 
 use serde::Serialize;
+use simmer_checkpoint::ModelConfig;
+use simmer_model::Recompute;
 use simmer_model::adapter::targets::Selection;
-use simmer_model::{ModelConfig, Recompute};
 
 use super::Subject;
 use super::load::Load;

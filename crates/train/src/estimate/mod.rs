@@ -11,10 +11,10 @@ mod time;
 use std::fmt;
 
 use serde::Serialize;
+use simmer_checkpoint::layout::tensors;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
-use simmer_model::layout::tensors;
 use simmer_model::{Recompute, device};
 
 pub use load::Load;

@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
+use simmer_checkpoint::ModelConfig;
+use simmer_checkpoint::layout::{ModuleKind, modules};
 use simmer_kernels::linear;
 use simmer_model::base::Precision;
-use simmer_model::layout::{ModuleKind, modules};
-use simmer_model::{ModelConfig, Recompute, device};
+use simmer_model::{Recompute, device};
 
 use super::load::Load;
 use super::memory::Layers;

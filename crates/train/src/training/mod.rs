@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
+use simmer_checkpoint::Checkpoint as BaseFiles;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_model::adapter::AdapterConfig;
-use simmer_model::checkpoint::Checkpoint as BaseFiles;
 
 use crate::checkpoint::{Checkpoints, State};
 use crate::config::TrainConfig;
@@ -86,7 +86,7 @@ impl<'a> Training<'a> {
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
-        let weights = simmer_model::layout::tensors(model.config());
+        let weights = simmer_checkpoint::layout::tensors(model.config());
         let weights = weights
             .iter()
             .map(|tensor| tensor.shape.iter().product::<usize>());

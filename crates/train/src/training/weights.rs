@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::{Dtype, Existing};
 use simmer_model::adapter::{self, Card};
 use simmer_model::base::Precision;
-use simmer_model::checkpoint::{Dtype, Existing};
 use simmer_model::export;
 
 use super::Training;

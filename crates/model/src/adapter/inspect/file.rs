@@ -1,5 +1,7 @@
 //! Reads the tensors and the configuration of an adapter of any format.
 
+use simmer_checkpoint::pth::PthFile;
+use simmer_checkpoint::{Bytes, SafetensorsFile, Tensor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +9,6 @@ use std::path::{Path, PathBuf};
 use crate::adapter::config::CONFIG_FILE;
 use crate::adapter::peft::WEIGHTS_FILE;
 use crate::adapter::{AdapterConfig, AdapterError};
-use crate::checkpoint::pth::PthFile;
-use crate::checkpoint::{Bytes, SafetensorsFile, Tensor};
 
 /// Name of the weight file in early versions of PEFT.
 const PICKLED_FILE: &str = "adapter_model.bin";

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::{Dtype, Tensor};
 
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::{AdapterConfig, AdapterError, Spectrum};
-use crate::checkpoint::{Dtype, Tensor};
 use crate::numbers::to_f64;
 
 /// The result of inspecting an adapter.

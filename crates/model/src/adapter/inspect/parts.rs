@@ -1,9 +1,9 @@
 //! Classifies the keys of an adapter's file by their names.
 
+use simmer_checkpoint::Tensor;
 use std::collections::BTreeMap;
 
 use crate::adapter::peft::KEY_PREFIX;
-use crate::checkpoint::Tensor;
 
 /// Ends of keys and their meaning; a longer end precedes a shorter one that it ends in.
 const ENDS: [(&str, End); 13] = [
