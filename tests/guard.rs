@@ -136,7 +136,10 @@ fn weights_that_broke_are_not_skipped_for_ever() {
         panic!("{error}");
     };
     let said = error.to_string();
-    assert!(said.contains("3 skipped updates in a row end the run"), "{said}");
+    assert!(
+        said.contains("3 skipped updates in a row end the run"),
+        "{said}"
+    );
     let skipped = notices
         .0
         .iter()

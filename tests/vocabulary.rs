@@ -191,7 +191,10 @@ fn rows_are_trained_where_the_recipe_says_so_and_runs_go_on() {
         let from = format!("method={{ lora = {{ from = {} }} }}", quoted(&adapter));
         let (again, notices) = trained(&kitchen, name, &[ADD, &from], "again").unwrap();
         assert_eq!(notices.len(), 3, "{notices:?}");
-        assert_eq!(notices[0], "`<|im_start|>` already exists in the tokenizer (id 104)");
+        assert_eq!(
+            notices[0],
+            "`<|im_start|>` already exists in the tokenizer (id 104)"
+        );
         assert!(again.join("tokenizer.json").is_file());
         assert_eq!(model(name, Some(&again)).config().vocab_size, VOCAB + 2);
         let more = r#"base.add_tokens=["soup"]"#;

@@ -75,7 +75,7 @@ impl Failure {
     fn causes(&self) -> Vec<String> {
         let contexts = self.contexts.iter().rev().cloned();
         let first: &(dyn Error + 'static) = self.error.as_ref();
-        let errors = std::iter::successors(Some(first), |error| error.source());
+        let errors = std::iter::successors(Some(first), |error| (*error).source());
         let mut causes: Vec<String> = Vec::new();
         for text in contexts.chain(errors.map(ToString::to_string)) {
             if !causes.last().is_some_and(|last| last.contains(&text)) {

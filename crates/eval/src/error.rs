@@ -146,9 +146,10 @@ impl EvalError {
                 .map(|(_, known)| known.to_owned()),
         }
     }
+}
 
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for EvalError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::UnknownTask { .. } => {
                 "`simmer eval --list` lists the tasks; a task of your own is a file that ends in .toml \

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_is_told_by_the_median_of_enough_updates() {
+    fn a_spike_is_detected_by_the_median_of_enough_updates() {
         let guard = guard(2.0, 4);
         let mut recent = Vec::new();
         let mut most = Vec::new();

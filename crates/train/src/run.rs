@@ -62,7 +62,7 @@ pub fn train(
             changes.extend(manifest_changes(&before, &now, observer));
             refuse(&changes, resume, &folder)?;
             if changes.is_empty() {
-                // the adapter's card describes what the run began with
+                // the adapter's card describes what the run started with
                 before
             } else {
                 now.accepted = before.accepted;

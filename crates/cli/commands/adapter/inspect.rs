@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::hub::What;
-use simmer_files::size::readable;
 use simmer_files::write_file;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
