@@ -549,7 +549,7 @@ fn every_lint_kind_is_documented() {
     documented("docs/guide/lint.md", kinds.unwrap_or_default().split(", "));
 }
 
-/// Every test that the page of complaints names exists.
+/// Every test that the page of complaints or a table of CONTRIBUTING.md names exists.
 #[test]
 fn every_test_that_is_named_exists() {
     let mut sources = String::new();
@@ -577,6 +577,13 @@ fn every_test_that_is_named_exists() {
         }
     }
     assert!(named > 30, "{named}");
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let name = row.split('`').nth(1).unwrap();
+        if name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+        }
+    }
 }
 
 /// Options that a help text lists.
