@@ -72,7 +72,7 @@ fn logits(model: &LlamaForCausalLM, ids: &[u32]) -> Vec<f32> {
     model.logits(hidden).into_data().iter::<f32>().collect()
 }
 
-/// A tensor's rows as f32, and its number type.
+/// A tensor's rows as f32, and its dtype.
 fn rows(checkpoint: &Checkpoint, name: &str) -> (Vec<Vec<f32>>, Dtype) {
     let tensor = checkpoint.tensor(name).unwrap();
     let numbers: Vec<f32> = convert(&tensor.bytes, tensor.dtype, Dtype::F32)
