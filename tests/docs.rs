@@ -397,12 +397,38 @@ fn every_named_path_exists() {
                 (None, Some(_)) => {}
             }
         }
+        for module in named.iter().filter_map(|name| module(name)) {
+            let file = module.with_extension("rs");
+            assert!(
+                module.is_dir() || file.exists(),
+                "{page}: {}",
+                module.display()
+            );
+        }
         let paths: Vec<&str> = named.into_iter().filter(|name| is_path(name)).collect();
         assert!(paths.len() > 5, "{page}: {paths:?}");
         for path in paths {
             assert!(root().join(path).exists(), "{page}: `{path}`");
         }
     }
+}
+
+/// The folder of a module named as `crate::module` or `crate::module::module`, where its file may be instead.
+fn module(name: &str) -> Option<PathBuf> {
+    let (krate, modules) = name.split_once("::")?;
+    let mut folder = root().join("crates").join(krate);
+    if !folder.is_dir()
+        || !modules
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || "_:".contains(c))
+    {
+        return None;
+    }
+    if krate != "cli" {
+        folder.push("src");
+    }
+    folder.extend(modules.split("::"));
+    Some(folder)
 }
 
 /// Whether text in backticks is a path of the checkout, and not a command, a module or a placeholder.
@@ -523,7 +549,7 @@ fn every_lint_kind_is_documented() {
     documented("docs/guide/lint.md", kinds.unwrap_or_default().split(", "));
 }
 
-/// Every test that the page of complaints names exists.
+/// Every test that the page of complaints or a table of CONTRIBUTING.md names exists.
 #[test]
 fn every_test_that_is_named_exists() {
     let mut sources = String::new();
@@ -551,6 +577,13 @@ fn every_test_that_is_named_exists() {
         }
     }
     assert!(named > 30, "{named}");
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let name = row.split('`').nth(1).unwrap();
+        if name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+        }
+    }
 }
 
 /// Options that a help text lists.

@@ -1,4 +1,4 @@
-//! Adapters by themselves: norms, spectra and differences against NumPy, and what is said of broken ones.
+//! Adapters by themselves: norms, spectra and differences against NumPy, and the errors of damaged ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

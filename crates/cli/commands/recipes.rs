@@ -56,7 +56,15 @@ pub(crate) struct Recipes {
 #[derive(Debug, Subcommand)]
 enum Command {
     Copy(Copy),
+    Schema(Schema),
 }
+
+/// Print the JSON schema of recipes, for editors
+///
+/// Editors with TOML support (taplo, Even Better TOML) complete and check a recipe that begins with the line
+/// `#:schema recipe.schema.json`, the file that this is written to.
+#[derive(Debug, Args)]
+struct Schema {}
 
 /// Write a shipped recipe to a file
 #[derive(Debug, Args)]
@@ -73,12 +81,14 @@ impl Recipes {
         match self.command {
             None => list(),
             Some(Command::Copy(copy)) => copy.run(),
+            Some(Command::Schema(Schema {})) => output::line(&super::reference::schema()?),
         }
     }
 }
 
 fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
+        let text = without_schema(text);
         output::line(&format!(
             "{name}\n  {}\n  {}",
             summary(text),
@@ -107,6 +117,14 @@ fn needs(name: &str, text: &str) -> Result<String, Failure> {
     Ok(format!("{method}; base {base}; data {first}{more}"))
 }
 
+/// A recipe without the line that names its schema, a file of the repository.
+fn without_schema(text: &str) -> &str {
+    match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#:schema ") => rest,
+        _ => text,
+    }
+}
+
 /// The first line of a recipe's header.
 fn summary(text: &str) -> &str {
     let first = text.lines().next().unwrap_or_default();
@@ -124,6 +142,7 @@ impl Copy {
             );
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
+        let text = without_schema(text);
         let mut file = std::fs::File::create_new(&out)
             .with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
@@ -140,6 +159,8 @@ mod tests {
     #[test]
     fn every_recipe_says_what_it_is() {
         for (name, text) in SHIPPED {
+            assert!(text.starts_with("#:schema recipe.schema.json\n"), "{name}");
+            let text = without_schema(text);
             assert!(text.starts_with('#') && summary(text).len() > 20, "{name}");
             let command = format!("#   simmer train recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
@@ -152,6 +173,9 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
         for file in folder.read_dir().unwrap() {
             let name = file.unwrap().path();
+            if name.extension().is_some_and(|end| end == "json") {
+                continue; // their schema
+            }
             let name = name.file_stem().unwrap().to_str().unwrap();
             assert!(SHIPPED.iter().any(|(known, _)| *known == name), "{name}");
         }

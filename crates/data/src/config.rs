@@ -17,30 +17,36 @@ use crate::tokenizer::Tokenizer;
 #[serde(deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct DataConfig {
-    /// The sources of rows to train on.
+    /// The sources of training rows.
     pub train: Vec<SourceConfig>,
-    /// The validation data. Without it, no validation loss is computed.
+    /// The rows for the validation loss: `{ fraction = F }` of the training rows (rounded up), `{ rows = N }` of them,
+    /// or `{ files = [...] }`, sources of their own. Rows taken from the training sources are chosen by `train.seed`
+    /// and not trained on. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
-    /// The maximum number of tokens in an example.
+    /// The maximum number of tokens in an example, at least 2 (`sequence_len`, `cutoff_len` elsewhere).
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
-    /// What happens to a row with more tokens.
+    /// What happens to a row with more tokens: `"truncate"` (default) drops its end, `"drop"` drops the row, `"split"`
+    /// makes several examples of it (a conversation is split between pairs of turns, text anywhere). Lost tokens are
+    /// counted.
     #[serde(default)]
     pub overlong: Overlong,
-    /// Which tokens are trained on.
+    /// Which tokens get a label: `"answers"` (default), every answer of the row; `"last_answer"`, the last one of a
+    /// conversation; `"everything"`, the prompt too; `"marked"`, the messages that the row marks.
     #[serde(default)]
     pub train_on: TrainOn,
     /// Whether rows are shuffled in every epoch; otherwise they keep the file order.
     #[serde(default = "default_shuffle")]
     pub shuffle: bool,
-    /// Whether rows are read during training, for files that do not fit in memory.
+    /// Whether rows are read during training, for files that do not fit in memory. Needs `train.max_steps`, and no
+    /// `train.epochs`.
     #[serde(default)]
     pub stream: bool,
-    /// How many consecutive rows of a stream are shuffled together.
+    /// How many consecutive rows of a stream are shuffled together, at least 1.
     #[serde(default = "default_shuffle_rows")]
     pub shuffle_rows: usize,
-    /// The date for chat templates that ask for one, as YEAR-MONTH-DAY. Default: today.
+    /// The date for chat templates that print one, as `"YEAR-MONTH-DAY"`. A run keeps its date. Default: today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
     /// Which lint findings stop the training, and which are only shown.
@@ -68,18 +74,20 @@ pub struct SourceConfig {
     /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or the name of a
     /// dataset on the Hub.
     pub path: PathBuf,
-    /// The template that renders its rows.
+    /// The prompt template that renders its rows: a built-in name such as `alpaca` or `chatml`, the chat template of
+    /// the model (`chat`, `chat:NAME`), or a file that ends in `.toml`.
     pub template: String,
     /// The format of its rows. Default: detected from the first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// The rows' own names for the keys of the format, if they differ.
+    /// The rows' names for the keys of the format, if they differ: `{ instruction = "question" }`. Default: none.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub fields: Fields,
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drop_leading_answers: bool,
-    /// Its share of an epoch, relative to the other sources. Without weights, an epoch has every row once.
+    /// Its share of an epoch, relative to the other sources, above 0; for all sources or none. Default: none, and an
+    /// epoch has every row once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     /// The local files of a dataset from the Hub, once they are downloaded.

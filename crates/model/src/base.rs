@@ -25,28 +25,30 @@ use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 #[serde(deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct BaseConfig {
-    /// A Hugging Face folder, a Meta folder, a `.gguf` file, or a name on the hub.
+    /// The base model: a Hugging Face folder, a folder in Meta's layout, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Configuration of a randomly initialised model, instead of `path`.
+    /// The configuration of a randomly initialised model, instead of `path`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ModelConfig>,
-    /// Path of the tokenizer. Default: the tokenizer of `path`.
+    /// The folder of the tokenizer, or a name on the hub; required with `init`. Default: the tokenizer of `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Tokens to add, each with a row in the embedding and the output head.
+    /// Words to add as tokens, each with a row in the embedding and the output head.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_tokens: Vec<String>,
     /// Special tokens to add, such as `<|im_start|>`. Generated text is shown without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_special_tokens: Vec<String>,
-    /// The padding token for other programs: a special token, added if the tokenizer does not have it.
+    /// The padding token for other programs, named in `tokenizer_config.json`: a special token, added if the tokenizer
+    /// does not have it. simmer itself does not pad. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_token: Option<String>,
-    /// Dtype of frozen weights in memory. Default: as stored.
+    /// The dtype of frozen weights in memory. Layers compute in `compute` whatever it is. Default: as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// Dtype that the layers compute in.
+    /// The dtype that the layers compute in: `"f32"` (default) or, on devices of libtorch only, `"bf16"`. Sums, the
+    /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
     pub compute: Compute,
     /// Local paths of `path` and `tokenizer`, see [`BaseConfig::locate`].

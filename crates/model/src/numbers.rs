@@ -1,7 +1,6 @@
 //! Stored weights as f64.
 
 use half::{bf16, f16};
-
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::numbers::Number;
 

@@ -125,14 +125,14 @@ fn facts(
         facts.push(("validation loss", format!("{loss:.4} at the end")));
     }
     if let Some(best) = state.best {
-        let held = if *weights == Weights::Best {
+        let kept = if *weights == Weights::Best {
             "; the adapter has these weights"
         } else {
             ""
         };
         facts.push((
             "lowest validation loss",
-            format!("{:.4} after step {}{held}", best.loss, best.step),
+            format!("{:.4} after step {}{kept}", best.loss, best.step),
         ));
     }
     for accepted in &manifest.accepted {

@@ -2,8 +2,6 @@
 //! and what happens then.
 
 use serde::{Deserialize, Serialize};
-use simmer_data::{Example, Tokenizer};
-use simmer_files::write_file;
 
 use crate::problem::Problem;
 
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_is_told_by_the_median_of_enough_updates() {
+    fn a_spike_is_detected_by_the_median_of_enough_updates() {
         let guard = guard(2.0, 4);
         let mut recent = Vec::new();
         let mut most = Vec::new();

@@ -10,11 +10,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use simmer_checkpoint::MAX_TEXT_BYTES;
-use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
+use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
-use simmer_checkpoint::{MAX_TEXT_BYTES, write_file};
-use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;

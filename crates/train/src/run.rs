@@ -5,17 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Device;
-use simmer_checkpoint::Checkpoint;
-use simmer_data::{Dataset, Example, Steps, Tokenizer};
 use simmer_files::size::readable;
-use simmer_model::adapter::{self, AdapterConfig};
-use simmer_model::base::Base;
-use simmer_model::{LlamaForCausalLM, device};
+
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
-use crate::estimate::{Known, estimate};
-use crate::estimate::readable;
 use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::observer::Observer;
@@ -69,7 +62,7 @@ pub fn train(
             changes.extend(manifest_changes(&before, &now, observer));
             refuse(&changes, resume, &folder)?;
             if changes.is_empty() {
-                // the adapter's card describes what the run began with
+                // the adapter's card describes what the run started with
                 before
             } else {
                 now.accepted = before.accepted;

@@ -17,16 +17,13 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::{MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile};
-use simmer_data::Cursor;
 use simmer_files::digest::{sha256, sha256_of_file};
 use simmer_files::{Existing, StagedFolder};
 use simmer_model::Parameters;
 use simmer_model::tensor_file::{ReadData, write_safetensors};
 
 use crate::error::TrainError;
-use crate::guard::Loss;
 use crate::folder::{CHECKPOINTS_FOLDER, RunFolder};
-use crate::manifest::{file_sha256, sha256};
 use crate::optimizer::Moments;
 use crate::training_state::TrainingState;
 

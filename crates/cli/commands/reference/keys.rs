@@ -26,13 +26,15 @@ pub(super) fn table(table: &str) -> Result<String, Failure> {
     let mut rows = String::from("| key | type | default | meaning |\n|---|---|---|---|");
     for (name, property) in properties {
         let needed = required.is_some_and(|names| names.iter().any(|key| key == name.as_str()));
-        let default = match property.get("default") {
-            _ if needed => "*needed*".to_owned(),
-            Some(value) => shown(value),
-            None => String::new(),
+        let meaning = schema.meaning(property);
+        let (meaning, said) = without_default(&meaning);
+        let default = match (said, property.get("default")) {
+            _ if needed => "*required*".to_owned(),
+            (Some(said), _) => said,
+            (None, Some(value)) => shown(value),
+            (None, None) => String::new(),
         };
         let kind = schema.kind(property);
-        let meaning = schema.meaning(property);
         rows += &format!(
             "\n| `{name}` | {} | {} | {} |",
             cell(&kind),
@@ -41,6 +43,20 @@ pub(super) fn table(table: &str) -> Result<String, Failure> {
         );
     }
     Ok(rows)
+}
+
+/// A description without its sentence `Default: ...`, which has a column of its own, and without `Required.`; and what
+/// that sentence says.
+fn without_default(text: &str) -> (String, Option<String>) {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = text.replace(" Required.", "");
+    let Some((before, rest)) = text.split_once("Default: ") else {
+        return (text, None);
+    };
+    let (default, after) = rest.split_once(". ").unwrap_or((rest, ""));
+    let default = default.trim_end_matches('.').to_owned();
+    let meaning = format!("{} {after}", before.trim());
+    (meaning.trim().to_owned(), Some(default))
 }
 
 /// A default as a recipe says it.
@@ -165,5 +181,41 @@ impl<'a> Schema<'a> {
         let own = property.get("description");
         let text = own.or_else(|| self.resolved(property).get("description"));
         text.and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_has_a_column_of_its_own() {
+        let text = "How many to keep, at least 1.\nDefault: 0.5. The best is kept as well.";
+        let (meaning, default) = without_default(text);
+        assert_eq!(
+            meaning,
+            "How many to keep, at least 1. The best is kept as well."
+        );
+        assert_eq!(default.as_deref(), Some("0.5"));
+        assert_eq!(
+            without_default("The peak. Required."),
+            ("The peak.".to_owned(), None)
+        );
+    }
+
+    #[test]
+    fn every_table_of_a_recipe_can_be_printed() {
+        for name in [
+            "recipe",
+            "base",
+            "base.init",
+            "method.lora",
+            "data",
+            "data.train",
+            "train.guard.spike",
+        ] {
+            assert!(table(name).unwrap().lines().count() > 3, "{name}");
+        }
+        assert!(table("train.nothing").is_err());
     }
 }

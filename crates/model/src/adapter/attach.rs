@@ -27,19 +27,18 @@ use crate::parameters::{Parameters, trained};
 #[serde(default, deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct LoraConfig {
-    /// Rank of the low-rank branches (PEFT: `r`).
+    /// The rank of the low-rank branches, at least 1 (PEFT: `r`).
     pub rank: usize,
     /// A branch is scaled by `alpha / rank` (PEFT: `lora_alpha`).
     pub alpha: f64,
-    /// Dropout probability of a branch's input (PEFT: `lora_dropout`).
+    /// The dropout probability of a branch's input, from 0 to below 1 (PEFT: `lora_dropout`).
     pub dropout: f64,
-    /// Modules with a branch: names, one regular expression, or "all-linear" (PEFT:
-    /// `target_modules`).
+    /// The modules with a branch: a list of names, one regular expression, or `"all-linear"` (PEFT: `target_modules`).
     pub targets: Targets,
-    /// Modules excluded from `targets`: names or one regular expression.
+    /// Modules excluded from `targets`: a list of names or one regular expression. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_modules: Option<Targets>,
-    /// Layers that `targets` applies to. Default: all.
+    /// The layers that a list of `targets` applies to: a number or a list, from 0. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers_to_transform: Option<Layers>,
     /// Ranks that differ from `rank`, by module name or regular expression.
@@ -50,12 +49,14 @@ pub struct LoraConfig {
     pub alpha_pattern: Patterns<f64>,
     /// Scale by `alpha / √rank` instead of `alpha / rank`.
     pub use_rslora: bool,
-    /// Biases to train in addition to the branches.
+    /// Biases of the base model that are trained too: `"none"` (default), `"all"`, or `"lora_only"`, those of target
+    /// modules.
     pub bias: Bias,
-    /// Modules to train fully and to save with the adapter.
+    /// Modules that are trained whole and saved with the adapter. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
-    /// Folder of an adapter to continue training. It sets every key above except `dropout`.
+    /// The folder of an adapter to continue training. It sets every key above except `dropout`; no other key may be set
+    /// with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
 }

@@ -38,7 +38,7 @@ fn error(error: &RecipeError) -> String {
 }
 
 #[test]
-fn resolved_says_everything_and_parses_to_the_same() {
+fn resolved_writes_every_default_and_parses_to_the_same() {
     let full = r#"
 device = "cpu"
 [base]
@@ -195,20 +195,20 @@ fn a_wrong_type_says_what_was_expected_and_found() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_keys_are_named() {
     insta::assert_snapshot!(said("batch_size = 4", ""), @"r.toml: line 10, column 1: [train] lacks the key `batch_size`");
     insta::assert_snapshot!(said("[method.lora]", ""), @"r.toml: the recipe lacks `method`");
     insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @"r.toml: line 8, column 10: [data.train.0] lacks the key `template`");
 }
 
 #[test]
-fn toml_that_is_none_is_said() {
+fn invalid_toml_is_reported() {
     insta::assert_snapshot!(said("epochs = 1", "epochs = "), @"r.toml: line 11, column 10: not valid TOML: string values must be quoted, expected literal string");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nepochs = 2"), @"r.toml: line 12, column 1: not valid TOML: duplicate key");
 }
 
 #[test]
-fn combinations_that_cannot_be_are_named() {
+fn impossible_values_and_combinations_are_named() {
     insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"r.toml: line 12, column 1: `train.batch_size`: expected at least 1, found 0");
     insta::assert_snapshot!(said("1e-4", "0"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found 0");
     insta::assert_snapshot!(said("1e-4", "inf"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found inf");
@@ -301,7 +301,7 @@ fn a_missing_recipe_is_named() {
 }
 
 #[test]
-fn an_override_chooses_anew() {
+fn an_override_replaces_the_alternative() {
     let sets = [
         ["data.validation.fraction=0.1", "data.validation.rows=3"],
         ["method.lora.rank=2", "method.full.precision=f16"],

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
-use simmer_checkpoint::write_file;
 use simmer_data::{Example, Tokenizer};
+use simmer_files::write_file;
 
 use crate::error::TrainError;
 
