@@ -34,8 +34,6 @@ pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
 use simmer_checkpoint::numbers::convert;
-use simmer_checkpoint::numbers::convert;
-use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
 /// Bytes of a block of rows after widening.
