@@ -5,9 +5,8 @@ use std::sync::Arc;
 use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
 use crate::example::Example;
-use crate::lint::{LintReport, Linter};
 use crate::order::{Batch, Batches, Cursor, Order, validation_rows};
-use crate::pass::Pass;
+use crate::pass::{Inspect, Pass};
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
@@ -23,8 +22,6 @@ pub struct Dataset {
     pub validation: Vec<Example>,
     /// What was read, and what was cut and left out; of a stream, of its first rows.
     pub report: Report,
-    /// What is wrong with it.
-    pub lint: LintReport,
 }
 
 /// What is trained on.
@@ -48,7 +45,7 @@ pub struct Steps {
     pub seed: u64,
 }
 
-/// Rows read, rendered, tokenised and checked.
+/// Rows read, rendered and tokenised.
 #[derive(Debug)]
 pub struct Checked {
     /// The examples of each training source, in file order.
@@ -57,21 +54,26 @@ pub struct Checked {
     pub validation: Vec<Example>,
     /// What was read, and what was cut and left out.
     pub report: Report,
-    /// What is wrong with it.
-    pub lint: LintReport,
 }
 
-/// Reads, renders, tokenises and checks what `config` names: of each training source, at most so many rows.
+/// Reads, renders and tokenises what `config` names: of each training source, at most so many rows. `inspector` is shown
+/// every row.
 ///
 /// # Errors
 /// [`DataError`] at the first thing that is wrong; a source with nothing to train on is wrong.
-pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<Checked, DataError> {
+pub fn read(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    rows: usize,
+    inspector: &mut impl Inspect,
+) -> Result<Checked, DataError> {
     let mut train: Vec<Vec<Example>> = vec![Vec::new(); config.train.len()];
     let mut validation = Vec::new();
-    let (report, lint) = passes(
+    let report = passes(
         config,
         tokenizer,
         rows,
+        inspector,
         &mut |source, example| match source {
             Some(source) => train[source].push(example),
             None => validation.push(example),
@@ -81,19 +83,19 @@ pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<C
         train,
         validation,
         report,
-        lint,
     })
 }
 
-/// Checks every row that `config` names, in bounded memory.
+/// Reads, renders and tokenises every row that `config` names, shows it to `inspector` and forgets it: in bounded memory.
 ///
 /// # Errors
 /// As [`read`].
 pub fn check(
     config: &DataConfig,
     tokenizer: &Tokenizer,
-) -> Result<(Report, LintReport), DataError> {
-    passes(config, tokenizer, usize::MAX, &mut |_, _| {})
+    inspector: &mut impl Inspect,
+) -> Result<Report, DataError> {
+    passes(config, tokenizer, usize::MAX, inspector, &mut |_, _| {})
 }
 
 /// One pass over each source; `keep` is given the number of the training source, and its examples in order.
@@ -101,27 +103,28 @@ fn passes(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     rows: usize,
+    inspector: &mut impl Inspect,
     keep: &mut dyn FnMut(Option<usize>, Example),
-) -> Result<(Report, LintReport), DataError> {
+) -> Result<Report, DataError> {
     config.check()?;
-    let mut linter = Linter::new(&config.lint, tokenizer)?;
     let mut report = Report::default();
     for (number, source) in config.sources().enumerate() {
         let trained = (number < config.train.len()).then_some(number);
         let rows = trained.map_or(usize::MAX, |_| rows);
         let pass = Pass::open(config, source, tokenizer)?;
         let mut of_source = |example| keep(trained, example);
-        let passed = pass.run(number, rows, &mut linter, &mut of_source)?;
+        let passed = pass.run(number, rows, inspector, &mut of_source)?;
         match trained {
             Some(_) => report.train.push(passed),
             None => report.validation.push(passed),
         }
     }
-    Ok((report, linter.finish()))
+    Ok(report)
 }
 
 impl Dataset {
-    /// Reads, renders, tokenises and checks everything that `config` names; of a stream, the first rows.
+    /// Reads, renders and tokenises everything that `config` names; of a stream, the first rows. `inspector` is shown every
+    /// row.
     ///
     /// # Errors
     /// As [`read`].
@@ -129,14 +132,14 @@ impl Dataset {
         config: &DataConfig,
         tokenizer: &Arc<Tokenizer>,
         steps: Steps,
+        inspector: &mut impl Inspect,
     ) -> Result<Dataset, DataError> {
         let rows = if config.stream { CHECKED } else { usize::MAX };
         let Checked {
             train,
             mut validation,
             report,
-            lint,
-        } = read(config, tokenizer, rows)?;
+        } = read(config, tokenizer, rows, inspector)?;
         let train = if config.stream {
             Train::Stream(Stream::open(config, tokenizer, steps)?)
         } else {
@@ -158,7 +161,6 @@ impl Dataset {
             train,
             validation,
             report,
-            lint,
         })
     }
 

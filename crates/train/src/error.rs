@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use simmer_data::DataError;
-use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::checkpoint::CheckpointError;

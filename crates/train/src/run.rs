@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use simmer_data::{Dataset, Example, Steps, Tokenizer};
+use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
 use simmer_model::checkpoint::Checkpoint;
@@ -229,6 +230,7 @@ fn check_room(
 /// What a run needs before its first step.
 pub(crate) struct Prepared {
     pub(crate) data: Dataset,
+    pub(crate) lint: LintReport,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) model: LlamaForCausalLM,
     /// The adapter in PEFT's terms; none for `method.full`.
@@ -253,9 +255,9 @@ impl Prepared {
             batch_size: recipe.train.batch_size,
             seed,
         };
-        let mut data = Dataset::load(&recipe.data, &vocabulary.tokenizer, steps)?;
-        if data.lint.errors().next().is_some() {
-            return Err(TrainError::Lint(data.lint));
+        let (mut data, lint) = simmer_lint::load(&recipe.data, &vocabulary.tokenizer, steps)?;
+        if lint.errors().next().is_some() {
+            return Err(TrainError::Lint(lint));
         }
         let told = data.report.train.iter().find_map(|report| report.date);
         if recipe.data.date.is_none() {
@@ -292,6 +294,7 @@ impl Prepared {
         };
         Ok(Self {
             data,
+            lint,
             vocabulary,
             model,
             adapter,

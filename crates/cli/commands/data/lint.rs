@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use clap::Args;
-use simmer_data::dataset::check;
+use simmer_lint::check;
 
 use super::Named;
 use crate::output::{self, note};

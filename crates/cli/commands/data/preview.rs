@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 use console::Style;
-use simmer_data::dataset::{Checked, read};
+use simmer_data::dataset::Checked;
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
+use simmer_lint::LintReport;
 use simmer_model::checkpoint::write_file;
 use simmer_train::Recipe;
 
@@ -69,9 +70,10 @@ impl Preview {
         } else {
             usize::MAX
         };
-        let data = read(&recipe.data, &tokenizer, rows);
+        let read = simmer_lint::read(&recipe.data, &tokenizer, rows);
         spinner.finish_and_clear();
-        let page = self.page(&recipe, &data?, &tokenizer)?;
+        let (data, lint) = read?;
+        let page = self.page(&recipe, &data, &lint, &tokenizer)?;
         match &self.html {
             None => output::print(&self.text(&page)),
             Some(path) => {
@@ -83,7 +85,13 @@ impl Preview {
         }
     }
 
-    fn page(&self, recipe: &Recipe, data: &Checked, tokenizer: &Tokenizer) -> anyhow::Result<Page> {
+    fn page(
+        &self,
+        recipe: &Recipe,
+        data: &Checked,
+        lint: &LintReport,
+        tokenizer: &Tokenizer,
+    ) -> anyhow::Result<Page> {
         let all: Vec<&Example> = data.train.iter().flatten().collect();
         let shown = |example: &Example| -> anyhow::Result<Shown> {
             let origin = &example.origin;
@@ -115,7 +123,7 @@ impl Preview {
         Ok(Page {
             name: self.named.recipe.display().to_string(),
             summary: data.report.to_string(),
-            lint: data.lint.to_string(),
+            lint: lint.to_string(),
             examples: chosen
                 .into_iter()
                 .map(shown)

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use simmer_data::{Dataset, Tokenizer};
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::checkpoint::Checkpoint as BaseFiles;
 
@@ -77,6 +78,7 @@ impl<'a> Training<'a> {
         let config = &recipe.train;
         let Prepared {
             data,
+            lint,
             vocabulary,
             model,
             adapter,
@@ -139,15 +141,15 @@ impl<'a> Training<'a> {
             observer,
             stop,
         };
-        training.announce(weights)
+        training.announce(&lint, weights)
     }
 
-    fn announce(self, weights: usize) -> Result<Self, TrainError> {
+    fn announce(self, lint: &LintReport, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
         let start = Start {
             data: &self.data.report,
-            lint: &self.data.lint,
+            lint,
             examples: self.data.examples().map(<[_]>::len),
             validation_examples: self.data.validation.len(),
             trained: trained.sum(),

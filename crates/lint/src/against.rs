@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
-use crate::error::DataError;
-use crate::file::{Content, Records, files};
+use simmer_data::DataError;
+use simmer_data::file::{Records, files};
 
 /// The keys under which a row has what it asks, whatever their case.
 const ASKING: [&str; 12] = [
@@ -48,12 +48,7 @@ pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError>
         while let Some(record) = records.next()? {
             rows += 1;
             let at = &record.origin;
-            let row = match record.content {
-                Content::Columns(columns) => Value::Object(columns.into_iter().collect()),
-                Content::Json(text, column) => serde_json::from_str(&text)
-                    .map_err(|error| DataError::json(&file, &error, at.line, column))?,
-            };
-            let asked = asked(&row);
+            let asked = asked(&record.value()?);
             if asked.is_empty() {
                 let known = ASKING.join(", ");
                 return Err(wrong(format!("{at} asks nothing under any of {known}")));

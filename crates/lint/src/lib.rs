@@ -1,15 +1,15 @@
 //! What is wrong with instruction data, found before it is trained on.
 //!
-//! [`Linter::check`] looks at one row alone, and may run for many at once; [`Linter::add`] takes what it found in the order
-//! of the rows, and compares the row with all earlier ones; [`Linter::finish`] says what it came to. Every fault has a
-//! [`Kind`], whose [`Severity`] the recipe can change.
+//! A [`Linter`] inspects the rows of a pass over the data ([`Inspect`]): `check` looks at one row alone, and may run for many
+//! at once; `add` takes what it found in the order of the rows, and compares the row with all earlier ones;
+//! [`Linter::finish`] returns the report. Every finding has a [`Kind`], whose [`Severity`] the recipe can change. [`load`],
+//! [`read`] and [`check`] are those of `simmer_data::dataset` with a linter.
 
 mod against;
 mod contamination;
 mod encoding;
 mod excerpt;
 mod fingerprint;
-mod kind;
 mod lcs;
 mod near;
 mod part;
@@ -20,19 +20,19 @@ mod special;
 mod tokens;
 mod words;
 
-pub use kind::{Kind, Severity};
 pub use report::{Finding, LintReport, Offender};
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use simmer_data::dataset::{self, Checked, Steps};
+use simmer_data::tokenizer::TokenizerError;
+use simmer_data::{
+    DataConfig, DataError, Dataset, Inspect, Origin, Outcome, Report, RowView, Tokenizer,
+};
 
-use crate::conversation::{Conversation, Origin};
-use crate::error::DataError;
-use crate::example::Outcome;
-use crate::template::{Rendered, Template};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+pub use simmer_data::lint::{Kind, LintConfig, Severity};
+
 use fingerprint::Fingerprint;
 use near::Texts;
 use report::Tally;
@@ -40,52 +40,6 @@ use seen::{Keys, Seen};
 use special::Specials;
 use tokens::Meanings;
 use words::Vocabulary;
-
-/// The `lint` table of a recipe's `[data]`: which faults are looked for, and what they lead to.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LintConfig {
-    /// Kinds that are not looked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<Kind>,
-    /// Kinds that are shown and never stop training.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub warn: Vec<Kind>,
-    /// Kinds of which one row stops training.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub deny: Vec<Kind>,
-    /// Files of evaluation sets that no row should have words of; the public ones are known without.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub against: Vec<PathBuf>,
-}
-
-impl LintConfig {
-    /// # Errors
-    /// [`DataError::Config`] when a kind is in two of the lists.
-    pub fn check(&self) -> Result<(), DataError> {
-        let lists = [&self.allow, &self.warn, &self.deny];
-        for kind in Kind::ALL {
-            if lists.iter().filter(|list| list.contains(&kind)).count() > 1 {
-                return Err(DataError::Config {
-                    key: "lint",
-                    problem: format!("`{kind}` is in more than one of allow, warn and deny"),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// What `rows` faults of a kind among the `of` rows of a source lead to.
-    pub fn severity(&self, kind: Kind, rows: usize, of: usize) -> Severity {
-        let lists = [
-            (&self.allow, Severity::Off),
-            (&self.warn, Severity::Warning),
-            (&self.deny, Severity::Error),
-        ];
-        let said = lists.into_iter().find(|(list, _)| list.contains(&kind));
-        said.map_or_else(|| kind.severity(rows, of), |(_, severity)| severity)
-    }
-}
 
 /// For each text the first of the earlier ones that it is nearly the same as: whose ROUGE-L with it is above 0.7.
 pub fn near_duplicates<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Option<usize>> {
@@ -168,78 +122,10 @@ impl Linter {
         })
     }
 
-    /// Looks at one row alone: what it says, what `template` rendered it to, and what became of that. A row that was split
-    /// has several outcomes.
-    ///
-    /// # Errors
-    /// [`TokenizerError`] when the tokenizers library refuses.
-    pub fn check(
-        &self,
-        row: &Conversation,
-        template: &Template,
-        tokenizer: &Tokenizer,
-        rendered: &Rendered,
-        outcomes: &[Outcome],
-    ) -> Result<RowFindings, TokenizerError> {
-        let mut found = Vec::new();
-        self.meanings
-            .check(row, template, tokenizer, rendered, outcomes, &mut found)?;
-        let parts = part::parts(row);
-        let words: Vec<_> = parts.iter().map(|part| words::words(part.text)).collect();
-        row::check(row.layout(), &parts, &words, &self.specials, &mut found);
-        let overlap = contamination::overlap(&self.sets, &parts, &words);
-        let (set, what) = overlap.unzip();
-        found.extend(what.map(|what| (Kind::Contamination, what)));
-        found.retain(|(kind, _)| self.on(*kind));
-
-        let (mut targets, mut cut_targets) = (0, 0);
-        for outcome in outcomes {
-            let (kept, cut) = match outcome {
-                Outcome::Kept {
-                    example,
-                    cut_targets,
-                    ..
-                } => (example.targets(), *cut_targets),
-                Outcome::Untrained { targets, .. } => (0, *targets),
-                Outcome::Overlong { .. } => (0, 0),
-            };
-            targets += kept + cut;
-            cut_targets += cut;
-        }
-        Ok(RowFindings {
-            origin: row.origin.clone(),
-            found,
-            set,
-            targets,
-            cut_targets,
-            keys: Keys::of(row, &parts, &words),
-        })
-    }
-
-    /// Takes what was found in the next row of a source; sources are told apart by their numbers.
-    pub fn add(&mut self, source: usize, findings: RowFindings) {
-        let RowFindings {
-            origin,
-            mut found,
-            set,
-            targets,
-            cut_targets,
-            keys,
-        } = findings;
-        *self.rows.entry(source).or_default() += 1;
-        if let Some(set) = set {
-            *self.contaminated.entry(set).or_default() += 1;
-        }
-        self.targets += targets;
-        self.cut_targets += cut_targets;
-        let again = self.seen.add(source, &origin, keys);
-        found.extend(again.filter(|(kind, _)| self.on(*kind)));
-        for (kind, what) in found {
-            self.tallies
-                .entry(kind)
-                .or_default()
-                .add(source, &origin, what);
-        }
+    /// The linter of a `[data]` table, whose values are checked first.
+    fn of(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Linter, DataError> {
+        config.check()?;
+        Linter::new(&config.lint, tokenizer)
     }
 
     /// What all rows came to.
@@ -287,6 +173,114 @@ impl Linter {
             _ => None,
         }
     }
+}
+
+impl Inspect for Linter {
+    type Found = RowFindings;
+
+    /// Looks at one row alone: what it says, what the template rendered it to, and what became of that.
+    fn check(&self, view: &RowView<'_>) -> Result<RowFindings, TokenizerError> {
+        let RowView { row, outcomes, .. } = *view;
+        let mut found = Vec::new();
+        self.meanings.check(view, &mut found)?;
+        let parts = part::parts(row);
+        let words: Vec<_> = parts.iter().map(|part| words::words(part.text)).collect();
+        row::check(row.layout(), &parts, &words, &self.specials, &mut found);
+        let overlap = contamination::overlap(&self.sets, &parts, &words);
+        let (set, what) = overlap.unzip();
+        found.extend(what.map(|what| (Kind::Contamination, what)));
+        found.retain(|(kind, _)| self.on(*kind));
+
+        let (mut targets, mut cut_targets) = (0, 0);
+        for outcome in outcomes {
+            let (kept, cut) = match outcome {
+                Outcome::Kept {
+                    example,
+                    cut_targets,
+                    ..
+                } => (example.targets(), *cut_targets),
+                Outcome::Untrained { targets, .. } => (0, *targets),
+                Outcome::Overlong { .. } => (0, 0),
+            };
+            targets += kept + cut;
+            cut_targets += cut;
+        }
+        Ok(RowFindings {
+            origin: row.origin.clone(),
+            found,
+            set,
+            targets,
+            cut_targets,
+            keys: Keys::of(row, &parts, &words),
+        })
+    }
+
+    /// Takes what was found in the next row of a source, and compares the row with all earlier ones.
+    fn add(&mut self, source: usize, findings: RowFindings) {
+        let RowFindings {
+            origin,
+            mut found,
+            set,
+            targets,
+            cut_targets,
+            keys,
+        } = findings;
+        *self.rows.entry(source).or_default() += 1;
+        if let Some(set) = set {
+            *self.contaminated.entry(set).or_default() += 1;
+        }
+        self.targets += targets;
+        self.cut_targets += cut_targets;
+        let again = self.seen.add(source, &origin, keys);
+        found.extend(again.filter(|(kind, _)| self.on(*kind)));
+        for (kind, what) in found {
+            self.tallies
+                .entry(kind)
+                .or_default()
+                .add(source, &origin, what);
+        }
+    }
+}
+
+/// [`Dataset::load`] with every row linted.
+///
+/// # Errors
+/// As [`Dataset::load`] and [`Linter::new`].
+pub fn load(
+    config: &DataConfig,
+    tokenizer: &Arc<Tokenizer>,
+    steps: Steps,
+) -> Result<(Dataset, LintReport), DataError> {
+    let mut linter = Linter::of(config, tokenizer)?;
+    let dataset = Dataset::load(config, tokenizer, steps, &mut linter)?;
+    Ok((dataset, linter.finish()))
+}
+
+/// [`dataset::read`] with every row linted.
+///
+/// # Errors
+/// As [`dataset::read`] and [`Linter::new`].
+pub fn read(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    rows: usize,
+) -> Result<(Checked, LintReport), DataError> {
+    let mut linter = Linter::of(config, tokenizer)?;
+    let checked = dataset::read(config, tokenizer, rows, &mut linter)?;
+    Ok((checked, linter.finish()))
+}
+
+/// [`dataset::check`] with every row linted.
+///
+/// # Errors
+/// As [`dataset::check`] and [`Linter::new`].
+pub fn check(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+) -> Result<(Report, LintReport), DataError> {
+    let mut linter = Linter::of(config, tokenizer)?;
+    let report = dataset::check(config, tokenizer, &mut linter)?;
+    Ok((report, linter.finish()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What can be wrong with the words of one row.
 
-use crate::conversation::{Layout, Role};
+use simmer_data::conversation::{Layout, Role};
 
 use super::Kind;
 use super::encoding::odd;

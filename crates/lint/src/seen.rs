@@ -9,7 +9,7 @@ use super::near::{MOST_STEPS, Texts};
 use super::part::{Part, Place};
 use super::report::Tally;
 use super::words::Vocabulary;
-use crate::conversation::{Conversation, Origin, Role};
+use simmer_data::conversation::{Conversation, Origin, Role};
 
 /// The most rows that are remembered, of some 100 bytes each.
 const MOST_ROWS: usize = 500_000;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::conversation::{Content, Conversation, Message, Role};
+use simmer_data::conversation::{Content, Conversation, Message, Role};
 
 /// A text of a row.
 #[derive(Debug, Clone, Copy)]

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::conversation::{Content, Conversation, Role};
-use crate::example::{Example, Outcome, prompt_tokens};
-use crate::template::{Rendered, Template};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use simmer_data::RowView;
+use simmer_data::conversation::{Content, Conversation, Role};
+use simmer_data::example::{Example, Outcome, prompt_tokens};
+use simmer_data::tokenizer::{Tokenizer, TokenizerError};
 
 use super::Kind;
 use super::excerpt::{around, beginning, ending, line};
@@ -76,13 +76,10 @@ impl Meanings {
     /// [`TokenizerError`] when the tokenizers library refuses.
     pub(super) fn check(
         &self,
-        row: &Conversation,
-        template: &Template,
-        tokenizer: &Tokenizer,
-        rendered: &Rendered,
-        outcomes: &[Outcome],
+        view: &RowView<'_>,
         found: &mut Vec<(Kind, String)>,
     ) -> Result<(), TokenizerError> {
+        let (tokenizer, outcomes) = (view.tokenizer, view.outcomes);
         for outcome in outcomes {
             match outcome {
                 Outcome::Kept {
@@ -123,11 +120,9 @@ impl Meanings {
             self.ends(example, tokenizer, found)?;
         }
         if let [Outcome::Kept { example, .. }] = outcomes
-            && let Some(asked) = asked(row)
+            && let Some(asked) = asked(view.row)
         {
-            found.extend(prompt_fault(
-                &asked, template, tokenizer, rendered, example,
-            )?);
+            found.extend(prompt_fault(&asked, view, example)?);
         }
         Ok(())
     }
@@ -235,12 +230,11 @@ fn asked(row: &Conversation) -> Option<Conversation> {
 /// How the beginning of a row in training differs from what the model will be asked with.
 fn prompt_fault(
     asked: &Conversation,
-    template: &Template,
-    tokenizer: &Tokenizer,
-    rendered: &Rendered,
+    view: &RowView<'_>,
     example: &Example,
 ) -> Result<Option<(Kind, String)>, TokenizerError> {
-    let prompt = match template.prompt(asked) {
+    let (tokenizer, rendered) = (view.tokenizer, view.rendered);
+    let prompt = match view.template.prompt(asked) {
         Ok(prompt) => prompt,
         Err(error) => {
             return Ok(Some((

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::conversation::Layout;
-use crate::tokenizer::Tokenizer;
+use simmer_data::conversation::Layout;
+use simmer_data::tokenizer::Tokenizer;
 
 /// Special tokens of well-known models, which mean nothing to others.
 const FOREIGN: [&str; 17] = [
@@ -107,7 +107,7 @@ impl Specials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::tests::tiny;
+    use crate::tests::tokenizers::tiny;
 
     #[test]
     fn special_tokens_are_found_where_they_are_not_meant() {

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Kind, LintConfig, Severity};
-use crate::conversation::Origin;
+use simmer_data::conversation::Origin;
 
 /// How many rows of a kind are shown.
 const SHOWN: usize = 5;

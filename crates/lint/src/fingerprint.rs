@@ -32,7 +32,7 @@ const MAGIC: &[u8] = b"simmer-sets-1\n";
 const BYTES: usize = 6;
 
 /// The sets that the program knows, made by `tests/reference/evaluation_sets.py`.
-const BUILT_IN: &[u8] = include_bytes!("../../../../data/evaluation-sets.bin");
+const BUILT_IN: &[u8] = include_bytes!("../../../data/evaluation-sets.bin");
 
 /// Hashes and the sets that have them.
 #[derive(Debug, Default)]

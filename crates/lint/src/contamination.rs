@@ -4,7 +4,7 @@ use super::excerpt::{around, beginning};
 use super::fingerprint::{Fingerprint, RUN};
 use super::part::{Part, Place};
 use super::words::{start, words};
-use crate::conversation::Role;
+use simmer_data::conversation::Role;
 
 /// The first overlap of a row with a set: the set, and what is to be said. `known` are the words of each part.
 pub(super) fn overlap(

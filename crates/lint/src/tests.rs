@@ -1,13 +1,15 @@
+pub(crate) mod tokenizers;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::*;
-use crate::conversation::{Content, Message, Role};
-use crate::example::{Limits, Overlong, encode};
-use crate::template::TrainOn;
-use crate::tokenizer::tests::{tiny, tiny_with_bos, with_config};
+use simmer_data::conversation::{Content, Conversation, Message, Role};
+use simmer_data::example::{Limits, Overlong, encode};
+use simmer_data::{Template, TrainOn};
+use tokenizers::{tiny, tiny_with_bos, with_config};
 
 const WHOLE: Limits = Limits {
     max_tokens: 1000,
@@ -69,12 +71,16 @@ impl Bench {
                 row: number,
                 line: number + 1,
             };
-            let rendered = template
-                .render(&row, crate::template::TrainOn::Answers)
-                .unwrap();
+            let rendered = template.render(&row, TrainOn::Answers).unwrap();
             let outcome = encode(&rendered, &self.tokenizer, &self.limits).unwrap();
-            let findings = linter.check(&row, &template, &self.tokenizer, &rendered, &[outcome]);
-            linter.add(0, findings.unwrap());
+            let found = linter.check(&RowView {
+                row: &row,
+                template: &template,
+                tokenizer: &self.tokenizer,
+                rendered: &rendered,
+                outcomes: &[outcome],
+            });
+            linter.add(0, found.unwrap());
         }
         linter.finish()
     }
@@ -145,11 +151,9 @@ fn ends(tokens: &[u32], trained: &[bool]) -> String {
     let tokenizer = tiny();
     let template = Template::named("completion", &tokenizer).unwrap();
     let row = text("is it");
-    let rendered = template
-        .render(&row, crate::template::TrainOn::Answers)
-        .unwrap();
+    let rendered = template.render(&row, TrainOn::Answers).unwrap();
     let outcome = Outcome::Kept {
-        example: crate::Example {
+        example: simmer_data::Example {
             tokens: tokens.to_vec(),
             trained: trained.to_vec(),
             origin: Origin::default(),
@@ -160,16 +164,14 @@ fn ends(tokens: &[u32], trained: &[bool]) -> String {
     };
     let mut found = Vec::new();
     let meanings = Meanings::of(&tokenizer);
-    meanings
-        .check(
-            &row,
-            &template,
-            &tokenizer,
-            &rendered,
-            &[outcome],
-            &mut found,
-        )
-        .unwrap();
+    let view = RowView {
+        row: &row,
+        template: &template,
+        tokenizer: &tokenizer,
+        rendered: &rendered,
+        outcomes: &[outcome],
+    };
+    meanings.check(&view, &mut found).unwrap();
     let said = found.iter().map(|(kind, what)| format!("{kind}: {what}"));
     said.collect::<Vec<_>>().join("\n")
 }

@@ -1,8 +1,13 @@
-//! The kinds of faults: what each means, what to do about it, and when it stops training.
+//! What `data.lint` in a recipe can say: the kinds of findings, what each means, and when it stops training.
+//!
+//! The checks themselves are in the crate `simmer-lint`, which sees the rows through [`Inspect`](crate::Inspect).
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
 
 /// What a finding leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -289,6 +294,52 @@ impl fmt::Display for Severity {
             Severity::Warning => "warning",
             Severity::Error => "error",
         })
+    }
+}
+
+/// The `lint` table of a recipe's `[data]`: which faults are looked for, and what they lead to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LintConfig {
+    /// Kinds that are not looked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Kind>,
+    /// Kinds that are shown and never stop training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warn: Vec<Kind>,
+    /// Kinds of which one row stops training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny: Vec<Kind>,
+    /// Files of evaluation sets that no row should have words of; the public ones are known without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<PathBuf>,
+}
+
+impl LintConfig {
+    /// # Errors
+    /// [`DataError::Config`] when a kind is in two of the lists.
+    pub fn check(&self) -> Result<(), DataError> {
+        let lists = [&self.allow, &self.warn, &self.deny];
+        for kind in Kind::ALL {
+            if lists.iter().filter(|list| list.contains(&kind)).count() > 1 {
+                return Err(DataError::Config {
+                    key: "lint",
+                    problem: format!("`{kind}` is in more than one of allow, warn and deny"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What `rows` faults of a kind among the `of` rows of a source lead to.
+    pub fn severity(&self, kind: Kind, rows: usize, of: usize) -> Severity {
+        let lists = [
+            (&self.allow, Severity::Off),
+            (&self.warn, Severity::Warning),
+            (&self.deny, Severity::Error),
+        ];
+        let said = lists.into_iter().find(|(list, _)| list.contains(&kind));
+        said.map_or_else(|| kind.severity(rows, of), |(_, severity)| severity)
     }
 }
 
