@@ -1,6 +1,7 @@
 //! What a person reads when a command fails: the chain of causes, then a hint.
 
 use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
+use simmer_hint::Hint as _;
 use simmer_model::GenerateError;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;

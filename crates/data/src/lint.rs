@@ -1,6 +1,6 @@
-//! What `data.lint` in a recipe can say: the kinds of findings, what each means, and when it stops training.
+//! The table `[data.lint]` of a recipe: the kinds of findings, their meaning, and when they stop training.
 //!
-//! The checks themselves are in the crate `simmer-lint`, which sees the rows through [`Inspect`](crate::Inspect).
+//! The checks are in the crate `simmer-lint`, which sees every row through [`Inspect`](crate::Inspect).
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,84 +9,84 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// What a finding leads to.
+/// The consequence of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Not looked for.
+    /// Not checked.
     Off,
-    /// Shown.
+    /// Reported.
     Warning,
-    /// Stops training.
+    /// Reported, and training does not start.
     Error,
 }
 
-/// A kind of fault that rows may have.
+/// A kind of problem in the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The tokenizer's end of sequence is another token's job.
+    /// The EOS token is a token that has another meaning.
     EndToken,
-    /// An answer ends without an end of sequence that is trained on.
+    /// No EOS token with a label follows the answer.
     EndMissing,
-    /// An answer before the last ends without one.
+    /// The same for an answer before the last.
     TurnEndMissing,
-    /// Two beginnings of sequence in a row.
+    /// Two BOS tokens in a row.
     DoubledBeginning,
-    /// Two ends of sequence in a row.
+    /// Two EOS tokens in a row.
     DoubledEnd,
-    /// Training and generation see another text before the answer.
+    /// The text before the answer differs between training and generation.
     PromptText,
-    /// Training and generation see the same text before the answer in other tokens.
+    /// The text before the answer is the same, but its tokens differ.
     PromptTokens,
-    /// Text that the tokenizer has no tokens for.
+    /// Text that becomes the unknown token.
     UnknownTokens,
-    /// A message spells out a special token.
+    /// A message contains the text of a special token.
     SpecialTokens,
-    /// Rows without a token to train on.
+    /// Rows without a label.
     Untrained,
-    /// Rows that were left out for their length.
+    /// Rows dropped because they are too long.
     Dropped,
-    /// Rows whose end was cut off.
+    /// Truncated rows.
     Truncated,
-    /// Answers that say nothing.
+    /// Empty answers.
     EmptyAnswer,
-    /// Answers that begin with the question.
+    /// Answers that start with the question.
     RepeatedQuestion,
-    /// Answers that stop in the middle.
+    /// Answers that stop in the middle of a sentence or code block.
     UnfinishedAnswer,
     /// Conversations that end with a question.
     Unanswered,
-    /// Answers that follow no question.
+    /// Answers without a question.
     Unasked,
-    /// Characters that a wrong encoding leaves behind.
+    /// Characters that result from a wrong encoding.
     Encoding,
-    /// Characters that nobody sees.
+    /// Invisible characters.
     Invisible,
-    /// Conversations that are there already.
+    /// Copies of an earlier conversation.
     Duplicates,
-    /// Questions that are there already, with another answer.
+    /// Copies of an earlier question with a different answer.
     ConflictingAnswers,
-    /// Questions that are there already in nearly the same words.
+    /// Questions in nearly the same words as an earlier one.
     NearDuplicates,
-    /// Words of a set that models are evaluated on.
+    /// Rows that overlap with an evaluation set.
     Contamination,
 }
 
-/// What is to be said of a kind.
+/// The properties of a kind.
 struct Spec {
     name: &'static str,
-    /// The severity of a few rows of a source, and of more than half of them.
+    /// The severity if at most half of a source's rows are affected, and if more are.
     severities: [Severity; 2],
     means: &'static str,
     remedy: &'static str,
 }
 
-/// Faults of rows: shown, and an error where most rows of a source have them, which is a fault of the set-up.
+/// Problems of single rows. If most rows of a source have one, the set-up is wrong, and it is an error.
 const FAULT: [Severity; 2] = [Severity::Warning, Severity::Error];
-/// Faults that may be meant.
+/// Possible problems that may be intended.
 const ODDITY: [Severity; 2] = [Severity::Warning; 2];
-/// Faults that are never meant.
+/// Problems that are never intended.
 const BREAKAGE: [Severity; 2] = [Severity::Error; 2];
 
 impl Kind {
@@ -122,17 +122,17 @@ impl Kind {
         self.spec().name
     }
 
-    /// What such a fault is, in a line.
+    /// What the problem is, in one line.
     pub fn means(self) -> &'static str {
         self.spec().means
     }
 
-    /// What to do about it, in a line.
+    /// What to do about it, in one line.
     pub fn remedy(self) -> &'static str {
         self.spec().remedy
     }
 
-    /// What `rows` findings among the `of` rows of a source lead to, unless a recipe says otherwise.
+    /// The severity of `rows` affected rows among the `of` rows of a source, if the recipe does not set it.
     pub fn severity(self, rows: usize, of: usize) -> Severity {
         self.spec().severities[usize::from(2 * rows > of)]
     }
@@ -142,140 +142,140 @@ impl Kind {
             Kind::EndToken => &Spec {
                 name: "end_token",
                 severities: BREAKAGE,
-                means: "the end of sequence is a token that means something else",
-                remedy: "name the right eos_token in the model's tokenizer_config.json",
+                means: "the EOS token is a token with another meaning",
+                remedy: "set the right eos_token in the model's tokenizer_config.json",
             },
             Kind::EndMissing => &Spec {
                 name: "end_missing",
                 severities: FAULT,
-                means: "the answer is not followed by an end of sequence that is trained on: the model would not learn to stop",
-                remedy: "let the template end an answer with {eos}, or mark that token as the assistant's",
+                means: "no EOS token follows the answer, or it is masked: the model does not learn to stop",
+                remedy: "end the answers in the template with {eos}, or put that token inside the chat template's {% generation %} block",
             },
             Kind::TurnEndMissing => &Spec {
                 name: "turn_end_missing",
                 severities: ODDITY,
-                means: "an answer before the last ends without an end of sequence: in a conversation the model may go on as the user",
-                remedy: "end every answer with {eos} in the template, or stop generation at the text that begins the user's turn",
+                means: "an earlier answer in the conversation has no EOS token: the model may continue with the user's next message",
+                remedy: "end every answer in the template with {eos}, or pass the text that starts a user message as a stop sequence",
             },
             Kind::DoubledBeginning => &Spec {
                 name: "doubled_beginning",
                 severities: FAULT,
-                means: "two beginnings of sequence stand in a row",
-                remedy: "take the token out of the rows or the template: the tokenizer adds its own",
+                means: "two BOS tokens in a row",
+                remedy: "remove the BOS token from the rows or the template; the tokenizer adds its own",
             },
             Kind::DoubledEnd => &Spec {
                 name: "doubled_end",
                 severities: FAULT,
-                means: "an answer ends with two ends of sequence in a row",
-                remedy: "take the token out of the rows or the template, or name both tokens as eos_token_id in generation_config.json",
+                means: "an answer ends with two EOS tokens in a row",
+                remedy: "remove the EOS token from the rows or the template, or list both tokens as eos_token_id in generation_config.json",
             },
             Kind::PromptText => &Spec {
                 name: "prompt_text",
                 severities: FAULT,
-                means: "the model is trained after another text than the one that it will be asked with",
-                remedy: "use a template whose generation prompt is how its answers begin, in training and after it",
+                means: "the text before the answer differs between training and generation",
+                remedy: "use a chat template whose generation prompt is exactly the text that it puts before an answer",
             },
             Kind::PromptTokens => &Spec {
                 name: "prompt_tokens",
                 severities: FAULT,
-                means: "the last tokens of the prompt merge with the answer in training, and will not when the model is asked",
-                remedy: "let the prompt end, or the answers begin, where tokens do: after a line break or before a space, but not both",
+                means: "the end of the prompt and the start of the answer share a token in training, but not in generation",
+                remedy: "end the prompt at a token boundary: after a line break, or just before the space that the answer starts with, but not both",
             },
             Kind::UnknownTokens => &Spec {
                 name: "unknown_tokens",
                 severities: FAULT,
-                means: "the tokenizer has no token for a part of the text",
-                remedy: "remove those characters, or take a tokenizer with byte fallback",
+                means: "the text contains characters that the tokenizer does not know",
+                remedy: "remove these characters, or use a tokenizer with byte fallback",
             },
             Kind::SpecialTokens => &Spec {
                 name: "special_tokens",
                 severities: FAULT,
-                means: "a message spells out a special token: a model's own becomes that token, another model's stays as text",
-                remedy: "remove what an earlier template left in the rows",
+                means: "a message contains the text of a special token: this model's becomes that token, another model's stays plain text",
+                remedy: "remove what another template has left in the rows",
             },
             Kind::Untrained => &Spec {
                 name: "untrained",
                 severities: FAULT,
-                means: "the row has no token to train on and is left out",
-                remedy: "raise data.max_tokens where the prompt alone is longer, or give the row an answer",
+                means: "the row has no token to train on and is skipped",
+                remedy: "raise data.max_tokens if the prompt alone is too long, or add an answer to the row",
             },
             Kind::Dropped => &Spec {
                 name: "dropped",
                 severities: FAULT,
-                means: "the row has more than data.max_tokens tokens and is left out",
+                means: "the row is longer than data.max_tokens and is dropped",
                 remedy: "raise data.max_tokens, or choose another data.overlong",
             },
             Kind::Truncated => &Spec {
                 name: "truncated",
                 severities: FAULT,
-                means: "the row has more than data.max_tokens tokens and its end is cut off",
+                means: "the row is longer than data.max_tokens and is truncated",
                 remedy: "raise data.max_tokens, or choose another data.overlong",
             },
             Kind::EmptyAnswer => &Spec {
                 name: "empty_answer",
                 severities: FAULT,
-                means: "the answer says nothing: the model learns to end at once",
-                remedy: "remove the row, or check the names of the fields",
+                means: "the answer is empty: the model learns to stop at once",
+                remedy: "remove the row, or check the field names",
             },
             Kind::RepeatedQuestion => &Spec {
                 name: "repeated_question",
                 severities: FAULT,
-                means: "the answer begins with the question",
-                remedy: "remove the question from the answers, unless it is what they should say",
+                means: "the answer starts with the question",
+                remedy: "remove the question from the answer, unless the model should repeat it",
             },
             Kind::UnfinishedAnswer => &Spec {
                 name: "unfinished_answer",
                 severities: FAULT,
-                means: "the answer stops in the middle of a sentence or of a block of code: the model learns to stop there",
-                remedy: "finish or remove the row; its author probably ran into a limit of length",
+                means: "the answer stops in the middle of a sentence or code block: the model learns to stop there",
+                remedy: "complete the answer or remove the row; it was probably cut off by a length limit when it was written",
             },
             Kind::Unanswered => &Spec {
                 name: "unanswered",
                 severities: ODDITY,
-                means: "the conversation ends with a message that nobody answers and that is not trained on",
+                means: "the conversation ends with a message that has no answer and is not trained on",
                 remedy: "remove the last message",
             },
             Kind::Unasked => &Spec {
                 name: "unasked",
                 severities: ODDITY,
-                means: "an answer follows no question",
-                remedy: "give the row a question, or read it as text",
+                means: "an answer has no question before it",
+                remedy: "add a question to the row, or load the source as plain text",
             },
             Kind::Encoding => &Spec {
                 name: "encoding",
                 severities: FAULT,
-                means: "characters that are left when a text is read in the wrong encoding, or when it was binary",
-                remedy: "read the source again as what it is, usually UTF-8, or remove the characters",
+                means: "characters that result from reading text in the wrong encoding, or from binary data",
+                remedy: "read the original again in its real encoding, usually UTF-8, or remove these characters",
             },
             Kind::Invisible => &Spec {
                 name: "invisible",
                 severities: ODDITY,
-                means: "characters that nobody sees: of no width, or that turn the direction of the text",
-                remedy: "remove them where the writing does not need them",
+                means: "invisible characters: zero-width, or changing the text direction",
+                remedy: "remove them unless the script needs them",
             },
             Kind::Duplicates => &Spec {
                 name: "duplicates",
                 severities: ODDITY,
-                means: "the same conversation is there already: it counts that many times in the loss",
-                remedy: "remove the later rows, or say so by the weight of their source",
+                means: "the conversation is a copy of an earlier one and counts again in the loss",
+                remedy: "remove the later copies; to repeat rows on purpose, set a weight for their source",
             },
             Kind::ConflictingAnswers => &Spec {
                 name: "conflicting_answers",
                 severities: ODDITY,
-                means: "the same question is there already, with another answer",
+                means: "the question is a copy of an earlier one, with a different answer",
                 remedy: "keep one of the answers, unless several are right",
             },
             Kind::NearDuplicates => &Spec {
                 name: "near_duplicates",
                 severities: ODDITY,
-                means: "nearly the same question is there already (ROUGE-L above 0.7, as Self-Instruct filters)",
-                remedy: "remove the later rows where variety counts",
+                means: "the question is nearly the same as an earlier one (ROUGE-L above 0.7, the filter of Self-Instruct)",
+                remedy: "remove the later rows if you want varied questions",
             },
             Kind::Contamination => &Spec {
                 name: "contamination",
                 severities: FAULT,
-                means: "the row has words of a set that models are evaluated on: scores on it would say nothing",
-                remedy: "remove the row, or leave that set out of the evaluation",
+                means: "the row overlaps with an evaluation set: scores on that set become meaningless",
+                remedy: "remove the row, or do not evaluate on that set",
             },
         }
     }
@@ -297,27 +297,27 @@ impl fmt::Display for Severity {
     }
 }
 
-/// The `lint` table of a recipe's `[data]`: which faults are looked for, and what they lead to.
+/// The table `[data.lint]` of a recipe: which kinds are checked, and which stop training.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LintConfig {
-    /// Kinds that are not looked for.
+    /// Kinds that are not checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Kind>,
-    /// Kinds that are shown and never stop training.
+    /// Kinds that are reported but never stop training.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warn: Vec<Kind>,
-    /// Kinds of which one row stops training.
+    /// Kinds that stop training if a single row is affected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<Kind>,
-    /// Files of evaluation sets that no row should have words of; the public ones are known without.
+    /// Files of further evaluation sets that rows must not overlap with. Public sets are built in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<PathBuf>,
 }
 
 impl LintConfig {
     /// # Errors
-    /// [`DataError::Config`] when a kind is in two of the lists.
+    /// [`DataError::Config`] if a kind is in two of the lists.
     pub fn check(&self) -> Result<(), DataError> {
         let lists = [&self.allow, &self.warn, &self.deny];
         for kind in Kind::ALL {
@@ -331,15 +331,15 @@ impl LintConfig {
         Ok(())
     }
 
-    /// What `rows` faults of a kind among the `of` rows of a source lead to.
+    /// The severity of a kind that affects `rows` of the `of` rows of a source.
     pub fn severity(&self, kind: Kind, rows: usize, of: usize) -> Severity {
         let lists = [
             (&self.allow, Severity::Off),
             (&self.warn, Severity::Warning),
             (&self.deny, Severity::Error),
         ];
-        let said = lists.into_iter().find(|(list, _)| list.contains(&kind));
-        said.map_or_else(|| kind.severity(rows, of), |(_, severity)| severity)
+        let set = lists.into_iter().find(|(list, _)| list.contains(&kind));
+        set.map_or_else(|| kind.severity(rows, of), |(_, severity)| severity)
     }
 }
 

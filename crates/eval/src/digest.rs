@@ -1,4 +1,4 @@
-//! Hashes that tell one thing from another.
+//! SHA-256.
 
 use std::fmt::Write as _;
 

@@ -1,9 +1,9 @@
-//! What is wrong with instruction data, found before it is trained on.
+//! Finds problems in instruction data before it is trained on.
 //!
-//! A [`Linter`] inspects the rows of a pass over the data ([`Inspect`]): `check` looks at one row alone, and may run for many
-//! at once; `add` takes what it found in the order of the rows, and compares the row with all earlier ones;
+//! A [`Linter`] is shown every row of a pass over the data ([`Inspect`]). Its `check` looks at one row alone and may run for
+//! many rows at once; `add` takes the findings in the order of the rows and compares each row with all earlier ones.
 //! [`Linter::finish`] returns the report. Every finding has a [`Kind`], whose [`Severity`] the recipe can change. [`load`],
-//! [`read`] and [`check`] are those of `simmer_data::dataset` with a linter.
+//! [`read`] and [`check`] are the functions of `simmer_data::dataset` with a linter.
 
 mod against;
 mod contamination;
@@ -41,7 +41,7 @@ use special::Specials;
 use tokens::Meanings;
 use words::Vocabulary;
 
-/// For each text the first of the earlier ones that it is nearly the same as: whose ROUGE-L with it is above 0.7.
+/// For each text, the first earlier text whose ROUGE-L with it is above 0.7.
 pub fn near_duplicates<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Option<usize>> {
     let mut vocabulary = Vocabulary::default();
     let mut words = Texts::default();
@@ -57,46 +57,46 @@ pub fn near_duplicates<'t>(texts: impl IntoIterator<Item = &'t str>) -> Vec<Opti
     nearest.map(|text| Some(text? as usize)).collect()
 }
 
-/// The file of hashes that evaluation sets are known by; each text comes with the name of its set.
+/// The file of hashes by which evaluation sets are recognised. `texts` are pairs of the set's name and a text.
 pub fn fingerprint<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> Vec<u8> {
     fingerprint::file(texts)
 }
 
-/// Looks for faults in rows.
+/// Finds problems in rows.
 pub struct Linter {
     config: LintConfig,
     meanings: Meanings,
     specials: Specials,
     sets: Fingerprint,
     end_token: Option<String>,
-    /// The rows of each source.
+    /// The number of rows of each source.
     rows: BTreeMap<usize, usize>,
     tallies: BTreeMap<Kind, Tally>,
-    /// The rows with words of each evaluation set.
+    /// The number of rows that overlap with each evaluation set.
     contaminated: BTreeMap<String, usize>,
     targets: usize,
     cut_targets: usize,
     seen: Seen,
 }
 
-/// What was found in one row.
+/// The findings of one row.
 #[derive(Debug)]
 pub struct RowFindings {
     origin: Origin,
     found: Vec<(Kind, String)>,
-    /// The evaluation set that it has words of.
+    /// The evaluation set that the row overlaps with.
     set: Option<String>,
-    /// Tokens to train on, and those of them that were cut off.
+    /// Labels before truncation, and the labels that truncation removed.
     targets: usize,
     cut_targets: usize,
     keys: Keys,
 }
 
 impl Linter {
-    /// A linter of rows for `tokenizer`.
+    /// A linter for rows that are tokenised with `tokenizer`.
     ///
     /// # Errors
-    /// [`DataError`] when the configuration contradicts itself, or a file of an evaluation set cannot be read.
+    /// [`DataError`] if a kind is in two lists of the configuration, or a file of an evaluation set cannot be read.
     pub fn new(config: &LintConfig, tokenizer: &Tokenizer) -> Result<Linter, DataError> {
         config.check()?;
         let meanings = Meanings::of(tokenizer);
@@ -122,18 +122,18 @@ impl Linter {
         })
     }
 
-    /// The linter of a `[data]` table, whose values are checked first.
+    /// The linter for a `[data]` table. The table's values are checked first.
     fn of(config: &DataConfig, tokenizer: &Tokenizer) -> Result<Linter, DataError> {
         config.check()?;
         Linter::new(&config.lint, tokenizer)
     }
 
-    /// What all rows came to.
+    /// The report on all rows.
     pub fn finish(mut self) -> LintReport {
         let mut notes = Vec::new();
         if self.on(Kind::NearDuplicates) {
-            let (tally, said) = std::mem::take(&mut self.seen).near_duplicates();
-            notes = said;
+            let (tally, left_out) = std::mem::take(&mut self.seen).near_duplicates();
+            notes = left_out;
             if !tally.is_empty() {
                 self.tallies.insert(Kind::NearDuplicates, tally);
             }
@@ -157,12 +157,12 @@ impl Linter {
         !self.config.allow.contains(&kind)
     }
 
-    /// What there is to say of all rows with such a fault together.
+    /// A line about all affected rows together.
     fn detail(&self, kind: Kind) -> Option<String> {
         match kind {
             Kind::EndToken => self.end_token.clone(),
             Kind::Truncated => Some(format!(
-                "{} of {} tokens to train on are cut off",
+                "{} of {} trained tokens are cut off",
                 self.cut_targets, self.targets
             )),
             Kind::Contamination => {
@@ -178,7 +178,7 @@ impl Linter {
 impl Inspect for Linter {
     type Found = RowFindings;
 
-    /// Looks at one row alone: what it says, what the template rendered it to, and what became of that.
+    /// Looks at one row alone: its texts, the rendered text, and the tokens.
     fn check(&self, view: &RowView<'_>) -> Result<RowFindings, TokenizerError> {
         let RowView { row, outcomes, .. } = *view;
         let mut found = Vec::new();
@@ -215,7 +215,7 @@ impl Inspect for Linter {
         })
     }
 
-    /// Takes what was found in the next row of a source, and compares the row with all earlier ones.
+    /// Takes the findings of the next row, and compares the row with all earlier ones.
     fn add(&mut self, source: usize, findings: RowFindings) {
         let RowFindings {
             origin,
@@ -231,8 +231,8 @@ impl Inspect for Linter {
         }
         self.targets += targets;
         self.cut_targets += cut_targets;
-        let again = self.seen.add(source, &origin, keys);
-        found.extend(again.filter(|(kind, _)| self.on(*kind)));
+        let repeats = self.seen.add(source, &origin, keys);
+        found.extend(repeats.filter(|(kind, _)| self.on(*kind)));
         for (kind, what) in found {
             self.tallies
                 .entry(kind)
