@@ -3,8 +3,8 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use simmer_files::Existing;
 use simmer_model::adapter::Card;
-use simmer_model::checkpoint::Existing;
 use simmer_model::{KvCache, LlamaForCausalLM, Recompute, Sampling, Sequence, Target, adapter};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -133,7 +133,7 @@ fn recomputing_layers_changes_no_gradient() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Rows with common beginnings of every length, some rows equal, some only a beginning: the
+    /// Rows that share prefixes of every length, some rows equal, some only a prefix: the
     /// loss and every gradient are those of the rows one by one.
     #[test]
     fn sharing_prefixes_changes_no_gradient(

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
+use simmer_checkpoint::{Dtype, SafetensorsFile};
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::checkpoint::{Dtype, SafetensorsFile};
 use simmer_model::merge::agreement::{Agreement, Heard};
 use simmer_model::merge::{MergeOptions, merge, verify};
 
@@ -153,7 +153,7 @@ fn a_model_of_other_tensors_is_not_this_merge() {
     assert!(
         error
             .to_string()
-            .contains("not what these base and adapter merge to"),
+            .contains("does not match the merge of this base model and adapter"),
         "{error}"
     );
 }

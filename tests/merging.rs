@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 use safetensors::{Dtype, SafeTensors};
+use simmer_checkpoint::Checkpoint;
 use simmer_model::Sequence;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::checkpoint::Checkpoint;
 use simmer_model::merge::{MergeOptions, merge};
 
 use crate::adapters::attached;

@@ -3,9 +3,9 @@
 use std::fs;
 
 use serde_json::json;
-use simmer_model::checkpoint::gguf::Gguf;
-use simmer_model::checkpoint::pth::PthFile;
-use simmer_model::checkpoint::{Pretrained, SafetensorsFile};
+use simmer_checkpoint::gguf::Gguf;
+use simmer_checkpoint::pth::PthFile;
+use simmer_checkpoint::{Pretrained, SafetensorsFile};
 
 use super::{Folder, deep, shown};
 
@@ -188,7 +188,7 @@ fn safetensors_files() {
                 one("F32", json!([u64::MAX, 2, 0]), 0, 0, 0),
             ),
             ("a negative size", one("F32", json!([-1]), 0, 4, 4)),
-            ("an unknown number type", one("F31", json!([1]), 0, 4, 4)),
+            ("an unknown dtype", one("F31", json!([1]), 0, 4, 4)),
             (
                 "a name twice",
                 said(&safetensors(
@@ -230,7 +230,7 @@ fn metas_files() {
         pth(&file)
     };
     let pickled = |pickle: &[u8]| {
-        let pickle = simmer_model::checkpoint::pickle::Pickle::read(pickle);
+        let pickle = simmer_checkpoint::pickle::Pickle::read(pickle);
         Folder::empty().said(pickle.and_then(|pickle| pickle.tensors().map(|_| ())))
     };
     shown(

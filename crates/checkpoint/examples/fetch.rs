@@ -6,6 +6,7 @@ use std::env;
 use std::process::ExitCode;
 
 use simmer_checkpoint::hub::{self, Fetched, HubConfig, HubError, HubName, Progress, What};
+use simmer_hint::Hint as _;
 
 fn main() -> ExitCode {
     match fetch(&env::args().nth(1).unwrap_or_default()) {

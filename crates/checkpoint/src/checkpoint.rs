@@ -1,4 +1,4 @@
-//! The weights of a model, by Hugging Face's names and in its form, whatever the files are.
+//! The weights of a model under Hugging Face's names and in Hugging Face's layout, whatever the format of the files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::{
     is_rotary_buffer, layout, nearest,
 };
 
-/// The forms in which LLaMA-family models are passed on.
+/// The file layouts of LLaMA-family models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// A folder of `config.json` and safetensors files.
@@ -25,32 +25,30 @@ pub enum Layout {
     Gguf,
 }
 
-/// Open weights: every file mapped, every header checked, and the files in agreement.
+/// The opened weights of a model: all files are mapped, their headers are checked, and the files agree.
 #[derive(Clone)]
 pub struct Checkpoint {
     pub(crate) path: PathBuf,
     pub(crate) layout: Layout,
     pub(crate) files: Vec<Mapped>,
-    /// Rotary buffers included.
+    /// Includes rotary buffers.
     pub(crate) tensors: BTreeMap<String, Stored>,
     pub(crate) shards: Vec<Shard>,
 }
 
 impl Checkpoint {
-    /// Opens the weights of a Hugging Face folder, whatever model they make:
-    /// [`Pretrained::open`](crate::Pretrained::open) holds them against their configuration and
-    /// takes the other layouts too.
+    /// Opens the weights of a Hugging Face folder without its configuration.
+    /// [`Pretrained::open`](crate::Pretrained::open) compares them with the configuration and reads the other layouts
+    /// too.
     ///
     /// # Errors
     ///
-    /// Missing or damaged files, and an index that its files do not agree with; see
-    /// [`CheckpointError`].
+    /// Missing or damaged files, and an index that contradicts the files; see [`CheckpointError`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         hugging_face::open(folder.as_ref())
     }
 
-    /// Weights that lie in files of another layout; a Hugging Face folder of them has the usual
-    /// files.
+    /// Weights from files of another layout. [`Self::shards`] plans the usual files of a Hugging Face folder for them.
     pub(crate) fn of(
         path: &Path,
         layout: Layout,
@@ -79,7 +77,7 @@ impl Checkpoint {
         &self.path
     }
 
-    /// What the files are.
+    /// The layout of the files.
     pub fn layout(&self) -> Layout {
         self.layout
     }
@@ -94,19 +92,19 @@ impl Checkpoint {
         self.files.iter().map(|file| file.len() as u64).sum()
     }
 
-    /// The files that a Hugging Face folder of this has, rotary buffers included: its own where it
-    /// is one.
+    /// The weight files of this model as a Hugging Face folder, including rotary buffers. A Hugging Face folder keeps its
+    /// own files.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// The weights' keys, sorted. Rotary tables of early conversions are not among them, see
-    /// [`Self::rotary_buffers`].
+    /// The weights' keys, sorted, without the rotary tables of early conversions
+    /// ([`Self::rotary_buffers`]).
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.all_names().filter(|name| !is_rotary_buffer(name))
     }
 
-    /// The weights with number type and shape, by key.
+    /// The weights with dtype and shape, by key.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.tensors
             .iter()
@@ -114,31 +112,31 @@ impl Checkpoint {
             .map(|(name, stored)| (name.as_str(), &stored.info))
     }
 
-    /// How many rotary tables of an early conversion ([`is_rotary_buffer`]) were left out.
+    /// Number of rotary tables of an early conversion ([`is_rotary_buffer`]) that were skipped.
     pub fn rotary_buffers(&self) -> usize {
         self.all_names()
             .filter(|name| is_rotary_buffer(name))
             .count()
     }
 
-    /// Every key in the files, rotary tables too, sorted.
+    /// All keys in the files, including rotary tables, sorted.
     pub fn all_names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Whether there is a tensor of this name.
+    /// Whether a tensor of this name exists.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Bytes of all weights as they are read: blocks of few bits count as the f32 they widen to.
+    /// Bytes of all weights after reading: quantised weights count as f32.
     pub fn total_bytes(&self) -> u64 {
         self.names()
             .filter_map(|name| Some(self.tensors.get(name)?.len() as u64))
             .sum()
     }
 
-    /// How the weights are stored: `BF16`, `Q4_K`.
+    /// The stored types of the weights: `BF16`, `Q4_K`.
     pub fn encodings(&self) -> impl Iterator<Item = &str> {
         let weights = self
             .tensors
@@ -147,17 +145,17 @@ impl Checkpoint {
         weights.map(|(_, stored)| stored.encoding())
     }
 
-    /// Number type and shape of a tensor.
+    /// Dtype and shape of a tensor.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// If no such tensor exists; the message names the most similar one.
     pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
         Ok(&self.stored(name)?.info)
     }
 
-    /// Whether the files are still what they were when they were opened, by their lengths and times. Weights are read
-    /// from the files' own pages: what another program writes there is seen.
+    /// Checks by length and modification time that the files have not changed since they were opened. Weights are read
+    /// from mapped files, so another program's changes would be visible.
     ///
     /// # Errors
     ///
@@ -171,12 +169,12 @@ impl Checkpoint {
         pieces.try_for_each(|piece| self.files[piece.file].check_unchanged())
     }
 
-    /// A tensor. Where the file has it as it is wanted, the file's pages are shared; else its rows
-    /// are put together, or widened, in memory of their own.
+    /// A tensor. It shares the pages of the file if the file stores it in this form; otherwise its rows are joined,
+    /// reordered or dequantised in new memory.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor (the message names the nearest), or its file was changed.
+    /// If no such tensor exists (the message names the most similar one), or its file has changed.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let stored = self.stored(name)?;
         self.check_pieces(stored)?;
@@ -187,31 +185,31 @@ impl Checkpoint {
         })
     }
 
-    /// Some rows of a tensor, row-major, little endian: what is converted block by block needs no
-    /// memory for the whole. A row is all that belongs to one place of the outermost dimension.
+    /// Some rows of a tensor, row-major, little endian, for conversion in blocks without memory for the whole tensor. A row
+    /// is everything at one index of the outermost dimension.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor (the message names the nearest), or its file was changed.
+    /// If no such tensor exists (the message names the most similar one), or its file has changed.
     ///
     /// # Panics
     ///
-    /// When the tensor has no such rows.
+    /// If the tensor does not have these rows.
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
         let stored = self.stored(name)?;
         self.check_pieces(stored)?;
         Ok(stored.read_rows(&self.files, rows))
     }
 
-    /// Reads all files into memory, one after the other, as fast as the disk is: page by page as
-    /// the first pass asks for them would be slower. `progress` is told the bytes as they come.
+    /// Reads all files into memory sequentially, at the speed of the disk; page faults during the first forward pass would
+    /// be slower. `progress` receives the number of bytes read.
     pub fn read_ahead(&self, mut progress: impl FnMut(u64)) {
         for file in &self.files {
             file.read_ahead(&mut progress);
         }
     }
 
-    /// Lets go of the pages of some rows; reading them again reads the file again.
+    /// Releases the pages of some rows; reading them again reads the file again.
     pub fn release(&self, name: &str, rows: Range<usize>) {
         if let Ok(stored) = self.stored(name) {
             stored.release(&self.files, rows);

@@ -1,19 +1,19 @@
-//! The tensors that a model or an adapter expects, against those that a file has.
+//! Compares the tensors that a model or an adapter expects with those in a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Everything that differs between what was expected and what was found.
+/// All differences between the expected and the found tensors.
 ///
-/// Its text has a line for each difference; layers that differ in the same way share a line:
+/// [`Display`](fmt::Display) prints one line per difference; layers with the same difference share a line:
 /// `model.layers.{0-31}.mlp.up_proj.weight`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Expected, not found: name and expected shape.
+    /// Missing: name and expected shape.
     pub missing: Vec<(String, Vec<usize>)>,
-    /// Found, not expected: name and found shape.
+    /// Unexpected: name and found shape.
     pub unexpected: Vec<(String, Vec<usize>)>,
-    /// Found in another shape: name, expected, found.
+    /// Wrong shape: name, expected, found.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
@@ -21,7 +21,7 @@ pub struct Difference {
 ///
 /// # Errors
 ///
-/// All differences at once.
+/// All differences, together.
 pub fn compare(
     expected: &BTreeMap<String, Vec<usize>>,
     found: &BTreeMap<String, Vec<usize>>,
@@ -77,7 +77,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// One line for names that differ in their first number alone and share what is said of them.
+/// Joins the lines of names that differ only in their first number and have the same text.
 fn fold_layers(differences: &[(&str, String)]) -> Vec<String> {
     let mut groups: Vec<(&str, &str, &str, Vec<usize>)> = Vec::new();
     for (name, said) in differences {
@@ -104,12 +104,12 @@ fn fold_layers(differences: &[(&str, String)]) -> Vec<String> {
         .collect()
 }
 
-/// `model.layers.` `12` `.mlp`: around the first part of a name that is a number.
+/// Splits a name around its first numeric part: `model.layers.` `12` `.mlp`.
 fn split_layer(name: &str) -> (&str, Option<usize>, &str) {
     let mut start = 0;
     for part in name.split('.') {
         if let Ok(layer) = part.parse() {
-            // "007" would not print as it was.
+            // "007" would be printed as "7"
             if part == "0" || !part.starts_with(['0', '+']) {
                 return (&name[..start], Some(layer), &name[start + part.len()..]);
             }

@@ -1,25 +1,27 @@
-//! The shape of a LLaMA-family model: Hugging Face's `config.json`, in its old and new spellings.
+//! The configuration of a LLaMA-family model: Hugging Face's `config.json` of transformers 4 and 5.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use simmer_hint::Hint;
 
 use crate::MAX_TEXT_BYTES;
 
-/// Beyond all models, and small enough that every product of sizes is a number.
+/// Larger than in any model, and small enough that products of sizes do not overflow.
 const MAX_LAYERS: usize = 10_000;
 const MAX_FEATURES: usize = 1 << 20;
 const MAX_ROWS: usize = 1 << 27;
 const MAX_CONTEXT: usize = 1 << 40;
-/// The largest size of anything that is read at all.
+/// Maximum of every size in the file.
 const MAX_SIZE: usize = 1 << 40;
 
-/// What a model of the family is made of; field names are Hugging Face's.
+/// The sizes and constants of a model; field names are Hugging Face's.
 ///
-/// Sizes count features, heads and layers; `max_position_embeddings` counts tokens.
+/// Sizes are numbers of features, heads and layers; `max_position_embeddings` is in tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct ModelConfig {
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -33,18 +35,18 @@ pub struct ModelConfig {
     pub num_attention_heads: usize,
     /// Key and value heads; divides `num_attention_heads`.
     pub num_key_value_heads: usize,
-    /// Features of a head; `hidden_size / num_attention_heads` where the file does not say.
+    /// Features of a head; `hidden_size / num_attention_heads` if the file has no `head_dim`.
     pub head_dim: usize,
-    /// Added to the mean square before its root.
+    /// Epsilon of RMSNorm: added to the mean square before the square root.
     #[serde(default = "default_rms_norm_eps")]
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     #[serde(default = "default_rope_theta")]
     pub rope_theta: f64,
-    /// How the rotary frequencies are stretched for longer contexts.
+    /// Scaling of the rotary frequencies for longer contexts.
     #[serde(default)]
     pub rope_scaling: RopeScaling,
-    /// Longest context that the model was made for.
+    /// Maximum context of the model, in tokens.
     #[serde(default = "default_max_position_embeddings")]
     pub max_position_embeddings: usize,
     /// Whether the four attention projections have biases.
@@ -53,7 +55,7 @@ pub struct ModelConfig {
     /// Whether the three feed-forward projections have biases.
     #[serde(default)]
     pub mlp_bias: bool,
-    /// Whether the output head is the embedding.
+    /// Whether the output head shares the embedding's weight.
     #[serde(default)]
     pub tie_word_embeddings: bool,
     /// Standard deviation of random initial weights.
@@ -80,32 +82,34 @@ fn default_initializer_range() -> f64 {
     0.02
 }
 
-/// Stretching of the rotary frequencies.
+/// Scaling of the rotary frequencies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub enum RopeScaling {
-    /// Frequencies as they are.
+    /// Unscaled frequencies.
     #[default]
     Default,
     /// Every frequency divided by `factor`.
     Linear {
-        /// Stretch of the context.
+        /// Scaling of the context length.
         factor: f64,
     },
-    /// Llama 3's: long wavelengths divided by `factor`, short ones kept, a ramp between.
+    /// Llama 3's rule: the frequencies of long wavelengths are divided by `factor`, those of short ones are kept, with linear
+    /// interpolation between.
     Llama3 {
-        /// Stretch of the context.
+        /// Scaling of the context length.
         factor: f64,
-        /// Wavelengths above `original / low_freq_factor` are stretched.
+        /// Wavelengths above `original / low_freq_factor` are scaled.
         low_freq_factor: f64,
         /// Wavelengths below `original / high_freq_factor` are kept.
         high_freq_factor: f64,
-        /// Context before the stretch, in tokens.
+        /// Context before scaling, in tokens.
         original_max_position_embeddings: usize,
     },
 }
 
-/// What is wrong with a `config.json`.
+/// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -113,7 +117,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The file is not JSON.
@@ -121,28 +125,41 @@ pub enum ConfigError {
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// A key is absent, of the wrong type, or asks for what simmer cannot do.
+    /// A key is missing, has the wrong type, or has a value that simmer does not support.
     #[error("{path}: `{key}`: expected {expected}, found {found}")]
     Key {
         /// The file.
         path: PathBuf,
         /// The key.
         key: String,
-        /// What would be accepted.
+        /// What is accepted.
         expected: String,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
+}
+
+impl Hint for ConfigError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Read { .. } => Some(
+                "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
+                 (params.json, consolidated.*.pth) or a .gguf file"
+                    .to_owned(),
+            ),
+            Self::Json { .. } | Self::Key { .. } => None,
+        }
+    }
 }
 
 impl ModelConfig {
     /// Reads `config.json` from a model's folder.
     ///
     /// # Errors
-    /// Where the file is missing, is not JSON, or describes another architecture.
+    /// If the file is missing, is not JSON, or describes another architecture.
     pub fn from_folder(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join("config.json");
         let text =
@@ -157,7 +174,7 @@ impl ModelConfig {
         Self::from_json(&json, &path)
     }
 
-    /// Reads the content of a `config.json`; `path` is for error messages.
+    /// Reads the contents of a `config.json`; `path` is for error messages.
     ///
     /// # Errors
     /// As [`ModelConfig::from_folder`].
@@ -193,10 +210,10 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Checks what the forward pass relies on.
+    /// Checks the conditions of the forward pass.
     ///
     /// # Errors
-    /// Where a size does not fit another; `path` names the file or recipe that they come from.
+    /// If a size contradicts another; `path` is the file or recipe that defines them.
     pub fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key: &str, expected: String, found: usize| ConfigError::Key {
             path: path.to_owned(),
@@ -241,7 +258,7 @@ impl ModelConfig {
         let query = self.num_attention_heads * self.head_dim;
         if query > MAX_FEATURES {
             let heads = self.num_attention_heads;
-            let expected = format!("at most {} beside {heads} heads", MAX_FEATURES / heads);
+            let expected = format!("at most {} with {heads} heads", MAX_FEATURES / heads);
             return Err(wrong("head_dim", expected, self.head_dim));
         }
         self.check_numbers(path)?;
@@ -255,13 +272,13 @@ impl ModelConfig {
             ));
         }
         if !self.head_dim.is_multiple_of(2) {
-            let expected = "an even number (rotary positions turn pairs)".into();
+            let expected = "an even number (rotary embeddings rotate pairs)".into();
             return Err(wrong("head_dim", expected, self.head_dim));
         }
         Ok(())
     }
 
-    /// Checks that what is computed with the numbers is finite.
+    /// Checks that results of these numbers are finite.
     fn check_numbers(&self, path: &Path) -> Result<(), ConfigError> {
         let wrong = |key: &str, expected: &str, found: f64| ConfigError::Key {
             path: path.to_owned(),
@@ -269,7 +286,7 @@ impl ModelConfig {
             expected: expected.to_owned(),
             found: format!("{found:?}"),
         };
-        // comparisons that are false for NaN
+        // these comparisons are false for NaN
         let small = |number: f64| number > 0.0 && number <= 1.0;
         let factor = |number: f64| (1e-3..=1e6).contains(&number);
         for (key, number) in [
@@ -372,7 +389,7 @@ impl ModelConfig {
             "pretraining_tp": 1,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_parameters": rope,
-            // what transformers 4 reads; 5 prefers rope_parameters
+            // for transformers 4; version 5 prefers rope_parameters
             "rope_theta": self.rope_theta,
             "tie_word_embeddings": self.tie_word_embeddings,
             "use_cache": true,
@@ -468,8 +485,8 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// Base and stretching of the rotary frequencies: `rope_parameters` of transformers 5, or
-    /// `rope_theta` and `rope_scaling` beside the other keys as before.
+    /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`
+    /// and `rope_scaling` of transformers 4.
     fn rope(&self) -> Result<(f64, RopeScaling), ConfigError> {
         let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
             (Some(table), _) => (Some(table), "rope_parameters"),

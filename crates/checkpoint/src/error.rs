@@ -1,35 +1,40 @@
-//! What can be wrong with the files of a checkpoint.
+//! Errors of reading and writing checkpoints.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use simmer_files::WriteError;
+use simmer_hint::Hint;
 use thiserror::Error;
 
-/// A checkpoint that cannot be read or written: which file, which tensor, what was expected, what
-/// was found.
+/// Hint for a file that ends too early.
+pub(crate) const INCOMPLETE_DOWNLOAD: &str =
+    "download the file again; the last download may be incomplete";
+
+/// A checkpoint that cannot be read or written. Messages name the file, the tensor, what was expected and what was found.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The operating system refused something.
+    /// The operating system refuses an operation.
     #[error("{}: cannot {action}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// What was tried, as a verb: "open", "write".
+        /// The operation, as a verb: "open", "read".
         action: &'static str,
-        /// Its answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A folder without weights that can be read.
+    /// A folder without weights that simmer reads.
     #[error("{}: no model.safetensors and no model.safetensors.index.json in this folder{found}", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
-        /// What is there instead, as the end of the sentence; empty when nothing is.
+        /// What the folder holds instead, as the end of the sentence; may be empty.
         found: String,
     },
-    /// A file too short for the length of a header.
+    /// A file that is too short for the length field of the header.
     #[error("{}: not a safetensors file: expected at least 8 bytes, found {found}", file.display())]
     FileTooSmall {
         /// The file.
@@ -37,44 +42,44 @@ pub enum CheckpointError {
         /// Its length in bytes.
         found: u64,
     },
-    /// A header that claims more bytes than the file has.
+    /// A header that is longer than the file.
     #[error(
-        "{}: the header claims {declared} bytes, but only {available} follow it in the file \
+        "{}: the header should have {declared} bytes, but only {available} follow its length in the file \
          (truncated, or not a safetensors file)", file.display()
     )]
     HeaderLength {
         /// The file.
         file: PathBuf,
-        /// Length of the header that the first 8 bytes declare.
+        /// Length of the header according to the first 8 bytes.
         declared: u64,
-        /// Bytes of the file after those 8.
+        /// Bytes of the file after the first 8.
         available: u64,
     },
-    /// A header larger than any that the format allows.
-    #[error("{}: the header claims {declared} bytes; the format allows 100000000", file.display())]
+    /// A header that is larger than the format allows.
+    #[error("{}: the header should have {declared} bytes; the format allows 100000000", file.display())]
     HeaderTooLarge {
         /// The file.
         file: PathBuf,
-        /// Length of the header that the first 8 bytes declare.
+        /// Length of the header according to the first 8 bytes.
         declared: u64,
     },
-    /// A header that is not the JSON the format asks for.
+    /// A header that is not the JSON of the format.
     #[error("{}: the header is not valid: {source}", file.display())]
     HeaderJson {
         /// The file.
         file: PathBuf,
-        /// What the parser says, with the tensor's name where it got as far.
+        /// The error of the JSON parser, with the tensor's name if it is known.
         source: serde_json::Error,
     },
-    /// The same name twice in one header.
-    #[error("{}: tensor `{tensor}` is in the header twice", file.display())]
+    /// A duplicate name in a header.
+    #[error("{}: duplicate tensor `{tensor}` in the header", file.display())]
     DuplicateName {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// A number type that the format does not have.
+    /// A dtype that the format does not have.
     #[error("{}: tensor `{tensor}`: unknown dtype `{found}`", file.display())]
     UnknownDtype {
         /// The file.
@@ -84,19 +89,19 @@ pub enum CheckpointError {
         /// The name in the header.
         found: String,
     },
-    /// A shape whose byte length overflows, or is no whole number of bytes.
-    #[error("{}: tensor `{tensor}`: {dtype} {shape:?} has no valid length in bytes", file.display())]
+    /// A shape whose byte length overflows or is not a whole number.
+    #[error("{}: tensor `{tensor}`: the length in bytes of {dtype} {shape:?} overflows or is not a whole number", file.display())]
     ShapeOverflow {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its number type.
+        /// Its dtype.
         dtype: Dtype,
         /// Its shape.
         shape: Vec<u64>,
     },
-    /// Offsets that do not span what shape and dtype need.
+    /// Offsets that contradict shape and dtype.
     #[error(
         "{}: tensor `{tensor}`: {dtype} {shape:?} needs {expected} bytes, its offsets \
          {begin}..{end} span {}", file.display(), span(*begin, *end)
@@ -106,84 +111,84 @@ pub enum CheckpointError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its number type.
+        /// Its dtype.
         dtype: Dtype,
         /// Its shape.
         shape: Vec<usize>,
-        /// Bytes that these need.
+        /// Bytes of this shape and dtype.
         expected: u64,
-        /// First byte after the header, as declared.
+        /// Start offset after the header.
         begin: u64,
-        /// Byte after the last, as declared.
+        /// End offset after the header.
         end: u64,
     },
-    /// Two tensors that share bytes.
-    #[error("{}: tensor `{tensor}` begins at byte {begin}, inside of `{other}`, which ends at {other_end}", file.display())]
+    /// Overlapping tensors.
+    #[error("{}: tensor `{tensor}` starts at byte {begin}, but tensor `{other}` ends at byte {other_end}: they overlap", file.display())]
     Overlap {
         /// The file.
         file: PathBuf,
-        /// The tensor that begins too early.
+        /// The tensor that starts too early.
         tensor: String,
         /// Its first byte.
         begin: u64,
         /// The tensor before it.
         other: String,
-        /// Where that one ends.
+        /// The end of that tensor.
         other_end: u64,
     },
-    /// Bytes between two tensors that belong to neither.
-    #[error("{}: tensor `{tensor}` begins at byte {found}, expected {expected}: the bytes between belong to no tensor", file.display())]
+    /// Unused bytes between two tensors.
+    #[error("{}: tensor `{tensor}` starts at byte {found}, expected {expected}: the bytes between are unused", file.display())]
     Hole {
         /// The file.
         file: PathBuf,
         /// The tensor after the hole.
         tensor: String,
-        /// Where it should begin.
+        /// The expected start.
         expected: u64,
-        /// Where it begins.
+        /// The start found.
         found: u64,
     },
-    /// A file that ends before its last tensor does.
-    #[error("{}: truncated: expected {expected} bytes, found {found}; the first tensor cut is `{tensor}`", file.display())]
+    /// A file that ends before its last tensor.
+    #[error("{}: truncated: expected {expected} bytes, found {found}; the first incomplete tensor is `{tensor}`", file.display())]
     Truncated {
         /// The file.
         file: PathBuf,
-        /// The first tensor whose bytes are not all there.
+        /// The first incomplete tensor.
         tensor: String,
-        /// Length in bytes that the header describes.
+        /// Length of the file in bytes according to the header.
         expected: u64,
-        /// Length of the file.
+        /// Actual length of the file in bytes.
         found: u64,
     },
-    /// A file that was changed after it was opened.
-    #[error("{}: changed while it was in use: it had {before} bytes, now {now}{}", file.display(), same_length(*before, *now))]
+    /// A file that changed after it was opened.
+    #[error("{}: the file changed while it was in use: {before} bytes before, now {now}{}", file.display(), same_length(*before, *now))]
     Changed {
         /// The file.
         file: PathBuf,
-        /// Its length when it was opened.
+        /// Its length in bytes when it was opened.
         before: u64,
-        /// Its length now.
+        /// Its length in bytes now.
         now: u64,
     },
-    /// A file that goes on after its last tensor.
-    #[error("{}: expected {expected} bytes, found {found}: the rest belongs to no tensor", file.display())]
+    /// A file with extra bytes after its last tensor.
+    #[error("{}: expected {expected} bytes, found {found}: there are extra bytes after the last tensor", file.display())]
     TrailingBytes {
         /// The file.
         file: PathBuf,
-        /// Length in bytes that the header describes.
+        /// Length of the file in bytes according to the header.
         expected: u64,
-        /// Length of the file.
+        /// Actual length of the file in bytes.
         found: u64,
     },
-    /// An index that is not the JSON that Hugging Face writes.
+    /// An index that is not valid JSON.
     #[error("{}: not a valid index: {source}", file.display())]
     IndexJson {
         /// The index file.
         file: PathBuf,
-        /// What the parser says.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// An index that names a file in another folder.
+    /// An index with a path outside its folder.
     #[error("{}: `{}` is not the name of a file in the same folder", index.display(), shard.escape_debug())]
     ShardOutside {
         /// The index file.
@@ -191,104 +196,97 @@ pub enum CheckpointError {
         /// The name in it.
         shard: String,
     },
-    /// Files that the index names and the folder does not have.
+    /// Missing shards.
     #[error("{}: {} of {total} files are missing: {}", index.display(), missing.len(), missing.join(", "))]
     ShardsMissing {
         /// The index file.
         index: PathBuf,
         /// The missing ones.
         missing: Vec<String>,
-        /// How many the index names.
+        /// Number of files in the index.
         total: usize,
     },
-    /// An index and files that do not agree.
-    #[error("{}: index and files do not belong together:{}", index.display(), lines(problems))]
+    /// An index that contradicts the files.
+    #[error("{}: the index contradicts the files:{}", index.display(), lines(problems))]
     IndexMismatch {
         /// The index file.
         index: PathBuf,
-        /// Each disagreement.
+        /// All contradictions.
         problems: Vec<String>,
     },
-    /// A tensor that was asked for and is not there.
+    /// A tensor that does not exist.
     #[error("{}: no tensor `{tensor}`{}", path.display(), near(nearest.as_deref()))]
     TensorNotFound {
         /// File or folder.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         tensor: String,
-        /// The most similar name that is there.
+        /// The most similar name in the file.
         nearest: Option<String>,
     },
-    /// A number type that simmer does not compute with.
+    /// A dtype that simmer does not support.
     #[error("{}: tensor `{tensor}`: dtype {dtype} is not supported (F32, F16, BF16, F64, integers and BOOL are)", file.display())]
     UnsupportedDtype {
         /// The file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its number type.
+        /// Its dtype.
         dtype: String,
     },
-    /// An output that would overwrite something.
-    #[error("{}: already exists and is not an empty folder", path.display())]
-    OutputExists {
-        /// The output.
-        path: PathBuf,
-    },
-    /// A plan for writing that has a tensor twice.
-    #[error("{}: tensor `{tensor}` is to be written twice", path.display())]
+    /// A file or folder cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A tensor that is listed twice for writing.
+    #[error("{}: duplicate tensor `{tensor}` in the plan of the output", path.display())]
     WrittenTwice {
         /// The output.
         path: PathBuf,
         /// The tensor.
         tensor: String,
     },
-    /// More or fewer bytes written than the tensor has.
+    /// More or fewer bytes were written than the tensor has.
     #[error("{}: tensor `{tensor}`: expected {expected} bytes, got {found}", path.display())]
     WrongLength {
         /// The output.
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Bytes that its shape and dtype need.
+        /// Bytes of its shape and dtype.
         expected: u64,
         /// Bytes given.
         found: u64,
     },
 }
 
-impl CheckpointError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for CheckpointError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "the disk is full; nothing that was there before was changed. Free some space and run the command again"
-            }
+            Self::Write(error) => return error.hint(),
             Self::FileTooSmall { .. }
             | Self::HeaderLength { .. }
             | Self::Truncated { .. }
-            | Self::ShardsMissing { .. } => {
-                "a download that did not finish looks like this; fetch the file again"
-            }
+            | Self::ShardsMissing { .. } => INCOMPLETE_DOWNLOAD,
             Self::HeaderTooLarge { .. } | Self::HeaderJson { .. } => {
-                "the file is damaged, or in another format than safetensors"
+                "download the file again; it is damaged, or not a safetensors file"
             }
             Self::IndexMismatch { .. } => {
-                "files of two models may be mixed in one folder; fetch the model again into an empty one"
+                "download the model again into an empty folder; files of two models may be mixed"
             }
             Self::ShardOutside { .. } => {
-                "an index may only name files beside it; this one was not made by the usual tools"
+                "write the checkpoint again with transformers; an index may only name files in its own folder"
             }
             Self::Changed { .. } => {
-                "files of a model must stay as they are while they are used; write a new one aside and rename it into place"
+                "do not change a model's files while they are in use; write new files under another name and rename them"
             }
-            Self::OutputExists { .. } => "name another folder, or remove this one first",
             _ => return None,
         };
         Some(text.to_owned())
     }
+}
 
-    /// What the operating system refused: `action` is a verb.
+impl CheckpointError {
+    /// Converts an error of the operating system; `action` is a verb.
     pub fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {
@@ -308,7 +306,7 @@ fn span(begin: u64, end: u64) -> String {
 
 fn same_length(before: u64, now: u64) -> &'static str {
     if before == now {
-        " of a later time"
+        " and a new modification time"
     } else {
         ""
     }

@@ -1,4 +1,4 @@
-//! Which tensors a model has: names and shapes as in a Hugging Face checkpoint.
+//! The tensors of a model: names and shapes as in a Hugging Face checkpoint.
 
 use crate::config::ModelConfig;
 
@@ -11,18 +11,18 @@ pub struct TensorLayout {
     pub shape: Vec<usize>,
 }
 
-/// What a module is, for the choice of adapter targets.
+/// The kind of a module, for the selection of target modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuleKind {
-    /// A matrix product.
+    /// A linear layer.
     Linear,
-    /// The output head, a matrix product that "all-linear" leaves out.
+    /// The output head, a linear layer that "all-linear" excludes.
     OutputHead,
     /// The token embedding.
     Embedding,
     /// A normalisation.
     Norm,
-    /// Made of other modules.
+    /// A container of modules.
     Container,
 }
 
@@ -31,16 +31,16 @@ pub enum ModuleKind {
 pub struct ModuleLayout {
     /// Path as in Hugging Face: `model.layers.0.self_attn.q_proj`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: ModuleKind,
     /// `[out, in]` of a linear module, `[vocab, hidden]` of the embedding, `[features]` of a
     /// norm, empty for a container.
     pub shape: Vec<usize>,
-    /// Whether a bias belongs to it.
+    /// Whether it has a bias.
     pub bias: bool,
 }
 
-/// Every module, in the order in which PyTorch's `named_modules` visits them.
+/// All modules, in the order of PyTorch's `named_modules`.
 pub fn modules(config: &ModelConfig) -> Vec<ModuleLayout> {
     let mut modules = Vec::new();
     let mut push = |name: String, kind, shape: &[usize], bias| {
@@ -100,7 +100,7 @@ pub fn modules(config: &ModelConfig) -> Vec<ModuleLayout> {
     modules
 }
 
-/// Every tensor that a checkpoint of this shape holds; a tied head has none of its own.
+/// All tensors of a checkpoint with this configuration; a tied head has none.
 pub fn tensors(config: &ModelConfig) -> Vec<TensorLayout> {
     let mut tensors = Vec::new();
     for module in modules(config) {
@@ -122,7 +122,7 @@ pub fn tensors(config: &ModelConfig) -> Vec<TensorLayout> {
     tensors
 }
 
-/// Number of weights: every matrix, bias and norm, a tied head counted once.
+/// Number of parameters: all matrices, biases and norms; a tied head counts once.
 pub fn parameter_count(config: &ModelConfig) -> usize {
     tensors(config)
         .iter()

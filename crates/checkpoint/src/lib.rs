@@ -1,9 +1,8 @@
-//! A model on disk: its shape, and its weights in and out.
+//! Models on disk: reading and writing configurations and weights.
 //!
-//! Reading maps the files into memory and trusts nothing: [`Checkpoint::open`] checks every header
-//! and the index before the first weight is seen. Writing ([`CheckpointWriter`],
-//! [`write_safetensors`], [`StagedFolder`]) happens aside, reaches the disk, and is then renamed
-//! into place, so that a reader never meets half a file and a failure leaves what was there.
+//! Files are mapped into memory for reading, and nothing in them is trusted: [`Checkpoint::open`] checks every header
+//! and the index before it returns a weight. Outputs ([`CheckpointWriter`], [`write_safetensors`]) are written
+//! atomically (see [`simmer_files`]): a reader never sees half a file, and after a failure the old files are unchanged.
 
 mod checkpoint;
 mod compare;
@@ -22,7 +21,6 @@ pub mod pickle;
 mod pretrained;
 pub mod pth;
 pub mod sizes;
-mod stage;
 mod stored;
 
 pub use bytes::Bytes;
@@ -37,65 +35,64 @@ pub use hugging_face::{
 pub use nearest::nearest;
 pub use pretrained::{Pretrained, PretrainedError, gguf_in, gguf_vocabulary};
 pub use safetensors::Dtype;
-pub use stage::{Existing, StagedFolder, try_write_file, write_file};
 
-/// The one-file form of a checkpoint.
+/// The weights of a checkpoint that is not sharded.
 pub const SINGLE_FILE: &str = "model.safetensors";
-/// Which file each tensor of a sharded checkpoint is in.
+/// The index of a sharded checkpoint: which file holds each tensor.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
-/// Most bytes of a weights file, as Hugging Face splits them.
+/// Maximum bytes of a weights file; Hugging Face splits larger checkpoints at this size.
 pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
-/// Most bytes of a text file beside the weights: `config.json`, `params.json`, an index, `adapter_config.json`. The index of
-/// a model of a thousand layers has some hundreds of thousands.
+/// Maximum bytes of a JSON file of a model: `config.json`, `params.json`, an index, `adapter_config.json`. The index of a
+/// model with a thousand layers has a few hundred thousand bytes.
 pub const MAX_TEXT_BYTES: u64 = 64 << 20;
-/// The metadata that every PyTorch tool writes and some ask for.
+/// The safetensors metadata that every PyTorch tool writes and some require.
 pub const PT_METADATA: &[(&str, &str)] = &[("format", "pt")];
 
-/// What the header says about one tensor.
+/// Dtype and shape of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Number type as stored.
+    /// Dtype as stored.
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
-/// One tensor that is to be written.
+/// Name, dtype and shape of a tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorSpec {
     /// Its key.
     pub name: String,
-    /// Number type to store.
+    /// Dtype to store.
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
 }
 
-/// A tensor that was read: row-major, little endian.
+/// A tensor read from a file: row-major, little endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
-    /// Number type as stored.
+    /// Dtype as stored.
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// The numbers; pages of the file where they lie there as they are wanted.
+    /// The elements. They share the pages of the file if it stores them in this form.
     pub bytes: Bytes,
 }
 
-/// A tensor that is to be written: row-major, little endian.
+/// A tensor to write: row-major, little endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorView<'a> {
-    /// Number type to store.
+    /// Dtype to store.
     pub dtype: Dtype,
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
-    /// The numbers.
+    /// The elements.
     pub bytes: &'a [u8],
 }
 
-/// Whether a key is a rotary table that early LLaMA conversions saved beside the weights.
+/// Whether a key is a table of rotary frequencies, which early LLaMA conversions saved with the weights.
 ///
-/// It follows from the configuration, so readers leave it out.
+/// The configuration determines the table, so readers skip it.
 pub fn is_rotary_buffer(name: &str) -> bool {
     name == "rotary_emb.inv_freq" || name.ends_with(".rotary_emb.inv_freq")
 }

@@ -1,4 +1,4 @@
-//! A file in memory, page by page as it is read.
+//! A memory-mapped file.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use memmap2::Mmap;
 
 use crate::CheckpointError;
 
-/// Bytes that are read ahead in one go.
+/// Bytes per read-ahead request.
 const READ_BYTES: usize = 8 << 20;
 
 /// A file that is mapped for reading. Clones share the map.
@@ -23,11 +23,11 @@ pub(crate) struct Mapped {
     /// The file when it was mapped.
     seen: Seen,
     map: Arc<Mmap>,
-    /// The same bytes, in the form that tensors share without a copy.
+    /// The same bytes as [`Bytes`], which tensors share without a copy.
     shared: Bytes,
 }
 
-/// What tells whether a file is still the same. A change that leaves both is not noticed.
+/// Length and modification time, by which a change of the file is detected. A change that keeps both is not detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     bytes: u64,
@@ -74,10 +74,10 @@ impl Mapped {
         })
     }
 
-    /// Whether the file is still what it was when it was mapped, by its length and time.
+    /// Checks by length and modification time that the file has not changed since it was mapped.
     ///
     /// # Errors
-    /// A file that another program has changed.
+    /// If another program has changed the file.
     pub(crate) fn check_unchanged(&self) -> Result<(), CheckpointError> {
         let now = Seen::of(&self.file).map_err(CheckpointError::io(&self.path, "read"))?;
         if now == self.seen {
@@ -94,12 +94,12 @@ impl Mapped {
         &self.path
     }
 
-    /// A range of the file that keeps the map alive.
+    /// A range of the file; it keeps the map alive.
     pub(crate) fn bytes(&self, range: Range<usize>) -> Bytes {
         self.shared.slice(range)
     }
 
-    /// Reads the file into memory; `progress` is told the bytes as they come.
+    /// Reads the file into memory; `progress` receives the number of bytes read.
     pub(crate) fn read_ahead(&self, progress: &mut dyn FnMut(u64)) {
         for begin in (0..self.len()).step_by(READ_BYTES) {
             let len = READ_BYTES.min(self.len() - begin);
@@ -108,7 +108,7 @@ impl Mapped {
         }
     }
 
-    /// Lets go of the pages of a range; reading them again reads the file again.
+    /// Releases the pages of a range; reading them again reads the file again.
     pub(crate) fn release(&self, range: Range<usize>) {
         simmer_files::release_pages(&self.map, range.start, range.len());
     }

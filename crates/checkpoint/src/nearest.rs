@@ -1,6 +1,6 @@
-//! What somebody may have meant.
+//! Suggestions for misspelled names.
 
-/// The name most similar to `wanted`, if any is similar enough to be meant.
+/// The name that is most similar to `wanted`, if it is similar enough for a typing error.
 pub fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     names
         .map(|name| (strsim::jaro_winkler(wanted, name), name))

@@ -1,20 +1,20 @@
-//! The number types of weights, one in terms of the other.
+//! Conversion between the dtypes of weights: f32, f16 and bf16.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use crate::Dtype;
 
-/// Numbers that one task converts: enough to be worth a thread.
+/// Elements per parallel task: enough to be worth a thread.
 const TASK: usize = 1 << 15;
 
-/// A number type that weights are stored in.
+/// A dtype of weights.
 pub trait Number {
-    /// Bytes of one number.
+    /// Bytes of one element.
     const BYTES: usize;
-    /// The number that some bytes stand for, exactly.
+    /// The value of these bytes, exactly.
     fn widen(bytes: &[u8]) -> f32;
-    /// Rounds to nearest, ties to even; returns the number as it will be read again.
+    /// Rounds to nearest, ties to even; returns the rounded value.
     fn narrow(number: f32, bytes: &mut [u8]) -> f32;
 }
 
@@ -59,7 +59,7 @@ impl Number for bf16 {
     }
 }
 
-/// The name that `config.json` has for a number type of weights.
+/// The name of a dtype in `config.json`.
 pub fn torch_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F16 => "float16",
@@ -68,11 +68,11 @@ pub fn torch_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// The same numbers in another precision, rounded to nearest.
+/// Converts elements to another dtype, rounded to nearest.
 ///
 /// # Panics
 ///
-/// When one of the types is not F32, F16 or BF16.
+/// If one of the dtypes is not F32, F16 or BF16.
 pub fn convert(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
     match from {
         Dtype::F32 => convert_from::<f32>(bytes, to),

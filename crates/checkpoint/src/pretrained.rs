@@ -1,7 +1,9 @@
-//! A pretrained model, whatever it was passed on as: its shape and its weights, found to agree.
+//! A pretrained model in any layout: its configuration and its weights, checked against each other.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use simmer_hint::Hint;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama, split};
@@ -19,10 +21,10 @@ const HEAD: &str = "lm_head.weight";
 /// A model on disk.
 #[derive(Debug, Clone)]
 pub struct Pretrained {
-    /// Its shape.
+    /// Its configuration.
     pub config: ModelConfig,
-    /// Its weights; exactly those that the shape asks for, and perhaps rotary tables or a tied head
-    /// that is the embedding again.
+    /// Its weights: exactly those of the configuration, and possibly rotary tables or a copy of the embedding as tied
+    /// head.
     pub checkpoint: Checkpoint,
 }
 
@@ -30,21 +32,21 @@ pub struct Pretrained {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainedError {
-    /// The configuration is absent or wrong.
+    /// The configuration is missing or invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The weights' files are absent or damaged.
+    /// Weight files are missing or damaged.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A `.gguf` file is damaged, or holds something else than a LLaMA.
+    /// A `.gguf` file is damaged, or does not hold a LLaMA model.
     #[error("{}: {source}", path.display())]
     Gguf {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: GgufError,
     },
-    /// A folder of several `.gguf` files, each a model of its own.
+    /// A folder with several `.gguf` models.
     #[error("{}: several models are in this folder: {}", path.display(), files.join(", "))]
     SeveralGguf {
         /// The folder.
@@ -55,17 +57,17 @@ pub enum PretrainedError {
     /// A folder in Meta's layout is damaged.
     #[error(transparent)]
     Meta(#[from] Box<MetaError>),
-    /// The weights are not those of the configuration.
-    #[error("the weights in {} do not fit its {}:\n{difference}", path.display(), config(*layout))]
+    /// The weights contradict the configuration.
+    #[error("the weights in {} do not match its {}:\n{difference}", path.display(), config(*layout))]
     Difference {
         /// The checkpoint.
         path: PathBuf,
-        /// What it is.
+        /// Its layout.
         layout: Layout,
-        /// Everything that differs.
+        /// All differences.
         difference: Difference,
     },
-    /// A weight has a number type that is not one of those that models use.
+    /// A weight has a dtype that models do not use.
     #[error("{}: tensor {tensor} is stored as {found:?}, expected F32, BF16 or F16", path.display())]
     Dtype {
         /// The checkpoint.
@@ -75,9 +77,9 @@ pub enum PretrainedError {
         /// As stored.
         found: Dtype,
     },
-    /// A tied head that is not the embedding.
+    /// A tied head that differs from the embedding.
     #[error(
-        "{}: config.json says `tie_word_embeddings`: true, but {HEAD} differs from {EMBEDDING}",
+        "{}: config.json has `tie_word_embeddings`: true, but {HEAD} differs from {EMBEDDING}",
         path.display()
     )]
     TiedHead {
@@ -86,7 +88,7 @@ pub enum PretrainedError {
     },
 }
 
-/// Where a layout says what shape a model has.
+/// Where a layout stores the configuration.
 fn config(layout: Layout) -> &'static str {
     match layout {
         Layout::HuggingFace => "config.json",
@@ -95,23 +97,19 @@ fn config(layout: Layout) -> &'static str {
     }
 }
 
-impl PretrainedError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for PretrainedError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Checkpoint(error) => return error.hint(),
             Self::Gguf { source, .. } => return source.hint(),
             Self::Meta(error) => return error.hint(),
             Self::Difference { .. } => {
-                "files of another model, or a config.json that was edited; fetch the model again"
+                "download the model again; its files are mixed with those of another model, or its config.json was edited"
             }
-            Self::SeveralGguf { .. } => "name one of the files",
+            Self::SeveralGguf { .. } => "give the path of one of the files",
             Self::TiedHead { .. } => "set `tie_word_embeddings` to false in config.json",
-            Self::Config(ConfigError::Read { .. }) => {
-                "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
-                 (params.json, consolidated.*.pth) or a .gguf file"
-            }
-            Self::Config(_) | Self::Dtype { .. } => return None,
+            Self::Config(error) => return error.hint(),
+            Self::Dtype { .. } => return None,
         };
         Some(hint.into())
     }
@@ -121,8 +119,8 @@ impl Pretrained {
     /// Opens a Hugging Face folder, a Meta folder, a `.gguf` file or the folder of one.
     ///
     /// # Errors
-    /// Missing, unexpected and misshapen tensors together, number types that models do not use, and
-    /// a tied head that is not the embedding; see [`PretrainedError`].
+    /// Missing and unexpected tensors and wrong shapes, listed together; dtypes that models do not use; a tied head that
+    /// differs from the embedding; see [`PretrainedError`].
     pub fn open(path: &Path) -> Result<Self, PretrainedError> {
         if path.is_file() {
             return Self::gguf(path);
@@ -172,10 +170,10 @@ impl Pretrained {
     }
 }
 
-/// The tokenizer that a `.gguf` file has in its metadata.
+/// The tokenizer in the metadata of a `.gguf` file.
 ///
 /// # Errors
-/// A file that is damaged, or says nothing of a tokenizer.
+/// If the file is damaged, or has no tokenizer.
 pub fn gguf_vocabulary(path: &Path) -> Result<Vocabulary, PretrainedError> {
     let (gguf, _) = open_gguf(path)?;
     Vocabulary::from_metadata(gguf.metadata()).map_err(|source| PretrainedError::Gguf {
@@ -184,10 +182,10 @@ pub fn gguf_vocabulary(path: &Path) -> Result<Vocabulary, PretrainedError> {
     })
 }
 
-/// The `.gguf` file of a folder that has one, and no model in another layout; of a split model, the first part.
+/// The `.gguf` file of a folder, unless the folder holds a model in another layout; of a split model, the first part.
 ///
 /// # Errors
-/// A folder with several.
+/// If the folder has several.
 pub fn gguf_in(folder: &Path) -> Result<Option<PathBuf>, PretrainedError> {
     if !folder.is_dir() || folder.join("config.json").exists() || is_meta(folder) {
         return Ok(None);
@@ -216,7 +214,7 @@ pub fn gguf_in(folder: &Path) -> Result<Option<PathBuf>, PretrainedError> {
     }
 }
 
-/// The file, or all parts of the model that it is one of.
+/// The file, or all parts of a split model.
 fn open_gguf(path: &Path) -> Result<(Gguf, Vec<Mapped>), PretrainedError> {
     let wrong = |path: &Path| {
         let path = path.to_owned();
@@ -240,13 +238,13 @@ fn open_gguf(path: &Path) -> Result<(Gguf, Vec<Mapped>), PretrainedError> {
     Ok((gguf, files))
 }
 
-/// Whether a folder is in Meta's layout; one that has both is Hugging Face's.
+/// Whether a folder has Meta's layout; a folder with both layouts counts as Hugging Face's.
 fn is_meta(folder: &Path) -> bool {
     let has = |file: &str| folder.join(file).exists();
     !has("config.json") && (has(meta::PARAMS_FILE) || has(&meta::shard_file(0)))
 }
 
-/// Holds the tensors against the configuration.
+/// Compares the tensors with the configuration.
 fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), PretrainedError> {
     let path = || checkpoint.path().to_owned();
     let expected: BTreeMap<String, Vec<usize>> = layout::tensors(config)

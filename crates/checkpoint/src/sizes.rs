@@ -1,10 +1,9 @@
-//! The published models of the family, by name: what can be asked about before anything is
-//! downloaded.
+//! The configurations of the published models of the family, by name, so that they can be used before a download.
 
 use crate::ModelConfig;
 use crate::config::RopeScaling;
 
-/// A row of the table; sizes as in `config.json`.
+/// A row of the table; fields as in `config.json`.
 struct Size {
     name: &'static str,
     hidden: usize,
@@ -15,7 +14,7 @@ struct Size {
     family: &'static Family,
 }
 
-/// What the sizes of a release share.
+/// The values that all sizes of a release share.
 struct Family {
     vocab: usize,
     eps: f64,
@@ -135,8 +134,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     SIZES.iter().map(|size| size.name)
 }
 
-/// The shape of a published model: `llama-7b`, `llama-3.2-1b`, `smollm2-135m`; upper case, and
-/// `tinyllama` and `smollm2` without their only or smallest size, are understood too.
+/// The configuration of a published model: `llama-7b`, `llama-3.2-1b`, `smollm2-135m`. Upper case is accepted, as are
+/// `tinyllama` and `smollm2` without a size, which mean the only and the smallest size.
 pub fn named(name: &str) -> Option<ModelConfig> {
     let name = name.to_ascii_lowercase();
     let same = |size: &&Size| size.name == name;
@@ -175,7 +174,7 @@ mod tests {
     use super::*;
     use crate::layout::parameter_count;
 
-    /// The papers' and model cards' numbers, and for the others those of the published files.
+    /// The counts in the papers and model cards; for the other models, those of the published files.
     #[test]
     fn counts_are_the_published_ones() {
         for (name, count) in [

@@ -1,9 +1,9 @@
-//! Where a tensor lies, and in which form: what makes every layout read as Hugging Face's.
+//! Where and how a tensor is stored, so that every layout is read as Hugging Face's.
 //!
-//! A tensor may lie in one piece as it is wanted (then reading it is a look at the file's pages), in
-//! several files cut along rows or columns (Meta's shards), in blocks of few bits (GGUF), and with
-//! the rows of query and key heads in another order (Meta and GGUF). All of it is undone row by row,
-//! so that a model can be converted in a fraction of the memory it takes.
+//! A tensor may be stored in one piece in the final form (then reading it needs no copy), in several files split along
+//! rows or columns (Meta's shards), in quantised blocks (GGUF), and with the rows of query and key heads in another order
+//! (Meta and GGUF). Tensors are joined, dequantised and reordered row by row, so that converting a model takes a fraction
+//! of its memory.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -15,45 +15,45 @@ use crate::gguf::blocks::Decoder;
 use crate::mapped::Mapped;
 use crate::{Dtype, TensorInfo};
 
-/// Rows that one task brings into form, in bytes of its result: enough to be worth a thread.
+/// Bytes of output per parallel task: enough to be worth a thread.
 const TASK_BYTES: usize = 1 << 18;
 
 /// A tensor of a checkpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
-    /// Number type and shape as it is read.
+    /// Dtype and shape after reading.
     pub(crate) info: TensorInfo,
-    /// Its bytes in the files, in the order in which they are joined.
+    /// Its pieces in the files, in the order in which they are joined.
     pub(crate) pieces: Vec<Piece>,
     /// How the pieces are joined.
     pub(crate) joined: Joined,
-    /// For numbers in blocks of few bits: their name, and what widens a row of them to f32.
+    /// For quantised blocks: the name of their type, and the decoder of a row to f32.
     pub(crate) blocks: Option<(&'static str, Decoder)>,
-    /// Features of a head where the rows of each head lie as pairs `(2i, 2i + 1)`; Hugging Face
-    /// has them as halves `(i, i + half)`.
+    /// Features of a head, if the rows of each head are stored as pairs `(2i, 2i + 1)`; Hugging Face stores them as
+    /// halves `(i, i + half)`.
     pub(crate) paired: Option<usize>,
 }
 
-/// A part of a tensor, or all of it.
+/// A part of a tensor, or the whole tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Which of the checkpoint's files.
+    /// Index into the checkpoint's files.
     pub(crate) file: usize,
-    /// Bytes of that file.
+    /// Byte range in that file.
     pub(crate) range: Range<usize>,
 }
 
-/// How the pieces of a tensor make the whole.
+/// How the pieces of a tensor are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Joined {
-    /// One below the other; each has the same number of rows.
+    /// Along the rows; all pieces have the same number of rows.
     Rows,
-    /// Side by side; each has the same number of columns.
+    /// Along the columns; all pieces have the same number of columns.
     Columns,
 }
 
 impl Stored {
-    /// A tensor that lies as it is wanted.
+    /// A tensor that is stored in the final form.
     pub(crate) fn plain(info: TensorInfo, file: usize, range: Range<usize>) -> Self {
         Self {
             info,
@@ -64,14 +64,14 @@ impl Stored {
         }
     }
 
-    /// The name of the form in which its numbers lie in the files.
+    /// The name of its type in the files.
     pub(crate) fn encoding(&self) -> &str {
         match (self.blocks, self.info.dtype) {
             (Some((name, _)), _) => name,
             (None, Dtype::F32) => "F32",
             (None, Dtype::F16) => "F16",
             (None, Dtype::BF16) => "BF16",
-            _ => "another number type",
+            _ => "another dtype",
         }
     }
 
@@ -80,7 +80,7 @@ impl Stored {
         self.info.shape.first().copied().unwrap_or(1)
     }
 
-    /// Bytes of a row as it is read.
+    /// Bytes of a row after reading.
     pub(crate) fn row_bytes(&self) -> usize {
         self.columns() * self.info.dtype.bitsize() / 8
     }
@@ -89,7 +89,7 @@ impl Stored {
         self.info.shape.iter().skip(1).product()
     }
 
-    /// The one range of a file that is the whole tensor, as it is read.
+    /// The range of a file that holds the whole tensor in its final form, if there is one.
     fn whole(&self) -> Option<&Piece> {
         match self.pieces.as_slice() {
             [piece] if self.blocks.is_none() && self.paired.is_none() => Some(piece),
@@ -97,7 +97,7 @@ impl Stored {
         }
     }
 
-    /// The tensor: the file's own pages where it lies there as it is wanted.
+    /// The tensor; it shares the pages of the file if it is stored in its final form.
     pub(crate) fn read(&self, files: &[Mapped]) -> Bytes {
         match self.whole() {
             Some(piece) => files[piece.file].bytes(piece.range.clone()),
@@ -108,7 +108,7 @@ impl Stored {
     /// Some rows of the tensor.
     ///
     /// # Panics
-    /// When there are no such rows.
+    /// If these rows do not exist.
     pub(crate) fn read_rows<'a>(&self, files: &'a [Mapped], rows: Range<usize>) -> Cow<'a, [u8]> {
         assert!(rows.end <= self.rows(), "no such rows");
         let Some(piece) = self.whole() else {
@@ -119,7 +119,7 @@ impl Stored {
         Cow::Borrowed(&bytes[rows.start * width..rows.end * width])
     }
 
-    /// Rows brought into form, several at a time.
+    /// Decodes rows, several at a time.
     fn gathered(&self, files: &[Mapped], rows: Range<usize>) -> Vec<u8> {
         let width = self.row_bytes();
         let mut out = vec![0; rows.len() * width];
@@ -142,7 +142,7 @@ impl Stored {
         out
     }
 
-    /// Numbers of a vector in blocks, which has no rows that could be widened alone.
+    /// Elements of a quantised vector. It has no rows, so that parts of it cannot be decoded alone.
     fn gather_numbers(&self, files: &[Mapped], numbers: Range<usize>, out: &mut [u8]) {
         let mut all = vec![0; self.len()];
         for piece in &self.pieces {
@@ -181,7 +181,7 @@ impl Stored {
         let Some((_, widen)) = self.blocks else {
             return out.copy_from_slice(bytes);
         };
-        // bytes of a file are not aligned for numbers
+        // bytes of a file may be unaligned
         let mut numbers = vec![0.0; out.len() / size_of::<f32>()];
         widen(bytes, &mut numbers);
         for (out, number) in out.chunks_exact_mut(size_of::<f32>()).zip(numbers) {
@@ -189,10 +189,10 @@ impl Stored {
         }
     }
 
-    /// Lets go of the pages of some rows.
+    /// Releases the pages of some rows.
     pub(crate) fn release(&self, files: &[Mapped], rows: Range<usize>) {
         let all = self.rows();
-        // rows of a head lie apart: a head's pages go when its last row was read
+        // the rows of a head are apart: its pages are released after its last row was read
         let rows = match self.paired {
             Some(head) => rows.start / head * head..rows.end / head * head,
             None => rows,
@@ -218,14 +218,14 @@ impl Stored {
         }
     }
 
-    /// Bytes of the tensor as it is read.
+    /// Bytes of the tensor after reading.
     pub(crate) fn len(&self) -> usize {
         self.rows() * self.row_bytes()
     }
 }
 
-/// Where a row of Hugging Face's order lies in that of Meta: within a head, row `i` of the first
-/// half is the first of pair `i`, row `i` of the second half the second.
+/// The index in Meta's order of a row in Hugging Face's order: within a head, row `i` of the first half is the first row
+/// of pair `i`, and row `i` of the second half is the second.
 ///
 /// Source: transformers, `convert_llama_weights_to_hf.py` (`permute`).
 pub(crate) fn paired_row(row: usize, head_dim: usize) -> usize {
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn pairs_become_halves() {
-        // two heads of four rows, stored as pairs
+        // two heads with four rows each, stored as pairs
         let files = [mapped(&[0, 2, 1, 3, 4, 6, 5, 7])];
         let stored = Stored {
             paired: Some(4),

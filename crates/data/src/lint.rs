@@ -24,6 +24,7 @@ pub enum Severity {
 /// A kind of problem in the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Kind {
     /// The EOS token is a token that has another meaning.
     EndToken,
@@ -300,6 +301,7 @@ impl fmt::Display for Severity {
 /// The table `[data.lint]` of a recipe: which kinds are checked, and which stop training.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LintConfig {
     /// Kinds that are not checked.
     #[serde(skip_serializing_if = "Vec::is_empty")]

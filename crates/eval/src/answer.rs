@@ -9,8 +9,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simmer_files::digest::sha256;
 
-use crate::digest::hash;
 use crate::error::EvalError;
 use crate::question::{Asked, Question};
 use crate::task::Task;
@@ -92,7 +92,7 @@ impl Asking {
     pub fn new(model: &str, task: &Task, weights: &str) -> Self {
         let text = serde_json::to_string(task).unwrap_or_default();
         let sha256 = [
-            ("the task", hash(text.as_bytes())),
+            ("the task", sha256(text.as_bytes())),
             ("the weights", weights.to_owned()),
         ];
         let sha256 = sha256.map(|(what, hash)| (what.to_owned(), hash));

@@ -7,11 +7,9 @@
 //! Answers are saved as they arrive ([`Answers`]). Scores are computed from them, so another metric needs no model.
 
 mod answer;
-mod digest;
 mod error;
 mod evaluator;
 mod metric;
-pub mod page;
 mod question;
 pub mod report;
 mod score;

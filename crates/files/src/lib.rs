@@ -1,8 +1,14 @@
-//! How files come into memory: weights by read-only maps, page by page; small files whole, up to a limit.
+//! Files: how they are read, mapped into memory, written, hashed, and how their sizes are shown.
 //!
-//! The calls that need `unsafe` for it live here, so that the crates above can forbid it.
+//! Weights are mapped read-only and loaded page by page; small files are read completely, up to a limit. Files and
+//! folders are written atomically. The `unsafe` calls that mapping needs are here, so that the crates above can forbid
+//! `unsafe`.
 
+mod atomic;
 mod bus_error;
+pub mod digest;
+mod error;
+pub mod size;
 mod whole;
 
 use std::fs::File;
@@ -10,7 +16,9 @@ use std::io;
 
 use memmap2::Mmap;
 
+pub use atomic::{Existing, StagedFolder, try_write_file, write_file};
 pub use bus_error::explain_bus_errors;
+pub use error::WriteError;
 pub use whole::{open, read, read_text};
 
 /// Maps a whole file for reading.

@@ -25,10 +25,10 @@ pub use report::{Finding, LintReport, Offender};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use simmer_data::dataset::{self, Checked, Steps};
+use simmer_data::dataset::{self, Checked};
 use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{
-    DataConfig, DataError, Dataset, Inspect, Origin, Outcome, Report, RowView, Tokenizer,
+    DataConfig, DataError, Dataset, Inspect, Origin, Outcome, Report, RowView, Steps, Tokenizer,
 };
 
 pub use simmer_data::lint::{Kind, LintConfig, Severity};

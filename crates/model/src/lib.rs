@@ -1,23 +1,24 @@
-//! The LLaMA family: configuration, weights in and out, forward pass, adapters, generation.
+//! The LLaMA family: configuration, loading and saving weights, forward pass, adapters, merging, generation.
 
 pub mod adapter;
 mod backward;
 pub mod base;
 mod batch;
 mod cache;
-pub mod checkpoint;
 pub mod device;
 pub mod export;
 mod generate;
 mod layer;
 mod llama;
 pub mod merge;
+mod numbers;
 mod parameters;
 mod prefix;
 mod random;
 mod rotary;
 mod sampler;
 mod sequence;
+pub mod tensor_file;
 
 pub use backward::Recompute;
 pub use batch::Prompt;
@@ -30,4 +31,3 @@ pub use prefix::Shared;
 pub use rotary::inverse_frequencies;
 pub use sampler::{Sampling, SamplingError};
 pub use sequence::{Sequence, Target};
-pub use simmer_checkpoint::{ModelConfig, config, layout};

@@ -1,4 +1,4 @@
-//! A model from one layout to another, a few rows at a time: models larger than the memory too.
+//! Converts models from one layout to another, a few rows at a time, so that a model may be larger than the memory.
 
 mod to_gguf;
 mod to_hugging_face;
@@ -6,6 +6,9 @@ mod to_meta;
 
 use std::ops::Range;
 use std::path::PathBuf;
+
+use simmer_files::WriteError;
+use simmer_hint::Hint;
 
 pub use to_gguf::to_gguf;
 pub use to_hugging_face::to_hugging_face;
@@ -30,46 +33,51 @@ pub enum ConvertError {
     /// A file cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// GGUF cannot hold the model.
     #[error("{}: {source}", path.display())]
     Gguf {
-        /// The file that was to be written.
+        /// The output file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: GgufError,
     },
     /// Meta's layout cannot hold the model.
     #[error(transparent)]
     Meta(#[from] MetaError),
-    /// A number that was finite is not in the precision asked for.
-    #[error("tensor `{tensor}`: a weight of {found:e} is too large for {dtype}")]
+    /// A finite weight that is not finite in the requested dtype.
+    #[error("tensor `{tensor}`: the weight {found:e} is too large for {dtype}")]
     TooLarge {
         /// The tensor.
         tensor: String,
-        /// The number.
+        /// The weight.
         found: f32,
-        /// The precision.
+        /// The requested dtype.
         dtype: Dtype,
     },
 }
 
-impl ConvertError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for ConvertError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
+            Self::Write(error) => error.hint(),
             Self::Gguf { source, .. } => source.hint(),
             Self::Meta(error) => error.hint(),
-            Self::TooLarge { .. } => Some("bf16 and f32 hold larger numbers than f16".to_owned()),
+            Self::TooLarge { .. } => {
+                Some("convert to bf16 or f32, which hold larger numbers than f16".to_owned())
+            }
         }
     }
 }
 
-/// What has been written, for whoever waits.
+/// Receives the bytes written and the total.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// The rows of a tensor in blocks; each is a multiple of `together` rows, the last one what is left.
+/// The rows of a tensor in blocks. Each block is a multiple of `together` rows; the last one holds the rest.
 fn blocks(rows: usize, row_bytes: usize, together: usize) -> impl Iterator<Item = Range<usize>> {
     let together = together.max(1);
     let block = (BLOCK_BYTES / row_bytes.max(1)).max(1);
@@ -79,17 +87,17 @@ fn blocks(rows: usize, row_bytes: usize, together: usize) -> impl Iterator<Item 
         .map(move |first| first..rows.min(first + block))
 }
 
-/// Rows of a tensor that is to be written.
+/// Rows of a tensor to write.
 fn height(spec: &TensorSpec) -> usize {
     spec.shape.first().copied().unwrap_or(1)
 }
 
-/// Bytes of one of them.
+/// Bytes of one row.
 fn row_bytes(spec: &TensorSpec) -> usize {
     spec.shape.iter().skip(1).product::<usize>() * spec.dtype.bitsize() / 8
 }
 
-/// Reads tensors block by block, each in the precision of its spec.
+/// Reads tensors block by block, each in the dtype of its spec.
 fn stream(
     checkpoint: &Checkpoint,
     specs: &[TensorSpec],
@@ -110,10 +118,10 @@ fn stream(
     Ok(())
 }
 
-/// Rows of a tensor in another precision.
+/// Rows of a tensor in another dtype.
 ///
 /// # Errors
-/// A number that the precision has no room for.
+/// If a finite element is not finite in the dtype.
 fn rows(
     checkpoint: &Checkpoint,
     name: &str,
@@ -135,7 +143,7 @@ fn rows(
     Ok(converted)
 }
 
-/// f16 alone has no room for numbers that the others hold.
+/// Only f16 cannot hold all values of the other dtypes.
 fn check_finite(name: &str, bytes: &[u8], from: Dtype, f16: &[u8]) -> Result<(), ConvertError> {
     let infinite = |bytes: &[u8]| bytes[1] & 0x7f == 0x7c && bytes[0] == 0;
     let Some(at) = f16.chunks_exact(2).position(infinite) else {

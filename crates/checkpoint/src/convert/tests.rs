@@ -17,7 +17,7 @@ fn config(key_heads: usize, tied: bool) -> ModelConfig {
     ModelConfig::from_json(&json, Path::new("config.json")).unwrap()
 }
 
-/// Numbers of many sizes, each other than its neighbours.
+/// Values of many magnitudes, each different from its neighbours.
 fn numbers(name: &str, len: usize, dtype: Dtype) -> Vec<u8> {
     let salt: u32 = name
         .bytes()
@@ -82,7 +82,7 @@ fn same_weights(a: &Pretrained, b: &Pretrained, dtype: Dtype) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// Whatever a model is written as, it reads as it was, and comes back byte for byte.
+    /// A model is unchanged in every layout, and the conversion back gives the same bytes.
     #[test]
     fn round_trips_are_byte_equal(
         shards in prop::sample::select(vec![1_usize, 2, 4, 8]),
@@ -131,7 +131,7 @@ proptest! {
         prop_assert_eq!(at("hf").join(INDEX_FILE).exists(), !at("hf").join(SINGLE_FILE).exists());
     }
 
-    /// Blocks cover the rows, in order, and begin where heads do.
+    /// Blocks cover the rows in order and start at heads.
     #[test]
     fn blocks_are_all_rows(rows in 0_usize..5000, row_bytes in 1_usize..100_000, together in 1_usize..130) {
         let mut next = 0;
@@ -158,7 +158,7 @@ fn a_weight_too_large_for_f16_is_an_error() {
     let out = dir.path().join("out");
     let dtype = Some(Dtype::F16);
     let error = to_hugging_face(&model, &out, dtype, None, &[], &mut |_, _| ()).unwrap_err();
-    insta::assert_snapshot!(error.to_string(), @"tensor `model.norm.weight`: a weight of 7e4 is too large for F16");
+    insta::assert_snapshot!(error.to_string(), @"tensor `model.norm.weight`: the weight 7e4 is too large for F16");
     assert!(!out.exists());
     assert!(error.hint().unwrap().contains("bf16"));
 }

@@ -1,14 +1,16 @@
-//! Any layout to one `.gguf` file.
+//! Converts any layout to one `.gguf` file.
 
 use std::path::Path;
+
+use simmer_files::{WriteError, try_write_file};
 
 use super::{ConvertError, Progress, blocks, rows};
 use crate::gguf::blocks::quantize;
 use crate::gguf::llama::{self, PlannedTensor, Source, hugging_face_row};
 use crate::gguf::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Vocabulary};
-use crate::{CheckpointError, Dtype, Pretrained, try_write_file};
+use crate::{Dtype, Pretrained};
 
-/// What holds a model's matrices exactly: their own precision, or f32.
+/// The type that holds a model's matrices exactly: their own dtype, or f32.
 fn own_kind(model: &Pretrained) -> GgmlType {
     let mut matrices = model
         .checkpoint
@@ -25,12 +27,11 @@ fn own_kind(model: &Pretrained) -> GgmlType {
     }
 }
 
-/// Writes a model as one `.gguf` file for llama.cpp: matrices as `kind` (as they are stored without it; one
-/// that [`quantize`] can write), norms in f32, and the tokenizer.
+/// Writes a model as one `.gguf` file for llama.cpp: matrices as `kind` (one that [`quantize`] can write; by default as they
+/// are stored), norms in f32, and the tokenizer.
 ///
 /// # Errors
-/// A model that cannot be read or that GGUF cannot hold, or an output that exists; nothing is left
-/// behind then.
+/// If the model cannot be read, GGUF cannot hold it, or the output exists. No partial output remains.
 pub fn to_gguf(
     model: &Pretrained,
     out: &Path,
@@ -42,7 +43,7 @@ pub fn to_gguf(
     let wrong = wrong(out);
     if out.exists() {
         let path = out.to_owned();
-        return Err(CheckpointError::OutputExists { path }.into());
+        return Err(WriteError::OutputExists { path }.into());
     }
     let kind = kind.unwrap_or_else(|| own_kind(model));
     let mut metadata = llama::metadata(&model.config, name, kind).map_err(wrong)?;
@@ -74,7 +75,7 @@ fn wrong(out: &Path) -> impl Fn(GgufError) -> ConvertError + Copy + use<'_> {
     }
 }
 
-/// Brings a tensor into GGUF's form, block by block.
+/// Converts a tensor to its GGUF type, block by block.
 fn encode(
     model: &Pretrained,
     tensor: &PlannedTensor,
@@ -91,7 +92,7 @@ fn encode(
             return write(&out);
         }
     };
-    // A vector in blocks is one row: a block of numbers may not be cut.
+    // a quantised vector is one row, because a quantised block cannot be split
     let height = tensor.spec.shape.first().copied().unwrap_or(1);
     let columns: usize = tensor.spec.shape.iter().skip(1).product();
     let together = paired.unwrap_or(1);
@@ -121,7 +122,7 @@ fn encode(
     Ok(())
 }
 
-/// The number type that rows are read as for a type.
+/// The dtype in which rows are read for a GGUF type.
 fn dtype(kind: GgmlType) -> Dtype {
     match kind {
         GgmlType::F16 => Dtype::F16,

@@ -1,4 +1,4 @@
-//! Any layout to a Hugging Face folder.
+//! Converts any layout to a Hugging Face folder.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use crate::{
 /// Writes a model as a Hugging Face folder: weights, `config.json`, and copies of the files
 /// `beside`.
 ///
-/// Weights keep their precision without `dtype`; blocks of few bits become f32, which holds them
-/// exactly. Keys of a `config.json` that is there already are kept.
+/// Without `dtype`, weights keep their dtype, and quantised weights become f32, which holds them exactly. The keys of an
+/// existing `config.json` are kept.
 ///
 /// # Errors
-/// A model that cannot be read, an output that exists, a number too large for `dtype`, or a file
-/// that cannot be copied; nothing is left behind then.
+/// If the model cannot be read, the output exists, a weight is too large for `dtype`, or a file cannot be copied. No
+/// partial output remains.
 pub fn to_hugging_face(
     model: &Pretrained,
     out: &Path,
@@ -52,7 +52,7 @@ pub fn to_hugging_face(
     Ok(writer.finish()?)
 }
 
-/// The `config.json` of the output: the model's own where it has one.
+/// The `config.json` of the output: the model's own, if it has one.
 fn config_json(model: &Pretrained, dtypes: &[Dtype]) -> Result<String, ConvertError> {
     let mut config = model.config.to_json();
     if model.checkpoint.layout() == Layout::HuggingFace {

@@ -1,4 +1,4 @@
-//! Any layout to Meta's.
+//! Converts any layout to Meta's.
 
 use std::path::{Path, PathBuf};
 
@@ -6,18 +6,18 @@ use super::{ConvertError, Progress, stream};
 use crate::meta::{MetaOptions, MetaWriter, Split};
 use crate::{CheckpointError, Dtype, Pretrained, TensorSpec, layout};
 
-/// Vocabularies of Llama 3's kind, whose embedding is split by rows.
+/// Vocabulary size above which the embedding is split by rows, as in Llama 3.
 const LLAMA_3_VOCABULARY: usize = 100_000;
 
 /// Writes a model as `params.json` and `shards` files `consolidated.NN.pth`, and copies of the
 /// files `beside`.
 ///
-/// Weights keep their precision without `dtype`. The embedding is split as Meta did: by rows for
-/// vocabularies of Llama 3's size, by columns for smaller ones.
+/// Without `dtype`, weights keep their dtype. The embedding is split as in Meta's models: by rows for vocabularies of Llama
+/// 3's size, by columns for smaller ones.
 ///
 /// # Errors
-/// A model that cannot be read or that Meta's layout cannot hold, an output that exists, or a number
-/// too large for `dtype`; nothing is left behind then.
+/// If the model cannot be read, Meta's layout cannot express it, the output exists, or a weight is too large for `dtype`.
+/// No partial output remains.
 pub fn to_meta(
     model: &Pretrained,
     out: &Path,

@@ -2,9 +2,11 @@
 
 use std::io;
 
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::GgmlType;
+use crate::error::INCOMPLETE_DOWNLOAD;
 
 /// A GGUF file that cannot be read or written: which key or tensor, what was expected, what was
 /// found. The file's name stands before it where the file is known.
@@ -71,7 +73,7 @@ pub enum GgufError {
     Shape {
         /// The tensor.
         tensor: String,
-        /// Its number type.
+        /// Its dtype.
         kind: GgmlType,
         /// Dimensions, outermost first.
         shape: Vec<u64>,
@@ -117,9 +119,9 @@ pub enum GgufError {
     Key {
         /// The key.
         key: String,
-        /// What would be accepted.
+        /// What is accepted.
         expected: String,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
     /// A number type that cannot be turned into f32, or not be made.
@@ -157,7 +159,7 @@ pub enum GgufError {
     NotAModel {
         /// What it is, as a verb's phrase: "holds an adapter".
         found: String,
-        /// What would be accepted.
+        /// What is accepted.
         expected: &'static str,
     },
     /// A file of a split model that does not belong where it was found.
@@ -171,13 +173,13 @@ pub enum GgufError {
     /// Tensors that are absent, unknown, or of another shape than the metadata says.
     #[error("tensors and metadata do not belong together:{}", lines(problems))]
     Mismatch {
-        /// Each disagreement.
+        /// All contradictions.
         problems: Vec<String>,
     },
     /// Rotary frequencies that no known rule makes.
     #[error("`rope_freqs.weight`: {found}; only Llama 3's rule is known")]
     RopeFactors {
-        /// What stands there.
+        /// The value found.
         found: String,
     },
     /// A part of an adapter that llama.cpp has no way to apply.
@@ -204,7 +206,7 @@ pub enum GgufError {
         /// What the table says.
         expected: String,
     },
-    /// The operating system refused something.
+    /// The operating system refuses an operation.
     #[error("cannot write")]
     Write(#[from] io::Error),
 }
@@ -262,19 +264,24 @@ impl GgufError {
             other => other,
         }
     }
+}
 
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for Fault {
+    fn hint(&self) -> Option<String> {
+        let cut = matches!(self, Self::Short { .. });
+        cut.then(|| INCOMPLETE_DOWNLOAD.to_owned())
+    }
+}
+
+impl Hint for GgufError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Magic { .. } => "the file is damaged, or in another format than GGUF",
             Self::Version { .. } | Self::BigEndian => {
                 "convert the model again with a current llama.cpp on an ordinary machine"
             }
-            Self::Truncated { .. }
-            | Self::Malformed {
-                fault: Fault::Short { .. },
-                ..
-            } => "a download that did not finish looks like this; fetch the file again",
+            Self::Malformed { fault, .. } => return fault.hint(),
+            Self::Truncated { .. } => INCOMPLETE_DOWNLOAD,
             Self::UnknownType { .. } | Self::UnsupportedType { .. } => {
                 "fetch the model in another quantisation, Q8_0 or Q4_K_M for two"
             }

@@ -12,9 +12,11 @@ use std::os::unix::fs::symlink as symlink_file;
 #[cfg(windows)]
 use std::os::windows::fs::symlink_file;
 
+use simmer_files::write_file;
+
 use super::name::is_commit;
 use super::{HubConfig, HubError, HubName};
-use crate::{nearest, write_file};
+use crate::nearest;
 
 /// How often a lock that another process holds is tried.
 const LOCK_POLL: Duration = Duration::from_millis(100);

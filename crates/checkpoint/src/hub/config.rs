@@ -146,6 +146,8 @@ fn expanded(text: &str, home: Option<&Path>) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use simmer_hint::Hint as _;
+
     use super::*;
 
     fn config(variables: &[(&str, &str)]) -> Result<HubConfig, HubError> {

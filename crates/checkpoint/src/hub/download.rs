@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+use simmer_files::digest::{hex, update_from};
 
 use super::cache::{RepoCache, make_parent};
 use super::client::{Client, Remote};
@@ -58,21 +59,9 @@ impl Checksum {
     }
 }
 
-fn digest(mut file: File, mut hash: impl Digest) -> io::Result<String> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
-        }
-    }
+fn digest(file: File, mut hash: impl Digest) -> io::Result<String> {
+    update_from(&mut hash, file)?;
     Ok(hex(&hash.finalize()))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(half.into(), 16).unwrap_or_default();
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(digit).collect()
 }
 
 /// Bytes of all files of a download, told as they come.

@@ -4,6 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use simmer_files::WriteError;
+use simmer_hint::Hint;
+
 use crate::CheckpointError;
 
 /// Why a model could not be fetched.
@@ -40,7 +43,7 @@ pub enum HubError {
     Endpoint {
         /// As given.
         endpoint: String,
-        /// What is wrong with it.
+        /// The error.
         problem: &'static str,
     },
     /// No answer.
@@ -127,7 +130,7 @@ pub enum HubError {
     Answer {
         /// What was asked for.
         url: String,
-        /// What is wrong.
+        /// The problem.
         problem: String,
     },
     /// A list of files that names one outside the model's folder.
@@ -176,24 +179,26 @@ pub enum HubError {
         /// What arrived.
         found: String,
     },
-    /// The operating system refused something.
+    /// The operating system refuses an operation.
     #[error("{}: cannot {action}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         action: &'static str,
-        /// Its answer.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file of the cache could not be written.
     #[error(transparent)]
-    Write(#[from] CheckpointError),
+    Write(#[from] WriteError),
+    /// A downloaded index cannot be read.
+    #[error(transparent)]
+    Index(#[from] CheckpointError),
 }
 
-impl HubError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for HubError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Name { .. } => {
                 "a name on the hub is ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf; write a folder's path as ./FOLDER"
@@ -254,11 +259,14 @@ impl HubError {
                 "free some space or set HF_HOME to another disk, and run the command again: it goes on where it stopped"
             }
             Self::Write(error) => return error.hint(),
+            Self::Index(error) => return error.hint(),
             _ => return None,
         };
         Some(text.to_owned())
     }
+}
 
+impl HubError {
     /// Whether another attempt may fare better; `known` is a hub that has answered before.
     pub(super) fn is_transient(&self, known: bool) -> bool {
         match self {

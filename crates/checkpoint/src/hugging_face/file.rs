@@ -1,4 +1,4 @@
-//! One safetensors file, mapped into memory.
+//! A memory-mapped safetensors file.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use super::header::{Entry, Header};
 use crate::mapped::Mapped;
 use crate::{CheckpointError, Tensor, TensorInfo, nearest};
 
-/// An open safetensors file whose header has been checked.
+/// An open safetensors file with a checked header.
 ///
 /// Clones share the map.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub struct SafetensorsFile {
 struct Inner {
     file: Mapped,
     metadata: Vec<(String, String)>,
-    /// In the order of their bytes.
+    /// In the order of their offsets.
     tensors: Vec<Entry>,
     by_name: HashMap<String, usize>,
 }
@@ -30,7 +30,7 @@ impl SafetensorsFile {
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the header, see [`CheckpointError`].
+    /// If the header is invalid; see [`CheckpointError`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let mut file = simmer_files::open(path).map_err(CheckpointError::io(path, "open"))?;
@@ -65,7 +65,7 @@ impl SafetensorsFile {
         })
     }
 
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         self.inner.file.path()
     }
@@ -75,12 +75,12 @@ impl SafetensorsFile {
         &self.inner.metadata
     }
 
-    /// Every tensor's key, in the order of their bytes.
+    /// The keys of all tensors, in the order of their offsets.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.inner.tensors.iter().map(|entry| entry.name.as_str())
     }
 
-    /// Every tensor with its number type and shape, in the order of their bytes.
+    /// All tensors with dtype and shape, in the order of their offsets.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &TensorInfo)> {
         self.inner
             .tensors
@@ -88,7 +88,7 @@ impl SafetensorsFile {
             .map(|entry| (entry.name.as_str(), &entry.info))
     }
 
-    /// Every tensor with its bytes' range in the file, in their order.
+    /// All tensors with their byte range in the file, in the order of their offsets.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &TensorInfo, Range<usize>)> {
         self.inner.tensors.iter().map(|entry| {
             let range = entry.begin..entry.end;
@@ -96,7 +96,7 @@ impl SafetensorsFile {
         })
     }
 
-    /// The file itself.
+    /// The mapped file.
     pub(crate) fn mapped(&self) -> Mapped {
         self.inner.file.clone()
     }
@@ -106,11 +106,11 @@ impl SafetensorsFile {
         self.inner.by_name.contains_key(name)
     }
 
-    /// Number type and shape of a tensor.
+    /// Dtype and shape of a tensor.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor; the message names the nearest.
+    /// If no such tensor exists; the message names the most similar one.
     pub fn info(&self, name: &str) -> Result<&TensorInfo, CheckpointError> {
         Ok(&self.entry(name)?.info)
     }
@@ -119,7 +119,7 @@ impl SafetensorsFile {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor (the message names the nearest), or the file was changed.
+    /// If no such tensor exists (the message names the most similar one), or the file has changed.
     pub fn bytes(&self, name: &str) -> Result<&[u8], CheckpointError> {
         let entry = self.entry(name)?;
         self.inner.file.check_unchanged()?;
@@ -130,7 +130,7 @@ impl SafetensorsFile {
     ///
     /// # Errors
     ///
-    /// When there is no such tensor (the message names the nearest), or the file was changed.
+    /// If no such tensor exists (the message names the most similar one), or the file has changed.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let entry = self.entry(name)?;
         self.inner.file.check_unchanged()?;
@@ -226,12 +226,12 @@ mod tests {
         again
             .set_modified(modified + std::time::Duration::from_secs(1))
             .unwrap();
-        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 184 of a later time");
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: the file changed while it was in use: 184 bytes before, now 184 and a new modification time");
         again.set_modified(modified).unwrap();
         file.tensor("b").unwrap();
         again.set_len(160).unwrap();
-        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: changed while it was in use: it had 184 bytes, now 160");
-        // what is renamed into place is another file
+        insta::assert_snapshot!(said(&file), @"DIR/m.safetensors: the file changed while it was in use: 184 bytes before, now 160");
+        // a file that was renamed to this name is another file
         let path = file.path().to_owned();
         fs::remove_file(&path).unwrap();
         let file = written(dir.path());

@@ -1,8 +1,7 @@
-//! The header of a safetensors file: read with suspicion, written exactly as the reference
-//! library writes it.
+//! The header of a safetensors file: read as untrusted input, and written exactly as the reference library writes it.
 //!
-//! A file is the header's length (8 bytes, little endian), the header (JSON: name -> dtype, shape,
-//! offsets; padded with spaces to a multiple of 8), and the tensors without a gap.
+//! A file consists of the length of the header (8 bytes, little endian), the header (JSON: name -> dtype, shape, offsets;
+//! padded with spaces to a multiple of 8), and the tensors without gaps.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -17,16 +16,16 @@ use serde_json::{Map, Value, json};
 
 use crate::{CheckpointError, TensorInfo, TensorSpec};
 
-/// Bytes before the header: its length.
+/// Bytes of the length field before the header.
 pub(super) const PREFIX: u64 = 8;
-/// The reference library refuses larger headers, so no tool writes them.
+/// Maximum length of a header. The reference library refuses larger headers, so no tool writes them.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// A checked header: every tensor lies inside of the file and none touches another.
+/// A checked header: all tensors are inside the file, and none overlap.
 pub(super) struct Header {
     /// `__metadata__`, in file order.
     pub(super) metadata: Vec<(String, String)>,
-    /// In the order of their bytes.
+    /// In the order of their offsets.
     pub(super) tensors: Vec<Entry>,
 }
 
@@ -36,15 +35,15 @@ pub(super) struct Entry {
     pub(super) info: TensorInfo,
     /// First byte in the file.
     pub(super) begin: usize,
-    /// Byte after the last.
+    /// End of its bytes.
     pub(super) end: usize,
 }
 
-/// What a safetensors file of `file_len` bytes holds, told by its beginning; `path` is for messages.
+/// Reads the tensors of a safetensors file of `file_len` bytes from its first bytes; `path` is for messages.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the header, see [`CheckpointError`].
+/// If the header is invalid; see [`CheckpointError`].
 pub fn read_header(
     file: &mut impl Read,
     path: &Path,
@@ -145,7 +144,7 @@ fn check(
             });
         }
         expected = end;
-        // Saturation only meets files that are refused as truncated below.
+        // Saturated values are refused as truncated below.
         let absolute = |offset: u64| data_start.saturating_add(offset);
         if cut.is_none() && absolute(end) > file_len {
             cut = Some(name.clone());
@@ -179,7 +178,7 @@ fn check(
     })
 }
 
-/// Dtype and shape of one tensor, and that its offsets span just what these need.
+/// Dtype and shape of a tensor; checks that its offsets match them.
 fn checked_info(path: &Path, name: &str, raw: &RawTensor) -> Result<TensorInfo, CheckpointError> {
     let named: StrDeserializer<'_, ValueError> = raw.dtype.as_str().into_deserializer();
     let dtype = Dtype::deserialize(named).map_err(|_| CheckpointError::UnknownDtype {
@@ -215,7 +214,7 @@ fn checked_info(path: &Path, name: &str, raw: &RawTensor) -> Result<TensorInfo, 
     Ok(TensorInfo { dtype, shape })
 }
 
-/// Bytes of a tensor; `None` when they overflow or are no whole number.
+/// Bytes of a tensor; `None` if they overflow or are not a whole number.
 pub(super) fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<u64> {
     let bits = shape
         .iter()
@@ -225,15 +224,15 @@ pub(super) fn byte_len(dtype: Dtype, shape: &[usize]) -> Option<u64> {
     (bits % 8 == 0).then_some(bits / 8)
 }
 
-/// Sorts tensors into the order in which the format wants their bytes: the wider dtype first, then
-/// by name, so that every tensor is aligned for its dtype.
+/// Sorts tensors into the order of the format: by descending size of the dtype, then by name, so that every tensor is
+/// aligned for its dtype.
 pub(super) fn sort(tensors: &mut [TensorSpec]) {
     tensors.sort_by(|a, b| b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(&b.name)));
 }
 
-/// The first bytes of a file, length and header, for tensors in [`sort`]'s order.
+/// The length field and the header of a file, for tensors in the order of [`sort`].
 ///
-/// `None` when the sizes overflow.
+/// `None` if the sizes overflow.
 pub(super) fn encode(tensors: &[TensorSpec], metadata: &[(&str, &str)]) -> Option<Vec<u8>> {
     let mut header = Map::new();
     if !metadata.is_empty() {
@@ -261,7 +260,7 @@ pub(super) fn encode(tensors: &[TensorSpec], metadata: &[(&str, &str)]) -> Optio
     Some(bytes)
 }
 
-/// A header as it stands in the file, nothing checked.
+/// A parsed header before any check.
 struct RawHeader {
     metadata: Vec<(String, String)>,
     tensors: Vec<(String, RawTensor)>,
@@ -327,7 +326,7 @@ mod tests {
 
     use super::super::{CheckpointError, SafetensorsFile};
 
-    /// What opening a file of these bytes says.
+    /// The error of opening a file with these bytes.
     fn said(bytes: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.safetensors");
@@ -354,9 +353,9 @@ mod tests {
     fn header_larger_than_the_file() {
         let mut bytes = 1_000_000_u64.to_le_bytes().to_vec();
         bytes.extend_from_slice(b"{}");
-        assert_snapshot!(said(&bytes), @"DIR/m.safetensors: the header claims 1000000 bytes, but only 2 follow it in the file (truncated, or not a safetensors file)");
+        assert_snapshot!(said(&bytes), @"DIR/m.safetensors: the header should have 1000000 bytes, but only 2 follow its length in the file (truncated, or not a safetensors file)");
         let all = u64::MAX.to_le_bytes();
-        assert_snapshot!(said(&all), @"DIR/m.safetensors: the header claims 18446744073709551615 bytes, but only 0 follow it in the file (truncated, or not a safetensors file)");
+        assert_snapshot!(said(&all), @"DIR/m.safetensors: the header should have 18446744073709551615 bytes, but only 0 follow its length in the file (truncated, or not a safetensors file)");
     }
 
     #[test]
@@ -364,7 +363,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.safetensors");
         fs::write(&path, 100_000_001_u64.to_le_bytes()).unwrap();
-        // A sparse file: its length is all that counts here.
+        // A sparse file: only its length matters.
         let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
         file.set_len(100_000_100).unwrap();
         let error = SafetensorsFile::open(&path).unwrap_err();
@@ -404,7 +403,7 @@ mod tests {
     #[test]
     fn same_name_twice() {
         let tensor = r#"{"dtype":"U8","shape":[1],"data_offsets":[0,1]}"#;
-        assert_snapshot!(said(&file(&format!(r#"{{"w":{tensor},"w":{tensor}}}"#), 1)), @"DIR/m.safetensors: tensor `w` is in the header twice");
+        assert_snapshot!(said(&file(&format!(r#"{{"w":{tensor},"w":{tensor}}}"#), 1)), @"DIR/m.safetensors: duplicate tensor `w` in the header");
     }
 
     #[test]
@@ -417,39 +416,39 @@ mod tests {
     fn shape_that_overflows() {
         let header =
             r#"{"w":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}}"#;
-        assert_snapshot!(said(&file(header, 0)), @"DIR/m.safetensors: tensor `w`: F32 [4294967296, 4294967296, 4] has no valid length in bytes");
-        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1)), @"DIR/m.safetensors: tensor `w`: F4 [3] has no valid length in bytes");
+        assert_snapshot!(said(&file(header, 0)), @"DIR/m.safetensors: tensor `w`: the length in bytes of F32 [4294967296, 4294967296, 4] overflows or is not a whole number");
+        assert_snapshot!(said(&file(r#"{"w":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1)), @"DIR/m.safetensors: tensor `w`: the length in bytes of F4 [3] overflows or is not a whole number");
     }
 
     #[test]
     fn overlapping_tensors() {
         let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}"#;
-        assert_snapshot!(said(&file(header, 6)), @"DIR/m.safetensors: tensor `b` begins at byte 2, inside of `a`, which ends at 4");
+        assert_snapshot!(said(&file(header, 6)), @"DIR/m.safetensors: tensor `b` starts at byte 2, but tensor `a` ends at byte 4: they overlap");
     }
 
     #[test]
     fn a_hole_between_tensors() {
         let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[8,12]}}"#;
-        assert_snapshot!(said(&file(header, 12)), @"DIR/m.safetensors: tensor `b` begins at byte 8, expected 4: the bytes between belong to no tensor");
+        assert_snapshot!(said(&file(header, 12)), @"DIR/m.safetensors: tensor `b` starts at byte 8, expected 4: the bytes between are unused");
     }
 
     #[test]
     fn truncated_and_too_long() {
         let header = r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[4,8]}}"#;
-        assert_snapshot!(said(&file(header, 5)), @"DIR/m.safetensors: truncated: expected 121 bytes, found 118; the first tensor cut is `b`");
-        assert_snapshot!(said(&file(header, 9)), @"DIR/m.safetensors: expected 121 bytes, found 122: the rest belongs to no tensor");
+        assert_snapshot!(said(&file(header, 5)), @"DIR/m.safetensors: truncated: expected 121 bytes, found 118; the first incomplete tensor is `b`");
+        assert_snapshot!(said(&file(header, 9)), @"DIR/m.safetensors: expected 121 bytes, found 122: there are extra bytes after the last tensor");
         let far = format!(
             r#"{{"a":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#,
             u64::MAX / 8
         );
-        assert_snapshot!(said(&file(&far, 0)), @"DIR/m.safetensors: truncated: expected 2305843009213694048 bytes, found 97; the first tensor cut is `a`");
+        assert_snapshot!(said(&file(&far, 0)), @"DIR/m.safetensors: truncated: expected 2305843009213694048 bytes, found 97; the first incomplete tensor is `a`");
     }
 
     #[test]
     fn any_order_of_bytes_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.safetensors");
-        // Older writers sorted by name alone; a tensor may also be empty.
+        // Older writers sorted by name only; a tensor may also be empty.
         let header = r#"{"__metadata__":null,"b":{"dtype":"U8","shape":[1],"data_offsets":[4,5]},"e":{"dtype":"F32","shape":[0,3],"data_offsets":[4,4]},"a":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}   "#;
         fs::write(&path, file(header, 5)).unwrap();
         let open = SafetensorsFile::open(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Hugging Face's layout: a folder of safetensors files, one or several with an index.
+//! Hugging Face's layout: a folder with one safetensors file, or several and an index.
 
 mod file;
 mod header;
@@ -18,8 +18,8 @@ use crate::checkpoint::{Checkpoint, Layout};
 use crate::stored::Stored;
 use crate::{CheckpointError, INDEX_FILE, MAX_TEXT_BYTES, SINGLE_FILE, TensorSpec};
 
-/// Opens `model.safetensors`, or the files that `model.safetensors.index.json` names. Where a
-/// folder has both, the single file counts, as in transformers.
+/// Opens `model.safetensors`, or the files in `model.safetensors.index.json`. If a folder has both, the single file is
+/// used, as in transformers.
 pub(crate) fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
     fs::read_dir(folder).map_err(CheckpointError::io(folder, "open folder"))?;
     let single = folder.join(SINGLE_FILE);
@@ -100,7 +100,7 @@ fn checkpoint(folder: &Path, names: &[&str], files: Vec<SafetensorsFile>) -> Che
     }
 }
 
-/// The part of an index that matters; `metadata.total_size` is wrong in many real files.
+/// The part of an index that is used; `metadata.total_size` is wrong in many real files.
 #[derive(Deserialize)]
 struct Index {
     weight_map: HashMap<String, String>,
@@ -117,7 +117,7 @@ pub(crate) fn read_index(index: &Path) -> Result<HashMap<String, String>, Checkp
     Ok(parsed.weight_map)
 }
 
-/// One plain name: no folder, no root, no "..", on any system.
+/// Whether this is a plain file name on every system: no folder, no root, no "..".
 pub(crate) fn is_file_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!(parts.next(), Some(Component::Normal(_)))
@@ -125,7 +125,7 @@ pub(crate) fn is_file_name(name: &str) -> bool {
         && !name.contains(['/', '\\', ':', '\0'])
 }
 
-/// Whether index and files say the same of which file each tensor is in; else every disagreement.
+/// Checks that index and files agree on the file of each tensor, and lists all contradictions.
 fn agreed(
     weight_map: &HashMap<String, String>,
     shards: &[&str],
@@ -167,13 +167,13 @@ fn agreed(
     }
 }
 
-/// Whether a shard holds a tensor; for the tensors that two of them hold.
+/// Whether a shard holds a tensor, for tensors in two shards.
 fn is_in(files: &[SafetensorsFile], shards: &[&str], shard: &str, name: &str) -> bool {
     let position = shards.iter().position(|other| *other == shard);
     position.is_some_and(|at| files[at].contains(name))
 }
 
-/// For a folder without safetensors weights: what it has instead.
+/// What a folder without safetensors weights holds instead.
 fn what_is_there(folder: &Path) -> String {
     let names: Vec<String> = fs::read_dir(folder)
         .into_iter()
@@ -186,7 +186,7 @@ fn what_is_there(folder: &Path) -> String {
         names.any(|name| name.starts_with(start) && name.ends_with(end))
     };
     if has("adapter_model", ".safetensors") || has("adapter_config", ".json") {
-        "; it holds an adapter, which needs its base model beside it"
+        "; it holds an adapter, not a base model"
     } else if has("pytorch_model", ".bin") {
         "; its weights are pickled (pytorch_model.bin): save the model again with safe_serialization=True"
     } else if has("consolidated.", ".pth") {
@@ -272,7 +272,7 @@ mod tests {
         for (name, end) in [
             (
                 "adapter_config.json",
-                "it holds an adapter, which needs its base model beside it",
+                "it holds an adapter, not a base model",
             ),
             (
                 "pytorch_model-00001-of-00002.bin",
@@ -337,7 +337,7 @@ mod tests {
             ],
         );
         insta::assert_snapshot!(said(dir.path()), @r"
-        DIR/model.safetensors.index.json: index and files do not belong together:
+        DIR/model.safetensors.index.json: the index contradicts the files:
           tensor `unlisted` is in m-1.safetensors, but not in the index
           tensor `both` is in m-1.safetensors and in m-2.safetensors
           tensor `elsewhere` is in m-1.safetensors, the index says m-2.safetensors

@@ -1,4 +1,4 @@
-//! Writing safetensors files and whole checkpoints.
+//! Writes safetensors files and checkpoints.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -6,19 +6,17 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
+use simmer_files::{Existing, StagedFolder, WriteError, write_file};
 
 use super::header::{byte_len, encode, sort};
-use crate::{
-    CheckpointError, Dtype, Existing, INDEX_FILE, PT_METADATA, SINGLE_FILE, StagedFolder,
-    TensorSpec, TensorView, write_file,
-};
+use crate::{CheckpointError, Dtype, INDEX_FILE, PT_METADATA, SINGLE_FILE, TensorSpec, TensorView};
 
-/// Writes tensors to one file that appears whole or not at all, byte for byte as the Python
-/// library writes them. `metadata` keeps its order; [`PT_METADATA`] is what PyTorch tools expect.
+/// Writes tensors to one file atomically, with the same bytes as the Python library. `metadata` keeps its order; PyTorch
+/// tools expect [`PT_METADATA`].
 ///
 /// # Errors
 ///
-/// What the operating system says, or a number type that files do not have.
+/// Errors of the operating system, and dtypes that the format does not have.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, TensorView<'_>>,
@@ -29,14 +27,15 @@ pub fn write_safetensors(
     write_file(path, |file| {
         file.write_all(&header)?;
         order.iter().try_for_each(|bytes| file.write_all(bytes))
-    })
+    })?;
+    Ok(())
 }
 
-/// The bytes that [`write_safetensors`] writes. `path` is only named in errors.
+/// The bytes that [`write_safetensors`] writes. `path` is used in errors only.
 ///
 /// # Errors
 ///
-/// A number type that files do not have.
+/// Dtypes that the format does not have.
 pub fn encode_safetensors(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, TensorView<'_>>,
@@ -49,7 +48,7 @@ pub fn encode_safetensors(
     Ok(bytes)
 }
 
-/// The header, and the tensors' bytes in their order.
+/// The header, and the tensors' bytes in the order of the file.
 fn laid_out<'a>(
     path: &Path,
     tensors: &BTreeMap<String, TensorView<'a>>,
@@ -65,7 +64,7 @@ fn laid_out<'a>(
     let header = encoded(path, &specs, metadata)?;
     for spec in &specs {
         let found = tensors[&spec.name].bytes.len() as u64;
-        // `encoded` has refused sizes that overflow.
+        // `encoded` has already refused sizes that overflow
         let expected = byte_len(spec.dtype, &spec.shape).unwrap_or_default();
         if found != expected {
             return Err(CheckpointError::WrongLength {
@@ -99,19 +98,18 @@ fn encoded(
     })
 }
 
-/// One file of a checkpoint that is to be written.
+/// A file of a checkpoint to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// Its name in the folder.
+    /// Its file name.
     pub file: String,
-    /// What it holds, in any order.
+    /// Its tensors, in any order.
     pub tensors: Vec<TensorSpec>,
 }
 
-/// Splits tensors into files of at most `max_bytes` each, in the order given, as Hugging Face
-/// does: a file is closed when the next tensor does not fit, and a tensor larger than the limit
-/// gets a file of its own. One file is named `model.safetensors`, several
-/// `model-00001-of-00002.safetensors` and so on.
+/// Splits tensors into files of at most `max_bytes` each, in the given order, as Hugging Face does: a new file starts when
+/// the next tensor does not fit, and a tensor larger than the limit gets its own file. A single file is named
+/// `model.safetensors`; several are named `model-00001-of-00002.safetensors` and so on.
 pub fn plan_shards(tensors: Vec<TensorSpec>, max_bytes: u64) -> Vec<Shard> {
     let mut groups: Vec<Vec<TensorSpec>> = Vec::new();
     let mut filled = 0_u64;
@@ -143,20 +141,20 @@ pub fn plan_shards(tensors: Vec<TensorSpec>, max_bytes: u64) -> Vec<Shard> {
         .collect()
 }
 
-/// Writes a checkpoint, tensor by tensor, into a folder that appears whole or not at all.
+/// Writes the checkpoint of a model into a folder, tensor by tensor and atomically.
 ///
-/// Every file's layout is fixed in the beginning, so tensors may come in any order and in pieces
-/// of any size; no more than one piece is ever in memory.
+/// The layout of the files is fixed at the start, so tensors may be written in any order and in pieces of any size. Only
+/// one piece is in memory at a time.
 #[derive(Debug)]
 pub struct CheckpointWriter {
     folder: StagedFolder,
-    /// Open files, with the names they will have.
+    /// Open files, with their final paths.
     files: Vec<(PathBuf, File)>,
     slots: HashMap<String, Slot>,
     index: Option<Vec<u8>>,
 }
 
-/// Where a tensor goes.
+/// The place of a tensor.
 #[derive(Debug)]
 struct Slot {
     file: usize,
@@ -167,12 +165,12 @@ struct Slot {
 }
 
 impl CheckpointWriter {
-    /// Starts a checkpoint of the given files ([`plan_shards`]) in the folder `out`. An index is
-    /// written unless `model.safetensors` is the only file.
+    /// Starts a checkpoint of the given files ([`plan_shards`]) in the folder `out`. An index is written unless
+    /// `model.safetensors` is the only file.
     ///
     /// # Errors
     ///
-    /// When `out` is not empty, when a tensor is listed twice, or what the operating system says.
+    /// If `out` is not empty or a tensor is listed twice, and errors of the operating system.
     pub fn create(out: impl AsRef<Path>, shards: Vec<Shard>) -> Result<Self, CheckpointError> {
         let folder = StagedFolder::new(out, Existing::Refuse)?;
         let index = match shards.as_slice() {
@@ -201,7 +199,7 @@ impl CheckpointWriter {
         let header = encoded(&path, &tensors, PT_METADATA)?;
         let mut begin = header.len() as u64;
         for tensor in tensors {
-            // `encoded` has refused sizes that overflow.
+            // `encoded` has already refused sizes that overflow
             let len = byte_len(tensor.dtype, &tensor.shape).unwrap_or_default();
             let slot = Slot {
                 file: self.files.len(),
@@ -218,19 +216,18 @@ impl CheckpointWriter {
             }
         }
         let mut file = File::create(self.folder.path().join(&name))
-            .map_err(CheckpointError::io(&path, "create"))?;
+            .map_err(WriteError::io(&path, "create"))?;
         file.write_all(&header)
-            .map_err(CheckpointError::io(&path, "write"))?;
+            .map_err(WriteError::io(&path, "write"))?;
         self.files.push((path, file));
         Ok(())
     }
 
-    /// Adds the next bytes of a tensor.
+    /// Appends bytes to a tensor.
     ///
     /// # Errors
     ///
-    /// When the tensor is not in the plan or gets more bytes than it has, or what the operating
-    /// system says; a full disk for one.
+    /// If the tensor is not in the plan or gets too many bytes, and errors of the operating system, such as a full disk.
     pub fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let out = self.folder.out();
         let slot = self
@@ -253,22 +250,21 @@ impl CheckpointWriter {
         let (path, file) = &mut self.files[slot.file];
         file.seek(SeekFrom::Start(slot.begin + slot.written))
             .and_then(|_| file.write_all(bytes))
-            .map_err(CheckpointError::io(path, "write"))?;
+            .map_err(WriteError::io(path, "write"))?;
         slot.written = written;
         Ok(())
     }
 
-    /// The folder, for the files beside the weights.
+    /// The output folder, for files other than the weights.
     pub fn folder(&self) -> &StagedFolder {
         &self.folder
     }
 
-    /// Checks that every tensor is whole, syncs everything to the disk and renames the folder into
-    /// place.
+    /// Checks that every tensor is complete, syncs everything to the disk and renames the folder to its final name.
     ///
     /// # Errors
     ///
-    /// A tensor that lacks bytes, or what the operating system says.
+    /// If a tensor is incomplete, and errors of the operating system.
     pub fn finish(self) -> Result<(), CheckpointError> {
         let short = self
             .slots
@@ -286,7 +282,7 @@ impl CheckpointWriter {
             self.folder.write(INDEX_FILE, index)?;
         }
         drop(self.files);
-        self.folder.commit()
+        Ok(self.folder.commit()?)
     }
 }
 
@@ -436,7 +432,7 @@ mod tests {
             tensors: vec![spec("a", Dtype::F32, &[2]), spec("a", Dtype::F16, &[2])],
         };
         let error = CheckpointWriter::create(&out, vec![twice]).unwrap_err();
-        insta::assert_snapshot!(said(error), @"DIR/out/model.safetensors: tensor `a` is to be written twice");
+        insta::assert_snapshot!(said(error), @"DIR/out/model.safetensors: duplicate tensor `a` in the plan of the output");
     }
 
     fn dtype() -> impl Strategy<Value = Dtype> {

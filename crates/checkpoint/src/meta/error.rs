@@ -1,27 +1,33 @@
-//! What can be wrong with a checkpoint in Meta's layout.
+//! Errors of checkpoints in Meta's layout.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use simmer_files::WriteError;
+use simmer_hint::Hint;
+
 use crate::pth::PthError;
 use crate::{CheckpointError, ConfigError, Difference};
 
-/// Why a checkpoint in Meta's layout is not read or written.
+/// Why a checkpoint in Meta's layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetaError {
-    /// `params.json` is absent or wrong.
+    /// `params.json` is missing or invalid.
     #[error(transparent)]
     Params(#[from] ConfigError),
-    /// The operating system refused something, or what is written does not fit the plan.
+    /// A file cannot be read, or the written tensors contradict the plan.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// One of the files is damaged, or wants to be more than tensors.
+    /// The folder cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// One of the files is damaged, or its pickle holds more than tensors.
     #[error("{}: {source}", path.display())]
     Pth {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         source: PthError,
     },
     /// A folder without weights.
@@ -30,16 +36,16 @@ pub enum MetaError {
         /// The folder.
         folder: PathBuf,
     },
-    /// Some of the files are not there.
+    /// Some files are missing.
     #[error("{}: {} of {total} files are missing: {} ({reason})", folder.display(), missing.len(), missing.join(", "))]
     ShardsMissing {
         /// The folder.
         folder: PathBuf,
-        /// The missing ones.
+        /// The missing files.
         missing: Vec<String>,
-        /// How many there should be.
+        /// The expected number.
         total: usize,
-        /// How that is known.
+        /// The evidence.
         reason: String,
     },
     /// More files than the tensors are split into.
@@ -51,32 +57,32 @@ pub enum MetaError {
         found: usize,
         /// Files of a model with such tensors.
         expected: usize,
-        /// How that is known.
+        /// The evidence.
         reason: String,
     },
-    /// The tensors are not those of `params.json`.
-    #[error("the weights in {} do not fit its params.json{}", folder.display(), listed(differences))]
+    /// The tensors contradict `params.json`.
+    #[error("the weights in {} do not match its params.json{}", folder.display(), listed(differences))]
     Difference {
         /// The folder.
         folder: PathBuf,
-        /// Files, and what differs in each of them.
+        /// Files, each with its differences.
         differences: Vec<(String, Difference)>,
     },
-    /// Files that are parts of two models.
+    /// Parts of two models.
     #[error("{}: {first} and {second} are parts of different models: {tensor} {what}", folder.display())]
     DifferentModels {
         /// The folder.
         folder: PathBuf,
-        /// The tensor that tells.
+        /// The tensor that differs.
         tensor: String,
-        /// A file.
+        /// One file.
         first: String,
-        /// One that does not belong to it.
+        /// A file of another model.
         second: String,
         /// "differs, but is the same in every part of a model".
         what: String,
     },
-    /// A number type that models do not use.
+    /// A dtype that models do not use.
     #[error("{}: tensor {tensor} is stored as {found}, expected F16, BF16 or F32", folder.display())]
     Dtype {
         /// The folder.
@@ -86,37 +92,38 @@ pub enum MetaError {
         /// As stored.
         found: String,
     },
-    /// A model that the layout has no words for, or that cannot be split like this.
+    /// A model that the layout cannot express, or that cannot be split into this number of parts.
     #[error("Meta's layout cannot hold this model:{}", lines(problems))]
     Inexpressible {
-        /// Everything that stands in the way.
+        /// All obstacles.
         problems: Vec<String>,
     },
 }
 
-impl MetaError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for MetaError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Checkpoint(error) => return error.hint(),
-            Self::Pth { source, .. } => source.hint()?,
+            Self::Write(error) => return error.hint(),
+            Self::Pth { source, .. } => return source.hint(),
             Self::NoShards { .. } | Self::ShardsMissing { .. } => {
-                "a download that did not finish looks like this; fetch the missing files"
+                "download the missing files; the last download may be incomplete"
             }
             Self::TooManyShards { .. } | Self::DifferentModels { .. } => {
-                "files of two models may be mixed in one folder; fetch the model again into an empty one"
+                "download the model again into an empty folder; files of two models may be mixed"
             }
             Self::Difference { .. } => {
-                "files of another model, or a params.json that was edited; fetch the model again"
+                "download the model again; its files are mixed with those of another model, or its params.json was edited"
             }
             Self::Inexpressible { .. } => "write it in Hugging Face's layout instead",
-            Self::Params(_) | Self::Dtype { .. } => return None,
+            Self::Params(error) => return error.hint(),
+            Self::Dtype { .. } => return None,
         };
         Some(hint.to_owned())
     }
 }
 
-/// Each difference with the files that have it.
+/// Each difference, with the files that have it.
 fn listed(differences: &[(String, Difference)]) -> String {
     let mut text = String::new();
     for (position, (_, difference)) in differences.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Meta's names for the tensors, and how each is split.
+//! Meta's tensor names, and how each tensor is split.
 //!
 //! Source: meta-llama/llama and llama-models (the parallel layers of fairscale), and transformers,
 //! `convert_llama_weights_to_hf.py`.
@@ -6,8 +6,8 @@
 use super::Split;
 use crate::{ModelConfig, layout};
 
-/// Meta's name, Hugging Face's, and along which dimension the parts of a model have it; within a
-/// layer where both begin with a dot.
+/// Meta's name, Hugging Face's name, and the dimension along which the tensor is split. Names that start with a dot are
+/// those of tensors in a layer.
 const NAMES: &[(&str, &str, Split)] = &[
     ("tok_embeddings", "model.embed_tokens", Split::Columns),
     ("norm", "model.norm", Split::Whole),
@@ -23,11 +23,11 @@ const NAMES: &[(&str, &str, Split)] = &[
     (".ffn_norm", ".post_attention_layernorm", Split::Whole),
 ];
 
-/// The embedding by both names.
+/// Both names of the embedding.
 pub(super) const EMBEDDING: (&str, &str) = ("tok_embeddings.weight", "model.embed_tokens.weight");
-/// The head by both names.
+/// Both names of the head.
 pub(super) const HEAD: (&str, &str) = ("output.weight", "lm_head.weight");
-/// The rotary frequencies by both names; they follow from the configuration.
+/// Both names of the rotary frequencies, which the configuration determines.
 pub(super) const ROTARY: (&str, &str) = ("rope.freqs", "rotary_emb.inv_freq");
 
 /// A tensor of a model in Meta's layout.
@@ -37,16 +37,16 @@ pub(super) struct MetaTensor {
     pub(super) name: String,
     /// Hugging Face's name.
     pub(super) hugging_face: String,
-    /// Shape of the whole.
+    /// Shape of the whole tensor.
     pub(super) shape: Vec<usize>,
-    /// How the parts of a model have it.
+    /// How it is split.
     pub(super) split: Split,
-    /// Features of a head where the rows of each head lie in pairs.
+    /// Features of a head, if the rows of each head are stored as rotary pairs.
     pub(super) paired: Option<usize>,
 }
 
 impl MetaTensor {
-    /// The shape of one of `shards` parts; rounded up where it does not divide.
+    /// The shape of one of `shards` parts, rounded up if it is not divisible.
     pub(super) fn shard_shape(&self, shards: usize) -> Vec<usize> {
         let mut shape = self.shape.clone();
         if let Some(split) = self.split.dimension() {
@@ -56,7 +56,7 @@ impl MetaTensor {
     }
 }
 
-/// Every tensor of a model, its head always among them.
+/// All tensors of a model, always including the head.
 pub(super) fn tensors(config: &ModelConfig, embedding: Split) -> Vec<MetaTensor> {
     let untied = ModelConfig {
         tie_word_embeddings: false,
@@ -77,7 +77,7 @@ pub(super) fn tensors(config: &ModelConfig, embedding: Split) -> Vec<MetaTensor>
     tensors.collect()
 }
 
-/// Meta's name for a weight of Hugging Face's; it has none for biases.
+/// Meta's name of a weight with this Hugging Face name; Meta has no biases.
 fn meta_name(hugging_face: &str) -> Option<(String, Split)> {
     let module = hugging_face.strip_suffix(".weight")?;
     let (layer, module) = match module.strip_prefix("model.layers.") {

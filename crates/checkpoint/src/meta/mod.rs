@@ -1,8 +1,8 @@
-//! Meta's layout: `params.json` beside `consolidated.00.pth` and the other parts of the model.
+//! Meta's layout: `params.json`, `consolidated.00.pth` and the other parts of the model.
 //!
-//! A part holds what one of the processors of a machine computed with: some rows, or some columns,
-//! of each matrix, and all of each norm. The rows of query and key heads lie in the order of
-//! rotary pairs `(2i, 2i + 1)`, where Hugging Face has halves `(i, i + half)`.
+//! A part is the shard of one rank of tensor parallelism: some rows or columns of each matrix, and the whole of each norm.
+//! The rows of query and key heads are in the order of rotary pairs `(2i, 2i + 1)`; Hugging Face has halves
+//! `(i, i + half)`.
 
 mod error;
 mod layout;
@@ -17,17 +17,17 @@ pub use open::open;
 pub use params::Params;
 pub use write::{MetaOptions, MetaWriter};
 
-/// The file of a model's shape.
+/// The configuration file.
 pub const PARAMS_FILE: &str = "params.json";
 
-/// How the parts of a model have a tensor.
+/// How a tensor is split into the parts of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
-    /// Each has some of the rows.
+    /// Each part has some of the rows.
     Rows,
-    /// Each has some of the columns.
+    /// Each part has some of the columns.
     Columns,
-    /// Each has all of it.
+    /// Each part has the whole tensor.
     Whole,
 }
 
@@ -42,7 +42,7 @@ impl Split {
     }
 }
 
-/// The file of a part, counted from 0.
+/// The file name of a part, counted from 0.
 pub(crate) fn shard_file(shard: usize) -> String {
     format!("consolidated.{shard:02}.pth")
 }

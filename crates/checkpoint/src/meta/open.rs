@@ -1,5 +1,5 @@
-//! Reading: the parts in agreement with `params.json` and each other, and where each tensor of
-//! Hugging Face's lies in them.
+//! Reads Meta's layout: checks that the parts agree with `params.json` and with each other, and locates Hugging Face's
+//! tensors in them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,13 +18,13 @@ use crate::{
     TensorInfo, compare,
 };
 
-/// The tensor whose rows tell how many parts there are.
+/// The tensor whose number of rows determines the number of parts.
 const QUERY: &str = "layers.0.attention.wq.weight";
-/// The tensor whose rows tell the feed-forward size.
+/// The tensor whose number of rows determines the feed-forward size.
 const GATE: &str = "layers.0.feed_forward.w1.weight";
-/// Rows of the head that are compared with the embedding at a time.
+/// Rows per comparison of the head with the embedding.
 const COMPARED_ROWS: usize = 1024;
-/// Largest number of a part; the largest model has 16.
+/// Maximum number of a part; the largest model has 16 parts.
 const MAX_SHARDS: usize = 100;
 
 /// One `consolidated.NN.pth`.
@@ -47,12 +47,12 @@ impl Shard {
 
 /// Opens a folder of `params.json` and `consolidated.NN.pth`.
 ///
-/// A head that equals the embedding is read as a tied one: the layout has no word for it. Tokens
-/// that begin and end texts are the tokenizer's to say.
+/// A head that equals the embedding is read as tied, because the layout has no key for it. The tokenizer defines the BOS
+/// and EOS tokens.
 ///
 /// # Errors
-/// Missing and damaged files, parts of different models, and all tensors together that are not those
-/// of `params.json`; see [`MetaError`].
+/// Missing and damaged files, parts of different models, and all tensors that contradict `params.json`, listed together;
+/// see [`MetaError`].
 pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
     let path = folder.join(PARAMS_FILE);
     let params = Params::from_json(&read_json(&path)?, &path)?;
@@ -60,7 +60,7 @@ pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
     check_count(folder, &shards, &params)?;
     let mut config = config(&path, &params, &shards)?;
     let mut expected = tensors(&config, embedding_split(&shards, &params));
-    // a tied head may have been left out
+    // a tied head may be missing
     if shards.iter().all(|shard| shard.tensor(HEAD.0).is_none()) {
         config.tie_word_embeddings = true;
         expected.retain(|tensor| tensor.name != HEAD.0);
@@ -96,7 +96,7 @@ fn read_json(path: &Path) -> Result<Value, ConfigError> {
     })
 }
 
-/// Maps and reads the parts, of which none may be missing between the others.
+/// Maps and reads the parts; their numbers must have no gaps.
 fn open_shards(folder: &Path) -> Result<Vec<Shard>, MetaError> {
     let entries = fs::read_dir(folder).map_err(CheckpointError::io(folder, "open folder"))?;
     let mut numbers = Vec::new();
@@ -123,7 +123,7 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, MetaError> {
             folder: folder.to_owned(),
             missing: missing.map(shard_file).collect(),
             total,
-            reason: format!("{} is there", shard_file(last)),
+            reason: format!("{} exists", shard_file(last)),
         });
     }
     let open = |number| {
@@ -140,7 +140,7 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, MetaError> {
     (0..=last).map(open).collect()
 }
 
-/// Whether there are as many parts as the rows of a query projection say.
+/// Checks the number of parts against the number of rows of a query projection.
 fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), MetaError> {
     let Some(rows) = shards[0].rows(QUERY) else {
         return Ok(());
@@ -171,7 +171,7 @@ fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), M
     }
 }
 
-/// The parts of Llama 3 have some rows of the embedding, those of the models before it some columns.
+/// How the embedding is split: by rows in Llama 3, by columns in earlier models.
 fn embedding_split(shards: &[Shard], params: &Params) -> Split {
     let embedding = shards[0].tensor(EMBEDDING.0);
     match embedding.map(|tensor| tensor.info.shape.as_slice()) {
@@ -204,11 +204,11 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
     let gate_rows = rows(GATE);
     if gate_rows != 0 && gate_rows != intermediate_size {
         let key = "multiple_of` and `ffn_dim_multiplier";
-        let expected = format!("what makes the {gate_rows} rows of {GATE}");
+        let expected = format!("values that give the {gate_rows} rows of {GATE}");
         let multiplier = params.ffn_dim_multiplier;
         let multiplier = multiplier.map_or("nothing".to_owned(), |found| found.to_string());
         let found = format!(
-            "{} and {multiplier}, which make {intermediate_size}",
+            "{} and {multiplier}, which give {intermediate_size}",
             params.multiple_of
         );
         return Err(wrong(key, expected, found).into());
@@ -236,7 +236,7 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
     Ok(config)
 }
 
-/// Holds the tensors of each part against the configuration.
+/// Compares the tensors of each part with the configuration.
 fn check_tensors(
     folder: &Path,
     shards: &[Shard],
@@ -265,8 +265,8 @@ fn check_tensors(
     })
 }
 
-/// Checks that the parts are of one model: number types are the same in all, and what each has the
-/// whole of is the same.
+/// Checks that the parts are of one model: dtypes are the same in all parts, and so are the tensors that each part has
+/// completely.
 fn check_agreement(
     folder: &Path,
     shards: &[Shard],
@@ -305,7 +305,7 @@ fn check_agreement(
     Ok(())
 }
 
-/// Where a tensor lies in the parts.
+/// The pieces of a tensor in the parts.
 fn place(tensor: &MetaTensor, shards: &[Shard]) -> Option<Stored> {
     let parts = if tensor.split == Split::Whole {
         &shards[..1]
@@ -331,7 +331,7 @@ fn place(tensor: &MetaTensor, shards: &[Shard]) -> Option<Stored> {
     })
 }
 
-/// Whether the head is the embedding again; most differ in their first row.
+/// Whether the head equals the embedding; heads that do not mostly differ in the first row.
 fn is_tied(stored: &BTreeMap<String, Stored>, files: &[Mapped]) -> bool {
     let (Some(head), Some(embedding)) = (stored.get(HEAD.1), stored.get(EMBEDDING.1)) else {
         return false;

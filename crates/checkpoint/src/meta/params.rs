@@ -1,8 +1,7 @@
-//! `params.json`: the shape of a model as Meta says it.
+//! `params.json`: the configuration of a model in Meta's layout.
 //!
-//! The file says neither the feed-forward size (it follows from a rule) nor the longest context nor,
-//! for LLaMA 1 and 2, the size of the vocabulary: these come from the weights and from what the
-//! published models are.
+//! The file lacks the feed-forward size (a rule determines it), the maximum context and, for LLaMA 1 and 2, the vocabulary
+//! size. These are taken from the weights and from the published models.
 //!
 //! Source: meta-llama/llama (`llama/model.py`), meta-llama/llama-models (`models/llama3/args.py`),
 //! and transformers, `convert_llama_weights_to_hf.py`.
@@ -14,15 +13,15 @@ use serde_json::{Map, Value, json};
 use super::MetaError;
 use crate::config::{ConfigError, Keys, ModelConfig, RopeScaling};
 
-/// What every Llama 3 has, and `params.json` no key for.
+/// Values that all Llama 3 models share and that have no key in `params.json`.
 const LOW_FREQ_FACTOR: f64 = 1.0;
 const HIGH_FREQ_FACTOR: f64 = 4.0;
 const ORIGINAL_CONTEXT: usize = 8192;
-/// Base of the rotary frequencies where the file does not say.
+/// Default base of the rotary frequencies.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 const DEFAULT_MULTIPLE_OF: usize = 256;
 
-/// The content of a `params.json`.
+/// The contents of a `params.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Params {
     /// Features of a token between layers.
@@ -33,27 +32,27 @@ pub struct Params {
     pub n_heads: usize,
     /// Key and value heads.
     pub n_kv_heads: usize,
-    /// Rows of the embedding; `None` where the file says -1.
+    /// Rows of the embedding; `None` if the file has -1.
     pub vocab_size: Option<usize>,
     /// The feed-forward size is a multiple of this.
     pub multiple_of: usize,
-    /// Stretches the feed-forward size.
+    /// Factor of the feed-forward size.
     pub ffn_dim_multiplier: Option<f64>,
-    /// Added to the mean square before its root.
+    /// Epsilon of RMSNorm: added to the mean square before the square root.
     pub norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
-    /// How the rotary frequencies are stretched for longer contexts.
+    /// Scaling of the rotary frequencies for longer contexts.
     pub rope_scaling: RopeScaling,
-    /// Longest context, in tokens: as the file says, or as the published model of this kind has it.
+    /// Maximum context in tokens: from the file, or from the published model of this kind.
     pub max_seq_len: usize,
 }
 
 impl Params {
-    /// Reads the content of a `params.json`; `path` is for messages.
+    /// Reads the contents of a `params.json`; `path` is for messages.
     ///
     /// # Errors
-    /// For keys that are absent, of another type, or mean what simmer cannot compute.
+    /// If keys are missing, have another type, or have values that simmer does not support.
     pub fn from_json(json: &Value, path: &Path) -> Result<Self, ConfigError> {
         let json = json
             .get("model")
@@ -109,10 +108,10 @@ impl Params {
         Ok(params)
     }
 
-    /// The content of the `params.json` of a model.
+    /// The `params.json` of a model.
     ///
     /// # Errors
-    /// Everything that the file has no words for.
+    /// All properties that the file cannot express.
     pub fn of(config: &ModelConfig) -> Result<Self, MetaError> {
         let problems = problems(config);
         if !problems.is_empty() {
@@ -135,11 +134,11 @@ impl Params {
         })
     }
 
-    /// What the file says. Keys without which it means the same are left out, as Meta's programs
-    /// refuse those that are newer than they.
+    /// The JSON of the file. Keys with their default value are omitted, because Meta's programs refuse keys that are newer
+    /// than the program.
     #[expect(
         clippy::float_cmp,
-        reason = "a key is left out where its default is exactly the number"
+        reason = "a key is omitted if its value is exactly the default"
     )]
     pub fn to_json(&self) -> Value {
         let mut json = Map::new();
@@ -182,15 +181,15 @@ impl Params {
         Value::Object(json)
     }
 
-    /// Features inside the feed-forward block by Meta's rule; `None` beyond all numbers.
+    /// Features inside the feed-forward block by Meta's rule; `None` on overflow.
     ///
-    /// `int(2 * 4 dim / 3)`, times `ffn_dim_multiplier` and cut again, up to a `multiple_of`.
+    /// `int(2 * 4 dim / 3)`, times `ffn_dim_multiplier`, truncated again, and rounded up to a multiple of `multiple_of`.
     pub fn intermediate_size(&self) -> Option<usize> {
         feed_forward_size(self.dim, self.multiple_of, self.ffn_dim_multiplier)
     }
 
-    /// How the published model of this shape stretches its frequencies: 32 for the two small ones
-    /// of Llama 3.2, whose `params.json` does not say so, else 8.
+    /// The scaling factor of the published model with this shape: 32 for the two small models of Llama 3.2, whose
+    /// `params.json` does not contain it, otherwise 8.
     fn published_factor(&self) -> f64 {
         match (self.dim, self.n_layers) {
             (2048, 16) | (3072, 28) => 32.0,
@@ -198,7 +197,7 @@ impl Params {
         }
     }
 
-    /// The longest context of the published models of this kind, in tokens.
+    /// The maximum context of the published models of this kind, in tokens.
     fn published_context(&self) -> usize {
         let first = self.norm_eps < 5e-6 || (self.dim == 8192 && self.n_kv_heads == self.n_heads);
         match self.rope_theta {
@@ -214,7 +213,7 @@ impl Params {
     }
 }
 
-/// What stands in the way of a `params.json`.
+/// The properties that a `params.json` cannot express.
 fn problems(config: &ModelConfig) -> Vec<String> {
     let mut problems = Vec::new();
     for (key, biases) in [
@@ -255,13 +254,13 @@ fn feed_forward_size(dim: usize, multiple_of: usize, multiplier: Option<f64>) ->
     size.div_ceil(multiple_of).checked_mul(multiple_of)
 }
 
-/// Two thirds of four times the features, cut.
+/// Two thirds of four times the features, truncated.
 fn plain_size(dim: usize) -> Option<usize> {
     Some(dim.checked_mul(8)? / 3)
 }
 
-/// The `multiple_of` and `ffn_dim_multiplier` that make a feed-forward size: those that are usual
-/// where they do, and the multiplier with the fewest decimals.
+/// A `multiple_of` and `ffn_dim_multiplier` that give this feed-forward size: the usual values if they give it, otherwise
+/// the multiplier with the fewest decimals.
 fn feed_forward_rule(dim: usize, size: usize) -> (usize, Option<f64>) {
     let multiples = [256, 1024, 4096, 512, 2048, 128, 64, 32, 16, 8, 4, 2, 1];
     let multiples = || {
@@ -286,7 +285,7 @@ fn feed_forward_rule(dim: usize, size: usize) -> (usize, Option<f64>) {
             }
         }
     }
-    // half a feature more than wanted is cut off again
+    // truncation removes the additional half feature
     (
         1,
         Some((size as f64 + 0.5) / plain_size(dim).unwrap_or(1).max(1) as f64),

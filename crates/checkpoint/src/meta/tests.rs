@@ -41,7 +41,7 @@ fn params(json: &Value) -> Params {
     Params::from_json(json, Path::new(PARAMS_FILE)).unwrap()
 }
 
-/// Every tensor of the two is the same, whole and by some of its rows.
+/// Checks that all tensors of two checkpoints are equal, completely and by some of their rows.
 fn assert_same(checkpoint: &Checkpoint, expected: &SafetensorsFile) {
     let mut names: Vec<&str> = expected.names().collect();
     names.sort_unstable();
@@ -265,7 +265,7 @@ fn params_that_mean_something_else_are_refused() {
 fn missing_and_foreign_files_are_named() {
     let dir = copied("llama1/8");
     fs::remove_file(dir.path().join("consolidated.03.pth")).unwrap();
-    insta::assert_snapshot!(said(dir.path()), @"DIR: 1 of 8 files are missing: consolidated.03.pth (consolidated.07.pth is there)");
+    insta::assert_snapshot!(said(dir.path()), @"DIR: 1 of 8 files are missing: consolidated.03.pth (consolidated.07.pth exists)");
     for number in 2..8 {
         let _ = fs::remove_file(dir.path().join(shard_file(number)));
     }
@@ -300,7 +300,7 @@ fn all_that_does_not_fit_params_is_said_together() {
     edit_params(dir.path(), "n_layers", json!(2));
     edit_params(dir.path(), "vocab_size", json!(18));
     insta::assert_snapshot!(said(dir.path()), @r"
-    the weights in DIR do not fit its params.json
+    the weights in DIR do not match its params.json
     consolidated.00.pth, consolidated.01.pth:
       layers.1.attention.wk.weight: missing, expected [16, 32]
       layers.1.attention.wo.weight: missing, expected [32, 16]
@@ -320,15 +320,15 @@ fn all_that_does_not_fit_params_is_said_together() {
         dir.path().join("consolidated.01.pth"),
     )
     .unwrap();
-    insta::assert_snapshot!(said(dir.path()), @"DIR/params.json: `multiple_of` and `ffn_dim_multiplier`: expected what makes the 55 rows of layers.0.feed_forward.w1.weight, found 8 and nothing, which make 88");
+    insta::assert_snapshot!(said(dir.path()), @"DIR/params.json: `multiple_of` and `ffn_dim_multiplier`: expected values that give the 55 rows of layers.0.feed_forward.w1.weight, found 8 and nothing, which give 88");
     let dir = copied("llama1/2");
     edit_params(dir.path(), "multiple_of", json!(256));
-    insta::assert_snapshot!(said(dir.path()), @"DIR/params.json: `multiple_of` and `ffn_dim_multiplier`: expected what makes the 88 rows of layers.0.feed_forward.w1.weight, found 256 and nothing, which make 256");
+    insta::assert_snapshot!(said(dir.path()), @"DIR/params.json: `multiple_of` and `ffn_dim_multiplier`: expected values that give the 88 rows of layers.0.feed_forward.w1.weight, found 256 and nothing, which give 256");
     edit_params(dir.path(), "n_layers", json!(1u64 << 40));
     insta::assert_snapshot!(said(dir.path()), @"DIR/params.json: `n_layers`: expected at most the 13 tensors of consolidated.00.pth, found 1099511627776");
 }
 
-/// Weights whose bytes tell where they belong.
+/// Weights whose bytes show their tensor and place.
 fn weights(config: &ModelConfig, dtype: Dtype, seed: u8) -> Vec<(TensorSpec, Vec<u8>)> {
     let tensors = crate::layout::tensors(config).into_iter().enumerate();
     let weights = tensors.map(|(place, tensor)| {
@@ -510,7 +510,7 @@ fn parts_of_different_models_are_told_apart() {
     insta::assert_snapshot!(said(&one), @"DIR: consolidated.00.pth and consolidated.01.pth are parts of different models: tok_embeddings.weight is F16 and F32");
 }
 
-/// A file of one part with all tensors of a model, as other programs may write it.
+/// A one-part file with all tensors of a model, as other programs may write it.
 fn one_part(dir: &Path, config: &ModelConfig, tensors: &[layout::MetaTensor], dtype: Dtype) {
     let specs: Vec<TensorSpec> = tensors
         .iter()
@@ -612,7 +612,7 @@ fn every_tensor_has_to_be_whole() {
 }
 
 proptest! {
-    /// Whatever a model's sizes are, `params.json` says them.
+    /// `params.json` expresses models of all sizes.
     #[test]
     fn params_hold_every_feed_forward_size(heads in 1..200_usize, half in 1..100_usize, size in 1..100_000_usize) {
         let json = json!({"vocab_size": 16, "hidden_size": heads * half * 2, "intermediate_size": size,

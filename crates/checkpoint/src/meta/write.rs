@@ -1,34 +1,34 @@
-//! Writing: every tensor of Hugging Face's cut into the parts of a model as it comes.
+//! Writes Meta's layout: splits Hugging Face's tensors into the parts of a model.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use simmer_files::{Existing, StagedFolder, WriteError};
+
 use super::layout::{EMBEDDING, HEAD, MetaTensor, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
 use crate::pth::PthWriter;
 use crate::stored::paired_row;
-use crate::{
-    CheckpointError, Dtype, Existing, ModelConfig, StagedFolder, TensorSpec, compare, nearest,
-};
+use crate::{CheckpointError, Dtype, ModelConfig, TensorSpec, compare, nearest};
 
-/// Bytes of a matrix that are cut into columns at a time.
+/// Bytes of a matrix that are split into columns at a time.
 const CUT_BYTES: usize = 1 << 20;
 
-/// How a model is to be cut into parts.
+/// How a model is split into parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetaOptions {
     /// Number of parts: 1, 2, 4 or 8.
     pub shards: usize,
-    /// What the parts have of the embedding: [`Split::Rows`] as Llama 3 or [`Split::Columns`] as the
-    /// models before it. One part is the same either way.
+    /// How the embedding is split: [`Split::Rows`] as in Llama 3, or [`Split::Columns`] as in earlier models. Irrelevant
+    /// for one part.
     pub embedding: Split,
 }
 
-/// Writes a model in Meta's layout into a folder that appears whole or not at all.
+/// Writes a model in Meta's layout into a folder, atomically.
 ///
-/// Tensors come by Hugging Face's names and in its form, in any order and in pieces of any size; no
-/// more than a piece, or a head of a query or key projection, is ever in memory.
+/// Tensors have Hugging Face's names and layout, and may be written in any order and in pieces of any size. Only one piece,
+/// or one head of a query or key projection, is in memory at a time.
 #[derive(Debug)]
 pub struct MetaWriter {
     folder: StagedFolder,
@@ -36,30 +36,30 @@ pub struct MetaWriter {
     sources: HashMap<String, Source>,
 }
 
-/// A tensor of Hugging Face's on its way.
+/// The state of one of Hugging Face's tensors during writing.
 #[derive(Debug)]
 struct Source {
     /// Bytes of a row.
     width: usize,
     len: usize,
     written: usize,
-    /// Less than can be written: part of a row, or of a head.
+    /// Bytes that cannot be written yet: a part of a row, or of a head.
     pending: Vec<u8>,
     /// Number of parts.
     shards: usize,
-    /// Its place in the files and how it is split; a tied embedding has two.
+    /// Its index in the files and how it is split; a tied embedding has two targets.
     targets: Vec<(usize, Split)>,
-    /// Features of a head where the rows of each head are to lie in pairs.
+    /// Features of a head, if the rows of each head are written as rotary pairs.
     paired: Option<usize>,
 }
 
 impl MetaWriter {
-    /// Starts a model of the given tensors ([`layout::tensors`](crate::layout::tensors)) in the
-    /// folder `out`. A tied head is written as the embedding again.
+    /// Starts a model with the given tensors ([`layout::tensors`](crate::layout::tensors)) in the folder `out`. A tied head
+    /// is written as a copy of the embedding.
     ///
     /// # Errors
-    /// When the layout cannot hold the model or the model cannot be cut like this, when `tensors`
-    /// are not those of `config`, when `out` is not empty, or what the operating system says.
+    /// If the layout cannot express the model, the model cannot be split into these parts, `specs` contradict `config`, or
+    /// `out` is not empty; and errors of the operating system.
     pub fn create(
         out: impl AsRef<Path>,
         config: &ModelConfig,
@@ -85,7 +85,7 @@ impl MetaWriter {
             let parts: Vec<TensorSpec> = parts.collect();
             let writer = File::create(folder.path().join(&file))
                 .and_then(|file| PthWriter::new(file, root, &parts))
-                .map_err(CheckpointError::io(&path, "write"))?;
+                .map_err(WriteError::io(&path, "write"))?;
             shards.push((path, writer));
         }
         let sources = sources(config, &planned, options.shards);
@@ -96,11 +96,10 @@ impl MetaWriter {
         })
     }
 
-    /// Adds the next bytes of a tensor.
+    /// Appends bytes to a tensor.
     ///
     /// # Errors
-    /// When the tensor is not in the plan or gets more bytes than it has, or what the operating
-    /// system says; a full disk for one.
+    /// If the tensor is not in the plan or gets too many bytes, and errors of the operating system, such as a full disk.
     pub fn append(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let Some(source) = self.sources.get_mut(name) else {
             return Err(CheckpointError::TensorNotFound {
@@ -122,20 +121,19 @@ impl MetaWriter {
         source.append(bytes, &mut |shard, tensor, bytes| {
             let (path, writer) = &mut shards[shard];
             let written = writer.append(tensor, bytes);
-            written.map_err(CheckpointError::io(path, "write"))
+            Ok(written.map_err(WriteError::io(path, "write"))?)
         })
     }
 
-    /// The folder, for the files beside the weights.
+    /// The output folder, for files other than the weights.
     pub fn folder(&self) -> &StagedFolder {
         &self.folder
     }
 
-    /// Checks that every tensor is whole, syncs everything to the disk and renames the folder into
-    /// place.
+    /// Checks that every tensor is complete, syncs everything to the disk and renames the folder to its final name.
     ///
     /// # Errors
-    /// A tensor that lacks bytes, or what the operating system says.
+    /// If a tensor is incomplete, and errors of the operating system.
     pub fn finish(self) -> Result<(), CheckpointError> {
         let short = self
             .sources
@@ -150,15 +148,13 @@ impl MetaWriter {
             });
         }
         for (path, writer) in self.shards {
-            writer
-                .finish()
-                .map_err(CheckpointError::io(&path, "write"))?;
+            writer.finish().map_err(WriteError::io(&path, "write"))?;
         }
-        self.folder.commit()
+        Ok(self.folder.commit()?)
     }
 }
 
-/// The tensors of the files with their number types, once it is clear that they can be made.
+/// The tensors of the files with their dtypes, after checking that they can be written.
 fn plan(
     out: &Path,
     config: &ModelConfig,
@@ -202,7 +198,7 @@ fn plan(
     planned.collect()
 }
 
-/// The tensor of Hugging Face's that one of Meta's is made from.
+/// The Hugging Face tensor that one of Meta's tensors is made from.
 fn source_name<'a>(config: &ModelConfig, tensor: &'a MetaTensor) -> &'a str {
     if config.tie_word_embeddings && tensor.name == HEAD.0 {
         EMBEDDING.1
@@ -211,7 +207,7 @@ fn source_name<'a>(config: &ModelConfig, tensor: &'a MetaTensor) -> &'a str {
     }
 }
 
-/// The sizes that the number of parts does not divide.
+/// The sizes that are not divisible by the number of parts.
 fn undividable(config: &ModelConfig, options: MetaOptions) -> Vec<String> {
     let shards = options.shards;
     if !matches!(shards, 1 | 2 | 4 | 8) || options.embedding == Split::Whole {
@@ -260,7 +256,7 @@ fn sources(
 type Sink<'a> = &'a mut dyn FnMut(usize, usize, &[u8]) -> Result<(), CheckpointError>;
 
 impl Source {
-    /// Takes bytes that it has room for; whole rows, or heads, go on.
+    /// Accepts bytes, and writes complete rows or heads.
     fn append(&mut self, mut bytes: &[u8], sink: Sink<'_>) -> Result<(), CheckpointError> {
         let unit = self.unit();
         if !self.pending.is_empty() {
@@ -278,12 +274,12 @@ impl Source {
         self.write(rows, sink)
     }
 
-    /// Bytes that are written together: a row, or a head where its rows change places.
+    /// Bytes that are written together: a row, or a head if its rows are reordered.
     fn unit(&self) -> usize {
         self.width * self.paired.unwrap_or(1)
     }
 
-    /// Writes whole rows, or heads.
+    /// Writes complete rows or heads.
     fn write(&mut self, rows: &[u8], sink: Sink<'_>) -> Result<(), CheckpointError> {
         let unit = self.unit();
         for rows in rows.chunks((CUT_BYTES / unit).max(1) * unit) {
@@ -303,7 +299,7 @@ impl Source {
         Ok(())
     }
 
-    /// Heads with their rows in pairs.
+    /// Heads with their rows as rotary pairs.
     fn pairs(&self, rows: &[u8], head: usize) -> Vec<u8> {
         let mut pairs = vec![0; rows.len()];
         for (row, bytes) in rows.chunks_exact(self.width).enumerate() {
@@ -313,7 +309,7 @@ impl Source {
         pairs
     }
 
-    /// Each part has as many rows as the others.
+    /// All parts have the same number of rows.
     fn write_rows(
         &self,
         mut rows: &[u8],
@@ -331,7 +327,7 @@ impl Source {
         Ok(())
     }
 
-    /// Each part has as many columns as the others.
+    /// All parts have the same number of columns.
     fn write_columns(
         &self,
         rows: &[u8],

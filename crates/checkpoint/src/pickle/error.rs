@@ -1,6 +1,9 @@
 //! What can be wrong with a pickle.
 
+use simmer_hint::Hint;
+
 use super::MAX_OPCODES;
+use crate::error::INCOMPLETE_DOWNLOAD;
 
 /// Characters of a name that a message shows.
 const MAX_SHOWN: usize = 100;
@@ -24,9 +27,9 @@ pub enum PickleError {
         function: &'static str,
         /// Where.
         at: usize,
-        /// What would be accepted.
+        /// What is accepted.
         expected: &'static str,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
     /// An opcode that state dicts have no use for.
@@ -42,7 +45,7 @@ pub enum PickleError {
     Damaged {
         /// Where.
         at: usize,
-        /// What is wrong.
+        /// The problem.
         what: &'static str,
     },
     /// It ends too early.
@@ -70,7 +73,7 @@ pub enum PickleError {
         /// What it is.
         found: String,
     },
-    /// A name that is there twice.
+    /// A duplicate name.
     #[error("holds `{name}` twice")]
     Twice {
         /// The name.
@@ -78,21 +81,19 @@ pub enum PickleError {
     },
 }
 
-impl PickleError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Forbidden { .. } | Self::Call { .. } | Self::Opcode { .. } => Some(
-                "a pickle can run any program, so only tensors are read; if you trust the file, load it with PyTorch and save its state dict alone",
-            ),
-            Self::NotAStateDict { .. } | Self::NotATensor { .. } => Some(
-                "the weights may be a member of the file, beside the state of a training run: load it with PyTorch and save the state dict alone",
-            ),
-            Self::Truncated { .. } | Self::Damaged { .. } => {
-                Some("a download that did not finish looks like this; fetch the file again")
+impl Hint for PickleError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Forbidden { .. } | Self::Call { .. } | Self::Opcode { .. } => {
+                "a pickle can run any program, so only tensors are read; if you trust the file, load it with PyTorch and save its state dict alone"
             }
-            Self::TooLong | Self::Twice { .. } => None,
-        }
+            Self::NotAStateDict { .. } | Self::NotATensor { .. } => {
+                "the weights may be a member of the file, beside the state of a training run: load it with PyTorch and save the state dict alone"
+            }
+            Self::Truncated { .. } | Self::Damaged { .. } => INCOMPLETE_DOWNLOAD,
+            Self::TooLong | Self::Twice { .. } => return None,
+        };
+        Some(text.to_owned())
     }
 }
 

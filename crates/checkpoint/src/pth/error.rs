@@ -1,70 +1,73 @@
-//! What can be wrong with a `.pth` file.
+//! Errors of `.pth` files.
+
+use simmer_hint::Hint;
 
 use crate::Dtype;
+use crate::error::INCOMPLETE_DOWNLOAD;
 use crate::pickle::PickleError;
 
-/// Why a `.pth` file is not read or written.
+/// Why a `.pth` file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PthError {
     /// Neither an archive nor an old file of `torch.save`.
     #[error("not a file of torch.save: expected a zip archive, found bytes {found}")]
     Format {
-        /// What it begins with, in hexadecimal.
+        /// Its first bytes, in hexadecimal.
         found: String,
     },
-    /// An archive whose tables do not make sense.
+    /// An archive with contradictory tables.
     #[error("the zip archive is damaged: {what}{}", within(entry))]
     Zip {
-        /// What is wrong.
+        /// The problem.
         what: &'static str,
-        /// The entry, where it is that of one.
+        /// The entry, if the problem is that of one; may be empty.
         entry: String,
     },
-    /// An entry that is compressed or encrypted, which those of torch never are.
-    #[error("entry `{entry}` of the zip archive is {how}; torch.save stores entries as they are")]
+    /// An entry that is compressed or encrypted; those of torch never are.
+    #[error("entry `{entry}` of the zip archive is {how}; torch.save stores entries uncompressed")]
     Packed {
         /// The entry.
         entry: String,
         /// "compressed".
         how: &'static str,
     },
-    /// An archive of something else.
+    /// An archive with other contents.
     #[error("a zip archive with {found} data.pkl; torch.save writes one")]
     NoPickle {
         /// "no".
         found: &'static str,
     },
-    /// Numbers of a big-endian machine.
+    /// Tensors of a big-endian machine.
     #[error("byte order `{found}`; only little endian is supported")]
     ByteOrder {
-        /// As the file says.
+        /// The value in the file.
         found: String,
     },
-    /// A layout that PyTorch does not have yet.
-    #[error("version `{found}` of the archive's layout; expected 1 to 10")]
+    /// A version of the layout that PyTorch does not have.
+    #[error("version `{found}` of the archive layout; expected 1 to 10")]
     Version {
-        /// As the file says.
+        /// The value in the file.
         found: String,
     },
-    /// A pickle larger than any state dict's.
-    #[error("data.pkl has {found} bytes, more than the names of a model's tensors take")]
+    /// A pickle that is larger than that of any state dict.
+    #[error("data.pkl has {found} bytes, more than the state dict of any model")]
     PickleSize {
-        /// Its length.
+        /// Its length in bytes.
         found: usize,
     },
-    /// The pickle is not one of tensors.
+    /// The pickle does not hold tensors only.
     #[error("its pickle {0}")]
     Pickle(#[from] PickleError),
-    /// An old file whose parts do not make sense.
-    #[error("an old file of torch.save that is damaged at byte {at}: {what}")]
+    /// A damaged file of an old version.
+    #[error("a damaged file of torch.save before PyTorch 1.6: byte {at}: {what}")]
     Legacy {
-        /// Where.
+        /// The byte offset.
         at: usize,
-        /// What is wrong.
+        /// The problem.
         what: &'static str,
     },
-    /// A tensor whose bytes are not in the file.
+    /// A tensor whose storage is missing.
     #[error("tensor `{tensor}`: no storage `{key}` in the file")]
     StorageMissing {
         /// The tensor.
@@ -72,36 +75,34 @@ pub enum PthError {
         /// The key of its storage.
         key: String,
     },
-    /// A storage that is longer or shorter than the pickle says.
-    #[error("tensor `{tensor}`: its storage of {numel} {dtype} has {found} bytes")]
+    /// A storage whose length contradicts the pickle.
+    #[error("tensor `{tensor}`: its storage with {numel} {dtype} elements has {found} bytes")]
     StorageSize {
         /// The tensor.
         tensor: String,
-        /// The storage's number type.
+        /// The storage's dtype.
         dtype: Dtype,
-        /// How many numbers it should have.
+        /// Its expected number of elements.
         numel: u64,
-        /// Its bytes.
+        /// Its length in bytes.
         found: usize,
     },
-    /// A tensor that goes beyond its storage.
+    /// A tensor that exceeds its storage.
     #[error(
-        "tensor `{tensor}`: {shape:?} from number {offset} does not lie within its storage of {numel}"
+        "tensor `{tensor}`: shape {shape:?} at element {offset} exceeds its storage with {numel} elements"
     )]
     Outside {
         /// The tensor.
         tensor: String,
         /// Its shape.
         shape: Vec<u64>,
-        /// Its first number.
+        /// Offset of its first element in the storage.
         offset: u64,
-        /// Numbers of the storage.
+        /// Elements of the storage.
         numel: u64,
     },
-    /// A transposed view, or one of some columns.
-    #[error(
-        "tensor `{tensor}`: its numbers do not lie one after the other (shape {shape:?}, strides {stride:?})"
-    )]
+    /// A view that is not contiguous, such as a transposed one.
+    #[error("tensor `{tensor}`: not contiguous (shape {shape:?}, strides {stride:?})")]
     Strided {
         /// The tensor.
         tensor: String,
@@ -112,22 +113,22 @@ pub enum PthError {
     },
 }
 
-impl PthError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Pickle(source) => source.hint(),
+impl Hint for PthError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Pickle(source) => return source.hint(),
             Self::Zip { .. } | Self::Legacy { .. } | Self::StorageMissing { .. } => {
-                Some("a download that did not finish looks like this; fetch the file again")
+                INCOMPLETE_DOWNLOAD
             }
-            Self::Strided { .. } => Some(
-                "a view of a larger tensor was saved, all of which is in the file: save `tensor.contiguous()` of each",
-            ),
+            Self::Strided { .. } => {
+                "save `tensor.contiguous()` of each tensor; the file holds views of larger tensors"
+            }
             Self::Packed { .. } => {
-                Some("the file was packed again by another program; fetch the original")
+                "download the original file; another program has compressed this one"
             }
-            _ => None,
-        }
+            _ => return None,
+        };
+        Some(text.to_owned())
     }
 }
 

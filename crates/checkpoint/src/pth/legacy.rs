@@ -1,6 +1,5 @@
-//! Files of `torch.save` before PyTorch 1.6: the pickles of a magic number, a version, the machine,
-//! the state dict and the keys of its storages, and then the storages in that order, each behind
-//! the number of its elements.
+//! Files of `torch.save` before PyTorch 1.6: pickles of a magic number, a version, the machine, the state dict and the keys
+//! of its storages, then the storages in that order, each after its number of elements.
 
 use std::collections::HashMap;
 
@@ -9,7 +8,7 @@ use crate::pickle::{Pickle, PickledStorage, Value};
 
 /// 0x1950a86a20f9469cfc6c, little endian.
 const MAGIC: &[u8] = &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// How pickle writes it: protocol 2, an integer of ten bytes.
+/// Its pickle: protocol 2, an integer of ten bytes.
 const BEGINNING: &[u8] = &[0x80, 2, 0x8a, 10];
 const VERSION: i64 = 1001;
 
@@ -29,11 +28,11 @@ pub(super) fn tensors(file: &[u8]) -> Result<Vec<PthTensor>, PthError> {
     };
     let (begin, magic) = next()?;
     if magic.root() != Value::Long(MAGIC) {
-        return Err(damaged(begin, "its magic number is another"));
+        return Err(damaged(begin, "wrong magic number"));
     }
     let (begin, version) = next()?;
     if version.root() != Value::Int(VERSION) {
-        return Err(damaged(begin, "its version is not 1001"));
+        return Err(damaged(begin, "the version is not 1001"));
     }
     let (begin, machine) = next()?;
     match machine.get(machine.root(), "little_endian") {
@@ -42,7 +41,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<Vec<PthTensor>, PthError> {
             let found = "big".to_owned();
             return Err(PthError::ByteOrder { found });
         }
-        _ => return Err(damaged(begin, "no byte order")),
+        _ => return Err(damaged(begin, "the byte order is missing")),
     }
     let (_, state) = next()?;
     let (begin, keys) = next()?;
@@ -52,20 +51,20 @@ pub(super) fn tensors(file: &[u8]) -> Result<Vec<PthTensor>, PthError> {
         .map(|(_, tensor)| (tensor.storage.key, tensor.storage))
         .collect();
     let keys = keys.items(keys.root()).map(<[_]>::to_vec);
-    let keys = keys.ok_or_else(|| damaged(begin, "no list of storages"))?;
+    let keys = keys.ok_or_else(|| damaged(begin, "the list of storages is missing"))?;
     let mut ranges = HashMap::new();
     for key in keys {
         let Value::Text(key) = key else {
-            return Err(damaged(begin, "a key that is no text"));
+            return Err(damaged(begin, "a storage key is not a string"));
         };
         let storage = storages.get(key);
-        let storage = storage.ok_or_else(|| damaged(begin, "a storage of no tensor"))?;
+        let storage = storage.ok_or_else(|| damaged(begin, "a storage belongs to no tensor"))?;
         let numel = file.get(at..).and_then(|rest| rest.first_chunk());
         let numel = numel.map(|numel| u64::from_le_bytes(*numel));
         if numel != Some(storage.numel) {
             return Err(damaged(
                 at,
-                "a storage has another length than the pickle says",
+                "the length of a storage contradicts the pickle",
             ));
         }
         let len = storage
@@ -74,9 +73,9 @@ pub(super) fn tensors(file: &[u8]) -> Result<Vec<PthTensor>, PthError> {
         let data = at + 8;
         let end = len.and_then(|len| usize::try_from(len).ok()?.checked_add(data));
         let end = end.filter(|&end| end <= file.len());
-        at = end.ok_or_else(|| damaged(data, "the file ends within a storage"))?;
+        at = end.ok_or_else(|| damaged(data, "the file ends inside a storage"))?;
         if ranges.insert(key, data..at).is_some() {
-            return Err(damaged(begin, "a storage is there twice"));
+            return Err(damaged(begin, "duplicate storage"));
         }
     }
     let tensors = tensors.into_iter().map(|(name, tensor)| {

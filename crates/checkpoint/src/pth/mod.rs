@@ -1,16 +1,16 @@
-//! The files of `torch.save`: tensors by name, beside a pickle that says where they lie.
+//! Files of `torch.save`: tensors by name, and a pickle with their places.
 //!
-//! Since PyTorch 1.6 a `.pth` file is a zip archive whose entries are stored as they are:
+//! Since PyTorch 1.6 a `.pth` file is a zip archive with uncompressed entries:
 //!
 //! ```text
 //! NAME/data.pkl    the pickle; each tensor is a view of a storage
-//! NAME/byteorder   "little" (absent before PyTorch 2.1)
+//! NAME/byteorder   "little" (missing before PyTorch 2.1)
 //! NAME/data/KEY    the bytes of a storage
-//! NAME/version     of this layout
+//! NAME/version     version of this layout
 //! ```
 //!
-//! Before that, pickles followed each other and the storages followed them. Both are read from a
-//! memory map without a copy of the numbers; the first is written.
+//! Before that, a file was a sequence of pickles followed by the storages. Both layouts are read from a memory map without
+//! copying the tensors; the first is written.
 //!
 //! Source: PyTorch, `torch/serialization.py` and `caffe2/serialize/inline_container.cc`.
 
@@ -30,34 +30,34 @@ use zip::Archive;
 use crate::TensorInfo;
 use crate::pickle::{Pickle, PickledTensor, shown};
 
-/// Most bytes of the pickle of an archive; a model's has some 200 for each tensor.
+/// Maximum bytes of the pickle of an archive; that of a model has about 200 per tensor.
 const MAX_PICKLE: usize = 64 << 20;
-/// Versions of the archive's layout that exist.
+/// Existing versions of the archive layout.
 const VERSIONS: std::ops::RangeInclusive<u64> = 1..=10;
 
-/// A file of tensors that was checked.
+/// A checked file of tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PthFile {
     tensors: Vec<PthTensor>,
 }
 
-/// Where a tensor lies.
+/// The place of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PthTensor {
     /// Its key.
     pub name: String,
-    /// Number type and shape.
+    /// Dtype and shape.
     pub info: TensorInfo,
-    /// Its bytes in the file: row-major, little endian.
+    /// Its byte range in the file: row-major, little endian.
     pub range: Range<usize>,
 }
 
 impl PthFile {
-    /// Reads where the tensors of a file lie.
+    /// Reads the places of the tensors in a file.
     ///
     /// # Errors
-    /// When it is no such file, is damaged, holds anything but a dictionary of tensors, or holds
-    /// tensors whose numbers do not lie one after the other; see [`PthError`].
+    /// If this is not a file of `torch.save`, is damaged, holds anything but a dictionary of tensors, or holds tensors that
+    /// are not contiguous; see [`PthError`].
     pub fn parse(file: &[u8]) -> Result<Self, PthError> {
         if file.starts_with(zip::MAGIC) {
             return Self::archive(file);
@@ -100,7 +100,7 @@ impl PthFile {
                 found: pickle.len(),
             });
         }
-        // in memory of our own: what has structure must not change while it is read
+        // a copy, because structured data must not change while it is parsed
         let pickle = file[pickle].to_vec();
         let state = Pickle::read(&pickle)?;
         let tensors = state.tensors()?.into_iter().map(|(name, tensor)| {
@@ -116,7 +116,7 @@ impl PthFile {
         Ok(Self { tensors })
     }
 
-    /// The tensors, in the file's order.
+    /// The tensors, in the order of the file.
     pub fn tensors(&self) -> &[PthTensor] {
         &self.tensors
     }
@@ -126,7 +126,7 @@ impl PthFile {
     }
 }
 
-/// The folder of the archive that everything is in; its name is that of the file when it was saved.
+/// The root folder of the archive; it has the name of the file when it was saved.
 fn root(archive: &Archive) -> Result<&str, PthError> {
     let mut roots = archive
         .names()
@@ -141,7 +141,7 @@ fn root(archive: &Archive) -> Result<&str, PthError> {
     }
 }
 
-/// Checks that a tensor is a contiguous part of its storage, whose bytes are given.
+/// Checks that a tensor is a contiguous part of its storage.
 fn place(
     name: &str,
     tensor: &PickledTensor<'_>,
@@ -180,7 +180,7 @@ fn place(
             stride: tensor.stride.clone(),
         });
     }
-    // within the storage, whose bytes are in memory: no number is too large
+    // inside the storage, which is mapped: no overflow
     let begin = storage.start + (tensor.offset * width) as usize;
     Ok(PthTensor {
         name: name.to_owned(),
@@ -192,8 +192,7 @@ fn place(
     })
 }
 
-/// Whether numbers lie one after the other, the last dimension first; where a dimension has one
-/// place, its stride means nothing.
+/// Whether a tensor is contiguous and row-major; the stride of a dimension of size 1 has no meaning.
 fn is_contiguous(shape: &[u64], stride: &[u64]) -> bool {
     let mut expected = 1;
     let mut sizes = shape.iter().zip(stride).rev();

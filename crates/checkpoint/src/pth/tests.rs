@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
+use simmer_hint::Hint as _;
 
 use super::*;
 use crate::{Dtype, TensorSpec};
@@ -17,7 +18,7 @@ fn refused(file: &[u8]) -> String {
     PthFile::parse(file).unwrap_err().to_string()
 }
 
-/// The file with one text in place of another of the same length.
+/// The file, with a byte string replaced by another of the same length.
 fn replaced(mut file: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut found = false;
@@ -42,7 +43,7 @@ fn spec(name: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
 fn written(tensors: &[(TensorSpec, Vec<u8>)]) -> Vec<u8> {
     let specs: Vec<TensorSpec> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
     let mut writer = PthWriter::new(Cursor::new(Vec::new()), "archive", &specs).unwrap();
-    // the last first, in two pieces
+    // the last tensor first, in two pieces
     for (place, (_, bytes)) in tensors.iter().enumerate().rev() {
         let (first, second) = bytes.split_at(bytes.len() / 2);
         writer.append(place, first).unwrap();
@@ -94,7 +95,7 @@ fn views_of_storages_are_read_from_every_format() {
 #[test]
 fn what_is_no_state_dict_is_refused() {
     insta::assert_snapshot!(refused(&golden("columns.pth")),
-        @"tensor `columns`: its numbers do not lie one after the other (shape [4, 3], strides [6, 1])");
+        @"tensor `columns`: not contiguous (shape [4, 3], strides [6, 1])");
     insta::assert_snapshot!(refused(&golden("checkpoint.pth")),
         @"its pickle holds a dictionary as `state_dict`; expected a tensor");
     insta::assert_snapshot!(refused(&golden("module.pth")),
@@ -118,27 +119,27 @@ fn damaged_archives_are_refused() {
         PthFile::parse(&file).unwrap().tensors()[0].info.shape,
         [2, 3]
     );
-    insta::assert_snapshot!(refused(&file[..file.len() - 1]), @"the zip archive is damaged: its end is missing");
-    insta::assert_snapshot!(refused(&file[..100]), @"the zip archive is damaged: its end is missing");
+    insta::assert_snapshot!(refused(&file[..file.len() - 1]), @"the zip archive is damaged: the end record is missing");
+    insta::assert_snapshot!(refused(&file[..100]), @"the zip archive is damaged: the end record is missing");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"little", b"bigbig")),
         @"byte order `bigbig`; only little endian is supported");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"3\n", b"11")),
-        @"version `11` of the archive's layout; expected 1 to 10");
+        @"version `11` of the archive layout; expected 1 to 10");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"archive/data/0", b"archive/data/1")),
         @"tensor `w`: no storage `0` in the file");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"data.pkl", b"data.txt")),
         @"a zip archive with no data.pkl; torch.save writes one");
     let two = [spec("v", Dtype::U8, &[1]), spec("w", Dtype::U8, &[1])].map(|spec| (spec, vec![0]));
     insta::assert_snapshot!(refused(&replaced(written(&two), b"archive/data/1", b"archive/data/0")),
-        @"the zip archive is damaged: an entry is there twice (entry `archive/data/0`)");
+        @"the zip archive is damaged: duplicate entry (entry `archive/data/0`)");
     // numel of the storage: 6 of 12 bytes
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"cpuK\x06", b"cpuK\x05")),
-        @"tensor `w`: its storage of 5 F16 has 12 bytes");
+        @"tensor `w`: its storage with 5 F16 elements has 12 bytes");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"(K\x02K\x03t", b"(K\x02K\x04t")),
-        @"tensor `w`: [2, 4] from number 0 does not lie within its storage of 6");
+        @"tensor `w`: shape [2, 4] at element 0 exceeds its storage with 6 elements");
     insta::assert_snapshot!(refused(&replaced(file.clone(), b"(K\x03K\x01t", b"(K\x01K\x02t")),
-        @"tensor `w`: its numbers do not lie one after the other (shape [2, 3], strides [1, 2])");
-    // method of the entries in the table
+        @"tensor `w`: not contiguous (shape [2, 3], strides [1, 2])");
+    // the compression method of the entries in the table
     let table = file
         .windows(4)
         .position(|bytes| bytes == zip::ENTRY)
@@ -146,11 +147,11 @@ fn damaged_archives_are_refused() {
     let mut packed = file.clone();
     packed[table + 10] = 8;
     insta::assert_snapshot!(refused(&packed),
-        @"entry `archive/data.pkl` of the zip archive is compressed; torch.save stores entries as they are");
+        @"entry `archive/data.pkl` of the zip archive is compressed; torch.save stores entries uncompressed");
     let mut longer = file.clone();
     longer[table + 24] ^= 1;
     insta::assert_snapshot!(refused(&longer),
-        @"the zip archive is damaged: a stored entry has two lengths (entry `archive/data.pkl`)");
+        @"the zip archive is damaged: an uncompressed entry has two different lengths (entry `archive/data.pkl`)");
     let mut elsewhere = file.clone();
     elsewhere[table + 44] = 1;
     insta::assert_snapshot!(refused(&elsewhere),
@@ -180,7 +181,7 @@ fn tensors_are_aligned_and_their_bytes_do_not_depend_on_the_order() {
     assert!(PthWriter::new(Cursor::new(Vec::new()), "archive", &odd).is_err());
 }
 
-/// Files beyond 4 GiB, most of them holes, which not every system's files can have.
+/// Sparse files larger than 4 GiB, which not every file system supports.
 #[cfg(target_os = "linux")]
 #[test]
 fn numbers_of_64_bits_are_written_and_read() {

@@ -1,4 +1,4 @@
-//! An archive of tensors, laid out in the beginning and then filled in any order.
+//! Writes an archive of tensors: its layout is fixed at the start, and its tensors may be written in any order.
 
 use std::io::{self, Seek, SeekFrom, Write};
 
@@ -7,29 +7,29 @@ use crc32fast::Hasher;
 use super::zip;
 use crate::{TensorSpec, pickle};
 
-/// Where the bytes of an entry begin, as in torch's own files.
+/// Alignment of the bytes of an entry, as in files of torch.
 const ALIGNMENT: u64 = 64;
-/// Names are UTF-8.
+/// Flag: names are UTF-8.
 const FLAGS: u16 = 1 << 11;
-/// What a reader has to understand: stored entries, and lengths of 64 bits.
+/// Version of the format that a reader must support: stored entries, and 64-bit lengths.
 const NEEDS: u16 = 20;
 const NEEDS64: u16 = 45;
-/// The first of January 1980, so that equal tensors make equal files.
+/// 1 January 1980, so that equal tensors give equal files.
 const DATE: u16 = 0x21;
-/// Where a header has the checksum, which is known last.
+/// Offset of the checksum in a header; it is written last.
 const CHECKSUM_AT: u64 = 14;
-/// Kind of torch's extra field that fills up to the alignment.
+/// Kind of the extra field that torch pads with.
 const PADDING: u16 = u16::from_le_bytes(*b"FB");
 
 /// Writes tensors as `torch.save` does.
 ///
-/// Every place is fixed in the beginning, so tensors may come in any order, each in pieces of any
-/// size; no more than a piece is ever in memory.
+/// All places are fixed at the start, so tensors may be written in any order and in pieces of any size. Only one piece is
+/// in memory at a time.
 #[derive(Debug)]
 pub(crate) struct PthWriter<W> {
     out: W,
     entries: Vec<Entry>,
-    /// Of the first tensor's entry.
+    /// Index of the first tensor's entry.
     first: usize,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct PthWriter<W> {
 struct Entry {
     name: String,
     header: u64,
-    /// First byte of what it holds.
+    /// Offset of its contents.
     data: u64,
     len: u64,
     written: u64,
@@ -45,13 +45,13 @@ struct Entry {
 }
 
 impl<W: Write + Seek> PthWriter<W> {
-    /// Lays out a file; `root` names the folder inside of the archive.
+    /// Plans a file; `root` is the folder inside the archive.
     ///
     /// # Errors
-    /// For number types that torch does not have, or what the operating system says.
+    /// For dtypes that torch does not have, and errors of the operating system.
     pub(crate) fn new(out: W, root: &str, tensors: &[TensorSpec]) -> io::Result<Self> {
         let state = pickle::state_dict(tensors);
-        let state = state.ok_or_else(|| invalid("torch has no such number type"))?;
+        let state = state.ok_or_else(|| invalid("torch does not have this dtype"))?;
         let small: [(&str, &[u8]); 3] = [
             ("data.pkl", &state),
             ("byteorder", b"little"),
@@ -71,7 +71,7 @@ impl<W: Write + Seek> PthWriter<W> {
                 .shape
                 .iter()
                 .try_fold(tensor.dtype.bitsize() as u64, bits);
-            let bits = bits.ok_or_else(|| invalid("a tensor that is too large"))?;
+            let bits = bits.ok_or_else(|| invalid("a tensor is too large"))?;
             writer.begin(format!("{root}/data/{key}"), bits / 8)?;
         }
         for (entry, (_, bytes)) in small.iter().enumerate() {
@@ -80,30 +80,30 @@ impl<W: Write + Seek> PthWriter<W> {
         Ok(writer)
     }
 
-    /// Appends bytes to the tensor at a place of the list.
+    /// Appends bytes to the tensor at this index of the list.
     ///
     /// # Errors
-    /// When the tensor has fewer, or what the operating system says.
+    /// If the tensor has fewer bytes, and errors of the operating system.
     pub(crate) fn append(&mut self, tensor: usize, bytes: &[u8]) -> io::Result<()> {
         self.fill(self.first + tensor, bytes)
     }
 
-    /// Leaves a tensor as a hole of the file, with a wrong checksum: for tests of large files.
+    /// Leaves a tensor as a hole in a sparse file, with a wrong checksum, for tests of large files.
     #[cfg(test)]
     pub(crate) fn skip(&mut self, tensor: usize) {
         let entry = &mut self.entries[self.first + tensor];
         entry.written = entry.len;
     }
 
-    /// Ends the file and gives `out` back.
+    /// Finishes the file and returns `out`.
     ///
     /// # Errors
-    /// When a tensor lacks bytes, or what the operating system says.
+    /// If a tensor is incomplete, and errors of the operating system.
     pub(crate) fn finish(mut self) -> io::Result<W> {
         let mut table = Vec::new();
         for entry in &self.entries {
             if entry.written != entry.len {
-                return Err(invalid("a tensor that is not whole"));
+                return Err(invalid("a tensor is incomplete"));
             }
             let checksum = entry.checksum.clone().finalize();
             self.out.seek(SeekFrom::Start(entry.header + CHECKSUM_AT))?;
@@ -118,7 +118,7 @@ impl<W: Write + Seek> PthWriter<W> {
         Ok(self.out)
     }
 
-    /// Where the next entry begins.
+    /// The start of the next entry.
     fn end(&self) -> u64 {
         self.entries
             .last()
@@ -156,7 +156,7 @@ impl<W: Write + Seek> PthWriter<W> {
 }
 
 impl Entry {
-    /// The header before its bytes, filled up so that these are aligned; the checksum is open.
+    /// The header before its bytes, padded so that they are aligned, without the checksum.
     fn header(&self) -> Vec<u8> {
         let wide = self.len >= u64::from(u32::MAX);
         let mut extra = Vec::new();
@@ -166,7 +166,7 @@ impl Entry {
         let fixed = zip::HEADER_BYTES + self.name.len() + extra.len();
         let end = self.header + fixed as u64;
         let mut padding = end.next_multiple_of(ALIGNMENT) - end;
-        // a field of padding has four bytes at least
+        // a padding field has at least four bytes
         if (1..4).contains(&padding) {
             padding += ALIGNMENT;
         }
@@ -191,7 +191,7 @@ impl Entry {
         header
     }
 
-    /// Its line in the table at the end of the file.
+    /// Its entry in the table at the end of the file.
     fn list(&self, table: &mut Vec<u8>, checksum: u32) {
         let numbers = [self.len, self.len, self.header];
         let wide = numbers.map(|number| number >= u64::from(u32::MAX));
@@ -223,7 +223,7 @@ impl Entry {
     }
 }
 
-/// A number of 64 bits where there is room for 32; all ones say that it is elsewhere.
+/// A 64-bit number in a 32-bit field; all ones mean that it is in an extra field.
 fn narrow(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -236,8 +236,7 @@ fn push_extra64(extra: &mut Vec<u8>, numbers: &[u64]) {
     }
 }
 
-/// The records after the table, which begins at `begin` of the file: as torch, always those of 64
-/// bits too.
+/// The records after the table, which starts at `begin`. As in torch, the 64-bit records are always included.
 fn push_end(table: &mut Vec<u8>, begin: u64, entries: u64) {
     let len = table.len() as u64;
     table.extend(zip::END64);

@@ -1,5 +1,5 @@
-//! The tables of a zip archive whose entries are stored, not compressed; what there is of them in
-//! memory is bounded by the length of the tables in the file.
+//! Reads the tables of a zip archive with uncompressed entries. Their memory is bounded by the length of the tables in the
+//! file.
 //!
 //! Source: PKWARE, APPNOTE.TXT 6.3.
 
@@ -9,23 +9,23 @@ use std::ops::Range;
 use super::PthError;
 use crate::pickle::shown;
 
-/// What an archive begins with: the header of its first entry.
+/// The first bytes of an archive: the header of its first entry.
 pub(super) const MAGIC: &[u8] = b"PK\x03\x04";
 pub(super) const ENTRY: &[u8] = b"PK\x01\x02";
 pub(super) const END: &[u8] = b"PK\x05\x06";
 pub(super) const END64: &[u8] = b"PK\x06\x06";
 pub(super) const LOCATOR64: &[u8] = b"PK\x06\x07";
-/// Fixed lengths of these.
+/// Fixed lengths of these records.
 pub(super) const HEADER_BYTES: usize = 30;
 pub(super) const ENTRY_BYTES: usize = 46;
 const END_BYTES: usize = 22;
 pub(super) const END64_BYTES: usize = 56;
 const LOCATOR64_BYTES: usize = 20;
-/// Kind of the extra field with numbers of 64 bits.
+/// Kind of the extra field with 64-bit numbers.
 pub(super) const EXTRA64: u16 = 1;
 const ENCRYPTED: u16 = 1;
 
-/// The entries of an archive: where the bytes of each lie.
+/// The entries of an archive with their byte ranges.
 #[derive(Debug)]
 pub(super) struct Archive {
     entries: HashMap<String, Range<usize>>,
@@ -35,7 +35,7 @@ impl Archive {
     pub(super) fn read(file: &[u8]) -> Result<Self, PthError> {
         let directory = directory(file)?;
         let begin = directory.start;
-        // in memory of our own: what has structure must not change while it is read
+        // a copy, because structured data must not change while it is parsed
         let table = file[directory].to_vec();
         let mut rest = table.as_slice();
         let mut entries = HashMap::new();
@@ -43,7 +43,7 @@ impl Archive {
             let (name, range, entry_len) = entry(&file[..begin], rest)?;
             rest = &rest[entry_len..];
             if entries.insert(name.to_owned(), range).is_some() {
-                return Err(damaged("an entry is there twice", name));
+                return Err(damaged("duplicate entry", name));
             }
         }
         Ok(Self { entries })
@@ -79,7 +79,7 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// The range of the table of entries, found from the record at the end of the file.
 fn directory(file: &[u8]) -> Result<Range<usize>, PthError> {
-    let no_end = || damaged("its end is missing", "");
+    let no_end = || damaged("the end record is missing", "");
     let last = file.len().checked_sub(END_BYTES).ok_or_else(no_end)?;
     // a comment of at most 65,535 bytes may follow the record
     let end = (last.saturating_sub(usize::from(u16::MAX))..=last)
@@ -99,18 +99,19 @@ fn directory(file: &[u8]) -> Result<Range<usize>, PthError> {
     };
     let wide = entries == u16::MAX || len == u32::MAX || begin == u32::MAX;
     let (len, begin, end) = if wide {
-        let wide = end64(file, end).ok_or_else(|| damaged("its end of 64 bits is missing", ""))?;
+        let wide =
+            end64(file, end).ok_or_else(|| damaged("the 64-bit end record is missing", ""))?;
         (wide.0, wide.1, wide.2)
     } else {
         (u64::from(len), u64::from(begin), end)
     };
     let range = begin.checked_add(len).filter(|&stop| stop <= end as u64);
-    let stop =
-        range.ok_or_else(|| damaged("its table of entries is not where its end says", ""))?;
+    let stop = range
+        .ok_or_else(|| damaged("the table of entries is not where the end record says", ""))?;
     Ok(begin as usize..stop as usize)
 }
 
-/// Length and begin of the table of entries, and the place of the record that says so.
+/// Length and start of the table of entries, and the place of the end record.
 fn end64(file: &[u8], end: usize) -> Option<(u64, u64, usize)> {
     let locator = end.checked_sub(LOCATOR64_BYTES)?;
     if !file[locator..].starts_with(LOCATOR64) {
@@ -124,12 +125,12 @@ fn end64(file: &[u8], end: usize) -> Option<(u64, u64, usize)> {
     Some((u64_at(record, 40)?, u64_at(record, 48)?, at))
 }
 
-/// The first entry of the table: its name, its bytes in the file, and its length in the table.
-/// `file` ends where the table begins.
+/// The first entry of the table: its name, its byte range in the file, and its length in the table. `file` ends where the
+/// table starts.
 fn entry<'a>(file: &[u8], table: &'a [u8]) -> Result<(&'a str, Range<usize>, usize), PthError> {
-    let short = || damaged("its table of entries ends early", "");
+    let short = || damaged("the table of entries is truncated", "");
     if !table.starts_with(ENTRY) {
-        return Err(damaged("its table of entries has something else in it", ""));
+        return Err(damaged("the table of entries holds something else", ""));
     }
     let field16 = |at| u16_at(table, at).ok_or_else(short);
     let field32 = |at| u32_at(table, at).ok_or_else(short);
@@ -158,16 +159,19 @@ fn entry<'a>(file: &[u8], table: &'a [u8]) -> Result<(&'a str, Range<usize>, usi
     }
     let narrow = [field32(24)?, field32(20)?, field32(42)?];
     let [size, packed_size, header] =
-        widened(narrow, extra).ok_or_else(|| damaged("numbers of 64 bits are missing", name))?;
+        widened(narrow, extra).ok_or_else(|| damaged("64-bit numbers are missing", name))?;
     if size != packed_size {
-        return Err(damaged("a stored entry has two lengths", name));
+        return Err(damaged(
+            "an uncompressed entry has two different lengths",
+            name,
+        ));
     }
     let range = data(file, header, size);
     let range = range.ok_or_else(|| damaged("an entry is not where the table says", name))?;
     Ok((name, range, entry_len))
 }
 
-/// Length, packed length and place of an entry; those of all ones are in the extra field.
+/// Length, compressed length and place of an entry; values of all ones are in the extra field.
 fn widened(narrow: [u32; 3], mut extra: &[u8]) -> Option<[u64; 3]> {
     let mut wide = narrow.map(u64::from);
     if !narrow.contains(&u32::MAX) {
@@ -190,7 +194,7 @@ fn widened(narrow: [u32; 3], mut extra: &[u8]) -> Option<[u64; 3]> {
     }
 }
 
-/// The bytes of an entry behind its own header.
+/// The byte range of an entry after its header.
 fn data(file: &[u8], header: u64, size: u64) -> Option<Range<usize>> {
     let header = usize::try_from(header).ok()?;
     let fields = file.get(header..)?.get(..HEADER_BYTES)?;

@@ -1,20 +1,20 @@
-//! `simmer adapter`: what an adapter is, and how two of them differ. No base model is needed.
+//! `simmer adapter`: inspects adapters and compares them, without a base model.
 
 mod diff;
 mod grid;
-mod html;
 mod inspect;
+mod page;
+mod summary;
 
-use std::fmt::Write as _;
-use std::io::Read as _;
 use std::path::Path;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
-use sha2::{Digest, Sha256};
 use simmer_eval::report::aligned;
+use simmer_files::digest::sha256_of_file;
 
-/// Look at adapters, or hold two of them side by side
+use crate::failure::{Context, Failure};
+
+/// Inspect adapters, or compare two
 #[derive(Debug, Args)]
 pub(crate) struct Adapter {
     #[command(subcommand)]
@@ -28,7 +28,7 @@ enum Command {
 }
 
 impl Adapter {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Diff(diff) => diff.run(),
@@ -36,26 +36,12 @@ impl Adapter {
     }
 }
 
-/// SHA-256 of a file, as hexadecimal digits.
-fn sha256(path: &Path) -> anyhow::Result<String> {
-    let cannot = || format!("cannot read {}", path.display());
-    let mut file = simmer_files::open(path).with_context(cannot)?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer).with_context(cannot)? {
-            0 => break,
-            read => hash.update(&buffer[..read]),
-        }
-    }
-    let mut digits = String::new();
-    for byte in hash.finalize() {
-        let _ = write!(digits, "{byte:02x}");
-    }
-    Ok(digits)
+/// SHA-256 of a file.
+fn sha256(path: &Path) -> Result<String, Failure> {
+    sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A number in three digits that count.
+/// A number with three significant digits.
 fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -73,7 +59,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Rows of cells under a head; the first column begins at the left.
+/// A table; the first row is its head, and the first column is aligned left.
 fn table(rows: &[Vec<String>]) -> String {
     aligned(rows, 1).join("\n") + "\n"
 }

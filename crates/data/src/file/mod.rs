@@ -1,5 +1,5 @@
-//! Files into records, one after another, whatever the kind of file: JSON arrays, JSON lines, CSV and Parquet, each also
-//! compressed. No file is in memory whole.
+//! Reads files of every supported type as records, one at a time: JSON arrays, JSON Lines, CSV and Parquet, each also
+//! compressed. No file is held in memory as a whole.
 
 mod csv;
 mod decompress;
@@ -21,19 +21,19 @@ use crate::error::DataError;
 pub use names::{files, has_known_ending};
 pub use rows::{FileRow, rows};
 
-/// The longest record that is read: no row of a real data set is near it.
+/// The size limit of a record, in bytes. Rows of real datasets are much smaller.
 const MAX_RECORD: usize = 64 << 20;
 
-/// What stands for one row.
+/// The content of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Content {
-    /// JSON that is still to be parsed, and the column on which it starts.
+    /// JSON that is not parsed yet, and the column on which it starts.
     Json(String, usize),
     /// Columns and their values.
     Columns(Vec<(String, Value)>),
 }
 
-/// One row of a file, and where it stands.
+/// One row of a file and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub(crate) content: Content,
@@ -64,7 +64,7 @@ impl Record {
     }
 }
 
-/// Bytes of the texts in a value, and a few for everything else.
+/// The approximate size of a value: the bytes of its strings, and a few for everything else.
 fn size(value: &Value) -> usize {
     let few = size_of::<Value>();
     few + match value {
@@ -101,14 +101,14 @@ impl Source {
     }
 }
 
-/// What went wrong inside a file.
+/// An error inside a file, whose path is added later.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The file cannot be opened.
     Open(std::io::Error),
-    /// What it holds cannot be read.
+    /// The content cannot be read.
     Io(std::io::Error),
-    /// Line of the first byte that is no UTF-8.
+    /// The line of the first byte that is not UTF-8.
     Utf8(usize),
     Json {
         line: usize,
@@ -163,7 +163,7 @@ impl Records {
         Records::named(path, None, read)
     }
 
-    /// The same; `columns` are the names of a CSV file's where it has no header.
+    /// Like [`Records::open`]; `columns` are the column names of a CSV file without a header.
     pub(crate) fn named(
         path: &Path,
         columns: Option<&[String]>,

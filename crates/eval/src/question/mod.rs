@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simmer_data::{Conversation, Origin, format};
+use simmer_files::digest::sha256;
 
-use crate::digest::hash;
 use crate::error::EvalError;
 use crate::task::{Instruction, Task};
 use rows::read;
@@ -40,7 +40,7 @@ impl Question {
             }
             asked => format!("{asked:?}"),
         };
-        hash(asked.as_bytes())[..16].to_owned()
+        sha256(asked.as_bytes())[..16].to_owned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The report: means with standard errors, and comparisons of models.
 
-mod html;
+mod page;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use crate::question::{Asked, Question};
 use crate::statistics::{Difference, Mean, difference, mean};
 use crate::task::{Protocol, Task};
 
-pub use html::html;
+pub use page::html;
 pub use table::{aligned, lines, markdown, terminal};
 
 /// The number of questions that a page shows with their answers.

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use simmer_hint::Hint as _;
 
 use super::*;
 use crate::config::RopeScaling;

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use simmer_hint::Hint as _;
 
 use super::*;
 use crate::gguf::{GgufTensorSpec, GgufWriter};

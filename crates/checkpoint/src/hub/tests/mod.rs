@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use simmer_hint::Hint as _;
 use tempfile::TempDir;
 
 use super::*;

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
-use crate::hub::download::hex;
+use sha2::Digest;
+use simmer_files::digest::{hex, sha256};
 
 pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -188,7 +187,7 @@ impl Model {
     pub(super) fn etag(&self, file: &str) -> String {
         let bytes = self.bytes(file);
         if is_large(file) {
-            hex(&Sha256::digest(bytes))
+            sha256(bytes)
         } else {
             let head = format!("blob {}\0", bytes.len());
             hex(&Sha1::new()

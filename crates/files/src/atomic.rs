@@ -1,8 +1,7 @@
-//! Files and folders that appear whole or not at all.
+//! Atomic writes: files and folders that appear complete or not at all.
 //!
-//! What is written goes to a temporary sibling, is synced to the disk, and is then renamed; the
-//! folder that holds it is synced after that. A failure or a kill before the rename leaves what was
-//! there before.
+//! Everything is written to a temporary file or folder in the same folder, synced to the disk, and then renamed; the
+//! parent folder is synced last. After a failure or a kill before the rename, the old contents are still there.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,19 +10,19 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::CheckpointError;
+use crate::WriteError;
 
-/// What to do about an output folder that is there already. An empty one is always used.
+/// What to do if the output folder exists. An empty folder is always used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse, and touch nothing.
+    /// Return an error and change nothing.
     Refuse,
-    /// Take its place when everything is written. On Linux the two folders change places in one
-    /// step; elsewhere the old one is moved aside first.
+    /// Replace it when everything is written. On Linux the two folders are exchanged in one system call; on other
+    /// systems the old one is renamed first.
     Replace,
 }
 
-/// A folder in the making. Dropped without [`StagedFolder::commit`], it leaves no trace.
+/// An output folder that is written under a temporary name. Dropped without [`StagedFolder::commit`], it is removed.
 #[derive(Debug)]
 pub struct StagedFolder {
     staged: TempDir,
@@ -32,22 +31,22 @@ pub struct StagedFolder {
 }
 
 impl StagedFolder {
-    /// Starts a folder that will be `out`; parents are made as needed.
+    /// Creates the temporary folder for `out`, and missing parent folders.
     ///
     /// # Errors
     ///
-    /// When `out` is a file, or a folder with something in it that is not to be replaced.
-    pub fn new(out: impl AsRef<Path>, existing: Existing) -> Result<Self, CheckpointError> {
+    /// If `out` is a file, or a folder that is not empty and must not be replaced.
+    pub fn new(out: impl AsRef<Path>, existing: Existing) -> Result<Self, WriteError> {
         let out = resolved(out.as_ref())?;
         if out.exists() && (existing == Existing::Refuse || !out.is_dir()) && !is_empty_dir(&out) {
-            return Err(CheckpointError::OutputExists { path: out });
+            return Err(WriteError::OutputExists { path: out });
         }
         let parent = parent(&out);
-        fs::create_dir_all(parent).map_err(CheckpointError::io(parent, "create"))?;
+        fs::create_dir_all(parent).map_err(WriteError::io(parent, "create"))?;
         let staged = tempfile::Builder::new()
             .prefix(&temporary_prefix(&out))
             .tempdir_in(parent)
-            .map_err(CheckpointError::io(parent, "write into"))?;
+            .map_err(WriteError::io(parent, "write into"))?;
         Ok(Self {
             staged,
             out,
@@ -55,12 +54,12 @@ impl StagedFolder {
         })
     }
 
-    /// Where the files are until the commit. Anything may be written below it.
+    /// The temporary folder. Anything may be written into it before the commit.
     pub fn path(&self) -> &Path {
         self.staged.path()
     }
 
-    /// Where they will be.
+    /// The folder after the commit.
     pub fn out(&self) -> &Path {
         &self.out
     }
@@ -69,42 +68,42 @@ impl StagedFolder {
     ///
     /// # Errors
     ///
-    /// What the operating system says; a full disk for one.
-    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), CheckpointError> {
+    /// Errors of the operating system, such as a full disk.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), WriteError> {
         fs::write(self.path().join(name), contents)
-            .map_err(CheckpointError::io(&self.out.join(name), "write"))
+            .map_err(WriteError::io(&self.out.join(name), "write"))
     }
 
     /// Copies one file under its own name.
     ///
     /// # Errors
     ///
-    /// What the operating system says; a full disk for one.
-    pub fn copy(&self, from: &Path) -> Result<(), CheckpointError> {
+    /// Errors of the operating system, such as a full disk.
+    pub fn copy(&self, from: &Path) -> Result<(), WriteError> {
         let name = from.file_name().unwrap_or(from.as_os_str());
-        let mut source = File::open(from).map_err(CheckpointError::io(from, "open"))?;
+        let mut source = File::open(from).map_err(WriteError::io(from, "open"))?;
         let target = self.out.join(name);
-        // Contents alone: a read-only or private source must not make the copy so.
+        // Copies the contents only: a read-only or private source must not make the copy read-only or private.
         File::create(self.path().join(name))
             .and_then(|mut file| io::copy(&mut source, &mut file))
-            .map_err(CheckpointError::io(&target, "write"))?;
+            .map_err(WriteError::io(&target, "write"))?;
         Ok(())
     }
 
-    /// Syncs everything to the disk and renames it into place.
+    /// Syncs everything to the disk and renames the folder to its final name.
     ///
     /// # Errors
     ///
-    /// What the operating system says; what was at the output before is then still there.
-    pub fn commit(self) -> Result<(), CheckpointError> {
+    /// Errors of the operating system; the old output is then unchanged.
+    pub fn commit(self) -> Result<(), WriteError> {
         let Self {
             staged,
             out,
             existing,
         } = self;
-        sync_all(staged.path()).map_err(CheckpointError::io(&out, "write"))?;
-        let rename = CheckpointError::io(&out, "rename the finished folder to");
-        // Renaming onto an empty folder is one step everywhere on Unix.
+        sync_all(staged.path()).map_err(WriteError::io(&out, "write"))?;
+        let rename = WriteError::io(&out, "rename the finished folder to");
+        // On Unix, renaming onto an empty folder is atomic.
         let renamed = if out.exists() && !is_empty_dir(&out) && existing == Existing::Replace {
             exchange(staged.path(), &out)
         } else {
@@ -115,67 +114,67 @@ impl StagedFolder {
         };
         match renamed {
             Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                return Err(CheckpointError::OutputExists { path: out });
+                return Err(WriteError::OutputExists { path: out });
             }
             renamed => renamed.map_err(rename)?,
         }
         let parent = parent(&out);
-        sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))
+        sync_dir(parent).map_err(WriteError::io(parent, "sync"))
         // Dropping `staged` removes the folder that was replaced, if any.
     }
 }
 
-/// Writes one file that appears whole or not at all, replacing what is there.
+/// Writes one file atomically, and replaces an existing one.
 ///
 /// # Errors
 ///
-/// What `write` returns, or the operating system; what was there before is then still there.
+/// The errors of `write` and of the operating system; the old file is then unchanged.
 pub fn write_file(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), CheckpointError> {
+) -> Result<(), WriteError> {
     let path = path.as_ref();
     try_write_file(path, |file| {
-        write(file).map_err(CheckpointError::io(path, "write"))
+        write(file).map_err(WriteError::io(path, "write"))
     })
 }
 
-/// The same for a writer with errors of its own.
+/// [`write_file`] for a writer with its own error type.
 ///
 /// # Errors
 ///
 /// As [`write_file`].
-pub fn try_write_file<E: From<CheckpointError>>(
+pub fn try_write_file<E: From<WriteError>>(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut dyn Write) -> Result<(), E>,
 ) -> Result<(), E> {
     let path = path.as_ref();
     let parent = parent(path);
-    let staged = staged_file(path, parent).map_err(CheckpointError::io(path, "write"))?;
+    let staged = staged_file(path, parent).map_err(WriteError::io(path, "write"))?;
     let mut buffered = BufWriter::with_capacity(1 << 20, staged.as_file());
     write(&mut buffered)?;
     buffered
         .flush()
         .and_then(|()| staged.as_file().sync_all())
-        .map_err(CheckpointError::io(path, "write"))?;
+        .map_err(WriteError::io(path, "write"))?;
     drop(buffered);
     staged
         .persist(path)
-        .map_err(|error| CheckpointError::io(path, "rename the finished file to")(error.error))?;
-    Ok(sync_dir(parent).map_err(CheckpointError::io(parent, "sync"))?)
+        .map_err(|error| WriteError::io(path, "rename the finished file to")(error.error))?;
+    Ok(sync_dir(parent).map_err(WriteError::io(parent, "sync"))?)
 }
 
 fn staged_file(path: &Path, parent: &Path) -> io::Result<tempfile::NamedTempFile> {
     let prefix = temporary_prefix(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix);
-    // Temporary files are private by default; these become ordinary ones.
+    // Temporary files are private by default; outputs get the usual permissions.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(parent)
 }
 
-/// `.NAME.tmp-`: hidden, and telling what it was to become if a power cut leaves it behind.
+/// `.NAME.tmp-`: hidden, and still shows what it was for if a power cut leaves it behind.
 fn temporary_prefix(path: &Path) -> OsString {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
@@ -183,16 +182,15 @@ fn temporary_prefix(path: &Path) -> OsString {
     prefix
 }
 
-/// A path with a last name to rename to: "." or "out/.." have none.
-fn resolved(out: &Path) -> Result<PathBuf, CheckpointError> {
+/// A path with a file name to rename to; "." and "out/.." have none.
+fn resolved(out: &Path) -> Result<PathBuf, WriteError> {
     if out.exists() {
-        out.canonicalize()
-            .map_err(CheckpointError::io(out, "resolve"))
+        out.canonicalize().map_err(WriteError::io(out, "resolve"))
     } else if out.file_name().is_some() {
         Ok(out.to_path_buf())
     } else {
         let error = io::Error::new(io::ErrorKind::InvalidInput, "not the name of a folder");
-        Err(CheckpointError::io(out, "create")(error))
+        Err(WriteError::io(out, "create")(error))
     }
 }
 
@@ -207,13 +205,13 @@ fn is_empty_dir(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// Puts `staged` where `out` is, and what was there where `staged` was.
+/// Exchanges the folders `staged` and `out`.
 fn exchange(staged: &Path, out: &Path) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         match renameat_with(CWD, staged, CWD, out, RenameFlags::EXCHANGE) {
-            // Not every file system can exchange.
+            // Some file systems cannot exchange.
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {}
             exchanged => return Ok(exchanged?),
         }
@@ -228,7 +226,7 @@ fn exchange(staged: &Path, out: &Path) -> io::Result<()> {
     fs::rename(&aside, staged)
 }
 
-/// Syncs every file and folder from `dir` down.
+/// Syncs `dir` and everything in it.
 fn sync_all(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -241,7 +239,7 @@ fn sync_all(dir: &Path) -> io::Result<()> {
     sync_dir(dir)
 }
 
-/// Makes a folder's entries last; only Unix can and needs to.
+/// Syncs a folder's entries to the disk; only Unix can and needs to.
 fn sync_dir(dir: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(dir)?.sync_all()
@@ -252,6 +250,8 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use simmer_hint::Hint as _;
+
     use super::*;
 
     fn entries(dir: &Path) -> Vec<String> {
@@ -302,7 +302,7 @@ mod tests {
         );
         assert!(error.hint().unwrap().contains("name another folder"));
         let file = StagedFolder::new(out.join("a.txt"), Existing::Replace).unwrap_err();
-        assert!(matches!(file, CheckpointError::OutputExists { .. }));
+        assert!(matches!(file, WriteError::OutputExists { .. }));
         assert_eq!(fs::read(out.join("a.txt")).unwrap(), b"1");
     }
 
@@ -316,7 +316,7 @@ mod tests {
         fs::write(out.join("b.txt"), b"theirs").unwrap();
         assert!(matches!(
             staged.commit(),
-            Err(CheckpointError::OutputExists { .. })
+            Err(WriteError::OutputExists { .. })
         ));
         assert_eq!(entries(dir.path()), ["out"]);
         assert_eq!(entries(&out), ["b.txt"]);

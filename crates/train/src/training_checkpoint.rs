@@ -1,14 +1,14 @@
-//! `checkpoints/step-000400/`: all that a run needs to go on bit for bit.
+//! `checkpoints/step-000400/`: a training checkpoint, everything that a run needs to resume bit for bit.
 //!
 //! ```text
 //! trainable.safetensors   the trained tensors
-//! optimizer.safetensors   what the optimizer remembers: mean.NAME, square.NAME
+//! optimizer.safetensors   the optimizer's moments: mean.NAME, square.NAME
 //! adapter/                the same weights in PEFT's layout (method.lora)
-//! state.json              the place in the run, and checksums of the files above
+//! state.json              the training state, and checksums of the files above
 //! ```
 //!
-//! A checkpoint is written aside, synced and renamed. One that is not whole all the same (a disk
-//! that failed, a copy that was cut) is told by its checksums, and the one before it is used.
+//! A checkpoint is written to a temporary folder, synced and renamed. If it is damaged nevertheless (a failing disk, a
+//! truncated copy), its checksums show it, and the checkpoint before it is used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,96 +16,26 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use simmer_data::Cursor;
+use simmer_checkpoint::{MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile};
+use simmer_files::digest::{sha256, sha256_of_file};
+use simmer_files::{Existing, StagedFolder};
 use simmer_model::Parameters;
-use simmer_model::checkpoint::{
-    Existing, MAX_TEXT_BYTES, PT_METADATA, ReadData, SafetensorsFile, StagedFolder,
-    write_safetensors,
-};
+use simmer_model::tensor_file::{ReadData, write_safetensors};
 
 use crate::error::TrainError;
-use crate::guard::Loss;
-use crate::manifest::{file_sha256, sha256};
+use crate::folder::{CHECKPOINTS_FOLDER, RunFolder};
 use crate::optimizer::Moments;
+use crate::training_state::TrainingState;
 
 const TRAINABLE_FILE: &str = "trainable.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 
-/// The place in a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct State {
-    /// Steps finished.
-    pub step: u64,
-    /// Where the next batch begins.
-    pub cursor: Cursor,
-    /// Tokens seen so far.
-    pub tokens: u64,
-    /// Tokens predicted so far.
-    pub targets: u64,
-    /// The step after which the validation loss was last measured.
-    pub validated_at: Option<u64>,
-    /// The lowest validation loss so far.
-    pub best: Option<Best>,
-    /// Validations since then.
-    pub without_improvement: u64,
-    /// Steps without an update.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped: u64,
-    /// Those since the last update.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped_in_a_row: u64,
-    /// Losses of the last updates, where spikes are told by them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recent: Vec<Loss>,
-}
-
-impl State {
-    /// Updates made.
-    pub(crate) fn updates(&self) -> u64 {
-        self.step.saturating_sub(self.skipped)
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-fn is_zero(count: &u64) -> bool {
-    *count == 0
-}
-
-/// The lowest validation loss of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Best {
-    /// The step after which it was measured.
-    pub step: u64,
-    /// The loss (nats a token).
-    #[serde(with = "exact")]
-    pub loss: f64,
-}
-
-/// Numbers as text: serde_json reads a number's last digit inexactly, and a run must go on with
-/// the number that it stopped with.
-pub(crate) mod exact {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
-    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(D::Error::custom)
-    }
-}
-
-/// What `state.json` holds.
+/// The content of `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StateFile {
-    state: State,
+    state: TrainingState,
     /// SHA-256 of the run's resolved recipe.
     recipe: String,
     /// SHA-256 of the checkpoint's other files.
@@ -114,28 +44,31 @@ struct StateFile {
     sha256: String,
 }
 
-/// A checkpoint in memory.
+/// A training checkpoint in memory.
 #[derive(Debug)]
-pub(crate) struct Checkpoint {
-    pub(crate) state: State,
+pub(crate) struct TrainingCheckpoint {
+    pub(crate) state: TrainingState,
     /// SHA-256 of the run's resolved recipe.
     pub(crate) recipe: String,
     pub(crate) parameters: Parameters,
     pub(crate) moments: Moments,
 }
 
-/// The checkpoints of a run.
+/// The training checkpoints of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Checkpoints {
     folder: PathBuf,
 }
 
-/// Writes further files of a checkpoint into its folder.
+/// Writes more files into the folder of a checkpoint.
 pub(crate) type WriteMore<'a> = &'a dyn Fn(&Path) -> Result<(), TrainError>;
 
 impl Checkpoints {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// The checkpoints in a run's folder.
+    pub(crate) fn of(run: &RunFolder) -> Self {
+        Self {
+            folder: run.path().join(CHECKPOINTS_FOLDER),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -167,14 +100,14 @@ impl Checkpoints {
         Ok(steps)
     }
 
-    /// Writes a checkpoint; what was there before stays until it is whole.
+    /// Writes a checkpoint. An earlier one of the same step stays until the new one is complete.
     ///
     /// # Errors
-    /// What the operating system says, a full disk for one: no trace of it is left then. And a
-    /// weight that is not a finite number.
+    /// Those of the operating system, such as a full disk; no part of the checkpoint is left then. A weight that is not
+    /// finite.
     pub(crate) fn save(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &TrainingCheckpoint,
         shapes: &BTreeMap<String, Vec<usize>>,
         more: WriteMore<'_>,
     ) -> Result<PathBuf, TrainError> {
@@ -182,10 +115,10 @@ impl Checkpoints {
         let staged = StagedFolder::new(&path, Existing::Replace)?;
         let trainable = on_host(&checkpoint.parameters, "", shapes);
         self.check_finite(checkpoint.state.step, &trainable)?;
-        let mut memories = on_host(&checkpoint.moments.mean, "mean.", shapes);
-        memories.extend(on_host(&checkpoint.moments.square, "square.", shapes));
+        let mut moments = on_host(&checkpoint.moments.mean, "mean.", shapes);
+        moments.extend(on_host(&checkpoint.moments.square, "square.", shapes));
         write_safetensors(staged.path().join(TRAINABLE_FILE), &trainable, PT_METADATA)?;
-        write_safetensors(staged.path().join(OPTIMIZER_FILE), &memories, PT_METADATA)?;
+        write_safetensors(staged.path().join(OPTIMIZER_FILE), &moments, PT_METADATA)?;
         more(staged.path())?;
 
         let mut file = StateFile {
@@ -202,7 +135,7 @@ impl Checkpoints {
         Ok(path)
     }
 
-    /// A weight that overflowed must not push good checkpoints out.
+    /// Refuses weights that are not finite: their checkpoint must not displace good ones.
     fn check_finite(
         &self,
         step: u64,
@@ -210,15 +143,15 @@ impl Checkpoints {
     ) -> Result<(), TrainError> {
         for (name, data) in tensors {
             if let Some(value) = data.iter::<f64>().find(|value| !value.is_finite()) {
-                let what = format!("a weight of {name} is {value}");
+                let what = format!("an element of {name} is {value}");
                 return Err(self.diverged(step, step, what)?);
             }
         }
         Ok(())
     }
 
-    /// The error of a step that found no finite numbers. A checkpoint of those very weights, which the step `made`
-    /// made, is no good one.
+    /// The error of a step that diverged. The weights that diverged are those after step `made`, so only a checkpoint
+    /// before it is good.
     pub(crate) fn diverged(
         &self,
         step: u64,
@@ -234,15 +167,15 @@ impl Checkpoints {
         })
     }
 
-    /// The last checkpoint that is whole. Later ones are moved aside, so that they neither count
-    /// as the last nor push whole ones out; what is wrong with them is returned.
+    /// The last checkpoint that is intact, and the problems of later ones. Those are renamed to `damaged-step-...`, so
+    /// that they neither count as the last one nor displace intact ones.
     ///
     /// # Errors
-    /// Where there are checkpoints, and none is whole; nothing is moved then.
+    /// All checkpoints are damaged; nothing is renamed then.
     pub(crate) fn last(
         &self,
         device: &Device,
-    ) -> Result<(Option<Checkpoint>, Vec<String>), TrainError> {
+    ) -> Result<(Option<TrainingCheckpoint>, Vec<String>), TrainError> {
         let mut damaged = Vec::new();
         let mut problems = Vec::new();
         let steps = self.steps()?;
@@ -251,7 +184,7 @@ impl Checkpoints {
                 Ok(checkpoint) => {
                     damaged
                         .into_iter()
-                        .try_for_each(|step| self.set_aside(step))?;
+                        .try_for_each(|step| self.rename_damaged(step))?;
                     return Ok((Some(checkpoint), problems));
                 }
                 Err(problem) => {
@@ -269,68 +202,68 @@ impl Checkpoints {
         })
     }
 
-    fn set_aside(&self, step: u64) -> Result<(), TrainError> {
+    fn rename_damaged(&self, step: u64) -> Result<(), TrainError> {
         let path = self.path(step);
-        let aside = self.folder.join(format!("damaged-step-{step:06}"));
-        let removed = if aside.exists() {
-            fs::remove_dir_all(&aside)
+        let damaged = self.folder.join(format!("damaged-step-{step:06}"));
+        let removed = if damaged.exists() {
+            fs::remove_dir_all(&damaged)
         } else {
             Ok(())
         };
         removed
-            .and_then(|()| fs::rename(&path, &aside))
-            .map_err(TrainError::io(&path, "move aside"))
+            .and_then(|()| fs::rename(&path, &damaged))
+            .map_err(TrainError::io(&path, "rename"))
     }
 
-    /// The checkpoint after a step.
+    /// Reads the checkpoint after a step.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn load(&self, step: u64, device: &Device) -> Result<Checkpoint, String> {
+    /// A sentence about what is wrong with it.
+    pub(crate) fn load(&self, step: u64, device: &Device) -> Result<TrainingCheckpoint, String> {
         let folder = self.path(step);
-        let said = |error: &dyn std::error::Error| error.to_string();
+        let text_of = |error: &dyn std::error::Error| error.to_string();
         let text = simmer_files::read(&folder.join(STATE_FILE), MAX_TEXT_BYTES)
             .map_err(|error| format!("cannot read {STATE_FILE}: {error}"))?;
         let file: StateFile = serde_json::from_slice(&text)
             .map_err(|error| format!("{STATE_FILE} is damaged: {error}"))?;
         if file.own_sha256() != file.sha256 || file.state.step != step {
             return Err(format!(
-                "{STATE_FILE} is damaged: its checksum is not that of its content"
+                "{STATE_FILE} is damaged: its checksum does not match its content"
             ));
         }
         for (name, sha256) in &file.files {
-            match file_sha256(&folder.join(name)) {
+            match sha256_of_file(&folder.join(name)) {
                 Ok(found) if found == *sha256 => {}
-                Ok(_) => return Err(format!("{name} is damaged: its checksum is not {sha256}")),
+                Ok(_) => return Err(format!("{name} is damaged: its SHA-256 is not {sha256}")),
                 Err(error) => return Err(format!("cannot read {name}: {error}")),
             }
         }
-        let open = |name: &str| SafetensorsFile::open(folder.join(name)).map_err(|e| said(&e));
+        let open = |name: &str| SafetensorsFile::open(folder.join(name)).map_err(|e| text_of(&e));
         let trainable = open(TRAINABLE_FILE)?;
-        let memories = open(OPTIMIZER_FILE)?;
+        let moments = open(OPTIMIZER_FILE)?;
         let read = |file: &SafetensorsFile, prefix: &str| {
-            from_file(file, prefix, device).map_err(|error| said(&error))
+            from_file(file, prefix, device).map_err(|error| text_of(&error))
         };
-        Ok(Checkpoint {
+        Ok(TrainingCheckpoint {
             parameters: read(&trainable, "")?,
             moments: Moments {
                 updates: file.state.updates(),
-                mean: read(&memories, "mean.")?,
-                square: read(&memories, "square.")?,
+                mean: read(&moments, "mean.")?,
+                square: read(&moments, "square.")?,
             },
             state: file.state,
             recipe: file.recipe,
         })
     }
 
-    /// Removes all but the last `keep` checkpoints and that of `best`.
+    /// Removes all checkpoints but the last `keep` and the one after step `best`.
     pub(crate) fn retain(&self, keep: usize, best: Option<u64>) -> Result<(), TrainError> {
         for step in self.steps()?.into_iter().skip(keep) {
             if Some(step) == best {
                 continue;
             }
             let path = self.path(step);
-            // Under another name first: a kill in the middle leaves no half checkpoint.
+            // Renamed first, so that a kill during the removal leaves no partial checkpoint.
             let doomed = self.folder.join(format!(".step-{step:06}.tmp-removed"));
             fs::rename(&path, &doomed)
                 .and_then(|()| fs::remove_dir_all(&doomed))
@@ -340,11 +273,12 @@ impl Checkpoints {
     }
 }
 
-impl Checkpoint {
-    /// Whether it fits what is trained now; it need not where changes of the recipe were accepted.
+impl TrainingCheckpoint {
+    /// Checks that its tensors have the sizes of those that are trained now; accepted changes of the recipe may alter
+    /// those.
     ///
     /// # Errors
-    /// Every tensor that does not.
+    /// Every tensor with another size.
     pub(crate) fn check_sizes(
         &self,
         shapes: &BTreeMap<String, Vec<usize>>,
@@ -357,14 +291,14 @@ impl Checkpoint {
         };
         let held = |name: &String| self.parameters.get(name).map(|value| value.dims()[0]);
         let names: BTreeSet<&String> = shapes.keys().chain(self.parameters.keys()).collect();
-        let said = |count: Option<usize>| {
-            count.map_or_else(|| "none".to_owned(), |count| format!("{count} numbers"))
+        let shown = |count: Option<usize>| {
+            count.map_or_else(|| "none".to_owned(), |count| format!("{count} elements"))
         };
         let wrong = names.into_iter().filter(|name| size(name) != held(name));
         let problems: Vec<String> = wrong
             .map(|name| {
-                let [held, size] = [held(name), size(name)].map(said);
-                format!("{name}: {held} in the checkpoint, {size} in what is trained now")
+                let [held, size] = [held(name), size(name)].map(shown);
+                format!("{name}: {held} in the checkpoint, {size} in the model")
             })
             .collect();
         if problems.is_empty() {
@@ -384,7 +318,7 @@ impl StateFile {
     }
 }
 
-/// SHA-256 of every file below a folder, by path.
+/// The SHA-256 of every file below a folder, by path.
 fn checksums(folder: &Path, below: &str) -> Result<BTreeMap<String, String>, TrainError> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
@@ -393,14 +327,14 @@ fn checksums(folder: &Path, below: &str) -> Result<BTreeMap<String, String>, Tra
         if path.is_dir() {
             found.extend(checksums(&path, &format!("{below}{name}/"))?);
         } else {
-            let sha256 = file_sha256(&path).map_err(TrainError::io(&path, "read"))?;
+            let sha256 = sha256_of_file(&path).map_err(TrainError::io(&path, "read"))?;
             found.insert(format!("{below}{name}"), sha256);
         }
     }
     Ok(found)
 }
 
-/// Tensors in their own shapes, under a prefix, as files take them.
+/// Tensors in their own shapes, with a prefix on their names, ready to be written.
 fn on_host(
     tensors: &Parameters,
     prefix: &str,
@@ -415,18 +349,18 @@ fn on_host(
     named.collect()
 }
 
-/// The tensors under a prefix, flat, on a device.
+/// The tensors whose names have a prefix, flat, on a device.
 fn from_file(
     file: &SafetensorsFile,
     prefix: &str,
     device: &Device,
-) -> Result<Parameters, simmer_model::checkpoint::CheckpointError> {
+) -> Result<Parameters, simmer_checkpoint::CheckpointError> {
     let mut found = Parameters::new();
     for key in file.names() {
         let Some(name) = key.strip_prefix(prefix) else {
             continue;
         };
-        // A copy: the file may be removed while the run goes on.
+        // A copy: the file may be removed while the run continues.
         let values: Vec<f32> = file.data(key)?.iter::<f32>().collect();
         let data = TensorData::new(values, [file.info(key)?.shape.iter().product::<usize>()]);
         found.insert(name.to_owned(), Tensor::from_data(data, device));
@@ -437,16 +371,17 @@ fn from_file(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::training_state::Best;
     use proptest::prelude::*;
 
-    fn checkpoint(step: u64, loss: f64) -> Checkpoint {
+    fn checkpoint(step: u64, loss: f64) -> TrainingCheckpoint {
         let tensor = |values: &[f32]| Tensor::from_data(values, &Device::flex());
         let named = |values: &[f32]| Parameters::from([("w".to_owned(), tensor(values))]);
-        Checkpoint {
-            state: State {
+        TrainingCheckpoint {
+            state: TrainingState {
                 step,
                 best: Some(Best { step, loss }),
-                ..State::default()
+                ..TrainingState::default()
             },
             recipe: "abc".to_owned(),
             parameters: named(&[1.0, -2.5]),
@@ -458,7 +393,16 @@ mod tests {
         }
     }
 
-    fn save(checkpoints: &Checkpoints, checkpoint: &Checkpoint) -> Result<PathBuf, TrainError> {
+    fn in_folder(folder: &Path) -> Checkpoints {
+        Checkpoints {
+            folder: folder.to_owned(),
+        }
+    }
+
+    fn save(
+        checkpoints: &Checkpoints,
+        checkpoint: &TrainingCheckpoint,
+    ) -> Result<PathBuf, TrainError> {
         let shapes = [("w".to_owned(), vec![1, 2])].into();
         checkpoints.save(checkpoint, &shapes, &|_| Ok(()))
     }
@@ -472,7 +416,7 @@ mod tests {
         #[test]
         fn what_is_loaded_is_what_was_saved(step in 1_u64..2_000_000, loss in 0.0_f64..20.0) {
             let folder = tempfile::tempdir().unwrap();
-            let checkpoints = Checkpoints::new(folder.path().join("checkpoints"));
+            let checkpoints = in_folder(&folder.path().join("checkpoints"));
             let saved = checkpoint(step, loss);
             save(&checkpoints, &saved).unwrap();
             let (loaded, problems) = checkpoints.last(&Device::flex()).unwrap();
@@ -489,14 +433,14 @@ mod tests {
     #[test]
     fn a_weight_that_overflowed_is_not_saved() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         save(&checkpoints, &checkpoint(1, 2.0)).unwrap();
         let mut broken = checkpoint(2, 2.0);
         let value = Tensor::from_data([1.0, f32::INFINITY].as_slice(), &Device::flex());
         broken.parameters.insert("w".to_owned(), value);
         let error = save(&checkpoints, &broken).unwrap_err().to_string();
         assert!(
-            error.starts_with("step 2: a weight of w is inf; the last good"),
+            error.starts_with("step 2: an element of w is inf; the last good"),
             "{error}"
         );
         assert!(error.ends_with("step-000001"), "{error}");
@@ -506,7 +450,7 @@ mod tests {
     #[test]
     fn damaged_checkpoints_do_not_push_whole_ones_out() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         for step in [2, 4, 6] {
             save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
         }
@@ -525,7 +469,7 @@ mod tests {
     #[test]
     fn retention_keeps_the_last_and_the_best() {
         let folder = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::new(folder.path().to_owned());
+        let checkpoints = in_folder(folder.path());
         for step in [2, 4, 6, 1_000_000] {
             save(&checkpoints, &checkpoint(step, 2.0)).unwrap();
         }

@@ -1,7 +1,7 @@
-//! The skinny products of a low-rank path, where one dimension is the rank.
+//! Tall and skinny matrix multiplications, where one dimension is the rank of a low-rank branch.
 //!
-//! A general product spends its time packing sides that are used once; here the wide side streams
-//! past and the narrow one stays in registers.
+//! A general matrix multiplication would spend its time packing sides that it uses only once. Here
+//! the wide side is read where it lies, and the narrow side stays in registers.
 //!
 //! Axes: T tokens, F features (wide), r rank (narrow).
 
@@ -12,13 +12,13 @@ use crate::simd::vectorised;
 use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 
-/// Tokens of a task.
+/// Tokens per task.
 const TOKENS: usize = 32;
 
-/// Features of a task.
+/// Features per task.
 const FEATURES: usize = 64;
 
-/// Tokens and ranks of a block whose sums stay in registers.
+/// Tokens per block, and ranks per block: the sums of a block stay in registers.
 const BLOCK: usize = 4;
 
 /// `low = scale · x aᵀ`.
@@ -142,7 +142,7 @@ pub(crate) fn up(low: &[f32], wide: &[f32], rank: usize, y: &mut [f32]) {
     });
 }
 
-/// `y += low bᵀ`; for a few tokens `b` is read where it lies.
+/// `y += low bᵀ`. For a few tokens, `b` is not transposed first.
 ///
 /// # Shapes
 /// `low`: `[T, r]`. `b`: `[F, r]`. `y`: `[T, F]`.
@@ -169,7 +169,7 @@ vectorised! {
     }
 }
 
-/// `wide = scale · lowᵀ x`: every sum in the order of the tokens.
+/// `wide = scale · lowᵀ x`. Every sum is in the order of the tokens.
 ///
 /// # Shapes
 /// `low`: `[T, r]`. `x`: `[T, F]`. Result: `[r, F]`.
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Small integers, whose sums are exact in any order.
+    /// Small integers: their sums are exact in any order.
     fn numbers(length: usize, step: usize) -> Vec<f32> {
         (0..length).map(|i| (i * step % 11) as f32 - 5.0).collect()
     }
