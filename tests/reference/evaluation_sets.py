@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-data", "--example", "fingerprint", "data/evaluation-sets.bin"]
+EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-lint", "--example", "fingerprint", "data/evaluation-sets.bin"]
 
 
 def lines(path: Path) -> list[dict]:

@@ -13,7 +13,7 @@ from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-data", "--example", "near_duplicates"]
+EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-lint", "--example", "near_duplicates"]
 
 
 def ours(texts: list[str]) -> list[int | None]:

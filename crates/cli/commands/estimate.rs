@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use simmer_checkpoint::sizes;
-use simmer_data::{Dataset, Steps};
+use simmer_data::Steps;
 use simmer_model::base::Precision;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
@@ -77,7 +77,7 @@ impl Estimate {
             batch_size: recipe.train.batch_size,
             seed: recipe.train.seed,
         };
-        let data = Dataset::load(&recipe.data, &tokenizer, steps);
+        let data = simmer_lint::load(&recipe.data, &tokenizer, steps);
         spinner.finish_and_clear();
         let rate = match self.rate {
             Some(teraflops) if teraflops > 0.0 => Rate::Given(teraflops * 1e12),
@@ -86,7 +86,8 @@ impl Estimate {
         };
         let memory = self.memory;
         let known = Known { memory, rate };
-        let found = estimate(&recipe, &base, &tokenizer, &mut data?, known)?;
+        let (mut data, _) = data?;
+        let found = estimate(&recipe, &base, &tokenizer, &mut data, known)?;
         if self.json {
             output::json(&found)?;
         } else {

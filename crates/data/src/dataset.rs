@@ -5,9 +5,8 @@ use std::sync::Arc;
 use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
 use crate::example::Example;
-use crate::lint::{LintReport, Linter};
 use crate::order::{Batch, Batches, Cursor, Order, Steps, validation_rows};
-use crate::pass::Pass;
+use crate::pass::{Inspect, Pass};
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
@@ -23,8 +22,6 @@ pub struct Dataset {
     pub validation: Vec<Example>,
     /// What was read, truncated and dropped; for a stream, only from its first rows.
     pub report: Report,
-    /// The lint findings.
-    pub lint: LintReport,
 }
 
 /// The training examples.
@@ -39,7 +36,7 @@ enum Train {
     Stream(Stream),
 }
 
-/// Examples after reading, rendering, tokenising and linting.
+/// Examples after reading, rendering and tokenising.
 #[derive(Debug)]
 pub struct Checked {
     /// The examples of each training source, in file order.
@@ -48,21 +45,26 @@ pub struct Checked {
     pub validation: Vec<Example>,
     /// What was read, truncated and dropped.
     pub report: Report,
-    /// The lint findings.
-    pub lint: LintReport,
 }
 
-/// Reads, renders, tokenises and lints the sources of `config`: at most `rows` rows of each training source.
+/// Reads, renders and tokenises the sources of `config`: at most `rows` rows of each training source. `inspector` is
+/// shown every row.
 ///
 /// # Errors
 /// [`DataError`] for the first problem, which may be a source without any token to train on.
-pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<Checked, DataError> {
+pub fn read(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    rows: usize,
+    inspector: &mut impl Inspect,
+) -> Result<Checked, DataError> {
     let mut train: Vec<Vec<Example>> = vec![Vec::new(); config.train.len()];
     let mut validation = Vec::new();
-    let (report, lint) = passes(
+    let report = passes(
         config,
         tokenizer,
         rows,
+        inspector,
         &mut |source, example| match source {
             Some(source) => train[source].push(example),
             None => validation.push(example),
@@ -72,19 +74,19 @@ pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<C
         train,
         validation,
         report,
-        lint,
     })
 }
 
-/// Checks every row of the sources of `config`, in bounded memory.
+/// Reads, renders and tokenises every row of the sources of `config` and shows it to `inspector`, in bounded memory.
 ///
 /// # Errors
 /// As [`read`].
 pub fn check(
     config: &DataConfig,
     tokenizer: &Tokenizer,
-) -> Result<(Report, LintReport), DataError> {
-    passes(config, tokenizer, usize::MAX, &mut |_, _| {})
+    inspector: &mut impl Inspect,
+) -> Result<Report, DataError> {
+    passes(config, tokenizer, usize::MAX, inspector, &mut |_, _| {})
 }
 
 /// Reads each source once and passes its examples to `keep` in order, with the number of the training source; `None`
@@ -93,27 +95,28 @@ fn passes(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     rows: usize,
+    inspector: &mut impl Inspect,
     keep: &mut dyn FnMut(Option<usize>, Example),
-) -> Result<(Report, LintReport), DataError> {
+) -> Result<Report, DataError> {
     config.check()?;
-    let mut linter = Linter::new(&config.lint, tokenizer)?;
     let mut report = Report::default();
     for (number, source) in config.sources().enumerate() {
         let trained = (number < config.train.len()).then_some(number);
         let rows = trained.map_or(usize::MAX, |_| rows);
         let pass = Pass::open(config, source, tokenizer)?;
         let mut of_source = |example| keep(trained, example);
-        let passed = pass.run(number, rows, &mut linter, &mut of_source)?;
+        let passed = pass.run(number, rows, inspector, &mut of_source)?;
         match trained {
             Some(_) => report.train.push(passed),
             None => report.validation.push(passed),
         }
     }
-    Ok((report, linter.finish()))
+    Ok(report)
 }
 
 impl Dataset {
-    /// Reads, renders, tokenises and lints the sources of `config`; of a stream, only the first rows.
+    /// Reads, renders and tokenises the sources of `config`; of a stream, only the first rows. `inspector` is shown every
+    /// row.
     ///
     /// # Errors
     /// As [`read`].
@@ -121,14 +124,14 @@ impl Dataset {
         config: &DataConfig,
         tokenizer: &Arc<Tokenizer>,
         steps: Steps,
+        inspector: &mut impl Inspect,
     ) -> Result<Dataset, DataError> {
         let rows = if config.stream { CHECKED } else { usize::MAX };
         let Checked {
             train,
             mut validation,
             report,
-            lint,
-        } = read(config, tokenizer, rows)?;
+        } = read(config, tokenizer, rows, inspector)?;
         let train = if config.stream {
             Train::Stream(Stream::open(config, tokenizer, steps)?)
         } else {
@@ -150,7 +153,6 @@ impl Dataset {
             train,
             validation,
             report,
-            lint,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What a text has, as the reference finds it.
+//! Checks of a response, as the reference computes them.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::json;
 use super::language::{Language, detect};
 use super::python::{self, own, strip};
 
-/// Whether a text is in a language; one that tells nothing is in any.
+/// Whether a text is in a language. A text without features is in every language.
 pub(super) fn is_language(text: &str, language: &str) -> bool {
     match detect(text) {
         Language::NoFeatures => true,
@@ -26,7 +26,7 @@ pub(super) fn has_option(text: &str) -> bool {
     options.iter().any(|option| text.contains(option))
 }
 
-/// Whether each of some words is found.
+/// For each word, whether it is found.
 pub(super) fn keywords(words: &[Regex], text: &str) -> impl Iterator<Item = bool> {
     let text = python::fold(text);
     words.iter().map(move |word| python::found(word, &text))
@@ -36,7 +36,7 @@ pub(super) fn frequency(word: &Regex, text: &str) -> usize {
     python::count(word, &python::fold(text))
 }
 
-/// Headings of sections. Python's split, by which the reference counts, returns the groups of a pattern with the pieces.
+/// The number of section headings. The reference counts by Python's `split`, which also returns the groups of the pattern.
 pub(super) fn sections(heading: &Regex, text: &str) -> usize {
     python::count(heading, text) * heading.captures_len()
 }
@@ -52,7 +52,7 @@ pub(super) fn ends_with(response: &str, phrase: &str) -> bool {
     response.to_lowercase().ends_with(phrase)
 }
 
-/// Sections between asterisks and between pairs of them; what is between pairs counts for both.
+/// The number of sections between asterisks and between double asterisks; the latter count twice.
 pub(super) fn highlights(text: &str) -> usize {
     static ONE: LazyLock<Regex> = LazyLock::new(|| own(r"\*[^\n\*]*\*"));
     static TWO: LazyLock<Regex> = LazyLock::new(|| own(r"\*\*[^\n\*]*\*\*"));
@@ -73,7 +73,7 @@ pub(super) fn is_json(text: &str) -> bool {
     json::is_json(strip(text.strip_suffix("```").unwrap_or(text)))
 }
 
-/// How many paragraphs, and how one of them begins.
+/// The number of paragraphs, and the first word of one of them.
 #[derive(Debug, Clone)]
 pub(super) struct NthParagraph {
     pub(super) paragraphs: usize,
@@ -88,7 +88,7 @@ impl NthParagraph {
         if self.nth > number || number != self.paragraphs {
             return false;
         }
-        // as in the reference, empty paragraphs before are counted here
+        // as in the reference, empty paragraphs before it are counted here
         let Some(word) = python::split(paragraphs[self.nth - 1]).next() else {
             return false;
         };
@@ -101,7 +101,7 @@ impl NthParagraph {
     }
 }
 
-/// Pieces between three asterisks; none where one in the middle is empty.
+/// The number of pieces between triple asterisks; `None` if a piece in the middle is empty.
 pub(super) fn paragraphs(text: &str) -> Option<usize> {
     static DIVIDER: LazyLock<Regex> = LazyLock::new(|| own(r"\s?\*\*\*\s?"));
     let pieces: Vec<bool> = DIVIDER

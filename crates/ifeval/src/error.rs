@@ -1,17 +1,17 @@
-//! What can be wrong with an instruction.
+//! Errors of instructions.
 
 use simmer_hint::Hint;
 
-/// What can be wrong with an instruction; every message names it.
+/// An error of an instruction, which the message names.
 #[derive(Debug, thiserror::Error)]
 pub enum InstructionError {
-    /// There is no such instruction.
-    #[error("there is no instruction `{id}`")]
+    /// The id is unknown.
+    #[error("unknown instruction `{id}`")]
     Unknown {
-        /// As given.
+        /// The id as given.
         id: String,
     },
-    /// An argument cannot be used.
+    /// An argument is invalid.
     #[error("instruction `{id}`: `{key}` {problem}")]
     Kwarg {
         /// The instruction.
@@ -44,19 +44,19 @@ impl Hint for InstructionError {
     }
 }
 
-/// What can be wrong with an argument.
+/// An error of an argument.
 #[derive(Debug, thiserror::Error)]
 pub enum KwargProblem {
-    /// It is not there, or null, zero or empty.
+    /// It is missing, null, zero or empty.
     #[error("is missing")]
     Missing,
-    /// The instruction has no such argument.
-    #[error("is not one of its arguments")]
+    /// The instruction does not take this argument.
+    #[error("is not an argument of this instruction")]
     Unexpected,
-    /// It is of another kind, or not in its range.
+    /// It has another type, or is out of range.
     #[error("must be {0}")]
     MustBe(&'static str),
-    /// It is no regular expression.
-    #[error("is no pattern that can be searched for: {0}")]
+    /// It does not result in a valid regular expression.
+    #[error("is not a valid regular expression: {0}")]
     Pattern(Box<fancy_regex::Error>),
 }

@@ -1,8 +1,8 @@
 //! What Python's `json.loads` accepts: JSON, `NaN`, `Infinity`, lone surrogates and numbers of any size.
 
-/// Deeper than this Python gives up, by an exception that ends the evaluation; here it is no JSON.
+/// The maximum depth. Beyond it, Python raises an exception that ends the evaluation; here, the text is not JSON.
 const DEEPEST: usize = 990;
-/// The most digits that Python makes an integer of.
+/// The maximum number of digits of a Python integer.
 const MOST_DIGITS: usize = 4300;
 
 /// Whether Python's `json.loads` accepts a text.
@@ -69,7 +69,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What is between a bracket and its other, with commas between.
+    /// Comma-separated items up to the closing bracket.
     fn many(&mut self, close: u8, item: impl Fn(&mut Self) -> Option<()>) -> Option<()> {
         self.at += 1;
         self.space();
@@ -130,7 +130,7 @@ impl Reader<'_> {
         (self.at > whole || digits <= MOST_DIGITS).then_some(())
     }
 
-    /// A fraction or an exponent, where there is a whole one.
+    /// A complete fraction or exponent, if there is one.
     fn tail(&mut self, begin: &[u8], sign: &[u8]) {
         let before = self.at;
         if !self.peek().is_some_and(|byte| begin.contains(&byte)) {

@@ -38,7 +38,7 @@ pub(super) enum Kind {
     Words(Count),
 }
 
-/// How often something should be there.
+/// How often something must occur.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Count {
     pub(super) relation: Relation,
@@ -60,14 +60,14 @@ impl Count {
     }
 }
 
-/// The languages that an instruction may ask for.
+/// The codes of the languages that an instruction may ask for.
 const LANGUAGES: &[&str] = &[
     "en", "es", "pt", "ar", "hi", "fr", "ru", "de", "ja", "it", "bn", "uk", "th", "ur", "ta", "te",
     "bg", "ko", "pl", "he", "fa", "vi", "ne", "sw", "kn", "mr", "gu", "pa", "ml", "fi",
 ];
 
 impl Kind {
-    /// Reads the kind that an id names.
+    /// Reads the kind with this id.
     pub(super) fn read(kwargs: &mut Kwargs) -> Result<Self, InstructionError> {
         let id = kwargs.id;
         let (group, name) = id.split_once(':').unwrap_or_default();
@@ -163,7 +163,9 @@ impl Kind {
             "language:response_language" => {
                 let language = kwargs.text("language")?;
                 if !LANGUAGES.contains(&language) {
-                    return Err(kwargs.must_be("language", "the code of one of its 30 languages"));
+                    return Err(
+                        kwargs.must_be("language", "the code of one of IFEval's 30 languages")
+                    );
                 }
                 Self::Language(language.to_owned())
             }
@@ -176,7 +178,7 @@ impl Kind {
         }))
     }
 
-    /// Whether a response does what is asked for.
+    /// Whether a response follows the instruction.
     pub(super) fn follows(&self, response: &str) -> bool {
         match self {
             Self::BulletList(number) => check::bullets(response) == *number,
@@ -210,7 +212,7 @@ impl Kind {
     }
 }
 
-/// The words of a list, as patterns.
+/// The words of a list as regular expressions.
 fn patterns(
     kwargs: &mut Kwargs,
     key: &str,

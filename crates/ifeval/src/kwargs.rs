@@ -1,4 +1,4 @@
-//! The arguments of an instruction, each read once.
+//! The arguments of an instruction. Each is read once.
 
 use fancy_regex::Regex;
 use serde_json::{Map, Value};
@@ -7,7 +7,7 @@ use super::error::{InstructionError, KwargProblem};
 use super::kind::{Count, Relation};
 use super::python;
 
-/// What is left to read.
+/// The arguments that have not been read yet.
 pub(super) struct Kwargs<'a> {
     pub(super) id: &'a str,
     left: Vec<(&'a str, &'a Value)>,
@@ -42,7 +42,7 @@ impl<'a> Kwargs<'a> {
         }
     }
 
-    /// Fails where an argument was not read.
+    /// Fails if an argument was not read.
     pub(super) fn finish(&self) -> Result<(), InstructionError> {
         match self.left.first() {
             Some((key, _)) => Err(self.error(key, KwargProblem::Unexpected)),
@@ -50,7 +50,7 @@ impl<'a> Kwargs<'a> {
         }
     }
 
-    /// A number above 0; whole ones that are written as fractions are taken.
+    /// A whole number above 0; `3.0` is accepted as 3.
     pub(super) fn number(&mut self, key: &str) -> Result<usize, InstructionError> {
         let number = self.take(key)?.as_f64();
         match number {
@@ -73,7 +73,7 @@ impl<'a> Kwargs<'a> {
             .ok_or_else(|| self.must_be(key, "a list of texts"))
     }
 
-    /// Compiles what an argument says, in the way of Python.
+    /// Compiles a pattern from an argument as Python would.
     pub(super) fn pattern(
         &self,
         key: &str,
@@ -99,7 +99,7 @@ impl<'a> Kwargs<'a> {
     }
 }
 
-/// What the reference leaves out before it reads arguments.
+/// Whether the reference removes the value before it reads the arguments.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -1,8 +1,8 @@
 //! IFEval: whether answers follow instructions that a program can check (Zhou et al., 2023).
 //!
-//! The verdicts are those of lm-evaluation-harness 0.4.13 with NLTK 3.10.4 and langdetect 1.0.9 under its seed 0. What
-//! those draw at random for want of an argument is an error here ([`InstructionError`]), but for two rows of the data:
-//! their letter is `!` or `#`, for which the harness counts a random letter, and this module the sign itself.
+//! The verdicts are those of lm-evaluation-harness 0.4.13 with NLTK 3.10.4 and langdetect 1.0.9 with seed 0. If an argument is
+//! missing, the harness draws it at random; here, it is an error ([`InstructionError`]). There is one difference: in two rows
+//! of IFEval the letter is `!` or `#`; the harness counts a random letter instead, this crate counts the sign itself.
 
 mod check;
 mod error;
@@ -34,11 +34,11 @@ pub struct Instruction {
 }
 
 impl Instruction {
-    /// Reads an instruction from its id, such as `punctuation:no_comma`, and its arguments; those that are null, zero
-    /// or empty count as missing.
+    /// Reads an instruction from its id, such as `punctuation:no_comma`, and its arguments. Arguments that are null, zero or
+    /// empty count as missing.
     ///
     /// # Errors
-    /// Where there is no such instruction, or an argument is missing, wrong or not one of its own.
+    /// If the id is unknown, or an argument is missing, invalid or unexpected.
     pub fn new(id: &str, kwargs: &Map<String, Value>) -> Result<Self, InstructionError> {
         let mut kwargs = Kwargs::new(id, kwargs);
         let kind = Kind::read(&mut kwargs)?;
@@ -54,8 +54,7 @@ impl Instruction {
         &self.id
     }
 
-    /// Whether a response follows it: the strict verdict. No instruction depends on the prompt but through its
-    /// arguments.
+    /// Whether a response follows it: the strict verdict.
     pub fn follows(&self, response: &str) -> bool {
         !python::strip(response).is_empty() && self.kind.follows(response)
     }
@@ -66,33 +65,34 @@ impl Instruction {
     }
 }
 
-/// The instructions of a row, in the layout of IFEval's own file.
+/// The instructions of a row with the fields of IFEval's `input_data.jsonl`.
 ///
 /// # Errors
-/// Where the row does not have that layout, and as [`Instruction::new`].
+/// If a field is missing or has another type, and as [`Instruction::new`].
 pub fn of_row(fields: &Map<String, Value>) -> Result<Vec<Instruction>, InstructionError> {
     let wrong = |problem: String| InstructionError::Row { problem };
     let list = |key: &str| {
         let list = fields.get(key).and_then(Value::as_array);
-        list.ok_or_else(|| wrong(format!("`{key}` is no list")))
+        list.ok_or_else(|| wrong(format!("`{key}` is not a list")))
     };
     let (ids, kwargs) = (list("instruction_id_list")?, list("kwargs")?);
     if ids.is_empty() || ids.len() != kwargs.len() {
         let (ids, kwargs) = (ids.len(), kwargs.len());
-        return Err(wrong(format!("{ids} instructions with {kwargs} `kwargs`")));
+        return Err(wrong(format!(
+            "`instruction_id_list` has {ids} items and `kwargs` has {kwargs}; expected the same number, at least 1"
+        )));
     }
     let each = ids.iter().zip(kwargs).map(|(id, kwargs)| {
         let id = id.as_str();
-        let id = id.ok_or_else(|| wrong("an instruction's id is no text".into()))?;
+        let id = id.ok_or_else(|| wrong("`instruction_id_list`: expected texts".into()))?;
         let kwargs = kwargs.as_object();
-        let kwargs =
-            kwargs.ok_or_else(|| wrong("an instruction's `kwargs` are no object".into()))?;
+        let kwargs = kwargs.ok_or_else(|| wrong("`kwargs`: expected objects".into()))?;
         Instruction::new(id, kwargs)
     });
     each.collect()
 }
 
-/// A response, and what it would be without its asterisks, its first line, its last line, in every combination.
+/// The response with and without its asterisks, its first line and its last line, in every combination.
 pub fn variants(response: &str) -> Vec<String> {
     let lines: Vec<&str> = response.split('\n').collect();
     let without = |lines: &[&str]| python::strip(&lines.join("\n")).to_owned();

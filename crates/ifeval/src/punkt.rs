@@ -1,4 +1,4 @@
-//! Where sentences end: Punkt (Kiss and Strunk, 2006) with NLTK's model of English, as NLTK 3.10 decides.
+//! Splits text into sentences: Punkt (Kiss and Strunk, 2006) with NLTK's English model, with the results of NLTK 3.10.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
@@ -14,11 +14,11 @@ static MODEL: LazyLock<Model> = LazyLock::new(|| {
     )))
 });
 
-/// Characters that end a word, but the period.
+/// Characters other than the period that end a word.
 const NON_WORD: &str = ")\";}]*:@'({[‘’“”«»?!";
-/// Characters that close what a sentence opened.
+/// Closing quotes and brackets.
 const CLOSING: &str = "\"')]}‘’“”«»";
-/// In which case, and where in a sentence, the model's text had a word.
+/// In which case and at which place of a sentence a word occurred in the training text of the model.
 const MIDDLE_UPPER: u8 = 1 << 2;
 const UPPER: u8 = 1 << 1 | MIDDLE_UPPER | 1 << 3;
 const BEGIN_LOWER: u8 = 1 << 4;
@@ -68,7 +68,7 @@ impl Model {
     }
 }
 
-/// Words of a line, with their periods.
+/// The words of a line, with their periods.
 fn word_pattern() -> Regex {
     let non_word = r#"[)";}\]*:@'({\[‘’“”«»?!]"#;
     let marks = r"(?:-{2,}|\.{2,}|(?:\.\s){2,}\.)";
@@ -77,10 +77,10 @@ fn word_pattern() -> Regex {
     unicode(&format!(r"{marks}|(?={start})\S+?(?={end}|,(?={end}))|\S"))
 }
 
-/// A word with what is known of it.
+/// A word and its annotations.
 struct Token<'a> {
     text: &'a str,
-    /// The word in lower case, numbers as one.
+    /// The word in lower case; all numbers are the same type.
     kind: String,
     ends_sentence: bool,
     abbreviation: bool,
@@ -106,7 +106,7 @@ impl<'a> Token<'a> {
         token
     }
 
-    /// What the word alone says.
+    /// Annotates the word by itself.
     fn look(&mut self, model: &Model) {
         let text = self.text;
         if matches!(text, "." | "?" | "!") {
@@ -131,7 +131,7 @@ impl<'a> Token<'a> {
         }
     }
 
-    /// Its kind as the one after another word.
+    /// Its type as the word after another word.
     fn next_kind(&self) -> &str {
         if self.ends_sentence {
             self.without_period()
@@ -144,7 +144,7 @@ impl<'a> Token<'a> {
         self.text.starts_with(char::is_uppercase)
     }
 
-    /// Whether it begins a sentence, as far as the cases tell in which the model's text had it.
+    /// Whether it starts a sentence, judged by the cases in which it occurred in the model's training text.
     fn begins_sentence(&self, model: &Model) -> Option<bool> {
         if matches!(self.text, ";" | ":" | "," | "." | "!" | "?") {
             return Some(false);
@@ -157,7 +157,7 @@ impl<'a> Token<'a> {
         (lower && (cases & UPPER != 0 || cases & BEGIN_LOWER == 0)).then_some(false)
     }
 
-    /// What the next word adds.
+    /// Annotates the word by the next word.
     fn look_ahead(&mut self, next: &Token, model: &Model) {
         if !self.text.ends_with('.') {
             return;
@@ -192,7 +192,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// The sentences of a text, without the space between.
+/// The sentences of a text, without the white space between them.
 pub(super) fn sentences(text: &str) -> Vec<&str> {
     let model = &*MODEL;
     let mut slices = Vec::new();
@@ -210,13 +210,13 @@ pub(super) fn sentences(text: &str) -> Vec<&str> {
 /// A period, question mark or exclamation mark that may end a sentence.
 struct Candidate {
     at: usize,
-    /// Where the next word begins, if space is between.
+    /// The start of the next word, if white space precedes it.
     next: Option<usize>,
-    /// The words around.
+    /// The words around it.
     context: String,
 }
 
-/// The last candidate of every word; where words run together, of the last.
+/// The last candidate of every word; of words without white space between them, that of the last word.
 fn candidates(text: &str) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     let mut before: Option<(std::ops::Range<usize>, usize, After)> = None;
@@ -227,7 +227,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
         };
         let space = text[word.end..at].rfind([' ', '\t', '\n', '\r', '\x0b', '\x0c']);
         let start = match space {
-            // NLTK takes a space at the very beginning for none
+            // NLTK ignores a space at position 0
             None | Some(0) => word.start,
             Some(space) => word.end + space + 1,
         };
@@ -243,7 +243,7 @@ fn candidates(text: &str) -> Vec<Candidate> {
     candidates
 }
 
-/// What follows a candidate.
+/// The text after a candidate.
 struct After {
     end: usize,
     next: Option<usize>,
@@ -279,7 +279,7 @@ impl After {
     }
 }
 
-/// Whether a sentence ends in a piece of text, before its last word.
+/// Whether a sentence ends in a piece of text before its last word.
 fn breaks(model: &Model, context: &str) -> bool {
     let mut tokens: Vec<Token> = context
         .split('\n')
@@ -299,7 +299,7 @@ fn breaks(model: &Model, context: &str) -> bool {
     false
 }
 
-/// Gives closing quotes and brackets to the sentence that they close.
+/// Moves closing quotes and brackets to the sentence that they close.
 fn realign<'a>(text: &'a str, slices: &[(usize, usize)]) -> Vec<&'a str> {
     let mut sentences = Vec::new();
     let mut moved = 0;
@@ -319,7 +319,7 @@ fn realign<'a>(text: &'a str, slices: &[(usize, usize)]) -> Vec<&'a str> {
     sentences
 }
 
-/// The bytes of closing marks at the beginning, and of these with the space after them.
+/// The number of bytes of closing marks at the start, and the same with the white space after them.
 fn closing(sentence: &str) -> Option<(usize, usize)> {
     let mut marks = 0;
     for char in sentence.chars().take_while(|char| CLOSING.contains(*char)) {

@@ -1,8 +1,8 @@
-//! Strings and regular expressions as Python has them, where Rust differs.
+//! Python's behaviour of strings and regular expressions, where Rust's differs.
 
 use fancy_regex::{Regex, RegexBuilder};
 
-/// `str.isspace` of one character: Unicode's white space and four separators of ASCII.
+/// `str.isspace` of one character: Unicode white space and four ASCII separators.
 pub(super) fn is_space(char: char) -> bool {
     char.is_whitespace() || ('\x1c'..='\x1f').contains(&char)
 }
@@ -26,7 +26,7 @@ fn is_title(char: char) -> bool {
     )
 }
 
-/// `str.isupper`: some upper case, and nothing of another case.
+/// `str.isupper`: at least one upper-case letter, and no letter of another case.
 pub(super) fn is_upper(text: &str) -> bool {
     !text.contains(|char: char| char.is_lowercase() || is_title(char))
         && text.contains(char::is_uppercase)
@@ -38,17 +38,17 @@ pub(super) fn is_lower(text: &str) -> bool {
         && text.contains(char::is_lowercase)
 }
 
-/// The text as `re.IGNORECASE` sees it: for Python the Turkish letters are an i, for Rust they have no other case.
+/// The text as `re.IGNORECASE` sees it. Python treats the Turkish letters as an i, Rust as letters without another case.
 pub(super) fn fold(text: &str) -> String {
     text.replace(['İ', 'ı'], "i")
 }
 
-/// Python's `\w`: no combining marks, unlike Rust's.
+/// Python's `\w`, which does not contain combining marks, unlike Rust's.
 const WORD: &str = r"\p{L}\p{N}_";
 /// Python's `\s`.
 const SPACE: &str = r"\s\x1c-\x1f";
 
-/// A pattern of Python's `re`; one that ignores case wants [`fold`]ed texts.
+/// Compiles a pattern of Python's `re`. If it ignores case, texts must be [`fold`]ed.
 pub(super) fn pattern(python: &str, ignore_case: bool) -> Result<Regex, Box<fancy_regex::Error>> {
     let folded = if ignore_case { &fold(python) } else { python };
     RegexBuilder::new(&translate(folded))
@@ -57,28 +57,28 @@ pub(super) fn pattern(python: &str, ignore_case: bool) -> Result<Regex, Box<fanc
         .map_err(Box::new)
 }
 
-/// One of this module's own patterns, as it would be in Python's `re`.
+/// Compiles a built-in pattern with the semantics of Python's `re`.
 pub(super) fn own(python: &str) -> Regex {
     unicode(&translate(python))
 }
 
-/// One of this module's own patterns with the classes that Unicode recommends: Rust's, and those of Python's `regex`.
+/// Compiles a built-in pattern with Unicode's recommended classes, which Rust and Python's `regex` use.
 #[expect(clippy::expect_used, reason = "the tests compile every one of them")]
 pub(super) fn unicode(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a pattern of this crate")
 }
 
-/// How often a pattern is found. A search that is given up, for too much work, finds nothing more.
+/// The number of matches. If the search exceeds the backtracking limit, it ends there.
 pub(super) fn count(pattern: &Regex, text: &str) -> usize {
     pattern.find_iter(text).map_while(Result::ok).count()
 }
 
-/// Whether a pattern is found; no, where the search is given up.
+/// Whether a pattern matches; `false` if the search exceeds the backtracking limit.
 pub(super) fn found(pattern: &Regex, text: &str) -> bool {
     pattern.is_match(text).unwrap_or(false)
 }
 
-/// Writes out the classes that Rust has otherwise, and the end of a text, which for Python may have a line's end after it.
+/// Replaces the classes that Rust defines differently, and `$`, which in Python also matches before a final line break.
 fn translate(python: &str) -> String {
     let lines = python.starts_with("(?m)");
     let mut rust = String::new();
@@ -87,7 +87,7 @@ fn translate(python: &str) -> String {
     while let Some(char) = chars.next() {
         match char {
             '\\' => rust.push_str(&escape(chars.next(), in_class)),
-            // in Rust a bracket inside brackets begins a class
+            // in Rust, a bracket inside brackets starts a class
             '[' if in_class => rust.push_str(r"\["),
             '$' if !in_class && !lines => rust.push_str(r"(?=\n?\z)"),
             _ => {

@@ -5,9 +5,9 @@ use super::{Instruction, variants};
 /// The verdicts on one response, instruction by instruction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Whether the response follows it as it is.
+    /// Whether the response follows the instruction as it is.
     pub strict: Vec<bool>,
-    /// Whether it does with its first or last line or its asterisks left out.
+    /// Whether the response, or a variant without its first line, last line or asterisks, follows the instruction.
     pub loose: Vec<bool>,
 }
 
@@ -22,7 +22,7 @@ impl Outcome {
         for instruction in instructions {
             let strict = instruction.follows(response);
             outcome.strict.push(strict);
-            // the response as it is is one of the variants
+            // the first variant is the response itself
             let loose = strict || instruction.follows_loosely(&variants[1..]);
             outcome.loose.push(loose);
         }
@@ -40,12 +40,12 @@ impl Outcome {
     }
 }
 
-/// The four numbers of IFEval.
+/// The four accuracies of IFEval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Accuracy {
-    /// Prompts whose instructions are all followed, over all prompts.
+    /// The share of prompts whose instructions are all followed.
     pub prompt_strict: f64,
-    /// Instructions that are followed, over all instructions of all prompts.
+    /// The share of instructions of all prompts that are followed.
     pub instruction_strict: f64,
     /// As `prompt_strict`, loosely.
     pub prompt_loose: f64,
@@ -54,7 +54,7 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// The accuracy over prompts; nothing where there are none, or none with an instruction.
+    /// The accuracy over prompts; `None` if there are no prompts, or none has an instruction.
     pub fn of(outcomes: &[Outcome]) -> Option<Self> {
         Some(Self {
             prompt_strict: share(outcomes.iter().map(Outcome::follows_all))?,

@@ -1,13 +1,13 @@
-//! The tables that come with the program, compressed.
+//! The compressed tables of this crate.
 
 use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-/// A table's text.
+/// The text of a table.
 #[expect(
     clippy::expect_used,
-    reason = "a file of this crate, which the tests read"
+    reason = "the file is part of the program, and the tests read it"
 )]
 pub(super) fn unpack(bytes: &[u8]) -> String {
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Verdicts side by side with the reference's, on responses that tests/reference/ifeval.py makes.
+//! Compares verdicts with the reference's, on responses written by tests/reference/ifeval.py.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -46,7 +46,7 @@ fn error(id: &str, kwargs: Value) -> String {
 fn what_is_wrong_is_named() {
     assert_eq!(
         error("keywords:nonsense", json!({})),
-        "there is no instruction `keywords:nonsense`"
+        "unknown instruction `keywords:nonsense`"
     );
     assert_eq!(
         error(
@@ -71,7 +71,7 @@ fn what_is_wrong_with_an_argument_is_named() {
             "punctuation:no_comma",
             json!({"letter": "a", "num_words": null})
         ),
-        "instruction `punctuation:no_comma`: `letter` is not one of its arguments"
+        "instruction `punctuation:no_comma`: `letter` is not an argument of this instruction"
     );
     assert_eq!(
         error(
@@ -82,12 +82,12 @@ fn what_is_wrong_with_an_argument_is_named() {
     );
     assert!(
         error("keywords:existence", json!({"keywords": ["(a"]})).starts_with(
-            "instruction `keywords:existence`: `keywords` is no pattern that can be searched for: "
+            "instruction `keywords:existence`: `keywords` is not a valid regular expression: "
         )
     );
     assert_eq!(
         error("language:response_language", json!({"language": "tlh"})),
-        "instruction `language:response_language`: `language` must be the code of one of its 30 languages"
+        "instruction `language:response_language`: `language` must be the code of one of IFEval's 30 languages"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Words as `nltk.word_tokenize` finds them: the Penn Treebank's, as NLTK 3.10 has it.
+//! The words of `nltk.word_tokenize` in NLTK 3.10, by the rules of the Penn Treebank.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use fancy_regex::Regex;
 use super::punkt;
 use super::python::{self, own, unicode};
 
-/// What is replaced, in order; a space is put around the text before the second list.
+/// The replacements, in order. Spaces are added around the text before the second list.
 struct Rules {
     first: Vec<(Regex, &'static str)>,
     second: Vec<(Regex, &'static str)>,
@@ -75,7 +75,7 @@ const CONTRACTIONS: &[&str] = &[
     r"(?i) ('t)(was)\b",
 ];
 
-/// How many of a text's words are in capital letters.
+/// The number of words in capital letters.
 pub(super) fn capital_words(text: &str) -> usize {
     punkt::sentences(text)
         .into_iter()
@@ -97,7 +97,7 @@ fn spaced(sentence: &str) -> String {
 
 fn replace(text: String, rules: &[(Regex, &str)]) -> String {
     rules.iter().fold(text, |text, (pattern, replacement)| {
-        // a search that is given up leaves the text as it was
+        // if the search exceeds the backtracking limit, the text stays as it is
         match pattern.try_replacen(&text, 0, *replacement) {
             Ok(replaced) => replaced.into_owned(),
             Err(_) => text,

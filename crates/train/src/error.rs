@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use simmer_checkpoint::CheckpointError;
 use simmer_data::DataError;
-use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
 use simmer_files::WriteError;
 use simmer_hint::Hint;
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;

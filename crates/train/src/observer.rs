@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use simmer_data::Report;
-use simmer_data::lint::LintReport;
+use simmer_lint::LintReport;
 use simmer_model::base::Base;
 
 use crate::estimate::Estimate;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
+use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig};
 use simmer_model::base::Base;
 use simmer_model::{LlamaForCausalLM, device};
@@ -21,6 +22,7 @@ use crate::vocabulary::Vocabulary;
 /// What a run needs before its first step.
 pub(crate) struct Prepared {
     pub(crate) data: Dataset,
+    pub(crate) lint: LintReport,
     pub(crate) vocabulary: Vocabulary,
     pub(crate) model: LlamaForCausalLM,
     /// The adapter's configuration in PEFT's terms; `None` for `method.full`.
@@ -46,7 +48,7 @@ impl Prepared {
         let device = device::named(&recipe.device)?;
         let mut base = recipe.base.open()?;
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
-        let mut data = load_data(recipe, &vocabulary.tokenizer)?;
+        let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);
         let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
         observer.on_load(&base);
@@ -54,6 +56,7 @@ impl Prepared {
         let (model, adapter) = choose_trained(recipe, model, &vocabulary, observer)?;
         Ok(Self {
             data,
+            lint,
             vocabulary,
             model,
             adapter,
@@ -77,20 +80,23 @@ impl Prepared {
 }
 
 /// Reads the data, and writes the date that chat templates were given into the recipe.
-fn load_data(recipe: &mut Recipe, tokenizer: &Arc<Tokenizer>) -> Result<Dataset, TrainError> {
+fn load_data(
+    recipe: &mut Recipe,
+    tokenizer: &Arc<Tokenizer>,
+) -> Result<(Dataset, LintReport), TrainError> {
     let steps = Steps {
         batch_size: recipe.train.batch_size,
         seed: recipe.train.seed,
     };
-    let data = Dataset::load(&recipe.data, tokenizer, steps)?;
-    if data.lint.errors().next().is_some() {
-        return Err(TrainError::Lint(data.lint));
+    let (data, lint) = simmer_lint::load(&recipe.data, tokenizer, steps)?;
+    if lint.errors().next().is_some() {
+        return Err(TrainError::Lint(lint));
     }
     let date = data.report.train.iter().find_map(|report| report.date);
     if recipe.data.date.is_none() {
         recipe.data.date = date.map(|date| date.format("%Y-%m-%d").to_string());
     }
-    Ok(data)
+    Ok((data, lint))
 }
 
 fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {

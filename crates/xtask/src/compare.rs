@@ -132,7 +132,7 @@ const COMPARISONS: &[Comparison] = &[
         build: &[
             "--release",
             "-p",
-            "simmer-data",
+            "simmer-lint",
             "--example",
             "near_duplicates",
         ],

@@ -46,8 +46,8 @@ pub enum GgufError {
         /// What is wrong there.
         fault: Fault,
     },
-    /// A key or a tensor that is there twice.
-    #[error("{what} `{name}` is there twice")]
+    /// A duplicate key or tensor.
+    #[error("duplicate {what} `{name}`")]
     Duplicate {
         /// "metadata key" or "tensor".
         what: &'static str,

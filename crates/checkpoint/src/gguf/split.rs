@@ -124,7 +124,7 @@ mod tests {
     fn parts_that_do_not_belong_together_are_refused() {
         let said = |parts: Vec<Gguf>| Gguf::join(parts).unwrap_err().to_string();
         insta::assert_snapshot!(said(vec![part(1, 2, &["a"]), part(0, 2, &["b"])]), @"the file is part 2 of 2; expected part 1 of 2");
-        insta::assert_snapshot!(said(vec![part(0, 2, &["a"]), part(1, 2, &["a"])]), @"tensor `a` is there twice");
+        insta::assert_snapshot!(said(vec![part(0, 2, &["a"]), part(1, 2, &["a"])]), @"duplicate tensor `a`");
         insta::assert_snapshot!(said(vec![part(0, 2, &["a"]), part(1, 2, &["b"])]), @"the file is 2 tensors in 2 parts; expected 3");
     }
 

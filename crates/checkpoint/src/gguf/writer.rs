@@ -264,7 +264,7 @@ mod tests {
         let twice = vec![spec("x", &[2], GgmlType::F32); 2];
         insta::assert_snapshot!(
             GgufWriter::new(Vec::new(), &Metadata::new(), twice).unwrap_err(),
-            @"tensor `x` is there twice");
+            @"duplicate tensor `x`");
         let odd = vec![spec("x", &[2, 33], GgmlType::Q8_0)];
         insta::assert_snapshot!(
             GgufWriter::new(Vec::new(), &Metadata::new(), odd).unwrap_err(),

@@ -1,7 +1,7 @@
 //! `simmer data lint`: checks every example.
 
 use clap::Args;
-use simmer_data::dataset::check;
+use simmer_lint::check;
 
 use super::Named;
 use crate::failure::{Failure, bail};

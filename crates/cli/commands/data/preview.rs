@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use console::Style;
-use simmer_data::dataset::{Checked, read};
+use simmer_data::dataset::Checked;
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
 use simmer_files::write_file;
+use simmer_lint::LintReport;
 use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, tokens, visible};
@@ -70,9 +71,10 @@ impl Preview {
         } else {
             usize::MAX
         };
-        let data = read(&recipe.data, &tokenizer, rows);
+        let read = simmer_lint::read(&recipe.data, &tokenizer, rows);
         spinner.finish_and_clear();
-        let page = self.page(&recipe, &data?, &tokenizer)?;
+        let (data, lint) = read?;
+        let page = self.page(&recipe, &data, &lint, &tokenizer)?;
         match &self.html {
             None => output::print(&self.text(&page)),
             Some(path) => {
@@ -89,6 +91,7 @@ impl Preview {
         &self,
         recipe: &Recipe,
         data: &Checked,
+        lint: &LintReport,
         tokenizer: &Tokenizer,
     ) -> Result<Page, Failure> {
         let all: Vec<&Example> = data.train.iter().flatten().collect();
@@ -122,7 +125,7 @@ impl Preview {
         Ok(Page {
             name: self.named.recipe.display().to_string(),
             summary: data.report.to_string(),
-            lint: data.lint.to_string(),
+            lint: lint.to_string(),
             examples: chosen
                 .into_iter()
                 .map(shown)

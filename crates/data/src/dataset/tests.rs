@@ -44,7 +44,7 @@ fn steps(seed: u64) -> Steps {
 }
 
 fn load(folder: &TempDir, text: &str) -> Result<Dataset, DataError> {
-    Dataset::load(&config(folder, text), &Arc::new(tiny()), steps(42))
+    Dataset::load(&config(folder, text), &Arc::new(tiny()), steps(42), &mut ())
 }
 
 fn error(folder: &TempDir, text: &str) -> String {
@@ -110,7 +110,7 @@ fn validation_rows_are_taken_from_training() {
         assert_eq!(data.examples(), again.examples());
         assert_eq!(data.validation, again.validation);
         let config = config(&folder, &text);
-        let other = Dataset::load(&config, &Arc::new(tiny()), steps(43)).unwrap();
+        let other = Dataset::load(&config, &Arc::new(tiny()), steps(43), &mut ()).unwrap();
         assert_ne!(data.validation, other.validation);
     }
 }
@@ -196,8 +196,13 @@ fn a_row_that_its_template_cannot_render_is_named() {
 #[test]
 fn a_tokenizer_without_eos_cannot_train() {
     let folder = folder();
-    let error =
-        Dataset::load(&config(&folder, TRAIN), &Arc::new(bare_tiny()), steps(42)).unwrap_err();
+    let error = Dataset::load(
+        &config(&folder, TRAIN),
+        &Arc::new(bare_tiny()),
+        steps(42),
+        &mut (),
+    )
+    .unwrap_err();
     assert!(matches!(
         error,
         DataError::Tokenizer(crate::tokenizer::TokenizerError::NoEos { .. })
@@ -213,7 +218,8 @@ fn a_date_in_the_text_is_reported() {
         "chat_template": "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
     }));
     let dated = Arc::new(dated);
-    let load = |text: &str| Dataset::load(&config(&folder, text), &dated, steps(42)).unwrap();
+    let load =
+        |text: &str| Dataset::load(&config(&folder, text), &dated, steps(42), &mut ()).unwrap();
     let data = load(&format!("{chat}\ndate = \"2024-07-26\""));
     assert_eq!(
         data.report.train[0].date,

@@ -35,12 +35,26 @@ pub(crate) enum Content {
 
 /// One row of a file and its position.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Record {
+pub struct Record {
     pub(crate) content: Content,
-    pub(crate) origin: Origin,
+    /// Where it stands.
+    pub origin: Origin,
 }
 
 impl Record {
+    /// The row as JSON; columns are an object.
+    ///
+    /// # Errors
+    /// [`DataError::Json`] if it is not valid JSON.
+    pub fn value(&self) -> Result<Value, DataError> {
+        match &self.content {
+            Content::Columns(columns) => Ok(Value::Object(columns.iter().cloned().collect())),
+            Content::Json(text, column) => serde_json::from_str(text).map_err(|error| {
+                DataError::json(&self.origin.file, &error, self.origin.line, *column)
+            }),
+        }
+    }
+
     /// Bytes that it takes, about.
     pub(crate) fn size(&self) -> usize {
         match &self.content {
@@ -65,7 +79,7 @@ fn size(value: &Value) -> usize {
 }
 
 /// The records of a file, from the first on.
-pub(crate) struct Records {
+pub struct Records {
     path: Arc<Path>,
     source: Source,
     rows: usize,
@@ -142,7 +156,10 @@ impl Fault {
 
 impl Records {
     /// Opens a file, by the ending of its name; its bytes are counted in `read` as they are used up.
-    pub(crate) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
+    ///
+    /// # Errors
+    /// [`DataError`] if the file cannot be opened.
+    pub fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
         Records::named(path, None, read)
     }
 
@@ -166,7 +183,14 @@ impl Records {
     }
 
     /// The next record; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>, DataError> {
+    ///
+    /// # Errors
+    /// [`DataError`] if the next record cannot be read.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it returns a Result<Option>, as readers of files do"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record>, DataError> {
         let next = match &mut self.source {
             Source::Json(records) => records.next(),
             Source::Csv(records) => records.next(),

@@ -1,19 +1,19 @@
-//! Groups of one to three characters, the same for characters that tell the same.
+//! N-grams of one to three characters, after normalisation.
 
-/// An n-gram in one number: 21 bits a character, the last one lowest.
+/// An n-gram as a number: 21 bits per character, the last character in the lowest bits.
 pub(super) type Gram = u64;
 
 const BITS: u32 = 21;
 
-/// The number of some characters.
+/// The number of an n-gram.
 pub(super) fn gram(chars: impl Iterator<Item = char>) -> Gram {
     chars.fold(0, |gram, char| gram << BITS | u64::from(u32::from(char)))
 }
 
-/// The last characters of a word, with the space before it.
+/// The last characters of a word, including the space before it.
 pub(super) struct Window {
     chars: Vec<char>,
-    /// Whether these are capitals of a word in capitals, which tell nothing.
+    /// Whether they belong to a word in capitals, which is ignored.
     capitals: bool,
 }
 
@@ -29,7 +29,7 @@ impl Window {
         self.chars.last().copied().unwrap_or(' ')
     }
 
-    /// Adds a normal character.
+    /// Adds a normalised character.
     pub(super) fn push(&mut self, char: char) {
         let last = self.last();
         if last == ' ' {
@@ -41,7 +41,7 @@ impl Window {
             self.chars.remove(0);
         }
         self.chars.push(char);
-        // one capital after a letter that is none leaves the word as it is
+        // a capital after another kind of letter changes nothing
         if !char.is_uppercase() {
             self.capitals = false;
         } else if last.is_uppercase() {
@@ -56,15 +56,15 @@ impl Window {
     }
 }
 
-/// A character as the profiles have it, but for Chinese ones.
+/// The normalised character, except for Chinese characters.
 pub(super) fn normal(char: char) -> char {
     match char {
         'A'..='Z' | 'a'..='z' => char,
         '\0'..='\x7f' | '\u{a0}' | '«' | '°' | '»' | '\u{2000}'..='\u{206f}' => ' ',
-        // Romanian: a comma below, or a cedilla
+        // Romanian: comma below instead of cedilla
         'ș' => 'ş',
         'ț' => 'ţ',
-        // the yeh of Persian and that of Arabic
+        // the Persian yeh as the Arabic yeh
         '\u{6cc}' => '\u{64a}',
         '\u{1ea0}'..='\u{1eff}' => '\u{1ec3}',
         '\u{3040}'..='\u{309f}' => '\u{3042}',
@@ -84,7 +84,7 @@ const TONES: [(char, &str); 5] = [
     ('\u{323}', "ẠẸỊỌỤỴạẹịọụỵẬỆỘậệộẶặỢợỰự"),
 ];
 
-/// Vietnamese letters and the signs of tones after them, made one character.
+/// Combines Vietnamese letters with the tone marks after them.
 pub(super) fn compose_vietnamese(text: &str) -> String {
     let mut composed = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();

@@ -1,7 +1,7 @@
-//! Which language a text is in: langdetect 1.0.9 (Shuyo's language-detection) with its profiles, under its seed 0.
+//! Detects the language of a text: langdetect 1.0.9 (Shuyo's language-detection) with its profiles and seed 0.
 //!
-//! The original draws other random numbers in every process unless it is told a seed; here a text always has the same
-//! answer, the one that `DetectorFactory.seed = 0` gives.
+//! Without a seed, the original gives different results in every process. Here, a text always has the result of
+//! `DetectorFactory.seed = 0`.
 
 mod gram;
 mod profiles;
@@ -16,27 +16,27 @@ use gram::{Gram, Window};
 use profiles::{PROFILES, Profiles};
 use random::Random;
 
-/// Characters of a text that are looked at.
+/// The maximum number of characters that are used.
 const LONGEST: usize = 10_000;
 const TRIALS: usize = 7;
 const MOST_STEPS: usize = 1000;
-/// How much is added to every probability: its mean and spread, and what it is divided by.
+/// The smoothing added to every probability: its mean and standard deviation, and its divisor.
 const SMOOTHING: f64 = 0.5;
 const SPREAD: f64 = 0.05;
 const BASE: f64 = 10_000.0;
-/// A trial ends where a language is as likely as this.
+/// A trial ends when a language reaches this probability.
 const CONVERGED: f64 = 0.99999;
-/// A language must be likelier than this.
+/// A detected language must have a higher probability.
 const LEAST: f64 = 0.1;
 
-/// What a text is in.
+/// The language of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Language {
-    /// There is nothing to tell from.
+    /// The text has no known n-grams.
     NoFeatures,
-    /// None is likely.
+    /// No language is likely enough.
     Unknown,
-    /// By its code.
+    /// The code of the language.
     Known(&'static str),
 }
 
@@ -85,7 +85,7 @@ fn trial(grams: &[Gram], profiles: &Profiles, random: &mut Random) -> Vec<f64> {
     probabilities
 }
 
-/// Makes the sum 1; the largest.
+/// Divides by the sum. Returns the largest probability.
 fn normalise(probabilities: &mut [f64]) -> f64 {
     let sum: f64 = probabilities.iter().sum();
     let mut largest = 0.0;
@@ -96,7 +96,7 @@ fn normalise(probabilities: &mut [f64]) -> f64 {
     largest
 }
 
-/// The n-grams of a text that some language has, in order.
+/// The n-grams of a text that occur in a profile, in order.
 fn grams(text: &[char], profiles: &Profiles) -> Vec<Gram> {
     let mut window = Window::new();
     let mut grams = Vec::new();
@@ -107,7 +107,7 @@ fn grams(text: &[char], profiles: &Profiles) -> Vec<Gram> {
     grams
 }
 
-/// Without addresses and repeated spaces, and without Latin letters where most are others.
+/// The text without URLs, e-mail addresses and repeated spaces, and without Latin letters if most letters are others.
 fn cleaned(text: &str) -> Vec<char> {
     static URL: LazyLock<Regex> =
         LazyLock::new(|| unicode(r"https?://[-_.?&~;+=/#0-9A-Za-z]{1,2076}"));
@@ -120,7 +120,7 @@ fn cleaned(text: &str) -> Vec<char> {
     chars.dedup_by(|next, char| *next == ' ' && *char == ' ');
     let latin = |char: char| ('A'..='z').contains(&char);
     let latins = chars.iter().filter(|char| latin(**char)).count();
-    // the original means to except Vietnamese letters here, but compares a number with a name
+    // the original intends to exclude Vietnamese letters here, but compares a number with a name
     let others = chars.iter().filter(|char| **char >= '\u{300}').count();
     if latins * 2 < others {
         chars.retain(|char| !latin(*char));

@@ -1,4 +1,4 @@
-//! How often each language has an n-gram: langdetect's profiles.
+//! langdetect's profiles: the frequencies of n-grams in each language.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use super::gram::{self, Gram};
 use crate::table;
 
-/// Languages and the n-grams that they have.
+/// The languages and their n-grams.
 pub(super) struct Profiles {
-    /// Their codes.
+    /// The codes of the languages.
     pub(super) languages: Vec<&'static str>,
     grams: HashMap<Gram, Vec<(u8, f64)>>,
-    /// Chinese characters, and the one that stands for each.
+    /// Chinese characters, and the representative of each.
     kanji: HashMap<char, char>,
 }
 
@@ -61,17 +61,17 @@ impl Profiles {
         }
     }
 
-    /// Whether any language has it.
+    /// Whether the n-gram occurs in a profile.
     pub(super) fn has(&self, gram: Gram) -> bool {
         self.grams.contains_key(&gram)
     }
 
-    /// How likely it is in each language that has it.
+    /// The probability of the n-gram in each language that contains it.
     pub(super) fn of(&self, gram: Gram) -> &[(u8, f64)] {
         self.grams.get(&gram).map_or(&[], Vec::as_slice)
     }
 
-    /// A character as the profiles have it.
+    /// The normalised character.
     pub(super) fn normal(&self, char: char) -> char {
         match char {
             '\u{4e00}'..='\u{9fff}' => self.kanji.get(&char).copied().unwrap_or(char),

@@ -7,12 +7,12 @@ const MIDDLE: usize = 397;
 pub(super) struct Random {
     state: [u32; SIZE],
     at: usize,
-    /// The second of a pair of normal numbers.
+    /// The second of a pair of normally distributed numbers.
     normal: Option<f64>,
 }
 
 impl Random {
-    /// After `seed(0)`.
+    /// The generator after `seed(0)`.
     pub(super) fn new() -> Self {
         let mut state = [0; SIZE];
         fill(&mut state, 19_650_218);
@@ -74,7 +74,7 @@ impl Random {
         angle.cos() * radius
     }
 
-    /// The index that `choice` takes of so many.
+    /// The index that `choice` returns for a list of `count` items.
     pub(super) fn below(&mut self, count: usize) -> usize {
         let bits = usize::BITS - count.leading_zeros();
         loop {
@@ -111,7 +111,7 @@ fn advance(state: &mut [u32; SIZE], at: &mut usize) {
 mod tests {
     use super::*;
 
-    /// As Python 3.11 prints them.
+    /// The values printed by Python 3.11.
     #[test]
     fn it_is_pythons() {
         let mut random = Random::new();

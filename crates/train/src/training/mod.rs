@@ -15,6 +15,7 @@ use simmer_checkpoint::Checkpoint;
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::digest::sha256;
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterConfig;
 
 use crate::config::TrainConfig;
@@ -86,6 +87,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self, TrainError> {
         let Prepared {
             data,
+            lint,
             vocabulary,
             model,
             adapter,
@@ -131,10 +133,10 @@ impl<'a> Training<'a> {
             observer,
             stop,
         };
-        training.announce(weights)
+        training.announce(&lint, weights)
     }
 
-    fn announce(self, weights: usize) -> Result<Self, TrainError> {
+    fn announce(self, lint: &LintReport, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
         let parameters = match self.recipe.method {
@@ -143,7 +145,7 @@ impl<'a> Training<'a> {
         };
         let start = Start {
             data: &self.data.report,
-            lint: &self.data.lint,
+            lint,
             examples: self.data.examples().map(<[_]>::len),
             validation_examples: self.data.validation.len(),
             trained: trained.sum(),

@@ -113,7 +113,7 @@ fn metadata_that_is_wrong_is_named() {
         .text("k")
         .u32(4)
         .u32(1);
-    insta::assert_snapshot!(twice.error(), @"metadata key `k` is there twice");
+    insta::assert_snapshot!(twice.error(), @"duplicate metadata key `k`");
     let aligned = |raw: Raw| raw.error();
     insta::assert_snapshot!(aligned(key("general.alignment").u32(4).u32(48)),
         @"`general.alignment`: expected a power of two up to 65536, found 48");
@@ -149,7 +149,7 @@ fn tensors_that_are_wrong_are_named() {
     let twice = Raw::new(3, 2, 0)
         .tensor("x", &[1], 0, 0)
         .tensor("x", &[1], 0, 32);
-    insta::assert_snapshot!(twice.data(64).error(), @"tensor `x` is there twice");
+    insta::assert_snapshot!(twice.data(64).error(), @"duplicate tensor `x`");
     insta::assert_snapshot!(Raw::new(3, 1, 0).text("x").u32(4).u64(1).error(),
         @"tensor `x`: truncated: needs 8 more bytes, the file has 0");
 }

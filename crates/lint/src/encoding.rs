@@ -1,8 +1,8 @@
-//! Characters that a text should not have: what a wrong encoding leaves behind, and what nobody sees.
+//! Characters that a text should not contain: results of a wrong encoding, and invisible characters.
 
 use super::Kind;
 
-/// Something odd in a text: the kind, what it is, and the byte where it stands.
+/// An odd character of a text: its kind, what it is, and its byte offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Odd {
     pub(super) kind: Kind,
@@ -40,55 +40,59 @@ pub(super) fn odd(text: &str) -> Vec<Odd> {
                 at,
             );
         } else if let Some((garbled, meant)) = mojibake(&text[at..]) {
-            push(Kind::Encoding, format!("`{garbled}` for `{meant}`"), at);
+            push(
+                Kind::Encoding,
+                format!("`{garbled}` instead of `{meant}`"),
+                at,
+            );
         }
         before = character;
     }
     found
 }
 
-/// What a character is that no text has.
+/// What a character is that does not occur in proper text.
 fn damage(character: char) -> Option<&'static str> {
     Some(match character {
         '\t' | '\n' | '\r' => return None,
         '\u{FFFD}' => "replacement character",
         '\u{FEFF}' => "byte order mark",
         '\u{0}'..='\u{1F}' | '\u{7F}'..='\u{9F}' => "control character",
-        '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{10FFFF}' => "private character",
+        '\u{E000}'..='\u{F8FF}' | '\u{F0000}'..='\u{10FFFF}' => "private-use character",
         '\u{FDD0}'..='\u{FDEF}' => "noncharacter",
         _ if character as u32 & 0xFFFE == 0xFFFE => "noncharacter",
         _ => return None,
     })
 }
 
-/// What a character is that is not seen, where its neighbours do not call for it.
+/// What an invisible character is, unless its neighbours require it.
 fn invisible(before: char, character: char, right_to_left: bool) -> Option<&'static str> {
     Some(match character {
-        // Joiners shape letters beyond Latin, Greek and Cyrillic, and make one emoji of several.
+        // Joiners shape letters beyond Latin, Greek and Cyrillic, and combine several emoji into one.
         '\u{200C}' | '\u{200D}' if before >= '\u{0590}' || before == '\u{FE0F}' => return None,
         '\u{200B}'..='\u{200D}' | '\u{2060}'..='\u{2064}' => "zero-width character",
         '\u{200E}' | '\u{200F}' | '\u{061C}' if right_to_left => return None,
         '\u{200E}' | '\u{200F}' | '\u{061C}' => "direction mark",
         '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => "direction override",
         '\u{00AD}' => "soft hyphen",
-        // Flags of regions are spelled with them.
+        // Flags of regions, such as Scotland's, consist of them.
         '\u{E0000}'..='\u{E007F}' if before < '\u{1F000}' => "tag character",
         _ => return None,
     })
 }
 
-/// Whether a character is of a script that runs from right to left.
+/// Whether a character belongs to a right-to-left script.
 fn right_to_left(character: char) -> bool {
     matches!(character, '\u{0590}'..='\u{08FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFC}')
 }
 
-/// What cp1252 makes of the bytes 80 to 9F; those it leaves out are read as Latin-1.
+/// The characters of the bytes 80 to 9F in cp1252; bytes that it does not define are read as Latin-1.
 const CP1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8D}', 'Ž', '\u{8F}',
     '\u{90}', '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9D}', 'ž', 'Ÿ',
 ];
 
-/// The byte that cp1252 or Latin-1 reads as this character, from 80.
+/// The byte, from 80, that cp1252 or Latin-1 decodes to this character.
 fn byte(character: char) -> Option<u8> {
     if let Some(at) = CP1252.iter().position(|&known| known == character) {
         return Some(0x80 + at as u8);
@@ -96,10 +100,10 @@ fn byte(character: char) -> Option<u8> {
     u8::try_from(character).ok().filter(|&byte| byte >= 0x80)
 }
 
-/// UTF-8 that was read as cp1252 or Latin-1 at the beginning of `text`: how it looks and what was meant.
+/// UTF-8 at the start of `text` that was decoded as cp1252 or Latin-1: the garbled text and the original.
 ///
-/// Accented letters do stand before quotation marks and such, so that only what was likely meant counts: letters of Western
-/// Europe after `Ã` and `Â`, punctuation after `â`, emoji after `ð`; of the other scripts three letters in a row.
+/// Accented letters may also stand before quotation marks, so only likely originals count: Western European letters after
+/// `Ã` and `Â`, punctuation after `â`, emoji after `ð`, and three letters in a row of other scripts.
 fn mojibake(text: &str) -> Option<(&str, String)> {
     let (first, length) = decoded(text)?;
     let likely = matches!(first,
@@ -117,7 +121,7 @@ fn mojibake(text: &str) -> Option<(&str, String)> {
     Some((&text[..end], meant))
 }
 
-/// The character beyond ASCII that the first characters of `text`, as bytes, are in UTF-8, and their length in `text`.
+/// The non-ASCII character that the first characters of `text`, taken as bytes, encode in UTF-8, and their length in `text`.
 fn decoded(text: &str) -> Option<(char, usize)> {
     let mut characters = text.char_indices();
     let lead = byte(characters.next()?.1)?;
@@ -140,11 +144,11 @@ mod tests {
     use super::*;
 
     fn found(text: &str) -> String {
-        let said: Vec<_> = odd(text)
+        let found: Vec<_> = odd(text)
             .into_iter()
             .map(|odd| format!("{}: {} at {}", odd.kind, odd.what, odd.at))
             .collect();
-        said.join("; ")
+        found.join("; ")
     }
 
     #[test]
@@ -153,24 +157,27 @@ mod tests {
         insta::assert_snapshot!(found("a\u{FEFF}b"), @"encoding: byte order mark U+FEFF at 1");
         insta::assert_snapshot!(found("a\u{0}\u{8}"), @"encoding: control character U+0000 at 1");
         insta::assert_snapshot!(found("it\u{92}s"), @"encoding: control character U+0092 at 2");
-        insta::assert_snapshot!(found("\u{F0B7} point"), @"encoding: private character U+F0B7 at 0");
+        insta::assert_snapshot!(found("\u{F0B7} point"), @"encoding: private-use character U+F0B7 at 0");
         insta::assert_snapshot!(found("\u{FFFE}\u{2FFFF}"), @"encoding: noncharacter U+FFFE at 0");
     }
 
     #[test]
     fn utf_8_read_as_latin_is_found() {
-        insta::assert_snapshot!(found("donâ€™t"), @"encoding: `â€™` for `’` at 3");
-        insta::assert_snapshot!(found("cafÃ©"), @"encoding: `Ã©` for `é` at 3");
-        insta::assert_snapshot!(found("20Â°C"), @"encoding: `Â°` for `°` at 2");
-        insta::assert_snapshot!(found("ðŸ˜€"), @"encoding: `ðŸ˜€` for `😀` at 0");
-        insta::assert_snapshot!(found("ï»¿one"), @"encoding: `ï»¿` for `\u{feff}` at 0");
-        insta::assert_snapshot!(found("ÐŸÑ€Ð¸Ð²ÐµÑ‚"), @"encoding: `ÐŸÑ€Ð¸` for `При` at 0");
+        insta::assert_snapshot!(found("donâ€™t"), @"encoding: `â€™` instead of `’` at 3");
+        insta::assert_snapshot!(found("cafÃ©"), @"encoding: `Ã©` instead of `é` at 3");
+        insta::assert_snapshot!(found("20Â°C"), @"encoding: `Â°` instead of `°` at 2");
+        insta::assert_snapshot!(found("ðŸ˜€"), @"encoding: `ðŸ˜€` instead of `😀` at 0");
+        insta::assert_snapshot!(found("ï»¿one"), @"encoding: `ï»¿` instead of `\u{feff}` at 0");
+        insta::assert_snapshot!(found("ÐŸÑ€Ð¸Ð²ÐµÑ‚"), @"encoding: `ÐŸÑ€Ð¸` instead of `При` at 0");
         let latin1: String = "“quoted”".bytes().map(char::from).collect();
-        assert_eq!(found(&latin1), "encoding: `â\u{80}\u{9C}` for `“` at 0");
+        assert_eq!(
+            found(&latin1),
+            "encoding: `â\u{80}\u{9C}` instead of `“` at 0"
+        );
     }
 
     #[test]
-    fn what_is_not_seen_is_found() {
+    fn invisible_characters_are_found() {
         insta::assert_snapshot!(found("a\u{200B}b"), @"invisible: zero-width character U+200B at 1");
         insta::assert_snapshot!(found("a\u{202E}b\u{AD}"), @"invisible: direction override U+202E at 1");
         insta::assert_snapshot!(found("a\u{200E}b"), @"invisible: direction mark U+200E at 1");
@@ -178,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn writing_is_not_odd() {
+    fn proper_text_is_not_odd() {
         let texts = [
             "Tabs\tand\r\nlines.",
             "naïve “quotes” – dashes… €5 ™ 20°C",

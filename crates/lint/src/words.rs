@@ -1,10 +1,10 @@
-//! Texts as words, each a 64-bit hash: what near-duplicates and contamination are told by.
+//! Texts as words, each a 64-bit hash. Near-duplicates and contamination are found by words.
 //!
-//! A word is a run of letters and digits of any script, in lower case; scripts that put no spaces between words (Chinese,
-//! Japanese, Thai, Lao, Khmer, Burmese) have one a character. Unless most of its words are beyond ASCII, a text has those
-//! of Google's `rouge_score` without its stemmer instead: the text in lower case, runs of `a-z0-9`.
+//! If most words of a text contain non-ASCII letters, a word is a run of letters and digits of any script, in lower case; in
+//! scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese), every character is a word. Otherwise,
+//! words are those of Google's `rouge_score` without its stemmer: runs of `a-z0-9` in the lower-case text.
 //!
-//! The hashes are written to files, so they must never change: FNV-1a of the word's UTF-8, then SplitMix64's last step.
+//! The hashes are written to files, so they must never change: FNV-1a of the word's UTF-8 bytes, then SplitMix64's last step.
 
 use std::collections::HashMap;
 
@@ -13,12 +13,12 @@ pub(super) fn words(text: &str) -> Vec<u64> {
     read(text, usize::MAX).0
 }
 
-/// Where the word of that number begins in `text`.
+/// The byte offset in `text` of its word number `word`.
 pub(super) fn start(text: &str, word: usize) -> usize {
     read(text, word).1
 }
 
-/// The words of a text up to the one of that number, and where that begins.
+/// The words of a text before word number `until`, and the byte offset of that word.
 fn read(text: &str, until: usize) -> (Vec<u64>, usize) {
     let take: fn(&mut Words, char) = if !text.is_ascii() && foreign(text) {
         Words::unicode
@@ -36,7 +36,7 @@ fn read(text: &str, until: usize) -> (Vec<u64>, usize) {
     (words.found, text.len())
 }
 
-/// Whether most words of a text have letters beyond ASCII.
+/// Whether most words of a text contain non-ASCII letters.
 fn foreign(text: &str) -> bool {
     let mut words = Words::default();
     text.chars().for_each(|character| words.unicode(character));
@@ -44,7 +44,7 @@ fn foreign(text: &str) -> bool {
     2 * words.foreign > words.found.len()
 }
 
-/// The words so far, numbered as they came.
+/// The words so far, numbered in the order in which they came.
 #[derive(Default)]
 pub(super) struct Vocabulary {
     numbers: HashMap<u64, u32>,
@@ -57,7 +57,7 @@ impl Vocabulary {
     }
 }
 
-/// Spreads the bits of a number over all of it (SplitMix64's last step).
+/// Mixes the bits of a number (SplitMix64's last step).
 pub(super) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -70,9 +70,9 @@ const FNV_PRIME: u64 = 0x0000_0100_0000_01B3;
 #[derive(Default)]
 struct Words {
     found: Vec<u64>,
-    /// The hash of the word so far, if one has begun.
+    /// The hash of the current word so far, if there is one.
     open: Option<u64>,
-    /// Whether that word has a letter that is not ASCII, and how many of those found have.
+    /// Whether the current word contains a non-ASCII letter, and how many of the words found do.
     open_foreign: bool,
     foreign: usize,
 }
@@ -98,7 +98,7 @@ impl Words {
         } else if character.is_ascii() {
             self.end();
         } else {
-            // Some have a lower case in ASCII, such as the Kelvin sign.
+            // Some characters, such as the Kelvin sign, have a lower case in ASCII.
             for lower in character.to_lowercase() {
                 if lower.is_ascii_alphanumeric() {
                     self.push(lower);
@@ -126,7 +126,7 @@ impl Words {
     }
 }
 
-/// Whether a letter's script puts no spaces between words.
+/// Whether the letter's script has no spaces between words.
 fn spaceless(character: char) -> bool {
     matches!(character,
         '\u{0E00}'..='\u{0EFF}' // Thai, Lao
@@ -140,7 +140,7 @@ fn spaceless(character: char) -> bool {
 mod tests {
     use super::*;
 
-    /// That the words of `text` are those of `spaced`, each of which is a word on its own.
+    /// Asserts that the words of `text` are `spaced`, each of which is one word.
     fn are(text: &str, spaced: &[&str]) {
         let each: Vec<u64> = spaced.iter().flat_map(|word| words(word)).collect();
         assert_eq!(each.len(), spaced.len(), "{spaced:?}");

@@ -4,7 +4,7 @@
 use std::io::stdin;
 
 use serde::Deserialize;
-use simmer_data::lint::fingerprint;
+use simmer_lint::fingerprint;
 
 #[derive(Deserialize)]
 struct Text {

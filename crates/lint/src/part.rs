@@ -1,21 +1,21 @@
-//! The texts of a row, one by one.
+//! The texts of a row.
 
 use std::fmt;
 
-use crate::conversation::{Content, Conversation, Message, Role};
+use simmer_data::conversation::{Content, Conversation, Message, Role};
 
 /// A text of a row.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part<'c> {
     pub(super) place: Place,
-    /// Who says it; text without question or answer has nobody.
+    /// Who wrote it; `None` for plain text.
     pub(super) role: Option<Role>,
     pub(super) text: &'c str,
-    /// The message that it is, in a row of messages.
+    /// The message, if the row consists of messages.
     pub(super) message: Option<&'c Message>,
 }
 
-/// Where a row has a text.
+/// The place of a text in its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Field(&'static str),
@@ -31,7 +31,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Every text of a row, in the order in which they are said.
+/// Every text of a row, in the order of the conversation.
 pub(super) fn parts(conversation: &Conversation) -> Vec<Part<'_>> {
     let field = |name, role, text: Option<_>| {
         let place = Place::Field(name);

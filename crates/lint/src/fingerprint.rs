@@ -1,40 +1,40 @@
-//! The texts of evaluation sets as hashes, none of which leads back to its text.
+//! The texts of evaluation sets as hashes, from which the texts cannot be recovered.
 //!
-//! A text is known by runs of [`RUN`] words, or as a whole where it is shorter. Of a long text's runs a fingerprint may keep
-//! a part, chosen by winnowing (Schleimer, Wilkerson and Aiken, 2003): of every [`WINDOW`] runs in a row the one with the
-//! least hash, so that `RUN + WINDOW - 1` words in common are always found. Those that several texts of a set share
-//! are how its questions are put, and not kept.
+//! A text is recognised by runs of [`RUN`] words, a shorter text as a whole. A file keeps only some runs of a long text, chosen
+//! by winnowing (Schleimer, Wilkerson and Aiken, 2003): of every [`WINDOW`] consecutive runs, the one with the smallest hash.
+//! So `RUN + WINDOW - 1` consecutive words in common are always found. Runs that several texts of a set share are the wording
+//! of its questions, and are not kept.
 //!
-//! A file has, all numbers little-endian: `simmer-sets-1\n`, the number of sets (u32), for each its name (u32 bytes, UTF-8)
-//! and the number of its hashes (u32), then the sets' hashes, 6 bytes each and rising within a set.
+//! The file format, with little-endian numbers: `simmer-sets-1\n`; the number of sets (u32); for each set its name (length as
+//! u32, then UTF-8) and its number of hashes (u32); then the hashes of all sets, 6 bytes each, in ascending order within a set.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::words::{mix, words};
 
-/// The words of a run: what GPT-3's and LLaMA's authors looked for.
+/// The words of a run: as in the contamination checks of GPT-3 and LLaMA.
 pub(super) const RUN: usize = 13;
 
-/// Runs of which at least one is kept.
+/// The number of consecutive runs of which at least one is kept.
 const WINDOW: usize = 8;
 
-/// The fewest words of a whole text that a file of fingerprints has: fewer are said by everyone.
+/// The minimum number of words of a text that a file keeps as a whole: shorter texts are common phrases.
 const SHORT: usize = 5;
 
-/// Texts of a set that may share a run before it is the set's way of asking.
+/// A run that more texts of a set share is the wording of its questions.
 const SHARED: usize = 5;
 
-/// What a file begins with.
+/// The first bytes of a file.
 const MAGIC: &[u8] = b"simmer-sets-1\n";
 
-/// The bytes of a hash: 281 million million values, so that of seven million rows with 150 runs each one meets one of 250,000
-/// by chance.
+/// The bytes of a hash: 2.8e14 values. Among seven million rows of 150 runs each, about one run matches one of 250,000 hashes
+/// at random.
 const BYTES: usize = 6;
 
-/// The sets that the program knows, made by `tests/reference/evaluation_sets.py`.
-const BUILT_IN: &[u8] = include_bytes!("../../../../data/evaluation-sets.bin");
+/// The built-in sets, written by `tests/reference/evaluation_sets.py`.
+const BUILT_IN: &[u8] = include_bytes!("../../../data/evaluation-sets.bin");
 
-/// Hashes and the sets that have them.
+/// Hashes, and the set of each.
 #[derive(Debug, Default)]
 pub(super) struct Fingerprint {
     sets: Vec<String>,
@@ -79,13 +79,13 @@ impl Fingerprint {
         self.hashes.entry(hash).or_insert(set as u32);
     }
 
-    /// Begins a set: its number.
+    /// Adds a set. Returns its number.
     pub(super) fn name(&mut self, set: String) -> usize {
         self.sets.push(set);
         self.sets.len() - 1
     }
 
-    /// Adds every run of a text to a set, or the text itself where it has none.
+    /// Adds every run of a text to a set, or the whole text if it is shorter than a run.
     pub(super) fn add(&mut self, set: usize, text: &str) {
         let words = words(text);
         if words.len() < RUN && !words.is_empty() {
@@ -101,14 +101,14 @@ impl Fingerprint {
         self.hashes.len()
     }
 
-    /// The set that has the text as a whole, if it is shorter than a run.
+    /// The set that contains the whole text, if the text is shorter than a run.
     pub(super) fn has(&self, text: &[u64]) -> Option<&str> {
         let short = !text.is_empty() && text.len() < RUN;
         let set = short.then(|| self.hashes.get(&whole(text)))??;
         Some(&self.sets[*set as usize])
     }
 
-    /// The first run of `text` that a set has: where it begins, in words, and the set.
+    /// The first run of `text` that a set contains: the position of its first word, and the set.
     pub(super) fn find(&self, text: &[u64]) -> Option<(usize, &str)> {
         let known = |hash| self.hashes.get(&hash);
         let (at, set) = runs(text)
@@ -118,7 +118,7 @@ impl Fingerprint {
     }
 }
 
-/// The file of the fingerprints of `texts`, each with the name of its set.
+/// The file for `texts`, pairs of the set's name and a text.
 pub(super) fn file<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> Vec<u8> {
     let mut sets: BTreeMap<&str, Vec<Vec<u64>>> = BTreeMap::new();
     for (set, text) in texts {
@@ -139,7 +139,7 @@ pub(super) fn file<'t>(texts: impl IntoIterator<Item = (&'t str, &'t str)>) -> V
     file
 }
 
-/// The hashes that a file has of the texts of a set.
+/// The hashes that a file keeps of the texts of a set.
 fn kept(texts: &[Vec<u64>]) -> BTreeSet<u64> {
     let mut sharing: HashMap<u64, usize> = HashMap::new();
     for text in texts {
@@ -162,12 +162,12 @@ fn kept(texts: &[Vec<u64>]) -> BTreeSet<u64> {
 
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Spread and cut to what a file has of it.
+/// The hash mixed and cut to the bytes that a file keeps.
 fn cut(hash: u64) -> u64 {
     mix(hash) & ((1 << (8 * BYTES)) - 1)
 }
 
-/// The hashes of all runs of words, by the polynomial `sum of word[i] BASE^(RUN - 1 - i)`.
+/// The hashes of all runs, by the polynomial `sum of word[i] · BASE^(RUN - 1 - i)`.
 fn runs(words: &[u64]) -> impl Iterator<Item = u64> {
     let last = BASE.wrapping_pow(RUN as u32);
     let step = |hash: u64, word: u64| hash.wrapping_mul(BASE).wrapping_add(word);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn how_a_set_asks_is_not_kept() {
+    fn the_wording_of_questions_is_not_kept() {
         let asked = |n: usize| {
             format!(
                 "Please answer the question that follows here in as few words as you can: {n} {n} {n}?"

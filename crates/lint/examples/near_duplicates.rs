@@ -3,7 +3,7 @@
 
 use std::io::{BufWriter, Write, stdin, stdout};
 
-use simmer_data::lint::near_duplicates;
+use simmer_lint::near_duplicates;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let lines: Vec<String> = stdin().lines().collect::<Result<_, _>>()?;

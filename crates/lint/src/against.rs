@@ -1,4 +1,4 @@
-//! The texts of evaluation sets that a recipe names.
+//! The evaluation sets that a recipe lists in `data.lint.against`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::fingerprint::Fingerprint;
-use crate::error::DataError;
-use crate::file::{Content, Records, files};
+use simmer_data::DataError;
+use simmer_data::file::{Records, files};
 
-/// The keys under which a row has what it asks, whatever their case.
+/// The keys of a row's questions; upper and lower case are the same.
 const ASKING: [&str; 12] = [
     "question",
     "prompt",
@@ -25,17 +25,17 @@ const ASKING: [&str; 12] = [
     "conversations",
 ];
 
-/// The keys under which a message has its words, and who says them.
+/// The keys of a message's text and of its role.
 const SAYS: [&str; 2] = ["content", "value"];
 const WHO: [&str; 2] = ["role", "from"];
 
-/// The most hashes that are kept, of some 16 bytes each.
+/// The maximum number of hashes kept, about 16 bytes each.
 const MOST_HASHES: usize = 30_000_000;
 
-/// Adds what the rows of a file or folder ask to `sets`, as the set of that name.
+/// Adds the questions of a file or folder to `sets`, as a set with its name.
 ///
 /// # Errors
-/// [`DataError`] when a file cannot be read, and when a row asks nothing.
+/// [`DataError`] if a file cannot be read, or a row has no question.
 pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError> {
     let wrong = |problem| DataError::Config {
         key: "lint.against",
@@ -48,15 +48,12 @@ pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError>
         while let Some(record) = records.next()? {
             rows += 1;
             let at = &record.origin;
-            let row = match record.content {
-                Content::Columns(columns) => Value::Object(columns.into_iter().collect()),
-                Content::Json(text, column) => serde_json::from_str(&text)
-                    .map_err(|error| DataError::json(&file, &error, at.line, column))?,
-            };
-            let asked = asked(&row);
+            let asked = asked(&record.value()?);
             if asked.is_empty() {
                 let known = ASKING.join(", ");
-                return Err(wrong(format!("{at} asks nothing under any of {known}")));
+                return Err(wrong(format!(
+                    "{at} has no question; its key must be one of {known}"
+                )));
             }
             for text in &asked {
                 sets.add(set, text);
@@ -64,7 +61,7 @@ pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError>
             if sets.len() > MOST_HASHES {
                 let most = MOST_HASHES / 1_000_000;
                 return Err(wrong(format!(
-                    "{at}: more than {most} million words to look for"
+                    "{at}: the evaluation sets have more than {most} million words"
                 )));
             }
         }
@@ -75,7 +72,7 @@ pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError>
     Ok(())
 }
 
-/// The texts of a row that ask. An instruction and its input are one.
+/// The questions of a row. An instruction and its input are one question.
 fn asked(row: &Value) -> Vec<String> {
     let mut questions = Vec::new();
     let mut texts: Vec<&str> = Vec::new();
@@ -95,20 +92,20 @@ fn asked(row: &Value) -> Vec<String> {
     questions
 }
 
-/// A turn that is text alone, or what a user's message says.
+/// The text of a turn that is a string or a user's message.
 fn turn(turn: &Value) -> Option<String> {
     if let Value::String(text) = turn {
         return Some(text.clone());
     }
-    let under = |keys: [&str; 2]| keys.iter().find_map(|key| turn.get(*key)?.as_str());
-    matches!(under(WHO), Some("user" | "human")).then(|| under(SAYS).map(str::to_owned))?
+    let value = |keys: [&str; 2]| keys.iter().find_map(|key| turn.get(*key)?.as_str());
+    matches!(value(WHO), Some("user" | "human")).then(|| value(SAYS).map(str::to_owned))?
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Reads a file of that text.
+    /// Reads a file with this text.
     fn reading(name: &str, text: &str) -> Result<Fingerprint, String> {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join(name);
@@ -151,12 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_ask_nothing_are_errors() {
+    fn rows_without_a_question_are_errors() {
         let wrong = |text| reading("eval.jsonl", text).unwrap_err();
-        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"title\": \"two\"}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
-        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"prompt\": 2}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"title\": \"two\"}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) has no question; its key must be one of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"prompt\": 2}"), @"data.lint.against: DIR/eval.jsonl: row 2 (line 2) has no question; its key must be one of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
         insta::assert_snapshot!(wrong("{\"prompt\": \"one\"}\n{\"prompt\""), @"DIR/eval.jsonl: invalid JSON at line 2 column 9: EOF while parsing an object");
         insta::assert_snapshot!(wrong(""), @"DIR/eval.jsonl: no rows");
-        insta::assert_snapshot!(wrong("[3]"), @"data.lint.against: DIR/eval.jsonl: row 1 (line 1) asks nothing under any of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
+        insta::assert_snapshot!(wrong("[3]"), @"data.lint.against: DIR/eval.jsonl: row 1 (line 1) has no question; its key must be one of question, prompt, instruction, input, query, problem, goal, sentence, text, turns, messages, conversations");
     }
 }

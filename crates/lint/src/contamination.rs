@@ -1,12 +1,12 @@
-//! Words of evaluation sets in the rows that are trained on.
+//! Overlaps of rows with evaluation sets.
 
 use super::excerpt::{around, beginning};
 use super::fingerprint::{Fingerprint, RUN};
 use super::part::{Part, Place};
 use super::words::{start, words};
-use crate::conversation::Role;
+use simmer_data::conversation::Role;
 
-/// The first overlap of a row with a set: the set, and what is to be said. `known` are the words of each part.
+/// The first overlap of a row with a set: the set's name and the finding. `known` are the words of each part.
 pub(super) fn overlap(
     sets: &Fingerprint,
     parts: &[Part],
@@ -16,7 +16,7 @@ pub(super) fn overlap(
     Some((set.to_owned(), format!("{place}: {text} {set}")))
 }
 
-/// A question that is a shorter text of a set: one of the row's, with its input or without, or a line of it.
+/// A question of the row, with or without its input, or a line of it, that is a short text of a set as a whole.
 fn asked<'s>(
     sets: &'s Fingerprint,
     parts: &[Part],
@@ -45,7 +45,7 @@ fn asked<'s>(
     })
 }
 
-/// Words of a longer text of a set, wherever the row has them.
+/// A run of words of a longer text of a set, anywhere in the row.
 fn quoted<'s>(
     sets: &'s Fingerprint,
     parts: &[Part],
@@ -54,6 +54,10 @@ fn quoted<'s>(
     parts.iter().zip(known).find_map(|(part, words)| {
         let (at, set) = sets.find(words)?;
         let text = around(part.text, start(part.text, at));
-        Some((part.place, format!("{RUN} words amid {text} are in"), set))
+        Some((
+            part.place,
+            format!("{RUN} words in a row at {text} are in"),
+            set,
+        ))
     })
 }

@@ -1,4 +1,4 @@
-//! What is remembered of every row, to find it again: hashes, the words of its question, and where it stands.
+//! What is kept of every row to find duplicates: hashes, the words of its question, and its place.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,27 +9,27 @@ use super::near::{MOST_STEPS, Texts};
 use super::part::{Part, Place};
 use super::report::Tally;
 use super::words::Vocabulary;
-use crate::conversation::{Conversation, Origin, Role};
+use simmer_data::conversation::{Conversation, Origin, Role};
 
-/// The most rows that are remembered, of some 100 bytes each.
+/// The maximum number of rows kept, about 100 bytes each.
 const MOST_ROWS: usize = 500_000;
 
-/// The most words that are, of some 12 bytes each while they are compared.
+/// The maximum number of words kept, about 12 bytes each while they are compared.
 const MOST_WORDS: usize = 8_000_000;
 
-/// The most words of one question.
+/// The maximum number of words of one question.
 const MOST_OF_ONE: usize = 2048;
 
-/// What a row is found again by.
+/// What a row is compared by.
 #[derive(Debug)]
 pub(super) struct Keys {
     conversation: u64,
-    /// What comes before the last answer, where there is something.
+    /// The hash of everything before the last answer, if it has any text.
     prompt: Option<u64>,
     question: Vec<u64>,
-    /// The words of an instruction that an input follows, and their hash.
+    /// If an instruction has an input: its number of words, and their hash.
     head: Option<(usize, u64)>,
-    /// More words than are compared.
+    /// Whether the question has more words than are compared.
     long: bool,
     excerpt: String,
 }
@@ -57,7 +57,7 @@ impl Keys {
     }
 }
 
-/// What comes before the last answer, if it says anything.
+/// The parts before the last answer, if any of them has text.
 fn prompt<'p, 'c>(parts: &'p [Part<'c>]) -> Option<&'p [Part<'c>]> {
     let answer = parts
         .iter()
@@ -67,7 +67,7 @@ fn prompt<'p, 'c>(parts: &'p [Part<'c>]) -> Option<&'p [Part<'c>]> {
     before.iter().any(says).then_some(before)
 }
 
-/// A hash of who says what.
+/// A hash of the roles and texts.
 fn said(row: &Conversation, parts: &[Part]) -> u64 {
     let mut hasher = DefaultHasher::new();
     row.tools
@@ -85,7 +85,7 @@ fn said(row: &Conversation, parts: &[Part]) -> u64 {
     hasher.finish()
 }
 
-/// The instruction that an input follows: how many words, and their hash.
+/// The instruction of a row with an input: its number of words, and their hash.
 fn head(parts: &[Part], words: &[Vec<u64>]) -> Option<(usize, u64)> {
     let input = parts
         .iter()
@@ -99,7 +99,7 @@ fn head(parts: &[Part], words: &[Vec<u64>]) -> Option<(usize, u64)> {
 /// The rows so far.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Whether near-duplicates are looked for.
+    /// Whether near-duplicates are checked.
     near: bool,
     rows: Vec<Row>,
     /// The first row of each conversation and of each prompt, by their hashes.
@@ -109,7 +109,8 @@ pub(super) struct Seen {
     texts: Texts,
     /// The row of each text.
     compared: Vec<u32>,
-    /// Rows that were not remembered, that were not compared for near-duplicates, and that were by their beginning alone.
+    /// The numbers of rows that were not compared at all, not compared for near-duplicates, and compared by the first words of
+    /// their question only.
     forgotten: usize,
     uncompared: usize,
     long: usize,
@@ -122,7 +123,7 @@ struct Row {
 }
 
 impl Row {
-    /// Where the row stands, as another row says it.
+    /// The row's place as written for a row at `other`: without the file's name if it is the same.
     fn seen_from(&self, other: &Origin) -> String {
         if self.origin.file == other.file {
             format!("row {}", self.origin.row)
@@ -171,7 +172,7 @@ impl Seen {
         };
         let earlier = &self.rows[earlier as usize];
         let place = earlier.seen_from(origin);
-        Some((kind, format!("as {place}: {}", earlier.excerpt)))
+        Some((kind, format!("same as {place}: {}", earlier.excerpt)))
     }
 
     fn compare(&mut self, row: u32, question: &[u64], head: Option<(usize, u64)>, long: bool) {
@@ -188,7 +189,7 @@ impl Seen {
         self.compared.push(row);
     }
 
-    /// Compares the questions of all rows; the notes say what was not compared.
+    /// Compares the questions of all rows. The notes say what was not compared.
     pub(super) fn near_duplicates(self) -> (Tally, Vec<String>) {
         let nearest = self.texts.nearest(MOST_STEPS);
         let mut tally = Tally::default();
@@ -197,19 +198,23 @@ impl Seen {
             let [row, earlier] = [row, self.compared[*earlier as usize]];
             let [row, earlier] = [row, earlier].map(|row| &self.rows[row as usize]);
             let place = earlier.seen_from(&row.origin);
-            let what = format!("{} is nearly {place}, {}", row.excerpt, earlier.excerpt);
+            let what = format!(
+                "{} is nearly the same as {place}, {}",
+                row.excerpt, earlier.excerpt
+            );
             tally.add(row.source, &row.origin, what);
         }
         let notes = [
-            (self.forgotten, format!("were not compared with others: only the first {MOST_ROWS} are")),
-            (self.uncompared, format!("were not looked at for near-duplicates: the questions before them have {MOST_WORDS} words")),
-            (nearest.left, "were not looked at for near-duplicates: those with shorter questions took too long".into()),
-            (self.long, format!("were looked at for near-duplicates by the first {MOST_OF_ONE} words of their question alone")),
+            (self.forgotten, format!("were not checked for duplicates: only the first {MOST_ROWS} rows are")),
+            (self.uncompared, format!("were not checked for near-duplicates: the questions before them have {MOST_WORDS} words")),
+            (nearest.left, "were not checked for near-duplicates: the rows with shorter questions took too long".into()),
+            (self.long, format!("were checked for near-duplicates by the first {MOST_OF_ONE} words of their question only")),
         ];
-        let said = notes.into_iter().filter(|(rows, _)| *rows > 0);
+        let notes = notes.into_iter().filter(|(rows, _)| *rows > 0);
         (
             tally,
-            said.map(|(rows, what)| format!("{rows} rows {what}"))
+            notes
+                .map(|(rows, what)| format!("{rows} rows {what}"))
                 .collect(),
         )
     }

@@ -1,6 +1,6 @@
-//! What can be wrong with the words of one row.
+//! Checks of the words of one row.
 
-use crate::conversation::{Layout, Role};
+use simmer_data::conversation::{Layout, Role};
 
 use super::Kind;
 use super::encoding::odd;
@@ -8,10 +8,10 @@ use super::excerpt::{around, beginning, ending};
 use super::part::{Part, Place};
 use super::special::Specials;
 
-/// The fewest words of a question that an answer may be said to repeat.
+/// Questions with fewer words are not checked for repetition in the answer.
 const REPEATED: usize = 5;
 
-/// The fewest words of an answer that is looked at for how it ends.
+/// Answers with fewer words are not checked for an unfinished end.
 const UNFINISHED: usize = 10;
 
 /// Words that no English sentence ends with.
@@ -20,7 +20,7 @@ const NEVER_LAST: [&str; 16] = [
     "the", "their", "whose", "your",
 ];
 
-/// What is wrong with a row's words; `words` are the words of each of its `parts`.
+/// Finds what is wrong with the words of a row. `words` are the words of each of its `parts`.
 pub(super) fn check(
     layout: Layout,
     parts: &[Part],
@@ -49,7 +49,7 @@ pub(super) fn check(
             push(Kind::EmptyAnswer, part, "is empty".into());
         }
         let repeats = |question: usize| repeats(&words[index], &words[question]);
-        // Inside quotes or a comment the question has its place.
+        // A question that is quoted or in a comment is not a repetition.
         let begins = part.text.trim_start().starts_with(char::is_alphanumeric);
         if begins && question(parts, index).is_some_and(repeats) {
             push(Kind::RepeatedQuestion, part, beginning(part.text));
@@ -58,7 +58,7 @@ pub(super) fn check(
             push(
                 Kind::UnfinishedAnswer,
                 part,
-                format!("{why} in {}", ending(part.text)),
+                format!("{why}: {}", ending(part.text)),
             );
         }
         if !parts[..index].iter().any(asks) {
@@ -73,18 +73,22 @@ pub(super) fn check(
         push(
             Kind::Unanswered,
             last,
-            format!("{} says {}", message.role, beginning(last.text)),
+            format!(
+                "{} message {} has no answer",
+                message.role,
+                beginning(last.text)
+            ),
         );
     }
 }
 
-/// Whether the row takes an answer out of training.
+/// Whether the row excludes an answer from training.
 fn untrained(part: &Part) -> bool {
     part.message
         .is_some_and(|message| message.train == Some(false))
 }
 
-/// Whether an answer calls tools, and so may be without words.
+/// Whether an answer calls tools, and so may have no text.
 fn calls(part: &Part) -> bool {
     part.message.is_some_and(|message| !message.more.is_empty())
 }
@@ -93,7 +97,7 @@ fn asks(part: &Part) -> bool {
     matches!(part.role, Some(Role::User | Role::Tool)) && !part.text.trim().is_empty()
 }
 
-/// The part that asks what `parts[answer]` answers: the instruction without its input, or the message before it.
+/// The question that `parts[answer]` answers: the instruction without its input, or the message before it.
 fn question(parts: &[Part], answer: usize) -> Option<usize> {
     let before = parts[..answer]
         .iter()
@@ -108,17 +112,17 @@ fn repeats(answer: &[u64], question: &[u64]) -> bool {
     question.len() >= REPEATED && answer.starts_with(question)
 }
 
-/// Why an answer cannot be whole.
+/// Why an answer looks unfinished.
 fn unfinished(answer: &str, words: usize) -> Option<&'static str> {
     if words < UNFINISHED {
         return None;
     }
     if answer.matches("```").count() % 2 == 1 {
-        return Some("a block of code does not end");
+        return Some("a code block is not closed");
     }
     let letters = |character: char| !character.is_alphabetic();
     let last = answer.trim_end().rsplit(letters).next()?;
     NEVER_LAST
         .contains(&last)
-        .then_some("no sentence ends with this word")
+        .then_some("a sentence does not end with this word")
 }

@@ -1,28 +1,28 @@
-//! A piece of a row on one line, safe to print.
+//! Short excerpts of a row, on one line and safe to print.
 
-/// The most characters of an excerpt.
+/// The maximum number of characters of an excerpt.
 const LENGTH: usize = 60;
 
-/// The beginning of `text` in backquotes.
+/// The start of `text` in backticks.
 pub(super) fn beginning(text: &str) -> String {
     let end = after(text, LENGTH);
     quoted(&text[..end], false, end < text.len())
 }
 
-/// The end of `text` in backquotes.
+/// The end of `text` in backticks.
 pub(super) fn ending(text: &str) -> String {
     let start = before(text, LENGTH);
     quoted(&text[start..], start > 0, false)
 }
 
-/// What stands around the byte `at` of `text`, in backquotes.
+/// The text around byte `at` of `text`, in backticks.
 pub(super) fn around(text: &str, at: usize) -> String {
     let start = before(&text[..at], LENGTH / 2);
     let end = at + after(&text[at..], LENGTH / 2);
     quoted(&text[start..end], start > 0, end < text.len())
 }
 
-/// One line without characters that a terminal would act on.
+/// The text as one line, with control characters escaped.
 pub(super) fn line(text: &str) -> String {
     let escaped = |character: char| match character {
         '"' | '\'' | '\\' => character.to_string(),
@@ -36,13 +36,13 @@ fn quoted(text: &str, more_before: bool, more_after: bool) -> String {
     format!("`{}{}{}`", dots(more_before), line(text), dots(more_after))
 }
 
-/// The byte after the first `count` characters.
+/// The byte offset after the first `count` characters.
 fn after(text: &str, count: usize) -> usize {
     let mut characters = text.char_indices();
     characters.nth(count).map_or(text.len(), |(at, _)| at)
 }
 
-/// The byte before the last `count` characters.
+/// The byte offset before the last `count` characters.
 fn before(text: &str, count: usize) -> usize {
     let mut characters = text.char_indices().rev();
     characters.nth(count - 1).map_or(0, |(at, _)| at)

@@ -1,17 +1,17 @@
-//! What can be wrong with the tokens of one row.
+//! Checks of the tokens of one row.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-use crate::conversation::{Content, Conversation, Role};
-use crate::example::{Example, Outcome, prompt_tokens};
-use crate::template::{Rendered, Template};
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use simmer_data::RowView;
+use simmer_data::conversation::{Content, Conversation, Role};
+use simmer_data::example::{Example, Outcome, prompt_tokens};
+use simmer_data::tokenizer::{Tokenizer, TokenizerError};
 
 use super::Kind;
 use super::excerpt::{around, beginning, ending, line};
 
-/// The tokens of a tokenizer that have a meaning.
+/// The tokens of a tokenizer that have a special meaning.
 #[derive(Debug)]
 pub(super) struct Meanings {
     bos: Option<u32>,
@@ -20,7 +20,7 @@ pub(super) struct Meanings {
     special: HashSet<u32>,
 }
 
-/// Names that the end of sequence does not have where a model's files are right.
+/// Tokens that are never the EOS token if a model's files are right.
 const NO_ENDS: [&str; 8] = [
     "<s>",
     "<unk>",
@@ -32,13 +32,13 @@ const NO_ENDS: [&str; 8] = [
     "<|startoftext|>",
 ];
 
-/// Tokens that are shown of a row's end, and before and after the place where two differ.
+/// The number of tokens shown of the end of an answer.
 const SHOWN: usize = 6;
 
-/// Bytes on each side of the edge of a prompt that are looked at.
+/// Bytes compared on each side of the end of a prompt.
 const AROUND: usize = 32;
 
-/// Every row of this many is compared whole.
+/// One in this many rows is tokenised again as a whole.
 const FULL: usize = 64;
 
 impl Meanings {
@@ -56,7 +56,7 @@ impl Meanings {
         }
     }
 
-    /// What is wrong with the end of sequence itself.
+    /// What is wrong with the EOS token itself.
     pub(super) fn end_token(&self, tokenizer: &Tokenizer) -> Option<String> {
         let (id, token) = self.eos.iter().find_map(|&id| {
             let token = tokenizer.token(id)?;
@@ -64,25 +64,22 @@ impl Meanings {
             (other || tokenizer.prefix().contains(&id)).then_some((id, token))
         })?;
         Some(format!(
-            "the tokenizer in {} has token {id}, `{}`, as its end of sequence",
+            "the EOS token of the tokenizer in {} is token {id}, `{}`",
             tokenizer.path().display(),
             line(&token)
         ))
     }
 
-    /// What is wrong with the tokens of a row. A row that was split has several outcomes.
+    /// Finds what is wrong with the tokens of a row.
     ///
     /// # Errors
-    /// [`TokenizerError`] when the tokenizers library refuses.
+    /// [`TokenizerError`] if the tokenizers library fails.
     pub(super) fn check(
         &self,
-        row: &Conversation,
-        template: &Template,
-        tokenizer: &Tokenizer,
-        rendered: &Rendered,
-        outcomes: &[Outcome],
+        view: &RowView<'_>,
         found: &mut Vec<(Kind, String)>,
     ) -> Result<(), TokenizerError> {
+        let (tokenizer, outcomes) = (view.tokenizer, view.outcomes);
         for outcome in outcomes {
             match outcome {
                 Outcome::Kept {
@@ -92,8 +89,9 @@ impl Meanings {
                     ..
                 } => {
                     if *cut > 0 {
-                        let what =
-                            format!("{cut} tokens are cut off, {cut_targets} of them trained on");
+                        let what = format!(
+                            "{cut} tokens are cut off, including {cut_targets} trained tokens"
+                        );
                         found.push((Kind::Truncated, what));
                     }
                     self.surroundings(example, tokenizer, found)?;
@@ -104,18 +102,17 @@ impl Meanings {
                 Outcome::Untrained { tokens, targets: 0 } => {
                     found.push((
                         Kind::Untrained,
-                        format!("has {tokens} tokens and no answer"),
+                        format!("has {tokens} tokens, none of them trained"),
                     ));
                 }
                 Outcome::Untrained { tokens, targets } => {
-                    let what = format!(
-                        "has {tokens} tokens, the last {targets} of them its answer, all cut off"
-                    );
+                    let what =
+                        format!("has {tokens} tokens; all {targets} trained tokens are cut off");
                     found.push((Kind::Untrained, what));
                 }
             }
         }
-        // The end of a row that is cut off is no fault of its own.
+        // A truncated row has no EOS token; it is reported as truncated only.
         if let Some(Outcome::Kept {
             example, cut: 0, ..
         }) = outcomes.last()
@@ -123,11 +120,9 @@ impl Meanings {
             self.ends(example, tokenizer, found)?;
         }
         if let [Outcome::Kept { example, .. }] = outcomes
-            && let Some(asked) = asked(row)
+            && let Some(asked) = asked(view.row)
         {
-            found.extend(prompt_fault(
-                &asked, template, tokenizer, rendered, example,
-            )?);
+            found.extend(prompt_fault(&asked, view, example)?);
         }
         Ok(())
     }
@@ -148,7 +143,7 @@ impl Meanings {
         }
         if let Some(unk) = self.unk
             && let Some(at) = tokens.iter().position(|&token| token == unk)
-            // As the end of sequence it stands at the end, and as the beginning at the beginning.
+            // Some tokenizers use one token as unknown, BOS and EOS token.
             && !self.eos.contains(&unk)
             && self.bos != Some(unk)
         {
@@ -158,7 +153,7 @@ impl Meanings {
         Ok(())
     }
 
-    /// How answers end.
+    /// Checks how answers end.
     fn ends(
         &self,
         example: &Example,
@@ -175,7 +170,7 @@ impl Meanings {
         if !is_end(&tokens[last.end - 1]) {
             let what = match tokens.get(last.end).filter(|token| is_end(token)) {
                 Some(_) => format!(
-                    "ends with {}, the last of which is not trained on",
+                    "ends with {}, but the EOS token is masked",
                     until(last.end + 1)?
                 ),
                 None => format!("ends with {}", until(last.end)?),
@@ -199,7 +194,7 @@ impl Meanings {
     }
 }
 
-/// The stretches of tokens that are trained on.
+/// The ranges of tokens that are trained on.
 fn runs(trained: &[bool]) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
@@ -212,7 +207,7 @@ fn runs(trained: &[bool]) -> Vec<Range<usize>> {
     runs
 }
 
-/// The row up to its last answer, which generation would be asked for. `None` where it has none.
+/// The row up to its last answer, which generation would have to give. `None` if it has no answer.
 fn asked(row: &Conversation) -> Option<Conversation> {
     match &row.content {
         Content::Text(_)
@@ -232,26 +227,25 @@ fn asked(row: &Conversation) -> Option<Conversation> {
     }
 }
 
-/// How the beginning of a row in training differs from what the model will be asked with.
+/// How the text before the answer in training differs from the generation prompt.
 fn prompt_fault(
     asked: &Conversation,
-    template: &Template,
-    tokenizer: &Tokenizer,
-    rendered: &Rendered,
+    view: &RowView<'_>,
     example: &Example,
 ) -> Result<Option<(Kind, String)>, TokenizerError> {
-    let prompt = match template.prompt(asked) {
+    let (tokenizer, rendered) = (view.tokenizer, view.rendered);
+    let prompt = match view.template.prompt(asked) {
         Ok(prompt) => prompt,
         Err(error) => {
             return Ok(Some((
                 Kind::PromptText,
-                format!("no generation prompt: {error}"),
+                format!("the template has no generation prompt for this row: {error}"),
             )));
         }
     };
     if !rendered.text.starts_with(&prompt.text) {
         let (asked, trained) = apart(&prompt.text, &rendered.text);
-        let what = format!("asked with {asked}, trained after {trained}");
+        let what = format!("generation starts from {asked}, training has {trained}");
         return Ok(Some((Kind::PromptText, what)));
     }
     if let Some(answer) = rendered
@@ -260,7 +254,7 @@ fn prompt_fault(
         .filter(|answer| answer.start > prompt.text.len())
     {
         let skipped = beginning(&rendered.text[prompt.text.len()..answer.start]);
-        let what = format!("the model must say {skipped} first and is not trained on it");
+        let what = format!("the model has to write {skipped} first, but is not trained on it");
         return Ok(Some((Kind::PromptText, what)));
     }
     let full = asked.origin.row % FULL == 1;
@@ -278,13 +272,13 @@ fn prompt_fault(
         return Ok(None);
     }
     let [asked, trained] = [&prompt, tokens].map(|tokens| spelled(tokenizer, tokens, same));
-    let what = format!("asked with {asked}, trained on {trained}");
+    let what = format!("generation starts from the tokens {asked}, training has {trained}");
     Ok(Some((Kind::PromptTokens, what)))
 }
 
-/// Whether the tokens on both sides of the edge of the prompt are the same without the answer.
+/// Whether the prompt has the same tokens with and without the answer.
 ///
-/// Merges look no further than a token's length, so that a piece of both sides tells as much as all tokens do.
+/// A merge reaches no further than the length of a token, so a piece of text on each side of the edge is enough.
 fn joins_cleanly(prompt: &str, text: &str, tokenizer: &Tokenizer) -> Result<bool, TokenizerError> {
     let boundary = |at: usize| {
         (0..=at)
@@ -299,20 +293,20 @@ fn joins_cleanly(prompt: &str, text: &str, tokenizer: &Tokenizer) -> Result<bool
     Ok(joined.starts_with(&alone))
 }
 
-/// Two texts from where they differ on.
+/// Two texts around the place where they begin to differ.
 fn apart(a: &str, b: &str) -> (String, String) {
     let same = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y);
     let at = same.map_or(a.len().min(b.len()), |((at, _), _)| at);
     (around(a, at), around(b, at))
 }
 
-/// The text of tokens.
+/// The first of some tokens as text.
 fn shown(tokenizer: &Tokenizer, tokens: &[u32]) -> Result<String, TokenizerError> {
     let tokens = &tokens[..tokens.len().min(SHOWN + 1)];
     Ok(format!("`{}`", line(&tokenizer.decode(tokens, false)?)))
 }
 
-/// Tokens as the vocabulary spells them, around the place where they differ from others.
+/// Tokens as the vocabulary spells them, around position `at`.
 fn spelled(tokenizer: &Tokenizer, tokens: &[u32], at: usize) -> String {
     let around = at.saturating_sub(2)..tokens.len().min(at + 3);
     let token = |id: &u32| tokenizer.token(*id).unwrap_or_default();

@@ -1,26 +1,27 @@
-//! The length of the longest common subsequence, 64 words of one side at a time.
+//! The length of the longest common subsequence of two texts, 64 words of one text at a time.
 //!
-//! For each word of the other side, with M the places where the first side has it: `U = V & M; V = (V + U) | (V - U)`. The
-//! zeros of V are the length (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
+//! For each word of the second text, with M the positions of the word in the first text as bits:
+//! `U = V & M; V = (V + U) | (V - U)`. The length is the number of zero bits in V at the end (Hyyrö, "Bit-parallel LCS-length
+//! computation revisited", 2004).
 
-/// No place in the table.
+/// A word that has no row in the table.
 const NONE: u32 = u32::MAX;
 
-/// One side, made ready to be compared with many others.
+/// A text prepared for comparison with many others.
 #[derive(Default)]
 pub(super) struct Lcs {
-    /// For each word of the vocabulary its row of `places`, or [`NONE`].
+    /// For each word of the vocabulary, its row of `places`, or [`NONE`].
     rows: Vec<u32>,
     /// The words that have a row.
     words: Vec<u32>,
-    /// For each row a bit for every place of the text that has the word.
+    /// For each row, the positions of its word in the text, as bits.
     places: Vec<u64>,
     blocks: usize,
     v: Vec<u64>,
 }
 
 impl Lcs {
-    /// Makes `text` the side that others are compared with; its words are below `vocabulary`.
+    /// Prepares `text`, whose words are below `vocabulary`.
     pub(super) fn set(&mut self, text: &[u32], vocabulary: usize) {
         for word in self.words.drain(..) {
             self.rows[word as usize] = NONE;
@@ -39,7 +40,7 @@ impl Lcs {
         }
     }
 
-    /// The length of the longest common subsequence of both sides.
+    /// The length of the longest common subsequence with `other`.
     pub(super) fn with(&mut self, other: &[u32]) -> usize {
         self.v.clear();
         self.v.resize(self.blocks, u64::MAX);
@@ -59,7 +60,7 @@ impl Lcs {
                 *v = sum | (*v - u);
             }
         }
-        // Bits past the end of the text match nothing and stay ones.
+        // Bits past the end of the text match nothing and stay 1.
         let zeros: u32 = self.v.iter().map(|v| v.count_zeros()).sum();
         zeros as usize
     }
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The definition, by its table.
+    /// The definition: the quadratic table.
     fn plain(a: &[u32], b: &[u32]) -> usize {
         let mut row = vec![0; b.len() + 1];
         for x in a {

@@ -1,13 +1,15 @@
+pub(crate) mod tokenizers;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use super::*;
-use crate::conversation::{Content, Message, Role};
-use crate::example::{Limits, Overlong, encode};
-use crate::template::TrainOn;
-use crate::tokenizer::tests::{tiny, tiny_with_bos, with_config};
+use simmer_data::conversation::{Content, Conversation, Message, Role};
+use simmer_data::example::{Limits, Overlong, encode};
+use simmer_data::{Template, TrainOn};
+use tokenizers::{tiny, tiny_with_bos, with_config};
 
 const WHOLE: Limits = Limits {
     max_tokens: 1000,
@@ -40,7 +42,7 @@ fn text(text: &str) -> Conversation {
     Conversation::new(Content::Text(text.into()))
 }
 
-/// A set-up that rows are linted in.
+/// The set-up in which rows are linted.
 struct Bench {
     tokenizer: Tokenizer,
     template: &'static str,
@@ -69,17 +71,21 @@ impl Bench {
                 row: number,
                 line: number + 1,
             };
-            let rendered = template
-                .render(&row, crate::template::TrainOn::Answers)
-                .unwrap();
+            let rendered = template.render(&row, TrainOn::Answers).unwrap();
             let outcome = encode(&rendered, &self.tokenizer, &self.limits).unwrap();
-            let findings = linter.check(&row, &template, &self.tokenizer, &rendered, &[outcome]);
-            linter.add(0, findings.unwrap());
+            let found = linter.check(&RowView {
+                row: &row,
+                template: &template,
+                tokenizer: &self.tokenizer,
+                rendered: &rendered,
+                outcomes: &[outcome],
+            });
+            linter.add(0, found.unwrap());
         }
         linter.finish()
     }
 
-    /// Every kind that is found, with what is said of its rows.
+    /// Every finding: its kind, row and text.
     fn found(&self, rows: &[Conversation]) -> String {
         let report = self.report(rows);
         let said = report.findings.iter().flat_map(|finding| {
@@ -132,24 +138,22 @@ fn the_end_of_sequence_is_one() {
     let report = bench.report(&[completion("2 + 2 =", " 4")]);
     let path = bench.tokenizer.path().display().to_string();
     insta::assert_snapshot!(report.to_string().replace(&path, "DIR"), @r#"
-        error: end_token: the end of sequence is a token that means something else
-          the tokenizer in DIR has token 1, `<|im_start|>`, as its end of sequence
-          hint: name the right eos_token in the model's tokenizer_config.json
-        1 row checked: 1 error, 0 warnings; where a fault is meant, data.lint.allow = ["end_token"] silences it, and warn = ["end_token"] shows it only
+        error: end_token: the EOS token is a token with another meaning
+          the EOS token of the tokenizer in DIR is token 1, `<|im_start|>`
+          hint: set the right eos_token in the model's tokenizer_config.json
+        1 row checked: 1 error, 0 warnings; if this is intended, set data.lint.allow = ["end_token"] to ignore it, or data.lint.warn = ["end_token"] to report it without stopping
         "#);
     assert_eq!(report.errors().count(), 1);
 }
 
-/// What the tokens of `example` and those that `trained` says lead to.
+/// The findings for an example of these tokens.
 fn ends(tokens: &[u32], trained: &[bool]) -> String {
     let tokenizer = tiny();
     let template = Template::named("completion", &tokenizer).unwrap();
     let row = text("is it");
-    let rendered = template
-        .render(&row, crate::template::TrainOn::Answers)
-        .unwrap();
+    let rendered = template.render(&row, TrainOn::Answers).unwrap();
     let outcome = Outcome::Kept {
-        example: crate::Example {
+        example: simmer_data::Example {
             tokens: tokens.to_vec(),
             trained: trained.to_vec(),
             origin: Origin::default(),
@@ -160,16 +164,14 @@ fn ends(tokens: &[u32], trained: &[bool]) -> String {
     };
     let mut found = Vec::new();
     let meanings = Meanings::of(&tokenizer);
-    meanings
-        .check(
-            &row,
-            &template,
-            &tokenizer,
-            &rendered,
-            &[outcome],
-            &mut found,
-        )
-        .unwrap();
+    let view = RowView {
+        row: &row,
+        template: &template,
+        tokenizer: &tokenizer,
+        rendered: &rendered,
+        outcomes: &[outcome],
+    };
+    meanings.check(&view, &mut found).unwrap();
     let said = found.iter().map(|(kind, what)| format!("{kind}: {what}"));
     said.collect::<Vec<_>>().join("\n")
 }
@@ -180,7 +182,7 @@ fn answers_end_with_a_trained_end() {
     let end = 2;
     assert_eq!(ends(&[is, is, end], &[false, true, true]), "");
     insta::assert_snapshot!(ends(&[is, is, is], &[false, true, true]), @"end_missing: ends with `isisis`");
-    insta::assert_snapshot!(ends(&[is, is, end], &[false, true, false]), @"end_missing: ends with `isis<|im_end|>`, the last of which is not trained on");
+    insta::assert_snapshot!(ends(&[is, is, end], &[false, true, false]), @"end_missing: ends with `isis<|im_end|>`, but the EOS token is masked");
     insta::assert_snapshot!(ends(&[is, end, end], &[false, true, true]), @"doubled_end: ends with `is<|im_end|><|im_end|>`");
     insta::assert_snapshot!(ends(&[is, is, is, is, end], &[false, true, false, true, true]), @"turn_end_missing: ends with `isis`");
 }
@@ -231,14 +233,14 @@ fn prompts_are_what_the_model_is_asked_with() {
     let found =
         |answer: &str, prompt| bench(&format!("{answer}{marked}"), prompt).found(&[chat(&PARIS)]);
     assert_eq!(found("A: ", "A: "), "");
-    insta::assert_snapshot!(found("A: ", "The answer: "), @r"prompt_text: row 1: asked with `Q: capital of France?\nThe answer: `, trained after `Q: capital of France?\nA: Paris.<|im_end|>`");
-    insta::assert_snapshot!(found("A: (thinking) ", "A: "), @"prompt_text: row 1: the model must say `(thinking) ` first and is not trained on it");
+    insta::assert_snapshot!(found("A: ", "The answer: "), @r"prompt_text: row 1: generation starts from `Q: capital of France?\nThe answer: `, training has `Q: capital of France?\nA: Paris.<|im_end|>`");
+    insta::assert_snapshot!(found("A: (thinking) ", "A: "), @"prompt_text: row 1: the model has to write `(thinking) ` first, but is not trained on it");
 }
 
 #[test]
 fn prompts_are_the_same_tokens_with_and_without_answer() {
     let bench = Bench::new("completion");
-    insta::assert_snapshot!(bench.found(&[completion("Th", "is"), completion("Thi", "s is it.")]), @"prompt_tokens: row 2: asked with `T|h|i`, trained on `T|h|is|Ġis|Ġ`");
+    insta::assert_snapshot!(bench.found(&[completion("Th", "is"), completion("Thi", "s is it.")]), @"prompt_tokens: row 2: generation starts from the tokens `T|h|i`, training has `T|h|is|Ġis|Ġ`");
     let many: Vec<_> = (0..20)
         .map(|n| completion(&format!("The number {n} i"), &format!("s {n}.")))
         .collect();
@@ -285,12 +287,12 @@ fn lost_tokens_are_counted() {
         ..Bench::new("alpaca-lora")
     };
     insta::assert_snapshot!(cut(Overlong::Truncate).report(&rows), @"
-        warning: untrained in 1 row: the row has no token to train on and is left out
-          rows.json: row 2 (line 3): has 480 tokens, the last 6 of them its answer, all cut off
-          hint: raise data.max_tokens where the prompt alone is longer, or give the row an answer
-        warning: truncated in 1 row: the row has more than data.max_tokens tokens and its end is cut off
-          58 of 113 tokens to train on are cut off
-          rows.json: row 1 (line 2): 52 tokens are cut off, 52 of them trained on
+        warning: untrained in 1 row: the row has no token to train on and is skipped
+          rows.json: row 2 (line 3): has 480 tokens; all 6 trained tokens are cut off
+          hint: raise data.max_tokens if the prompt alone is too long, or add an answer to the row
+        warning: truncated in 1 row: the row is longer than data.max_tokens and is truncated
+          58 of 113 trained tokens are cut off
+          rows.json: row 1 (line 2): 52 tokens are cut off, including 52 trained tokens
           hint: raise data.max_tokens, or choose another data.overlong
         3 rows checked: 0 errors, 2 warnings
         ");
@@ -324,9 +326,9 @@ fn answers_say_something_of_their_own() {
     insta::assert_snapshot!(Bench::new("alpaca-lora").found(&rows), @r"
         empty_answer: row 1: output: is empty
         repeated_question: row 2: output: `Name the river in Paris. The Seine.`
-        unfinished_answer: row 5: output: no sentence ends with this word in `...s the city on the Seine, with its tower, its museums and the`
-        unfinished_answer: row 7: output: a block of code does not end in `...a line of code that says what is to be printed:\n```\nprint(1)`
-        near_duplicates: row 6: `Tell more of Paris.` is nearly row 5, `Tell of Paris.`
+        unfinished_answer: row 5: output: a sentence does not end with this word: `...s the city on the Seine, with its tower, its museums and the`
+        unfinished_answer: row 7: output: a code block is not closed: `...a line of code that says what is to be printed:\n```\nprint(1)`
+        near_duplicates: row 6: `Tell more of Paris.` is nearly the same as row 5, `Tell of Paris.`
         ");
 }
 
@@ -335,8 +337,8 @@ fn questions_and_answers_belong_together() {
     let bench = Bench::new("chat");
     let ended = [&PARIS[..], &[(Role::User, "And of Spain?")]].concat();
     insta::assert_snapshot!(bench.found(&[chat(&ended), chat(&PARIS)]), @"
-        unanswered: row 1: messages[2]: user says `And of Spain?`
-        conflicting_answers: row 2: as row 1: `capital of France?` + `And of Spain?`
+        unanswered: row 1: messages[2]: user message `And of Spain?` has no answer
+        conflicting_answers: row 2: same as row 1: `capital of France?` + `And of Spain?`
         ");
     insta::assert_snapshot!(bench.found(&[chat(&[(Role::User, " "), (Role::Assistant, "Paris.")]), chat(&PARIS)]), @"unasked: row 1: messages[1]: `Paris.`");
     let silent = chat(&[(Role::User, "capital of France?"), (Role::Assistant, "")]);
@@ -351,7 +353,7 @@ fn odd_characters_are_shown_where_they_stand() {
         instruction("Où est-elle ?", "", "Près de l’eau – là-bas…"),
     ];
     insta::assert_snapshot!(Bench::new("alpaca-lora").found(&rows), @r"
-        encoding: row 1: output: `â€™` for `’` in `It isnâ€™t Lyon\u{200b}.`
+        encoding: row 1: output: `â€™` instead of `’` in `It isnâ€™t Lyon\u{200b}.`
         encoding: row 2: input: control character U+001B in `a\u{1b}[31m`
         invisible: row 1: output: zero-width character U+200B in `It isnâ€™t Lyon\u{200b}.`
         ");
@@ -371,10 +373,10 @@ fn rows_are_found_again() {
         ]),
     ];
     insta::assert_snapshot!(Bench::new("chat").found(&rows), @"
-        duplicates: row 4: as row 1: `What is the capital city of France?`
-        duplicates: row 6: as row 5: `Where does the Seine end?`
-        conflicting_answers: row 2: as row 1: `What is the capital city of France?`
-        near_duplicates: row 3: `What is the capital city of Spain?` is nearly row 1, `What is the capital city of France?`
+        duplicates: row 4: same as row 1: `What is the capital city of France?`
+        duplicates: row 6: same as row 5: `Where does the Seine end?`
+        conflicting_answers: row 2: same as row 1: `What is the capital city of France?`
+        near_duplicates: row 3: `What is the capital city of Spain?` is nearly the same as row 1, `What is the capital city of France?`
         ");
     let shared = [
         instruction(
@@ -404,9 +406,9 @@ fn rows_are_found_again() {
         ),
     ];
     insta::assert_snapshot!(Bench::new("chat").found(&shared), @"
-        near_duplicates: row 3: `Rewrite the sentence in the passive voice, please.` + `Dogs eat the bones.` is nearly row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
-        near_duplicates: row 4: `How many words has it?` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
-        near_duplicates: row 5: `Translate it into French.` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
+        near_duplicates: row 3: `Rewrite the sentence in the passive voice, please.` + `Dogs eat the bones.` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
+        near_duplicates: row 4: `How many words has it?` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
+        near_duplicates: row 5: `Translate it into French.` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
         ");
 }
 
@@ -452,17 +454,17 @@ fn words_of_evaluation_sets_are_found() {
         ),
     ];
     insta::assert_snapshot!(shown(&rows), @r#"
-        error: contamination in 3 rows: the row has words of a set that models are evaluated on: scores on it would say nothing
+        error: contamination in 3 rows: the row overlaps with an evaluation set: scores on that set become meaningless
           DIR/eval.jsonl: 3
-          rows.json: row 1 (line 2): messages[1]: 13 words amid `It is this: A BOAT LEAVES THE HARBOUR AT N...` are in DIR/eval.jsonl
+          rows.json: row 1 (line 2): messages[1]: 13 words in a row at `It is this: A BOAT LEAVES THE HARBOUR AT N...` are in DIR/eval.jsonl
           rows.json: row 2 (line 3): input: `Name it.` is in DIR/eval.jsonl
           rows.json: row 3 (line 4): messages[0]: `name it: the sea` is in DIR/eval.jsonl
-          hint: remove the row, or leave that set out of the evaluation
-        warning: near_duplicates in 2 rows: nearly the same question is there already (ROUGE-L above 0.7, as Self-Instruct filters)
-          rows.json: row 3 (line 4): `In a word:\nname it: the sea` is nearly row 2, `Name it.` + `The sea!`
-          rows.json: row 4 (line 5): `Name it: the sea and the land.` is nearly row 2, `Name it.` + `The sea!`
-          hint: remove the later rows where variety counts
-        5 rows checked: 1 error, 1 warning; where a fault is meant, data.lint.allow = ["contamination"] silences it, and warn = ["contamination"] shows it only
+          hint: remove the row, or do not evaluate on that set
+        warning: near_duplicates in 2 rows: the question is nearly the same as an earlier one (ROUGE-L above 0.7, the filter of Self-Instruct)
+          rows.json: row 3 (line 4): `In a word:\nname it: the sea` is nearly the same as row 2, `Name it.` + `The sea!`
+          rows.json: row 4 (line 5): `Name it: the sea and the land.` is nearly the same as row 2, `Name it.` + `The sea!`
+          hint: remove the later rows if you want varied questions
+        5 rows checked: 1 error, 1 warning; if this is intended, set data.lint.allow = ["contamination"] to ignore it, or data.lint.warn = ["contamination"] to report it without stopping
         "#);
     assert_eq!(bench.report(&rows[3..]).findings, []);
 }

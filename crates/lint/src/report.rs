@@ -1,4 +1,4 @@
-//! What the rows came to: the text for people, and the same for programs.
+//! The report: text for people, JSON for programs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,44 +6,44 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Kind, LintConfig, Severity};
-use crate::conversation::Origin;
+use simmer_data::conversation::Origin;
 
-/// How many rows of a kind are shown.
+/// The number of rows shown for each kind.
 const SHOWN: usize = 5;
 
-/// What the rows came to.
+/// The findings of all rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LintReport {
-    /// The rows that were checked.
+    /// The number of rows checked.
     pub rows: usize,
-    /// What was found, errors first.
+    /// The findings, errors first.
     pub findings: Vec<Finding>,
-    /// What was not looked at, and why.
+    /// What was not checked, and why.
     pub notes: Vec<String>,
 }
 
-/// Faults of one kind.
+/// All findings of one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The kind.
     pub kind: Kind,
-    /// What they lead to.
+    /// The consequence.
     pub severity: Severity,
-    /// How many rows have one; none where the fault is not a row's.
+    /// The number of affected rows; 0 if the problem is not one of rows.
     pub rows: usize,
-    /// What there is to say of all of them together.
+    /// A line about all affected rows together.
     pub detail: Option<String>,
-    /// The first rows.
+    /// The first affected rows.
     pub first: Vec<Offender>,
 }
 
-/// A row with a fault.
+/// An affected row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Offender {
-    /// Where it stands.
+    /// The file, row and line.
     #[serde(serialize_with = "place")]
     pub origin: Origin,
-    /// What is wrong there.
+    /// What is wrong with it.
     pub what: String,
 }
 
@@ -64,7 +64,7 @@ fn place<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, 
     .serialize(serializer)
 }
 
-/// The rows of each source that have a fault of one kind, and the first of all.
+/// The number of rows of each source that are affected by one kind, and the first of these rows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     sources: BTreeMap<usize, usize>,
@@ -84,7 +84,7 @@ impl Tally {
         self.sources.is_empty()
     }
 
-    /// The finding that the faults are; `rows` are those of each source.
+    /// The finding. `rows` is the number of rows of each source.
     pub(super) fn finding(
         self,
         kind: Kind,
@@ -92,9 +92,9 @@ impl Tally {
         rows: &BTreeMap<usize, usize>,
         config: &LintConfig,
     ) -> Finding {
-        let severities = self.sources.iter().map(|(source, &faults)| {
+        let severities = self.sources.iter().map(|(source, &affected)| {
             let of = rows.get(source).copied().unwrap_or_default();
-            config.severity(kind, faults, of)
+            config.severity(kind, affected, of)
         });
         Finding {
             kind,
@@ -109,12 +109,12 @@ impl Tally {
 }
 
 impl LintReport {
-    /// What stops training.
+    /// The findings that stop training.
     pub fn errors(&self) -> impl Iterator<Item = &Finding> {
         self.of(Severity::Error)
     }
 
-    /// What is only shown.
+    /// The findings that are only reported.
     pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
         self.of(Severity::Warning)
     }
@@ -175,7 +175,7 @@ impl fmt::Display for LintReport {
             let kind = error.kind;
             write!(
                 f,
-                "; where a fault is meant, data.lint.allow = [\"{kind}\"] silences it, and warn = [\"{kind}\"] shows it only"
+                "; if this is intended, set data.lint.allow = [\"{kind}\"] to ignore it, or data.lint.warn = [\"{kind}\"] to report it without stopping"
             )?;
         }
         Ok(())

@@ -1,11 +1,11 @@
-//! Special tokens that a message spells out.
+//! Special tokens that occur as text in a message.
 
 use std::collections::HashMap;
 
-use crate::conversation::Layout;
-use crate::tokenizer::Tokenizer;
+use simmer_data::conversation::Layout;
+use simmer_data::tokenizer::Tokenizer;
 
-/// Special tokens of well-known models, which mean nothing to others.
+/// Special tokens of well-known models, which are plain text to other models.
 const FOREIGN: [&str; 17] = [
     "</s>",
     "<|im_start|>",
@@ -26,10 +26,10 @@ const FOREIGN: [&str; 17] = [
     "<|END_OF_TURN_TOKEN|>",
 ];
 
-/// What some templates write around turns as plain text; a row that is text may well have it.
+/// Marks that some templates write around turns as plain text. Rows of plain text may contain them.
 const MARKS: [&str; 4] = ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"];
 
-/// What finds special tokens in a text.
+/// Finds special tokens in a text.
 #[derive(Debug)]
 pub(super) struct Specials {
     /// The tokens by their first byte.
@@ -44,18 +44,20 @@ struct Special {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// The tokenizer's, with a meaning that a row of text may want.
+    /// A token of the tokenizer that rows of plain text may use.
     Own,
-    /// The tokenizer's, for padding or for what it does not know.
+    /// The tokenizer's padding or unknown token.
     Filler,
+    /// A token of another model.
     Foreign,
+    /// One of [`MARKS`].
     Mark,
 }
 
 impl Specials {
     pub(super) fn of(tokenizer: &Tokenizer) -> Specials {
         let fillers = ["unk_token", "pad_token"].map(|key| tokenizer.specials().get(key));
-        // The end of sequence may be all of these at once.
+        // One token may be EOS, padding and unknown token at once.
         let eos = tokenizer.eos_ids().iter();
         let eos: Vec<_> = eos.filter_map(|&id| tokenizer.token(id)).collect();
         let own = tokenizer.special_tokens().into_iter().map(|text| {
@@ -78,7 +80,7 @@ impl Specials {
                 continue;
             };
             let same = tokens.entry(first).or_default();
-            // The tokenizer's own come first, whatever else they are.
+            // The tokenizer's own tokens come first, even if they are on the other lists, too.
             if same.iter().all(|known| known.text != special.text) {
                 same.push(special);
             }
@@ -86,9 +88,10 @@ impl Specials {
         Specials { tokens }
     }
 
-    /// The first token that a text of such a row should not spell out, where it stands, and what becomes of it.
+    /// The first special token that a text of a row of this layout should not contain: its byte offset, the token, and what
+    /// becomes of it.
     pub(super) fn find(&self, text: &str, layout: Layout) -> Option<(usize, &str, &'static str)> {
-        // Whoever writes bare text or prompts writes the template's tokens, too.
+        // Rows of plain text and prompts contain the template's tokens on purpose.
         let raw = matches!(layout, Layout::Text | Layout::Completion);
         text.bytes().enumerate().find_map(|(at, byte)| {
             let special = self.tokens.get(&byte)?.iter().find(|special| {
@@ -97,7 +100,9 @@ impl Specials {
             })?;
             let becomes = match special.origin {
                 Origin::Own | Origin::Filler => "becomes that token",
-                Origin::Foreign | Origin::Mark => "is no special token here and stays text",
+                Origin::Foreign | Origin::Mark => {
+                    "is not a special token of this model and stays plain text"
+                }
             };
             Some((at, special.text.as_str(), becomes))
         })
@@ -107,7 +112,7 @@ impl Specials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::tests::tiny;
+    use crate::tests::tokenizers::tiny;
 
     #[test]
     fn special_tokens_are_found_where_they_are_not_meant() {
@@ -118,13 +123,13 @@ mod tests {
         };
         let message = |text| find(text, Layout::Messages).unwrap_or_default();
         insta::assert_snapshot!(message("Bye.<|im_end|>"), @"<|im_end|> at 4 becomes that token");
-        insta::assert_snapshot!(message("Bye.</s><|im_end|>"), @"</s> at 4 is no special token here and stays text");
-        insta::assert_snapshot!(message("[INST] Hello!"), @"[INST] at 0 is no special token here and stays text");
+        insta::assert_snapshot!(message("Bye.</s><|im_end|>"), @"</s> at 4 is not a special token of this model and stays plain text");
+        insta::assert_snapshot!(message("[INST] Hello!"), @"[INST] at 0 is not a special token of this model and stays plain text");
         assert_eq!(message("a <b>, [c] and <|d|>"), "");
 
         let text = |text| find(text, Layout::Text).unwrap_or_default();
         assert_eq!(text("<|im_start|>user\n[INST] Hello!<|im_end|>"), "");
-        insta::assert_snapshot!(text("One.</s>"), @"</s> at 4 is no special token here and stays text");
+        insta::assert_snapshot!(text("One.</s>"), @"</s> at 4 is not a special token of this model and stays plain text");
         insta::assert_snapshot!(text("One <|endoftext|>."), @"<|endoftext|> at 4 becomes that token");
     }
 }

@@ -1,19 +1,19 @@
-//! Texts that are nearly an earlier one: ROUGE-L above 0.7, over all pairs, without computing it for all pairs.
+//! Near-duplicates: pairs of texts with ROUGE-L above 0.7, exactly, without computing it for every pair.
 //!
 //! ```text
 //! P = LCS / a, R = LCS / b, F = 2 P R / (P + R) > 0.7      a, b: words of the texts; LCS: their longest common subsequence
 //! ```
 //!
-//! That is Google's `rouge_score`, which Self-Instruct drops its candidates by, to the last bit: where F is 0.7 exactly, its
-//! rounding decides. The LCS is at most the number of words that both have, whatever their order (as bags), so that pairs
-//! with `20 overlap < 7 (a + b)` need no look. Those are avoided as in PPJoin (Xiao et al., "Efficient similarity joins for
-//! near duplicate detection", 2008): with each text's words sorted by how rare they are, two bags that overlap in `o` words
-//! share one among the first `a - o + 1` and `b - o + 1`, so that only these prefixes are indexed and looked up; the lengths and
-//! the places of the shared words bound the overlap further. What is left is compared as bags, then by [`Lcs`].
+//! This is Google's `rouge_score`, by which Self-Instruct filters, to the last bit: if F is exactly 0.7, its rounding decides.
+//! The LCS is at most the number of words that both texts contain in any order (as bags), so pairs with
+//! `20 overlap < 7 (a + b)` are skipped. They are skipped as in PPJoin (Xiao et al., "Efficient similarity joins for near
+//! duplicate detection", 2008): with the words of each text sorted from the rarest, two bags that overlap in `o` words share
+//! a word among their first `a - o + 1` and `b - o + 1`, so only these prefixes are indexed and looked up. The lengths and the
+//! positions of the shared words bound the overlap further. The remaining pairs are compared as bags, then by [`Lcs`].
 //!
-//! Two texts that share their head (an instruction before its input) are compared by what follows it, and two that share
-//! what follows by their heads, with the same threshold: of `h` words more on both sides `2 (h + L) / (2h + a + b)` is at
-//! least `2 L / (a + b)`, so that the candidates are the same.
+//! Two texts with the same head (an instruction before its input) are compared by the rest, and two texts with the same rest
+//! by their heads, with the same threshold. The candidates stay the same: with `h` common words more on both sides,
+//! `2 (h + L) / (2h + a + b)` is at least `2 L / (a + b)`.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,7 +23,7 @@ use rayon::prelude::*;
 
 use super::lcs::Lcs;
 
-/// The texts to compare, as words: numbers below `vocabulary`.
+/// The texts to compare. Words are numbers below `vocabulary`.
 #[derive(Default)]
 pub(super) struct Texts {
     words: Vec<u32>,
@@ -34,23 +34,23 @@ pub(super) struct Texts {
 struct Text {
     start: usize,
     length: usize,
-    /// The words of its head, and a number that tells heads apart.
+    /// The number of words of its head, and the head's hash.
     head: Option<(usize, u64)>,
 }
 
-/// What the comparison came to.
+/// The result of the comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Nearest {
-    /// For each text the first of the earlier ones that it is nearly the same as.
+    /// For each text, the first earlier text that it is a near-duplicate of.
     pub(super) earlier: Vec<Option<u32>>,
-    /// How many texts, the longest ones, were not compared, because the others took too long.
+    /// The number of texts, the longest ones, that were not compared because the others took too long.
     pub(super) left: usize,
 }
 
-/// The most elementary steps that a comparison takes: some ten seconds of one core.
+/// The maximum number of elementary steps of a comparison: about ten seconds on one core.
 pub(super) const MOST_STEPS: u64 = 3_000_000_000;
 
-/// Texts, and words of theirs, between two looks at the steps that were taken.
+/// The number of texts, and of their words, after which the steps are counted.
 const BLOCK: (usize, usize) = (512, 16384);
 
 /// Whether ROUGE-L is above 0.7, for texts of `a` and `b` words.
@@ -59,18 +59,18 @@ fn near(lcs: usize, a: usize, b: usize) -> bool {
     lcs > 0 && 2.0 * p * r / (p + r) > 0.7
 }
 
-/// The fewest words that near texts of `a` and `b` words have in common.
+/// The minimum number of words that near-duplicates of `a` and `b` words have in common.
 fn fewest(a: usize, b: usize) -> usize {
     (7 * (a + b)).div_ceil(20)
 }
 
-/// The fewest words of a text that is near one of `a` words: what is left of `b >= fewest(a, b)`.
+/// The minimum number of words of a near-duplicate of a text of `a` words: `b >= fewest(a, b)` solved for `b`.
 fn shortest(a: usize) -> usize {
     (7 * a).div_ceil(13)
 }
 
 impl Texts {
-    /// Adds a text. `head` is the number of words of its head, and a number that tells heads apart.
+    /// Adds a text. `head` is the number of words of its head, and the head's hash.
     pub(super) fn push(&mut self, words: impl Iterator<Item = u32>, head: Option<(usize, u64)>) {
         let start = self.words.len();
         self.words.extend(words);
@@ -84,12 +84,12 @@ impl Texts {
         });
     }
 
-    /// The words kept.
+    /// The number of words of all texts.
     pub(super) fn size(&self) -> usize {
         self.words.len()
     }
 
-    /// Compares every text with all earlier ones, in at most about `most_steps`.
+    /// Compares every text with all earlier ones, in about `most_steps` steps at most.
     pub(super) fn nearest(&self, most_steps: u64) -> Nearest {
         let index = Index::new(self);
         let earlier: Vec<_> = self.all.iter().map(|_| AtomicU32::new(u32::MAX)).collect();
@@ -120,24 +120,24 @@ impl Texts {
     }
 }
 
-/// The texts by length, and where the rare words of each are found.
+/// The texts sorted by length, and an index of their rare words.
 struct Index<'t> {
     texts: &'t Texts,
-    /// The texts, shortest first, then in order. The others number texts by their place here.
+    /// The texts from the shortest, those of equal length in order. The other fields number texts by their position here.
     order: Vec<u32>,
-    /// Each text's bag at the text's own place among the words: rarest first, the second of two equal words another word.
+    /// The bag of each text, at the position of its words: rarest first. A repeated word counts as another word.
     bags: Vec<u32>,
-    /// Where each word's postings begin.
+    /// The start of each word's postings.
     starts: Vec<u32>,
     postings: Vec<Posting>,
 }
 
-/// A word among the first of a bag.
+/// An indexed word of a bag.
 #[derive(Clone, Copy, Default)]
 struct Posting {
-    /// The text's place in the order.
+    /// The text's position in `order`.
     place: u32,
-    /// The word's place in the bag.
+    /// The word's position in the bag.
     at: u32,
 }
 
@@ -152,7 +152,7 @@ impl<'t> Index<'t> {
 
         let indexed = |place: usize| {
             let text = &texts.all[order[place] as usize];
-            // The longer of two texts looks for the shorter, with which it has at least this much in common.
+            // Only texts of at least this length look it up, so an equal length gives the smallest overlap.
             let prefix = text.length - fewest(text.length, text.length) + 1;
             &bags[text.start..text.start + prefix.min(text.length)]
         };
@@ -200,7 +200,7 @@ impl<'t> Index<'t> {
         &self.postings[start..end]
     }
 
-    /// The places from `start` on that are worked on before the next look at the steps.
+    /// The positions from `start` that are compared before the steps are counted again.
     fn block(&self, start: usize) -> Range<usize> {
         let (mut end, mut words) = (start, 0);
         while end < self.order.len() && end - start < BLOCK.0 && words < BLOCK.1 {
@@ -210,14 +210,14 @@ impl<'t> Index<'t> {
         start..end
     }
 
-    /// The first place of a text of `length` words or more.
+    /// The first position of a text of at least `length` words.
     fn first_of(&self, length: usize) -> usize {
         self.order
             .partition_point(|&text| self.texts.all[text as usize].length < length)
     }
 }
 
-/// The texts' words sorted from the rarest, each text at its own place. Occurrences are numbered, so that a bag is a set.
+/// The words of each text sorted from the rarest, at the text's position. Occurrences are numbered, so that a bag is a set.
 fn bags(texts: &Texts) -> Vec<u32> {
     let mut repeated: HashMap<(u32, u32), u32> = HashMap::new();
     let mut bags = texts.words.clone();
@@ -254,23 +254,23 @@ fn bags(texts: &Texts) -> Vec<u32> {
     bags
 }
 
-/// A candidate whose overlap cannot be enough any more.
+/// A candidate whose overlap can no longer be large enough.
 const OUT: u32 = u32::MAX;
 
-/// Looks up one text after the other among the shorter ones, and those of its length before it.
+/// Looks up one text after the other among the texts before it in the order.
 struct Probe<'i> {
     index: &'i Index<'i>,
     earlier: &'i [AtomicU32],
-    /// For each place the words in common so far, or [`OUT`].
+    /// For each position, the number of common words so far, or [`OUT`].
     common: Vec<u32>,
-    /// The places whose `common` is not 0.
+    /// The positions whose `common` is not 0.
     candidates: Vec<u32>,
     lcs: Lcs,
-    /// The part of the text that `lcs` has.
+    /// The part of the text that `lcs` is prepared with.
     ready: Option<Part>,
 }
 
-/// What two texts are compared by.
+/// The part by which two texts are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Whole,
@@ -290,12 +290,12 @@ impl<'i> Probe<'i> {
         }
     }
 
-    /// Compares the text at `place`; the steps that it took, the same in every run.
+    /// Compares the text at `place`. Returns the number of steps, which is the same in every run.
     fn run(&mut self, place: usize) -> u64 {
         let mut steps = self.collect(place);
         self.ready = None;
         let text = self.index.order[place];
-        // What this text has found for itself so far; others find more for it at the same time.
+        // The first near-duplicate that this lookup has found; other threads may find an earlier one.
         let mut first = u32::MAX;
         for candidate in std::mem::take(&mut self.candidates) {
             let common = std::mem::take(&mut self.common[candidate as usize]);
@@ -352,7 +352,7 @@ impl<'i> Probe<'i> {
         steps
     }
 
-    /// Whether two texts are near; where that is `known` only the steps are counted.
+    /// Whether two texts are near-duplicates. If that is `known`, only the steps are counted.
     fn compare(&mut self, place: usize, candidate: usize, known: bool, steps: &mut u64) -> bool {
         let texts = self.index.texts;
         let (a, b) = (self.index.text(place), self.index.text(candidate));
@@ -383,7 +383,7 @@ impl<'i> Probe<'i> {
     }
 }
 
-/// The number of words that two sorted bags share.
+/// The number of words that two sorted bags have in common.
 fn overlap(a: &[u32], b: &[u32]) -> usize {
     let (mut i, mut j, mut common) = (0, 0, 0);
     while i < a.len() && j < b.len() {
@@ -410,7 +410,7 @@ mod tests {
         texts
     }
 
-    /// The definition: every pair, as `rouge_score` computes it.
+    /// The definition: every pair, computed as by `rouge_score`.
     fn all_pairs(rows: &[Row]) -> Vec<Option<u32>> {
         let parts = |row: &Row, other: &Row| match (row.1, other.1) {
             (Some((i, this)), Some((j, that))) if (i, this) == (j, that) => row.0[i..].to_vec(),
@@ -442,7 +442,7 @@ mod tests {
             .collect()
     }
 
-    /// Rows of few words, many of them changed copies of others, some under one of two heads.
+    /// Rows with few different words, many of them changed copies of others, some with one of two heads.
     fn rows() -> impl Strategy<Value = Vec<Row>> {
         let words = proptest::collection::vec(0u32..25, 0..80);
         let change = (
@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn rounding_decides_at_seven_tenths() {
-        // Seven words in common: 0.7 for texts of 10 and 10 words, and a little more in f64 for 11 and 9.
+        // Seven words in common: F is 0.7 for texts of 10 and 10 words, and slightly more in f64 for 11 and 9.
         let nearest = |other: u32| {
             let first: Row = ((0..20 - other).collect(), None);
             let second: Row = ((0..7).chain(50..43 + other).collect(), None);
