@@ -1,5 +1,7 @@
 //! The arguments of a command, from its definition.
 
+use std::fmt::Write as _;
+
 use clap::{Command as ClapCommand, CommandFactory};
 
 use super::cell;
@@ -28,7 +30,12 @@ pub(super) fn table(words: &[String]) -> Result<String, Failure> {
         };
         let help = argument.get_long_help().or_else(|| argument.get_help());
         let help = help.map(ToString::to_string).unwrap_or_default();
-        rows += &format!("\n| `{}` | {default} | {} |", usage(argument), cell(&help));
+        let _ = write!(
+            rows,
+            "\n| `{}` | {default} | {} |",
+            usage(argument),
+            cell(&help)
+        );
     }
     Ok(rows)
 }

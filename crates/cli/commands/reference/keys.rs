@@ -1,5 +1,7 @@
 //! The keys of a recipe's table, from its JSON schema.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 use simmer_train::Recipe;
 
@@ -35,7 +37,8 @@ pub(super) fn table(table: &str) -> Result<String, Failure> {
             (None, None) => String::new(),
         };
         let kind = schema.kind(property);
-        rows += &format!(
+        let _ = write!(
+            rows,
             "\n| `{name}` | {} | {} | {} |",
             cell(&kind),
             cell(&default),
@@ -108,20 +111,25 @@ impl<'a> Schema<'a> {
         }
     }
 
-    /// The alternative that is a table with properties.
+    /// The alternative that is a table with properties, or a list of such tables.
     fn object(&self, value: &'a Value) -> Option<&'a Map<String, Value>> {
-        let mut all = self.alternatives(value).into_iter();
-        all.find_map(|one| one.as_object().filter(|map| map.contains_key("properties")))
+        self.alternatives(value).into_iter().find_map(|one| {
+            let items = one.get("items").map(|items| self.resolved(items));
+            let mut holders = [Some(one), items].into_iter().flatten();
+            holders.find_map(|holder| {
+                holder
+                    .as_object()
+                    .filter(|map| map.contains_key("properties"))
+            })
+        })
     }
 
     /// The value of a key; of a list's items, if the key is in those.
     fn below(&self, value: &'a Value, key: &str) -> Option<&'a Value> {
         self.alternatives(value).into_iter().find_map(|one| {
             let items = one.get("items").map(|items| self.resolved(items));
-            let holders = [Some(one), items].into_iter().flatten();
-            holders
-                .filter_map(|holder| holder.get("properties")?.get(key))
-                .next()
+            let mut holders = [Some(one), items].into_iter().flatten();
+            holders.find_map(|holder| holder.get("properties")?.get(key))
         })
     }
 

@@ -9,7 +9,7 @@ use super::run::Run;
 /// A sample prompt and its answers.
 #[derive(Serialize)]
 pub(super) struct Prompt<'a> {
-    prompt: &'a str,
+    text: &'a str,
     before: Vec<Answer<'a>>,
     after: Vec<Answer<'a>>,
 }
@@ -27,12 +27,10 @@ pub(super) fn prompts(runs: &[Run]) -> Vec<Prompt<'_>> {
     for (number, run) in runs.iter().enumerate() {
         let samples = run.comparison.iter();
         for sample in samples.flat_map(|comparison| &comparison.samples) {
-            let place = prompts
-                .iter()
-                .position(|known| known.prompt == sample.prompt);
+            let place = prompts.iter().position(|known| known.text == sample.prompt);
             let place = place.unwrap_or_else(|| {
                 prompts.push(Prompt {
-                    prompt: &sample.prompt,
+                    text: &sample.prompt,
                     before: Vec::new(),
                     after: Vec::new(),
                 });
