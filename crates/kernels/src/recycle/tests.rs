@@ -97,7 +97,9 @@ fn many_threads_make_progress() {
                     // SAFETY: the first and the last byte of a block of this size, which is
                     // this thread's until it is freed.
                     let found = unsafe {
-                        ends.iter().for_each(|end| end.write(thread as u8));
+                        for end in ends {
+                            end.write(thread as u8);
+                        }
                         std::thread::yield_now();
                         ends.map(|end| end.read())
                     };
