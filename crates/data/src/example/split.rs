@@ -16,7 +16,7 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// What becomes of the row, which is `rendered` as a whole.
+    /// The result for the row, whose whole text is `rendered`.
     pub(super) fn outcomes(&self, rendered: &Rendered) -> Result<Vec<Outcome>, DataError> {
         let whole = Tokens::of(rendered, self.tokenizer)?;
         let fits = whole.ids.len() <= self.limits.max_tokens;

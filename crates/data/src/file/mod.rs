@@ -37,7 +37,7 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub(crate) content: Content,
-    /// Where it stands.
+    /// Its position.
     pub origin: Origin,
 }
 
@@ -55,7 +55,7 @@ impl Record {
         }
     }
 
-    /// Bytes that it takes, about.
+    /// Its approximate size, in bytes.
     pub(crate) fn size(&self) -> usize {
         match &self.content {
             Content::Json(text, _) => text.len(),
@@ -78,7 +78,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// The records of a file, from the first on.
+/// The records of a file, in order.
 pub struct Records {
     path: Arc<Path>,
     source: Source,
@@ -155,7 +155,7 @@ impl Fault {
 }
 
 impl Records {
-    /// Opens a file, by the ending of its name; its bytes are counted in `read` as they are used up.
+    /// Opens a file of the type that its extension names. `read` counts the bytes as they are read.
     ///
     /// # Errors
     /// [`DataError`] if the file cannot be opened.
