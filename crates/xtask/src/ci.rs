@@ -355,6 +355,8 @@ fn changed_crates(root: &Path) -> Result<Outcome> {
         println!("no crate has changes");
         return Ok(Outcome::Passed);
     }
+    // with the program among them, dependencies are built with the features that they have in the workspace
+    packages.insert("simmer".to_owned());
     let packages = packages.iter().flat_map(|name| ["-p", name.as_str()]);
     let arguments: Vec<&str> = ["test", "--locked", "--lib", "--bins"]
         .into_iter()
