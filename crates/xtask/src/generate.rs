@@ -59,7 +59,8 @@ struct Derived {
 }
 
 fn derived(root: &Path) -> Result<Vec<Derived>> {
-    let arguments = ["build", "--locked", "--bin", "simmer"];
+    // built as the tests build it, so that no dependency is compiled with other features
+    let arguments = ["test", "--workspace", "--no-run", "--locked"];
     run(&mut command(root, "cargo", &arguments))?;
     let mut all = Vec::new();
     for file in PAGES {
