@@ -1,10 +1,10 @@
-"""Greedy answers in transformers or llama.cpp, timed: the peers that `decode` runs beside simmer.
+"""Times greedy generation in transformers or llama.cpp: the programs that `decode` compares simmer with.
 
     python bench/decode_peers.py transformers MODEL_DIR PROMPTS.json [--dtype float32] [--threads 2]
     python bench/decode_peers.py llama-cpp FILE.gguf PROMPTS.json [--threads 2]
 
-PROMPTS.json names prompts: {"name": [token ids, new tokens]}. The last line of the output is JSON: for each name the
-seconds of the answer and its ids. The first prompt is answered once before, untimed.
+PROMPTS.json has named prompts: {"name": [token ids, number of new tokens]}. The last line of the output is JSON: for each
+name the seconds and the ids of the answer. The first prompt is answered once before that, untimed, to warm up.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def llama_cpp(gguf: str, threads: int) -> Answer:
     llama = Llama(gguf, n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
 
     def answer(prompt: list[int], new_tokens: int) -> list[int]:
-        llama.reset()  # else what the cache has of the prompt is used again
+        llama.reset()  # otherwise it reuses the part of the prompt that is in its cache
         found: list[int] = []
         for token in llama.generate(prompt, temp=0.0):
             found.append(token)

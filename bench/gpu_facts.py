@@ -1,9 +1,9 @@
-"""What a machine computes with, and the rate of its bf16 products: the first thing that `gpu` measures.
+"""Device and versions of a machine, and the rate of its bf16 matrix multiplications: the first measurement of `gpu`.
 
     python bench/gpu_facts.py [--device cuda:0]
 
-The last line is JSON. `bf16_tflops` is the best of products of square bf16 matrices of random numbers, the median of
-several timings each; the best that anything else can do on this machine.
+The last line is JSON. `bf16_tflops` is the rate of multiplying square bf16 matrices of random numbers: the best of several
+sizes, each the median of several timings. No other program should be faster on this machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ REPEATED = 10
 
 
 def seconds(a: torch.Tensor, b: torch.Tensor, repeated: int) -> float:
-    """One product's time, of several behind each other."""
+    """Mean time of a multiplication, over several in a row."""
     begin = time.perf_counter()
     for _ in range(repeated):
         product = a @ b
@@ -46,7 +46,7 @@ def driver() -> str | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda:0", help="as torch calls it, default %(default)s")
+    parser.add_argument("--device", default="cuda:0", help="device name in torch, default %(default)s")
     device = parser.parse_args().device
     is_gpu = device.startswith("cuda")
     sizes, repeated = ([4096, 8192, 16384], REPEATED) if is_gpu else ([512, 1024], 1)

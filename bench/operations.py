@@ -2,9 +2,10 @@
 
     python bench/operations.py [--threads 2] [--seconds 1]
 
-`forward` computes the result, `backward` the result and then the gradients of the inputs; frozen weights have none.
-Names, work and rates are those of crates/kernels/benches/kernels.rs: GFLOP/s of a product, else 10^9 elements of its
-result a second. The time is the median of as many calls as fit into --seconds.
+`forward` computes the result. `backward` computes the result and then the gradients of the inputs; frozen weights have
+none. Names, work and rates are as in crates/kernels/benches/kernels.rs: GFLOP/s for matrix multiplications and attention,
+10^9 elements of the result per second for other operations. The time is the median over as many calls as fit into
+--seconds.
 """
 
 import argparse
@@ -28,7 +29,7 @@ TARGETS = 256
 
 @dataclass
 class Operation:
-    """What is computed of the inputs that have gradients, and its work forward and with the gradients."""
+    """A function of the inputs that get gradients, and its work: forward alone, and with the gradients."""
 
     name: str
     forward: int
@@ -38,7 +39,7 @@ class Operation:
 
 
 def weight(*shape: int) -> Tensor:
-    """Of the size that trained models have."""
+    """A weight with elements of the magnitude that trained models have."""
     return torch.randn(shape) * 0.05
 
 
@@ -51,7 +52,7 @@ def rms_norm() -> Operation:
 
 
 def rope() -> Operation:
-    """As transformers writes it."""
+    """As in transformers."""
     angles = torch.randn(T, DIM // 2).repeat(1, 2)[:, None]  # [T, 1, D]
     cos, sin = angles.cos(), angles.sin()
 
@@ -70,7 +71,7 @@ def swiglu() -> Operation:
 
 
 def attention() -> Operation:
-    """All rows in one call, under a block-diagonal causal mask."""
+    """All rows in one call, with a block-diagonal causal mask."""
     row = torch.tensor([number for number, length in enumerate(ROWS) for _ in range(length)])
     mask = torch.ones(T, T, dtype=torch.bool).tril() & (row[:, None] == row[None, :])
 
@@ -131,7 +132,7 @@ def seconds(call: Callable[[], object], least: float) -> float:
 
 
 def rows(operation: Operation, least: float) -> list[list[str]]:
-    """Two rows of the table."""
+    """The two table rows of an operation."""
     leaves = [x.requires_grad_() for x in operation.inputs]
     ones = torch.ones_like(operation.compute(*leaves))
 
@@ -151,8 +152,8 @@ def rows(operation: Operation, least: float) -> list[list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each figure; default: %(default)s")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads, default %(default)s")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time per figure, default %(default)s")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -1,22 +1,23 @@
-"""LoRA training steps in PyTorch and PEFT: the peers that `compare` and `gpu` run beside simmer.
+"""LoRA training steps in PyTorch and PEFT: the programs that `compare` and `gpu` compare simmer with.
 
     python bench/peers.py naive  MODEL_DIR DATA.json [--initial ADAPTER_DIR] [--save-initial ADAPTER_DIR]
     python bench/peers.py expert MODEL_DIR DATA.json [--compile]
 
-naive:  batches of 4 rows, padded to the longest, logits of every position: what PEFT's examples do.
-expert: rows packed into runs of 512 tokens under a block-diagonal causal mask, logits of the response tokens alone. On a
-        GPU in bf16 torch's flash attention takes the rows of a run as they lie, and there is no mask. --compile gives
-        each decoder layer to torch.compile.
+naive:  batches of 4 rows, padded to the longest, with logits for every position, as in PEFT's examples.
+expert: rows packed into sequences of 512 tokens with a block-diagonal causal mask, and logits only for response tokens.
+        On a GPU in bf16, torch's flash attention takes the row boundaries, and no mask is needed. --compile compiles each
+        decoder layer with torch.compile.
 
-Both read the first 96 Alpaca rows, train on the response, LoRA r=8 alpha=16 on q, k, v and o without dropout, AdamW at
-3e-4 as torch has it, in f32 on the processor, one optimizer step a batch. Options change the numbers; alpha is twice the
-rank. In bfloat16 the base lies in bf16, the adapter in f32, and steps run under torch.autocast, as transformers' Trainer
-does with `bf16=True`. --save-initial saves the adapter before the first step; --initial starts from a saved one.
+Both read the first 96 Alpaca rows and train on the responses: LoRA with r=8 and alpha=16 on q, k, v and o without dropout,
+AdamW with torch's defaults and a learning rate of 3e-4, f32 on the processor, one optimizer step per batch. Options change
+these numbers; alpha is always twice the rank. In bfloat16 the base model is in bf16, the adapter in f32, and steps run under
+torch.autocast, as in transformers' Trainer with `bf16=True`. --save-initial saves the adapter before the first step;
+--initial starts from a saved adapter.
 
-The last line of the output is JSON. `tokens_per_second` counts tokens of prompts and responses, no padding, from the
-third step on: the first two make the allocator's pools. `median_tokens_per_second` is the median over these steps:
-what the compiler takes for a new shape does not count in it. `losses` is that of every step, in nats a token. Of a GPU
-there is the most memory that torch's tensors and its allocator held.
+The last line of the output is JSON. `tokens_per_second` counts tokens of prompts and responses without padding, from the
+third step on, because the first two steps fill the allocator's pools. `median_tokens_per_second` is the median over these
+steps, so the time to compile new shapes does not affect it. `losses` has the loss of each step, in nats per token. On a GPU,
+the output also has the peak memory of torch's tensors and of its allocator.
 """
 
 import argparse
@@ -45,14 +46,14 @@ IGNORE = -100
 
 @dataclass
 class Example:
-    """The tokens of a row; labels are the tokens themselves or IGNORE, as in transformers."""
+    """The tokens of a row. As in transformers, a label is the token itself or IGNORE."""
 
     ids: list[int]
     labels: list[int]
 
 
 def encode(row: dict, tokenizer) -> Example:
-    """Prompt and response tokenised apart."""
+    """Tokenises prompt and response separately."""
     texts = (alpaca.prompt(row), row["output"])
     prompt, response = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     response = response + [tokenizer.eos_token_id]
@@ -67,7 +68,7 @@ class Naive:
         self.rows = args.batch_rows
 
     def batches(self, examples: list[Example]):
-        """Tokens and tensors of each batch: [rows, width]."""
+        """Number of tokens and tensors of each batch: [rows, width]."""
         for start in range(0, len(examples), self.rows):
             batch = examples[start : start + self.rows]
             width = max(len(example.ids) for example in batch)
@@ -89,7 +90,7 @@ class Naive:
 
 
 def flash_attention(module, query, key, value, mask, scaling, cu_seq_lens_q, max_length_q, **others):
-    """Causal attention within the rows of a run: [1, heads, tokens, head size] each."""
+    """Causal attention within the rows of a packed sequence: [1, heads, tokens, head size] each."""
     query, key, value = (x[0].transpose(0, 1).to(torch.bfloat16) for x in (query, key, value))
     starts, longest = cu_seq_lens_q, max_length_q
     rows = (query, key, value, starts, starts, longest, longest)
@@ -108,10 +109,10 @@ class Expert:
         self.attention = "flash_of_torch" if self.flash else "sdpa"
 
     def batches(self, examples: list[Example]):
-        """Tokens and tensors of each run: [1, tokens]."""
+        """Number of tokens and tensors of each packed sequence: [1, tokens]."""
         for run in first_fit(examples, self.run_tokens):
             ids = [token for example in run for token in example.ids]
-            # the first token of a row is nobody's target
+            # no token predicts the first token of a row
             labels = [label for example in run for label in [IGNORE, *example.labels[1:]]]
             positions = [position for example in run for position in range(len(example.ids))]
             yield (
@@ -125,11 +126,11 @@ class Expert:
             )
 
     def rows_apart(self, run: list[Example]) -> dict:
-        """What keeps a run's rows from seeing each other: where they start, or a mask."""
+        """Keeps the rows of a packed sequence from seeing each other: their offsets, or a mask."""
         lengths = torch.tensor([len(example.ids) for example in run])
         if self.flash:
             starts = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-            # a bound serves as well as the longest row, and compiled layers take any other number for a new shape
+            # an upper bound is enough, and a constant: compiled layers are recompiled for each new number
             return {"cu_seq_lens_q": starts, "max_length_q": MAX_TOKENS}
         row = torch.arange(len(run)).repeat_interleave(lengths)
         causal = torch.ones(len(row), len(row), dtype=torch.bool).tril()
@@ -144,7 +145,7 @@ class Expert:
 
 
 def first_fit(examples: list[Example], run_tokens: int) -> list[list[Example]]:
-    """Runs of at most `run_tokens` tokens: longest rows first, each into the first run that has room."""
+    """Packs rows into sequences of at most `run_tokens` tokens: longest rows first, each into the first one with room."""
     runs: list[list[Example]] = []
     room: list[int] = []
     for example in sorted(examples, key=lambda example: -len(example.ids)):
@@ -159,7 +160,7 @@ def first_fit(examples: list[Example], run_tokens: int) -> list[list[Example]]:
 
 
 def load(args, attention: str):
-    """The model with an adapter: a new one, or the one in --initial."""
+    """The model with a new adapter, or with the one that --initial names."""
     dtype = getattr(torch, args.dtype)
     base = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, attn_implementation=attention)
     base.to(args.device)
@@ -172,7 +173,7 @@ def load(args, attention: str):
 
 
 def train(model, peer, examples: list[Example], args) -> tuple[list[float], list[int], list[float]]:
-    """Loss, tokens and seconds of every step."""
+    """Loss, number of tokens and seconds of every step."""
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
 
     def placed(value):
@@ -193,12 +194,12 @@ def train(model, peer, examples: list[Example], args) -> tuple[list[float], list
         seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
     if len(losses) <= WARM_STEPS:
-        sys.exit(f"{len(losses)} steps are too few to measure")
+        sys.exit(f"too few steps to measure: {len(losses)}, expected more than {WARM_STEPS}")
     return losses, counts, seconds
 
 
 def gpu_memory(device: str) -> dict:
-    """The most that torch held of a GPU's memory."""
+    """Peak memory of torch on a GPU."""
     if not device.startswith("cuda"):
         return {}
     return {
@@ -214,13 +215,13 @@ def main() -> None:
     parser.add_argument("data", metavar="DATA.json", type=Path)
     parser.add_argument("--initial", metavar="ADAPTER_DIR")
     parser.add_argument("--save-initial", metavar="ADAPTER_DIR")
-    parser.add_argument("--rows", type=int, default=96, help="that are read, default %(default)s")
-    parser.add_argument("--batch-rows", type=int, default=4, help="of naive, default %(default)s")
-    parser.add_argument("--run-tokens", type=int, default=512, help="of expert, default %(default)s")
-    parser.add_argument("--rank", type=int, default=8, help="default %(default)s")
-    parser.add_argument("--device", default="cpu", help="as torch calls it, default %(default)s")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default %(default)s")
-    parser.add_argument("--compile", action="store_true", help="give the decoder layers to torch.compile")
+    parser.add_argument("--rows", type=int, default=96, help="number of rows to read, default %(default)s")
+    parser.add_argument("--batch-rows", type=int, default=4, help="rows per batch of naive, default %(default)s")
+    parser.add_argument("--run-tokens", type=int, default=512, help="tokens per packed sequence of expert, default %(default)s")
+    parser.add_argument("--rank", type=int, default=8, help="rank of LoRA, default %(default)s")
+    parser.add_argument("--device", default="cpu", help="device name in torch, default %(default)s")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="dtype of the base model, default %(default)s")
+    parser.add_argument("--compile", action="store_true", help="compile the decoder layers with torch.compile")
     args = parser.parse_args()
 
     torch.manual_seed(0)
@@ -232,7 +233,7 @@ def main() -> None:
     if args.save_initial:
         model.save_pretrained(args.save_initial)
     if args.compile:
-        # one layer after the other: they share what is compiled
+        # each layer on its own, so that all layers share the compiled code
         for layer in model.get_base_model().model.layers:
             layer.compile(dynamic=True)
     losses, counts, seconds = train(model, peer, examples, args)

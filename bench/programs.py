@@ -1,4 +1,4 @@
-"""Starts the programs that `compare`, `decode` and `gpu` measure, and prints what they measured."""
+"""Starts the programs that `compare`, `decode` and `gpu` measure, and prints tables of results."""
 
 import json
 import os
@@ -17,7 +17,7 @@ PROCESSORS = Path("/proc/stat")
 
 @dataclass
 class Finished:
-    """What a command printed, what it said beside that, how long it took and the most memory that it held."""
+    """Standard output and standard error of a command, its time, and its peak memory."""
 
     output: str
     messages: str
@@ -30,9 +30,9 @@ class Finished:
 
 
 def run(*command, limit: float | None = None, environment: dict[str, str] | None = None) -> Finished:
-    """Runs a command to its end, `limit` seconds at most, with further variables in its environment.
+    """Runs a command for at most `limit` seconds, with `environment` added to the environment variables.
 
-    One that fails ends this program too (SystemExit), with what it said.
+    If the command fails, this program exits too (SystemExit), with the end of the command's output.
     """
     words = [str(word) for word in command]
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as messages:
@@ -50,22 +50,22 @@ def run(*command, limit: float | None = None, environment: dict[str, str] | None
         messages.seek(0)
         if process.returncode != 0:
             why = "failed" if limit is None or seconds < limit else f"stopped after {limit:.0f} s"
-            # what tests have to say is in their output
+            # tests report failures on standard output
             sys.exit(f"{output.read()[-4000:]}{messages.read()[-4000:]}{why}: {' '.join(words)}")
         unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
         return Finished(output.read(), messages.read(), seconds, usage.ru_maxrss * unit / 2**20)
 
 
 def add_arguments(parser) -> None:
-    """The arguments that `compare` and `decode` share."""
+    """Adds the arguments that `compare` and `decode` have in common."""
     parser.add_argument("model", metavar="MODEL_DIR", help="folder of a Hugging Face checkpoint")
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--simmer", metavar="PATH", help="program to measure, instead of building it in release mode")
-    parser.add_argument("--python", default="python3", metavar="PATH", help="one that has torch, transformers and peft")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds, default %(default)s")
+    parser.add_argument("--simmer", metavar="PATH", help="program to measure; default: build it in release mode")
+    parser.add_argument("--python", default="python3", metavar="PATH", help="a Python with torch, transformers and peft, default %(default)s")
 
 
 def simmer(path: str | None) -> Path:
-    """The given program, or else the release build, built anew."""
+    """The given program, or a fresh release build."""
     if path:
         return Path(path)
     subprocess.run(["cargo", "build", "--release", "--locked"], cwd=ROOT, check=True)
@@ -73,12 +73,15 @@ def simmer(path: str | None) -> Path:
 
 
 def note(text: str) -> None:
-    """Says how far it is."""
+    """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 def note_load() -> None:
-    """Warns where others compute (on Linux): threads that wait for each other suffer more than their share."""
+    """Warns (on Linux) if other programs use the processors.
+
+    Threads that wait for each other then lose more than the share of time that the others take.
+    """
     if not PROCESSORS.exists():
         return
 
@@ -90,11 +93,11 @@ def note_load() -> None:
     time.sleep(1)
     idle, total = (after - before for after, before in zip(times(), (idle, total)))
     if idle < 0.9 * total:
-        note(f"warning: others use {1 - idle / total:.0%} of this machine; the figures will be wrong")
+        note(f"warning: other programs use {1 - idle / total:.0%} of this machine; the figures will be wrong")
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as they need to be; all but the first to the right."""
+    """Prints a table. All columns but the first are right-aligned."""
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     for row in [head, *rows]:
         others = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A Hugging Face folder with random weights of a published size, to see what simmer takes for large models.
+"""Writes a Hugging Face folder with random weights of a published size, to measure simmer with large models.
 
 Usage: random_model.py SIMMER SIZE OUT [f16|bf16]
        (random_model.py target/release/simmer llama-7b /big/disk/model)
 
-Matrices are normal with a deviation of 0.02, norms 1; f16 without the last word. The weights are shards of at most 5 GB, as models of that size are passed on; nothing but numpy is needed. The
-tokenizer is that of data/tiny-base: loading, converting and merging look at its size alone.
+The dtype is f16 by default. Matrices are normally distributed with a standard deviation of 0.02; norms are 1. The weights
+are split into shards of at most 5 GB, as published models of that size are. Only numpy is needed. The tokenizer is the one
+of data/tiny-base, because loading, converting and merging use only its size.
 """
 import json
 import shutil
@@ -16,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 BLOCK_NUMBERS = 32 << 20
-# what config.json calls them
+# names of the dtypes in config.json
 NAMES = {"f16": "float16", "bf16": "bfloat16"}
 LIMIT = 5_000_000_000
 
 
 def tensors(c):
-    """Names and shapes as Hugging Face has them."""
+    """Names and shapes of the tensors, as in Hugging Face's layout."""
     hidden, inner, vocab = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
     query, key = (c[f"num_{kind}_heads"] * c["head_dim"] for kind in ("attention", "key_value"))
     yield "model.embed_tokens.weight", [vocab, hidden]
@@ -39,10 +40,10 @@ def tensors(c):
 
 
 def stored(numbers, dtype):
-    """Bytes of the numbers as they lie in a file."""
+    """The numbers as bytes in the dtype of the file."""
     if dtype == "f16":
         return numbers.astype(np.float16).view(np.uint8)
-    # numpy has no bf16: the upper half of an f32
+    # numpy has no bf16; it is the upper half of an f32
     return (numbers.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
 
 

@@ -1,9 +1,10 @@
-"""A folder in Meta's layout, of a published size in bf16, whose layers all are one: torch's files may share numbers.
+"""Writes a folder in Meta's layout, of a published size in bf16, in which all layers share the same tensors.
 
     python bench/shared_model.py SIMMER SIZE OUT [--layers N]
 
-So 65B lies in 4 GB on the disk, while a program that loads it holds every layer by itself: what loading, steps and
-memory take is that of the size. Weights are random, norms 1. `--layers` makes fewer layers than the size has.
+Tensors in torch's files may share memory. 65B therefore takes 4 GB on disk, but a program that loads it holds every layer
+separately: loading, steps and memory cost as much as for a real model of this size. Weights are random; norms are 1.
+`--layers` writes fewer layers than the size has.
 """
 
 import argparse
@@ -25,7 +26,7 @@ def norm(size: int) -> torch.Tensor:
 
 
 def layer(config: dict) -> dict[str, torch.Tensor]:
-    """Names within a layer, as Meta has them."""
+    """The tensors of a layer, with Meta's names."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     query, key = (config[f"num_{kind}_heads"] * config["head_dim"] for kind in ("attention", "key_value"))
     return {
@@ -44,9 +45,9 @@ def layer(config: dict) -> dict[str, torch.Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("simmer", metavar="SIMMER")
-    parser.add_argument("size", metavar="SIZE", help="llama-65b, or a folder whose shape is taken")
+    parser.add_argument("size", metavar="SIZE", help="llama-65b, or a model folder to take the shape from")
     parser.add_argument("out", metavar="OUT", type=Path)
-    parser.add_argument("--layers", type=int, help="all of the size's without it")
+    parser.add_argument("--layers", type=int, help="number of layers, default: as many as the size has")
     args = parser.parse_args()
     config = json.loads(subprocess.check_output([args.simmer, "show", args.size, "--json"]))["config"]
     layers = args.layers or config["num_hidden_layers"]

@@ -133,7 +133,7 @@ fn recomputing_layers_changes_no_gradient() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
-    /// Rows with common beginnings of every length, some rows equal, some only a beginning: the
+    /// Rows that share prefixes of every length, some rows equal, some only a prefix: the
     /// loss and every gradient are those of the rows one by one.
     #[test]
     fn sharing_prefixes_changes_no_gradient(

@@ -153,7 +153,7 @@ fn a_model_of_other_tensors_is_not_this_merge() {
     assert!(
         error
             .to_string()
-            .contains("not what these base and adapter merge to"),
+            .contains("does not match the merge of this base model and adapter"),
         "{error}"
     );
 }

@@ -1,9 +1,13 @@
-//! The documentation's commands, run as they stand: in a folder where small stand-ins have the names that the pages use.
+//! The documentation, checked against the program: its commands run as they are written, in a folder where small files
+//! have the names that the pages use; links, paths, diffs, keys and options exist.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use simmer_data::{Format, Template};
+use simmer_eval::Task;
 
 use crate::commands::simmer;
 use crate::golden;
@@ -30,7 +34,7 @@ max_new_tokens = 4
 /// Models, under the names that the pages give them.
 const MODELS: [&str; 4] = ["BASE", "folder", "SmolLM2-135M-Instruct", "models/llama"];
 
-/// Adapters likewise.
+/// Adapters, under the names that the pages give them.
 const ADAPTERS: [&str; 8] = [
     "runs/NAME/adapter",
     "runs/a/adapter",
@@ -40,6 +44,15 @@ const ADAPTERS: [&str; 8] = [
     "runs/quickstart/adapter",
     "runs/alpaca-smollm2-135m/adapter",
     "runs/first/adapter",
+];
+
+/// The pages in the root folder.
+const ROOT_PAGES: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "RELEASING.md",
+    "STYLE.md",
 ];
 
 fn root() -> &'static Path {
@@ -180,12 +193,12 @@ impl Workshop {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
-        // whether it fits is the machine's affair
+        // whether the run fits depends on the machine
         let unfit = command.contains("estimate") && said.contains("the run does not fit");
         assert!(done.status.success() || unfit, "{page}: {command}\n{said}");
     }
 
-    /// What a command makes, and would not overwrite.
+    /// The output of a command, which it refuses to overwrite.
     fn made(&self, command: &str) -> Option<PathBuf> {
         let words: Vec<&str> = command.split_whitespace().collect();
         let out = words.iter().position(|word| *word == "--out");
@@ -219,7 +232,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// All pages, by their paths from the root.
 fn pages() -> Vec<String> {
-    let mut found = vec!["README.md".to_owned()];
+    let mut found: Vec<String> = ROOT_PAGES.map(str::to_owned).into();
     let mut folders = vec![root().join("docs")];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -236,7 +249,7 @@ fn pages() -> Vec<String> {
     found
 }
 
-/// The lines of a page's `sh` blocks, those joined that a backslash parts.
+/// The commands in a page's `sh` blocks; lines that end in a backslash are joined.
 fn commands(page: &str) -> Vec<String> {
     let text = fs::read_to_string(root().join(page)).unwrap();
     let mut commands = Vec::new();
@@ -261,7 +274,7 @@ fn commands(page: &str) -> Vec<String> {
     commands
 }
 
-/// A command as it is run here: with the program that was built for the tests, which knows the processor alone.
+/// A command as the test runs it: with the program built for the tests, which supports the processor only.
 fn as_run(command: &str) -> Option<String> {
     let command = command
         .replace("cargo run --release -- ", "simmer ")
@@ -288,7 +301,7 @@ fn every_command_runs() {
     assert!(run > 50, "{run} commands");
 }
 
-/// Other programs: scripts of the checkout are there, the rest is known.
+/// Commands of other programs: scripts in the checkout exist, the rest is in a list.
 #[test]
 fn every_other_command_is_known() {
     let known = [
@@ -301,6 +314,7 @@ fn every_other_command_is_known() {
         "hf",
         "jq",
         "pip",
+        "pre-commit",
         "python",
         "python3",
         "tail",
@@ -321,7 +335,7 @@ fn every_other_command_is_known() {
     }
 }
 
-/// Every link between pages leads somewhere, to a heading too.
+/// Every link between pages has a target; with `#`, a heading of it.
 #[test]
 fn every_link_leads_somewhere() {
     for page in pages() {
@@ -350,7 +364,7 @@ fn every_link_leads_somewhere() {
     }
 }
 
-/// Headings as links name them.
+/// The headings of a page, as links spell them.
 fn headings(text: &str) -> BTreeSet<String> {
     let titles = text.lines().filter(|line| line.starts_with('#'));
     let name = |title: &str| {
@@ -365,7 +379,177 @@ fn headings(text: &str) -> BTreeSet<String> {
     titles.map(name).collect()
 }
 
-/// Every test that the page of complaints names is there.
+/// Paths in backticks, and in the `text` blocks of ARCHITECTURE.md the first word of each line.
+#[test]
+fn every_named_path_exists() {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "RELEASING.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        let mut block = None;
+        let mut named = Vec::new();
+        for line in text.lines() {
+            match (line.strip_prefix("```"), block) {
+                (Some(language), None) => block = Some(language),
+                (Some(_), Some(_)) => block = None,
+                (None, None) => named.extend(line.split('`').skip(1).step_by(2)),
+                (None, Some("text")) if page == "ARCHITECTURE.md" => {
+                    named.extend(line.split_whitespace().next());
+                }
+                (None, Some(_)) => {}
+            }
+        }
+        for module in named.iter().filter_map(|name| module(name)) {
+            let file = module.with_extension("rs");
+            assert!(
+                module.is_dir() || file.exists(),
+                "{page}: {}",
+                module.display()
+            );
+        }
+        let paths: Vec<&str> = named.into_iter().filter(|name| is_path(name)).collect();
+        assert!(paths.len() > 5, "{page}: {paths:?}");
+        for path in paths {
+            assert!(root().join(path).exists(), "{page}: `{path}`");
+        }
+    }
+}
+
+/// The folder of a module named as `crate::module` or `crate::module::module`, where its file may be instead.
+fn module(name: &str) -> Option<PathBuf> {
+    let (krate, modules) = name.split_once("::")?;
+    let mut folder = root().join("crates").join(krate);
+    if !folder.is_dir()
+        || !modules
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || "_:".contains(c))
+    {
+        return None;
+    }
+    if krate != "cli" {
+        folder.push("src");
+    }
+    folder.extend(modules.split("::"));
+    Some(folder)
+}
+
+/// Whether text in backticks is a path of the checkout, and not a command, a module or a placeholder.
+fn is_path(name: &str) -> bool {
+    let built = ["target/", "runs/", "eval-data/"];
+    let letters = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let file = [".rs", ".md", ".toml", ".lock", ".yaml"];
+    let is_file = file.iter().any(|end| name.ends_with(end));
+    (name.contains('/') || is_file)
+        && !name.starts_with('/')
+        && name.chars().all(letters)
+        && !built.iter().any(|start| name.starts_with(start))
+        // `flex.rs` and `tests.rs` stand for the file of that name in each module
+        && (name.contains('/') || !name.ends_with(".rs"))
+}
+
+/// Every diff of CONTRIBUTING.md applies: a new file does not exist yet, and the lines that a hunk keeps or removes are in
+/// the file, in this order.
+#[test]
+fn every_diff_applies() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let diffs: Vec<&str> = page
+        .split("```diff\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(diffs.len() > 10, "{}", diffs.len());
+    for diff in diffs {
+        let (from, rest) = diff.split_once('\n').unwrap();
+        let (to, hunks) = rest.split_once('\n').unwrap();
+        let to = to.strip_prefix("+++ ").unwrap();
+        if from == "--- /dev/null" {
+            assert!(!root().join(to).exists(), "{to} exists");
+            assert!(hunks.lines().all(|line| line.starts_with('+')), "{to}");
+            continue;
+        }
+        assert_eq!(from, format!("--- {to}"));
+        let text = fs::read_to_string(root().join(to)).unwrap();
+        let mut rest = text.as_str();
+        for hunk in hunks.split("@@\n") {
+            let old: String = hunk
+                .lines()
+                .filter(|line| !line.starts_with('+'))
+                .map(|line| format!("{}\n", line.get(1..).unwrap_or_default()))
+                .collect();
+            let at = rest.find(&old);
+            let at = at.unwrap_or_else(|| panic!("CONTRIBUTING.md: {to} does not have\n{old}"));
+            rest = &rest[at + old.len()..];
+        }
+    }
+}
+
+/// A TOML block with all four tables is a complete recipe, and `simmer show` accepts it.
+#[test]
+fn every_complete_recipe_is_valid() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut complete = 0;
+    for page in pages() {
+        let text = fs::read_to_string(root().join(&page)).unwrap();
+        let blocks = text.split("```toml\n").skip(1);
+        for block in blocks.filter_map(|rest| rest.split("```").next()) {
+            let tables = ["[base]", "[method.", "[data]", "[train]"];
+            if !tables.iter().all(|table| block.contains(table)) {
+                continue;
+            }
+            fs::write(folder.path().join("recipe.toml"), block).unwrap();
+            let done = simmer(folder.path(), &["show", "recipe.toml"]);
+            assert!(done.status.success(), "{page}: {done:?}\n{block}");
+            complete += 1;
+        }
+    }
+    assert!(complete >= 3, "{complete} recipes");
+}
+
+/// Fails unless the page has each name in backticks.
+fn documented<'a>(page: &str, names: impl IntoIterator<Item = &'a str>) {
+    let text = fs::read_to_string(root().join(page)).unwrap();
+    let mut count = 0;
+    for name in names {
+        assert!(text.contains(&format!("`{name}`")), "{page}: `{name}`");
+        count += 1;
+    }
+    assert!(count > 3, "{page}: {count} names");
+}
+
+#[test]
+fn every_template_is_documented() {
+    documented("docs/reference/templates.md", Template::names());
+    documented("docs/reference/recipe.md", Template::names());
+}
+
+#[test]
+fn every_data_format_is_documented() {
+    let names = || Format::ALL.into_iter().map(Format::name);
+    documented("docs/guide/your-own-data.md", names());
+    let recipe = fs::read_to_string(root().join("docs/reference/recipe.md")).unwrap();
+    for name in names() {
+        assert!(
+            recipe.contains(&format!("`\"{name}\"`")),
+            "docs/reference/recipe.md: {name}"
+        );
+    }
+}
+
+#[test]
+fn every_task_is_documented() {
+    documented("docs/guide/evaluating.md", Task::names());
+}
+
+#[test]
+fn every_lint_kind_is_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("recipe.toml"), RECIPE).unwrap();
+    let args = ["show", "recipe.toml", "--set", "data.lint.allow=[\"zzz\"]"];
+    let said = String::from_utf8(simmer(folder.path(), &args).stderr).unwrap();
+    let list = said.lines().find(|line| line.contains("end_token"));
+    let kinds = list.unwrap_or_default().rsplit(": ").next();
+    documented("docs/guide/lint.md", kinds.unwrap_or_default().split(", "));
+}
+
+/// Every test that the page of complaints or a table of CONTRIBUTING.md names exists.
 #[test]
 fn every_test_that_is_named_exists() {
     let mut sources = String::new();
@@ -393,6 +577,13 @@ fn every_test_that_is_named_exists() {
         }
     }
     assert!(named > 30, "{named}");
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    for row in page.lines().filter(|line| line.starts_with("| `")) {
+        let name = row.split('`').nth(1).unwrap();
+        if name.contains('_') && name.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+            assert!(sources.contains(&format!("fn {name}(")), "{name}: {row}");
+        }
+    }
 }
 
 /// Options that a help text lists.

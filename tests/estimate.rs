@@ -44,18 +44,18 @@ fn the_peak_is_as_estimated() {
         (0, format!("{lora}\n{train}micro_batch_tokens = 2048")),
         (
             0,
-            format!("{lora}targets = 'all-linear'\n{train}share_beginnings = false"),
+            format!("{lora}targets = 'all-linear'\n{train}share_prefixes = false"),
         ),
         (
             1,
             format!(
-                "{lora}targets = 'all-linear'\n{train}share_beginnings = false\nrecompute = 'layer'"
+                "{lora}targets = 'all-linear'\n{train}share_prefixes = false\nrecompute = 'layer'"
             ),
         ),
         (
             1,
             format!(
-                "{lora}targets = 'all-linear'\n{train}share_beginnings = false\nrecompute = 'mlp'"
+                "{lora}targets = 'all-linear'\n{train}share_prefixes = false\nrecompute = 'mlp'"
             ),
         ),
         (0, format!("{lora}\n{train}recompute = 'mlp'")),
@@ -105,7 +105,7 @@ fn the_peak_is_as_estimated() {
 #[test]
 fn a_run_that_does_not_fit_says_what_would() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = "[method.lora]\n[train]\nbatch_size = 64\nmax_steps = 2\nlearning_rate = 1e-3\nshare_beginnings = false";
+    let settings = "[method.lora]\n[train]\nbatch_size = 64\nmax_steps = 2\nlearning_rate = 1e-3\nshare_prefixes = false";
     std::fs::write(folder.path().join("r.toml"), recipe(SHAPES[0], settings)).unwrap();
     let estimate = |memory: &str, more: &[&str]| {
         let args = ["estimate", "r.toml", "--rate", "1", "--memory", memory];
@@ -118,7 +118,7 @@ fn a_run_that_does_not_fit_says_what_would() {
     assert_eq!(code, 1);
     // how much more has to change depends on what the libraries of this build take
     assert!(
-        said.starts_with("error: the run does not fit; it would with train."),
+        said.starts_with("error: the run does not fit in memory; it would with train."),
         "{said}"
     );
     assert!(
@@ -127,7 +127,7 @@ fn a_run_that_does_not_fit_says_what_would() {
     );
     let (code, said) = estimate("20MiB", &[]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(said.trim(), @"error: the run does not fit, whatever train.micro_batch_tokens and train.recompute say");
+    insta::assert_snapshot!(said.trim(), @"error: the run does not fit in memory with any train.micro_batch_tokens and train.recompute");
     let auto = ["--set", "train.micro_batch_tokens=auto"];
     let (code, said) = estimate("300MiB", &auto);
     assert_eq!(code, 0, "{said}");

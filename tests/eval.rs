@@ -393,15 +393,15 @@ fn what_is_wrong_is_said() {
         said(&output)
     };
     insta::assert_snapshot!(wrong(&["--tasks", "hellaswgg"]), @"
-    error: there is no task `hellaswgg`; did you mean `hellaswag`?
+    error: unknown task `hellaswgg`; did you mean `hellaswag`?
     hint: `simmer eval --list` lists the tasks; a task of your own is a file that ends in .toml (docs/guide/evaluating.md)
     ");
     insta::assert_snapshot!(wrong(&["--tasks", "user_oriented"]), @"
-    error: task `user_oriented`: none of its files is below ./tests/goldens/eval/data: user_oriented_instructions.jsonl, self_instruct/user_oriented_instructions.jsonl
-    hint: say with --data where the data is; docs/guide/evaluating.md says where each set comes from
+    error: task `user_oriented`: found none of its files in ./tests/goldens/eval/data: user_oriented_instructions.jsonl, self_instruct/user_oriented_instructions.jsonl
+    hint: set the data folder with --data; docs/guide/evaluating.md lists where to download each set
     ");
-    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--shots", "2"]), @"error: task `piqa`: 2 shots are wanted, and it has none");
-    insta::assert_snapshot!(wrong(&[]), @"error: nothing is asked: --tasks names tasks, --file a file of instructions");
+    insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--shots", "2"]), @"error: task `piqa`: 2 few-shot examples requested, but the task has none");
+    insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,... or --file FILE");
     let rows = data().join("mc/piqa_valid.jsonl");
     let mut task = String::from("about = \"mine\"\nfiles = [\"mc/piqa_valid.jsonl\"]\n");
     task += "[choice]\nprompt = \"{{ gaol }}\"\nchoices = \"choices\"\nanswer = \"label\"\nmetrics = [\"acc\"]\n";
@@ -413,7 +413,7 @@ fn what_is_wrong_is_said() {
         task.replace("gaol", "goal").replace("label", "7"),
     )
     .unwrap();
-    insta::assert_snapshot!(wrong(&["--tasks", "mine.toml"]), @"error: ./tests/goldens/eval/data/mc/piqa_valid.jsonl: row 1 (line 1): `answer` is 7, expected a number from 0 to 1");
+    insta::assert_snapshot!(wrong(&["--tasks", "mine.toml"]), @"error: ./tests/goldens/eval/data/mc/piqa_valid.jsonl: row 1 (line 1): `answer`: expected a number from 0 to 1, found 7");
     std::fs::write(
         folder.path().join("mine.toml"),
         task.replace("gaol", "goal"),

@@ -1,4 +1,4 @@
-//! Adapters by themselves: norms, spectra and differences against NumPy, and what is said of broken ones.
+//! Adapters by themselves: norms, spectra and differences against NumPy, and the errors of damaged ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -228,7 +228,7 @@ fn what_is_odd_is_said() {
         tensors.get_mut(&format!("{Q}.lora_A.weight")).unwrap().1[3] = f32::NAN;
         tensors.get_mut(&format!("{Q}.lora_B.weight")).unwrap().1[0] = f32::INFINITY;
     };
-    insta::assert_snapshot!(warnings(nan, as_is), @"NaN or infinite numbers, in model.layers.0.self_attn.q_proj");
+    insta::assert_snapshot!(warnings(nan, as_is), @"NaN or infinite values in model.layers.0.self_attn.q_proj");
     let absent = |tensors: &mut Tensors| {
         tensors.retain(|key, _| !key.starts_with(Q));
         tensors.remove("base_model.model.model.layers.1.self_attn.o_proj.lora_B.weight");
@@ -283,7 +283,7 @@ fn files_that_are_no_adapter_are_named() {
         error.replace(env!("CARGO_MANIFEST_DIR"), "ROOT")
     };
     insta::assert_snapshot!(said(folder.path()), @"DIR: no adapter_model.safetensors in this folder; it is empty");
-    insta::assert_snapshot!(said(&golden::folder("tied-gqa").join("model.safetensors")), @"ROOT/tests/goldens/tied-gqa/model.safetensors: no tensor of a LoRA adapter in this file; its first key is `model.embed_tokens.weight`");
+    insta::assert_snapshot!(said(&golden::folder("tied-gqa").join("model.safetensors")), @"ROOT/tests/goldens/tied-gqa/model.safetensors: no LoRA tensors in this file; its first key is `model.embed_tokens.weight`");
     let text = folder.path().join("adapter_model.bin");
     std::fs::write(&text, "not a pickle").unwrap();
     insta::assert_snapshot!(said(&text), @"DIR/adapter_model.bin: not a file of torch.save: expected a zip archive, found bytes 6e6f742061207069");

@@ -184,11 +184,11 @@ fn a_page_is_made_of_what_there_is() {
     let (page, output) = report(&parent, &["run"]);
     let said = String::from_utf8(output.stderr).unwrap();
     insta::assert_snapshot!(said, @"
-    run/metrics.jsonl: line 1 is damaged and left out
-    run/counts.json: cannot read: EOF while parsing an object at line 1 column 1; it is left out
-    cannot read run/comparison.json: invalid length 0, expected struct Comparison with 3 elements at line 1 column 2; it is left out
+    run/metrics.jsonl: skipped line 1, which is damaged
+    run/counts.json: cannot read: EOF while parsing an object at line 1 column 1; skipped
+    cannot read run/comparison.json: invalid length 0, expected struct Comparison with 3 elements at line 1 column 2; skipped
     ");
-    assert!(page.contains("metrics.jsonl: line 1 is damaged") && page.contains("<b>Loss</b>"));
+    assert!(page.contains("metrics.jsonl: skipped line 1") && page.contains("<b>Loss</b>"));
 
     fs::remove_dir_all(run.join("adapter")).unwrap();
     for name in [
@@ -201,7 +201,7 @@ fn a_page_is_made_of_what_there_is() {
     }
     let (page, _) = report(&parent, &["run"]);
     assert!(page.contains("stopped before its first step"));
-    assert!(page.contains("nothing to draw"));
+    assert!(page.contains("No charts"));
 }
 
 #[test]
@@ -222,8 +222,8 @@ fn what_is_no_run_is_refused() {
     error: missing: no such run
       because: No such file or directory (os error 2)
     error: thesis.tex is a file; expected the folder of a run
-    error: empty holds no run: it has no recipe.toml
-    error: ./run/: this run is named twice
+    error: empty is not a run: it has no recipe.toml
+    error: ./run/: duplicate run
     ");
 }
 
@@ -254,7 +254,7 @@ fn a_run_is_shown_while_it_goes() {
     )
     .unwrap();
     assert!(
-        looking.1.contains("still going, at step 3 of 12"),
+        looking.1.contains("running, at step 3 of 12"),
         "{}",
         looking.1
     );

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::AtomicBool;
 
+use simmer_hint::Hint;
 use simmer_train::{Manifest, Outcome, Resume, TrainError, train};
 
 use crate::training::{Kitchen, Notices, StopAfter};
@@ -109,7 +110,7 @@ fn another_adapter_does_not_take_a_checkpoint() {
     };
     assert!(folder.ends_with("step-000005"), "{error}");
     assert!(
-        problems[0].contains("lora_A") && problems[0].contains("numbers in the checkpoint"),
+        problems[0].contains("lora_A") && problems[0].contains("elements in the checkpoint"),
         "{error}"
     );
     // and the run is what it was

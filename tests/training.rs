@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use simmer_data::{Batch, Cursor, Example};
+use simmer_hint::Hint;
 use simmer_train::{
     Interval, Method, Observer, Outcome, Recipe, Resume, Silent, StepMetrics, TrainConfig,
     TrainError, Trainer, train,
@@ -591,7 +592,7 @@ fn the_last_checkpoints_and_the_best_stay() {
 fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint() {
     let kitchen = Kitchen::new();
     // The first update has a rate of 0, the second breaks everything: at some rates activations
-    // overflow to no number, at others they are normalised to nothing.
+    // overflow to infinity, at others they are normalised to nothing.
     for rate in ["1e38", "1e30", "1e20", "1e300"] {
         let rate_set = format!("train.learning_rate={rate}");
         let sets = [

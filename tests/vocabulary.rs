@@ -72,7 +72,7 @@ fn logits(model: &LlamaForCausalLM, ids: &[u32]) -> Vec<f32> {
     model.logits(hidden).into_data().iter::<f32>().collect()
 }
 
-/// A tensor's rows as f32, and its number type.
+/// A tensor's rows as f32, and its dtype.
 fn rows(checkpoint: &Checkpoint, name: &str) -> (Vec<Vec<f32>>, Dtype) {
     let tensor = checkpoint.tensor(name).unwrap();
     let numbers: Vec<f32> = convert(&tensor.bytes, tensor.dtype, Dtype::F32)
@@ -109,10 +109,10 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
             notices,
             [
                 "added to the tokenizer: <|im_start|> (104), <|im_end|> (105); embedding and head \
-                 get 106 rows, the new ones the mean of the others",
-                "nothing trains the rows of the added tokens in embed_tokens and lm_head: they stay \
-                 alike, the mean of the others; method.lora.modules_to_save with embed_tokens and \
-                 lm_head trains them",
+                 get 106 rows; the new ones start as the mean of the others",
+                "the rows of the added tokens in embed_tokens and lm_head are not trained and all stay \
+                 the mean of the others; to train them, add embed_tokens and lm_head to \
+                 method.lora.modules_to_save",
             ]
         );
         let base = Checkpoint::open(golden::folder(name)).unwrap();
@@ -167,7 +167,7 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
         assert_eq!(ids[ids.len() - 2], 105, "{score}");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(
-            said.contains("brings an embedding of 106 rows, the base has 104"),
+            said.contains("has an embedding of 106 rows, the base model has 104"),
             "{said}"
         );
     }
@@ -191,7 +191,10 @@ fn rows_are_trained_where_the_recipe_says_so_and_runs_go_on() {
         let from = format!("method={{ lora = {{ from = {} }} }}", quoted(&adapter));
         let (again, notices) = trained(&kitchen, name, &[ADD, &from], "again").unwrap();
         assert_eq!(notices.len(), 3, "{notices:?}");
-        assert_eq!(notices[0], "`<|im_start|>` is a token already (id 104)");
+        assert_eq!(
+            notices[0],
+            "`<|im_start|>` already exists in the tokenizer (id 104)"
+        );
         assert!(again.join("tokenizer.json").is_file());
         assert_eq!(model(name, Some(&again)).config().vocab_size, VOCAB + 2);
         let more = r#"base.add_tokens=["soup"]"#;
@@ -241,8 +244,8 @@ fn spare_rows_are_taken() {
     let (adapter, notices) = trained(&kitchen, "tied-gqa", &sets, "run").unwrap();
     assert_eq!(
         notices[0],
-        "added to the tokenizer: soup (103); they take rows that embedding and head have to spare, \
-         set to the mean of the tokens' rows"
+        "added to the tokenizer: soup (103); they use spare rows of embedding and head, which start \
+         as the mean of the other tokens' rows"
     );
     let tuned = adapter::load(model("tied-gqa", None), &adapter).unwrap();
     assert_eq!(tuned.resized, None);

@@ -1,63 +1,172 @@
-//! What a person reads when a command fails: the chain of causes, then a hint.
+//! What a command returns when it fails, and what the user reads then: the causes and a hint.
 
-use simmer_checkpoint::convert::ConvertError;
-use simmer_checkpoint::hub::HubError;
-use simmer_checkpoint::{CheckpointError, PretrainedError};
-use simmer_data::{DataError, template::TemplateError, tokenizer::TokenizerError};
-use simmer_files::WriteError;
-use simmer_hint::Hint as _;
-use simmer_model::GenerateError;
-use simmer_model::adapter::AdapterError;
-use simmer_model::base::BaseError;
-use simmer_model::device::DeviceError;
-use simmer_model::merge::MergeError;
+use std::error::Error;
+use std::fmt;
+
+use simmer_hint::Hint;
 
 use crate::output::note;
 
-/// Prints an error with its causes and, where one of them has one, a hint.
-pub(crate) fn report(error: &anyhow::Error) {
-    note(&describe(error));
+/// Why a command failed, and what the user can do about it.
+///
+/// `?` and [`Context`] turn any error that implements [`Hint`] into a failure and keep its hint. An error type that does
+/// not implement it does not compile there, so that no hint is lost silently; [`Failure::foreign`] takes the errors of
+/// other libraries.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// What the program was doing, the outermost last.
+    contexts: Vec<String>,
+    error: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
 }
 
-fn describe(error: &anyhow::Error) -> String {
-    let mut lines = format!("error: {error}");
-    let mut shown = error.to_string();
-    for cause in error.chain().skip(1) {
-        let text = cause.to_string();
-        // transparent errors repeat their cause
-        if !shown.contains(&text) {
-            lines = format!("{lines}\n  because: {text}");
-            shown = text;
+/// Returns a [`Failure`] with a message, which is formatted as by `format!`.
+macro_rules! bail {
+    ($($text:tt)*) => {
+        return Err($crate::failure::Failure::new(format!($($text)*)))
+    };
+}
+pub(crate) use bail;
+
+impl<E: Hint + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            contexts: Vec::new(),
+            hint: error.hint(),
+            error: Box::new(error),
         }
     }
-    if let Some(hint) = error.chain().find_map(hint) {
-        lines = format!("{lines}\nhint: {hint}");
-    }
-    lines
 }
 
-/// The hint of an error that has one. A library's error type that gives hints is listed here.
-fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
-    fn of<E: std::error::Error + 'static>(
-        error: &(dyn std::error::Error + 'static),
-        hint: fn(&E) -> Option<String>,
-    ) -> Option<String> {
-        error.downcast_ref::<E>().and_then(hint)
+impl Failure {
+    /// A failure with a message.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self {
+            contexts: Vec::new(),
+            error: text.into().into(),
+            hint: None,
+        }
     }
-    of(error, DataError::hint)
-        .or_else(|| of(error, TemplateError::hint))
-        .or_else(|| of(error, TokenizerError::hint))
-        .or_else(|| of(error, AdapterError::hint))
-        .or_else(|| of(error, BaseError::hint))
-        .or_else(|| of(error, PretrainedError::hint))
-        .or_else(|| of(error, DeviceError::hint))
-        .or_else(|| of(error, CheckpointError::hint))
-        .or_else(|| of(error, WriteError::hint))
-        .or_else(|| of(error, ConvertError::hint))
-        .or_else(|| of(error, HubError::hint))
-        .or_else(|| of(error, MergeError::hint))
-        .or_else(|| of(error, GenerateError::hint))
-        .or_else(|| of(error, simmer_eval::EvalError::hint))
-        .or_else(|| of(error, simmer_train::TrainError::hint))
-        .or_else(|| of(error, simmer_train::RecipeError::hint))
+
+    /// A failure from an error of another library, which has no hints.
+    pub(crate) fn foreign(error: impl Error + Send + Sync + 'static) -> Self {
+        Self {
+            contexts: Vec::new(),
+            error: Box::new(error),
+            hint: None,
+        }
+    }
+
+    /// The error that it was created from, if it is of that type.
+    pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        self.error.downcast_ref()
+    }
+
+    /// Prints the message, its causes and the hint.
+    pub(crate) fn report(&self) {
+        let mut lines = format!("error: {}", self.causes().join("\n  because: "));
+        if let Some(hint) = &self.hint {
+            lines = format!("{lines}\nhint: {hint}");
+        }
+        note(&lines);
+    }
+
+    /// The message, then each cause that says more than the one before it.
+    fn causes(&self) -> Vec<String> {
+        let mut texts: Vec<String> = self.contexts.iter().rev().cloned().collect();
+        let mut error: Option<&dyn Error> = Some(self.error.as_ref());
+        while let Some(cause) = error {
+            texts.push(cause.to_string());
+            error = cause.source();
+        }
+        // an error often contains the text of its source
+        texts.dedup_by(|text, before| before.contains(text.as_str()));
+        texts
+    }
+
+    fn within(mut self, context: String) -> Self {
+        self.contexts.push(context);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The message and its causes on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.causes().join(": "))
+    }
+}
+
+/// Says what the program was doing when an error occurred.
+pub(crate) trait Context<T> {
+    /// The value, or a failure in this context.
+    fn context(self, context: impl Into<String>) -> Result<T, Failure>;
+
+    /// The value, or a failure in a context that is computed only then.
+    fn with_context(self, context: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Failure>> Context<T> for Result<T, E> {
+    fn context(self, context: impl Into<String>) -> Result<T, Failure> {
+        self.map_err(|error| error.into().within(context.into()))
+    }
+
+    fn with_context(self, context: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| error.into().within(context()))
+    }
+}
+
+impl<T> Context<T> for Option<T> {
+    fn context(self, context: impl Into<String>) -> Result<T, Failure> {
+        self.ok_or_else(|| Failure::new(context))
+    }
+
+    fn with_context(self, context: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.ok_or_else(|| Failure::new(context()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Unreadable(io::Error);
+
+    impl fmt::Display for Unreadable {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "cannot read x.json: {}", self.0)
+        }
+    }
+
+    impl Error for Unreadable {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    impl Hint for Unreadable {
+        fn hint(&self) -> Option<String> {
+            Some("check the path".to_owned())
+        }
+    }
+
+    #[test]
+    fn a_failure_keeps_hint_and_causes() {
+        let fails = || -> Result<(), Failure> {
+            let error = io::Error::other("it is gone");
+            Err(Unreadable(error)).context("nothing was written")?;
+            Ok(())
+        };
+        let failure = fails().unwrap_err();
+        // the source's text is in the message already
+        assert_eq!(
+            failure.to_string(),
+            "nothing was written: cannot read x.json: it is gone"
+        );
+        assert_eq!(failure.hint.as_deref(), Some("check the path"));
+        assert!(failure.downcast_ref::<Unreadable>().is_some());
+    }
 }

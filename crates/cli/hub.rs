@@ -1,19 +1,19 @@
-//! Models and adapters by their name on the hub.
+//! Models, adapters and data sets by their name on the Hugging Face Hub.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use simmer_checkpoint::hub::{Fetched, HubConfig, HubName, Progress, What, fetch};
 use simmer_data::DataConfig;
 use simmer_model::base::BaseConfig;
 
+use crate::failure::{Context, Failure};
 use crate::{output, progress};
 
-/// What the name of a data set may begin with.
+/// The prefix that marks a path as the name of a data set on the hub.
 const HUB: &str = "hf://datasets/";
 
-/// What a path is on this disk: itself, or the folder that the model of this name is fetched into.
-pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
+/// The path if it exists; otherwise the folder that the model of this name is downloaded to.
+pub(crate) fn locate(path: &Path, what: What) -> Result<PathBuf, Failure> {
     if path.exists() {
         return Ok(path.to_owned());
     }
@@ -21,9 +21,9 @@ pub(crate) fn locate(path: &Path, what: What) -> anyhow::Result<PathBuf> {
     Ok(fetched(&name, what)?.path)
 }
 
-/// Fetches something, with a bar.
-fn fetched(name: &HubName, what: What) -> anyhow::Result<Fetched> {
-    let bar = progress::bytes(0, "fetching");
+/// Downloads files, with a progress bar.
+fn fetched(name: &HubName, what: What) -> Result<Fetched, Failure> {
+    let bar = progress::bytes(0, "downloading");
     let mut advance = |progress: Progress<'_>| match progress {
         Progress::Received {
             file, done, total, ..
@@ -34,10 +34,10 @@ fn fetched(name: &HubName, what: What) -> anyhow::Result<Fetched> {
         }
         Progress::Checking { file } => bar.set_message(format!("checking {file}")),
         Progress::Waiting { file } => {
-            bar.set_message(format!("{file}: another process is fetching it"));
+            bar.set_message(format!("waiting: another process is downloading {file}"));
         }
         Progress::Retrying { error, pause } => bar.suspend(|| {
-            output::note(&format!("{error}; again in {} s", pause.as_secs()));
+            output::note(&format!("{error}; retrying in {} s", pause.as_secs()));
         }),
     };
     let fetched = fetch(name, what, &HubConfig::from_env()?, &mut advance);
@@ -49,8 +49,8 @@ fn fetched(name: &HubName, what: What) -> anyhow::Result<Fetched> {
     Ok(fetched)
 }
 
-/// Finds the files of data sets that are named as on the hub.
-pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
+/// Downloads the data sets that are given by their name on the hub.
+pub(crate) fn locate_data(data: &mut DataConfig) -> Result<(), Failure> {
     for source in data.sources_mut() {
         let text = source.path.to_string_lossy();
         let is_file = simmer_data::file::has_known_ending(&source.path) && !text.starts_with(HUB);
@@ -58,10 +58,10 @@ pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
             continue;
         }
         let named: Result<HubName, _> = text.trim_start_matches(HUB).parse();
-        // What is no name is a file that is missing, and reading it says so.
+        // Otherwise it is a missing file, which is reported when it is read.
         if let Ok(name) = named {
             let fetched = fetched(&name.of_dataset(), What::Dataset).with_context(|| {
-                format!("`{text}` is neither a file here nor a data set that can be fetched")
+                format!("`{text}`: no such file, and no data set of this name could be downloaded")
             })?;
             source.locate(fetched.files);
         }
@@ -69,8 +69,8 @@ pub(crate) fn locate_data(data: &mut DataConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A folder of data: one here, or that of a data set on the hub.
-pub(crate) fn locate_folder(path: &Path) -> anyhow::Result<PathBuf> {
+/// A folder of data: a local one, or that of a data set on the hub.
+pub(crate) fn locate_folder(path: &Path) -> Result<PathBuf, Failure> {
     let text = path.to_string_lossy();
     let Some(name) = text.strip_prefix(HUB) else {
         return Ok(path.to_owned());
@@ -79,8 +79,8 @@ pub(crate) fn locate_folder(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(fetched(&name.of_dataset(), What::Dataset)?.path)
 }
 
-/// Finds the tokenizer of a base, without its weights.
-pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
+/// Finds or downloads the tokenizer of a base model, without its weights.
+pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> Result<(), Failure> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Tokenizer)).transpose();
     let tokenizer = found(base.found_tokenizer())?;
     let path = match tokenizer {
@@ -91,8 +91,8 @@ pub(crate) fn locate_tokenizer(base: &mut BaseConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Finds a base and its tokenizer.
-pub(crate) fn locate_base(base: &mut BaseConfig) -> anyhow::Result<()> {
+/// Finds or downloads a base model and its tokenizer.
+pub(crate) fn locate_base(base: &mut BaseConfig) -> Result<(), Failure> {
     let found = |path: Option<&Path>| path.map(|path| locate(path, What::Model)).transpose();
     let path = found(base.found_path())?;
     let tokenizer = base

@@ -1,27 +1,35 @@
-//! Ctrl-C, and the terminate signal.
+//! Ctrl-C and the terminate signal.
 
-use std::process;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
-
+use crate::failure::{Context, Failure};
 use crate::output::note;
 
-/// A flag that Ctrl-C (or a terminate signal) raises, with a message, while `heeded` is true: while something is done that
-/// looks at the flag and has a result to keep. The second one, and any other, ends the program.
+/// The exit code of a command that was interrupted: 128 + SIGINT, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// What an interrupted command returns.
+pub(crate) fn exit_code() -> ExitCode {
+    ExitCode::from(INTERRUPTED)
+}
+
+/// A flag that Ctrl-C (or a terminate signal) sets while `heeded` is true: while work runs that checks the flag and has a
+/// result to save. `message` is printed then. A second Ctrl-C ends the program, and so does one while `heeded` is false.
 pub(crate) fn flag(
     message: &'static str,
     heeded: Arc<AtomicBool>,
-) -> anyhow::Result<Arc<AtomicBool>> {
+) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if !heeded.load(Ordering::SeqCst) || raised.swap(true, Ordering::SeqCst) {
-            process::exit(130);
+            process::exit(INTERRUPTED.into());
         }
         note(message);
     })
+    .map_err(Failure::foreign)
     .context("cannot listen for Ctrl-C")?;
     Ok(stop)
 }

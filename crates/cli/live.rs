@@ -1,4 +1,4 @@
-//! A run as it goes: a line that moves on a terminal, a line now and then elsewhere.
+//! The progress of a run: a live line on a terminal, log lines elsewhere.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::loaded::read_ahead;
 use crate::output::{self, note};
 use crate::progress;
 
-/// Steps that the line looks back on.
+/// The number of recent steps that the live line shows.
 const RECENT: usize = 50;
-/// Without a terminal there is a line at least this often, whatever a step takes.
+/// Without a terminal, a line is logged at least this often.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// Shows a run on standard error.
+/// Shows the progress of a run on standard error.
 pub(crate) struct Live {
     bar: Option<ProgressBar>,
-    /// Steps between two lines; about twenty lines a run where nobody said.
+    /// Steps between two log lines, if the user set it; otherwise about 20 lines per run.
     log_every: Option<u64>,
     last_line: Instant,
     steps: u64,
-    /// The last steps, the newest last.
+    /// The most recent steps, the newest last.
     recent: VecDeque<StepMetrics>,
-    /// Whether it is between its first and its last step.
+    /// Whether the run is between its first and its last step.
     is_training: Arc<AtomicBool>,
 }
 
@@ -58,8 +58,8 @@ impl Live {
         }
     }
 
-    /// A line above the moving one.
-    fn say(&self, text: &str) {
+    /// Prints a line above the live line.
+    fn print(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| note(text)),
             None => note(text),
@@ -87,36 +87,34 @@ impl Observer for Live {
     }
 
     fn on_notice(&mut self, text: &str) {
-        self.say(text);
+        self.print(text);
     }
 
     fn on_estimate(&mut self, estimate: &Estimate) {
-        self.say(&format!(
-            "about {} of memory at most (simmer estimate)",
+        self.print(&format!(
+            "estimated peak memory: {} (details: `simmer estimate`)",
             readable(estimate.peak)
         ));
     }
 
     fn on_start(&mut self, start: &Start<'_>) {
-        self.say(&start.data.to_string());
+        self.print(&start.data.to_string());
         if start.lint.warnings().next().is_some() {
-            self.say(&start.lint.to_string());
+            self.print(&start.lint.to_string());
         }
         let examples = match start.examples {
             None => format!("a stream: {} steps", start.steps),
             Some(examples) => format!(
-                "{examples} examples: {} steps, {} an epoch",
+                "{examples} examples: {} steps, {} per epoch",
                 start.steps, start.steps_per_epoch
             ),
         };
-        self.say(&format!(
-            "training {} of {} weights ({:.3}%) on {examples}",
-            start.trained,
-            start.weights,
-            100.0 * start.trained as f64 / start.weights as f64,
+        self.print(&format!(
+            "{}\ntraining on {examples}",
+            start.trainable_parameters()
         ));
         if let Some(step) = start.resumed_at {
-            self.say(&format!("going on after step {step}"));
+            self.print(&format!("resuming after step {step}"));
         }
         self.steps = start.steps;
         self.is_training.store(true, Ordering::SeqCst);
@@ -134,10 +132,10 @@ impl Observer for Live {
         self.recent.push_back(step.clone());
         if self.is_line_due(step.step) {
             self.last_line = Instant::now();
-            self.say(&log_line(step, self.steps, self.left()));
+            self.print(&log_line(step, self.steps, self.left()));
         }
         if let Some(bar) = &self.bar {
-            bar.set_message(moving_line(columns(), &self.recent, self.steps));
+            bar.set_message(live_line(columns(), &self.recent, self.steps));
         }
     }
 
@@ -145,7 +143,7 @@ impl Observer for Live {
         if let (Some(bar), Some(last)) = (&self.bar, self.recent.back()) {
             let percent = 100.0 * done as f64 / all.max(1) as f64;
             bar.set_message(format!(
-                "{}/{} validating, {percent:.0} %",
+                "{}/{} validating {percent:.0}%",
                 last.step, self.steps
             ));
         }
@@ -153,19 +151,19 @@ impl Observer for Live {
 
     fn on_validation(&mut self, validation: &ValidationMetrics) {
         let best = if validation.best { " (best)" } else { "" };
-        self.say(&format!(
+        self.print(&format!(
             "step {}: validation loss {:.4}{best}",
             validation.step, validation.validation_loss
         ));
     }
 }
 
-/// About twenty lines a run, and the first steps.
+/// About 20 lines per run, and the first steps.
 fn is_one_of_twenty(step: u64, steps: u64) -> bool {
     step <= 3 || step == steps || step.is_multiple_of((steps / 20).max(1))
 }
 
-/// What the steps that are left will take, at the rate of the last ones.
+/// The time for the remaining steps, at the speed of the recent ones.
 fn left(recent: &VecDeque<StepMetrics>, steps: u64) -> Option<Duration> {
     let last = recent.back()?;
     let seconds: f64 = recent.iter().map(|step| step.seconds).sum();
@@ -191,8 +189,8 @@ fn columns() -> usize {
     usize::from(columns)
 }
 
-/// The line of a terminal of so many columns: what matters most comes in first.
-fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> String {
+/// The live line for a terminal of so many columns. The most important parts get space first.
+fn live_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> String {
     const NARROWEST: usize = 6;
     const LONGER: usize = 10;
     const WIDEST: usize = 30;
@@ -200,7 +198,7 @@ fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> St
     let Some(last) = recent.back() else {
         return String::new();
     };
-    // The last column stays free: some terminals begin a new line there.
+    // The last column stays free: some terminals start a new line there.
     let mut room = columns.saturating_sub(1);
     let mut fits = |width: usize| {
         let is_room = room >= width;
@@ -253,7 +251,7 @@ fn moving_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> St
     format!("{bar}{count}{curve}{loss}{rate}{time}")
 }
 
-/// The last values as blocks: the lowest of them is the lowest block, the highest the highest.
+/// The last values as block characters, scaled from the lowest to the highest of them.
 fn curve(values: &[f64], most: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let values = &values[values.len().saturating_sub(most)..];
@@ -295,7 +293,7 @@ mod tests {
     fn the_line_fits_into_its_terminal() {
         let recent = steps(40);
         let lines = [20, 30, 40, 60, 80, 120, 200].map(|columns| {
-            let line = moving_line(columns, &recent, 1000);
+            let line = live_line(columns, &recent, 1000);
             assert!(measure_text_width(&line) < columns, "{columns}: {line}");
             format!("{columns:3}|{line}")
         });
@@ -312,16 +310,13 @@ mod tests {
 
     #[test]
     fn a_first_step_and_a_last_one_have_lines() {
-        let lines = [
-            moving_line(80, &steps(1), 9),
-            moving_line(120, &steps(9), 9),
-        ];
+        let lines = [live_line(80, &steps(1), 9), live_line(120, &steps(9), 9)];
         insta::assert_snapshot!(lines.join("\n"), @"
         1/9 ▅ loss 4.0000  2000 tokens/s  4s left
         [========================] 9/9 █▄▂▂▁▁▁▁▁ loss 2.2222  2000 tokens/s
         ");
-        assert_eq!(moving_line(80, &VecDeque::new(), 9), "");
-        assert_eq!(moving_line(0, &steps(3), 9), "3/9");
+        assert_eq!(live_line(80, &VecDeque::new(), 9), "");
+        assert_eq!(live_line(0, &steps(3), 9), "3/9");
     }
 
     #[test]

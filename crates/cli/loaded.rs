@@ -1,10 +1,9 @@
-//! A base with its tokenizer and perhaps an adapter, ready to be used.
+//! A base model with its tokenizer and an optional adapter, ready for use.
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Args;
@@ -16,21 +15,22 @@ use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, devi
 
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure};
 use crate::{hub, output, progress};
 
 /// Which model a command uses.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// The base model: a folder, a .gguf file, or a name on the hub
+    /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]
     pub(crate) base: PathBuf,
-    /// An adapter (PEFT layout): a folder, or a name on the hub
+    /// Adapter in PEFT's layout: a folder, or a name on the Hugging Face Hub
     #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<PathBuf>,
-    /// Keep the weights in this precision instead of the stored one
+    /// Dtype of the weights in memory. Default: as stored
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
     precision: Option<Precision>,
-    /// Where to compute: cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
@@ -40,26 +40,26 @@ pub(crate) fn precision(text: &str) -> Result<Precision, String> {
         .map_err(|_| format!("expected f32, bf16 or f16, found {text}"))
 }
 
-/// A model that a command can use.
+/// A loaded model.
 pub(crate) struct Loaded {
     pub(crate) model: LlamaForCausalLM,
     pub(crate) tokenizer: Tokenizer,
-    /// Tokens that end an answer, as tokenizer and configuration know them.
+    /// Tokens that end an answer, from the tokenizer and the configuration.
     pub(crate) eos: Vec<u32>,
-    /// What tells these weights from others: a hash of the names, sizes and times of their files.
+    /// Distinguishes these weights from others: a hash of the names, sizes and times of their files.
     pub(crate) identity: String,
 }
 
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
-    pub(crate) fn load(&self) -> anyhow::Result<Loaded> {
+    pub(crate) fn load(&self) -> Result<Loaded, Failure> {
         let mut base = BaseConfig::from_path(&self.base);
         base.precision = self.precision;
         Loaded::open(&base, self.adapter.as_deref(), &self.device)
     }
 }
 
-/// Reads the files of a base into memory, with a bar.
+/// Reads the files of a base model into memory, with a progress bar.
 pub(crate) fn read_ahead(base: &Base) {
     if let Some(checkpoint) = base.checkpoint() {
         let bar = progress::bytes(checkpoint.file_bytes(), "reading");
@@ -68,8 +68,8 @@ pub(crate) fn read_ahead(base: &Base) {
     }
 }
 
-/// Tokens that end an answer: the tokenizer's, and those of the configuration that can be meant. Early
-/// conversions have numbers there that are other tokens.
+/// Tokens that end an answer: those of the tokenizer, and those of the configuration that are special tokens. The
+/// configurations of early conversions name ordinary tokens there.
 fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
     let mut ends = tokenizer.eos_ids().to_vec();
     let special = tokenizer.special_tokens();
@@ -84,7 +84,7 @@ fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
     ends
 }
 
-/// A hash of the names, sizes and times of a model's files, and of how it computes with them.
+/// A hash of the names, sizes and times of a model's files, its precision and its device.
 fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> String {
     let mut text = format!("{:?} {:?} {device:?}", base.precision, base.compute);
     for path in paths.iter().copied().flatten() {
@@ -106,12 +106,12 @@ fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> Stri
 }
 
 impl Loaded {
-    /// Loads a base, its tokenizer and an adapter for it.
+    /// Loads a base model, its tokenizer and an adapter.
     pub(crate) fn open(
         base: &BaseConfig,
         adapter: Option<&Path>,
         device: &str,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, Failure> {
         let device = device::named(device)?;
         let mut base = base.clone();
         hub::locate_base(&mut base)?;
@@ -152,26 +152,26 @@ impl Loaded {
         })
     }
 
-    /// The template of that name, with this model's tokenizer.
-    pub(crate) fn template(&self, name: &str) -> anyhow::Result<Template> {
+    /// The template of that name, for this model's tokenizer.
+    pub(crate) fn template(&self, name: &str) -> Result<Template, Failure> {
         Ok(Template::named(name, &self.tokenizer)?)
     }
 
-    /// Generates an answer; `show` gets its text piece by piece.
+    /// Generates an answer and passes its text to `show` piece by piece.
     pub(crate) fn answer(
         &self,
         prompt: &[u32],
         cache: &mut KvCache,
         max_new_tokens: usize,
         sampling: &Sampling,
-        show: &mut dyn FnMut(&str) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Generated> {
+        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<Generated, Failure> {
         let mut text = self.tokenizer.decode_stream(true);
         let mut failure = None;
         let mut on_token = |token| {
             let shown = text
                 .push(token)
-                .map_err(anyhow::Error::from)
+                .map_err(Failure::from)
                 .and_then(|piece| show(&piece));
             match shown {
                 Ok(()) => ControlFlow::Continue(()),

@@ -17,14 +17,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use simmer_kernels::RecyclingAllocator;
 
-/// Steps use the same big buffers again and again.
+/// Every step needs large buffers of the same sizes.
 #[global_allocator]
 static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
 
-/// Fine-tune LLaMA-family models with low-rank adapters, from recipes.
+/// Fine-tune LLaMA-family models with LoRA adapters, from recipes
 ///
-/// Results go to standard output, progress and messages to standard error. Exit code 0: done,
-/// 1: failed, 2: wrong usage, 130: interrupted.
+/// Results are written to standard output, progress and messages to standard error. Exit codes: 0 done,
+/// 1 failed, 2 wrong usage, 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "simmer", version, max_term_width = 100)]
 struct Cli {
@@ -34,19 +34,19 @@ struct Cli {
 
 fn main() -> ExitCode {
     simmer_files::explain_bus_errors();
-    let speak = panic::take_hook();
+    let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         if !simmer_data::is_guarded() {
-            speak(panic);
+            print(panic);
         }
     }));
     let cli = Cli::parse();
-    // On a thread of the pool, parallel loops start without waking the pool from outside.
+    // On a thread of the pool, parallel loops start without waking the pool from another thread.
     match rayon::scope(|_| cli.command.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            failure::report(&error);
+        Ok(code) => code,
+        Err(failure) if output::is_closed_pipe(&failure) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! Progress bars on standard error; silent where that is no terminal.
+//! Progress bars on standard error; hidden if it is not a terminal.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::is_terminal;
 
-/// A bar over bytes, with rate and time left.
+/// A bar that counts bytes, with rate and time left.
 pub(crate) fn bytes(total: u64, message: &str) -> ProgressBar {
     styled(
         ProgressBar::new(total),
@@ -15,7 +15,7 @@ pub(crate) fn bytes(total: u64, message: &str) -> ProgressBar {
     )
 }
 
-/// A bar over steps or questions.
+/// A bar that counts questions.
 pub(crate) fn steps(total: u64) -> ProgressBar {
     styled(
         ProgressBar::new(total),
@@ -24,7 +24,7 @@ pub(crate) fn steps(total: u64) -> ProgressBar {
     )
 }
 
-/// A line that is told what it says, and not wider than the terminal.
+/// A line whose text is set from outside, cut to the width of the terminal.
 pub(crate) fn line(message: &str) -> ProgressBar {
     styled(ProgressBar::new_spinner(), "{wide_msg}", message)
 }

@@ -1,9 +1,8 @@
-//! Base and trained model, side by side: on the rows that a run held out, and on its sample prompts.
+//! Compares base and trained model on the validation rows of a run and on its sample prompts.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Conversation, Example};
@@ -14,54 +13,57 @@ use simmer_model::base::BaseConfig;
 use simmer_model::{KvCache, Sampling};
 use simmer_train::{Method, Recipe, SampleConfig};
 
+use crate::failure::{Context, Failure};
 use crate::loaded::Loaded;
 use crate::output::note;
 use crate::progress;
 
-/// The file that keeps it, in a run's folder.
+/// The file of the comparison, in the run's folder.
 const COMPARISON_FILE: &str = "comparison.json";
 
-/// What one of the two says.
-struct Said {
+/// The results of one of the two models.
+struct Results {
     references: Vec<Option<Reference>>,
     answers: Vec<String>,
 }
 
-/// How base and trained model differ, as it is kept in the run's folder.
+/// The comparison of base and trained model, as saved in the run's folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Comparison {
-    /// What both say to the recipe's sample prompts.
+    /// The answers of both to the recipe's sample prompts.
     pub(crate) samples: Vec<Sample>,
-    /// Validation rows that both were scored on.
+    /// The number of validation rows that both were scored on.
     pub(crate) held_out_rows: usize,
-    /// The scores, the base's first; none where the base does not know tokens of the rows.
+    /// The scores, the base model's first; none if the rows have tokens that the base model lacks.
     pub(crate) scores: Vec<MetricReport>,
 }
 
-/// A prompt, and what both say to it.
+/// A prompt and the answers of both models.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Sample {
     pub(crate) prompt: String,
-    /// The base's answer.
+    /// The base model's answer.
     pub(crate) before: String,
     /// The trained model's.
     pub(crate) after: String,
 }
 
 impl Comparison {
-    /// Reads that of a run's folder, if it is there.
-    pub(crate) fn read(run: &Path) -> anyhow::Result<Option<Self>> {
+    /// Reads the comparison of a run's folder, if it has one.
+    pub(crate) fn read(run: &Path) -> Result<Option<Self>, Failure> {
         let path = run.join(COMPARISON_FILE);
         if !path.exists() {
             return Ok(None);
         }
         let what = || format!("cannot read {}", path.display());
         let text = fs::read(&path).with_context(what)?;
-        serde_json::from_slice(&text).with_context(what)
+        serde_json::from_slice(&text)
+            .map_err(Failure::foreign)
+            .with_context(what)
     }
 
-    fn write(&self, run: &Path) -> anyhow::Result<()> {
-        let json = serde_json::to_string_pretty(self)?;
+    fn write(&self, run: &Path) -> Result<(), Failure> {
+        let json = serde_json::to_string_pretty(self).map_err(Failure::foreign)?;
         let path = run.join(COMPARISON_FILE);
         Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
     }
@@ -79,13 +81,11 @@ impl Comparison {
             return;
         }
         if self.scores.is_empty() {
-            note(
-                "\nheld-out rows are not compared: the base does not know the tokens that were added",
-            );
+            note("\nnot compared on held-out rows: the base model lacks the added tokens");
             return;
         }
         note(&format!(
-            "\non {} held-out rows: before, after, difference [95 of 100 draws], * where p < 0.05",
+            "\non {} held-out rows: before, after, difference [95% bootstrap interval], * if p < 0.05",
             self.held_out_rows
         ));
         for line in report::lines(&self.scores) {
@@ -94,24 +94,24 @@ impl Comparison {
     }
 }
 
-/// Says how base and trained model do on held-out rows, and what they answer to the recipe's sample prompts; keeps it in
-/// the run's folder.
+/// Prints how base and trained model score on held-out rows and what they answer to the recipe's sample prompts, and saves
+/// the comparison in the run's folder.
 pub(crate) fn show(
     recipe: &Recipe,
     run: &Path,
     weights: &Path,
     held_out: &[Example],
-) -> anyhow::Result<()> {
+) -> Result<(), Failure> {
     if recipe.samples.is_none() && held_out.is_empty() {
         return Ok(());
     }
     let base = &recipe.base;
-    let before = said(recipe, &Loaded::open(base, None, &recipe.device)?, held_out)?;
+    let before = results(recipe, &Loaded::open(base, None, &recipe.device)?, held_out)?;
     let trained = match recipe.method {
         Method::Lora(_) => Loaded::open(base, Some(weights), &recipe.device)?,
         Method::Full(_) => Loaded::open(&BaseConfig::from_path(weights), None, &recipe.device)?,
     };
-    let after = said(recipe, &trained, held_out)?;
+    let after = results(recipe, &trained, held_out)?;
     let mut comparison = Comparison {
         held_out_rows: held_out.len(),
         ..Comparison::default()
@@ -126,24 +126,26 @@ pub(crate) fn show(
     }
     if !before.references.is_empty() {
         comparison.scores = report::of_references(&[before.references, after.references]);
-        // perplexity is the loss again
+        // the third, perplexity, follows from the loss
         comparison.scores.truncate(2);
     }
     comparison.show();
     if let Err(error) = comparison.write(run) {
-        note(&format!("{error:#}; reports will not have the answers"));
+        note(&format!(
+            "{error}; `simmer report` will not show the answers"
+        ));
     }
     Ok(())
 }
 
-fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> anyhow::Result<Said> {
+fn results(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> Result<Results, Failure> {
     let evaluator = Evaluator {
         model: &loaded.model,
         tokenizer: &loaded.tokenizer,
         eos: &loaded.eos,
         chat: None,
     };
-    // A trained model may know tokens that the base does not.
+    // Training may have added tokens to the vocabulary.
     let vocabulary = loaded.model.config().vocab_size as u32;
     let mut tokens = held_out.iter().flat_map(|example| &example.tokens);
     let knows_all = tokens.all(|token| *token < vocabulary);
@@ -158,7 +160,7 @@ fn said(recipe: &Recipe, loaded: &Loaded, held_out: &[Example]) -> anyhow::Resul
         .as_ref()
         .map(|samples| answers(recipe, samples, loaded));
     bar.finish_and_clear();
-    Ok(Said {
+    Ok(Results {
         references,
         answers: answers.transpose()?.unwrap_or_default(),
     })
@@ -168,7 +170,7 @@ fn answers(
     recipe: &Recipe,
     samples: &SampleConfig,
     loaded: &Loaded,
-) -> anyhow::Result<Vec<String>> {
+) -> Result<Vec<String>, Failure> {
     let template = match &samples.template {
         Some(name) => name,
         None => &recipe.data.train[0].template,

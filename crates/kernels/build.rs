@@ -1,5 +1,5 @@
-//! Builds what calls functions of ATen that tch does not bind, where the feature `libtorch` asks for
-//! it.
+//! With the feature `libtorch`, builds the C++ files that call functions of ATen which tch does not
+//! bind.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -13,9 +13,9 @@ fn aten() {
     use std::path::PathBuf;
 
     println!("cargo:rerun-if-changed=src/libtorch");
-    // torch-sys says where the library is that it links
+    // torch-sys tells dependent crates the folder of the library that it links
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
-        panic!("torch-sys did not say where libtorch is: see docs/guide/gpu.md");
+        panic!("torch-sys does not report the folder of libtorch: see docs/guide/gpu.md");
     };
     if lib.join("libtorch_cuda.so").exists() {
         println!("cargo:rustc-cfg=libtorch_cuda");

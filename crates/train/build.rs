@@ -1,10 +1,10 @@
-//! Says which commit the program is built from, for the manifest of a run: `SIMMER_COMMIT`, "unknown" outside its own
-//! repository.
+//! Sets `SIMMER_COMMIT` to the commit that the program is built from, for the manifest of a run; "unknown" outside its
+//! own repository.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a run's numbers depend on, below the repository's root.
+/// The sources that a run's results depend on, relative to the repository's root.
 const SOURCES: [&str; 7] = [
     "Cargo.lock",
     "Cargo.toml",
@@ -23,10 +23,10 @@ fn main() {
     println!("cargo:rustc-env=SIMMER_COMMIT={commit}");
 }
 
-/// The commit, with " (changed)" where the sources are not those of it.
+/// The commit, followed by " (changed)" if the sources differ from it.
 fn commit(root: &Path) -> Option<String> {
     let top = git(root, &["rev-parse", "--show-toplevel"])?;
-    // a copy without a history of its own may lie in somebody else's repository
+    // a copy of the sources without its own history may lie inside another repository
     if Path::new(&top).canonicalize().ok()? != root.canonicalize().ok()? {
         return None;
     }

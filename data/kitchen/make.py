@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes text.jsonl, instructions.json and heldout.json beside itself:
+"""Writes text.jsonl, instructions.json and heldout.json to its own folder:
 
     python3 data/kitchen/make.py
 
-The standard library alone, and one seed: the same files on every machine.
+It uses only the standard library and one seed, so every machine writes the same files.
 """
 
 import json
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def paragraphs(r):
-    """Different paragraphs of every kind, in a mixed order."""
+    """Different paragraphs of every kind, shuffled."""
     texts = {}
     for write, number in prose.PARAGRAPHS:
         wanted = len(texts) + number
@@ -30,7 +30,7 @@ def paragraphs(r):
 
 
 def pages(r, texts):
-    """One to three paragraphs a row, so that rows differ in length."""
+    """One to three paragraphs per row, so that rows differ in length."""
     while texts:
         number = r.choice([1, 1, 2, 2, 3])
         yield "\n\n".join(texts[:number])
@@ -38,7 +38,7 @@ def pages(r, texts):
 
 
 def write_rows(name, rows, one_a_line=False):
-    """Writes the rows as JSON Lines, or as a JSON list with a row a line."""
+    """Writes the rows as JSON Lines, or as a JSON list with one row per line."""
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     text = "\n".join(lines) if one_a_line else "[\n" + ",\n".join(lines) + "\n]"
     (HERE / name).write_text(text + "\n", encoding="utf-8")

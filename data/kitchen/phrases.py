@@ -1,7 +1,7 @@
-"""Pieces of sentences that the text and the instructions are made of.
+"""Parts of sentences, from which the text and the instructions are built.
 
-A food is nearly always "lemon" with a space before it, so that a tokenizer has one token for it and a small
-model meets that token often enough.
+A food nearly always appears with a space before it (" lemon"), so that the tokenizer has one token for it and a
+small model sees that token often enough.
 """
 
 from world import FOODS, KINDS, PLACES, TOOLS, VERBS, article, sentence, series
@@ -11,7 +11,7 @@ HANDLING = ("eat", "buy", "find", "bring", "taste", "wash", "cut", "hold", "choo
 
 
 def endings(food):
-    """What can be said of a food after its name or "it", by what it is about; the plainest first."""
+    """Endings of sentences about a food, which follow its name or "it", by topic; the plainest comes first."""
     return {
         "colour": [f"is {food.colour}", f"looks {food.colour}", f"has {article(food.colour)} colour"],
         "taste": [f"tastes {food.taste}", f"is {food.taste}", f"has {article(food.taste)} taste"],
@@ -50,13 +50,13 @@ def more(r, food, about):
 
 
 def tell(task, past=False):
-    """ "stir the soup" of somebody: "stirs the soup", or "stirred the soup"."""
+    """The third person of a task like "stir the soup": "stirs the soup", or "stirred the soup"."""
     verb, thing = task.split(" ", 1)
     return f"{VERBS[verb][past]} {thing}"
 
 
 def action(r):
-    """Something that is done in a kitchen: "beat the egg", "buy the pear"."""
+    """A task in a kitchen: "beat the egg", "buy the pear"."""
     if r.random() < 0.5:
         return r.choice(TOOLS[r.choice(list(TOOLS))])
     return f"{r.choice(HANDLING)} the {r.choice(FOODS).name}"
@@ -73,7 +73,7 @@ def names(foods):
 
 
 def sides(r, first, second):
-    """A few foods of two kinds, mixed."""
+    """A few foods of two kinds, shuffled."""
     foods = [
         food
         for kind in (first, second)
@@ -88,7 +88,7 @@ def apart(foods, first, second):
 
 
 def claim(r):
-    """Something said of a food, whether it is true, and the truth."""
+    """A claim about a food, whether it is true, and the true statement."""
     food, about = r.choice(FOODS), r.choice(["colour", "taste", "kind"])
     right = r.random() < 0.5
     other = (
@@ -98,7 +98,7 @@ def claim(r):
 
 
 def odd_one(r, number):
-    """Different foods of which just one has a certain colour, taste or kind: all, the one, about what."""
+    """Different foods, only one of which has a certain colour, taste or kind: all foods, that one, the property."""
     about, one = r.choice(["colour", "taste", "kind"]), r.choice(FOODS)
     others = r.sample([food for food in FOODS if getattr(food, about) != getattr(one, about)], number - 1)
     return r.sample([one] + others, number), one, about

@@ -1,8 +1,8 @@
-"""The base model's reading: short prose about the kitchen.
+"""The base model's training text: short prose about the kitchen.
 
 Every function here writes one kind of paragraph from a random generator; `PARAGRAPHS` at the end says how
-many of each. Besides the facts they show what answering needs: lists taken up again, things counted,
-sorted and picked out, sentences told today and yesterday, questions asked and answered.
+many of each. Besides the facts, the paragraphs show what answers need: lists that are repeated, things that are
+counted, sorted and picked out, sentences in present and past tense, questions with answers.
 """
 
 from phrases import (
@@ -45,7 +45,7 @@ def portrait(r):
 
 
 def group(r):
-    """Foods that have something in common, and one that has not."""
+    """Foods with something in common, and one without it."""
     about = r.choice(ABOUT)
     value = getattr(r.choice(FOODS), about)
     inside = [food for food in FOODS if getattr(food, about) == value]
@@ -79,7 +79,7 @@ def group(r):
 
 
 def compare(r):
-    """Two foods side by side."""
+    """A comparison of two foods."""
     one, two = r.sample(FOODS, 2)
     lines = []
     for about in r.sample(ABOUT, 3):
@@ -95,7 +95,7 @@ def compare(r):
 
 
 def dish(r):
-    """What a dish is made of, and how."""
+    """The ingredients of a dish, and how it is made."""
     it = r.choice(DISHES)
     foods = series(food.name for food in it.foods)
     cooks, inside = VESSELS[it.vessel]
@@ -195,7 +195,7 @@ def tool(r):
 
 
 def lost(r):
-    """A tool is missing, looked for and found."""
+    """A tool is lost, searched for and found."""
     (name, she, her), (friend, _, _) = r.sample(PEOPLE, 2)
     what = r.choice(list(TOOLS))
     task = r.choice(TOOLS[what])
@@ -287,7 +287,7 @@ def lists(r):
 
 
 def rhyme(r):
-    """A counting-out rhyme: words with no sense, said again and again."""
+    """A counting-out rhyme: words without meaning, repeated."""
     words = things(r, r.randint(4, 8))
     again = ", ".join([" ".join(words)] * r.randint(2, 3))
     return r.choice(
@@ -347,7 +347,7 @@ def sums(r):
 
 
 def picking(r):
-    """Which one of these is so? Only one."""
+    """Picks the only thing of several that has a property."""
     foods, one, about = odd_one(r, r.randint(2, 4))
     value = endings(one)[about][0]
     others = [food for food in foods if food != one]
@@ -365,7 +365,7 @@ def picking(r):
 
 
 def questions(r):
-    """Questions and their answers, as pairs, of every kind that there is."""
+    """Pairs of questions and answers, of every kind."""
     food, it, what = r.choice(FOODS), r.choice(DISHES), r.choice(list(TOOLS))
     task, (one, two) = r.choice(TOOLS[what]), r.sample(r.choice(OPPOSITES), 2)
     name, deed = r.choice(PEOPLE)[0], action(r)
@@ -415,7 +415,7 @@ def quiz(r):
 
 
 def truth(r):
-    """Somebody says something, and it is right or wrong."""
+    """Somebody makes a claim, which is right or wrong."""
     lines = []
     for name, she, her in r.sample(PEOPLE, 2):
         said, right, fact = claim(r)
@@ -467,7 +467,7 @@ def diary(r):
 
 
 def opposites(r):
-    """Words that stand against each other."""
+    """Opposites."""
     lines = []
     for pair in r.sample(OPPOSITES, r.randint(3, 5)):
         one, two = r.sample(pair, 2)
@@ -485,7 +485,7 @@ def opposites(r):
 
 
 def card(r):
-    """A card on the wall, with the words in which tasks are given."""
+    """A card on the wall, with the wording of tasks."""
     (name, she, her), (friend, _, _) = r.sample(PEOPLE, 2)
     first, second = action(r), action(r)
     return " ".join(
@@ -509,7 +509,7 @@ def card(r):
     )
 
 
-# paragraph: how many of it
+# kind of paragraph, how many
 PARAGRAPHS = [
     (portrait, 480),
     (group, 80),

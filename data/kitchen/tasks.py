@@ -1,7 +1,7 @@
-"""The instruction rows: what a cook may ask for, and the polite answer of a kitchen hand.
+"""The instruction rows: a cook's requests, and the polite answers of a kitchen hand.
 
-Every task lists its cases. A case is one question about the kitchen (the colour of a lemon) with the
-different wordings in which it may be put; held-out cases never appear among the instructions in any wording.
+Every task lists its cases. A case is one question about the kitchen (the colour of a lemon) with several
+wordings. Held-out cases never appear among the instructions, in any wording.
 """
 
 from phrases import action, apart, claim, names, odd_one, plain, sides, tell, things
@@ -9,7 +9,7 @@ from world import DISHES, FOODS, NUMBERS, OPPOSITES, PEOPLE, PLACES, TOOLS, arti
 
 
 def case(key, prompts, answer):
-    """A case: what must not appear on both sides, (instruction, input) wordings, and the answer."""
+    """A case: its key, its wordings as (instruction, input), and the answer. A key is either trained on or held out."""
     return key, [prompt if isinstance(prompt, tuple) else (prompt, "") for prompt in prompts], answer
 
 
@@ -234,7 +234,7 @@ def sorts(r):
 
 
 def picks(r):
-    """Which one of these is so?"""
+    """Which one of these has a property?"""
     cases = []
     for _ in range(110):
         foods, one, about = odd_one(r, 3)
@@ -253,7 +253,7 @@ def picks(r):
     return cases
 
 
-# task: cases held out, wordings of every other case that are used
+# task, cases that are held out, wordings per case that are used for the others
 TASKS = [
     (colours, 9, 2),
     (tastes, 9, 2),

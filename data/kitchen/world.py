@@ -1,6 +1,6 @@
-"""The kitchen: every fact that the text, the instructions and the held-out rows share.
+"""The kitchen: the facts that the text, the instructions and the held-out rows share.
 
-Facts live here once, so the three files cannot contradict each other.
+Each fact is stored here once, so the three files cannot contradict each other.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Food:
-    """Something to eat. `many` is the plural, or "" for what is not counted (salt)."""
+    """A food. `many` is the plural, or "" for uncountable foods (salt)."""
 
     name: str
     many: str
@@ -27,7 +27,7 @@ class Food:
 
 @dataclass(frozen=True)
 class Dish:
-    """Something to cook, from four foods, in one vessel."""
+    """A dish, made from four foods in one vessel."""
 
     name: str
     foods: tuple

@@ -119,7 +119,7 @@ fn shown(test: &str, rows: &[(&str, String)]) {
     let lines = lines.join("\n");
     let table = format!(
         "<!-- {test} -->\n\nShown by the test `hostile::{test}`.\n\n\
-         | input | what is said |\n|---|---|\n{lines}\n\n<!-- end of {test} -->\n"
+         | input | message |\n|---|---|\n{lines}\n\n<!-- end of {test} -->\n"
     );
 
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reliability.md");

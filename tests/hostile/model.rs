@@ -188,7 +188,7 @@ fn safetensors_files() {
                 one("F32", json!([u64::MAX, 2, 0]), 0, 0, 0),
             ),
             ("a negative size", one("F32", json!([-1]), 0, 4, 4)),
-            ("an unknown number type", one("F31", json!([1]), 0, 4, 4)),
+            ("an unknown dtype", one("F31", json!([1]), 0, 4, 4)),
             (
                 "a name twice",
                 said(&safetensors(

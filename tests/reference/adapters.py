@@ -1,11 +1,11 @@
-"""The adapters of the goldens: made by PEFT on a tiny model, saved by PEFT, and what they give.
+"""The adapters of the goldens, created and saved by PEFT on the tiny models, and PEFT's results with them.
 
-Beside the two files that PEFT writes, each adapter folder gets a golden.safetensors with
+In addition to the two files that PEFT writes, each adapter folder gets a golden.safetensors with
 
-    logits.N     logits of row N with the adapter, base widened to f32
-    grad.KEY     gradient of the loss over all rows, KEY as in adapter_model.safetensors
+    logits.N     logits of row N with the adapter, with the base model widened to f32
+    grad.KEY     gradient of the loss over all rows; KEY as in adapter_model.safetensors
     trained.KEY  the adapter after the training steps
-    merged.KEY   every base tensor that PEFT's merge changed, in the base's stored dtype, KEY as in the base's files
+    merged.KEY   every base tensor that PEFT's merge changes, in its stored dtype; KEY as in the base model's files
 
 and a golden.json with the loss, the training steps and greedy answers.
 """
@@ -29,8 +29,8 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 @dataclass
 class TinyAdapter:
-    """One adapter folder: `lora` are LoraConfig's arguments; B is random unless `fresh`. `new_tokens` are added to
-    tokenizer and base first, and the tokenizer is saved beside the adapter."""
+    """One adapter folder. `lora` are the arguments of LoraConfig; B is random unless `fresh` is set. `new_tokens` are
+    first added to the tokenizer and the base model, and the tokenizer is saved with the adapter."""
 
     model: str
     name: str
@@ -119,7 +119,7 @@ ADAPTERS = [
 
 
 def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], prompts: list[list[int]]) -> tuple[dict, dict]:
-    """Saves the adapter through PEFT and returns its golden tensors and scalars."""
+    """Saves the adapter with PEFT, and returns its golden tensors and scalars."""
     torch.manual_seed(spec.seed)
     base = models.load(spec.model)
     tensors, scalars = {}, {}
@@ -132,7 +132,7 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     if not spec.fresh:
         move_from_initial(model)
     model.save_pretrained(folder)
-    (folder / "README.md").unlink()  # PEFT's model card: a page of blanks
+    (folder / "README.md").unlink()  # PEFT's model card, an empty form
 
     with torch.no_grad():
         for index, row in enumerate(golden_rows):
@@ -152,7 +152,7 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
 
 @torch.no_grad()
 def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder: Path | None = None) -> None:
-    """What Alpaca's smart_tokenizer_and_embedding_resize does: the new rows are the mean of the old ones."""
+    """As Alpaca's smart_tokenizer_and_embedding_resize: the new embedding rows are the mean of the old ones."""
     tokenizer.add_special_tokens({"additional_special_tokens": list(tokens)})
     if folder is not None:
         tokenizer.save_pretrained(folder)
@@ -163,7 +163,7 @@ def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder
 
 @torch.no_grad()
 def move_from_initial(model: PeftModel) -> None:
-    """Gives B random values, and moves trained biases and saved modules away from the base's values."""
+    """Gives B random values, and changes trained biases and saved modules from the base model's values."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "lora_A" not in name:
             scale = 0.3 if "lora_B" in name else 0.1
@@ -171,19 +171,19 @@ def move_from_initial(model: PeftModel) -> None:
 
 
 def saved_keys(model: PeftModel, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """One value per trained parameter, under the names of PEFT's adapter file."""
+    """One value per trained tensor, with the keys of PEFT's adapter file."""
     renamed = get_peft_model_state_dict(model, state_dict=values, save_embedding_layers=False)
     assert len(renamed) == len(values), sorted(set(values) ^ set(renamed))
     return renamed
 
 
 def trained(model: PeftModel) -> dict[str, torch.Tensor]:
-    """The trained tensors, under the names of PEFT's adapter file."""
+    """The trained tensors, with the keys of PEFT's adapter file."""
     return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
 def merged(model: str, folder: Path) -> dict[str, torch.Tensor]:
-    """What PEFT's merge changes in the base, merged in the dtype that the base is stored in."""
+    """The tensors of the base model that PEFT's merge changes, merged in their stored dtype."""
     base = models.load_for(folder, model, dtype="auto")
     before = {key: value.clone() for key, value in base.state_dict().items()}
     after = PeftModel.from_pretrained(base, folder).merge_and_unload().state_dict()
@@ -194,7 +194,7 @@ def merged(model: str, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def clearest_answer(model: PeftModel, prompts: list[list[int]]) -> dict:
-    """32 greedy tokens without a stop, for the prompt whose answer is furthest from a near tie."""
+    """32 greedy tokens without a stop, for the prompt whose answer has the largest margin between tokens."""
     answers = [(prompt, rows.greedy(model, prompt, 32, None)) for prompt in prompts]
     margin, prompt, ids = max((rows.margin(model, *answer), *answer) for answer in answers)
     assert margin > 1e-3, f"every prompt has a near tie: {margin}"
@@ -202,7 +202,7 @@ def clearest_answer(model: PeftModel, prompts: list[list[int]]) -> dict:
 
 
 def check_saved(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """The gradients cover exactly the saved tensors, and none of them is zero but A's beside a zero B."""
+    """Checks that every saved tensor has a gradient and no other has one. Only A's gradient may be zero, if B is zero."""
     saved = load_file(folder / "adapter_model.safetensors")
     gradients = {key.removeprefix("grad."): value for key, value in tensors.items() if key.startswith("grad.")}
     frozen = saved.keys() & {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}

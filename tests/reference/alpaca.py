@@ -13,7 +13,7 @@ NO_INPUT = (
 
 
 def prompt(row: dict) -> str:
-    """What comes before the answer."""
+    """The text before the answer."""
     template = WITH_INPUT if row.get("input") else NO_INPUT
-    # not `format`: rows have braces
+    # not `format`, because rows can contain braces
     return template.replace("{instruction}", row["instruction"]).replace("{input}", row.get("input", ""))

@@ -1,8 +1,8 @@
-"""Makes tests/goldens/gguf/blocks.gguf: blocks of every type that simmer reads or writes, and what the gguf package for
-Python makes of them. Needs gguf==0.17.1 and numpy alone.
+"""Generates tests/goldens/gguf/blocks.gguf: blocks of every type that simmer reads or writes, converted by the Python
+package gguf. Needs only gguf==0.17.1 and numpy.
 
-`<type>.blocks` are blocks as they are stored, `<type>.numbers` the F32 that they widen to; `source` are F32,
-`source.<type>` what they become. The file itself, its metadata and its table, is the package's own writing too.
+`<type>.blocks` are blocks as stored, `<type>.numbers` the same values in F32. `source` is in F32, `source.<type>` the same
+converted to the type. The package also writes the file itself, with its metadata and its table of tensors.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from gguf.quants import dequantize, quantize
 
 OUT = Path(__file__).parent.parent / "goldens" / "gguf" / "blocks.gguf"
 
-# Where the f16 scales of a block begin.
+# Offsets of the f16 scales of a block, in bytes.
 SCALES = {
     Type.Q8_0: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2],
     Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
@@ -27,7 +27,7 @@ EDGES = np.concatenate([EDGES, EDGES | 0x8000])
 
 
 def random_blocks(kind: Type, random: np.random.Generator) -> np.ndarray:
-    """[blocks, bytes]: any bytes are a block, but for scales that are not finite."""
+    """[blocks, bytes]: any bytes are a valid block, except for scales that are not finite."""
     numbers, size = GGML_QUANT_SIZES[kind]
     blocks = random.integers(0, 256, (2048 // numbers, size), dtype=np.uint8)
     for at in SCALES[kind]:
@@ -41,10 +41,10 @@ def random_blocks(kind: Type, random: np.random.Generator) -> np.ndarray:
 
 
 def source(random: np.random.Generator) -> np.ndarray:
-    """[rows, 32]: blocks of all magnitudes, ties of every rounding, zeros of both signs, the largest numbers."""
+    """[rows, 32]: blocks of all magnitudes, ties of every rounding, zeros of both signs, and the largest values."""
     rows = [random.standard_normal(32) * scale for scale in (1e-9, 1e-4, 0.02, 1.0, 3e4)]
     rows += [np.zeros(32), -np.zeros(32), np.arange(32) - 16, np.full(32, -65504.0)]
-    # 127 makes the scale of Q8_0 one, so that halves are ties.
+    # A largest value of 127 gives Q8_0 a scale of one, so that halves are ties.
     rows.append(np.concatenate([[127.0, -127.0], np.arange(30) - 14.5]))
     ties = np.array([1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-8, 1 + 3 * 2**-8, 2**-25, 3 * 2**-25, 65519.0, 2**-24])
     rows.append(np.concatenate([ties, -ties, ties * (1 + 2**-20), ties * (1 - 2**-20)]))

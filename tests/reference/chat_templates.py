@@ -1,11 +1,11 @@
-"""Makes tests/goldens/chat_templates: what transformers makes of conversations with chat templates, and which characters of
-it are the assistant's.
+"""Generates tests/goldens/chat_templates: conversations rendered by transformers with chat templates, and the characters
+that belong to the assistant.
 
     python tests/reference/chat_templates.py SMOLLM2
 
-SMOLLM2 is the folder of a SmolLM2-135M-Instruct, whose own template is read. transformers tells the assistant's tokens
-where a template has `{% generation %}` blocks, so each template is there a second time with such blocks around what the
-assistant says and the token that ends it; both make the same text. The tokenizer has a token for each character.
+SMOLLM2 is a folder with SmolLM2-135M-Instruct, whose own template is used too. transformers can mark the assistant's tokens
+only if a template has `{% generation %}` blocks. Each template therefore has a second version, with such blocks around the
+assistant's text and the token that ends it; both versions render the same text. The tokenizer has one token per character.
 """
 
 import json
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "tests/goldens/chat_templates"
 
 # The chat templates in the tokenizer_config.json of meta-llama/Llama-2-7b-chat-hf and Meta-Llama-3-8B-Instruct. Llama 3's
-# has the generation prompt always; here it is asked for, as in its later versions.
+# always adds the generation prompt; here it depends on `add_generation_prompt`, as in later versions of it.
 LLAMA_2 = (
     "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
     "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}"
@@ -50,7 +50,7 @@ def replaced(template: str, old: str, new: str) -> str:
 
 
 def marked(name: str, template: str) -> str:
-    """The template with blocks around what the assistant says."""
+    """The template with `{% generation %}` blocks around the assistant's text."""
     if name == "llama-2-chat":
         old = "{{ ' '  + content.strip() + ' ' + eos_token }}"
         return replaced(template, old, "{% generation %}" + old + "{% endgeneration %}")
@@ -66,7 +66,7 @@ def marked(name: str, template: str) -> str:
             + "{% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}"
             + template[end:]
         )
-    # ChatML: everything of a message is in one expression.
+    # ChatML: one expression renders the whole message.
     old = re.search(r"\{\{-? ?'<\|im_start\|>' \+ message\['role'\].*?\}\}", template, re.S).group()
     new = (
         "{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}"
@@ -77,7 +77,7 @@ def marked(name: str, template: str) -> str:
 
 
 def conversations() -> list[list[dict]]:
-    """Twenty, of every kind that all templates take."""
+    """Twenty conversations that all templates accept."""
 
     def talk(*texts, system=None):
         roles = ["user", "assistant"] * len(texts)
@@ -109,7 +109,7 @@ def conversations() -> list[list[dict]]:
 
 
 def tools() -> list[list[dict]]:
-    """With a tool's answers, for templates that take any role."""
+    """Conversations with a tool's answers, for templates that accept any role."""
     said = [("user", "Add 2 and 2."), ("assistant", "add(2, 2)"), ("tool", " 4\n"), ("assistant", "It is 4.")]
     messages = [{"role": role, "content": text} for role, text in said]
     return [messages, [{"role": "system", "content": "You add."}, *messages]]
@@ -123,7 +123,7 @@ def tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 
 def spans(text: str, mask: list[int]) -> list[list[int]]:
-    """The bytes of the characters that the mask has."""
+    """Ranges of the bytes of the characters that the mask selects."""
     found, at = [], 0
     for character, trained in zip(text, mask, strict=True):
         end = at + len(character.encode())

@@ -1,11 +1,14 @@
-"""Loads an adapter folder into PEFT without a warning, a missing key or a superfluous one, and scores texts with it.
+"""Loads an adapter folder into PEFT, without warnings, missing keys or unexpected keys, and scores texts with it.
 
     python tests/reference/check_adapter.py MODEL ADAPTER TEXT...                  prints the scores as JSON
-    python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    and compares with simmer's
+    python tests/reference/check_adapter.py MODEL ADAPTER --compare SCORES.json    compares with the scores of simmer
+    python tests/reference/check_adapter.py --all LIST                             compares many: of each line of the file
+                                                                                   LIST, MODEL, ADAPTER and SCORES.json,
+                                                                                   between tabs, and a title
 
-SCORES.json is what `simmer score --base MODEL --adapter ADAPTER --json` printed: one JSON value or one a line, each
-with "ids" and "logprobs" (for every token after the first). Exit code 1 where a log-probability is more than
---tolerance away.
+SCORES.json is the output of `simmer score --base MODEL --adapter ADAPTER --json`: one JSON value, or one per line, each
+with "ids" and "logprobs" (of every token after the first). The exit code is 1 if a log-probability differs by more than
+--tolerance.
 """
 
 import argparse
@@ -30,7 +33,7 @@ import rows
 
 
 class RaiseOnWarning(logging.Handler):
-    """Warnings that libraries log count like those that they raise."""
+    """Turns warnings that libraries log into errors, like the warnings that they raise."""
 
     def emit(self, record: logging.LogRecord) -> None:
         raise RuntimeError(f"logged by {record.name}: {record.getMessage()}")
@@ -43,7 +46,7 @@ def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
         logging.getLogger(name).addHandler(handler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # PEFT 0.21 asks transformers 5.23 for this attribute whatever the adapter.
+        # PEFT 0.21 reads this deprecated attribute of transformers 5.23 for every adapter.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = PeftModel.from_pretrained(base, adapter_folder)
     saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))
@@ -67,17 +70,42 @@ def read_scores(path: str) -> list[dict]:
     return value if isinstance(value, list) else [value]
 
 
+def compare(model: PeftModel, path: str, tolerance: float) -> None:
+    """Stops where a log-probability of the file is further than `tolerance` from the model's own."""
+    theirs = read_scores(path)
+    gaps = []
+    for score in theirs:
+        ours, others = rows.log_probs(model, score["ids"]), score["logprobs"]
+        if len(ours) != len(others):
+            raise SystemExit(f"{path}: {len(others)} log-probabilities for {len(score['ids'])} ids")
+        gaps += [abs(a - b) for a, b in zip(ours, others)]
+    if not gaps:
+        raise SystemExit(f"{path}: no score to compare")
+    print(f"{len(theirs)} texts, {len(gaps)} log-probabilities, largest difference {max(gaps):.2e}")
+    if max(gaps) > tolerance:
+        raise SystemExit(f"more than {tolerance}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("adapter")
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("adapter", nargs="?")
     parser.add_argument("texts", nargs="*", metavar="TEXT")
     parser.add_argument("--compare", metavar="SCORES.json")
+    parser.add_argument("--all", metavar="LIST")
     parser.add_argument("--tolerance", type=float, default=1e-3)
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.disable_progress_bar()
 
+    if args.all:
+        for line in Path(args.all).read_text().splitlines():
+            model, adapter, scores, title = line.split("\t")
+            print(title, flush=True)
+            compare(load_strictly(model, adapter), scores, args.tolerance)
+        return
+    if args.adapter is None:
+        parser.error("MODEL and ADAPTER are needed, or --all")
     model = load_strictly(args.model, args.adapter)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     scored = [(text, tokenizer(text)["input_ids"]) for text in args.texts]
@@ -86,18 +114,7 @@ def main() -> None:
         json.dump(result, sys.stdout, indent=2)
         print()
     if args.compare:
-        theirs = read_scores(args.compare)
-        gaps = []
-        for score in theirs:
-            ours, others = rows.log_probs(model, score["ids"]), score["logprobs"]
-            if len(ours) != len(others):
-                raise SystemExit(f"{args.compare}: {len(others)} log-probabilities for {len(score['ids'])} ids")
-            gaps += [abs(a - b) for a, b in zip(ours, others)]
-        if not gaps:
-            raise SystemExit(f"{args.compare}: no score to compare")
-        print(f"{len(theirs)} texts, {len(gaps)} log-probabilities, largest difference {max(gaps):.2e}")
-        if max(gaps) > args.tolerance:
-            raise SystemExit(f"more than {args.tolerance}")
+        compare(model, args.compare, args.tolerance)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""What simmer writes as GGUF, run by llama.cpp: the same tokens of a text, the same greedy answers.
+"""Runs GGUF files that simmer writes in llama.cpp, and compares the tokens of texts and greedy answers with simmer's.
 
 Usage: check_gguf.py SIMMER MODEL_DIR [ADAPTER_DIR]      (needs llama-cpp-python; see requirements.txt)
 
-Checked are the model in its own precision and in f32, and, with an adapter, the adapter as GGUF on top of the f32 file
-and the merged model. simmer's ids come from its own command line, on the folder and on the .gguf file.
+Checks the model in its own dtype and in f32; with an adapter, also the adapter as GGUF with the f32 file, and the merged
+model. simmer's ids come from its command line, run on the folder and on the .gguf file.
 """
 import json
 import subprocess
@@ -33,7 +33,7 @@ def ours(program, base, prompt, adapter=None):
 
 
 def theirs(model, ids, count):
-    """Greedy tokens of llama.cpp after the given ids, ended by nothing."""
+    """`count` greedy tokens of llama.cpp after the given ids, without a stop."""
     model.reset()
     model.eval(ids)
     found = []
@@ -67,7 +67,7 @@ def main(program, model, adapter=None):
         own, wide = work / "own.gguf", work / "f32.gguf"
         simmer(program, "convert", model, str(own))
         simmer(program, "convert", model, str(wide), "--dtype", "f32")
-        failed = check(program, "own precision", own, model)
+        failed = check(program, "own dtype", own, model)
         failed = check(program, "f32", wide, str(wide))
         if adapter:
             lora, merged = work / "adapter.gguf", work / "merged"

@@ -1,9 +1,10 @@
-"""simmer and huggingface_hub use one cache: each finds what the other has fetched, and fetches nothing of it again.
+"""Checks that simmer and huggingface_hub can share one cache: each finds the files that the other has downloaded, and does
+not download them again.
 
     cargo build -p simmer-checkpoint --example fetch
     python tests/reference/check_hub.py target/debug/examples/fetch
 
-Needs huggingface_hub, and no network: both fetch from a loopback server that speaks the hub's interface.
+Needs huggingface_hub, but no network: both download from a loopback server with the hub's interface.
 """
 
 import hashlib
@@ -75,7 +76,7 @@ class Hub(BaseHTTPRequestHandler):
             contents = FILES[file]
             if is_large(file):
                 linked = {"X_Linked_Etag": f'"{sha256(contents)}"', "X_Linked_Size": len(contents)}
-                # On a host of another name, as the hub's storage is.
+                # the hub's storage is on another host too
                 storage = f"http://localhost:{self.server.server_port}/storage/{file}"
                 self.reply(302, Location=storage, X_Repo_Commit=COMMIT, **linked)
             else:
@@ -120,18 +121,18 @@ def main() -> None:
             home = Path(work, first)
             found = run(simmer if first == "simmer" else python, home, hub)
             same = all((found / file).read_bytes() == contents for file, contents in FILES.items())
-            check(f"{first} fetches every file", same and len(list(found.iterdir())) == len(FILES))
+            check(f"{first} downloads every file", same and len(list(found.iterdir())) == len(FILES))
             for other in others:
                 name = "simmer" if other is simmer else "huggingface_hub"
-                check(f"{name} finds it without a hub", run(other, home, nobody, offline=True) == found)
+                check(f"{name} finds them offline", run(other, home, nobody, offline=True) == found)
                 requests.clear()
-                check(f"{name} finds it with one", run(other, home, hub) == found)
-                check("  and asks for no file", not any("/resolve/" in line or "/storage/" in line for line in requests))
+                check(f"{name} finds them online", run(other, home, hub) == found)
+                check("  and downloads no file", not any("/resolve/" in line or "/storage/" in line for line in requests))
             info = huggingface_hub.scan_cache_dir(home / "hub")
             (repo,) = info.repos
             (revision,) = repo.revisions
-            check("the cache is in order", not info.warnings and revision.refs == {"main"})
-            check("  with every file once", len(list((repo.repo_path / "blobs").iterdir())) == len(FILES))
+            check("the cache is valid", not info.warnings and revision.refs == {"main"})
+            check("  and has every file once", len(list((repo.repo_path / "blobs").iterdir())) == len(FILES))
 
 
 if __name__ == "__main__":

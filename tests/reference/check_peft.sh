@@ -1,24 +1,21 @@
 #!/usr/bin/env bash
-# Trains on the tiny models with simmer, and loads what it saved into PEFT: no warning, no missing or superfluous key,
-# the same log-probabilities. The other way round too: simmer scores with the adapters that PEFT saved. At last the package
-# tensorboard reads the event files of these runs, one of which was resumed.
+# Trains on the tiny models with simmer and loads the adapters into PEFT: without warnings, missing keys or unexpected keys,
+# and with the same log-probabilities. In the other direction, simmer scores texts with the adapters that PEFT saved. Finally
+# the package tensorboard reads the event files of these runs, one of which was resumed.
 #
 #   tests/reference/check_peft.sh SIMMER
 #
-# Installs requirements.txt into a virtual environment of its own, target/ci/reference, or uses $REFERENCE_VENV.
+# Installs requirements.txt into its own virtual environment, target/ci/reference, or uses $REFERENCE_VENV.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 simmer=$(realpath "${1:?usage: check_peft.sh SIMMER}")
+count=0
 venv=${REFERENCE_VENV:-target/ci/reference}
 goldens=tests/goldens
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-if ! cmp -s tests/reference/requirements.txt "$venv/installed.txt" && [[ -z ${REFERENCE_VENV:-} ]]; then
-    python3 -m venv --clear "$venv"
-    "$venv/bin/pip" install -q --no-cache-dir -r tests/reference/requirements.txt
-    cp tests/reference/requirements.txt "$venv/installed.txt"
-fi
+[[ -n ${REFERENCE_VENV:-} ]] || python3 tests/reference/environment.py "$venv"
 
 cat >"$work/data.json" <<'JSON'
 [
@@ -34,13 +31,14 @@ cat >"$work/texts.jsonl" <<'JSONL'
 {"text": "<|im_start|>the rain<|im_end|>"}
 JSONL
 
-compare() { # MODEL ADAPTER: the two programs' scores with one adapter
-    "$simmer" score --base "$goldens/$1" --adapter "$2" --json "$work/texts.jsonl" >"$work/scores.jsonl"
-    "$venv/bin/python" tests/reference/check_adapter.py "$goldens/$1" "$2" --compare "$work/scores.jsonl"
+compare() { # MODEL ADAPTER TITLE: scores with one adapter; PEFT's are compared with all of them at the end
+    local scores="$work/scores-$((++count)).jsonl"
+    "$simmer" score --base "$goldens/$1" --adapter "$2" --json "$work/texts.jsonl" >"$scores"
+    printf '%s\t%s\t%s\t%s\n' "$goldens/$1" "$2" "$scores" "$3" >>"$work/list"
 }
 
 train() { # MODEL LORA...: trains with these lines in [method.lora], and $base in [base], and compares
-    local model=$1 run="$work/run-$RANDOM"
+    local model=$1 run="$work/run-$((count + 1))"
     shift
     {
         printf '[base]\npath = "%s"\n%s\n\n[method.lora]\n' "$goldens/$model" "${base-}"
@@ -49,13 +47,11 @@ train() { # MODEL LORA...: trains with these lines in [method.lora], and $base i
         printf '\n[train]\nepochs = 5\nbatch_size = 2\nlearning_rate = 1e-2\n'
     } >"$work/recipe.toml"
     "$simmer" train "$work/recipe.toml" --out "$run" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    echo "simmer -> PEFT: $model, ${base+$base, }$*"
-    compare "$model" "$run/adapter"
+    compare "$model" "$run/adapter" "simmer -> PEFT: $model, ${base+$base, }$*"
 }
 
 for adapter in "$goldens"/*/adapters/*; do
-    echo "PEFT -> simmer: ${adapter#"$goldens"/}"
-    compare "$(basename "$(dirname "$(dirname "$adapter")")")" "$adapter"
+    compare "$(basename "$(dirname "$(dirname "$adapter")")")" "$adapter" "PEFT -> simmer: ${adapter#"$goldens"/}"
 done
 qkvo='targets = ["q_proj", "k_proj", "v_proj", "o_proj"]'
 train tied-gqa 'rank = 4' 'alpha = 8' "$qkvo"
@@ -69,7 +65,7 @@ train untied-mha 'rank = 2' 'targets = ["q_proj", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "embed_tokens"]'
 unset base
 
-# Every shipped recipe with low-rank paths: two steps on a tiny model, with rows of its layout.
+# Every shipped recipe with LoRA: two steps on a tiny model, with rows in the recipe's format.
 for recipe in recipes/*.toml; do
     grep -q '^\[method.lora\]' "$recipe" || continue
     case $(grep -m 1 '^path' "$recipe") in
@@ -92,12 +88,14 @@ for recipe in recipes/*.toml; do
     done
     if grep -q '^validation' "$recipe"; then sets+=(--set data.validation.rows=2); fi
     run="$work/run-$(basename "$recipe" .toml)"
-    # its sample prompts are longer than the tiny models' context
+    # the recipe's sample prompts are longer than the context of the tiny models
     sed '/^\[samples\]/,$d' "$recipe" >"$work/recipe.toml"
     "$simmer" train "$work/recipe.toml" --out "$run" "${sets[@]}" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    echo "simmer -> PEFT: $recipe"
-    compare "$model" "$run/adapter"
+    compare "$model" "$run/adapter" "simmer -> PEFT: $recipe"
 done
+
+# one process for all of them: loading PyTorch takes longer than any comparison
+"$venv/bin/python" tests/reference/check_adapter.py --all "$work/list"
 
 "$simmer" train "$work/recipe.toml" --out "$run" "${sets[@]}" --resume >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 "$venv/bin/python" tests/reference/check_tensorboard.py "$work"/run-*

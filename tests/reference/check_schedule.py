@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Holds simmer's learning rates against the log of a published run.
+"""Compares simmer's learning rates with the log of a published run.
 
     tests/reference/check_schedule.py SIMMER TRAINER_STATE.json
 
-TRAINER_STATE.json is the log that the Trainer of transformers left of a LLaMA-7B run (github.com/Kent0n-Li/ChatDoctor):
-609 steps, cosine, warmup ratio 0.03, peak 2e-5. A tiny model is trained for as many steps with the same schedule, and the
-learning rates of its metrics.jsonl are compared, each to 1e-9, which is less than the last digit of the log.
+TRAINER_STATE.json is the log of a LLaMA-7B run with transformers' Trainer (github.com/Kent0n-Li/ChatDoctor): 609 steps,
+cosine schedule, warmup ratio 0.03, peak 2e-5. This script trains a tiny model for as many steps with the same schedule and
+compares the learning rates in its metrics.jsonl, each within 1e-9, which is less than the last digit of the log.
 
-The log's rate of a step is the one that the next step takes.
+The rate that the log has for a step is the rate of the next step.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Reads the event files of runs with the package tensorboard, and compares them with the runs' metrics.jsonl.
+"""Reads the event files of runs with the package tensorboard, and compares them with the runs' metrics.jsonl files.
 
     pip install -r tests/reference/requirements.txt
     python tests/reference/check_tensorboard.py runs/quickstart...
 
-Every scalar has to be there once, at its step and time; a value is exact to f32, which is what an event holds.
+Every scalar must exist once, with its step and time. Values must be equal after rounding to f32, the dtype of events.
 """
 
 import json
@@ -21,7 +21,7 @@ def f32(value):
 
 
 def expected(run):
-    """What the metrics hold: of each tag (time, step, value)."""
+    """The scalars in the metrics: (time, step, value) for each tag."""
     tags = {}
     for line in (run / "metrics.jsonl").read_text().splitlines():
         line = json.loads(line)
@@ -43,13 +43,13 @@ def found(run):
 
 def check(run):
     files = [file for file in (run / "tensorboard").glob("events.out.tfevents.*") if file.stat().st_size > 0]
-    assert len(files) == 1, files  # those of earlier starts are empty
+    assert len(files) == 1, files  # files of interrupted processes are empty
     in_metrics, in_events = expected(run), found(run)
     assert in_metrics.keys() == in_events.keys(), (in_metrics.keys(), in_events.keys())
     for tag, values in in_metrics.items():
         assert values == in_events[tag], tag
     count = sum(map(len, in_metrics.values()))
-    print(f"{run}: {count} scalars under {len(in_metrics)} tags are those of metrics.jsonl")
+    print(f"{run}: {count} scalars under {len(in_metrics)} tags equal metrics.jsonl")
 
 
 for run in sys.argv[1:]:

@@ -1,9 +1,9 @@
-"""How far the goldens stand from the same run in f64: what a correct f32 program may differ by.
+"""Compares the goldens with the same computation in f64: a correct f32 program may differ by about as much.
 
     python tests/reference/conditioning.py      after generate.py, half a minute
 
-Prints the largest absolute difference of logits, losses and trained weights, and the largest relative one of a
-gradient tensor (difference of norm, over the norm), for each adapter.
+Prints, for each adapter, the largest absolute difference of logits, losses and trained tensors, and the largest relative
+difference of a gradient tensor (norm of the difference, divided by the norm).
 """
 
 import json

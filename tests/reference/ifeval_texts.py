@@ -1,4 +1,4 @@
-"""Texts for ifeval.py: answers that follow an instruction of IFEval, nearly do, and do not. All of our own making."""
+"""Texts for ifeval.py: answers that follow an instruction of IFEval, nearly follow it, or do not. Written for this project."""
 
 PARTS = [
     "Mr. Lee paid $3.50 for no. 7 on Jan. 5, didn't he?",
@@ -61,7 +61,7 @@ LANGUAGES = {
     "zh-tw": "由於水位上漲，河上的老橋昨晚關閉了。",
 }
 
-# texts that tell langdetect little, or two things
+# texts in which langdetect finds no language, or two
 UNCLEAR = [
     "12345 -- 67.89 !!!",
     "😀😀😀 👍",

@@ -1,4 +1,4 @@
-"""Makes tests/goldens/inspect.json: what NumPy says of the adapters' updates s·B·A, built whole in f64.
+"""Generates tests/goldens/inspect.json: measures of the adapters' updates s·B·A, by NumPy on full matrices in f64.
 
     python tests/reference/inspect_adapters.py
 """

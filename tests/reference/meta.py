@@ -1,9 +1,9 @@
-"""Makes everything under tests/goldens/meta: models in Meta's layout as PyTorch saves them, and what they must read as.
+"""Generates everything under tests/goldens/meta: models in Meta's layout as PyTorch saves them, and their expected tensors.
 
     python tests/reference/meta.py
 
-A model is made in Hugging Face's layout, its query and key rows are put into the order of rotary pairs (the inverse of
-`permute` in transformers' convert_llama_weights_to_hf.py), and its matrices are cut as fairscale's parallel layers are.
+A model is created in Hugging Face's layout. Its query and key rows are put into the order of rotary pairs (the inverse of
+`permute` in transformers' convert_llama_weights_to_hf.py), and its matrices are split like fairscale's parallel layers.
 """
 
 import json
@@ -31,7 +31,7 @@ LAYER = {
 
 @dataclass
 class MetaModel:
-    """One model, in several numbers of parts."""
+    """One model, saved once for each number of parts in `shards`."""
 
     name: str
     params: dict
@@ -82,7 +82,7 @@ MODELS = [
 
 
 def hugging_face(model: MetaModel) -> dict[str, torch.Tensor]:
-    """Random weights by Hugging Face's names."""
+    """Random weights, with Hugging Face's names."""
     generator = torch.Generator().manual_seed(model.seed)
 
     def random(*shape: int) -> torch.Tensor:
@@ -110,19 +110,19 @@ def hugging_face(model: MetaModel) -> dict[str, torch.Tensor]:
 
 
 def to_pairs(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of each head from halves to pairs."""
+    """Reorders the rows of each head from halves to pairs."""
     rows, columns = weight.shape
     return weight.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 def to_halves(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of each head from pairs to halves."""
+    """Reorders the rows of each head from pairs to halves."""
     rows, columns = weight.shape
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
 def names(n_layers: int, embedding_split: int) -> dict[str, tuple[str, int | None]]:
-    """Meta's names: Hugging Face's, and the dimension that is split."""
+    """Meta's names, each with Hugging Face's name and the dimension that is split."""
     found = {"tok_embeddings": ("model.embed_tokens", embedding_split)}
     for layer in range(n_layers):
         for name, (other, split) in LAYER.items():
@@ -133,7 +133,7 @@ def names(n_layers: int, embedding_split: int) -> dict[str, tuple[str, int | Non
 
 
 def heads_of(name: str, params: dict) -> int | None:
-    """Heads of a projection whose rows lie in pairs."""
+    """The number of heads of a projection whose rows are in pairs; None for other tensors."""
     if name.endswith(".wq.weight"):
         return params["n_heads"]
     if name.endswith(".wk.weight"):
@@ -173,7 +173,7 @@ def write_model(model: MetaModel) -> None:
 
 
 def write_files() -> None:
-    """Single files: how tensors can lie in storages, and the format before PyTorch 1.6."""
+    """Single files: tensors that share storages, and the format before PyTorch 1.6."""
     base = torch.arange(24, dtype=torch.float32)
     state = torch.nn.Linear(2, 2).state_dict()  # an OrderedDict with attributes
     state.clear()

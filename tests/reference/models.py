@@ -1,8 +1,7 @@
-"""The tiny models of the goldens: their configurations, random weights, tokenizer and files on disk.
+"""The tiny models of the goldens: their configurations, random weights, tokenizer and files.
 
-Every folder is written by hand, not by `save_pretrained`, so that the spelling of the configuration, the dtype, the
-sharding and the stray keys are the ones that the case is about. All later work loads the folder with transformers,
-which shows that the folder is a good one.
+The folders are not written by `save_pretrained`, so that the keys of the configuration, the dtype, the shards and the extra
+tensors can be those of each case. All other scripts load the folders with transformers, which shows that they are valid.
 """
 
 import math
@@ -168,7 +167,7 @@ CHAT_TEMPLATE = (
 
 
 def write_model(spec: TinyModel, folder: Path) -> None:
-    """Writes configuration, weights and tokenizer of one model."""
+    """Writes the configuration, weights and tokenizer of one model."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", spec.config)
     for name, config in spec.other_configs.items():
@@ -179,7 +178,7 @@ def write_model(spec: TinyModel, folder: Path) -> None:
 
 
 def random_weights(spec: TinyModel, folder: Path) -> dict[str, torch.Tensor]:
-    """Weights large enough that attention is uneven and logits spread over several units."""
+    """Random weights, large enough for uneven attention and for logits that differ by several units."""
     generator = torch.Generator().manual_seed(spec.seed)
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
     weights = {}
@@ -219,7 +218,7 @@ def write_weights(spec: TinyModel, weights: dict[str, torch.Tensor], folder: Pat
 
 
 def write_tokenizer(spec: TinyModel, folder: Path) -> None:
-    """A character tokenizer with a handful of merges; `spec.bos` has it put <s> before every text."""
+    """Writes a character tokenizer with a few merges; with `spec.bos` it puts <s> before every text."""
     pieces = ["<unk>", "<s>", "</s>", "\n", *map(chr, range(32, 127)), *(m.replace(" ", "") for m in MERGES)]
     merges = [tuple(merge.split()) for merge in MERGES]
     tokenizer = Tokenizer(models.BPE({p: i for i, p in enumerate(pieces)}, merges, unk_token="<unk>"))
@@ -246,12 +245,12 @@ def write_tokenizer(spec: TinyModel, folder: Path) -> None:
 
 
 def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
-    """A folder's model with plain attention, nothing to train, no dropout."""
+    """The model of a folder with eager attention, in evaluation mode."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
 def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str = torch.float32) -> LlamaForCausalLM:
-    """The model that an adapter is for: with as many rows as the embedding that lies beside the adapter, if one does."""
+    """The base model of an adapter, resized to the embedding in the adapter's file, if it has one."""
     model = load(folder, dtype)
     with safe_open(Path(adapter, "adapter_model.safetensors"), "pt") as file:
         for end in (".weight", ".base_layer.weight"):

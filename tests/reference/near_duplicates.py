@@ -1,7 +1,7 @@
 """Compares simmer's near-duplicates with rouge_score's, pair by pair: near_duplicates.py FILE.json...
 
-The files hold Alpaca rows; their texts are instruction and input. Needs `pip install rouge-score==0.1.2`, which is what
-Self-Instruct filters with: a candidate is dropped where ROUGE-L's F with an earlier one is above 0.7.
+The files have Alpaca rows; the text of a row is its instruction and input. Needs `pip install rouge-score==0.1.2`, which
+Self-Instruct uses as a filter: a candidate is dropped if its ROUGE-L F score with an earlier one is above 0.7.
 """
 
 import json
@@ -13,18 +13,18 @@ from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-data", "--example", "near_duplicates"]
+EXAMPLE = ["cargo", "run", "--quiet", "-p", "simmer-lint", "--example", "near_duplicates"]
 
 
 def ours(texts: list[str]) -> list[int | None]:
-    """What simmer finds for each text: the first earlier one that is near, or None."""
+    """simmer's result for each text: the first earlier near-duplicate, or None."""
     lines = "".join(json.dumps(text) + "\n" for text in texts)
     run = subprocess.run(EXAMPLE, input=lines, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
 class Kept:
-    """Gives rouge_score the tokens that it has made of a text already."""
+    """rouge_score's tokenizer with a cache."""
 
     def __init__(self) -> None:
         self.tokenizer = DefaultTokenizer(use_stemmer=False)
@@ -37,9 +37,10 @@ class Kept:
 
 
 def theirs(texts: list[str]) -> tuple[list[int | None], int]:
-    """The same by rouge_score over all pairs, and how many pairs it scored.
+    """The same result from rouge_score over all pairs, and the number of pairs that it scored.
 
-    Pairs whose lengths alone keep F below 0.6 are left out: LCS is at most the shorter of both.
+    Pairs of very different lengths are skipped: the longest common subsequence is at most as long as the shorter text, so
+    their F is below 0.6.
     """
     kept = Kept()
     scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=kept)
@@ -65,7 +66,7 @@ def main() -> None:
     mine, (expected, scored) = ours(texts), theirs(texts)
     near = sum(first is not None for first in expected)
     different = [at for at, pair in enumerate(zip(mine, expected)) if pair[0] != pair[1]]
-    print(f"{len(texts)} texts, {scored} pairs scored, {near} near an earlier one; {len(different)} differ")
+    print(f"{len(texts)} texts, {scored} pairs scored, {near} near-duplicates; {len(different)} results differ")
     for at in different[:10]:
         print(f"  {at}: simmer {mine[at]}, rouge_score {expected[at]}")
     sys.exit(bool(different))

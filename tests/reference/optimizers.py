@@ -1,4 +1,4 @@
-"""Learning-rate schedules as transformers gives them, and AdamW on one tensor as torch does it."""
+"""Learning-rate schedules of transformers, and AdamW of torch on one tensor."""
 
 import torch
 
@@ -19,7 +19,7 @@ SCHEDULES = [
 
 
 def schedules() -> list[dict]:
-    """The factor on the learning rate that each step's update uses, for one step more than `steps`."""
+    """The learning-rate factor of each step's update, for one step more than `steps`."""
     cases = []
     for name, warmup_steps, steps in SCHEDULES:
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)

@@ -1,4 +1,4 @@
-"""The programs that tokenizer files were made for."""
+"""The original libraries for tokenizer files: sentencepiece and tiktoken."""
 
 from pathlib import Path
 
@@ -17,7 +17,10 @@ def tiktoken_encoding(ranks) -> tiktoken.Encoding:
 
 
 def original(model: Path):
-    """Its encode and decode. A SentencePiece model begins with a piece: field 1, a message."""
+    """Encode and decode functions for a tokenizer file.
+
+    A SentencePiece model starts with its first piece: the tag of field 1, a message, is the byte 0x0A.
+    """
     if model.read_bytes()[:1] == b"\n":
         processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
         return processor.encode, processor.decode

@@ -1,10 +1,10 @@
-"""Compares simmer's tokens with those of Google's sentencepiece, or of tiktoken, on random Unicode or on the texts of files.
+"""Compares simmer's tokens with those of Google's sentencepiece or of tiktoken, on random Unicode or on the texts of files.
 
     cargo build --release -p simmer-data --example encode
     python tests/reference/random_unicode.py tokenizer.model [--count 100000] [--seed 1]
     python tests/reference/random_unicode.py tokenizer.model --texts FOLDER    # every string of its JSON files
 
-Prints what differs; decoding is compared with the original's, and for --texts with the text.
+Prints differences. Decoded text is compared with the original library's, and with --texts also with the text itself.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Rows of tokens, and what a model makes of them: logits, loss, log-probabilities, greedy continuations."""
+"""Rows of tokens, and a model's results on them: logits, loss, log-probabilities, greedy continuations."""
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,10 @@ IGNORE = -100
 
 
 def random_rows(lengths: list[int], vocab: int, seed: int) -> list[dict]:
-    """Rows with Hugging Face labels: `labels[i]` is `input_ids[i]`, or -100 where that token is not trained on.
+    """Rows with Hugging Face labels: `labels[i]` is `input_ids[i]`, or -100 if that token is masked.
 
-    About the first third of a row is its prompt; the second row also has a hole, as a second turn leaves it; the
-    third row is trained on from its first token, which no position predicts.
+    About the first third of a row is its prompt. The second row also has a masked token in its answer, as with a second
+    turn. The third row has labels from its first token on, which no position predicts.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = []
@@ -26,17 +26,17 @@ def random_rows(lengths: list[int], vocab: int, seed: int) -> list[dict]:
 
 
 def logits(model, ids: list[int]) -> torch.Tensor:
-    """[tokens, vocab], the row alone in its batch."""
+    """[tokens, vocab], with this row as the whole batch."""
     return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
 
 
 def trained_tokens(rows: list[dict]) -> int:
-    """The first label of a row counts for nothing: no position predicts it."""
+    """Number of labels. The first label of a row does not count, because no position predicts it."""
     return sum(label != IGNORE for row in rows for label in row["labels"][1:])
 
 
 def backward(model, rows: list[dict]) -> float:
-    """Mean cross-entropy over the trained tokens of all rows together; adds its gradients to the parameters'."""
+    """Mean cross-entropy over the labels of all rows together; adds its gradients to those of the parameters."""
     count, total = trained_tokens(rows), 0.0
     for row in rows:
         if trained_tokens([row]):
@@ -57,7 +57,7 @@ def log_probs(model, ids: list[int]) -> list[float]:
 
 @torch.no_grad()
 def greedy(model: PreTrainedModel, prompt: list[int], new_tokens: int, eos: int | list[int] | None) -> list[int]:
-    """The ids that transformers' greedy generation adds; an `eos` that it stops at is the last of them."""
+    """The ids that transformers' greedy generation adds. If it stops at an `eos` token, that is the last one."""
     config = GenerationConfig(
         do_sample=False, max_new_tokens=new_tokens, eos_token_id=eos, bos_token_id=None, pad_token_id=0
     )
@@ -69,6 +69,6 @@ def greedy(model: PreTrainedModel, prompt: list[int], new_tokens: int, eos: int 
 
 @torch.no_grad()
 def margin(model, prompt: list[int], answer: list[int]) -> float:
-    """The smallest lead of a chosen token over the runner-up: how far rounding is from changing the answer."""
+    """The smallest margin of a chosen token's logit over the second: a rounding error below it cannot change the answer."""
     best = logits(model, prompt + answer)[len(prompt) - 1 : -1].topk(2).values
     return (best[:, 0] - best[:, 1]).min().item()

@@ -1,15 +1,15 @@
-"""Tokens and labels as the code of the seed systems makes them: Alpaca, alpaca-lora, Vicuna, Koala, Baize, GPT4All, ChatDoctor.
+"""Tokens and labels by the original code of Alpaca, alpaca-lora, Vicuna, Koala, Baize, GPT4All and ChatDoctor.
 
     python tests/reference/seed_systems.py goldens CLONES
     python tests/reference/seed_systems.py compare CLONES EXAMPLES TOKENIZER MAX_TOKENS ROWS...
 
-CLONES is a folder with git clones of the repositories that SOURCES names; their functions are taken out of their files and
-run. The first writes tests/goldens/seed_systems, with the tokenizer tests/goldens/tokenizers/llama.model. The second
-compares them with what simmer makes of the rows of files (EXAMPLES is its example program of that name: `cargo build
---release -p simmer-data --example examples`; TOKENIZER is a tokenizer.model), shows the first differences, and counts them.
+CLONES is a folder with git clones of the repositories in SOURCES; their functions are extracted from their files and run.
+`goldens` writes tests/goldens/seed_systems, with the tokenizer tests/goldens/tokenizers/llama.model. `compare` compares the
+tokens and labels of the rows of files with simmer's, shows the first differences, and counts them. EXAMPLES is simmer's
+example program of that name (`cargo build --release -p simmer-data --example examples`), TOKENIZER a tokenizer.model.
 
-Needs Python 3.11 with transformers 4.28.1, tokenizers 0.13.3, sentencepiece 0.1.99, protobuf 3.20.3 (as these systems had),
-and any torch.
+Needs Python 3.11 with transformers 4.28.1, tokenizers 0.13.3, sentencepiece 0.1.99 and protobuf 3.20.3 (the versions that
+these systems used), and any torch.
 """
 
 import ast
@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "tests/goldens/seed_systems"
 IGNORE = -100
 
-# Repository and commit of each: the last one, or the one at which the system was trained.
+# Repository and commit of each: the latest, or the one with which the system was trained.
 SOURCES = {
     "stanford_alpaca": "761dc5bfbdeeffa89b8bff5d038781a4055f796a",
     "alpaca-lora": "8bb8579e403dc78e37fe81ffbb253c413007323f",
@@ -49,8 +49,8 @@ SOURCES = {
 
 
 class Originals:
-    """The systems' functions, for one tokenizer.model and a limit of tokens. Each gives ids and labels of one row, padding
-    taken off."""
+    """The systems' functions, for one tokenizer.model and a limit of tokens. Each function returns ids and labels of one
+    row, without padding."""
 
     def __init__(self, clones: Path, model: Path, max_tokens: int):
         self.clones = clones
@@ -70,7 +70,7 @@ class Originals:
         ).stdout
 
     def take(self, repository: str, path: str, names: list[str], **namespace) -> dict:
-        """Functions, classes and constants of a file, wherever in it they are defined."""
+        """Extracts functions, classes and constants of a file, at any level."""
         tree = ast.parse(self.source(repository, path))
         nodes = []
         for node in ast.walk(tree):
@@ -82,7 +82,7 @@ class Originals:
         return namespace
 
     def stanford(self, repository: str):
-        """stanford_alpaca's train.py, and ChatDoctor's, which is a copy."""
+        """train.py of stanford_alpaca, and of ChatDoctor, which is a copy of it."""
         tokenizer = self.tokenizer(model_max_length=self.max_tokens, padding_side="right")
         tokenizer.add_special_tokens({"pad_token": "[PAD]"})
         names = ["IGNORE_INDEX", "PROMPT_DICT", "_tokenize_fn", "preprocess", "SupervisedDataset"]
@@ -128,7 +128,7 @@ class Originals:
         tokenizer = self.tokenizer(model_max_length=self.max_tokens, padding_side="right")
         tokenizer.pad_token = tokenizer.unk_token
         conversation = types.ModuleType("conversation")
-        # Dataclasses look their module up.
+        # dataclasses look up their module in sys.modules
         sys.modules["conversation"] = conversation
         exec(self.source("FastChat", "fastchat/conversation.py"), vars(conversation))
         code = self.take(
@@ -145,7 +145,7 @@ class Originals:
         return one
 
     def koala(self):
-        """EasyLM's text processor with the prompts of its docs/koala.md, prompt and answer a field each."""
+        """EasyLM's text processor with the prompts of its docs/koala.md; each prompt and each answer is one field."""
         config = types.SimpleNamespace(
             fields_from_example="fields", fields="", subfield_separator=" ", add_bos_token=True, add_eos_token=True,
             prepend_text="", base64_token_dtype="i4",
@@ -190,7 +190,7 @@ class Originals:
             batch = {"prompt": [row["prompt"]], "response": [row["response"]]}
             data = code["tokenize_inputs"](config, tokenizer, batch)
             ids, labels = data["input_ids"][0].tolist(), data["labels"][0].tolist()
-            # Padded with the end of sequence; the real one has a label.
+            # Rows are padded with the EOS token; only the real one has a label.
             length = max(index for index, label in enumerate(labels) if label != IGNORE) + 1
             return ids[:length], labels[:length]
 
@@ -209,14 +209,14 @@ def pairs(row: dict) -> list[tuple[str, str]]:
 
 
 def baize_text(row: dict) -> str:
-    """A conversation as preprocess.py of Baize writes it."""
+    """A conversation as written by Baize's preprocess.py."""
     turns = [f"[|Human|] {question}\n[|AI|] {answer}\n" for question, answer in pairs(row)]
     return "The conversation between human and AI assistant.\n" + "".join(turns) + "[|Human|] "
 
 
 @dataclasses.dataclass
 class System:
-    """How simmer says what a system does."""
+    """simmer's settings for a system, the kind of its rows, and its original function."""
 
     template: str
     train_on: str
@@ -239,7 +239,7 @@ SYSTEMS = {
 
 
 def ranges(labels: list[int]) -> list[list[int]]:
-    """Where there are labels; the first token's counts for nothing, since nothing comes before it."""
+    """Ranges of tokens with a label. The first token's label is never used, because no position predicts it."""
     found = []
     for index, label in enumerate(labels):
         if label == IGNORE or index == 0:
@@ -252,7 +252,7 @@ def ranges(labels: list[int]) -> list[list[int]]:
 
 
 def ours(row: dict) -> dict:
-    """A row by what it says."""
+    """A row in simmer's format."""
     if "conversations" not in row:
         return row
     roles = itertools.cycle(["user", "assistant"])
@@ -260,12 +260,12 @@ def ours(row: dict) -> dict:
 
 
 def in_file(name: str, row: dict) -> dict:
-    """A row as it stands in the system's own files."""
+    """A row in the format of the system's own files."""
     return {"topic": "-", "input": baize_text(row)} if name == "baize" else row
 
 
 def rows_of(kind: str, rows: list[dict]) -> list[dict]:
-    """The rows of a file as rows of that kind, where they have one."""
+    """The rows of a file, converted to this kind; empty if they cannot be."""
     if "conversations" in rows[0]:
         return rows if kind == "conversations" else []
     if kind == "conversations":
@@ -317,7 +317,7 @@ def golden_rows() -> dict[str, list[dict]]:
     return {"instruction": instructions, "conversations": conversations, "prompt": prompts}
 
 
-# Golden rows that an original treats otherwise than simmer, by their numbers: what it does.
+# Numbers of golden rows that an original treats differently from simmer, and how.
 BREAKS = "two line breaks are one token of this tokenizer (LLaMA's has none such), and the prompt's tokens are counted without it"
 FAULTS = {
     "alpaca-lora-answers": {7: BREAKS},
@@ -383,7 +383,7 @@ def compare_rows(name, system, originals, program, model, file, rows):
         assert line["row"] == number + 1
         try:
             ids, labels = one(row)
-        except Exception as error:  # whatever the original does
+        except Exception as error:  # originals fail in various ways
             different.append((number, row, f"the original fails: {error!r}", line))
             continue
         trained = ranges(labels)
@@ -399,13 +399,13 @@ def difference(theirs, ours) -> str:
     if isinstance(theirs, str):
         return theirs
     if "ids" not in ours:
-        return f"simmer leaves it out, they train on {theirs['trained']}"
+        return f"simmer skips it, the original has labels on {theirs['trained']}"
     if theirs["ids"] != ours["ids"]:
         both = itertools.zip_longest(theirs["ids"], ours["ids"])
         at = next(index for index, (a, b) in enumerate(both) if a != b)
         lengths = f"{len(theirs['ids'])} tokens and {len(ours['ids'])}"
-        return f"{lengths}, differ at {at}: {theirs['ids'][at - 2 : at + 5]} and {ours['ids'][at - 2 : at + 5]}"
-    return f"same tokens; they train on {theirs['trained']}, simmer on {ours['trained']}"
+        return f"{lengths}, first difference at {at}: {theirs['ids'][at - 2 : at + 5]} and {ours['ids'][at - 2 : at + 5]}"
+    return f"same tokens; labels of the original {theirs['trained']}, of simmer {ours['trained']}"
 
 
 def main():

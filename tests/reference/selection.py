@@ -1,4 +1,4 @@
-"""Which modules PEFT adapts for a configuration, with which rank and scaling, and what else it trains."""
+"""The modules that PEFT adapts for a configuration, with rank and scaling, and the other parameters that it trains."""
 
 import warnings
 
@@ -21,7 +21,7 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 ALL = ATTENTION + ["gate_proj", "up_proj", "down_proj"]
 
 CONFIGS = [
-    # target_modules: PEFT's default for the family, lists, one regex, everything
+    # target_modules: PEFT's default for the model type, lists, one regular expression, all modules
     {},
     {"target_modules": ATTENTION},
     {"target_modules": ["self_attn.o_proj", "mlp.down_proj"]},
@@ -97,7 +97,7 @@ def cases() -> dict:
 
 def case(config: dict) -> dict:
     """`modules`: adapted module -> [rank, scaling]; `also_trained`: the other keys of the adapter file, without their
-    prefix `base_model.model.`; `warnings`: what PEFT warns of; `error`: its message where it refuses."""
+    prefix `base_model.model.`; `warnings`: PEFT's warnings; `error`: PEFT's message if it rejects the configuration."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # PEFT's own use of transformers

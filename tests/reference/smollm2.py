@@ -1,13 +1,14 @@
-"""What transformers and PEFT make of a real model: SmolLM2-135M-Instruct in Hugging Face layout.
+"""Results of transformers and PEFT on a real model: SmolLM2-135M-Instruct in Hugging Face layout.
 
     python tests/reference/smollm2.py MODEL DATA.json OUT [--steps 20] [--threads 1]
 
-Everything in f32, attention in its plain form, each row alone. Writes into the folder OUT:
+Everything is computed in f32, with eager attention and one row at a time. Writes into the folder OUT:
 
-    chat.json            the greedy answer to one question through the model's chat template
+    chat.json            the greedy answer to one question, with the model's chat template
     initial/, trained/   the adapter as PEFT initialised it, and after the steps
-    steps.json           the steps: rows in file order, 4 a step, alpaca-lora's template, answers alone trained on,
-                         AdamW 3e-4 without decay, constant, clipped at 1, LoRA r=8 alpha=16 on q, k, v, o
+    steps.json           the steps: rows in file order, 4 per step, alpaca-lora's template, labels only on answers,
+                         AdamW without weight decay, constant learning rate 3e-4, gradients clipped at 1,
+                         LoRA r=8 alpha=16 on q, k, v, o
     scores.json          log-probability of every token after the first of a few texts, with the trained adapter
     scores.base.json     the same without it
     logits.safetensors   ids.N and logits.N of those texts, with the trained adapter
@@ -42,7 +43,7 @@ TEXTS = [
 
 
 def encode(row: dict, tokenizer, max_tokens: int = 512) -> dict:
-    """The whole text tokenised once; a token is trained on if any of its characters belongs to the answer."""
+    """Tokenises the whole text at once. A token gets a label if any of its characters belongs to the answer."""
     prompt = alpaca.prompt(row)
     whole = tokenizer(prompt + row["output"], add_special_tokens=False, return_offsets_mapping=True)
     ids = whole["input_ids"] + [tokenizer.eos_token_id]
@@ -116,7 +117,10 @@ def main() -> None:
     save_file(tensors, args.out / "logits.safetensors")
     for step, values in enumerate(run["steps"], 1):
         print(f"step {step:3}  loss {values['loss']:.6f}  tokens {values['trained_tokens']}")
-    print(f"{tokens / seconds:.0f} tokens/s; rows cut {counts['cut']}, tokenised otherwise apart {counts['differs_apart']}")
+    print(
+        f"{tokens / seconds:.0f} tokens/s; {counts['cut']} rows truncated, {counts['differs_apart']} with other tokens "
+        "if prompt and answer are tokenised separately"
+    )
 
 
 if __name__ == "__main__":

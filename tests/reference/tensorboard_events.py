@@ -1,9 +1,9 @@
-"""Makes tests/goldens/tensorboard/events: a small event file as the package tensorboard writes it.
+"""Generates tests/goldens/tensorboard/events: a small event file, written by the package tensorboard.
 
     pip install tensorboard
     python tests/reference/tensorboard_events.py
 
-Its events are those of `lines()` in crates/train/src/tensorboard.rs.
+It has the same events as `lines()` in crates/train/src/tensorboard.rs.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts that tokenizers disagree about, and random ones."""
+"""Texts on which tokenizers tend to disagree, and random texts."""
 
 import random
 import sys
@@ -26,7 +26,7 @@ WORDS = ["the", "and", "▁", " ", "  ", "\n", "\t", "'s", "'LL", "</s>", "<s>",
 
 
 def random_text(rng: random.Random) -> str:
-    """Runs of characters of one script each, words, repetitions, and spaces, up to some hundred characters."""
+    """Characters of one script at a time, words, repetitions and spaces, up to a few hundred characters."""
     text = []
     for _ in range(rng.choice([1, 1, 2, 3, 5, 8])):
         kind = rng.random()

@@ -1,5 +1,5 @@
-"""Makes tests/goldens/tokenizers: small SentencePiece and tiktoken files, trained on data/kitchen, and what Google's
-sentencepiece and tiktoken make of texts with them.
+"""Generates tests/goldens/tokenizers: small SentencePiece and tiktoken files, trained on data/kitchen, and the tokens of
+texts by Google's sentencepiece and by tiktoken.
 
 Needs sentencepiece 0.2.3 and tiktoken 0.14.0: python tests/reference/tokenizer_files.py
 """
@@ -17,7 +17,7 @@ from texts import NASTY, random_texts
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "tests/goldens/tokenizers"
 
-# As LLaMA 1's model says it was trained.
+# The training settings stored in LLaMA 1's tokenizer.model.
 LLAMA = dict(
     model_type="bpe", vocab_size=600, character_coverage=0.99995, byte_fallback=True, split_digits=True,
     normalization_rule_name="identity", add_dummy_prefix=True, remove_extra_whitespaces=False,
@@ -32,7 +32,7 @@ SENTENCEPIECE = {
 
 
 def golden(texts, encode, decode):
-    """One case a line."""
+    """JSON with one case per line."""
     cases = []
     for text in texts:
         ids = encode(text)
@@ -43,7 +43,7 @@ def golden(texts, encode, decode):
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     rows = [json.loads(line)["text"] for line in open(ROOT / "data/kitchen/text.jsonl")]
-    # Runs of spaces and lines, which the kitchen's prose does not have.
+    # Sequences of spaces and line breaks, which the texts of data/kitchen do not have.
     text = rows[:600] + ["def stir(pot):\n    for spoon in pot:\n        spoon.turn(180)\n" * 3] * 20
     texts = NASTY + list(random_texts(40)) + rows[-3:]
     for name, options in SENTENCEPIECE.items():

@@ -1,4 +1,4 @@
-"""Ten optimizer steps as a PEFT user writes them: batches of rows in order, AdamW, clipping, a schedule."""
+"""Ten optimizer steps, as in a PEFT user's script: batches of rows in order, AdamW, gradient clipping, a schedule."""
 
 from dataclasses import asdict, dataclass
 
@@ -14,7 +14,7 @@ import rows
 
 @dataclass
 class Settings:
-    """`max_grad_norm` None: no clipping. Warmup and length are in optimizer steps."""
+    """Without `max_grad_norm` there is no clipping. `warmup_steps` and `steps` are optimizer steps."""
 
     learning_rate: float
     schedule: str = "linear"
@@ -37,7 +37,7 @@ def scheduler(optimizer, name: str, warmup_steps: int, steps: int):
 
 
 def batches(golden_rows: list[dict], settings: Settings) -> list[list[int]]:
-    """Row numbers of each step: rows in order, over and over."""
+    """Row numbers of each step: the rows in order, repeated in every epoch."""
     count = -(-len(golden_rows) // settings.batch_size)
     epoch = [
         list(range(i * settings.batch_size, min((i + 1) * settings.batch_size, len(golden_rows)))) for i in range(count)
@@ -46,10 +46,10 @@ def batches(golden_rows: list[dict], settings: Settings) -> list[list[int]]:
 
 
 def run(model, golden_rows: list[dict], settings: Settings) -> dict:
-    """Trains `model` and tells of each step: its rows, its learning rate, its loss before the update, its gradient
-    norm before clipping.
+    """Trains `model` and returns, for each step, its rows, learning rate, loss before the update, number of labels, and
+    gradient norm before clipping.
 
-    The learning rate is the one that the update used; the first one of a warmup is therefore 0.
+    The learning rate is the one that the update used; at the start of a warmup it is therefore 0.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(

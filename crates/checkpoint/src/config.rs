@@ -21,6 +21,7 @@ const MAX_SIZE: usize = 1 << 40;
 /// Sizes are numbers of features, heads and layers; `max_position_embeddings` is in tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct ModelConfig {
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -84,6 +85,7 @@ fn default_initializer_range() -> f64 {
 /// Scaling of the rotary frequencies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub enum RopeScaling {
     /// Unscaled frequencies.
     #[default]

@@ -8,18 +8,19 @@ use simmer_data::{Conversation, Message, Role};
 use simmer_model::{KvCache, Stop};
 
 use super::generate::AnswerArgs;
+use crate::failure::Failure;
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
-/// Talk to a model
+/// Chat with a model
 ///
-/// Type a message and press return; `/reset` forgets the conversation, `/quit` or the end of the
-/// input ends it. Messages are read line by line, so a file can be piped in.
+/// Type a message and press Enter. `/reset` starts a new conversation; `/quit` or the end of the input
+/// ends the program. Messages are read line by line, so a file can be piped in.
 #[derive(Debug, Args)]
 pub(crate) struct Chat {
     #[command(flatten)]
     model: ModelArgs,
-    /// Template for the turns: `chat` is the model's own
+    /// Prompt template; `chat` is the chat template of the model
     #[arg(long, default_value = "chat", value_name = "NAME")]
     template: String,
     /// System message
@@ -30,7 +31,7 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
         let loaded = self.model.load()?;
         let template = loaded.template(&self.template)?;
@@ -44,7 +45,9 @@ impl Chat {
         let mut cache = Seen::default();
         let interactive = io::stdin().is_terminal();
         if interactive {
-            output::note("Type a message; /reset starts over, /quit ends.");
+            output::note(
+                "Type a message. /reset starts a new conversation, /quit ends the program.",
+            );
         }
         loop {
             if interactive {
@@ -76,7 +79,7 @@ impl Chat {
             cache.remember(&prompt, &answer.tokens);
             if answer.stop == Stop::Context {
                 output::note(
-                    "The conversation has filled the model's context; /reset starts over.",
+                    "The conversation has filled the context of the model; /reset starts a new one.",
                 );
             }
             messages.push(Message::new(
@@ -87,11 +90,11 @@ impl Chat {
     }
 }
 
-fn text_of(loaded: &Loaded, tokens: &[u32]) -> anyhow::Result<String> {
+fn text_of(loaded: &Loaded, tokens: &[u32]) -> Result<String, Failure> {
     Ok(loaded.tokenizer.decode(tokens, true)?)
 }
 
-/// The cache of the conversation so far, and the tokens that it stands for.
+/// The KV cache of the conversation so far, and its tokens.
 #[derive(Default)]
 struct Seen {
     tokens: Vec<u32>,
@@ -99,7 +102,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// The cache, emptied where the new prompt does not begin with what it holds (a template may
+    /// The cache; emptied if the new prompt does not start with the cached tokens (a template may
     /// render earlier turns differently).
     fn for_prompt(&mut self, prompt: &[u32]) -> &mut KvCache {
         let held = &self.tokens[..self.cache.len().min(self.tokens.len())];

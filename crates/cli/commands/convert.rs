@@ -1,9 +1,8 @@
-//! `simmer convert`: models between the layouts of Hugging Face, Meta and llama.cpp, and adapters to
-//! the last.
+//! `simmer convert`: converts models between the layouts of Hugging Face, Meta and llama.cpp, and adapters
+//! to that of llama.cpp.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use simmer_checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
 use simmer_checkpoint::gguf::GgmlType;
@@ -14,35 +13,36 @@ use simmer_model::merge::files_beside;
 use simmer_train::tokenizer;
 
 use super::merge::{byte_size, lacks_hugging_face_tokenizer};
+use crate::failure::{Context, Failure, bail};
 use crate::{hub, output, progress};
 
 /// Convert a model between Hugging Face, Meta and GGUF layouts, or an adapter to GGUF
 ///
 /// IN is a Hugging Face folder, a Meta folder (params.json, consolidated.*.pth), a .gguf file, a name
-/// on the hub, or the folder of an adapter. OUT is a .gguf file if it is called so, else a folder.
-/// Weights keep their precision without --dtype; quantised ones become f32, which holds them exactly.
-/// Row by row, so that a model larger than the memory can be converted.
+/// on the Hugging Face Hub, or the folder of an adapter. If OUT ends in .gguf, it is a GGUF file, else
+/// a folder. Works row by row, so the model may be larger than memory.
 #[derive(Debug, Args)]
 pub(crate) struct Convert {
-    /// The model, or an adapter
+    /// Model or adapter to convert
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// The folder or .gguf file to write; must not exist
+    /// Folder or .gguf file to write; must not exist
     #[arg(value_name = "OUT")]
     out: PathBuf,
-    /// The layout to write; told from OUT without it
+    /// Layout to write. Default: gguf if OUT ends in .gguf, else hf
     #[arg(long, value_name = "hf|meta|gguf")]
     to: Option<To>,
-    /// Store the weights in this precision (q8_0 in GGUF alone)
+    /// Dtype of the written weights; q8_0 only in GGUF. Default: as stored; quantised weights become f32,
+    /// which represents them exactly
     #[arg(long, value_name = "f32|bf16|f16|q8_0")]
     dtype: Option<Stored>,
-    /// Most bytes of a weights file of a Hugging Face folder (5GB, 500MB)
+    /// Maximum size of a weights file of a Hugging Face folder, such as 5GB or 500MB
     #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
-    /// Files of a Meta checkpoint: 1, 2, 4 or 8
+    /// Number of weights files of a Meta checkpoint: 1, 2, 4 or 8
     #[arg(long, default_value_t = 1, value_name = "N")]
     shards: usize,
-    /// The base of an adapter; the one that its adapter_config.json names without it
+    /// Base model of an adapter. Default: the one that its adapter_config.json names
     #[arg(long, value_name = "MODEL")]
     base: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ enum Stored {
 }
 
 impl Convert {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let is_gguf = self.out.extension().is_some_and(|ext| ext == "gguf");
         let to = self.to.unwrap_or(if is_gguf { To::Gguf } else { To::Hf });
         if self.input.join("adapter_config.json").exists() {
@@ -77,7 +77,7 @@ impl Convert {
         output::line(&self.out.display().to_string())
     }
 
-    fn model(&self, input: &Path, to: To) -> anyhow::Result<()> {
+    fn model(&self, input: &Path, to: To) -> Result<(), Failure> {
         let model = Pretrained::open(input)?;
         let tokenizer = tokenizer::open(input)?;
         tokenizer.check_vocabulary(model.config.vocab_size)?;
@@ -85,7 +85,7 @@ impl Convert {
             output::note(note);
         }
         let saved = tempfile::tempdir()?;
-        let beside = || -> anyhow::Result<Vec<PathBuf>> {
+        let beside = || -> Result<Vec<PathBuf>, Failure> {
             let other = lacks_hugging_face_tokenizer(input);
             if other {
                 tokenizer.save(saved.path())?;
@@ -132,27 +132,27 @@ impl Convert {
         }
         bar.finish_and_clear();
         if model.checkpoint.rotary_buffers() > 0 {
-            output::note("rotary tables, which follow from the configuration, were left out");
+            output::note("rotary tables were dropped; they follow from the configuration");
         }
         Ok(())
     }
 
-    fn adapter(&self, to: To) -> anyhow::Result<()> {
+    fn adapter(&self, to: To) -> Result<(), Failure> {
         if to != To::Gguf {
-            bail!("an adapter is converted to GGUF alone: OUT has to end in .gguf");
+            bail!("an adapter can be converted to GGUF only; OUT must end in .gguf");
         }
         if self.dtype.is_some_and(|dtype| dtype != Stored::F32) {
-            bail!("an adapter is written in f32");
+            bail!("--dtype: adapters are always written in f32");
         }
-        let named = || -> anyhow::Result<PathBuf> {
+        let named = || -> Result<PathBuf, Failure> {
             let config = self.input.join("adapter_config.json");
             let (config, _) = simmer_model::adapter::AdapterConfig::read(&config)?;
             let name = config.base_model_name_or_path.map(PathBuf::from);
-            name.context("which base? the adapter does not say; give --base MODEL")
+            name.context("the adapter does not name its base model; use --base MODEL")
         };
         let base = self.base.clone().map_or_else(named, Ok)?;
         let base = hub::locate(&base, What::Model)
-            .context("the base of the adapter gives its shape; give --base MODEL")?;
+            .context("cannot open the base model of the adapter, which is needed for its shape; use --base MODEL")?;
         let config = Pretrained::open(&base)?.config;
         for note in adapter_to_gguf(&self.input, &config, &self.out)? {
             output::note(&note);
@@ -160,13 +160,15 @@ impl Convert {
         Ok(())
     }
 
-    fn dtype(&self) -> anyhow::Result<Option<Dtype>> {
+    fn dtype(&self) -> Result<Option<Dtype>, Failure> {
         Ok(match self.dtype {
             None => None,
             Some(Stored::F32) => Some(Dtype::F32),
             Some(Stored::Bf16) => Some(Dtype::BF16),
             Some(Stored::F16) => Some(Dtype::F16),
-            Some(Stored::Q8_0) => bail!("q8_0 is a precision of GGUF files; OUT is none"),
+            Some(Stored::Q8_0) => {
+                bail!("--dtype q8_0 is only possible in GGUF files; OUT is not one")
+            }
         })
     }
 

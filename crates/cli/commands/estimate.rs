@@ -1,51 +1,51 @@
-//! `simmer estimate`: what a run will take.
+//! `simmer estimate`: the memory and time that a run will take.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use simmer_checkpoint::sizes;
-use simmer_data::{Dataset, Steps};
+use simmer_data::Steps;
 use simmer_model::base::Precision;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
 use crate::commands::train::sets;
+use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};
 use crate::{hub, progress};
 
-/// Say how much memory and time a run will take
+/// Estimate the memory and time of a run
 ///
-/// Reads the recipe's data and the shape of its base, and none of the weights. Exit code 1 where the
-/// run does not fit into the memory.
+/// Reads the recipe's data and the shape of its base model, but no weights. Exit code 1 if the run does
+/// not fit in memory.
 #[derive(Debug, Args)]
 pub(crate) struct Estimate {
-    /// The recipe
+    /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
-    /// Change a key: train.micro_batch_tokens=2048
+    /// Override a key of the recipe, such as train.micro_batch_tokens=2048; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute, instead of the recipe's `device`: auto, cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N. Default: the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// A size instead of the recipe's base: llama-7b, as `simmer show` knows them; its weights in bf16
-    /// unless the recipe has base.precision. The tokenizer stays the recipe's: --set
-    /// base.tokenizer=FOLDER
+    /// Published size to estimate instead of the recipe's base model, such as llama-7b (the
+    /// names of `simmer show`). Weights are in bf16 unless the recipe has base.precision; the tokenizer is still the
+    /// recipe's (--set base.tokenizer=FOLDER)
     #[arg(long, value_name = "NAME")]
     size: Option<String>,
-    /// Memory of another device than the one at hand: 24GiB
+    /// Memory of the device, such as 24GiB. Default: that of the chosen device
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// TFLOP/s of its matrix products, for the time of a step
+    /// Speed of matrix multiplications, for the time of a step. Default: measured
     #[arg(long, value_name = "TFLOP/S")]
     rate: Option<f64>,
-    /// Print it as JSON, in bytes and seconds
+    /// Print the estimate as JSON, in bytes and seconds
     #[arg(long)]
     json: bool,
 }
 
-/// Says what a person should know.
+/// Prints notices.
 struct Notes;
 
 impl Observer for Notes {
@@ -55,12 +55,13 @@ impl Observer for Notes {
 }
 
 impl Estimate {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         if let Some(size) = &self.size {
             let names = || sizes::names().collect::<Vec<_>>().join(", ");
             let shape = sizes::named(size);
-            let shape = shape.with_context(|| format!("--size {size}: sizes are {}", names()))?;
+            let shape = shape
+                .with_context(|| format!("--size {size}: unknown size; sizes: {}", names()))?;
             if recipe.base.tokenizer.is_none() {
                 recipe.base.tokenizer = recipe.base.path.take();
             }
@@ -76,7 +77,7 @@ impl Estimate {
             batch_size: recipe.train.batch_size,
             seed: recipe.train.seed,
         };
-        let data = Dataset::load(&recipe.data, &tokenizer, steps);
+        let data = simmer_lint::load(&recipe.data, &tokenizer, steps);
         spinner.finish_and_clear();
         let rate = match self.rate {
             Some(teraflops) if teraflops > 0.0 => Rate::Given(teraflops * 1e12),
@@ -85,7 +86,8 @@ impl Estimate {
         };
         let memory = self.memory;
         let known = Known { memory, rate };
-        let found = estimate(&recipe, &base, &tokenizer, &mut data?, known)?;
+        let (mut data, _) = data?;
+        let found = estimate(&recipe, &base, &tokenizer, &mut data, known)?;
         if self.json {
             output::json(&found)?;
         } else {
@@ -93,9 +95,9 @@ impl Estimate {
         }
         if !found.fits() {
             match found.fitting() {
-                Some(setting) => bail!("the run does not fit; it would with {setting}"),
+                Some(setting) => bail!("the run does not fit in memory; it would with {setting}"),
                 None => bail!(
-                    "the run does not fit, whatever train.micro_batch_tokens and train.recompute say"
+                    "the run does not fit in memory with any train.micro_batch_tokens and train.recompute"
                 ),
             }
         }

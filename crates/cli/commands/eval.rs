@@ -1,13 +1,12 @@
-//! `simmer eval`: how good a model is.
+//! `simmer eval`: evaluates models on tasks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use simmer_eval::report::{self, Report, Results, TaskReport};
@@ -18,77 +17,78 @@ use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::{BaseConfig, Precision};
 
+use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
-use crate::{failure, hub, interrupt, output, progress};
+use crate::{hub, interrupt, output, progress};
 
-/// Score a base model, and adapters beside it
+/// Evaluate a base model and its adapters on tasks
 ///
-/// Every model answers the same questions; answers are kept as they come, so that the same command
-/// goes on where it was interrupted. The first model is the base; adapters are compared with it.
+/// All models answer the same questions, and adapters are compared with the base model. Each answer is
+/// saved at once, so the same command resumes where it was interrupted.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct Eval {
-    /// The base model: a folder, a .gguf file, or a name on the hub
+    /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL", required_unless_present = "list")]
     base: Option<PathBuf>,
-    /// An adapter that is compared with the base; may be given several times
+    /// Adapter to compare with the base model; repeatable
     #[arg(long, value_name = "ADAPTER")]
     adapter: Vec<PathBuf>,
-    /// Keep the weights in this precision instead of the stored one
+    /// Dtype of the weights in memory. Default: as stored
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
     precision: Option<Precision>,
-    /// Where to compute: cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Tasks, by name or as files that end in .toml
+    /// Tasks: names, or files that end in .toml
     #[arg(long, value_delimiter = ',', value_name = "TASK,...")]
     tasks: Vec<String>,
-    /// List the tasks and end
+    /// List the tasks and exit
     #[arg(long)]
     list: bool,
-    /// The folder that tasks find their files below, or hf://datasets/NAME on the hub
+    /// Folder with the files of the tasks, or a data set on the Hugging Face Hub (hf://datasets/NAME)
     #[arg(long, value_name = "FOLDER", default_value = "eval-data")]
     data: PathBuf,
-    /// Rows of any instruction file, as the task `held-out`
+    /// Evaluate on the rows of this instruction file, as the task `held-out`
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// The template of --file
+    /// Prompt template for --file
     #[arg(long, value_name = "NAME", default_value = "chat", requires = "file")]
     template: String,
-    /// The most new tokens of an answer to --file; 0: reference answers alone are measured
+    /// Maximum number of tokens to generate for a row of --file; 0: only score the reference answers
     #[arg(long, value_name = "N", default_value_t = 128, requires = "file")]
     max_new_tokens: usize,
-    /// Ask the first N rows of each task alone
+    /// Use only the first N rows of each task
     #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
-    /// Answered questions before each, where not the task's own number
+    /// Number of few-shot examples. Default: set by the task
     #[arg(long, value_name = "K")]
     shots: Option<usize>,
-    /// Answers drawn to a question of a generation task, of which the most frequent counts too
+    /// Sample K answers per question of a generation task and also score the most frequent one (maj@K)
     #[arg(long, value_name = "K")]
     samples: Option<usize>,
-    /// How they are drawn
+    /// Sampling temperature of --samples
     #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
     temperature: f64,
-    /// Put the prompts of generation tasks into the model's chat template
+    /// Apply the chat template of the model to the prompts of generation tasks
     #[arg(long)]
     chat: bool,
-    /// Whose prompts and measures: harness (lm-evaluation-harness) or paper (LLaMA's)
+    /// Prompts and metrics: harness (as lm-evaluation-harness) or paper (as the LLaMA paper)
     #[arg(long, value_parser = protocol, default_value = "harness", value_name = "NAME")]
     protocol: Protocol,
-    /// Where answers are kept
+    /// Folder for the answers
     #[arg(long, value_name = "FOLDER", default_value = "runs/eval")]
     out: PathBuf,
-    /// Forget answers that are kept there
+    /// Delete saved answers and start again
     #[arg(long)]
     overwrite: bool,
     /// Print the scores as JSON
     #[arg(long)]
     json: bool,
-    /// Write them as Markdown too
+    /// Also write the scores as Markdown
     #[arg(long, value_name = "FILE.md")]
     markdown: Option<PathBuf>,
-    /// Write them as a page, with answers side by side
+    /// Also write the scores and the answers, side by side, as an HTML page
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
 }
@@ -98,7 +98,7 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         .map_err(|_| format!("expected harness or paper, found {text}"))
 }
 
-/// Ctrl-C: looked at between rows while questions are answered, and ending the program at once while models load.
+/// Ctrl-C: checked between rows while questions are answered; ends the program at once while models load.
 struct Interrupt {
     stop: Arc<AtomicBool>,
     answering: Arc<AtomicBool>,
@@ -118,12 +118,13 @@ struct Listed<'a> {
 }
 
 impl Eval {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         if self.list {
-            return self.print_list();
+            self.print_list()?;
+            return Ok(ExitCode::SUCCESS);
         }
         let Some(path) = &self.base else {
-            bail!("--base says which model to score; --list lists the tasks");
+            bail!("--base MODEL is required; --list lists the tasks");
         };
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
@@ -131,7 +132,7 @@ impl Eval {
         let answering = Arc::new(AtomicBool::new(false));
         let interrupt = Interrupt {
             stop: interrupt::flag(
-                "stopping after these rows; once more to stop at once",
+                "stopping after these rows; press Ctrl-C again to stop at once",
                 Arc::clone(&answering),
             )?,
             answering,
@@ -146,14 +147,18 @@ impl Eval {
         for (name, adapter) in &models {
             let loaded = Loaded::open(&base, *adapter, &self.device)?;
             size = size.or_else(|| published_size(&loaded.model));
-            kept.push(self.ask(&loaded, name, &asked, &interrupt)?);
+            match self.ask(&loaded, name, &asked, &interrupt)? {
+                Some(answers) => kept.push(answers),
+                None => return Ok(interrupt::exit_code()),
+            }
         }
         let names = models.into_iter().map(|(name, _)| name).collect();
         let report = self.report(names, size, &asked, &kept)?;
-        self.show(&report)
+        self.show(&report)?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn print_list(&self) -> anyhow::Result<()> {
+    fn print_list(&self) -> Result<(), Failure> {
         let tasks = Task::names().map(Task::named);
         let tasks: Vec<Task> = tasks.collect::<Result<_, _>>()?;
         let width = tasks.iter().map(|task| task.name.len()).max().unwrap_or(0);
@@ -171,8 +176,8 @@ impl Eval {
         Ok(())
     }
 
-    /// The tasks and their questions: what is wrong with them is said before any model is loaded.
-    fn asked(&self) -> anyhow::Result<Vec<Asked>> {
+    /// The tasks and their questions. Reads them all, so that errors appear before a model is loaded.
+    fn asked(&self) -> Result<Vec<Asked>, Failure> {
         let mut tasks: Vec<(Task, &Path)> = Vec::new();
         let data = hub::locate_folder(&self.data)?;
         for name in &self.tasks {
@@ -183,7 +188,7 @@ impl Eval {
             tasks.push((task, Path::new("")));
         }
         if tasks.is_empty() {
-            bail!("nothing is asked: --tasks names tasks, --file a file of instructions");
+            bail!("no task given; use --tasks NAME,... or --file FILE");
         }
         let asked = tasks.into_iter().map(|(task, folder)| {
             let questions = task.questions(folder, self.limit)?;
@@ -192,7 +197,7 @@ impl Eval {
         asked.collect()
     }
 
-    fn settled(&self, task: Task) -> anyhow::Result<Task> {
+    fn settled(&self, task: Task) -> Result<Task, Failure> {
         let mut task = task.under(self.protocol)?;
         if let Some(shots) = self.shots {
             task = task.with_shots(shots)?;
@@ -203,14 +208,14 @@ impl Eval {
         Ok(task)
     }
 
-    /// One model's answers to every task.
+    /// One model's answers to every task; `None` if it was interrupted, which is reported.
     fn ask(
         &self,
         loaded: &Loaded,
         name: &str,
         asked: &[Asked],
         interrupt: &Interrupt,
-    ) -> anyhow::Result<Vec<Answers>> {
+    ) -> Result<Option<Vec<Answers>>, Failure> {
         let chat = self.chat.then(|| loaded.template("chat")).transpose()?;
         let evaluator = Evaluator {
             chat: chat.as_ref(),
@@ -247,8 +252,8 @@ impl Eval {
             interrupt.answering.store(false, Ordering::SeqCst);
             bar.finish_and_clear();
             if let Err(error @ EvalError::Interrupted { .. }) = answered {
-                failure::report(&error.into());
-                process::exit(130);
+                Failure::from(error).report();
+                return Ok(None);
             }
             answered?;
             let seconds = begin.elapsed().as_secs_f64();
@@ -259,7 +264,7 @@ impl Eval {
             ));
             kept.push(answers);
         }
-        Ok(kept)
+        Ok(Some(kept))
     }
 
     fn report(
@@ -268,7 +273,7 @@ impl Eval {
         size: Option<&'static str>,
         asked: &[Asked],
         kept: &[Vec<Answers>],
-    ) -> anyhow::Result<Report> {
+    ) -> Result<Report, Failure> {
         let mut tasks = Vec::new();
         for (number, Asked { task, questions }) in asked.iter().enumerate() {
             let measure = Measure::new(task)?;
@@ -285,7 +290,7 @@ impl Eval {
                     answers,
                 })
             });
-            let results: Vec<Results<'_>> = of_models.collect::<anyhow::Result<_>>()?;
+            let results: Vec<Results<'_>> = of_models.collect::<Result<_, Failure>>()?;
             tasks.push(TaskReport::new(task, questions, &results, size));
         }
         Ok(Report {
@@ -296,14 +301,14 @@ impl Eval {
         })
     }
 
-    fn show(&self, report: &Report) -> anyhow::Result<()> {
+    fn show(&self, report: &Report) -> Result<(), Failure> {
         let write =
             |path: &Path, text: String| write_file(path, |file| file.write_all(text.as_bytes()));
         if let Some(path) = &self.markdown {
             write(path, report::markdown(report))?;
         }
         if let Some(path) = &self.html {
-            write(path, report::html(report))?;
+            write(path, report::html(report)?)?;
         }
         if self.json {
             return output::json(report);
@@ -312,10 +317,10 @@ impl Eval {
     }
 }
 
-/// The size of the LLaMA paper whose shape a model has.
+/// The size in the LLaMA paper that a model has, by its shape.
 fn published_size(model: &LlamaForCausalLM) -> Option<&'static str> {
     let config = model.config();
-    // later models of these shapes take more
+    // later models of these shapes have a longer context or a larger vocabulary
     if config.max_position_embeddings != 2048 || config.vocab_size < 32_000 {
         return None;
     }
@@ -328,7 +333,7 @@ fn published_size(model: &LlamaForCausalLM) -> Option<&'static str> {
     }
 }
 
-/// A model's name as that of a folder.
+/// A model's name as the name of a folder.
 fn file_name(model: &str) -> String {
     let kept = |c: char| {
         if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') {

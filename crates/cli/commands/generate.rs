@@ -1,33 +1,33 @@
 //! `simmer generate`: one answer.
 
-use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use simmer_data::example::prompt_tokens;
 use simmer_data::{Content, Conversation, Message, Role};
 use simmer_model::{KvCache, Sampling, Stop};
 
+use crate::failure::{Context, Failure};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
-/// Answer one prompt
+/// Generate the answer to a prompt
 ///
-/// The prompt is continued as it stands, or put into a template first: `--chat` for the model's
-/// own chat template, `--template NAME` for the one that an adapter was trained with.
+/// The model continues the prompt as it is, unless `--chat` applies the model's chat template or
+/// `--template NAME` another one, such as the template of the adapter's training.
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
     #[command(flatten)]
     model: ModelArgs,
-    /// What the model is asked, or is to go on from
+    /// Prompt: an instruction, a question, or text to continue
     #[arg(long, value_name = "TEXT")]
     prompt: String,
-    /// What the instruction is about (templates with a place for it, such as alpaca)
+    /// Input of the instruction, for templates that have one, such as alpaca
     #[arg(long, value_name = "TEXT", requires = "template")]
     input: Option<String>,
-    /// Put the prompt into the model's chat template
+    /// Apply the chat template of the model
     #[arg(long, conflicts_with = "template")]
     chat: bool,
-    /// Put the prompt into this template
+    /// Apply this prompt template
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
     /// System message for the chat template
@@ -35,33 +35,33 @@ pub(crate) struct Generate {
     system: Option<String>,
     #[command(flatten)]
     answer: AnswerArgs,
-    /// Print text, token ids and log-probabilities as JSON
+    /// Print text, token IDs and log-probabilities as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// How an answer is made; shared by `generate` and `chat`.
+/// How an answer is generated; shared by `generate` and `chat`.
 #[derive(Debug, Args)]
 pub(crate) struct AnswerArgs {
-    /// Most tokens of an answer
+    /// Maximum number of tokens to generate
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub(crate) max_new_tokens: usize,
-    /// Take the most likely token every time
+    /// Always take the most likely token
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "seed"])]
     greedy: bool,
-    /// Below 1: more likely tokens; above 1: more surprising ones
+    /// Sampling temperature; lower values favour likely tokens
     #[arg(long, default_value_t = 0.7, value_name = "T")]
     temperature: f64,
-    /// Draw among this many most likely tokens; 0: among all
+    /// Sample from the K most likely tokens; 0: from all
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: usize,
-    /// Draw among the fewest tokens that together have this probability
+    /// Sample from the smallest set of tokens whose probabilities add up to P
     #[arg(long, default_value_t = 0.95, value_name = "P")]
     top_p: f64,
-    /// Above 1: tokens already in the text become less likely
+    /// Penalty on tokens that are already in the text; 1: none
     #[arg(long, default_value_t = 1.0, value_name = "R")]
     repetition_penalty: f64,
-    /// The same seed gives the same answer
+    /// Random seed; the same seed gives the same answer
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
 }
@@ -76,7 +76,7 @@ struct Json<'a> {
 }
 
 impl Generate {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
         let loaded = self.model.load()?;
         let prompt = self.prompt_tokens(&loaded)?;
@@ -96,7 +96,7 @@ impl Generate {
         output::line("")
     }
 
-    fn prompt_tokens(&self, loaded: &Loaded) -> anyhow::Result<Vec<u32>> {
+    fn prompt_tokens(&self, loaded: &Loaded) -> Result<Vec<u32>, Failure> {
         let name = if self.chat {
             Some("chat")
         } else {
@@ -126,14 +126,14 @@ impl Generate {
         let prompt = loaded
             .template(name)?
             .prompt(&conversation)
-            .with_context(|| format!("the template {name} cannot take this prompt"))?;
+            .with_context(|| format!("template {name}: cannot render this prompt"))?;
         Ok(prompt_tokens(&prompt, &loaded.tokenizer)?)
     }
 }
 
 impl AnswerArgs {
     /// The settings as the model takes them, checked.
-    pub(crate) fn sampling(&self) -> anyhow::Result<Sampling> {
+    pub(crate) fn sampling(&self) -> Result<Sampling, Failure> {
         let sampling = Sampling {
             temperature: if self.greedy { 0.0 } else { self.temperature },
             top_k: self.top_k,

@@ -1,10 +1,9 @@
-//! `simmer merge`: an adapter into its base.
+//! `simmer merge`: merges an adapter into its base model.
 
 mod check;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
@@ -13,43 +12,44 @@ use simmer_files::size::readable;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure, bail};
 use crate::output::note;
 use crate::{hub, output, progress};
 
-/// A larger share of a change that is lost to rounding is worth a warning.
+/// If rounding loses a larger share of a change, the command warns.
 const LOST: f64 = 0.1;
 
-/// Fold an adapter into its base model
+/// Merge an adapter into its base model
 ///
-/// Writes a Hugging Face folder that needs no adapter any more: weights, configuration, tokenizer.
-/// Tensor by tensor, so that a model larger than the memory can be merged. Afterwards the files are
-/// read again and held against the sums, and base and adapter are asked some prompts beside the
-/// merged model, on the CPU; --no-check leaves both out.
+/// Writes a Hugging Face folder with the merged weights, the configuration and the tokenizer. Works
+/// tensor by tensor, so the model may be larger than memory. Then the files are re-read and
+/// verified, and the merged model's answers are compared with those of base + adapter, on the CPU;
+/// --no-check skips both.
 #[derive(Debug, Args)]
 pub(crate) struct Merge {
-    /// The base model: a folder, a .gguf file, or a name on the hub
+    /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]
     base: PathBuf,
-    /// The adapter (PEFT layout): a folder, or a name on the hub
+    /// Adapter in PEFT's layout: a folder, or a name on the Hugging Face Hub
     #[arg(long, value_name = "ADAPTER")]
     adapter: PathBuf,
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; must be new or empty
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
-    /// Store the weights in this precision instead of the base's
+    /// Dtype of the written weights. Default: that of each tensor of the base model
     #[arg(long, value_parser = dtype, value_name = "f32|bf16|f16")]
     dtype: Option<Dtype>,
-    /// Most bytes of a weights file (5GB, 500MB); the base's own files without it
+    /// Maximum size of a weights file, such as 5GB or 500MB. Default: the same files as the base model
     #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
-    /// Text that base with adapter and merged model are compared on, in place of some built in; may
-    /// be given several times
+    /// Text for the comparison of base + adapter with the merged model; repeatable. Default: built-in
+    /// texts
     #[arg(long, value_name = "TEXT", conflicts_with = "no_check")]
     prompt: Vec<String>,
-    /// Do not check what was written
+    /// Do not verify the files or compare the models
     #[arg(long)]
     no_check: bool,
-    /// Print what was merged, every tensor's rounding and the check as one line of JSON
+    /// Print the merged tensors, the rounding of each and the check as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -82,7 +82,7 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 }
 
 impl Merge {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let saved = tempfile::tempdir()?;
@@ -124,7 +124,7 @@ impl Merge {
         }
         match checked.and_then(|checked| checked.failure(&self.out)) {
             None => Ok(()),
-            Some(failure) => bail!(failure),
+            Some(failure) => bail!("{failure}"),
         }
     }
 }
@@ -146,7 +146,7 @@ fn as_json(out: &Path, report: &MergeReport, checked: Option<&check::Checked>) -
     })
 }
 
-/// Whether a model has its tokenizer in another form than Hugging Face's alone.
+/// Whether a model has a tokenizer, but not as Hugging Face's `tokenizer.json`.
 pub(super) fn lacks_hugging_face_tokenizer(model: &Path) -> bool {
     let has = |file: &str| model.join(file).exists();
     let other = model.is_file() || has("tokenizer.model") || has("params.json");
@@ -169,11 +169,11 @@ fn describe(report: &MergeReport) {
     ));
     rounding(report);
     if report.untied {
-        note("the output head, which was the embedding, is a tensor of its own now");
+        note("the output head, which was tied to the embedding, is now a separate tensor");
     }
 }
 
-/// What rounding to the stored types did to the changes.
+/// Reports how much of the changes rounding to the stored dtypes lost.
 fn rounding(report: &MergeReport) {
     let most = |value: fn(&MergedTensor) -> f64| {
         let tensors = report.merged.iter();
@@ -186,7 +186,7 @@ fn rounding(report: &MergeReport) {
         return;
     };
     note(&format!(
-        "rounding: the weights are off by up to {:.1e} of their norm (in {}, {}), by {:.1e} at most in one weight",
+        "rounding: the largest error of a tensor is {:.1e} of its norm ({}, {}); of a single weight, {:.1e}",
         error.relative_error(),
         error.name,
         error.dtype,
@@ -197,7 +197,7 @@ fn rounding(report: &MergeReport) {
             .fold(0.0, f64::max),
     ));
     note(&format!(
-        "it took {} of the change s·B·A; most of one tensor's, {}, in {} (norm {:.3e}, rounding error {:.3e})",
+        "rounding lost {} of the change s·B·A; at most {}, in {} (norm {:.3e}, rounding error {:.3e})",
         percent(report.lost()),
         percent(lost.lost),
         lost.name,
@@ -208,8 +208,8 @@ fn rounding(report: &MergeReport) {
     let hit = hit.count();
     if hit > 0 {
         note(&format!(
-            "warning: rounding to {} took more than {:.0}% of the change in {hit} of {} tensors\n\
-             hint: --dtype f32 keeps it, in files twice as large; or use base and adapter unmerged",
+            "warning: rounding to {} lost more than {:.0}% of the change in {hit} of {} tensors\n\
+             hint: use --dtype f32 (files twice as large), or base model and adapter unmerged",
             lost.dtype,
             100.0 * LOST,
             report.merged.len()
@@ -217,7 +217,7 @@ fn rounding(report: &MergeReport) {
     }
 }
 
-/// Errors that cancel out can leave a trace more than there was.
+/// A share in percent. It can be slightly negative if rounding errors cancel; then it is 0.
 fn percent(share: f64) -> String {
     format!("{:.1}%", 100.0 * share.max(0.0))
 }

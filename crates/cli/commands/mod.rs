@@ -9,15 +9,20 @@ mod eval;
 mod generate;
 mod merge;
 mod recipes;
+mod reference;
 mod report;
 mod score;
 mod show;
 mod tokenizer;
 mod train;
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 
-/// A command of the program. Adding one: a file beside this one, a variant, a line in `run`.
+use crate::failure::Failure;
+
+/// A command of the program. A new one needs a file in this folder, a variant here and a line in `run`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(train::Train),
@@ -34,25 +39,30 @@ pub(crate) enum Command {
     Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
+    #[command(hide = true)]
+    Reference(reference::Reference),
 }
 
 impl Command {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    /// Runs it; what it returns is the exit code of the program.
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
-            Self::Train(command) => command.run(),
-            Self::Merge(command) => command.run(),
-            Self::Adapter(command) => command.run(),
-            Self::Convert(command) => command.run(),
-            Self::Generate(command) => command.run(),
-            Self::Chat(command) => command.run(),
-            Self::Score(command) => command.run(),
-            Self::Eval(command) => command.run(),
-            Self::Data(command) => command.run(),
-            Self::Estimate(command) => command.run(),
-            Self::Show(command) => command.run(),
-            Self::Report(command) => command.run(),
-            Self::Recipes(command) => command.run(),
-            Self::Tokenizer(command) => command.run(),
+            Self::Train(command) => return command.run(),
+            Self::Merge(command) => command.run()?,
+            Self::Adapter(command) => command.run()?,
+            Self::Convert(command) => command.run()?,
+            Self::Generate(command) => command.run()?,
+            Self::Chat(command) => command.run()?,
+            Self::Score(command) => command.run()?,
+            Self::Eval(command) => return command.run(),
+            Self::Data(command) => command.run()?,
+            Self::Estimate(command) => command.run()?,
+            Self::Show(command) => command.run()?,
+            Self::Report(command) => command.run()?,
+            Self::Recipes(command) => command.run()?,
+            Self::Tokenizer(command) => command.run()?,
+            Self::Reference(command) => command.run()?,
         }
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,11 +1,11 @@
-//! `simmer recipes`: the shipped ones.
+//! `simmer recipes`: the shipped recipes.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use simmer_train::{Method, Recipe};
 
+use crate::failure::{Context, Failure, bail};
 use crate::output;
 
 /// Names and texts of files in recipes/.
@@ -15,7 +15,7 @@ macro_rules! shipped {
     };
 }
 
-/// The shipped recipes: name and text. Adding one: a file in recipes/ and a line here.
+/// The shipped recipes: name and text. A new one needs a file in recipes/ and a line here.
 const SHIPPED: &[(&str, &str)] = shipped![
     "quickstart",
     "tiny-base",
@@ -46,7 +46,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "pretrain-small",
 ];
 
-/// List the shipped recipes, or copy one to start from
+/// List the shipped recipes, or copy one
 #[derive(Debug, Args)]
 pub(crate) struct Recipes {
     #[command(subcommand)]
@@ -56,29 +56,39 @@ pub(crate) struct Recipes {
 #[derive(Debug, Subcommand)]
 enum Command {
     Copy(Copy),
+    Schema(Schema),
 }
+
+/// Print the JSON schema of recipes, for editors
+///
+/// Editors with TOML support (taplo, Even Better TOML) complete and check a recipe that begins with the line
+/// `#:schema recipe.schema.json`, the file that this is written to.
+#[derive(Debug, Args)]
+struct Schema {}
 
 /// Write a shipped recipe to a file
 #[derive(Debug, Args)]
 struct Copy {
-    /// Name of the recipe, as `simmer recipes` lists it
+    /// Name of the recipe, as listed by `simmer recipes`
     name: String,
-    /// File to write; NAME.toml in the current folder without it
+    /// File to write. Default: NAME.toml in the current folder
     #[arg(value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
 impl Recipes {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             None => list(),
             Some(Command::Copy(copy)) => copy.run(),
+            Some(Command::Schema(Schema {})) => output::line(&super::reference::schema()?),
         }
     }
 }
 
-fn list() -> anyhow::Result<()> {
+fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
+        let text = without_schema(text);
         output::line(&format!(
             "{name}\n  {}\n  {}",
             summary(text),
@@ -88,16 +98,16 @@ fn list() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What has to be there for a recipe, on one line.
-fn needs(name: &str, text: &str) -> anyhow::Result<String> {
+/// The method, base model and data of a recipe, on one line.
+fn needs(name: &str, text: &str) -> Result<String, Failure> {
     let recipe = Recipe::parse(Path::new(name), text, &[])?;
     let base = match &recipe.base.path {
         Some(path) => path.display().to_string(),
-        None => "random weights".to_owned(),
+        None => "random initialisation".to_owned(),
     };
     let method = match &recipe.method {
-        Method::Lora(lora) => format!("LoRA of rank {}", lora.rank),
-        Method::Full(_) => "all weights".to_owned(),
+        Method::Lora(lora) => format!("LoRA, rank {}", lora.rank),
+        Method::Full(_) => "full fine-tuning".to_owned(),
     };
     let first = recipe.data.train[0].path.display().to_string();
     let more = match recipe.data.train.len() {
@@ -107,6 +117,14 @@ fn needs(name: &str, text: &str) -> anyhow::Result<String> {
     Ok(format!("{method}; base {base}; data {first}{more}"))
 }
 
+/// A recipe without the line that names its schema, a file of the repository.
+fn without_schema(text: &str) -> &str {
+    match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#:schema ") => rest,
+        _ => text,
+    }
+}
+
 /// The first line of a recipe's header.
 fn summary(text: &str) -> &str {
     let first = text.lines().next().unwrap_or_default();
@@ -114,21 +132,22 @@ fn summary(text: &str) -> &str {
 }
 
 impl Copy {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> Result<(), Failure> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
             bail!(
-                "no recipe is called {}; there are {}",
+                "unknown recipe `{}`; recipes: {}",
                 self.name,
                 names.join(", ")
             );
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
+        let text = without_schema(text);
         let mut file = std::fs::File::create_new(&out)
             .with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
             .with_context(|| format!("cannot write {}", out.display()))?;
-        output::note(&format!("{name} is in {}", out.display()));
+        output::note(&format!("wrote {}", out.display()));
         Ok(())
     }
 }
@@ -140,6 +159,8 @@ mod tests {
     #[test]
     fn every_recipe_says_what_it_is() {
         for (name, text) in SHIPPED {
+            assert!(text.starts_with("#:schema recipe.schema.json\n"), "{name}");
+            let text = without_schema(text);
             assert!(text.starts_with('#') && summary(text).len() > 20, "{name}");
             let command = format!("#   simmer train recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
@@ -152,6 +173,9 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
         for file in folder.read_dir().unwrap() {
             let name = file.unwrap().path();
+            if name.extension().is_some_and(|end| end == "json") {
+                continue; // their schema
+            }
             let name = name.file_stem().unwrap().to_str().unwrap();
             assert!(SHIPPED.iter().any(|(known, _)| *known == name), "{name}");
         }

@@ -1,28 +1,28 @@
-//! `simmer score`: the log-probability of given text.
+//! `simmer score`: the log-probability of a given text.
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 use simmer_data::Content;
 use simmer_data::format::{self, Format};
 
+use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
-/// Log-probability of every token of a text after the first, and its perplexity
+/// Print the log-probability of each token of a text after the first, and the perplexity
 #[derive(Debug, Args)]
 pub(crate) struct Score {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text
+    /// Text to score
     #[arg(long, value_name = "TEXT", required_unless_present = "file")]
     text: Option<String>,
-    /// Rows of {"text": ...}, one a line, instead of --text
+    /// File of texts to score, one row {"text": ...} per line
     #[arg(value_name = "FILE.jsonl", conflicts_with = "text")]
     file: Option<PathBuf>,
-    /// Print ids and log-probabilities as JSON, one line a text
+    /// Print token IDs and log-probabilities as JSON, one line per text
     #[arg(long)]
     json: bool,
 }
@@ -36,7 +36,7 @@ struct Scored {
 }
 
 impl Score {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let texts = self.texts()?;
         let loaded = self.model.load()?;
         let (mut sum, mut count) = (0.0, 0);
@@ -60,7 +60,7 @@ impl Score {
         Ok(())
     }
 
-    fn texts(&self) -> anyhow::Result<Vec<String>> {
+    fn texts(&self) -> Result<Vec<String>, Failure> {
         let Some(file) = &self.file else {
             return Ok(self.text.iter().cloned().collect());
         };
@@ -73,7 +73,7 @@ impl Score {
     }
 }
 
-fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
+fn score(loaded: &Loaded, text: &str) -> Result<Scored, Failure> {
     let ids = [
         loaded.tokenizer.prefix(),
         &loaded.tokenizer.encode(text)?.ids,
@@ -81,7 +81,7 @@ fn score(loaded: &Loaded, text: &str) -> anyhow::Result<Scored> {
     .concat();
     if ids.len() < 2 {
         bail!(
-            "a text of {} token has nothing to score: it takes two",
+            "the text has {} token; at least 2 are needed to score one",
             ids.len()
         );
     }

@@ -1,9 +1,8 @@
-//! `simmer show`: what a recipe or a model is.
+//! `simmer show`: shows a recipe or a model.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
@@ -17,24 +16,26 @@ use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
 use simmer_train::Recipe;
 
+use crate::failure::{Failure, bail};
 use crate::{hub, output};
 
-/// Show a recipe with every default spelled out, or a model's shape and size
+/// Show a recipe with all its defaults, or the shape and size of a model
 ///
-/// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, a name on the hub, or the
-/// name of a published size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama, smollm2-135m ...
+/// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, a name on the Hugging Face
+/// Hub, or the name of a published size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama,
+/// smollm2-135m ...
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// A recipe, a model on disk, or the name of a size
+    /// Recipe, model, or name of a published size
     #[arg(value_name = "RECIPE|MODEL|SIZE")]
     what: PathBuf,
-    /// Change a key of the recipe: train.learning_rate=1e-4
+    /// Override a key of the recipe, such as train.learning_rate=1e-4; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Rank of the adapter whose weights are counted
+    /// Rank of the adapter whose trainable parameters are counted
     #[arg(long, default_value_t = 8, value_name = "N")]
     rank: usize,
-    /// Modules of that adapter, or all-linear
+    /// Target modules of that adapter, or all-linear
     #[arg(
         long,
         value_delimiter = ',',
@@ -42,13 +43,13 @@ pub(crate) struct Show {
         value_name = "NAMES"
     )]
     targets: Vec<String>,
-    /// Print a model as JSON
+    /// Print the model as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Show {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         if self.what.is_dir() || is_gguf(&self.what) {
             return self.on_disk(&self.what);
         }
@@ -65,19 +66,19 @@ impl Show {
                 .map_or_else(String::new, |near| format!("; the nearest size is {near}"));
             let known: Vec<_> = sizes::names().collect();
             bail!(
-                "{name}: neither a file or folder nor the name of a size{near}\nsizes: {}",
+                "{name}: no such file, folder or published size{near}\nsizes: {}",
                 known.join(", ")
             );
         }
         output::print(&Recipe::from_file(&self.what, &self.set)?.resolved())
     }
 
-    fn on_disk(&self, path: &Path) -> anyhow::Result<()> {
+    fn on_disk(&self, path: &Path) -> Result<(), Failure> {
         let Pretrained { config, checkpoint } = Pretrained::open(path)?;
         self.model(&config, Some(Files::of(&checkpoint)))
     }
 
-    fn model(&self, config: &ModelConfig, files: Option<Files>) -> anyhow::Result<()> {
+    fn model(&self, config: &ModelConfig, files: Option<Files>) -> Result<(), Failure> {
         let shown = Shown {
             model: self.what.display().to_string(),
             parameters: parameter_count(config),
@@ -94,8 +95,8 @@ impl Show {
         }
     }
 
-    /// Weights of an adapter.
-    fn trainable(&self, config: &ModelConfig) -> anyhow::Result<usize> {
+    /// The trainable parameters of an adapter.
+    fn trainable(&self, config: &ModelConfig) -> Result<usize, Failure> {
         let targets = match self.targets.as_slice() {
             [one] if one == "all-linear" => Targets::Regex(one.clone()),
             names => Targets::Names(names.to_vec()),
@@ -119,7 +120,7 @@ fn is_gguf(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|ext| ext == "gguf")
 }
 
-/// What the files of a model are.
+/// The files of a model.
 #[derive(Serialize)]
 struct Files {
     layout: &'static str,
@@ -173,20 +174,20 @@ impl Shown {
                 readable(self.parameters as u64 * 4)
             ),
         };
-        let tied = if config.tie_word_embeddings {
+        let head = if config.tie_word_embeddings {
             "tied to the embedding"
         } else {
-            "its own"
+            "not tied"
         };
         format!(
             "{}\n\
              parameters       {}\n\
              bytes            {files}\n\
              adapter          {} trainable ({:.3}%) at rank {} on {}; {} in f32\n\
-             layers           {} of {} features\n\
-             attention        {} query heads, {} key heads of {}\n\
-             feed-forward     {} features\n\
-             vocabulary       {}, output head {tied}\n\
+             layers           {} with hidden size {}\n\
+             attention        {} query heads, {} key/value heads, head size {}\n\
+             feed-forward     intermediate size {}\n\
+             vocabulary       {}, output head {head}\n\
              context          {} tokens, rope_theta {}{}",
             self.model,
             grouped(self.parameters),
@@ -212,12 +213,12 @@ impl Shown {
 fn scaling(scaling: RopeScaling) -> String {
     match scaling {
         RopeScaling::Default => String::new(),
-        RopeScaling::Linear { factor } => format!(", stretched {factor}x"),
+        RopeScaling::Linear { factor } => format!(", scaled {factor}x"),
         RopeScaling::Llama3 {
             factor,
             original_max_position_embeddings: original,
             ..
-        } => format!(", stretched {factor}x from {original} as Llama 3 does"),
+        } => format!(", scaled {factor}x from {original} as in Llama 3"),
     }
 }
 

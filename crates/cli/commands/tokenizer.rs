@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::{Args, Subcommand};
 use simmer_data::Content;
 use simmer_data::format::{self, Format};
 use simmer_data::tokenizer::{TrainOptions, train};
 
+use crate::failure::{Failure, bail};
 use crate::output;
 
-/// Make a tokenizer
+/// Train a tokenizer
 #[derive(Debug, Args)]
 pub(crate) struct Tokenizer {
     #[command(subcommand)]
@@ -24,16 +24,16 @@ enum Command {
 
 /// Train a byte-level BPE tokenizer on text
 ///
-/// Writes tokenizer.json and tokenizer_config.json, as Hugging Face's tokenizers reads them.
+/// Writes tokenizer.json and tokenizer_config.json in the format of Hugging Face's tokenizers.
 #[derive(Debug, Args)]
 struct Train {
-    /// Rows of {"text": ...}, one a line
+    /// Files of texts, one row {"text": ...} per line
     #[arg(required = true, value_name = "FILE.jsonl")]
     files: Vec<PathBuf>,
-    /// Tokens in all, the 256 bytes and the special tokens included
+    /// Size of the vocabulary, including the 256 bytes and the special tokens
     #[arg(long, value_name = "N")]
     vocab_size: usize,
-    /// How often a pair must occur to become a token
+    /// Minimum number of times that a pair must occur to become a token
     #[arg(long, default_value_t = 2, value_name = "N")]
     min_frequency: u64,
     /// Folder to write to
@@ -42,14 +42,14 @@ struct Train {
 }
 
 impl Tokenizer {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let Command::Train(train) = self.command;
         train.run()
     }
 }
 
 impl Train {
-    fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> Result<(), Failure> {
         let mut texts = Vec::new();
         for file in &self.files {
             for row in format::read(file, Some(Format::Text))? {
@@ -65,7 +65,7 @@ impl Train {
         };
         let tokenizer = train(&texts, &options, &self.out)?;
         output::note(&format!(
-            "{} tokens from {} texts, in {}",
+            "trained a tokenizer of {} tokens on {} texts: {}",
             tokenizer.vocab_size(),
             texts.len(),
             self.out.display()

@@ -1,53 +1,52 @@
-//! `simmer train`: a recipe into a run.
+//! `simmer train`: trains a model from a recipe.
 
 use std::path::{Path, PathBuf};
-use std::process;
+use std::process::ExitCode;
 
 use clap::Args;
 use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
+use crate::failure::Failure;
 use crate::live::Live;
 use crate::output::{self, note};
 use crate::profile::Profile;
 use crate::{hub, interrupt, side_by_side};
 
-/// Train what a recipe says
+/// Train a model from a recipe
 ///
-/// Writes a run folder: the resolved recipe, metrics, checkpoints, and at the end the adapter in
-/// PEFT's layout. Ctrl-C writes a checkpoint and stops; a second one stops at once.
+/// Writes a run folder: the resolved recipe, metrics, checkpoints and, at the end, the adapter in
+/// PEFT's layout. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.
 #[derive(Debug, Args)]
 pub(crate) struct Train {
-    /// The recipe
+    /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
-    /// Change a key: train.learning_rate=1e-4
+    /// Override a key of the recipe, such as train.learning_rate=1e-4; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where to compute, instead of the recipe's `device`: auto, cpu, libtorch, libtorch-cuda:N
+    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N. Default: the recipe's `device`
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
-    /// The run's folder; runs/RECIPE without it
+    /// Folder of the run. Default: runs/RECIPE
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Go on from the run's last checkpoint
+    /// Resume from the run's last checkpoint
     #[arg(long)]
     resume: bool,
-    /// Go on although recipe, data or base are not what the run began with; the manifest keeps what has changed
+    /// Resume even though the recipe, data or base model changed; changes are recorded in manifest.json
     #[arg(long, requires = "resume")]
     accept_changes: bool,
-    /// A line every N steps; without it, a line that moves on a terminal, and about twenty lines a run elsewhere, or one a
-    /// minute
+    /// Log every N steps. Default: a progress line on a terminal; otherwise about 20 lines per run, at least one per minute
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     log_every: Option<u64>,
-    /// Show the time by operation at the end, and write trace.json into the run's folder, which
-    /// ui.perfetto.dev opens
+    /// Print the time per operation at the end and write trace.json, for ui.perfetto.dev, to the run folder
     #[arg(long)]
     profile: bool,
 }
 
 impl Train {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
         hub::locate_base(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
@@ -57,7 +56,7 @@ impl Train {
             .unwrap_or_else(|| default_folder(&self.recipe));
         let mut watcher = Live::new(self.log_every);
         let stop = interrupt::flag(
-            "stopping after this micro-batch; once more to stop at once",
+            "stopping after this micro-batch; press Ctrl-C again to stop at once",
             watcher.is_training(),
         )?;
         let resume = match (self.resume, self.accept_changes) {
@@ -78,13 +77,13 @@ impl Train {
     }
 }
 
-/// What is changed of a recipe; a device that is named by itself comes last.
+/// The overrides of a recipe; `--device` comes last and wins.
 pub(super) fn sets(sets: &[String], device: Option<&str>) -> Vec<String> {
     let device = device.map(|device| format!("device=\"{device}\""));
     sets.iter().cloned().chain(device).collect()
 }
 
-/// `runs/` and the recipe's name.
+/// `runs/` with the recipe's name.
 fn default_folder(recipe: &Path) -> PathBuf {
     let name = recipe.file_stem().unwrap_or(recipe.as_os_str());
     Path::new("runs").join(name)
@@ -95,7 +94,7 @@ fn report(
     recipe: &Recipe,
     out: &Path,
     outcome: Result<Outcome, TrainError>,
-) -> anyhow::Result<()> {
+) -> Result<ExitCode, Failure> {
     match outcome? {
         Outcome::Finished {
             weights,
@@ -113,12 +112,13 @@ fn report(
                 ));
             }
             side_by_side::show(recipe, out, &weights, &held_out)?;
-            output::line(&weights.display().to_string())
+            output::line(&weights.display().to_string())?;
+            Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint, step } => {
             match checkpoint {
                 Some(folder) => note(&format!(
-                    "stopped after step {step}; {} is its checkpoint",
+                    "stopped after step {step}; checkpoint: {}",
                     folder.display()
                 )),
                 None => note("stopped before the first step"),
@@ -136,13 +136,13 @@ fn report(
                 command.extend(["--device".to_owned(), device.clone()]);
             }
             let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
-            note(&format!("go on with: simmer train {}", command.join(" ")));
-            process::exit(130)
+            note(&format!("resume with: simmer train {}", command.join(" ")));
+            Ok(interrupt::exit_code())
         }
     }
 }
 
-/// A word as a shell reads it back.
+/// A word quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
     if word.chars().all(plain) {

@@ -1,4 +1,4 @@
-//! Where a run's time went: a table, and a trace that Perfetto opens.
+//! The profile of a run: a table of the time per operation, and a trace for Perfetto.
 
 mod table;
 
@@ -7,23 +7,23 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
 use serde::Serialize;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 use simmer_kernels::{Usage, peak, profile};
 
 use crate::ALLOCATOR;
+use crate::failure::{Context, Failure};
 
 /// A recording of a run.
 pub(crate) struct Profile {
     began: Instant,
-    /// The GPU that is looked at.
+    /// The index of the profiled GPU, if there is one.
     gpu: Option<usize>,
 }
 
 impl Profile {
-    /// Begins to record what the processor does, and a GPU where the run computes on one.
-    pub(crate) fn start(gpu: Option<usize>) -> anyhow::Result<Self> {
+    /// Starts recording the CPU, and the GPU if the run computes on one.
+    pub(crate) fn start(gpu: Option<usize>) -> Result<Self, Failure> {
         profile::start(gpu.is_some()).context("--profile")?;
         Ok(Self {
             began: Instant::now(),
@@ -31,8 +31,8 @@ impl Profile {
         })
     }
 
-    /// Ends recording, writes the trace and returns the table.
-    pub(crate) fn finish(self, trace: &Path) -> anyhow::Result<String> {
+    /// Stops recording, writes the trace and returns the table.
+    pub(crate) fn finish(self, trace: &Path) -> Result<String, Failure> {
         let elapsed = self.began.elapsed();
         let recorded = profile::finish().context("--profile")?;
         let written = write_trace(&recorded, trace);
@@ -42,7 +42,7 @@ impl Profile {
     }
 }
 
-/// The most memory of the process so far, in a line.
+/// The peak memory of the process so far, as one line.
 fn memory(usage: Usage) -> String {
     let mib = |bytes: usize| bytes >> 20;
     let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -51,16 +51,16 @@ fn memory(usage: Usage) -> String {
         kib.parse::<usize>().ok()
     });
     let resident = resident.map_or(String::new(), |kib| {
-        format!("{} MiB resident at most; ", kib >> 10)
+        format!("peak {} MiB resident; ", kib >> 10)
     });
     format!(
-        "memory: {resident}big buffers {} MiB at once, {} MiB with the gaps between them",
+        "memory: {resident}large buffers: peak {} MiB, {} MiB with fragmentation",
         mib(usage.most),
         mib(usage.reached)
     )
 }
 
-/// An event in the Trace Event Format: <https://ui.perfetto.dev> opens a list of them.
+/// An event in the Trace Event Format, which <https://ui.perfetto.dev> opens.
 #[derive(Serialize)]
 struct Event<'a> {
     name: &'a str,
@@ -75,7 +75,7 @@ struct Event<'a> {
     args: Args<'a>,
 }
 
-/// Of the threads of a trace: what asks, and what a GPU does.
+/// The threads of a trace: the CPU, which launches the kernels, and the GPU.
 const HOST: u32 = 1;
 const DEVICE: u32 = 2;
 
@@ -119,7 +119,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// What a thread is called.
+    /// The name of a thread.
     fn of_thread(tid: u32, name: &'a str) -> Self {
         Self {
             name: "thread_name",
@@ -134,7 +134,7 @@ impl<'a> Event<'a> {
     }
 }
 
-fn write_trace(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
+fn write_trace(recorded: &Recorded, path: &Path) -> Result<(), Failure> {
     let mut file = BufWriter::new(File::create(path)?);
     let mut events = vec![Event::of_thread(HOST, "simmer")];
     events.extend(recorded.spans.iter().map(Event::of_span));
@@ -142,7 +142,8 @@ fn write_trace(recorded: &Recorded, path: &Path) -> anyhow::Result<()> {
         events.push(Event::of_thread(DEVICE, "GPU"));
         events.extend(recorded.kernels.iter().map(Event::of_kernel));
     }
-    serde_json::to_writer(&mut file, &serde_json::json!({ "traceEvents": events }))?;
+    let trace = serde_json::json!({ "traceEvents": events });
+    serde_json::to_writer(&mut file, &trace).map_err(Failure::foreign)?;
     Ok(file.flush()?)
 }
 

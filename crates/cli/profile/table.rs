@@ -1,7 +1,7 @@
-//! What the operations of a run's steps took, a line each.
+//! A table of the time of each operation in the steps of a run.
 //!
-//! On a processor an operation takes the time of its span. A GPU computes after the host has asked:
-//! there it takes the time of the kernels that were asked for within its span.
+//! On a CPU, the time of an operation is that of its span. A GPU runs kernels after the CPU has launched them:
+//! there it is the time of the kernels that were launched within the span.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use simmer_kernels::Peak;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 
-/// All spans of one operation together.
+/// The sums over all spans of an operation.
 #[derive(Default)]
 struct Total {
     calls: u64,
@@ -19,7 +19,7 @@ struct Total {
     bytes: u64,
 }
 
-/// Operations within steps by their beginnings, and which one each lies in.
+/// The operations within steps, sorted by their starts, and the operation that each is nested in.
 struct Operations<'a> {
     spans: Vec<&'a Span>,
     outer: Vec<Option<usize>>,
@@ -51,7 +51,7 @@ impl<'a> Operations<'a> {
         Self { spans, outer }
     }
 
-    /// What the host was in each, and not in one within it.
+    /// The CPU time of each, without the operations nested in it.
     fn times(&self) -> Vec<Duration> {
         let mut times: Vec<Duration> = self.spans.iter().map(|span| span.length).collect();
         for (span, outer) in self.spans.iter().zip(&self.outer) {
@@ -62,7 +62,7 @@ impl<'a> Operations<'a> {
         times
     }
 
-    /// What a GPU worked for each.
+    /// The GPU time of each.
     fn times_of(&self, kernels: &[Kernel]) -> Vec<Duration> {
         let mut times = vec![Duration::ZERO; self.spans.len()];
         for kernel in kernels {
@@ -73,7 +73,7 @@ impl<'a> Operations<'a> {
         times
     }
 
-    /// The innermost operation at a moment.
+    /// The innermost operation at a time.
     fn at(&self, moment: Duration) -> Option<usize> {
         let before = self.spans.partition_point(|span| span.start <= moment);
         let mut place = before.checked_sub(1);
@@ -85,7 +85,7 @@ impl<'a> Operations<'a> {
         place
     }
 
-    /// By name, the longest first.
+    /// The sums by name, the longest first.
     fn totals(&self, times: &[Duration]) -> Vec<(&'a str, Total)> {
         let mut totals: BTreeMap<&str, Total> = BTreeMap::new();
         for (span, time) in self.spans.iter().zip(times) {
@@ -105,15 +105,15 @@ fn end(span: &Span) -> Duration {
     span.start + span.length
 }
 
-/// From a GPU's first kernel for a step to its last.
+/// The time from the GPU's first kernel of a step to its last.
 struct OnDevice {
     whole: Duration,
-    /// Of that, with at least one kernel at work, for a step or not.
+    /// The part of it in which a kernel ran, of a step or not.
     busy: Duration,
 }
 
 impl OnDevice {
-    /// `None` where no kernel is of a step.
+    /// `None` if no kernel belongs to a step.
     fn of(kernels: &[Kernel], steps: &[&Span]) -> Option<Self> {
         let first = steps.first()?.start;
         let last = end(steps.last()?);
@@ -138,7 +138,7 @@ impl OnDevice {
     }
 }
 
-/// One line an operation, the longest first, and what the operations do not cover.
+/// One line per operation, the longest first, and a line for the rest of the time.
 pub(super) fn table(recorded: &Recorded, elapsed: Duration, peak: &Peak, on_gpu: bool) -> String {
     let Recorded { spans, kernels } = recorded;
     let mut steps: Vec<&Span> = spans.iter().filter(|span| span.name == "step").collect();
@@ -170,20 +170,20 @@ pub(super) fn table(recorded: &Recorded, elapsed: Duration, peak: &Peak, on_gpu:
     let known: Duration = times.iter().sum();
     lines.push(rest("everything else", busy.saturating_sub(known), whole));
     if let Some(device) = &device {
-        lines.push(rest("nothing: GPU idle", whole.saturating_sub(busy), whole));
+        lines.push(rest("GPU idle", whole.saturating_sub(busy), whole));
         lines.push(format!(
-            "times are the GPU's, of {:.2} s from its first kernel for these steps to its last",
+            "times are GPU times; the steps took {:.2} s from the first kernel to the last",
             device.whole.as_secs_f64()
         ));
     } else if on_gpu {
         lines.push(
-            "times are those of asking: libtorch's profiler saw no kernel of the GPU; whether its CUPTI may look \
-             there is up to the driver and the container"
+            "times are CPU times: libtorch's profiler recorded no GPU kernel; the driver or the container may not \
+             permit CUPTI to profile"
                 .to_owned(),
         );
     }
     lines.push(format!(
-        "peak: {:.0} GFLOP/s, {}, measured just now",
+        "peak: {:.0} GFLOP/s ({}), just measured",
         peak.rate, peak.of
     ));
     lines.join("\n")
@@ -212,7 +212,7 @@ fn rest(name: &str, time: Duration, whole: Duration) -> String {
     format!("{name:<22}{:>8}{milliseconds:>10.1}{share:>7.1}%", "")
 }
 
-/// Percent; 0 of nothing.
+/// The share in percent; 0 if the whole is 0.
 fn share(time: Duration, whole: Duration) -> f64 {
     match whole.as_secs_f64() {
         0.0 => 0.0,
@@ -259,7 +259,7 @@ mod tests {
             span("linear", true, [10, 40], 8_000_000_000),
             span("linear", true, [50, 20], 4_000_000_000),
             span("dropout", true, [75, 2], 1_000_000),
-            span("low_rank", true, [72, 10], 1_000_000), // dropout is within it
+            span("low_rank", true, [72, 10], 1_000_000), // contains dropout
             span("step", false, [5, 100], 0),
             span("linear", true, [120, 40], 1), // of a validation
         ];
@@ -269,10 +269,10 @@ mod tests {
         };
         insta::assert_snapshot!(table(&recorded, ms(250), &PEAK, false));
         let text = table(&recorded, ms(250), &PEAK, true);
-        assert!(text.contains("saw no kernel of the GPU"), "{text}");
+        assert!(text.contains("recorded no GPU kernel"), "{text}");
     }
 
-    /// Two steps, asked for within 40 ms; the GPU takes 185 ms, of which it idles 15.
+    /// Two steps, launched within 40 ms; the GPU takes 185 ms and is idle for 15 ms of them.
     #[test]
     fn on_a_gpu_kernels_count() {
         let spans = vec![
@@ -289,8 +289,8 @@ mod tests {
             kernel(Some(17), [75, 10]),   // dropout
             kernel(Some(20), [85, 15]),   // low_rank
             kernel(Some(24), [100, 10]),  // in no operation
-            kernel(Some(33), [120, 60]),  // linear, after 10 ms of nothing
-            kernel(None, [185, 5]),       // after 5 ms of nothing: nobody knows for what
+            kernel(Some(33), [120, 60]),  // linear, after 10 ms idle
+            kernel(None, [185, 5]),       // after 5 ms idle; launched at an unknown time
             kernel(Some(40), [190, 10]),  // in no operation
             kernel(Some(300), [300, 50]), // after the steps
         ];

@@ -1,5 +1,5 @@
-//! Texts into tokens and back, for comparisons with other programs: `encode TOKENIZER`, with a JSON string a line on
-//! standard input, gives `{"ids": [...], "decoded": "..."}` a line. Special tokens are text.
+//! Encodes and decodes texts, to compare with other programs: `encode TOKENIZER` reads one JSON string per line from
+//! standard input and prints `{"ids": [...], "decoded": "..."}` for each. Special tokens in a text are ordinary text.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 

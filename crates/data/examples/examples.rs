@@ -1,11 +1,11 @@
-//! The examples of a data file, for comparisons with other programs:
+//! Prints the examples of a data file, to compare with other programs:
 //!
 //! ```text
 //! examples TOKENIZER TEMPLATE FILE '{"max_tokens": 512, "overlong": "truncate", "train_on": "answers"}'
 //! ```
 //!
-//! gives `{"row": 1, "ids": [...], "trained": [...]}` for every example, a line each; `trained` are ranges of tokens, and an
-//! example with nothing to train on has neither.
+//! prints a line `{"row": 1, "ids": [...], "trained": [...]}` for every example. `trained` are ranges of tokens. A row
+//! without a token to train on has only `row`.
 
 use std::io::{BufWriter, Write};
 
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(out.flush()?)
 }
 
-/// Where the marks are set.
+/// The ranges in which the marks are set.
 fn ranges(marks: &[bool]) -> Vec<[usize; 2]> {
     let mut ranges: Vec<[usize; 2]> = Vec::new();
     for (index, _) in marks.iter().enumerate().filter(|(_, marked)| **marked) {

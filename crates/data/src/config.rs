@@ -12,37 +12,44 @@ use crate::lint::LintConfig;
 use crate::template::{Template, TrainOn};
 use crate::tokenizer::Tokenizer;
 
-/// The `[data]` table: what is trained on.
+/// The `[data]` table: training and validation data, and how rows become examples.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct DataConfig {
-    /// The sources of rows to train on.
+    /// The sources of training rows.
     pub train: Vec<SourceConfig>,
-    /// What the validation loss is measured on; without it there is none.
+    /// The rows for the validation loss: `{ fraction = F }` of the training rows (rounded up), `{ rows = N }` of them,
+    /// or `{ files = [...] }`, sources of their own. Rows taken from the training sources are chosen by `train.seed`
+    /// and not trained on. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
-    /// The most tokens of an example.
+    /// The maximum number of tokens in an example, at least 2 (`sequence_len`, `cutoff_len` elsewhere).
     #[serde(default = "default_max_tokens")]
     pub max_tokens: usize,
-    /// What becomes of a row with more tokens.
+    /// What happens to a row with more tokens: `"truncate"` (default) drops its end, `"drop"` drops the row, `"split"`
+    /// makes several examples of it (a conversation is split between pairs of turns, text anywhere). Lost tokens are
+    /// counted.
     #[serde(default)]
     pub overlong: Overlong,
-    /// Which tokens are trained on.
+    /// Which tokens get a label: `"answers"` (default), every answer of the row; `"last_answer"`, the last one of a
+    /// conversation; `"everything"`, the prompt too; `"marked"`, the messages that the row marks.
     #[serde(default)]
     pub train_on: TrainOn,
-    /// Whether rows are shuffled in every epoch; else they come in file order.
+    /// Whether rows are shuffled in every epoch; otherwise they keep the file order.
     #[serde(default = "default_shuffle")]
     pub shuffle: bool,
-    /// Whether rows are read when they are needed, for files larger than the memory.
+    /// Whether rows are read during training, for files that do not fit in memory. Needs `train.max_steps`, and no
+    /// `train.epochs`.
     #[serde(default)]
     pub stream: bool,
-    /// How many neighbouring rows of a stream are shuffled together.
+    /// How many consecutive rows of a stream are shuffled together, at least 1.
     #[serde(default = "default_shuffle_rows")]
     pub shuffle_rows: usize,
-    /// The day that chat templates which ask for it are told, as YEAR-MONTH-DAY; today without it.
+    /// The date for chat templates that print one, as `"YEAR-MONTH-DAY"`. A run keeps its date. Default: today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
-    /// Which faults of the data stop the training, and which are only shown.
+    /// Which lint findings stop the training, and which are only shown.
     #[serde(default)]
     pub lint: LintConfig,
 }
@@ -59,46 +66,50 @@ fn default_shuffle_rows() -> usize {
     10_000
 }
 
-/// One source of rows: a file, or several of one layout.
+/// A source of rows: one file, or several with the same format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SourceConfig {
-    /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or a data set's name on
-    /// the hub.
+    /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or the name of a
+    /// dataset on the Hub.
     pub path: PathBuf,
-    /// The template that renders its rows.
+    /// The prompt template that renders its rows: a built-in name such as `alpaca` or `chatml`, the chat template of
+    /// the model (`chat`, `chat:NAME`), or a file that ends in `.toml`.
     pub template: String,
-    /// The layout of its rows; recognised from the first without it.
+    /// The format of its rows. Default: detected from the first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// What the rows call the keys of their layout, where they have names of their own.
+    /// The rows' names for the keys of the format, if they differ: `{ instruction = "question" }`. Default: none.
     #[serde(default, skip_serializing_if = "Fields::is_empty")]
     pub fields: Fields,
-    /// Whether what is said before the first question is left out, as FastChat does; else it is an error.
+    /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drop_leading_answers: bool,
-    /// Its part of an epoch, in proportion to the other sources'. Without weights every row comes once.
+    /// Its share of an epoch, relative to the other sources, above 0; for all sources or none. Default: none, and an
+    /// epoch has every row once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// The files of a data set of the hub, once they are on this disk.
+    /// The local files of a dataset from the Hub, once they are downloaded.
     #[serde(skip)]
     located: Option<Vec<PathBuf>>,
 }
 
-/// What the validation loss is measured on.
+/// The data for the validation loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Validation {
-    /// This part of the training examples, rounded up; they are not trained on.
+    /// This fraction of the training rows, rounded up, held out from training.
     Fraction(f64),
-    /// This many of the training examples; they are not trained on.
+    /// This many of the training rows, held out from training.
     Rows(usize),
-    /// Files of their own.
+    /// Separate files.
     Files(Vec<SourceConfig>),
 }
 
 impl SourceConfig {
-    /// Says where its files are on this disk, for a data set of the hub.
+    /// Sets the local files of a dataset from the Hub.
     pub fn locate(&mut self, files: Vec<PathBuf>) {
         self.located = Some(files);
     }
@@ -106,7 +117,7 @@ impl SourceConfig {
     /// Its files, in order.
     ///
     /// # Errors
-    /// [`DataError`] when there are none.
+    /// [`DataError`] if there are none.
     pub fn files(&self) -> Result<Vec<PathBuf>, DataError> {
         match &self.located {
             Some(files) => Ok(files.clone()),
@@ -114,7 +125,7 @@ impl SourceConfig {
         }
     }
 
-    /// Its rows, from the first on.
+    /// Opens its files, at the first row.
     pub(crate) fn open(&self) -> Result<Reader, DataError> {
         let reading = Reading {
             format: self.format,
@@ -126,12 +137,12 @@ impl SourceConfig {
 }
 
 impl DataConfig {
-    /// The sources to train on, and those of the validation.
+    /// The training sources, then the validation sources.
     pub fn sources(&self) -> impl Iterator<Item = &SourceConfig> {
         self.train.iter().chain(self.validation_files())
     }
 
-    /// The same, to be changed.
+    /// Like [`DataConfig::sources`], mutable.
     pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut SourceConfig> {
         let validation = match &mut self.validation {
             Some(Validation::Files(files)) => files.as_mut_slice(),
@@ -140,7 +151,7 @@ impl DataConfig {
         self.train.iter_mut().chain(validation)
     }
 
-    /// The validation's own sources.
+    /// The sources that are used only for validation.
     pub(crate) fn validation_files(&self) -> &[SourceConfig] {
         match &self.validation {
             Some(Validation::Files(files)) => files,
@@ -156,12 +167,12 @@ impl DataConfig {
         }
     }
 
-    /// The weights of the training sources, where they have any.
+    /// The weights of the training sources, if all of them have one.
     pub(crate) fn weights(&self) -> Option<Vec<f64>> {
         self.train.iter().map(|source| source.weight).collect()
     }
 
-    /// The template of one of the sources.
+    /// The template of a source.
     pub(crate) fn template(
         &self,
         source: &SourceConfig,
@@ -187,25 +198,32 @@ impl DataConfig {
         })
     }
 
-    /// Whether the values go together.
+    /// Checks the values, each and together.
     ///
     /// # Errors
-    /// The first key whose value cannot be.
+    /// [`DataError::Config`] for the first key with an invalid value.
     pub fn check(&self) -> Result<(), DataError> {
         if self.train.is_empty() {
-            return Err(wrong("train", "no files are named"));
+            return Err(wrong("train", "expected at least one source, found none"));
         }
         if self.max_tokens < 2 {
             return Err(wrong(
                 "max_tokens",
-                "a row needs two tokens: one to see and one to predict",
+                format!(
+                    "expected at least 2, found {}: the first token is never predicted",
+                    self.max_tokens
+                ),
             ));
         }
         self.check_weights()?;
+        if self.shuffle_rows == 0 {
+            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
+        }
         match &self.validation {
-            Some(Validation::Files(files)) if files.is_empty() => {
-                Err(wrong("validation.files", "no files are named"))
-            }
+            Some(Validation::Files(files)) if files.is_empty() => Err(wrong(
+                "validation.files",
+                "expected at least one source, found none",
+            )),
             Some(Validation::Fraction(part)) if !(*part > 0.0 && *part < 1.0) => Err(wrong(
                 "validation.fraction",
                 format!("expected a number between 0 and 1, found {part}"),
@@ -215,12 +233,13 @@ impl DataConfig {
             }
             Some(Validation::Fraction(_) | Validation::Rows(_)) if self.stream => Err(wrong(
                 "validation",
-                "a stream has no rows to spare: give `files`",
+                "`fraction` and `rows` cannot hold out rows of a stream; use `files`",
             )),
             _ => Ok(()),
         }
     }
 
+    /// Checks the sources' weights: all training sources have one, or none; validation sources have none.
     fn check_weights(&self) -> Result<(), DataError> {
         let weights: Vec<f64> = self
             .train
@@ -239,7 +258,7 @@ impl DataConfig {
         let (with, all) = (weights.len(), self.train.len());
         if with > 0 && with < all {
             let problem =
-                format!("{with} of {all} sources have a weight: give all of them one, or none");
+                format!("expected a weight for every source or for none, found {with} of {all}");
             return Err(wrong("train.weight", problem));
         }
         if self
@@ -249,11 +268,8 @@ impl DataConfig {
         {
             return Err(wrong(
                 "validation.files",
-                "a weight has no meaning here: every row counts once",
+                "expected no `weight`: every validation row counts once",
             ));
-        }
-        if self.shuffle_rows == 0 {
-            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
         }
         Ok(())
     }

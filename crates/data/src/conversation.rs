@@ -1,4 +1,4 @@
-//! One row of a data set, before any template: who said what, and where the row stands.
+//! One row of a dataset, before a template is applied: its content, and its position in the file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,25 +8,25 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Who speaks in a [`Message`].
+/// The role of a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Sets the scene; at most one, first.
+    /// Instructions for the whole conversation; at most one message, and the first.
     System,
-    /// Asks.
+    /// The person who asks.
     User,
-    /// Answers; its words are what training is about.
+    /// The model that answers; by default, its messages are trained on.
     Assistant,
     /// The result of a tool that the assistant called.
     Tool,
 }
 
 impl Role {
-    /// Every role, in the order in which messages name them.
+    /// Every role, in the order in which error messages list them.
     pub const ALL: [Role; 4] = [Role::System, Role::User, Role::Assistant, Role::Tool];
 
-    /// The name that chat templates know the role by.
+    /// The role's name in chat templates.
     pub fn name(self) -> &'static str {
         match self {
             Role::System => "system",
@@ -36,7 +36,7 @@ impl Role {
         }
     }
 
-    /// The role of that name.
+    /// The role with this name.
     pub fn named(name: &str) -> Option<Role> {
         Role::ALL.into_iter().find(|role| role.name() == name)
     }
@@ -48,17 +48,17 @@ impl fmt::Display for Role {
     }
 }
 
-/// One turn of a conversation, as chat templates are given it.
+/// One message of a conversation, as chat templates receive it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Message {
-    /// Who speaks.
+    /// The author's role.
     pub role: Role,
-    /// What is said.
+    /// The text.
     pub content: String,
-    /// What else there is to it, for chat templates alone: `name`, `tool_calls`, `tool_call_id`.
+    /// Other keys, which only chat templates use: `name`, `tool_calls`, `tool_call_id`.
     #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
-    /// Whether it is trained on, where the row says so; else its role decides.
+    /// Whether it is trained on, if the row says so; otherwise its role decides.
     #[serde(skip)]
     pub train: Option<bool>,
 }
@@ -75,14 +75,14 @@ impl Message {
     }
 }
 
-/// Where a row stands: the file, the row's number in it, and the line on which it starts (both from 1).
+/// The position of a row: its file, its number in the file, and the line on which it starts (both from 1).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The file, as the recipe names it.
     pub file: Arc<Path>,
     /// The row's number in the file, from 1.
     pub row: usize,
-    /// The line on which the row starts, from 1.
+    /// The line on which the row starts, from 1; 0 for Parquet, which has no lines.
     pub line: usize,
 }
 
@@ -114,17 +114,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The shapes that a row's content comes in.
+/// The kinds of content that a row may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// An instruction, perhaps with input, and its output (Alpaca).
+    /// An instruction, an optional input, and an output (Alpaca).
     Instruction,
     /// A prompt and its completion.
     Completion,
     /// Turns between a user and an assistant.
     Messages,
-    /// Text without question or answer.
+    /// Plain text.
     Text,
 }
 
@@ -139,46 +139,46 @@ impl fmt::Display for Layout {
     }
 }
 
-/// What a row says. An absent answer is one still to be given, as in a generation prompt.
+/// The content of a row. If the answer is `None`, the model is to generate it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// An instruction, perhaps with input, and its output (Alpaca).
+    /// An instruction, an optional input, and an output (Alpaca).
     Instruction {
-        /// What sets the scene.
+        /// The system message.
         system: Option<String>,
-        /// What is asked.
+        /// The instruction.
         instruction: String,
-        /// What it is asked about; never empty.
+        /// The input; never empty.
         input: Option<String>,
         /// The answer.
         output: Option<String>,
     },
     /// A prompt and its completion.
     Completion {
-        /// The text that is given.
+        /// The prompt.
         prompt: String,
-        /// The text that follows it.
+        /// The completion.
         completion: Option<String>,
     },
-    /// Turns between a user and an assistant; a system message may come first.
+    /// Turns between a user and an assistant, after an optional system message.
     Messages(Vec<Message>),
-    /// Text without question or answer, all of it trained on.
+    /// Plain text, all of it trained on.
     Text(String),
 }
 
-/// One row of a data set, before any template.
+/// One row of a dataset, before a template is applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
-    /// What the row says.
+    /// The content.
     pub content: Content,
-    /// The tools that the assistant may call, for chat templates alone.
+    /// The tools that the assistant may call; only chat templates use them.
     pub tools: Option<Value>,
-    /// Where the row stands.
+    /// The row's position.
     pub origin: Origin,
 }
 
 impl Conversation {
-    /// A conversation that no file holds.
+    /// A conversation that does not come from a file.
     pub fn new(content: Content) -> Conversation {
         Conversation {
             content,
@@ -187,7 +187,7 @@ impl Conversation {
         }
     }
 
-    /// A bare prompt whose answer is still to be given: every template takes it.
+    /// A prompt without an answer, which every template accepts.
     pub fn prompt(text: impl Into<String>) -> Conversation {
         Conversation::new(Content::Completion {
             prompt: text.into(),
@@ -200,7 +200,7 @@ impl Conversation {
         Conversation::new(Content::Messages(messages))
     }
 
-    /// The shape of the row's content.
+    /// The kind of the row's content.
     pub fn layout(&self) -> Layout {
         match self.content {
             Content::Instruction { .. } => Layout::Instruction,
@@ -210,9 +210,9 @@ impl Conversation {
         }
     }
 
-    /// The row as the turns of a chat; `None` for text, which has none.
+    /// The row as chat messages; `None` for plain text.
     ///
-    /// An instruction and its input become one user message, a blank line between them.
+    /// An instruction and its input become one user message, separated by a blank line.
     pub fn messages(&self) -> Option<Vec<Message>> {
         let turns = |system: Option<&String>, user: String, answer: Option<&String>| {
             let system = system.map(|text| Message::new(Role::System, text));

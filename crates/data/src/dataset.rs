@@ -1,33 +1,30 @@
-//! The examples that the `[data]` table of a recipe leads to.
+//! Loads the examples of a recipe's `[data]` table.
 
 use std::sync::Arc;
 
 use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
 use crate::example::Example;
-use crate::lint::{LintReport, Linter};
-use crate::order::{Batch, Batches, Cursor, Order, validation_rows};
-use crate::pass::Pass;
+use crate::order::{Batch, Batches, Cursor, Order, Steps, validation_rows};
+use crate::pass::{Inspect, Pass};
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
 
-/// Rows of each source of a stream that are checked before training begins.
+/// How many rows of each streamed source are checked before training starts.
 const CHECKED: usize = 10_000;
 
-/// The examples of a recipe.
+/// The training and validation examples of a recipe.
 #[derive(Debug)]
 pub struct Dataset {
     train: Train,
-    /// The examples that the validation loss is measured on, in file order.
+    /// The validation examples, in file order.
     pub validation: Vec<Example>,
-    /// What was read, and what was cut and left out; of a stream, of its first rows.
+    /// What was read, truncated and dropped; for a stream, only from its first rows.
     pub report: Report,
-    /// What is wrong with it.
-    pub lint: LintReport,
 }
 
-/// What is trained on.
+/// The training examples.
 #[derive(Debug)]
 enum Train {
     Memory {
@@ -39,39 +36,35 @@ enum Train {
     Stream(Stream),
 }
 
-/// How the steps of a run take their examples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Steps {
-    /// Examples of one step; the last step of an epoch takes what is left.
-    pub batch_size: usize,
-    /// What chooses the validation rows and shuffles the others.
-    pub seed: u64,
-}
-
-/// Rows read, rendered, tokenised and checked.
+/// Examples after reading, rendering and tokenising.
 #[derive(Debug)]
 pub struct Checked {
     /// The examples of each training source, in file order.
     pub train: Vec<Vec<Example>>,
-    /// Those of the validation's own sources.
+    /// The examples of the sources that are used only for validation.
     pub validation: Vec<Example>,
-    /// What was read, and what was cut and left out.
+    /// What was read, truncated and dropped.
     pub report: Report,
-    /// What is wrong with it.
-    pub lint: LintReport,
 }
 
-/// Reads, renders, tokenises and checks what `config` names: of each training source, at most so many rows.
+/// Reads, renders and tokenises the sources of `config`: at most `rows` rows of each training source. `inspector` is
+/// shown every row.
 ///
 /// # Errors
-/// [`DataError`] at the first thing that is wrong; a source with nothing to train on is wrong.
-pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<Checked, DataError> {
+/// [`DataError`] for the first problem, which may be a source without any token to train on.
+pub fn read(
+    config: &DataConfig,
+    tokenizer: &Tokenizer,
+    rows: usize,
+    inspector: &mut impl Inspect,
+) -> Result<Checked, DataError> {
     let mut train: Vec<Vec<Example>> = vec![Vec::new(); config.train.len()];
     let mut validation = Vec::new();
-    let (report, lint) = passes(
+    let report = passes(
         config,
         tokenizer,
         rows,
+        inspector,
         &mut |source, example| match source {
             Some(source) => train[source].push(example),
             None => validation.push(example),
@@ -81,47 +74,49 @@ pub fn read(config: &DataConfig, tokenizer: &Tokenizer, rows: usize) -> Result<C
         train,
         validation,
         report,
-        lint,
     })
 }
 
-/// Checks every row that `config` names, in bounded memory.
+/// Reads, renders and tokenises every row of the sources of `config` and shows it to `inspector`, in bounded memory.
 ///
 /// # Errors
 /// As [`read`].
 pub fn check(
     config: &DataConfig,
     tokenizer: &Tokenizer,
-) -> Result<(Report, LintReport), DataError> {
-    passes(config, tokenizer, usize::MAX, &mut |_, _| {})
+    inspector: &mut impl Inspect,
+) -> Result<Report, DataError> {
+    passes(config, tokenizer, usize::MAX, inspector, &mut |_, _| {})
 }
 
-/// One pass over each source; `keep` is given the number of the training source, and its examples in order.
+/// Reads each source once and passes its examples to `keep` in order, with the number of the training source; `None`
+/// for validation sources.
 fn passes(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     rows: usize,
+    inspector: &mut impl Inspect,
     keep: &mut dyn FnMut(Option<usize>, Example),
-) -> Result<(Report, LintReport), DataError> {
+) -> Result<Report, DataError> {
     config.check()?;
-    let mut linter = Linter::new(&config.lint, tokenizer)?;
     let mut report = Report::default();
     for (number, source) in config.sources().enumerate() {
         let trained = (number < config.train.len()).then_some(number);
         let rows = trained.map_or(usize::MAX, |_| rows);
         let pass = Pass::open(config, source, tokenizer)?;
         let mut of_source = |example| keep(trained, example);
-        let passed = pass.run(number, rows, &mut linter, &mut of_source)?;
+        let passed = pass.run(number, rows, inspector, &mut of_source)?;
         match trained {
             Some(_) => report.train.push(passed),
             None => report.validation.push(passed),
         }
     }
-    Ok((report, linter.finish()))
+    Ok(report)
 }
 
 impl Dataset {
-    /// Reads, renders, tokenises and checks everything that `config` names; of a stream, the first rows.
+    /// Reads, renders and tokenises the sources of `config`; of a stream, only the first rows. `inspector` is shown every
+    /// row.
     ///
     /// # Errors
     /// As [`read`].
@@ -129,14 +124,14 @@ impl Dataset {
         config: &DataConfig,
         tokenizer: &Arc<Tokenizer>,
         steps: Steps,
+        inspector: &mut impl Inspect,
     ) -> Result<Dataset, DataError> {
         let rows = if config.stream { CHECKED } else { usize::MAX };
         let Checked {
             train,
             mut validation,
             report,
-            lint,
-        } = read(config, tokenizer, rows)?;
+        } = read(config, tokenizer, rows, inspector)?;
         let train = if config.stream {
             Train::Stream(Stream::open(config, tokenizer, steps)?)
         } else {
@@ -158,11 +153,10 @@ impl Dataset {
             train,
             validation,
             report,
-            lint,
         })
     }
 
-    /// The training examples, source by source in file order; `None` of a stream.
+    /// The training examples, source by source in file order; `None` for a stream.
     pub fn examples(&self) -> Option<&[Example]> {
         match &self.train {
             Train::Memory { examples, .. } => Some(examples),
@@ -170,7 +164,7 @@ impl Dataset {
         }
     }
 
-    /// Steps of one pass over the training examples; `None` of a stream, which nobody has counted.
+    /// The steps of one pass over the training examples; `None` for a stream, whose length is unknown.
     pub fn steps_per_epoch(&self) -> Option<usize> {
         match &self.train {
             Train::Memory { order, .. } => Some(order.steps_per_epoch()),
@@ -178,7 +172,7 @@ impl Dataset {
         }
     }
 
-    /// What has become of the rows of a stream since it was opened.
+    /// What was read, truncated and dropped from a stream since it was opened; `None` for data in memory.
     pub fn streamed(&self) -> Option<Report> {
         match &self.train {
             Train::Memory { .. } => None,
@@ -189,7 +183,7 @@ impl Dataset {
     /// The batch at `cursor`, and its examples in the order of `Batch::rows`.
     ///
     /// # Errors
-    /// [`DataError`] at a row of a stream that cannot be used.
+    /// [`DataError`] for a row of a stream that cannot be used.
     pub fn batch(&mut self, cursor: Cursor) -> Result<(Batch, Vec<Example>), DataError> {
         match &mut self.train {
             Train::Stream(stream) => stream.batch(cursor),
@@ -214,7 +208,7 @@ impl Dataset {
     }
 }
 
-/// Takes the rows for validation out of the training sources: all pieces of a row, or none.
+/// Moves the validation rows out of the training sources. All pieces of a row stay together.
 fn split(
     config: &DataConfig,
     train: Vec<Vec<Example>>,
@@ -240,7 +234,7 @@ fn split(
     };
     if count >= rows {
         return wrong(format!(
-            "{count} rows of {rows} would leave none to train on"
+            "expected fewer than {rows} rows, found {count}: none would be left to train on"
         ));
     }
     let mut chosen = validation_rows(rows, count, seed).into_iter();
@@ -257,7 +251,9 @@ fn split(
         }
         if left.is_empty() && config.weights().is_some() {
             let path = config.train[number].path.display();
-            return wrong(format!("it takes every row of {path}, which has a weight"));
+            return wrong(format!(
+                "it takes every row of {path}; a source with a weight needs rows to train on"
+            ));
         }
         kept.push(left);
     }

@@ -1,13 +1,19 @@
-//! What can be wrong with the data of a recipe.
+//! Errors in the data of a recipe.
+
+mod row;
+
+pub use row::RowError;
+pub(crate) use row::json_type;
 
 use std::path::{Path, PathBuf};
 
+use simmer_hint::Hint;
+
 use crate::conversation::Origin;
-use crate::format::RowError;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
 
-/// What can be wrong with the data of a recipe; every message names the file, and the row where there is one.
+/// An error in the data of a recipe. Every message names the file and, if possible, the row.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The file cannot be read.
@@ -18,7 +24,7 @@ pub enum DataError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is no text.
+    /// The file is not UTF-8 text.
     #[error("{}: line {line} is not UTF-8", path.display())]
     NotUtf8 {
         /// The file.
@@ -26,7 +32,7 @@ pub enum DataError {
         /// The line with the first wrong byte, from 1.
         line: usize,
     },
-    /// The file is no JSON.
+    /// The file is not valid JSON.
     #[error("{}: invalid JSON at line {line} column {column}: {what}", path.display())]
     Json {
         /// The file.
@@ -38,7 +44,7 @@ pub enum DataError {
         /// What is wrong there.
         what: String,
     },
-    /// A path that means no file.
+    /// A path that matches no file.
     #[error("{}: {what}", path.display())]
     NoFiles {
         /// The folder or pattern.
@@ -46,17 +52,17 @@ pub enum DataError {
         /// Why there are none.
         what: String,
     },
-    /// A compressed file that is damaged.
+    /// A compressed file is damaged.
     #[error("{}: damaged after row {rows}: {source}", path.display())]
     Compressed {
         /// The file.
         path: PathBuf,
-        /// Rows that were whole.
+        /// The number of complete rows before the damage.
         rows: usize,
-        /// What the decoder says.
+        /// The decoder's error.
         source: std::io::Error,
     },
-    /// The file is no CSV.
+    /// The file is not valid CSV.
     #[error("{}: line {line}: {what}", path.display())]
     Csv {
         /// The file.
@@ -66,22 +72,22 @@ pub enum DataError {
         /// What is wrong there.
         what: String,
     },
-    /// The file is no Parquet.
+    /// The file is not valid Parquet.
     #[error("{}: invalid Parquet after row {rows}: {what}", path.display())]
     Parquet {
         /// The file.
         path: PathBuf,
-        /// Rows that were whole.
+        /// The number of complete rows before the damage.
         rows: usize,
         /// What is wrong there.
         what: String,
     },
-    /// A row that is longer than any real one.
+    /// A row is longer than any row of a real dataset.
     #[error("{origin} is longer than {limit} MiB")]
     LongRow {
         /// The row.
         origin: Origin,
-        /// The most that is read.
+        /// The limit, in MiB.
         limit: usize,
     },
     /// The file has no rows.
@@ -122,9 +128,9 @@ pub enum DataError {
         first: Origin,
         /// The template that rendered them.
         template: String,
-        /// The limit of a row.
+        /// The maximum number of tokens in an example.
         max_tokens: usize,
-        /// What became of the first row.
+        /// What happened to the first row.
         why: String,
     },
 }
@@ -138,7 +144,7 @@ impl DataError {
         }
     }
 
-    /// A JSON error inside a piece of `path` that starts at `line` and `column`.
+    /// A JSON error in a part of `path` that starts at `line` and `column`.
     pub(crate) fn json(
         path: &Path,
         error: &serde_json::Error,
@@ -157,31 +163,32 @@ impl DataError {
             what: what.strip_suffix(&position).unwrap_or(&what).into(),
         }
     }
+}
 
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for DataError {
+    fn hint(&self) -> Option<String> {
         match self {
             DataError::Read { path, .. } if path.is_relative() => {
                 let here = std::env::current_dir().ok()?;
-                Some(format!("the path is relative to {}", here.display()))
+                Some(format!("check the path, which is relative to {}", here.display()))
             }
             DataError::Json { .. } | DataError::NotUtf8 { .. } => Some(
-                "a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8"
+                "save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)"
                     .into(),
             ),
             DataError::Compressed { source, .. }
                 if source.kind() == std::io::ErrorKind::QuotaExceeded =>
             {
-                Some("no real data does; unpack it yourself if it is meant".into())
+                Some("if the file is genuine, decompress it and name the decompressed file".into())
             }
             DataError::Compressed { .. } => {
-                Some("a download that did not finish looks like this; fetch the file again".into())
+                Some("download the file again; the download may have been incomplete".into())
             }
             DataError::Row { error, .. } => error.hint(),
             DataError::Template(error) => error.hint(),
             DataError::Tokenizer(error) => error.hint(),
             DataError::NothingTrained { .. } => Some(
-                "raise data.max_tokens, or choose the template whose answers these rows hold"
+                "raise `data.max_tokens`, or choose a template that fits these rows"
                     .into(),
             ),
             _ => None,

@@ -1,16 +1,16 @@
-//! Libraries that panic at some of the files that are none.
+//! Panics of parsing libraries, turned into errors: some libraries panic on malformed files.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local!(static GUARDED: Cell<bool> = const { Cell::new(false) });
 
-/// Whether this thread is in a piece of a library whose panics become errors, so that a panic hook need not speak of them.
+/// Whether this thread runs library code whose panics become errors. A panic hook prints nothing then.
 pub fn is_guarded() -> bool {
     GUARDED.get()
 }
 
-/// Runs a piece of a library; `None` where it panicked.
+/// Runs library code; `None` if it panicked.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     let before = GUARDED.replace(true);
     let result = catch_unwind(AssertUnwindSafe(run));
@@ -18,7 +18,7 @@ pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
     result.ok()
 }
 
-/// Makes what begins on a new thread as guarded as where it was begun from.
+/// Sets the guarded state of a new thread to that of the thread that started it.
 pub(crate) fn carry(guarded: bool) {
     GUARDED.set(guarded);
 }

@@ -1,11 +1,11 @@
-//! What the model reads: files into conversations, conversations into tokens and trained spans, those into micro-batches.
+//! Training data: reads files into conversations, tokenises them with trained spans, and packs them into micro-batches.
 //!
 //! ```text
 //! file --format--> Conversation --template--> Rendered --tokenizer--> Example --order, pack--> MicroBatch
 //! ```
 //!
-//! [`Dataset::load`] goes the first half of that way for a recipe's `[data]` table; [`Order`] and [`pack`] the rest, step by
-//! step. Each stage can be used alone. Nothing here knows Burn or the model.
+//! [`Dataset::load`] runs the stages up to `Example` for a recipe's `[data]` table; [`Order`] and [`pack`] run the
+//! rest, step by step. Each stage can be used alone. The crate does not depend on Burn or the model.
 
 mod config;
 pub mod conversation;
@@ -28,13 +28,14 @@ pub mod tokenizer;
 
 pub use config::{DataConfig, SourceConfig, Validation};
 pub use conversation::{Content, Conversation, Message, Origin, Role};
-pub use dataset::{Dataset, Steps};
-pub use error::DataError;
+pub use dataset::Dataset;
+pub use error::{DataError, RowError};
 pub use example::{Example, Limits, Outcome, Overlong, encode, examples, prompt_tokens};
 pub use format::Format;
 pub use guarded::is_guarded;
 pub use micro_batch::{IGNORE, MicroBatch, pack};
-pub use order::{Batch, Cursor, Order};
+pub use order::{Batch, Cursor, Order, Steps};
+pub use pass::{Inspect, RowView};
 pub use report::{Report, SourceReport};
 pub use template::{Rendered, Template, TrainOn};
 pub use tokenizer::Tokenizer;

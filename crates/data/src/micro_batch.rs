@@ -1,4 +1,4 @@
-//! Examples packed into micro-batches: flat runs of tokens without padding.
+//! Examples packed into micro-batches: packed sequences of tokens without padding.
 //!
 //! Axes: `T` tokens of a micro-batch, `R` rows in it.
 
@@ -9,26 +9,26 @@ use crate::example::Example;
 /// The target of a position that is not trained on, as in Hugging Face's labels.
 pub const IGNORE: i64 = -100;
 
-/// What one forward and backward pass sees: rows one after another, never padded.
+/// The input of one forward and backward pass: rows one after another, without padding.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MicroBatch {
     /// `[T]` token ids.
     pub tokens: Vec<u32>,
-    /// `[T]` the row's next token where that is trained on, [`IGNORE`] elsewhere; always for a row's last.
+    /// `[T]` the row's next token if that is a label, otherwise [`IGNORE`], as for the last token of each row.
     pub targets: Vec<i64>,
-    /// `[R + 1]` where each row starts, and at last `T`: row `r` is `rows[r]..rows[r + 1]`.
+    /// `[R + 1]` where each row starts, then `T`: row `r` is `rows[r]..rows[r + 1]`.
     pub rows: Vec<usize>,
-    /// `[T]` each token's place in its row, from 0.
+    /// `[T]` each token's position in its row, from 0.
     pub positions: Vec<u32>,
-    /// `[R]` which example of the batch each row is.
+    /// `[R]` each row's index in the batch.
     pub examples: Vec<usize>,
 }
 
 impl MicroBatch {
-    /// A micro-batch of some of `batch`'s examples, in the order of `chosen`.
+    /// A micro-batch of the chosen examples of `batch`, in the order of `chosen`.
     ///
     /// # Panics
-    /// When an index is not below `batch.len()`.
+    /// If an index is not below `batch.len()`.
     pub fn of(batch: &[&Example], chosen: &[usize]) -> MicroBatch {
         let mut micro = MicroBatch {
             rows: vec![0],
@@ -57,15 +57,15 @@ impl MicroBatch {
         self.examples.push(index);
     }
 
-    /// How many positions have a target.
+    /// The number of labels.
     pub fn target_count(&self) -> usize {
         self.targets.iter().filter(|&&t| t != IGNORE).count()
     }
 }
 
-/// Packs one step's examples into micro-batches of at most `micro_batch_tokens` tokens: the longest first, each into the
-/// first micro-batch that has room. A longer example has a micro-batch of its own. The same batch always gives the same
-/// micro-batches.
+/// Packs one step's examples into micro-batches of at most `micro_batch_tokens` tokens, by first-fit decreasing: the
+/// longest example first, each into the first micro-batch with room for it. A longer example has a micro-batch of its
+/// own. The same batch always gives the same micro-batches.
 pub fn pack(batch: &[&Example], micro_batch_tokens: usize) -> Vec<MicroBatch> {
     let mut order: Vec<usize> = (0..batch.len()).collect();
     order.sort_by_key(|&index| Reverse(batch[index].tokens.len()));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_lie_one_after_another() {
+    fn rows_are_concatenated() {
         let examples = [
             example(&[5, 6], &[false, true]),
             example(&[7, 8, 9, 10], &[false, false, true, false]),
@@ -138,7 +138,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_token_of_every_row_is_there_once(examples in examples(), budget in 1usize..100) {
+        fn every_token_of_every_row_occurs_once(examples in examples(), budget in 1usize..100) {
             let batch: Vec<_> = examples.iter().collect();
             let packed = pack(&batch, budget);
             let mut seen = vec![0; batch.len()];

@@ -1,34 +1,43 @@
-//! The order in which rows are trained on: a pure function of the numbers of rows, their weights, the seed and the epoch.
+//! The order of the training rows: a pure function of the sources' sizes, their weights, the seed and the epoch.
 
 use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 
-/// The stream of random numbers that chooses the validation rows; epochs have the streams from 0 on.
+/// The stream of random numbers that chooses the validation rows. Epochs use the streams from 0 on.
 const VALIDATION_STREAM: u64 = u64::MAX;
 
-/// How rows are put in order and cut into batches.
+/// How rows are ordered and divided into batches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// How many rows each source has; they are numbered one source after another.
+    /// The number of rows of each source. Rows are numbered through all sources, one source after another.
     pub sources: Vec<usize>,
-    /// The parts of an epoch that the sources have, in any unit; without them every row comes once.
+    /// The sources' shares of an epoch, in any unit. Without weights, an epoch has every row once.
     pub weights: Option<Vec<f64>>,
-    /// Rows of one step; the last step of an epoch takes what is left.
+    /// Rows per step. The last step of an epoch may have fewer.
     pub batch_size: usize,
     /// The seed of the shuffle, or `None` for file order.
     pub shuffle: Option<u64>,
 }
 
-/// Where in the order a run stands.
+/// How the steps of a run choose their examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// Examples per step. The last step of an epoch may have fewer.
+    pub batch_size: usize,
+    /// The seed for the choice of the validation rows and for the shuffle.
+    pub seed: u64,
+}
+
+/// A position in the order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// Epochs finished; of a stream, always 0.
+    /// Finished epochs; always 0 for a stream.
     pub epoch: u64,
-    /// Rows of this epoch already trained on; of a stream, all rows done with.
+    /// Rows of this epoch that are done; for a stream, all rows that are done.
     pub index: usize,
-    /// Of a stream: examples of the row after those that are trained on already.
+    /// For a stream: how many examples of the next row are done.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub within: usize,
 }
@@ -51,8 +60,8 @@ impl Order {
 
     /// The rows of an epoch, in order.
     ///
-    /// With weights, each source has its share of the epoch's places. It goes through its rows again and again, epoch
-    /// after epoch, so that none comes twice before all others came once.
+    /// With weights, each source has its share of the epoch's places. It repeats its rows across epochs, and each row
+    /// occurs once before any row occurs again.
     pub fn epoch(&self, epoch: u64) -> Vec<usize> {
         let rows = match &self.weights {
             None => (0..self.rows()).collect(),
@@ -91,7 +100,7 @@ impl Order {
         places.into_iter().map(|(_, _, row)| row).collect()
     }
 
-    /// One pass of a weighted source over its rows.
+    /// The order of a weighted source's rows in one pass over them.
     fn pass(&self, source: usize, pass: u64, count: usize) -> Vec<usize> {
         match self.shuffle {
             None => (0..count).collect(),
@@ -121,7 +130,7 @@ impl Order {
         }
     }
 
-    /// Batches from `cursor` on, epoch after epoch, without end; none where there are no rows.
+    /// Batches from `cursor` on, epoch after epoch, without end. Empty if there are no rows.
     pub fn batches(&self, cursor: Cursor) -> Batches {
         Batches {
             order: self.clone(),
@@ -131,7 +140,7 @@ impl Order {
     }
 }
 
-/// `total` places shared out in proportion to `weights`; what rounding leaves goes to the largest remainders.
+/// Divides `total` places in proportion to `weights`, by the largest remainder method.
 fn shares(total: usize, weights: &[f64]) -> Vec<usize> {
     let sum: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights
@@ -154,25 +163,25 @@ fn shares(total: usize, weights: &[f64]) -> Vec<usize> {
 /// The rows of one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The epoch that it belongs to, from 0.
+    /// The epoch, from 0.
     pub epoch: u64,
     /// Row numbers.
     pub rows: Vec<usize>,
-    /// Where the order stands after it.
+    /// The position after it.
     pub next: Cursor,
 }
 
-/// See [`Order::batches`].
+/// The iterator of [`Order::batches`].
 #[derive(Debug, Clone)]
 pub struct Batches {
     order: Order,
     cursor: Cursor,
-    /// The cursor's epoch, once it is needed.
+    /// The rows of the cursor's epoch, computed when they are needed.
     rows: Option<Vec<usize>>,
 }
 
 impl Batches {
-    /// Where the next batch starts.
+    /// The position of the next batch.
     pub fn cursor(&self) -> Cursor {
         self.cursor
     }
@@ -198,7 +207,7 @@ impl Iterator for Batches {
     }
 }
 
-/// Chooses `count` of `rows` for validation: whether each row is one of them.
+/// Chooses `count` of `rows` rows for validation: `true` for each chosen row.
 pub fn validation_rows(rows: usize, count: usize, seed: u64) -> Vec<bool> {
     let mut chosen = vec![false; rows];
     let shuffled = Random::new(seed, VALIDATION_STREAM).permutation(rows);
@@ -235,7 +244,7 @@ mod tests {
     fn weights_are_parts_of_an_epoch() {
         let order = mixture(&[4, 8], &[1.0, 1.0], None);
         assert_eq!(order.epoch(0), [0, 4, 1, 5, 2, 6, 3, 7, 0, 8, 1, 9]);
-        // Each source goes on where the epoch before left it.
+        // Each source continues where the previous epoch stopped.
         assert_eq!(order.epoch(1), [2, 10, 3, 11, 0, 4, 1, 5, 2, 6, 3, 7]);
         assert_eq!(shares(10, &[1.0, 1.0, 1.0]), [4, 3, 3]);
         assert_eq!(shares(7, &[0.9, 0.1]), [6, 1]);
@@ -243,7 +252,7 @@ mod tests {
 
     /// These numbers must never change: runs of earlier versions are resumed with them.
     #[test]
-    fn the_order_is_the_same_for_ever() {
+    fn the_order_never_changes() {
         let order = order(12, 4, Some(42));
         insta::assert_debug_snapshot!([order.epoch(0), order.epoch(1)].map(|rows| format!("{rows:?}")), @r#"
     [

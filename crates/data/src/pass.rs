@@ -5,15 +5,54 @@ use rayon::prelude::*;
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::{Conversation, Origin};
 use crate::error::DataError;
-use crate::example::{Example, Limits, Outcome, examples};
+use crate::example::{EncodedRow, Example, Limits, Outcome, encode_row};
 use crate::format::Reader;
-use crate::lint::Linter;
 use crate::report::SourceReport;
 use crate::template::{Rendered, Template};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerError};
 
 /// Rows that are in memory at a time.
 const CHUNK: usize = 4096;
+
+/// A row after encoding, as an [`Inspect`] is shown it.
+#[derive(Debug, Clone, Copy)]
+pub struct RowView<'a> {
+    /// The row as the file has it.
+    pub row: &'a Conversation,
+    /// The template of its source.
+    pub template: &'a Template,
+    /// What tokenised it.
+    pub tokenizer: &'a Tokenizer,
+    /// The whole row as text.
+    pub rendered: &'a Rendered,
+    /// What became of it; several outcomes if the row was split.
+    pub outcomes: &'a [Outcome],
+}
+
+/// Looks at every row of a pass: a linter, for example. `()` looks at nothing.
+pub trait Inspect: Sync {
+    /// What is found in one row.
+    type Found: Send;
+
+    /// Looks at one row alone. Runs for many rows at once, in any order.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] if the tokenizers library fails.
+    fn check(&self, view: &RowView<'_>) -> Result<Self::Found, TokenizerError>;
+
+    /// Takes what was found in the next row. Rows come in the order of their files; `source` is the number of their source.
+    fn add(&mut self, source: usize, found: Self::Found);
+}
+
+impl Inspect for () {
+    type Found = ();
+
+    fn check(&self, _view: &RowView<'_>) -> Result<(), TokenizerError> {
+        Ok(())
+    }
+
+    fn add(&mut self, _source: usize, _found: ()) {}
+}
 
 /// What turns the rows of one source into examples.
 #[derive(Debug)]
@@ -34,18 +73,13 @@ impl Encoder {
         })
     }
 
-    fn render(&self, row: &Conversation) -> Result<Rendered, DataError> {
-        let rendered = self.template.render(row, self.limits.train_on);
-        rendered.map_err(|error| DataError::row(row.origin.clone(), error))
-    }
-
-    /// What becomes of a row: of a long one that is split, of each of its pieces.
+    /// Renders and tokenises a row.
     pub(crate) fn encode(
         &self,
         row: &Conversation,
         tokenizer: &Tokenizer,
-    ) -> Result<Vec<Outcome>, DataError> {
-        examples(row, &self.template, tokenizer, &self.limits)
+    ) -> Result<EncodedRow, DataError> {
+        encode_row(row, &self.template, tokenizer, &self.limits)
     }
 }
 
@@ -76,15 +110,16 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Goes through at most `rows` rows of the source of this number, checks each, and hands out their examples in order.
+    /// Reads at most `rows` rows of the source with this number, shows each to `inspector`, and passes their examples to
+    /// `keep` in order.
     ///
     /// # Errors
-    /// At the first row that cannot be used, and where no row has anything to train on.
+    /// At the first row that cannot be used, and if no row has anything to train on.
     pub(crate) fn run(
         mut self,
         number: usize,
         rows: usize,
-        linter: &mut Linter,
+        inspector: &mut impl Inspect,
         keep: &mut dyn FnMut(Example),
     ) -> Result<SourceReport, DataError> {
         let mut left = rows;
@@ -96,20 +131,24 @@ impl<'a> Pass<'a> {
             }
             left -= chunk.len();
             self.first.get_or_insert_with(|| chunk[0].origin.clone());
-            let (encoder, tokenizer, shared) = (&self.encoder, self.tokenizer, &*linter);
+            let (encoder, tokenizer, shared) = (&self.encoder, self.tokenizer, &*inspector);
             let checked: Vec<_> = chunk
                 .par_iter()
                 .map(|row| {
-                    let outcomes = encoder.encode(row, tokenizer)?;
-                    let rendered = encoder.render(row)?;
-                    let findings =
-                        shared.check(row, &encoder.template, tokenizer, &rendered, &outcomes)?;
-                    Ok::<_, DataError>((outcomes, findings))
+                    let EncodedRow { rendered, outcomes } = encoder.encode(row, tokenizer)?;
+                    let found = shared.check(&RowView {
+                        row,
+                        template: &encoder.template,
+                        tokenizer,
+                        rendered: &rendered,
+                        outcomes: &outcomes,
+                    })?;
+                    Ok::<_, DataError>((outcomes, found))
                 })
                 .collect();
             for (row, result) in chunk.iter().zip(checked) {
-                let (outcomes, findings) = result?;
-                linter.add(number, findings);
+                let (outcomes, found) = result?;
+                inspector.add(number, found);
                 self.report.row();
                 for outcome in outcomes {
                     self.report.count(&outcome, &row.origin);

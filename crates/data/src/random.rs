@@ -1,4 +1,4 @@
-//! The random numbers behind the order of rows. They must never change: a resumed run depends on them.
+//! The random numbers that determine the order of rows. They must never change: a resumed run depends on them.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
@@ -9,14 +9,14 @@ pub(crate) struct Random {
 const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
-    /// The generator of one of many streams under a seed.
+    /// The generator of one of a seed's many independent streams.
     pub(crate) fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random { state: seed };
         let state = random.next() ^ Random { state: stream }.next().rotate_left(32);
         Random { state }
     }
 
-    /// The generator of one pass over one of several sources.
+    /// The generator for one pass over one source.
     pub(crate) fn of_source(seed: u64, source: usize, pass: u64) -> Random {
         let source = Random {
             state: source as u64,
@@ -33,7 +33,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, each as likely (Lemire, "Fast random integer generation in an interval", 2019).
+    /// A uniform random number below `bound` (Lemire, "Fast random integer generation in an interval", 2019).
     fn below(&mut self, bound: u64) -> u64 {
         let threshold = bound.wrapping_neg() % bound;
         loop {

@@ -1,4 +1,4 @@
-//! What reading the data came to: counted, so that nothing is cut or left out in silence.
+//! Counts of what was read, truncated and dropped, so that no data is lost silently.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,61 +11,61 @@ use crate::error::DataError;
 use crate::example::{Limits, Outcome};
 use crate::format::Format;
 
-/// How many rows of each kind are named.
+/// How many rows of each kind are listed by number.
 const NAMED: usize = 5;
 
-/// What reading the data came to, file by file.
+/// What was read, truncated and dropped, source by source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The files trained on; rows split off for validation are still counted here.
+    /// The training sources, including the rows that are held out for validation.
     pub train: Vec<SourceReport>,
-    /// The files that are for validation alone.
+    /// The sources that are used only for validation.
     pub validation: Vec<SourceReport>,
 }
 
 /// Rows of one kind: how many, and the first of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rows {
-    /// How many there are.
+    /// The number of rows.
     pub count: usize,
     /// The first few.
     pub first: Vec<Origin>,
 }
 
-/// What reading one file came to.
+/// What was read, truncated and dropped from one source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceReport {
-    /// The file.
+    /// The source's path.
     pub path: String,
-    /// The layout of its rows.
+    /// The format of its rows.
     pub format: Format,
     /// The template that rendered them.
     pub template: String,
     /// Rows read.
     pub rows: usize,
-    /// Examples made of them.
+    /// Examples created from them.
     pub examples: usize,
     /// Tokens of the examples.
     pub tokens: usize,
-    /// Tokens to be predicted among those.
+    /// Labels: the tokens among those that the loss is computed on.
     pub targets: usize,
-    /// Examples whose end was cut off.
+    /// Truncated examples.
     pub truncated: Rows,
-    /// Tokens to be predicted that were cut off with it.
+    /// Labels lost by truncation.
     pub truncated_targets: usize,
-    /// Rows left out for having more than `max_tokens` tokens.
+    /// Rows dropped because they have more than `max_tokens` tokens.
     pub overlong: Rows,
-    /// Rows left out because the cut left no token to train on, or they had none.
+    /// Rows dropped because they have no label, or none after truncation.
     pub untrained: Rows,
-    /// Examples with tokens that straddle the edge of an answer.
+    /// Examples with a token that lies across the start or end of an answer.
     pub straddling: Rows,
-    /// Keys that were not read, and in how many rows they said something.
+    /// Keys that were not used, each with the number of rows in which it was not empty.
     pub ignored_keys: BTreeMap<String, usize>,
-    /// Rows that began with an answer, which was left out.
+    /// Rows that started with an answer, which was dropped.
     pub leading_answers: usize,
-    /// The day that a chat template told the model: the same data is other text on another day.
+    /// The date that a chat template put into the text. With another date, the same data gives another text.
     pub date: Option<NaiveDate>,
-    /// What became of the first row.
+    /// What happened to the first row that gave no example.
     first: Option<Outcome>,
 }
 
@@ -105,7 +105,7 @@ impl SourceReport {
         self.rows += 1;
     }
 
-    /// Counts what became of a row, or of a piece of it.
+    /// Counts what happened to a row, or to a piece of it.
     pub(crate) fn count(&mut self, outcome: &Outcome, origin: &Origin) {
         match outcome {
             Outcome::Kept {
@@ -144,7 +144,7 @@ impl SourceReport {
             }
             Some(Outcome::Untrained { tokens, targets }) => {
                 format!(
-                    "row {row} has {tokens} tokens, the last {targets} of them its answer, all cut off"
+                    "row {row} has {tokens} tokens, and truncation removed all {targets} tokens of its answer"
                 )
             }
             _ => "there are no rows".into(),
@@ -194,14 +194,14 @@ impl fmt::Display for SourceReport {
         if self.truncated.count > 0 {
             write!(
                 f,
-                "\n  cut: {}, {} trained tokens lost",
+                "\n  truncated: {}, {} labels lost",
                 self.truncated, self.truncated_targets
             )?;
         }
         let kinds = [
-            ("left out, too long", &self.overlong),
-            ("left out, no token to train on", &self.untrained),
-            ("a token straddles prompt and answer", &self.straddling),
+            ("dropped, longer than max_tokens", &self.overlong),
+            ("dropped, no token to train on", &self.untrained),
+            ("a token lies across prompt and answer", &self.straddling),
         ];
         for (kind, rows) in kinds {
             if rows.count > 0 {
@@ -211,7 +211,7 @@ impl fmt::Display for SourceReport {
         if self.leading_answers > 0 {
             write!(
                 f,
-                "\n  an answer before the first question, left out: {} rows",
+                "\n  dropped an answer before the first question: {} rows",
                 self.leading_answers
             )?;
         }

@@ -1,12 +1,12 @@
-//! A deep stack for what untrusted files may nest.
+//! A deep stack for recursive parsers: untrusted files may nest deeply.
 
 use std::panic::resume_unwind;
 use std::thread;
 
 use crate::guarded::{carry, is_guarded};
 
-/// Runs `work` on a stack of so many bytes of address space; memory is taken as far down as it goes. `None` where the
-/// system has no such stack.
+/// Runs `work` on a stack of `bytes` bytes of address space; only the part that is used takes memory. `None` if the
+/// system cannot provide such a stack.
 pub(crate) fn deep<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> Option<T> {
     let guarded = is_guarded();
     let work = || {

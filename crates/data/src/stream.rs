@@ -1,8 +1,8 @@
-//! Examples of sources that are larger than the memory: rows are read, shuffled and tokenised when they are needed.
+//! Examples of sources that do not fit in memory: rows are read, shuffled and tokenised when they are needed.
 //!
-//! Sources without weights are read one after another, those with weights side by side, each as often as its weight says;
-//! all of them again and again. Blocks of neighbouring rows are shuffled, so that where a stream stands is one number: how
-//! many rows it has given. To go on from there, whole blocks are skipped without being parsed.
+//! Sources without weights are read one after another; sources with weights are interleaved in proportion to their
+//! weights. Both repeat without end. Rows are shuffled within blocks of consecutive rows. So the position of a stream
+//! is one number: how many rows it has returned. To resume there, the stream skips whole blocks without parsing them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,40 +11,39 @@ use rayon::prelude::*;
 
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::Conversation;
-use crate::dataset::Steps;
 use crate::error::DataError;
 use crate::example::{Example, Outcome};
 use crate::format::Reader;
-use crate::order::{Batch, Cursor};
+use crate::order::{Batch, Cursor, Steps};
 use crate::pass::Encoder;
 use crate::random::Random;
 use crate::report::{Report, SourceReport};
 use crate::tokenizer::Tokenizer;
 
-/// Rows that are tokenised together; a batch may want more.
+/// Rows that are tokenised together, unless a batch needs more.
 const GROUP: usize = 256;
 
-/// The rows of a block that is not shuffled.
+/// Rows per block if rows are not shuffled.
 const BLOCK: usize = 1024;
 
-/// See the module.
+/// An endless stream of examples. See the module.
 #[derive(Debug)]
 pub struct Stream {
     sources: Vec<Source>,
     lanes: Vec<Lane>,
     tokenizer: Arc<Tokenizer>,
     batch_size: usize,
-    /// Rows taken from the lanes, those in the queue included.
+    /// Rows taken from the lanes, including those in the queue.
     taken: usize,
-    /// Rows whose examples are not all trained on yet, with their numbers.
+    /// Rows with examples that no batch has taken yet, and the rows' numbers.
     queue: VecDeque<(usize, VecDeque<Example>)>,
-    /// Where the next batch begins.
+    /// The position of the next batch.
     at: Cursor,
-    /// Passes of the lanes when the last example came.
+    /// Passes of all lanes up to the last example.
     passes: u64,
 }
 
-/// What the rows of a source become.
+/// A source, how its rows are encoded, and the counts of the result.
 #[derive(Debug)]
 struct Source {
     config: SourceConfig,
@@ -52,7 +51,7 @@ struct Source {
     report: SourceReport,
 }
 
-/// Sources that are read one after another.
+/// Sources that are read one after another, and the position in them.
 #[derive(Debug)]
 struct Lane {
     number: usize,
@@ -61,10 +60,10 @@ struct Lane {
     taken: u64,
     shuffle: Option<u64>,
     block_rows: usize,
-    /// Which of `sources` is being read, and the rest of it.
+    /// The index in `sources` of the source that is being read, and its reader.
     current: usize,
     reader: Option<Reader>,
-    /// Blocks read, and passes finished.
+    /// Blocks read, and passes finished over all sources of the lane.
     blocks: u64,
     passes: u64,
     /// Rows read in this pass.
@@ -73,10 +72,10 @@ struct Lane {
 }
 
 impl Stream {
-    /// The stream of a data table's training sources.
+    /// Opens a stream of the training sources of `config`.
     ///
     /// # Errors
-    /// [`DataError`] where a file or template cannot be used.
+    /// [`DataError`] if a file or template cannot be used.
     pub(crate) fn open(
         config: &DataConfig,
         tokenizer: &Arc<Tokenizer>,
@@ -130,7 +129,7 @@ impl Stream {
         })
     }
 
-    /// What has become of the rows so far.
+    /// What was read, truncated and dropped so far.
     pub fn report(&self) -> Report {
         Report {
             train: self
@@ -145,7 +144,7 @@ impl Stream {
     /// The batch at `cursor`.
     ///
     /// # Errors
-    /// [`DataError`] at a row that cannot be used, and where no row of a whole pass has anything to train on.
+    /// [`DataError`] for a row that cannot be used, and if a whole pass has no token to train on.
     pub(crate) fn batch(&mut self, cursor: Cursor) -> Result<(Batch, Vec<Example>), DataError> {
         if cursor != self.at {
             self.seek(cursor)?;
@@ -163,7 +162,7 @@ impl Stream {
                 };
             }
             if let Some(example) = row.pop_front() {
-                // Two pieces of one row draw their dropout apart.
+                // Dropout depends on the row number: two pieces of one row need different numbers.
                 rows.push((*number << 16) + self.at.within);
                 examples.push(example);
                 self.at.within += 1;
@@ -197,14 +196,14 @@ impl Stream {
             .par_iter()
             .map(|(_, (source, row))| sources[*source].encoder.encode(row, tokenizer))
             .collect();
-        for ((number, (source, row)), outcomes) in group.into_iter().zip(encoded) {
+        for ((number, (source, row)), encoded) in group.into_iter().zip(encoded) {
             let passes: u64 = self.lanes.iter().map(|lane| lane.passes).sum();
             let Source {
                 report, encoder, ..
             } = &mut self.sources[source];
             report.row();
             let mut examples = VecDeque::new();
-            for outcome in outcomes? {
+            for outcome in encoded?.outcomes {
                 report.count(&outcome, &row.origin);
                 if let Outcome::Kept { example, .. } = outcome {
                     examples.push_back(example);
@@ -220,7 +219,7 @@ impl Stream {
         Ok(())
     }
 
-    /// The lane that has given least of its part so far.
+    /// The lane that is furthest behind its share.
     fn next_lane(&mut self) -> usize {
         let due = |lane: &Lane| (lane.taken + 1) as f64 / lane.weight;
         let mut next = 0;
@@ -233,7 +232,7 @@ impl Stream {
         next
     }
 
-    /// Goes to where a run stands.
+    /// Moves to a position.
     fn seek(&mut self, cursor: Cursor) -> Result<(), DataError> {
         self.queue.clear();
         self.lanes.iter_mut().for_each(Lane::rewind);
@@ -280,7 +279,7 @@ impl Lane {
         }
     }
 
-    /// Goes on after `rows` rows.
+    /// Skips `rows` rows.
     fn skip(&mut self, rows: u64, sources: &[Source]) -> Result<(), DataError> {
         let mut left = rows;
         while left >= self.block_rows as u64 {
@@ -321,7 +320,7 @@ impl Lane {
         self.read(self.block.len(), sources)
     }
 
-    /// Counts a block of so many rows; after the last of a source comes the next source.
+    /// Counts a block of `rows` rows. A block with fewer than `block_rows` rows is the last of its source.
     fn read(&mut self, rows: usize, sources: &[Source]) -> Result<(), DataError> {
         self.rows += rows;
         if rows > 0 {

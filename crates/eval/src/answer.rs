@@ -1,7 +1,7 @@
-//! What a model says to a question, and the file that keeps it.
+//! A model's answer to a question, and the results file.
 //!
-//! A results file is JSON lines: first what was asked of whom, then an answer a line, in any order of rows. It grows as
-//! answers come, so that an evaluation that was interrupted goes on where it was.
+//! A results file is JSON lines: the first line names the model and the task, every other line is an answer, in any order of
+//! rows. Answers are appended as they arrive, so an interrupted evaluation can be resumed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -15,48 +15,48 @@ use crate::error::EvalError;
 use crate::question::{Asked, Question};
 use crate::task::Task;
 
-/// What a model says to one question.
+/// A model's answer to one question.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
     /// The question's number.
     pub row: usize,
-    /// The beginning of the SHA-256 of what was asked.
+    /// The start of the SHA-256 of the question.
     pub asked: String,
-    /// The natural logarithm of each choice's probability.
+    /// The log-likelihood of each choice (natural logarithm).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_likelihoods: Vec<f64>,
-    /// Tokens of each choice, over which that is a sum.
+    /// The number of tokens of each choice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<usize>,
-    /// The same logarithms after a context that says nothing.
+    /// The log-likelihood of each choice after a neutral context.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<f64>,
-    /// Generated texts: samples of one answer.
+    /// Generated texts; several if answers are sampled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub texts: Vec<String>,
-    /// What the model makes of the reference answer.
+    /// The model's score of the reference answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<Reference>,
-    /// Tokens that were cut off at the beginning, because the model takes no more.
+    /// The number of tokens truncated at the start because the question is longer than the model's context.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub cut: usize,
 }
 
-/// What a model makes of a given answer.
+/// A model's score of a given answer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
-    /// The natural logarithm of its probability.
+    /// The log-likelihood of the answer (natural logarithm).
     pub log_prob: f64,
-    /// Its tokens.
+    /// The number of its tokens.
     pub tokens: usize,
-    /// Those that the model would have chosen itself.
+    /// The number of its tokens that are the model's most likely choice.
     pub likeliest: usize,
 }
 
 impl Answer {
-    /// Whether it has a number for each choice of a question: scores are computed from them.
+    /// Whether it has a log-likelihood for each choice of a question, from which scores are computed.
     fn fits(&self, question: &Question) -> bool {
         let Asked::Choice { pairs, without, .. } = &question.asked else {
             return true;
@@ -76,19 +76,19 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// What was asked of whom: answers are of use to the same evaluation alone.
+/// The model and the task of an evaluation. Answers are used only by the same evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asking {
-    /// The model: base and adapter, as they were named.
+    /// The model: base model and adapter, as the user named them.
     pub model: String,
     /// The task.
     pub task: String,
-    /// SHA-256 by what it is of: the task, the weights.
+    /// SHA-256 of `the task` and of `the weights`.
     pub sha256: BTreeMap<String, String>,
 }
 
 impl Asking {
-    /// A task put to a model whose weights have that hash.
+    /// The evaluation of `model` on `task`; `weights` is the SHA-256 of the model's weights.
     pub fn new(model: &str, task: &Task, weights: &str) -> Self {
         let text = serde_json::to_string(task).unwrap_or_default();
         let sha256 = [
@@ -104,30 +104,30 @@ impl Asking {
     }
 }
 
-/// The answers of one model to one task, on the disk.
+/// The answers of one model to one task, and their file.
 #[derive(Debug)]
 pub struct Answers {
     path: PathBuf,
     file: File,
-    /// Those that are there, by row.
+    /// The answers so far, by row.
     found: BTreeMap<usize, Answer>,
 }
 
 impl Answers {
-    /// How many there are.
+    /// The number of answers.
     pub fn len(&self) -> usize {
         self.found.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no answers.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// The answer to a question, where there is one.
+    /// The answer to a question, if it has been answered.
     ///
     /// # Errors
-    /// Where something else was asked there.
+    /// If the file has an answer to a different question under this number.
     pub fn find(&self, question: &Question) -> Result<Option<&Answer>, EvalError> {
         match self.found.get(&question.number) {
             Some(answer) if answer.asked != question.id() || !answer.fits(question) => {
@@ -140,12 +140,10 @@ impl Answers {
         }
     }
 
-    /// Opens the file of an evaluation, or begins it.
-    ///
-    /// A last line that was only half written is written again.
+    /// Opens the results file of an evaluation, or creates it. An incomplete last line is removed.
     ///
     /// # Errors
-    /// Where it holds answers to something else, or is damaged.
+    /// If the file belongs to another evaluation, or is damaged.
     pub fn open(path: &Path, asking: &Asking) -> Result<Self, EvalError> {
         let cannot = |source| EvalError::Write {
             path: path.to_owned(),
@@ -180,10 +178,10 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Adds answers, and has them on the disk.
+    /// Appends answers and syncs them to disk.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If they cannot be written.
     pub fn add(&mut self, answers: Vec<Answer>) -> Result<(), EvalError> {
         for answer in answers {
             self.write(&answer)?;
@@ -208,10 +206,10 @@ impl Answers {
     }
 }
 
-/// The longest line that is read, in bytes: no answer is near it.
+/// The maximum length of a line in bytes, far above that of any answer.
 const LONGEST: u64 = 64 << 20;
 
-/// The answers of a file, and the bytes of its whole lines.
+/// The answers of a file, and the number of bytes of its complete lines.
 fn read(
     path: &Path,
     file: File,
@@ -298,13 +296,13 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_there_again() {
+    fn answers_are_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("base/piqa.jsonl");
         let mut answers = Answers::open(&path, &asking("a")).unwrap();
         answers.add(vec![answer(1), answer(0)]).unwrap();
         drop(answers);
-        // the power goes while a line is written
+        // the power fails while a line is written
         let mut text = fs::read_to_string(&path).unwrap();
         text.push_str("{\"row\":2,\"log_li");
         fs::write(&path, &text).unwrap();
@@ -316,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_not_taken() {
+    fn answers_of_another_evaluation_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.jsonl");
         Answers::open(&path, &asking("a")).unwrap();

@@ -1,13 +1,14 @@
-//! What can be wrong with an evaluation.
+//! Errors of an evaluation.
 
 use std::path::PathBuf;
 
 use simmer_data::template::{BlankError, RenderError, TemplateError};
 use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{DataError, Origin};
+use simmer_hint::Hint;
 use simmer_model::GenerateError;
 
-/// What can be wrong with an evaluation.
+/// An error of an evaluation.
 #[derive(Debug, thiserror::Error)]
 pub enum EvalError {
     /// A file cannot be read.
@@ -15,7 +16,7 @@ pub enum EvalError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// Results cannot be written.
@@ -23,18 +24,18 @@ pub enum EvalError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There is no such task.
-    #[error("there is no task `{name}`{}", near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    /// The task is unknown.
+    #[error("unknown task `{name}`{}", near.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
     UnknownTask {
-        /// As given.
+        /// The name as given.
         name: String,
-        /// The nearest one that there is.
+        /// The most similar name of a built-in task.
         near: Option<String>,
     },
-    /// A task's file is wrong.
+    /// A task is invalid.
     #[error("task `{name}`: {problem}")]
     Task {
         /// The task.
@@ -42,20 +43,20 @@ pub enum EvalError {
         /// What is wrong.
         problem: String,
     },
-    /// The paper did not measure it.
-    #[error("task `{name}`: the LLaMA paper says nothing of it")]
+    /// The LLaMA paper has no results for the task.
+    #[error("task `{name}`: the LLaMA paper does not report it")]
     NotInPaper {
         /// The task.
         name: String,
     },
-    /// None of a task's files is there.
-    #[error("task `{name}`: none of its files is below {}: {}", folder.display(), files.join(", "))]
+    /// None of a task's files exists.
+    #[error("task `{name}`: found none of its files in {}: {}", folder.display(), files.join(", "))]
     NoFile {
         /// The task.
         name: String,
         /// The data folder.
         folder: PathBuf,
-        /// The files that it looked for.
+        /// The files that were tried.
         files: Vec<String>,
     },
     /// A row cannot be used.
@@ -66,7 +67,7 @@ pub enum EvalError {
         /// What is wrong with it.
         problem: String,
     },
-    /// Rows cannot be read.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
     /// A text cannot be tokenised.
@@ -75,7 +76,7 @@ pub enum EvalError {
     /// A template cannot be used.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// A text of a task cannot be used.
+    /// A template of a task cannot be used.
     #[error("task `{name}`: {error}")]
     Blank {
         /// The task.
@@ -83,8 +84,8 @@ pub enum EvalError {
         /// What is wrong with it.
         error: BlankError,
     },
-    /// A pattern of a task cannot be used.
-    #[error("task `{name}`: the pattern `{pattern}` is wrong: {problem}")]
+    /// A regular expression of a task is invalid.
+    #[error("task `{name}`: invalid regular expression `{pattern}`: {problem}")]
     Pattern {
         /// The task.
         name: String,
@@ -93,10 +94,10 @@ pub enum EvalError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A text cannot be generated.
+    /// Generation failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
-    /// Results in the folder are of another evaluation.
+    /// The results file belongs to another evaluation.
     #[error("{}: results of another evaluation: {what} differs", path.display())]
     OtherResults {
         /// The file.
@@ -104,18 +105,18 @@ pub enum EvalError {
         /// What differs.
         what: String,
     },
-    /// A line of results is damaged.
+    /// A line of a results file is damaged.
     #[error("{}: line {line}: {problem}", path.display())]
     Results {
         /// The file.
         path: PathBuf,
-        /// From 1.
+        /// The line, from 1.
         line: usize,
         /// What is wrong.
         problem: String,
     },
-    /// Somebody asked to stop.
-    #[error("interrupted; what is done is in {}", folder.display())]
+    /// The evaluation was interrupted.
+    #[error("interrupted; the answers so far are in {}", folder.display())]
     Interrupted {
         /// The folder of results.
         folder: PathBuf,
@@ -145,21 +146,22 @@ impl EvalError {
                 .map(|(_, known)| known.to_owned()),
         }
     }
+}
 
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for EvalError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::UnknownTask { .. } => {
                 "`simmer eval --list` lists the tasks; a task of your own is a file that ends in .toml \
                  (docs/guide/evaluating.md)"
             }
             Self::NoFile { .. } => {
-                "say with --data where the data is; docs/guide/evaluating.md says where each set comes from"
+                "set the data folder with --data; docs/guide/evaluating.md lists where to download each set"
             }
-            Self::NotInPaper { .. } => "leave it out, or measure it with --protocol harness",
-            Self::OtherResults { .. } => "give another --out, or --overwrite to begin again",
-            Self::Results { .. } => "remove that line, or give --overwrite to begin again",
-            Self::Interrupted { .. } => "the same command goes on from there",
+            Self::NotInPaper { .. } => "remove it from --tasks, or use --protocol harness",
+            Self::OtherResults { .. } => "choose another --out, or start again with --overwrite",
+            Self::Results { .. } => "remove that line, or start again with --overwrite",
+            Self::Interrupted { .. } => "run the same command again to resume",
             Self::Data(error) => return error.hint(),
             Self::Template(error) => return error.hint(),
             Self::Tokenizer(error) => return error.hint(),

@@ -1,17 +1,15 @@
-//! How good a model is: tasks as data, answers, scores with their errors, and models side by side.
+//! Evaluates models on tasks: answers, scores with standard errors, and comparisons of models.
 //!
 //! ```text
 //! Task --its files--> Question --Evaluator, model--> Answer --Measure--> Score --mean, difference--> Report
 //! ```
 //!
-//! Answers are kept as they come ([`Answers`]); scores are computed from them, so that another metric needs no model.
+//! Answers are saved as they arrive ([`Answers`]). Scores are computed from them, so another metric needs no model.
 
 mod answer;
 mod error;
 mod evaluator;
-pub mod ifeval;
 mod metric;
-pub mod page;
 mod question;
 pub mod report;
 mod score;

@@ -1,9 +1,9 @@
-//! How probable a model finds texts.
+//! Log-likelihoods of texts.
 //!
-//! What several texts have in common at their beginning (a header of answered questions, the question before its choices)
-//! is computed once a sequence. Rows are not padded, so their order is that of the file.
+//! A prefix that several texts share (few-shot examples, the question before its choices) is computed once per packed sequence.
+//! Rows are not padded, so they stay in the order of the file.
 //!
-//! Source of the split into context and continuation: lm-evaluation-harness 0.4.13, `TemplateLM._encode_pair`.
+//! Source for the split into context and continuation: lm-evaluation-harness 0.4.13, `TemplateLM._encode_pair`.
 
 use simmer_data::Tokenizer;
 use simmer_data::tokenizer::TokenizerError;
@@ -11,24 +11,25 @@ use simmer_model::{LlamaForCausalLM, Scored, Sequence, Target};
 
 use crate::question::Pair;
 
-/// Tokens whose probability is asked for, and those before them.
+/// Tokens to score, and the tokens before them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// All of them.
+    /// All tokens.
     pub(crate) tokens: Vec<u32>,
-    /// Whether each is asked for; the first never is.
+    /// Whether each token is scored; the first never is.
     pub(crate) asked: Vec<bool>,
-    /// Tokens that were cut off at the beginning.
+    /// The number of tokens truncated at the start.
     pub(crate) cut: usize,
 }
 
 impl Row {
-    /// Tokens whose probability is asked for.
+    /// The number of scored tokens.
     pub(crate) fn asked_for(&self) -> usize {
         self.asked.iter().filter(|asked| **asked).count()
     }
 
-    /// The tokens of a pair, of which a model takes `limit` with the last one left out, as it is only predicted.
+    /// The tokens of a pair, truncated at the start to `limit + 1`: the model reads at most `limit` tokens, and the last token is
+    /// only predicted.
     pub(crate) fn of(
         pair: &Pair,
         tokenizer: &Tokenizer,
@@ -62,7 +63,7 @@ fn tokens(pair: &Pair, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Token
         }
         return Ok(([&[first], continuation.as_slice()].concat(), 1));
     }
-    // space at the end of a context belongs to the first word after it
+    // trailing spaces of the context belong to the first word of the continuation
     let kept = context.trim_end();
     let encode = |text: &str| {
         let ids = tokenizer.encode(text)?.ids;
@@ -70,14 +71,14 @@ fn tokens(pair: &Pair, tokenizer: &Tokenizer) -> Result<(Vec<u32>, usize), Token
     };
     let whole = encode(&format!("{context}{continuation}"))?;
     let context = encode(kept)?;
-    // where a token would reach over the edge, the context keeps its own, as in the harness
+    // if a token spans both, the context keeps its own tokens, as in the harness
     let rest = whole.get(context.len()..).unwrap_or_default();
     Ok(([context.as_slice(), rest].concat(), context.len()))
 }
 
-/// Computes rows together, as many as fit into a sequence of so many tokens.
+/// Scores rows together in one packed sequence.
 pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>> {
-    // a row's last token is predicted and nothing more
+    // the last token of a row is only predicted
     let inputs: Vec<&[u32]> = rows
         .iter()
         .map(|row| &row.tokens[..row.tokens.len().saturating_sub(1)])
@@ -115,7 +116,7 @@ pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>>
         .collect()
 }
 
-/// The sum over a row's tokens.
+/// The sum of the log-probabilities of a row's tokens.
 pub(crate) fn log_likelihood(scored: &[Scored]) -> f64 {
     scored.iter().map(|token| f64::from(token.log_prob)).sum()
 }

@@ -1,4 +1,4 @@
-//! Means of rows, how sure they are, and whether two models differ.
+//! Means over rows, their standard errors, and the difference of two models.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,14 +7,16 @@ use serde::{Deserialize, Serialize};
 pub struct Mean {
     /// `Σ w·x / Σ w`
     pub value: f64,
-    /// Its standard error; of one row there is none.
+    /// Its standard error; `None` for a single row.
     pub stderr: Option<f64>,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
 }
 
-/// The mean of values with their weights, and its standard error: `s / √n`, `s²` the sample variance (n - 1) where all
-/// weights are equal; of a ratio `s²` is that of `w·(x - mean) / w̄`.
+/// The weighted mean of values, and its standard error `s / √n`. With equal weights, `s²` is the sample variance (n - 1);
+/// otherwise, the mean is a ratio, and `s²` is the sample variance of `w·(x - mean) / w̄`.
+///
+/// `values`: pairs of value and weight.
 ///
 /// Source: lm-evaluation-harness, `mean_stderr`; Cochran 1977, section 2.11, for ratios.
 pub fn mean(values: &[(f64, f64)]) -> Mean {
@@ -33,24 +35,24 @@ pub fn mean(values: &[(f64, f64)]) -> Mean {
     }
 }
 
-/// How two models differ on the same rows.
+/// The difference of two models on the same rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The second's mean less the first's.
+    /// The mean of the second model minus the mean of the first.
     pub value: f64,
-    /// Between these it is in 95 of 100 draws of as many rows.
+    /// Its 95% bootstrap interval.
     pub interval: [f64; 2],
-    /// How often, were there no difference, one as large would be seen: twice the smaller share of draws on one side of 0.
+    /// The two-sided p-value: twice the smaller share of resamples on one side of 0.
     pub p: f64,
 }
 
-/// Draws of the bootstrap.
+/// The number of resamples of the bootstrap.
 const DRAWS: u64 = 10_000;
 
-/// The paired bootstrap: rows are drawn with replacement, the same ones of both models. The same rows always give the
-/// same result.
+/// The paired bootstrap: rows are resampled with replacement, the same rows for both models. The resamples are fixed, so the
+/// same rows always give the same result.
 ///
-/// `pairs`: value and weight of each row, of the first and of the second model.
+/// `pairs`: for each row, value and weight of the first and of the second model.
 ///
 /// Source: Efron and Tibshirani 1993, chapters 8 and 13; Koehn 2004.
 pub fn difference(pairs: &[[(f64, f64); 2]]) -> Difference {
@@ -84,7 +86,7 @@ pub fn difference(pairs: &[[(f64, f64); 2]]) -> Difference {
     }
 }
 
-/// SplitMix64, one sequence a draw.
+/// SplitMix64, with one sequence per resample.
 struct Random(u64);
 
 impl Random {
@@ -92,7 +94,7 @@ impl Random {
         Self(simmer_kernels::mix(draw))
     }
 
-    /// A number below `end`; the bias of the product is below 2⁻³² for as many rows as there are.
+    /// A random number below `end`. The bias of the multiplication is below 2⁻³² for any number of rows below 2³².
     fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let random = simmer_kernels::mix(self.0);
@@ -101,7 +103,7 @@ impl Random {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "sums of few halves are exact")]
+#[expect(clippy::float_cmp, reason = "sums of a few halves are exact")]
 mod tests {
     use super::*;
 
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn models_that_are_equal_do_not_differ() {
+    fn equal_models_do_not_differ() {
         let rows: Vec<_> = (0..100)
             .map(|row| [(f64::from(row % 2), 1.0), (f64::from((row / 2) % 2), 1.0)])
             .collect();
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_better_on_most_rows_is_better() {
+    fn a_model_that_is_better_on_most_rows_differs() {
         let rows: Vec<_> = (0..200)
             .map(|row| [(0.0, 1.0), (f64::from(u8::from(row % 4 != 0)), 1.0)])
             .collect();

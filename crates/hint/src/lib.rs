@@ -10,3 +10,10 @@ pub trait Hint: Error {
     /// An instruction in the imperative, without a full stop; `None` if there is nothing to suggest.
     fn hint(&self) -> Option<String>;
 }
+
+/// The operating system's errors have no hints of their own; those who know what was tried have.
+impl Hint for std::io::Error {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}

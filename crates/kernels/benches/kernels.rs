@@ -1,12 +1,13 @@
-//! Each operation of simmer-kernels beside its oracle, at the shapes of SmolLM2-135M.
+//! Benchmarks of each operation of simmer-kernels and its reference implementation, at the shapes of
+//! SmolLM2-135M.
 //!
-//! `forward` computes the result, `backward` the result and then the gradients of the inputs; the
-//! frozen weights have none. The rate of a product is in flops, that of any other operation in
-//! elements of its result. A flop of the oracle is one of the kernel: what either computes beyond
-//! the definition, such as the scores that are masked, is not counted.
+//! `forward` computes the result. `backward` computes the result and then the gradients of the
+//! inputs; frozen weights have none. The rate of a matrix multiplication is in flops, the rate of
+//! other operations in elements of the result. Both implementations are credited with the flops of
+//! the definition; extra work, such as masked scores, is not counted.
 //!
-//! Axes: T tokens, H hidden size, F intermediate size, N query heads, K key heads, D head_dim,
-//! r rank, V vocabulary.
+//! Axes: T tokens, H hidden size, F intermediate size, N query heads, K key heads, D `head_dim`,
+//! r rank, V vocabulary size.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use std::time::Duration;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use simmer_kernels::{
-    LowRank, RecyclingAllocator, Rows, attention, attention_oracle, linear, linear_cross_entropy,
-    linear_cross_entropy_oracle, linear_oracle, lora_linear, lora_linear_oracle, rms_norm,
-    rms_norm_oracle, rope, rope_oracle, swiglu, swiglu_oracle,
+    LowRank, RecyclingAllocator, Rows, attention, attention_reference, linear,
+    linear_cross_entropy, linear_cross_entropy_reference, linear_reference, lora_linear,
+    lora_linear_reference, rms_norm, rms_norm_reference, rope, rope_reference, swiglu,
+    swiglu_reference,
 };
 
-/// As in the program: steps use the same big buffers again and again.
+/// As in the program, whose steps reuse the same large buffers.
 #[global_allocator]
 static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
 
@@ -31,15 +33,15 @@ const D: usize = 64;
 const V: usize = 49152;
 const RANK: usize = 8;
 
-/// Tokens of each row of the run.
+/// Tokens of each row of the packed sequence.
 const ROWS: [usize; 4] = [97, 128, 85, 130];
 const T: usize = ROWS[0] + ROWS[1] + ROWS[2] + ROWS[3];
 
-/// Tokens that reach the head.
+/// Tokens with a target, which go through the head.
 const TARGETS: usize = 256;
 
 fn main() {
-    // On a thread of the pool, as in the program.
+    // on a thread of rayon's pool, as in the program
     rayon::scope(|_| {
         let mut criterion = Criterion::default()
             .warm_up_time(Duration::from_millis(500))
@@ -61,7 +63,7 @@ fn main() {
     });
 }
 
-/// What an operation computes: flops of a product, else elements of its result.
+/// The work of an operation: flops of a matrix multiplication, else elements of the result.
 #[derive(Clone, Copy)]
 struct Work {
     forward: usize,
@@ -69,7 +71,7 @@ struct Work {
 }
 
 impl Work {
-    /// One unit an element, and as much again for its gradient.
+    /// One unit per element, and one for its gradient.
     fn elements(count: usize) -> Self {
         Self {
             forward: count,
@@ -78,18 +80,19 @@ impl Work {
     }
 }
 
-/// Measures a kernel and its oracle. Both get the inputs that have gradients; they hold the others.
+/// Measures a kernel and its reference implementation. `inputs` are those that get gradients; both
+/// closures hold the others.
 fn compare<const INPUTS: usize, const I: usize, const O: usize>(
     criterion: &mut Criterion,
     name: &str,
     work: Work,
     inputs: &[Tensor<I>; INPUTS],
     kernel: impl Fn([Tensor<I>; INPUTS]) -> Tensor<O>,
-    oracle: impl Fn([Tensor<I>; INPUTS]) -> Tensor<O>,
+    reference: impl Fn([Tensor<I>; INPUTS]) -> Tensor<O>,
 ) {
     type Form<'a, const INPUTS: usize, const I: usize, const O: usize> =
         (&'a str, &'a dyn Fn([Tensor<I>; INPUTS]) -> Tensor<O>);
-    let forms: [Form<'_, INPUTS, I, O>; 2] = [("kernel", &kernel), ("oracle", &oracle)];
+    let forms: [Form<'_, INPUTS, I, O>; 2] = [("kernel", &kernel), ("reference", &reference)];
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(work.forward as u64));
     for (form, f) in forms {
@@ -118,7 +121,7 @@ fn normal<const R: usize>(shape: [usize; R]) -> Tensor<R> {
     Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device())
 }
 
-/// A weight of the size that trained models have.
+/// A weight with elements of the magnitude that trained models have.
 fn weight(shape: [usize; 2], dtype: DType) -> Tensor<2> {
     (normal(shape) * 0.05).cast(dtype)
 }
@@ -131,7 +134,7 @@ fn elementwise(criterion: &mut Criterion) {
         Work::elements(T * H),
         &[normal([T, H])],
         |[x]| rms_norm(x, scale.clone(), 1e-5),
-        |[x]| rms_norm_oracle(x, scale.clone(), 1e-5),
+        |[x]| rms_norm_reference(x, scale.clone(), 1e-5),
     );
 
     let angles = normal([T, D / 2]);
@@ -142,7 +145,7 @@ fn elementwise(criterion: &mut Criterion) {
         Work::elements(T * N * D),
         &[normal([T, N, D])],
         |[x]| rope(x, cos.clone(), sin.clone()),
-        |[x]| rope_oracle(x, cos.clone(), sin.clone()),
+        |[x]| rope_reference(x, cos.clone(), sin.clone()),
     );
 
     compare(
@@ -151,7 +154,7 @@ fn elementwise(criterion: &mut Criterion) {
         Work::elements(T * F),
         &[normal([T, F]), normal([T, F])],
         |[gate, up]| swiglu(gate, up),
-        |[gate, up]| swiglu_oracle(gate, up),
+        |[gate, up]| swiglu_reference(gate, up),
     );
 }
 
@@ -163,14 +166,14 @@ fn attend(criterion: &mut Criterion) {
     compare(
         criterion,
         "attention",
-        // scores and values; of each, the gradients of both factors
+        // scores and values, and the gradients of both factors of each
         Work {
             forward: 2 * product,
             backward: 6 * product,
         },
         &[normal([T, N, D]), normal([T, K, D]), normal([T, K, D])],
         |[q, k, v]| attention(q, k, v, &rows, scale),
-        |[q, k, v]| attention_oracle(q, k, v, &rows, scale),
+        |[q, k, v]| attention_reference(q, k, v, &rows, scale),
     );
 }
 
@@ -186,7 +189,7 @@ fn multiply(criterion: &mut Criterion, dtype: DType, input: usize, output: usize
         },
         &[normal([T, input])],
         |[x]| linear(x, weight.clone()),
-        |[x]| linear_oracle(x, weight.clone()),
+        |[x]| linear_reference(x, weight.clone()),
     );
 }
 
@@ -194,7 +197,7 @@ fn adapt(criterion: &mut Criterion, output: usize) {
     let weight = weight([output, H], DType::BF16);
     let product = 2 * T * H * output;
     let low = 2 * T * RANK * (H + output);
-    let path = |a, b| LowRank {
+    let branch = |a, b| LowRank {
         a,
         b,
         scale: 2.0,
@@ -203,7 +206,7 @@ fn adapt(criterion: &mut Criterion, output: usize) {
     compare(
         criterion,
         &format!("lora_linear bf16 {H}x{output}"),
-        // the frozen weight has no gradient, the path's matrices have one each
+        // the frozen weight has no gradient, A and B have one each
         Work {
             forward: product + low,
             backward: 2 * product + 3 * low,
@@ -213,8 +216,8 @@ fn adapt(criterion: &mut Criterion, output: usize) {
             normal([RANK, H]) * 0.05,
             normal([output, RANK]) * 0.05,
         ],
-        |[x, a, b]| lora_linear(x, weight.clone(), path(a, b)),
-        |[x, a, b]| lora_linear_oracle(x, weight.clone(), path(a, b)),
+        |[x, a, b]| lora_linear(x, weight.clone(), branch(a, b)),
+        |[x, a, b]| lora_linear_reference(x, weight.clone(), branch(a, b)),
     );
 }
 
@@ -232,7 +235,7 @@ fn head(criterion: &mut Criterion) {
         },
         &[normal([TARGETS, H])],
         |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone()),
-        |[hidden]| linear_cross_entropy_oracle(hidden, weight.clone(), targets.clone()),
+        |[hidden]| linear_cross_entropy_reference(hidden, weight.clone(), targets.clone()),
     );
 }
 

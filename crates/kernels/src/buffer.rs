@@ -1,22 +1,25 @@
-//! Memory for results that are written whole.
+//! Uninitialised memory for results.
 
-/// Numbers that the caller writes, every one, before anything reads them.
+/// An uninitialised vector. The caller writes every element before anything reads it.
 ///
-/// Clearing them first would touch the memory once more than the operation needs.
-#[expect(unsafe_code, reason = "a length without initial values")]
+/// Initialising it first would write all of the memory once more than the operation needs.
+#[expect(
+    unsafe_code,
+    reason = "safe Rust has no vector of uninitialised elements that kernels can index"
+)]
 #[expect(
     clippy::uninit_vec,
-    reason = "every caller writes all of it before reading"
+    reason = "every caller writes all elements before one is read"
 )]
 pub(crate) fn buffer<T: Plain>(length: usize) -> Vec<T> {
     let mut values = Vec::with_capacity(length);
-    // SAFETY: the capacity is there. `Plain` types have no invalid bit patterns and no drop, and
+    // SAFETY: the capacity is `length`. `Plain` types have no invalid bit patterns and no drop, and
     // every caller is a kernel of this crate that writes each element before one is read.
     unsafe { values.set_len(length) };
     values
 }
 
-/// Numbers without invalid bit patterns.
+/// Element types without invalid bit patterns.
 pub(crate) trait Plain: Copy {}
 
 impl Plain for f32 {}

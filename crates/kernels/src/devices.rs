@@ -1,19 +1,22 @@
 //! The devices that tests run on.
 //!
-//! The oracles run on flex. Fused forms run on flex and, in a build with libtorch, on the device of
-//! `SIMMER_TEST_DEVICE`: `libtorch`, which it is where it is not set, or `libtorch-cuda:N`.
+//! Reference implementations run on flex. Fused forms run on flex and, in a build with libtorch, on
+//! the device in `SIMMER_TEST_DEVICE`: `libtorch` (the default) or `libtorch-cuda:N`.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-/// Devices with fused forms.
+/// All devices with fused forms.
 pub(crate) fn all() -> Vec<Device> {
     std::iter::once(Device::flex()).chain(halves()).collect()
 }
 
-/// Those whose forms take activations of 16 bits too.
+/// The device whose fused forms also accept 16-bit activations, if this build has it.
 #[cfg_attr(
     feature = "libtorch",
-    expect(clippy::unnecessary_wraps, reason = "other builds have none")
+    expect(
+        clippy::unnecessary_wraps,
+        reason = "without libtorch it returns `None`"
+    )
 )]
 pub(crate) fn halves() -> Option<Device> {
     #[cfg(feature = "libtorch")]
@@ -30,30 +33,30 @@ fn libtorch() -> Device {
     }
 }
 
-/// The same device as libtorch calls it.
+/// The device in `SIMMER_TEST_DEVICE`, as tch names it.
 #[cfg(feature = "libtorch")]
 pub(crate) fn torch() -> tch::Device {
     let name = std::env::var("SIMMER_TEST_DEVICE").unwrap_or_else(|_| "libtorch".to_owned());
     match name.strip_prefix("libtorch-cuda:") {
         Some(index) => tch::Device::Cuda(index.parse().unwrap()),
         None if name == "libtorch" => tch::Device::Cpu,
-        None => panic!("SIMMER_TEST_DEVICE={name}"),
+        None => panic!("SIMMER_TEST_DEVICE={name}: expected libtorch or libtorch-cuda:N"),
     }
 }
 
-/// A tensor's numbers on another device, where gradients are recorded.
+/// A copy of a tensor on another device, with automatic differentiation.
 pub(crate) fn on<const D: usize>(device: &Device, x: &Tensor<D>) -> Tensor<D> {
     let data = x.to_data();
     let dtype = data.dtype();
     Tensor::from_data(data, (&device.clone().autodiff(), dtype))
 }
 
-/// What is left of a tensor's numbers in bf16.
+/// A tensor in f32 whose values are rounded to bf16.
 pub(crate) fn rounded<const D: usize>(x: &Tensor<D>) -> Tensor<D> {
     x.clone().cast(DType::BF16).cast(DType::F32)
 }
 
-/// The largest of the numbers, without signs.
+/// The largest absolute value.
 pub(crate) fn largest(data: &TensorData) -> f32 {
     numbers(data)
         .into_iter()
@@ -65,8 +68,8 @@ fn numbers(data: &TensorData) -> Vec<f32> {
     data.try_into_vec::<f32>().unwrap()
 }
 
-/// Whether every number is as near as `roundings` of bf16, 2⁻⁸ of `scale` each: of the numbers that were added up,
-/// whose sum can be small.
+/// Asserts that all elements differ by at most `roundings` roundings of bf16, each 2⁻⁸ of `scale`.
+/// `scale` is the size of the terms of a sum, because the sum itself can be small.
 pub(crate) fn assert_near(actual: &TensorData, expected: &TensorData, roundings: f32, scale: f32) {
     let [actual, expected] = [actual, expected].map(numbers);
     assert_eq!(actual.len(), expected.len());
@@ -74,7 +77,7 @@ pub(crate) fn assert_near(actual: &TensorData, expected: &TensorData, roundings:
     for (place, (a, b)) in actual.iter().zip(&expected).enumerate() {
         assert!(
             (a - b).abs() <= allowed,
-            "{place}: {a} for {b}, {allowed} allowed"
+            "element {place}: expected {b} ± {allowed}, found {a}"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Tensors of the flex backend as slices, and back.
+//! Conversions between tensors of the flex backend and slices.
 
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
@@ -6,15 +6,15 @@ use half::{bf16, f16};
 
 use crate::product::{Side, Values, Weight};
 
-/// Numbers of a task of an element by element loop: enough that a task is worth its start.
+/// Elements per task of an elementwise loop: enough to outweigh the cost of starting a task.
 const TASK: usize = 1 << 14;
 
-/// Rows of a task, for rows of `width` numbers.
+/// Rows per task, for rows of `width` elements.
 pub(crate) fn rows_of_task(width: usize) -> usize {
     (TASK / width.max(1)).max(1)
 }
 
-/// The tensor with its numbers one after another.
+/// The tensor in row-major order, without gaps.
 pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.is_contiguous() {
         tensor
@@ -23,7 +23,7 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-/// The tensor with its numbers one after another, and nothing else in its storage.
+/// The tensor in row-major order, without gaps and without anything else in its storage.
 pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
     let all = tensor.layout().num_elements() * tensor.dtype().size();
     if tensor.is_contiguous() && tensor.bytes().len() == all {
@@ -33,19 +33,19 @@ pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
     }
 }
 
-/// The numbers of a contiguous f32 tensor.
+/// The elements of a contiguous f32 tensor.
 ///
 /// # Panics
-/// On another number type: the model computes in f32.
+/// If the tensor has another dtype.
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     let start = tensor.layout().start_offset();
     &tensor.storage::<f32>()[start..start + tensor.layout().num_elements()]
 }
 
-/// The numbers of a contiguous tensor of weights, in their stored precision.
+/// The elements of a contiguous weight, in their stored dtype.
 ///
 /// # Panics
-/// On a number type that weights are not stored in.
+/// If the dtype is not f32, bf16 or f16.
 pub(crate) fn stored(tensor: &FlexTensor) -> Values<'_> {
     let start = tensor.layout().start_offset();
     let range = start..start + tensor.layout().num_elements();
@@ -53,11 +53,11 @@ pub(crate) fn stored(tensor: &FlexTensor) -> Values<'_> {
         DType::F32 => Values::F32(&tensor.storage::<f32>()[range]),
         DType::BF16 => Values::Bf16(&tensor.storage::<bf16>()[range]),
         DType::F16 => Values::F16(&tensor.storage::<f16>()[range]),
-        other => panic!("a weight in {other:?}"),
+        other => panic!("expected a weight in f32, bf16 or f16, found {other:?}"),
     }
 }
 
-/// A contiguous matrix of weights.
+/// A contiguous weight, for a matrix multiplication from this side.
 pub(crate) fn weight(tensor: &FlexTensor, side: Side) -> Weight<'_> {
     let [rows, columns] = tensor.layout().shape().dims();
     Weight {
@@ -68,7 +68,7 @@ pub(crate) fn weight(tensor: &FlexTensor, side: Side) -> Weight<'_> {
     }
 }
 
-/// A tensor of f32 numbers.
+/// A tensor of f32 elements in row-major order.
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let layout = Layout::contiguous(shape.into());
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)

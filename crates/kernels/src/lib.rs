@@ -1,18 +1,20 @@
-//! The operations where a training step spends its time.
+//! The operations that a training step spends its time in.
 //!
-//! One file an operation: what it computes, its definition in plain Burn operations (the oracle),
-//! its backward where automatic differentiation would waste memory, and its fused forms.
+//! Each operation has a file or folder of its own: its formula, its reference implementation in
+//! plain Burn operations, its backward pass if automatic differentiation would waste memory, and
+//! its fused forms.
 
 #![cfg_attr(
     feature = "libtorch",
     expect(
         deprecated,
-        reason = "Burn counts on its own GPU backends; libtorch has the kernels that are fast today"
+        reason = "Burn deprecates its libtorch backend in favour of its own GPU backends, whose \
+                  kernels are slower today"
     )
 )]
 #![expect(
     clippy::inline_always,
-    reason = "what is not inlined into a function for a vector instruction set is not compiled for it"
+    reason = "a function is compiled for a vector instruction set only if it is inlined into one that is"
 )]
 
 mod attention;
@@ -27,7 +29,6 @@ mod linear;
 mod linear_cross_entropy;
 mod logits;
 mod lora_linear;
-mod low_rank;
 mod peak;
 mod product;
 pub mod profile;
@@ -36,28 +37,31 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod simd;
+mod skinny;
 mod swiglu;
 mod threads;
 mod tile;
 mod upload;
 
-pub use attention::{Attended, AttentionBackend, AttentionGradient, attention, attention_oracle};
+pub use attention::{
+    Attended, AttentionBackend, AttentionGradient, attention, attention_reference,
+};
 pub use dropout::{Dropout, mix};
-pub use linear::{LinearBackend, LinearGradient, linear, linear_oracle};
+pub use linear::{LinearBackend, LinearGradient, linear, linear_reference};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,
-    linear_cross_entropy, linear_cross_entropy_oracle,
+    linear_cross_entropy, linear_cross_entropy_reference,
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
     Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
-    lora_linear_oracle,
+    lora_linear_reference,
 };
 pub use peak::{Peak, peak};
 pub use product::{ProductUnit, product_unit};
 pub use recycle::{RecyclingAllocator, Usage};
-pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_oracle};
-pub use rope::{RopeBackend, rope, rope_oracle};
+pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_reference};
+pub use rope::{RopeBackend, rope, rope_reference};
 pub use rows::{Row, Rows};
-pub use swiglu::{SwiGluBackend, SwiGluGradient, swiglu, swiglu_oracle};
+pub use swiglu::{SwiGluBackend, SwiGluGradient, swiglu, swiglu_reference};
 pub use upload::{upload_floats, upload_ints};

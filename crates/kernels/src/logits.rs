@@ -1,13 +1,14 @@
-//! What choosing a token needs of its logits.
+//! Reductions of logits, for choosing a token.
 //!
-//! Axes: V vocabulary.
+//! Axes: V vocabulary size.
 
 use crate::simd::{exp, max, sum, vectorised};
 
-/// Logits whose exponentials are summed in f32, before the sum goes on in f64.
+/// Logits per block: a block is summed in f32, the blocks are summed in f64.
 const BLOCK: usize = 1024;
 
-/// The place of the largest, the first of several; `None` where every one is NaN or minus infinity.
+/// The index of the largest logit, the first if several are equal; `None` if all are NaN or minus
+/// infinity.
 ///
 /// # Shapes
 /// `logits`: `[V]`.
@@ -18,7 +19,7 @@ pub fn most_likely(logits: &[f32]) -> Option<usize> {
     place.filter(|_| largest > f32::NEG_INFINITY)
 }
 
-/// `log Σ exp(z)`.
+/// `log Σ exp(z)` over the logits `z`.
 ///
 /// # Shapes
 /// `logits`: `[V]`.
@@ -59,12 +60,12 @@ mod tests {
         fn equals_the_definition(logits in prop::collection::vec(-30.0_f32..30.0, 1..5000)) {
             let exponentials = logits.iter().map(|z| f64::from(*z).exp());
             let expected = exponentials.sum::<f64>().ln();
-            // a block's sum of f32 is within 32 roundings of 2⁻²⁴
+            // a block's sum in f32 has an error of at most 32 roundings of 2⁻²⁴
             prop_assert!((log_sum_exp(&logits) - expected).abs() < 4e-6);
         }
 
         #[test]
-        fn the_first_of_the_largest(logits in prop::collection::vec(-3_i8..3, 1..200)) {
+        fn the_first_of_equal_logits_is_chosen(logits in prop::collection::vec(-3_i8..3, 1..200)) {
             let logits: Vec<f32> = logits.into_iter().map(f32::from).collect();
             let largest = logits.iter().copied().fold(f32::MIN, f32::max);
             let expected = logits.iter().position(|logit| logit.to_bits() == largest.to_bits());
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_most_likely_of_nothing() {
+    fn without_a_finite_logit_there_is_no_choice() {
         assert_eq!(most_likely(&[]), None);
         assert_eq!(most_likely(&[f32::NAN, f32::NEG_INFINITY]), None);
         assert_eq!(most_likely(&[f32::NAN, 1.0]), Some(1));

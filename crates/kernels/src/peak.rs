@@ -1,4 +1,4 @@
-//! How fast a device multiplies and adds.
+//! The peak rate of floating-point operations of a device.
 
 use std::time::Instant;
 
@@ -6,31 +6,32 @@ use rayon::prelude::*;
 
 use crate::simd::vectorised;
 
-/// Independent sums: enough to fill two units of four cycles' latency.
+/// Independent sums: enough to keep two units with a latency of four cycles busy.
 const SUMS: usize = 12;
 
-/// Turns of a measurement: about a millisecond.
+/// Iterations of a measurement, about a millisecond.
 const TURNS: usize = 200_000;
 
-/// What no product does more of, or hardly.
+/// A measured rate that a matrix multiplication hardly exceeds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peak {
-    /// GFLOP/s.
+    /// Rate in GFLOP/s.
     pub rate: f64,
-    /// What was measured.
+    /// Description of what was measured.
     pub of: &'static str,
 }
 
-/// The peak of a GPU, or of the processor. Takes some milliseconds.
+/// The peak rate of a GPU, or of the processor if `gpu` is `None`. Takes some milliseconds.
 ///
-/// Of the processor: fused multiply-add from registers, which no product in vector instructions exceeds. Of a GPU: a
-/// large product through cuBLAS.
+/// On the processor this is fused multiply-add in registers, which no matrix multiplication in
+/// vector instructions exceeds (one on AMX tiles can). On a GPU it is a large matrix multiplication
+/// by cuBLAS.
 pub fn peak(gpu: Option<usize>) -> Peak {
     match gpu {
         #[cfg(feature = "libtorch")]
         Some(index) => Peak {
             rate: rate_of_gpu(index),
-            of: "bf16 products of 8192 x 8192",
+            of: "bf16 matrix multiplications of 8192 x 8192",
         },
         _ => Peak {
             rate: rate_of_cores(),
@@ -45,7 +46,7 @@ fn rate_of_gpu(index: usize) -> f64 {
 
     const SIDE: i64 = 8192;
     const PRODUCTS: u32 = 10;
-    // numbers of all sizes: products of zeros want less power, and run faster
+    // random values: multiplying zeros takes less power, and so runs faster
     let side = || Tensor::randn([SIDE, SIDE], (Kind::BFloat16, Device::Cuda(index)));
     let [a, b] = [side(), side()];
     let mut best = f64::MAX;
@@ -99,7 +100,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_rate_is_that_of_some_processor() {
+    fn the_rate_is_plausible() {
         let rate = super::peak(None).rate;
         assert!((0.01..1e7).contains(&rate), "{rate} GFLOP/s");
     }

@@ -1,7 +1,8 @@
-//! Where the time of a run goes: spans of operations, with their work and their bytes.
+//! A profile of a run: spans of operations, with their floating-point operations and bytes.
 //!
-//! Recording is off until it is asked for, and then costs two looks at the clock an operation. On a
-//! GPU a span is the time in which an operation was asked for; when its kernels ran, libtorch says.
+//! Recording is off until [`start`] is called. It then reads the clock twice per operation. On a
+//! GPU, a span is the time in which the host launched an operation; libtorch reports when its kernels
+//! ran.
 
 use std::borrow::Cow;
 use std::io;
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 use crate::libtorch::timeline::{Event, Of, Timeline};
 use crate::product::Weight;
 
-/// What a span does.
+/// An operation of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
-    /// A product with a weight in its stored precision.
+    /// A matrix multiplication with a weight in its stored dtype.
     Linear,
-    /// The low-rank path beside a weight.
+    /// The low-rank branch beside a weight.
     LowRank,
     /// Attention.
     Attention,
@@ -26,16 +27,16 @@ pub enum Operation {
     LinearCrossEntropy,
     /// Root mean square normalisation.
     RmsNorm,
-    /// Rotary positions.
+    /// Rotary position embedding.
     Rope,
-    /// The gated activation.
+    /// SwiGLU, the gated activation.
     SwiGlu,
     /// Dropout masks.
     Dropout,
 }
 
 impl Operation {
-    /// The name of its file.
+    /// The name in profiles.
     pub fn name(self) -> &'static str {
         match self {
             Self::Linear => "linear",
@@ -50,42 +51,43 @@ impl Operation {
     }
 }
 
-/// One operation, or one phase of a step around operations.
+/// One operation, or one phase of a step, which contains operations.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// The operation's or the phase's name.
+    /// Name of the operation or phase.
     pub name: Cow<'static, str>,
-    /// Whether it is an operation; phases contain them.
+    /// Whether it is an operation, not a phase.
     pub is_operation: bool,
-    /// Since the recording began.
+    /// Start, counted from the start of the recording.
     pub start: Duration,
-    /// How long it took.
+    /// Duration.
     pub length: Duration,
-    /// Multiplications and additions.
+    /// Number of multiplications and additions.
     pub flops: u64,
-    /// Bytes read and written, each once.
+    /// Bytes of all inputs and results, each counted once.
     pub bytes: u64,
 }
 
-/// What a GPU ran: a kernel, or a copy.
+/// A kernel or a copy that a GPU ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// As the GPU's driver calls it.
+    /// Name, as the GPU's driver reports it.
     pub name: String,
-    /// When the host asked for it, since the recording began; `None` where that was not seen.
+    /// When the host launched it, counted from the start of the recording; `None` if the launch was
+    /// not recorded.
     pub asked: Option<Duration>,
-    /// When it began, since the recording began.
+    /// Start, counted from the start of the recording.
     pub start: Duration,
-    /// How long it took.
+    /// Duration.
     pub length: Duration,
 }
 
-/// A recording.
+/// A finished recording.
 #[derive(Debug, Clone, Default)]
 pub struct Recorded {
-    /// In the order in which they ended.
+    /// Spans, in the order in which they ended.
     pub spans: Vec<Span>,
-    /// In the order in which they began; none where no GPU was looked at.
+    /// Kernels, in the order in which they started; empty if no GPU was recorded.
     pub kernels: Vec<Kernel>,
 }
 
@@ -100,10 +102,10 @@ struct Record {
     spans: Vec<Span>,
 }
 
-/// Begins to record, forgetting what was recorded before; with `gpu`, what GPUs run too.
+/// Starts a recording and discards an earlier one. With `gpu`, kernels of GPUs are recorded too.
 ///
 /// # Errors
-/// Where libtorch cannot look at a GPU, or is not there.
+/// If `gpu` is set and libtorch is missing from this build, or its profiler does not start.
 pub fn start(gpu: bool) -> io::Result<()> {
     #[cfg(not(feature = "libtorch"))]
     if gpu {
@@ -122,10 +124,10 @@ pub fn start(gpu: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends recording, on the thread that began it.
+/// Ends the recording. It must be called on the thread that called [`start`].
 ///
 /// # Errors
-/// Where libtorch cannot say what it saw.
+/// If libtorch's profiler fails.
 pub fn finish() -> io::Result<Recorded> {
     ON.store(false, Ordering::Relaxed);
     let Some(record) = RECORD.lock().ok().and_then(|mut record| record.take()) else {
@@ -144,7 +146,7 @@ pub fn finish() -> io::Result<Recorded> {
     })
 }
 
-/// The kernels among events, each with the moment of the call that has its number.
+/// The kernels among the events, each with the time of the launch that has the same correlation.
 #[cfg(feature = "libtorch")]
 fn kernels(events: Vec<Event>, began: Instant) -> Vec<Kernel> {
     let (on_device, calls): (Vec<_>, Vec<_>) =
@@ -177,7 +179,7 @@ pub(crate) fn span(operation: Operation, flops: usize, bytes: usize) -> Recordin
     Recording::new(|| (operation.name().into(), true, flops as u64, bytes as u64))
 }
 
-/// Records a product of so many tokens with a weight.
+/// Records a matrix multiplication of `tokens` rows with a weight.
 pub(crate) fn product(tokens: usize, weight: Weight<'_>) -> Recording {
     let [k, n] = weight.inner_outer();
     let bytes = 4 * tokens * (k + n) + weight.values.width() * k * n;
@@ -238,7 +240,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kernels_know_when_they_were_asked_for() {
+    fn kernels_have_the_time_of_their_launch() {
         let began = Instant::now();
         let event = |name: &str, start, correlation, on_device| Event {
             name: name.to_owned(),
@@ -248,7 +250,7 @@ mod tests {
             on_device,
         };
         let events = vec![
-            event("second", 30, 8, true), // its call was not seen
+            event("second", 30, 8, true), // its launch was not recorded
             event("first", 20, 7, true),
             event("cudaLaunchKernel", 1, 7, false),
             event("cudaDeviceSynchronize", 5, 9, false),

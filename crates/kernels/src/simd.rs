@@ -1,11 +1,11 @@
-//! Loops that are compiled for each vector instruction set, and run on the best one there is.
+//! Loops that are compiled for each vector instruction set and run on the best one available.
 
 use pulp::Simd;
 
 /// Defines a function with a body for every instruction set that `pulp` knows.
 ///
-/// The first argument names the token of the instruction set, for [`dot`] and its like and for
-/// [`tile::multiply`](crate::tile::multiply). References have the lifetime `'a`.
+/// The first argument names the token of the instruction set, which [`dot`], the other functions
+/// here and [`tile::multiply`](crate::tile::multiply) take. References have the lifetime `'a`.
 macro_rules! vectorised {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident(
         $simd:ident $(, $argument:ident: $type:ty)* $(,)?
@@ -35,39 +35,39 @@ macro_rules! vectorised {
 
 pub(crate) use vectorised;
 
-/// Asks for the memory `ahead` numbers after the first of `values`, within or beyond the slice.
+/// Prefetches the memory `ahead` elements after the first of `values`, inside or behind the slice.
 ///
-/// A core has as many reads under way as it has line buffers, which is not enough to keep its share
-/// of the memory busy; what is asked for early does not wait for them.
+/// A core can have only as many reads in flight as it has line buffers, which is too few to use its
+/// share of the memory bandwidth. Prefetched reads do not wait for these buffers.
 #[inline(always)]
 #[cfg_attr(
     target_arch = "x86_64",
-    expect(unsafe_code, reason = "prefetching has no safe form")
+    expect(unsafe_code, reason = "the standard library has no safe prefetch")
 )]
 pub(crate) fn prefetch<T>(values: &[T], ahead: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let address = values.as_ptr().wrapping_add(ahead);
-        // SAFETY: a hint, which reads nothing and is ignored where there is no memory.
+        // SAFETY: a prefetch is a hint. It reads nothing, and any address is allowed.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (values, ahead);
 }
 
-/// `exp(x)`, without a branch, so that a loop over it becomes vector instructions.
+/// `exp(x)` without a branch, so that a loop over it is vectorised.
 ///
-/// `x = n ln 2 + r`, `exp(x) = 2ⁿ exp(r)`, `exp(r)` a polynomial of degree 7 on `|r| ≤ ln 2 / 2`:
-/// within 2 units in the last place. From -87 down it stays at `exp(-87)`, 1.6e-38, and from 88 up
-/// at `exp(88)`.
+/// `x = n ln 2 + r`, `exp(x) = 2ⁿ exp(r)`, with a polynomial of degree 7 for `exp(r)` on
+/// `|r| ≤ ln 2 / 2`. The error is at most 2 units in the last place. `x` is clamped to -87, where
+/// the result is 1.6e-38, and to 88.
 ///
 /// Source: Moshier, Cephes `expf`, for the polynomial.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    /// Adding it rounds to an integer, which is then in the low bits.
+    /// Adding this rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
     let rounded = x.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -117,10 +117,10 @@ pub(crate) fn sum<S: Simd>(simd: S, values: &[f32]) -> f32 {
     sum + rest.iter().sum::<f32>()
 }
 
-/// Sums up the whole vectors of some rows, in two vectors at a time so that an addition need not
-/// wait for the one before; and what remains of each row.
+/// Folds the whole vectors of some rows into one sum; also returns the rest of each row.
 ///
-/// Vectors by name: from an array of lanes the compiler makes pairs of them.
+/// Two vectors of sums alternate, so that an addition does not wait for the previous one. They have
+/// the vector type of the instruction set, because the compiler splits arrays of lanes into pairs.
 #[inline(always)]
 fn fold<S: Simd, const ROWS: usize>(
     simd: S,
@@ -143,7 +143,7 @@ fn fold<S: Simd, const ROWS: usize>(
     (sum, rows.map(|(_, rest)| rest))
 }
 
-/// The largest of a row, minus infinity where there is none; NaN is not.
+/// The largest value of a row, ignoring NaN; minus infinity if there is none.
 #[inline(always)]
 pub(crate) fn max<S: Simd>(simd: S, values: &[f32]) -> f32 {
     let (vectors, rest) = S::as_simd_f32s(values);
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_within_two_units() {
+    fn exp_is_within_two_units_in_the_last_place() {
         for i in -870_000..880_000 {
             let x = i as f32 * 1e-4;
             let truth = f64::from(x).exp();

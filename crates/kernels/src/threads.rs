@@ -1,15 +1,17 @@
-//! Parallel loops that begin in a microsecond.
+//! Parallel loops that start within a microsecond.
 //!
-//! An operation of a step takes a fraction of a millisecond, and waking a sleeping thread a good
-//! part of that. So the threads here wait for the next loop awake for a moment before they sleep,
-//! and a loop does not wait for one that is still asleep: whoever is there takes the tasks.
+//! An operation of a step takes a fraction of a millisecond, and waking a sleeping thread takes a
+//! good part of that. The threads here therefore spin for a while before they sleep, waiting for
+//! the next loop. A loop does not wait for threads that are still asleep: the threads that are
+//! awake take its tasks.
 //!
-//! A loop inside of a loop, and a second one at the same time, runs on its own thread alone. What
-//! a loop computes must not depend on who does which task.
+//! A loop inside another loop runs on the calling thread alone, and so does a loop that starts while
+//! another one is running. The result of a loop must not depend on which thread runs which task.
 
 #![expect(
     unsafe_code,
-    reason = "threads that borrow the caller's closure for a loop"
+    reason = "threads of a lasting pool borrow the caller's closure and slices for one loop; scoped \
+              threads would have to be started for each loop"
 )]
 
 use std::cell::UnsafeCell;
@@ -18,16 +20,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a thread waits awake for the next loop.
+/// How long a thread spins for the next loop before it sleeps.
 const AWAKE: Duration = Duration::from_millis(2);
 
-/// Looks for a new loop between two looks at the clock.
+/// How often a thread checks for a new loop before it reads the clock again.
 const LOOKS: usize = 256;
 
-/// Runs `task(0)`, `task(1)` ... `task(tasks - 1)`, on all threads of rayon's number.
+/// Runs `task(0)`, `task(1)` ... `task(tasks - 1)` on as many threads as rayon has.
 ///
 /// # Panics
-/// Where a task panics.
+/// If a task panics.
 pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync) {
     let pool = POOL.get_or_init(Pool::start);
     if tasks <= 1 || pool.workers == 0 || pool.busy.swap(true, SeqCst) {
@@ -35,7 +37,7 @@ pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync) {
     }
     let task: &(dyn Fn(usize) + Sync) = &task;
     // SAFETY: workers use the reference only between entering an open loop and leaving it, and
-    // `run` returns when the loop is closed and all have left.
+    // `run` does not return before the loop is closed and all workers have left it.
     let task = unsafe {
         std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(task)
     };
@@ -51,7 +53,7 @@ pub(crate) fn map<R: Send>(tasks: usize, task: impl Fn(usize) -> R + Sync) -> Ve
     results.into_iter().flatten().collect()
 }
 
-/// Runs `task` with the index and the values of every chunk of `size` values.
+/// Runs `task` on every chunk of `size` values, with the index of the chunk.
 pub(crate) fn chunks<T: Send>(
     values: &mut [T],
     size: usize,
@@ -63,8 +65,8 @@ pub(crate) fn chunks<T: Send>(
     });
 }
 
-/// As [`chunks`], with the chunks of two slices that have as many; an empty second one has empty
-/// chunks.
+/// As [`chunks`], for two slices with the same number of chunks. If the second slice is empty, all
+/// its chunks are empty.
 pub(crate) fn chunk_pairs<T: Send, U: Send>(
     first: &mut [T],
     first_size: usize,
@@ -77,20 +79,20 @@ pub(crate) fn chunk_pairs<T: Send, U: Send>(
     let first = Pieces::of(first, first_size);
     let second = Pieces::of(second, second_size);
     for_each(tasks, |index| {
-        // SAFETY: each index has chunks of its own, and is run once.
+        // SAFETY: both slices are borrowed for the whole loop, and the loop runs each index once.
         let (first, second) = unsafe { (first.get(index), second.get(index)) };
         task(index, first, second);
     });
 }
 
-/// A slice to be taken apart.
+/// A slice whose chunks go to different threads.
 struct Pieces<T> {
     start: *mut T,
     length: usize,
     size: usize,
 }
 
-// SAFETY: threads take different pieces, of values that may be sent to them.
+// SAFETY: each thread takes other pieces (see `get`), and `T: Send` lets it use their values.
 unsafe impl<T: Send> Sync for Pieces<T> {}
 
 impl<T> Pieces<T> {
@@ -102,26 +104,29 @@ impl<T> Pieces<T> {
         }
     }
 
+    /// The piece with this index.
+    ///
     /// # Safety
-    /// The slice is borrowed for as long as the piece is used, and nobody else takes this index.
+    /// The slice stays borrowed as long as the piece is used, and no index is taken twice.
     unsafe fn get<'a>(&self, index: usize) -> &'a mut [T] {
         let [start, end] = [index, index + 1].map(|i| (i * self.size).min(self.length));
-        // SAFETY: the range is inside of the slice; the rest is the caller's promise.
+        // SAFETY: the range lies inside the slice. The caller promises that the slice is still
+        // borrowed and that pieces do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), end - start) }
     }
 }
 
 static POOL: OnceLock<Pool> = OnceLock::new();
 
-/// The threads, and the loop that they may take part in.
+/// The worker threads, and the loop that they may join.
 struct Pool {
-    /// Threads beside the caller's.
+    /// Number of threads, without the caller's.
     workers: usize,
     /// Whether a loop is running.
     busy: AtomicBool,
-    /// Counts loops; odd while one is open.
+    /// Incremented when a loop opens and when it closes; odd while one is open.
     turn: AtomicUsize,
-    /// Workers inside of the open loop.
+    /// Number of workers inside the open loop.
     inside: AtomicUsize,
     next: AtomicUsize,
     panicked: AtomicBool,
@@ -136,7 +141,8 @@ struct Job {
     task: &'static (dyn Fn(usize) + Sync),
 }
 
-// SAFETY: `job` is written while the turn is even and nobody is inside, and read inside only.
+// SAFETY: `job` is written only while the turn is even and no worker is inside a loop, and read
+// only inside one. All other fields are Sync.
 unsafe impl Sync for Pool {}
 
 impl Pool {
@@ -163,10 +169,10 @@ impl Pool {
         }
     }
 
-    /// Opens a loop, takes part in it and closes it; whether a task panicked.
+    /// Opens a loop, runs tasks of it, and closes it. Returns whether a task panicked.
     fn run(&self, tasks: usize, task: &'static (dyn Fn(usize) + Sync)) -> bool {
         let job = Job { tasks, task };
-        // SAFETY: the turn is even, so nobody is inside, and `busy` keeps other callers out.
+        // SAFETY: the turn is even, so no worker reads `job`, and `busy` keeps other callers out.
         unsafe { *self.job.get() = Some(job) };
         self.next.store(0, SeqCst);
         self.turn.fetch_add(1, SeqCst);
@@ -189,7 +195,7 @@ impl Pool {
             if index >= job.tasks {
                 return;
             }
-            // A panic must not leave the loop before everybody has.
+            // A panic must not unwind out of the loop while other threads are still inside.
             if catch_unwind(AssertUnwindSafe(|| (job.task)(index))).is_err() {
                 self.panicked.store(true, SeqCst);
             }
@@ -201,9 +207,11 @@ impl Pool {
         loop {
             seen = self.wait_for_turn_after(seen);
             self.inside.fetch_add(1, SeqCst);
-            // Either this sees that the loop is closed, or its caller sees somebody inside.
+            // Either this thread sees that the loop is closed, or the caller of the loop sees that
+            // this thread is inside and waits for it.
             if self.turn.load(SeqCst) == seen {
-                // SAFETY: the loop is open, and stays so until this thread has left.
+                // SAFETY: the loop was open after this thread had entered, so `job` is not written
+                // before the thread has left.
                 if let Some(job) = unsafe { *self.job.get() } {
                     self.take_tasks(job);
                 }
@@ -212,7 +220,7 @@ impl Pool {
         }
     }
 
-    /// The turn of an open loop that is not `seen`.
+    /// Waits for a loop to open; returns its turn, which is not `seen`.
     fn wait_for_turn_after(&self, seen: usize) -> usize {
         let open = || {
             let turn = self.turn.load(SeqCst);
@@ -248,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_is_done_once() {
+    fn every_task_runs_once() {
         for tasks in [0, 1, 2, 3, 100, 1000] {
             let done: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
             for_each(tasks, |index| {
@@ -295,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_the_threads_in_order() {
+    fn the_pool_works_after_a_panic() {
         let panics = catch_unwind(|| for_each(100, |index| assert!(index != 50, "a task")));
         assert!(panics.is_err());
         assert_eq!(map(5, |index| index), [0, 1, 2, 3, 4]);

@@ -1,57 +1,59 @@
-//! Small products in registers: attention's blocks and the low-rank sides.
+//! Small matrix multiplications in registers: the blocks of attention and the LoRA matrices.
 //!
-//! `y = s · l r` or `y += s · l r`, one of the three dimensions being a few dozen at most, so that
-//! neither side is worth packing.
+//! `y = s · l r` or `y += s · l r`. One of the three dimensions is a few dozen at most, so packing
+//! either side would not pay off.
 //!
-//! Axes: m rows, d summed features, n columns.
+//! Axes: m rows, d inner dimension (summed over), n columns.
 
 #![expect(
     clippy::needless_range_loop,
-    reason = "indices below a constant become registers, iterators here do not"
+    reason = "the compiler keeps arrays in registers if indices are below a constant; here it does \
+              not do so for iterators"
 )]
 
 use std::ops::Range;
 
 use pulp::Simd;
 
-/// Rows that are summed in registers at a time, where there are 32 registers, and 16.
+/// Rows of the result that are summed in registers at a time, on processors with 32 vector
+/// registers and with 16.
 const ROWS: [usize; 2] = [8, 4];
 
-/// The left side: any strides.
+/// The left side, with any strides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Left<'a> {
     pub(crate) values: &'a [f32],
-    /// From a row to the next.
+    /// Elements from one row to the next.
     pub(crate) row: usize,
-    /// From a summed feature to the next.
+    /// Elements from one inner index to the next.
     pub(crate) depth: usize,
 }
 
-/// The right side, its columns adjacent.
+/// The right side; its columns are adjacent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Right<'a> {
     pub(crate) values: &'a [f32],
-    /// From a summed feature to the next.
+    /// Elements from one inner index to the next.
     pub(crate) depth: usize,
 }
 
-/// The result, its columns adjacent.
+/// The result; its columns are adjacent.
 #[derive(Debug)]
 pub(crate) struct Output<'a> {
     pub(crate) values: &'a mut [f32],
-    /// From a row to the next.
+    /// Elements from one row to the next.
     pub(crate) row: usize,
-    /// Whether the product is added to what is there.
+    /// Whether to add to the values that `values` already holds.
     pub(crate) add: bool,
 }
 
-/// `y = s · l r`, or `y += s · l r`: each element one sum in the order of `d`.
+/// `y = s · l r` or `y += s · l r`. Each element is one sum in the order of `d`.
 ///
 /// # Shapes
-/// `shape`: `[m, d, n]`.
+/// `shape`: `[m, d, n]`. `left`: `[m, d]`. `right`: `[d, n]`. `output`: `[m, n]`.
 ///
 /// # Panics
-/// Where a side is too short for its shape and strides.
+/// If a side is too short for its shape and strides.
 #[inline(always)]
 pub(crate) fn multiply<S: Simd>(
     simd: S,
@@ -67,12 +69,21 @@ pub(crate) fn multiply<S: Simd>(
     }
     if d > 0 {
         let last = (m - 1) * left.row + (d - 1) * left.depth;
-        assert!(last < left.values.len(), "left side of a small product");
+        assert!(
+            last < left.values.len(),
+            "left side of a small matrix multiplication"
+        );
         let last = (d - 1) * right.depth + n;
-        assert!(last <= right.values.len(), "right side of a small product");
+        assert!(
+            last <= right.values.len(),
+            "right side of a small matrix multiplication"
+        );
     }
     let last = (m - 1) * output.row + n;
-    assert!(last <= output.values.len(), "result of a small product");
+    assert!(
+        last <= output.values.len(),
+        "result of a small matrix multiplication"
+    );
     let sides = Sides {
         simd,
         scale,
@@ -97,7 +108,7 @@ pub(crate) fn multiply<S: Simd>(
     }
 }
 
-/// A checked product.
+/// A multiplication whose bounds are checked.
 #[derive(Clone, Copy)]
 struct Sides<'a, S> {
     simd: S,
@@ -111,7 +122,7 @@ struct Sides<'a, S> {
 }
 
 impl<S: Simd> Sides<'_, S> {
-    /// All rows of `V` vectors of columns, or of one that is `PART` of a vector.
+    /// All rows of some columns: `V` vectors, or less than one vector if `PART` is set.
     #[inline(always)]
     fn column<const V: usize, const PART: bool>(self, rows: usize, columns: Range<usize>) {
         let mut row = 0;
@@ -131,9 +142,12 @@ impl<S: Simd> Sides<'_, S> {
         }
     }
 
-    /// `M` rows of `V` vectors.
+    /// `M` rows of some columns; see [`Self::column`].
     #[inline(always)]
-    #[expect(unsafe_code, reason = "loads without a check each")]
+    #[expect(
+        unsafe_code,
+        reason = "`multiply` checks all bounds once, so that no load or store needs a check of its own"
+    )]
     fn block<const M: usize, const V: usize, const PART: bool>(
         self,
         row: usize,
@@ -148,13 +162,13 @@ impl<S: Simd> Sides<'_, S> {
             let mut vectors = [simd.splat_f32s(0.0); V];
             for v in 0..V {
                 let at = right.wrapping_add(d * self.right.depth + v * S::F32_LANES);
-                // SAFETY: `multiply` has checked that every row, summed feature and column of the
-                // shape lies inside of its side.
+                // SAFETY: `multiply` has checked that every row, inner index and column of the
+                // shape lies inside its side.
                 vectors[v] = unsafe { load(simd, at, part) };
             }
             for i in 0..M {
                 let at = left.wrapping_add(i * self.left.row + d * self.left.depth);
-                // SAFETY: as above.
+                // SAFETY: `multiply` has checked the last row and inner index of the left side.
                 let factor = simd.splat_f32s(unsafe { *at });
                 for v in 0..V {
                     sums[i][v] = simd.mul_add_e_f32s(factor, vectors[v], sums[i][v]);
@@ -166,7 +180,8 @@ impl<S: Simd> Sides<'_, S> {
         for i in 0..M {
             for v in 0..V {
                 let at = result.wrapping_add(i * self.row + v * S::F32_LANES);
-                // SAFETY: as above; the result is borrowed mutably for the whole product.
+                // SAFETY: `multiply` has checked the last row and column of the result, which it
+                // borrows mutably for the whole multiplication.
                 unsafe {
                     let value = if self.add {
                         simd.mul_add_e_f32s(sums[i][v], scale, load(simd, at, part))
@@ -180,14 +195,17 @@ impl<S: Simd> Sides<'_, S> {
     }
 }
 
-/// A vector, or the first `part` numbers of one where `part` is not zero.
+/// Loads a vector; if `part` is not zero, only its first `part` elements.
 ///
 /// # Safety
-/// So many numbers can be read.
+/// That many elements can be read from `at` on.
 #[inline(always)]
-#[expect(unsafe_code, reason = "see its promise")]
+#[expect(
+    unsafe_code,
+    reason = "reads without a bounds check, for `Sides::block`"
+)]
 unsafe fn load<S: Simd>(simd: S, at: *const f32, part: usize) -> S::f32s {
-    // SAFETY: the caller's promise; a vector of f32 is plain numbers.
+    // SAFETY: the caller promises that the elements can be read, and any bit pattern is an f32.
     unsafe {
         if part == 0 {
             at.cast::<S::f32s>().read_unaligned()
@@ -197,14 +215,17 @@ unsafe fn load<S: Simd>(simd: S, at: *const f32, part: usize) -> S::f32s {
     }
 }
 
-/// Writes what [`load`] reads.
+/// Stores a vector; if `part` is not zero, only its first `part` elements.
 ///
 /// # Safety
-/// So many numbers can be written.
+/// That many elements can be written from `at` on, and nothing else accesses them meanwhile.
 #[inline(always)]
-#[expect(unsafe_code, reason = "see its promise")]
+#[expect(
+    unsafe_code,
+    reason = "writes without a bounds check, for `Sides::block`"
+)]
 unsafe fn store<S: Simd>(simd: S, at: *mut f32, part: usize, value: S::f32s) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the elements can be written and are not shared.
     unsafe {
         if part == 0 {
             at.cast::<S::f32s>().write_unaligned(value);

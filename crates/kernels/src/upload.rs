@@ -1,11 +1,13 @@
-//! Lists of numbers on their way to a device.
+//! Copies of lists to a device.
 //!
-//! A copy to a GPU out of ordinary memory waits for everything that the GPU was asked for before it.
-//! Out of pinned memory it takes its turn like a kernel, and the host goes on.
+//! A copy from ordinary memory to a GPU blocks the host until the GPU has finished all earlier work.
+//! A copy from pinned memory is queued like a kernel, and the host continues.
+//!
+//! Axes: N elements.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-/// Integers on a device.
+/// Copies integers to a device.
 ///
 /// # Shapes
 /// Result: `[N]`.
@@ -19,10 +21,10 @@ pub fn upload_ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(data, device)
 }
 
-/// Numbers of 32 bits on a device, row after row.
+/// Copies a matrix in f32 to a device.
 ///
 /// # Shapes
-/// Result: `shape`.
+/// `values`: `shape`, row after row. Result: `shape`.
 pub fn upload_floats(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
     let data = TensorData::new(values, shape);
     #[cfg(feature = "libtorch")]
@@ -64,7 +66,7 @@ mod to_gpu {
         }
     }
 
-    /// Copies from the processor's memory, on a backend that knows both.
+    /// Copies from the processor's memory to a GPU, on a backend that supports both.
     #[backend_extension(LibTorch, Autodiff)]
     pub(crate) trait UploadBackend: Backend {
         fn ints_to_gpu(x: IntTensor<Self>, gpu: usize) -> IntTensor<Self>;

@@ -1,4 +1,4 @@
-//! Loss and gradients of a sequence, with all activations kept, those of attention, or those of one layer at a time.
+//! Loss and gradients of a packed sequence, with or without gradient checkpointing.
 //!
 //! Axes: T tokens, H hidden size.
 
@@ -8,28 +8,29 @@ use serde::{Deserialize, Serialize};
 use simmer_kernels::profile;
 
 use crate::llama::{LlamaForCausalLM, Pass};
-use crate::parameters::{Parameters, Path, add, gradients_of, is_trained};
+use crate::parameters::{ModulePath, Parameters, add, gradients_of, is_trained};
 use crate::sequence::{Sequence, Target};
 
-/// What the backward pass computes again instead of keeping it.
+/// Gradient checkpointing: which activations the backward pass recomputes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Recompute {
-    /// Nothing: every layer's activations are kept.
+    /// None: the activations of every layer are kept.
     #[default]
     None,
-    /// What attention computes is kept, and the MLP, whose activations are the largest, keeps its input alone and runs
-    /// again.
+    /// Those of the MLPs, which are the largest. An MLP keeps only its input and runs again; attention keeps its
+    /// activations.
     Mlp,
-    /// A layer keeps its input alone and runs again: memory of one layer, time of one more
-    /// forward pass.
+    /// Those of every decoder layer. A layer keeps only its input and runs again: activations of one layer at a
+    /// time, for the time of one more forward pass.
     Layer,
 }
 
 impl LlamaForCausalLM {
-    /// The loss as [`LlamaForCausalLM::loss`] gives it, and the gradients of `factor` times it.
+    /// The loss, as [`LlamaForCausalLM::loss`], and the gradients of `factor` times the loss.
     ///
-    /// A trained tensor that the loss does not depend on has no gradient.
+    /// A trainable tensor that the loss does not depend on has no gradient.
     ///
     /// # Panics
     /// As [`LlamaForCausalLM::loss`].
@@ -42,8 +43,9 @@ impl LlamaForCausalLM {
     ) -> (Tensor<1>, Parameters) {
         match recompute {
             Recompute::None => self.keeping_all(sequence, targets, factor),
-            Recompute::Mlp => self.layer_by_layer(sequence, targets, factor, Again::Mlp),
-            Recompute::Layer => self.layer_by_layer(sequence, targets, factor, Again::Layer),
+            Recompute::Mlp | Recompute::Layer => {
+                self.layer_by_layer(sequence, targets, factor, recompute)
+            }
         }
     }
 
@@ -67,13 +69,13 @@ impl LlamaForCausalLM {
         sequence: &Sequence,
         targets: &[Target],
         factor: f64,
-        again: Again,
+        recompute: Recompute,
     ) -> (Tensor<1>, Parameters) {
         let forward = profile::phase("forward");
         let pass = self.pass(sequence, None);
         let embedded = self.embed(sequence);
         let lowest = self.lowest_wanted(&embedded);
-        let (mut kept, hidden) = self.keeping_inputs(&embedded, &pass, lowest, again);
+        let (mut saved, hidden) = self.keeping_inputs(&embedded, &pass, lowest, recompute);
         drop(forward);
         let _backward = profile::phase("backward");
         let x = leaf(hidden, lowest <= self.model.layers.len());
@@ -83,18 +85,18 @@ impl LlamaForCausalLM {
         let mut found = self.gradients(&mut recorded);
         let mut dx = x.grad_remove(&mut recorded); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate().rev() {
-            let (Some(dy), Some(Some(kept))) = (dx.take(), kept.pop()) else {
+            let (Some(dy), Some(Some(saved))) = (dx.take(), saved.pop()) else {
                 break;
             };
             let _layer = profile::phase("layer again");
-            // the derivative of sum(y · dy) by y is dy
+            // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
                 let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
-                let path = Path::of_layer(index);
+                let path = ModulePath::of_layer(index);
                 add(&mut found, gradients_of(layer, path, &mut recorded));
                 recorded
             };
-            let Kept { x, mid } = kept;
+            let SavedTensors { x, mid } = saved;
             dx = match mid {
                 None => {
                     let mut recorded = through(layer.forward(x.clone(), &pass, None), dy);
@@ -116,7 +118,7 @@ impl LlamaForCausalLM {
         (value, found)
     }
 
-    /// The lowest layer whose input still has a gradient to pass on.
+    /// The lowest layer whose input needs a gradient.
     fn lowest_wanted(&self, embedded: &Tensor<2>) -> usize {
         if embedded.is_tracked() {
             return 0;
@@ -125,54 +127,48 @@ impl LlamaForCausalLM {
         lowest.map_or(usize::MAX, |layer| layer + 1)
     }
 
-    /// What each layer keeps, nothing below the lowest that is trained, and the last one's result.
+    /// Runs the layers. Returns what each layer keeps for the backward pass (`None` below the lowest
+    /// trainable layer), and the hidden states after the last layer.
     fn keeping_inputs(
         &self,
         embedded: &Tensor<2>,
         pass: &Pass<'_>,
         lowest: usize,
-        again: Again,
-    ) -> (Vec<Option<Kept>>, Tensor<2>) {
+        recompute: Recompute,
+    ) -> (Vec<Option<SavedTensors>>, Tensor<2>) {
         let mut hidden = embedded.clone().inner();
         let mut all = Vec::new();
         let plain = pass.valid();
         for (index, layer) in self.model.layers.iter().enumerate() {
             let x = leaf(hidden.clone(), index >= lowest);
             let needed = index.saturating_add(1) >= lowest;
-            let (kept, y) = match again {
-                Again::Mlp if needed => {
+            let (saved, y) = match recompute {
+                Recompute::Mlp if needed => {
                     let mid = layer.attention_half(x.clone(), pass, None);
                     let y = layer.valid().mlp_half(mid.clone().inner(), &plain);
-                    (Some(Kept { x, mid: Some(mid) }), y)
+                    (Some(SavedTensors { x, mid: Some(mid) }), y)
                 }
                 _ => {
                     let y = layer.valid().forward(hidden, &plain, None);
-                    (needed.then_some(Kept { x, mid: None }), y)
+                    (needed.then_some(SavedTensors { x, mid: None }), y)
                 }
             };
-            all.push(kept);
+            all.push(saved);
             hidden = y;
         }
         (all, hidden)
     }
 }
 
-/// What runs again in the backward pass.
-#[derive(Clone, Copy)]
-enum Again {
-    Layer,
-    Mlp,
-}
-
-/// What a layer keeps.
-struct Kept {
+/// What a layer keeps for the backward pass.
+struct SavedTensors {
     /// Its input.
     x: Tensor<2>,
-    /// What its first half made of that, recorded; none where the whole layer runs again.
+    /// The recorded result of its attention half; `None` if the whole layer runs again.
     mid: Option<Tensor<2>>,
 }
 
-/// A value that recording begins with.
+/// A leaf of the autodiff graph, which records a gradient if `wanted`.
 fn leaf(x: Tensor<2>, wanted: bool) -> Tensor<2> {
     let x = Tensor::from_inner(x);
     if wanted { x.require_grad() } else { x }

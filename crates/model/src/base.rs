@@ -1,4 +1,4 @@
-//! Where a run's weights come from: a checkpoint, or chance.
+//! The base model: loaded from a checkpoint, or randomly initialised.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::layout::tensors;
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
-use simmer_hint::Hint as _;
+use simmer_hint::Hint;
 use simmer_kernels::mix;
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
@@ -20,42 +20,46 @@ use crate::llama::{
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 
-/// The recipe's `[base]` table: what is fine-tuned.
+/// The recipe's `[base]` table: the model to fine-tune.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct BaseConfig {
-    /// A Hugging Face folder, a Meta folder, a `.gguf` file, or a name on the hub.
+    /// The base model: a Hugging Face folder, a folder in Meta's layout, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Shape of a model that starts from random weights, instead of `path`.
+    /// The configuration of a randomly initialised model, instead of `path`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ModelConfig>,
-    /// Where the tokenizer is; that of `path` where it is not given.
+    /// The folder of the tokenizer, or a name on the hub; required with `init`. Default: the tokenizer of `path`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<PathBuf>,
-    /// Words that become tokens of their own, each with a row in embedding and output head.
+    /// Words to add as tokens, each with a row in the embedding and the output head.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_tokens: Vec<String>,
-    /// The same for markers such as `<|im_start|>`, which answers are shown without.
+    /// Special tokens to add, such as `<|im_start|>`. Generated text is shown without them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add_special_tokens: Vec<String>,
-    /// The token that other programs pad with; a special one, added where there is none of the name.
+    /// The padding token for other programs, named in `tokenizer_config.json`: a special token, added if the tokenizer
+    /// does not have it. simmer itself does not pad. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_token: Option<String>,
-    /// How frozen weights are kept in memory; as stored where it is not given.
+    /// The dtype of frozen weights in memory. Layers compute in `compute` whatever it is. Default: as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// In which numbers the layers compute.
+    /// The dtype that the layers compute in: `"f32"` (default) or, on devices of libtorch only, `"bf16"`. Sums, the
+    /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
     pub compute: Compute,
-    /// Where `path` and `tokenizer` were found, see [`BaseConfig::locate`].
+    /// Local paths of `path` and `tokenizer`, see [`BaseConfig::locate`].
     #[serde(skip)]
     located: [Option<PathBuf>; 2],
 }
 
-/// Number type of frozen weights in memory.
+/// Dtype of frozen weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Precision {
     /// 32 bits.
     F32,
@@ -66,7 +70,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Burn's name.
+    /// Burn's name of the dtype.
     pub fn dtype(self) -> DType {
         match self {
             Self::F32 => DType::F32,
@@ -76,16 +80,17 @@ impl Precision {
     }
 }
 
-/// Number type of what passes between the layers, and of their products.
+/// Dtype of the activations between layers, and of the matrix multiplications.
 ///
-/// Sums within an operation, the loss, and what is trained are in f32 in any case.
+/// Accumulation within an operation, the loss, and trainable parameters are always f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
 pub enum Compute {
     /// 32 bits.
     #[default]
     F32,
-    /// 16 bits, the exponent range of f32: half the memory, and what a GPU is fastest in.
+    /// 16 bits, the exponent range of f32: half the memory, and the fastest dtype on a GPU.
     Bf16,
 }
 
@@ -97,53 +102,55 @@ impl Compute {
         }
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls")]
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Why a base cannot be loaded.
+/// A base model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// The shape of `[base] init` is wrong.
+    /// The configuration `[base] init` is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The model on disk is damaged, or not one that simmer can use.
+    /// The model on disk is damaged or not supported.
     #[error(transparent)]
     Pretrained(#[from] PretrainedError),
     /// A tensor cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Neither or both of `path` and `init`.
+    /// Neither or both of `path` and `init` are set.
     #[error("[base] needs either `path` (a checkpoint) or `init` (random weights), found {found}")]
     Source {
-        /// Which of them there are.
+        /// Which of them are set.
         found: &'static str,
     },
-    /// The device has no kernels for the number type.
-    #[error("base.compute: the device `cpu` computes in f32, not in bf16")]
+    /// The device cannot compute in the dtype.
+    #[error("`base.compute`: the device `cpu` computes only in f32, found bf16")]
     Compute,
-    /// `path` is nothing that there is.
-    #[error("base model {}: there is no such folder or file", path.display())]
+    /// `path` does not exist.
+    #[error("base model {}: no such folder or file", path.display())]
     NoPath {
         /// As given.
         path: PathBuf,
     },
 }
 
-impl BaseError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for BaseError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoPath { .. } => Some(
-                "give a Hugging Face folder (config.json, *.safetensors), a Meta folder \
+                "use a Hugging Face folder (config.json, *.safetensors), a Meta folder \
                  (params.json, consolidated.*.pth) or a .gguf file"
                     .to_owned(),
             ),
             Self::Compute => Some(
-                "leave `base.compute` out, or compute on a GPU: device = \"libtorch-cuda:0\" \
-                 (docs/guide/gpu.md); `base.precision` = \"bf16\" keeps the weights small anywhere"
+                "remove `base.compute`, or compute on a GPU with device = \"libtorch-cuda:0\" \
+                 (docs/guide/gpu.md); base.precision = \"bf16\" saves memory on every device"
                     .to_owned(),
             ),
             Self::Pretrained(error) => error.hint(),
@@ -153,21 +160,21 @@ impl BaseError {
     }
 }
 
-/// A base that was found: what shape it has, and where its weights come from.
+/// An opened base model: its configuration, and where its weights come from.
 #[derive(Debug, Clone)]
 pub struct Base {
-    /// Its shape.
+    /// Its configuration.
     pub config: ModelConfig,
-    /// Its weights; chance where there are none.
+    /// Its weights; `None` for random initialisation.
     checkpoint: Option<Checkpoint>,
     precision: Option<Precision>,
     compute: Compute,
-    /// Rows of tokens that the tokenizer got later.
+    /// Rows of tokens that were added to the tokenizer.
     new_rows: Range<usize>,
 }
 
 impl BaseConfig {
-    /// A base on disk, weights kept as stored.
+    /// A base model on disk, with weights kept in their stored dtype.
     pub fn from_path(path: impl Into<PathBuf>) -> Self {
         Self {
             path: Some(path.into()),
@@ -175,27 +182,27 @@ impl BaseConfig {
         }
     }
 
-    /// Says where `path` and `tokenizer` are on this disk, for names on the hub: their own words
-    /// stay, in recipes and adapters.
+    /// Sets the local paths of `path` and `tokenizer` when these are names on the hub. Recipes and
+    /// adapters keep the names.
     pub fn locate(&mut self, path: Option<PathBuf>, tokenizer: Option<PathBuf>) {
         self.located = [path, tokenizer];
     }
 
-    /// Where the base is on this disk; `None` for random weights.
+    /// Local path of the base model; `None` for random initialisation.
     pub fn found_path(&self) -> Option<&Path> {
         self.located[0].as_deref().or(self.path.as_deref())
     }
 
-    /// Where the tokenizer is on this disk, where it is not the base's own.
+    /// Local path of the tokenizer; `None` if it is the base model's own.
     pub fn found_tokenizer(&self) -> Option<&Path> {
         self.located[1].as_deref().or(self.tokenizer.as_deref())
     }
 
-    /// Finds the base, and reads all about it but the weights themselves.
+    /// Opens the base model and checks everything about it, without reading the weights.
     ///
     /// # Errors
-    /// Where neither or both of `path` and `init` are given, where there is nothing at `path`, and
-    /// everything about it that does not fit, in one error.
+    /// If neither or both of `path` and `init` are set, if `path` does not exist, and if the model is damaged
+    /// or not supported: everything that is wrong with it, in one error.
     pub fn open(&self) -> Result<Base, BaseError> {
         let (config, checkpoint) = match (self.found_path(), &self.init) {
             (Some(path), None) if path.exists() => {
@@ -222,10 +229,10 @@ impl BaseConfig {
         })
     }
 
-    /// Where the tokenizer is: a folder, or the `.gguf` file.
+    /// Path of the tokenizer: a folder, or the `.gguf` file.
     ///
     /// # Errors
-    /// Where neither `tokenizer` nor `path` says.
+    /// If neither `tokenizer` nor `path` is set.
     pub fn tokenizer_path(&self) -> Result<&Path, BaseError> {
         let path = self.found_tokenizer().or(self.found_path());
         path.ok_or(BaseError::Source {
@@ -235,12 +242,12 @@ impl BaseConfig {
 }
 
 impl Base {
-    /// The weights on disk; none where they are drawn.
+    /// The weights on disk; `None` for random initialisation.
     pub fn checkpoint(&self) -> Option<&Checkpoint> {
         self.checkpoint.as_ref()
     }
 
-    /// How frozen weights lie in memory; of several types the one of the first tensor.
+    /// Dtype of frozen weights in memory; if they have several, that of the first tensor.
     pub fn precision(&self) -> Precision {
         let stored = self.checkpoint.as_ref().and_then(|checkpoint| {
             let (_, info) = checkpoint.tensors().next()?;
@@ -253,8 +260,8 @@ impl Base {
         self.precision.or(stored).unwrap_or(Precision::F32)
     }
 
-    /// Bytes that the weights will take, and how many of those stay in their files, where the system reads them again when
-    /// memory is short.
+    /// Bytes that the weights take, and how many of them stay memory-mapped, so that the operating system can drop them and
+    /// read them again when memory is short.
     pub fn bytes(&self) -> [u64; 2] {
         let numbers = |shape: &[usize]| shape.iter().product::<usize>() as u64;
         let wanted = self.precision.map(Precision::dtype);
@@ -273,7 +280,7 @@ impl Base {
             let dtype = wanted.unwrap_or(stored);
             let size = numbers(&info.shape) * dtype.size() as u64;
             bytes += size;
-            // what is converted lies in memory of its own, and its source is let go
+            // a converted tensor is a copy in memory, and its mapped source is dropped
             if plain && dtype == stored {
                 mapped += size;
             }
@@ -281,30 +288,32 @@ impl Base {
         [bytes, mapped]
     }
 
-    /// Gives tokens that were added to the tokenizer their rows in embedding and output head: each
-    /// the mean of the rows below `rows`, those of the tokens that there were. What has no such row
-    /// yet grows; rows that a padded vocabulary has to spare are taken. Rows of random weights are
-    /// drawn like all others.
+    /// Adds rows to the embedding and the output head for tokens that were added to the tokenizer. Each new row is
+    /// the mean of the rows below `rows.start`, which are those of the existing tokens. Spare rows of a padded
+    /// vocabulary are reused; otherwise the matrix grows. With random initialisation the rows are drawn like all
+    /// others.
     ///
     /// Source: Alpaca's `smart_tokenizer_and_embedding_resize`.
     ///
     /// # Panics
-    /// Where rows are left out between the embedding's end and `rows`.
+    /// If there is a gap between the last row of the embedding and `rows`.
     pub fn add_rows(&mut self, rows: Range<usize>) {
-        assert!(rows.start <= self.config.vocab_size, "rows are left out");
+        assert!(
+            rows.start <= self.config.vocab_size,
+            "a gap before the new rows"
+        );
         self.config.vocab_size = self.config.vocab_size.max(rows.end);
         self.new_rows = rows;
     }
 
-    /// Loads the base, every weight frozen.
+    /// Loads the base model with every weight frozen.
     ///
-    /// The model records what is trained; [`Module::valid`](burn::module::Module::valid) gives one
-    /// for inference. Weights of a checkpoint that lie there as they are wanted stay mapped from
-    /// their files, in their stored precision; a widened copy exists only within an operation.
-    /// Random weights are drawn from `seed`, in f32 where `precision` says nothing.
+    /// The model records gradients; [`Module::valid`](burn::module::Module::valid) returns a model for inference.
+    /// Weights that are stored in the requested dtype stay memory-mapped; a widened copy exists only within an
+    /// operation. Random weights are drawn from `seed`, in f32 unless `precision` is set.
     ///
     /// # Errors
-    /// A number type that Burn does not have, or that the device does not compute in.
+    /// A dtype that Burn does not support, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
         if self.compute != Compute::F32 && *device == Device::flex() {
             return Err(BaseError::Compute);
@@ -333,10 +342,10 @@ impl Base {
     }
 }
 
-/// [`BaseConfig::open`] and [`Base::load`] in one.
+/// [`BaseConfig::open`], then [`Base::load`].
 ///
 /// # Errors
-/// As these.
+/// The errors of both.
 pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
     base.open()?.load(seed, device)
 }
@@ -348,10 +357,10 @@ fn convert(data: TensorData, precision: Option<DType>) -> TensorData {
     }
 }
 
-/// A matrix with the mean of the rows below `rows` as these rows: summed in f64, rounded once to the
-/// precision that is stored.
+/// Sets the rows `rows` of a matrix to the mean of the rows below them, summed in f64 and rounded once to
+/// the stored dtype.
 fn mean_rows(data: TensorData, rows: &Range<usize>) -> TensorData {
-    /// Rows that are widened at a time.
+    /// Rows widened to f32 at a time.
     const BLOCK: usize = 256;
     let dtype = data.dtype();
     let stored = stored_dtype(dtype).unwrap_or(Dtype::F32);
@@ -383,7 +392,7 @@ fn mean_rows(data: TensorData, rows: &Range<usize>) -> TensorData {
     TensorData::from_bytes_vec(out, shape, dtype)
 }
 
-/// Initial value of a tensor: ones for norms, zeros for biases, else normal.
+/// Random initialisation of a tensor: ones for norms, zeros for biases, otherwise normal.
 ///
 /// Source: transformers `LlamaPreTrainedModel._init_weights`.
 fn random(config: &ModelConfig, tensor: &str, shape: &[usize], seed: u64) -> TensorData {
@@ -405,7 +414,7 @@ fn random(config: &ModelConfig, tensor: &str, shape: &[usize], seed: u64) -> Ten
 
 type Source<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<TensorData, BaseError>;
 
-/// Puts the model together from a source of tensors.
+/// Builds the model from a source of tensors.
 fn build(
     config: &ModelConfig,
     source: Source<'_>,
@@ -419,7 +428,7 @@ fn build(
     let eps = config.rms_norm_eps;
     let [vocab, hidden] = [config.vocab_size, config.hidden_size];
     let embed_tokens = Embedding {
-        weight: weights.frozen("model.embed_tokens.weight", [vocab, hidden])?,
+        weight: weights.frozen(&format!("{EMBEDDING}.weight"), [vocab, hidden])?,
         adapter: None,
         compute: DType::F32,
     };
@@ -430,7 +439,7 @@ fn build(
     let head = if config.tie_word_embeddings {
         None
     } else {
-        Some(weights.frozen("lm_head.weight", [vocab, hidden])?)
+        Some(weights.frozen(&format!("{HEAD}.weight"), [vocab, hidden])?)
     };
     Ok(LlamaForCausalLM {
         model: LlamaModel {
@@ -524,7 +533,7 @@ mod tests {
     fn new_rows_are_the_mean_of_those_below() {
         let data = TensorData::new(vec![1.0_f32, 4.0, 3.0, 8.0, 9.0, 9.0], [3, 2]);
         let rows = |rows: Range<usize>| numbers(&mean_rows(data.clone(), &rows));
-        // behind the last, over the last, over one in the middle
+        // after the last row, from the last row on, one row in the middle
         assert_eq!(rows(3..5)[6..], [13.0 / 3.0, 7.0, 13.0 / 3.0, 7.0]);
         assert_eq!(rows(2..4), [1.0, 4.0, 3.0, 8.0, 2.0, 6.0, 2.0, 6.0]);
         assert_eq!(rows(1..2), [1.0, 4.0, 1.0, 4.0, 9.0, 9.0]);
@@ -532,14 +541,14 @@ mod tests {
 
     #[test]
     fn means_are_summed_in_f64_and_rounded_once() {
-        // In bf16 a sum would stand still at 256, in f32 at 2^24.
+        // A sum in bf16 would stop growing at 256, in f32 at 2^24.
         let values = vec![1.0_f32; 300]
             .into_iter()
             .chain([1.1; 300])
             .collect::<Vec<_>>();
         let data = TensorData::new(values, [600, 1]).convert_dtype(DType::BF16);
         let grown = mean_rows(data, &(600..601));
-        // 1.1 is 1.1015625 in bf16, and the mean halfway between two: the even one is below
+        // 1.1 is 1.1015625 in bf16. The mean is halfway between two bf16 values; the even one is the lower.
         assert_eq!(numbers(&grown)[600..], [1.046_875]);
     }
 }

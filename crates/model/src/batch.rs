@@ -1,9 +1,9 @@
-//! Several texts continued at once: the weights are read once for all of them.
+//! Batched generation: each step reads the weights once for all texts.
 //!
-//! What the prompts have in common at their beginning is in the cache once. Each text writes its new tokens to
-//! pages of its own, so that it sees a few ranges of the cache however the others grow.
+//! The cache holds a prefix that several prompts share once. Each text writes its new tokens to its own
+//! pages, so that it always sees a few contiguous ranges of the cache.
 //!
-//! Axes: B texts that are not at their end, H hidden size, V vocabulary.
+//! Axes: B texts that are still generating, H hidden size, V vocabulary.
 
 use std::ops::{ControlFlow, Range};
 
@@ -16,10 +16,10 @@ use crate::llama::LlamaForCausalLM;
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, ids};
 
-/// Tokens of a page.
+/// Tokens per page.
 const PAGE: usize = 64;
 
-/// A text that is to be continued.
+/// A text to continue.
 #[derive(Debug, Clone, Copy)]
 pub struct Prompt<'a> {
     /// Its tokens.
@@ -31,9 +31,9 @@ pub struct Prompt<'a> {
 /// One text of a batch.
 struct Text<'a> {
     tokens: Vec<u32>,
-    /// Where its keys are, in order of position.
+    /// Where its keys are in the cache, in order of position.
     keys: Vec<Range<usize>>,
-    /// The rest of its last page.
+    /// The free part of its last page.
     page: Range<usize>,
     sampler: Sampler<'a>,
     generated: Generated,
@@ -42,10 +42,10 @@ struct Text<'a> {
 
 impl LlamaForCausalLM {
     /// Continues each prompt until an end-of-sequence token, `max_new_tokens` new tokens, a full context, or
-    /// `on_token` (told the number of the text, and its new token) breaks.
+    /// `on_token` breaks. `on_token` gets the index of the prompt and the new token.
     ///
     /// # Errors
-    /// Where a prompt cannot be continued.
+    /// If a prompt is empty, longer than the context, or has tokens outside the vocabulary.
     pub fn generate_batch(
         &self,
         prompts: &[Prompt<'_>],
@@ -73,7 +73,7 @@ impl LlamaForCausalLM {
         Ok(texts.into_iter().map(|text| text.generated).collect())
     }
 
-    /// The texts, and the hidden states of their last tokens, `[B, H]`.
+    /// Computes the prompts; returns the texts and the hidden states of their last tokens, `[B, H]`.
     fn prefill<'a>(
         &self,
         prompts: &[Prompt<'a>],
@@ -100,7 +100,10 @@ impl LlamaForCausalLM {
         (texts.collect(), hidden)
     }
 
-    /// The next token of every text that grows; `hidden`: `[B, H]`, those of them in order.
+    /// Chooses the next token of every text that is still generating.
+    ///
+    /// # Shapes
+    /// `hidden`: `[B, H]`, of the same texts in order.
     fn choose(
         &self,
         texts: &mut [Text<'_>],
@@ -128,7 +131,7 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// Hidden states of the texts' newest tokens, `[B, H]`.
+    /// Computes the texts' newest tokens; returns their hidden states, `[B, H]`.
     fn grow(&self, texts: &mut [&mut Text<'_>], cache: &mut KvCache) -> Tensor<2> {
         let mut end = cache.len();
         let places = texts.iter_mut().map(|text| text.place(&mut end));
@@ -153,7 +156,7 @@ impl Text<'_> {
         self.ended = true;
     }
 
-    /// The place of the newest token, on a new page where the last one is full.
+    /// Where the newest token goes in the cache; opens a new page if the last one is full.
     fn place(&mut self, end: &mut usize) -> usize {
         if self.page.is_empty() {
             self.page = *end..*end + PAGE;
@@ -169,7 +172,7 @@ impl Text<'_> {
     }
 }
 
-/// Places in order as ranges.
+/// Ascending places as contiguous ranges.
 fn ranges(places: &[u32]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for place in places {

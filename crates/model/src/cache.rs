@@ -1,25 +1,25 @@
-//! Keys and values of the tokens that a generation has already seen.
+//! Keys and values of the tokens that a generation has already computed.
 //!
 //! Axes: S tokens so far, K key heads, D head_dim.
 
 use burn::tensor::{Tensor, s};
 
-/// Tokens that a cache has room for at first.
+/// Initial capacity of a cache, in tokens.
 const ROOM: usize = 128;
 
-/// Keys and values of what a generation has seen, layer by layer.
+/// Keys and values of each layer for the tokens that a generation has computed.
 ///
-/// Its tensors have room for more tokens than they hold, and new ones are written in place; the
-/// room doubles when it is full.
+/// Its tensors have more capacity than they use, and new tokens are written in place. The capacity
+/// doubles when it is full.
 #[derive(Debug, Default)]
 pub struct KvCache {
     layers: Vec<[Room; 2]>,
     length: usize,
-    /// Where the tokens of the next run go; behind all others where nothing is said.
+    /// Where the next tokens go; `None`: after all others.
     placed: Option<Placed>,
 }
 
-/// Where the tokens of a run go, one place each, and how many places there are then.
+/// Where new tokens go, one place each, and the length of the cache afterwards.
 #[derive(Debug)]
 struct Placed {
     places: Vec<usize>,
@@ -27,22 +27,22 @@ struct Placed {
 }
 
 impl KvCache {
-    /// Tokens that the cache holds, or has places for.
+    /// Number of tokens in the cache, including unused places of pages.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether nothing was seen yet.
+    /// Whether the cache is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// The tokens of the next run go to `places`; there are `length` of them from then on.
+    /// Puts the next tokens at `places`, after which the cache has length `length`.
     pub(crate) fn place(&mut self, places: Vec<usize>, length: usize) {
         self.placed = Some(Placed { places, length });
     }
 
-    /// Places that there are after a run of so many tokens.
+    /// The length after a forward pass over `tokens` tokens.
     pub(crate) fn length_after(&self, tokens: usize) -> usize {
         let placed = self.placed.as_ref();
         placed.map_or(self.length + tokens, |placed| placed.length)
@@ -70,20 +70,20 @@ impl KvCache {
         })
     }
 
-    /// Counts the tokens that every layer has added.
+    /// Advances the length by the tokens that every layer has added.
     pub(crate) fn advance(&mut self, tokens: usize) {
         self.length = self.length_after(tokens);
         self.placed = None;
     }
 }
 
+/// A tensor `[capacity, K, D]`; `None` before the first tokens.
 #[derive(Debug, Default)]
 struct Room(Option<Tensor<3>>);
 
 impl Room {
-    /// Writes `new`, `[T, K, D]`, behind the first `length` tokens and returns all of them.
-    /// Writes new tokens, to one place each or one after another from the only place on, and returns the
-    /// first `all`, of which `length` were there.
+    /// Writes the new tokens, `[T, K, D]`, to one place each, or contiguously from the only place on. The
+    /// tensor held `length` tokens before; returns the first `all` after the write.
     fn put(&mut self, length: usize, all: usize, places: &[usize], new: Tensor<3>) -> Tensor<3> {
         let [tokens, heads, dim] = new.dims();
         let mut room = match self.0.take() {
@@ -97,7 +97,7 @@ impl Room {
                 }
             }
         };
-        // Nobody else holds the tensor now, so that this writes in place.
+        // This is the only reference to the tensor, so the write is in place.
         if let [place] = places {
             room = room.slice_assign(s![*place..place + tokens], new);
         } else {

@@ -1,19 +1,20 @@
-//! Where a model computes.
+//! The device that a model computes on.
 //!
-//! | name | is | needs |
+//! | name | device | requires |
 //! |---|---|---|
-//! | `cpu` | the processor, with our own kernels | nothing |
-//! | `libtorch` | the processor, with libtorch's | a build with the feature `libtorch` |
-//! | `libtorch-cuda:N` | the Nth NVIDIA GPU, from 0 | the same, and a driver |
-//! | `auto` | `libtorch-cuda:0` where build and machine have it, else `cpu` | nothing |
+//! | `cpu` | the CPU, with simmer's own kernels | nothing |
+//! | `libtorch` | the CPU, with libtorch's kernels | a build with the feature `libtorch` |
+//! | `libtorch-cuda:N` | the Nth NVIDIA GPU, counted from 0 | the same, and an NVIDIA driver |
+//! | `auto` | `libtorch-cuda:0` if the build and the machine have it, else `cpu` | nothing |
 
 use burn::tensor::Device;
+use simmer_hint::Hint;
 
-/// A device that there is not.
+/// An unavailable device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeviceError {
-    /// No device has that name.
-    #[error("device {found}: there are auto, cpu, libtorch and libtorch-cuda:N (N from 0)")]
+    /// Not the name of a device.
+    #[error("device {found}: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)")]
     Unknown {
         /// As given.
         found: String,
@@ -24,19 +25,19 @@ pub enum DeviceError {
         /// As given.
         found: String,
     },
-    /// The libtorch of this build computes on processors alone.
-    #[error("device {found}: the libtorch that simmer was built with has no CUDA")]
+    /// The libtorch of this build has no CUDA.
+    #[error("device {found}: simmer was built with a libtorch without CUDA")]
     NoCuda {
         /// As given.
         found: String,
     },
-    /// libtorch sees no GPU.
+    /// libtorch finds no GPU.
     #[error("device {found}: libtorch finds no NVIDIA GPU on this machine")]
     NoGpu {
         /// As given.
         found: String,
     },
-    /// There are GPUs, but not that one.
+    /// The machine has fewer GPUs.
     #[error("device {found}: the last GPU of this machine is libtorch-cuda:{last}")]
     NoSuchGpu {
         /// As given.
@@ -46,32 +47,31 @@ pub enum DeviceError {
     },
 }
 
-impl DeviceError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for DeviceError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Unknown { .. } => return None,
             Self::NotBuilt { .. } => {
-                "set libtorch up with tools/libtorch, then build with --features libtorch \
-                 (docs/guide/gpu.md); `cpu` needs neither"
+                "set up libtorch with tools/libtorch, then build with --features libtorch \
+                 (docs/guide/gpu.md), or use the device `cpu`"
             }
             Self::NoCuda { .. } => {
-                "set libtorch up with tools/libtorch without --cpu, and build again \
+                "set up libtorch with tools/libtorch without --cpu, and build again \
                  (docs/guide/gpu.md)"
             }
             Self::NoGpu { .. } => {
-                "`nvidia-smi` shows whether the driver works and is new enough for this libtorch's \
-                 CUDA; CUDA_VISIBLE_DEVICES hides GPUs"
+                "run `nvidia-smi` to see whether the driver works and is new enough for this libtorch's \
+                 CUDA; check that CUDA_VISIBLE_DEVICES does not hide the GPU"
             }
             Self::NoSuchGpu { .. } => {
-                "`nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
+                "run `nvidia-smi` to list the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
             }
         };
         Some(hint.to_owned())
     }
 }
 
-/// What a device's name asks for.
+/// A parsed device name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Auto,
@@ -93,18 +93,18 @@ fn parse(name: &str) -> Result<Wanted, DeviceError> {
     }
 }
 
-/// Whether there is a device of that name, on some machine, in some build.
+/// Checks that a name is that of a device, of any build and any machine.
 ///
 /// # Errors
-/// Where there is none.
+/// If it is not.
 pub fn check(name: &str) -> Result<(), DeviceError> {
     parse(name).map(|_| ())
 }
 
-/// The device of that name.
+/// The device with a name.
 ///
 /// # Errors
-/// Where there is none, and where this build or this machine lacks it.
+/// If the name is unknown, or if this build or this machine does not have the device.
 pub fn named(name: &str) -> Result<Device, DeviceError> {
     match parse(name)? {
         Wanted::Cpu => Ok(Device::flex()),
@@ -113,7 +113,7 @@ pub fn named(name: &str) -> Result<Device, DeviceError> {
     }
 }
 
-/// The name of the device that a name stands for here: what `auto` is.
+/// The device name that `auto` stands for on this machine; other names stay as they are.
 pub fn resolved(name: &str) -> &str {
     match parse(name) {
         Ok(Wanted::Auto) if best() == Device::flex() => "cpu",
@@ -122,7 +122,7 @@ pub fn resolved(name: &str) -> &str {
     }
 }
 
-/// The number of the GPU that a name stands for here; `None` of processors, and of GPUs that are not here.
+/// The index of the GPU with a name; `None` for CPUs, and for GPUs that this machine does not have.
 pub fn gpu(name: &str) -> Option<usize> {
     match parse(resolved(name)) {
         Ok(Wanted::Cuda(index)) => named(name).is_ok().then_some(index),
@@ -203,34 +203,34 @@ mod tests {
     }
 
     #[test]
-    fn every_build_has_the_processor() {
+    fn every_build_has_the_cpu() {
         named("cpu").unwrap();
         named("auto").unwrap();
     }
 
     #[test]
     fn messages() {
-        let said = |error: DeviceError| match error.hint() {
+        let message = |error: DeviceError| match error.hint() {
             Some(hint) => format!("{error}\nhint: {hint}"),
             None => error.to_string(),
         };
         let found = || "libtorch-cuda:3".to_owned();
-        insta::assert_snapshot!(said(check("gpu").unwrap_err()), @"device gpu: there are auto, cpu, libtorch and libtorch-cuda:N (N from 0)");
-        insta::assert_snapshot!(said(DeviceError::NotBuilt { found: found() }), @"
+        insta::assert_snapshot!(message(check("gpu").unwrap_err()), @"device gpu: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
+        insta::assert_snapshot!(message(DeviceError::NotBuilt { found: found() }), @"
         device libtorch-cuda:3: this build of simmer has no libtorch
-        hint: set libtorch up with tools/libtorch, then build with --features libtorch (docs/guide/gpu.md); `cpu` needs neither
+        hint: set up libtorch with tools/libtorch, then build with --features libtorch (docs/guide/gpu.md), or use the device `cpu`
         ");
-        insta::assert_snapshot!(said(DeviceError::NoCuda { found: found() }), @"
-        device libtorch-cuda:3: the libtorch that simmer was built with has no CUDA
-        hint: set libtorch up with tools/libtorch without --cpu, and build again (docs/guide/gpu.md)
+        insta::assert_snapshot!(message(DeviceError::NoCuda { found: found() }), @"
+        device libtorch-cuda:3: simmer was built with a libtorch without CUDA
+        hint: set up libtorch with tools/libtorch without --cpu, and build again (docs/guide/gpu.md)
         ");
-        insta::assert_snapshot!(said(DeviceError::NoGpu { found: found() }), @"
+        insta::assert_snapshot!(message(DeviceError::NoGpu { found: found() }), @"
         device libtorch-cuda:3: libtorch finds no NVIDIA GPU on this machine
-        hint: `nvidia-smi` shows whether the driver works and is new enough for this libtorch's CUDA; CUDA_VISIBLE_DEVICES hides GPUs
+        hint: run `nvidia-smi` to see whether the driver works and is new enough for this libtorch's CUDA; check that CUDA_VISIBLE_DEVICES does not hide the GPU
         ");
-        insta::assert_snapshot!(said(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"
+        insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"
         device libtorch-cuda:3: the last GPU of this machine is libtorch-cuda:1
-        hint: `nvidia-smi` lists the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them
+        hint: run `nvidia-smi` to list the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them
         ");
     }
 
@@ -245,7 +245,7 @@ mod tests {
 
     #[cfg(feature = "libtorch")]
     #[test]
-    fn a_gpu_that_there_is_not() {
+    fn a_missing_gpu_is_an_error() {
         named("libtorch").unwrap();
         let error = named("libtorch-cuda:255").unwrap_err();
         assert!(!matches!(error, DeviceError::NotBuilt { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! Writes a whole model as a Hugging Face folder.
+//! Saves a full model as a Hugging Face folder.
 
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,9 @@ use simmer_checkpoint::{
 };
 
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::Path as ModulePath;
+use crate::parameters::ModulePath;
 
-/// The files that make a tokenizer, as far as a folder has them.
+/// The files that a tokenizer can consist of.
 pub const TOKENIZER_FILES: &[&str] = &[
     "tokenizer.json",
     "tokenizer_config.json",
@@ -25,20 +25,19 @@ pub const TOKENIZER_FILES: &[&str] = &[
     "merges.txt",
 ];
 
-/// Those that there are.
+/// The tokenizer files of a folder.
 pub fn tokenizer_files(folder: &Path) -> Vec<PathBuf> {
     let files = TOKENIZER_FILES.iter().map(|name| folder.join(name));
     files.filter(|file| file.is_file()).collect()
 }
 
-/// Writes the model's weights in `dtype`, its `config.json`, and copies of `beside` (tokenizer
-/// files).
+/// Saves the model's weights in `dtype` with its `config.json`, and copies the files `beside` (the tokenizer).
 ///
 /// # Errors
-/// Where the folder exists and is not empty, or cannot be written; nothing is left behind then.
+/// If the folder exists and is not empty, or cannot be written. Then no partial output remains.
 ///
 /// # Panics
-/// Where the model has adapters: merge them instead.
+/// If the model has an adapter: merge it instead.
 pub fn save_model(
     model: &LlamaForCausalLM,
     out: &Path,
@@ -80,7 +79,7 @@ fn burn_dtype(dtype: Dtype) -> DType {
 
 type Read = Box<dyn Fn(DType) -> TensorData>;
 
-/// Every tensor by its key, to be converted when its turn to be written comes.
+/// Collects every tensor with its key; each is converted only when it is written.
 #[derive(Default)]
 struct Collect {
     path: ModulePath,
@@ -99,7 +98,10 @@ impl ModuleVisitor for Collect {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let key = self.path.key();
         let lora = key.contains(".lora_");
-        assert!(!lora, "{key}: a model with adapters is merged, not saved");
+        assert!(
+            !lora,
+            "{key}: a model with an adapter must be merged, not saved"
+        );
         let value = param.val().inner();
         let shape = value.dims().to_vec();
         let read = move |dtype| value.clone().cast(dtype).into_data();

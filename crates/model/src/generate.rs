@@ -1,4 +1,4 @@
-//! Text generation with a cache, and the scoring of given text.
+//! Text generation with a KV cache, and scoring of given text.
 //!
 //! Axes: T tokens, V vocabulary.
 
@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor, activation, s};
 use rayon::prelude::*;
+use simmer_hint::Hint;
 use simmer_kernels::{log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
@@ -13,53 +14,53 @@ use crate::llama::LlamaForCausalLM;
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, Target, ids};
 
-/// Tokens whose logits are computed at a time when text is scored: bounds the memory to
-/// `256 · V` numbers.
+/// Tokens whose logits are computed at a time when text is scored. Bounds the memory to
+/// `256 · V` elements.
 const SCORE_CHUNK: usize = 256;
 
-/// A generation's tokens.
+/// The result of a generation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generated {
     /// New tokens, without the end-of-sequence token.
     pub tokens: Vec<u32>,
-    /// Natural logarithm of each new token's probability, before temperature and cuts.
+    /// Natural logarithm of each new token's probability, before temperature, top-k and top-p.
     pub log_probs: Vec<f32>,
-    /// Why it ended.
+    /// Why generation stopped.
     pub stop: Stop,
 }
 
-/// How likely a token is.
+/// The score of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scored {
-    /// The natural logarithm of its probability.
+    /// Natural logarithm of its probability.
     pub log_prob: f32,
-    /// Whether no other is likelier.
+    /// Whether it is the most likely token.
     pub is_likeliest: bool,
 }
 
-/// Why a generation ended.
+/// Why generation stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The model gave this end-of-sequence token.
+    /// The model generated this EOS token.
     Eos(u32),
-    /// The number of new tokens was reached.
+    /// The maximum number of new tokens was reached.
     Length,
-    /// The context that the model was made for was full.
+    /// The model's context is full.
     Context,
-    /// The caller ended it.
+    /// The caller stopped it.
     Caller,
 }
 
-/// Something that cannot be generated from or scored.
+/// Text that the model cannot continue or score.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum GenerateError {
-    /// There is no token to continue.
-    #[error("the prompt has no token: there is nothing to continue")]
+    /// The prompt is empty.
+    #[error("the prompt has no tokens")]
     EmptyPrompt,
-    /// The text does not fit the model.
+    /// The text is longer than the model's context.
     #[error("the text has {found} tokens, the model takes {limit} (max_position_embeddings)")]
     TooLong {
-        /// Tokens of the text.
+        /// Number of tokens of the text.
         found: usize,
         /// The model's limit.
         limit: usize,
@@ -74,26 +75,25 @@ pub enum GenerateError {
     },
 }
 
-impl GenerateError {
-    /// What to do about it, where that is known.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for GenerateError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::EmptyPrompt => "give the model at least one token",
+            Self::EmptyPrompt => "write a prompt of at least one token",
             Self::TooLong { .. } => "shorten the text",
-            Self::Token { .. } => "tokenizer and model do not belong together",
+            Self::Token { .. } => "use the tokenizer of this model",
         };
         Some(hint.to_owned())
     }
 }
 
 impl LlamaForCausalLM {
-    /// Continues `prompt` by up to `max_new_tokens` tokens; `on_token` sees each as it comes.
+    /// Continues `prompt` by up to `max_new_tokens` tokens, and calls `on_token` with each new token.
     ///
-    /// `cache` holds what an earlier call has seen: the prompt's first `cache.len()` tokens are
-    /// taken from it. Afterwards it holds the prompt and every new token but the last.
+    /// `cache` holds the tokens of an earlier call, which are the first `cache.len()` tokens of the prompt and
+    /// are not computed again. Afterwards it holds the prompt and every new token except the last.
     ///
     /// # Errors
-    /// On an empty prompt, one longer than the model's context, and tokens that it does not have.
+    /// If the prompt is empty, longer than the context, or has tokens outside the vocabulary.
     pub fn generate(
         &self,
         prompt: &[u32],
@@ -150,10 +150,10 @@ impl LlamaForCausalLM {
         Ok(scored.into_iter().map(|token| token.log_prob).collect())
     }
 
-    /// How likely each target is.
+    /// Scores each target.
     ///
     /// # Shapes
-    /// Result: one a target.
+    /// Result: one score per target.
     ///
     /// # Panics
     /// As [`LlamaForCausalLM::hidden`].
@@ -197,7 +197,7 @@ impl LlamaForCausalLM {
     }
 }
 
-/// The scores of targets from their logits, `[N, V]`.
+/// Scores targets from their logits, `[N, V]`.
 fn scores(logits: Tensor<2>, targets: &[Target]) -> Vec<Scored> {
     let device = logits.device().without_autodiff();
     if device == Device::flex() {
@@ -226,7 +226,7 @@ fn scores(logits: Tensor<2>, targets: &[Target]) -> Vec<Scored> {
 pub(crate) fn values(tensor: Tensor<2>) -> Vec<f32> {
     match tensor.into_data().try_into_vec() {
         Ok(values) => values,
-        Err(error) => panic!("results are in f32: {error}"),
+        Err(error) => panic!("results are f32: {error}"),
     }
 }
 

@@ -1,7 +1,7 @@
-//! The layers that hold weights: linear, embedding, normalisation, output head.
+//! The layers that have weights: linear, embedding, normalisation, output head.
 //!
 //! Fields have Hugging Face's names, so that a parameter's path in the module tree is its key in
-//! a checkpoint.
+//! the checkpoint.
 //!
 //! Axes: T tokens, I input features, O output features, H hidden size, V vocabulary.
 
@@ -13,19 +13,19 @@ use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
 
 use crate::adapter::{EmbeddingLora, Lora};
 
-/// A weight matrix, frozen or trained, with a bias and an adapter where there are any.
+/// A linear layer, frozen or trained, with an optional bias and an optional adapter.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[O, I]`, in its stored precision.
     pub weight: Param<Tensor<2>>,
     /// `[O]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// The low-rank path.
+    /// The low-rank branch.
     pub adapter: Option<Lora>,
 }
 
 impl Linear {
-    /// `x Wᵀ + b`, and the adapter's part.
+    /// `x Wᵀ + b`, plus the low-rank branch if the layer has one.
     ///
     /// # Shapes
     /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Result: `[T, O]`.
@@ -33,7 +33,7 @@ impl Linear {
         let weight = self.weight.val();
         let y = match &self.adapter {
             None => linear(x, weight),
-            Some(lora) => lora_linear(x, weight, lora.path(dropout_keys)),
+            Some(lora) => lora_linear(x, weight, lora.branch(dropout_keys)),
         };
         match &self.bias {
             None => y,
@@ -50,18 +50,18 @@ impl Linear {
 pub struct Embedding {
     /// `[V, H]`, in its stored precision.
     pub weight: Param<Tensor<2>>,
-    /// The low-rank path.
+    /// The low-rank branch.
     pub adapter: Option<EmbeddingLora>,
-    /// In which numbers the layers compute.
+    /// The dtype that the decoder layers compute in.
     #[module(skip)]
     pub(crate) compute: DType,
 }
 
 impl Embedding {
-    /// The row of each token.
+    /// The embedding of each token.
     ///
     /// # Shapes
-    /// `tokens`: `[T]`. Result: `[T, H]`, in the numbers that the layers compute in.
+    /// `tokens`: `[T]`. Result: `[T, H]`, in the dtype that the layers compute in.
     pub fn forward(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
         let rows = self.weight.val().select(0, tokens.clone()).cast(DType::F32);
         let rows = match &self.adapter {
@@ -95,9 +95,9 @@ impl RmsNorm {
 /// The output head.
 #[derive(Module, Debug)]
 pub struct LmHead {
-    /// `[V, H]`; `None` where the head is tied to the embedding.
+    /// `[V, H]`; `None` if the head is tied to the embedding.
     pub weight: Option<Param<Tensor<2>>>,
-    /// The low-rank path.
+    /// The low-rank branch.
     pub adapter: Option<Lora>,
 }
 
@@ -106,7 +106,7 @@ impl LmHead {
         self.weight.as_ref().unwrap_or(&embedding.weight).val()
     }
 
-    /// Logits of every vocabulary entry.
+    /// Logits over the vocabulary.
     ///
     /// # Shapes
     /// `hidden`: `[T, H]`. Result: `[T, V]`.
@@ -114,7 +114,7 @@ impl LmHead {
         let weight = self.weight(embedding);
         match &self.adapter {
             None => linear(hidden, weight),
-            Some(lora) => lora_linear(hidden, weight, lora.path(None)),
+            Some(lora) => lora_linear(hidden, weight, lora.branch(None)),
         }
     }
 
@@ -133,12 +133,12 @@ impl LmHead {
         let Some(lora) = &self.adapter else {
             return linear_cross_entropy(hidden, weight, targets);
         };
-        // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one product of [x, s (m∘x) Aᵀ] with [W, B].
-        let path = lora.path(dropout_keys);
+        // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one matrix multiplication: [x, s (m∘x) Aᵀ] [W, B]ᵀ.
+        let branch = lora.branch(dropout_keys);
         let dtype = hidden.dtype();
-        let low = linear(path.input(hidden.clone()), path.a) * path.scale; // [N, r]
+        let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
-        let weight = Tensor::cat(vec![weight.cast(dtype), path.b.cast(dtype)], 1); // [V, H + r]
+        let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
         linear_cross_entropy(hidden, weight, targets)
     }
 }

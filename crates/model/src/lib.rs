@@ -1,4 +1,4 @@
-//! The LLaMA family: weights in and out, forward pass, adapters, generation.
+//! The LLaMA family: configuration, loading and saving weights, forward pass, adapters, merging, generation.
 
 pub mod adapter;
 mod backward;
@@ -11,6 +11,7 @@ mod generate;
 mod layer;
 mod llama;
 pub mod merge;
+mod numbers;
 mod parameters;
 mod prefix;
 mod random;

@@ -1,4 +1,4 @@
-//! The LLaMA decoder over flat sequences.
+//! The LLaMA decoder over packed sequences.
 //!
 //! Source: Touvron et al. 2023, section 2.2; transformers `modeling_llama.py`.
 //!
@@ -18,9 +18,9 @@ use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::rotary::Rotary;
 use crate::sequence::{Sequence, Target, ids};
 
-/// Path of the token embedding.
+/// Module path of the token embedding.
 pub(crate) const EMBEDDING: &str = "model.embed_tokens";
-/// Path of the output head.
+/// Module path of the output head.
 pub(crate) const HEAD: &str = "lm_head";
 
 /// A causal language model of the LLaMA family.
@@ -32,7 +32,7 @@ pub struct LlamaForCausalLM {
     pub lm_head: LmHead,
     #[module(skip)]
     pub(crate) config: ModelConfig,
-    /// Whether embedding and head are not those of the base on disk: the adapter holds them then.
+    /// Whether embedding and head differ from those of the base model on disk; the adapter holds them then.
     #[module(skip)]
     pub(crate) own_vocabulary: bool,
 }
@@ -85,7 +85,7 @@ pub struct Mlp {
     pub down_proj: Linear,
 }
 
-/// What every layer of a forward pass shares.
+/// What all layers of a forward pass share.
 pub(crate) struct Pass<'a> {
     config: &'a ModelConfig,
     rotary: Rotary,
@@ -94,7 +94,7 @@ pub(crate) struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// The same for layers that do not record.
+    /// The same without automatic differentiation.
     pub(crate) fn valid(&self) -> Self {
         Self {
             rotary: self.rotary.valid(),
@@ -104,17 +104,17 @@ impl Pass<'_> {
 }
 
 impl LlamaForCausalLM {
-    /// The model's shape.
+    /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
-    /// Whether tokens were added to the base: an adapter then holds embedding and head whole.
+    /// Whether tokens were added to the base model; an adapter then holds the full embedding and head.
     pub fn has_own_vocabulary(&self) -> bool {
         self.own_vocabulary
     }
 
-    /// Whether training draws dropout masks, which depend on the row that a token is in.
+    /// Whether training uses dropout. Its masks depend on the row that a token is in.
     pub fn has_dropout(&self) -> bool {
         let layers = self.model.layers.iter().flat_map(|layer| {
             let DecoderLayer { self_attn, mlp, .. } = layer;
@@ -134,21 +134,21 @@ impl LlamaForCausalLM {
             .any(Lora::has_dropout)
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> Device {
         self.model.embed_tokens.weight.val().device()
     }
 
     /// Hidden states after the last layer, before the last normalisation.
     ///
-    /// With a cache the rows of the sequence may continue tokens that it holds.
+    /// With a cache, the rows of the sequence may continue tokens of the cache.
     ///
     /// # Shapes
     /// Result: `[T, H]`.
     ///
     /// # Panics
-    /// On a token outside the vocabulary, and on rows whose keys are not those of the cache after the
-    /// sequence, where there is one.
+    /// If a token is outside the vocabulary, or if the number of keys that the rows see is not the length of
+    /// the cache after this pass.
     pub fn hidden(&self, sequence: &Sequence, mut cache: Option<&mut KvCache>) -> Tensor<2> {
         let pass = self.pass(sequence, cache.as_deref());
         let mut x = self.embed(sequence); // [T, H]
@@ -161,7 +161,7 @@ impl LlamaForCausalLM {
         x
     }
 
-    /// What the layers share in a pass over a sequence.
+    /// What the layers share in a forward pass over a packed sequence.
     pub(crate) fn pass<'a>(&'a self, sequence: &'a Sequence, cache: Option<&KvCache>) -> Pass<'a> {
         let vocab = self.config.vocab_size;
         if let Some(token) = sequence
@@ -173,7 +173,11 @@ impl LlamaForCausalLM {
         }
         if let Some(cache) = cache {
             let places = cache.length_after(sequence.len());
-            assert_eq!(sequence.rows.keys(), places, "places in the cache");
+            assert_eq!(
+                sequence.rows.keys(),
+                places,
+                "keys of the rows, and the length of the cache"
+            );
         }
         Pass {
             config: &self.config,
@@ -183,7 +187,7 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// The embedding of a sequence's tokens, `[T, H]`.
+    /// The embeddings of a sequence's tokens, `[T, H]`.
     pub(crate) fn embed(&self, sequence: &Sequence) -> Tensor<2> {
         let tokens = ids(sequence.tokens.iter().copied(), &self.device());
         self.model.embed_tokens.forward(tokens)
@@ -192,7 +196,7 @@ impl LlamaForCausalLM {
     /// Logits of the next token from hidden states.
     ///
     /// # Shapes
-    /// `hidden`: `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them. Result: `[T, V]`, f32.
+    /// `hidden`: `[T, H]`, from [`LlamaForCausalLM::hidden`]. Result: `[T, V]`, f32.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let hidden = self.model.norm.forward(hidden);
         let logits = self.lm_head.forward(hidden, &self.model.embed_tokens);
@@ -201,18 +205,18 @@ impl LlamaForCausalLM {
 
     /// Sum of the targets' negative log-probabilities (natural logarithm).
     ///
-    /// Only positions with a target reach the last normalisation and the head.
+    /// The last normalisation and the head compute only positions with a target.
     ///
     /// # Shapes
     /// Result: `[1]`.
     ///
     /// # Panics
-    /// Where there is no target.
+    /// If there is no target.
     pub fn loss(&self, sequence: &Sequence, targets: &[Target]) -> Tensor<1> {
         self.loss_of_hidden(self.hidden(sequence, None), sequence, targets)
     }
 
-    /// The loss from hidden states, `[T, H]`, as [`LlamaForCausalLM::hidden`] gives them.
+    /// The loss from hidden states, `[T, H]`, from [`LlamaForCausalLM::hidden`].
     pub(crate) fn loss_of_hidden(
         &self,
         hidden: Tensor<2>,
@@ -221,7 +225,7 @@ impl LlamaForCausalLM {
     ) -> Tensor<1> {
         assert!(
             !targets.is_empty(),
-            "a sequence without a target has no loss"
+            "a sequence without targets has no loss"
         );
         let device = self.device();
         let keys: Option<Arc<[u64]>> = sequence.dropout_keys.as_ref().map(|keys| {

@@ -1,7 +1,7 @@
-//! The trained tensors of a model, by name.
+//! The trainable tensors of a model, by name.
 //!
-//! Optimizer, checkpoints and adapters see a model as a map from names to flat vectors. Names are
-//! Hugging Face's and PEFT's: `model.layers.0.self_attn.q_proj.lora_A.weight`.
+//! To the optimizer, checkpoints and adapters a model is a map from names to flat vectors. Names are
+//! those of Hugging Face and PEFT: `model.layers.0.self_attn.q_proj.lora_A.weight`.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::llama::LlamaForCausalLM;
 pub type Parameters = BTreeMap<String, Tensor<1>>;
 
 impl LlamaForCausalLM {
-    /// The values of all trained tensors.
+    /// The values of all trainable tensors.
     pub fn trainable(&self) -> Parameters {
         let mut values = Parameters::new();
         self.visit_trainable(&mut |name, value| {
@@ -23,45 +23,45 @@ impl LlamaForCausalLM {
         values
     }
 
-    /// The shapes of all trained tensors.
+    /// The shapes of all trainable tensors.
     pub fn trainable_shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let mut shapes = Shapes::default();
         self.visit(&mut shapes);
         shapes.found
     }
 
-    /// Takes the gradients of all trained tensors out of `gradients`.
+    /// Takes the gradients of all trainable tensors out of `gradients`.
     ///
-    /// A trained tensor that the loss does not depend on has no entry.
+    /// A tensor that the loss does not depend on has no entry.
     pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
-        gradients_of(self, Path::default(), gradients)
+        gradients_of(self, ModulePath::default(), gradients)
     }
 
-    /// The model with new values for its trained tensors.
+    /// The model with new values for its trainable tensors.
     ///
     /// # Panics
-    /// Where a trained tensor has no value, or one of another size.
+    /// If a trainable tensor has no value, or a value of another size.
     pub fn with_trainable(self, values: &Parameters) -> Self {
         self.map(&mut Replace {
-            path: Path::default(),
+            path: ModulePath::default(),
             values,
         })
     }
 
-    /// The model with every weight in f32 and trained.
+    /// The model with every weight in f32 and trainable.
     pub fn train_all(self) -> Self {
         self.map(&mut TrainAll)
     }
 
     fn visit_trainable(&self, f: &mut dyn FnMut(String, Tensor<1>)) {
         self.visit(&mut Trainable {
-            path: Path::default(),
+            path: ModulePath::default(),
             f,
         });
     }
 }
 
-/// Adds gradients to those of the same tensors.
+/// Adds gradients to `sum`, tensor by tensor.
 pub fn add(sum: &mut Parameters, more: Parameters) {
     for (name, gradient) in more {
         let gradient = match sum.remove(&name) {
@@ -75,7 +75,7 @@ pub fn add(sum: &mut Parameters, more: Parameters) {
 /// Takes the gradients of the tensors of the module at `path` out of `gradients`.
 pub(crate) fn gradients_of(
     module: &impl Module,
-    path: Path,
+    path: ModulePath,
     gradients: &mut Gradients,
 ) -> Parameters {
     let mut taken = TakeGradients {
@@ -87,24 +87,24 @@ pub(crate) fn gradients_of(
     taken.found
 }
 
-/// Whether any tensor of a module is trained.
+/// Whether any tensor of a module is trainable.
 pub(crate) fn is_trained(module: &impl Module) -> bool {
     let mut shapes = Shapes::default();
     module.visit(&mut shapes);
     !shapes.found.is_empty()
 }
 
-/// A value that training changes: f32, tracked, a leaf.
+/// A trainable parameter: a leaf in f32 that records gradients.
 pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
     Param::from_tensor(value.cast(DType::F32))
 }
 
 /// The module path of the parameter being visited.
 #[derive(Debug, Default)]
-pub(crate) struct Path(Vec<String>);
+pub(crate) struct ModulePath(Vec<String>);
 
-impl Path {
-    /// That of a decoder layer.
+impl ModulePath {
+    /// The path of a decoder layer.
     pub(crate) fn of_layer(layer: usize) -> Self {
         Self(vec!["model".into(), "layers".into(), layer.to_string()])
     }
@@ -117,8 +117,8 @@ impl Path {
         self.0.pop();
     }
 
-    /// The tensor's key. An adapter is a field beside the weight here, and its matrices are
-    /// modules of their own in PEFT.
+    /// The tensor's key. Here an adapter is a field of the linear layer; in PEFT its matrices are modules
+    /// of their own.
     pub(crate) fn key(&self) -> String {
         let parts: Vec<&str> = self
             .0
@@ -135,7 +135,7 @@ impl Path {
 }
 
 struct Trainable<'a> {
-    path: Path,
+    path: ModulePath,
     f: &'a mut dyn FnMut(String, Tensor<1>),
 }
 
@@ -160,7 +160,7 @@ impl ModuleVisitor for Trainable<'_> {
 
 #[derive(Default)]
 struct Shapes {
-    path: Path,
+    path: ModulePath,
     found: BTreeMap<String, Vec<usize>>,
 }
 
@@ -182,7 +182,7 @@ impl ModuleVisitor for Shapes {
 }
 
 struct TakeGradients<'a> {
-    path: Path,
+    path: ModulePath,
     gradients: &'a mut Gradients,
     found: Parameters,
 }
@@ -205,7 +205,7 @@ impl ModuleVisitor for TakeGradients<'_> {
 }
 
 struct Replace<'a> {
-    path: Path,
+    path: ModulePath,
     values: &'a Parameters,
 }
 
@@ -225,7 +225,7 @@ impl ModuleMapper for Replace<'_> {
         }
         let key = self.path.key();
         let Some(new) = self.values.get(&key) else {
-            panic!("no value for the trained tensor {key}");
+            panic!("no value for the trainable tensor {key}");
         };
         trained(Tensor::from_inner(new.clone().reshape(old.dims())))
     }

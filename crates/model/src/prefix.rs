@@ -1,39 +1,39 @@
-//! Beginnings that rows have in common, computed once.
+//! Prefixes that several rows share, computed once.
 //!
-//! Instruction data repeats itself: every row of Alpaca begins with one of two preambles, a chat
-//! with its system prompt. A token's hidden state depends on what comes before it alone, so rows
-//! that begin with the same tokens have the same states there. The sequence then holds each beginning
-//! once, as a row that the others continue, and gradients of all of them meet in it.
+//! Rows of instruction data share text: every row of Alpaca starts with one of two preambles, and a
+//! chat starts with its system prompt. A token's hidden state depends only on the tokens before it, so
+//! rows that start with the same tokens have the same hidden states there. The packed sequence holds
+//! such a prefix once, as a row that the other rows continue; their gradients add up in it.
 
 use simmer_kernels::Rows;
 
 use crate::sequence::Sequence;
 
-/// Tokens from which on a common beginning becomes a row of its own. A shorter one saves less than
-/// one more row costs attention.
+/// Length in tokens from which a shared prefix becomes a row of its own. A shorter prefix saves less
+/// than the additional row costs in attention.
 const SHORTEST: usize = 12;
 
-/// A sequence without repeated beginnings, and where the tokens of each row went.
+/// A packed sequence that holds each shared prefix once.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// The sequence, without dropout.
+    /// The packed sequence, without dropout.
     pub sequence: Sequence,
-    /// For each row, the place in the sequence of each of its tokens.
+    /// For each row, the index in the packed sequence of each of its tokens.
     pub places: Vec<Vec<u32>>,
 }
 
 impl Sequence {
-    /// A sequence of rows that begin at position 0, each common beginning computed once.
+    /// Packs rows that start at position 0, each shared prefix once.
     ///
-    /// Without dropout: rows that share a beginning would share its masks.
+    /// Without dropout: rows that share a prefix would share its dropout masks.
     ///
     /// # Panics
-    /// On a row without a token.
+    /// If a row is empty.
     pub fn sharing_prefixes(rows: &[&[u32]]) -> Shared {
         let mut tree = Tree {
             rows,
             tokens: Vec::new(),
-            branches: Vec::new(),
+            segments: Vec::new(),
             places: vec![Vec::new(); rows.len()],
         };
         let all: Vec<usize> = (0..rows.len()).collect();
@@ -41,7 +41,7 @@ impl Sequence {
         Shared {
             sequence: Self {
                 tokens: tree.tokens,
-                rows: Rows::from_tree(tree.branches),
+                rows: Rows::from_tree(tree.segments),
                 dropout_keys: None,
             },
             places: tree.places,
@@ -49,26 +49,27 @@ impl Sequence {
     }
 }
 
+/// The prefix tree (trie) of the rows.
 struct Tree<'a> {
     rows: &'a [&'a [u32]],
     tokens: Vec<u32>,
-    /// Length of each branch, and the one that it continues.
-    branches: Vec<(usize, Option<usize>)>,
+    /// Length of each segment, and the segment that it continues.
+    segments: Vec<(usize, Option<usize>)>,
     places: Vec<Vec<u32>>,
 }
 
 impl Tree<'_> {
-    /// Adds what rows that agree up to `start` have from there on, after branch `parent`.
+    /// Adds the tokens from `start` on of rows that agree up to `start`; they continue segment `parent`.
     fn grow(&mut self, rows: &[usize], start: usize, parent: Option<usize>) {
         let end = self.agree_up_to(rows, start);
         if let [row] = rows {
-            self.branch(&[*row], start..end, parent);
+            self.push(&[*row], start..end, parent);
             return;
         }
         let mut from = start;
         let mut parent = parent;
         if end - start >= SHORTEST {
-            parent = self.branch(rows, start..end, parent);
+            parent = self.push(rows, start..end, parent);
             from = end;
         }
         for group in self.by_token(rows, end) {
@@ -76,15 +77,15 @@ impl Tree<'_> {
             if !ended {
                 self.grow(&group, from, parent);
             } else if from < end {
-                // equal rows that are too short to be a common beginning
+                // equal rows, too short to share a prefix
                 for row in group {
-                    self.branch(&[row], from..end, parent);
+                    self.push(&[row], from..end, parent);
                 }
             }
         }
     }
 
-    /// Where rows that agree up to `start` first differ or one ends.
+    /// Where rows that agree up to `start` first differ, or one of them ends.
     fn agree_up_to(&self, rows: &[usize], start: usize) -> usize {
         let first = self.rows[rows[0]];
         rows.iter().fold(first.len(), |end, row| {
@@ -94,8 +95,8 @@ impl Tree<'_> {
         })
     }
 
-    /// Rows by their token at a place, in the order of the first of each; those that end there
-    /// together.
+    /// Groups rows by their token at `place`, in the order of each group's first row. Rows that end
+    /// there form one group.
     fn by_token(&self, rows: &[usize], place: usize) -> Vec<Vec<usize>> {
         let mut groups: Vec<(Option<u32>, Vec<usize>)> = Vec::new();
         for row in rows {
@@ -108,8 +109,8 @@ impl Tree<'_> {
         groups.into_iter().map(|(_, group)| group).collect()
     }
 
-    /// Adds tokens that rows have in common; the new branch, or `parent` where there are none.
-    fn branch(
+    /// Appends a segment that the rows share, and returns its index; returns `parent` if it has no tokens.
+    fn push(
         &mut self,
         rows: &[usize],
         tokens: std::ops::Range<usize>,
@@ -124,8 +125,8 @@ impl Tree<'_> {
             let places = first..first + tokens.len() as u32;
             self.places[*row].extend(places);
         }
-        self.branches.push((tokens.len(), parent));
-        Some(self.branches.len() - 1)
+        self.segments.push((tokens.len(), parent));
+        Some(self.segments.len() - 1)
     }
 }
 
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_there_once() {
+    fn a_shared_prefix_is_packed_once() {
         let rows = [
             row(&[(1, 20), (2, 3)]),
             row(&[(1, 20), (3, 4)]),
@@ -156,8 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_beginning_splits_into_longer_ones() {
-        // as Alpaca's two preambles: a few tokens in common, then two long beginnings
+    fn a_short_prefix_splits_into_longer_ones() {
+        // like Alpaca's two preambles: a few tokens in common, then two long prefixes
         let rows = [
             row(&[(1, 8), (2, 20), (7, 2)]),
             row(&[(1, 8), (3, 20), (8, 2)]),
@@ -185,12 +186,12 @@ mod tests {
                     prop_assert_eq!(*token, shared.sequence.tokens[*place as usize]);
                     prop_assert_eq!(position as u32, positions[*place as usize]);
                 }
-                // the last token sees the places of the row, all of them, in order
+                // the last token sees all tokens of its row, in order
                 let last = places[places.len() - 1] as usize;
-                let branch = shared.sequence.rows.iter().find(|row| row.queries.contains(&last));
-                let branch = branch.unwrap();
-                let unseen = branch.queries.end - 1 - last;
-                let keys: Vec<u32> = branch.keys.iter().cloned().flatten().map(|key| key as u32).collect();
+                let segment = shared.sequence.rows.iter().find(|row| row.queries.contains(&last));
+                let segment = segment.unwrap();
+                let unseen = segment.queries.end - 1 - last;
+                let keys: Vec<u32> = segment.keys.iter().cloned().flatten().map(|key| key as u32).collect();
                 prop_assert_eq!(&keys[..keys.len() - unseen], &places[..]);
             }
         }

@@ -1,9 +1,9 @@
-//! Random initial values that depend on the seed and the tensor's name alone, so that they are
-//! the same on every platform, in any order, with any number of threads.
+//! Random initial values that depend only on the seed and the tensor's name. They are the same on
+//! every platform, in any order of tensors, and with any number of threads.
 
 use simmer_kernels::mix;
 
-/// A stream of its own for each tensor of each seed.
+/// The random stream of a tensor, for a seed.
 pub(crate) fn stream(seed: u64, tensor: &str) -> u64 {
     tensor
         .bytes()
@@ -23,7 +23,7 @@ pub(crate) fn uniform(seed: u64, tensor: &str, size: usize, bound: f64) -> Vec<f
         .collect()
 }
 
-/// Standard normal, by Box and Muller's transform (1958).
+/// Standard normal, by the Box-Muller transform (1958).
 pub(crate) fn normal(seed: u64, tensor: &str, size: usize) -> Vec<f32> {
     let stream = stream(seed, tensor);
     (0..size as u64)
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_those_of_the_distribution() {
+    fn mean_and_variance_are_those_of_the_distribution() {
         // 100,000 draws: standard errors of the mean about 0.003 and of the variance about 0.005
         let (mean, variance) = moments(&normal(7, "w", 100_000));
         assert!(mean.abs() < 0.015 && (variance - 1.0).abs() < 0.025);

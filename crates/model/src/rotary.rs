@@ -1,7 +1,7 @@
-//! Rotary frequencies and the table of angles for a run.
+//! Rotary position embedding (RoPE): frequencies, and the angles of a packed sequence.
 //!
-//! Frequencies and angles are computed in f32, in the order in which transformers computes them,
-//! so that far positions agree too.
+//! Frequencies and angles are computed in f32, in the same order of operations as in transformers, so
+//! that high positions agree, too.
 //!
 //! Source: transformers `modeling_rope_utils.py`.
 //!
@@ -15,7 +15,7 @@ use simmer_kernels::upload_floats;
 
 use crate::sequence::ids;
 
-/// The frequency of each pair, `[D/2]`, in radians a position.
+/// The frequency of each pair of dimensions, `[D/2]`, in radians per position.
 pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
     let dim = config.head_dim;
     (0..dim / 2)
@@ -54,7 +54,7 @@ fn scale(frequency: f32, scaling: RopeScaling) -> f32 {
     }
 }
 
-/// Cosine and sine of every token's angles.
+/// Cosine and sine of each token's angles.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
     /// `[T, D/2]`
@@ -70,7 +70,7 @@ impl Rotary {
         if end as usize >= positions.len() {
             return Self::at(config, positions, device);
         }
-        // rows of a run have most positions in common
+        // the rows have most positions in common: compute each position once
         let each: Vec<u32> = (0..end).collect();
         let once = Self::at(config, &each, device);
         let wanted = ids(positions.iter().copied(), device);
@@ -95,7 +95,7 @@ impl Rotary {
         }
     }
 
-    /// The same without recording.
+    /// The same without automatic differentiation.
     pub(crate) fn valid(&self) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().inner());
         Self { cos, sin }

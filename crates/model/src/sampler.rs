@@ -1,25 +1,26 @@
-//! How the next token is chosen from its logits.
+//! Chooses the next token from its logits.
 //!
-//! Order as in transformers: repetition penalty, temperature, top-k, top-p, draw.
+//! Order as in transformers: repetition penalty, temperature, top-k, top-p, sample.
 
 use serde::{Deserialize, Serialize};
+use simmer_hint::Hint;
 use simmer_kernels::{mix, most_likely};
 
 use crate::random::unit;
 
-/// How a generation chooses its tokens.
+/// How generation chooses tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
-    /// Divides the logits; 0 takes the most likely token every time.
+    /// Divides the logits; 0: always the most likely token.
     pub temperature: f64,
-    /// Draw among the `top_k` most likely tokens; 0: among all.
+    /// Sample among the `top_k` most likely tokens; 0: among all.
     pub top_k: usize,
-    /// Draw among the fewest tokens that together have this probability; 1: among all.
+    /// Sample among the fewest tokens whose probabilities add up to `top_p`; 1: among all.
     pub top_p: f64,
-    /// Divides the positive logits of tokens already in the text and multiplies negative ones.
+    /// Divides the positive logits of tokens that are already in the text, and multiplies the negative ones.
     pub repetition_penalty: f64,
-    /// Where the draws begin.
+    /// Seed of the samples.
     pub seed: u64,
 }
 
@@ -47,11 +48,17 @@ pub struct SamplingError {
     pub found: f64,
 }
 
+impl Hint for SamplingError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
 impl Sampling {
     /// Checks every setting's range.
     ///
     /// # Errors
-    /// On the first setting outside its range.
+    /// The first setting outside its range.
     pub fn check(&self) -> Result<(), SamplingError> {
         let error = |setting, expected, found| {
             Err(SamplingError {
@@ -73,7 +80,7 @@ impl Sampling {
     }
 }
 
-/// Chooses token after token.
+/// Chooses one token after another.
 #[derive(Debug)]
 pub(crate) struct Sampler<'a> {
     sampling: &'a Sampling,
@@ -145,7 +152,7 @@ fn softmax(candidates: &mut [(u32, f64)], temperature: f64) {
     }
 }
 
-/// Keeps the most likely tokens until their probability reaches `top_p`; never fewer than one.
+/// Keeps the most likely tokens until their probabilities add up to `top_p`, and at least one.
 fn nucleus(candidates: &mut Vec<(u32, f64)>, top_p: f64) {
     if top_p >= 1.0 {
         return;
@@ -174,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_follow_the_tempered_probabilities() {
+    fn samples_follow_the_probabilities_at_the_temperature() {
         let logits = [0.0, 2.0_f32.ln() * 2.0, 3.0_f32.ln() * 2.0];
         let sampling = Sampling {
             temperature: 2.0,

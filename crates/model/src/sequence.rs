@@ -1,23 +1,23 @@
-//! What one forward pass sees.
+//! The input of a forward pass: a packed sequence and its targets.
 
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
 use simmer_kernels::{Rows, upload_ints};
 
-/// A flat sequence of tokens: the rows of several examples one after another, without padding.
+/// A packed sequence: the tokens of several rows, one row after another, without padding.
 #[derive(Debug, Clone)]
 pub struct Sequence {
     /// Token ids, `[T]`.
     pub tokens: Vec<u32>,
-    /// Where each row begins and ends, and what it continues.
+    /// The tokens of each row, and the keys that they see.
     pub rows: Rows,
-    /// One key a token, `[T]`: what dropout draws from. `None`: no dropout.
+    /// One key per token, `[T]`, from which dropout draws its mask. `None`: no dropout.
     pub dropout_keys: Option<Arc<[u64]>>,
 }
 
 impl Sequence {
-    /// Rows that begin at position 0, without dropout.
+    /// Packs rows that start at position 0, without dropout.
     pub fn from_rows(rows: &[&[u32]]) -> Self {
         Self {
             tokens: rows.concat(),
@@ -29,7 +29,7 @@ impl Sequence {
     /// One row that continues the `seen` tokens of a cache, without dropout.
     ///
     /// # Panics
-    /// Where there is no token.
+    /// If `tokens` is empty.
     pub fn continuing(tokens: &[u32], seen: usize) -> Self {
         Self {
             tokens: tokens.to_vec(),
@@ -43,23 +43,23 @@ impl Sequence {
         self.tokens.len()
     }
 
-    /// Whether there is no token.
+    /// Whether the sequence has no tokens.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 }
 
-/// A token to be predicted.
+/// A token to predict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// The place in the sequence that predicts it: that of the token before it.
+    /// Index in the packed sequence of the token before it, whose hidden state predicts it.
     pub place: u32,
-    /// The token.
+    /// The token to predict.
     pub token: u32,
 }
 
 impl Target {
-    /// Targets from one slot a token of a sequence, `[T]`; `None` where nothing is predicted.
+    /// Targets from one slot per token of a packed sequence, `[T]`: the token that it predicts, or `None`.
     pub fn from_slots(slots: &[Option<u32>]) -> Vec<Self> {
         let slots = slots.iter().enumerate();
         slots
@@ -73,7 +73,7 @@ impl Target {
     }
 }
 
-/// Ids as a tensor on a device: `[N]`.
+/// Token ids or indices as a tensor on a device, `[N]`.
 pub(crate) fn ids(ids: impl IntoIterator<Item = u32>, device: &Device) -> Tensor<1, Int> {
     upload_ints(ids.into_iter().map(i64::from).collect(), device)
 }

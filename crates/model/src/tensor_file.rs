@@ -6,16 +6,16 @@ use std::path::Path;
 use burn::tensor::{AllocationProperty, BoolStore, DType, TensorData};
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorView};
 
-/// What tensors are read from.
+/// A file or folder from which tensors are read.
 pub trait ReadData {
-    /// A tensor's data in its stored precision, without a copy where the file keeps it aligned
-    /// (every file that the reference library wrote does).
+    /// A tensor's data in its stored dtype, without a copy if it is aligned in the file (as in all files that the
+    /// reference library writes).
     ///
-    /// The pages are shared with the file; whoever writes to the data gets a copy of their own.
+    /// The memory is shared with the file; a write to the data copies it first.
     ///
     /// # Errors
     ///
-    /// When there is no such tensor, or Burn has no such number type.
+    /// If the tensor is missing, or if Burn does not support its dtype.
     fn data(&self, name: &str) -> Result<TensorData, CheckpointError>;
 }
 
@@ -35,7 +35,7 @@ fn data(tensor: Tensor, path: &Path, name: &str) -> Result<TensorData, Checkpoin
     let dtype = burn_dtype(tensor.dtype)
         .ok_or_else(|| unsupported(path, name, tensor.dtype.to_string()))?;
     let aligned = tensor.bytes.as_ptr().addr().is_multiple_of(dtype.size());
-    // An empty slice points at nothing that is aligned.
+    // the pointer of an empty slice need not be aligned
     let bytes = if aligned && !tensor.bytes.is_empty() {
         burn::tensor::Bytes::from_shared(tensor.bytes, AllocationProperty::File)
     } else {
@@ -48,7 +48,7 @@ fn data(tensor: Tensor, path: &Path, name: &str) -> Result<TensorData, Checkpoin
 ///
 /// # Errors
 ///
-/// What the operating system says, or a number type that files do not have.
+/// Errors of the operating system, and dtypes that safetensors does not have.
 pub fn write_safetensors(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, TensorData>,
@@ -62,7 +62,7 @@ pub fn write_safetensors(
 ///
 /// # Errors
 ///
-/// A number type that files do not have.
+/// Dtypes that safetensors does not have.
 pub fn encode_safetensors(
     path: impl AsRef<Path>,
     tensors: &BTreeMap<String, TensorData>,
@@ -97,7 +97,7 @@ fn unsupported(path: &Path, tensor: &str, dtype: String) -> CheckpointError {
     }
 }
 
-/// Burn's name of a stored number type; `None` when it has none.
+/// Burn's name of a stored dtype; `None` if Burn does not support it.
 pub fn burn_dtype(dtype: Dtype) -> Option<DType> {
     Some(match dtype {
         Dtype::F64 => DType::F64,
@@ -117,7 +117,7 @@ pub fn burn_dtype(dtype: Dtype) -> Option<DType> {
     })
 }
 
-/// The stored name of one of Burn's number types; `None` when files have none.
+/// The stored name of one of Burn's dtypes; `None` if safetensors does not have it.
 pub(crate) fn stored_dtype(dtype: DType) -> Option<Dtype> {
     Some(match dtype {
         DType::F64 => Dtype::F64,
@@ -187,8 +187,8 @@ mod tests {
     fn a_dtype_without_arithmetic_is_refused_by_name() {
         let header = r#"{"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#;
         let (dir, file) = of(header, &[0]);
-        let said = file.data("w").unwrap_err().to_string();
-        let said = said.replace(&dir.path().display().to_string(), "DIR");
-        insta::assert_snapshot!(said, @"DIR/m.safetensors: tensor `w`: dtype F8_E4M3 is not supported (F32, F16, BF16, F64, integers and BOOL are)");
+        let message = file.data("w").unwrap_err().to_string();
+        let message = message.replace(&dir.path().display().to_string(), "DIR");
+        insta::assert_snapshot!(message, @"DIR/m.safetensors: tensor `w`: dtype F8_E4M3 is not supported (F32, F16, BF16, F64, integers and BOOL are)");
     }
 }

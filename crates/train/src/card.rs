@@ -1,7 +1,7 @@
-//! What a run says in the README of its adapter.
+//! The training section in the README of an adapter.
 //!
-//! Everything in it is a function of the recipe and of what it reads: no times, no number of threads, and what a resumed run
-//! writes is what it would have written in one go.
+//! It depends only on the recipe, the files that it reads, the program and the machine: it has no times and no number of
+//! threads, and a resumed run writes the same text as one without interruption.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,21 +9,26 @@ use std::fmt::Write as _;
 use simmer_data::Validation;
 use simmer_model::adapter::Card;
 
-use crate::checkpoint::State;
 use crate::config::{TrainConfig, Weights};
 use crate::manifest::{Fingerprint, Manifest};
 use crate::metrics::Losses;
 use crate::optimizer::OptimizerConfig;
 use crate::recipe::{Method, Recipe};
 use crate::schedule::Schedule;
+use crate::training_state::TrainingState;
 
-/// What names of data sets on the hub may begin with.
+/// The prefix of paths of data sets on the hub.
 const HUB: &str = "hf://datasets/";
-/// Files of one kind that are listed; of more there are hashes in the manifest.
+/// The most files of one kind that are listed; the hashes of all of them are in the manifest.
 const LISTED: usize = 20;
 
-/// The card of an adapter as it is after some steps.
-pub(crate) fn card(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> Card {
+/// The card of an adapter after the steps of `state`.
+pub(crate) fn card(
+    recipe: &Recipe,
+    manifest: &Manifest,
+    state: &TrainingState,
+    losses: Losses,
+) -> Card {
     let datasets = recipe.data.sources().filter_map(|source| {
         let path = source.path.to_string_lossy();
         let name = path.strip_prefix(HUB)?;
@@ -43,17 +48,17 @@ pub(crate) fn card(recipe: &Recipe, manifest: &Manifest, state: &State, losses: 
     }
 }
 
-fn training(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses) -> String {
-    let mut text = "## How it was made\n\n| | |\n|---|---|\n".to_owned();
+fn training(recipe: &Recipe, manifest: &Manifest, state: &TrainingState, losses: Losses) -> String {
+    let mut text = "## Training\n\n| | |\n|---|---|\n".to_owned();
     for (name, value) in facts(recipe, manifest, state, losses) {
         let _ = writeln!(text, "| {name} | {} |", cell(&value));
     }
-    text += "\nThe whole recipe is in `recipe.toml` of the run, with all hashes in its `manifest.json`.\n";
+    text += "\nThe run's folder has the whole recipe in `recipe.toml` and all hashes in `manifest.json`.\n";
     text += "\n### Files (SHA-256)\n\n| file | bytes | hash |\n|---|---|---|\n";
     for (what, files) in [
-        ("base", &manifest.base),
+        ("base model", &manifest.base),
         ("tokenizer", &manifest.tokenizer),
-        ("begun with", &manifest.adapter),
+        ("started from", &manifest.adapter),
     ] {
         list(&mut text, what, files);
     }
@@ -75,7 +80,7 @@ fn training(recipe: &Recipe, manifest: &Manifest, state: &State, losses: Losses)
 fn facts(
     recipe: &Recipe,
     manifest: &Manifest,
-    state: &State,
+    state: &TrainingState,
     losses: Losses,
 ) -> Vec<(&'static str, String)> {
     let TrainConfig {
@@ -93,14 +98,17 @@ fn facts(
         .as_deref()
         .map(|path| format!("`{}`", path.display()));
     let mut facts = vec![
-        ("base", base.unwrap_or_else(|| "random weights".to_owned())),
+        (
+            "base model",
+            base.unwrap_or_else(|| "random weights".to_owned()),
+        ),
         ("data", data(recipe)),
         ("method", method(recipe)),
         (
             "steps",
             format!("{} of {batch_size} examples, seed {seed}", state.step),
         ),
-        ("target tokens", state.targets.to_string()),
+        ("labels (tokens trained on)", state.targets.to_string()),
         (
             "optimizer",
             format!(
@@ -117,19 +125,19 @@ fn facts(
         facts.push(("validation loss", format!("{loss:.4} at the end")));
     }
     if let Some(best) = state.best {
-        let held = if *weights == Weights::Best {
-            "; these are its weights"
+        let kept = if *weights == Weights::Best {
+            "; the adapter has these weights"
         } else {
             ""
         };
         facts.push((
             "lowest validation loss",
-            format!("{:.4} after step {}{held}", best.loss, best.step),
+            format!("{:.4} after step {}{kept}", best.loss, best.step),
         ));
     }
     for accepted in &manifest.accepted {
         facts.push((
-            "changed on the way",
+            "changed during the run",
             format!(
                 "after step {}: {}",
                 accepted.step,
@@ -138,7 +146,7 @@ fn facts(
         ));
     }
     facts.push((
-        "made by",
+        "trained with",
         format!("simmer {}, commit {}", manifest.simmer, manifest.commit),
     ));
     facts.push((
@@ -155,24 +163,29 @@ fn data(recipe: &Recipe) -> String {
     let text = sources.collect::<Vec<_>>().join(", ");
     match &recipe.data.validation {
         None => text,
-        Some(Validation::Fraction(part)) => format!("{text}; {}% of it held out", part * 100.0),
-        Some(Validation::Rows(rows)) => format!("{text}; {rows} rows of it held out"),
+        Some(Validation::Fraction(part)) => {
+            format!("{text}; {}% of the rows for validation", part * 100.0)
+        }
+        Some(Validation::Rows(rows)) => format!("{text}; {rows} of the rows for validation"),
         Some(Validation::Files(files)) => {
             let files = files
                 .iter()
                 .map(|source| format!("`{}`", source.path.display()));
-            format!("{text}; held out: {}", files.collect::<Vec<_>>().join(", "))
+            format!(
+                "{text}; validation: {}",
+                files.collect::<Vec<_>>().join(", ")
+            )
         }
     }
 }
 
 fn method(recipe: &Recipe) -> String {
     let Method::Lora(lora) = &recipe.method else {
-        return "every weight".to_owned();
+        return "full fine-tuning".to_owned();
     };
     if let Some(from) = &lora.from {
         return format!(
-            "LoRA, begun with the adapter `{}`, dropout {}",
+            "LoRA, started from the adapter `{}`, dropout {}",
             from.display(),
             lora.dropout
         );
@@ -188,7 +201,7 @@ fn method(recipe: &Recipe) -> String {
     )
 }
 
-/// The name that a value has in the recipe.
+/// The name of a value in the recipe.
 fn optimizer_name(optimizer: &OptimizerConfig) -> String {
     name(toml::Value::try_from(optimizer))
 }
@@ -220,7 +233,7 @@ fn list(text: &mut String, what: &str, files: &BTreeMap<String, Fingerprint>) {
     }
 }
 
-/// Text in a cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace(['\n', '\r'], " ")
 }

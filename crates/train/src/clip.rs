@@ -1,4 +1,4 @@
-//! How long a step's gradient may be.
+//! Gradient clipping.
 //!
 //! Source: torch `nn/utils/clip_grad.py`, `clip_grad_norm_`.
 
@@ -8,13 +8,14 @@ use simmer_model::Parameters;
 
 use crate::problem::Problem;
 
-/// How long a step's gradient may be: `"none"`, or `{ norm = 1.0 }`.
+/// `train.clip`: gradient clipping, `"none"` or `{ norm = 1.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Clip {
-    /// As long as it is.
+    /// No clipping.
     None,
-    /// Scaled down to this Euclidean norm over all tensors together.
+    /// A gradient whose Euclidean norm, over all trained tensors together, is larger than this is scaled down to it.
     Norm(f64),
 }
 
@@ -25,7 +26,7 @@ impl Default for Clip {
 }
 
 impl Clip {
-    /// `g · min(1, max / (norm + 10⁻⁶))`
+    /// Clips gradients whose norm is `norm`: `g · min(1, max / (norm + 10⁻⁶))`.
     pub(crate) fn apply(self, gradients: Parameters, norm: f64) -> Parameters {
         let factor = match self {
             Self::None => return gradients,
@@ -49,8 +50,8 @@ impl Clip {
     }
 }
 
-/// Elements that are summed at a time: the order of a sum must not depend on the number of
-/// threads, and backends split longer ones between them.
+/// Elements per sum. Backends split longer sums among threads, and the order of a sum must not depend on the number of
+/// threads.
 const PIECE: usize = 1 << 20;
 
 /// The Euclidean norm of all gradients together.
@@ -99,7 +100,7 @@ mod tests {
     fn long_gradients_are_shortened_and_short_ones_are_kept() {
         let given = gradients(&[&[3.0], &[4.0]]);
         let clipped = values(&Clip::Norm(1.0).apply(given.clone(), 5.0));
-        // 1 / (5 + 10⁻⁶), as torch has it
+        // 1 / (5 + 10⁻⁶), as in torch
         assert_eq!(clipped, [3.0 * 0.199_999_96_f32, 4.0 * 0.199_999_96_f32]);
         assert_eq!(
             values(&Clip::Norm(6.0).apply(given.clone(), 5.0)),

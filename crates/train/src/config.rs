@@ -1,5 +1,6 @@
 //! The `[train]` table of a recipe.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{self, Visitor};
@@ -16,80 +17,90 @@ use crate::schedule::Schedule;
 /// The `[train]` table: how a run is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct TrainConfig {
-    /// Passes over the training rows; a fraction ends inside of one.
+    /// Passes over the training rows, a number above 0; a fraction ends within a pass. `epochs` or `max_steps` is
+    /// required, and `epochs` cannot be combined with `data.stream`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epochs: Option<f64>,
-    /// Optimizer steps. With `epochs` too, the run ends with the first of the two.
+    /// Optimizer steps, at least 1. If `epochs` is set too, the run ends at whichever comes first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_steps: Option<u64>,
-    /// Examples of one optimizer step; the last of an epoch takes what is left.
+    /// Examples per optimizer step, at least 1; the last step of an epoch takes the remaining ones. Required.
     pub batch_size: usize,
-    /// The most tokens of one forward and backward pass. A memory setting: it changes no result
-    /// but by rounding. A longer row has a pass of its own.
+    /// The most tokens in one forward and backward pass, or `"auto"` for as many as fit into memory. Default: 4096.
+    /// It sets the memory of the activations and changes results only by rounding. A row with more tokens gets a pass
+    /// of its own.
     #[serde(default)]
     pub micro_batch_tokens: MicroBatchTokens,
-    /// What the backward pass computes again instead of keeping it in memory: "none", or "layer",
-    /// which takes one more forward pass. It changes no result but by rounding.
+    /// Gradient checkpointing: which activations the backward pass recomputes instead of keeping them in memory.
+    /// `"none"` (default) keeps all; `"mlp"` recomputes the MLP of each layer, whose activations are the largest;
+    /// `"layer"` recomputes whole layers, which takes one more forward pass. Changes results only by rounding.
     #[serde(default)]
     pub recompute: Recompute,
-    /// Whether what rows of a pass have in common at their beginning, such as a preamble, is
-    /// computed once for all of them. It changes no result but by rounding, and is left out where
-    /// there is dropout.
-    #[serde(default = "default_share_prefixes")]
+    /// Whether a prefix that rows of a pass share, such as a preamble, is computed once for all of them. Default:
+    /// true. Changes results only by rounding. Ignored if the run has dropout, whose masks differ from row to row.
+    #[serde(default = "default_share_prefixes", alias = "share_beginnings")]
     pub share_prefixes: bool,
-    /// The peak of the schedule.
+    /// The peak learning rate, a number above 0. Required.
     pub learning_rate: f64,
-    /// How the learning rate moves over the steps.
+    /// The learning-rate schedule: `"linear"` (default), `"cosine"` or `"constant"`, or a table of one name and its
+    /// settings such as `{ cosine = { warmup_ratio = 0.03 } }`.
     #[serde(default)]
     pub schedule: Schedule,
-    /// What makes steps of gradients.
+    /// The optimizer and its settings. Default: `{ adamw = {} }`.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
-    /// How long a step's gradient may be.
+    /// Gradient clipping: `{ norm = N }` scales a gradient with a larger norm down to N, `"none"` never does. Default:
+    /// `{ norm = 1.0 }`.
     #[serde(default)]
     pub clip: Clip,
-    /// Where all chance comes from: initial weights, order of rows, validation rows, dropout.
+    /// The seed of everything random: initial weights, order of rows, choice of validation rows, dropout. Default: 42.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// What becomes of a step that would spoil the run.
+    /// What to do at a step whose loss or gradient is not finite, or whose loss is a spike.
     #[serde(default)]
     pub guard: Guard,
-    /// When the validation loss is measured; after the last step always.
+    /// When to measure the validation loss: `"epoch"` (default), `{ steps = N }` or `"never"`; always after the last
+    /// step.
     #[serde(default)]
     pub validate_every: Interval,
-    /// When a checkpoint is written; after the last step always, and after a validation that is
-    /// the best so far.
+    /// When to write a checkpoint: `"epoch"` (default), `{ steps = N }` or `"never"`; always after the last step and
+    /// after a validation with the lowest loss so far.
     #[serde(default)]
     pub checkpoint_every: Interval,
-    /// How many checkpoints stay; the best one stays besides.
+    /// How many of the last checkpoints to keep, at least 1; the one with the lowest validation loss is kept as well.
+    /// Default: 2.
     #[serde(default = "default_keep")]
     pub keep: usize,
-    /// Ends the run where the validation loss no longer falls.
+    /// Early stopping: ends the run when the validation loss stops falling. Needs `data.validation`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<EarlyStop>,
-    /// Which weights the run ends with.
+    /// Which weights to write at the end: `"last"` (default), those after the last step, or `"best"`, those with the
+    /// lowest validation loss (needs `data.validation`).
     #[serde(default)]
     pub weights: Weights,
-    /// Validation rows that base and trained model are compared on at the end; 0: they are not.
+    /// Validation rows on which base model and trained model are compared at the end of the run; 0 skips the
+    /// comparison. Default: 200.
     #[serde(default = "default_compare_rows")]
     pub compare_rows: usize,
 }
 
-/// Beyond every batch that a machine can hold.
+/// The upper limit of counts: no machine can hold a larger batch.
 const MOST: usize = 1 << 30;
 
-/// `train.micro_batch_tokens`: a number, or `"auto"`, what fits into the memory.
+/// `train.micro_batch_tokens`: a number of tokens, or `"auto"` for as many as fit into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MicroBatchTokens {
-    /// So many.
+    /// At most this many tokens.
     Tokens(usize),
-    /// As many as fit: found before the run begins, and kept by it.
+    /// As many tokens as fit into memory. The number is chosen before the run starts, and stays the same when it
+    /// resumes.
     Auto,
 }
 
 impl MicroBatchTokens {
-    /// The number; the default's where it is still to be found.
+    /// The number of tokens; the default as long as `Auto` is not resolved.
     pub fn tokens(self) -> usize {
         match self {
             Self::Tokens(tokens) => tokens,
@@ -101,6 +112,18 @@ impl MicroBatchTokens {
 impl Default for MicroBatchTokens {
     fn default() -> Self {
         Self::Tokens(4096)
+    }
+}
+
+impl schemars::JsonSchema for MicroBatchTokens {
+    fn schema_name() -> Cow<'static, str> {
+        "MicroBatchTokens".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "auto" }]
+        })
     }
 }
 
@@ -164,16 +187,17 @@ fn default_keep() -> usize {
     2
 }
 
-/// When something happens: `"never"`, `"epoch"`, or `{ steps = N }`.
+/// When to validate, or to write a checkpoint: `"never"`, `"epoch"`, or `{ steps = N }`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Interval {
-    /// Not before the end.
+    /// Only at the end of the run.
     Never,
     /// After every pass over the training rows.
     #[default]
     Epoch,
-    /// After so many optimizer steps.
+    /// After every N optimizer steps, at least 1.
     Steps(u64),
 }
 
@@ -196,30 +220,32 @@ impl Interval {
     }
 }
 
-/// When a run ends early.
+/// The `train.early_stop` table: early stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct EarlyStop {
-    /// So many validations in a row without a better loss end the run.
+    /// Validations in a row without a better loss after which the run ends, at least 1. Required.
     pub patience: u64,
-    /// A loss is better where it is lower by more than this.
+    /// A loss counts as better if it is lower than the best by more than this (nats per token). Default: 0.
     #[serde(default)]
     pub min_improvement: f64,
 }
 
-/// Which weights a run ends with.
+/// `train.weights`: which weights a run writes at its end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Weights {
-    /// Those after the last step.
+    /// The weights after the last step.
     #[default]
     Last,
-    /// Those with the lowest validation loss.
+    /// The weights with the lowest validation loss.
     Best,
 }
 
 impl TrainConfig {
-    /// The steps of a run over an epoch of `steps_per_epoch`.
+    /// The steps of the whole run, if an epoch has `steps_per_epoch` steps.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         let by_epochs = self
             .epochs
@@ -235,7 +261,7 @@ impl TrainConfig {
         let wrong = |key: &str, why: String| Err(Problem::new(format!("train.{key}"), why));
         match (self.epochs, self.max_steps) {
             (None, None) => {
-                let why = "lacks both `epochs` and `max_steps`; the run needs an end";
+                let why = "expected `epochs` or `max_steps`, found neither";
                 return Err(Problem::new("train", why));
             }
             (Some(epochs), _) if !(epochs > 0.0 && epochs.is_finite()) => {
@@ -295,7 +321,7 @@ impl TrainConfig {
             return wrong("early_stop.min_improvement", why);
         }
         if self.validate_every == Interval::Never {
-            let why = "needs validations on the way, and `validate_every` is \"never\"";
+            let why = "needs validations during the run, but `validate_every` is \"never\"";
             return wrong("early_stop", why.to_owned());
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! `counts.json`: how much a run reads, and how much it trains.
+//! `counts.json`: the counts of a run's rows, tokens, parameters and steps.
 
 use std::path::Path;
 
@@ -12,20 +12,20 @@ use crate::observer::Start;
 /// The file's name.
 pub const COUNTS_FILE: &str = "counts.json";
 
-/// What a run counted before its first step.
+/// The counts of a run, written before its first step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// The files trained on. Those of a stream are counted when it ends.
+    /// The training sources. Those of a stream are counted when the run ends.
     pub train: Vec<SourceCounts>,
-    /// The files that are for validation alone.
+    /// The sources that are used only for validation.
     pub validation: Vec<SourceCounts>,
-    /// Training examples; none of a stream.
+    /// Training examples; `None` for a stream.
     pub examples: Option<usize>,
     /// Validation examples.
     pub validation_examples: usize,
-    /// Weights that are trained.
+    /// Trainable parameters.
     pub trained: usize,
-    /// All weights.
+    /// Parameters of the base model.
     pub weights: usize,
     /// Steps of the whole run.
     pub steps: u64,
@@ -33,26 +33,26 @@ pub struct Counts {
     pub steps_per_epoch: u64,
 }
 
-/// What was read of one file.
+/// The counts of one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceCounts {
-    /// The file.
+    /// The path, as in the recipe.
     pub path: String,
-    /// The layout of its rows.
+    /// The format of its rows.
     pub format: String,
     /// The template that rendered them.
     pub template: String,
     /// Rows read.
     pub rows: usize,
-    /// Examples made of them.
+    /// Examples that the rows became.
     pub examples: usize,
     /// Tokens of the examples.
     pub tokens: usize,
-    /// Tokens to be predicted among those.
+    /// Labels among those tokens.
     pub targets: usize,
-    /// Examples whose end was cut off.
+    /// Truncated examples.
     pub truncated: usize,
-    /// Rows left out: too long, or without a token to train on.
+    /// Dropped rows: too long, or without a label.
     pub left_out: usize,
 }
 
@@ -71,17 +71,23 @@ impl Counts {
         .with_data(start.data)
     }
 
-    /// The same with other data.
+    /// The same counts with those of other data.
     pub(crate) fn with_data(mut self, data: &Report) -> Self {
         self.train = data.train.iter().map(SourceCounts::of).collect();
         self.validation = data.validation.iter().map(SourceCounts::of).collect();
         self
     }
 
-    /// Reads those of a run's folder.
+    /// Parameters of base model and adapter, as [`Start::parameters`] counts them; trained biases count twice here.
+    pub fn parameters(&self) -> usize {
+        let is_full = self.trained == self.weights;
+        self.weights + if is_full { 0 } else { self.trained }
+    }
+
+    /// Reads the counts in a run's folder.
     ///
     /// # Errors
-    /// A file that cannot be read, or is none.
+    /// A file that cannot be read, or that does not hold counts.
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(COUNTS_FILE);
         let text = std::fs::read(&path).map_err(TrainError::io(&path, "read"))?;

@@ -1,22 +1,21 @@
-//! Why a run cannot start, or cannot go on.
+//! Errors of a run, before its first step and during training.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use simmer_checkpoint::CheckpointError;
 use simmer_data::DataError;
-use simmer_data::lint::LintReport;
 use simmer_data::tokenizer::TokenizerError;
 use simmer_files::WriteError;
-use simmer_hint::Hint as _;
+use simmer_hint::Hint;
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;
 
-use crate::estimate::Estimate;
 use crate::recipe::RecipeError;
 
-/// Why a run cannot start, or cannot go on.
+/// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -29,13 +28,13 @@ pub enum TrainError {
     /// The data is wrong.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The data can be read, and would spoil the training.
+    /// The data can be read, but the lint found errors that would harm the training.
     #[error("the data has errors:\n{0}")]
     Lint(LintReport),
     /// The tokenizer is wrong.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The base is wrong.
+    /// The base model is wrong.
     #[error(transparent)]
     Base(#[from] BaseError),
     /// The adapter is wrong.
@@ -47,74 +46,79 @@ pub enum TrainError {
     /// A file or folder cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The operating system refused something.
+    /// The operating system refused an operation.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
         /// What was tried, as a verb.
         action: &'static str,
-        /// Its answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// Tokens are added to an adapter that brings its own.
+    /// The recipe adds tokens to an adapter that has its own vocabulary.
     #[error(
-        "the adapter in {} brings a vocabulary of its own, and `{token}` is not in it", adapter.display()
+        "the adapter in {} has its own vocabulary, and `{token}` is not in it", adapter.display()
     )]
     TwoVocabularies {
-        /// Its folder.
+        /// The adapter's folder.
         adapter: PathBuf,
-        /// The recipe's token.
+        /// A token that the recipe adds.
         token: String,
     },
-    /// The run takes more memory than there is.
-    #[error("the run does not fit into the memory:\n{0}")]
-    NoRoom(Box<Estimate>),
-    /// The device has no more memory.
-    #[error("{}: out of memory; {expected} were expected at most: {said}", folder.display())]
+    /// The run needs more memory than the device has free.
+    #[error("the run does not fit into memory:\n{estimate}")]
+    NoRoom {
+        /// The estimate as text, part by part.
+        estimate: String,
+        /// The first setting with which it would fit.
+        fitting: Option<String>,
+    },
+    /// The device ran out of memory during training.
+    #[error("{}: out of memory; the estimate was {expected} at most: {message}", folder.display())]
     OutOfMemory {
         /// The run's folder.
         folder: PathBuf,
-        /// What was expected.
+        /// The estimated peak, readable.
         expected: String,
-        /// What the device said.
-        said: String,
+        /// The device's message.
+        message: String,
     },
-    /// A run is there already.
-    #[error("{}: there is a run in this folder already", folder.display())]
+    /// The folder already holds a run.
+    #[error("{}: this folder already holds a run", folder.display())]
     RunExists {
         /// The folder.
         folder: PathBuf,
     },
-    /// The folder holds something, and no run.
+    /// The folder holds files, but not a run.
     #[error("{}: the folder is not empty, and holds no run", folder.display())]
     NotARun {
         /// The folder.
         folder: PathBuf,
     },
-    /// Another process writes the run.
+    /// Another process is writing the run.
     #[error("{}: another process is writing this run", folder.display())]
     Locked {
         /// The folder.
         folder: PathBuf,
     },
-    /// What was given is not what the run began with.
-    #[error("{}: cannot go on with this run; since it began these have changed:{}", folder.display(), lines(changes))]
+    /// Recipe, data or base model differ from those that the run started with.
+    #[error("{}: cannot resume this run; changed since it started:{}", folder.display(), lines(changes))]
     Changed {
         /// The folder.
         folder: PathBuf,
-        /// Keys with both values, files.
+        /// Keys with both values; files.
         changes: Vec<String>,
     },
-    /// Checkpoints are there, and none is whole.
+    /// The run has checkpoints, but all of them are damaged.
     #[error("{}: no checkpoint can be used:{}", folder.display(), lines(problems))]
     NoCheckpoint {
         /// The folder of the checkpoints.
         folder: PathBuf,
-        /// What is wrong with each.
+        /// What is wrong with each of them.
         problems: Vec<String>,
     },
-    /// The numbers are no longer numbers.
+    /// A loss, gradient or weight is not finite, or the loss is a spike.
     #[error(
         "step {step}: {what}{}",
         checkpoint.as_deref().map_or_else(
@@ -125,22 +129,21 @@ pub enum TrainError {
     Diverged {
         /// The step, from 1.
         step: u64,
-        /// What is not finite, and its value.
+        /// The quantity and its value.
         what: String,
-        /// The last checkpoint with other weights than those that broke.
+        /// The last checkpoint with other weights than the ones that diverged.
         checkpoint: Option<PathBuf>,
     },
 }
 
-impl TrainError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TrainError {
+    fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoRoom(estimate) => {
-                return Some(match estimate.fitting() {
-                    Some(setting) => format!("it would fit with {setting}"),
+            Self::NoRoom { fitting, .. } => {
+                return Some(match fitting {
+                    Some(setting) => format!("set {setting}; the run then fits"),
                     None => {
-                        "close other programs, take a smaller model, or a machine with more memory"
+                        "close other programs, choose a smaller base model, or use a device with more memory"
                             .to_owned()
                     }
                 });
@@ -154,42 +157,42 @@ impl TrainError {
             Self::Weights(error) => return error.hint(),
             Self::Write(error) => return error.hint(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "the disk is full; the checkpoints that were there are whole. Free some space and \
-                 go on with --resume"
+                "free some space on the disk, then resume with --resume; the checkpoints before are intact"
             }
             Self::TwoVocabularies { .. } => {
-                "merge the adapter into its base (simmer merge), and take the merged model as \
-                 base.path"
+                "merge the adapter into its base model (`simmer merge`), and set base.path to the merged model"
             }
             Self::OutOfMemory { .. } => {
-                "the last checkpoint is whole: go on with --resume, and with a smaller \
-                 train.micro_batch_tokens or train.recompute = \"layer\" (simmer estimate)"
+                "resume with --resume and a smaller train.micro_batch_tokens, or train.recompute = \"layer\"; \
+                 `simmer estimate` shows what each saves. The last checkpoint is intact"
             }
             Self::Lint(_) => {
-                "`simmer data lint RECIPE` shows this without training; data.lint.allow in the recipe lists \
-                 what is no error here"
+                "check the data with `simmer data lint RECIPE`; to accept a kind of error, list it in \
+                 data.lint.allow of the recipe"
             }
             Self::RunExists { .. } => {
-                "--resume goes on with it; --out names another folder for a new one"
+                "resume it with --resume, or name another folder for a new run with --out"
             }
-            Self::NotARun { .. } => "--out names another folder",
+            Self::NotARun { .. } => "name another folder with --out",
+            Self::Locked { .. } => "wait until it ends, or stop it",
             Self::Changed { .. } => {
-                "give the run what it began with, or begin another with --out; an adapter of \
-                 this run can be trained on with `method.lora.from`. --accept-changes goes on all the same"
+                "undo the changes, or start a new run with --out; to train this run's adapter further, \
+                 set `method.lora.from`. --accept-changes resumes despite the changes"
             }
-            Self::NoCheckpoint { .. } => "begin again in another folder with --out",
+            Self::NoCheckpoint { .. } => "start again in another folder with --out",
             Self::Diverged { step: 1, .. } => {
-                "no update has been made yet: the base model's own weights give no finite numbers"
+                "check the base model: with its own weights, before any update, loss or gradient is not finite"
             }
             Self::Diverged { .. } => {
-                "a lower train.learning_rate or a longer warmup usually helps; so does clipping, \
-                 where train.clip is \"none\""
+                "lower train.learning_rate or lengthen the warmup; if train.clip is \"none\", enable clipping"
             }
-            _ => return None,
+            Self::Io { .. } => return None,
         };
         Some(text.to_owned())
     }
+}
 
+impl TrainError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {

@@ -1,4 +1,4 @@
-//! The folder that a run writes, and who may write it.
+//! The folder of a run, and its lock.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use simmer_files::{Existing, StagedFolder, write_file};
 
-use crate::checkpoint::Checkpoints;
 use crate::error::TrainError;
 
-/// The resolved recipe, in a run's folder: what tells that it is one.
+/// The resolved recipe, in a run's folder; a folder with this file is a run.
 pub const RECIPE_FILE: &str = "recipe.toml";
+/// The folder of the training checkpoints, in a run's folder.
+pub(crate) const CHECKPOINTS_FOLDER: &str = "checkpoints";
 const LOCK_FILE: &str = ".lock";
 
-/// A run's folder, locked against other processes for as long as this lives.
+/// A run's folder, locked against other processes until this is dropped.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
@@ -22,11 +23,10 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder, or opens it again.
+    /// Creates the folder, or opens that of an earlier run.
     ///
     /// # Errors
-    /// Where it holds a run and `resume` is false, where it holds something else, and where
-    /// another process writes it.
+    /// The folder holds a run and `resume` is false, it holds other files, or another process is writing it.
     pub(crate) fn open(path: &Path, resume: bool) -> Result<Self, TrainError> {
         let used = is_used(path)?;
         if used && !path.join(RECIPE_FILE).exists() {
@@ -51,11 +51,7 @@ impl RunFolder {
         &self.path
     }
 
-    pub(crate) fn checkpoints(&self) -> Checkpoints {
-        Checkpoints::new(self.path.join("checkpoints"))
-    }
-
-    /// The resolved recipe that the run began with.
+    /// The resolved recipe with which the run started, or last resumed with accepted changes.
     pub(crate) fn recipe(&self) -> Result<String, TrainError> {
         let path = self.path.join(RECIPE_FILE);
         fs::read_to_string(&path).map_err(TrainError::io(&path, "read"))
@@ -67,7 +63,7 @@ impl RunFolder {
         Ok(write_file(&path, |file| file.write_all(text))?)
     }
 
-    /// Writes a folder below, in place of the one that is there.
+    /// Writes a folder below this one, replacing an earlier one.
     pub(crate) fn replace(
         &self,
         name: &str,
@@ -80,9 +76,9 @@ impl RunFolder {
         Ok(out)
     }
 
-    /// Removes what a killed process had not finished.
+    /// Removes the temporary files of a killed process.
     fn clean(&self) -> Result<(), TrainError> {
-        for folder in [self.path.clone(), self.path.join("checkpoints")] {
+        for folder in [self.path.clone(), self.path.join(CHECKPOINTS_FOLDER)] {
             if !folder.exists() {
                 continue;
             }
@@ -104,12 +100,12 @@ impl RunFolder {
     }
 }
 
-/// `.NAME.tmp-...`: what is written aside.
+/// Whether a name is that of a temporary file or folder: `.NAME.tmp-...`.
 fn is_unfinished(name: &str) -> bool {
     name.starts_with('.') && name.contains(".tmp-")
 }
 
-/// Whether the folder holds anything that a killed process would not leave behind at its start.
+/// Whether the folder holds anything but the lock and temporary files, which a process killed at its start leaves.
 fn is_used(path: &Path) -> Result<bool, TrainError> {
     if !path.exists() {
         return Ok(false);
@@ -124,7 +120,7 @@ fn is_used(path: &Path) -> Result<bool, TrainError> {
     Ok(false)
 }
 
-/// Whether a process writes the run.
+/// Whether a process is writing the run.
 pub fn is_running(folder: &Path) -> bool {
     let lock = File::open(folder.join(LOCK_FILE));
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -138,7 +134,7 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
         .write(true)
         .open(&path)
         .map_err(TrainError::io(&path, "open"))?;
-    // A child that this process is just starting holds all that was open when it was forked, for a moment.
+    // A child process that this one is just starting holds all open files, this lock too, for a moment after the fork.
     for _ in 0..20 {
         match file.try_lock() {
             Ok(()) => return Ok(file),

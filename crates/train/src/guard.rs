@@ -1,56 +1,50 @@
-//! Steps that would spoil a run: what tells them, and what becomes of them.
-
-use std::fs;
-use std::path::Path;
+//! Steps that would harm a run, because loss or gradient is not finite or the loss is a spike: how they are detected
+//! and what happens then.
 
 use serde::{Deserialize, Serialize};
-use simmer_data::{Example, Tokenizer};
-use simmer_files::write_file;
 
-use crate::error::TrainError;
 use crate::problem::Problem;
-use crate::trainer::NoStep;
 
-/// The folder with the rows of such steps, in a run's folder.
-const ASIDE: &str = "aside";
-
-/// The `[train.guard]` table: what becomes of a step that would spoil the run. Its update is never made, and its rows
-/// are written into the run's folder.
+/// The `[train.guard]` table: what to do at a step whose loss or gradient is not finite, or whose loss is a spike. The
+/// update of such a step is always skipped, and its rows are written to the run's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Guard {
-    /// Of a loss or a gradient that is no finite number: "stop" ends the run, "skip" goes on with the next step.
+    /// If the loss or the gradient is not finite: `"stop"` (default) ends the run, `"skip"` continues with the next step.
     #[serde(default = "default_not_finite")]
     pub not_finite: Reaction,
-    /// Of a loss far above those of the steps before.
+    /// Which losses count as spikes, and what to do at one. Default: none do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spike: Option<Spike>,
-    /// So many steps without an update, one after another, end the run.
+    /// Skipped updates in a row after which the run ends, at least 1. Default: 10.
     #[serde(default = "default_most_skips")]
     pub most_skips: u64,
 }
 
-/// `train.guard.spike`: a loss of more than `times` the median of those of the last `over` updates.
+/// The `train.guard.spike` table: a loss above `times` the median loss of the last `over` updates is a spike.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Spike {
-    /// How many times the median.
+    /// The factor on the median above which a loss is a spike, above 1. Required.
     pub times: f64,
-    /// The updates that the median is of; before so many are made, no loss is a spike.
+    /// The number of last updates in the median, at least 1; no loss is a spike before that many updates. Default: 50.
     #[serde(default = "default_over")]
     pub over: usize,
-    /// What becomes of the step.
+    /// What to do at a spike: `"skip"` (default) the update, or `"stop"` the run.
     #[serde(default = "default_then")]
     pub then: Reaction,
 }
 
-/// What becomes of a run at a step that would spoil it.
+/// What to do at a step that would harm the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Reaction {
-    /// It ends.
+    /// End the run.
     Stop,
-    /// It goes on with the step after.
+    /// Skip the update and continue with the next step.
     Skip,
 }
 
@@ -86,7 +80,7 @@ impl Guard {
         if self.most_skips == 0 {
             return wrong(
                 "most_skips",
-                "expected at least 1, found 0; \"stop\" is what ends a run at once".to_owned(),
+                "expected at least 1, found 0; to end the run at the first such step, set `not_finite` to \"stop\"".to_owned(),
             );
         }
         match &self.spike {
@@ -101,7 +95,7 @@ impl Guard {
         }
     }
 
-    /// The largest loss that is no spike after updates of these losses, the newest last (nats a token).
+    /// The largest loss that is not a spike after updates with these losses, the newest last (nats per token).
     pub(crate) fn most(&self, recent: &[Loss]) -> f64 {
         match &self.spike {
             Some(spike) if recent.len() >= spike.over => spike.times * median(recent),
@@ -109,7 +103,7 @@ impl Guard {
         }
     }
 
-    /// Adds the loss of an update, and forgets those that no longer count.
+    /// Adds the loss of an update and drops losses older than the last `over`.
     pub(crate) fn remember(&self, recent: &mut Vec<Loss>, loss: f64) {
         if let Some(spike) = &self.spike {
             recent.push(Loss(loss));
@@ -117,22 +111,11 @@ impl Guard {
             recent.drain(..old);
         }
     }
-
-    /// What becomes of the run.
-    pub(crate) fn reaction(&self, why: &NoStep) -> Reaction {
-        match why {
-            NoStep::Spike { .. } => self
-                .spike
-                .as_ref()
-                .map_or(Reaction::Stop, |spike| spike.then),
-            _ => self.not_finite,
-        }
-    }
 }
 
-/// A loss that a checkpoint keeps to the last digit.
+/// A loss that a checkpoint stores exactly (nats per token).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Loss(#[serde(with = "crate::checkpoint::exact")] pub f64);
+pub struct Loss(#[serde(with = "crate::exact")] pub f64);
 
 fn median(of: &[Loss]) -> f64 {
     let mut sorted: Vec<f64> = of.iter().map(|loss| loss.0).collect();
@@ -143,51 +126,6 @@ fn median(of: &[Loss]) -> f64 {
     } else {
         f64::midpoint(sorted[middle - 1], sorted[middle])
     }
-}
-
-/// One row of such a step, as it is written down.
-#[derive(Serialize)]
-struct Aside<'a> {
-    file: &'a Path,
-    row: usize,
-    line: usize,
-    /// Its own loss with the weights as they are (nats a token); none where that is no finite number.
-    loss: Option<f64>,
-    tokens: usize,
-    targets: usize,
-    text: String,
-}
-
-/// Writes the rows of a step into the run's folder, each with its own loss; the file's name below the folder.
-pub(crate) fn set_aside(
-    folder: &Path,
-    step: u64,
-    examples: &[Example],
-    losses: &[f64],
-    tokenizer: &Tokenizer,
-) -> Result<String, TrainError> {
-    let name = format!("{ASIDE}/step-{step:06}.jsonl");
-    let path = folder.join(&name);
-    let aside = folder.join(ASIDE);
-    fs::create_dir_all(&aside).map_err(TrainError::io(&aside, "create"))?;
-    let mut text = String::new();
-    for (example, loss) in examples.iter().zip(losses) {
-        let row = Aside {
-            file: &example.origin.file,
-            row: example.origin.row,
-            line: example.origin.line,
-            loss: Some(*loss).filter(|loss| loss.is_finite()),
-            tokens: example.tokens.len(),
-            targets: example.targets(),
-            text: tokenizer.decode(&example.tokens, false)?,
-        };
-        let json = serde_json::to_string(&row)
-            .map_err(|error| TrainError::io(&path, "write")(error.into()))?;
-        text.push_str(&json);
-        text.push('\n');
-    }
-    write_file(&path, |file| file.write_all(text.as_bytes()))?;
-    Ok(name)
 }
 
 #[cfg(test)]
@@ -206,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spike_is_told_by_the_median_of_enough_updates() {
+    fn a_spike_is_detected_by_the_median_of_enough_updates() {
         let guard = guard(2.0, 4);
         let mut recent = Vec::new();
         let mut most = Vec::new();

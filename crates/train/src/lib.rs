@@ -1,22 +1,24 @@
-//! One recipe, one run: the loop, optimizer, schedule, checkpoints and metrics.
+//! Training: recipe, loop, optimizer, learning-rate schedule, checkpoints and metrics.
 //!
-//! [`Recipe`] says everything about a run, [`train`] runs it into a folder, and an [`Observer`]
-//! hears what happens. [`Trainer`] is one step alone.
+//! A [`Recipe`] defines a run. [`train`] executes it and writes its files into a folder, while an [`Observer`] is told
+//! about each event. [`Trainer`] computes single steps, without a run around them.
 
 mod card;
-mod checkpoint;
 mod clip;
 mod config;
 mod counts;
 mod error;
 pub mod estimate;
+mod exact;
 mod folder;
 mod guard;
 mod manifest;
 mod metrics;
 mod observer;
 mod optimizer;
+mod outcome;
 mod packing;
+mod prepared;
 mod problem;
 pub mod recipe;
 mod resume;
@@ -24,12 +26,14 @@ mod run;
 mod sample;
 mod schedule;
 mod tensorboard;
+mod thousands;
 pub mod tokenizer;
 mod trainer;
 mod training;
+mod training_checkpoint;
+mod training_state;
 mod vocabulary;
 
-pub use checkpoint::{Best, State};
 pub use clip::Clip;
 pub use config::{EarlyStop, Interval, MicroBatchTokens, TrainConfig, Weights};
 pub use counts::{COUNTS_FILE, Counts, SourceCounts};
@@ -40,11 +44,13 @@ pub use manifest::{Accepted, DataFile, Fingerprint, MANIFEST_FILE, Manifest};
 pub use metrics::{History, METRICS_FILE, Metrics, SkipMetrics, StepMetrics, ValidationMetrics};
 pub use observer::{Observer, Silent, Start};
 pub use optimizer::{AdamW, AdamWConfig, Decay, Moments, OptimizerConfig};
+pub use outcome::Outcome;
 pub use packing::{Packed, PackedSequence};
 pub use problem::Problem;
 pub use recipe::{FullConfig, Method, Recipe, RecipeError};
-pub use run::{Outcome, Resume, train};
+pub use run::{Resume, train};
 pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
 pub use trainer::{Evaluation, NoStep, Step, Trainer};
+pub use training_state::{Best, TrainingState};
 pub use vocabulary::recipe_tokenizer;

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a run was made with, and hashes of all that it read.
+//! `manifest.json`: the program, machine and recipe of a run, and the hashes of all files that it read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use simmer_checkpoint::MAX_TEXT_BYTES;
-use simmer_data::{DataConfig, DataError, Example, Template, Tokenizer};
+use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
 use simmer_model::export::TOKENIZER_FILES;
@@ -19,7 +19,6 @@ use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
-use crate::run::Prepared;
 
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -27,55 +26,55 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 /// Longer files are hashed in pieces of this size, several at a time.
 const PIECE: u64 = 64 << 20;
 
-/// What a run was made with.
+/// The manifest of a run: program, machine, recipe, and hashes of the files read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of simmer.
     pub simmer: String,
-    /// The commit that it was built from, " (changed)" behind it where its sources were others; "unknown" outside a
-    /// repository.
+    /// The commit that simmer was built from, followed by " (changed)" if the sources differed from it; "unknown" outside
+    /// a repository.
     #[serde(default = "unknown")]
     pub commit: String,
-    /// Cargo features that it was built with.
+    /// The Cargo features that simmer was built with.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Operating system and processor, and its widest vector instructions.
+    /// Operating system, processor, and the processor's widest vector instructions.
     pub system: String,
-    /// Where it computed.
+    /// The device, as named in the recipe.
     pub device: String,
-    /// Threads that it computed with; the result does not depend on them.
+    /// The number of threads; the result does not depend on it.
     #[serde(default)]
     pub threads: usize,
     /// SHA-256 of `recipe.toml`.
     pub recipe: String,
-    /// The base model's files, by name; none where it began from random weights.
+    /// The base model's files, by name; empty for random weights.
     pub base: BTreeMap<String, Fingerprint>,
     /// The tokenizer's files, by name.
     pub tokenizer: BTreeMap<String, Fingerprint>,
-    /// SHA-256 of the text of each template, by the name that the recipe has for it.
+    /// SHA-256 of each template's text, by its name in the recipe.
     #[serde(default)]
     pub templates: BTreeMap<String, String>,
-    /// The adapter that the run began with, if it did with one.
+    /// The files of the adapter in `method.lora.from`, by name.
     pub adapter: BTreeMap<String, Fingerprint>,
     /// The data files, in the recipe's order.
     pub data: Vec<DataFile>,
-    /// SHA-256 of the training examples: every token, and whether it is trained on.
+    /// SHA-256 of the training examples: their tokens, and which of them are labels.
     pub examples: String,
-    /// The same of the validation examples.
+    /// SHA-256 of the validation examples: their tokens, and which of them are labels.
     pub validation_examples: String,
-    /// Changes that were accepted when the run was resumed.
+    /// Changes that were accepted when the run resumed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accepted: Vec<Accepted>,
 }
 
-/// Changes that were accepted at one step.
+/// Changes that were accepted when the run resumed after one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
-    /// Steps finished before.
+    /// Steps finished before the changes.
     pub step: u64,
-    /// SHA-256 of `recipe.toml` before.
+    /// SHA-256 of `recipe.toml` before the changes.
     pub recipe: String,
-    /// What has changed, one line each.
+    /// The changes, one line each.
     pub changes: Vec<String>,
 }
 
@@ -83,22 +82,22 @@ fn unknown() -> String {
     "unknown".to_owned()
 }
 
-/// What tells one file from another.
+/// Length, time and hash of a file.
 #[derive(Debug, Clone, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Its length.
     pub bytes: u64,
-    /// When it was last written, in nanoseconds since 1970. A file that still has this time and its
-    /// length is not read again when the run is taken up.
+    /// When the file was last written, in nanoseconds since 1970. When the run resumes, a file that still has this time
+    /// and length is not read again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modified: Option<u64>,
-    /// SHA-256 of its content; of more than 64 MiB, that of the SHA-256 digests of its pieces of
+    /// SHA-256 of the content; for a file of more than 64 MiB, the SHA-256 of the SHA-256 digests of its pieces of
     /// 64 MiB.
     pub sha256: String,
 }
 
 impl PartialEq for Fingerprint {
-    /// The same content, whenever it was written.
+    /// Whether the contents are the same; the time does not count.
     fn eq(&self, other: &Self) -> bool {
         (self.bytes, &self.sha256) == (other.bytes, &other.sha256)
     }
@@ -107,21 +106,22 @@ impl PartialEq for Fingerprint {
 /// One data file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// As the recipe names it.
+    /// The path, as in the recipe.
     pub path: String,
-    /// Its length and hash.
+    /// Length, time and hash.
     #[serde(rename = "file")]
     pub fingerprint: Fingerprint,
 }
 
 impl Manifest {
-    /// Hashes all that a recipe reads, but for the files that are as they were in `before`.
+    /// Hashes all files that a recipe reads. Those with the length and time that they have in `before` are not read again.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub(crate) fn of(
         recipe: &Recipe,
-        prepared: &Prepared,
+        data: &Dataset,
+        tokenizer: &Tokenizer,
         before: Option<&Self>,
     ) -> Result<Self, TrainError> {
         let of = |files: fn(&Self) -> &BTreeMap<String, Fingerprint>| before.map(files);
@@ -143,12 +143,11 @@ impl Manifest {
             },
             Method::Full(_) => BTreeMap::new(),
         };
-        let tokenizer = fingerprints(
-            prepared.vocabulary.tokenizer.path(),
+        let tokenizer_files = fingerprints(
+            tokenizer.path(),
             of(|manifest| &manifest.tokenizer),
             |name| name == "generation_config.json" || TOKENIZER_FILES.contains(&name),
         )?;
-        let data = &prepared.data;
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("SIMMER_COMMIT").to_owned(),
@@ -156,10 +155,10 @@ impl Manifest {
             system: system(),
             device: recipe.device.clone(),
             threads: rayon::current_num_threads(),
-            templates: templates(&recipe.data, &prepared.vocabulary.tokenizer)?,
+            templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),
             base,
-            tokenizer,
+            tokenizer: tokenizer_files,
             adapter,
             data: data_files(
                 &recipe.data,
@@ -171,7 +170,7 @@ impl Manifest {
         })
     }
 
-    /// Writes down that the run goes on with these changes after a step.
+    /// Records that the run resumes with these changes after a step.
     pub(crate) fn accept(
         &mut self,
         changes: Vec<String>,
@@ -190,16 +189,16 @@ impl Manifest {
         Ok(())
     }
 
-    /// SHA-256 of the recipes that the run went by before changes were accepted.
+    /// SHA-256 of the recipes before each of the accepted changes.
     pub(crate) fn accepted_recipes(&self) -> Vec<String> {
         let before = self.accepted.iter();
         before.map(|accepted| accepted.recipe.clone()).collect()
     }
 
-    /// Reads that of a run's folder.
+    /// Reads the manifest in a run's folder.
     ///
     /// # Errors
-    /// A file that cannot be read, or is none.
+    /// A file that cannot be read, or that is not a manifest.
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(MANIFEST_FILE);
         let text =
@@ -214,7 +213,7 @@ impl Manifest {
         Ok(write_file(&path, |file| writeln!(file, "{json}"))?)
     }
 
-    /// What has changed since, one line each.
+    /// The changes from this manifest to `now`, one line each.
     pub(crate) fn changes(&self, now: &Self) -> Vec<String> {
         let mut changes = Vec::new();
         let folders = [
@@ -240,10 +239,12 @@ impl Manifest {
             changes.extend(changed.map(|(_, file)| format!("data: {}", file.path)));
         }
         if changes.is_empty() && self.examples != now.examples {
-            changes.push("the tokens of the training examples (a template?)".to_owned());
+            changes
+                .push("the tokens of the training examples (has a template changed?)".to_owned());
         }
         if changes.is_empty() && self.validation_examples != now.validation_examples {
-            changes.push("the tokens of the validation examples (a template?)".to_owned());
+            changes
+                .push("the tokens of the validation examples (has a template changed?)".to_owned());
         }
         changes
     }
@@ -315,7 +316,7 @@ fn pieces_sha256(path: &Path, bytes: u64) -> io::Result<String> {
     Ok(sha256(&pieces.concat()))
 }
 
-/// The fingerprints of those files of a folder that are wanted; of a file, its own.
+/// The fingerprints of the `wanted` files in a folder, by name; if `path` is a file, its own.
 fn fingerprints(
     path: &Path,
     known: Option<&BTreeMap<String, Fingerprint>>,

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line a step, and one a validation.
+//! `metrics.jsonl`: one line per step and one per validation.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,72 +14,72 @@ use crate::error::TrainError;
 /// The file's name.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
-/// What is written down of a step.
+/// The metrics of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepMetrics {
-    /// Steps finished, this one included.
+    /// Steps finished, including this one.
     pub step: u64,
-    /// Passes over the training rows, finished ones and the part of this one.
+    /// Passes over the training rows so far, with a fraction for the current one.
     pub epoch: f64,
-    /// Mean over the step's target tokens, before the update (nats a token).
+    /// Mean loss over the step's labels, before the update (nats per token).
     pub loss: f64,
     /// The learning rate of the update.
     pub learning_rate: f64,
-    /// Norm of the gradient, before clipping.
+    /// Euclidean norm of the gradient, before clipping.
     pub grad_norm: f64,
-    /// Tokens that the model saw in this step.
+    /// Tokens that the model read in this step.
     pub tokens: u64,
-    /// Tokens that it was to predict.
+    /// Labels: tokens that the loss was computed on.
     pub targets: u64,
-    /// Seconds that the step took.
+    /// Duration of the step, in seconds.
     pub seconds: f64,
-    /// Tokens seen a second.
+    /// Tokens read per second.
     pub tokens_per_second: f64,
-    /// The most memory that the process has held so far, in bytes, where the system tells.
+    /// Peak memory of the process so far, in bytes; `None` if the system does not report it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peak_memory: Option<u64>,
-    /// When it was finished (seconds since 1970).
+    /// When the step finished, in seconds since 1970.
     #[serde(default)]
     pub time: f64,
 }
 
-/// What is written down of a step that would have spoiled the run.
+/// The metrics of a step without an update.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkipMetrics {
     /// As [`StepMetrics::step`].
     pub step: u64,
     /// As [`StepMetrics::epoch`].
     pub epoch: f64,
-    /// Why no update was made.
+    /// Why the update was skipped.
     pub skipped: String,
-    /// The file with its rows, below the run's folder.
+    /// The file with the step's rows, below the run's folder.
     pub rows: String,
     /// As [`StepMetrics::time`].
     #[serde(default)]
     pub time: f64,
 }
 
-/// What is written down of a validation.
+/// The metrics of a validation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationMetrics {
-    /// Steps finished before it.
+    /// Steps finished before the validation.
     pub step: u64,
     /// As [`StepMetrics::epoch`].
     pub epoch: f64,
-    /// Mean over the target tokens of the validation examples, without dropout (nats a token).
+    /// Mean loss over the labels of the validation examples, without dropout (nats per token).
     pub validation_loss: f64,
     /// Whether it is the lowest so far.
     pub best: bool,
-    /// Tokens to predict.
+    /// Labels: tokens that the loss was computed on.
     pub targets: u64,
-    /// Seconds that it took.
+    /// Duration, in seconds.
     pub seconds: f64,
     /// As [`StepMetrics::time`].
     #[serde(default)]
     pub time: f64,
 }
 
-/// A line of the file.
+/// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Metrics {
@@ -91,39 +91,39 @@ pub enum Metrics {
     Validation(ValidationMetrics),
 }
 
-/// What a run has written down so far.
+/// The metrics of a run so far.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
     /// The lines, in the file's order.
     pub lines: Vec<Metrics>,
-    /// Lines that are none of metrics, counted from 1.
+    /// The numbers of lines that cannot be read, counted from 1.
     pub broken: Vec<usize>,
 }
 
 impl Metrics {
-    /// Reads a line: its keys tell what it is of.
+    /// Reads a line; its keys show of which kind it is.
     fn parse(line: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
-        struct Keys {
+        struct LineKind {
             validation_loss: Option<IgnoredAny>,
             skipped: Option<IgnoredAny>,
         }
         match serde_json::from_str(line)? {
-            Keys {
+            LineKind {
                 validation_loss: Some(_),
                 ..
             } => serde_json::from_str(line).map(Self::Validation),
-            Keys {
+            LineKind {
                 skipped: Some(_), ..
             } => serde_json::from_str(line).map(Self::Skip),
-            Keys { .. } => serde_json::from_str(line).map(Self::Step),
+            LineKind { .. } => serde_json::from_str(line).map(Self::Step),
         }
     }
 }
 
 impl History {
-    /// Reads the metrics of a run's folder, which may be written meanwhile: a last line without its end does not count
-    /// yet. Of a run without a step there are none.
+    /// Reads the metrics in a run's folder, empty before its first step. The run may still be writing them, so a last line
+    /// without a line break is ignored.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -147,7 +147,7 @@ impl History {
     }
 }
 
-/// Seconds since 1970, to a thousandth.
+/// The time in seconds since 1970, to a millisecond.
 pub(crate) fn now() -> f64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_millis() as f64 / 1e3)
@@ -160,14 +160,14 @@ pub(crate) struct Losses {
     pub(crate) validation: Option<f64>,
 }
 
-/// The open file.
+/// The open `metrics.jsonl`.
 #[derive(Debug)]
 pub(crate) struct MetricsFile {
     path: PathBuf,
     file: File,
 }
 
-/// What every line has.
+/// The fields of a line that decide whether it is kept, and its losses.
 #[derive(Deserialize)]
 struct Line {
     step: u64,
@@ -176,8 +176,8 @@ struct Line {
 }
 
 impl MetricsFile {
-    /// Opens the file for lines after `step`: what a run that was killed wrote beyond its
-    /// checkpoint is cut off, its validation after `step` too unless the checkpoint knows of it.
+    /// Opens the file for lines after `step`. Lines that a killed run wrote after its last checkpoint are removed, and so
+    /// is the validation after `step` unless `validated`: the checkpoint includes it.
     pub(crate) fn open(folder: &Path, step: u64, validated: bool) -> Result<Self, TrainError> {
         let path = folder.join(METRICS_FILE);
         if path.exists() {
@@ -199,7 +199,7 @@ impl MetricsFile {
             .map_err(TrainError::io(&self.path, "write"))
     }
 
-    /// The losses after `step`, as the lines have them.
+    /// The last losses up to `step`.
     pub(crate) fn losses(&self, step: u64) -> Result<Losses, TrainError> {
         let text =
             std::fs::read_to_string(&self.path).map_err(TrainError::io(&self.path, "read"))?;
@@ -216,7 +216,7 @@ impl MetricsFile {
         Ok(losses)
     }
 
-    /// Waits until all lines are on the disk.
+    /// Waits until all lines are on disk.
     pub(crate) fn sync(&self) -> Result<(), TrainError> {
         self.file
             .sync_data()
@@ -232,7 +232,7 @@ fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
             None => parsed.step <= step,
             Some(_) => parsed.step < step || (parsed.step == step && validated),
         };
-        // A kill in the middle of a line leaves the last one broken.
+        // A kill in the middle of a write leaves the last line incomplete.
         if !serde_json::from_str(&line).is_ok_and(keeps) {
             break;
         }
@@ -242,7 +242,7 @@ fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
     Ok(kept)
 }
 
-/// The most memory that this process has held, in bytes.
+/// Peak memory of this process, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,61 +1,76 @@
-//! Who watches a run: a terminal, a test.
+//! The interface through which a run reports its progress, to a terminal or a test.
 
 use std::path::Path;
 
 use simmer_data::Report;
-use simmer_data::lint::LintReport;
+use simmer_lint::LintReport;
 use simmer_model::base::Base;
 
 use crate::estimate::Estimate;
 use crate::metrics::{StepMetrics, ValidationMetrics};
+use crate::thousands::thousands;
 
-/// What a run is about to do.
+/// A summary of a run before its first step.
 #[derive(Debug, Clone)]
 pub struct Start<'a> {
-    /// What reading the data came to.
+    /// What was read from the data files.
     pub data: &'a Report,
-    /// What is wrong with it, but not enough to stop.
+    /// The lint's findings, which are warnings only.
     pub lint: &'a LintReport,
-    /// Training examples; `None` of a stream.
+    /// Training examples; `None` for a stream.
     pub examples: Option<usize>,
     /// Validation examples.
     pub validation_examples: usize,
-    /// Weights that are trained.
+    /// Trainable parameters.
     pub trained: usize,
-    /// All weights.
+    /// Parameters of the base model.
     pub weights: usize,
+    /// Parameters of base model and adapter, as PEFT's `print_trainable_parameters` counts them: a base module that is
+    /// trained whole counts twice, as its frozen original and its trained copy; a trained bias counts once.
+    pub parameters: usize,
     /// Steps of the whole run.
     pub steps: u64,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
-    /// Finished steps that it goes on from.
+    /// The finished steps after which the run resumes; `None` if it starts at its first step.
     pub resumed_at: Option<u64>,
     /// The run's folder.
     pub folder: &'a Path,
 }
 
-/// Hears what happens in a run. Whatever is not listened to is not lost: it is in the run's files.
+impl Start<'_> {
+    /// The line on trainable parameters: `trainable parameters: 217,088 of 2,086,592 (10.404%)`.
+    pub fn trainable_parameters(&self) -> String {
+        format!(
+            "trainable parameters: {} of {} ({:.3}%)",
+            thousands(self.trained),
+            thousands(self.parameters),
+            100.0 * self.trained as f64 / self.parameters as f64,
+        )
+    }
+}
+
+/// Is called for each event of a run. Every method does nothing by default; all events are in the run's files too.
 pub trait Observer {
-    /// Something that a person should know.
+    /// A warning or notice for the user.
     fn on_notice(&mut self, _text: &str) {}
-    /// Everything is loaded; the first step comes next.
+    /// Everything is loaded, and the first step follows.
     fn on_start(&mut self, _start: &Start<'_>) {}
     /// A step is finished.
     fn on_step(&mut self, _step: &StepMetrics) {}
-    /// A validation has come this far, in tokens.
+    /// Progress of a validation, in tokens.
     fn on_validation_progress(&mut self, _done: usize, _all: usize) {}
     /// A validation is finished.
     fn on_validation(&mut self, _validation: &ValidationMetrics) {}
-    /// What the run will take, before its weights are loaded.
+    /// The estimate of memory, before the base model's weights are loaded.
     fn on_estimate(&mut self, _estimate: &Estimate) {}
-    /// The weights of the base are about to be loaded.
+    /// The weights of the base model are about to be loaded.
     fn on_load(&mut self, _base: &Base) {}
-
-    /// A checkpoint is on the disk.
+    /// A checkpoint has been written.
     fn on_checkpoint(&mut self, _step: u64, _folder: &Path) {}
 }
 
-/// Hears nothing.
+/// An observer that ignores all events.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;
 

@@ -13,10 +13,10 @@ use simmer_model::Parameters;
 
 use crate::problem::Problem;
 
-/// What makes steps of gradients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `train.optimizer`: the optimizer and its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub enum OptimizerConfig {
-    /// Adam with decoupled weight decay.
+    /// AdamW: Adam with decoupled weight decay.
     #[serde(rename = "adamw")]
     AdamW(AdamWConfig),
 }
@@ -27,30 +27,33 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// Settings of AdamW.
+/// The `train.optimizer.adamw` table: settings of AdamW.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct AdamWConfig {
-    /// How much of the mean gradient stays at a step, β₁.
+    /// β₁, the decay rate of the running mean of gradients, from 0 to below 1. Default: 0.9.
     pub beta1: f64,
-    /// How much of the mean squared gradient stays at a step, β₂.
+    /// β₂, the decay rate of the running mean of squared gradients, from 0 to below 1. Default: 0.999.
     pub beta2: f64,
-    /// Added to the root of the mean squared gradient.
+    /// ε, added to the square root of the mean squared gradient, above 0. Default: 1e-8.
     pub eps: f64,
-    /// The part of a weight, times the learning rate, that it loses at a step, λ.
+    /// λ, the weight decay, at least 0: an update first multiplies a weight by `1 - learning_rate · weight_decay`.
+    /// Default: 0.
     pub weight_decay: f64,
-    /// Which weights decay.
+    /// Which weights the decay applies to: `"matrices"` (default), neither biases nor norms, or `"all"`.
     pub decay: Decay,
 }
 
-/// Which weights decay.
+/// `train.optimizer.adamw.decay`: which weights the weight decay applies to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Decay {
-    /// Matrices alone, neither biases nor norms: what Hugging Face's Trainer does.
+    /// Only matrices, neither biases nor norms, as in Hugging Face's Trainer.
     #[default]
     Matrices,
-    /// All: what torch's AdamW does when left to itself.
+    /// All weights, as in torch's AdamW by default.
     All,
 }
 
@@ -91,7 +94,7 @@ impl OptimizerConfig {
     }
 }
 
-/// AdamW and what it remembers of each tensor.
+/// AdamW with its moments.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -100,22 +103,22 @@ pub struct AdamW {
     state: Moments,
 }
 
-/// What AdamW remembers.
+/// AdamW's moments: the running averages of each tensor.
 #[derive(Debug, Clone, Default)]
 pub struct Moments {
     /// Updates so far, t.
     pub updates: u64,
-    /// Mean gradients, m.
+    /// First moments m: running means of the gradients.
     pub mean: Parameters,
-    /// Mean squared gradients, v.
+    /// Second moments v: running means of the squared gradients.
     pub square: Parameters,
 }
 
 impl AdamW {
-    /// An optimizer that remembers nothing yet.
+    /// An optimizer before its first update, without moments.
     ///
     /// # Shapes
-    /// `shapes`: those of the trained tensors; whether a tensor decays may depend on its own.
+    /// `shapes`: the shapes of the trained tensors; with `Decay::Matrices` they decide which tensors decay.
     pub fn new(config: &AdamWConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Self {
         let decays = |shape: &[usize]| match config.decay {
             Decay::All => true,
@@ -129,17 +132,17 @@ impl AdamW {
         }
     }
 
-    /// What it remembers.
+    /// The moments.
     pub fn state(&self) -> &Moments {
         &self.state
     }
 
-    /// Goes on from what another remembered.
+    /// Continues from the moments of a training checkpoint.
     pub fn restore(&mut self, state: Moments) {
         self.state = state;
     }
 
-    /// The parameters after one update. A parameter without a gradient stays as it is.
+    /// The parameters after one update. A parameter without a gradient does not change.
     pub fn update(
         &mut self,
         mut parameters: Parameters,
@@ -170,8 +173,8 @@ impl AdamW {
             weight_decay,
             ..
         } = self.config;
-        let take = |memory: &mut Parameters| {
-            let old = memory.remove(name);
+        let take = |moments: &mut Parameters| {
+            let old = moments.remove(name);
             old.unwrap_or_else(|| gradient.zeros_like())
         };
         let mean = take(&mut self.state.mean);
@@ -248,7 +251,7 @@ mod tests {
             let mut parameters = named(&initial);
             for step in steps {
                 parameters = optimizer.update(parameters, named(&step.gradient), settings.lr);
-                // a few roundings of values of order one
+                // a few rounding errors of values of order one
                 parameters["w"].to_data().assert_approx_eq::<f32>(
                     &burn::tensor::TensorData::from(step.value.as_slice()),
                     Tolerance::absolute(3e-7),

@@ -1,4 +1,4 @@
-//! What one step computes: its examples as sequences of the model.
+//! Packing: the examples of a step as packed sequences for the model.
 
 use std::sync::Arc;
 
@@ -8,40 +8,40 @@ use simmer_model::{Sequence, Target};
 
 use crate::error::TrainError;
 
-/// How examples become sequences. Knows nothing of devices, so that a step can be packed while another is computed.
+/// How examples are packed. Holds nothing on a device, so that a step can be packed while another one is computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packing {
     pub(crate) micro_batch_tokens: usize,
-    /// What rows have in common at their beginning is in a sequence once, where there is no dropout.
+    /// Whether a prefix that rows share is in a sequence only once; ignored with dropout.
     pub(crate) share_prefixes: bool,
-    /// The seed of dropout, where there is any.
+    /// The seed of dropout; `None` without dropout.
     pub(crate) dropout: Option<u64>,
 }
 
 /// The examples of one step, packed.
 #[derive(Debug)]
 pub struct Packed {
-    /// Tokens that the model sees.
+    /// Tokens of the examples.
     pub tokens: u64,
-    /// Tokens that it is to predict.
+    /// Labels: tokens that the loss is computed on.
     pub targets: u64,
-    /// Micro-batches with something to predict.
+    /// The micro-batches with labels.
     pub sequences: Vec<PackedSequence>,
 }
 
 /// One micro-batch.
 #[derive(Debug)]
 pub struct PackedSequence {
-    /// What the model sees.
+    /// The packed sequence.
     pub sequence: Sequence,
-    /// What it is to predict.
+    /// The labels and their places in the sequence.
     pub targets: Vec<Target>,
-    /// Tokens of its rows: those of `sequence`, and those that it has only once.
+    /// Tokens of its rows, with a shared prefix counted in each of them.
     pub tokens: usize,
 }
 
 impl Packing {
-    /// A step's batch; `examples` are those of its rows, in their order.
+    /// Packs a step's batch; `examples` are those of its rows, in the same order.
     pub(crate) fn batch(&self, batch: &Batch, examples: &[Example]) -> Packed {
         self.pack(examples, |micro_batch| {
             let seed = self.dropout?;
@@ -49,7 +49,7 @@ impl Packing {
         })
     }
 
-    /// Examples that a loss is measured on, without dropout.
+    /// Packs examples for measuring a loss, without dropout.
     pub(crate) fn measured(&self, examples: &[Example]) -> Packed {
         self.pack(examples, |_| None)
     }
@@ -90,7 +90,7 @@ impl Packing {
             let places = (0..sequence.len() as u32).collect();
             (sequence, places)
         };
-        // What is not trained on has a negative target.
+        // Masked tokens have a negative target.
         let targets = micro_batch.targets.iter().zip(places);
         let targets = targets.filter_map(|(token, place)| {
             let token = u32::try_from(*token).ok()?;
@@ -106,9 +106,9 @@ impl Packing {
 
 /// A step that has been read, tokenised and packed.
 pub(crate) struct Ready {
-    /// Where its examples begin.
+    /// Where its examples start in the data.
     pub(crate) at: Cursor,
-    /// Where those of the step after it do.
+    /// Where the examples of the next step start.
     pub(crate) next: Cursor,
     pub(crate) examples: Vec<Example>,
     pub(crate) packed: Packed,
@@ -131,8 +131,8 @@ impl Ready {
     }
 }
 
-/// What dropout draws from, one key a token: the seed, the epoch, the example and the token's
-/// place in it, and nothing of how the batch was packed.
+/// The keys of dropout's random numbers, one per token. A key depends on the seed, the epoch, the example and the token's
+/// position in it, but not on how the batch is packed.
 fn dropout_keys(seed: u64, batch: &Batch, micro_batch: &MicroBatch) -> Arc<[u64]> {
     let epoch = mix(mix(seed) ^ batch.epoch);
     let rows = micro_batch.rows.windows(2).zip(&micro_batch.examples);

@@ -1,9 +1,9 @@
-//! What a config struct says of a value that it cannot take.
+//! A value of the recipe that is not allowed.
 
-/// A key whose value cannot be, and why.
+/// A key of the recipe whose value is not allowed, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The key with its tables: `train.batch_size`.
+    /// The key with its tables, such as `train.batch_size`.
     pub key: String,
     /// What is wrong with its value.
     pub why: String,

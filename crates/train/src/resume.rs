@@ -1,8 +1,8 @@
-//! Whether a run can go on with a recipe: which of its keys have changed since it began.
+//! Whether a run can resume with a recipe: the keys that have changed since it started.
 
 use toml::{Table, Value};
 
-/// Keys that say nothing about the result. What paths lead to is told by its hash.
+/// Keys that do not affect the result. The contents of files are compared by their hashes instead of their paths.
 const FREE: &[&str] = &[
     "base.path",
     "base.tokenizer",
@@ -12,7 +12,7 @@ const FREE: &[&str] = &[
     "train.keep",
 ];
 
-/// Keys that change the result by rounding alone.
+/// Keys that change the result only by rounding.
 const ROUNDING: &[&str] = &[
     "device",
     "train.micro_batch_tokens",
@@ -20,12 +20,12 @@ const ROUNDING: &[&str] = &[
     "train.share_prefixes",
 ];
 
-/// What has changed between two recipes.
+/// The changes between two recipes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Keys that alter the mathematics, with both values.
+    /// Keys that change the result by more than rounding, with both values.
     pub(crate) refused: Vec<String>,
-    /// Keys that alter the rounding, with both values.
+    /// Keys that change the result only by rounding, with both values.
     pub(crate) rounding: Vec<String>,
 }
 
@@ -82,10 +82,10 @@ fn compare_values(
             }
         }
         (before, now) if before != now => {
-            let said = |value: Option<&Value>| {
+            let shown = |value: Option<&Value>| {
                 value.map_or_else(|| "not given".to_owned(), ToString::to_string)
             };
-            let line = format!("{key}: was {}, is {}", said(before), said(now));
+            let line = format!("{key}: was {}, is {}", shown(before), shown(now));
             changes.push((key.to_owned(), line));
         }
         _ => {}

@@ -1,19 +1,21 @@
-//! The `[samples]` table of a recipe: prompts that show what a run has changed.
+//! The `[samples]` table of a recipe: prompts that show the effect of a run.
 
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Problem;
 
-/// Prompts that base and trained model answer when a run is finished, most likely token by token.
+/// The `[samples]` table: prompts that base model and trained model answer at the end of a run, by greedy decoding.
+/// Needs `base.path`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct SampleConfig {
-    /// The prompts.
+    /// The prompts, at least one. Required.
     pub prompts: Vec<String>,
-    /// The template that they are put into; that of the first training file where it is not given.
+    /// The template of the prompts. Default: the template of the first training source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// Most tokens of an answer.
+    /// The most tokens of an answer, at least 1. Default: 48.
     #[serde(default = "default_max_new_tokens")]
     pub max_new_tokens: usize,
 }
@@ -25,7 +27,8 @@ fn default_max_new_tokens() -> usize {
 impl SampleConfig {
     pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.prompts.is_empty() {
-            let why = "names no prompt; leave the table out, or give it one";
+            let why =
+                "expected at least one prompt, found none; add one, or remove the table [samples]";
             return Err(Problem::new("samples.prompts", why));
         }
         if self.max_new_tokens == 0 {

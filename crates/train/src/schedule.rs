@@ -1,46 +1,52 @@
-//! How the learning rate moves over the steps.
+//! The learning-rate schedule.
 //!
 //! Source: transformers `optimization.py`, `get_constant_schedule_with_warmup`,
 //! `get_linear_schedule_with_warmup`, `get_cosine_schedule_with_warmup` and
 //! `get_cosine_with_min_lr_schedule_with_warmup`.
+
+use std::borrow::Cow;
 
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::problem::Problem;
 
-/// How the learning rate moves over the steps: `"constant"`, `"linear"` or `"cosine"`, or with
-/// settings `{ cosine = { warmup_ratio = 0.03 } }`.
+/// `train.schedule`: the learning-rate schedule, `"constant"`, `"linear"` or `"cosine"`, or with settings
+/// `{ cosine = { warmup_ratio = 0.03 } }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
-    /// Stays at its peak.
+    /// After the warmup, the learning rate stays at its peak.
     Constant(Warmup),
-    /// Falls to 0 in a straight line.
+    /// After the warmup, the learning rate falls linearly to 0.
     Linear(Warmup),
-    /// Falls along half a wave of the cosine.
+    /// After the warmup, the learning rate falls along half a cosine wave to `min_ratio` of its peak.
     Cosine(Cosine),
 }
 
-/// The steps before the peak, during which the learning rate rises from 0 in a straight line.
+/// The warmup, during which the learning rate rises linearly from 0 to its peak.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Warmup {
-    /// Their number, in optimizer steps.
+    /// Optimizer steps of warmup. Default: 0.
     pub warmup_steps: u64,
-    /// Their part of all steps, rounded up; instead of `warmup_steps`.
+    /// Steps of warmup as a fraction of all steps, from 0 to 1, rounded up; cannot be combined with `warmup_steps`.
+    /// Default: 0.
     pub warmup_ratio: f64,
 }
 
 /// Settings of the cosine schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Cosine {
-    /// Steps of warmup.
+    /// Optimizer steps of warmup, during which the learning rate rises linearly from 0 to its peak. Default: 0.
     pub warmup_steps: u64,
-    /// Their part of all steps, rounded up; instead of `warmup_steps`.
+    /// Steps of warmup as a fraction of all steps, from 0 to 1, rounded up; cannot be combined with `warmup_steps`.
+    /// Default: 0.
     pub warmup_ratio: f64,
-    /// Where the learning rate ends, as a part of its peak.
+    /// The learning rate at the end as a fraction of its peak, from 0 to 1. Default: 0.
     pub min_ratio: f64,
 }
 
@@ -51,8 +57,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The factor on the peak learning rate of the update after `step` finished steps, of `steps`
-    /// in all.
+    /// The factor on the peak learning rate for the update after `step` finished steps, in a run of `steps`.
     pub fn factor(&self, step: u64, steps: u64) -> f64 {
         let warmup = self.warmup().steps(steps);
         if step < warmup {
@@ -109,7 +114,7 @@ impl Schedule {
         if warmup.warmup_ratio > 0.0 && warmup.warmup_steps > 0 {
             return wrong(
                 "warmup_ratio",
-                "there is `warmup_steps` too; choose one".to_owned(),
+                "cannot be combined with `warmup_steps`; set one of them".to_owned(),
             );
         }
         match self {
@@ -123,13 +128,42 @@ impl Schedule {
 }
 
 impl Warmup {
-    /// Warmup steps of a run of `steps`.
+    /// The steps of warmup in a run of `steps`.
     fn steps(self, steps: u64) -> u64 {
         if self.warmup_ratio > 0.0 {
             (self.warmup_ratio * steps as f64).ceil() as u64
         } else {
             self.warmup_steps
         }
+    }
+}
+
+impl schemars::JsonSchema for Schedule {
+    fn schema_name() -> Cow<'static, str> {
+        "Schedule".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (warmup, cosine) = (
+            generator.subschema_for::<Warmup>(),
+            generator.subschema_for::<Cosine>(),
+        );
+        let table = |name: &str, settings: &schemars::Schema| {
+            serde_json::json!({
+                "type": "object",
+                "properties": { name: settings },
+                "required": [name],
+                "additionalProperties": false
+            })
+        };
+        schemars::json_schema!({
+            "anyOf": [
+                { "enum": ["constant", "linear", "cosine"] },
+                table("constant", &warmup),
+                table("linear", &warmup),
+                table("cosine", &cosine)
+            ]
+        })
     }
 }
 
@@ -148,7 +182,7 @@ impl<'de> Deserialize<'de> for Schedule {
     }
 }
 
-/// Takes a name alone, or a table of one name and its settings.
+/// Reads a name alone, or a table of one name and its settings.
 struct NameOrTable;
 
 impl<'de> Visitor<'de> for NameOrTable {
@@ -230,7 +264,7 @@ mod tests {
             };
             for (step, expected) in golden.factors.iter().enumerate() {
                 let factor = schedule.factor(step as u64, golden.steps);
-                // a cosine's last digit
+                // the last digit of a cosine
                 assert!(
                     (factor - expected).abs() < 1e-15,
                     "{schedule:?}, step {step}: {factor} for {expected}"

@@ -1,7 +1,7 @@
-//! Event files for TensorBoard: the scalars of `metrics.jsonl` once more, in its format.
+//! Event files for TensorBoard, with the scalars of `metrics.jsonl`.
 //!
-//! A file is a sequence of records (`length, crc(length), data, crc(data)`), each a message `Event` of protocol buffers.
-//! It is written anew from the metrics whenever a run begins or goes on, so no step is in it twice.
+//! A file is a sequence of records (`length, crc(length), data, crc(data)`); the data of each is a protocol buffers message
+//! `Event`. The file is rewritten from the metrics whenever a run starts or resumes, so no step is in it twice.
 //!
 //! Source: TensorFlow, `core/lib/io/record_writer.h`, `core/util/event.proto`, `core/framework/summary.proto`.
 
@@ -16,12 +16,12 @@ use crate::metrics::{History, Metrics, now};
 
 /// The folder of the events, in a run's folder.
 const FOLDER: &str = "tensorboard";
-/// How the names of event files begin.
+/// The prefix of the names of event files.
 const PREFIX: &str = "events.out.tfevents.";
-/// How the names of ours end, where others have the machine's name.
+/// The suffix of the names of simmer's event files; those of other programs end with the machine's name.
 const SUFFIX: &str = ".simmer";
 
-/// The open file.
+/// An open event file.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     path: PathBuf,
@@ -29,8 +29,8 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Writes the metrics so far as a new file, in place of those of the run's earlier starts. The one before stays as
-    /// an empty file: a TensorBoard that watches it goes on to the new one then, and not where it is gone.
+    /// Writes the metrics so far into a new file, which replaces those of the run's earlier starts. The last of those
+    /// stays as an empty file: a TensorBoard that is watching it then moves on to the new one, but not if it is gone.
     pub(crate) fn begin(run: &Path) -> Result<Self, TrainError> {
         let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).map_err(TrainError::io(&folder, "create"))?;
@@ -41,7 +41,7 @@ impl EventFile {
         let path = folder.join(name(number));
         let history = History::read(run)?;
         let records = history.lines.iter().flat_map(|line| record(&event(line)));
-        let bytes: Vec<u8> = beginning(time).into_iter().chain(records).collect();
+        let bytes: Vec<u8> = preamble(time).into_iter().chain(records).collect();
         write_file(&path, |file| file.write_all(&bytes))?;
         for (place, number) in earlier.iter().rev().enumerate() {
             let old = folder.join(name(*number));
@@ -67,8 +67,8 @@ fn name(number: u64) -> String {
     format!("{PREFIX}{number:010}{SUFFIX}")
 }
 
-/// The numbers of the files that earlier starts of the run wrote, the last one last; what a killed process had not
-/// finished is removed. Files of other programs do not count.
+/// The numbers in the names of the files of earlier starts, ascending; files of other programs are ignored. Removes
+/// the temporary files of a killed process.
 fn earlier(folder: &Path) -> Result<Vec<u64>, TrainError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(folder).map_err(TrainError::io(folder, "read"))? {
@@ -85,9 +85,9 @@ fn earlier(folder: &Path) -> Result<Vec<u64>, TrainError> {
     Ok(numbers)
 }
 
-/// The first two records: the format's version, and a mark that makes a reader which watched an earlier file of this
-/// run forget what it had.
-fn beginning(time: f64) -> Vec<u8> {
+/// The first two records: the format's version, and a session start, at which a reader that was watching an earlier file
+/// of this run drops what it had read.
+fn preamble(time: f64) -> Vec<u8> {
     let mut version = head(time, 0);
     bytes(&mut version, 3, b"brain.Event:2");
     let mut start = head(time, 0);
@@ -96,7 +96,7 @@ fn beginning(time: f64) -> Vec<u8> {
     [record(&version), record(&start)].concat()
 }
 
-/// The names and values of a line. Losses are under the names that Hugging Face's trainer gives them.
+/// The tags and values of a line, with the tags of Hugging Face's Trainer for losses.
 fn scalars(line: &Metrics) -> Vec<(&'static str, f64)> {
     match line {
         Metrics::Step(step) => {
@@ -137,7 +137,7 @@ fn event(line: &Metrics) -> Vec<u8> {
     event
 }
 
-/// What every event begins with; a 0 is left out, as proto3 wants it.
+/// The fields at the start of every event; a field of value 0 is omitted, as proto3 requires.
 fn head(time: f64, step: u64) -> Vec<u8> {
     let mut head = Vec::new();
     if time != 0.0 {
@@ -166,7 +166,7 @@ fn varint(message: &mut Vec<u8>, mut value: u64) {
     message.push(value as u8);
 }
 
-/// A record with its checksums.
+/// A record: length and data, each with its checksum.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let mut record = length.to_vec();
@@ -176,7 +176,7 @@ fn record(data: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The checksum of a record, rotated and moved, so that data which holds its own checksum keeps a good one.
+/// The checksum of a record: a CRC, rotated and offset, because CRCs of data that itself contains CRCs are weak.
 fn masked_crc(data: &[u8]) -> u32 {
     crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -255,9 +255,7 @@ mod tests {
             .iter()
             .map(|line| record(&event(line)))
             .collect::<Vec<_>>();
-        let found = [vec![beginning(1_700_000_000.0)], records]
-            .concat()
-            .concat();
+        let found = [vec![preamble(1_700_000_000.0)], records].concat().concat();
         assert_eq!(found, expected);
     }
 
@@ -307,7 +305,7 @@ mod tests {
         let all = [lines(), vec![lines()[0].clone()]].concat();
         let all: Vec<u8> = all.iter().flat_map(|line| record(&event(line))).collect();
         assert!(written.ends_with(&all), "{} bytes", written.len());
-        assert_eq!(written.len(), all.len() + beginning(1.5).len());
+        assert_eq!(written.len(), all.len() + preamble(1.5).len());
 
         // a start within the same second has a later name
         let next = EventFile::begin(run.path()).unwrap();

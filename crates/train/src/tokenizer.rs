@@ -1,4 +1,4 @@
-//! The tokenizer of a model, whatever layout the model is in.
+//! The tokenizer of a model in any of the supported layouts.
 
 use std::path::Path;
 
@@ -10,11 +10,10 @@ use simmer_model::base::BaseError;
 
 use crate::error::TrainError;
 
-/// Reads the tokenizer of a model: that of a folder, a tokenizer's own file, or what a `.gguf` file
-/// says about it.
+/// Reads the tokenizer of a model from its folder, from a tokenizer file, or from a `.gguf` file.
 ///
 /// # Errors
-/// Where there is none, or one that cannot be used.
+/// A tokenizer that is missing or cannot be used.
 pub fn open(path: &Path) -> Result<Tokenizer, TrainError> {
     let only = gguf_in(path).map_err(BaseError::from)?;
     let path = only.as_deref().unwrap_or(path);
@@ -26,7 +25,7 @@ pub fn open(path: &Path) -> Result<Tokenizer, TrainError> {
     Ok(Tokenizer::from_vocabulary(&from_gguf(found), path)?)
 }
 
-/// What a `.gguf` file says, in the tokenizer's terms.
+/// The vocabulary of a `.gguf` file, as the tokenizer takes it.
 fn from_gguf(found: gguf::Vocabulary) -> Vocabulary {
     let kinds = found.kinds.unwrap_or_default();
     Vocabulary {
@@ -61,11 +60,11 @@ fn kind(kind: TokenKind) -> Kind {
     }
 }
 
-/// What a `.gguf` file of a model with `rows` tokens is to say about a tokenizer, and what is to be
-/// said about that, one sentence each.
+/// The vocabulary of a tokenizer for the `.gguf` file of a model with `rows` tokens, and notes for the user, one sentence
+/// each.
 ///
 /// # Errors
-/// For a tokenizer that llama.cpp cannot have.
+/// A tokenizer that llama.cpp does not support.
 pub fn to_gguf(
     tokenizer: &Tokenizer,
     rows: usize,

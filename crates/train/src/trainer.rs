@@ -1,8 +1,7 @@
 //! One optimizer step, and the loss over a set of examples.
 //!
-//! A step's loss is the sum over all its target tokens divided by their number, whatever the
-//! micro-batches: the gradient of a micro-batch's summed loss, divided by the tokens of the whole
-//! step, is added up.
+//! A step's loss is the mean over all its labels, however they are split into micro-batches: the gradients of each
+//! micro-batch's summed loss, divided by the number of labels in the whole step, are added up.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use crate::config::TrainConfig;
 use crate::optimizer::{AdamW, OptimizerConfig};
 use crate::packing::{Packed, Packing};
 
-/// A model in training.
+/// A model with its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
     model: LlamaForCausalLM,
@@ -28,43 +27,43 @@ pub struct Trainer {
     recompute: Recompute,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Mean over the target tokens, before the update (nats a token).
+    /// Mean loss over the labels, before the update (nats per token).
     pub loss: f64,
-    /// Norm of the gradient, before clipping.
+    /// Euclidean norm of the gradient, before clipping.
     pub grad_norm: f64,
-    /// Tokens that the model saw.
+    /// Tokens that the model read.
     pub tokens: u64,
-    /// Tokens that it was to predict.
+    /// Labels: tokens that the loss was computed on.
     pub targets: u64,
 }
 
-/// The loss over a set of examples.
+/// The mean loss over a set of examples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
-    /// Mean over the target tokens (nats a token).
+    /// Mean loss over the labels (nats per token).
     pub loss: f64,
-    /// Tokens to predict.
+    /// Labels: tokens that the loss was computed on.
     pub targets: u64,
 }
 
-/// Why a step did not happen. The weights are those of before.
+/// Why a step has no update. The weights are unchanged.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NoStep {
-    /// Somebody asked to stop.
+    /// The run was interrupted.
     Interrupted,
-    /// The loss is not a finite number.
+    /// The loss is not finite.
     Loss(f64),
-    /// The gradient's norm is not a finite number, or it is 0 although there is a loss: weights so
-    /// large that activations overflow and are normalised to nothing.
+    /// The gradient's norm is not finite, or it is 0 although the loss is not: weights so large that activations
+    /// overflow and are normalised to 0.
     GradNorm(f64),
-    /// The loss is above what it may be.
+    /// The loss is above its limit.
     Spike {
-        /// The loss (nats a token).
+        /// The loss (nats per token).
         loss: f64,
-        /// What it may be.
+        /// The limit (nats per token).
         most: f64,
     },
 }
@@ -72,18 +71,18 @@ pub enum NoStep {
 impl fmt::Display for NoStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Interrupted => f.write_str("somebody asked to stop"),
+            Self::Interrupted => f.write_str("interrupted"),
             Self::Loss(loss) => write!(f, "the loss is {loss}"),
             Self::GradNorm(norm) => write!(f, "the gradient norm is {norm}"),
             Self::Spike { loss, most } => {
-                write!(f, "the loss is {loss:.4}, and a spike above {most:.4}")
+                write!(f, "the loss is {loss:.4}, a spike above {most:.4}")
             }
         }
     }
 }
 
 impl Trainer {
-    /// A model whose trained tensors have been chosen, and an optimizer without memories.
+    /// A trainer for a model whose trainable tensors are chosen; the optimizer has no moments yet.
     pub fn new(model: LlamaForCausalLM, config: &TrainConfig) -> Self {
         let OptimizerConfig::AdamW(adamw) = &config.optimizer;
         let optimizer = AdamW::new(adamw, &model.trainable_shapes());
@@ -116,28 +115,28 @@ impl Trainer {
         self.model
     }
 
-    /// Goes on from weights and memories of an earlier run.
+    /// Continues from the weights and moments of a training checkpoint.
     pub fn restore(&mut self, parameters: &Parameters, moments: crate::optimizer::Moments) {
         self.model = self.model.clone().with_trainable(parameters);
         self.optimizer.restore(moments);
     }
 
-    /// How steps are packed, to be done while another step is computed.
+    /// How steps are packed; a copy, so that a step can be packed while another one is computed.
     pub(crate) fn packing(&self) -> Packing {
         self.packing
     }
 
-    /// A step's batch as [`Trainer::step`] takes it; `examples` are those of its rows, in their order.
+    /// Packs a batch for [`Trainer::step`]; `examples` are those of its rows, in the same order.
     pub fn pack(&self, batch: &Batch, examples: &[Example]) -> Packed {
         self.packing.batch(batch, examples)
     }
 
-    /// One update.
+    /// One step: loss, gradient, update.
     ///
-    /// `stop` is looked at between micro-batches; a loss above `most` makes no update.
+    /// `stop` is checked before each micro-batch. A loss above `most` is a spike, without an update.
     ///
     /// # Errors
-    /// Why there was no update; nothing has changed then.
+    /// Why the step has no update; nothing has changed then.
     pub fn step(
         &mut self,
         packed: &Packed,
@@ -159,7 +158,7 @@ impl Trainer {
         Ok(step)
     }
 
-    /// Loss and gradient of a step, of the mean over its target tokens, before clipping.
+    /// The mean loss of a step over its labels, and its gradient before clipping.
     ///
     /// # Errors
     /// As [`Trainer::step`].
@@ -193,7 +192,7 @@ impl Trainer {
             return Err(NoStep::Loss(loss));
         }
         let grad_norm = norm(&gradients);
-        // A loss within rounding of 0 may well have no gradient left.
+        // If the loss is 0 up to rounding, a gradient of 0 is right.
         let vanished = grad_norm == 0.0 && loss > f64::from(f32::EPSILON);
         if !grad_norm.is_finite() || vanished {
             return Err(NoStep::GradNorm(grad_norm));
@@ -207,7 +206,7 @@ impl Trainer {
         Ok((step, gradients))
     }
 
-    /// The loss of each example, without dropout; `None` where somebody asked to stop.
+    /// The loss of each example, without dropout; `None` if interrupted.
     pub(crate) fn losses(&self, examples: &[Example], stop: &AtomicBool) -> Option<Vec<f64>> {
         let losses = examples.iter().map(|example| {
             let found = self.evaluate(std::slice::from_ref(example), stop, &mut |_, _| {});
@@ -216,9 +215,9 @@ impl Trainer {
         losses.collect()
     }
 
-    /// The mean loss over examples, without dropout; `None` where somebody asked to stop.
+    /// The mean loss over examples, without dropout; `None` if interrupted.
     ///
-    /// `progress` is told how many of how many tokens are done.
+    /// `progress` is called with the tokens done and the tokens in all.
     pub fn evaluate(
         &self,
         examples: &[Example],

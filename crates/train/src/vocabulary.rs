@@ -1,5 +1,5 @@
-//! The tokens of a run: those of the base or of the adapter that it begins with, and those that the
-//! recipe adds.
+//! The vocabulary of a run: the tokenizer of the base model, or of the adapter in `method.lora.from`, and the tokens that
+//! the recipe adds.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -14,22 +14,21 @@ use simmer_model::export::tokenizer_files;
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
-use crate::problem::Problem;
 use crate::recipe::{Method, Recipe};
 use crate::tokenizer;
 
-/// The tokenizer, and what became of it.
+/// The tokenizer of a run, and how it differs from its files.
 pub(crate) struct Vocabulary {
     pub(crate) tokenizer: Arc<Tokenizer>,
-    /// Whether it is no longer the one in the files.
+    /// Whether it differs from its files.
     changed: bool,
-    /// Whether it came with the adapter.
+    /// Whether it comes from the adapter's folder.
     from_adapter: bool,
-    /// New ids, but for one that only pads.
+    /// The ids of added tokens, without a padding token, which never occurs in rows.
     added: Range<usize>,
 }
 
-/// The tokenizer of a recipe's runs, with the tokens that it adds. The weights of the base are not looked at.
+/// The tokenizer of a recipe's run, with the tokens that the recipe adds. Does not read the base model's weights.
 ///
 /// # Errors
 /// A tokenizer that cannot be used.
@@ -42,7 +41,7 @@ pub fn recipe_tokenizer(
     Ok(Arc::new(tokenizer))
 }
 
-/// The adapter that training begins with.
+/// The adapter that training starts from, if the recipe names one.
 fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
     Ok(match &recipe.method {
         Method::Lora(lora) => lora.from.as_ref().map(AdapterFolder::open).transpose()?,
@@ -50,7 +49,7 @@ fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
     })
 }
 
-/// The tokenizer of the adapter, or of the base.
+/// The tokenizer of the adapter if it has one, else of the base model.
 fn open(recipe: &Recipe, from: Option<&AdapterFolder>) -> Result<Tokenizer, TrainError> {
     match from.and_then(AdapterFolder::tokenizer_path) {
         Some(path) => tokenizer::open(path),
@@ -58,17 +57,17 @@ fn open(recipe: &Recipe, from: Option<&AdapterFolder>) -> Result<Tokenizer, Trai
     }
 }
 
-/// What a recipe added to its tokenizer.
+/// The tokens that a recipe added to its tokenizer.
 struct Added {
-    /// Whether it is no longer the one in the files.
+    /// Whether the tokenizer differs from its files.
     changed: bool,
-    /// New ids.
+    /// The ids of all added tokens.
     rows: Range<usize>,
-    /// Those that rows may have: all but one that only pads.
+    /// The ids that rows may contain: all but a padding token.
     trained: Range<usize>,
 }
 
-/// Adds what the tokenizer lacks of the recipe's tokens.
+/// Adds the recipe's tokens that the tokenizer lacks.
 fn add(
     tokenizer: &mut Tokenizer,
     base: &BaseConfig,
@@ -82,11 +81,13 @@ fn add(
         (&base.add_special_tokens, true),
         (base.pad_token.as_slice(), true),
     ] {
-        // The last list pads alone.
+        // The last list holds the padding token alone.
         added = first..next;
         for token in tokens {
             if let Some(id) = whole(tokenizer, token)? {
-                observer.on_notice(&format!("`{token}` is a token already (id {id})"));
+                observer.on_notice(&format!(
+                    "`{token}` already exists in the tokenizer (id {id})"
+                ));
                 continue;
             }
             changed = true;
@@ -105,44 +106,18 @@ fn add(
     })
 }
 
-/// The id of a token, where texts keep it whole.
+/// The id of a token, if the tokenizer encodes its text as that one token.
 fn whole(tokenizer: &Tokenizer, token: &str) -> Result<Option<u32>, TrainError> {
     let id = tokenizer.token_id(token);
     let ids = tokenizer.encode(token)?.ids;
     Ok(id.filter(|id| ids == [*id]))
 }
 
-/// Whether tokens can be added as a recipe says.
-///
-/// # Errors
-/// An empty token, and one that is given twice.
-pub(crate) fn check(base: &BaseConfig) -> Result<(), Problem> {
-    let lists = [
-        ("base.add_tokens", base.add_tokens.as_slice()),
-        ("base.add_special_tokens", &base.add_special_tokens),
-        ("base.pad_token", base.pad_token.as_slice()),
-    ];
-    let mut seen = Vec::new();
-    for (key, token) in lists
-        .iter()
-        .flat_map(|(key, list)| list.iter().map(move |t| (*key, t)))
-    {
-        if token.is_empty() {
-            return Err(Problem::new(key, "a token cannot be empty"));
-        }
-        if seen.contains(&token) {
-            return Err(Problem::new(key, format!("`{token}` is given twice")));
-        }
-        seen.push(token);
-    }
-    Ok(())
-}
-
 impl Vocabulary {
-    /// Reads the tokenizer, and adds the recipe's tokens to it and to the base.
+    /// Reads the tokenizer, and adds the recipe's tokens to it and their rows to the base model.
     ///
     /// # Errors
-    /// A tokenizer that does not go with the base, and tokens that it cannot hold.
+    /// A tokenizer that does not match the base model, or that cannot hold the tokens.
     pub(crate) fn open(
         recipe: &Recipe,
         base: &mut Base,
@@ -190,11 +165,11 @@ impl Vocabulary {
             tokens.collect::<Vec<_>>().join(", "),
             match (spare, random) {
                 (false, false) => format!(
-                    "embedding and head get {} rows, the new ones the mean of the others",
+                    "embedding and head get {} rows; the new ones start as the mean of the others",
                     base.config.vocab_size
                 ),
                 (true, false) =>
-                    "they take rows that embedding and head have to spare, set to the mean of the \
+                    "they use spare rows of embedding and head, which start as the mean of the other \
                      tokens' rows"
                         .to_owned(),
                 (_, true) => format!("embedding and head have {} rows", base.config.vocab_size),
@@ -207,7 +182,7 @@ impl Vocabulary {
         self.tokenizer.token(id as u32).unwrap_or_default()
     }
 
-    /// What is to be said where tokens were added, and nothing trains their rows.
+    /// A warning if tokens were added and their rows are not trained.
     pub(crate) fn untrained(&self, model: &LlamaForCausalLM) -> Option<String> {
         let trained = model.trainable_shapes();
         let ends = [
@@ -221,18 +196,18 @@ impl Vocabulary {
         let frozen: Vec<&str> = frozen.map(|(name, _)| *name).collect();
         (!self.added.is_empty() && !frozen.is_empty()).then(|| {
             format!(
-                "nothing trains the rows of the added tokens in {}: they stay alike, the mean of \
-                 the others; method.lora.modules_to_save with {} trains them",
+                "the rows of the added tokens in {} are not trained and all stay the mean of the \
+                 others; to train them, add {} to method.lora.modules_to_save",
                 frozen.join(" and "),
                 frozen.join(" and "),
             )
         })
     }
 
-    /// The files that belong beside the weights of the run; a tokenizer that is in no files yet is
-    /// written into the run's folder.
+    /// The tokenizer files to write along with the weights of the run. A tokenizer that differs from its files is first
+    /// written to the run's folder.
     ///
-    /// An adapter for the vocabulary of its base has none.
+    /// An adapter with the vocabulary of its base model needs none.
     pub(crate) fn files(
         &self,
         recipe: &Recipe,

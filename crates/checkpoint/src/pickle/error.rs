@@ -73,7 +73,7 @@ pub enum PickleError {
         /// What it is.
         found: String,
     },
-    /// A name that is there twice.
+    /// A duplicate name.
     #[error("holds `{name}` twice")]
     Twice {
         /// The name.

@@ -4,7 +4,7 @@ use super::tensor::STORAGES;
 use crate::TensorSpec;
 
 /// The pickle of contiguous tensors, each the whole of a storage whose key is its place in the list;
-/// `None` for a number type that torch has no storage for.
+/// `None` for a dtype that torch has no storage for.
 pub(crate) fn state_dict(tensors: &[TensorSpec]) -> Option<Vec<u8>> {
     let mut pickle = b"\x80\x02".to_vec();
     ordered_dict(&mut pickle);

@@ -1,4 +1,4 @@
-//! `simmer adapter diff`: how far two adapters are apart.
+//! `simmer adapter diff`: compares two adapters.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,34 @@ use simmer_model::adapter::difference::{AdapterDifference, Subspaces, difference
 use simmer_model::adapter::inspect::weights_path;
 
 use super::{sha256, short, table};
+use crate::failure::Failure;
 use crate::{hub, output, progress};
 
-/// How far two adapters of one base are apart: configurations, and the updates s·B·A module by module
+/// Compare two adapters of one base model: configurations, and the updates s·B·A of each module
 ///
-/// Distance is the norm of the difference of two updates over the larger of their norms, overlap the mean squared cosine of
-/// the principal angles between the spaces that they write to (out) and read from (in). Ranks may differ.
+/// `distance` is the norm of the difference between two updates, divided by the larger of their norms. `overlap` is the
+/// mean squared cosine of the principal angles between their column spaces (out) and between their row spaces (in). The
+/// ranks may differ.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
-    /// The one: a folder, a weights' file, or a name on the hub
+    /// First adapter: a folder, a weights file, or a name on the Hugging Face Hub
     #[arg(value_name = "A")]
     first: PathBuf,
-    /// The other
+    /// Second adapter
     #[arg(value_name = "B")]
     second: PathBuf,
-    /// Print everything as one line of JSON, with all principal angles
+    /// Print the comparison as one line of JSON, with all principal angles
     #[arg(long)]
     json: bool,
 }
 
-/// What both weights' files are.
+/// The weights files of both adapters.
 struct Files {
     hashes: [String; 2],
 }
 
 impl Diff {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let [first, second] =
             [&self.first, &self.second].map(|path| hub::locate(path, What::Adapter));
         let [first, second] = [first?, second?];
@@ -65,9 +67,9 @@ impl Files {
     fn verdict(&self, found: &AdapterDifference) -> String {
         let [first, second] = &self.hashes;
         let settings = if found.config.is_empty() {
-            "the same configuration"
+            "same configuration"
         } else {
-            "another configuration"
+            "different configuration"
         };
         if self.are_equal() {
             let identical = if found.config.is_empty() {
@@ -75,11 +77,9 @@ impl Files {
             } else {
                 ""
             };
-            format!("{identical}the same weights, byte by byte (sha256 {first}), and {settings}")
+            format!("{identical}same weights file (sha256 {first}), {settings}")
         } else if found.same_tensors {
-            format!(
-                "the same tensors in files that differ (sha256 {first} and {second}), and {settings}"
-            )
+            format!("same tensors in different files (sha256 {first} and {second}), {settings}")
         } else {
             format!("sha256 {first}\n       {second}")
         }
@@ -96,7 +96,7 @@ fn text(files: &Files, found: &AdapterDifference) -> String {
     }
     for (names, which) in [(&found.only_first, "A"), (&found.only_second, "B")] {
         if !names.is_empty() {
-            let _ = writeln!(text, "\nin {which} alone ({}):", names.len());
+            let _ = writeln!(text, "\nonly in {which} ({}):", names.len());
             for name in names {
                 let _ = writeln!(text, "  {name}");
             }

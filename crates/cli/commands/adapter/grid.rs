@@ -1,4 +1,4 @@
-//! One number for every layer and target: a heat map.
+//! A heat map: one number for each layer and target module.
 
 use std::fmt::Write as _;
 
@@ -7,23 +7,23 @@ use simmer_model::adapter::inspect::{Inspection, LowRankModule};
 
 use super::short;
 
-/// Backgrounds from nothing to the largest, of the 256 colours of a terminal.
+/// Background colours from zero to the largest value, from a terminal's 256 colours.
 const RAMP: [u8; 9] = [16, 17, 18, 19, 26, 32, 38, 44, 50];
-/// From this one on letters are black.
+/// From this colour on the text is black.
 const LIGHT_FROM: usize = 5;
 
-/// Layers by targets.
+/// A number for each layer (row) and target module (column).
 pub(super) struct Grid {
-    /// Last parts of modules' paths.
+    /// The columns: last parts of the modules' paths.
     pub(super) targets: Vec<String>,
-    /// A layer's name and its cells; `None` where it has no such module.
+    /// A layer's name and its cells; `None` if the layer has no such module.
     pub(super) rows: Vec<(String, Vec<Option<f64>>)>,
 }
 
-/// How the numbers of a cell's modules make one: there are several where a layer has experts.
+/// How the numbers of a cell's modules are combined. A layer with experts has several modules in a cell.
 #[derive(Clone, Copy)]
 pub(super) enum Together {
-    /// The root of the sum of squares, as norms add up.
+    /// The root of the sum of squares, for norms.
     Norm,
     /// The mean.
     Mean,
@@ -72,13 +72,13 @@ impl Grid {
         Self { targets, rows }
     }
 
-    /// The largest cell; 0 where all are.
+    /// The largest cell; 0 if there is none above it.
     pub(super) fn largest(&self) -> f64 {
         let cells = self.rows.iter().flat_map(|(_, cells)| cells).flatten();
         cells.copied().fold(0.0, f64::max)
     }
 
-    /// Lines for a terminal, coloured where `colours` says so.
+    /// The heat map as text, with background colours if `colours`.
     pub(super) fn text(&self, colours: bool) -> String {
         let width = |name: &String| name.chars().count().max(6);
         let mut text = format!("{:>5}", "layer");

@@ -1,4 +1,4 @@
-//! `simmer adapter inspect`: what an adapter holds, and how large the changes are that it makes.
+//! `simmer adapter inspect`: the contents of adapters and the size of their updates.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -6,37 +6,37 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::hub::What;
-use simmer_files::size::readable;
 use simmer_files::write_file;
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
-use simmer_model::adapter::targets::Targets;
 
 use super::grid::{Grid, Together};
-use super::{html, sha256, short, table};
+use super::summary::summary;
+use super::{page, sha256, short, table};
+use crate::failure::Failure;
 use crate::{hub, output, progress};
 
-/// What an adapter holds, and how large the changes s·B·A are that it makes
+/// Show what an adapter contains and how large its updates s·B·A are
 ///
-/// Rank, scale, targets, norms, singular values and effective rank of every module, a heat map by layer and target, and
-/// what is odd: B that is zero, NaN, layers without a path, a rank that is not used. Needs no base model.
+/// Shows rank, scale, targets, norms, singular values and effective rank of each module, and heat maps by layer and
+/// target. Warns about zero B matrices, NaN, layers without an adapter and ranks that are not used. Needs no base model.
 #[derive(Debug, Args)]
 pub(super) struct Inspect {
-    /// Adapters: folders, weights' files (.safetensors, .bin), or names on the hub
+    /// Adapters: folders, weights files (.safetensors, .bin), or names on the Hugging Face Hub
     #[arg(value_name = "ADAPTER", required = true)]
     adapters: Vec<PathBuf>,
-    /// Write a page for a browser instead, which needs nothing else
+    /// Write an HTML page instead
     #[arg(long, value_name = "FILE.html", conflicts_with = "json")]
     html: Option<PathBuf>,
-    /// A line for every module, with its singular values
+    /// Also print a line for each module, with its singular values
     #[arg(long)]
     modules: bool,
-    /// Print everything as JSON, one line an adapter
+    /// Print the results as JSON, one line per adapter
     #[arg(long)]
     json: bool,
 }
 
-/// An adapter and what tells its file from others.
+/// An adapter, with the size and the hash of its file.
 pub(super) struct Inspected {
     pub(super) name: String,
     pub(super) bytes: u64,
@@ -45,7 +45,7 @@ pub(super) struct Inspected {
 }
 
 impl Inspect {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let mut all = Vec::new();
         for adapter in &self.adapters {
             let path = hub::locate(adapter, What::Adapter)?;
@@ -60,7 +60,8 @@ impl Inspect {
             });
         }
         if let Some(path) = &self.html {
-            write_file(path, |file| file.write_all(html::html(&all).as_bytes()))?;
+            let html = page::html(&all)?;
+            write_file(path, |file| file.write_all(html.as_bytes()))?;
             for inspected in &all {
                 warn(inspected);
             }
@@ -108,121 +109,6 @@ fn as_json(inspected: &Inspected) -> Value {
     })
 }
 
-/// What stands above the maps, as names and what they are.
-pub(super) fn summary(inspected: &Inspected) -> Vec<(&'static str, String)> {
-    let found = &inspected.found;
-    let mut lines = vec![(
-        "file",
-        format!(
-            "{}, {}, sha256 {}",
-            found
-                .weights
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy(),
-            readable(inspected.bytes),
-            inspected.sha256
-        ),
-    )];
-    if let Some(config) = &found.config {
-        let base = config.base_model_name_or_path.as_deref();
-        lines.push(("base", base.unwrap_or("not named").to_owned()));
-        lines.push(("method", method(config)));
-        let targets = config.target_modules.as_ref();
-        let targets = match targets {
-            None => "PEFT's choice for the family".to_owned(),
-            Some(Targets::Regex(pattern)) => pattern.clone(),
-            Some(Targets::Names(names)) => {
-                let mut names = names.clone();
-                names.sort();
-                names.join(", ")
-            }
-        };
-        lines.push(("targets", targets));
-        if let Some(modules) = config
-            .modules_to_save
-            .as_ref()
-            .filter(|names| !names.is_empty())
-        {
-            lines.push(("whole", modules.join(", ")));
-        }
-    }
-    let layers: std::collections::BTreeSet<_> = found
-        .modules
-        .iter()
-        .filter_map(|module| module.layer)
-        .collect();
-    let count = |number: usize, what: &str| {
-        format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-    };
-    let outside = found
-        .modules
-        .iter()
-        .filter(|module| module.layer.is_none())
-        .count();
-    let outside = if outside > 0 {
-        format!(", {outside} outside the layers")
-    } else {
-        String::new()
-    };
-    lines.push((
-        "modules",
-        format!(
-            "{} in {}{outside}",
-            count(found.modules.len(), "low-rank path"),
-            count(layers.len(), "layer")
-        ),
-    ));
-    let whole = found.whole.iter().filter(|tensor| tensor.trained).count();
-    let frozen = found.whole.len() - whole;
-    if whole > 0 {
-        lines.push(("whole", count(whole, "tensor") + " trained whole"));
-    }
-    if frozen > 0 {
-        lines.push((
-            "beside",
-            count(frozen, "tensor") + " of the base, for a resized vocabulary",
-        ));
-    }
-    let dtypes = found.modules.iter().flat_map(|module| &module.dtypes);
-    let dtypes: std::collections::BTreeSet<&String> = dtypes.collect();
-    let dtypes: Vec<&str> = dtypes.into_iter().map(String::as_str).collect();
-    lines.push((
-        "parameters",
-        format!(
-            "{} trained, in {}",
-            found.parameters(),
-            dtypes.join(" and ")
-        ),
-    ));
-    lines.push((
-        "update",
-        format!("norm {} over all modules", short(found.norm())),
-    ));
-    lines
-}
-
-fn method(config: &AdapterConfig) -> String {
-    let (name, scale) = if config.use_rslora {
-        ("rank-stabilised LoRA", "alpha/√rank")
-    } else {
-        ("LoRA", "alpha/rank")
-    };
-    let mut text = format!(
-        "{name}, rank {}, alpha {}, scale {scale}, dropout {}",
-        config.r, config.lora_alpha, config.lora_dropout
-    );
-    for (patterns, what) in [
-        (config.rank_pattern.iter().count(), "rank_pattern"),
-        (config.alpha_pattern.iter().count(), "alpha_pattern"),
-    ] {
-        if patterns > 0 {
-            let _ = write!(text, ", {what} of {patterns}");
-        }
-    }
-    text
-}
-
 fn text(inspected: &Inspected, modules: bool, colours: bool) -> String {
     let found = &inspected.found;
     let mut text = format!("{}\n", inspected.name);
@@ -244,7 +130,7 @@ fn text(inspected: &Inspected, modules: bool, colours: bool) -> String {
     text
 }
 
-/// Means over the modules of each target, and norms over all of them together.
+/// A row for each target: means over its modules, and norms over all of them together.
 pub(super) fn by_target(found: &Inspection) -> Vec<Vec<String>> {
     let head = [
         "target",
@@ -307,7 +193,7 @@ pub(super) fn by_target(found: &Inspection) -> Vec<Vec<String>> {
     rows
 }
 
-/// A row for every module.
+/// A row for each module.
 pub(super) fn by_module(found: &Inspection) -> Vec<Vec<String>> {
     let head = [
         "module",

@@ -1,18 +1,20 @@
-//! `simmer adapter`: what an adapter is, and how two of them differ. No base model is needed.
+//! `simmer adapter`: inspects adapters and compares them, without a base model.
 
 mod diff;
 mod grid;
-mod html;
 mod inspect;
+mod page;
+mod summary;
 
 use std::path::Path;
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use simmer_eval::report::aligned;
 use simmer_files::digest::sha256_of_file;
 
-/// Look at adapters, or hold two of them side by side
+use crate::failure::{Context, Failure};
+
+/// Inspect adapters, or compare two
 #[derive(Debug, Args)]
 pub(crate) struct Adapter {
     #[command(subcommand)]
@@ -26,7 +28,7 @@ enum Command {
 }
 
 impl Adapter {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Diff(diff) => diff.run(),
@@ -35,11 +37,11 @@ impl Adapter {
 }
 
 /// SHA-256 of a file.
-fn sha256(path: &Path) -> anyhow::Result<String> {
+fn sha256(path: &Path) -> Result<String, Failure> {
     sha256_of_file(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// A number in three digits that count.
+/// A number with three significant digits.
 fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
@@ -57,7 +59,7 @@ fn short(value: f64) -> String {
     }
 }
 
-/// Rows of cells under a head; the first column begins at the left.
+/// A table; the first row is its head, and the first column is aligned left.
 fn table(rows: &[Vec<String>]) -> String {
     aligned(rows, 1).join("\n") + "\n"
 }

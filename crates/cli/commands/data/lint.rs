@@ -1,32 +1,31 @@
-//! `simmer data lint`: every example checked.
+//! `simmer data lint`: checks every example.
 
-use anyhow::bail;
 use clap::Args;
-use simmer_data::dataset::check;
+use simmer_lint::check;
 
 use super::Named;
+use crate::failure::{Failure, bail};
 use crate::output::{self, note};
 use crate::progress;
 
 /// Check every example of a recipe's data
 ///
-/// Shows what is wrong, with the first rows that have it. Exit code 1 where there are errors, which
-/// would also stop `simmer train`; warnings alone leave it at 0. `data.lint` in the recipe says which
-/// findings are errors.
+/// Lists the problems, each with the first rows that have it. Errors give exit code 1 and also stop
+/// `simmer train`; warnings give exit code 0. `data.lint` in the recipe sets which problems are errors.
 #[derive(Debug, Args)]
 pub(super) struct Lint {
     #[command(flatten)]
     named: Named,
-    /// Exit with 1 where there are warnings, too
+    /// Exit with code 1 on warnings too
     #[arg(long)]
     strict: bool,
-    /// Print the findings as JSON
+    /// Print the problems as JSON
     #[arg(long)]
     json: bool,
 }
 
 impl Lint {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading and checking");
         let checked = check(&recipe.data, &tokenizer);
@@ -40,7 +39,7 @@ impl Lint {
         }
         let (errors, warnings) = (lint.errors().count(), lint.warnings().count());
         if errors > 0 || (self.strict && warnings > 0) {
-            bail!("the data has {errors} kinds of errors and {warnings} of warnings");
+            bail!("the data has {errors} kinds of errors and {warnings} kinds of warnings");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! `simmer data`: what a recipe's data looks like to the model, and what is wrong with it.
+//! `simmer data`: shows a recipe's data as the model sees it, and checks it.
 
-mod html;
 mod lint;
+mod page;
 mod preview;
 mod shown;
 
@@ -12,9 +12,10 @@ use clap::{Args, Subcommand};
 use simmer_data::Tokenizer;
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
+use crate::failure::Failure;
 use crate::{hub, output};
 
-/// Look at a recipe's data as the model sees it, or check it
+/// Preview a recipe's data as the model sees it, or check it
 #[derive(Debug, Args)]
 pub(crate) struct Data {
     #[command(subcommand)]
@@ -28,7 +29,7 @@ enum Command {
 }
 
 impl Data {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Preview(preview) => preview.run(),
             Command::Lint(lint) => lint.run(),
@@ -36,7 +37,7 @@ impl Data {
     }
 }
 
-/// Says what a person should know.
+/// Prints notices.
 struct Notes;
 
 impl Observer for Notes {
@@ -45,20 +46,20 @@ impl Observer for Notes {
     }
 }
 
-/// The recipe whose data is meant.
+/// The recipe of a command.
 #[derive(Debug, Args)]
 struct Named {
-    /// The recipe
+    /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
-    /// Change a key: data.max_tokens=512
+    /// Override a key of the recipe, such as data.max_tokens=512; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
 
 impl Named {
-    /// The recipe, its files on this disk, and its tokenizer. The weights of the base are not needed.
-    fn open(&self) -> anyhow::Result<(Recipe, Arc<Tokenizer>)> {
+    /// The recipe, with its data on disk, and its tokenizer. Downloads no weights.
+    fn open(&self) -> Result<(Recipe, Arc<Tokenizer>), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
         hub::locate_tokenizer(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;

@@ -1,56 +1,58 @@
-//! `simmer data preview`: the examples as the model sees them.
+//! `simmer data preview`: shows examples as the model sees them.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
 use clap::Args;
 use console::Style;
-use simmer_data::dataset::{Checked, read};
+use simmer_data::dataset::Checked;
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
 use simmer_files::write_file;
+use simmer_lint::LintReport;
 use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, tokens, visible};
-use super::{Named, html};
+use super::{Named, page};
+use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};
 use crate::progress;
 
-/// Rows of each source of a stream that are read.
+/// How many rows of each source of a stream are read.
 const STREAM_ROWS: usize = 10_000;
 
 /// Show a recipe's examples as the model sees them
 ///
-/// What is trained on is green and bold on a terminal, between ⟦ and ⟧ elsewhere; special tokens are
-/// magenta. Below come the lengths of all examples and how full micro-batches are.
+/// Labels (the text that is trained on) are green and bold on a terminal, and between ⟦ and ⟧
+/// elsewhere. Special tokens are magenta. Then follow the lengths of all examples and the number of
+/// micro-batches.
 #[derive(Debug, Args)]
 pub(super) struct Preview {
     #[command(flatten)]
     named: Named,
-    /// Examples of each source
+    /// Number of examples to show from each source
     #[arg(long, short = 'n', default_value_t = 3, value_name = "N")]
     rows: usize,
-    /// Show this row of the (first) source instead, counted from 1
+    /// Show this row of each source instead, counted from 1
     #[arg(long, value_name = "ROW", conflicts_with = "rows")]
     row: Option<usize>,
-    /// Mark where tokens begin
+    /// Mark token boundaries
     #[arg(long)]
     tokens: bool,
-    /// Show each token on a line of its own: place, id, text, trained on or not
+    /// Show one token per line: position, ID, whether it is trained on, text
     #[arg(long)]
     ids: bool,
-    /// Write a page that a browser shows instead
+    /// Write an HTML page instead
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
 }
 
-/// One example to be shown.
+/// An example to show.
 pub(super) struct Shown {
     pub(super) title: String,
     pub(super) tokens: Vec<ShownToken>,
 }
 
-/// All that is shown.
+/// Everything to show.
 pub(super) struct Page {
     pub(super) name: String,
     pub(super) summary: String,
@@ -61,7 +63,7 @@ pub(super) struct Page {
 }
 
 impl Preview {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading");
         let rows = if recipe.data.stream {
@@ -69,13 +71,15 @@ impl Preview {
         } else {
             usize::MAX
         };
-        let data = read(&recipe.data, &tokenizer, rows);
+        let read = simmer_lint::read(&recipe.data, &tokenizer, rows);
         spinner.finish_and_clear();
-        let page = self.page(&recipe, &data?, &tokenizer)?;
+        let (data, lint) = read?;
+        let page = self.page(&recipe, &data, &lint, &tokenizer)?;
         match &self.html {
             None => output::print(&self.text(&page)),
             Some(path) => {
-                write_file(path, |file| file.write_all(html::html(&page).as_bytes()))
+                let html = page::html(&page)?;
+                write_file(path, |file| file.write_all(html.as_bytes()))
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 note(&page.summary);
                 output::line(&path.display().to_string())
@@ -83,9 +87,15 @@ impl Preview {
         }
     }
 
-    fn page(&self, recipe: &Recipe, data: &Checked, tokenizer: &Tokenizer) -> anyhow::Result<Page> {
+    fn page(
+        &self,
+        recipe: &Recipe,
+        data: &Checked,
+        lint: &LintReport,
+        tokenizer: &Tokenizer,
+    ) -> Result<Page, Failure> {
         let all: Vec<&Example> = data.train.iter().flatten().collect();
-        let shown = |example: &Example| -> anyhow::Result<Shown> {
+        let shown = |example: &Example| -> Result<Shown, Failure> {
             let origin = &example.origin;
             Ok(Shown {
                 title: format!(
@@ -109,17 +119,17 @@ impl Preview {
         };
         if let (Some(row), []) = (self.row, chosen.as_slice()) {
             bail!(
-                "row {row} gives no example: it is not there, or was left out (see `simmer data lint`)"
+                "row {row} has no example: it does not exist or was skipped (see `simmer data lint`)"
             );
         }
         Ok(Page {
             name: self.named.recipe.display().to_string(),
             summary: data.report.to_string(),
-            lint: data.lint.to_string(),
+            lint: lint.to_string(),
             examples: chosen
                 .into_iter()
                 .map(shown)
-                .collect::<anyhow::Result<_>>()?,
+                .collect::<Result<_, Failure>>()?,
             lengths: Lengths::of(&all, recipe.data.max_tokens),
             packing: packing(recipe, data),
         })
@@ -145,7 +155,7 @@ impl Preview {
         let _ = writeln!(
             text,
             "{}\n{}",
-            bold.apply_to("Tokens of an example"),
+            bold.apply_to("Tokens per example"),
             page.lengths.text()
         );
         let _ = writeln!(text, "{}\n{}", bold.apply_to("Packing"), page.packing);
@@ -154,7 +164,7 @@ impl Preview {
     }
 }
 
-/// Text as it looks: in colour, or between marks where there is none.
+/// Text in colour, or between marks if there are no colours.
 fn styled(look: Look, text: &str) -> String {
     let style = match (look.trained, look.special) {
         (true, false) => Style::new().green().bold(),
@@ -163,7 +173,7 @@ fn styled(look: Look, text: &str) -> String {
         (false, false) => return text.to_owned(),
     };
     if console::colors_enabled() {
-        // Line by line, so that a pager that cuts lines keeps the colour.
+        // Line by line, because pagers reset the colour at the end of a line.
         let lines: Vec<_> = text
             .split('\n')
             .map(|line| style.apply_to(line).to_string())
@@ -189,9 +199,9 @@ fn bounded(tokens: &[ShownToken]) -> String {
     pieces.join("|")
 }
 
-/// A line a token.
+/// One line per token.
 fn table(tokens: &[ShownToken]) -> String {
-    let mut text = format!("{:>6}  {:>7}  {:7}  text\n", "place", "id", "trained");
+    let mut text = format!("{:>6}  {:>7}  {:7}  text\n", "token", "ID", "trained");
     for (place, token) in tokens.iter().enumerate() {
         let trained = if token.trained { "yes" } else { "" };
         let _ = writeln!(
@@ -203,9 +213,9 @@ fn table(tokens: &[ShownToken]) -> String {
     text
 }
 
-/// How long examples are.
+/// The lengths of examples.
 pub(super) struct Lengths {
-    /// First length of each bin, and how many examples are in it.
+    /// The smallest length of each bin, and the number of its examples.
     pub(super) bins: Vec<(usize, usize)>,
     width: usize,
     mean: f64,
@@ -213,7 +223,7 @@ pub(super) struct Lengths {
     longest: usize,
 }
 
-/// Bins of the histogram.
+/// The number of bins of the histogram.
 const BINS: usize = 16;
 
 impl Lengths {
@@ -271,7 +281,7 @@ impl Lengths {
     }
 }
 
-/// How full the micro-batches of the first epoch are.
+/// The steps and micro-batches of the first epoch.
 fn packing(recipe: &Recipe, data: &Checked) -> String {
     let budget = recipe.train.micro_batch_tokens.tokens();
     let order = Order {
@@ -303,14 +313,15 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
     let share =
         |tokens: usize, count: usize| 100.0 * tokens as f64 / (count.max(1) * budget) as f64;
     let mut text = format!(
-        "{steps} steps of {} examples an epoch: {all} micro-batches of up to {budget} tokens, {:.1}% full, no padding",
+        "{steps} steps of {} examples per epoch, in {all} micro-batches without padding; train.micro_batch_tokens = {budget} \
+         is filled to {:.1}%",
         order.batch_size,
         share(tokens, all)
     );
     if full > 0 {
         let _ = write!(
             text,
-            "; {:.1}% without the last of each step",
+            ", to {:.1}% without the last micro-batch of each step",
             share(before_last, full)
         );
     }

@@ -1,18 +1,20 @@
-//! An example as people read it: its text token by token, and what is trained on.
+//! An example for display: the text of each token, and whether it is trained on.
 
 use simmer_data::{Example, Tokenizer};
+
+use crate::failure::Failure;
 
 /// A token of an example.
 pub(super) struct ShownToken {
     pub(super) id: u32,
-    /// Its text; empty for one that begins a character which a later token ends.
+    /// Its text; empty if it ends inside a character that a later token completes.
     pub(super) text: String,
     pub(super) trained: bool,
     pub(super) special: bool,
 }
 
 /// The tokens of an example.
-pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> anyhow::Result<Vec<ShownToken>> {
+pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<ShownToken>, Failure> {
     let special = tokenizer.special_tokens();
     let mut decoded = tokenizer.decode_stream(false);
     let mut shown = Vec::with_capacity(example.tokens.len());
@@ -35,14 +37,14 @@ pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> anyhow::Result
     Ok(shown)
 }
 
-/// How a run of tokens is to be shown.
+/// How tokens look.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) trained: bool,
     pub(super) special: bool,
 }
 
-/// Neighbouring tokens that look the same, as one.
+/// The text, in pieces of neighbouring tokens that look the same.
 pub(super) fn runs(tokens: &[ShownToken]) -> Vec<(Look, String)> {
     let mut runs: Vec<(Look, String)> = Vec::new();
     for token in tokens {
@@ -58,7 +60,7 @@ pub(super) fn runs(tokens: &[ShownToken]) -> Vec<(Look, String)> {
     runs
 }
 
-/// Characters that nobody would see, spelled out.
+/// Text with its invisible characters escaped.
 pub(super) fn visible(text: &str) -> String {
     let hidden = |c: char| {
         c != '\n'

@@ -1,8 +1,7 @@
-//! What was merged, held against what it was made of.
+//! Compares a merged model with its base model and adapter.
 
 use std::path::Path;
 
-use anyhow::Context;
 use burn::module::Module;
 use serde::Serialize;
 use simmer_data::Tokenizer;
@@ -13,29 +12,30 @@ use simmer_model::merge::{Altered, MergeOptions, verify};
 use simmer_model::{adapter, device};
 use simmer_train::tokenizer;
 
+use crate::failure::{Context, Failure};
 use crate::output::note;
 use crate::progress;
 
-/// What models are asked where nobody says what.
+/// The prompts if the user gives none.
 const PROMPTS: [&str; 3] = [
     "The capital of France is Paris, and the river that runs through it is called the Seine.",
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
     "def add(a, b):\n    return a + b\n\nprint(add(2, 3))  # 5",
 ];
-/// Tokens of each of three rows, where there is no tokenizer.
+/// The length in tokens of each of three prompts, if there is no tokenizer.
 const TOKENS: u32 = 16;
 
-/// What the models are asked.
+/// The prompts for the comparison.
 pub(super) enum Prompts {
-    /// By the person who merges.
+    /// From the user.
     Given(Vec<Vec<u32>>),
     /// [`PROMPTS`].
     BuiltIn(Vec<Vec<u32>>),
-    /// Any tokens at all: base and adapter have no tokenizer.
+    /// Arbitrary tokens: neither base model nor adapter has a tokenizer.
     Any,
 }
 
-/// A merge that was done.
+/// A finished merge.
 pub(super) struct Merged<'a> {
     pub(super) base: &'a Path,
     pub(super) adapter: &'a Path,
@@ -52,8 +52,8 @@ pub(super) struct Checked {
 }
 
 impl Prompts {
-    /// Tokens of the texts, with the adapter's tokenizer where it brings one.
-    pub(super) fn new(texts: &[String], base: &Path, adapter: &Path) -> anyhow::Result<Self> {
+    /// Tokenizes the texts, with the adapter's tokenizer if it has one.
+    pub(super) fn new(texts: &[String], base: &Path, adapter: &Path) -> Result<Self, Failure> {
         let adapter = AdapterFolder::open(adapter)?;
         let found = tokenizer::open(adapter.tokenizer_path().unwrap_or(base));
         let tokenizer = match found {
@@ -63,13 +63,13 @@ impl Prompts {
         };
         if texts.is_empty() {
             let prompts = PROMPTS.iter().map(|text| tokens(&tokenizer, text));
-            return Ok(Self::BuiltIn(prompts.collect::<anyhow::Result<_>>()?));
+            return Ok(Self::BuiltIn(prompts.collect::<Result<_, Failure>>()?));
         }
         let prompts = texts.iter().map(|text| tokens(&tokenizer, text));
-        Ok(Self::Given(prompts.collect::<anyhow::Result<_>>()?))
+        Ok(Self::Given(prompts.collect::<Result<_, Failure>>()?))
     }
 
-    /// What somebody asked is asked as it is; what is built in ends where the context does.
+    /// The tokens. Prompts of the user stay as they are; others are cut to the context length.
     fn tokens(self, vocab_size: usize, context: usize) -> Vec<Vec<u32>> {
         let mut prompts = match self {
             Self::Given(prompts) => return prompts,
@@ -88,14 +88,14 @@ impl Prompts {
     }
 }
 
-fn tokens(tokenizer: &Tokenizer, text: &str) -> anyhow::Result<Vec<u32>> {
+fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Failure> {
     Ok([tokenizer.prefix(), &tokenizer.encode(text)?.ids].concat())
 }
 
 impl Merged<'_> {
-    /// Reads the files again, and runs both models over the prompts, one after the other.
-    pub(super) fn check(&self, prompts: Prompts) -> anyhow::Result<Checked> {
-        let failed = || format!("{} was written, but cannot be checked", self.out.display());
+    /// Re-reads the files, then runs both models on the prompts, one after the other.
+    pub(super) fn check(&self, prompts: Prompts) -> Result<Checked, Failure> {
+        let failed = || format!("{} was written, but cannot be verified", self.out.display());
         let bar = progress::bytes(0, "checking");
         let mut advance = |done, all| {
             bar.set_length(all);
@@ -117,8 +117,8 @@ impl Merged<'_> {
         Ok(checked)
     }
 
-    fn agreement(&self, prompts: Prompts) -> anyhow::Result<Agreement> {
-        let bar = progress::spinner("asking base and adapter");
+    fn agreement(&self, prompts: Prompts) -> Result<Agreement, Failure> {
+        let bar = progress::spinner("running base + adapter");
         let device = device::named("cpu")?;
         let load = |path: &Path| BaseConfig::from_path(path).open()?.load(0, &device);
         let apart = adapter::load(load(self.base)?, self.adapter)?.model.valid();
@@ -126,7 +126,7 @@ impl Merged<'_> {
         let prompts = prompts.tokens(config.vocab_size, config.max_position_embeddings);
         let heard = Heard::from(&apart, prompts)?;
         drop(apart);
-        bar.set_message("asking the merged model");
+        bar.set_message("running the merged model");
         let merged = load(self.out)?.valid();
         let agreement = heard.compare(&merged, self.rounding)?;
         bar.finish_and_clear();
@@ -146,22 +146,22 @@ impl Checked {
             ..
         } = &self.agreement;
         note(&format!(
-            "check: base with adapter and merged model find the same next token likeliest at {same_likeliest} of {positions} \
-             positions of {prompts} prompts; log-probabilities differ by {mean:.1e} on average, by {largest:.1e} at most \
-             (rounding explains {explained:.1e} there)"
+            "check: base + adapter and the merged model predict the same next token at {same_likeliest} of {positions} \
+             positions of {prompts} prompts; log-probabilities differ by {mean:.1e} on average, {largest:.1e} at most \
+             (rounding explains up to {explained:.1e} there)"
         ));
         if self.altered.is_empty() {
-            note("check: the files hold what was merged, bit by bit");
+            note("check: the written files equal the merged weights, bit for bit");
         }
     }
 
-    /// What is wrong, if anything is.
+    /// The error message, if the check failed.
     pub(super) fn failure(&self, out: &Path) -> Option<String> {
         let out = out.display();
         if let Some(first) = self.altered.first() {
             return Some(format!(
-                "{out}: {} tensors are not what was merged, the first `{}` from row {} on ({} numbers); the disk or another \
-                 program changed them",
+                "{out}: {} tensors differ from what was written, first `{}` from row {} on ({} elements); the disk or \
+                 another program changed them",
                 self.altered.len(),
                 first.name,
                 first.row,
@@ -170,8 +170,8 @@ impl Checked {
         }
         (!self.agreement.agrees).then(|| {
             format!(
-                "{out}: the merged model does not say what base and adapter say: a log-probability differs by {:.3}, and \
-                 rounding explains {:.3}",
+                "{out}: the merged model differs from base + adapter: a log-probability differs by {:.3}, and rounding \
+                 explains up to {:.3}",
                 self.agreement.largest, self.agreement.explained
             )
         })

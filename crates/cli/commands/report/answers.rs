@@ -1,100 +1,95 @@
-//! Base and trained models side by side: what they answer, and how they score.
+//! Answers and scores of base and trained models, side by side.
 
-use std::fmt::Write as _;
-
-use simmer_eval::page::escape;
+use serde::Serialize;
 use simmer_eval::report::MetricReport;
 
-use super::chart::named;
-use super::page::table;
+use super::page::Named;
 use super::run::Run;
 
-/// What was answered to a prompt: by whom, and what.
-type Answered = (String, String);
+/// A sample prompt and its answers.
+#[derive(Serialize)]
+pub(super) struct Prompt<'a> {
+    text: &'a str,
+    before: Vec<Answer<'a>>,
+    after: Vec<Answer<'a>>,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    /// The runs that gave it; empty if the page has a single run.
+    runs: Vec<Named<'a>>,
+    text: &'a str,
+}
 
 /// The answers of runs to their sample prompts.
-pub(super) fn answers(html: &mut String, runs: &[Run]) {
-    let mut prompts: Vec<(&str, Vec<Answered>, Vec<Answered>)> = Vec::new();
+pub(super) fn prompts(runs: &[Run]) -> Vec<Prompt<'_>> {
+    let mut prompts: Vec<Prompt<'_>> = Vec::new();
     for (number, run) in runs.iter().enumerate() {
-        for sample in run
-            .comparison
-            .iter()
-            .flat_map(|comparison| &comparison.samples)
-        {
-            let place = prompts
-                .iter()
-                .position(|(prompt, ..)| *prompt == sample.prompt);
+        let samples = run.comparison.iter();
+        for sample in samples.flat_map(|comparison| &comparison.samples) {
+            let place = prompts.iter().position(|known| known.text == sample.prompt);
             let place = place.unwrap_or_else(|| {
-                prompts.push((&sample.prompt, Vec::new(), Vec::new()));
+                prompts.push(Prompt {
+                    text: &sample.prompt,
+                    before: Vec::new(),
+                    after: Vec::new(),
+                });
                 prompts.len() - 1
             });
-            let (_, before, after) = &mut prompts[place];
-            let name = named(number, &run.name);
-            // runs of one base begin with the same answer
-            match before.iter_mut().find(|(_, text)| *text == sample.before) {
-                Some((names, _)) => names.push_str(&name),
-                None => before.push((name.clone(), sample.before.clone())),
+            let Prompt { before, after, .. } = &mut prompts[place];
+            let name = (runs.len() > 1).then(|| Named::of(number, run));
+            // runs of one base model have the same answer before training
+            match before
+                .iter_mut()
+                .find(|answer| answer.text == sample.before)
+            {
+                Some(answer) => answer.runs.extend(name.clone()),
+                None => before.push(Answer::new(name.clone(), &sample.before)),
             }
-            after.push((name, sample.after.clone()));
+            after.push(Answer::new(name, &sample.after));
         }
     }
-    if prompts.is_empty() {
-        return;
+    for answer in prompts
+        .iter_mut()
+        .flat_map(|prompt| prompt.before.iter_mut().chain(&mut prompt.after))
+    {
+        answer.text = answer.text.trim();
     }
-    html.push_str("<h2>Answers before and after</h2>\n");
-    for (prompt, before, after) in prompts {
-        let _ = write!(html, "<h3>{}</h3><div class=side>", escape(prompt));
-        let said = |when: &'static str, answers: Vec<Answered>| {
-            let one = move |(name, text): Answered| {
-                let name = if runs.len() == 1 { String::new() } else { name };
-                format!(
-                    "<div><span class=soft>{when}</span> {name}<pre>{}</pre></div>",
-                    escape(text.trim())
-                )
-            };
-            answers.into_iter().map(one).collect::<String>()
-        };
-        let _ = writeln!(
-            html,
-            "{}{}</div>",
-            said("before", before),
-            said("after", after)
-        );
+    prompts
+}
+
+impl<'a> Answer<'a> {
+    fn new(run: Option<Named<'a>>, text: &'a str) -> Self {
+        Self {
+            runs: run.into_iter().collect(),
+            text,
+        }
     }
 }
 
+/// The scores of a run's base and trained model by one metric.
+#[derive(Serialize)]
+pub(super) struct Scored {
+    /// The run's number.
+    run: usize,
+    /// Held-out rows.
+    rows: usize,
+    cells: Vec<String>,
+}
+
 /// The scores of base and trained models.
-pub(super) fn scores(html: &mut String, runs: &[Run]) {
+pub(super) fn scores(runs: &[Run]) -> Vec<Scored> {
     let mut rows = Vec::new();
-    for (number, run) in runs.iter().enumerate() {
-        let Some(comparison) = &run.comparison else {
-            continue;
-        };
-        for metric in &comparison.scores {
-            let mut row = vec![
-                named(number, &run.name),
-                comparison.held_out_rows.to_string(),
-            ];
-            row.extend(score(metric));
-            rows.push(row);
+    for (run, of) in runs.iter().enumerate() {
+        if let Some(comparison) = &of.comparison {
+            rows.extend(comparison.scores.iter().map(|metric| Scored {
+                run,
+                rows: comparison.held_out_rows,
+                cells: score(metric),
+            }));
         }
     }
-    if rows.is_empty() {
-        return;
-    }
-    html.push_str("<h2>Base and trained model on held-out rows</h2>\n");
-    let heads = [
-        "run",
-        "rows",
-        "metric",
-        "before",
-        "after",
-        "difference",
-        "95 %",
-        "p",
-    ];
-    table(html, &heads.map(str::to_owned), &rows);
-    html.push_str("<p class=soft>± is one standard error; differences by paired bootstrap over the rows.</p>\n");
+    rows
 }
 
 fn score(metric: &MetricReport) -> Vec<String> {
@@ -110,7 +105,7 @@ fn score(metric: &MetricReport) -> Vec<String> {
             format!("{:.4}", found.p),
         ]
     });
-    std::iter::once(escape(&metric.metric))
+    std::iter::once(metric.metric.clone())
         .chain(means)
         .chain(differences)
         .collect()

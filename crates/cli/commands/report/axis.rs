@@ -1,26 +1,26 @@
-//! An axis: where a value stands, and the round numbers beside it.
+//! An axis: the position of a value, and ticks at round numbers.
 
-/// A range of values, plain or logarithmic.
+/// A range of values, linear or logarithmic.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
     pub(super) least: f64,
     pub(super) most: f64,
     pub(super) is_log: bool,
-    /// Round numbers are no closer than this.
+    /// The smallest distance between ticks.
     least_gap: f64,
 }
 
-/// Where an axis begins.
+/// The start of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begins {
     /// At 0.
     AtZero,
-    /// At the least value; logarithmic where the greatest is far above it.
+    /// At the least value; logarithmic if the greatest is much larger.
     AtLeast,
 }
 
 impl Axis {
-    /// An axis for these values; none of them need be there.
+    /// An axis for these values; there may be none.
     pub(super) fn new(values: impl Iterator<Item = f64> + Clone, begins: Begins) -> Self {
         const FAR: f64 = 50.0;
         let values = values.filter(|value| value.is_finite());
@@ -79,7 +79,7 @@ impl Axis {
         }
     }
 
-    /// Where a value stands: 0 at the beginning, 1 at the end.
+    /// The position of a value: 0 at the start of the axis, 1 at its end.
     pub(super) fn place(&self, value: f64) -> f64 {
         if self.is_log {
             (value / self.least).ln() / (self.most / self.least).ln()
@@ -88,7 +88,7 @@ impl Axis {
         }
     }
 
-    /// About `count` round numbers on it, with their labels.
+    /// About `count` ticks at round numbers, with their labels.
     pub(super) fn ticks(&self, count: usize) -> Vec<(f64, String)> {
         if self.is_log {
             return self.log_ticks(count);
@@ -131,7 +131,7 @@ fn round_up(gap: f64) -> f64 {
     part.unwrap_or(10.0) * unit
 }
 
-/// A value as short as numbers `gap` apart can be told from each other, in the unit that `reach` wants.
+/// The shortest label that distinguishes values `gap` apart; `reach`, the largest value, sets the unit.
 fn label(value: f64, gap: f64, reach: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();

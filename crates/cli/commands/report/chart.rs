@@ -1,35 +1,36 @@
-//! A chart: lines over steps. The picture is stretched to any width; text stands beside it in its own size.
+//! A chart: lines over steps. The image is stretched to any width; the text around it keeps its size.
 
 use std::fmt::Write as _;
 
+use serde::Serialize;
 use serde_json::json;
-use simmer_eval::page::escape;
+use simmer_page::Html;
 
 use super::axis::{Axis, Begins};
 use super::series::{Point, thinned};
 
-/// Columns that a line is drawn from.
+/// A line is thinned to this many columns.
 const COLUMNS: usize = 300;
-/// The picture's width and height, in its own units.
+/// The width and height of the image, in its own units.
 const SIZE: f64 = 1000.0;
 
 /// Lines over steps.
 pub(super) struct Chart {
-    /// What is shown.
+    /// The title.
     pub(super) title: &'static str,
     /// Its unit.
     pub(super) unit: &'static str,
-    /// Where its axis begins.
+    /// The start of the axis of values.
     pub(super) begins: Begins,
-    /// The lines; those after cover those before.
+    /// The lines; later ones are drawn over earlier ones.
     pub(super) lines: Vec<Line>,
 }
 
 /// A line of a chart.
 pub(super) struct Line {
-    /// The number of its run, which has a colour.
+    /// The number of its run, which sets the colour.
     pub(super) run: usize,
-    /// What it is called under the pointer.
+    /// Its name in the tooltip.
     pub(super) name: String,
     /// How it is drawn.
     pub(super) kind: Kind,
@@ -40,60 +41,76 @@ pub(super) struct Line {
 /// How a line is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// As it is.
+    /// Solid.
     Plain,
-    /// Faint, behind its mean.
+    /// Faint, behind the line of its mean.
     Each,
     /// Dashed, with a dot at each point.
     Dots,
 }
 
+/// A chart, as its template `chart.html` takes it.
+#[derive(Serialize)]
+pub(super) struct Figure {
+    title: &'static str,
+    unit: &'static str,
+    is_log: bool,
+    /// Ticks of the axis of values.
+    values: Vec<Tick>,
+    /// Ticks of the axis of steps.
+    steps: Vec<Tick>,
+    svg: Html,
+    /// The numbers of the tooltip, as JSON.
+    data: Html,
+    /// Kinds of lines with their names, if there is more than one kind.
+    legend: Vec<(&'static str, &'static str)>,
+}
+
+/// A label beside an axis.
+#[derive(Serialize)]
+struct Tick {
+    /// From the start of the axis.
+    percent: f64,
+    label: String,
+}
+
+impl Kind {
+    /// The CSS class of its lines.
+    fn class(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Each => "each",
+            Self::Dots => "dots",
+        }
+    }
+}
+
 impl Chart {
-    /// The chart; nothing where it has no point. `steps` is the same of all charts of a page.
-    pub(super) fn html(&self, steps: &Axis) -> String {
+    /// The chart; `None` if it has no point. All charts of a page have the same `steps`.
+    pub(super) fn figure(&self, steps: &Axis) -> Option<Figure> {
         let values = self.lines.iter().flat_map(|line| &line.points);
         let values = values.map(|(_, value)| *value);
         if !values.clone().any(f64::is_finite) {
-            return String::new();
+            return None;
         }
         let axis = Axis::new(values, self.begins);
         let thin = |line: &Line| thinned(&line.points, COLUMNS);
         let lines: Vec<(&Line, Vec<Point>)> =
             self.lines.iter().map(|line| (line, thin(line))).collect();
-        let log = if axis.is_log { ", logarithmic" } else { "" };
-        let mut html = format!(
-            "<figure><figcaption><b>{}</b> <span class=soft>{}{log}</span></figcaption><div class=plot><div class=axes>",
-            self.title, self.unit
-        );
-        for (value, label) in axis.ticks(5) {
-            let bottom = 100.0 * axis.place(value);
-            let _ = write!(
-                html,
-                "<span class=y style=\"bottom:{bottom:.2}%\">{label}</span>"
-            );
-        }
-        for (value, label) in steps.ticks(6) {
-            let left = 100.0 * steps.place(value);
-            let _ = write!(
-                html,
-                "<span class=x style=\"left:{left:.2}%\">{label}</span>"
-            );
-        }
-        html.push_str("</div>");
-        self.svg(&mut html, &lines, steps, &axis);
-        html.push_str("<i class=mark></i><div class=tip></div>");
-        let _ = writeln!(
-            html,
-            "<script type=\"application/json\">{}</script></div>{}</figure>",
-            data(&lines, steps),
-            self.legend()
-        );
-        html
+        Some(Figure {
+            title: self.title,
+            unit: self.unit,
+            is_log: axis.is_log,
+            values: ticks(&axis, 5),
+            steps: ticks(steps, 6),
+            svg: self.svg(&lines, steps, &axis),
+            data: data(&lines, steps),
+            legend: self.legend(),
+        })
     }
 
-    fn svg(&self, html: &mut String, lines: &[(&Line, Vec<Point>)], steps: &Axis, axis: &Axis) {
-        let _ = write!(
-            html,
+    fn svg(&self, lines: &[(&Line, Vec<Point>)], steps: &Axis, axis: &Axis) -> Html {
+        let mut svg = format!(
             "<svg viewBox=\"0 0 {SIZE} {SIZE}\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"{} over steps\">",
             self.title
         );
@@ -101,65 +118,62 @@ impl Chart {
         for (value, _) in axis.ticks(5) {
             let _ = write!(grid, "M0 {:.1}H{SIZE}", SIZE * (1.0 - axis.place(value)));
         }
-        let _ = write!(html, "<path class=grid d=\"{grid}\"/>");
+        let _ = write!(svg, "<path class=grid d=\"{grid}\"/>");
         for (line, points) in lines {
             let places = points.iter().map(|(step, value)| {
                 [SIZE * steps.place(*step), SIZE * (1.0 - axis.place(*value))]
             });
             let places: Vec<[f64; 2]> = places.collect();
-            let class = match line.kind {
-                Kind::Plain => "",
-                Kind::Each => "each",
-                Kind::Dots => "dots",
-            };
+            let class = line.kind.class();
             let colour = colour(line.run);
             let _ = write!(
-                html,
+                svg,
                 "<path class=\"line {class}\" style=\"stroke:{colour}\" d=\"{}\"/>",
                 path(&places)
             );
-            // a line of one point is none; a dot of any width and height is round
+            // A line of one point is invisible. A path of length 0 is a round dot, however the image is stretched.
             if places.len() == 1 || (line.kind == Kind::Dots && places.len() <= COLUMNS) {
                 let dots = places.iter().map(|[x, y]| format!("M{x:.1} {y:.1}h0"));
                 let _ = write!(
-                    html,
+                    svg,
                     "<path class=dot style=\"stroke:{colour}\" d=\"{}\"/>",
                     dots.collect::<String>()
                 );
             }
         }
-        html.push_str("</svg>");
+        Html(svg + "</svg>")
     }
 
-    /// What the kinds of lines mean, where there is more than one.
-    fn legend(&self) -> String {
+    /// What the kinds of lines mean, if there is more than one.
+    fn legend(&self) -> Vec<(&'static str, &'static str)> {
         let has = |kind| self.lines.iter().any(|line| line.kind == kind);
+        let plain = if has(Kind::Each) {
+            "moving average"
+        } else {
+            "each step"
+        };
         let kinds = [
-            (
-                Kind::Plain,
-                "<i class=key></i>",
-                if has(Kind::Each) {
-                    "mean of steps around"
-                } else {
-                    "each step"
-                },
-            ),
-            (Kind::Each, "<i class=\"key each\"></i>", "each step"),
-            (Kind::Dots, "<i class=\"key dots\"></i>", "validation"),
+            (Kind::Plain, plain),
+            (Kind::Each, "each step"),
+            (Kind::Dots, "validation"),
         ];
-        let shown = kinds.into_iter().filter(|(kind, _, _)| has(*kind));
-        let shown: Vec<String> = shown
-            .map(|(_, key, name)| format!("<span>{key}{name}</span>"))
-            .collect();
-        if shown.len() < 2 {
-            return String::new();
-        }
-        format!("<p class=\"legend soft\">{}</p>", shown.concat())
+        let shown = kinds.into_iter().filter(|(kind, _)| has(*kind));
+        let shown: Vec<_> = shown.map(|(kind, name)| (kind.class(), name)).collect();
+        if shown.len() < 2 { Vec::new() } else { shown }
     }
 }
 
-/// The numbers that the pointer shows: those of means, where there are means.
-fn data(lines: &[(&Line, Vec<Point>)], steps: &Axis) -> String {
+fn ticks(axis: &Axis, count: usize) -> Vec<Tick> {
+    let ticks = axis.ticks(count).into_iter();
+    let ticks = ticks.map(|(value, label)| Tick {
+        percent: 100.0 * axis.place(value),
+        label,
+    });
+    ticks.collect()
+}
+
+/// The numbers of the tooltip, as JSON: of the mean, if there is one.
+fn data(lines: &[(&Line, Vec<Point>)], steps: &Axis) -> Html {
     let shown = lines.iter().filter(|(line, _)| line.kind != Kind::Each);
     let lines = shown.map(|(line, points)| {
         let points = points
@@ -176,8 +190,8 @@ fn data(lines: &[(&Line, Vec<Point>)], steps: &Axis) -> String {
         "to": steps.most,
         "lines": lines.collect::<Vec<_>>(),
     });
-    // a name may hold what ends a script
-    data.to_string().replace('<', "\\u003c")
+    // a name may contain `</script>`
+    Html(data.to_string().replace('<', "\\u003c"))
 }
 
 fn five_digits(value: f64) -> f64 {
@@ -193,22 +207,13 @@ fn path(places: &[[f64; 2]]) -> String {
     path
 }
 
-/// The colour of a run: one that the page's style has in light and dark, or one from around the circle.
+/// The colour of a run: a variable of the page's style, which has a light and a dark value, or else a hue.
 pub(super) fn colour(run: usize) -> String {
     const STYLED: usize = 8;
     if run < STYLED {
         format!("var(--run{run})")
     } else {
-        // the golden angle: no two are close
+        // multiples of the golden angle: no two hues are close
         format!("hsl({:.0} 60% 55%)", (run as f64 * 137.508) % 360.0)
     }
-}
-
-/// A swatch and a run's name.
-pub(super) fn named(run: usize, name: &str) -> String {
-    format!(
-        "<span class=run><i style=\"background:{}\"></i>{}</span>",
-        colour(run),
-        escape(name)
-    )
 }

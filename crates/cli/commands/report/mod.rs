@@ -1,8 +1,10 @@
-//! `simmer report`: runs as a page.
+//! `simmer report`: writes runs as an HTML page.
 
 mod answers;
 mod axis;
 mod chart;
+mod charts;
+mod files;
 mod page;
 mod recipes;
 mod run;
@@ -11,61 +13,61 @@ mod summary;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use clap::Args;
 use simmer_files::write_file;
 
+use crate::failure::{Context, Failure, bail};
 use crate::output::{self, note};
 use run::Run;
 
-/// Show runs as a page for a browser
+/// Write one or more runs as an HTML page
 ///
-/// One file that needs nothing beside it: loss, learning rate, gradient norm, throughput and memory, the data, answers
-/// before and after, scores and recipe. Several runs are laid over each other, with what differs between their recipes.
-/// A run that is still going is shown as far as it is.
+/// The page is one file that loads nothing else: charts of loss, learning rate, gradient norm, throughput and memory, the
+/// data, answers before and after training, scores and the recipe. Several runs share the charts, and the page lists the
+/// differences between their recipes. A run may still be in progress.
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// The runs' folders
+    /// Folders of the runs
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
-    /// The page; one that is there is written anew
+    /// Page to write; overwritten if it exists
     #[arg(long, value_name = "FILE.html", default_value = "report.html")]
     out: PathBuf,
 }
 
 impl Report {
-    pub(crate) fn run(self) -> anyhow::Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let names = names(&self.runs)?;
         let runs = names.into_iter().zip(&self.runs);
         let runs = runs.map(|(name, folder)| Run::read(name, folder));
-        let runs = runs.collect::<anyhow::Result<Vec<Run>>>()?;
+        let runs = runs.collect::<Result<Vec<Run>, Failure>>()?;
         for warning in runs.iter().flat_map(|run| &run.warnings) {
             note(warning);
         }
-        let html = page::html(&runs);
+        let html = page::html(&runs)?;
         write_file(&self.out, |file| file.write_all(html.as_bytes()))?;
         output::line(&self.out.display().to_string())
     }
 }
 
-/// What the runs are called: their folders' names, or whole paths where names are the same.
-fn names(runs: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+/// The names of the runs: those of their folders, or whole paths if two names are the same.
+fn names(runs: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let real = |run: &PathBuf| {
         let found = run.canonicalize();
         found.with_context(|| format!("{}: no such run", run.display()))
     };
-    let real = runs.iter().map(real).collect::<anyhow::Result<Vec<_>>>()?;
+    let real = runs.iter().map(real).collect::<Result<Vec<_>, Failure>>()?;
     if let Some(place) = (1..real.len()).find(|place| real[..*place].contains(&real[*place])) {
-        bail!("{}: this run is named twice", runs[place].display());
+        bail!("{}: duplicate run", runs[place].display());
     }
     let short = |run: &Path| {
         let name = run.file_name().unwrap_or(run.as_os_str());
         name.to_string_lossy().into_owned()
     };
     let names: Vec<String> = real.iter().map(|run| short(run)).collect();
-    let is_one_of_a_kind = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
+    let is_unique = |name: &String| names.iter().filter(|other| *other == name).count() == 1;
     let named = names.iter().zip(runs).map(|(name, run)| {
-        if is_one_of_a_kind(name) {
+        if is_unique(name) {
             name.clone()
         } else {
             run.display().to_string()

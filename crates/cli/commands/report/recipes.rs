@@ -1,14 +1,14 @@
-//! What differs between recipes.
+//! Differences between recipes.
 
 use toml::{Table, Value};
 
 /// A key, and its value in each recipe.
 pub(super) type Row = (String, Vec<Option<String>>);
 
-/// The keys that are not the same in all recipes, in the order in which they come.
+/// The keys whose values differ between the recipes, sorted.
 ///
 /// # Errors
-/// The place of a recipe that is no TOML, and why.
+/// The index of a recipe that is not TOML, and the reason.
 pub(super) fn differences(recipes: &[&str]) -> Result<Vec<Row>, (usize, toml::de::Error)> {
     let mut rows: Vec<Row> = Vec::new();
     for (place, text) in recipes.iter().enumerate() {
@@ -29,7 +29,7 @@ pub(super) fn differences(recipes: &[&str]) -> Result<Vec<Row>, (usize, toml::de
     Ok(rows)
 }
 
-/// Tables and lists of tables by their paths; other lists are one value.
+/// Flattens tables and lists of tables to dotted keys; other lists are one value.
 fn flatten(key: &str, value: &Value, into: &mut Vec<(String, String)>) {
     let below = |name: &str| {
         if key.is_empty() {

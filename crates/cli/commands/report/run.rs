@@ -1,21 +1,21 @@
-//! A run's folder, read as far as it is there.
+//! Reads a run's folder, as far as it is complete.
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
 use simmer_train::{
     COUNTS_FILE, Counts, History, MANIFEST_FILE, METRICS_FILE, Manifest, Metrics, RECIPE_FILE,
     SkipMetrics, StepMetrics, TrainError, ValidationMetrics, is_running,
 };
 
+use crate::failure::{Context, Failure, bail};
 use crate::side_by_side::Comparison;
 
-/// A run, as a page shows it.
+/// A run, as shown in a page.
 pub(super) struct Run {
-    /// What it is called.
+    /// Its name.
     pub(super) name: String,
-    /// How far it is.
+    /// Its state.
     pub(super) state: State,
     /// The resolved recipe.
     pub(super) recipe: String,
@@ -25,38 +25,38 @@ pub(super) struct Run {
     pub(super) steps: Vec<StepMetrics>,
     pub(super) skips: Vec<SkipMetrics>,
     pub(super) validations: Vec<ValidationMetrics>,
-    /// What could not be read.
+    /// The files that could not be read.
     pub(super) warnings: Vec<String>,
 }
 
-/// How far a run is.
+/// The state of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Its weights are written.
+    /// It has written its weights.
     Finished,
-    /// A process writes it.
+    /// A process is writing it.
     Running,
-    /// Neither.
+    /// Neither of them.
     Stopped,
 }
 
 impl Run {
-    /// Reads a run's folder. What is missing or damaged is left out, and said, but for the recipe: without one it is
-    /// no run.
-    pub(super) fn read(name: String, folder: &Path) -> anyhow::Result<Self> {
+    /// Reads a run's folder. Missing files are skipped, damaged ones with a warning; a folder without a recipe is not a
+    /// run.
+    pub(super) fn read(name: String, folder: &Path) -> Result<Self, Failure> {
         let shown = folder.display();
         if !folder.is_dir() {
             bail!("{shown} is a file; expected the folder of a run");
         }
         if !folder.join(RECIPE_FILE).exists() {
-            bail!("{shown} holds no run: it has no {RECIPE_FILE}");
+            bail!("{shown} is not a run: it has no {RECIPE_FILE}");
         }
         let recipe = fs::read_to_string(folder.join(RECIPE_FILE));
         let recipe = recipe.with_context(|| format!("cannot read {shown}/{RECIPE_FILE}"))?;
         let mut warnings = Vec::new();
         let history = History::read(folder)?;
-        if let Some(said) = said_of_broken(&history.broken) {
-            warnings.push(format!("{shown}/{METRICS_FILE}: {said}"));
+        if let Some(damaged) = damaged(&history.broken) {
+            warnings.push(format!("{shown}/{METRICS_FILE}: {damaged}"));
         }
         let mut run = Self {
             name,
@@ -65,7 +65,7 @@ impl Run {
             manifest: part(&mut warnings, folder, MANIFEST_FILE, Manifest::read),
             counts: part(&mut warnings, folder, COUNTS_FILE, Counts::read),
             comparison: Comparison::read(folder).unwrap_or_else(|error| {
-                warnings.push(format!("{error:#}; it is left out"));
+                warnings.push(format!("{error}; skipped"));
                 None
             }),
             steps: Vec::new(),
@@ -105,7 +105,7 @@ impl State {
     }
 }
 
-/// A file of the folder, if it is there and whole.
+/// A file of the folder, if it exists and is intact.
 fn part<T>(
     warnings: &mut Vec<String>,
     folder: &Path,
@@ -117,20 +117,18 @@ fn part<T>(
     }
     let found = read(folder);
     found
-        .map_err(|error| warnings.push(format!("{error}; it is left out")))
+        .map_err(|error| warnings.push(format!("{error}; skipped")))
         .ok()
 }
 
-fn said_of_broken(broken: &[usize]) -> Option<String> {
+fn damaged(broken: &[usize]) -> Option<String> {
     const NAMED: usize = 5;
     let named: Vec<String> = broken.iter().take(NAMED).map(ToString::to_string).collect();
     let named = named.join(", ");
     match broken.len() {
         0 => None,
-        1 => Some(format!("line {named} is damaged and left out")),
-        2..=NAMED => Some(format!("lines {named} are damaged and left out")),
-        count => Some(format!(
-            "{count} lines ({named}, ...) are damaged and left out"
-        )),
+        1 => Some(format!("skipped line {named}, which is damaged")),
+        2..=NAMED => Some(format!("skipped lines {named}, which are damaged")),
+        count => Some(format!("skipped {count} damaged lines ({named}, ...)")),
     }
 }

@@ -1,10 +1,10 @@
-//! Values over steps: thinned for a picture, and smoothed.
+//! Values over steps: thinned for an image, and smoothed.
 
 /// A value at a step.
 pub(super) type Point = (f64, f64);
 
-/// At most about `4 · columns` points that draw the same picture that many columns wide: of each column the first, the
-/// least, the greatest and the last. What is no finite number is left out.
+/// At most about `4 · columns` points, which look the same in an image of that many columns: of each column the first,
+/// the least, the greatest and the last. Values that are not finite are skipped.
 ///
 /// Source: Jugel et al. 2014, M4: a visualization-oriented time series data aggregation.
 pub(super) fn thinned(points: &[Point], columns: usize) -> Vec<Point> {
@@ -39,7 +39,7 @@ pub(super) fn thinned(points: &[Point], columns: usize) -> Vec<Point> {
     kept
 }
 
-/// The mean around each point, over `window` points, fewer at the ends.
+/// The moving average over `window` points, fewer at the ends.
 pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
     let finite: Vec<Point> = points
         .iter()
@@ -61,7 +61,7 @@ pub(super) fn smoothed(points: &[Point], window: usize) -> Vec<Point> {
         .collect()
 }
 
-/// Over how many of so many points a mean is taken; 1: there are too few to be smoothed.
+/// The window of the moving average for a number of points; 1 if there are too few to smooth.
 pub(super) fn window(points: usize) -> usize {
     if points < 60 { 1 } else { (points / 30) | 1 }
 }

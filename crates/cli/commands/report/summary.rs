@@ -1,19 +1,19 @@
-//! A run in a few numbers.
+//! A run in numbers.
 
 use chrono::DateTime;
 use simmer_files::size::readable;
 
 use super::run::{Run, State};
 
-/// What a run has in a row, if it has it.
+/// The cell of a run in a row, if it has one.
 type Cell = fn(&Run) -> Option<String>;
 
-/// What the rows of the table are called, and the cell of a run in each.
+/// The names of the rows, with a cell for each run.
 pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
     let cell: [(&str, Cell); 12] = [
         ("steps", |run| Some(steps(run))),
-        ("left out (train.guard)", left_out),
-        ("loss, first and last step", loss),
+        ("skipped steps (train.guard)", skipped),
+        ("loss, first → last step", loss),
         ("validation loss, last", |run| {
             let last = run.validations.last()?;
             Some(format!("{:.4}", last.validation_loss))
@@ -21,27 +21,27 @@ pub(super) fn rows(runs: &[Run]) -> Vec<(&'static str, Vec<String>)> {
         ("validation loss, best", best),
         ("tokens seen", tokens),
         ("time", time),
-        ("tokens a second", rate),
+        ("tokens/s", rate),
         ("peak memory", memory),
-        ("weights trained", trained),
+        ("trainable parameters", trained),
         ("device", |run| {
             let manifest = run.manifest.as_ref()?;
             Some(format!("{} ({})", manifest.device, manifest.system))
         }),
-        ("begun", begun),
+        ("started", started),
     ];
     let rows = cell.into_iter().map(|(name, cell)| {
         let cells: Vec<Option<String>> = runs.iter().map(cell).collect();
         (name, cells)
     });
-    // what no run has is no row
+    // rows that are empty for all runs are dropped
     let rows = rows.filter(|(_, cells)| cells.iter().any(Option::is_some));
     let shown = |cells: Vec<Option<String>>| cells.into_iter().map(Option::unwrap_or_default);
     rows.map(|(name, cells)| (name, shown(cells).collect()))
         .collect()
 }
 
-/// How far a run is, in words.
+/// The state of a run, in words.
 pub(super) fn state(run: &Run) -> String {
     let done = run.done();
     let all = run.counts.as_ref().map(|counts| counts.steps);
@@ -50,10 +50,10 @@ pub(super) fn state(run: &Run) -> String {
     match (run.state, done) {
         (State::Finished, _) if is_early => format!("finished early, at step {done}{of}"),
         (State::Finished, _) => "finished".to_owned(),
-        (State::Running, 0) => "going, before its first step".to_owned(),
-        (State::Running, _) => format!("still going, at step {done}{of}"),
+        (State::Running, 0) => "running, before its first step".to_owned(),
+        (State::Running, _) => format!("running, at step {done}{of}"),
         (State::Stopped, 0) => "stopped before its first step".to_owned(),
-        (State::Stopped, _) => format!("stopped at step {done}{of}; --resume goes on"),
+        (State::Stopped, _) => format!("stopped at step {done}{of}; resume with --resume"),
     }
 }
 
@@ -67,7 +67,7 @@ fn steps(run: &Run) -> String {
     format!("{}{of}{epochs}", grouped(run.done()))
 }
 
-fn left_out(run: &Run) -> Option<String> {
+fn skipped(run: &Run) -> Option<String> {
     (!run.skips.is_empty()).then(|| grouped(run.skips.len() as u64))
 }
 
@@ -118,25 +118,25 @@ fn memory(run: &Run) -> Option<String> {
 
 fn trained(run: &Run) -> Option<String> {
     let counts = run.counts.as_ref()?;
-    let percent = 100.0 * counts.trained as f64 / counts.weights.max(1) as f64;
-    let [trained, weights] = [counts.trained, counts.weights].map(|count| grouped(count as u64));
-    Some(format!("{trained} of {weights} ({percent:.2} %)"))
+    let percent = 100.0 * counts.trained as f64 / counts.parameters().max(1) as f64;
+    let [trained, all] = [counts.trained, counts.parameters()].map(|count| grouped(count as u64));
+    Some(format!("{trained} of {all} ({percent:.2} %)"))
 }
 
-fn begun(run: &Run) -> Option<String> {
+fn started(run: &Run) -> Option<String> {
     let first = run.steps.first().filter(|first| first.time > 0.0);
-    let begun =
+    let started =
         first.and_then(|first| DateTime::from_timestamp((first.time - first.seconds) as i64, 0));
-    let begun = begun.map(|time| format!("{} UTC", time.format("%Y-%m-%d %H:%M")));
+    let started = started.map(|time| format!("{} UTC", time.format("%Y-%m-%d %H:%M")));
     let version = run
         .manifest
         .as_ref()
         .map(|manifest| format!("simmer {}", manifest.simmer));
-    let parts: Vec<String> = begun.into_iter().chain(version).collect();
+    let parts: Vec<String> = started.into_iter().chain(version).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// A number with its thousands apart.
+/// A number with thousands separators.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

@@ -2,6 +2,7 @@ use super::*;
 use crate::format::Format;
 use crate::tokenizer::tests::{bare_tiny, tiny};
 use serde_json::json;
+use simmer_hint::Hint;
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -30,7 +31,7 @@ fn write(folder: &Path, name: &str, value: &serde_json::Value) {
     std::fs::write(folder.join(name), value.to_string()).unwrap();
 }
 
-/// The `[data]` table of that text; `DIR` stands for the folder.
+/// Parses the text as a `[data]` table; `DIR` stands for the folder.
 fn config(folder: &TempDir, text: &str) -> DataConfig {
     toml::from_str(&text.replace("DIR", &folder.path().display().to_string())).unwrap()
 }
@@ -43,7 +44,7 @@ fn steps(seed: u64) -> Steps {
 }
 
 fn load(folder: &TempDir, text: &str) -> Result<Dataset, DataError> {
-    Dataset::load(&config(folder, text), &Arc::new(tiny()), steps(42))
+    Dataset::load(&config(folder, text), &Arc::new(tiny()), steps(42), &mut ())
 }
 
 fn error(folder: &TempDir, text: &str) -> String {
@@ -70,13 +71,13 @@ DIR/rows.json: 20 rows (alpaca, template alpaca): 20 examples, 2382 tokens, 171 
 ");
     insta::assert_snapshot!(report(&format!("{TRAIN}\nmax_tokens = 120")), @"
 DIR/rows.json: 20 rows (alpaca, template alpaca): 19 examples, 1618 tokens, 87 of them trained on
-  cut: 1 row (3), 82 trained tokens lost
-  left out, no token to train on: 1 row (5)
+  truncated: 1 row (3), 82 labels lost
+  dropped, no token to train on: 1 row (5)
   keys not used: id (in 20 rows)
 ");
     insta::assert_snapshot!(report(&format!("{TRAIN}\nmax_tokens = 120\noverlong = \"drop\"")), @"
 DIR/rows.json: 20 rows (alpaca, template alpaca): 18 examples, 1498 tokens, 47 of them trained on
-  left out, too long: 2 rows (3, 5)
+  dropped, longer than max_tokens: 2 rows (3, 5)
   keys not used: id (in 20 rows)
 ");
 }
@@ -109,7 +110,7 @@ fn validation_rows_are_taken_from_training() {
         assert_eq!(data.examples(), again.examples());
         assert_eq!(data.validation, again.validation);
         let config = config(&folder, &text);
-        let other = Dataset::load(&config, &Arc::new(tiny()), steps(43)).unwrap();
+        let other = Dataset::load(&config, &Arc::new(tiny()), steps(43), &mut ()).unwrap();
         assert_ne!(data.validation, other.validation);
     }
 }
@@ -135,12 +136,12 @@ fn validation_may_have_its_own_files() {
 fn impossible_tables_are_errors() {
     let folder = folder();
     let with = |line: &str| error(&folder, &format!("{TRAIN}\n{line}"));
-    insta::assert_snapshot!(error(&folder, "train = []"), @"data.train: no files are named");
+    insta::assert_snapshot!(error(&folder, "train = []"), @"data.train: expected at least one source, found none");
     insta::assert_snapshot!(with("validation = { fraction = 1.5 }"), @"data.validation.fraction: expected a number between 0 and 1, found 1.5");
-    insta::assert_snapshot!(with("validation = { rows = 20 }"), @"data.validation: 20 rows of 20 would leave none to train on");
+    insta::assert_snapshot!(with("validation = { rows = 20 }"), @"data.validation: expected fewer than 20 rows, found 20: none would be left to train on");
     insta::assert_snapshot!(with("validation = { rows = 0 }"), @"data.validation.rows: expected at least 1, found 0");
-    insta::assert_snapshot!(with("validation = { files = [] }"), @"data.validation.files: no files are named");
-    insta::assert_snapshot!(with("max_tokens = 1"), @"data.max_tokens: a row needs two tokens: one to see and one to predict");
+    insta::assert_snapshot!(with("validation = { files = [] }"), @"data.validation.files: expected at least one source, found none");
+    insta::assert_snapshot!(with("max_tokens = 1"), @"data.max_tokens: expected at least 2, found 1: the first token is never predicted");
     insta::assert_snapshot!(with("date = \"tomorrow\""), @"data.date: expected YEAR-MONTH-DAY, such as 2026-01-31, found `tomorrow`");
 }
 
@@ -174,12 +175,12 @@ unknown variant `part`, expected one of `fraction`, `rows`, `files`
 fn rows_without_anything_to_train_on_are_an_error() {
     let folder = folder();
     insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20")), @"
-DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, the last 2 of them its answer, all cut off
-hint: raise data.max_tokens, or choose the template whose answers these rows hold
+DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and truncation removed all 2 tokens of its answer
+hint: raise `data.max_tokens`, or choose a template that fits these rows
 ");
     insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20\noverlong = \"drop\"")), @"
 DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and overlong rows are dropped
-hint: raise data.max_tokens, or choose the template whose answers these rows hold
+hint: raise `data.max_tokens`, or choose a template that fits these rows
 ");
 }
 
@@ -193,10 +194,15 @@ fn a_row_that_its_template_cannot_render_is_named() {
 }
 
 #[test]
-fn a_tokenizer_without_an_end_cannot_train() {
+fn a_tokenizer_without_eos_cannot_train() {
     let folder = folder();
-    let error =
-        Dataset::load(&config(&folder, TRAIN), &Arc::new(bare_tiny()), steps(42)).unwrap_err();
+    let error = Dataset::load(
+        &config(&folder, TRAIN),
+        &Arc::new(bare_tiny()),
+        steps(42),
+        &mut (),
+    )
+    .unwrap_err();
     assert!(matches!(
         error,
         DataError::Tokenizer(crate::tokenizer::TokenizerError::NoEos { .. })
@@ -204,7 +210,7 @@ fn a_tokenizer_without_an_end_cannot_train() {
 }
 
 #[test]
-fn a_date_that_was_told_is_reported() {
+fn a_date_in_the_text_is_reported() {
     let folder = folder();
     let chat = r#"train = [{ path = "DIR/rows.json", template = "chat" }]"#;
     let dated = crate::tokenizer::tests::with_config(&json!({
@@ -212,7 +218,8 @@ fn a_date_that_was_told_is_reported() {
         "chat_template": "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
     }));
     let dated = Arc::new(dated);
-    let load = |text: &str| Dataset::load(&config(&folder, text), &dated, steps(42)).unwrap();
+    let load =
+        |text: &str| Dataset::load(&config(&folder, text), &dated, steps(42), &mut ()).unwrap();
     let data = load(&format!("{chat}\ndate = \"2024-07-26\""));
     assert_eq!(
         data.report.train[0].date,
@@ -265,7 +272,7 @@ fn sources_are_mixed_by_weight() {
     let streamed = count(&format!("{text}\nstream = true"));
     assert_eq!(streamed, 75, "3 of 4 in each of 25 batches");
     let one = text.replacen(", weight = 1.0", "", 1);
-    insta::assert_snapshot!(error(&folder, &one), @"data.train.weight: 1 of 2 sources have a weight: give all of them one, or none");
+    insta::assert_snapshot!(error(&folder, &one), @"data.train.weight: expected a weight for every source or for none, found 1 of 2");
 }
 
 #[test]
@@ -288,7 +295,7 @@ fn a_stream_gives_every_row_in_every_pass() {
         }
     }
     let said = error(&folder, &format!("{text}\nvalidation = {{ rows = 3 }}"));
-    insta::assert_snapshot!(said, @"data.validation: a stream has no rows to spare: give `files`");
+    insta::assert_snapshot!(said, @"data.validation: `fraction` and `rows` cannot hold out rows of a stream; use `files`");
 }
 
 #[test]
@@ -312,7 +319,7 @@ fn a_stream_goes_on_from_any_cursor() {
     ] {
         for shuffle in ["shuffle = false", "shuffle_rows = 6"] {
             let text = format!("{text}\nstream = true\n{shuffle}");
-            // With rows cut to 9 tokens no answer of the first source is left, and the second alone gives examples.
+            // Rows truncated to 9 tokens leave no answer of the first source, which is an error.
             let Ok(mut data) = load(&folder, &text) else {
                 assert!(text.contains("= 9"));
                 continue;

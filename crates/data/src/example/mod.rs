@@ -1,12 +1,14 @@
-//! Rendered conversations into tokens, each trained on or not.
+//! Tokenises rendered conversations and marks the tokens that are trained on.
 //!
-//! The whole text becomes tokens once; the spans are carried over by the bytes that each token stands for. Prompt and answer
-//! are never tokenised apart, so training sees the tokens that the text has.
+//! The text is tokenised once, as a whole, and spans are mapped to tokens by byte offsets. Prompt and answer are never
+//! tokenised separately, so training sees the tokens of the whole text.
 //!
-//! A row of more than `max_tokens` tokens is cut, left out, or split into several examples, as `Overlong` says.
+//! A row with more than `max_tokens` tokens is truncated, dropped, or split into several examples, depending on
+//! `Overlong`.
 //!
-//! A token that straddles the edge of a span belongs to where its first byte lies: one that begins in the prompt and ends in
-//! the answer is part of the prompt, as it is for those who mask the first n tokens. Straddling tokens are counted.
+//! A token across the edge of a span belongs to the side of its first byte. A token that starts in the prompt and ends
+//! in the answer is part of the prompt, as in programs that mask the first n tokens. Such tokens are counted as
+//! straddling.
 
 mod split;
 
@@ -24,116 +26,136 @@ use crate::tokenizer::{Tokenizer, TokenizerError};
 pub struct Example {
     /// The tokens.
     pub tokens: Vec<u32>,
-    /// Which tokens the model is to predict; as many as `tokens`. Never the first, which nothing precedes.
+    /// Which tokens are labels: one flag per token. The first token is never a label, because nothing precedes it.
     pub trained: Vec<bool>,
     /// The row it came from.
     pub origin: Origin,
 }
 
 impl Example {
-    /// How many tokens the model is to predict.
+    /// The number of labels.
     pub fn targets(&self) -> usize {
         self.trained.iter().filter(|&&trained| trained).count()
     }
 }
 
-/// What becomes of a row with more than `max_tokens` tokens.
+/// What happens to a row with more than `max_tokens` tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Overlong {
-    /// Its end is cut off.
+    /// It is truncated.
     #[default]
     Truncate,
-    /// It is left out.
+    /// It is dropped.
     Drop,
-    /// A conversation becomes several, each of as many questions with their answers as fit and with the same system
-    /// message; one that is too long alone is cut. A text becomes pieces, each of which repeats the last token of the one
-    /// before, so that every token is predicted once. Other rows are cut.
+    /// A conversation is split into several examples: each has the system message and as many questions with their
+    /// answers as fit. A single question that is too long is truncated. A text is split into pieces; each piece repeats
+    /// the last token of the previous one, so that every token is predicted once. Other rows are truncated.
     Split,
 }
 
 /// How rendered conversations become examples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The most tokens of a row.
+    /// The maximum number of tokens in an example.
     pub max_tokens: usize,
-    /// What becomes of a row with more.
+    /// What happens to a row with more.
     pub overlong: Overlong,
     /// Which tokens are trained on.
     pub train_on: TrainOn,
 }
 
-/// What became of a rendered conversation.
+/// The result of encoding a rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// An example, perhaps cut.
+    /// An example, possibly truncated.
     Kept {
         /// The example.
         example: Example,
-        /// Tokens cut off its end.
+        /// Tokens removed from its end.
         cut: usize,
-        /// Tokens to be predicted among those.
+        /// Labels among those.
         cut_targets: usize,
-        /// Tokens that straddle the edge of an answer.
+        /// Tokens across the start or end of an answer.
         straddling: usize,
     },
-    /// Left out, having more than `max_tokens` tokens.
+    /// Dropped, because it has more than `max_tokens` tokens.
     Overlong {
-        /// How many it has.
+        /// The number of its tokens.
         tokens: usize,
     },
-    /// Left out, having no token to train on.
+    /// Dropped, because it has no token to train on.
     Untrained {
-        /// Tokens in all, before the cut.
+        /// The number of tokens before truncation.
         tokens: usize,
-        /// Tokens to be predicted among those, all of them cut off.
+        /// Labels among those, all removed by truncation.
         targets: usize,
     },
 }
 
-/// The tokens of a text that the model goes on from.
+/// The tokens of a generation prompt.
 ///
 /// # Errors
-/// [`TokenizerError`] when the tokenizers library refuses.
+/// [`TokenizerError`] if the tokenizers library fails.
 pub fn prompt_tokens(prompt: &Rendered, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
     let tokens = tokenizer.encode(&prompt.text)?.ids;
     let prefix = prefix(prompt, tokenizer, &tokens);
     Ok([prefix, &tokens].concat())
 }
 
-/// Makes the examples of a row: one, or several where it is split.
+/// A row as text, and what became of it.
+#[derive(Debug)]
+pub(crate) struct EncodedRow {
+    /// The whole row, rendered.
+    pub(crate) rendered: Rendered,
+    /// One outcome, or several if the row is split.
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+/// Renders and tokenises a row. The result is one example, or several if the row is split.
 ///
 /// # Errors
-/// [`DataError::Row`] when the template cannot render the row; [`DataError::Tokenizer`] as [`encode`].
+/// [`DataError::Row`] if the template cannot render the row; [`DataError::Tokenizer`] as [`encode`].
 pub fn examples(
     row: &Conversation,
     template: &Template,
     tokenizer: &Tokenizer,
     limits: &Limits,
 ) -> Result<Vec<Outcome>, DataError> {
+    Ok(encode_row(row, template, tokenizer, limits)?.outcomes)
+}
+
+/// The same as [`examples`], with the rendered text, so that no caller renders a row a second time.
+pub(crate) fn encode_row(
+    row: &Conversation,
+    template: &Template,
+    tokenizer: &Tokenizer,
+    limits: &Limits,
+) -> Result<EncodedRow, DataError> {
     let maker = split::Maker {
         row,
         template,
         tokenizer,
         limits,
     };
-    let mut outcomes = maker.outcomes()?;
+    let rendered = maker.render(row, limits.train_on)?;
+    let mut outcomes = maker.outcomes(&rendered)?;
     for outcome in &mut outcomes {
         if let Outcome::Kept { example, .. } = outcome {
             example.origin = row.origin.clone();
         }
     }
-    Ok(outcomes)
+    Ok(EncodedRow { rendered, outcomes })
 }
 
-/// Makes an example of a rendered conversation, which is cut where it should be split.
+/// Encodes a rendered conversation as one example. With [`Overlong::Split`], too, a long one is truncated.
 ///
-/// A finished answer is followed by the end-of-sequence token, trained on where the answer is, unless the text ends with
-/// one already. The tokenizer's own prefix (LLaMA's beginning of sequence) stands first, unless the text spells out its
-/// special tokens.
+/// The EOS token is added after a finished answer, unless the text already ends with one; it is trained on if the
+/// answer is. The tokenizer's prefix (LLaMA's BOS token) is put first, unless the text contains its own special tokens.
 ///
 /// # Errors
-/// [`TokenizerError`] when the tokenizers library refuses, or the tokenizer has no end of sequence.
+/// [`TokenizerError`] if the tokenizers library fails, or the tokenizer has no EOS token.
 pub fn encode(
     rendered: &Rendered,
     tokenizer: &Tokenizer,
@@ -142,7 +164,7 @@ pub fn encode(
     Ok(limits.apply(Tokens::of(rendered, tokenizer)?))
 }
 
-/// The tokens of a rendered conversation, however many.
+/// The tokens of a rendered conversation, without a limit.
 #[derive(Debug, Default)]
 struct Tokens {
     ids: Vec<u32>,
@@ -208,7 +230,7 @@ impl Limits {
     }
 }
 
-/// The tokens to put before `tokens`: none where the text begins with them or spells out its own.
+/// The tokens to put before `tokens`; none if the text starts with them or contains its own special tokens.
 fn prefix<'t>(rendered: &Rendered, tokenizer: &'t Tokenizer, tokens: &[u32]) -> &'t [u32] {
     let prefix = tokenizer.prefix();
     if rendered.own_specials || tokens.starts_with(prefix) {
@@ -218,7 +240,7 @@ fn prefix<'t>(rendered: &Rendered, tokenizer: &'t Tokenizer, tokens: &[u32]) -> 
     }
 }
 
-/// Whether the text ends with an end-of-sequence token, white space after it aside.
+/// Whether the text ends with an EOS token; white space after it is ignored.
 fn ends(text: &str, tokenizer: &Tokenizer) -> bool {
     let text = text.trim_end();
     let mut ends = tokenizer

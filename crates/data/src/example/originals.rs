@@ -1,4 +1,4 @@
-//! What the seed systems' own code makes of rows (`tests/reference/seed_systems.py`).
+//! Compares tokens and masks with those of the original projects' own code (`tests/reference/seed_systems.py`).
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ struct Golden {
 #[derive(Deserialize)]
 struct GoldenRow {
     row: RowFile,
-    /// What the original does to it that it does not mean to do.
+    /// A bug of the original that affects this row.
     fault: Option<String>,
-    /// How the original fails.
+    /// The error of the original, if it fails.
     error: Option<String>,
     #[serde(default)]
     ids: Vec<u32>,
@@ -76,7 +76,7 @@ impl RowFile {
     }
 }
 
-/// How many rows of a system simmer reads as its own code does; the others are known to be treated otherwise there.
+/// The number of rows that simmer encodes as the system's own code does. For every other row, the reason must be known.
 fn equal(system: &str) -> usize {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
     let text = std::fs::read_to_string(goldens.join(format!("seed_systems/{system}.json")));
@@ -94,7 +94,7 @@ fn equal(system: &str) -> usize {
         let outcomes = examples(&conversation, &template, &tokenizer, &limits).unwrap();
         let (ids, trained) = match &outcomes[..] {
             [Outcome::Kept { example, .. }] => (example.tokens.clone(), example.trained.clone()),
-            // Cut before the first token to train on.
+            // Truncated before the first token to train on.
             _ => (row.ids.clone(), vec![false; row.ids.len()]),
         };
         let mut expected = vec![false; row.ids.len()];

@@ -1,12 +1,12 @@
-//! Rows that are too long, split into several examples.
+//! Splits rows that are too long into several examples.
 
 use super::{Limits, Outcome, Overlong, Tokens};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::DataError;
-use crate::template::{Chosen, Template, TrainOn};
+use crate::template::{Chosen, Rendered, Template, TrainOn};
 use crate::tokenizer::Tokenizer;
 
-/// What makes the examples of one row.
+/// Creates the examples of one row.
 #[derive(Clone, Copy)]
 pub(super) struct Maker<'a> {
     pub(super) row: &'a Conversation,
@@ -16,9 +16,9 @@ pub(super) struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// What becomes of the row.
-    pub(super) fn outcomes(&self) -> Result<Vec<Outcome>, DataError> {
-        let whole = self.tokens(self.row, self.limits.train_on)?;
+    /// The result for the row, whose whole text is `rendered`.
+    pub(super) fn outcomes(&self, rendered: &Rendered) -> Result<Vec<Outcome>, DataError> {
+        let whole = Tokens::of(rendered, self.tokenizer)?;
         let fits = whole.ids.len() <= self.limits.max_tokens;
         match &self.row.content {
             _ if fits || self.limits.overlong != Overlong::Split => {
@@ -34,13 +34,21 @@ impl Maker<'_> {
         }
     }
 
-    fn tokens(&self, row: &Conversation, train_on: TrainOn) -> Result<Tokens, DataError> {
+    /// Renders the row, or a part of it.
+    pub(super) fn render(
+        &self,
+        row: &Conversation,
+        train_on: TrainOn,
+    ) -> Result<Rendered, DataError> {
         let rendered = self.template.render(row, train_on);
-        let rendered = rendered.map_err(|error| DataError::row(self.row.origin.clone(), error))?;
-        Ok(Tokens::of(&rendered, self.tokenizer)?)
+        rendered.map_err(|error| DataError::row(self.row.origin.clone(), error))
     }
 
-    /// Pieces of a text. Each begins with the last token of the one before, which is not predicted twice.
+    fn tokens(&self, part: &Conversation, train_on: TrainOn) -> Result<Tokens, DataError> {
+        Ok(Tokens::of(&self.render(part, train_on)?, self.tokenizer)?)
+    }
+
+    /// Pieces of a text. Each starts with the last token of the previous piece, which is not predicted again.
     fn pieces(&self, whole: &Tokens) -> Vec<Outcome> {
         let length = self.limits.max_tokens;
         let step = length.saturating_sub(1).max(1);
@@ -58,8 +66,8 @@ impl Maker<'_> {
         starts.map(piece).collect()
     }
 
-    /// Parts of a conversation: as many questions with their answers as fit, each time with the system message. Parts in
-    /// which nothing is trained on are only context for what follows them, and left out.
+    /// Parts of a conversation: each has the system message and as many questions with their answers as fit. A part
+    /// without anything to train on is only context for the next one, and is dropped.
     fn parts(&self, messages: &[Message]) -> Result<Vec<Outcome>, DataError> {
         let chosen = self.limits.train_on.choose(messages);
         let chosen = chosen.map_err(|error| DataError::row(self.row.origin.clone(), error))?;
@@ -89,11 +97,11 @@ impl Maker<'_> {
         Ok(outcomes)
     }
 
-    /// Where the part ends that begins with question `from` and has as many as fit, or one.
+    /// The end of the longest part that starts with question `from` and fits; it has at least one question.
     fn longest(&self, parts: &Parts, from: usize) -> Result<usize, DataError> {
         let fits = |to: usize| -> Result<bool, DataError> {
             let part = self.with(parts.between(from, to));
-            // Where spans lie does not matter to how many tokens there are.
+            // The number of tokens does not depend on the spans.
             let tokens = self.tokens(&part, TrainOn::Everything)?;
             Ok(tokens.ids.len() <= self.limits.max_tokens)
         };
@@ -121,12 +129,12 @@ impl Maker<'_> {
     }
 }
 
-/// A conversation by its questions, each with all that follows it.
+/// A conversation, divided before each question.
 struct Parts<'m> {
     messages: &'m [Message],
-    /// Messages before the first question: the system's.
+    /// The number of messages before the first question: 1 with a system message, otherwise 0.
     head: usize,
-    /// Where each question begins.
+    /// The index of each question's first message.
     starts: Vec<usize>,
 }
 
@@ -148,7 +156,7 @@ impl Parts<'_> {
         self.starts.len()
     }
 
-    /// The system's message, and questions `from..to`.
+    /// The system message, and questions `from..to` with everything that follows each.
     fn between(&self, from: usize, to: usize) -> Vec<Message> {
         let end = self.starts.get(to).copied().unwrap_or(self.messages.len());
         [

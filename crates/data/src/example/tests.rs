@@ -77,7 +77,7 @@ fn everything_can_be_trained_on_but_the_first_token() {
     };
     let row = completion("capital? ", "Paris.");
     insta::assert_snapshot!(shown(&tokenizer, &example(&tokenizer, "completion", &row, &everything)), @"c|⟦ap⟧|⟦ital⟧|⟦?⟧|⟦ ⟧|⟦P⟧|⟦a⟧|⟦r⟧|⟦is⟧|⟦.⟧|⟦<|im_end|>⟧");
-    // The end after the last answer is not doubled for what follows it.
+    // The EOS token after the last answer is not added again because of the text after it.
     let chat = example(&tokenizer, "chat", &row, &everything);
     assert_eq!(
         chat.tokens,
@@ -108,7 +108,7 @@ fn beginning_and_end_are_never_doubled() {
 }
 
 #[test]
-fn chat_templates_write_their_own_beginning() {
+fn chat_templates_write_their_own_bos() {
     let tokenizer = tiny_with_bos();
     let prompt = Rendered {
         text: "capital?".into(),
@@ -153,7 +153,7 @@ fn a_token_belongs_to_where_it_begins() {
     let marks = carry(std::slice::from_ref(&(5..8)), &[0..3, 3..7, 7..9]);
     assert_eq!(marks.trained, [false, false, true]);
     assert_eq!(marks.straddling, 2);
-    // The tokens of one character all have its bytes.
+    // All tokens of one character have its byte range.
     let marks = carry(&[0..1, 3..7], &[0..1, 1..3, 3..7, 3..7, 7..8]);
     assert_eq!(marks.trained, [true, false, true, true, false]);
     assert_eq!(marks.straddling, 0);
@@ -224,7 +224,7 @@ fn split(row: &Conversation, template: &str, limits: &Limits) -> Vec<Outcome> {
     examples(row, &template, &tokenizer, limits).unwrap()
 }
 
-/// The texts of the examples, what is trained on between ⟦ and ⟧.
+/// The texts of the examples, with the trained text between ⟦ and ⟧.
 fn texts(outcomes: &[Outcome]) -> String {
     let tokenizer = tiny();
     let text = |outcome: &Outcome| match outcome {
@@ -295,12 +295,17 @@ fn long_conversations_are_split_between_questions() {
 #[test]
 fn a_pair_too_long_alone_is_cut_and_the_others_kept() {
     let turn = |question: &str, answer: &str| (question.to_owned(), answer.to_owned());
-    let row = dialogue(&[
-        turn("Hi", "Hi!"),
-        turn("Write.", "abcdefghijklmnopqrstuvwxyz"),
-        turn("Bye", "Bye!"),
-    ]);
-    insta::assert_snapshot!(texts(&split(&row, "chatml", &SPLIT)), @"
+    let between = |question: &str, answer: &str| {
+        let row = dialogue(&[
+            turn("Hi", "Hi!"),
+            turn(question, answer),
+            turn("Bye", "Bye!"),
+        ]);
+        split(&row, "chatml", &SPLIT)
+    };
+    let letters = "abcdefghijklmnopqrstuvwxyz";
+    let long_answer = between("Write.", letters);
+    insta::assert_snapshot!(texts(&long_answer), @"
     43 tokens, 0 cut: <|im_start|>system
     Be brief.<|im_end|>
     <|im_start|>user
@@ -321,30 +326,19 @@ fn a_pair_too_long_alone_is_cut_and_the_others_kept() {
     <|im_start|>assistant
     ⟦Bye!<|im_end|>⟧
     ");
-    let row = dialogue(&[
-        turn("Hi", "Hi!"),
-        turn(
-            "abcdefghijklmnopqrstuvwxyz abcdefghijklmnopqrstuvwxyz",
-            "Yes.",
-        ),
-        turn("Bye", "Bye!"),
-    ]);
-    insta::assert_snapshot!(texts(&split(&row, "chatml", &SPLIT)), @"
-    43 tokens, 0 cut: <|im_start|>system
-    Be brief.<|im_end|>
-    <|im_start|>user
-    Hi<|im_end|>
-    <|im_start|>assistant
-    ⟦Hi!<|im_end|>⟧
-
-    Untrained { tokens: 93, targets: 4 }
-    45 tokens, 0 cut: <|im_start|>system
-    Be brief.<|im_end|>
-    <|im_start|>user
-    Bye<|im_end|>
-    <|im_start|>assistant
-    ⟦Bye!<|im_end|>⟧
-    ");
+    let long_question = between(&format!("{letters} {letters}"), "Yes.");
+    let [
+        first,
+        Outcome::Untrained {
+            tokens: 93,
+            targets: 4,
+        },
+        last,
+    ] = &long_question[..]
+    else {
+        panic!("{}", texts(&long_question));
+    };
+    assert_eq!([first, last], [&long_answer[0], &long_answer[2]]);
 }
 
 #[test]
@@ -422,7 +416,7 @@ fn example_or_none(tokenizer: &Tokenizer, row: &Conversation, limits: &Limits) -
 
 proptest! {
     #[test]
-    fn trained_tokens_say_the_answer(prompt in "[ -~é🦙]{0,30}", answer in "[ -~é🦙]{0,30}") {
+    fn trained_tokens_are_the_answer(prompt in "[ -~é🦙]{0,30}", answer in "[ -~é🦙]{0,30}") {
         let tokenizer = tiny();
         // A letter before and a space after the edge keep tokens from straddling it.
         let row = completion(&format!("{prompt}a"), &format!(" {answer}"));
@@ -474,7 +468,7 @@ proptest! {
                 let Outcome::Kept { example, cut: 0, .. } = outcome else { panic!("{outcome:?}") };
                 let pairs = example.tokens.iter().zip(&example.trained);
                 let mut ids: Vec<u32> = pairs.filter(|(_, trained)| **trained).map(|(&id, _)| id).collect();
-                // This template's answers do not end by themselves: every example does.
+                // This template does not end its answers with EOS, but every example ends with it.
                 if template == "vicuna-v0" && ids.last() == Some(&2) {
                     ids.pop();
                 }

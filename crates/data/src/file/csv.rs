@@ -47,7 +47,7 @@ impl Records {
         };
         let mut seen = HashSet::new();
         if let Some(twice) = columns.iter().find(|column| !seen.insert(column.as_str())) {
-            let what = format!("the column `{twice}` is there twice");
+            let what = format!("duplicate column `{twice}`");
             return Err(Fault::Csv { line: 1, what });
         }
         records.columns = columns;
@@ -60,9 +60,9 @@ impl Records {
         };
         if row.len() != self.columns.len() {
             let what = format!(
-                "{} fields, expected {} as in the header",
-                row.len(),
-                self.columns.len()
+                "expected {} fields as in the header, found {}",
+                self.columns.len(),
+                row.len()
             );
             return Err(Fault::Csv { line, what });
         }
@@ -71,7 +71,7 @@ impl Records {
         Ok(Some((Content::Columns(columns.collect()), line)))
     }
 
-    /// The next record, the header too, and the line on which it starts.
+    /// The next record and the line on which it starts. The header is a record.
     fn record(&mut self) -> Result<Option<(StringRecord, usize)>, Fault> {
         let before = self.reader.position().line() as usize;
         self.reader.get_mut().allowed = MAX_RECORD;
@@ -91,7 +91,7 @@ impl Records {
             None => {}
             Some("") => return Ok(None),
             Some(_) => {
-                let what = "a quote that is opened in this row is not closed".to_owned();
+                let what = "a quoted field that starts in this row has no closing quote".to_owned();
                 return Err(Fault::Csv { line, what });
             }
         }
@@ -99,16 +99,16 @@ impl Records {
     }
 }
 
-/// What is read after the end of a file: a row of its own, unless the file ends within quotes, which the parser does not
-/// tell.
+/// Appended to the end of a file: a row of its own, unless the file ends inside quotes, which the parser does not
+/// report.
 const END: &str = "\n\0end\0";
 
-/// A source that gives out no more than a record may have.
+/// A reader that fails at a record above the size limit.
 struct Guarded {
     source: Box<dyn BufRead + Send>,
-    /// Bytes before the next record must have come.
+    /// Bytes that may be read before the next record must end.
     allowed: usize,
-    /// What is left of [`END`].
+    /// The part of [`END`] that is not read yet.
     end: &'static [u8],
     ended: bool,
 }

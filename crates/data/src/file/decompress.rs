@@ -1,4 +1,4 @@
-//! Compressed files: gzip and zstd, undone on the way.
+//! Compressed files: gzip and zstd, decompressed while they are read.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
@@ -10,13 +10,13 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::Fault;
 
-/// Bytes that are read in one go.
+/// The size of the read buffers, in bytes.
 const BUFFER: usize = 1 << 20;
 
-/// Bytes that any file may unpack to.
+/// Bytes that any file may decompress to.
 const PLENTY: u64 = 1 << 30;
-/// How many times its length a file may unpack to beyond that. Texts pack to a tenth, the most monotonous logs to a
-/// fiftieth.
+/// Above [`PLENTY`], how many times its size a file may decompress to. Text compresses to a tenth, the most repetitive
+/// logs to a fiftieth.
 const MOST_TIMES: u64 = 200;
 
 /// How a file is compressed.
@@ -26,7 +26,7 @@ pub(super) enum Compression {
     Zstd,
 }
 
-/// What a file's name says: the kind of its content, and how that is compressed.
+/// The type of a file's content and its compression, by the extensions of its name.
 pub(super) fn kind(path: &Path) -> (Option<String>, Option<Compression>) {
     let ending = |path: &Path| {
         path.extension()
@@ -43,11 +43,11 @@ pub(super) fn kind(path: &Path) -> (Option<String>, Option<Compression>) {
     )
 }
 
-/// A file that says how many of its bytes were read.
+/// A file that counts the bytes that are read from it.
 struct Counted {
     file: File,
     read: Arc<AtomicU64>,
-    /// Those of this file alone.
+    /// Bytes read from this file alone.
     own: Arc<AtomicU64>,
 }
 
@@ -60,13 +60,13 @@ impl Read for Counted {
     }
 }
 
-/// A decompressor that stops where little becomes too much.
+/// A decompressor that stops decompression bombs.
 struct Bounded<R> {
     source: R,
-    /// Bytes read of the compressed file, and those given out.
+    /// Bytes read from the compressed file, and bytes returned.
     packed: Arc<AtomicU64>,
     unpacked: u64,
-    /// Bytes that are given out in any case.
+    /// Bytes that are returned in any case.
     plenty: u64,
 }
 
@@ -76,14 +76,14 @@ impl<R: Read> Read for Bounded<R> {
         self.unpacked += count as u64;
         let packed = self.packed.load(Ordering::Relaxed);
         if self.unpacked > self.plenty && self.unpacked / MOST_TIMES > packed {
-            let problem = format!("it unpacks to more than {MOST_TIMES} times its length");
+            let problem = format!("it decompresses to more than {MOST_TIMES} times its size");
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, problem));
         }
         Ok(count)
     }
 }
 
-/// The content of a file; its bytes as they lie on the disk are counted in `read`.
+/// Opens a file and decompresses it if needed. `read` counts its bytes as stored on disk.
 pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, Fault> {
     let packed = Arc::default();
     let file = Counted {
@@ -94,7 +94,7 @@ pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead
     let file = BufReader::with_capacity(BUFFER, file);
     Ok(match kind(path).1 {
         None => Box::new(file),
-        // A file may be several one after another.
+        // A gzip file may have several members, one after another.
         Some(Compression::Gzip) => Box::new(bounded(MultiGzDecoder::new(file), packed)),
         Some(Compression::Zstd) => {
             let decoder = zstd::Decoder::with_buffer(file).map_err(Fault::Io)?;
@@ -113,7 +113,7 @@ fn bounded<R: Read>(source: R, packed: Arc<AtomicU64>) -> BufReader<Bounded<R>> 
     BufReader::with_capacity(BUFFER, source)
 }
 
-/// A file to jump about in; a compressed one is unpacked into a temporary file.
+/// Opens a file for random access. A compressed file is decompressed to a temporary file.
 pub(super) fn seekable(path: &Path) -> Result<File, Fault> {
     if kind(path).1.is_none() {
         return simmer_files::open(path).map_err(Fault::Open);
@@ -148,7 +148,7 @@ mod tests {
         let error = unpack(2 << 20, 1 << 10).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "it unpacks to more than 200 times its length"
+            "it decompresses to more than 200 times its size"
         );
     }
 }

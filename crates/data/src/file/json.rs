@@ -1,14 +1,14 @@
-//! JSON files cut into the texts of their rows: an array's elements, or the lines of JSONL.
+//! JSON files, split into the texts of their rows: the elements of an array, or the lines of JSONL.
 
 use std::io::{BufRead, Read};
 
 use super::{Content, Fault, MAX_RECORD};
 
-/// The rows of a JSON file. The first character decides: `[` begins an array, anything else lines.
+/// The rows of a JSON file. If the first character is `[`, the file is an array; otherwise it is JSONL.
 pub(super) struct Records<R> {
     source: R,
     state: State,
-    /// Where the next byte stands, from 1.
+    /// The position of the next byte, from 1.
     line: usize,
     column: usize,
 }
@@ -17,7 +17,7 @@ pub(super) struct Records<R> {
 enum State {
     Start,
     Lines,
-    /// Inside an array: before an element, which has to come where there was a comma.
+    /// Inside an array: before an element, which is needed after a comma.
     Element {
         needed: bool,
     },
@@ -74,7 +74,7 @@ impl<R: BufRead> Records<R> {
     }
 
     fn start(&mut self) -> Result<(), Fault> {
-        // No JSON, but some editors write one.
+        // JSON has no byte order mark, but some editors write one.
         if self.source.fill_buf().map_err(Fault::Io)?.first() == Some(&BYTE_ORDER_MARK[0]) {
             let mut mark = [0; BYTE_ORDER_MARK.len()];
             if self.source.read_exact(&mut mark).is_err() || mark != BYTE_ORDER_MARK {
@@ -92,7 +92,7 @@ impl<R: BufRead> Records<R> {
         Ok(())
     }
 
-    /// After the array nothing may come.
+    /// Checks that only white space follows the array.
     fn end(&mut self) -> Result<(), Fault> {
         self.state = State::End;
         match self.skip_blanks()? {
@@ -147,7 +147,7 @@ impl<R: BufRead> Records<R> {
         }
     }
 
-    /// The next byte that is no blank.
+    /// The next byte that is not white space.
     fn skip_blanks(&mut self) -> Result<Option<u8>, Fault> {
         loop {
             let buffer = self.source.fill_buf().map_err(Fault::Io)?;
@@ -179,7 +179,7 @@ impl<R: BufRead> Records<R> {
     }
 }
 
-/// The text of a row that starts on `line`, without the blanks after it.
+/// The text of a row that starts on `line`, without trailing white space.
 fn text(bytes: Vec<u8>, line: usize) -> Result<String, Fault> {
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
@@ -190,7 +190,7 @@ fn text(bytes: Vec<u8>, line: usize) -> Result<String, Fault> {
     Ok(text)
 }
 
-/// Finds where an element ends without understanding it.
+/// Finds the end of an element without parsing it.
 #[derive(Default)]
 struct Scanner {
     depth: usize,
@@ -199,7 +199,7 @@ struct Scanner {
 }
 
 impl Scanner {
-    /// Whether the element ends before this byte; takes it in where it does not.
+    /// Whether the element ends before this byte. If not, the byte is part of it.
     fn ends_before(&mut self, byte: u8) -> bool {
         if self.in_string {
             match byte {

@@ -1,5 +1,5 @@
-//! Files into records, one after another, whatever the kind of file: JSON arrays, JSON lines, CSV and Parquet, each also
-//! compressed. No file is in memory whole.
+//! Reads files of every supported type as records, one at a time: JSON arrays, JSON Lines, CSV and Parquet, each also
+//! compressed. No file is held in memory as a whole.
 
 mod csv;
 mod decompress;
@@ -21,27 +21,41 @@ use crate::error::DataError;
 pub use names::{files, has_known_ending};
 pub use rows::{FileRow, rows};
 
-/// The longest record that is read: no row of a real data set is near it.
+/// The size limit of a record, in bytes. Rows of real datasets are much smaller.
 const MAX_RECORD: usize = 64 << 20;
 
-/// What stands for one row.
+/// The content of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Content {
-    /// JSON that is still to be parsed, and the column on which it starts.
+    /// JSON that is not parsed yet, and the column on which it starts.
     Json(String, usize),
     /// Columns and their values.
     Columns(Vec<(String, Value)>),
 }
 
-/// One row of a file, and where it stands.
+/// One row of a file and its position.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Record {
+pub struct Record {
     pub(crate) content: Content,
-    pub(crate) origin: Origin,
+    /// Its position.
+    pub origin: Origin,
 }
 
 impl Record {
-    /// Bytes that it takes, about.
+    /// The row as JSON; columns are an object.
+    ///
+    /// # Errors
+    /// [`DataError::Json`] if it is not valid JSON.
+    pub fn value(&self) -> Result<Value, DataError> {
+        match &self.content {
+            Content::Columns(columns) => Ok(Value::Object(columns.iter().cloned().collect())),
+            Content::Json(text, column) => serde_json::from_str(text).map_err(|error| {
+                DataError::json(&self.origin.file, &error, self.origin.line, *column)
+            }),
+        }
+    }
+
+    /// Its approximate size, in bytes.
     pub(crate) fn size(&self) -> usize {
         match &self.content {
             Content::Json(text, _) => text.len(),
@@ -50,7 +64,7 @@ impl Record {
     }
 }
 
-/// Bytes of the texts in a value, and a few for everything else.
+/// The approximate size of a value: the bytes of its strings, and a few for everything else.
 fn size(value: &Value) -> usize {
     let few = size_of::<Value>();
     few + match value {
@@ -64,8 +78,8 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// The records of a file, from the first on.
-pub(crate) struct Records {
+/// The records of a file, in order.
+pub struct Records {
     path: Arc<Path>,
     source: Source,
     rows: usize,
@@ -87,14 +101,14 @@ impl Source {
     }
 }
 
-/// What went wrong inside a file.
+/// An error inside a file, whose path is added later.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// The file cannot be opened.
     Open(std::io::Error),
-    /// What it holds cannot be read.
+    /// The content cannot be read.
     Io(std::io::Error),
-    /// Line of the first byte that is no UTF-8.
+    /// The line of the first byte that is not UTF-8.
     Utf8(usize),
     Json {
         line: usize,
@@ -141,12 +155,15 @@ impl Fault {
 }
 
 impl Records {
-    /// Opens a file, by the ending of its name; its bytes are counted in `read` as they are used up.
-    pub(crate) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
+    /// Opens a file of the type that its extension names. `read` counts the bytes as they are read.
+    ///
+    /// # Errors
+    /// [`DataError`] if the file cannot be opened.
+    pub fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
         Records::named(path, None, read)
     }
 
-    /// The same; `columns` are the names of a CSV file's where it has no header.
+    /// Like [`Records::open`]; `columns` are the column names of a CSV file without a header.
     pub(crate) fn named(
         path: &Path,
         columns: Option<&[String]>,
@@ -166,7 +183,14 @@ impl Records {
     }
 
     /// The next record; `None` at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Record>, DataError> {
+    ///
+    /// # Errors
+    /// [`DataError`] if the next record cannot be read.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it returns a Result<Option>, as readers of files do"
+    )]
+    pub fn next(&mut self) -> Result<Option<Record>, DataError> {
         let next = match &mut self.source {
             Source::Json(records) => records.next(),
             Source::Csv(records) => records.next(),

@@ -1,18 +1,18 @@
-//! The files that a path means.
+//! The data files that a path stands for.
 
 use std::path::{Path, PathBuf};
 
 use super::decompress;
 use crate::error::DataError;
 
-/// Endings of data files, those of compression taken off.
+/// The extensions of data files, without those of compression.
 const KINDS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
-/// The files that `path` means, sorted: itself, the data files of a folder and the folders in it, or those that a pattern
-/// such as `rows/*.jsonl` fits.
+/// The files that `path` stands for, sorted: the file itself, the data files in a folder and its subfolders, or the
+/// files that match a pattern such as `rows/*.jsonl`.
 ///
 /// # Errors
-/// [`DataError`] where there are none.
+/// [`DataError`] if there are none.
 pub fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     if path.is_dir() {
         let mut found = Vec::new();
@@ -40,8 +40,8 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         ..glob::MatchOptions::new()
     };
     let mut found = Vec::new();
-    for entry in
-        glob::glob_with(&text, options).map_err(|error| wrong(format!("not a pattern: {error}")))?
+    for entry in glob::glob_with(&text, options)
+        .map_err(|error| wrong(format!("invalid pattern: {error}")))?
     {
         let file = entry.map_err(|error| DataError::Read {
             path: error.path().into(),
@@ -52,18 +52,18 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         }
     }
     if found.is_empty() {
-        return Err(wrong("no file fits this pattern".into()));
+        return Err(wrong("no file matches this pattern".into()));
     }
     Ok(found)
 }
 
-/// Whether a file is one of rows, by its name.
+/// Whether a file is a data file, by its extension.
 pub fn has_known_ending(path: &Path) -> bool {
     let (kind, _) = decompress::kind(path);
     kind.is_some_and(|kind| KINDS.contains(&kind.as_str()))
 }
 
-/// The data files below a folder; hidden ones are left out, and links to folders are not followed.
+/// Collects the data files below a folder. Skips hidden files and folders, and does not follow links to folders.
 fn collect(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), DataError> {
     let read = |source| DataError::Read {
         path: folder.into(),
@@ -125,7 +125,7 @@ mod tests {
                 .to_string()
                 .replace(&folder.path().display().to_string(), "DIR")
         };
-        insta::assert_snapshot!(error(&at("*.csv")), @"DIR/*.csv: no file fits this pattern");
+        insta::assert_snapshot!(error(&at("*.csv")), @"DIR/*.csv: no file matches this pattern");
         fs::create_dir(at("empty")).unwrap();
         insta::assert_snapshot!(error(&at("empty")), @"DIR/empty: the folder has no data files (.json, .jsonl, .ndjson, .csv, .tsv, .parquet)");
     }

@@ -20,25 +20,25 @@ use super::{Content, Fault, MAX_RECORD, decompress, size};
 use crate::guarded::guarded;
 use crate::stack::deep;
 
-/// The most items that the lists of a row may have, and a little more: their pages are counted whole.
+/// The maximum number of list items in a row, with some slack, because pages are counted as a whole.
 const MAX_ITEMS: u64 = 1 << 24;
-/// Bytes of metadata: those of a file of a thousand parts with fifty columns each.
+/// The maximum size of the metadata, in bytes: that of a file with a thousand row groups of fifty columns each.
 const MAX_METADATA: u32 = 8 << 20;
-/// Bytes of stack for each of them: a group in a group has five or more, and takes less than 1100 of stack.
+/// Bytes of stack per byte of metadata: a nested group has at least 5 bytes and takes less than 1100 bytes of stack.
 const STACK_PER_BYTE: usize = 256;
-/// Groups in groups; no known writer nests columns so deep.
+/// The maximum nesting of groups; no known writer nests columns so deeply.
 const MAX_NESTING: usize = 64;
 
 /// The rows of a Parquet file.
 pub(super) struct Records {
     rows: RowIter<'static>,
-    /// Rows handed out, of how many.
+    /// Rows returned, and rows in total.
     done: u64,
     total: u64,
-    /// Bytes of the file, and how many of them the rows so far stand for.
+    /// The size of the file in bytes, and the counter of bytes read: each row counts as an equal share of the file.
     bytes: u64,
     read: Arc<AtomicU64>,
-    /// Items that the lists of the next row may still have.
+    /// List items that the next row may still have.
     items: Arc<AtomicU64>,
 }
 
@@ -77,18 +77,18 @@ impl Records {
     }
 }
 
-/// What reading Parquet can fail with.
+/// Any error of reading Parquet.
 type Failure = Box<dyn std::error::Error>;
 
-/// Runs a piece of the decoder.
+/// Runs decoder code; a panic becomes an error.
 fn decoded<T>(read: impl FnOnce() -> Result<T, Failure>) -> Result<T, Fault> {
     match guarded(read) {
         Some(result) => result.map_err(|failure| Fault::Parquet(failure.to_string())),
-        None => Err(Fault::Parquet("its parts do not fit together".into())),
+        None => Err(Fault::Parquet("the file is inconsistent".into())),
     }
 }
 
-/// The length of the file's metadata as its end says it, `LENGTH PAR1`; `None` where the end says nothing that can be.
+/// The length of the file's metadata, from its footer `LENGTH PAR1`; `None` if the footer is invalid.
 fn metadata_bytes(file: &mut File) -> Option<u32> {
     let mut footer = [0; 8];
     let before = file.seek(SeekFrom::End(-(footer.len() as i64))).ok()?;
@@ -101,29 +101,32 @@ fn metadata_bytes(file: &mut File) -> Option<u32> {
 fn rows(mut file: File, items: &Arc<AtomicU64>) -> Result<(RowIter<'static>, u64), Failure> {
     let metadata = metadata_bytes(&mut file).unwrap_or(0);
     if metadata > MAX_METADATA {
-        return Err(format!("its metadata have more than {MAX_METADATA} bytes").into());
+        return Err(
+            format!("expected at most {MAX_METADATA} bytes of metadata, found {metadata}").into(),
+        );
     }
-    // The table of columns is a tree that its reader walks by calling itself.
+    // The schema is a tree that the library reads recursively.
     let reader = deep(
         (1 << 20) + STACK_PER_BYTE * metadata as usize,
         || -> ParquetResult<_> {
             let reader = SerializedFileReader::new(file)?;
             let nesting = nesting(reader.metadata().file_metadata().schema());
             if nesting > MAX_NESTING {
-                let problem =
-                    format!("columns in {nesting} groups, expected at most {MAX_NESTING}");
+                let problem = format!(
+                    "expected at most {MAX_NESTING} nested groups of columns, found {nesting}"
+                );
                 return Err(ParquetError::General(problem));
             }
             Ok(reader)
         },
     );
-    let reader = reader.ok_or("no stack to read it on")??;
+    let reader = reader.ok_or("the system provides no stack to read it on")??;
     let total = reader.metadata().file_metadata().num_rows();
     let reader = Counted {
         inner: reader,
         items: Arc::clone(items),
     };
-    // The schema as it is: every column is there.
+    // Without a projection, rows have every column.
     let rows = RowIter::from_file_into(Box::new(reader));
     Ok((rows, u64::try_from(total)?))
 }
@@ -136,7 +139,7 @@ fn nesting(column: &Type) -> usize {
     1 + below.unwrap_or(0)
 }
 
-/// A reader that counts the items of lists: a few bytes can stand for as many as there are numbers.
+/// A reader that counts list items: a few bytes of a file can encode any number of them.
 struct Counted<R> {
     inner: R,
     items: Arc<AtomicU64>,
@@ -199,7 +202,7 @@ impl PageReader for Counted<Box<dyn PageReader>> {
         let values = page.as_ref().map_or(0, Page::num_values);
         let left = self.items.load(Ordering::Relaxed);
         let Some(left) = left.checked_sub(u64::from(values)) else {
-            let problem = format!("a row has lists of more than {MAX_ITEMS} items");
+            let problem = format!("expected at most {MAX_ITEMS} list items in a row, found more");
             return Err(ParquetError::General(problem));
         };
         self.items.store(left, Ordering::Relaxed);
@@ -237,14 +240,14 @@ fn columns(row: Row) -> Result<Vec<(String, Value)>, Failure> {
         .collect()
 }
 
-/// The value of a field. Bytes that no type calls text are text all the same, where they can be: the crate's own JSON would
-/// make letters and digits of them that nobody wrote.
+/// The value of a field. Bytes without a text type become text if they are valid UTF-8; the crate's own JSON conversion
+/// would turn them into base64.
 fn value(field: Field) -> Result<Value, String> {
     Ok(match field {
         Field::Str(text) => Value::String(text),
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => Value::String(text.to_owned()),
-            Err(_) => return Err("it holds bytes that are no UTF-8".into()),
+            Err(_) => return Err("it has bytes that are not UTF-8".into()),
         },
         Field::Group(row) => Value::Object(object(row.into_columns())?),
         Field::ListInternal(list) => {

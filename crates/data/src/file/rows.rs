@@ -1,4 +1,4 @@
-//! The rows of a file as they stand there, for those who know their own keys.
+//! The rows of a file as they are, for callers that know the keys.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,24 +7,23 @@ use serde_json::{Map, Value};
 
 use super::{Content, Record, Records, files};
 use crate::conversation::Origin;
-use crate::error::DataError;
-use crate::format::RowError;
+use crate::error::{DataError, RowError, json_type};
 
-/// One row, and where it stands.
+/// One row and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileRow {
-    /// Where it stands.
+    /// Its position.
     pub origin: Origin,
     /// Its keys and values.
     pub fields: Map<String, Value>,
 }
 
-/// All rows of a file, of a folder's files, or of those of a pattern.
+/// All rows of a file, of a folder's files, or of the files that match a pattern.
 ///
-/// `columns` are the names of a CSV file's columns where its first line is a row already.
+/// `columns` are the column names of a CSV file without a header.
 ///
 /// # Errors
-/// [`DataError`] at the first row that cannot be read, and where there is none.
+/// [`DataError`] for the first row that cannot be read, and for a file without rows.
 pub fn rows(path: &Path, columns: Option<&[String]>) -> Result<Vec<FileRow>, DataError> {
     let mut rows = Vec::new();
     for file in files(path)? {
@@ -47,7 +46,7 @@ fn row(record: Record) -> Result<FileRow, DataError> {
         Content::Json(text, column) => match serde_json::from_str(&text) {
             Ok(Value::Object(fields)) => fields,
             Ok(other) => {
-                let found = crate::format::json_type(&other);
+                let found = json_type(&other);
                 return Err(DataError::row(origin, RowError::NotAnObject { found }));
             }
             Err(error) => return Err(DataError::json(&origin.file, &error, origin.line, column)),

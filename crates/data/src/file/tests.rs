@@ -15,7 +15,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The contents of a file of those bytes, chunk by chunk.
+/// The contents of a file with these bytes, read in chunks of `chunk` rows.
 fn contents(name: &str, bytes: &[u8], chunk: usize) -> Result<Vec<crate::Content>, String> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join(name);
@@ -44,7 +44,7 @@ fn error(name: &str, bytes: impl AsRef<[u8]>) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn every_kind_of_file_says_the_same(
+    fn every_file_type_gives_the_same_rows(
         rows in prop::collection::vec(("[^\0]{1,30}", "[^\0]{0,30}"), 1..12),
         chunk in 1usize..7,
         indent in 0usize..3,
@@ -72,7 +72,7 @@ proptest! {
             ("a.jsonl", lines.clone().into_bytes()),
             ("a.csv", csv),
             ("a.json.gz", gzip(&array)),
-            // A file may be several one after another.
+            // A gzip file may have several members, one after another.
             ("a.jsonl.gz", [gzip(lines.as_bytes()), gzip(b"\n")].concat()),
             ("a.jsonl.zst", zstd::encode_all(lines.as_bytes(), 1).unwrap()),
         ] {
@@ -81,9 +81,9 @@ proptest! {
         }
     }
 
-    /// Whatever the bytes are, an array is cut as serde_json cuts it, or refused as it is there.
+    /// Any text is split as serde_json parses it as an array, or refused if serde_json refuses it.
     #[test]
-    fn arrays_are_cut_as_they_are_parsed(text in r#"\[([ ,\[\]{}":\\a1\n]|1,|"a",|\{"a":1\},){0,12}\]?"#) {
+    fn arrays_are_split_as_they_are_parsed(text in r#"\[([ ,\[\]{}":\\a1\n]|1,|"a",|\{"a":1\},){0,12}\]?"#) {
         let mut records = json::Records::new(text.as_bytes());
         let mut cut = Vec::new();
         let mut whole = true;
@@ -122,9 +122,9 @@ fn damaged_files_are_named() {
     insta::assert_snapshot!(error("a.jsonl.gz", b"plain text"), @"a.jsonl.gz: damaged after row 0: invalid gzip header");
     let packed = zstd::encode_all(rows.as_bytes(), 1).unwrap();
     insta::assert_snapshot!(error("a.jsonl.zst", &packed[..packed.len() / 2]), @"a.jsonl.zst: damaged after row 40960: incomplete frame");
-    insta::assert_snapshot!(error("a.csv", "prompt,completion\na,b\nc\n"), @"a.csv: line 3: 1 fields, expected 2 as in the header");
-    insta::assert_snapshot!(error("a.csv", "prompt,answer\na,b\n"), @"a.csv: row 1 (line 2): no `completion`; its keys are `prompt`, `answer`");
-    insta::assert_snapshot!(error("a.csv", "prompt,prompt\na,b\n"), @"a.csv: line 1: the column `prompt` is there twice");
+    insta::assert_snapshot!(error("a.csv", "prompt,completion\na,b\nc\n"), @"a.csv: line 3: expected 2 fields as in the header, found 1");
+    insta::assert_snapshot!(error("a.csv", "prompt,answer\na,b\n"), @"a.csv: row 1 (line 2): missing key `completion`; the row has `prompt`, `answer`");
+    insta::assert_snapshot!(error("a.csv", "prompt,prompt\na,b\n"), @"a.csv: line 1: duplicate column `prompt`");
     insta::assert_snapshot!(error("a.parquet", "no parquet at all"), @"a.parquet: invalid Parquet after row 0: Parquet error: Invalid Parquet file. Corrupt footer");
     insta::assert_snapshot!(error("a.csv", ""), @"a.csv: no rows");
 }
@@ -189,12 +189,12 @@ fn parquet_has_types() {
     };
     let mut reader = Reader::open(&[path], &reading).unwrap();
     let error = reader.next_chunk(10).unwrap_err().to_string();
-    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"DIR/rows.parquet: row 1: `completion` is a number, expected a string");
+    insta::assert_snapshot!(error.replace(&folder.path().display().to_string(), "DIR"), @"DIR/rows.parquet: row 1: key `completion`: expected a string, found a number");
 }
 
-/// A faulty file is an error or other rows, and nothing worse.
+/// A damaged file gives an error or other rows, and never a panic.
 #[test]
-fn parquet_with_a_wrong_byte_is_survived() {
+fn parquet_with_a_wrong_byte_does_not_panic() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.parquet");
     parquet_file(&path);
@@ -212,8 +212,8 @@ fn parquet_with_a_wrong_byte_is_survived() {
 
 #[test]
 fn a_csv_that_ends_within_quotes() {
-    insta::assert_snapshot!(error("rows.csv", "prompt,completion\na,b\nc,\"d\ne,f\n"), @"rows.csv: line 3: a quote that is opened in this row is not closed");
-    insta::assert_snapshot!(error("rows.csv", "prompt,\"completion"), @"rows.csv: line 1: a quote that is opened in this row is not closed");
+    insta::assert_snapshot!(error("rows.csv", "prompt,completion\na,b\nc,\"d\ne,f\n"), @"rows.csv: line 3: a quoted field that starts in this row has no closing quote");
+    insta::assert_snapshot!(error("rows.csv", "prompt,\"completion"), @"rows.csv: line 1: a quoted field that starts in this row has no closing quote");
     let rows = contents("rows.csv", b"prompt,completion\na,\"b\"", 9).unwrap();
     assert_eq!(
         rows,

@@ -1,17 +1,18 @@
 //! Alpaca's rows: `instruction`, an `input` that may be missing or empty, and `output`.
 //!
 //! Also read: `response` or `completion` for `output`, `context` for `input` (Dolly), and the `system` and `history`
-//! (a list of `[question, answer]`) of later sets. A row with a history becomes messages.
+//! (a list of `[question, answer]`) of later datasets. A row with a history becomes messages.
 
 use serde_json::Value;
 
-use super::row::{Row, RowError, json_type};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Conversation, Message, Role};
+use crate::error::{RowError, json_type};
 
 pub(super) const SPEC: Spec = Spec {
     name: "alpaca",
-    keys: "`instruction`, `output`, and perhaps `input`",
+    keys: "`instruction`, `output`, and optionally `input`",
     mark: "instruction",
     fields: &["instruction", "input", "output", "system", "history"],
     read,
@@ -35,7 +36,7 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
     if history.is_empty() {
         return Ok(last);
     }
-    // The system message stays first, the history comes before the question.
+    // The history goes between the system message and the question.
     let mut messages = Conversation::new(last).messages().unwrap_or_default();
     let first_user = usize::from(messages[0].role == Role::System);
     messages.splice(first_user..first_user, history);

@@ -1,4 +1,4 @@
-//! Baize's rows: `topic`, and `input`, which is a whole conversation as text.
+//! Baize's rows: `topic`, and `input`, a whole conversation in one text.
 //!
 //! ```text
 //! The conversation between human and AI assistant.
@@ -10,9 +10,10 @@
 //!
 //! Source: Xu et al. 2023; github.com/project-baize/baize-chatbot.
 
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "baize",
@@ -25,24 +26,24 @@ pub(super) const SPEC: Spec = Spec {
 const HUMAN: &str = "[|Human|]";
 const AI: &str = "[|AI|]";
 
-/// What a conversation begins with.
+/// The first line of a conversation.
 const BEGINNING: &str = "The conversation between human and AI assistant.";
 
 fn read(row: &mut Row) -> Result<Content, RowError> {
     let text = row.required(Format::Baize, &["input"])?;
-    // Provenance, like GPT4All's `source`.
+    // The topic only says where the row comes from, like GPT4All's `source`.
     row.optional(&["topic"])?;
     let messages = turns(&text).map_err(|problem| RowError::NotBaize { problem })?;
     Ok(Content::Messages(messages))
 }
 
-/// The turns of a conversation; an open question at its end is none.
+/// The turns of a conversation, without the empty question at its end.
 fn turns(text: &str) -> Result<Vec<Message>, &'static str> {
     let text = text.trim_start();
     let rest = text.strip_prefix(BEGINNING).unwrap_or(text).trim_start();
     let mut rest = rest
         .strip_prefix(HUMAN)
-        .ok_or("it does not begin with [|Human|]")?;
+        .ok_or("it does not start with [|Human|]")?;
     let mut messages = Vec::new();
     let mut role = Role::User;
     loop {
@@ -56,7 +57,7 @@ fn turns(text: &str) -> Result<Vec<Message>, &'static str> {
             break;
         };
         if next_role == role {
-            return Err("two turns of one speaker follow each other");
+            return Err("two consecutive turns have the same speaker");
         }
         rest = &rest[at + mark.len()..];
         role = next_role;
@@ -71,12 +72,12 @@ fn turns(text: &str) -> Result<Vec<Message>, &'static str> {
         .iter()
         .any(|message| message.role == Role::Assistant)
     {
-        return Err("no turn is from [|AI|], so there is nothing to learn");
+        return Err("no turn is from [|AI|], so there is nothing to train on");
     }
     Ok(messages)
 }
 
-/// Without the space after the mark and the line break before the next one.
+/// The text without the space after its mark and the line break before the next mark.
 fn trimmed(said: &str) -> &str {
     let said = said.strip_prefix(' ').unwrap_or(said);
     said.strip_suffix('\n').unwrap_or(said)
@@ -110,14 +111,14 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        assert_eq!(turns("Hello"), Err("it does not begin with [|Human|]"));
+        assert_eq!(turns("Hello"), Err("it does not start with [|Human|]"));
         assert_eq!(
             turns("[|Human|] a\n[|Human|] b"),
-            Err("two turns of one speaker follow each other")
+            Err("two consecutive turns have the same speaker")
         );
         assert_eq!(
             turns("[|Human|] a"),
-            Err("no turn is from [|AI|], so there is nothing to learn")
+            Err("no turn is from [|AI|], so there is nothing to train on")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What rows call the keys of their layout, where they have names of their own.
+//! Other names for the keys of a format.
 
 use std::collections::BTreeMap;
 
@@ -7,41 +7,42 @@ use serde::{Deserialize, Serialize};
 use super::Format;
 use crate::error::DataError;
 
-/// The layout's names, each with the rows' own: `{ instruction = "question", output = "answer" }`.
+/// The keys of the format, each with the rows' own name: `{ instruction = "question", output = "answer" }`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
+#[derive(schemars::JsonSchema)]
 pub struct Fields(BTreeMap<String, String>);
 
-/// Keys of a message, which are inside the list of them.
+/// Keys of messages, not of rows.
 const NESTED: [&str; 4] = ["role", "content", "from", "value"];
 
 impl Fields {
-    /// Fields of these names.
+    /// A map from the keys of the format to the rows' own names.
     pub fn new(fields: impl IntoIterator<Item = (String, String)>) -> Fields {
         Fields(fields.into_iter().collect())
     }
 
-    /// Whether rows use the layout's own names.
+    /// Whether rows use the names of the format.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The layout's names that have others.
+    /// The keys of the format that have other names.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// What the rows call the field of this name.
+    /// The rows' own name for a key of the format.
     pub(super) fn own<'a>(&'a self, name: &'a str) -> &'a str {
         self.0.get(name).map_or(name, String::as_str)
     }
 
-    /// Whether the field is one of messages, not of rows.
+    /// Whether the key is one of messages, not of rows.
     pub(super) fn is_nested(name: &str) -> bool {
         NESTED.contains(&name)
     }
 
-    /// The fields of rows that have other names, with these.
+    /// The keys of rows that have other names, with these names.
     pub(super) fn of_rows(&self) -> impl Iterator<Item = (&str, &str)> {
         let fields = self
             .0
@@ -50,7 +51,7 @@ impl Fields {
         fields.filter(|(name, _)| !Fields::is_nested(name))
     }
 
-    /// Whether the layout has fields of these names.
+    /// Checks that the format has all keys that are given other names.
     pub(super) fn check(&self, format: Format) -> Result<(), DataError> {
         let known = format.spec().fields;
         let Some(unknown) = self.names().find(|name| !known.contains(name)) else {

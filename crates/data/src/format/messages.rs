@@ -1,13 +1,14 @@
-//! Rows of `messages`: a list of `{role, content}`, the form of chat services.
+//! Rows of `messages`: a list of `{role, content}`, the format of chat APIs.
 //!
-//! `name`, `tool_calls`, `tool_call_id` and the like are kept for chat templates; `weight` (0 or 1, OpenAI's) or `train`
-//! says whether a message is trained on.
+//! `name`, `tool_calls`, `tool_call_id` and similar keys are kept for chat templates. `weight` (OpenAI's, 0 or 1) or
+//! `train` says whether a message is trained on.
 
 use serde_json::{Map, Value};
 
-use super::row::{Row, RowError, json_type};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::{RowError, json_type};
 
 pub(super) const SPEC: Spec = Spec {
     name: "messages",
@@ -17,7 +18,7 @@ pub(super) const SPEC: Spec = Spec {
     read,
 };
 
-/// What else a message may have, for chat templates.
+/// Other keys of a message, kept for chat templates.
 const MORE: [&str; 5] = [
     "name",
     "tool_calls",
@@ -44,7 +45,7 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
 fn list(row: &mut Row, format: Format, key: &'static str) -> Result<Vec<Value>, RowError> {
     match row.take(key) {
         Some(Value::Array(items)) => Ok(items),
-        // Tables hold it as text.
+        // CSV and Parquet files may have the list as JSON in a string.
         Some(Value::String(text)) if text.trim_start().starts_with('[') => {
             serde_json::from_str(&text).map_err(|error| RowError::InnerJson {
                 key: key.into(),
@@ -60,7 +61,7 @@ fn list(row: &mut Row, format: Format, key: &'static str) -> Result<Vec<Value>, 
     }
 }
 
-/// A list of objects with two texts each, and nothing else that says something.
+/// A list of objects with two strings each. Other keys with content are an error, except known metadata.
 pub(super) fn texts_of(
     row: &mut Row,
     format: Format,
@@ -107,7 +108,7 @@ fn text(
     }
 }
 
-/// Anything else that says something would be lost.
+/// Refuses other keys with content, which would be lost; the keys in `but` are allowed.
 fn nothing_else(
     key: &str,
     index: usize,
@@ -163,7 +164,7 @@ fn message(row: &Row, index: usize, value: Value) -> Result<Message, RowError> {
     Ok(message)
 }
 
-/// Content in parts, which can be text alone here.
+/// Joins the parts of a content, which must all be text.
 fn parts_of_text(index: usize, content: &str, parts: Vec<Value>) -> Result<String, RowError> {
     let mut said = String::new();
     for (place, part) in parts.into_iter().enumerate() {
@@ -183,7 +184,7 @@ fn parts_of_text(index: usize, content: &str, parts: Vec<Value>) -> Result<Strin
     Ok(said)
 }
 
-/// Whether the row says that the message is trained on.
+/// Whether the message is trained on, if the row says so.
 fn trained(index: usize, fields: &mut Map<String, Value>) -> Result<Option<bool>, RowError> {
     for (name, expected) in [
         ("weight", "0 or 1"),
@@ -208,7 +209,7 @@ fn trained(index: usize, fields: &mut Map<String, Value>) -> Result<Option<bool>
     Ok(None)
 }
 
-/// A conversation opens with a user, after at most one system message, and answers at least once.
+/// Checks the order of the roles: at most one system message, then a user message, and at least one answer.
 pub(super) fn check_turns(key: &'static str, messages: &[Message]) -> Result<(), RowError> {
     let misplaced = |index: usize, expected| RowError::Misplaced {
         key,

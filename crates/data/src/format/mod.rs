@@ -1,7 +1,7 @@
-//! Rows into conversations: one submodule a layout of rows, and the list of them.
+//! Converts rows to conversations: one submodule per format of rows, and the list of formats.
 //!
-//! The layout of a source is the one that the recipe names, or the first of [`Format::ALL`] whose keys the first row has;
-//! every other row is held to it.
+//! The format of a source is the one that the recipe names, or the first of [`Format::ALL`] that fits the keys of the
+//! first row. All rows of the source must have it.
 
 mod alpaca;
 mod baize;
@@ -15,19 +15,19 @@ mod text;
 
 pub use fields::Fields;
 pub use reader::{Reader, Reading, read};
-pub use row::RowError;
-pub(crate) use row::json_type;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Content;
+use crate::error::RowError;
 use row::Row;
 
-/// A layout of rows that can be read.
+/// A format of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Format {
     /// `messages`: a list of `{role, content}`.
     Messages,
@@ -43,22 +43,22 @@ pub enum Format {
     Text,
 }
 
-/// What a submodule says of its layout.
+/// The definition of a format, in its submodule.
 struct Spec {
     /// The name in recipes and messages.
     name: &'static str,
     /// The keys of a row, for messages.
     keys: &'static str,
-    /// The key that gives the layout away.
+    /// The key by which the format is detected.
     mark: &'static str,
-    /// Fields that rows may have under other names.
+    /// Keys that rows may have under other names.
     fields: &'static [&'static str],
-    /// Takes the layout's keys out of a row.
+    /// Takes the format's keys out of a row.
     read: fn(&mut Row) -> Result<Content, RowError>,
 }
 
 impl Format {
-    /// Every layout, the most telling keys first: rows of the others may carry a `text` besides.
+    /// Every format, the most specific first: rows of other formats may have a `text`, too.
     pub const ALL: [Format; 6] = [
         Format::Messages,
         Format::Sharegpt,
@@ -79,17 +79,23 @@ impl Format {
         }
     }
 
-    /// The name that recipes use.
+    /// The name in recipes.
     pub fn name(self) -> &'static str {
         self.spec().name
     }
 
-    /// The keys of such a row.
+    /// The keys of a row, for messages.
     pub fn keys(self) -> &'static str {
         self.spec().keys
     }
 
-    /// The layout that a row's keys give away.
+    /// Every format with its keys, for messages.
+    fn list() -> String {
+        let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
+        known.join("; ")
+    }
+
+    /// Detects the format by a row's keys.
     fn of(row: &Row) -> Option<Format> {
         Format::ALL.into_iter().find(|format| {
             row.has(format.spec().mark) && (*format != Format::Baize || !row.has("instruction"))

@@ -1,8 +1,9 @@
 //! Rows of a `prompt` and its `completion` (or `response`).
 
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::Content;
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "prompt_completion",
@@ -15,7 +16,7 @@ pub(super) const SPEC: Spec = Spec {
 fn read(row: &mut Row) -> Result<Content, RowError> {
     let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
     let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
-    // Where a row of GPT4All's came from.
+    // In GPT4All's data, the key says where a row comes from.
     row.take("source");
     Ok(Content::Completion {
         prompt,

@@ -1,4 +1,4 @@
-//! Files into conversations, chunk by chunk.
+//! Reads files as conversations, chunk by chunk.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -7,29 +7,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use super::row::{Row, RowError, json_type};
+use super::row::Row;
 use super::{Fields, Format};
 use crate::conversation::{Conversation, Origin};
-use crate::error::DataError;
+use crate::error::{DataError, RowError, json_type};
 use crate::file::{Content, Record, Records};
 
 /// How rows are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The layout of the rows; recognised from the first without it.
+    /// The format of the rows. Default: detected from the first row.
     pub format: Option<Format>,
-    /// What the rows call the keys of their layout.
+    /// The rows' own names for the keys of the format.
     pub fields: Fields,
-    /// Whether answers before the first question are left out, as FastChat does; else they are an error.
+    /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     pub drop_leading_answers: bool,
 }
 
-/// The rows of several files of one layout.
+/// The rows of one or more files with the same format.
 #[derive(Debug)]
 pub struct Reader {
     files: VecDeque<PathBuf>,
     current: Option<Records>,
-    /// Read to recognise the layout.
+    /// The first record, which was read to detect the format.
     first: Option<Record>,
     parser: Parser,
     ignored_keys: BTreeMap<String, usize>,
@@ -38,17 +38,17 @@ pub struct Reader {
     bytes_read: Arc<AtomicU64>,
 }
 
-/// The most bytes of rows that a chunk goes on with, so that long rows do not fill the memory.
+/// A chunk ends after this many bytes, so that long rows do not fill the memory.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// What turns records into conversations.
+/// Converts records to conversations.
 #[derive(Debug)]
 struct Parser {
     format: Format,
     reading: Reading,
 }
 
-/// What became of one record.
+/// The result of parsing one record.
 struct Parsed {
     conversation: Conversation,
     unread: Vec<String>,
@@ -57,11 +57,11 @@ struct Parsed {
 }
 
 impl Reader {
-    /// Opens files whose rows have one layout.
+    /// Opens files whose rows have one format.
     ///
     /// # Errors
-    /// [`DataError`] when a file cannot be read or has no rows, when no layout has the keys of the first row, and when the
-    /// layout has no such field as is to be renamed.
+    /// [`DataError`] if a file cannot be read or has no rows, if the keys of the first row fit no format, or if
+    /// `fields` has a key that the format does not have.
     pub fn open(files: &[PathBuf], reading: &Reading) -> Result<Reader, DataError> {
         let mut reader = Reader {
             files: files.iter().cloned().collect(),
@@ -84,38 +84,41 @@ impl Reader {
         if reading.format.is_none() {
             let row = |error| DataError::row(first.origin.clone(), error);
             let keys = reader.parser.row(first)?.map_err(row)?;
-            reader.parser.format =
-                Format::of(&keys).ok_or_else(|| row(RowError::NoLayout { keys: keys.keys() }))?;
+            let unknown_format = || RowError::UnknownFormat {
+                keys: keys.keys(),
+                known: Format::list(),
+            };
+            reader.parser.format = Format::of(&keys).ok_or_else(|| row(unknown_format()))?;
         }
         reading.fields.check(reader.format())?;
         Ok(reader)
     }
 
-    /// The layout of the rows.
+    /// The format of the rows.
     pub fn format(&self) -> Format {
         self.parser.format
     }
 
-    /// Keys that were there, said something and were not read, and in how many rows so far.
+    /// Keys that were not used, each with the number of rows so far in which it was not empty.
     pub fn ignored_keys(&self) -> &BTreeMap<String, usize> {
         &self.ignored_keys
     }
 
-    /// Rows so far that began with an answer, which was left out.
+    /// The number of rows so far that started with an answer, which was dropped.
     pub fn leading_answers(&self) -> usize {
         self.leading_answers
     }
 
-    /// Bytes of the files that were read so far, compressed ones as they lie on the disk.
+    /// Bytes read from the files so far; for compressed files, the bytes as stored on disk.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    /// At most `rows` more rows, fewer where they are long, in order; none at the end.
+    /// The next rows in order: at most `rows`, fewer if they are long, none at the end.
     ///
     /// # Errors
-    /// [`DataError`] at the first row that is not of the layout or no row at all, and at the end where a renamed field was
-    /// in no row.
+    /// [`DataError`] for the first row that is invalid or has another format, and at the end if no row had a key that
+    /// `fields` names.
     pub fn next_chunk(&mut self, rows: usize) -> Result<Vec<Conversation>, DataError> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < rows
@@ -153,10 +156,10 @@ impl Reader {
         Ok(conversations)
     }
 
-    /// Passes over at most `rows` rows without looking at them; how many there were.
+    /// Skips at most `rows` rows without parsing them, and returns how many it skipped.
     ///
     /// # Errors
-    /// [`DataError`] where a file cannot be read.
+    /// [`DataError`] if a file cannot be read.
     pub fn skip(&mut self, rows: usize) -> Result<usize, DataError> {
         let mut skipped = 0;
         while skipped < rows && self.record()?.is_some() {
@@ -187,7 +190,7 @@ impl Reader {
         Ok(Some(first))
     }
 
-    /// At the end: a field that no row had was named wrongly.
+    /// At the end of the data, checks that every key in `fields` was in some row.
     fn check_fields(&self) -> Result<(), DataError> {
         let Some(field) = self.unseen.iter().find(|field| !Fields::is_nested(field)) else {
             return Ok(());
@@ -195,7 +198,7 @@ impl Reader {
         Err(DataError::Config {
             key: "train.fields",
             problem: format!(
-                "no row has the key `{}`, which is to be read as `{field}`",
+                "no row has the key `{}`, which `fields` reads as `{field}`",
                 self.parser.reading.fields.own(field)
             ),
         })
@@ -203,7 +206,7 @@ impl Reader {
 }
 
 impl Parser {
-    /// A record as an object, its renamed fields under the names of the layout.
+    /// A record as an object, with its keys renamed to those of the format.
     fn row(&self, record: &Record) -> Result<Result<Row, RowError>, DataError> {
         let row = match &record.content {
             Content::Columns(columns) => Ok(Row::new(columns.clone())),
@@ -222,9 +225,10 @@ impl Parser {
                 && let Some(found) = Format::of(&row)
             {
                 let keys = row.keys();
-                return Err(RowError::OtherLayout {
-                    format,
-                    found,
+                return Err(RowError::OtherFormat {
+                    format: format.name(),
+                    expected: format.keys(),
+                    found: found.name(),
                     keys,
                 });
             }
@@ -251,7 +255,7 @@ impl Parser {
     }
 }
 
-/// Parses one row; an outer error is about JSON, an inner one about the row.
+/// Parses one row. The outer error is about the JSON, the inner one about the row.
 fn parse(text: &str, origin: &Origin, column: usize) -> Result<Result<Row, RowError>, DataError> {
     match serde_json::from_str::<Row>(text) {
         Ok(row) => Ok(Ok(row)),

@@ -5,9 +5,10 @@
 use serde_json::Value;
 
 use super::messages::{check_turns, texts_of};
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::{Content, Message, Role};
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "sharegpt",
@@ -17,7 +18,7 @@ pub(super) const SPEC: Spec = Spec {
     read,
 };
 
-/// What people call the speakers.
+/// The names of speakers.
 const ROLES: [(&str, Role); 15] = [
     ("human", Role::User),
     ("user", Role::User),
@@ -60,12 +61,12 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
         };
         messages.push(Message::new(*role, text));
     }
-    row.leave_out_leading_answers(&mut messages);
+    row.drop_answers_before_question(&mut messages);
     check_turns("conversations", &messages)?;
     Ok(Content::Messages(messages))
 }
 
-/// Tools are often JSON in a text.
+/// Tools, which are often JSON in a string.
 fn parsed(tools: Value) -> Value {
     match &tools {
         Value::String(text) => serde_json::from_str(text).unwrap_or(tools),

@@ -3,13 +3,14 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 use serde_json::json;
+use simmer_hint::Hint;
 use tempfile::TempDir;
 
 use super::*;
 use crate::conversation::{Conversation, Message, Role};
 use crate::error::DataError;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug)]
 struct Source {
     conversations: Vec<Conversation>,
@@ -20,7 +21,7 @@ fn read_with(path: &Path, reading: &Reading) -> Result<Source, DataError> {
     let mut reader = Reader::open(&[path.into()], reading)?;
     let mut conversations = Vec::new();
     loop {
-        // A chunk that the rows do not fill evenly.
+        // The number of rows is rarely a multiple of 3.
         let chunk = reader.next_chunk(3)?;
         if chunk.is_empty() {
             break;
@@ -33,7 +34,7 @@ fn read_with(path: &Path, reading: &Reading) -> Result<Source, DataError> {
     })
 }
 
-/// Reads a file of that text; messages call it `rows.json`.
+/// Reads a file with this text; error messages name it `rows.json`.
 fn read_text(text: impl AsRef<[u8]>) -> Result<Source, String> {
     read_as(text, None)
 }
@@ -128,7 +129,7 @@ fn alpacas_history_and_system_become_messages() {
 }
 
 #[test]
-fn the_other_layouts_are_read() {
+fn the_other_formats_are_read() {
     let completion = || Content::Completion {
         prompt: "1 + 1 =".into(),
         completion: Some(" 2".into()),
@@ -151,7 +152,7 @@ fn the_other_layouts_are_read() {
 }
 
 #[test]
-fn rows_know_where_they_stand() {
+fn rows_know_their_positions() {
     let place = |text: &str| {
         let rows = read_text(text).unwrap().conversations;
         let places = rows.iter().map(|row| (row.origin.row, row.origin.line));
@@ -169,7 +170,7 @@ fn rows_know_where_they_stand() {
 }
 
 #[test]
-fn a_file_that_is_not_there_says_where_it_was_looked_for() {
+fn a_missing_file_names_the_current_directory() {
     let absolute = TempDir::new().unwrap();
     let error = read(&absolute.path().join("none.json"), None).unwrap_err();
     insta::assert_snapshot!(explain(&error, absolute.path()), @"cannot read none.json: No such file or directory (os error 2)");
@@ -178,37 +179,37 @@ fn a_file_that_is_not_there_says_where_it_was_looked_for() {
         error
             .hint()
             .unwrap()
-            .starts_with("the path is relative to /")
+            .starts_with("check the path, which is relative to /")
     );
 }
 
 #[test]
-fn files_that_are_no_rows_say_where() {
+fn invalid_files_name_the_position() {
     insta::assert_snapshot!(error(""), @"rows.json: no rows");
     insta::assert_snapshot!(error(" \n[]"), @"rows.json: no rows");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n {\"text\": \"b\",}]"), @"
     rows.json: invalid JSON at line 2 column 15: trailing comma
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("{\"text\": \"a\"}\n{\"text\": \"b\" \"c\"}"), @"
     rows.json: invalid JSON at line 2 column 14: expected `,` or `}`
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n}"), @"
     rows.json: invalid JSON at line 1 column 1: EOF while parsing an object
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @"
     rows.json: invalid JSON at line 2 column 19: unexpected end of hex escape
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"b\", \"text\": \"c\"}]"), @"
-    rows.json: invalid JSON at line 2 column 28: the key `text` is there twice
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    rows.json: invalid JSON at line 2 column 28: duplicate key `text`
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @"
     rows.json: line 2 is not UTF-8
-    hint: a data file is a JSON array of objects, or JSONL: one object a line, in UTF-8
+    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
 }
 
@@ -217,63 +218,63 @@ fn rows_that_cannot_be_used_say_why() {
     let good = json!({"instruction": "Add.", "input": "1 1", "output": "2"});
     let second = |row: serde_json::Value| error(format!("[{good},\n{row}]"));
     insta::assert_snapshot!(second(json!({"input": "1 1", "output": "2"})), @"
-    rows.json: row 2 (line 2): no `instruction`; its keys are `input`, `output`
-    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    rows.json: row 2 (line 2): missing key `instruction`; the row has `input`, `output`
+    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
     insta::assert_snapshot!(second(json!({"instruction": null, "output": "2"})), @"
-    rows.json: row 2 (line 2): no `instruction`; its keys are `instruction = null`, `output`
-    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    rows.json: row 2 (line 2): missing key `instruction`; the row has `instruction = null`, `output`
+    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
     insta::assert_snapshot!(second(json!({"instruction": " ", "output": "2"})), @"rows.json: row 2 (line 2): `instruction` is empty");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "input": "1 1"})), @"
-    rows.json: row 2 (line 2): no `output`; its keys are `instruction`, `input`
-    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    rows.json: row 2 (line 2): missing key `output`; the row has `instruction`, `input`
+    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): `output` is a number, expected a string");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): both `output` and `response` are there, and only one can be used");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): `history` is a string, expected a list of [question, answer] pairs");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): `tools` would be lost: nothing here reads it");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): key `output`: expected a string, found a number");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): expected `output` or `response`, found both");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): key `history`: expected a list of [question, answer] pairs, found a string");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools`: it has content, but this format does not use it");
     insta::assert_snapshot!(second(json!({"prompt": "1 + 1 =", "completion": "2"})), @"
-    rows.json: row 2 (line 2): expected alpaca (`instruction`, `output`, and perhaps `input`), found prompt_completion; its keys are `prompt`, `completion`
-    hint: a file holds one layout: put these rows in a file of their own and name both in data.train
+    rows.json: row 2 (line 2): expected format alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
+    hint: a file has one format: move these rows to a second file and name both in `data.train`
     ");
     insta::assert_snapshot!(second(json!(["Add.", "2"])), @"rows.json: row 2 (line 2): expected an object, found a list");
 }
 
 #[test]
-fn a_first_row_of_no_layout_says_which_there_are() {
+fn an_unknown_format_lists_the_known_ones() {
     insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
-    rows.json: row 1 (line 1): no layout has these keys: `input`, `output`
-    hint: known layouts: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and perhaps `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
+    rows.json: row 1 (line 1): unknown format; the row has `input`, `output`
+    hint: convert the rows to a known format: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
     ");
     insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
-    rows.json: row 1 (line 1): no `instruction`; its keys are `input`, `output`
-    hint: a row of format alpaca has `instruction`, `output`, and perhaps `input`
+    rows.json: row 1 (line 1): missing key `instruction`; the row has `input`, `output`
+    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
     insta::assert_snapshot!(read_as(r#"{"text": "a"}"#, Some(Format::Alpaca)).unwrap_err(), @"
-    rows.json: row 1 (line 1): expected alpaca (`instruction`, `output`, and perhaps `input`), found text; its keys are `text`
-    hint: a file holds one layout: put these rows in a file of their own and name both in data.train
+    rows.json: row 1 (line 1): expected format alpaca (`instruction`, `output`, and optionally `input`), found text; the row has `text`
+    hint: a file has one format: move these rows to a second file and name both in `data.train`
     ");
 }
 
 #[test]
-fn messages_that_lose_something_say_what() {
+fn messages_with_unused_content_are_refused() {
     let row = |messages: serde_json::Value| error(json!({"messages": messages}).to_string());
     let user = json!({"role": "user", "content": "Hi"});
     let answer = json!({"role": "assistant", "content": "Hello"});
-    insta::assert_snapshot!(row(json!([answer, user])), @"rows.json: row 1 (line 1): messages[0] is from assistant, expected user");
+    insta::assert_snapshot!(row(json!([answer, user])), @"rows.json: row 1 (line 1): messages[0]: expected a message from user, found assistant");
     insta::assert_snapshot!(row(json!([user])), @"
-    rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to learn
-    hint: an answer that stands elsewhere in the row (`chosen` of preferences, say) has to be the last message
+    rows.json: row 1 (line 1): no message is from the assistant, so there is nothing to train on
+    hint: move the answer into the messages, as the last one; it may be under another key (`chosen` of preferences)
     ");
-    insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2] is from system, expected user, assistant or tool");
-    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): `messages[0].role` is `human`; known are system, developer, user, assistant, tool, function");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): `messages[1].content` is null, expected a string");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): `messages[1].image` would be lost: nothing here reads it");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"rows.json: row 1 (line 1): `messages[1].content[0]` is a part of type image_url; text alone can be trained on");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): `messages[1].weight` is a number, expected 0 or 1");
-    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): `messages[0]` is a string, expected an object");
-    insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): `messages` is a string, expected a list");
+    insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2]: expected a message from user, assistant or tool, found system");
+    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): key `messages[0].role`: expected one of system, developer, user, assistant, tool, function; found `human`");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): key `messages[1].content`: expected a string, found null");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): key `messages[1].image`: it has content, but this format does not use it");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"rows.json: row 1 (line 1): key `messages[1].content[0]`: expected a part of type text, found image_url");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): key `messages[1].weight`: expected 0 or 1, found a number");
+    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): key `messages[0]`: expected an object, found a string");
+    insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): key `messages`: expected a list, found a string");
 }
 
 #[test]
@@ -314,8 +315,8 @@ fn sharegpt_names_speakers_in_many_ways() {
     let answer = json!([{"from": "gpt", "value": "Welcome"}, {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]);
     let row = json!({"conversations": answer}).to_string();
     insta::assert_snapshot!(error(&row), @"
-    rows.json: row 1 (line 1): conversations[0] is from assistant, expected user
-    hint: drop_leading_answers = true beside the path leaves out what is said before the first question
+    rows.json: row 1 (line 1): conversations[0]: expected a message from user, found assistant
+    hint: set `drop_leading_answers = true` next to the path to drop answers before the first user message
     ");
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("rows.json");
@@ -327,7 +328,7 @@ fn sharegpt_names_speakers_in_many_ways() {
     let read = read_with(&path, &reading).unwrap().conversations.remove(0);
     assert_eq!(read.messages().unwrap()[0].content, "Hi");
     let row = json!({"conversations": [{"from": "robot", "value": "Hi"}]}).to_string();
-    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): `conversations[0].from` is `robot`; known are human, user, gpt, chatgpt, assistant, bing, bard, model, system, tool, observation, function_response, ipython, function_call, tool_call");
+    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): key `conversations[0].from`: expected one of human, user, gpt, chatgpt, assistant, bing, bard, model, system, tool, observation, function_response, ipython, function_call, tool_call; found `robot`");
 }
 
 #[test]
@@ -351,7 +352,7 @@ fn fields_may_have_other_names() {
     let named = [("instruction", "question"), ("output", "reply")];
     assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
     insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history");
-    insta::assert_snapshot!(read(Format::Alpaca, &[named[0], named[1], ("input", "about")]).unwrap_err(), @"data.train.fields: no row has the key `about`, which is to be read as `input`");
+    insta::assert_snapshot!(read(Format::Alpaca, &[named[0], named[1], ("input", "about")]).unwrap_err(), @"data.train.fields: no row has the key `about`, which `fields` reads as `input`");
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Rows of `text` alone, all of it trained on.
 
-use super::row::{Row, RowError};
+use super::row::Row;
 use super::{Format, Spec};
 use crate::conversation::Content;
+use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "text",

@@ -1,4 +1,6 @@
-//! What can be wrong with a template, and with a row for it.
+//! Errors of templates, and of rows that they cannot render.
+
+use simmer_hint::Hint;
 
 use super::Template;
 use super::jinja::STEPS;
@@ -7,7 +9,7 @@ use crate::conversation::{Layout, Role};
 /// Why a conversation cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// The template is for other rows.
+    /// The template is for other layouts of rows.
     #[error("template `{template}` does not render {layout} rows")]
     Layout {
         /// The template.
@@ -16,7 +18,7 @@ pub enum RenderError {
         layout: Layout,
     },
     /// The template has no variant for the parts that the row has.
-    #[error("template `{template}` has no place for {found} together; it has {known}")]
+    #[error("template `{template}` does not render {found} together; it renders {known}")]
     NoVariant {
         /// The template.
         template: String,
@@ -32,59 +34,56 @@ pub enum RenderError {
     ManyTurns {
         /// The template.
         template: String,
-        /// The row's messages, the system's aside.
+        /// The number of messages, without the system message.
         turns: usize,
     },
-    /// A plain template has no place for something that the row says.
-    #[error("template `{template}` has no place for {what}, which would be lost")]
+    /// The template does not render some part of the row.
+    #[error("template `{template}` does not render {what}, which would be lost")]
     NoPlace {
         /// The template.
         template: String,
         /// What would be lost.
         what: String,
     },
-    /// A plain template has no marks around what is to be trained on.
+    /// A plain template has no marks around a message that is to be trained on.
     #[error(
-        "template `{template}` cannot tell which part of its text is messages[{index}], which is to be trained on"
+        "template `{template}` does not mark messages[{index}] in its text, which is to be trained on"
     )]
     Unmarked {
         /// The template.
         template: String,
-        /// The message's number, from 0.
+        /// The message's index, from 0.
         index: usize,
     },
-    /// What the row marks is to be trained on, and it marks nothing.
+    /// Only marked messages are trained on, and the row marks none.
     #[error("no message of this row is marked to be trained on")]
     NothingMarked,
     /// The chat template failed or refused.
     #[error("chat template: {problem}")]
     Jinja {
-        /// What it said.
+        /// Its error.
         problem: String,
     },
     /// The chat template does not end.
     #[error(
-        "chat template: stopped after {} steps without an end: it loops for ever, or makes endless text",
+        "chat template: stopped after {} steps: it loops forever, or its text grows without end",
         STEPS
     )]
     Endless,
-    /// What a message says cannot be told apart in the chat template's text.
-    #[error(
-        "chat template: cannot tell which part of its text is messages[{index}], the {role}'s: {why}"
-    )]
+    /// The span of a message cannot be found in the chat template's text.
+    #[error("chat template: cannot find messages[{index}] ({role}) in its text: {why}")]
     SpanNotFound {
-        /// The message's number, from 0.
+        /// The message's index, from 0.
         index: usize,
-        /// Who says it.
+        /// Its role.
         role: Role,
-        /// What was tried.
+        /// Why it cannot be found.
         why: &'static str,
     },
 }
 
-impl RenderError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for RenderError {
+    fn hint(&self) -> Option<String> {
         match self {
             RenderError::Layout { .. } | RenderError::ManyTurns { .. } => {
                 let names: Vec<_> = Template::names().collect();
@@ -96,21 +95,21 @@ impl RenderError {
             RenderError::NoPlace { template, .. }
                 if template == "chat" || template.starts_with("chat:") =>
             {
-                Some("the model's chat template has none: write a template of your own that has".into())
+                Some("write a template of your own that renders it; the model's chat template does not".into())
             }
             RenderError::NoPlace { .. } => Some(
-                "the model's own chat template (`chat`) may have one, or a template of your own".into(),
+                "try the model's own chat template (`chat`), or write a template of your own that renders it".into(),
             ),
             RenderError::Unmarked { .. } => Some(
-                "a turn is marked by `[[` and `]]` in its text; in a template of your own add them"
+                "if the template is your own, enclose the turn's text in `[[` and `]]`"
                     .into(),
             ),
             RenderError::NothingMarked => Some(
-                "mark messages with `\"train\": true`, or choose another data.train_on than \"marked\""
+                "mark messages with `\"train\": true`, or change `data.train_on = \"marked\"`"
                     .into(),
             ),
             RenderError::SpanNotFound { .. } => Some(
-                "train_on = \"everything\" needs no spans; or mark answers in the chat template with {% generation %}"
+                "set `data.train_on = \"everything\"`, or mark the answers in the chat template with `{% generation %}`"
                     .into(),
             ),
             _ => None,
@@ -122,7 +121,7 @@ impl RenderError {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// No template has that name.
-    #[error("no template is named `{name}`; there are {known}")]
+    #[error("unknown template `{name}`; known are {known}")]
     Unknown {
         /// The name.
         name: String,
@@ -157,16 +156,15 @@ pub enum TemplateError {
     },
 }
 
-impl TemplateError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TemplateError {
+    fn hint(&self) -> Option<String> {
         match self {
             TemplateError::NoChatTemplate { .. } => Some(
-                "a base model has none: use a plain template such as `alpaca`, or add chat_template.jinja to the folder"
+                "use a plain template such as `alpaca`, or add `chat_template.jinja` to the folder; base models have no chat template"
                     .into(),
             ),
             TemplateError::Unknown { .. } => {
-                Some("a template of your own is named by its file, ending in .toml".into())
+                Some("to use a template of your own, name its file, which must end in `.toml`".into())
             }
             _ => None,
         }

@@ -1,37 +1,44 @@
-//! Short texts with places for the fields of a row.
+//! Short Jinja templates over the fields of a row.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 use serde::Serialize;
+use simmer_hint::Hint;
 
 use super::jinja::{self, Clock, STEPS, within_steps};
 
-/// Texts and expressions in Jinja over the fields of a row, by name. A field that a row does not have is an error.
+/// Named Jinja templates and expressions over the fields of a row. A field that the row does not have is an error.
 #[derive(Debug)]
 pub struct Blanks {
     env: Environment<'static>,
 }
 
-/// What is wrong with a text of [`Blanks`], or with the row that it was filled from.
+/// An error in a template of [`Blanks`], or in the row that fills it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BlankError {
-    /// The text is no Jinja.
-    #[error("`{name}` is no template: {what}")]
+    /// The template is not valid Jinja.
+    #[error("`{name}` is not a valid template: {what}")]
     Syntax {
         /// Its name.
         name: String,
         /// What is wrong.
         what: String,
     },
-    /// A row has no such field, or none that can be used so.
+    /// A row does not have a field, or the field has the wrong type.
     #[error("`{name}` cannot be filled from this row: {what}")]
     Fill {
-        /// The text's name.
+        /// The template's name.
         name: String,
         /// What is wrong.
         what: String,
     },
+}
+
+impl Hint for BlankError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Default for Blanks {
@@ -47,10 +54,10 @@ impl Default for Blanks {
 }
 
 impl Blanks {
-    /// Adds a text.
+    /// Adds a template.
     ///
     /// # Errors
-    /// Where it is no template.
+    /// [`BlankError::Syntax`] if it is not valid.
     pub fn add(&mut self, name: &str, source: &str) -> Result<(), BlankError> {
         let added = self
             .env
@@ -61,15 +68,15 @@ impl Blanks {
         })
     }
 
-    /// Whether there is a text of that name.
+    /// Whether a template has this name.
     pub fn has(&self, name: &str) -> bool {
         self.env.get_template(name).is_ok()
     }
 
-    /// A text, filled.
+    /// Renders a template with the fields of a row.
     ///
     /// # Errors
-    /// Where a field that it names is missing.
+    /// [`BlankError::Fill`] if a field that it names is missing.
     pub fn fill(&self, name: &str, row: &impl Serialize) -> Result<String, BlankError> {
         let row = Value::from(Serde(row));
         let render = |env: &Environment<'static>| env.get_template(name)?.render(row.clone());
@@ -79,7 +86,7 @@ impl Blanks {
     /// The value of an expression.
     ///
     /// # Errors
-    /// Where it is none, or a field that it names is missing.
+    /// [`BlankError::Fill`] if it is not valid, or a field that it names is missing.
     pub fn value(
         &self,
         name: &str,
@@ -117,9 +124,7 @@ impl BlankError {
 fn wrong(name: &str, error: &minijinja::Error) -> BlankError {
     let mut what = match error.kind() {
         ErrorKind::OutOfFuel => {
-            format!(
-                "stopped after {STEPS} steps without an end: it loops for ever, or makes endless text"
-            )
+            format!("stopped after {STEPS} steps: it loops forever, or its text grows without end")
         }
         kind => kind.to_string(),
     };
@@ -181,6 +186,6 @@ mod tests {
             .add("prompt", "{{ question ")
             .unwrap_err()
             .to_string();
-        insta::assert_snapshot!(message, @"`prompt` is no template: syntax error: unexpected end of input, expected end of variable block (in prompt:1)");
+        insta::assert_snapshot!(message, @"`prompt` is not a valid template: syntax error: unexpected end of input, expected end of variable block (in prompt:1)");
     }
 }

@@ -1,4 +1,4 @@
-//! Hugging Face's Jinja: what transformers' chat templates may use, on minijinja.
+//! Jinja as transformers' chat templates use it, built on minijinja.
 //!
 //! Source: `_compile_jinja_template` in transformers' `utils/chat_template_utils.py`: blocks trimmed, `raise_exception`,
 //! `strftime_now`, a `tojson` that escapes nothing, loop controls and `{% generation %}` blocks.
@@ -15,26 +15,26 @@ use minijinja::{Environment, Error, ErrorKind, escape_formatter};
 use super::python;
 use crate::stack::deep;
 
-/// Stand before and after the text of a `{% generation %}` block. They are noncharacters, which no text should have.
+/// The mark before the text of a `{% generation %}` block. It is a noncharacter, which no text should contain.
 pub(super) const OPEN: char = '\u{10FFFE}';
-/// See [`OPEN`].
+/// The mark after that text; also a noncharacter.
 pub(super) const CLOSE: char = '\u{10FFFF}';
-/// Stands where the words of a message are looked for; a noncharacter too.
+/// The mark in place of a message's content, whose position is searched for; also a noncharacter.
 pub(super) const HERE: char = '\u{FFFFF}';
 
-/// How much work a template may do for one text. A step is an instruction, or 64 bytes written or kept, so that this bounds
-/// the time and the memory of a template that loops for ever, and is many times what a long conversation takes.
+/// The number of steps that a template may take for one text. A step is one instruction, or 64 bytes written or kept,
+/// so this limits both time and memory of a template that loops forever. A long conversation takes a small part of it.
 pub(super) const STEPS: u64 = 2_000_000;
 
-/// Steps that are done on the stack at hand. Lists in lists in lists are dropped and printed by functions that call
-/// themselves, and every level takes steps: a text that needs more is made again from its beginning on a stack that can
-/// hold what [`STEPS`] can nest.
+/// The number of steps that run on the current stack. Nested lists are dropped and printed recursively, and every level
+/// of nesting takes steps. So a text that needs more steps is rendered again from the start, on a stack that is deep
+/// enough for anything that [`STEPS`] can nest.
 const SHALLOW: u64 = 4_000;
-/// Bytes of that stack: a level takes two steps, and less than 500 bytes.
+/// The size of that stack, in bytes: a level of nesting takes two steps and less than 500 bytes.
 const STACK: usize = 1 << 30;
 
-/// Does something with an environment of [`environment`], within [`STEPS`]. What is wrong is said on the same stack: errors
-/// may hold the values that a template has made.
+/// Runs `render` with an environment of [`environment`], within [`STEPS`]. Errors are converted by `wrong` on the same
+/// stack, because they may hold nested values of the template.
 pub(super) fn within_steps<T: Send, E: Send>(
     env: &Environment<'static>,
     render: impl Fn(&Environment<'static>) -> Result<T, Error> + Sync,
@@ -51,7 +51,7 @@ pub(super) fn within_steps<T: Send, E: Send>(
     }
 }
 
-/// The moment that `strftime_now` tells, and whether it has been asked.
+/// The time that `strftime_now` returns, and whether a template has called it.
 #[derive(Debug, Clone)]
 pub(super) struct Clock {
     now: NaiveDateTime,
@@ -89,10 +89,7 @@ impl Clock {
     }
 }
 
-/// An environment that behaves as transformers' does, to be used by [`within_steps`].
-///
-/// # Panics
-/// Never: the delimiters are Jinja's own.
+/// An environment that behaves like that of transformers, for use with [`within_steps`].
 pub(super) fn environment(clock: Clock) -> Environment<'static> {
     let mut env = Environment::new();
     env.set_fuel(Some(SHALLOW));
@@ -104,10 +101,10 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
         env.set_syntax(syntax);
     }
     env.set_unknown_method_callback(python::method);
-    // What these write of nested lists grows with the square of the nesting.
+    // Their output for nested lists grows with the square of the nesting.
     env.remove_filter("pprint");
     env.remove_global("debug");
-    // Python prints its own words for these.
+    // Python prints these values in its own way.
     env.set_formatter(|out, state, value| match value.kind() {
         ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),
         ValueKind::Bool => escape_formatter(out, state, &Value::from("False")),
@@ -132,12 +129,12 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     env
 }
 
-/// Turns `{% generation %}` blocks into filter blocks, which mark what is inside; says whether there were any.
+/// Turns `{% generation %}` blocks into filter blocks, which mark their text; returns whether there were any.
 pub(super) fn mark_generation(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let (mut rest, mut found) = (source, false);
     while let Some(start) = rest.find("{%") {
-        // in `{%}` the two share a sign
+        // in `{%}`, both delimiters share the `%`
         let Some(inside) = rest[start + 2..].find("%}") else {
             break;
         };
@@ -222,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_keep_their_words() {
+    fn exceptions_keep_their_message() {
         assert!(render("{{ raise_exception('no system role') }}").contains("no system role"));
     }
 
     #[test]
-    fn a_tag_of_three_signs_is_none() {
+    fn three_characters_are_not_a_tag() {
         for text in ["{%}", "a {% b", "{%", "{%}{%", "%}"] {
             assert_eq!(mark_generation(text), (text.to_owned(), false));
         }

@@ -1,8 +1,8 @@
-//! Conversations into text, with the spans that are trained on.
+//! Renders conversations to text, with the spans that are trained on.
 //!
-//! Training text and generation prompts come from the same template, so they cannot drift apart. Plain templates are data
-//! files (`plain` says how they are written); `chat` is the model's own Jinja chat template (`chat` says how its answers are
-//! found).
+//! Training text and generation prompts come from the same template, so they cannot diverge. Plain templates are data
+//! files (`plain` describes their syntax); `chat` is the model's own Jinja chat template (`chat` describes how its
+//! answers are found).
 
 mod chat;
 mod error;
@@ -55,29 +55,30 @@ const BUILT_IN: [(&str, &str); 13] = [
 /// Which tokens are trained on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum TrainOn {
-    /// What the model itself must say: its answers and what ends them, but those that the row takes out
+    /// The assistant's messages and the tokens that end them, except messages that the row excludes
     /// ([`Message::train`]).
     #[default]
     Answers,
-    /// The same of the last answer alone.
+    /// The same, but only the last answer.
     LastAnswer,
-    /// Every token, the prompt's too (alpaca-lora's `train_on_inputs`).
+    /// Every token, including those of the prompt (alpaca-lora's `train_on_inputs`).
     Everything,
-    /// The messages that the row marks, whoever says them, and no others.
+    /// Only the messages that the row marks, whatever their role.
     Marked,
 }
 
-/// What of a row is trained on.
+/// The parts of a row that are trained on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Chosen {
     Everything,
-    /// Each of its messages, or not.
+    /// For each of its messages, whether it is trained on.
     Messages(Vec<bool>),
 }
 
 impl TrainOn {
-    /// What of these messages is trained on.
+    /// Which of these messages are trained on.
     pub(crate) fn choose(self, messages: &[Message]) -> Result<Chosen, RenderError> {
         let answers =
             |message: &Message| message.role == Role::Assistant && message.train != Some(false);
@@ -103,12 +104,12 @@ impl TrainOn {
 }
 
 impl Chosen {
-    /// Whether what `messages[index]` says has to be told apart, being trained on.
+    /// Whether the span of `messages[index]` must be found, because the message is trained on.
     fn has(&self, index: usize) -> bool {
         matches!(self, Chosen::Messages(chosen) if chosen.get(index) == Some(&true))
     }
 
-    /// The messages that have to be told apart.
+    /// The indices of the messages whose spans must be found.
     fn indices(&self) -> impl Iterator<Item = usize> {
         let count = match self {
             Chosen::Everything => 0,
@@ -131,18 +132,18 @@ impl Chosen {
 pub struct Rendered {
     /// The text.
     pub text: String,
-    /// What is trained on: byte ranges, in order, apart from each other.
+    /// The spans that are trained on: byte ranges, in order, that do not touch.
     pub trained: Vec<Range<usize>>,
-    /// Whether the text ends a finished answer, so that the end of sequence follows.
+    /// Whether the text ends with a finished answer, so that the EOS token follows.
     pub complete: bool,
-    /// Whether that end is trained on.
+    /// Whether that EOS token is trained on.
     pub end_trained: bool,
-    /// Whether the text spells out its own special tokens, so that the tokenizer puts none before it.
+    /// Whether the text contains its own special tokens, so that the tokenizer adds none before it.
     pub own_specials: bool,
 }
 
 impl Rendered {
-    /// A text in which `spans` are what the chosen messages say.
+    /// A text with the spans of the chosen messages.
     fn new(
         text: String,
         mut spans: Vec<Range<usize>>,
@@ -171,7 +172,7 @@ impl Rendered {
         }
     }
 
-    /// A text to go on from.
+    /// A generation prompt.
     fn prompt(text: String, own_specials: bool) -> Rendered {
         Rendered {
             text,
@@ -187,7 +188,7 @@ impl Rendered {
 #[derive(Debug)]
 pub struct Template {
     name: String,
-    /// As its file or the tokenizer has it.
+    /// Its text in its file or in the tokenizer.
     source: String,
     kind: Kind,
 }
@@ -198,15 +199,15 @@ enum Kind {
     Chat(Box<Chat>),
 }
 
-/// No template's file is larger, in bytes.
+/// The size limit of a template file, in bytes.
 const LARGEST: u64 = 4 << 20;
 
 impl Template {
-    /// The template of that name: a built-in one, a file that ends in `.toml`, `chat` for the tokenizer's default chat
-    /// template, or `chat:NAME` for another of them.
+    /// The template with this name: a built-in one, a file that ends in `.toml`, `chat` for the tokenizer's default
+    /// chat template, or `chat:NAME` for another of its chat templates.
     ///
     /// # Errors
-    /// [`TemplateError`] when there is none, or its text is wrong.
+    /// [`TemplateError`] if there is none, or its text is invalid.
     pub fn named(name: &str, tokenizer: &Tokenizer) -> Result<Template, TemplateError> {
         let chat = if name == "chat" {
             Some("default")
@@ -250,8 +251,7 @@ impl Template {
         BUILT_IN.iter().map(|(name, _)| *name).chain(["chat"])
     }
 
-    /// The same template on another day, for chat templates that tell the model the date (Llama 3.1 and later). Without
-    /// this it is today.
+    /// Sets the date for chat templates that put one into the text (Llama 3.1 and later). Default: today.
     #[must_use]
     pub fn dated(mut self, date: NaiveDate) -> Template {
         if let Kind::Chat(chat) = &mut self.kind {
@@ -260,7 +260,7 @@ impl Template {
         self
     }
 
-    /// The day that the template has told the model so far, if it has: the text depends on it.
+    /// The date that the template has put into a text so far, if it has: the text depends on it.
     pub fn date_told(&self) -> Option<NaiveDate> {
         match &self.kind {
             Kind::Plain(_) => None,
@@ -268,21 +268,20 @@ impl Template {
         }
     }
 
-    /// The name that it was asked for by.
+    /// The name by which it was loaded.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its text, as its file or the tokenizer has it.
+    /// Its text in its file or in the tokenizer.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The whole conversation, and what of it is trained on.
+    /// Renders the whole conversation, with the spans that are trained on.
     ///
     /// # Errors
-    /// [`RenderError`] when the template has no place for some part of it, or cannot tell which part of the text is
-    /// trained on.
+    /// [`RenderError`] if the template does not render some part of it, or a span cannot be found.
     pub fn render(
         &self,
         conversation: &Conversation,
@@ -296,8 +295,8 @@ impl Template {
         }
     }
 
-    /// The conversation up to where its last answer begins: what the model is given to go on from. An answer that is there
-    /// is left out.
+    /// Renders the generation prompt: the conversation up to the start of its last answer. If the conversation has that
+    /// answer, it is ignored.
     ///
     /// # Errors
     /// As [`Template::render`].

@@ -1,7 +1,7 @@
-//! What chat templates use of Python: its methods of strings, lists and dicts, and its `json.dumps`.
+//! The parts of Python that chat templates use: methods of strings, lists and dicts, and `json.dumps`.
 //!
-//! The engine counts the steps of a template and what it keeps, but not what a function outside of it does: what could take
-//! memory or time without bound is paid for here, before it is done.
+//! minijinja counts the steps of a template and the values that it keeps, but not the work of functions outside the
+//! engine. So functions here that could take unbounded memory or time consume steps before they run.
 
 use std::io::{self, Write as _};
 
@@ -11,10 +11,10 @@ use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-/// How many bytes a step stands for.
+/// Bytes per step.
 const BYTES_PER_STEP: usize = 64;
 
-/// A method of Python's that the engine does not have itself.
+/// A Python method that minijinja does not have.
 pub(super) fn method(
     state: &mut State,
     value: &Value,
@@ -30,12 +30,12 @@ pub(super) fn method(
                 pay(state, text.matches(old).count().saturating_mul(new.len()))?;
             }
         }
-        // The engine's own way to join counts what it does.
+        // minijinja's own `join` counts its work.
         ("join", Some(_), [items]) => {
             return state.apply_filter("join", &[items.clone(), value.clone()]);
         }
         ("format", Some(text), _) if wide(text) => {
-            let problem = "format: a width of more than four digits";
+            let problem = "format: expected a width of at most four digits";
             return Err(Error::new(ErrorKind::InvalidOperation, problem));
         }
         _ => {}
@@ -47,7 +47,7 @@ fn pay(state: &State, bytes: usize) -> Result<(), Error> {
     state.consume_fuel((bytes / BYTES_PER_STEP) as u64)
 }
 
-/// Bytes of a string; as many for every item of a list as make a step.
+/// The bytes of a string; for a list, the bytes of one step per item.
 fn size(value: &Value) -> usize {
     match (value.as_str(), value.kind()) {
         (Some(text), _) => text.len(),
@@ -59,7 +59,7 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Whether a number of five digits stands in a format.
+/// Whether a format contains a number of five digits or more.
 fn wide(format: &str) -> bool {
     let digits = format.split(|c: char| !c.is_ascii_digit());
     digits.into_iter().any(|digits| digits.len() > 4)
@@ -76,7 +76,7 @@ pub(super) fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<V
     let _ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     if indent.is_some_and(|indent| indent > BYTES_PER_STEP) {
-        let problem = "tojson: an indent of more than 64";
+        let problem = "tojson: expected an indent of at most 64";
         return Err(Error::new(ErrorKind::InvalidOperation, problem));
     }
     let text = if sort_keys == Some(true) {
@@ -113,14 +113,14 @@ fn dump(state: &State, value: &impl Serialize, indent: Option<usize>) -> Result<
     }
 }
 
-/// A value as it prints itself. A list may hold the same list many times over, which makes a long text of a small value.
+/// A value as text. A list may contain the same list many times, so a small value can give a long text.
 pub(super) fn text(state: &State, value: &Value) -> Result<String, Error> {
     let mut out = Bounded::of(state);
     write!(out, "{value}").map_err(|_| Error::from(ErrorKind::OutOfFuel))?;
     Ok(String::from_utf8_lossy(&out.bytes).into_owned())
 }
 
-/// Bytes as long as a template can pay for them.
+/// Output that is limited by the template's remaining steps.
 struct Bounded {
     bytes: Vec<u8>,
     room: usize,

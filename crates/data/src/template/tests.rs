@@ -4,7 +4,7 @@ use super::*;
 use crate::conversation::Content;
 use crate::tokenizer::tests::{tiny, with_config};
 
-/// A row with what is trained on between ⟦ and ⟧, as people read it; spaces at the ends of lines are dots.
+/// The text of a row with the trained spans between ⟦ and ⟧; spaces at the ends of lines become dots.
 pub(super) fn marked(rendered: &Rendered) -> String {
     let mut text = rendered.text.clone();
     for span in rendered.trained.iter().rev() {
@@ -51,7 +51,7 @@ pub(super) fn template(name: &str) -> Template {
 }
 
 impl Template {
-    /// The row with its answers marked.
+    /// Renders the row, to be trained on its answers.
     pub(super) fn answers(&self, row: &Conversation) -> Result<Rendered, RenderError> {
         self.render(row, TrainOn::Answers)
     }
@@ -91,15 +91,15 @@ fn a_row_that_does_not_fit_is_an_error() {
     insta::assert_snapshot!(errors.join("\n"), @"
     template `completion` does not render instruction/output rows
     template `alpaca` renders one question and its answer; this row has 4 messages
-    template `koala` has no place for a system message, which would be lost
-    template `alpaca` has no place for system + instruction together; it has instruction + input + output; instruction + output
+    template `koala` does not render a system message, which would be lost
+    template `alpaca` does not render system + instruction together; it renders instruction + input + output; instruction + output
     template `chat` does not render text rows
     ");
 }
 
 #[test]
 fn unknown_names_are_errors() {
-    insta::assert_snapshot!(Template::named("alpacca", &tiny()).unwrap_err(), @"no template is named `alpacca`; there are alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat");
+    insta::assert_snapshot!(Template::named("alpacca", &tiny()).unwrap_err(), @"unknown template `alpacca`; known are alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat");
     insta::assert_snapshot!(Template::named("mine.toml", &tiny()).unwrap_err(), @"cannot read mine.toml: No such file or directory (os error 2)");
     let base = with_config(&json!({}));
     let error = Template::named("chat", &base).unwrap_err().to_string();

@@ -1,15 +1,15 @@
-//! What a `tokenizer.json` may not ask for, though the library would do it: a text that grows without bound, and parts that
-//! it reads wrongly or not in any reasonable time.
+//! Refuses what a `tokenizer.json` may not contain, although the library accepts it: replacements that make a text grow
+//! without bound, and parts that the library reads wrongly or much too slowly.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Parts in parts. Real tokenizers have a sequence of them, and perhaps one in it.
+/// The maximum nesting of parts. Real tokenizers have a sequence of parts, and at most one sequence in it.
 const MAX_NESTING: usize = 16;
-/// How many times longer replacements may make a text. LLaMA's make three bytes of a space.
+/// How many times longer replacements may make a text. LLaMA's replace a space by three bytes.
 const MAX_GROWTH: f64 = 1000.0;
 
-/// The parts that are looked at, vocabulary and merges excepted.
+/// The parts that are checked: all except vocabulary and merges.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Parts {
@@ -26,11 +26,11 @@ struct ModelParts {
     continuing_subword_prefix: Option<String>,
 }
 
-/// Looks through the parts of a `tokenizer.json`; says what is wrong. What is no such file at all is left to the library.
+/// Checks the parts of a `tokenizer.json`. A file of another kind is left to the library, which refuses it.
 pub(super) fn check(file: &[u8]) -> Result<(), String> {
     let parts: Parts = match serde_json::from_slice(file) {
         Ok(parts) => parts,
-        // where the library panics
+        // the library would panic
         Err(error) if !error.is_data() => return Err(format!("not a tokenizer: {error}")),
         Err(_) => return Ok(()),
     };
@@ -47,8 +47,9 @@ pub(super) fn check(file: &[u8]) -> Result<(), String> {
         }
         let growth = growth(part);
         if growth > MAX_GROWTH {
-            let problem = format!("its replacements make a text up to {growth:.0} times as long");
-            return Err(format!("`{key}`: {problem}, expected at most {MAX_GROWTH}"));
+            let problem =
+                format!("expected text at most {MAX_GROWTH} times as long after its replacements");
+            return Err(format!("`{key}`: {problem}, found up to {growth:.0} times"));
         }
     }
     match parts.model.continuing_subword_prefix {
@@ -76,7 +77,7 @@ fn growth(part: &Value) -> f64 {
             let text = |key: &str| fields.get(key).and_then(Value::as_str);
             let pattern = fields.get("pattern");
             let own = match (pattern, text("content").or(text("prepend"))) {
-                // a regular expression may fit between any two bytes
+                // a regular expression may match between any two bytes
                 (Some(pattern), Some(content)) => match pattern.get("String") {
                     Some(Value::String(found)) => content.len() as f64 / found.len().max(1) as f64,
                     _ => (content.len() + 1) as f64,
@@ -95,7 +96,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_would_never_end_is_refused() {
+    fn unbounded_parts_are_refused() {
         let check = |file: Value| check(file.to_string().as_bytes());
         let replace =
             |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
@@ -113,9 +114,9 @@ mod tests {
         );
 
         let doubled = vec![replace(json!({"String": "a"}), "aa"); 64];
-        insta::assert_snapshot!(check(json!({"normalizer": sequence(json!(doubled))})).unwrap_err(), @"`normalizer`: its replacements make a text up to 18446744073709551616 times as long, expected at most 1000");
+        insta::assert_snapshot!(check(json!({"normalizer": sequence(json!(doubled))})).unwrap_err(), @"`normalizer`: expected text at most 1000 times as long after its replacements, found up to 18446744073709551616 times");
         let pattern = replace(json!({"Regex": ""}), &"x".repeat(1000));
-        insta::assert_snapshot!(check(json!({"decoder": pattern})).unwrap_err(), @"`decoder`: its replacements make a text up to 1001 times as long, expected at most 1000");
+        insta::assert_snapshot!(check(json!({"decoder": pattern})).unwrap_err(), @"`decoder`: expected text at most 1000 times as long after its replacements, found up to 1001 times");
         let mut deep = json!({"type": "Lowercase"});
         for _ in 0..20 {
             deep = json!({"normalizers": [deep]});

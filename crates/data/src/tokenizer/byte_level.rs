@@ -1,4 +1,5 @@
-//! Byte-level BPE: text is cut by a pattern, each cut's bytes are written as printable characters, and those are merged.
+//! Byte-level BPE: text is split by a pattern, the bytes of each piece are written as printable characters, and these
+//! are merged.
 
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
@@ -8,29 +9,29 @@ use super::TokenizerError;
 use super::error::library;
 use super::pieces::from_json;
 
-/// GPT-2's, as llama.cpp spells it; the tokenizers library has it built in.
+/// GPT-2's pattern, as llama.cpp spells it; the tokenizers library has it built in.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// Llama 3's. Source: Meta's `tokenizer.py`.
+/// Llama 3's pattern. Source: Meta's `tokenizer.py`.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// How text is cut before its bytes are merged. The names are those of GGUF's `tokenizer.ggml.pre`.
+/// How text is split before its bytes are merged. The names are those of GGUF's `tokenizer.ggml.pre`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PreTokenizer {
-    /// The name to write, then others for the same.
+    /// The name to write, then its aliases.
     pub(super) names: &'static [&'static str],
     steps: &'static [Step],
-    /// Whether a cut that is a token stays whole, whatever the merges.
+    /// Whether a piece that is a token stays whole, whatever the merges.
     pub(super) ignore_merges: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
-    /// What matches becomes a piece of its own.
+    /// Every match becomes a piece of its own.
     Cut(&'static str),
     /// Every digit becomes a piece of its own.
     Digits,
@@ -38,7 +39,7 @@ enum Step {
     Gpt2,
 }
 
-/// Llama 3's way to cut text.
+/// How Llama 3 splits text.
 pub(super) const LLAMA_BPE: &PreTokenizer = &KNOWN[0];
 
 const KNOWN: &[PreTokenizer] = &[
@@ -83,7 +84,7 @@ const KNOWN: &[PreTokenizer] = &[
         ],
         ignore_merges: false,
     },
-    // What llama.cpp does where nothing is named.
+    // llama.cpp's default, if the file names none.
     PreTokenizer {
         names: &["default"],
         steps: &[
@@ -111,7 +112,7 @@ impl PreTokenizer {
         names.join(", ")
     }
 
-    /// The one that a tokenizer has, by the library's JSON of it.
+    /// The known pre-tokenizer that equals the library's JSON of one.
     pub(super) fn recognise(json: &Value, ignore_merges: bool) -> Option<&'static PreTokenizer> {
         let same = |known: &&PreTokenizer| {
             known.ignore_merges == ignore_merges && flat(&known.json()) == flat(json)
@@ -119,7 +120,7 @@ impl PreTokenizer {
         KNOWN.iter().find(same)
     }
 
-    /// As `tokenizer.json` has it.
+    /// Its JSON in `tokenizer.json`.
     fn json(&self) -> Value {
         let byte_level = |use_regex| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
         let mut steps: Vec<Value> = Vec::new();
@@ -142,7 +143,7 @@ impl PreTokenizer {
     }
 }
 
-/// The steps of a pre-tokenizer without what does not bear on tokens.
+/// The steps of a pre-tokenizer, without settings that do not change tokens.
 fn flat(json: &Value) -> Vec<Value> {
     if let Some(Value::Array(steps)) = json.get("pretokenizers") {
         return steps.iter().flat_map(flat).collect();

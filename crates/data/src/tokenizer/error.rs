@@ -1,13 +1,13 @@
-//! What can be wrong with a tokenizer.
+//! Errors of tokenizers.
 
 use std::path::PathBuf;
 
 use simmer_files::WriteError;
-use simmer_hint::Hint as _;
+use simmer_hint::Hint;
 
 use crate::guarded::guarded;
 
-/// What can be wrong with a tokenizer.
+/// An error of a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     /// A file of the tokenizer cannot be read.
@@ -21,7 +21,7 @@ pub enum TokenizerError {
     /// A file of the tokenizer cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A file of the tokenizer does not say what it should.
+    /// A file of the tokenizer is invalid.
     #[error("{}: {problem}", path.display())]
     Invalid {
         /// The file.
@@ -34,14 +34,14 @@ pub enum TokenizerError {
     UnknownSpecial {
         /// The file that names the token.
         path: PathBuf,
-        /// The key it stands under.
+        /// The key that names it.
         role: &'static str,
         /// The token.
         token: String,
     },
-    /// Nothing says which token ends a text.
+    /// No file names an EOS token.
     #[error(
-        "{}: no end-of-sequence token: a model trained without one never stops",
+        "{}: no EOS token: a model that is trained without one never stops",
         path.display()
     )]
     NoEos {
@@ -55,7 +55,7 @@ pub enum TokenizerError {
         path: PathBuf,
         /// Rows of the model's embedding.
         rows: usize,
-        /// How many tokens have no row.
+        /// The number of tokens without a row.
         count: usize,
         /// The first of them, by id.
         tokens: Vec<(u32, String)>,
@@ -70,33 +70,31 @@ pub enum TokenizerError {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// The tokenizer has something that GGUF has no place for.
-    #[error("{}: this tokenizer cannot be written as GGUF: {problem}", path.display())]
+    /// The tokenizer has something that GGUF does not support.
+    #[error("{}: cannot write this tokenizer as GGUF: {problem}", path.display())]
     Gguf {
         /// Where the tokenizer was read from.
         path: PathBuf,
-        /// What GGUF cannot carry.
+        /// What GGUF does not support.
         problem: String,
     },
-    /// The tokenizers library refused.
+    /// The tokenizers library failed.
     #[error("tokenizer: {0}")]
     Library(String),
 }
 
-impl TokenizerError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for TokenizerError {
+    fn hint(&self) -> Option<String> {
         let hint = match self {
             TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
-                "the folder of a model has tokenizer.json or tokenizer.model in it; Meta's has tokenizer.model \
-                 one level up"
+                "name a folder with `tokenizer.json` or `tokenizer.model`; Meta's models have `tokenizer.model` one level up"
             }
-            TokenizerError::NoEos { .. } => "name eos_token in tokenizer_config.json",
+            TokenizerError::NoEos { .. } => "set `eos_token` in `tokenizer_config.json`",
             TokenizerError::Vocabulary { .. } => {
-                "take the tokenizer that came with the model; tokens that were added to it need rows of their own"
+                "use the tokenizer that came with the model; added tokens need embedding rows of their own"
             }
             TokenizerError::Gguf { .. } => {
-                "export a Hugging Face folder, which holds any tokenizer"
+                "export a Hugging Face folder, which supports any tokenizer"
             }
             TokenizerError::Write(error) => return error.hint(),
             _ => return None,
@@ -116,17 +114,17 @@ fn beyond(tokens: &[(u32, String)], count: usize) -> String {
     format!("the tokenizer has {noun} {}{more}", named.join(", "))
 }
 
-/// The tokenizers library's errors, which carry nothing but text.
+/// Converts errors of the tokenizers library, which have only text.
 pub(super) fn library<T>(result: tokenizers::Result<T>) -> Result<T, TokenizerError> {
     result.map_err(|error| TokenizerError::Library(error.to_string()))
 }
 
-/// [`library`] for what a file can make the library panic at.
+/// Like [`library`], for calls in which a malformed file can make the library panic.
 pub(super) fn called<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
     match guarded(call) {
         Some(result) => library(result),
         None => Err(TokenizerError::Library(
-            "the parts of tokenizer.json do not fit together".to_owned(),
+            "tokenizer.json is inconsistent".to_owned(),
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! What the files beside `tokenizer.json` say: special tokens, what precedes a text, chat templates.
+//! The files next to `tokenizer.json`: special tokens, tokens around a text, chat templates.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -14,9 +14,9 @@ use super::tiktoken::Release;
 use super::{TokenizerError, bounds};
 use crate::guarded::guarded;
 
-/// No `tokenizer.json` is larger, in bytes; the largest have some tens of millions.
+/// The size limit of a `tokenizer.json`, in bytes. The largest have some tens of millions.
 const LARGEST_JSON: u64 = 512 << 20;
-/// The same for the files beside it.
+/// The size limit of the files next to it, in bytes.
 const LARGEST_TEXT: u64 = 64 << 20;
 
 /// The special tokens that `tokenizer_config.json` may name.
@@ -36,19 +36,20 @@ struct Table {
     fields: Map<String, Value>,
 }
 
-/// The files beside `tokenizer.json`, each empty where it does not exist.
+/// The files next to `tokenizer.json`; a file that does not exist is empty.
 #[derive(Default)]
 pub(super) struct Folder {
     tokenizer_config: Table,
     special_tokens_map: Table,
     added_tokens: Table,
-    /// What the file that the tokenizer was made from says under the keys of `tokenizer_config.json`.
+    /// Settings from the tokenizer's own file (if it is not `tokenizer.json`), under the keys of
+    /// `tokenizer_config.json`.
     own: Table,
     /// Meta's `params.json`.
     params: Table,
     generation_config: Table,
     config: Table,
-    /// Templates in files of their own, by name.
+    /// Chat templates in separate files, by name.
     template_files: BTreeMap<String, String>,
 }
 
@@ -80,7 +81,7 @@ impl Folder {
         })
     }
 
-    /// With what the tokenizer's file at `path` says itself.
+    /// Adds the settings of the tokenizer's own file at `path`.
     pub(super) fn with_own(mut self, path: &Path, fields: Map<String, Value>) -> Folder {
         let path = path.into();
         self.own = Table { path, fields };
@@ -96,14 +97,14 @@ impl Folder {
         SPECIAL_KEYS.iter().filter_map(|key| find(key)).collect()
     }
 
-    /// A special token, and the file that names it. Some conversions leave it empty: that names none.
+    /// A special token, and the file that names it. An empty string, as some conversions have, names none.
     fn special(&self, key: &str) -> Option<(&Table, String)> {
         [&self.tokenizer_config, &self.special_tokens_map, &self.own]
             .into_iter()
             .find_map(|table| Some((table, table.token(key)?)))
     }
 
-    /// A special token's id by the tokenizer's own files.
+    /// The id of a special token that the tokenizer's own files name.
     fn special_id(
         &self,
         inner: &tokenizers::Tokenizer,
@@ -134,10 +135,10 @@ impl Folder {
         Ok(None)
     }
 
-    /// The end-of-sequence tokens, the one that training appends first.
+    /// The EOS tokens; the first is the one that training appends.
     ///
-    /// The tokenizer's own is the truth: early LLaMA conversions have wrong numbers in their `config.json`, so that is asked
-    /// last. `generation_config.json` may add more that stop generation (Llama 3's `<|eot_id|>`).
+    /// The tokenizer's own files take precedence. `config.json` is used last, because early LLaMA conversions have
+    /// wrong ids in it. `generation_config.json` may add more tokens that stop generation (Llama 3's `<|eot_id|>`).
     pub(super) fn eos(
         &self,
         inner: &tokenizers::Tokenizer,
@@ -147,7 +148,7 @@ impl Folder {
         let named = !eos.is_empty();
         let more = self.generation_config.ids("eos_token_id")?;
         for id in more.into_iter().chain(self.own.ids("eos_token_id")?) {
-            // A number that means another token, or none, is a fault of the file and no end.
+            // An id of the BOS token, or of no token, is an error in the file, and not an EOS token.
             let known = inner.id_to_token(id).is_some() && !(named && bos == Some(id));
             if known && !eos.contains(&id) {
                 eos.push(id);
@@ -159,7 +160,7 @@ impl Folder {
         Ok(eos)
     }
 
-    /// Where the model's files name other tokens than the tokenizer, whose word is taken.
+    /// Notes on files of the model that name other tokens than the tokenizer, which takes precedence.
     pub(super) fn notes(
         &self,
         inner: &tokenizers::Tokenizer,
@@ -185,7 +186,7 @@ impl Folder {
                 let wrong: Vec<String> = wrong.map(|&id| spelled(id)).collect();
                 if !wrong.is_empty() && !ids.contains(&first) {
                     notes.push(format!(
-                        "{}: {key} is {}; the tokenizer's, {}, is used",
+                        "{}: {key} is {}; simmer uses the tokenizer's, {}",
                         table.path.display(),
                         wrong.join(", "),
                         spelled(first)
@@ -203,13 +204,14 @@ impl Folder {
             .cloned()
     }
 
-    /// Whether texts begin with the beginning of sequence and end with the end, as far as the files say.
+    /// Whether the files set `key` (`add_bos_token`, `add_eos_token`) to true.
     fn adds(&self, key: &str) -> bool {
         let mut said = [&self.tokenizer_config, &self.own].into_iter();
         said.find_map(|table| table.fields.get(key)?.as_bool()) == Some(true)
     }
 
-    /// Has `inner` put the beginning of sequence before every text, and the end after it, where that is wanted.
+    /// Sets the post-processor of `inner` to add the BOS token before every text and the EOS token after it, as the
+    /// files say.
     pub(super) fn surround(&self, inner: &mut tokenizers::Tokenizer) -> Result<(), TokenizerError> {
         let mut single = vec![json!({"Sequence": {"id": "A", "type_id": 0}})];
         let mut pair = vec![
@@ -262,7 +264,7 @@ impl Folder {
             let id = id.as_u64().and_then(|id| u32::try_from(id).ok());
             let id = id.ok_or_else(|| {
                 self.added_tokens
-                    .invalid(format!("the id of `{token}` is no number"))
+                    .invalid(format!("the id of `{token}` is not a number"))
             })?;
             let special = self.specials().values().any(|special| special == token);
             let token = AddedToken::from(token.as_str(), special).normalized(false);
@@ -273,8 +275,9 @@ impl Folder {
         {
             for (id, token) in decoder {
                 let invalid = || {
-                    self.tokenizer_config
-                        .invalid(format!("added_tokens_decoder: `{id}` is {token}"))
+                    self.tokenizer_config.invalid(format!(
+                        "added_tokens_decoder: `{id}`: expected a token, found {token}"
+                    ))
                 };
                 let token = serde_json::from_value(token.clone()).map_err(|_| invalid())?;
                 added.insert(
@@ -285,7 +288,7 @@ impl Folder {
         }
         for (id, (table, token)) in added {
             let text = token.content.clone();
-            // What the file of the tokenizer has is known already.
+            // The tokenizer's own file may have the token already.
             if inner.token_to_id(&text) != Some(id) {
                 library(inner.add_tokens([token]))?;
             }
@@ -301,7 +304,8 @@ impl Folder {
         Ok(())
     }
 
-    /// Whose names the special tokens of a tiktoken file have: rotary positions are scaled from Llama 3.1 on.
+    /// The release, which decides the names of a tiktoken file's special tokens. Scaled rotary positions mean Llama 3.1
+    /// or later.
     pub(super) fn release(&self) -> Release {
         let scaled = self.params.fields.get("use_scaled_rope") == Some(&Value::Bool(true));
         let rope = ["rope_scaling", "rope_parameters"];
@@ -315,7 +319,7 @@ impl Folder {
         }
     }
 
-    /// Chat templates by name; files of their own win over `tokenizer_config.json`.
+    /// Chat templates by name. Separate files take precedence over `tokenizer_config.json`.
     pub(super) fn chat_templates(&self) -> BTreeMap<String, String> {
         let mut templates = BTreeMap::new();
         let own = self.own.fields.get("chat_template");
@@ -368,7 +372,7 @@ impl Table {
     fn ids(&self, key: &str) -> Result<Vec<u32>, TokenizerError> {
         let invalid = |value: &Value| {
             self.invalid(format!(
-                "{key} is {value}, expected a token id or a list of them"
+                "{key}: expected a token id or a list of them, found {value}"
             ))
         };
         let id = |value: &Value| {
@@ -383,8 +387,9 @@ impl Table {
     }
 }
 
-/// The tokens that the tokenizer's post-processor puts before a text and after it. As in transformers, that alone says
-/// whether texts start with a beginning of sequence; `add_bos_token` of `tokenizer_config.json` speaks to older readers.
+/// The tokens that the tokenizer's post-processor adds before and after a text. As in transformers, only the
+/// post-processor decides whether texts start with a BOS token; `add_bos_token` in `tokenizer_config.json` is for older
+/// programs.
 pub(super) fn around(
     inner: &tokenizers::Tokenizer,
 ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
@@ -398,7 +403,7 @@ pub(super) fn around(
     Ok((full[..before].to_vec(), after.to_vec()))
 }
 
-/// `tokenizer.json` as the tokenizers library reads it.
+/// Reads `tokenizer.json` with the tokenizers library.
 pub(super) fn read_library(path: &Path) -> Result<tokenizers::Tokenizer, TokenizerError> {
     let bytes = simmer_files::read(path, LARGEST_JSON).map_err(|source| TokenizerError::Read {
         path: path.into(),
@@ -414,7 +419,7 @@ fn parse_library(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
     bounds::check(bytes)?;
     match guarded(|| tokenizers::Tokenizer::from_bytes(bytes)) {
         Some(parsed) => parsed.map_err(|error| format!("not a tokenizer: {error}")),
-        None => Err("not a tokenizer: its parts do not fit together".to_owned()),
+        None => Err("not a tokenizer: it is inconsistent".to_owned()),
     }
 }
 

@@ -1,40 +1,41 @@
 //! The merges that a vocabulary with priorities implies.
 //!
-//! SentencePiece and tiktoken have no list of merges: two neighbours merge where their text together is a token, the
-//! token of the highest priority first, the leftmost where several are equal. The tokenizers library wants pairs, each
-//! with a priority of its own. Every way to cut a token in two tokens is such a pair, in the order of the tokens.
+//! SentencePiece and tiktoken have no list of merges: two neighbours merge if their joined text is a token. The token
+//! with the highest priority merges first, and of equal ones the leftmost. The tokenizers library needs pairs, each
+//! with its own priority. Every way to split a token into two tokens is such a pair, in the order of the tokens.
 //!
-//! One thing is left to choose: the order of the cuts of one token. It matters where two of them overlap, in
-//! neighbours `u v w` with `uv` = `vw`, and then the left one must go first. `uv` = `vw` says that the token goes on
-//! after `u` as it began: `u` is a period of it. So cuts at a period go first. (Where both cuts are at periods, the
-//! token is a repetition, and runs of repetitions are merged from the left: what is longer is left.)
+//! One choice is left: the order of the splits of one token. It matters if two of them overlap, in neighbours `u v w`
+//! with `uv` = `vw`; then the left one must go first. `uv` = `vw` means that the token continues after `u` as it
+//! started: `u` is a period of the token. So splits at a period go first. (If both splits are at periods, the token is
+//! a repetition. Runs of repetitions are merged from the left, so the split with the longer left half goes first.)
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-/// The longest token, in bytes, whose cuts are looked for: the work grows with the square of it.
+/// The length limit of a token, in bytes: the work to find its splits grows with the square of the length.
 pub(super) const LONGEST: usize = 512;
 
 /// The merges of a vocabulary.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Derived {
-    /// Pairs of tokens, those that merge first in front.
+    /// Pairs of tokens, in the order in which they merge.
     pub(super) pairs: Vec<(String, String)>,
-    /// Two tokens of the same priority that overlap, so that no order of pairs merges the leftmost always: the one that
-    /// goes first, and the one that should where it is on the left.
+    /// Two tokens of the same priority that can overlap, so that no order of pairs always merges the leftmost: the
+    /// token that merges first, and the other, which should merge first when it is on the left.
     pub(super) tie: Option<(String, String)>,
 }
 
-/// The merges of `tokens`, which come with their priorities.
+/// The merges of `tokens`, which are given with their priorities.
 ///
-/// Of tokens of one priority the longer go first: in a run of repetitions, where all overlap, what is on the left then
-/// grows as long as it can before the next begins, as merging the leftmost has it.
+/// Of tokens with the same priority, the longer goes first. In a run of repetitions, where all of them overlap, the
+/// leftmost token then grows as long as possible before the next one starts, as it does when the leftmost pair merges
+/// first.
 pub(super) fn derive(mut tokens: Vec<(&str, f64)>) -> Derived {
     tokens.sort_by(|(a, of_a), (b, of_b)| of_b.total_cmp(of_a).then(b.len().cmp(&a.len())));
     let known: HashSet<&str> = tokens.iter().map(|&(text, _)| text).collect();
     let mut derived = Derived::default();
-    // Of the tokens of one priority, those that have this text as their left half: the first, and the first that is no
-    // repetition of the same.
+    // Tokens of the current priority by their left half: the first, and the first that is not a repetition of the same
+    // text.
     let mut begins: HashMap<&str, Vec<&str>> = HashMap::new();
     let mut priority = f64::NAN;
     for &(token, its) in &tokens {
@@ -63,7 +64,7 @@ fn repeat(a: &str, b: &str) -> bool {
     a == b || [a, b].concat() == [b, a].concat()
 }
 
-/// Every way to cut `token` in two that are `known`, in the order in which they have to be tried.
+/// Every split of `token` into two `known` tokens, in the order in which they must be tried.
 fn cuts<'a>(token: &'a str, known: &HashSet<&str>) -> Vec<(&'a str, &'a str)> {
     let halves = token
         .char_indices()
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn cuts_at_a_period_go_first() {
-        // In `ab a ba` both halves make `aba`, which goes on after `ab` as it began.
+        // In `ab a ba`, both neighbours of `a` can merge with it to `aba`, which continues after `ab` as it started.
         assert_eq!(
             pairs(&["ab", "ba", "aba", "a", "b"]),
             ["a+b", "b+a", "ab+a", "a+ba"]
@@ -112,17 +113,17 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_one_priority_that_overlap_are_said() {
+    fn tokens_of_one_priority_that_overlap_are_reported() {
         let tie = |tokens: &[(&'static str, f64)]| {
             let letters = [("a", -9.0), ("b", -9.0), ("c", -9.0)];
             derive([tokens, &letters].concat()).tie
         };
-        // In `abc`, `ab` is on the left and has to go first: so it does, here.
+        // In `abc`, `ab` is on the left and must merge first, and it does.
         assert_eq!(tie(&[("ab", 0.0), ("bc", 0.0)]), None);
         let said = Some(("bc".to_owned(), "ab".to_owned()));
         assert_eq!(tie(&[("bc", 0.0), ("ab", 0.0)]), said);
         assert_eq!(tie(&[("bc", 1.0), ("ab", 0.0)]), None);
-        // In `aaab` the left one is `aa`, whether or not `aaa` goes before it.
+        // In `aaab`, the left one is `aa`, whether or not `aaa` merges first.
         let said = Some(("ab".to_owned(), "aa".to_owned()));
         assert_eq!(tie(&[("aaa", 0.0), ("ab", 0.0), ("aa", 0.0)]), said);
     }

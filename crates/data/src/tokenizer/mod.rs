@@ -1,8 +1,8 @@
 //! Text to tokens and back, as the model's own tokenizer does it.
 //!
-//! A tokenizer is a folder: `tokenizer.json` or `tokenizer.model` (SentencePiece's or tiktoken's), and beside it, where
-//! they exist, `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json`,
-//! `config.json` and `chat_template.jinja`. Or it is the [`Vocabulary`] of a GGUF file.
+//! A tokenizer is a folder with `tokenizer.json` or `tokenizer.model` (SentencePiece or tiktoken) and, optionally,
+//! `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `generation_config.json`, `config.json` and
+//! `chat_template.jinja`. Or it is the [`Vocabulary`] of a GGUF file.
 
 mod bounds;
 mod byte_level;
@@ -38,13 +38,13 @@ use tokenizers::{
 use error::{called, library};
 use folder::Folder;
 
-/// The tokens of a text, and the bytes of the text that each stands for.
+/// The tokens of a text, and the byte range of each in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// One range of bytes of the text for each token. The tokens of one character that takes several all have that
-    /// character's range.
+    /// The byte range of each token in the text. If a character has several tokens, each of them has the character's
+    /// range.
     pub offsets: Vec<Range<usize>>,
 }
 
@@ -57,12 +57,12 @@ impl From<&tokenizers::Encoding> for Encoding {
     }
 }
 
-/// A tokenizer made from another format's file.
+/// A tokenizer that is converted from a file of another format.
 struct Made {
     inner: tokenizers::Tokenizer,
-    /// What the file says that is said in `tokenizer_config.json` else, under the same keys.
+    /// The file's settings, under the keys that `tokenizer_config.json` has for them.
     own: serde_json::Map<String, serde_json::Value>,
-    /// Where it differs from the original.
+    /// Notes on where it differs from the original.
     notes: Vec<String>,
 }
 
@@ -70,14 +70,14 @@ struct Made {
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    /// The added tokens, of which special ones are not looked for in a text.
+    /// The added tokens, set to ignore special tokens in a text.
     plain: AddedVocabulary,
-    /// What surrounds a text, as it is saved; texts are encoded without.
+    /// The post-processor, which is only saved; texts are encoded without it.
     post_processor: Option<PostProcessorWrapper>,
     path: PathBuf,
-    /// Tokens that the tokenizer puts before every text of its own accord.
+    /// Tokens that the tokenizer adds before every text.
     prefix: Vec<u32>,
-    /// Tokens that it puts after every text.
+    /// Tokens that it adds after every text.
     suffix: Vec<u32>,
     bos: Option<u32>,
     eos: Vec<u32>,
@@ -95,7 +95,7 @@ impl Tokenizer {
     ) -> Result<Tokenizer, TokenizerError> {
         let bos = folder.bos(&inner)?;
         let eos = folder.eos(&inner, bos)?;
-        // Rows are cut and packed elsewhere; the file may ask for any length.
+        // simmer truncates and packs rows itself, whatever length the file sets.
         library(inner.with_truncation(None))?;
         inner.with_padding(None);
         let (prefix, suffix) = folder::around(&inner).map_err(|error| match error {
@@ -106,7 +106,8 @@ impl Tokenizer {
             error => error,
         })?;
         let post_processor = inner.get_post_processor().cloned();
-        // From here on texts are encoded bare: post-processors would add tokens and trim the offsets of spaces.
+        // From here on, texts are encoded without the post-processor, which would add tokens and trim spaces from
+        // offsets.
         inner.with_post_processor(None::<PostProcessorWrapper>);
         Ok(Tokenizer {
             plain: plain(&inner),
@@ -124,20 +125,19 @@ impl Tokenizer {
         })
     }
 
-    /// The tokens of `text` and nothing besides; special tokens that the text spells out are taken as such.
+    /// The tokens of `text`, and no added ones. Special tokens in the text are recognised.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    /// [`TokenizerError::Library`] if the tokenizers library fails.
     pub fn encode(&self, text: &str) -> Result<Encoding, TokenizerError> {
         let encoding = called(|| self.inner.encode(text, false))?;
         Ok(Encoding::from(&encoding))
     }
 
-    /// The tokens of `text`, in which a special token that is spelled out is text as any other, so that no text can pass
-    /// itself off as the end of another.
+    /// The tokens of `text`. Special tokens in the text are ordinary text, so that a text cannot fake its own end.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    /// [`TokenizerError::Library`] if the tokenizers library fails.
     pub fn encode_plain(&self, text: &str) -> Result<Encoding, TokenizerError> {
         let encoding = called(|| {
             let normalizer = self.inner.get_normalizer();
@@ -152,31 +152,31 @@ impl Tokenizer {
         Ok(Encoding::from(&encoding))
     }
 
-    /// The text of `tokens`; `skip_special` leaves special tokens out.
+    /// The text of `tokens`; `skip_special` omits special tokens.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    /// [`TokenizerError::Library`] if the tokenizers library fails.
     pub fn decode(&self, tokens: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
         called(|| self.inner.decode(tokens, skip_special))
     }
 
-    /// Turns tokens into text one by one; `skip_special` leaves special tokens out.
+    /// Decodes tokens one by one; `skip_special` omits special tokens.
     pub fn decode_stream(&self, skip_special: bool) -> DecodeStream<'_> {
         DecodeStream::new(self, skip_special)
     }
 
-    /// Tokens that stand before every text that does not spell out its own special tokens: the beginning of sequence
-    /// where the model wants one (LLaMA), nothing where it does not (SmolLM2).
+    /// Tokens to put before every text without special tokens of its own: the BOS token if the tokenizer adds one
+    /// (LLaMA), otherwise none (SmolLM2).
     pub fn prefix(&self) -> &[u32] {
         &self.prefix
     }
 
-    /// The beginning-of-sequence token, whether or not texts start with it.
+    /// The BOS token, whether or not texts start with it.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos
     }
 
-    /// The tokens that end a text: the first is the one that training appends, any of them stops generation.
+    /// The EOS tokens: training appends the first, and each of them stops generation.
     pub fn eos_ids(&self) -> &[u32] {
         &self.eos
     }
@@ -184,7 +184,7 @@ impl Tokenizer {
     /// The token that training appends to a finished answer.
     ///
     /// # Errors
-    /// [`TokenizerError::NoEos`] when no file names one.
+    /// [`TokenizerError::NoEos`] if no file names one.
     pub fn eos_id(&self) -> Result<u32, TokenizerError> {
         let first = self.eos.first().copied();
         first.ok_or_else(|| TokenizerError::NoEos {
@@ -192,7 +192,7 @@ impl Tokenizer {
         })
     }
 
-    /// The number of tokens, added ones included.
+    /// The number of tokens, including added ones.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -203,10 +203,10 @@ impl Tokenizer {
         vocab.into_values().max().unwrap_or(0)
     }
 
-    /// Checks that every token has a row in an embedding of that many. More rows than tokens are fine.
+    /// Checks that every token has a row in an embedding with `rows` rows. More rows than tokens are allowed.
     ///
     /// # Errors
-    /// [`TokenizerError::Vocabulary`], which names the tokens that have none.
+    /// [`TokenizerError::Vocabulary`], which names tokens without a row.
     pub fn check_vocabulary(&self, rows: usize) -> Result<(), TokenizerError> {
         let vocab = self.inner.get_vocab(true).into_iter();
         let mut beyond: Vec<(u32, String)> = vocab
@@ -227,13 +227,13 @@ impl Tokenizer {
         })
     }
 
-    /// What is to be said about this tokenizer: where files disagreed and which was believed, and where it differs from
-    /// the original that it was made from.
+    /// Notes for the user: where files disagree and which one is used, and where this tokenizer differs from the
+    /// original that it was converted from.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// A token as the vocabulary spells it.
+    /// The token with this id, as spelled in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
@@ -243,7 +243,7 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// Every special token as the vocabulary spells it, by its id.
+    /// Every special token as spelled in the vocabulary, in the order of the ids.
     pub fn special_tokens(&self) -> Vec<String> {
         let added = self.inner.get_added_tokens_decoder();
         let mut special: Vec<_> = added
@@ -257,7 +257,7 @@ impl Tokenizer {
             .collect()
     }
 
-    /// The folder or file's folder that the tokenizer was read from.
+    /// Where the tokenizer was read from: its folder, or the file if that holds more than the tokenizer.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -267,7 +267,7 @@ impl Tokenizer {
         &self.specials
     }
 
-    /// The chat template of that name; most models have one, named `default`.
+    /// The chat template with this name. Most models have only one, `default`.
     pub fn chat_template(&self, name: &str) -> Option<&str> {
         self.chat_templates.get(name).map(String::as_str)
     }

@@ -1,11 +1,12 @@
-//! SentencePiece's kind of vocabulary as the tokenizers library has it.
+//! Converts a SentencePiece vocabulary to the tokenizers library's tokenizer.
 //!
-//! A text is normalised (its spaces become `▁`, one more is put in front), cut at pieces that users defined, and the
-//! rest is merged from characters; characters without a piece become their bytes, or the unknown token.
+//! A text is normalised (spaces become `▁`, and one more is put in front) and split at user-defined pieces. The rest is
+//! merged from characters. Characters without a piece become their bytes, or the unknown token.
 
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+use simmer_hint::Hint;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::{AddedToken, NormalizerWrapper};
 
@@ -16,15 +17,15 @@ use super::{Made, TokenizerError};
 /// What SentencePiece writes for a space.
 pub(super) const SPACE: &str = "▁";
 
-/// What a token of a SentencePiece or GGUF vocabulary is. The numbers are those of both formats.
+/// The type of a token in a SentencePiece or GGUF vocabulary. Both formats use these numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Kind {
     /// Text.
     Normal = 1,
-    /// What stands for text that has no token.
+    /// The token for text that has no token.
     Unknown = 2,
-    /// A token that no text has: beginning, end, ...
+    /// A token that does not occur in text: BOS, EOS, ...
     Control = 3,
     /// Text that is this token wherever it occurs.
     UserDefined = 4,
@@ -35,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of that number.
+    /// The kind with this number.
     pub fn from_number(number: i32) -> Option<Kind> {
         use Kind::{Byte, Control, Normal, Unknown, Unused, UserDefined};
         [Normal, Unknown, Control, UserDefined, Unused, Byte]
@@ -44,18 +45,18 @@ impl Kind {
     }
 }
 
-/// A token of a SentencePiece vocabulary; its id is its place.
+/// A token of a SentencePiece vocabulary; its id is its index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Piece {
     /// The text, with `▁` for spaces.
     pub text: String,
     /// Its priority: of two merges, the one to the piece with the higher score goes first.
     pub score: f32,
-    /// What it is.
+    /// Its type.
     pub kind: Kind,
 }
 
-/// A piece that cannot be used.
+/// An invalid piece.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("piece {id} `{text}` {problem}")]
 pub struct PieceError {
@@ -67,14 +68,20 @@ pub struct PieceError {
     pub problem: String,
 }
 
-/// A vocabulary of pieces, and how text gets there.
+impl Hint for PieceError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// A vocabulary of pieces, and how text is normalised for it.
 pub(super) struct Pieces<'a> {
     pub(super) list: &'a [Piece],
     /// Whether characters without a piece become bytes.
     pub(super) byte_fallback: bool,
     /// Whether a space is put in front of a text.
     pub(super) dummy_prefix: bool,
-    /// Whether spaces at the ends are cut off and others reduced to one.
+    /// Whether spaces at the ends are removed, and repeated spaces reduced to one.
     pub(super) remove_extra_whitespaces: bool,
     pub(super) user_defined: UserDefined,
 }
@@ -82,9 +89,9 @@ pub(super) struct Pieces<'a> {
 /// What user-defined pieces do to the text around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UserDefined {
-    /// They are part of it: it gets one space in front, as SentencePiece has it.
+    /// They are part of the text, which gets one space in front, as in SentencePiece.
     Belong,
-    /// They end it: what follows gets a space in front, too, as llama.cpp has it.
+    /// They end the text: the text after them gets a space in front, too, as in llama.cpp.
     Separate,
 }
 
@@ -94,7 +101,7 @@ pub(super) fn byte_piece(byte: u8) -> String {
 }
 
 impl Pieces<'_> {
-    /// What is wrong with the pieces, if anything is.
+    /// Checks that the pieces are valid.
     pub(super) fn check(&self) -> Result<(), PieceError> {
         let mut seen = HashMap::new();
         let mut bytes = HashSet::new();
@@ -108,22 +115,25 @@ impl Pieces<'_> {
                 return Err(wrong("has no text".into()));
             }
             if let Some(first) = seen.insert(&piece.text, id) {
-                return Err(wrong(format!("has the text of piece {first}")));
+                return Err(wrong(format!("has the same text as piece {first}")));
             }
             if !piece.score.is_finite() {
-                return Err(wrong(format!("has the score {}", piece.score)));
+                return Err(wrong(format!(
+                    "has the score {}, expected a finite number",
+                    piece.score
+                )));
             }
             if piece.text.len() > LONGEST {
                 let length = piece.text.len();
                 return Err(wrong(format!(
-                    "has {length} bytes, {LONGEST} at most are read"
+                    "has {length} bytes, expected at most {LONGEST}"
                 )));
             }
             if piece.kind == Kind::Byte {
                 let byte = (0..=255).find(|&byte| byte_piece(byte) == piece.text);
                 bytes.extend(byte);
                 if byte.is_none() {
-                    return Err(wrong("is said to be a byte, which it does not name".into()));
+                    return Err(wrong("has type byte, but does not name one".into()));
                 }
             }
         }
@@ -135,20 +145,20 @@ impl Pieces<'_> {
                     .map(byte_piece)
                     .take(1)
                     .collect(),
-                problem: "is missing: with byte fallback there is a piece for every byte".into(),
+                problem: "is missing: byte fallback needs a piece for every byte".into(),
             });
         }
         Ok(())
     }
 
-    /// The tokenizer, and where it differs from SentencePiece, if anywhere. The pieces have been [checked](Self::check).
+    /// The tokenizer, with notes on where it differs from SentencePiece. The pieces must be [checked](Self::check).
     pub(super) fn make(&self) -> Result<Made, TokenizerError> {
         let derived = derive(self.texts(&[Kind::Normal]));
         let mut notes = self.unmergeable();
         if let Some((first, other)) = derived.tie {
             notes.push(format!(
-                "pieces `{first}` and `{other}` have the same score: where they overlap, SentencePiece merges the one on \
-                 the left, and this tokenizer `{first}`"
+                "pieces `{first}` and `{other}` have the same score: when they overlap, SentencePiece merges the one on \
+                 the left, but this tokenizer merges `{first}`"
             ));
         }
 
@@ -187,8 +197,8 @@ impl Pieces<'_> {
         texts.into_iter().map(|(text, _)| text).collect()
     }
 
-    /// Merges that SentencePiece makes and the library cannot: over characters that are no pieces, and to pieces that are
-    /// unused, which are taken apart again.
+    /// Notes on merges that SentencePiece performs and the library cannot: from characters that are not pieces, and to
+    /// unused pieces, which SentencePiece splits again.
     fn unmergeable(&self) -> Vec<String> {
         let mut texts = self.texts(&[Kind::Normal, Kind::Unused]);
         texts.sort_by_key(|(text, _)| text.len());
@@ -216,11 +226,11 @@ impl Pieces<'_> {
                 .find(|half| !normal.contains(**half));
             if !normal.contains(text) {
                 notes.push(format!(
-                    "the unused piece `{text}` is never made; SentencePiece makes it and takes it apart again"
+                    "this tokenizer never merges to the unused piece `{text}`; SentencePiece does, and splits it again"
                 ));
             } else if let Some(half) = foreign {
                 notes.push(format!(
-                    "`{half}` is no piece, so `{text}` is not made of it; SentencePiece makes it"
+                    "`{half}` is not a piece, so this tokenizer does not merge it to `{text}`; SentencePiece does"
                 ));
             }
         }
@@ -231,8 +241,8 @@ impl Pieces<'_> {
         notes
     }
 
-    /// The space in front goes before everything, user-defined pieces too. The library normalises those alone, as if each
-    /// were a text, so the prefix has to leave them as they are.
+    /// The space in front goes before the whole text, even before a user-defined piece. The library normalises each
+    /// user-defined piece as if it were a text, so the prefix must not change those.
     fn prefix(&self) -> Value {
         let user_defined = self.user_defined_texts();
         if user_defined.is_empty() || self.user_defined == UserDefined::Separate {
@@ -289,8 +299,8 @@ impl Pieces<'_> {
         library(inner.add_tokens(tokens))?;
         Ok(match user_defined.first() {
             Some(text) if self.dummy_prefix && !raw => vec![format!(
-                "a text that is `{text}`, or another user-defined piece, and nothing besides gets no space in front; \
-                 SentencePiece gives it one"
+                "a text that consists only of `{text}` or another user-defined piece gets no space in front; \
+                 SentencePiece adds one"
             )],
             _ => Vec::new(),
         })
@@ -301,10 +311,10 @@ fn replace(pattern: &Value, content: &str) -> Value {
     json!({"type": "Replace", "pattern": pattern, "content": content})
 }
 
-/// `text` as a regular expression, in the dialect of both engines that the library may be built with.
+/// `text` as a regular expression for both engines that the library may be built with.
 fn escape(text: &str) -> String {
     let escaped = text.chars().map(|char| match char {
-        // No others: to one of the engines `\<` is the start of a word.
+        // Only these: for one of the engines, `\<` is the start of a word.
         char if r".+*?()|[]{}^$\".contains(char) => format!("\\{char}"),
         char if char.is_ascii_control() => format!("\\x{:02x}", u32::from(char)),
         char => char.to_string(),
@@ -312,7 +322,7 @@ fn escape(text: &str) -> String {
     escaped.collect()
 }
 
-/// One of the library's parts, as `tokenizer.json` spells it.
+/// A part of the library's tokenizer, from its JSON in `tokenizer.json`.
 pub(super) fn from_json<T: serde::de::DeserializeOwned>(json: Value) -> Result<T, TokenizerError> {
     serde_json::from_value(json).map_err(|error| TokenizerError::Library(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Where a tokenizer is, and in which format.
+//! Finds and reads a tokenizer's file, whatever its format.
 
 use std::path::{Path, PathBuf};
 
@@ -6,15 +6,15 @@ use super::folder::{self, Folder};
 use super::sentencepiece::{self, Model};
 use super::{Made, Tokenizer, TokenizerError, tiktoken};
 
-/// No `tokenizer.model` is larger, in bytes; a file that is, is something else.
+/// The size limit of a `tokenizer.model`, in bytes. A larger file is something else.
 const LARGEST: u64 = 32 << 20;
 
 impl Tokenizer {
-    /// Reads the tokenizer of a model folder: `tokenizer.json`, else `tokenizer.model`, which Meta keeps one level above
-    /// the weights and `params.json`.
+    /// Reads the tokenizer of a model folder: `tokenizer.json`, or else `tokenizer.model`, which Meta keeps one level
+    /// above the weights and `params.json`.
     ///
     /// # Errors
-    /// [`TokenizerError`] when a file is missing or malformed, or names a special token that the vocabulary lacks.
+    /// [`TokenizerError`] if a file is missing or malformed, or names a special token that is not in the vocabulary.
     pub fn from_folder(folder: impl AsRef<Path>) -> Result<Tokenizer, TokenizerError> {
         let folder = folder.as_ref();
         let json = folder.join("tokenizer.json");
@@ -31,7 +31,7 @@ impl Tokenizer {
         Tokenizer::assemble(inner, folder, &Folder::read(folder)?)
     }
 
-    /// Reads a tokenizer file, `tokenizer.json` or `tokenizer.model`, and the files beside it.
+    /// Reads a tokenizer file, `tokenizer.json` or `tokenizer.model`, and the other files in its folder.
     ///
     /// # Errors
     /// As [`Tokenizer::from_folder`].
@@ -64,8 +64,8 @@ impl Tokenizer {
     /// The tokenizer of a SentencePiece model that was read from `path`.
     ///
     /// # Errors
-    /// [`TokenizerError::Invalid`] when a piece cannot be used, or the model does what this tokenizer could not do
-    /// exactly.
+    /// [`TokenizerError::Invalid`] if a piece is invalid, or the model has a setting that this tokenizer cannot
+    /// reproduce exactly.
     pub fn from_sentencepiece(model: &Model, path: &Path) -> Result<Tokenizer, TokenizerError> {
         finish(model.make(path)?, path, path, Folder::default())
     }
@@ -81,7 +81,7 @@ fn above(folder: &Path) -> Option<PathBuf> {
     file.exists().then_some(file)
 }
 
-/// The tokenizer of a `tokenizer.model`, SentencePiece's or tiktoken's, of the model in `folder`.
+/// Reads a `tokenizer.model` of SentencePiece or tiktoken, for the model in `folder`.
 fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
     let read = |source| TokenizerError::Read {
         path: file.into(),
@@ -93,38 +93,40 @@ fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
     };
     let size = std::fs::metadata(file).map_err(read)?.len();
     if size > LARGEST {
-        return Err(invalid(format!("{size} bytes, which is no tokenizer")));
+        return Err(invalid(format!(
+            "expected at most {LARGEST} bytes, found {size}"
+        )));
     }
     let bytes = simmer_files::read(file, LARGEST).map_err(read)?;
     if bytes.starts_with(b"version https://git-lfs") {
         return Err(invalid(
-            "a pointer of Git LFS: the file itself was not fetched".into(),
+            "a Git LFS pointer: the file itself was not downloaded".into(),
         ));
     }
-    let beside = Folder::read(folder)?;
+    let others = Folder::read(folder)?;
     let made = if tiktoken::is_tiktoken(&bytes) {
         let tokens = tiktoken::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
-        tiktoken::convert(&tokens, beside.release())?
+        tiktoken::convert(&tokens, others.release())?
     } else {
         let model = sentencepiece::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
         model.make(file)?
     };
-    finish(made, file, folder, beside)
+    finish(made, file, folder, others)
 }
 
-/// Adds what the files beside say to a tokenizer made from `file`.
+/// Applies the settings of the folder's other files to a tokenizer that was converted from `file`.
 pub(super) fn finish(
     made: Made,
     file: &Path,
     path: &Path,
-    beside: Folder,
+    others: Folder,
 ) -> Result<Tokenizer, TokenizerError> {
     let Made {
         mut inner,
         own,
         notes,
     } = made;
-    let folder = beside.with_own(file, own);
+    let folder = others.with_own(file, own);
     folder.add_tokens(&mut inner)?;
     folder.surround(&mut inner)?;
     let mut tokenizer = Tokenizer::assemble(inner, path, &folder)?;

@@ -1,4 +1,4 @@
-//! Tokens added to a tokenizer, and the tokenizer written as a folder.
+//! Adds tokens to a tokenizer, and saves a tokenizer as a folder.
 
 use std::fs;
 use std::path::Path;
@@ -10,24 +10,24 @@ use tokenizers::AddedToken;
 use super::error::library;
 use super::{Tokenizer, TokenizerError, plain};
 
-/// What became of a token that was to be added.
+/// The result of adding a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
     /// The token.
     pub token: String,
     /// Its id.
     pub id: u32,
-    /// Whether it was not there before.
+    /// Whether it is new.
     pub new: bool,
 }
 
 impl Tokenizer {
-    /// Adds tokens, each of them one token wherever a text spells it out; new ones get the next ids. `special` ones are
-    /// left out when text is made of tokens. A token that is there already keeps its id and stays as it is, but that it
-    /// becomes special where that is asked for.
+    /// Adds tokens. Each is one token wherever it occurs in a text; new tokens get the next ids. `special` tokens are
+    /// omitted when tokens are decoded with `skip_special`. A token that already exists keeps its id and does not
+    /// change, except that it becomes special if `special` is set.
     ///
     /// # Errors
-    /// [`TokenizerError::Add`] for a token without text, or where the ids of the vocabulary leave no next one.
+    /// [`TokenizerError::Add`] for a token without text, or if the ids of the vocabulary have gaps.
     pub fn add_tokens(
         &mut self,
         tokens: &[impl AsRef<str>],
@@ -48,7 +48,8 @@ impl Tokenizer {
             let before = self.inner.token_to_id(token);
             let is_special = self.inner.get_added_vocabulary().is_special_token(token);
             if before.is_none() || (special && !is_special) {
-                // Found in the text as it is: normalised, it would be found at the beginning of a text only.
+                // The token must be found in the text before normalisation: normalised, it would be found only at the
+                // start of a text.
                 let addition = AddedToken::from(token, special).normalized(false);
                 library(self.inner.add_tokens([addition]))?;
             }
@@ -69,7 +70,7 @@ impl Tokenizer {
         Ok(added)
     }
 
-    /// Names the token that other programs fill rows with. Returns whether it was another, or none.
+    /// Sets the padding token, for other programs. Returns whether it changed.
     pub fn set_pad_token(&mut self, token: &str) -> bool {
         let before = self
             .specials
@@ -77,11 +78,10 @@ impl Tokenizer {
         before.as_deref() != Some(token)
     }
 
-    /// Writes `tokenizer.json` and `tokenizer_config.json`, which transformers' `AutoTokenizer` reads as they are, to
-    /// `folder`.
+    /// Writes `tokenizer.json` and `tokenizer_config.json` to `folder`, as transformers' `AutoTokenizer` reads them.
     ///
     /// # Errors
-    /// [`TokenizerError::Write`] when a file cannot be written.
+    /// [`TokenizerError::Write`] if a file cannot be written.
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<(), TokenizerError> {
         let folder = folder.as_ref();
         let mut inner = self.inner.clone();
@@ -93,12 +93,12 @@ impl Tokenizer {
 
     fn config(&self) -> Map<String, Value> {
         let mut config = Map::new();
-        // Others are built anew from vocabulary and merges, and cut text in their own way.
+        // transformers rebuilds other classes from vocabulary and merges, and they split text in their own way.
         config.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
         for (key, token) in &self.specials {
             config.insert(key.clone(), json!(token));
         }
-        // Where `config.json` alone knows them.
+        // These may be named in `config.json` alone.
         for (key, id) in [
             ("bos_token", self.bos),
             ("eos_token", self.eos.first().copied()),

@@ -6,72 +6,83 @@
 use std::path::Path;
 
 use serde_json::{Map, json};
+use simmer_hint::Hint;
 
 use super::pieces::{Kind, Piece, PieceError, Pieces, UserDefined};
 use super::wire::{Fields, Malformed, Value};
 use super::{Made, TokenizerError};
 
-/// What can be wrong with a SentencePiece model.
+/// An error in a SentencePiece model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SentencePieceError {
-    /// The bytes are no message.
+    /// The bytes are not a valid message.
     #[error("not a SentencePiece model: {0}")]
     Malformed(#[from] Malformed),
-    /// A field is not what it should be.
+    /// A field is invalid.
     #[error("not a SentencePiece model: {0}")]
     Field(&'static str),
-    /// A piece cannot be used.
+    /// A piece is invalid.
     #[error(transparent)]
     Piece(#[from] PieceError),
-    /// The model does what the tokenizers library cannot do exactly.
+    /// The model has a setting that the tokenizers library cannot reproduce exactly.
     #[error("{0}")]
     Unsupported(String),
 }
 
-/// How a model cuts text.
+impl Hint for SentencePieceError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            SentencePieceError::Malformed(error) => error.hint(),
+            SentencePieceError::Piece(error) => error.hint(),
+            SentencePieceError::Field(_) | SentencePieceError::Unsupported(_) => None,
+        }
+    }
+}
+
+/// How a model splits text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// The most probable sequence of pieces.
     Unigram,
     /// Byte-pair encoding: characters merged by score.
     Bpe,
-    /// Words.
+    /// Whole words.
     Word,
-    /// Characters.
+    /// Single characters.
     Char,
 }
 
 /// A SentencePiece model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// The pieces; the id of each is its place.
+    /// The pieces; the id of each is its index.
     pub pieces: Vec<Piece>,
-    /// How text is cut.
+    /// How text is split.
     pub algorithm: Algorithm,
     /// Whether characters without a piece become their bytes.
     pub byte_fallback: bool,
     /// Whether spaces belong to the word before them.
     pub whitespace_as_suffix: bool,
-    /// The texts of the pieces for beginning, end and padding, whether or not there are such pieces.
+    /// The text of the BOS piece, whether or not the piece exists.
     pub bos: String,
-    /// As `bos`.
+    /// The text of the EOS piece, whether or not the piece exists.
     pub eos: String,
-    /// As `bos`.
+    /// The text of the padding piece, whether or not the piece exists.
     pub pad: String,
-    /// What happens to text before.
+    /// How text is normalised before it is split.
     pub normalizer: Normalizer,
 }
 
-/// What happens to text before a model cuts it.
+/// How text is normalised before a model splits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Normalizer {
-    /// The name of the rules that characters are replaced by.
+    /// The name of the rules that replace characters.
     pub name: String,
-    /// How many bytes these rules have; `identity` has none.
+    /// The size of these rules in bytes; 0 for `identity`.
     pub rules: usize,
     /// Whether a space is put in front of a text.
     pub add_dummy_prefix: bool,
-    /// Whether spaces at the ends are cut off and others reduced to one.
+    /// Whether spaces at the ends are removed, and repeated spaces reduced to one.
     pub remove_extra_whitespaces: bool,
     /// Whether spaces are written `▁`.
     pub escape_whitespaces: bool,
@@ -80,7 +91,7 @@ pub struct Normalizer {
 /// Reads a model.
 ///
 /// # Errors
-/// [`SentencePieceError`] when the bytes are no SentencePiece model.
+/// [`SentencePieceError`] if the bytes are not a SentencePiece model.
 pub fn parse(bytes: &[u8]) -> Result<Model, SentencePieceError> {
     let mut model = Model {
         pieces: Vec::new(),
@@ -124,7 +135,8 @@ fn parse_piece(message: &[u8]) -> Result<Piece, SentencePieceError> {
             (2, Value::Fixed32(bits)) => piece.score = f32::from_bits(bits),
             (3, Value::Varint(number)) => {
                 let kind = i32::try_from(number).ok().and_then(Kind::from_number);
-                piece.kind = kind.ok_or(SentencePieceError::Field("a piece is of unknown type"))?;
+                piece.kind =
+                    kind.ok_or(SentencePieceError::Field("a piece has an unknown type"))?;
             }
             _ => {}
         }
@@ -178,46 +190,50 @@ impl Model {
         Ok(())
     }
 
-    /// What the tokenizers library cannot do as SentencePiece does it.
+    /// Refuses settings that the tokenizers library cannot reproduce exactly.
     fn check(&self) -> Result<(), SentencePieceError> {
         let unsupported = |what: &str| Err(SentencePieceError::Unsupported(what.into()));
         match self.algorithm {
             Algorithm::Bpe => {}
             Algorithm::Unigram => {
                 return unsupported(
-                    "a Unigram model: ties between sequences of pieces are broken by rounding that cannot be \
-                     repeated exactly; only BPE is read",
+                    "only BPE models are supported, found Unigram: it breaks ties between sequences of pieces by rounding \
+                     that cannot be reproduced exactly",
                 );
             }
-            Algorithm::Word => return unsupported("a model of whole words; only BPE is read"),
-            Algorithm::Char => return unsupported("a model of characters; only BPE is read"),
+            Algorithm::Word => {
+                return unsupported("only BPE models are supported, found a model of whole words");
+            }
+            Algorithm::Char => {
+                return unsupported("only BPE models are supported, found a model of characters");
+            }
         }
         if self.normalizer.rules > 0 {
             return Err(SentencePieceError::Unsupported(format!(
-                "text is normalised by the rules `{}`, whose longest match cannot be repeated exactly (half-width kana \
-                 with voicing marks, letters with several accents, Hangul in parts); only `identity` is read",
+                "only normalisation by `identity` is supported, found `{}`: its longest match cannot be reproduced \
+                 exactly (half-width kana with voicing marks, letters with several accents, decomposed Hangul)",
                 self.normalizer.name.escape_debug()
             )));
         }
         if self.whitespace_as_suffix {
-            return unsupported("treat_whitespace_as_suffix is not read");
+            return unsupported("treat_whitespace_as_suffix is not supported");
         }
         if !self.normalizer.escape_whitespaces {
-            return unsupported("escape_whitespaces = false is not read");
+            return unsupported("escape_whitespaces = false is not supported");
         }
-        // the library would look for such a piece where spaces were already taken away
+        // the library would search for such a piece after spaces were removed
         let spaces = |piece: &&Piece| {
             piece.kind == Kind::UserDefined && piece.text.contains([' ', '\u{2581}'])
         };
         if self.normalizer.remove_extra_whitespaces && self.pieces.iter().any(|p| spaces(&p)) {
             return unsupported(
-                "remove_extra_whitespaces with user-defined pieces that have spaces is not read",
+                "remove_extra_whitespaces is not supported with user-defined pieces that have spaces",
             );
         }
         let bytes = self.pieces.iter().any(|piece| piece.kind == Kind::Byte);
         if bytes && !self.byte_fallback {
             return Err(SentencePieceError::Field(
-                "it has pieces for bytes, but no byte_fallback",
+                "it has byte pieces, but byte_fallback is off",
             ));
         }
         let unknown = self
@@ -225,12 +241,14 @@ impl Model {
             .iter()
             .filter(|piece| piece.kind == Kind::Unknown);
         if unknown.count() != 1 {
-            return Err(SentencePieceError::Field("it has not one unknown piece"));
+            return Err(SentencePieceError::Field(
+                "expected exactly one unknown piece",
+            ));
         }
         Ok(())
     }
 
-    /// The tokenizers library's tokenizer of this model, which was read from `path`.
+    /// Converts this model, which was read from `path`, to the tokenizers library's tokenizer.
     pub(super) fn make(&self, path: &Path) -> Result<Made, TokenizerError> {
         let pieces = Pieces {
             list: &self.pieces,

@@ -1,25 +1,25 @@
-//! Text from tokens as they come.
+//! Decodes tokens one by one.
 
 use super::{Tokenizer, TokenizerError};
 
-/// What an unfinished or broken character decodes to.
+/// The text of an incomplete or invalid character.
 const REPLACEMENT: char = '\u{FFFD}';
 
-/// How many tokens are waited for while the text ends broken. A character takes four at most; a text that really has
-/// [`REPLACEMENT`]s before one takes more; a model that writes nothing but broken bytes must not be waited for.
+/// How many tokens to wait for while the text ends with an incomplete character. A character takes at most four; a text
+/// that really has [`REPLACEMENT`]s before one takes more. The limit is for a model that generates only invalid bytes.
 const PATIENCE: usize = 16;
 
-/// Turns tokens into text one by one and never gives half a character.
+/// Decodes tokens one by one, and never returns a part of a character.
 ///
-/// Decoders look at a token's neighbours (SentencePiece drops the first space of a text), so each token is decoded with
-/// the ones before it, and only what it adds is given.
+/// Decoding depends on a token's neighbours (SentencePiece drops the first space of a text). So each token is decoded
+/// together with the ones before it, and only the text that it adds is returned.
 #[derive(Debug)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
     skip_special: bool,
-    /// Tokens from the last piece given on: its own, then those not given yet.
+    /// The tokens of the last text that was returned, then those without returned text.
     window: Vec<u32>,
-    /// How many of `window` have been given.
+    /// How many of `window` are tokens whose text was returned.
     given: usize,
 }
 
@@ -33,10 +33,10 @@ impl<'a> DecodeStream<'a> {
         }
     }
 
-    /// The text that `token` completes; empty while a character is unfinished.
+    /// The text that `token` completes; empty while a character is incomplete.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    /// [`TokenizerError::Library`] if the tokenizers library fails.
     pub fn push(&mut self, token: u32) -> Result<String, TokenizerError> {
         self.window.push(token);
         let text = self.pending()?;
@@ -44,7 +44,7 @@ impl<'a> DecodeStream<'a> {
         if unfinished {
             return Ok(String::new());
         }
-        // Tokens without text (special ones that are left out) are no neighbour to decode by: the ones before them stay.
+        // Tokens without text (skipped special tokens) are no context for decoding, so the ones before them stay.
         if !text.is_empty() {
             self.window.drain(..self.given);
         }
@@ -52,20 +52,20 @@ impl<'a> DecodeStream<'a> {
         Ok(text)
     }
 
-    /// The text that is left when no token follows: an unfinished character, as the replacement character.
+    /// The rest of the text at the end: an incomplete character, as the replacement character.
     ///
     /// # Errors
-    /// [`TokenizerError::Library`] when the tokenizers library refuses.
+    /// [`TokenizerError::Library`] if the tokenizers library fails.
     pub fn finish(self) -> Result<String, TokenizerError> {
         self.pending()
     }
 
-    /// What the tokens not given yet add to those given.
+    /// The text that the tokens without returned text add.
     fn pending(&self) -> Result<String, TokenizerError> {
         let decode = |tokens| self.tokenizer.decode(tokens, self.skip_special);
         let given = decode(&self.window[..self.given])?;
         let mut all = decode(&self.window)?;
-        // A decoder that changes its mind about text already given cannot take it back.
+        // Text that was returned stays, even if the decoder now gives another text for the same tokens.
         Ok(all.split_off(all.floor_char_boundary(given.len())))
     }
 }

@@ -42,7 +42,7 @@ fn write(folder: &Path, name: &str, value: &Value) {
     std::fs::write(folder.join(name), value.to_string()).unwrap();
 }
 
-/// A folder with the tiny `tokenizer.json`, changed by `change`, and no other file.
+/// A folder with only the tiny `tokenizer.json`, changed by `change`.
 fn bare_folder(change: impl FnOnce(&mut Value)) -> TempDir {
     let folder = TempDir::new().unwrap();
     train(&TEXTS, &options(), folder.path()).unwrap();
@@ -54,12 +54,12 @@ fn bare_folder(change: impl FnOnce(&mut Value)) -> TempDir {
     folder
 }
 
-/// The tiny tokenizer without any word on its special tokens.
+/// The tiny tokenizer without files that name its special tokens.
 pub(crate) fn bare_tiny() -> Tokenizer {
     Tokenizer::from_folder(bare_folder(|_| {}).path()).unwrap()
 }
 
-/// LLaMA's post-processor: the beginning of sequence before every text.
+/// LLaMA's post-processor: a BOS token before every text.
 fn add_bos(json: &mut Value) {
     json["post_processor"] = json!({
         "type": "TemplateProcessing",
@@ -69,7 +69,7 @@ fn add_bos(json: &mut Value) {
     });
 }
 
-/// The tiny tokenizer that puts a beginning of sequence before every text, as LLaMA's does.
+/// The tiny tokenizer with a BOS token before every text, as in LLaMA's.
 pub(crate) fn tiny_with_bos() -> Tokenizer {
     let folder = bare_folder(add_bos);
     let config = json!({"bos_token": "<|im_start|>", "eos_token": {"content": "<|im_end|>"}});
@@ -116,13 +116,13 @@ fn a_vocabulary_smaller_than_the_bytes_is_refused() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.ends_with("a vocabulary of 100 is too small: bytes and special tokens alone are 259"),
+        error.ends_with("expected a vocabulary of at least 259 tokens (all bytes and the special tokens), found 100"),
         "{error}"
     );
 }
 
 #[test]
-fn what_precedes_a_text_is_the_post_processors_word() {
+fn the_post_processor_decides_what_precedes_a_text() {
     assert_eq!(tiny_with_bos().prefix(), [1]);
     assert_eq!(tiny_with_bos().encode("a").unwrap().ids.len(), 1);
     let config = json!({"bos_token": "<|im_start|>", "add_bos_token": true});
@@ -130,10 +130,10 @@ fn what_precedes_a_text_is_the_post_processors_word() {
 }
 
 #[test]
-fn the_tokenizers_own_end_is_the_truth() {
+fn the_tokenizers_own_eos_takes_precedence() {
     let folder = bare_folder(|_| {});
     let path = folder.path();
-    // As early LLaMA conversions have it: wrong numbers, and those are all there is.
+    // As in early LLaMA conversions: wrong ids, and no other file names any.
     write(
         path,
         "config.json",
@@ -146,7 +146,7 @@ fn the_tokenizers_own_end_is_the_truth() {
         &json!({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}),
     );
     assert_eq!(Tokenizer::from_folder(path).unwrap().eos_ids(), [2]);
-    // More ends may be named for generation; the beginning, or a token that does not exist, is none.
+    // More EOS tokens may be named for generation; the BOS token, or an id without a token, is not one.
     write(
         path,
         "generation_config.json",
@@ -168,7 +168,7 @@ fn faults_name_the_file() {
     insta::assert_snapshot!(error(path), @"MODEL/tokenizer_config.json: eos_token is `</s>`, which is not in the vocabulary");
     write(path, "tokenizer_config.json", &json!({}));
     write(path, "config.json", &json!({"eos_token_id": "two"}));
-    insta::assert_snapshot!(error(path), @r#"MODEL/config.json: eos_token_id is "two", expected a token id or a list of them"#);
+    insta::assert_snapshot!(error(path), @r#"MODEL/config.json: eos_token_id: expected a token id or a list of them, found "two""#);
     std::fs::write(path.join("config.json"), "{\"eos_token_id\": ").unwrap();
     insta::assert_snapshot!(error(path), @"MODEL/config.json: EOF while parsing a value at line 1 column 17");
     std::fs::write(path.join("tokenizer.json"), "{}").unwrap();
@@ -178,18 +178,18 @@ fn faults_name_the_file() {
 }
 
 #[test]
-fn a_tokenizer_without_an_end_says_so() {
+fn a_tokenizer_without_eos_is_an_error() {
     let folder = bare_folder(|_| {});
     let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
     let error = tokenizer.eos_id().unwrap_err().to_string();
     assert!(
-        error.ends_with("no end-of-sequence token: a model trained without one never stops"),
+        error.ends_with("no EOS token: a model that is trained without one never stops"),
         "{error}"
     );
 }
 
 #[test]
-fn named_chat_templates_are_found_and_files_win() {
+fn named_chat_templates_are_found_and_files_take_precedence() {
     let folder = bare_folder(|_| {});
     let path = folder.path();
     write(
@@ -222,7 +222,7 @@ fn the_tokens_of_one_character_come_out_together() {
 }
 
 #[test]
-fn an_unfinished_character_is_said_to_be_one() {
+fn an_incomplete_character_becomes_a_replacement() {
     let tokenizer = tiny();
     let ids = tokenizer.encode("🦙").unwrap().ids;
     let mut stream = tokenizer.decode_stream(true);
@@ -243,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_says_what_decoding_says(text: String) {
+    fn a_stream_gives_the_text_of_decoding(text: String) {
         let tokenizer = tiny();
         let ids = tokenizer.encode(&text).unwrap().ids;
         let mut stream = tokenizer.decode_stream(false);

@@ -1,11 +1,12 @@
-//! Llama 3's `tokenizer.model`: tiktoken's list of tokens, one a line, `base64 rank`.
+//! Llama 3's `tokenizer.model`: tiktoken's list of tokens, one per line, `base64 rank`.
 //!
-//! Tokens are bytes; of two merges the one to the token of the lower rank goes first. The file has neither the pattern
-//! that text is cut by nor the special tokens: both are in Meta's `tokenizer.py`.
+//! Tokens are bytes; of two merges, the one to the token with the lower rank goes first. The file has neither the
+//! pattern that splits text nor the special tokens: both are in Meta's `tokenizer.py`.
 
 use std::collections::HashSet;
 
 use serde_json::{Map, json};
+use simmer_hint::Hint;
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::Vocab;
 
@@ -14,10 +15,10 @@ use super::error::library;
 use super::merges::{LONGEST, derive};
 use super::{Made, TokenizerError};
 
-/// What can be wrong with a tiktoken file.
+/// An error in a tiktoken file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TiktokenError {
-    /// A line is not what it should be.
+    /// A line is invalid.
     #[error("line {line}: {problem}")]
     Line {
         /// The line, from 1.
@@ -26,14 +27,20 @@ pub enum TiktokenError {
         problem: &'static str,
     },
     /// Not every byte is a token.
-    #[error("byte {0} is no token")]
+    #[error("byte {0} is not a token")]
     Byte(u8),
 }
 
-/// Special tokens after those of the file, used or reserved.
+impl Hint for TiktokenError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The number of special tokens after those of the file, used or reserved.
 const SPECIAL: usize = 256;
 
-/// Whose names the special tokens have; the file and the ids are the same.
+/// The release of Llama 3, which decides the names of the special tokens. The file and the ids are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     /// Llama 3.
@@ -88,7 +95,7 @@ impl Release {
 /// Reads the tokens in the order of their ranks.
 ///
 /// # Errors
-/// [`TiktokenError`] when a line is no token with its rank, or a byte is no token.
+/// [`TiktokenError`] if a line is not a token with its rank, or a byte is not a token.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, TiktokenError> {
     let mut tokens: Vec<Vec<u8>> = Vec::new();
     for (number, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
@@ -109,17 +116,17 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Vec<u8>>, TiktokenError> {
             .ok()
             .and_then(|rank| rank.parse().ok());
         if rank != Some(tokens.len()) {
-            return Err(wrong("the ranks do not go up by one from 0"));
+            return Err(wrong("expected the ranks 0, 1, 2, ... in order"));
         }
         if token.is_empty() || token.len() > LONGEST / 2 {
-            return Err(wrong("a token has 1 to 256 bytes"));
+            return Err(wrong("expected a token of 1 to 256 bytes"));
         }
         tokens.push(token);
     }
     let mut seen = HashSet::new();
     for (token, line) in tokens.iter().zip(1..) {
         if !seen.insert(token) {
-            let problem = "the token is there twice";
+            let problem = "duplicate token";
             return Err(TiktokenError::Line { line, problem });
         }
     }
@@ -174,7 +181,7 @@ pub(super) fn is_tiktoken(bytes: &[u8]) -> bool {
             .is_some_and(|rank| !rank.is_empty() && rank.iter().all(u8::is_ascii_digit))
 }
 
-/// The tokenizers library's tokenizer of these tokens.
+/// Converts these tokens to the tokenizers library's tokenizer.
 pub(super) fn convert(tokens: &[Vec<u8>], release: Release) -> Result<Made, TokenizerError> {
     let alphabet = alphabet();
     let spell = |token: &Vec<u8>| -> String {

@@ -1,4 +1,4 @@
-//! A new tokenizer from text: byte-level BPE, for models made from nothing.
+//! Trains a new tokenizer on text: byte-level BPE, for models with random initialisation.
 
 use std::path::Path;
 
@@ -12,18 +12,19 @@ use super::error::library;
 use super::save::write;
 use super::{Tokenizer, TokenizerError};
 
-/// The fewest tokens a byte-level vocabulary can have: every byte, and the special tokens.
+/// The smallest byte-level vocabulary: every byte, and the special tokens.
 const SMALLEST: usize = 256 + SPECIALS.len();
 
-/// ChatML's tokens, at SmolLM2's ids: padding and unknown, beginning, end.
+/// ChatML's tokens, with SmolLM2's ids: padding and unknown, BOS, EOS.
 const SPECIALS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
 const CHAT_TEMPLATE: &str = include_str!("../../../../data/templates/chatml.jinja");
 
-/// How [`train`] makes a tokenizer.
+/// The options of [`train`].
 #[derive(Debug, Clone)]
 pub struct TrainOptions {
-    /// Tokens in all, the 256 bytes and three special ones included; fewer when the text has no more to merge.
+    /// The number of tokens, including the 256 bytes and three special tokens; fewer if the text has no more pairs to
+    /// merge.
     pub vocab_size: usize,
     /// How often a pair must occur to become a token.
     pub min_frequency: u64,
@@ -35,7 +36,7 @@ pub struct TrainOptions {
 /// The same texts and options give the same bytes.
 ///
 /// # Errors
-/// [`TokenizerError`] when `vocab_size` is too small for the bytes and special tokens, or a file cannot be written.
+/// [`TokenizerError`] if `vocab_size` is too small for the bytes and special tokens, or a file cannot be written.
 pub fn train<T: AsRef<str> + Sync>(
     texts: &[T],
     options: &TrainOptions,
@@ -45,7 +46,7 @@ pub fn train<T: AsRef<str> + Sync>(
         return Err(TokenizerError::Invalid {
             path: folder.into(),
             problem: format!(
-                "a vocabulary of {} is too small: bytes and special tokens alone are {SMALLEST}",
+                "expected a vocabulary of at least {SMALLEST} tokens (all bytes and the special tokens), found {}",
                 options.vocab_size
             ),
         });

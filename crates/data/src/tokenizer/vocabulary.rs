@@ -1,7 +1,7 @@
-//! The vocabulary that a GGUF file carries, as a tokenizer and back.
+//! Converts the vocabulary of a GGUF file to a tokenizer and back.
 //!
-//! GGUF has two kinds that LLaMA models use. `llama` is SentencePiece's: tokens with scores, from which merges follow.
-//! `gpt2` is byte-level BPE: tokens and merges, and the name of the pattern that text is cut by first.
+//! LLaMA models use two of GGUF's kinds of vocabulary. `llama` is SentencePiece's: tokens with scores, which imply the
+//! merges. `gpt2` is byte-level BPE: tokens, merges, and the name of the pattern that splits text first.
 //! Source: `llama-vocab.cpp` of github.com/ggml-org/llama.cpp.
 
 mod export;
@@ -20,19 +20,19 @@ use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
 
-/// What a GGUF file says about its tokenizer; each field is the key `tokenizer.ggml.*` of its name unless it says
-/// otherwise.
+/// The tokenizer in a GGUF file's metadata. Each field is the key `tokenizer.ggml.*` with the field's name, unless its
+/// comment names another.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vocabulary {
     /// `llama` or `gpt2`.
     pub model: String,
-    /// The way text is cut before it is merged, for `gpt2`.
+    /// How text is split before it is merged, for `gpt2`.
     pub pre: Option<String>,
     /// The tokens by id.
     pub tokens: Vec<String>,
-    /// Their scores, for `llama`; empty where the file has none.
+    /// Their scores, for `llama`; empty if the file has none.
     pub scores: Vec<f32>,
-    /// What each is (`token_type`); empty where the file does not say.
+    /// Their types (`token_type`); empty if the file has none.
     pub kinds: Vec<Kind>,
     /// Pairs of tokens with a space between them, for `gpt2`.
     pub merges: Vec<String>,
@@ -48,7 +48,7 @@ pub struct Vocabulary {
     pub unk: Option<u32>,
     /// `padding_token_id`.
     pub pad: Option<u32>,
-    /// `add_bos_token`: whether every text begins with `bos`.
+    /// `add_bos_token`: whether every text starts with `bos`.
     pub add_bos: Option<bool>,
     /// `add_eos_token`: whether every text ends with `eos`.
     pub add_eos: Option<bool>,
@@ -56,12 +56,12 @@ pub struct Vocabulary {
     pub add_space_prefix: Option<bool>,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
-    /// Where llama.cpp will cut text otherwise than the tokenizer that this was made from. Not a key.
+    /// Where llama.cpp differs from the tokenizer that this was created from. Not a key.
     pub notes: Vec<String>,
 }
 
 impl Vocabulary {
-    /// Adds unused tokens until there is one for each of the model's `rows`, as GGUF wants it.
+    /// Adds unused tokens until each of the model's `rows` embedding rows has a token, as GGUF requires.
     pub fn pad_to(&mut self, rows: usize) {
         let least = self.scores.iter().copied().fold(0.0, f32::min);
         for id in self.tokens.len()..rows {
@@ -85,7 +85,7 @@ impl Vocabulary {
             let optional = length == 0 && (key == "scores") == (self.model == "gpt2");
             if length != tokens && !optional {
                 return Err(format!(
-                    "tokenizer.ggml.{key} has {length} entries for {tokens} tokens"
+                    "tokenizer.ggml.{key}: expected {tokens} entries, one per token, found {length}"
                 ));
             }
         }
@@ -100,7 +100,7 @@ impl Vocabulary {
         for (key, id) in ids {
             if let Some(id) = id.filter(|&id| id as usize >= tokens) {
                 return Err(format!(
-                    "tokenizer.ggml.{key}_token_id is {id}, there are {tokens} tokens"
+                    "tokenizer.ggml.{key}_token_id: expected an id below {tokens}, found {id}"
                 ));
             }
         }
@@ -127,7 +127,7 @@ impl Vocabulary {
             "gpt2" => self.byte_level(path)?,
             model => {
                 return Err(invalid(format!(
-                    "tokenizer.ggml.model is `{}`, expected `llama` or `gpt2`",
+                    "tokenizer.ggml.model: expected `llama` or `gpt2`, found `{}`",
                     model.escape_debug()
                 )));
             }
@@ -169,12 +169,13 @@ impl Vocabulary {
         };
         let mut notes = Vec::new();
         if self.pre.is_none() {
-            notes.push("no tokenizer.ggml.pre: text is cut as llama.cpp does by default".into());
+            notes
+                .push("no tokenizer.ggml.pre: text is split by llama.cpp's default pattern".into());
         }
         let name = self.pre.as_deref().unwrap_or("default");
         let pre = PreTokenizer::named(name).ok_or_else(|| {
             invalid(format!(
-                "tokenizer.ggml.pre is `{}`, which is not known; known are {}",
+                "tokenizer.ggml.pre: unknown pattern `{}`; known are {}",
                 name.escape_debug(),
                 PreTokenizer::names()
             ))
@@ -183,7 +184,7 @@ impl Vocabulary {
         for (id, token) in self.tokens.iter().enumerate() {
             if token.is_empty() || !seen.insert(token) {
                 return Err(invalid(format!(
-                    "token {id} `{token}` is empty or there twice"
+                    "token {id} `{token}` is empty or a duplicate"
                 )));
             }
         }
@@ -192,12 +193,12 @@ impl Vocabulary {
                 Ok((left.to_owned(), right.to_owned()))
             }
             _ => Err(invalid(format!(
-                "`{merge}` is no merge of two tokens to a third"
+                "`{merge}` is not a merge of two tokens to a third"
             ))),
         };
         let merges = self.merges.iter().map(pair).collect::<Result<_, _>>()?;
 
-        // The tokens added to the vocabulary at its end stay outside of it: no text merges to them.
+        // Tokens that were added at the end stay outside the model's vocabulary: no text merges to them.
         let is_added = |id: usize| matches!(self.kind(id), Kind::Control | Kind::UserDefined);
         let own = (0..self.tokens.len()).rev().find(|&id| !is_added(id));
         let own = own.map_or(0, |last| last + 1);
@@ -215,7 +216,7 @@ impl Vocabulary {
         })
     }
 
-    /// What the file says under the keys of `tokenizer_config.json`.
+    /// The file's settings under the keys of `tokenizer_config.json`.
     fn own(&self) -> Map<String, Value> {
         let mut own = Map::new();
         for (key, id) in [
@@ -247,8 +248,7 @@ impl Tokenizer {
     /// The tokenizer of the GGUF file at `path`.
     ///
     /// # Errors
-    /// [`TokenizerError::Invalid`] when the vocabulary contradicts itself, or names a kind or a way to cut text that is not
-    /// known.
+    /// [`TokenizerError::Invalid`] if the vocabulary contradicts itself, or names an unknown model or pattern.
     pub fn from_vocabulary(
         vocabulary: &Vocabulary,
         path: impl AsRef<Path>,
@@ -257,10 +257,10 @@ impl Tokenizer {
         finish(vocabulary.make(path)?, path, path, Folder::default())
     }
 
-    /// This tokenizer as a GGUF file has it, a token for every id up to the last.
+    /// This tokenizer in the form of a GGUF file, with a token for every id up to the last.
     ///
     /// # Errors
-    /// [`TokenizerError::Gguf`] when it does what GGUF has no place for.
+    /// [`TokenizerError::Gguf`] if it has something that GGUF does not support.
     pub fn vocabulary(&self) -> Result<Vocabulary, TokenizerError> {
         let export = Export::new(self)?;
         export.vocabulary().map_err(|problem| TokenizerError::Gguf {

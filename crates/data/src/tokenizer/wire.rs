@@ -1,13 +1,22 @@
-//! Protocol Buffers on the wire, as far as `tokenizer.model` needs them: a message is a run of numbered fields.
+//! The wire format of Protocol Buffers, as far as `tokenizer.model` needs it: a message is a sequence of numbered
+//! fields.
 //!
 //! Nothing is allocated here: a field that is text or a message is a slice of the file.
 
-/// A message that breaks off or breaks the format.
+use simmer_hint::Hint;
+
+/// A message that is truncated or malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {left} bytes before the end of its message")]
+#[error("{what}, {left} bytes before the end of the message")]
 pub struct Malformed {
     what: &'static str,
     left: usize,
+}
+
+impl Hint for Malformed {
+    fn hint(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The value of a field.
@@ -47,7 +56,7 @@ impl<'a> Fields<'a> {
                 self.rest = tail;
                 Ok(head)
             }
-            None => Err(self.malformed("a field is longer than what is left,")),
+            None => Err(self.malformed("a field is longer than its message")),
         }
     }
 
@@ -60,7 +69,7 @@ impl<'a> Fields<'a> {
                 return Ok(number);
             }
         }
-        Err(self.malformed("a number has more than ten bytes,"))
+        Err(self.malformed("a number has more than ten bytes"))
     }
 
     fn field(&mut self) -> Result<(u64, Value<'a>), Malformed> {
@@ -79,7 +88,7 @@ impl<'a> Fields<'a> {
                 let bytes = self.take(4)?;
                 Value::Fixed32(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
-            _ => return Err(self.malformed("a field of unknown wire type")),
+            _ => return Err(self.malformed("a field has an unknown wire type")),
         };
         Ok((key >> 3, value))
     }
@@ -133,21 +142,21 @@ mod tests {
         for (bytes, what) in [
             (
                 &[0x08][..],
-                "a field is longer than what is left, 0 bytes before the end of its message",
+                "a field is longer than its message, 0 bytes before the end of the message",
             ),
             (
                 &[
                     0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x01, 1,
                 ],
-                "a field is longer than what is left, 1 bytes before the end of its message",
+                "a field is longer than its message, 1 bytes before the end of the message",
             ),
             (
                 &[0xFF; 11],
-                "a number has more than ten bytes, 1 bytes before the end of its message",
+                "a number has more than ten bytes, 1 bytes before the end of the message",
             ),
             (
                 &[0x0B, 0],
-                "a field of unknown wire type 1 bytes before the end of its message",
+                "a field has an unknown wire type, 1 bytes before the end of the message",
             ),
         ] {
             let fields = read(bytes);

@@ -1,4 +1,4 @@
-//! Questions with several answers: how likely each is.
+//! Multiple-choice questions: the log-likelihood of each choice.
 
 use super::{Evaluator, RUN, Watch, check};
 use crate::answer::{Answer, Answers};
@@ -6,7 +6,7 @@ use crate::error::EvalError;
 use crate::question::{Asked, Pair, Question};
 use crate::score::{Row, log_likelihood, score};
 
-/// A question's rows: what is asked of the model.
+/// The token rows of a question.
 struct Asking {
     question: usize,
     pairs: Vec<Row>,
@@ -45,7 +45,7 @@ impl Evaluator<'_> {
             if row.asked.contains(&true) {
                 return Ok(row);
             }
-            let problem = format!("the choice {:?} adds no token", pair.continuation);
+            let problem = format!("the choice {:?} has no token of its own", pair.continuation);
             Err(EvalError::row(&questions[place].origin, problem))
         };
         let rows =
@@ -94,7 +94,7 @@ impl Evaluator<'_> {
 }
 
 impl Asking {
-    /// Tokens of its rows, without what each has in common with the row before it.
+    /// The number of tokens of its rows, without the prefix that each shares with the row before it.
     fn new_tokens(&self, before: Option<&Row>) -> usize {
         let rows = self.pairs.iter().chain(&self.without);
         let mut before = before;

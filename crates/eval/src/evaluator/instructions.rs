@@ -1,4 +1,4 @@
-//! Instructions in the words of a template: reference answers, and generated ones.
+//! Instructions formatted by a prompt template: reference answers and generated answers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -65,8 +65,8 @@ impl Evaluator<'_> {
         Ok(prompt_tokens(&prompt, self.tokenizer)?)
     }
 
-    /// What the model makes of the answers that are given, and tokens cut off their ends; of rows without a token to
-    /// predict nothing.
+    /// The model's score of each reference answer, and the number of tokens truncated at its end. Rows without a token to
+    /// predict have no score.
     fn references(
         &self,
         questions: &[&Question],
@@ -122,6 +122,9 @@ impl Generation {
 fn conversation(question: &Question) -> Result<&Conversation, EvalError> {
     match &question.asked {
         Asked::Instruction(conversation) => Ok(conversation),
-        _ => Err(EvalError::row(&question.origin, "no conversation")),
+        _ => Err(EvalError::row(
+            &question.origin,
+            "the row is not a conversation",
+        )),
     }
 }

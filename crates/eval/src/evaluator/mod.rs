@@ -1,4 +1,4 @@
-//! Questions to a model, many at a time, answers as they come.
+//! Asks a model many questions at a time, and saves the answers as they arrive.
 
 mod choices;
 mod instructions;
@@ -15,31 +15,31 @@ use crate::question::Question;
 use crate::score::{Row, log_likelihood, score};
 use crate::task::Task;
 
-/// Tokens that a model sees at a time, those that rows have in common counted once.
+/// The number of tokens of a packed sequence; shared prefixes count once.
 const RUN: usize = 4096;
-/// Texts that are generated together.
+/// The number of texts that are generated together.
 const BATCH: usize = 16;
 
-/// A model with what it needs to be asked.
+/// A model, and what is needed to ask it questions.
 #[derive(Debug, Clone, Copy)]
 pub struct Evaluator<'a> {
     /// The model.
     pub model: &'a LlamaForCausalLM,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
-    /// Tokens that end an answer.
+    /// The EOS tokens.
     pub eos: &'a [u32],
-    /// What the prompts of generation tasks are put into.
+    /// The chat template that the prompts of generation tasks are put into.
     pub chat: Option<&'a Template>,
 }
 
-/// What an evaluation tells while it runs, and what it looks at.
+/// Progress and interruption of an evaluation.
 pub struct Watch<'a> {
-    /// Told how many of how many questions are answered.
+    /// Called with the number of answered questions and the number of all questions.
     pub progress: &'a mut dyn FnMut(usize, usize),
-    /// Whether somebody asked to stop.
+    /// Set when the evaluation is to be interrupted.
     pub stop: &'a AtomicBool,
-    /// Where results are, for the message.
+    /// The folder of the results, for the error message.
     pub folder: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl Evaluator<'_> {
     /// Answers the questions that have no answer yet.
     ///
     /// # Errors
-    /// [`EvalError`] where a question cannot be asked, and where somebody asked to stop.
+    /// [`EvalError`] if a question cannot be asked, or the evaluation is interrupted.
     pub fn answer(
         &self,
         task: &Task,
@@ -74,7 +74,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// What the model makes of the trained tokens of each example; of one without any, nothing.
+    /// The model's score of the trained tokens of each example; `None` for an example without any.
     pub fn examples(&self, examples: &[Example]) -> Vec<Option<Reference>> {
         let rows = examples.iter().map(|example| Row {
             tokens: example.tokens.clone(),

@@ -1,4 +1,4 @@
-//! Questions that texts are generated for.
+//! Questions that are answered by generated text.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +14,7 @@ use crate::error::EvalError;
 use crate::question::{Asked, Question};
 use crate::task::Generation;
 
-/// A text that is to be continued.
+/// A prompt to continue.
 pub(super) struct Open {
     question: usize,
     tokens: Vec<u32>,
@@ -30,7 +30,7 @@ impl Evaluator<'_> {
         generation: &Generation,
     ) -> Result<Open, EvalError> {
         let Asked::Text { prompt, .. } = &question.asked else {
-            return Err(EvalError::row(&question.origin, "no prompt"));
+            return Err(EvalError::row(&question.origin, "the row has no prompt"));
         };
         let tokens = if let Some(chat) = self.chat {
             let message = Message::new(Role::User, prompt.clone());
@@ -44,7 +44,7 @@ impl Evaluator<'_> {
         Ok(self.open(place, tokens, generation.max_new_tokens))
     }
 
-    /// A prompt with room for an answer behind it.
+    /// A prompt, truncated at the start so that the answer fits into the model's context.
     pub(super) fn open(&self, question: usize, tokens: Vec<u32>, max_new_tokens: usize) -> Open {
         let room = self.limit().saturating_sub(max_new_tokens).max(1);
         let cut = tokens.len().saturating_sub(room);
@@ -112,7 +112,7 @@ impl Evaluator<'_> {
         Ok(answers.collect())
     }
 
-    /// What follows each prompt, up to a text that ends it.
+    /// The generated text of each prompt, up to the first stop sequence.
     fn written(
         &self,
         prompts: &[Prompt<'_>],
@@ -153,7 +153,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// The text before the first of the texts that end it.
+/// The text before the first stop sequence.
 fn until(mut text: String, ends: &[String]) -> String {
     for end in ends.iter().filter(|end| !end.is_empty()) {
         if let Some(place) = text.find(end.as_str()) {

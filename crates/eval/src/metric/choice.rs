@@ -1,4 +1,4 @@
-//! Metrics of questions with several answers, from log-likelihoods.
+//! Metrics of multiple-choice questions, computed from log-likelihoods.
 
 use super::Score;
 use crate::answer::Answer;
@@ -57,7 +57,7 @@ impl ChoiceMetric {
     }
 }
 
-/// The number of the largest, the first of several.
+/// The index of the largest number, the first if several are equal.
 fn largest(numbers: &[f64]) -> usize {
     let mut best = 0;
     for (index, number) in numbers.iter().enumerate() {
@@ -69,7 +69,7 @@ fn largest(numbers: &[f64]) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "sums of few halves are exact")]
+#[expect(clippy::float_cmp, reason = "sums of a few halves are exact")]
 mod tests {
     use super::*;
 
@@ -90,7 +90,7 @@ mod tests {
         let both = [-8.0, -1.5];
         assert_eq!(score(ChoiceMetric::Acc, &both, &choices, &[1]), 1.0);
         assert_eq!(score(ChoiceMetric::AccNorm, &both, &choices, &[0]), 1.0);
-        // two bytes make it likelier again
+        // divided by its two bytes, the second choice is the more likely one again
         assert_eq!(score(ChoiceMetric::AccBytes, &both, &choices, &[1]), 1.0);
         assert_eq!(
             score(ChoiceMetric::AccPerplexity, &both, &choices, &[0]),
@@ -112,7 +112,7 @@ mod tests {
             score(ChoiceMetric::LikelihoodDiff, &both, &choices, &[0]),
             6.5
         );
-        // of equals the first
+        // the first of equal choices
         assert_eq!(score(ChoiceMetric::Acc, &[-2.0, -2.0], &choices, &[0]), 1.0);
     }
 
@@ -121,7 +121,7 @@ mod tests {
         let thirds = [1.0_f64 / 6.0, 1.0 / 3.0, 1.0 / 2.0].map(f64::ln);
         let share = score(ChoiceMetric::Mc2, &thirds, &["a", "b", "c"], &[0, 2]);
         assert!((share - 2.0 / 3.0).abs() < 1e-12);
-        // far below what an exponential can hold
+        // exp(-2000) underflows
         let far = [-2000.0, -2000.0];
         assert!((score(ChoiceMetric::Mc2, &far, &["a", "b"], &[0]) - 0.5).abs() < 1e-12);
     }

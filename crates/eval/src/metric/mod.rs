@@ -1,27 +1,27 @@
-//! How good an answer is: one number a row and metric.
+//! Metrics: one score per row and metric.
 
 mod choice;
 mod rouge;
 mod text;
 
 use serde::{Deserialize, Serialize};
+use simmer_ifeval::{Outcome, of_row};
 
 pub use rouge::rouge_l;
 
 use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
-use crate::ifeval::{Outcome, of_row};
 use crate::question::{Asked, Question};
 use crate::task::Task;
 
-/// A number of one row, by the name of its metric.
+/// The score of one row by one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// The metric, with the way to find the answer where there are several: `exact_match,strict`.
+    /// The name of the metric, followed by the name of the extraction if the task has several: `exact_match,strict`.
     pub metric: String,
-    /// 0 or 1 for what is right or wrong; a mean of rows is the task's.
+    /// The value, such as 1 for a right answer and 0 for a wrong one. The task's score is the mean over its rows.
     pub value: f64,
-    /// What it counts for in the mean: 1, but for metrics over tokens or instructions.
+    /// Its weight in the mean: 1, except for metrics over tokens or instructions.
     pub weight: f64,
 }
 
@@ -35,7 +35,7 @@ impl Score {
     }
 }
 
-/// Measures answers to a task's questions.
+/// Scores the answers to a task's questions.
 #[derive(Debug)]
 pub struct Measure<'a> {
     task: &'a Task,
@@ -46,7 +46,7 @@ impl<'a> Measure<'a> {
     /// The metrics of a task.
     ///
     /// # Errors
-    /// Where a pattern of the task is wrong.
+    /// If a regular expression of the task is invalid.
     pub fn new(task: &'a Task) -> Result<Self, EvalError> {
         let texts = match (&task.generation, &task.instruction) {
             (Some(generation), _) => Some(text::Texts::of(&task.name, generation)?),
@@ -61,7 +61,7 @@ impl<'a> Measure<'a> {
     /// The scores of one answer.
     ///
     /// # Errors
-    /// Where the row cannot be measured.
+    /// If the row cannot be scored.
     pub fn scores(&self, question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalError> {
         let mut scores = Vec::new();
         match (&question.asked, &self.texts) {
@@ -90,7 +90,7 @@ impl<'a> Measure<'a> {
     }
 }
 
-/// Instructions that a program can check.
+/// The scores of IFEval: instructions that a program can check.
 fn verified(question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalError> {
     let instructions = of_row(&question.fields);
     let instructions = instructions.map_err(|problem| EvalError::row(&question.origin, problem))?;
@@ -111,7 +111,7 @@ fn verified(question: &Question, answer: &Answer) -> Result<Vec<Score>, EvalErro
     Ok(scores.into_iter().flatten().collect())
 }
 
-/// What the model makes of the reference answer: loss, share of tokens that it would have chosen, perplexity.
+/// The scores of a reference answer: loss, token accuracy, perplexity.
 pub fn reference_scores(reference: &Reference) -> Vec<Score> {
     let tokens = reference.tokens as f64;
     let loss = -reference.log_prob / tokens;
@@ -124,12 +124,12 @@ pub fn reference_scores(reference: &Reference) -> Vec<Score> {
         of_tokens("loss", loss),
         of_tokens("token_accuracy", reference.likeliest as f64 / tokens),
         Score::of("perplexity", loss.exp()),
-        // one answer that the model would never give must not hide the others
+        // a single very unlikely answer must not dominate the mean
         Score::of("perplexity, at most 100", loss.exp().min(100.0)),
     ]
 }
 
-/// The answer that a conversation ends with.
+/// The answer at the end of a conversation.
 fn last_answer(conversation: &simmer_data::Conversation) -> Option<String> {
     let messages = conversation.messages()?;
     let last = messages.into_iter().next_back()?;

@@ -2,8 +2,8 @@
 //!
 //! Source: Lin 2004; `rouge_score` 0.1.2 without its stemmer: words are runs of `a-z0-9` in lower case.
 
-/// `F = 2PR / (P + R)`, `P` and `R` the longest common subsequence of words as a share of the answer's and of the
-/// reference's; 0 where one has no words.
+/// `F = 2PR / (P + R)`, where `P` and `R` are the length of the longest common subsequence of words divided by the number of
+/// words of the answer and of the reference. 0 if one of them has no words.
 pub fn rouge_l(reference: &str, answer: &str) -> f64 {
     let (reference, answer) = (words(reference), words(answer));
     let common = longest_common(&reference, &answer) as f64;

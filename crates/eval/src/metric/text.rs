@@ -1,4 +1,4 @@
-//! Metrics of generated texts: finding the answer in them, and comparing it.
+//! Metrics of generated texts: extracting the answer and comparing it.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::task::{
     Extraction, Generation, Instruction, Normalisation, Otherwise, Take, TextMetric,
 };
 
-/// What is said of a text in which nothing is found.
+/// The extracted answer if the pattern does not match.
 const NOTHING: &str = "[invalid]";
 
-/// A [`Normalisation`], ready to be applied.
+/// A [`Normalisation`] with compiled patterns.
 #[derive(Debug)]
 struct Normaliser {
     without: Vec<Regex>,
@@ -40,7 +40,7 @@ impl Normaliser {
         })
     }
 
-    /// What counts of a text.
+    /// The normalised text.
     fn apply(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for pattern in &self.without {
@@ -65,13 +65,13 @@ impl Normaliser {
 /// Extractions and metrics of a task.
 #[derive(Debug)]
 pub(super) struct Texts {
-    /// By name; one without a name where the whole text counts.
+    /// The extractions by name; a single one without a name if the whole text is the answer.
     ways: Vec<NamedWay>,
     normaliser: Normaliser,
     metrics: Vec<TextMetric>,
 }
 
-/// A way to find the answer, and its name; without one the whole text is it.
+/// An extraction and its name; both `None` if the whole text is the answer.
 type NamedWay = (Option<String>, Option<Way>);
 
 #[derive(Debug)]
@@ -98,12 +98,12 @@ impl Texts {
         })
     }
 
-    /// Whether a program checks what is followed.
+    /// Whether the task's instructions are checked by a program (IFEval).
     pub(super) fn verifies(&self) -> bool {
         self.metrics.contains(&TextMetric::Instructions)
     }
 
-    /// The scores of samples, any of `answers` being right.
+    /// The scores of samples. Each of `answers` is right.
     pub(super) fn scores(&self, answers: &[String], samples: &[String]) -> Vec<Score> {
         let mut scores = Vec::new();
         for metric in &self.metrics {
@@ -175,7 +175,7 @@ impl Way {
         } else {
             let mut groups = place.iter().skip(1).flatten();
             match groups.find(|group| !group.as_str().is_empty()) {
-                // findall lists the only group as it is, and several as a tuple
+                // Python's findall returns a single group as a string, and several as a tuple
                 None if place.len() == 2 => place.get(1),
                 found => found,
             }
@@ -208,7 +208,7 @@ fn compiled(task: &str, pattern: &str) -> Result<Regex, EvalError> {
     })
 }
 
-/// The most frequent text, the first of equals.
+/// The most frequent text, the first if several are equal.
 fn most_frequent(texts: impl Iterator<Item = String>) -> String {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for text in texts {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_count_is_left_out() {
+    fn normalisation_removes_what_does_not_count() {
         let normaliser = |normalisation| Normaliser::new("t", &normalisation).unwrap();
         let numbers = normaliser(Normalisation {
             without: [",", r"\$", r"(?s).*#### ", r"\.$"]

@@ -1,4 +1,4 @@
-//! Rows as questions.
+//! Makes questions from rows.
 
 use serde_json::{Map, Value};
 use simmer_data::{Content, Conversation, Origin};
@@ -6,7 +6,6 @@ use simmer_data::{Content, Conversation, Origin};
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, rows};
 use crate::error::EvalError;
-use crate::ifeval;
 use crate::task::{Choice, Generation, Instruction, TextMetric};
 
 impl Texts<'_> {
@@ -42,11 +41,14 @@ impl Texts<'_> {
     ) -> Result<Asked, EvalError> {
         let choices = self.list("choices", &choice.choices, origin, fields)?;
         if choices.len() < 2 {
-            return Err(EvalError::row(origin, "a single choice is no question"));
+            return Err(EvalError::row(
+                origin,
+                "`choices`: expected at least 2 choices, found 1",
+            ));
         }
         let right = self.value("answer", &choice.answer, origin, fields)?;
         let right = right_ones(&right, choices.len())
-            .map_err(|problem| EvalError::row(origin, format!("`answer` is {problem}")))?;
+            .map_err(|problem| EvalError::row(origin, format!("`answer`: {problem}")))?;
         let before = self.before(origin, fields)?;
         let mut pairs = Vec::new();
         let mut without = Vec::new();
@@ -55,7 +57,10 @@ impl Texts<'_> {
             fields.insert("choice".to_owned(), Value::String(one.clone()));
             let continuation = self.text(text::CONTINUATION, origin, &fields)?;
             if continuation.is_empty() {
-                return Err(EvalError::row(origin, "a choice without a character"));
+                return Err(EvalError::row(
+                    origin,
+                    "the continuation of a choice is empty",
+                ));
             }
             let prompt = self.text(text::PROMPT, origin, &fields)?;
             if let Some(context) = self.optional(text::WITHOUT, origin, &fields)? {
@@ -84,8 +89,8 @@ impl Texts<'_> {
         fields: &Map<String, Value>,
     ) -> Result<Asked, EvalError> {
         if generation.metrics.contains(&TextMetric::Instructions) {
-            // what cannot be checked is said before anything is generated
-            ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
+            // instructions that cannot be checked are reported before anything is generated
+            simmer_ifeval::of_row(fields).map_err(|problem| EvalError::row(origin, problem))?;
         }
         let before = self.before(origin, fields)?;
         let prompt = self.text(text::PROMPT, origin, fields)?;
@@ -97,7 +102,7 @@ impl Texts<'_> {
         })
     }
 
-    /// A row as a question and its answer.
+    /// A row as an instruction and its answer.
     pub(super) fn conversation(
         &self,
         instruction: &Instruction,
@@ -121,7 +126,7 @@ impl Texts<'_> {
         Ok(conversation)
     }
 
-    /// Head and shots of a question.
+    /// The head and few-shot examples before a question.
     fn before(&self, origin: &Origin, fields: &Map<String, Value>) -> Result<String, EvalError> {
         let head = self.optional(text::HEAD, origin, fields)?;
         let mut before = head.unwrap_or_default();
@@ -143,14 +148,17 @@ impl Texts<'_> {
             }
         }
         if count < shots.count {
-            let of = same.map_or(String::new(), |same| format!(" of `{same}`"));
-            let problem = format!("{} shots are wanted, {count}{of} are there", shots.count);
+            let of = same.map_or(String::new(), |same| format!(" for `{same}`"));
+            let problem = format!(
+                "expected {} few-shot examples, found {count}{of}",
+                shots.count
+            );
             return Err(EvalError::row(origin, problem));
         }
         Ok(before)
     }
 
-    /// Prompt and right answer of a shot.
+    /// Prompt and right answer of a few-shot example.
     fn shot(
         &self,
         origin: &Origin,
@@ -167,7 +175,12 @@ impl Texts<'_> {
         let answer = match (&self.task.choice, &self.task.generation) {
             (Some(choice), _) => match self.choice_of_shot(choice, origin, shot)? {
                 Some(answer) => answer,
-                None => return Err(EvalError::row(origin, "a shot without a right answer")),
+                None => {
+                    return Err(EvalError::row(
+                        origin,
+                        "a few-shot example has no right answer",
+                    ));
+                }
             },
             (None, Some(generation)) => {
                 let answers = generation.answers.as_deref().unwrap_or("answer");
@@ -188,7 +201,7 @@ impl Texts<'_> {
         let choices = self.list("choices", &choice.choices, origin, shot)?;
         let right = self.value("answer", &choice.answer, origin, shot)?;
         let right = right_ones(&right, choices.len())
-            .map_err(|problem| EvalError::row(origin, format!("`answer` is {problem}")))?;
+            .map_err(|problem| EvalError::row(origin, format!("`answer`: {problem}")))?;
         let Some(one) = right.first() else {
             return Ok(None);
         };
@@ -198,7 +211,7 @@ impl Texts<'_> {
     }
 }
 
-/// The right choices' numbers, from a number or a list of numbers.
+/// The indices of the right choices, from a number or a list of numbers.
 fn right_ones(value: &Value, choices: usize) -> Result<Vec<usize>, String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),
@@ -207,11 +220,11 @@ fn right_ones(value: &Value, choices: usize) -> Result<Vec<usize>, String> {
     let numbers = items.iter().map(|item| {
         let number = item.as_u64().map(|number| number as usize);
         let number = number.filter(|number| *number < choices);
-        number.ok_or_else(|| format!("{item}, expected a number from 0 to {}", choices - 1))
+        number.ok_or_else(|| format!("expected a number from 0 to {}, found {item}", choices - 1))
     });
     let numbers = numbers.collect::<Result<Vec<usize>, String>>()?;
     if numbers.is_empty() {
-        return Err("empty".to_owned());
+        return Err("the list is empty".to_owned());
     }
     Ok(numbers)
 }

@@ -1,4 +1,4 @@
-//! The rows of a task as questions: prompts, choices and right answers as texts.
+//! Questions made from the rows of a task: prompts, choices and right answers.
 
 mod fill;
 mod rows;
@@ -19,11 +19,11 @@ use texts::Texts;
 /// One row of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// Where it stands.
+    /// The file, row and line.
     pub origin: Origin,
-    /// The row's number among those of its task, from 0.
+    /// The number of the row in its task, from 0.
     pub number: usize,
-    /// The parts of the task that it belongs to.
+    /// The groups that it belongs to.
     pub groups: Vec<String>,
     /// Its fields.
     pub fields: Map<String, Value>,
@@ -32,7 +32,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// The beginning of the SHA-256 of what is asked, wherever its row stands.
+    /// The start of the SHA-256 of what is asked, independent of the row's place.
     pub fn id(&self) -> String {
         let asked = match &self.asked {
             Asked::Instruction(conversation) => {
@@ -47,42 +47,42 @@ impl Question {
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Asked {
-    /// Which of several answers is the likeliest.
+    /// Which of several choices is the most likely.
     Choice {
-        /// A context and what follows it, for each choice.
+        /// The context and the continuation of each choice.
         pairs: Vec<Pair>,
-        /// The same with a context that says nothing.
+        /// The same with a neutral context.
         without: Vec<Pair>,
-        /// The choices themselves, as normalisations count them.
+        /// The choices, whose lengths metrics divide by.
         choices: Vec<String>,
-        /// The numbers of the right ones, from 0.
+        /// The indices of the right choices, from 0.
         right: Vec<usize>,
     },
-    /// How a text goes on.
+    /// The continuation of a prompt.
     Text {
-        /// The text.
+        /// The prompt.
         prompt: String,
-        /// Right answers; empty where something else measures.
+        /// The right answers; empty if the metrics do not need them.
         answers: Vec<String>,
     },
-    /// What is answered to an instruction; a template has the words.
+    /// The answer to an instruction, formatted by a prompt template.
     Instruction(Box<Conversation>),
 }
 
-/// A context, and a continuation whose probability is asked for.
+/// A context, and a continuation whose log-likelihood is computed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair {
-    /// What comes first.
+    /// The text before the continuation.
     pub context: String,
-    /// What may follow.
+    /// The text to score.
     pub continuation: String,
 }
 
 impl Task {
-    /// The questions of the task's first `limit` rows, its files below `folder`.
+    /// The questions of the task's first `limit` rows, read from its files in `folder`.
     ///
     /// # Errors
-    /// [`EvalError`] at the first row that a text of the task cannot be filled from.
+    /// [`EvalError`] at the first row that cannot fill a template of the task.
     pub fn questions(&self, folder: &Path, limit: usize) -> Result<Vec<Question>, EvalError> {
         if let Some(instruction) = &self.instruction {
             return self.instructions(instruction, folder, limit);
@@ -101,7 +101,7 @@ impl Task {
         if questions.is_empty() {
             return Err(EvalError::Task {
                 name: self.name.clone(),
-                problem: "no row counts".to_owned(),
+                problem: "the expression `only` is true for no row".to_owned(),
             });
         }
         Ok(questions)

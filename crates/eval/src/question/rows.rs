@@ -1,4 +1,4 @@
-//! The rows that a task is made of.
+//! The rows of a task.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::task::{Table, Task};
 /// The field that holds the name of a row's file, without its ending.
 const FILE: &str = "file";
 
-/// Where a row stands, and its fields.
+/// The origin of a row, and its fields.
 pub(super) type Row = (Origin, Map<String, Value>);
 
-/// The rows of the first of `files` that is there.
+/// The rows of the first of `files` that exists.
 pub(super) fn read(task: &Task, files: &[String], folder: &Path) -> Result<Vec<Row>, EvalError> {
     let path = first(task, files, folder)?;
     let rows = rows(&path, task.columns.as_deref())?.into_iter();
@@ -31,7 +31,7 @@ fn with_file(row: FileRow) -> Row {
     (origin, fields)
 }
 
-/// The first that is there of a task's files: below the folder, or in it.
+/// The first of a task's files that exists, by its path in the folder or by its name alone.
 pub(super) fn first(task: &Task, files: &[String], folder: &Path) -> Result<PathBuf, EvalError> {
     let below = files.iter().map(|file| folder.join(file));
     let inside = files.iter().filter_map(|file| {
@@ -52,7 +52,7 @@ pub(super) fn first(task: &Task, files: &[String], folder: &Path) -> Result<Path
     })
 }
 
-/// A row that is written in the task itself.
+/// A row that is part of the task file.
 pub(super) fn of_toml(table: &toml::Table) -> Map<String, Value> {
     let fields = table.iter();
     fields
@@ -73,7 +73,10 @@ impl Rows {
         let mut found = HashMap::new();
         for FileRow { origin, fields } in rows(&path, None)? {
             let Some(key) = fields.get(&table.key) else {
-                return Err(EvalError::row(&origin, format!("no `{}`", table.key)));
+                return Err(EvalError::row(
+                    &origin,
+                    format!("field `{}` is missing", table.key),
+                ));
             };
             found.insert(word(key), fields);
         }

@@ -1,4 +1,4 @@
-//! A task's texts, ready to be filled from its rows.
+//! The templates of a task, which are filled from its rows.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::rows::{self, Rows, read};
 use crate::error::EvalError;
 use crate::task::Task;
 
-/// The names of a task's texts.
+/// The names of a task's templates.
 pub(super) mod text {
     pub(in crate::question) const PROMPT: &str = "prompt";
     pub(in crate::question) const CONTINUATION: &str = "continuation";
@@ -22,7 +22,7 @@ pub(super) mod text {
     pub(in crate::question) const SHOT_ANSWER: &str = "shots.answer";
 }
 
-/// A task's texts, ready to be filled.
+/// The templates of a task.
 pub(super) struct Texts<'a> {
     pub(super) task: &'a Task,
     pub(super) blanks: Blanks,
@@ -69,7 +69,7 @@ impl<'a> Texts<'a> {
         rows.collect()
     }
 
-    /// A row with the fields that the task adds.
+    /// A row with the fields that the task renames and adds.
     pub(super) fn completed(
         &self,
         row: rows::Row,
@@ -77,7 +77,8 @@ impl<'a> Texts<'a> {
         let (origin, mut fields) = row;
         for (own, name) in &self.task.rename {
             let value = fields.remove(own);
-            let value = value.ok_or_else(|| EvalError::row(&origin, format!("no `{own}`")))?;
+            let value = value
+                .ok_or_else(|| EvalError::row(&origin, format!("field `{own}` is missing")))?;
             fields.insert(name.clone(), value);
         }
         let wrong = |error| EvalError::row(&origin, error);
@@ -142,7 +143,7 @@ impl<'a> Texts<'a> {
         value.map_err(|error| EvalError::row(origin, error))
     }
 
-    /// A list of texts; a text alone counts as one.
+    /// A list of texts; a single text is a list of one.
     pub(super) fn list(
         &self,
         name: &str,
@@ -159,7 +160,7 @@ impl<'a> Texts<'a> {
             Value::String(text) => Ok(text),
             Value::Number(number) => Ok(number.to_string()),
             other => {
-                let problem = format!("`{name}` holds {other}, expected texts");
+                let problem = format!("`{name}`: expected texts, found {other}");
                 Err(EvalError::row(origin, problem))
             }
         });
@@ -171,7 +172,7 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// The texts of a task by their names.
+/// The templates of a task with their names.
 fn sources(task: &Task) -> Vec<(String, &str)> {
     let mut found: Vec<(String, Option<&String>)> = vec![
         (text::GROUP.into(), task.group.as_ref()),

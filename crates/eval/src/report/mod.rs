@@ -1,6 +1,6 @@
-//! What came out: means with their errors, models side by side.
+//! The report: means with standard errors, and comparisons of models.
 
-mod html;
+mod page;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,20 +13,20 @@ use crate::question::{Asked, Question};
 use crate::statistics::{Difference, Mean, difference, mean};
 use crate::task::{Protocol, Task};
 
-pub use html::html;
+pub use page::html;
 pub use table::{aligned, lines, markdown, terminal};
 
-/// Questions that a page shows with their answers.
+/// The number of questions that a page shows with their answers.
 const SHOWN: usize = 20;
 
-/// The scores of models on tasks. The first model is what the others are compared with.
+/// The scores of models on tasks. The other models are compared with the first.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// Whose prompts and measures.
+    /// The protocol whose prompts and metrics are used.
     pub protocol: Protocol,
-    /// The models, as they were named.
+    /// The models, as the user named them.
     pub models: Vec<String>,
-    /// The size of the LLaMA paper that the base has, if it has one.
+    /// The size of the base model, if it is one of the LLaMA paper.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
     /// Each task.
@@ -40,18 +40,18 @@ pub struct TaskReport {
     pub task: String,
     /// What it measures.
     pub about: String,
-    /// Rows.
+    /// The number of rows.
     pub rows: usize,
-    /// Answered questions before each.
+    /// The number of few-shot examples.
     pub shots: usize,
-    /// Of each model, rows that were longer than it takes and lost tokens.
+    /// For each model, the number of rows that were truncated to its context.
     pub cut: Vec<usize>,
-    /// Each metric.
+    /// The metrics.
     pub metrics: Vec<MetricReport>,
-    /// What the LLaMA paper has for that size, in percent.
+    /// The score of the LLaMA paper for that size, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<f64>,
-    /// Some questions and what was answered.
+    /// Some questions with their answers.
     pub examples: Vec<Example>,
 }
 
@@ -60,34 +60,34 @@ pub struct TaskReport {
 pub struct MetricReport {
     /// Its name.
     pub metric: String,
-    /// Of each model, over all rows.
+    /// The mean of each model over all rows.
     pub means: Vec<Mean>,
-    /// Of each model but the first, from the first.
+    /// The difference of each other model from the first.
     pub differences: Vec<Difference>,
-    /// Of each model, the mean of the groups' means.
+    /// For each model, the mean of its group means.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub macro_average: Vec<f64>,
-    /// Of each group, of each model.
+    /// For each group, the mean of each model.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, Vec<Mean>>,
 }
 
-/// A question, and what each model says.
+/// A question, and the answers of the models.
 #[derive(Debug, Clone, Serialize)]
 pub struct Example {
     /// The row, with file and number.
     pub origin: String,
-    /// What was asked.
+    /// The prompt.
     pub prompt: String,
-    /// What is right.
+    /// The right answer.
     pub right: String,
-    /// What each model says.
+    /// The answer of each model.
     pub answers: Vec<String>,
     /// The scores of each answer.
     pub scores: Vec<Vec<Score>>,
 }
 
-/// What one model said to a task's questions, and how good it was; in the questions' order.
+/// The answers of one model to the questions of a task, and their scores, in the order of the questions.
 #[derive(Debug)]
 pub struct Results<'a> {
     /// Its answers.
@@ -97,7 +97,7 @@ pub struct Results<'a> {
 }
 
 impl TaskReport {
-    /// The report of a task; `results` of each model.
+    /// The report of a task, from the `results` of each model.
     pub fn new(
         task: &Task,
         questions: &[Question],
@@ -129,7 +129,7 @@ impl TaskReport {
     }
 }
 
-/// The metrics of all rows, in the order in which they come.
+/// The names of all metrics, in the order of their first occurrence.
 fn names(scores: &[Vec<Vec<Score>>]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for score in scores.iter().flatten().flatten() {
@@ -140,7 +140,7 @@ fn names(scores: &[Vec<Vec<Score>>]) -> Vec<String> {
     names
 }
 
-/// The scores of models on rows that have no text any more, such as those that a run held out.
+/// The scores of models on reference answers whose text is no longer known, such as the validation rows of a run.
 pub fn of_references(models: &[Vec<Option<Reference>>]) -> Vec<MetricReport> {
     let rows = models.first().map_or(0, Vec::len);
     let scores = models.iter().map(|model| {
@@ -158,14 +158,14 @@ pub fn of_references(models: &[Vec<Option<Reference>>]) -> Vec<MetricReport> {
 }
 
 impl MetricReport {
-    /// `groups`: those of each row. `scores`: of each model, of each row.
+    /// `groups`: the groups of each row. `scores`: for each model, the scores of each row.
     fn new(metric: String, groups: &[Vec<String>], scores: &[Vec<Vec<Score>>]) -> Self {
         let value = |model: &[Vec<Score>], row: usize| {
             let mut scores = model[row].iter();
             let score = scores.find(|score| score.metric == metric)?;
             Some((score.value, score.weight))
         };
-        // rows that have no such score (no reference answer) count for no model
+        // a row without this score (no reference answer) counts for no model
         let rows =
             (0..groups.len()).filter(|row| scores.iter().all(|model| value(model, *row).is_some()));
         let rows: Vec<usize> = rows.collect();
@@ -189,7 +189,7 @@ impl MetricReport {
                 .entry(group.clone())
                 .or_insert_with(|| means(&|row| groups[row].contains(group)));
         }
-        // groups that overlap have no average
+        // overlapping groups have no average
         let is_partition = groups.iter().all(|groups| groups.len() == 1);
         let models = (0..scores.len()).filter(|_| is_partition);
         let macro_average = models.map(|model| {
@@ -217,7 +217,7 @@ fn examples(questions: &[Question], results: &[Results<'_>]) -> Vec<Example> {
                 right,
                 answers: results
                     .iter()
-                    .map(|model| said(question, model.answers[row]))
+                    .map(|model| answered(question, model.answers[row]))
                     .collect(),
                 scores: results
                     .iter()
@@ -253,7 +253,7 @@ fn asked(question: &Question) -> (String, String) {
     }
 }
 
-fn said(question: &Question, answer: &Answer) -> String {
+fn answered(question: &Question, answer: &Answer) -> String {
     if let Asked::Choice { choices, .. } = &question.asked {
         let each = answer.log_likelihoods.iter().zip(choices);
         let each = each.map(|(log, choice)| format!("{log:9.3}  {choice}"));

@@ -1,9 +1,9 @@
-//! Scores as a table, for a terminal and in Markdown.
+//! Scores as a table, for the terminal and in Markdown.
 
 use super::{MetricReport, Report, TaskReport};
 use crate::statistics::{Difference, Mean};
 
-/// A difference that would be seen so rarely without one is called one.
+/// Differences with a smaller p-value get a star.
 const SIGNIFICANT: f64 = 0.05;
 
 /// The table for a terminal.
@@ -13,7 +13,7 @@ pub fn terminal(report: &Report) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Cells as columns; the first few begin at the left.
+/// Rows of cells with aligned columns; the first `left` columns are aligned to the left.
 pub fn aligned(rows: &[Vec<String>], left: usize) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -37,7 +37,7 @@ pub fn aligned(rows: &[Vec<String>], left: usize) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// Metrics of two models in lines: what the first has, the second, and the difference.
+/// Metrics of two models, one per line: the first model, the second, and the difference.
 pub fn lines(metrics: &[MetricReport]) -> Vec<String> {
     let cells = metrics.iter().map(|metric| {
         let cells = models(metric).into_iter();
@@ -151,7 +151,7 @@ fn notes(report: &Report) -> Vec<String> {
     let mut notes = vec![format!(
         "± is one standard error.{}",
         if report.models.len() > 1 {
-            " Differences are from the first model, [95 of 100 draws of as many rows], * where p < 0.05 (paired bootstrap)."
+            " Differences are from the first model, with [95% bootstrap interval]; * means p < 0.05 (paired bootstrap over rows)."
         } else {
             ""
         }
@@ -160,7 +160,7 @@ fn notes(report: &Report) -> Vec<String> {
         for (model, cut) in report.models.iter().zip(&task.cut) {
             if *cut > 0 {
                 notes.push(format!(
-                    "{}: {cut} of {} rows are longer than {model} takes and lost their beginning.",
+                    "{}: {cut} of {} rows are longer than the context of {model}; their start was truncated.",
                     task.task, task.rows
                 ));
             }

@@ -1,6 +1,6 @@
-//! The tasks that ship.
+//! The built-in tasks.
 
-/// A name and the text of `data/tasks/NAME.toml`.
+/// Pairs of a name and the text of `data/tasks/NAME.toml`.
 macro_rules! tasks {
     ($($name:literal),* $(,)?) => {
         &[$(($name, include_str!(concat!("../../../../data/tasks/", $name, ".toml")))),*]

@@ -1,26 +1,26 @@
-//! What a task measures, and what counts as an answer there.
+//! Metrics of a task, and how answers are extracted and normalised.
 
 use serde::{Deserialize, Serialize};
 
-/// A metric of a question with several answers, `ℓ` the log-likelihood of a choice.
+/// A metric of a multiple-choice question. `ℓ` is the log-likelihood of a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ChoiceMetric {
-    /// Whether the choice of the largest `ℓ` is right.
+    /// Whether the choice with the largest `ℓ` is right.
     Acc,
-    /// The same of `ℓ` divided by the number of characters of the choice.
+    /// The same with `ℓ` divided by the number of characters of the choice.
     AccNorm,
-    /// The same of `ℓ` divided by the number of UTF-8 bytes of the choice.
+    /// The same with `ℓ` divided by the number of UTF-8 bytes of the choice.
     AccBytes,
-    /// The same of `ℓ` divided by the number of tokens: the choice of the lowest perplexity.
+    /// The same with `ℓ` divided by the number of tokens: the choice with the lowest perplexity.
     AccPerplexity,
-    /// The same of `ℓ` less that after a context that says nothing.
+    /// The same with `ℓ` minus the `ℓ` after a neutral context.
     AccMutualInfo,
-    /// The share of the right choices in the probability of all, `Σ_right eˡ / Σ eˡ`.
+    /// The probability of the right choices as a share of that of all choices, `Σ_right eˡ / Σ eˡ`.
     Mc2,
-    /// How far the first two choices are apart, `|ℓ₀ - ℓ₁|`.
+    /// The difference between the first two choices, `|ℓ₀ - ℓ₁|`.
     LikelihoodDiff,
-    /// Whether the first choice is likelier than the second: the stereotype, of CrowS-Pairs.
+    /// Whether the first choice, the stereotype, is more likely than the second (CrowS-Pairs).
     PctStereotype,
     /// The same by perplexity.
     PctStereotypePerplexity,
@@ -30,30 +30,30 @@ pub enum ChoiceMetric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextMetric {
-    /// Whether it is a right answer, after extraction and normalisation. Of several samples the first.
+    /// Whether the text is a right answer after extraction and normalisation; with several samples, the first counts.
     ExactMatch,
-    /// Whether the most frequent extracted answer of several samples is right; of equals the first.
+    /// Whether the most frequent extracted answer of several samples is right; the first, if several are equally frequent.
     Majority,
-    /// Whether the instructions that a row names are followed: IFEval.
+    /// Whether the instructions of the row are followed (IFEval).
     Instructions,
-    /// The longest common subsequence of words, ROUGE-L (F), with the nearest right answer.
+    /// ROUGE-L (F) with the most similar right answer.
     RougeL,
 }
 
-/// Where in a text the answer is: what the regular expression finds, as Python's `re.findall` would list it.
+/// The answer in a text: the match of a regular expression, as listed by Python's `re.findall`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extraction {
-    /// The regular expression; its first group that is not empty, or all of it where it has none.
+    /// The regular expression. The answer is its first group that is not empty, or the whole match if it has no groups.
     pub pattern: String,
-    /// Which of the places that fit is taken.
+    /// Which match is taken.
     #[serde(default)]
     pub take: Take,
-    /// What counts where nothing fits; without it, a word that is never right.
+    /// The answer if nothing matches; by default, a text that is never right.
     pub otherwise: Option<Otherwise>,
 }
 
-/// Which place counts.
+/// Which match is taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Take {
@@ -64,7 +64,7 @@ pub enum Take {
     Last,
 }
 
-/// What counts where nothing is found.
+/// The answer if nothing matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Otherwise {
@@ -72,7 +72,7 @@ pub enum Otherwise {
     All,
 }
 
-/// What does not count when texts are compared.
+/// What is ignored when texts are compared.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[expect(
@@ -80,14 +80,14 @@ pub enum Otherwise {
     reason = "each is a key of a task's file"
 )]
 pub struct Normalisation {
-    /// Regular expressions for what is left out, one after another.
+    /// Regular expressions whose matches are removed, one after another.
     pub without: Vec<String>,
-    /// Letters large or small.
+    /// Upper and lower case.
     pub ignore_case: bool,
     /// ASCII punctuation.
     pub ignore_punctuation: bool,
     /// `a`, `an` and `the`.
     pub ignore_articles: bool,
-    /// How much space there is, and space at the ends.
+    /// The amount of white space, and white space at the ends.
     pub ignore_spaces: bool,
 }

@@ -1,17 +1,17 @@
-//! Tasks as data: what is asked, of which rows, and how answers are measured.
+//! Tasks: which rows are asked which questions, and how answers are scored.
 //!
 //! ```toml
 //! about = "Science questions of school, the easy part (Clark et al. 2018)"
-//! files = ["mc/ARC-Easy.jsonl"]                 # below the data folder; the first that is there
+//! files = ["mc/ARC-Easy.jsonl"]                 # in the data folder; the first that exists
 //!
 //! [choice]
 //! prompt = "Question: {{ question }}\nAnswer:"  # Jinja over the fields of a row
 //! choices = "choices"                           # an expression
-//! answer = "label"                              # the number of the right one, from 0
+//! answer = "label"                              # the index of the right choice, from 0
 //! metrics = ["acc", "acc_norm"]
 //! ```
 //!
-//! A field that a row lacks is an error that names the row.
+//! If a row lacks a field, the error names the row.
 
 mod built_in;
 mod measures;
@@ -25,129 +25,129 @@ use crate::error::EvalError;
 
 pub use measures::{ChoiceMetric, Extraction, Normalisation, Otherwise, Take, TextMetric};
 
-/// No task's file is larger, in bytes.
+/// The maximum size of a task file in bytes.
 const LARGEST: u64 = 4 << 20;
 
 /// One task.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
-    /// What it is called.
+    /// Its name.
     #[serde(skip_deserializing)]
     pub name: String,
-    /// What it measures, and who made it.
+    /// What it measures, and its source.
     pub about: String,
-    /// Its rows, below the data folder: files, folders or patterns, of which the first that is there is read.
+    /// Files, folders or patterns in the data folder with its rows. The first that exists is read.
     pub files: Vec<String>,
-    /// Names of the columns of CSV files without a header.
+    /// The column names of CSV files without a header.
     pub columns: Option<Vec<String>>,
-    /// Fields whose names cannot stand in texts, and the names that they have there.
+    /// Fields whose names cannot be used in templates, and the names to use instead.
     #[serde(default)]
     pub rename: BTreeMap<String, String>,
-    /// Other files whose rows are looked up by a key, under the name that they have in texts.
+    /// Other files, whose rows are looked up by a key, by their names in templates.
     #[serde(default)]
     pub tables: BTreeMap<String, Table>,
-    /// Texts that every row has as further fields, in this order of names.
+    /// Templates of additional fields of every row, filled in the order of their names.
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
-    /// An expression that is true of the rows that count.
+    /// An expression that is true for the rows to use.
     pub only: Option<String>,
-    /// A text that names the part of the task that a row belongs to, or several, one a line.
+    /// A template for the group of a row, or several groups, one per line.
     pub group: Option<String>,
-    /// Questions that are answered in the prompt.
+    /// Few-shot examples in the prompt.
     pub shots: Option<Shots>,
-    /// What stands before everything else.
+    /// A template for the start of the prompt.
     pub head: Option<String>,
-    /// The question as one of several answers, of which the likeliest is taken.
+    /// A multiple-choice question; the most likely choice is the answer.
     pub choice: Option<Choice>,
-    /// The question as a text to be continued.
+    /// A prompt to continue.
     pub generation: Option<Generation>,
-    /// The question as an instruction, in the words of a template.
+    /// An instruction, formatted by a prompt template.
     pub instruction: Option<Instruction>,
-    /// What the LLaMA paper does otherwise.
+    /// The differences of the LLaMA paper.
     pub paper: Option<Paper>,
 }
 
-/// Rows of another file, by a key.
+/// Rows of another file, looked up by a key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// As a task's.
+    /// As the task's `files`.
     pub files: Vec<String>,
-    /// The field that tells its rows apart.
+    /// The field that identifies a row.
     pub key: String,
-    /// An expression over the task's row: which row of the table is meant.
+    /// An expression over the task's row for the key to look up.
     pub of: String,
 }
 
-/// Questions with their answers before the question that is asked.
+/// Few-shot examples: questions with answers before the question.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shots {
-    /// How many.
+    /// The number of examples.
     pub count: usize,
-    /// Where they are, as a task's files; without any, `rows` is used.
+    /// Their files, as the task's `files`; if there are none, `rows` is used.
     #[serde(default)]
     pub files: Vec<String>,
     /// The rows themselves.
     #[serde(default)]
     pub rows: Vec<toml::Table>,
-    /// A text that has to be the same for the question and for its shots.
+    /// A template whose result must be the same for the question and for its examples.
     pub same: Option<String>,
-    /// The prompt of a shot, where it is not the task's.
+    /// The prompt of an example, if it differs from the task's.
     pub prompt: Option<String>,
-    /// The answer of a shot, where it is not the task's right one.
+    /// The answer of an example, if it differs from the task's right answer.
     pub answer: Option<String>,
-    /// What stands between shots.
+    /// The text between examples.
     #[serde(default = "empty_line")]
     pub between: String,
 }
 
-/// One of several answers.
+/// A multiple-choice question.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Choice {
-    /// The prompt; `choice` is one of its fields where prompts differ by choice.
+    /// The prompt. The field `choice` is the choice, for prompts that differ by choice.
     pub prompt: String,
     /// An expression for the list of choices.
     pub choices: String,
-    /// An expression for the number of the right choice, from 0, or for a list of them.
+    /// An expression for the index of the right choice, from 0, or a list of indices.
     pub answer: String,
-    /// What follows the prompt.
+    /// The continuation of the prompt.
     #[serde(default = "after_a_space")]
     pub continuation: String,
-    /// The prompt that says nothing, for metrics that compare with it.
+    /// A neutral prompt, for metrics that compare with it.
     pub without: Option<String>,
-    /// What is measured.
+    /// The metrics.
     pub metrics: Vec<ChoiceMetric>,
 }
 
-/// A text to be continued.
+/// A prompt to continue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generation {
     /// The prompt.
     pub prompt: String,
-    /// An expression for the right answers: a text, or a list of which any will do.
+    /// An expression for the right answers: a text, or a list of texts that are all right.
     pub answers: Option<String>,
-    /// Texts that end an answer; they are not part of it.
+    /// Stop sequences; they are not part of the answer.
     #[serde(default)]
     pub until: Vec<String>,
-    /// The most new tokens.
+    /// The maximum number of new tokens.
     pub max_new_tokens: usize,
-    /// Answers to one question, of which the most frequent counts; above 1 they are drawn.
+    /// The number of answers to each question. If above 1, answers are sampled and the most frequent one counts.
     #[serde(default = "one")]
     pub samples: usize,
-    /// See [`simmer_model::Sampling`]; 0 is greedy.
+    /// The temperature, see [`simmer_model::Sampling`]; 0 is greedy decoding.
     #[serde(default)]
     pub temperature: f64,
-    /// Ways to find the answer in the text, by name.
+    /// How to extract the answer from the text, by name.
     #[serde(default)]
     pub extract: BTreeMap<String, Extraction>,
-    /// What does not count when texts are compared.
+    /// What is ignored when texts are compared.
     #[serde(default)]
     pub normalise: Normalisation,
-    /// What is measured.
+    /// The metrics.
     pub metrics: Vec<TextMetric>,
 }
 
@@ -155,32 +155,32 @@ pub struct Generation {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Instruction {
-    /// As in a recipe's sources.
+    /// The prompt template, as in a recipe.
     pub template: String,
-    /// Expressions for `instruction`, `input` and `output`, of rows in no layout that is known.
+    /// Expressions for `instruction`, `input` and `output`, for rows without a known layout.
     #[serde(default)]
     pub row: BTreeMap<String, String>,
-    /// The most tokens of a generated answer; 0: none is generated, and reference answers alone are measured.
+    /// The maximum number of tokens of a generated answer. 0 generates nothing and scores reference answers only.
     pub max_new_tokens: usize,
-    /// What does not count when texts are compared.
+    /// What is ignored when texts are compared.
     #[serde(default)]
     pub normalise: Normalisation,
 }
 
-/// What the LLaMA paper does otherwise.
+/// The differences of the LLaMA paper.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Paper {
-    /// Instead of the task's.
+    /// Replaces the task's `head`.
     pub head: Option<String>,
-    /// Instead of the choice's.
+    /// Replaces the metrics of `choice`.
     pub metrics: Option<Vec<ChoiceMetric>>,
-    /// Published scores in percent, by size.
+    /// Published scores in percent, by model size.
     #[serde(default)]
     pub scores: BTreeMap<String, f64>,
 }
 
-/// Whose prompts and measures are used.
+/// The source of prompts and metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
@@ -191,7 +191,7 @@ pub enum Protocol {
     Paper,
 }
 
-/// Whether a file that a task names stays below the folder that it is looked for in: tasks are passed on.
+/// Whether a file that a task names is inside the data folder. Tasks are shared, so they must not read other files.
 fn stays_below(file: &str) -> bool {
     let mut parts = Path::new(file).components();
     parts.all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
@@ -210,10 +210,10 @@ fn one() -> usize {
 }
 
 impl Task {
-    /// The task of that name: one that ships, or a file that ends in `.toml`.
+    /// The built-in task with this name, or the task in a file that ends in `.toml`.
     ///
     /// # Errors
-    /// Where there is none, or its file is wrong.
+    /// If there is no such task, or it is invalid.
     pub fn named(name: &str) -> Result<Self, EvalError> {
         if Path::new(name)
             .extension()
@@ -233,12 +233,12 @@ impl Task {
         Self::parse(name, text)
     }
 
-    /// The names of the tasks that ship.
+    /// The names of the built-in tasks.
     pub fn names() -> impl Iterator<Item = &'static str> {
         built_in::TASKS.iter().map(|(name, _)| *name)
     }
 
-    /// Rows of an instruction file, in the words of a template.
+    /// A task from a file of instruction data, formatted by a prompt template.
     pub fn of_file(file: &Path, template: &str, max_new_tokens: usize) -> Self {
         let name = file.file_stem().unwrap_or_default().to_string_lossy();
         Self {
@@ -265,7 +265,7 @@ impl Task {
         }
     }
 
-    /// With so many drawn answers to each question, of which the most frequent counts too.
+    /// The task with `samples` sampled answers to each question; the most frequent answer is scored, too.
     pub fn with_samples(mut self, samples: usize, temperature: f64) -> Self {
         if let Some(generation) = &mut self.generation {
             generation.samples = samples;
@@ -284,7 +284,7 @@ impl Task {
         };
         let mut task: Self = toml::from_str(text).map_err(|error| {
             let shown = error.to_string();
-            // it has the line, which may be all of the file
+            // the message quotes the line, which may be the whole file
             let short = shown.len() < 2000;
             invalid(if short {
                 shown
@@ -299,27 +299,32 @@ impl Task {
             task.instruction.is_some(),
         ];
         if kinds.iter().filter(|kind| **kind).count() != 1 {
-            let problem = "expected one of the tables [choice], [generation] and [instruction]";
+            let problem =
+                "expected exactly one of the tables [choice], [generation] and [instruction]";
             return Err(invalid(problem.to_owned()));
         }
         if task.files.is_empty() {
-            return Err(invalid("`files` names no file".to_owned()));
+            return Err(invalid("`files` is empty".to_owned()));
         }
         if let Some(file) = task.all_files().find(|file| !stays_below(file)) {
-            let problem = format!("`{file}` is not the name of a file below the data folder");
+            let problem = format!("`{file}` is not a path inside the data folder");
             return Err(invalid(problem));
         }
         if let Some(shots) = &task.shots
             && shots.files.is_empty()
             && shots.rows.len() < shots.count
         {
-            let problem = format!("shots: {} wanted, {} there", shots.count, shots.rows.len());
+            let problem = format!(
+                "[shots]: count is {}, but rows has {}",
+                shots.count,
+                shots.rows.len()
+            );
             return Err(invalid(problem));
         }
         Ok(task)
     }
 
-    /// The files that it names anywhere.
+    /// All files that the task names.
     fn all_files(&self) -> impl Iterator<Item = &str> {
         let tables = self.tables.values().flat_map(|table| &table.files);
         let shots = self.shots.iter().flat_map(|shots| &shots.files);
@@ -330,10 +335,10 @@ impl Task {
             .map(String::as_str)
     }
 
-    /// The task as a protocol has it.
+    /// The task under a protocol.
     ///
     /// # Errors
-    /// Where the protocol says nothing of it.
+    /// If the protocol does not contain it.
     pub fn under(mut self, protocol: Protocol) -> Result<Self, EvalError> {
         let Protocol::Paper = protocol else {
             return Ok(self);
@@ -350,10 +355,10 @@ impl Task {
         Ok(self)
     }
 
-    /// With so many answered questions before each.
+    /// The task with `count` few-shot examples.
     ///
     /// # Errors
-    /// Where the task has none, or not so many.
+    /// If the task does not have that many.
     pub fn with_shots(mut self, count: usize) -> Result<Self, EvalError> {
         let problem = match &mut self.shots {
             Some(shots) if !shots.files.is_empty() || count <= shots.rows.len() => {
@@ -361,8 +366,11 @@ impl Task {
                 return Ok(self);
             }
             None if count == 0 => return Ok(self),
-            Some(shots) => format!("{count} shots are wanted, {} are there", shots.rows.len()),
-            None => format!("{count} shots are wanted, and it has none"),
+            Some(shots) => format!(
+                "{count} few-shot examples requested, but the task has {}",
+                shots.rows.len()
+            ),
+            None => format!("{count} few-shot examples requested, but the task has none"),
         };
         Err(EvalError::Task {
             name: self.name,
@@ -376,7 +384,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_task_that_ships_can_be_read() {
+    fn every_built_in_task_can_be_read() {
         for name in Task::names() {
             let task = Task::named(name).unwrap();
             assert_eq!(task.name, name);
@@ -387,10 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_task_is_said() {
+    fn invalid_tasks_are_reported() {
         let about = "about = \"x\"\nfiles = [\"x.jsonl\"]\n";
         let wrong = |text: &str| Task::parse("mine", text).unwrap_err().to_string();
-        insta::assert_snapshot!(wrong(about), @"task `mine`: expected one of the tables [choice], [generation] and [instruction]");
+        insta::assert_snapshot!(wrong(about), @"task `mine`: expected exactly one of the tables [choice], [generation] and [instruction]");
         insta::assert_snapshot!(wrong(&format!("{about}prompt = \"\"\n")), @r#"
         task `mine`: TOML parse error at line 3, column 1
           |
@@ -400,14 +408,14 @@ mod tests {
         "#);
         let outside = |keys: &str| wrong(&format!("about = \"x\"\n{keys}"));
         let generation = "[generation]\nprompt = \"\"\nmax_new_tokens = 1\nmetrics = []\n";
-        insta::assert_snapshot!(outside(&format!("files = [\"mc/../../x.jsonl\"]\n{generation}")), @"task `mine`: `mc/../../x.jsonl` is not the name of a file below the data folder");
-        insta::assert_snapshot!(outside(&format!("files = [\"x.jsonl\"]\n[shots]\ncount = 1\nfiles = [\"/etc/passwd\"]\n{generation}")), @"task `mine`: `/etc/passwd` is not the name of a file below the data folder");
-        insta::assert_snapshot!(Task::named("hellaswgg").unwrap_err().to_string(), @"there is no task `hellaswgg`; did you mean `hellaswag`?");
+        insta::assert_snapshot!(outside(&format!("files = [\"mc/../../x.jsonl\"]\n{generation}")), @"task `mine`: `mc/../../x.jsonl` is not a path inside the data folder");
+        insta::assert_snapshot!(outside(&format!("files = [\"x.jsonl\"]\n[shots]\ncount = 1\nfiles = [\"/etc/passwd\"]\n{generation}")), @"task `mine`: `/etc/passwd` is not a path inside the data folder");
+        insta::assert_snapshot!(Task::named("hellaswgg").unwrap_err().to_string(), @"unknown task `hellaswgg`; did you mean `hellaswag`?");
         let paper = Task::named("truthfulqa_mc1")
             .unwrap()
             .under(Protocol::Paper);
-        insta::assert_snapshot!(paper.unwrap_err().to_string(), @"task `truthfulqa_mc1`: the LLaMA paper says nothing of it");
+        insta::assert_snapshot!(paper.unwrap_err().to_string(), @"task `truthfulqa_mc1`: the LLaMA paper does not report it");
         let shots = Task::named("piqa").unwrap().with_shots(3);
-        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `piqa`: 3 shots are wanted, and it has none");
+        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `piqa`: 3 few-shot examples requested, but the task has none");
     }
 }

@@ -1,12 +1,12 @@
 //! The forms on libtorch.
 //!
-//! On a GPU the rows of a run are one call: flash attention for 16-bit numbers, memory-efficient
-//! attention for others. On a processor each row is one call. In all of them the scores exist block
-//! by block alone. Where rows see other keys than their own, the keys that each sees are gathered
-//! first, and their gradients scattered back.
+//! On a GPU, all rows of a packed sequence are one call: flash attention for 16-bit dtypes,
+//! memory-efficient attention for others. On a processor, each row is one call. All of these compute
+//! the scores block by block and never store them. If rows see other keys than their own, the keys
+//! of each row are gathered first, and their gradients are scattered back.
 //!
-//! `_scaled_dot_product_flash_attention_for_cpu` and its backward have these signatures in torch
-//! 2.9 to 2.11; for the GPU's see [`aten`].
+//! `_scaled_dot_product_flash_attention_for_cpu` and its backward function have these signatures in
+//! torch 2.9 to 2.11; for the functions on a GPU see [`aten`].
 //!
 //! Axes as in [`super`].
 
@@ -20,7 +20,7 @@ use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
 use crate::rows::{Placed, Row, Rows};
 
-/// The largest head that flash attention takes.
+/// The largest head size that flash attention supports.
 const FLASH: i64 = 256;
 
 impl AttentionBackend for LibTorch {
@@ -63,7 +63,8 @@ impl AttentionGradient for LibTorch {
     }
 }
 
-/// So many products over all queries and keys, and so many times the bytes of q, k, v and y.
+/// A span of `products` matrix multiplications over all queries and keys, and `passes` times the
+/// bytes of q, k, v and y.
 fn span(
     [q, k, v]: &[Tensor; 3],
     rows: &Rows,
@@ -89,7 +90,7 @@ fn is_flash(q: &Tensor) -> bool {
     matches!(q.kind(), Kind::BFloat16 | Kind::Half) && dim % 8 == 0 && dim <= FLASH
 }
 
-/// The keys that rows see one after another, `[S', K, D]`.
+/// The keys (or values) that the rows see, row after row, `[S', K, D]`.
 fn seen(of: Tensor, placed: &Placed) -> Tensor {
     match &placed.keys {
         None => of,
@@ -141,7 +142,7 @@ fn on_gpu_backward(
     [dq, dk, dv]
 }
 
-/// Keys or values with a head for each of the queries', `[1, S, N, D]`.
+/// Keys or values, each head repeated for every query head of its group, `[1, S, N, D]`.
 fn for_every_head(of: &Tensor, q: &Tensor) -> Tensor {
     let [s, heads, dim] = sizes(of);
     let groups = q.size()[1] / heads;
@@ -149,8 +150,8 @@ fn for_every_head(of: &Tensor, q: &Tensor) -> Tensor {
     wide.reshape([1, s, heads * groups, dim])
 }
 
-/// The gradients of gathered keys where they came from, `[S, K, D]`: those of several rows add up,
-/// in f32 and in a fixed order.
+/// Scatters the gradients of gathered keys back, `[S, K, D]`. Gradients of a key that several rows
+/// see are summed in f32 and in a fixed order.
 fn scattered(of: Tensor, placed: &Placed, keys: usize) -> Tensor {
     let Some(index) = &placed.keys else {
         return of;
@@ -163,7 +164,7 @@ fn scattered(of: Tensor, placed: &Placed, keys: usize) -> Tensor {
 
 // On a processor.
 
-/// A row's queries, or what belongs to them, as the call wants them: `[K, G, t, D]`.
+/// The queries of a row, or another tensor of that shape, as the call expects them: `[K, G, t, D]`.
 fn of_queries(of: &Tensor, row: &Row, key_heads: i64) -> Tensor {
     let part = of.narrow(0, row.queries.start as i64, row.queries.len() as i64);
     let [t, heads, dim] = sizes(&part);
@@ -172,7 +173,7 @@ fn of_queries(of: &Tensor, row: &Row, key_heads: i64) -> Tensor {
         .permute([1, 2, 0, 3])
 }
 
-/// The keys or values that a row sees: `[K, G, s, D]`, all heads of a group the same memory.
+/// The keys or values that a row sees: `[K, G, s, D]`. The heads of a group share memory.
 fn of_keys(of: &Tensor, row: &Row, groups: i64) -> Tensor {
     let parts = row.keys.iter();
     let parts: Vec<Tensor> = parts
@@ -184,7 +185,8 @@ fn of_keys(of: &Tensor, row: &Row, groups: i64) -> Tensor {
     all.expand([heads, groups, s, dim], false)
 }
 
-/// Which keys a row's queries do not see, where that is not what the call calls causal.
+/// Minus infinity for keys that a row's queries do not see; `None` if the call's own causal mask, or
+/// none, is right.
 fn mask(row: &Row, kind: (Kind, Device)) -> Option<Tensor> {
     let [t, s] = [row.queries.len() as i64, row.key_count() as i64];
     if t == s || t == 1 {
@@ -269,6 +271,6 @@ fn by_row_backward(
 fn sizes(of: &Tensor) -> [i64; 3] {
     match of.size()[..] {
         [a, b, c] => [a, b, c],
-        ref other => panic!("three axes, found {other:?}"),
+        ref other => panic!("expected a tensor of three axes, found {other:?}"),
     }
 }

@@ -1,15 +1,16 @@
-//! Causal attention with grouped heads, inside each row of a flat run.
+//! Causal attention with grouped query heads, inside each row of a packed sequence.
 //!
-//! For a query and the keys `j` up to its own place in the row:
+//! For a query and the keys `j` up to its own position in the row:
 //! `y = Σ_j p_j v_j`, `p_j = exp(scale · q·k_j - l)`, `l = log Σ_j exp(scale · q·k_j)`.
 //! Query head `h` reads key head `h / (N / K)`.
 //!
 //! Backward, with `δ = dy·y`: `ds_j = p_j (dy·v_j - δ)`, `dq = scale Σ_j ds_j k_j`,
 //! `dk_j = scale Σ_queries ds_j q`, `dv_j = Σ_queries p_j dy`. The log-sum-exp `l` is kept from the
-//! forward pass, so that `p` is recomputed block by block and no `T x T` tensor ever exists.
+//! forward pass. The backward pass recomputes `p` from it block by block, so no `T x T` tensor ever
+//! exists.
 //!
-//! Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups; Dao et al. 2022
-//! for the backward pass without the weights.
+//! Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for grouped heads; Dao et al. 2022
+//! for the backward pass that does not store the attention weights.
 //!
 //! Axes: T query tokens, S key tokens, N query heads, K key heads, G = N / K, D head_dim;
 //! t and s are T and S of one row.
@@ -30,30 +31,30 @@ use burn::tensor::{Bool, Tensor, activation, s};
 
 use crate::Rows;
 
-/// Attends within each row.
+/// Causal attention within each row.
 ///
 /// # Shapes
 /// `q`: `[T, N, D]`. `k`, `v`: `[S, K, D]`. Result: `[T, N, D]`.
 ///
 /// # Panics
-/// Where the rows are not those of the tensors.
+/// If `rows` has other numbers of tokens and keys than the tensors.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &Rows, scale: f64) -> Tensor<3> {
     let [t, s] = [q.dims()[0], k.dims()[0]];
     assert_eq!(
         [t, s],
         [rows.total(), rows.keys()],
-        "queries and keys of the rows"
+        "numbers of queries and keys, in the tensors and in the rows"
     );
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
     let (y, _) = Dispatch::attention_rows(q, k, v, rows.clone(), scale);
     Tensor::from_dispatch(y)
 }
 
-/// The definition of [`attention`] in plain tensor operations.
+/// The reference implementation of [`attention`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`attention`].
-pub fn attention_oracle(
+pub fn attention_reference(
     q: Tensor<3>,
     k: Tensor<3>,
     v: Tensor<3>,
@@ -96,10 +97,10 @@ pub fn attention_oracle(
     Tensor::cat(rows, 0)
 }
 
-/// Sets the score of every key after its query to minus infinity.
+/// Sets the scores of all keys after the query to minus infinity.
 ///
 /// # Shapes
-/// `scores`, result: `[K, G, t, s]`, the last query at the last key.
+/// `scores`, result: `[K, G, t, s]`. The last query has the position of the last key.
 fn mask_future(scores: Tensor<4>) -> Tensor<4> {
     let [key_heads, groups, t, s] = scores.dims();
     if t == 1 {
@@ -113,8 +114,8 @@ fn mask_future(scores: Tensor<4>) -> Tensor<4> {
 /// [`attention`] on a backend.
 #[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait AttentionBackend: Backend {
-    /// See [`attention`]; the second result is the log-sum-exp of each query's scores, as the
-    /// backend's gradient wants it.
+    /// See [`attention`]. The second result is the log-sum-exp of each query's scores, in the
+    /// layout that the backend's gradient expects.
     fn attention_rows(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -124,24 +125,24 @@ pub trait AttentionBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// What the backward pass of attention needs of the forward pass.
+/// The values of the forward pass that the backward pass of attention needs.
 #[derive(Debug, Clone)]
 pub struct Attended<B: Backend> {
-    /// Queries, keys and values.
+    /// Queries `[T, N, D]`, keys and values `[S, K, D]`.
     pub qkv: [FloatTensor<B>; 3],
-    /// Result.
+    /// Result, `[T, N, D]`.
     pub y: FloatTensor<B>,
-    /// Log-sum-exp of each query's scores.
+    /// Log-sum-exp of each query's scores, in a layout of the backend.
     pub lse: FloatTensor<B>,
-    /// Rows of the run.
+    /// Rows of the packed sequence.
     pub rows: Rows,
-    /// Factor of the scores.
+    /// Factor of the scores, usually `1 / √D`.
     pub scale: f64,
 }
 
 /// The gradient of [`attention`] on a backend.
 pub trait AttentionGradient: AttentionBackend {
-    /// Gradients of `q`, `k` and `v` from that of the result.
+    /// Gradients of `q`, `k` and `v`, from the gradient of the result.
     fn attention_gradient(
         attended: Attended<Self>,
         dy: FloatTensor<Self>,
@@ -236,7 +237,7 @@ mod tests {
             .collect()
     }
 
-    fn equals_the_oracle(rows: &Rows, [key_heads, groups, dim]: [usize; 3]) {
+    fn equals_the_reference(rows: &Rows, [key_heads, groups, dim]: [usize; 3]) {
         let device = Device::flex().autodiff();
         let [t, s] = [rows.total(), rows.keys()];
         let qkv = [
@@ -245,27 +246,27 @@ mod tests {
             random([s, key_heads, dim], &device),
         ];
         let seed = random([t, key_heads * groups, dim], &device);
-        let oracle = run(attention_oracle, &qkv, rows, &seed);
+        let reference = run(attention_reference, &qkv, rows, &seed);
         for device in devices::all() {
             let qkv = qkv.each_ref().map(|of| on(&device, of));
             let fused = run(attention, &qkv, rows, &on(&device, &seed));
-            for (fused, oracle) in fused.iter().zip(&oracle) {
-                // sums over a row's tokens and a head's features, of order one, in two orders
+            for (fused, reference) in fused.iter().zip(&reference) {
+                // sums of terms of order one over tokens and over features, in two orders
                 let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
-                fused.assert_approx_eq::<f32>(oracle, tolerance);
+                fused.assert_approx_eq::<f32>(reference, tolerance);
             }
         }
         if let Some(device) = devices::halves() {
             let qkv = qkv.each_ref().map(devices::rounded);
             let seed = devices::rounded(&seed);
-            let oracle = run(attention_oracle, &qkv, rows, &seed);
+            let reference = run(attention_reference, &qkv, rows, &seed);
             let half = |of: &Tensor<3>| on(&device, &of.clone().cast(DType::BF16));
             let fused = run(attention, &qkv.each_ref().map(half), rows, &half(&seed));
-            for (fused, oracle) in fused.iter().zip(&oracle) {
-                // weights, their gradients and the difference of the two are rounded, and what heads of a
-                // group add up; a weight's gradient is a product over a head's features, scaled
-                let scale = devices::largest(oracle).max(0.3 * (dim as f32).sqrt());
-                devices::assert_near(fused, oracle, 12.0, scale);
+            for (fused, reference) in fused.iter().zip(&reference) {
+                // rounded are the weights, their gradients, the difference of the two, and the sum
+                // over a group's heads; a weight's gradient is a scaled dot product over D features
+                let scale = devices::largest(reference).max(0.3 * (dim as f32).sqrt());
+                devices::assert_near(fused, reference, 12.0, scale);
             }
         }
     }
@@ -273,17 +274,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn rows_equal_the_oracle(
+        fn rows_equal_the_reference(
             lengths in prop::collection::vec(1_usize..90, 1..5),
             key_heads in 1_usize..4,
             groups in 1_usize..5,
             dim in 1_usize..40,
         ) {
-            equals_the_oracle(&Rows::from_lengths(lengths), [key_heads, groups, 2 * dim]);
+            equals_the_reference(&Rows::from_lengths(lengths), [key_heads, groups, 2 * dim]);
         }
 
         #[test]
-        fn trees_of_rows_equal_the_oracle(
+        fn trees_of_rows_equal_the_reference(
             rows in prop::collection::vec((1_usize..40, prop::option::of(0_usize..100)), 1..7),
             key_heads in 1_usize..3,
             groups in 1_usize..4,
@@ -291,35 +292,35 @@ mod tests {
             let rows = rows.into_iter().enumerate().map(|(row, (length, parent))| {
                 (length, parent.filter(|_| row > 0).map(|parent| parent % row))
             });
-            equals_the_oracle(&Rows::from_tree(rows), [key_heads, groups, 16]);
+            equals_the_reference(&Rows::from_tree(rows), [key_heads, groups, 16]);
         }
 
         #[test]
-        fn continued_rows_equal_the_oracle(
+        fn continued_rows_equal_the_reference(
             seen in 0_usize..200,
             length in 1_usize..40,
             groups in 1_usize..10,
         ) {
-            equals_the_oracle(&Rows::continuing(seen, length), [2, groups, 8]);
+            equals_the_reference(&Rows::continuing(seen, length), [2, groups, 8]);
         }
 
         #[test]
-        fn single_queries_equal_the_oracle(
+        fn single_queries_equal_the_reference(
             seen in 0_usize..300,
             rows in 1_usize..5,
             groups in 1_usize..5,
             dim in 1_usize..40,
         ) {
-            equals_the_oracle(&Rows::continuing(seen, 1), [2, groups, dim]);
+            equals_the_reference(&Rows::continuing(seen, 1), [2, groups, dim]);
             let rows = (0..rows).map(|row| (1, row.checked_sub(2)));
-            equals_the_oracle(&Rows::from_tree(rows), [2, groups, dim]);
+            equals_the_reference(&Rows::from_tree(rows), [2, groups, dim]);
         }
     }
 
     #[test]
-    fn a_row_longer_than_a_piece_equals_the_oracle() {
-        equals_the_oracle(&Rows::from_lengths([700, 3]), [1, 3, 8]);
-        equals_the_oracle(
+    fn rows_longer_than_a_piece_equal_the_reference() {
+        equals_the_reference(&Rows::from_lengths([700, 3]), [1, 3, 8]);
+        equals_the_reference(
             &Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]),
             [2, 1, 8],
         );

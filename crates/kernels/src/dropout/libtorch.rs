@@ -1,4 +1,6 @@
-//! The masks on libtorch's devices: the same generator in whole-number tensors.
+//! Dropout masks on libtorch's devices: the same generator in integer tensors.
+//!
+//! Axes as in [`super`].
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -9,17 +11,17 @@ use super::{Dropout, mix};
 use crate::libtorch::{bytes, uploaded};
 use crate::profile::{self, Operation};
 
-/// Numbers of a block, whose eight bytes each exist several times over while it is drawn.
+/// Elements per block. While a block is drawn, it needs several tensors of eight bytes per element.
 const BLOCK: i64 = 4 << 20;
 
 impl Dropout {
-    /// As `Dropout::apply`.
+    /// As `Dropout::apply`, on a copy.
     ///
     /// # Shapes
     /// `x`, result: `[T, I]`.
     ///
     /// # Panics
-    /// Where the probability is not in `[0, 1)`.
+    /// If the probability is not in `[0, 1)`.
     pub(crate) fn masked(&self, x: &Tensor) -> Tensor {
         let probability = self.probability;
         assert!(
@@ -44,7 +46,7 @@ impl Dropout {
     }
 }
 
-/// [`mix`] of each number. Products and sums of whole numbers wrap in ATen.
+/// [`mix`] of each element. Integer multiplication and addition wrap around in ATen.
 fn mixed(x: Tensor) -> Tensor {
     let mut x = x.g_add_scalar(0x9e37_79b9_7f4a_7c15_u64 as i64);
     for (bits, factor) in [(30, 0xbf58_476d_1ce4_e5b9_u64), (27, 0x94d0_49bb_1331_11eb)] {
@@ -53,13 +55,13 @@ fn mixed(x: Tensor) -> Tensor {
     x.bitwise_xor_tensor(&shifted(&x, 31))
 }
 
-/// The upper bits, without the sign that a shift of a signed number draws in.
+/// A logical right shift: ATen's shift of signed integers would copy the sign bit.
 fn shifted(x: &Tensor, bits: i64) -> Tensor {
     let kept = (1_i64 << (64 - bits)) - 1;
     x.bitwise_right_shift_tensor_scalar(bits).bitwise_and_(kept)
 }
 
-/// The keys as a column on a device, `[T, 1]`: copied once for all layers of a micro-batch.
+/// The keys as a column on a device, `[T, 1]`. They are copied once for all layers of a micro-batch.
 fn on_device(keys: &Arc<[u64]>, device: Device) -> Tensor {
     type Copied = (Arc<[u64]>, Device, Tensor);
     thread_local! {

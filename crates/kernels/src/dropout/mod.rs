@@ -1,8 +1,8 @@
-//! Dropout masks that depend on what is masked, not on how it is batched.
+//! Dropout masks that depend on the token and the layer, not on the batch.
 //!
-//! Each element's bit comes from a counter-based generator keyed by the token (which visit of
-//! which example, which position) and the site (which layer). Packing rows otherwise, resuming a
-//! run or changing the number of threads therefore changes no mask.
+//! Each element is drawn by a counter-based generator. Its key is the token (which example, how often
+//! it was seen before, which position) and the site (which layer). A different packing, a resumed run
+//! or another number of threads therefore gives the same masks.
 //!
 //! Axes: T tokens, I features.
 
@@ -18,7 +18,7 @@ use crate::profile::{self, Operation};
 use crate::simd::vectorised;
 use crate::threads;
 
-/// The finaliser of SplitMix64: a bijection that scatters its input over all bits.
+/// The finaliser of SplitMix64: a bijection in which every input bit affects all output bits.
 ///
 /// Source: Steele, Lea and Flood 2014; constants of Stafford's variant 13.
 pub const fn mix(x: u64) -> u64 {
@@ -28,22 +28,22 @@ pub const fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Which features are cleared: drawn again wherever they are needed, never kept.
+/// Dropout of a tensor. Masks are drawn again in the backward pass, never stored.
 #[derive(Debug, Clone)]
 pub struct Dropout {
-    /// One a token, `[T]`.
+    /// Key of each token, `[T]`.
     pub keys: Arc<[u64]>,
-    /// Which layer.
+    /// Number of the layer.
     pub site: u64,
-    /// That a feature is cleared, in `[0, 1)`.
+    /// Probability that an element is cleared, in `[0, 1)`.
     pub probability: f64,
 }
 
 impl Dropout {
-    /// What `Dropout::apply` multiplies by.
+    /// The mask that `Dropout::apply` multiplies by: 0 or `1 / (1 - probability)`, in f32.
     ///
     /// # Shapes
-    /// Result: `[T, features]`, 0 or `1 / (1 - probability)`, f32.
+    /// Result: `[T, features]`.
     pub fn mask(&self, features: usize, device: &Device) -> Tensor<2> {
         let shape = [self.keys.len(), features];
         let mut mask = vec![1.0; shape[0] * shape[1]];
@@ -51,13 +51,13 @@ impl Dropout {
         Tensor::from_data(TensorData::new(mask, shape), device)
     }
 
-    /// Clears features, and divides the others by the probability of staying.
+    /// Clears elements, and divides the others by the probability of keeping them.
     ///
     /// # Shapes
     /// `x`: `[T, I]`.
     ///
     /// # Panics
-    /// Where the probability is not in `[0, 1)`.
+    /// If the probability is not in `[0, 1)`.
     pub(crate) fn apply(&self, x: &mut [f32]) {
         let probability = self.probability;
         assert!(
@@ -121,7 +121,7 @@ mod tests {
         use burn::backend::libtorch::TchTensor;
 
         let on = crate::devices::torch();
-        // several blocks of it, and keys of all sizes
+        // more than one block, and keys with all bits
         let (tokens, features) = (700, 9001);
         let dropout = Dropout {
             keys: (0..tokens).map(mix).collect(),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_masked_alike_wherever_it_stands() {
+    fn a_token_has_the_same_mask_in_every_batch() {
         let both = mask(&[7, 11], 1, 9, 0.5);
         assert_eq!(both[9..], mask(&[11], 1, 9, 0.5));
         assert_ne!(both[9..], mask(&[11], 2, 9, 0.5));

@@ -1,6 +1,6 @@
 // Functions of ATen that torch-sys does not bind, for aten.rs.
 //
-// The signatures that are used are those of torch 2.9 to 2.11.
+// They have the signatures used here in torch 2.9 to 2.11.
 
 #include "guarded.h"
 
@@ -19,10 +19,11 @@ using at::Tensor;
 
 namespace {
 
-// Causal, the last query of a row at its last key: CustomMaskType of ATen's mem_eff_attention.
+// Causal mask in which the last query of a row has the position of its last key: a value of
+// CustomMaskType in ATen's mem_eff_attention.
 constexpr int64_t CAUSAL_FROM_BOTTOM_RIGHT = 2;
 
-// Where dropout would keep the state of its generator; there is none.
+// A placeholder for the generator state of dropout, which is not used.
 Tensor no_state(const Tensor &like) {
     return at::empty({2}, like.options().dtype(at::kLong));
 }

@@ -1,19 +1,21 @@
-//! Functions of ATen that tch does not bind: `aten.cpp` calls them.
+//! Functions of ATen that tch does not bind. `aten.cpp` calls them.
 //!
-//! All of them have the signature that is used here in torch 2.9 to 2.11.
+//! All of them have the signatures used here in torch 2.9 to 2.11.
+//!
+//! Axes: T tokens, S keys, N query heads, K key heads, D `head_dim`, H hidden size.
 
 use std::ffi::{c_char, c_int};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-/// Room for what a call says when it fails.
+/// Size of the buffer for a call's error message, in bytes.
 const SAID: usize = 4096;
 
 type Input = *const C_tensor;
 type Outputs = *mut *mut C_tensor;
 
-/// Which rows of the queries see which rows of the keys, for the `simmer_*_attention` functions.
+/// The rows of queries and keys, as the `simmer_*_attention` functions take them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Spans {
@@ -24,7 +26,7 @@ struct Spans {
     scale: f64,
 }
 
-#[expect(unsafe_code, reason = "functions of aten.cpp")]
+#[expect(unsafe_code, reason = "the functions of aten.cpp are C++")]
 unsafe extern "C" {
     fn simmer_flash_attention(
         qkv: *const Input,
@@ -63,10 +65,10 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Runs a function of aten.cpp that gives `N` tensors; a null one is `None`.
+/// Runs a function of aten.cpp that returns `N` tensors; a null pointer becomes `None`.
 ///
 /// # Panics
-/// Where it fails, as every function of tch does.
+/// If the function fails. Functions of tch do the same.
 fn call<const N: usize>(
     f: impl FnOnce(Outputs, *mut c_char, usize) -> c_int,
 ) -> [Option<Tensor>; N] {
@@ -75,8 +77,8 @@ fn call<const N: usize>(
     let code = f(out.as_mut_ptr(), said.as_mut_ptr(), SAID);
     assert!(code == 0, "libtorch: {}", super::said(&said));
     out.map(|tensor| {
-        // SAFETY: a tensor that aten.cpp made for us, which nobody else holds.
-        #[expect(unsafe_code, reason = "tensors of aten.cpp")]
+        // SAFETY: aten.cpp created the tensor with `new` for this call and keeps no pointer to it.
+        #[expect(unsafe_code, reason = "takes ownership of a tensor that C++ created")]
         (!tensor.is_null()).then(|| unsafe { Tensor::from_ptr(tensor) })
     })
 }
@@ -88,12 +90,13 @@ fn all<const N: usize>(tensors: [Option<Tensor>; N]) -> [Tensor; N] {
     })
 }
 
-/// Rows of queries and keys that lie one after another.
+/// The rows of a packed sequence, whose queries and keys lie one after another.
 #[derive(Debug)]
 pub(crate) struct Packed<'a> {
-    /// Where each row begins, and the end of the last, `[rows + 1]`, 32 bits each.
+    /// Offset of each row, and the end of the last one, for queries and for keys: `[rows + 1]` each,
+    /// in i32.
     pub(crate) starts: [&'a Tensor; 2],
-    /// Tokens of the longest row.
+    /// Largest number of queries in a row, and of keys.
     pub(crate) longest: [i64; 2],
     /// Factor of the scores.
     pub(crate) scale: f64,
@@ -111,24 +114,21 @@ impl Packed<'_> {
     }
 }
 
-/// Result and log-sum-exp, in a layout of its own: the last query of a row stands at its last key.
-///
-/// `_flash_attention_forward`: 16-bit numbers, on a GPU.
+/// Causal attention on a GPU for 16-bit dtypes, by `_flash_attention_forward`: the result, and the
+/// log-sum-exp in a layout of its own. The last query of a row has the position of its last key.
 ///
 /// # Shapes
 /// `q`: `[T, N, D]`. `k`, `v`: `[S, K, D]`. Result: `[T, N, D]`.
 pub(crate) fn flash_attention(qkv: [&Tensor; 3], packed: &Packed<'_>) -> [Tensor; 2] {
     let inputs = qkv.map(Tensor::as_ptr);
-    // SAFETY: three tensors that outlive the call, and room for two.
-    #[expect(unsafe_code, reason = "a function of aten.cpp")]
+    // SAFETY: the function reads three tensors, which outlive the call, and writes at most two.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     all(call(|out, said, room| unsafe {
         simmer_flash_attention(inputs.as_ptr(), packed.spans(), out, said, room)
     }))
 }
 
-/// Gradients of `q`, `k` and `v`.
-///
-/// `_flash_attention_backward`.
+/// Gradients of `q`, `k` and `v`, by `_flash_attention_backward`.
 pub(crate) fn flash_attention_backward(
     dy: &Tensor,
     qkv: [&Tensor; 3],
@@ -137,31 +137,28 @@ pub(crate) fn flash_attention_backward(
 ) -> [Tensor; 3] {
     let [q, k, v] = qkv;
     let inputs = [dy, q, k, v, y, lse].map(Tensor::as_ptr);
-    // SAFETY: six tensors that outlive the call, and room for three.
-    #[expect(unsafe_code, reason = "a function of aten.cpp")]
+    // SAFETY: the function reads six tensors, which outlive the call, and writes at most three.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     all(call(|out, said, room| unsafe {
         simmer_flash_attention_backward(inputs.as_ptr(), packed.spans(), out, said, room)
     }))
 }
 
-/// As [`flash_attention`], for every number type; as many heads of keys as of queries.
-///
-/// `_efficient_attention_forward`: on a GPU.
+/// As [`flash_attention`], for every dtype, by `_efficient_attention_forward`. Keys must have as many
+/// heads as queries.
 ///
 /// # Shapes
 /// `q`, result: `[1, T, N, D]`. `k`, `v`: `[1, S, N, D]`.
 pub(crate) fn efficient_attention(qkv: [&Tensor; 3], packed: &Packed<'_>) -> [Tensor; 2] {
     let inputs = qkv.map(Tensor::as_ptr);
-    // SAFETY: three tensors that outlive the call, and room for two.
-    #[expect(unsafe_code, reason = "a function of aten.cpp")]
+    // SAFETY: the function reads three tensors, which outlive the call, and writes at most two.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     all(call(|out, said, room| unsafe {
         simmer_efficient_attention(inputs.as_ptr(), packed.spans(), out, said, room)
     }))
 }
 
-/// Gradients of `q`, `k` and `v`.
-///
-/// `_efficient_attention_backward`.
+/// Gradients of `q`, `k` and `v`, by `_efficient_attention_backward`.
 pub(crate) fn efficient_attention_backward(
     dy: &Tensor,
     qkv: [&Tensor; 3],
@@ -170,16 +167,14 @@ pub(crate) fn efficient_attention_backward(
 ) -> [Tensor; 3] {
     let [q, k, v] = qkv;
     let inputs = [dy, q, k, v, y, lse].map(Tensor::as_ptr);
-    // SAFETY: six tensors that outlive the call, and room for three.
-    #[expect(unsafe_code, reason = "a function of aten.cpp")]
+    // SAFETY: the function reads six tensors, which outlive the call, and writes at most three.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     all(call(|out, said, room| unsafe {
         simmer_efficient_attention_backward(inputs.as_ptr(), packed.spans(), out, said, room)
     }))
 }
 
-/// Gradients of `x`, and of `weight` where it is `trained`.
-///
-/// `_fused_rms_norm_backward`: on a GPU.
+/// Gradients of `x`, and of `weight` if it is `trained`, on a GPU by `_fused_rms_norm_backward`.
 ///
 /// # Shapes
 /// `dy`, `x`: `[T, H]`. `scale`: `[T, 1]`, f32. `weight`: `[H]`.
@@ -191,8 +186,8 @@ pub(crate) fn fused_rms_norm_backward(
     trained: bool,
 ) -> (Tensor, Option<Tensor>) {
     let inputs = [dy, x, scale, weight].map(Tensor::as_ptr);
-    // SAFETY: four tensors that outlive the call, and room for two.
-    #[expect(unsafe_code, reason = "a function of aten.cpp")]
+    // SAFETY: the function reads four tensors, which outlive the call, and writes at most two.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     let [dx, d_weight] = call(|out, said, room| unsafe {
         simmer_fused_rms_norm_backward(inputs.as_ptr(), trained, out, said, room)
     });

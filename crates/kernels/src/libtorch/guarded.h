@@ -1,4 +1,5 @@
-// How the functions of this folder end: 0, or 1 and what went wrong.
+// Runs f. Returns 0, or 1 if it throws; the message of the exception is then in said, a buffer of
+// room bytes. Exceptions must not leave C++.
 
 #pragma once
 

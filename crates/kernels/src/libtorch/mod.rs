@@ -1,7 +1,10 @@
-//! Tensors of libtorch, and where it computes.
+//! Tensors and devices of libtorch.
 //!
-//! Kernels of a GPU run after the call that asks for them has returned. No operation here waits for
-//! one: nothing is read back, and what is copied to the device is copied once a run, from pinned memory.
+//! A GPU runs a kernel after the call that launched it has returned. No operation of this crate waits
+//! for a kernel: none reads results back, and inputs are copied to the device once per packed
+//! sequence, from pinned memory.
+//!
+//! Axes: T tokens, K inner dimension (summed over), N output features.
 
 pub(crate) mod aten;
 pub(crate) mod timeline;
@@ -15,27 +18,27 @@ use tch::Tensor;
 
 use crate::profile::{self, Operation};
 
-/// The processor, with libtorch's kernels.
+/// The processor, computing with libtorch.
 pub fn cpu() -> Device {
     LibTorchDevice::Cpu.into()
 }
 
-/// An NVIDIA GPU, the first being 0. It has to be there: see [`gpus`].
+/// An NVIDIA GPU, counted from 0. It must exist: see [`gpus`].
 pub fn gpu(index: usize) -> Device {
     LibTorchDevice::Cuda(index).into()
 }
 
-/// Number of NVIDIA GPUs that libtorch can use; `None` where this libtorch can use none.
+/// Number of NVIDIA GPUs that libtorch can use; `None` if this libtorch is built without CUDA.
 pub fn gpus() -> Option<usize> {
     cfg!(libtorch_cuda).then(|| usize::try_from(tch::Cuda::device_count()).unwrap_or(0))
 }
 
-/// A tensor whose memory no other shares.
+/// A tensor that shares its memory with no other.
 pub(crate) fn fresh(tensor: Tensor) -> TchTensor {
     TchTensor::new(tensor)
 }
 
-/// The number of a GPU; `None` of other devices.
+/// The index of a GPU; `None` for other devices.
 pub(crate) fn gpu_of(device: &Device) -> Option<usize> {
     match device.clone().without_autodiff().as_dispatch() {
         DispatchDevice::LibTorch(LibTorchDevice::Cuda(index)) => Some(*index),
@@ -43,37 +46,37 @@ pub(crate) fn gpu_of(device: &Device) -> Option<usize> {
     }
 }
 
-/// What a function of this folder's C++ left in the room for it.
+/// The error message that a C++ function of this folder wrote to its buffer.
 fn said(room: &[c_char]) -> String {
     let room = CStr::from_bytes_until_nul(bytemuck::cast_slice(room));
     room.unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Bytes of tensors together.
+/// Total size of tensors in bytes.
 pub(crate) fn bytes(tensors: &[&Tensor]) -> usize {
     let bytes = |of: &&Tensor| of.numel() * of.kind().elt_size_in_bytes();
     tensors.iter().map(bytes).sum()
 }
 
-/// A product with a weight, in the numbers of `x`, `[T, N]`: a weight in others is widened or narrowed for it.
+/// `x · weight` in the dtype of `x`; a weight in another dtype is converted first.
 ///
 /// # Shapes
-/// `x`: `[T, K]`. `weight`: `[K, N]`.
+/// `x`: `[T, K]`. `weight`: `[K, N]`. Result: `[T, N]`.
 pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Tensor {
     let [flops, size] = of_product(x, weight);
     let _span = profile::span(Operation::Linear, flops, size);
     x.mm(&weight.to_kind(x.kind()))
 }
 
-/// Multiplications and additions of a product, and its bytes.
+/// Multiplications and additions of `x · weight`, and its bytes.
 pub(crate) fn of_product(x: &Tensor, weight: &Tensor) -> [usize; 2] {
     let tokens = x.size()[0] as usize;
     let out = tokens * weight.size()[1] as usize * x.kind().elt_size_in_bytes();
     [2 * tokens * weight.numel(), bytes(&[x, weight]) + out]
 }
 
-/// A tensor of the processor on another device. To a GPU the copy takes its turn behind what was asked for
-/// before, and nobody waits for it.
+/// Copies a tensor in the processor's memory to a device. A copy to a GPU is queued behind earlier
+/// work, and the host does not wait for it.
 pub(crate) fn uploaded(here: &Tensor, device: tch::Device) -> Tensor {
     if device.is_cuda() {
         here.pin_memory(device)

@@ -1,6 +1,6 @@
-// What torch's own profiler (Kineto) sees of a device, for timeline.rs.
+// Events that torch's profiler (Kineto) records on a device, for timeline.rs.
 //
-// The signatures that are used are those of torch 2.9 to 2.11.
+// The functions called have the signatures used here in torch 2.9 to 2.11.
 
 #include "guarded.h"
 
@@ -23,7 +23,7 @@ struct Event {
     uint64_t start;
     // Nanoseconds.
     uint64_t length;
-    // The same number for a kernel and for the call that asked for it.
+    // The same number for a kernel and for the call that launched it.
     uint64_t correlation;
     bool on_device;
 };

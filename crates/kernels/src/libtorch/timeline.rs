@@ -1,7 +1,7 @@
-//! What torch's own profiler, Kineto, sees of a device: `timeline.cpp` calls it.
+//! Events that torch's profiler, Kineto, records on a device. `timeline.cpp` calls it.
 //!
-//! A GPU runs its kernels after the calls that asked for them have returned, so clocks of the host
-//! say nothing of them.
+//! A GPU runs a kernel after the call that launched it has returned, so the host's clock cannot
+//! measure it.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::io;
@@ -9,43 +9,43 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::said;
 
-/// Room for what a call says when it fails.
+/// Size of the buffer for a call's error message, in bytes.
 const SAID: usize = 4096;
 
-/// Whose work is looked at.
+/// What a timeline records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Of {
     /// Operations of ATen on the processor.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "machines without a GPU test with it")
+        expect(dead_code, reason = "only tests use it, on machines without a GPU")
     )]
     Processor,
-    /// Kernels of GPUs, and the calls that ask for them.
+    /// Kernels of GPUs, and the calls that launch them.
     Gpu,
 }
 
-/// Something that ran.
+/// An operation, a kernel, a copy, or a call that launched one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) start: Instant,
     pub(crate) length: Duration,
-    /// The same for a kernel and for the call that asked for it.
+    /// The same number for a kernel and for the call that launched it.
     pub(crate) correlation: u64,
     /// Whether it ran on a GPU, not on the processor.
     pub(crate) on_device: bool,
 }
 
-/// A look at what runs, on the thread that calls and on all GPUs.
+/// A running recording of the calling thread and all GPUs.
 #[derive(Debug)]
 pub(crate) struct Timeline {
     began: Instant,
-    /// The same moment since 1970, as Kineto counts.
+    /// The time of `began` since 1970, as Kineto counts.
     since_1970: Duration,
 }
 
-/// As timeline.cpp has it.
+/// `Event` in timeline.cpp.
 #[repr(C)]
 struct RawEvent {
     name: *const u8,
@@ -56,7 +56,7 @@ struct RawEvent {
     on_device: bool,
 }
 
-#[expect(unsafe_code, reason = "functions of timeline.cpp")]
+#[expect(unsafe_code, reason = "the functions of timeline.cpp are C++")]
 unsafe extern "C" {
     fn simmer_timeline_start(gpu: bool, said: *mut c_char, room: usize) -> c_int;
     fn simmer_timeline_finish(
@@ -76,13 +76,16 @@ fn call(f: impl FnOnce(*mut c_char, usize) -> c_int) -> io::Result<()> {
 }
 
 impl Timeline {
-    /// Begins to look.
+    /// Starts to record.
     ///
     /// # Errors
-    /// Where the profiler does not start: another one is at work.
+    /// If the profiler does not start, for example because another one is running.
     pub(crate) fn start(of: Of) -> io::Result<Self> {
-        // SAFETY: room for what it says.
-        #[expect(unsafe_code, reason = "a function of timeline.cpp")]
+        // SAFETY: the function writes at most `room` bytes to `said`, a buffer of that size.
+        #[expect(
+            unsafe_code,
+            reason = "calls a function of timeline.cpp with raw pointers"
+        )]
         call(|said, room| unsafe { simmer_timeline_start(of == Of::Gpu, said, room) })?;
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Ok(Self {
@@ -91,18 +94,22 @@ impl Timeline {
         })
     }
 
-    /// Ends looking, on the thread that began: what was seen since, in no order.
+    /// Stops recording and returns the events, in no particular order. It must be called on the
+    /// thread that called [`Self::start`].
     ///
     /// # Errors
-    /// Where the profiler cannot say it.
+    /// If the profiler fails.
     pub(crate) fn finish(self) -> io::Result<Vec<Event>> {
         let mut seen = Seen {
             timeline: self,
             events: Vec::new(),
         };
         let to = (&raw mut seen).cast();
-        // SAFETY: `see` takes what it is given here.
-        #[expect(unsafe_code, reason = "a function of timeline.cpp")]
+        // SAFETY: `see` gets `to`, which points to `seen`, and is called only before this returns.
+        #[expect(
+            unsafe_code,
+            reason = "calls a function of timeline.cpp with raw pointers"
+        )]
         call(|said, room| unsafe { simmer_timeline_finish(see, to, said, room) })?;
         Ok(seen.events)
     }
@@ -114,9 +121,9 @@ struct Seen {
 }
 
 extern "C" fn see(to: *mut c_void, event: *const RawEvent) {
-    // SAFETY: what `finish` has, which nobody else touches meanwhile, and an event that lives as long as
-    // this call, with as many bytes of a name as it says.
-    #[expect(unsafe_code, reason = "what timeline.cpp gives")]
+    // SAFETY: `to` points to the `Seen` of `finish`, which nothing else accesses during the call. The
+    // event lives as long as this call, and its name has `name_length` bytes.
+    #[expect(unsafe_code, reason = "reads what timeline.cpp passes by raw pointers")]
     let (seen, event, name) = unsafe {
         let event = &*event;
         let name = std::slice::from_raw_parts(event.name, event.name_length);
@@ -138,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_clock_is_ours() {
+    fn times_are_those_of_the_host_clock() {
         let x = tch::Tensor::ones([64, 64], (tch::Kind::Float, tch::Device::Cpu));
         let _ = x.mm(&x);
         let timeline = Timeline::start(Of::Processor).unwrap();
@@ -149,10 +156,10 @@ mod tests {
         assert_eq!(y.int64_value(&[0, 0]), 64);
         let products: Vec<&Event> = events.iter().filter(|of| of.name == "aten::mm").collect();
         let [product] = products[..] else {
-            panic!("one product: {events:?}")
+            panic!("expected one matrix multiplication, found {events:?}")
         };
         assert!(!product.on_device);
-        // Kineto counts cycles, and the two clocks are read one after the other
+        // Kineto counts processor cycles, and the two clocks are read one after the other
         let slack = Duration::from_millis(1);
         assert!(before <= product.start + slack, "{before:?} {product:?}");
         assert!(

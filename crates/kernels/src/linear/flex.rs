@@ -1,4 +1,6 @@
-//! The form on flex: a weight is widened as it is packed for the product.
+//! The form on flex: a weight is widened while it is packed for the matrix multiplication.
+//!
+//! Axes: k inner dimension (summed over), n columns of the result.
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -27,7 +29,11 @@ fn multiply(x: FlexTensor, weight: FlexTensor, side: Side) -> FlexTensor {
     let weight = flex::weight(&weight, side);
     let [k, n] = weight.inner_outer();
     let _span = profile::product(tokens, weight);
-    assert_eq!(values(&x).len(), tokens * k, "features of a linear layer");
+    assert_eq!(
+        values(&x).len(),
+        tokens * k,
+        "elements of the input of a linear layer"
+    );
     let mut y = buffer(tokens * n);
     product(values(&x), weight, &mut y, false);
     flex::tensor(y, [tokens, n])

@@ -1,7 +1,7 @@
-//! The form on libtorch: the product in the precision of `x`.
+//! The form on libtorch: a matrix multiplication in the dtype of `x`.
 //!
-//! A weight in another precision is widened (or narrowed) for one product; in that of `x` it is
-//! used where it lies.
+//! A weight in another dtype is converted for each multiplication. A weight in the dtype of `x` is
+//! not copied.
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;

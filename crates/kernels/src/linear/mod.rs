@@ -1,9 +1,10 @@
-//! The product with a weight kept in its stored precision.
+//! A linear layer whose weight keeps its stored dtype.
 //!
-//! `y = x Wᵀ`, `dx = dy W`, `dW = dyᵀ x` (only where the weight is trained).
+//! `y = x Wᵀ`, `dx = dy W`, `dW = dyᵀ x` (only if the weight is trained).
 //!
-//! A frozen weight is widened to f32 on its way into the product, forward and again backward, so
-//! that no widened copy outlives the operation. Plain automatic differentiation would keep one.
+//! The weight is widened to f32 inside the matrix multiplication, in the forward pass and again in
+//! the backward pass, so that no widened copy outlives the operation. Plain automatic differentiation
+//! would keep one.
 //!
 //! Axes: T tokens, I input features, O output features.
 
@@ -23,7 +24,7 @@ use burn::tensor::{DType, FloatDType, Tensor};
 
 use crate::profile::{self, Operation};
 
-/// `y = x Wᵀ`.
+/// A linear layer without a bias: `y = x Wᵀ`.
 ///
 /// # Shapes
 /// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16 or f16. Result: `[T, O]`, f32.
@@ -34,11 +35,11 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     ))
 }
 
-/// The definition of [`linear`] in plain tensor operations, for tests.
+/// The reference implementation of [`linear`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`linear`].
-pub fn linear_oracle(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+pub fn linear_reference(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
     x.matmul(weight.cast(DType::F32).transpose())
 }
 
@@ -51,7 +52,7 @@ pub trait LinearBackend: Backend {
 
 /// The gradient of [`linear`] on a backend.
 pub trait LinearGradient: LinearBackend {
-    /// Gradient of `x` from that of the result.
+    /// The gradient of `x`, from the gradient of the result.
     fn widened_linear_gradient(
         dy: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -80,7 +81,7 @@ impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> 
         struct Linear;
 
         impl<B: LinearGradient> Backward<B, 2> for Linear {
-            /// The input, kept only where the weight is trained, and the weight.
+            /// The input, which is kept only if the weight is trained, and the weight.
             type State = (Option<FloatTensor<B>>, FloatTensor<B>);
 
             fn backward(
@@ -144,28 +145,28 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(t in 1_usize..70, i in 1_usize..80, o in 1_usize..80) {
+        fn equals_the_reference(t in 1_usize..70, i in 1_usize..80, o in 1_usize..80) {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
-            let oracle = run(linear_oracle, &x, &w, &seed);
+            let reference = run(linear_reference, &x, &w, &seed);
             for device in devices::all() {
                 let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
                 let fused = run(linear, &x, &w, &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // the same products summed in another order, at most 80 terms of order one
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(4e-5));
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // the same terms summed in another order, at most 80 of order one
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(4e-5));
                 }
             }
             if let Some(device) = devices::halves() {
                 let [x, w, seed] = [&x, &w, &seed].map(devices::rounded);
-                let oracle = run(linear_oracle, &x, &w, &seed);
+                let reference = run(linear_reference, &x, &w, &seed);
                 let [x, w, seed] = [x, w, seed].map(|of| on(&device, &of.cast(DType::BF16)));
                 let fused = run(linear, &x, &w, &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
+                for (fused, reference) in fused.iter().zip(&reference) {
                     // sums in f32, rounded once
-                    let scale = devices::largest(oracle).max(0.1);
-                    devices::assert_near(fused, oracle, 1.0, scale);
+                    let scale = devices::largest(reference).max(0.1);
+                    devices::assert_near(fused, reference, 1.0, scale);
                 }
             }
         }
@@ -182,8 +183,8 @@ mod tests {
                 let leaf = on(&device, &x).require_grad();
                 let y = linear(leaf.clone(), on(&device, &w).inner());
                 let grads = y.clone().sum().backward();
-                let expected = linear_oracle(x.inner(), w.clone());
-                // seven products of some units each, summed in f32 in either order: 7 · 2⁻²⁴ of some 25
+                let expected = linear_reference(x.inner(), w.clone());
+                // seven terms of a few units, summed in f32 in two orders: 7 · 2⁻²⁴ of about 25
                 y.inner()
                     .into_data()
                     .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(2e-5));

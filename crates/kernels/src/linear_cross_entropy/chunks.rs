@@ -1,4 +1,6 @@
-//! A trained head: chunk by chunk of tokens, on any backend.
+//! The loss with a trained head, on any backend: one chunk of tokens after another.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
@@ -7,11 +9,11 @@ use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 use super::{LossAndGradients, Wanted};
 use crate::linear::widen;
 
-/// Elements of a chunk's logits: 32 MiB in f32 bounds the memory, and is large enough for the
-/// product to run at full speed.
+/// Elements of a chunk's logits. 32 MiB in f32 limit the memory, and are large enough for matrix
+/// multiplications at full speed.
 pub(super) const ELEMENTS: usize = 8 << 20;
 
-/// The loss, and the gradients that are wanted.
+/// The loss, and the gradients that `wanted` names.
 pub(super) fn loss<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
@@ -52,8 +54,8 @@ pub(super) fn loss<B: Backend>(
     }
 }
 
-/// Each token's loss `[c, 1]`, and the gradient of the logits `[c, V]` (the logits themselves
-/// where it is not wanted).
+/// Each token's loss, `[c, 1]`, and the gradient of the logits, `[c, V]`. If `gradient` is not set,
+/// the second tensor has no meaning.
 fn softmax_loss<B: Backend>(
     logits: FloatTensor<B>,
     target: IntTensor<B>,

@@ -1,4 +1,6 @@
-//! The form on flex: slabs where the head is frozen, chunks where it is trained.
+//! The form on flex: slabs for a frozen head, chunks for a trained one.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::Flex;
 use burn::backend::ops::IntTensorOps;

@@ -1,6 +1,9 @@
-//! The form on libtorch: chunk by chunk of tokens, the logits' gradient in the logits' place.
+//! The form on libtorch: one chunk of tokens after another. The gradient of the logits overwrites
+//! the logits.
 //!
-//! Products are in the precision of the hidden states, the softmax and the loss in f32.
+//! Matrix multiplications are in the dtype of the hidden states, the softmax and the loss in f32.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
@@ -10,8 +13,8 @@ use super::{LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradie
 use crate::libtorch::{bytes, fresh, of_product};
 use crate::profile::{self, Operation};
 
-/// Logits of a chunk. On a GPU a product wants more tokens than on a processor, and there is room:
-/// 1 GiB in f32.
+/// Elements of a chunk's logits. A GPU needs more tokens than a processor for matrix multiplications
+/// at full speed, and has the memory: 1 GiB in f32.
 fn elements(of: &Tensor) -> i64 {
     if of.device().is_cuda() {
         256 << 20

@@ -1,18 +1,19 @@
-//! The output head and the loss as one operation over chunks of tokens.
+//! The output head and the cross-entropy loss as one operation.
 //!
 //! `loss = Σ_n (log Σ_v exp z_nv - z_n,target(n))`, `z = hidden Wᵀ`;
 //! `dz = softmax(z) - onehot(target)`, `d hidden = dz W`, `dW = dzᵀ hidden`.
 //!
-//! The gradient is computed on the way forward, and the `[N, V]` logits never exist. Where the head
-//! is frozen this is attention over the vocabulary: slab by slab of W, `Σ_v exp(z_v - m) W_v` and
-//! `Σ_v exp(z_v - m)` are summed with a running maximum m, and each slab is read once. Where the
-//! head is trained, its gradient wants the finished softmax: chunk by chunk of tokens.
+//! The forward pass computes the gradients too, and the `[N, V]` logits never exist as a whole. With
+//! a frozen head this is attention over the vocabulary: for one slab of W after another,
+//! `Σ_v exp(z_v - m) W_v` and `Σ_v exp(z_v - m)` are summed with a running maximum m, and each slab is
+//! read once. The gradient of a trained head needs the finished softmax, so the tokens are then
+//! processed in chunks.
 //!
-//! Source: Wijmans et al. 2024 (Cut Your Losses) for the idea of never keeping the logits; Milakov
-//! and Gimelshein 2018 for the running maximum.
+//! Source: Wijmans et al. 2024 (Cut Your Losses) for never storing the logits; Milakov and Gimelshein
+//! 2018 for the running maximum.
 //!
-//! Axes: N tokens with a target, H hidden size, V vocabulary, c tokens of one chunk, s entries of
-//! one slab.
+//! Axes: N tokens with a target, H hidden size, V vocabulary size, c tokens of one chunk, s
+//! vocabulary entries of one slab.
 
 mod chunks;
 mod flex;
@@ -29,11 +30,11 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::{DType, Int, Shape, Tensor, activation};
 
-/// Sum of the targets' negative log-probabilities (natural logarithm).
+/// Sum of the targets' negative log-probabilities (natural logarithm); not their mean.
 ///
 /// # Shapes
-/// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, in its stored precision. `targets`: `[N]`, each
-/// below V. Result: `[1]`, a sum over tokens, not their mean.
+/// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, in its stored dtype. `targets`: `[N]`, each below V.
+/// Result: `[1]`.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     weight: Tensor<2>,
@@ -46,11 +47,11 @@ pub fn linear_cross_entropy(
     ))
 }
 
-/// The definition of [`linear_cross_entropy`] in plain tensor operations, for tests.
+/// The reference implementation of [`linear_cross_entropy`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`linear_cross_entropy`].
-pub fn linear_cross_entropy_oracle(
+pub fn linear_cross_entropy_reference(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
@@ -76,7 +77,7 @@ pub trait LinearCrossEntropyBackend: Backend {
 
 /// [`linear_cross_entropy`] with its gradients, on a backend.
 pub trait LinearCrossEntropyGradient: LinearCrossEntropyBackend {
-    /// The loss, and the gradients that are wanted, for a loss gradient of one.
+    /// The loss, and the gradients that `wanted` names, for a gradient of the loss of one.
     fn linear_cross_entropy_gradient(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -85,23 +86,23 @@ pub trait LinearCrossEntropyGradient: LinearCrossEntropyBackend {
     ) -> LossAndGradients<Self>;
 }
 
-/// Which gradients are wanted beside the loss.
+/// The gradients to compute with the loss.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
-    /// That of the hidden states.
+    /// Whether to compute the gradient of the hidden states.
     pub hidden: bool,
-    /// That of the head.
+    /// Whether to compute the gradient of the head.
     pub weight: bool,
 }
 
-/// The loss and the gradients of it.
+/// The loss and its gradients.
 #[derive(Debug)]
 pub struct LossAndGradients<B: Backend> {
-    /// `[1]`
+    /// Sum of the losses, `[1]`.
     pub loss: FloatTensor<B>,
-    /// `[N, H]`
+    /// Gradient of the hidden states, `[N, H]`.
     pub hidden: Option<FloatTensor<B>>,
-    /// `[V, H]`
+    /// Gradient of the head, `[V, H]`.
     pub weight: Option<FloatTensor<B>>,
 }
 
@@ -117,7 +118,7 @@ impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBac
         struct LinearCrossEntropy;
 
         impl<B: Backend> Backward<B, 2> for LinearCrossEntropy {
-            /// The gradients of the hidden states and of the weight, for a loss gradient of one.
+            /// The gradients of the hidden states and of the weight, for a gradient of the loss of one.
             type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
 
             fn backward(
@@ -204,7 +205,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn a_frozen_head_equals_the_oracle(
+        fn a_frozen_head_equals_the_reference(
             n in 1_usize..40,
             h in 1_usize..40,
             v in 2_usize..5000,
@@ -215,13 +216,13 @@ mod tests {
             let (x, w) = (random([n, h]), random([v, h]).cast(dtype));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 977) % v as i64).collect();
             let targets = ids(&targets, &device);
-            let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
+            let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
                 let fused = run_frozen(linear_cross_entropy, &x, &w, &targets);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
+                for (fused, reference) in fused.iter().zip(&reference) {
                     // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-5).set_absolute(2e-4));
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(2e-4));
                 }
                 let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone().inner());
                 let tracked = linear_cross_entropy(x, w, targets).inner();
@@ -229,31 +230,32 @@ mod tests {
             }
             if let Some(device) = devices::halves() {
                 let [x, w] = [&x, &w].map(devices::rounded);
-                let oracle = run_frozen(linear_cross_entropy_oracle, &x, &w, &targets);
+                let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
                 let [x, w] = [x, w].map(|of| on(&device, &of.cast(DType::BF16)));
                 let fused = run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device));
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // the logits, of which one of order twenty can decide, their gradient, and its sums
-                    let scale = devices::largest(oracle).max(0.1);
-                    devices::assert_near(fused, oracle, 40.0, scale);
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // rounded are the logits (the loss can depend on one of order twenty), their
+                    // gradient, and the sums of it
+                    let scale = devices::largest(reference).max(0.1);
+                    devices::assert_near(fused, reference, 40.0, scale);
                 }
             }
         }
 
         #[test]
-        fn equals_the_oracle(n in 1_usize..12, h in 1_usize..16, v in 2_usize..40, seed in 0_i64..1000) {
+        fn equals_the_reference(n in 1_usize..12, h in 1_usize..16, v in 2_usize..40, seed in 0_i64..1000) {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w) = (random([n, h]), random([v, h]));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 7 + seed) % v as i64).collect();
             let targets = ids(&targets, &device);
-            let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
+            let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
                 let fused = run(linear_cross_entropy, &x, &w, &targets);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
+                for (fused, reference) in fused.iter().zip(&reference) {
                     // sums of at most 12 tokens' losses of order ten, in f32
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(1e-4));
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-4));
                 }
             }
         }
@@ -263,19 +265,22 @@ mod tests {
     fn many_chunks_equal_one() {
         let device = Device::flex().autodiff();
         let (n, h) = (600, 16);
-        let v = chunks::ELEMENTS / 256; // so many tokens a chunk: the third is not full
+        let v = chunks::ELEMENTS / 256; // 256 tokens per chunk: the third chunk is not full
         let x = Tensor::<2>::random([n, h], Distribution::Normal(0.0, 0.3), &device);
         let w = Tensor::<2>::random([v, h], Distribution::Normal(0.0, 1.0), &device);
         let targets: Vec<i64> = (0..n as i64).map(|i| i * 977 % v as i64).collect();
         let targets = ids(&targets, &device);
-        let oracle = run(linear_cross_entropy_oracle, &x, &w, &targets);
+        let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
         for device in devices::all() {
             let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
             let fused = run(linear_cross_entropy, &x, &w, &targets);
-            for (fused, oracle) in fused.iter().zip(&oracle) {
-                // 32 thousand exponentials summed in another order. Narrower heads are summed one after the other
-                // by some libraries, which takes three digits more.
-                fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-4).set_absolute(1e-4));
+            for (fused, reference) in fused.iter().zip(&reference) {
+                // 32 thousand exponentials summed in another order. For narrower heads some libraries
+                // use one running sum, which loses three more digits.
+                fused.assert_approx_eq::<f32>(
+                    reference,
+                    Tolerance::relative(1e-4).set_absolute(1e-4),
+                );
             }
         }
     }

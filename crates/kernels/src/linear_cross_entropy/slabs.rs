@@ -1,14 +1,16 @@
-//! A frozen head on flex: slab by slab of the vocabulary, each read once.
+//! The loss with a frozen head on flex: one slab of the vocabulary after another, each read once.
+//!
+//! Axes as in [`super`].
 
 use crate::buffer::buffer;
 use crate::product::{Side, Weight, product};
 use crate::simd::{exp, max, sum, vectorised};
 use crate::threads;
 
-/// Vocabulary entries of a slab: their logits for a few hundred tokens stay in a cache.
+/// Vocabulary entries per slab: their logits for a few hundred tokens fit into a cache.
 const SLAB: usize = 2048;
 
-/// The loss, and the hidden states' gradient `[N, H]` where it is wanted.
+/// The loss and, if `gradient` is set, the gradient of the hidden states, `[N, H]`.
 pub(super) fn loss(
     hidden: &[f32],
     weight: Weight<'_>,
@@ -35,7 +37,7 @@ pub(super) fn loss(
         let logits = &mut logits[..n * width]; // [N, s]
         product(hidden, slab, logits, false);
         threads::chunk_pairs(logits, width, &mut tokens, 1, |_, logits, token| {
-            take_in(logits, start, &mut token[0]);
+            add_slab(logits, start, &mut token[0]);
         });
         if gradient {
             rescale(&mut d_hidden, &tokens);
@@ -61,7 +63,7 @@ pub(super) fn loss(
     (loss as f32, Some(d_hidden))
 }
 
-/// Brings the sums of gradients so far to the new maxima.
+/// Rescales the gradients summed so far from the old running maxima to the new ones.
 fn rescale(d_hidden: &mut [f32], tokens: &[Token]) {
     if tokens.iter().all(|token| token.factor >= 1.0) {
         return;
@@ -74,17 +76,18 @@ fn rescale(d_hidden: &mut [f32], tokens: &[Token]) {
     });
 }
 
-/// What is known of a token's softmax so far.
+/// The softmax of a token over the slabs so far.
 #[derive(Debug)]
 struct Token {
+    /// Index of the target in the vocabulary.
     target: usize,
     /// Logit of the target.
     chosen: f32,
-    /// Largest logit.
+    /// Largest logit so far.
     max: f32,
     /// `Σ exp(z - max)`
     sum: f32,
-    /// `exp(old max - max)` of the last slab.
+    /// `exp(old max - max)`, from before the last slab to after it.
     factor: f32,
 }
 
@@ -95,8 +98,8 @@ impl Token {
 }
 
 vectorised! {
-    /// Takes a slab's logits into a token's softmax, which turns them into `exp(z - max)`.
-    fn take_in(simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
+    /// Adds a slab's logits to a token's softmax, and replaces them by `exp(z - max)`.
+    fn add_slab(simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
         if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
             token.chosen = *chosen;
         }

@@ -1,4 +1,6 @@
 //! The form on flex.
+//!
+//! Axes as in [`super`].
 
 use std::borrow::Cow;
 
@@ -9,9 +11,9 @@ use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
 use crate::Dropout;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
-use crate::low_rank::{down, outer, transposed, up, up_transposed};
 use crate::product::{Side, product};
 use crate::profile::{self, Operation};
+use crate::skinny::{down, outer, transposed, up, up_transposed};
 use crate::threads;
 
 impl LoraLinearBackend for Flex {
@@ -80,7 +82,7 @@ impl LoraLinearGradient for Flex {
     }
 }
 
-/// The input of the path, `[T, I]`.
+/// The input of the branch, `[T, I]`.
 fn input<'a>(x: &'a [f32], dropout: Option<&Dropout>) -> Cow<'a, [f32]> {
     let mut input = Cow::Borrowed(x);
     if let Some(dropout) = dropout {

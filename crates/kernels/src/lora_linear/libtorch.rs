@@ -1,6 +1,8 @@
-//! The form on libtorch: the path's products add to the weight's in place.
+//! The form on libtorch: the low-rank branch is added to `x Wᵀ` in place.
 //!
-//! Products are in the precision of `x`; what is trained, and its gradients, are in f32.
+//! Matrix multiplications are in the dtype of `x`; A, B and their gradients are in f32.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
@@ -59,7 +61,7 @@ impl LoraLinearGradient for LibTorch {
     }
 }
 
-/// The path of a layer: down and up, or the gradients of both.
+/// The low-rank branch of a layer: A and B, or the gradients of both.
 fn span(x: &Tensor, y: &Tensor, a: &Tensor, passes: usize) -> profile::Recording {
     let rank = a.size()[0] as usize;
     profile::span(
@@ -69,7 +71,7 @@ fn span(x: &Tensor, y: &Tensor, a: &Tensor, passes: usize) -> profile::Recording
     )
 }
 
-/// The input of the path, `[T, I]`.
+/// The input of the branch, `[T, I]`.
 fn input(x: &Tensor, dropout: Option<&Dropout>) -> Tensor {
     match dropout {
         None => x.shallow_clone(),

@@ -1,10 +1,10 @@
-//! A linear layer with a low-rank path beside its weight.
+//! A linear layer with a low-rank branch beside its weight (LoRA).
 //!
-//! `y = x Wᵀ + s · x' Aᵀ Bᵀ`, with `x' = m∘x` where there is dropout, else `x`.
+//! `y = x Wᵀ + s · x' Aᵀ Bᵀ`, where `x' = m∘x` with dropout (`m` is its mask), else `x' = x`.
 //! `W + s·B·A` is never formed.
 //!
 //! With `l = x' Aᵀ` and `dl = s · dy B`: `dx = dy W + m∘dx'`, `dx' = dl A`, `dA = dlᵀ x'`,
-//! `dB = s · dyᵀ l`. Of the frozen weight there is no gradient.
+//! `dB = s · dyᵀ l`. The frozen weight gets no gradient.
 //!
 //! Source: Hu et al. 2021, equation 3; PEFT `lora/layer.py`, `Linear.forward`.
 //!
@@ -23,9 +23,9 @@ use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::Floa
 use burn::tensor::Tensor;
 
 use crate::Dropout;
-use crate::linear::{gradient_of_weight, linear_oracle};
+use crate::linear::{gradient_of_weight, linear_reference};
 
-/// The low-rank path of [`lora_linear`].
+/// The low-rank branch of [`lora_linear`].
 #[derive(Debug, Clone)]
 pub struct LowRank {
     /// `[r, I]`
@@ -34,12 +34,12 @@ pub struct LowRank {
     pub b: Tensor<2>,
     /// `alpha / r`, or `alpha / √r`
     pub scale: f64,
-    /// Which features of the path's input are cleared.
+    /// Dropout of the branch's input.
     pub dropout: Option<Dropout>,
 }
 
 impl LowRank {
-    /// The input of the path, `[T, I]`.
+    /// The input of the branch, `[T, I]`.
     pub fn input(&self, x: Tensor<2>) -> Tensor<2> {
         match &self.dropout {
             Some(dropout) => {
@@ -51,29 +51,29 @@ impl LowRank {
     }
 }
 
-/// The frozen product plus the scaled low-rank product.
+/// `x Wᵀ` plus the scaled low-rank branch.
 ///
 /// # Shapes
 /// `x`: `[T, I]`, f32. `weight`: `[O, I]`, in its stored precision. Result: `[T, O]`, f32.
-pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Tensor<2> {
+pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, branch: LowRank) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::low_rank_linear(
         x.into_dispatch(),
         weight.into_dispatch(),
-        path.a.into_dispatch(),
-        path.b.into_dispatch(),
-        path.scale,
-        path.dropout,
+        branch.a.into_dispatch(),
+        branch.b.into_dispatch(),
+        branch.scale,
+        branch.dropout,
     ))
 }
 
-/// The definition of [`lora_linear`] in plain tensor operations.
+/// The reference implementation of [`lora_linear`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`lora_linear`].
-pub fn lora_linear_oracle(x: Tensor<2>, weight: Tensor<2>, path: LowRank) -> Tensor<2> {
-    let y = linear_oracle(x.clone(), weight); // [T, O]
-    let low = linear_oracle(path.input(x), path.a) * path.scale; // [T, r]
-    y + linear_oracle(low, path.b)
+pub fn lora_linear_reference(x: Tensor<2>, weight: Tensor<2>, branch: LowRank) -> Tensor<2> {
+    let y = linear_reference(x.clone(), weight); // [T, O]
+    let low = linear_reference(branch.input(x), branch.a) * branch.scale; // [T, r]
+    y + linear_reference(low, branch.b)
 }
 
 /// [`lora_linear`] on a backend.
@@ -90,7 +90,7 @@ pub trait LoraLinearBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-/// What the backward pass of [`lora_linear`] needs of the forward pass.
+/// The values of the forward pass that the backward pass of [`lora_linear`] needs.
 #[derive(Debug, Clone)]
 pub struct Adapted<B: Backend> {
     /// `[T, I]`
@@ -101,28 +101,28 @@ pub struct Adapted<B: Backend> {
     pub a: FloatTensor<B>,
     /// `[O, r]`
     pub b: FloatTensor<B>,
-    /// Scale of the path.
+    /// Scale of the branch.
     pub scale: f64,
-    /// Of the path's input.
+    /// Dropout of the branch's input.
     pub dropout: Option<Dropout>,
-    /// Whether anything below wants a gradient.
+    /// Whether the gradient of `x` is needed.
     pub below: bool,
 }
 
 /// Gradients of [`lora_linear`].
 #[derive(Debug)]
 pub struct AdaptedGradients<B: Backend> {
-    /// Of `x`, where anything below wants it.
+    /// Gradient of `x`, `[T, I]`, if it is needed.
     pub x: Option<FloatTensor<B>>,
-    /// Of the path's matrices.
+    /// Gradient of A, `[r, I]`.
     pub a: FloatTensor<B>,
-    /// Of the path's matrices.
+    /// Gradient of B, `[O, r]`.
     pub b: FloatTensor<B>,
 }
 
 /// The gradient of [`lora_linear`] on a backend.
 pub trait LoraLinearGradient: LoraLinearBackend {
-    /// Gradients from that of the result, but that of the weight.
+    /// The gradients of the inputs except the weight's, from the gradient of the result.
     fn low_rank_linear_gradient(
         adapted: Adapted<Self>,
         dy: FloatTensor<Self>,
@@ -212,22 +212,22 @@ mod tests {
 
     type Adapted = fn(Tensor<2>, Tensor<2>, LowRank) -> Tensor<2>;
 
-    /// Result and gradients of `sum(f(x, w, path) · seed)`.
+    /// Result and gradients of `sum(f(x, w, branch) · seed)`.
     fn run(
         f: Adapted,
         x: &Tensor<2>,
         w: &Tensor<2>,
-        path: &LowRank,
+        branch: &LowRank,
         seed: &Tensor<2>,
     ) -> Vec<TensorData> {
-        let leaves = [x, &path.a, &path.b].map(|leaf| leaf.clone().require_grad());
+        let leaves = [x, &branch.a, &branch.b].map(|leaf| leaf.clone().require_grad());
         let [x, a, b] = leaves.clone();
-        let path = LowRank {
+        let branch = LowRank {
             a,
             b,
-            ..path.clone()
+            ..branch.clone()
         };
-        let y = f(x, w.clone(), path);
+        let y = f(x, w.clone(), branch);
         let grads = (y.clone() * seed.clone()).sum().backward();
         let gradients = leaves.map(|leaf| leaf.grad(&grads).unwrap().into_data());
         std::iter::once(y.inner().into_data())
@@ -235,19 +235,19 @@ mod tests {
             .collect()
     }
 
-    /// The path on another device.
-    fn moved(path: &LowRank, device: &Device) -> LowRank {
+    /// The branch on another device.
+    fn moved(branch: &LowRank, device: &Device) -> LowRank {
         LowRank {
-            a: on(device, &path.a),
-            b: on(device, &path.b),
-            ..path.clone()
+            a: on(device, &branch.a),
+            b: on(device, &branch.b),
+            ..branch.clone()
         }
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(
+        fn equals_the_reference(
             t in 1_usize..70,
             i in 1_usize..70,
             o in 1_usize..70,
@@ -259,7 +259,7 @@ mod tests {
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w, seed) = (random([t, i]), random([o, i]), random([t, o]));
             let w = if half { w.cast(DType::BF16) } else { w };
-            let path = LowRank {
+            let branch = LowRank {
                 a: random([r, i]),
                 b: random([o, r]),
                 scale: 0.5,
@@ -269,31 +269,31 @@ mod tests {
                     probability: 0.3,
                 }),
             };
-            let oracle = run(lora_linear_oracle, &x, &w, &path, &seed);
+            let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
             for device in devices::all() {
                 let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
-                let fused = run(lora_linear, &x, &w, &moved(&path, &device), &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // sums of up to 1400 products of order one in two orders
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-4).set_absolute(1e-3));
+                let fused = run(lora_linear, &x, &w, &moved(&branch, &device), &seed);
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // up to 1400 terms of order one, summed in two orders
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-4).set_absolute(1e-3));
                 }
             }
             if let Some(device) = devices::halves() {
                 let [x, seed] = [&x, &seed].map(devices::rounded);
-                let oracle = run(lora_linear_oracle, &x, &w, &path, &seed);
+                let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
                 let without_signs = LowRank {
-                    a: path.a.clone().abs(),
-                    b: path.b.clone().abs(),
-                    ..path.clone()
+                    a: branch.a.clone().abs(),
+                    b: branch.b.clone().abs(),
+                    ..branch.clone()
                 };
                 let [positive_x, positive_seed] = [&x, &seed].map(|of| of.clone().abs());
                 let w_sizes = w.clone().cast(DType::F32).abs();
-                let sums = run(lora_linear_oracle, &positive_x, &w_sizes, &without_signs, &positive_seed);
+                let sums = run(lora_linear_reference, &positive_x, &w_sizes, &without_signs, &positive_seed);
                 let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run(lora_linear, &x, &on(&device, &w), &moved(&path, &device), &seed);
-                for ((fused, oracle), sums) in fused.iter().zip(&oracle).zip(&sums) {
-                    // the weight, the path's matrices, its input, what is between them, and the sums
-                    devices::assert_near(fused, oracle, 6.0, devices::largest(sums));
+                let fused = run(lora_linear, &x, &on(&device, &w), &moved(&branch, &device), &seed);
+                for ((fused, reference), sums) in fused.iter().zip(&reference).zip(&sums) {
+                    // roundings: the weight, A and B, their input, their inner result, and the sums
+                    devices::assert_near(fused, reference, 6.0, devices::largest(sums));
                 }
             }
         }
@@ -309,21 +309,21 @@ mod tests {
             random([2, 6]),
             random([5, 2]),
         );
-        let composed = linear_oracle(x.clone(), w.clone() + b.clone().matmul(a.clone()) * 0.5);
-        let path = LowRank {
+        let composed = linear_reference(x.clone(), w.clone() + b.clone().matmul(a.clone()) * 0.5);
+        let branch = LowRank {
             a,
             b,
             scale: 0.5,
             dropout: None,
         };
-        // twelve products of order one in two orders
-        lora_linear(x, w, path)
+        // twelve terms of order one, summed in two orders
+        lora_linear(x, w, branch)
             .into_data()
             .assert_approx_eq::<f32>(&composed.into_data(), Tolerance::absolute(1e-5));
     }
 
     #[test]
-    fn dropout_reaches_the_low_rank_path_alone() {
+    fn dropout_affects_only_the_low_rank_branch() {
         let device = Device::flex();
         let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
         let (x, w, a, b) = (
@@ -332,11 +332,11 @@ mod tests {
             random([2, 6]),
             random([5, 2]),
         );
-        let path = LowRank {
+        let branch = LowRank {
             a,
             b,
             scale: 0.5,
-            // one feature in 2³² stays
+            // keeps one feature in 2³²
             dropout: Some(Dropout {
                 keys: (0..4).collect(),
                 site: 0,
@@ -344,7 +344,7 @@ mod tests {
             }),
         };
         let expected = crate::linear(x.clone(), w.clone());
-        lora_linear(x, w, path)
+        lora_linear(x, w, branch)
             .into_data()
             .assert_eq(&expected.into_data(), true);
     }

@@ -1,9 +1,9 @@
-//! Products of a few tokens: generation, and rows too short to be worth packing a weight.
+//! Matrix multiplications for a few tokens, as in generation: packing the weight would not pay off.
 //!
-//! The time is that of reading the weight, so it is read once, as it is stored, and widened in
-//! registers.
+//! Reading the weight takes most of the time. It is therefore read once, in its stored dtype, and
+//! widened in registers.
 //!
-//! Axes: M tokens (at most [`FEW`](super::FEW)), K summed features, N result features.
+//! Axes: M tokens (at most [`FEW`](super::FEW)), K inner dimension (summed over), N output features.
 
 use std::ops::Range;
 
@@ -14,17 +14,17 @@ use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
 
-/// Weights that one task reads: enough that its streams are long, few enough that no thread waits
-/// long for another's last one.
+/// Elements of the weight per task: enough for long sequential reads, and few enough that no thread
+/// waits long for another thread's last task.
 const TASK: usize = 1 << 17;
 
-/// Features of a task are a multiple of this.
+/// The number of columns per task is a multiple of this.
 const LANES: usize = 32;
 
-/// Bytes of a row that are asked for before they are needed.
+/// Rows are prefetched this many bytes ahead.
 const AHEAD: usize = 1024;
 
-/// Rows that are read at a time, where there are 32 registers, and 16.
+/// Rows that are read at a time, on processors with 32 vector registers and with 16.
 const STREAMS: [usize; 2] = [8, 4];
 
 /// `y = x · weight`, or `y += x · weight`.
@@ -35,14 +35,14 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     }
 }
 
-/// How many of `n` rows of `k` weights a task takes, so that every thread has as many tasks.
+/// Rows per task, for `n` rows of `k` elements, so that all threads get the same number of tasks.
 fn share(n: usize, k: usize) -> usize {
     let tasks = (n * k).div_ceil(TASK);
     let tasks = tasks.next_multiple_of(rayon::current_num_threads());
     n.div_ceil(tasks)
 }
 
-/// `x Wᵀ`: a row of the weight gives one feature of every token.
+/// `x Wᵀ`: each row of the weight gives one output feature of every token.
 fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
@@ -66,15 +66,16 @@ fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     }
 }
 
-/// The left side of dot products.
+/// The left side of the dot products.
 struct Tokens<'a> {
     /// `[M, K]`
     x: &'a [f32],
-    /// Even and odd features, `[M, K/2]` each, where the weight is taken in words.
+    /// Even and odd features, `[M, K/2]` each, if the weight is read in words.
     halves: Option<[Vec<f32>; 2]>,
 }
 
-/// Weights in bf16, two neighbours a word, where rows begin on whole words.
+/// A weight in bf16 as words of two neighbouring elements; `None` if rows do not start on whole words
+/// or the dtype is another one.
 fn words(weight: Weight<'_>) -> Option<&[u32]> {
     match weight.values {
         Values::Bf16(w) if weight.columns.is_multiple_of(2) => bytemuck::try_cast_slice(w).ok(),
@@ -118,15 +119,15 @@ vectorised! {
 
 /// Dot products of tokens with rows of a weight.
 trait Rows<S: Simd>: Copy {
-    /// Tokens and rows.
+    /// Numbers of tokens and rows.
     fn shape(self) -> [usize; 2];
 
-    /// Dot products of a token with some rows.
+    /// Dot products of one token with some rows.
     fn dots<const N: usize>(self, simd: S, token: usize, rows: [usize; N]) -> [f32; N];
 }
 
-/// Goes through the rows in as many parts as there are streams, a row of each at a time: the memory
-/// serves several streams faster than one.
+/// Divides the rows into as many parts as there are streams, and reads one row of each part at a time:
+/// memory serves several streams faster than one.
 #[inline(always)]
 fn streams<S: Simd>(simd: S, sides: impl Rows<S>, result: &mut [f32]) {
     if S::REGISTER_COUNT >= 32 {
@@ -196,13 +197,13 @@ impl<S: Simd> Rows<S> for Single<'_> {
     }
 }
 
-/// Rows of bf16, as words of two: the lower half is the even feature.
+/// Rows of bf16 as words of two elements: the lower half is the even feature.
 #[derive(Clone, Copy)]
 struct Pairs<'a> {
     even: &'a [f32],
     odd: &'a [f32],
     words: &'a [u32],
-    /// Words of a row.
+    /// Words per row.
     k: usize,
 }
 
@@ -249,7 +250,8 @@ impl<S: Simd> Rows<S> for Pairs<'_> {
     }
 }
 
-/// `x W`: a row of the weight adds to every feature. Tasks take columns, each sums in row order.
+/// `x W`: each row of the weight contributes to every output feature. A task takes some columns and
+/// sums in the order of the rows.
 fn sums(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
@@ -272,7 +274,7 @@ fn sums(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
 }
 
 vectorised! {
-    /// `result[token] = x[token] · W[.., columns]`, from zeros
+    /// `result[token] += x[token] · W[.., columns]`
     fn add_rows(
         _simd,
         x: &'a [f32],

@@ -1,16 +1,16 @@
-//! Matrix products with a weight in its stored precision.
+//! Matrix multiplications with a weight in its stored dtype.
 //!
-//! `y = x Wᵀ` or `y = x W`, in f32 whatever the weight is stored in. Three ways, by what the
-//! processor has and how many tokens there are:
+//! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype of the weight. The implementation depends
+//! on the processor and the number of tokens:
 //!
-//! - a few tokens: each weight is read once and used where it lies (`few`);
-//! - AMX tiles: both sides are split into bf16 parts whose sum is the f32 number, so that a unit
-//!   for bf16 computes f32 products (`amx`);
-//! - otherwise both sides are packed for fused multiply-add on vectors (`vector`).
+//! - `few`, for a few tokens: reads the weight once and does not copy it;
+//! - `amx`, on processors with AMX tiles: splits both sides into bf16 parts whose sum is the f32
+//!   value, so that a unit for bf16 multiplies in f32 precision;
+//! - `vector`, otherwise: packs both sides for fused multiply-add on vectors.
 //!
-//! Every element of the result is one sum in a fixed order, whatever the number of threads.
+//! Every element of the result is one sum in a fixed order, for any number of threads.
 //!
-//! Axes: M tokens, K summed features, N result features.
+//! Axes: M tokens, K inner dimension (summed over), N output features.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -24,20 +24,20 @@ use std::sync::OnceLock;
 
 pub(crate) use weight::{Side, Values, Weight};
 
-/// Tokens up to which the weight is used where it lies, rather than packed first.
+/// Largest number of tokens for which the weight is not packed.
 const FEW: usize = 8;
 
-/// Which instructions the large products run on.
+/// The instructions that large matrix multiplications use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductUnit {
-    /// AMX tiles on f32 numbers split into bf16 parts.
+    /// AMX tiles, on f32 values split into bf16 parts.
     Amx,
     /// Fused multiply-add on vectors.
     Vector,
 }
 
-/// What the large products run on: AMX where the processor has it and `SIMMER_PRODUCT` is not
-/// `vector`.
+/// The instructions that large matrix multiplications use: AMX if the processor has it and the
+/// environment variable `SIMMER_PRODUCT` is not `vector`.
 pub fn product_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();
     *UNIT.get_or_init(|| {
@@ -60,10 +60,10 @@ fn amx_available() -> bool {
 /// `y = x · weight`, or `y += x · weight`.
 ///
 /// # Shapes
-/// `x`: `[M, K]`. `y`: `[M, N]`. K and N are the weight's, by its side.
+/// `x`: `[M, K]`. `weight`: `[N, K]` or `[K, N]`, see [`Side`]. `y`: `[M, N]`.
 ///
 /// # Panics
-/// Where the lengths do not fit.
+/// If the lengths do not match.
 pub(crate) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     product_on(product_unit(), x, weight, y, add);
 }
@@ -71,7 +71,11 @@ pub(crate) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
 fn product_on(unit: ProductUnit, x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len().checked_div(k).unwrap_or(y.len() / n.max(1));
-    assert_eq!([x.len(), y.len()], [m * k, m * n], "a product's lengths");
+    assert_eq!(
+        [x.len(), y.len()],
+        [m * k, m * n],
+        "lengths of the input and the result of a matrix multiplication"
+    );
     if m == 0 || n == 0 {
         return;
     }
@@ -98,13 +102,13 @@ mod tests {
     use half::{bf16, f16};
     use proptest::prelude::*;
 
-    /// Numbers in `[-1, 1)` of all magnitudes down to 2⁻²³.
+    /// Values in `[-1, 1)` of all magnitudes down to 2⁻²³.
     fn numbers(length: usize, seed: u64) -> Vec<f32> {
         let unit = |i: usize| (crate::mix(seed ^ i as u64) >> 40) as f32 / (1 << 23) as f32;
         (0..length).map(|i| unit(i) - 1.0).collect()
     }
 
-    /// Those that this processor has.
+    /// The units that this processor has.
     fn units() -> impl Iterator<Item = ProductUnit> {
         let amx = amx_available().then_some(ProductUnit::Amx);
         std::iter::once(ProductUnit::Vector).chain(amx)
@@ -112,9 +116,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(96))]
-        /// Every unit that this processor has, every precision and side, against sums in f64.
+        /// Compares every unit of this processor, dtype and side with sums in f64.
         #[test]
-        fn products_are_those_of_f32(
+        fn results_have_the_precision_of_f32(
             m in 1_usize..80,
             k in 1_usize..150,
             n in 1_usize..150,
@@ -150,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn features_beyond_one_visit_of_the_result() {
-        // more summed features than stay in the cache, and enough results for several tasks
+    fn an_inner_dimension_in_several_passes() {
+        // an inner dimension that does not fit into the cache, and enough results for several tasks
         let (m, k, n) = (20, 5000, 300);
         let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
         let w: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
@@ -187,10 +191,10 @@ mod tests {
         }
     }
 
-    /// A task's share of the features and tokens depends on the number of threads; a result's
-    /// number must not.
+    /// The division into tasks depends on the number of threads. The values of the result must not
+    /// depend on it.
     #[test]
-    fn a_result_is_the_same_wherever_it_lies() {
+    fn results_do_not_depend_on_the_division_into_tasks() {
         let (m, k, n) = (43, 700, 210);
         let (x, w) = (numbers(m * k, 1), numbers(k * n, 2));
         let weight = |first: usize, rows: usize| Weight {
@@ -223,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn every_half_widens() {
+    fn every_f16_is_widened_exactly() {
         for bits in 0..=u16::MAX {
             let half = f16::from_bits(bits);
             let [wide, truth] = [weight::Number::widen(half), f16::to_f32(half)];

@@ -1,13 +1,13 @@
-//! Transposes in registers: 16 x 16 words of AVX-512, 4 x 4 of any x86-64.
+//! Transposes in registers: 16 x 16 words with AVX-512, 4 x 4 on any x86-64.
 
 #![allow(
     clippy::wildcard_imports,
-    reason = "vector instructions, by their names"
+    reason = "many intrinsics, whose names are unique and begin with `_mm`"
 )]
 
 use std::arch::x86_64::*;
 
-/// Columns of sixteen rows.
+/// Transposes sixteen rows of sixteen words.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn sixteen(rows: &[__m512i; 16]) -> [__m512i; 16] {
@@ -40,14 +40,14 @@ pub(super) fn sixteen(rows: &[__m512i; 16]) -> [__m512i; 16] {
     columns
 }
 
-/// Columns of sixteen rows, in blocks of 4 x 4.
+/// Transposes sixteen rows of sixteen words, in blocks of 4 x 4.
 #[inline]
 #[target_feature(enable = "sse")]
 pub(super) fn by_fours(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
     let mut columns = [[0.0; 16]; 16];
     for row in (0..16).step_by(4) {
         for column in (0..16).step_by(4) {
-            // no closures here: they would not be compiled for these vectors
+            // no closures here: they would not be compiled for this instruction set
             let mut block = [_mm_setzero_ps(); 4];
             for (block, row) in block.iter_mut().zip(&rows[row..]) {
                 *block = _mm_setr_ps(
@@ -66,7 +66,7 @@ pub(super) fn by_fours(rows: &[[f32; 16]; 16]) -> [[f32; 16]; 16] {
     columns
 }
 
-/// Columns of four rows.
+/// Transposes four rows of four words.
 #[inline]
 #[target_feature(enable = "sse")]
 fn four([a, b, c, d]: [__m128; 4]) -> [__m128; 4] {

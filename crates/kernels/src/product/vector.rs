@@ -1,17 +1,18 @@
-//! f32 products on the vector unit.
+//! Matrix multiplications in f32 on the vector unit.
 //!
-//! The right side is packed into panels of [`PANEL`] features in f32, so that the weight is widened
-//! once a task and then read in order. A block of the result, eight rows of a panel, stays in
-//! registers while a stretch of K passes: three vectors of features and one token's number at a
-//! time, eight tokens, so that eleven loads feed 24 multiply-adds. Taller and narrower blocks load
-//! more, and a core cannot hide that.
+//! The right side is packed into panels of [`PANEL`] features in f32, so that each task widens its
+//! part of the weight once and then reads it in order. A block of the result, eight rows of a panel,
+//! stays in registers while the loop runs over a part of K. Each step loads three vectors of features
+//! and one element of each of eight tokens: eleven loads feed 24 multiply-adds. Taller or narrower
+//! blocks need more loads, which a core cannot hide.
 //!
-//! Axes: M tokens, K summed features, N result features.
+//! Axes: M tokens, K inner dimension (summed over), N output features.
 
 #![expect(
     unsafe_code,
-    reason = "tasks that share a result; loads without a check each"
+    reason = "tasks write disjoint parts of one result; transposes use intrinsics"
 )]
+
 use std::ops::Range;
 
 use pulp::{NullaryFnOnce, Simd};
@@ -22,27 +23,28 @@ use crate::buffer::buffer;
 use crate::simd::{prefetch, vectorised};
 use crate::threads;
 
-/// Features of a panel: three vectors of AVX-512, six of AVX2, twelve of NEON.
+/// Features per panel: three vectors of AVX-512, six of AVX2, twelve of NEON.
 const PANEL: usize = 48;
 
 /// Vectors of a row of the result that are summed at a time.
 const VECTORS: usize = 3;
 
-/// Rows of the result that are summed at a time, where there are 32 registers, and 16.
+/// Rows of the result that are summed at a time, on processors with 32 vector registers and with 16.
 const ROWS: [usize; 2] = [8, 4];
 
-/// Most summed features between two visits of the result: the packed rows of the left side, 18 KiB,
-/// stay in the first-level cache while a task's panels pass.
+/// Largest part of K that is summed before the result is written: the packed rows of the left side,
+/// 18 KiB, stay in the first-level cache while the task's panels are read.
 const DEPTH: usize = 576;
 
-/// From a packed row of the left side to the next: rows that begin in different sets of the cache.
+/// Elements from one packed row of the left side to the next. The padding lets rows start in
+/// different sets of the cache.
 const STRIDE: usize = DEPTH + 16;
 
-/// Numbers of a task's right side: 1 MiB, half of the second-level cache of the processors that
-/// have AVX-512.
+/// Elements of a task's right side: 1 MiB in f32, half of the second-level cache of processors with
+/// AVX-512.
 const RIGHT: usize = 1 << 18;
 
-/// Summed features of a panel that are asked for before they are needed.
+/// Panels are prefetched this many steps of K ahead.
 const AHEAD: usize = 12;
 
 /// Bytes of a cache line, which a vector should not straddle.
@@ -50,12 +52,12 @@ const LINE: usize = 64;
 
 /// `y = x · weight`, or `y += x · weight`.
 ///
-/// A task takes some features and some tokens. It packs its part of the weight into its own cache;
-/// its tokens stream past, a block of rows at a time.
+/// A task takes some output features and some tokens. It packs its part of the weight, which then
+/// stays in its cache, and reads its tokens one block of rows after another.
 pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
-    let depth = k.div_ceil(k.div_ceil(DEPTH)); // equal shares
+    let depth = k.div_ceil(k.div_ceil(DEPTH)); // equal parts
     let panels = n.div_ceil(PANEL);
     let fit = (RIGHT / (depth * PANEL)).max(1);
     let threads = rayon::current_num_threads();
@@ -64,7 +66,11 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let groups = n.div_ceil(features);
     let blocks = threads.div_ceil(groups).min(m.div_ceil(ROWS[0]));
     let tokens = m.div_ceil(blocks);
-    assert_eq!(y.len(), m * n, "result of a product");
+    assert_eq!(
+        y.len(),
+        m * n,
+        "length of the result of a matrix multiplication"
+    );
     let y = Output {
         start: y.as_mut_ptr(),
         stride: n,
@@ -81,27 +87,27 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     });
 }
 
-/// Where a product goes: rows of f32, `stride` apart.
+/// The result of a multiplication: rows of f32, `stride` apart.
 #[derive(Clone, Copy)]
 struct Output {
     start: *mut f32,
     stride: usize,
 }
 
-// SAFETY: tasks write disjoint ranges of what it points to.
+// SAFETY: `product` borrows the result until all tasks have ended, and tasks write disjoint parts.
 unsafe impl Sync for Output {}
 
-/// What one task computes.
+/// The part of the result that one task computes.
 struct Part {
     tokens: Range<usize>,
     features: Range<usize>,
-    /// Summed features between two visits of the result.
+    /// Part of K that is summed before the result is written.
     depth: usize,
     add: bool,
 }
 
 vectorised! {
-    /// A part of a product, which nobody else writes.
+    /// Computes the part of a task, which no other task writes.
     fn multiply(simd, x: &'a [f32], weight: Weight<'a>, y: Output, part: Part) {
         let Part { tokens, features, depth, add } = part;
         let [k, _] = weight.inner_outer();
@@ -116,7 +122,7 @@ vectorised! {
             let summed = start..k.min(start + depth);
             pack(simd, weight, &features, &summed, right);
             for block in 0..blocks {
-                // equal shares, since a block of few rows computes slower
+                // blocks of equal size, because blocks with few rows are slower
                 let [first, end] = [block, block + 1].map(|i| tokens.start + i * tokens.len() / blocks);
                 for (left, token) in left.iter_mut().zip(first..end) {
                     let x = &x[token * k..][summed.clone()];
@@ -129,7 +135,7 @@ vectorised! {
                         left: &left,
                         panel,
                         width: PANEL.min(features.end - feature),
-                        // an address inside of the result
+                        // this address lies inside the result
                         y: Output {
                             start: y.start.wrapping_add(first * y.stride + feature),
                             ..y
@@ -150,9 +156,9 @@ struct Block<'a, S> {
     /// Packed rows.
     left: &'a [[f32; STRIDE]],
     panel: &'a [f32],
-    /// Features of the panel that the result has.
+    /// Features of the panel that are part of the result; the rest is padding.
     width: usize,
-    /// Where it goes; these rows and features are the task's.
+    /// The result from the block's first row and feature on; the block belongs to this task.
     y: Output,
     add: bool,
 }
@@ -214,7 +220,8 @@ impl<S: Simd, const M: usize> NullaryFnOnce for Rows<'_, S, M> {
             let width = wide.min(block.width - column);
             let rows: [_; M] = std::array::from_fn(|row| {
                 let start = block.y.start.wrapping_add(row * block.y.stride + column);
-                // SAFETY: the result has these rows and features, and nobody else writes them.
+                // SAFETY: `product` has checked the size of the result. Its rows and features here
+                // belong to this task, and the slices of different rows do not overlap.
                 unsafe { std::slice::from_raw_parts_mut(start, width) }
             });
             for row in &rows {
@@ -248,8 +255,8 @@ impl<S: Simd, const M: usize> NullaryFnOnce for Rows<'_, S, M> {
     }
 }
 
-/// Packs some result features and summed features: panel after panel, `[K, PANEL]`; what stands
-/// where there is no feature is not used.
+/// Packs a part of the weight: panel after panel, `[K, PANEL]` each. The padding of the last panel has
+/// no defined value.
 #[inline(always)]
 fn pack<S: Simd>(
     simd: S,
@@ -298,22 +305,22 @@ fn pack_numbers<S: Simd, T: Number>(
                 let rows = &values[rows.start * columns..rows.end * columns];
                 for (step, panel) in panel.chunks_mut(TILE * PANEL).enumerate() {
                     let start = summed.start + step * TILE;
-                    turn(simd, &rows[start..], columns, &mut tile, panel);
+                    pack_transposed(simd, &rows[start..], columns, &mut tile, panel);
                 }
             }
         }
     }
 }
 
-/// Summed features that are turned at a time.
+/// Steps of K that are transposed at a time.
 const TILE: usize = 32;
 
-/// Rows and columns that are turned in registers.
+/// Rows and columns of a transpose in registers.
 const SIDE: usize = 16;
 
-/// Turns the first numbers of rows, `columns` apart, into columns of a panel.
+/// Transposes the first elements of rows, which are `columns` apart, into a part of a panel.
 #[inline(always)]
-fn turn<S: Simd, T: Number>(
+fn pack_transposed<S: Simd, T: Number>(
     simd: S,
     rows: &[T],
     columns: usize,
@@ -325,7 +332,7 @@ fn turn<S: Simd, T: Number>(
         let row = &row[..depth];
         prefetch(row, TILE);
         match row.first_chunk::<TILE>() {
-            Some(row) => widen(row, tile), // of a length that the compiler knows
+            Some(row) => widen(row, tile), // the compiler knows this length
             None => widen(row, tile),
         }
     }
@@ -344,20 +351,21 @@ fn turn<S: Simd, T: Number>(
     }
 }
 
-/// Columns of some rows.
+/// Transposes a square of elements.
 #[inline(always)]
 fn transposed<S: Simd>(_simd: S, rows: [[f32; SIDE]; SIDE]) -> [[f32; SIDE]; SIDE] {
     #[cfg(target_arch = "x86_64")]
     {
         use super::transpose;
         if S::F32_LANES == SIDE {
-            // SAFETY: words are words; vectors of sixteen are AVX-512's here.
+            // SAFETY: on x86-64 only AVX-512 has vectors of sixteen f32, so it is available. A
+            // row of sixteen f32 and a vector register have the same size and no invalid values.
             return unsafe {
                 let rows = std::mem::transmute::<[[f32; SIDE]; SIDE], [_; SIDE]>(rows);
                 std::mem::transmute::<[_; SIDE], [[f32; SIDE]; SIDE]>(transpose::sixteen(&rows))
             };
         }
-        // SAFETY: every x86-64 has SSE.
+        // SAFETY: every x86-64 processor has SSE.
         unsafe { transpose::by_fours(&rows) }
     }
     #[cfg(not(target_arch = "x86_64"))]

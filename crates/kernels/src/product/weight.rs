@@ -1,12 +1,12 @@
-//! A weight as it lies in memory.
+//! A weight in its stored dtype.
 //!
-//! Axes: R rows, C columns, as stored.
+//! Axes: R rows and C columns, as stored; K inner dimension (summed over), N output features.
 
 use half::{bf16, f16};
 
 use crate::simd::vectorised;
 
-/// Numbers in their stored precision.
+/// Elements in their stored dtype.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Values<'a> {
     F32(&'a [f32]),
@@ -14,9 +14,9 @@ pub(crate) enum Values<'a> {
     F16(&'a [f16]),
 }
 
-/// A number in a stored precision.
+/// An element in a stored dtype.
 pub(super) trait Number: Copy {
-    /// The same number in f32.
+    /// The same value in f32.
     fn widen(self) -> f32;
 }
 
@@ -35,12 +35,12 @@ impl Number for bf16 {
 }
 
 impl Number for f16 {
-    /// Without a branch or a call, so that a loop over it becomes vector instructions.
+    /// Has no branch and no call, so that a loop over it is vectorised.
     #[inline(always)]
     fn widen(self) -> f32 {
-        /// What the exponents' biases differ by, 127 - 15.
+        /// Difference of the exponents' biases, 127 - 15.
         const BIAS: u32 = 112 << 23;
-        /// An exponent of one, to which subnormal digits are added.
+        /// Smallest exponent of a normal f16; the digits of a subnormal one are added to it.
         const ONE: u32 = 113 << 23;
         let bits = u32::from(self.to_bits());
         let [sign, size] = [(bits & 0x8000) << 16, (bits & 0x7fff) << 13];
@@ -50,18 +50,18 @@ impl Number for f16 {
         } else if size < 0x7c00 << 13 {
             size + BIAS
         } else {
-            size + 2 * BIAS // infinity, or not a number
+            size + 2 * BIAS // infinity or NaN
         };
         f32::from_bits(sign | size)
     }
 }
 
-/// Which product a weight enters.
+/// How a weight enters a matrix multiplication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// `x Wᵀ`: K is the columns, N the rows.
+    /// `x Wᵀ`: K is the number of columns, N the number of rows.
     Transposed,
-    /// `x W`: K is the rows, N the columns.
+    /// `x W`: K is the number of rows, N the number of columns.
     Plain,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Weight<'a> {
 }
 
 impl<'a> Weight<'a> {
-    /// Some of its rows.
+    /// The rows `start..start + rows`.
     pub(crate) fn slab(&self, start: usize, rows: usize) -> Self {
         let range = start * self.columns..(start + rows) * self.columns;
         let values: Values<'a> = match self.values {
@@ -90,7 +90,7 @@ impl<'a> Weight<'a> {
         }
     }
 
-    /// Summed and resulting features: `[K, N]`.
+    /// The inner dimension and the output features: `[K, N]`.
     pub(crate) fn inner_outer(&self) -> [usize; 2] {
         match self.side {
             Side::Transposed => [self.columns, self.rows],
@@ -100,7 +100,7 @@ impl<'a> Weight<'a> {
 }
 
 impl Values<'_> {
-    /// Bytes of one number.
+    /// Bytes per element.
     pub(crate) fn width(&self) -> usize {
         match self {
             Self::F32(_) => 4,
@@ -108,7 +108,7 @@ impl Values<'_> {
         }
     }
 
-    /// One number.
+    /// One element in f32.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> f32 {
         match self {
@@ -118,7 +118,7 @@ impl Values<'_> {
         }
     }
 
-    /// Numbers from `start` on, in f32.
+    /// Fills `wide` with the elements from `start` on, in f32.
     pub(crate) fn widen_chunk(&self, start: usize, wide: &mut [f32]) {
         use half::slice::HalfFloatSliceExt;
         let range = start..start + wide.len();

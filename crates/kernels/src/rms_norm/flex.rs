@@ -1,4 +1,6 @@
 //! The fused form on flex.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -58,7 +60,7 @@ impl RmsNormGradient for Flex {
         if !trained {
             return (dx, None);
         }
-        // tasks are of a fixed size, so that this order does not depend on the threads
+        // tasks have a fixed size, so the order of this sum does not depend on the number of threads
         let mut d_weight = vec![0.0; width];
         for part in parts.chunks_exact(width) {
             for (sum, part) in d_weight.iter_mut().zip(part) {
@@ -69,6 +71,7 @@ impl RmsNormGradient for Flex {
     }
 }
 
+/// `1 / sqrt(mean(x²) + eps)` of one row, `[H]`.
 #[inline(always)]
 fn scale<S: Simd>(simd: S, x: &[f32], eps: f32) -> f32 {
     let mean_square = dot(simd, x, x) / x.len() as f32;

@@ -1,6 +1,8 @@
-//! The form on libtorch: ATen's fused kernels on a GPU, the formula elsewhere.
+//! The form on libtorch: ATen's fused kernels on a GPU, the formula on a processor.
 //!
-//! `_fused_rms_norm` and its backward have these signatures in torch 2.9 to 2.11.
+//! `_fused_rms_norm` and its backward function have these signatures in torch 2.9 to 2.11.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
@@ -45,7 +47,7 @@ impl RmsNormGradient for LibTorch {
     }
 }
 
-/// The result, and what each token was multiplied by, `[T, 1]`.
+/// The result, and the factor `s` of each token, `[T, 1]`.
 fn norm(x: &Tensor, weight: &Tensor, eps: f64) -> (Tensor, Tensor) {
     let kind = x.kind();
     if x.device().is_cuda() {

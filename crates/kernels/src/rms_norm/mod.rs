@@ -3,8 +3,8 @@
 //! `y = x · s · w`, `s = 1 / sqrt(mean(x²) + eps)`, the mean over the last axis;
 //! `dx = s · (dy∘w) - x · s³ · mean(dy∘w∘x)`, `dw = Σ_t dy · x · s`.
 //!
-//! Nothing but the input is kept for the backward pass: `s` costs one more look at a row that is
-//! in the cache anyway.
+//! Only the input is kept for the backward pass. Recomputing `s` reads a row that is in the cache
+//! anyway.
 //!
 //! Source: Zhang and Sennrich 2019, equation 4; transformers `LlamaRMSNorm`.
 //!
@@ -31,11 +31,11 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::rms_norm(x, weight, eps))
 }
 
-/// The definition of [`rms_norm`] in plain tensor operations.
+/// The reference implementation of [`rms_norm`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`rms_norm`].
-pub fn rms_norm_oracle(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+pub fn rms_norm_reference(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
     let mean_square = x.clone().square().mean_dim(1); // [T, 1]
     let scale = (mean_square + eps).sqrt().recip(); // [T, 1]
     x * scale * weight.cast(DType::F32).unsqueeze::<2>()
@@ -50,7 +50,7 @@ pub trait RmsNormBackend: Backend {
 
 /// The gradient of [`rms_norm`] on a backend.
 pub trait RmsNormGradient: RmsNormBackend {
-    /// Gradients of `x`, and of `weight` where it is `trained`, from that of the result.
+    /// Gradients of `x`, and of `weight` if it is `trained`, from the gradient of the result.
     fn rms_norm_gradient(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -127,36 +127,36 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(t in 1_usize..70, h in 1_usize..700) {
+        fn equals_the_reference(t in 1_usize..70, h in 1_usize..700) {
             let device = Device::flex().autodiff();
             let normal = Distribution::Normal(0.0, 1.0);
             let x = Tensor::<2>::random([t, h], normal, &device);
             let w = Tensor::<1>::random([h], normal, &device);
             let seed = Tensor::<2>::random([t, h], normal, &device);
-            let oracle = run(rms_norm_oracle, &x, &w, &seed);
+            let reference = run(rms_norm_reference, &x, &w, &seed);
             for device in devices::all() {
                 let fused = run(rms_norm, &on(&device, &x), &on(&device, &w), &on(&device, &seed));
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // sums of up to 700 products of order one in two orders
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(2e-5).set_absolute(2e-5));
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // up to 700 terms of order one, summed in two orders
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(2e-5).set_absolute(2e-5));
                 }
             }
         }
 
         #[test]
-        fn halves_equal_the_oracle(t in 1_usize..70, h in 1_usize..700) {
+        fn halves_equal_the_reference(t in 1_usize..70, h in 1_usize..700) {
             let device = Device::flex().autodiff();
             let normal = Distribution::Normal(0.0, 1.0);
             let [x, seed] = [0; 2].map(|_| devices::rounded(&Tensor::<2>::random([t, h], normal, &device)));
             let w = devices::rounded(&Tensor::<1>::random([h], normal, &device));
-            let oracle = run(rms_norm_oracle, &x, &w, &seed);
+            let reference = run(rms_norm_reference, &x, &w, &seed);
             if let Some(device) = devices::halves() {
                 let [x, seed] = [&x, &seed].map(|of| on(&device, &of.clone().cast(DType::BF16)));
                 let fused = run(rms_norm, &x, &on(&device, &w), &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // the result is rounded, on a GPU the weight's gradient by tokens too
-                    let scale = devices::largest(oracle).max(0.1);
-                    devices::assert_near(fused, oracle, 2.0, scale);
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // rounded are the result and, on a GPU, each token's part of the weight's gradient
+                    let scale = devices::largest(reference).max(0.1);
+                    devices::assert_near(fused, reference, 2.0, scale);
                 }
             }
         }

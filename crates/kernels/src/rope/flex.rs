@@ -1,4 +1,6 @@
 //! The fused form on flex.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -10,7 +12,7 @@ use crate::simd::vectorised;
 use crate::threads;
 
 impl RopeBackend for Flex {
-    /// In the memory of `x` where nothing else holds it.
+    /// Computes in place if no other tensor shares the memory of `x`.
     fn rope(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {
         let mut x = whole(x);
         let [cos, sin] = [contiguous(cos), contiguous(sin)];

@@ -1,4 +1,6 @@
-//! The form on libtorch: four passes over half of the numbers each.
+//! The form on libtorch: four passes, each over half of the elements.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;

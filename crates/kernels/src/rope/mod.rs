@@ -1,11 +1,11 @@
 //! Rotary position embedding, in Hugging Face's half-split layout.
 //!
 //! `y[i] = x[i]·cos - x[i + D/2]·sin`, `y[i + D/2] = x[i + D/2]·cos + x[i]·sin` for `i < D/2`;
-//! the gradient is the rotation back: the same with `-sin`.
+//! the gradient is the inverse rotation: the same formula with `-sin`.
 //!
 //! Source: Su et al. 2021, equation 34; transformers `apply_rotary_pos_emb`.
 //!
-//! Axes: T tokens, N heads, D head_dim.
+//! Axes: T tokens, N heads, D `head_dim`.
 
 mod flex;
 #[cfg(feature = "libtorch")]
@@ -19,7 +19,7 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, s};
 
-/// Rotates each head's vector by its token's position.
+/// Rotates the vector of each head by the angles of its token.
 ///
 /// # Shapes
 /// `x`: `[T, N, D]`. `cos`, `sin`: `[T, D/2]`. Result: `[T, N, D]`.
@@ -28,11 +28,11 @@ pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
     Tensor::from_dispatch(Dispatch::rope(x.into_dispatch(), cos, sin, false))
 }
 
-/// The definition of [`rope`] in plain tensor operations.
+/// The reference implementation of [`rope`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`rope`].
-pub fn rope_oracle(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
+pub fn rope_reference(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
     let [_, _, d] = x.dims();
     let cos = cos.unsqueeze_dim::<3>(1); // [T, 1, D/2]
     let sin = sin.unsqueeze_dim::<3>(1); // [T, 1, D/2]
@@ -50,7 +50,7 @@ pub fn rope_oracle(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
 /// [`rope`] on a backend.
 #[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
 pub trait RopeBackend: Backend {
-    /// See [`rope`]; `back` rotates the other way.
+    /// See [`rope`]; `back` selects the inverse rotation.
     fn rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -117,33 +117,33 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(t in 1_usize..40, n in 1_usize..5, half in 1_usize..40) {
+        fn equals_the_reference(t in 1_usize..40, n in 1_usize..5, half in 1_usize..40) {
             let device = Device::flex().autodiff();
             let uniform = Distribution::Uniform(-1.0, 1.0);
             let x = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
             let seed = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
             let angle = Tensor::<2>::random([t, half], Distribution::Uniform(0.0, 6.3), &device);
-            let oracle = run(rope_oracle, &x, &angle, &seed);
+            let reference = run(rope_reference, &x, &angle, &seed);
             for device in devices::all() {
                 let [x, seed] = [&x, &seed].map(|of| on(&device, of));
                 let before = x.to_data();
                 let fused = run(rope, &x, &on(&device, &angle), &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // two products and a sum, each rounded once
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::absolute(1e-6));
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // two multiplications and an addition, each rounded once
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-6));
                 }
-                // what somebody else holds is not rotated in place
+                // a tensor that is still in use is not rotated in place
                 x.into_data().assert_eq(&before, true);
             }
             if let Some(device) = devices::halves() {
                 let [x, seed] = [&x, &seed].map(devices::rounded);
-                let oracle = run(rope_oracle, &x, &angle, &seed);
+                let reference = run(rope_reference, &x, &angle, &seed);
                 let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
                 let fused = run(rope, &x, &on(&device, &angle), &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // a product is rounded, and the sum
-                    let scale = devices::largest(oracle).max(0.1);
-                    devices::assert_near(fused, oracle, 2.0, scale);
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // rounded are a multiplication and the sum
+                    let scale = devices::largest(reference).max(0.1);
+                    devices::assert_near(fused, reference, 2.0, scale);
                 }
             }
         }
@@ -156,7 +156,7 @@ mod tests {
         let x = Tensor::from_data([[[1.0_f32, 0.0, 0.0, 2.0]]], &device);
         let cos = Tensor::from_data([[angle.cos(), 0.0]], &device);
         let sin = Tensor::from_data([[angle.sin(), 1.0]], &device);
-        // pair 0 is (x0, x2), turned by `angle`; pair 1 is (x1, x3), turned by 90 degrees
+        // pair 0 is (x0, x2), rotated by `angle`; pair 1 is (x1, x3), rotated by 90 degrees
         let expected =
             Tensor::<3>::from_data([[[angle.cos(), -2.0, angle.sin(), 0.0]]], &device).into_data();
         rope(x, cos, sin)

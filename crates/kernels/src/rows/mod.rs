@@ -1,4 +1,6 @@
-//! Row boundaries of a flat run.
+//! Row boundaries of a packed sequence.
+//!
+//! Axes: T tokens (queries), S keys; t and s are T and S of one row.
 
 #[cfg(feature = "libtorch")]
 mod placed;
@@ -10,36 +12,36 @@ use placed::OnDevice;
 #[cfg(feature = "libtorch")]
 pub(crate) use placed::Placed;
 
-/// The rows of a flat run: which tokens each has, and which keys they see.
+/// The rows of a packed sequence: the tokens of each row, and the keys that they see.
 ///
-/// A run holds the tokens of several examples one after another, without padding. Every operation
-/// that mixes positions (attention) stays inside a row.
+/// A packed sequence holds the tokens of several examples one after another, without padding. An
+/// operation that mixes positions (attention) stays inside a row.
 ///
-/// A row sees its own tokens causally. What it continues (the tokens in a cache, or a beginning
-/// that it shares with other rows) it sees whole: the row's keys are several ranges then, of which
-/// the last tokens are its own.
+/// A row sees its own tokens causally. If it continues other tokens (those in a cache, or a prefix
+/// that it shares with other rows), it sees all of them: its keys are then several ranges, and the
+/// last keys are its own tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
     list: Vec<Row>,
-    /// Tokens of all rows together.
+    /// Number of tokens in all rows.
     total: usize,
-    /// Keys of all rows together.
+    /// Number of keys of all rows; keys that several rows see are counted once.
     keys: usize,
     #[cfg(feature = "libtorch")]
     placed: OnDevice,
 }
 
-/// One row of a flat run.
+/// One row of a packed sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The row's tokens in the run.
+    /// The row's tokens in the packed sequence.
     pub queries: Range<usize>,
-    /// What they see, in order of position; the last query stands at the last key.
+    /// The keys that they see, in order of position. The last query has the position of the last key.
     pub keys: Vec<Range<usize>>,
 }
 
 impl Row {
-    /// Number of keys, those of the row's own tokens among them.
+    /// Number of keys, including those of the row's own tokens.
     pub fn key_count(&self) -> usize {
         self.keys.iter().map(ExactSizeIterator::len).sum()
     }
@@ -49,21 +51,24 @@ impl Rows {
     /// Rows of the given lengths, in order.
     ///
     /// # Panics
-    /// On a row of length zero: it would have no query and no key.
+    /// If a length is zero: the row would have no query and no key.
     pub fn from_lengths(lengths: impl IntoIterator<Item = usize>) -> Self {
         Self::from_tree(lengths.into_iter().map(|length| (length, None)))
     }
 
-    /// Rows of which some continue others: each with its length, and the earlier row whose tokens,
-    /// and all that those see, come before its own.
+    /// Rows that may continue others. Each has a length and, if it continues another row, the index
+    /// of that row. It then sees the tokens of that row, and all that they see, before its own.
     ///
     /// # Panics
-    /// On a row of length zero, and on one that continues a row not before it.
+    /// If a length is zero, or a row continues a row that does not come before it.
     pub fn from_tree(rows: impl IntoIterator<Item = (usize, Option<usize>)>) -> Self {
         let mut found: Vec<Row> = Vec::new();
         let mut total = 0;
         for (length, parent) in rows {
-            assert!(length > 0, "a row of a flat run has at least one token");
+            assert!(
+                length > 0,
+                "a row of a packed sequence needs at least one token"
+            );
             let queries = total..total + length;
             let mut keys = parent.map_or(Vec::new(), |parent| found[parent].keys.clone());
             match keys.last_mut() {
@@ -81,9 +86,16 @@ impl Rows {
         Self::from_lengths([length])
     }
 
-    /// One row of `length` new tokens after `seen` ones, whose keys are kept before the new ones.
+    /// One row of `length` new tokens after `seen` earlier ones, whose keys are in a cache, before the
+    /// new keys.
+    ///
+    /// # Panics
+    /// If the length is zero.
     pub fn continuing(seen: usize, length: usize) -> Self {
-        assert!(length > 0, "a row of a flat run has at least one token");
+        assert!(
+            length > 0,
+            "a row of a packed sequence needs at least one token"
+        );
         let all = 0..seen + length;
         let row = Row {
             queries: 0..length,
@@ -92,11 +104,12 @@ impl Rows {
         Self::of(vec![row], length, seen + length)
     }
 
-    /// Rows of new tokens that see keys wherever those are kept: each with its length and the ranges of what
-    /// it sees, in order of position, its own tokens last. There are `keys` of them in all.
+    /// Rows of new tokens with any keys. Each has a length and the ranges of the keys that it sees,
+    /// in order of position, its own tokens last. `keys` is the number of keys of all rows together.
     ///
     /// # Panics
-    /// On a row of length zero, and on one that sees fewer keys than it has tokens, or others than there are.
+    /// If a length is zero, if a row sees fewer keys than it has tokens, or if a range goes beyond
+    /// `keys`.
     pub fn seeing(rows: impl IntoIterator<Item = (usize, Vec<Range<usize>>)>, keys: usize) -> Self {
         let mut total = 0;
         let list = rows.into_iter().map(|(length, seen)| {
@@ -106,11 +119,17 @@ impl Rows {
                 queries,
                 keys: seen,
             };
-            assert!(length > 0, "a row of a flat run has at least one token");
-            assert!(row.key_count() >= length, "a token sees itself");
+            assert!(
+                length > 0,
+                "a row of a packed sequence needs at least one token"
+            );
+            assert!(
+                row.key_count() >= length,
+                "a row sees at least its own tokens"
+            );
             assert!(
                 row.keys.iter().all(|range| range.end <= keys),
-                "keys that are there"
+                "a range of keys goes beyond the keys of all rows"
             );
             row
         });
@@ -138,12 +157,12 @@ impl Rows {
         self.list.is_empty()
     }
 
-    /// Tokens of all rows together: `T`.
+    /// Number of tokens in all rows, `T`.
     pub fn total(&self) -> usize {
         self.total
     }
 
-    /// Pairs of a query and a key that it sees.
+    /// Number of pairs of a query and a key that it sees.
     pub(crate) fn pairs(&self) -> usize {
         let of_row = |row: &Row| {
             let [t, s] = [row.queries.len(), row.key_count()];
@@ -152,12 +171,12 @@ impl Rows {
         self.iter().map(of_row).sum()
     }
 
-    /// Keys of all rows together: `S`.
+    /// Number of keys of all rows, `S`.
     pub fn keys(&self) -> usize {
         self.keys
     }
 
-    /// Each row, in order.
+    /// The rows, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Row> {
         self.list.iter()
     }
@@ -188,12 +207,15 @@ impl<'a> IntoIterator for &'a Rows {
 }
 
 #[cfg(test)]
-#[expect(clippy::single_range_in_vec_init, reason = "lists of ranges")]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "these are lists with one range, not ranges to be expanded"
+)]
 mod tests {
     use super::*;
 
     #[test]
-    fn rows_cover_the_run() {
+    fn rows_cover_the_packed_sequence() {
         let rows = Rows::from_lengths([3, 1, 2]);
         assert_eq!(rows.ranges().collect::<Vec<_>>(), [0..3, 3..4, 4..6]);
         assert_eq!((rows.len(), rows.total()), (3, 6));

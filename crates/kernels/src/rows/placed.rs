@@ -1,4 +1,6 @@
 //! Rows as tensors on a device of libtorch.
+//!
+//! Axes as in [`super`].
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,30 +9,33 @@ use tch::{Device, Tensor};
 use super::Rows;
 use crate::libtorch::uploaded;
 
-/// What attention over all rows in one call takes.
+/// The inputs of one attention call over all rows.
 #[derive(Debug)]
 pub(crate) struct Placed {
-    /// Where the queries, and the keys, of each row begin, and the end of the last: `[rows + 1]`,
-    /// 32 bits each.
+    /// Offsets of each row, and the end of the last one, for queries and for keys: `[rows + 1]` each,
+    /// in i32.
     pub(crate) starts: [Tensor; 2],
-    /// Queries, and keys, of the longest row.
+    /// Largest number of queries in a row, and of keys.
     pub(crate) longest: [i64; 2],
-    /// The keys of each row, row after row; `None` where that is how they lie.
+    /// Indices of the keys of each row, row after row; `None` if they are `0..S`.
     pub(crate) keys: Option<Tensor>,
 }
 
-/// The rows on the device where they were last wanted: copied once for all layers of a run.
+/// The rows on the device that used them last. They are copied once for all layers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OnDevice(Arc<Mutex<Last>>);
 
 type Last = Option<(Device, Arc<Placed>)>;
 
-// SAFETY: a `Placed` is written once and its tensors are only read after that. They are not leaves
-// of torch's automatic differentiation, and its reference counts are atomic.
-#[expect(unsafe_code, reason = "tensors of torch that nothing writes to")]
+// SAFETY: the tensors of a `Placed` are only read after it is created. They take no part in torch's
+// automatic differentiation, and torch's reference counts are atomic.
+#[expect(
+    unsafe_code,
+    reason = "tch does not mark its tensors Sync, because others may be written through a shared reference"
+)]
 unsafe impl Sync for Placed {}
 
-/// Where rows were copied to does not tell them apart.
+/// The cached copy does not affect equality of rows.
 impl PartialEq for OnDevice {
     fn eq(&self, _: &Self) -> bool {
         true

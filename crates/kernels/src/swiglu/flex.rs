@@ -1,4 +1,6 @@
 //! The fused form on flex.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;

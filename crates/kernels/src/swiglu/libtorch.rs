@@ -1,6 +1,8 @@
 //! The form on libtorch.
 //!
 //! `silu_backward` has this signature in torch 2.9 to 2.11.
+//!
+//! Axes as in [`super`].
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;

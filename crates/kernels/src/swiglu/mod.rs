@@ -1,11 +1,11 @@
-//! The gated activation of LLaMA's feed-forward block.
+//! SwiGLU, the gated activation of LLaMA's feed-forward block.
 //!
 //! `y = silu(g) · u`, `silu(x) = x · σ(x)`, `σ(x) = 1 / (1 + exp(-x))`;
 //! `dg = dy · u · σ(g) · (1 + g · (1 - σ(g)))`, `du = dy · silu(g)`.
 //!
 //! Source: Shazeer 2020, equation 6; transformers `LlamaMLP`.
 //!
-//! Axes: T tokens, F intermediate size.
+//! Axes: T tokens, I intermediate size.
 
 mod flex;
 #[cfg(feature = "libtorch")]
@@ -19,19 +19,19 @@ use burn::backend::autodiff::{
 use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
 use burn::tensor::{Tensor, activation};
 
-/// Gates `up` by the sigmoid-weighted `gate`.
+/// Multiplies `up` by `silu(gate)`.
 ///
 /// # Shapes
-/// `gate`, `up`, result: `[T, F]`.
+/// `gate`, `up`, result: `[T, I]`.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::swiglu(gate.into_dispatch(), up.into_dispatch()))
 }
 
-/// The definition of [`swiglu`] in plain tensor operations.
+/// The reference implementation of [`swiglu`], in plain tensor operations.
 ///
 /// # Shapes
 /// As [`swiglu`].
-pub fn swiglu_oracle(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+pub fn swiglu_reference(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     activation::silu(gate) * up
 }
 
@@ -44,7 +44,7 @@ pub trait SwiGluBackend: Backend {
 
 /// The gradient of [`swiglu`] on a backend.
 pub trait SwiGluGradient: SwiGluBackend {
-    /// Gradients of `gate` and `up` from that of the result.
+    /// Gradients of `gate` and `up`, from the gradient of the result.
     fn swiglu_gradient(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
@@ -66,7 +66,7 @@ impl<B: SwiGluGradient, C: CheckpointStrategy> SwiGluBackend for Autodiff<B, C> 
                 grads: &mut Gradients,
                 _checkpointer: &mut Checkpointer,
             ) {
-                let dy = grads.consume::<B>(&ops.node); // [T, F]
+                let dy = grads.consume::<B>(&ops.node); // [T, I]
                 let (gate, up) = ops.state;
                 let found = B::swiglu_gradient(gate, up, dy);
                 for (node, gradient) in ops.parents.into_iter().zip(found) {
@@ -114,31 +114,31 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_oracle(t in 1_usize..40, f in 1_usize..600) {
+        fn equals_the_reference(t in 1_usize..40, f in 1_usize..600) {
             let device = Device::flex().autodiff();
-            // gates beyond ten either way: the sigmoid's ends
+            // gates below -10 and above 10, where the sigmoid is near 0 and 1
             let random = |scale| {
                 Tensor::<2>::random([t, f], Distribution::Normal(0.0, scale), &device)
             };
             let (gate, up, seed) = (random(5.0), random(1.0), random(1.0));
-            let oracle = run(swiglu_oracle, &gate, &up, &seed);
+            let reference = run(swiglu_reference, &gate, &up, &seed);
             for device in devices::all() {
                 let [gate, up, seed] = [&gate, &up, &seed].map(|of| on(&device, of));
                 let fused = run(swiglu, &gate, &up, &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // a few roundings of f32 and an exponential within two units
-                    fused.assert_approx_eq::<f32>(oracle, Tolerance::relative(1e-5).set_absolute(1e-5));
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // a few roundings of f32, and an exponential within two units in the last place
+                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(1e-5));
                 }
             }
             if let Some(device) = devices::halves() {
                 let [gate, up, seed] = [&gate, &up, &seed].map(devices::rounded);
-                let oracle = run(swiglu_oracle, &gate, &up, &seed);
+                let reference = run(swiglu_reference, &gate, &up, &seed);
                 let [gate, up, seed] = [gate, up, seed].map(|of| on(&device, &of.cast(DType::BF16)));
                 let fused = run(swiglu, &gate, &up, &seed);
-                for (fused, oracle) in fused.iter().zip(&oracle) {
-                    // the activation is rounded, and its product
-                    let scale = devices::largest(oracle).max(0.1);
-                    devices::assert_near(fused, oracle, 2.0, scale);
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // rounded are the activation and its product with `up`
+                    let scale = devices::largest(reference).max(0.1);
+                    devices::assert_near(fused, reference, 2.0, scale);
                 }
             }
         }

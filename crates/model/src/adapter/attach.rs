@@ -1,4 +1,4 @@
-//! Joins an adapter to a model: a new one from a recipe, or one from a folder in PEFT's layout.
+//! Attaches an adapter to a model: a new one from a recipe, or one from a folder in PEFT's layout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,41 +20,43 @@ use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
 use crate::parameters::{Parameters, trained};
 
-/// The recipe's `[method.lora]` table: which low-rank paths are trained.
+/// The recipe's `[method.lora]` table.
 ///
-/// Keys without an explanation of their own have PEFT's name and meaning.
+/// Keys for which no PEFT name is given have the same name and meaning in PEFT, except `from`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct LoraConfig {
-    /// Rank of the paths (PEFT: `r`).
+    /// The rank of the low-rank branches, at least 1 (PEFT: `r`).
     pub rank: usize,
-    /// A path is scaled by `alpha / rank` (PEFT: `lora_alpha`).
+    /// A branch is scaled by `alpha / rank` (PEFT: `lora_alpha`).
     pub alpha: f64,
-    /// Probability that a feature of a path's input is cleared (PEFT: `lora_dropout`).
+    /// The dropout probability of a branch's input, from 0 to below 1 (PEFT: `lora_dropout`).
     pub dropout: f64,
-    /// Modules with a path: names, one regular expression, or "all-linear" (PEFT:
-    /// `target_modules`).
+    /// The modules with a branch: a list of names, one regular expression, or `"all-linear"` (PEFT: `target_modules`).
     pub targets: Targets,
-    /// Modules left out of `targets`: names or one regular expression.
+    /// Modules excluded from `targets`: a list of names or one regular expression. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exclude_modules: Option<Targets>,
-    /// Layers that `targets` means; all of them where it is not given.
+    /// The layers that a list of `targets` applies to: a number or a list, from 0. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers_to_transform: Option<Layers>,
-    /// Ranks of modules that differ from `rank`, by name or regular expression.
+    /// Ranks that differ from `rank`, by module name or regular expression.
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     pub rank_pattern: Patterns<usize>,
-    /// Alphas of modules that differ from `alpha`, by name or regular expression.
+    /// Alphas that differ from `alpha`, by module name or regular expression.
     #[serde(skip_serializing_if = "Patterns::is_empty")]
     pub alpha_pattern: Patterns<f64>,
-    /// Scale by `alpha / √rank` instead.
+    /// Scale by `alpha / √rank` instead of `alpha / rank`.
     pub use_rslora: bool,
-    /// Biases that are trained beside the paths.
+    /// Biases of the base model that are trained too: `"none"` (default), `"all"`, or `"lora_only"`, those of target
+    /// modules.
     pub bias: Bias,
-    /// Modules that are trained whole and saved with the adapter.
+    /// Modules that are trained whole and saved with the adapter. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
-    /// Folder of an adapter to go on training. It brings every key above but `dropout`.
+    /// The folder of an adapter to continue training. It sets every key above except `dropout`; no other key may be set
+    /// with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
 }
@@ -79,7 +81,7 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// The same in PEFT's terms.
+    /// The same as PEFT's configuration.
     fn to_peft(&self, base_name: &str) -> AdapterConfig {
         AdapterConfig {
             base_model_name_or_path: Some(base_name.to_owned()),
@@ -103,24 +105,25 @@ impl LoraConfig {
 /// A model with its adapter.
 #[derive(Debug)]
 pub struct Attached {
-    /// The base with paths beside its weights.
+    /// The base model with the adapter attached.
     pub model: LlamaForCausalLM,
-    /// The adapter in PEFT's terms.
+    /// PEFT's configuration of the adapter.
     pub config: AdapterConfig,
-    /// What matched nothing or was ignored, one sentence each.
+    /// Names that matched nothing and keys that were ignored, one sentence each.
     pub warnings: Vec<String>,
-    /// What is to be said where the adapter brings another vocabulary than the base's.
+    /// A message if the adapter's vocabulary differs from the base model's.
     pub resized: Option<String>,
-    /// Where the tokenizer is, if the adapter brings one.
+    /// Path of the tokenizer, if the adapter has one.
     pub tokenizer: Option<PathBuf>,
 }
 
-/// Joins the adapter of a recipe to a base: new paths, A drawn from `seed`, or those of `from`.
+/// Attaches the adapter of a recipe to a base model: new branches, with A drawn from `seed`, or the adapter in
+/// `from`.
 ///
-/// `base_name` is what the adapter will say it belongs to.
+/// `base_name` becomes the adapter's `base_model_name_or_path`.
 ///
 /// # Errors
-/// Targets that match nothing, settings out of range, and an adapter in `from` that does not fit.
+/// If targets match nothing, if a setting is out of range, and if the adapter in `from` does not fit.
 pub fn attach(
     model: LlamaForCausalLM,
     lora: &LoraConfig,
@@ -147,7 +150,7 @@ pub fn attach(
     })
 }
 
-/// The modules that the adapter of a recipe changes in a model, before either is loaded.
+/// The modules of a model that the adapter of a recipe changes, without loading either.
 ///
 /// # Errors
 /// As [`attach`].
@@ -162,9 +165,9 @@ pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, Ad
     Ok(select(&config, &modules, Unmatched::Refuse)?)
 }
 
-/// Joins an adapter in PEFT's layout to its base, for inference and merging.
+/// Attaches an adapter in PEFT's layout to its base model, for inference.
 ///
-/// Where the adapter holds embedding and head whole, the base takes them and their vocabulary.
+/// If the adapter holds the full embedding and head, they replace those of the base model, with their vocabulary.
 ///
 /// # Errors
 /// Everything that does not fit, in one error.
@@ -172,14 +175,15 @@ pub fn load(model: LlamaForCausalLM, folder: &Path) -> Result<Attached, AdapterE
     join_folder(model, folder, 0.0)
 }
 
-/// Writes the trained tensors of `model` as an adapter in PEFT's layout, with a README that says what
-/// `card` knows, and copies of `beside` (tokenizer files). Where tokens were added to the base, its embedding and head lie beside them.
+/// Saves the trainable tensors of `model` as an adapter in PEFT's layout, with a README from `card` and copies of
+/// the files `beside` (the tokenizer). If tokens were added to the base model, the full embedding and head are
+/// saved, too.
 ///
-/// Source: PEFT 0.21, `save_embedding_layers="auto"`, which leaves out a head that is not tied to an
-/// adapted embedding, and so loses its new rows; here both are always there.
+/// Source: PEFT 0.21, `save_embedding_layers="auto"`. It omits an untied head beside an adapted embedding, and so
+/// loses the head's new rows; simmer always saves both.
 ///
 /// # Errors
-/// Where the folder cannot be written.
+/// If the folder cannot be written.
 pub fn save(
     model: &LlamaForCausalLM,
     config: &AdapterConfig,
@@ -189,14 +193,14 @@ pub fn save(
     existing: Existing,
 ) -> Result<(), AdapterError> {
     let shapes = model.trainable_shapes();
-    let keys = Keys::of(model);
+    let keys = PeftKeys::new(model);
     let mut tensors: BTreeMap<String, TensorData> = model
         .trainable()
         .into_iter()
         .map(|(name, value)| {
             let values: Vec<f32> = value.into_data().iter::<f32>().collect();
             let data = TensorData::new(values, shapes[&name].clone());
-            (keys.peft(&name), data)
+            (keys.of(&name), data)
         })
         .collect();
     if model.own_vocabulary {
@@ -210,15 +214,15 @@ pub fn save(
     AdapterFolder::save(folder, config, &tensors, beside, card, existing)
 }
 
-/// PEFT's key of each trained tensor, by its name in [`LlamaForCausalLM::trainable`].
+/// PEFT's key of each trainable tensor, by its name in [`LlamaForCausalLM::trainable`].
 pub fn peft_keys(model: &LlamaForCausalLM) -> BTreeMap<String, String> {
-    let keys = Keys::of(model);
+    let keys = PeftKeys::new(model);
     let names = model.trainable_shapes().into_keys();
-    names.map(|name| (name.clone(), keys.peft(&name))).collect()
+    names.map(|name| (name.clone(), keys.of(&name))).collect()
 }
 
 impl LoraConfig {
-    /// With `from`, every other key comes from the folder.
+    /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
     fn check_from_alone(&self) -> Result<(), AdapterError> {
         let alone = Self {
             from: self.from.clone(),
@@ -228,10 +232,13 @@ impl LoraConfig {
         if *self == alone {
             return Ok(());
         }
-        Err(AdapterError::Setting {
-            key: "from",
-            expected: "no other key but `dropout` (the adapter brings rank, alpha and targets)",
-            found: "others".to_owned(),
+        let keys = |lora: &Self| serde_json::to_value(lora).unwrap_or_default();
+        let (set, default) = (keys(self), keys(&alone));
+        let set = set.as_object().into_iter().flatten();
+        let others = set.filter(|(key, value)| default.get(key) != Some(*value));
+        let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
+        Err(AdapterError::FromWithOthers {
+            others: others.join(", "),
         })
     }
 
@@ -276,12 +283,12 @@ fn join_folder(
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
     model.replace_ends(&tensors, resized.is_some());
     let model = join(model, &selection, dropout, 0);
-    let keys = Keys::of(&model);
+    let keys = PeftKeys::new(&model);
     let values: Parameters = model
         .trainable_shapes()
         .into_keys()
         .map(|name| {
-            let data = tensors.trained[&keys.peft(&name)].clone();
+            let data = tensors.trained[&keys.of(&name)].clone();
             let size = data.num_elements();
             let (bytes, _, dtype) = data.convert_dtype(DType::F32).into_parts();
             let flat = TensorData::from_bytes(bytes, [size], dtype);
@@ -298,7 +305,7 @@ fn join_folder(
     })
 }
 
-/// Puts new paths beside the selected weights, and makes trained copies of those to be saved.
+/// Attaches new branches to the selected modules, and makes modules to save and selected biases trainable.
 fn join(
     mut model: LlamaForCausalLM,
     selection: &Selection,
@@ -315,9 +322,9 @@ fn join(
         let lora = || Lora::new(&module.name, module.shape, module.rank, settings, &device);
         match module.kind {
             ModuleKind::Embedding => {
-                let path =
+                let branch =
                     EmbeddingLora::new(&module.name, module.shape, module.rank, settings, &device);
-                model.model.embed_tokens.adapter = Some(path);
+                model.model.embed_tokens.adapter = Some(branch);
             }
             ModuleKind::OutputHead => model.lm_head.adapter = Some(lora()),
             _ => model.linear_mut(&module.name).adapter = Some(lora()),
@@ -334,7 +341,7 @@ fn join(
 }
 
 impl LlamaForCausalLM {
-    /// The linear module of a path that [`layout::modules`] gives.
+    /// The linear module at a module path of [`layout::modules`].
     fn linear_mut(&mut self, path: &str) -> &mut Linear {
         let mut parts = path.trim_start_matches("model.layers.").split('.');
         let layer = parts.next().and_then(|index| index.parse::<usize>().ok());
@@ -350,10 +357,10 @@ impl LlamaForCausalLM {
                 "down_proj" => Some(&mut layer.mlp.down_proj),
                 _ => None,
             });
-        found.unwrap_or_else(|| panic!("{path} is no linear module of this model"))
+        found.unwrap_or_else(|| panic!("{path} is not a linear module of this model"))
     }
 
-    /// The normalisation of a path that [`layout::modules`] gives.
+    /// The normalisation at a module path of [`layout::modules`].
     fn norm_mut(&mut self, path: &str) -> &mut RmsNorm {
         let mut parts = path.trim_start_matches("model.layers.").split('.');
         let layer = parts.next().and_then(|index| index.parse::<usize>().ok());
@@ -366,8 +373,8 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// Embedding and head: path, whether a path is beside it, weight. A tied head has the
-    /// embedding's.
+    /// Module path of embedding and head, whether the module has a low-rank branch, and its weight. A tied head
+    /// has the embedding's weight.
     fn ends(&self) -> [(&'static str, bool, Tensor<2>); 2] {
         let Embedding {
             weight, adapter, ..
@@ -379,9 +386,9 @@ impl LlamaForCausalLM {
         ]
     }
 
-    /// Takes the weights that an adapter brings for embedding and head: the frozen ones, and where
-    /// it brings another vocabulary those that it trained, too. Of a tied pair one stands for both;
-    /// two that differ part it.
+    /// Replaces the weights of embedding and head by those of the adapter: the frozen ones, and the trained
+    /// ones if the adapter has another vocabulary. If the two are tied, one replaces both; two that differ
+    /// untie them.
     fn replace_ends(&mut self, tensors: &AdapterTensors, resized: bool) {
         let device = self.device();
         let weight = |data: &TensorData| {
@@ -406,10 +413,10 @@ impl LlamaForCausalLM {
         }
     }
 
-    /// Makes trained copies of a module's weight and bias, as PEFT's `modules_to_save`.
+    /// Makes a module's weight and bias trainable, as PEFT's `modules_to_save`.
     ///
-    /// Copies are untied: a saved head no longer is the embedding, and beside a saved embedding
-    /// the head keeps the weights that both had.
+    /// This unties embedding and head: a trained head gets a weight of its own, and if the embedding is trained,
+    /// the head keeps the frozen weight that both had.
     fn train_module(&mut self, module: &ModuleLayout) {
         let embedding = self.model.embed_tokens.weight.val();
         match module.kind {
@@ -439,14 +446,14 @@ impl LlamaForCausalLM {
     }
 }
 
-/// Names of trained tensors as PEFT's files have them.
-struct Keys {
-    /// Modules whose weight PEFT wraps, so that their bias has a longer path.
+/// Maps names of trainable tensors to PEFT's keys.
+struct PeftKeys {
+    /// Modules whose weight PEFT wraps in `base_layer`, and their bias with it.
     adapted: BTreeSet<String>,
 }
 
-impl Keys {
-    fn of(model: &LlamaForCausalLM) -> Self {
+impl PeftKeys {
+    fn new(model: &LlamaForCausalLM) -> Self {
         let adapted = model
             .trainable_shapes()
             .into_keys()
@@ -455,11 +462,33 @@ impl Keys {
         Self { adapted }
     }
 
-    fn peft(&self, name: &str) -> String {
+    fn of(&self, name: &str) -> String {
         let bias = name.strip_suffix(".bias");
         match bias.filter(|module| self.adapted.contains(*module)) {
             Some(module) => format!("base_model.model.{module}.base_layer.bias"),
             None => format!("base_model.model.{name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_the_adapter_sets_are_refused_by_name() {
+        let lora = LoraConfig {
+            from: Some("adapter".into()),
+            dropout: 0.1,
+            ..LoraConfig::default()
+        };
+        assert!(lora.check_from_alone().is_ok());
+        let lora = LoraConfig {
+            rank: 4,
+            use_rslora: true,
+            exclude_modules: Some(Targets::Names(vec!["q_proj".to_owned()])),
+            ..lora
+        };
+        insta::assert_snapshot!(lora.check_from_alone().unwrap_err(), @"[method.lora] `from` can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
     }
 }

@@ -1,7 +1,6 @@
-//! The README beside an adapter's weights: what it is, how it was made, and how to load it.
+//! The model card of an adapter (README.md): what it is, how it was trained, and how to load it.
 //!
-//! The YAML at its head is what the hub reads of adapters; PEFT writes the same keys. A license is not among them: nobody
-//! has said one.
+//! Its YAML header has the keys that PEFT writes for the hub, except `license`, which simmer does not know.
 
 use std::fmt::Write as _;
 
@@ -9,26 +8,26 @@ use serde_json::Value;
 
 use super::config::{AdapterConfig, Bias};
 
-/// Ranks that vLLM reserves room for (`--max-lora-rank`).
+/// Values that vLLM accepts for `--max-lora-rank`.
 const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
 
-/// What a run says of the adapter that it made. It holds nothing that differs between two runs of one recipe.
+/// What the card of an adapter says about its training run. It is the same for two runs of one recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Card {
-    /// Data sets on the hub.
+    /// Datasets on the hub.
     pub datasets: Vec<String>,
-    /// The template that prompts are rendered with; `chat` is the model's own.
+    /// The prompt template; `chat` is the model's own chat template.
     pub template: Option<String>,
-    /// How it was trained, as Markdown; empty where nobody knows.
+    /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
 
 impl Card {
-    /// The README. `vocab_size` is that of the base once it is resized, where the adapter brings tokens of its own.
+    /// The text of the README. `vocab_size` is that of the resized base model, if the adapter adds tokens.
     pub(super) fn text(&self, config: &AdapterConfig, vocab_size: Option<usize>) -> String {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
-        let paths_alone = vocab_size.is_none()
+        let is_plain_lora = vocab_size.is_none()
             && config.bias == Bias::None
             && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
         let mut text = self.front(base);
@@ -38,13 +37,13 @@ impl Card {
         }
         let _ = write!(
             text,
-            "\n## How to use it\n\n`ADAPTER` stands for the folder of this file, and `{base}` is the base that it was trained on: a name on \
-             the hub, or a folder where the run was started.\n"
+            "\n## How to use it\n\n`ADAPTER` is the folder of this file. `{base}` is the base model that it was trained on: a name on \
+             the hub, or a local path of the training run.\n"
         );
         text += &self.simmer(base);
         text += &peft(base, vocab_size);
-        text += &vllm(base, config, paths_alone);
-        text += &llama_cpp(base, paths_alone);
+        text += &vllm(base, config, is_plain_lora);
+        text += &llama_cpp(base, is_plain_lora);
         text
     }
 
@@ -109,27 +108,27 @@ fn peft(base: &str, vocab_size: Option<usize>) -> String {
     )
 }
 
-fn vllm(base: &str, config: &AdapterConfig, paths_alone: bool) -> String {
+fn vllm(base: &str, config: &AdapterConfig, is_plain_lora: bool) -> String {
     let ranks = config.rank_pattern.iter().map(|(_, rank)| *rank);
     let rank = ranks.chain([config.r]).max().unwrap_or(config.r);
     let room = VLLM_RANKS.into_iter().find(|room| *room >= rank);
     let base = word(base);
-    match room.filter(|_| paths_alone) {
+    match room.filter(|_| is_plain_lora) {
         Some(room) => format!(
             "\n### vLLM\n\n```sh\n\
              vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules adapter=ADAPTER\n```\n\n\
              Requests name the model `adapter`.\n"
         ),
         None => format!(
-            "\n### vLLM\n\nIt takes low-rank paths alone, of a rank up to 512: merge the adapter first.\n\n```sh\n\
+            "\n### vLLM\n\nvLLM loads only low-rank branches, up to rank 512: merge the adapter first.\n\n```sh\n\
              simmer merge --base {base} --adapter ADAPTER --out merged\nvllm serve merged\n```\n"
         ),
     }
 }
 
-fn llama_cpp(base: &str, paths_alone: bool) -> String {
+fn llama_cpp(base: &str, is_plain_lora: bool) -> String {
     let base = word(base);
-    if paths_alone {
+    if is_plain_lora {
         return format!(
             "\n### llama.cpp\n\n```sh\n\
              simmer convert {base} base.gguf\n\
@@ -138,18 +137,18 @@ fn llama_cpp(base: &str, paths_alone: bool) -> String {
         );
     }
     format!(
-        "\n### llama.cpp\n\nIt takes low-rank paths alone: merge the adapter first.\n\n```sh\n\
+        "\n### llama.cpp\n\nllama.cpp applies only low-rank branches: merge the adapter first.\n\n```sh\n\
          simmer merge --base {base} --adapter ADAPTER --out merged\n\
          simmer convert merged merged.gguf\nllama-cli -m merged.gguf\n```\n"
     )
 }
 
-/// A string in YAML and in Python.
+/// A string literal, valid in YAML and in Python.
 fn yaml(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A word of a command line.
+/// An argument of a shell command, quoted if necessary.
 fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
     if text.chars().all(plain) {

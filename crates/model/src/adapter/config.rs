@@ -1,4 +1,4 @@
-//! `adapter_config.json`: how PEFT describes a LoRA adapter.
+//! `adapter_config.json`: PEFT's configuration of a LoRA adapter.
 //!
 //! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
 //! src/peft/config.py).
@@ -11,63 +11,64 @@ use serde_json::{Map, Value, json};
 use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
-use super::keys::Keys;
+use super::keys::ConfigKeys;
 use super::targets::{Layers, Names, Patterns, Targets};
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
-/// The PEFT version whose layout is written.
+/// The PEFT version whose file format is written.
 const PEFT_VERSION: &str = "0.21.2";
 
-/// Which biases of the base model are trained, too.
+/// Which biases of the base model are trained in addition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Bias {
-    /// None of them.
+    /// No bias.
     #[default]
     None,
     /// Every bias of the model.
     All,
-    /// Those of the adapted modules.
+    /// The biases of target modules.
     LoraOnly,
 }
 
-/// What an adapter is, in PEFT's terms.
+/// PEFT's configuration of an adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterConfig {
-    /// Where the base model came from.
+    /// Name or path of the base model.
     pub base_model_name_or_path: Option<String>,
-    /// Which revision of it.
+    /// Revision of the base model on the hub.
     pub revision: Option<String>,
     /// "CAUSAL_LM" for language models.
     pub task_type: Option<String>,
-    /// The version of PEFT that wrote the file, if it said so.
+    /// The version of PEFT that wrote the file, if given.
     pub peft_version: Option<String>,
-    /// Rank of the modules that `rank_pattern` does not name.
+    /// Rank of modules that `rank_pattern` does not match.
     pub r: usize,
-    /// Numerator of the scaling of the modules that `alpha_pattern` does not name.
+    /// Alpha, the numerator of the scale, of modules that `alpha_pattern` does not match.
     pub lora_alpha: f64,
-    /// Probability with which an input of the low-rank path is dropped in training.
+    /// Dropout probability of a low-rank branch's input during training.
     pub lora_dropout: f64,
-    /// Scaling alpha/√r in place of alpha/r.
+    /// Scale by alpha/√r instead of alpha/r.
     pub use_rslora: bool,
-    /// Biases that are trained, too.
+    /// Biases that are trained in addition.
     pub bias: Bias,
-    /// The adapted modules; `None` is PEFT's choice for LLaMA, q_proj and v_proj.
+    /// The target modules; `None`: PEFT's default for LLaMA, q_proj and v_proj.
     pub target_modules: Option<Targets>,
-    /// Modules that are left out though targeted.
+    /// Modules that are excluded from the targets.
     pub exclude_modules: Option<Targets>,
-    /// Only these layers, where modules are targeted by a name's end.
+    /// Restricts targets given by name to these layers.
     pub layers_to_transform: Option<Layers>,
-    /// Name of the list of layers in a module's path.
+    /// Name of the list of layers in a module path.
     pub layers_pattern: Option<Names>,
-    /// Ranks of single modules.
+    /// Ranks of individual modules.
     pub rank_pattern: Patterns<usize>,
-    /// Alphas of single modules.
+    /// Alphas of individual modules.
     pub alpha_pattern: Patterns<f64>,
-    /// Modules that are trained whole.
+    /// Modules that are trained fully.
     pub modules_to_save: Option<Vec<String>>,
-    /// How the weights were begun: a boolean or a name.
+    /// How A and B were initialised: a boolean or a name.
     pub init_lora_weights: Value,
     /// Keep adapters of tied weights tied.
     pub ensure_weight_tying: bool,
@@ -102,30 +103,30 @@ impl Default for AdapterConfig {
 impl AdapterConfig {
     /// Reads `adapter_config.json` of any PEFT version.
     ///
-    /// Returns the keys that were ignored, one sentence each, beside the configuration.
+    /// Returns the configuration and a warning for each ignored key.
     ///
     /// # Errors
     ///
-    /// Wrong types, and every key that makes the adapter compute something else than LoRA does.
+    /// Values of a wrong type, and keys that make the adapter compute something other than LoRA.
     pub fn read(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
         Self::from_json(object(file)?, file)
     }
 
-    /// The same for a person who wants to see what an adapter is: keys that make it compute
-    /// something else are among the sentences.
+    /// The same for inspection: keys that make the adapter compute something other than LoRA are warnings
+    /// instead of errors.
     ///
     /// # Errors
     ///
-    /// Wrong types, and methods other than LoRA.
+    /// Values of a wrong type, and methods other than LoRA.
     pub fn describe(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
-        Self::from_keys(Keys {
+        Self::from_keys(ConfigKeys {
             map: object(file)?,
             file,
-            said: Some(Vec::new()),
+            tolerated: Some(Vec::new()),
         })
     }
 
-    /// [`Self::read`] for a parsed file; `file` is only named in errors.
+    /// [`Self::read`] for a parsed file; `file` appears only in errors.
     ///
     /// # Errors
     ///
@@ -134,18 +135,18 @@ impl AdapterConfig {
         map: Map<String, Value>,
         file: &Path,
     ) -> Result<(Self, Vec<String>), AdapterError> {
-        Self::from_keys(Keys {
+        Self::from_keys(ConfigKeys {
             map,
             file,
-            said: None,
+            tolerated: None,
         })
     }
 
-    fn from_keys(mut keys: Keys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
+    fn from_keys(mut keys: ConfigKeys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
         if method.as_deref() != Some("LORA") {
             let found = method.map_or(Value::Null, Value::String);
-            return Err(keys.unsupported("peft_type", &found, "only LORA adapters are read"));
+            return Err(keys.unsupported("peft_type", &found, "simmer reads only LORA adapters"));
         }
         keys.refuse_variants()?;
         let config = keys.config()?;
@@ -157,7 +158,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     ///
-    /// The first that is out of range.
+    /// The first setting that is out of range.
     pub fn check(&self) -> Result<(), AdapterError> {
         let wrong = |key, expected: &str, found: &dyn Display| {
             Err(AdapterError::Conflict {
@@ -169,7 +170,7 @@ impl AdapterConfig {
             return wrong("rank", "at least 1", &self.r);
         }
         if !self.lora_alpha.is_finite() {
-            return wrong("alpha", "a number", &self.lora_alpha);
+            return wrong("alpha", "a finite number", &self.lora_alpha);
         }
         if !(0.0..1.0).contains(&self.lora_dropout) {
             let expected = "a number from 0 to less than 1";
@@ -178,10 +179,10 @@ impl AdapterConfig {
         Ok(())
     }
 
-    /// The file's text as PEFT writes it: every key, sorted, indented by two, no final newline.
+    /// The text of the file as PEFT writes it: all keys, sorted, indented by two spaces, without a final newline.
     ///
-    /// `rank_pattern` and `alpha_pattern` keep their order, which PEFT's own writer loses: of two
-    /// patterns that both match, the first in the file counts.
+    /// `rank_pattern` and `alpha_pattern` keep their order, which PEFT's writer loses: if two patterns match, the
+    /// first one in the file applies.
     pub fn to_json(&self) -> String {
         let sorted = |targets: &Option<Targets>| match targets.clone() {
             Some(Targets::Names(mut names)) => {
@@ -260,7 +261,7 @@ const UNSET: &[&str] = &[
     "velora_config",
 ];
 
-/// 16.0 as `16`: PEFT's alphas are whole numbers unless somebody chose otherwise.
+/// Writes 16.0 as `16`: alphas in PEFT are integers unless the user wrote a fraction.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 {
         json!(value as i64)
@@ -276,7 +277,7 @@ fn number_patterns(patterns: &Patterns<f64>) -> Value {
     Value::Object(entries.collect())
 }
 
-/// Python escapes all that is not ASCII.
+/// Escapes all characters outside ASCII, as Python does.
 fn escaped(text: &str) -> String {
     let mut ascii = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -308,7 +309,7 @@ mod tests {
         AdapterConfig::from_json(keys, Path::new(FILE))
     }
 
-    fn said(keys: Value) -> String {
+    fn refused(keys: Value) -> String {
         read(keys).unwrap_err().to_string()
     }
 
@@ -418,12 +419,12 @@ mod tests {
                 let mut theirs: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
                 let mut ours: Value = serde_json::from_str(&config.to_json()).unwrap();
                 for side in [&mut theirs, &mut ours] {
-                    // A set in PEFT, in no particular order.
+                    // PEFT stores a set, whose order is arbitrary.
                     if let Some(targets) = side["target_modules"].as_array_mut() {
                         targets.sort_by_key(ToString::to_string);
                     }
                 }
-                // Order of keys included.
+                // including the order of keys
                 assert_eq!(ours.to_string(), theirs.to_string());
                 read += 1;
             }
@@ -436,20 +437,20 @@ mod tests {
         let (config, warnings) = read(json!({})).unwrap();
         assert_eq!(config, AdapterConfig::default());
         assert!(warnings.is_empty());
-        insta::assert_snapshot!(said(json!({"peft_type": "IA3"})), @r#"adapter_config.json: `peft_type` = "IA3" is not supported: only LORA adapters are read"#);
-        insta::assert_snapshot!(said(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: only LORA adapters are read");
+        insta::assert_snapshot!(refused(json!({"peft_type": "IA3"})), @r#"adapter_config.json: `peft_type` = "IA3" is not supported: simmer reads only LORA adapters"#);
+        insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads only LORA adapters");
     }
 
     #[test]
     fn wrong_types_name_the_key() {
-        insta::assert_snapshot!(said(json!({"r": "eight"})), @r#"adapter_config.json: `r`: expected a whole number, found "eight""#);
-        insta::assert_snapshot!(said(json!({"r": 0})), @"adapter_config.json: `r`: expected at least 1, found 0");
-        insta::assert_snapshot!(said(json!({"target_modules": {"q": 1}})), @r#"adapter_config.json: `target_modules`: expected a list of module names, one regular expression, or "all-linear", found {"q":1}"#);
-        insta::assert_snapshot!(said(json!({"bias": "some"})), @r#"adapter_config.json: `bias`: expected "none", "all" or "lora_only", found "some""#);
-        insta::assert_snapshot!(said(json!({"lora_dropout": 1})), @"adapter_config.json: `lora_dropout`: expected a number from 0 to less than 1, found 1");
-        insta::assert_snapshot!(said(json!({"rank_pattern": {"q": 1.5}})), @r#"adapter_config.json: `rank_pattern`: expected a table of module names and ranks, found {"q":1.5}"#);
-        insta::assert_snapshot!(said(json!({"layers_to_transform": -1})), @"adapter_config.json: `layers_to_transform`: expected a layer or a list of layers, counted from 0, found -1");
-        insta::assert_snapshot!(said(json!({"init_lora_weights": 3})), @"adapter_config.json: `init_lora_weights`: expected true, false or a name, found 3");
+        insta::assert_snapshot!(refused(json!({"r": "eight"})), @r#"adapter_config.json: `r`: expected a whole number, found "eight""#);
+        insta::assert_snapshot!(refused(json!({"r": 0})), @"adapter_config.json: `r`: expected at least 1, found 0");
+        insta::assert_snapshot!(refused(json!({"target_modules": {"q": 1}})), @r#"adapter_config.json: `target_modules`: expected a list of module names, one regular expression, or "all-linear", found {"q":1}"#);
+        insta::assert_snapshot!(refused(json!({"bias": "some"})), @r#"adapter_config.json: `bias`: expected "none", "all" or "lora_only", found "some""#);
+        insta::assert_snapshot!(refused(json!({"lora_dropout": 1})), @"adapter_config.json: `lora_dropout`: expected a number from 0 to less than 1, found 1");
+        insta::assert_snapshot!(refused(json!({"rank_pattern": {"q": 1.5}})), @r#"adapter_config.json: `rank_pattern`: expected a table of module names and ranks, found {"q":1.5}"#);
+        insta::assert_snapshot!(refused(json!({"layers_to_transform": -1})), @"adapter_config.json: `layers_to_transform`: expected a layer or a list of layers, counted from 0, found -1");
+        insta::assert_snapshot!(refused(json!({"init_lora_weights": 3})), @"adapter_config.json: `init_lora_weights`: expected true, false or a name, found 3");
     }
 
     #[test]
@@ -457,25 +458,25 @@ mod tests {
         for (key, _) in VARIANTS {
             let mut keys = Map::new();
             keys.insert((*key).to_owned(), json!({"on": 1}));
-            let error = said(Value::Object(keys.clone()));
+            let error = refused(Value::Object(keys.clone()));
             assert!(error.contains(&format!("`{key}` = ")), "{error}");
             keys.insert((*key).to_owned(), Value::Null);
             assert!(read(Value::Object(keys)).is_ok());
         }
-        insta::assert_snapshot!(said(json!({"use_dora": true})), @"adapter_config.json: `use_dora` = true is not supported: DoRA scales the columns of the base weights");
-        insta::assert_snapshot!(said(json!({"init_lora_weights": "pissa_niter_4"})), @r#"adapter_config.json: `init_lora_weights` = "pissa_niter_4" is not supported: this initialisation alters the base weights, and the file does not hold the difference; save the adapter with PEFT's path_initial_model_for_weight_conversion to make it an ordinary one"#);
-        insta::assert_snapshot!(said(json!({"init_lora_weights": "mica"})), @r#"adapter_config.json: `init_lora_weights` = "mica" is not supported: it is not known whether it alters the base weights"#);
-        insta::assert_snapshot!(said(json!({"use_tomorrow": true})), @"adapter_config.json: `use_tomorrow` = true is not supported: the key is unknown, and may change what the adapter computes");
+        insta::assert_snapshot!(refused(json!({"use_dora": true})), @"adapter_config.json: `use_dora` = true is not supported: DoRA also scales the rows of the weights");
+        insta::assert_snapshot!(refused(json!({"init_lora_weights": "pissa_niter_4"})), @r#"adapter_config.json: `init_lora_weights` = "pissa_niter_4" is not supported: this initialisation changes the base weights, and the file does not contain the change; save the adapter with PEFT's `path_initial_model_for_weight_conversion` to convert it to plain LoRA"#);
+        insta::assert_snapshot!(refused(json!({"init_lora_weights": "mica"})), @r#"adapter_config.json: `init_lora_weights` = "mica" is not supported: simmer does not know whether it changes the base weights"#);
+        insta::assert_snapshot!(refused(json!({"use_tomorrow": true})), @"adapter_config.json: `use_tomorrow` = true is not supported: the key is unknown and may change what the adapter computes");
     }
 
     #[test]
     fn settings_out_of_range() {
-        let said = |config: AdapterConfig| config.check().unwrap_err().to_string();
+        let refused = |config: AdapterConfig| config.check().unwrap_err().to_string();
         let config = AdapterConfig::default;
         assert!(config().check().is_ok());
-        insta::assert_snapshot!(said(AdapterConfig { r: 0, ..config() }), @"rank: expected at least 1, found 0");
-        insta::assert_snapshot!(said(AdapterConfig { lora_alpha: f64::NAN, ..config() }), @"alpha: expected a number, found NaN");
-        insta::assert_snapshot!(said(AdapterConfig { lora_dropout: 1.0, ..config() }), @"dropout: expected a number from 0 to less than 1, found 1");
+        insta::assert_snapshot!(refused(AdapterConfig { r: 0, ..config() }), @"rank: expected at least 1, found 0");
+        insta::assert_snapshot!(refused(AdapterConfig { lora_alpha: f64::NAN, ..config() }), @"alpha: expected a finite number, found NaN");
+        insta::assert_snapshot!(refused(AdapterConfig { lora_dropout: 1.0, ..config() }), @"dropout: expected a number from 0 to less than 1, found 1");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! For an adapter that does not fit: which base it seems to be made for.
+//! Guesses which base model an adapter is for, if it does not fit the given one.
 
 use std::collections::BTreeMap;
 
 use super::AdapterConfig;
 
-/// Hidden size and number of layers of well-known bases.
+/// Hidden size, number of layers and name of well-known base models.
 const KNOWN: &[(usize, usize, &str)] = &[
     (576, 30, "SmolLM2-135M"),
     (960, 32, "SmolLM2-360M"),
@@ -19,7 +19,7 @@ const KNOWN: &[(usize, usize, &str)] = &[
     (16384, 126, "Llama-3.1-405B"),
 ];
 
-/// What an adapter's tensors say about the base beneath them.
+/// The shape of a base model, as far as it follows from an adapter's tensors.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Base {
     hidden_size: Option<usize>,
@@ -81,7 +81,7 @@ impl Base {
     }
 }
 
-/// The end of the sentence "the adapter does not fit the base model".
+/// The end of the sentence "the adapter does not fit the base model"; may be empty.
 pub(super) fn of(
     expected: &BTreeMap<String, Vec<usize>>,
     found: &BTreeMap<String, Vec<usize>>,
@@ -113,7 +113,7 @@ pub(super) fn of(
         .known_as()
         .map_or_else(String::new, |name| format!(" ({name})"));
     format!(
-        ", it seems made for another{known}: {}{named}",
+        "; it seems to be for another base model{known}: {}{named}",
         differences.join("; ")
     )
 }

@@ -1,8 +1,8 @@
-//! Two adapters side by side: how far apart the changes are that they make.
+//! Compares two adapters by their updates.
 //!
-//! Both updates of a module are written in one pair of orthonormal bases, of the columns of `[B₁ B₂]` and of
-//! `[A₁ᵀ A₂ᵀ]`, where they are matrices of at most r₁ + r₂ rows and columns. Distance, cosine and angles are those of
-//! the whole updates.
+//! Both updates of a module are expressed in one pair of orthonormal bases, of the columns of `[B₁ B₂]` and of
+//! `[A₁ᵀ A₂ᵀ]`. There they are matrices of at most r₁ + r₂ rows and columns, with the same distance, cosine and angles
+//! as the full updates.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,30 +11,31 @@ use rayon::prelude::*;
 use serde::Serialize;
 use simmer_checkpoint::Tensor;
 
-use super::inspect::{OpenAdapter, OpenPath};
+use super::inspect::{OpenAdapter, OpenBranch};
 use super::spectrum::{Columns, dot, norm, product, singular, triangle};
 use super::{AdapterConfig, AdapterError};
-use crate::merge::widened;
+use crate::numbers::to_f64;
 
 /// How two adapters differ.
 #[derive(Debug, Clone, Serialize)]
 pub struct AdapterDifference {
-    /// Keys of the configurations that differ, with both values as JSON; all of them where one has none.
+    /// Keys of the configurations that differ, with both values as JSON. If one adapter has no configuration, all keys
+    /// differ.
     pub config: Vec<ConfigDifference>,
-    /// Modules with a low-rank path in both.
+    /// Modules with a low-rank branch in both.
     pub modules: Vec<ModuleDifference>,
-    /// Tensors that are whole in both, but for those that are equal byte by byte.
+    /// Full tensors in both adapters that are not equal byte for byte.
     pub whole: Vec<WholeDifference>,
-    /// Modules and whole tensors of the first alone.
+    /// Modules and full tensors only in the first.
     pub only_first: Vec<String>,
-    /// Modules and whole tensors of the second alone.
+    /// Modules and full tensors only in the second.
     pub only_second: Vec<String>,
-    /// Norm of the difference of all updates over the larger of their norms; paths of one adapter alone count whole.
-    /// `None` where both are zero or one is no number.
+    /// Norm of the difference of all updates, divided by the larger of their norms. A branch that only one adapter has
+    /// differs from zero. `None` if both norms are zero or one is not finite.
     pub distance: Option<f64>,
-    /// Cosine of all updates, as one vector; `None` as above, or where one is zero.
+    /// Cosine of all updates, as one vector; `None` if one norm is zero or not finite.
     pub cosine: Option<f64>,
-    /// Whether every tensor of one is that of the other, byte by byte.
+    /// Whether all tensors are the same, byte for byte.
     pub same_tensors: bool,
 }
 
@@ -49,50 +50,50 @@ pub struct ConfigDifference {
     pub second: serde_json::Value,
 }
 
-/// One module's updates Δ₁ and Δ₂.
+/// The updates Δ₁ and Δ₂ of one module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModuleDifference {
-    /// Its path.
+    /// Its module path.
     pub module: String,
     /// Both ranks.
     pub ranks: [usize; 2],
-    /// ‖Δ₁‖ and ‖Δ₂‖, Frobenius.
+    /// Frobenius norms ‖Δ₁‖ and ‖Δ₂‖.
     pub norms: [f64; 2],
-    /// `‖Δ₁ - Δ₂‖ / max(‖Δ₁‖, ‖Δ₂‖)`: 0 of equal updates, 1 beside a zero one, at most 2. `None` where both are zero or
-    /// one is no number.
+    /// `‖Δ₁ - Δ₂‖ / max(‖Δ₁‖, ‖Δ₂‖)`: 0 if the updates are equal, 1 if one is zero, at most 2. `None` if both are zero
+    /// or one is not finite.
     pub distance: Option<f64>,
     /// `⟨Δ₁, Δ₂⟩ / (‖Δ₁‖ ‖Δ₂‖)`.
     pub cosine: Option<f64>,
-    /// The spaces that the updates write to: those of their columns.
+    /// The output spaces of the updates: their column spaces.
     pub outputs: Option<Subspaces>,
-    /// The spaces that they read from: those of their rows.
+    /// The input spaces of the updates: their row spaces.
     pub inputs: Option<Subspaces>,
 }
 
-/// How two subspaces lie to each other.
+/// The angles between two subspaces.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Subspaces {
     /// Their dimensions k₁ and k₂.
     pub dimensions: [usize; 2],
-    /// Principal angles in degrees, rising; min(k₁, k₂) of them.
+    /// The min(k₁, k₂) principal angles in degrees, ascending.
     pub angles: Vec<f64>,
-    /// Mean of their squared cosines, `‖U₁ᵀU₂‖² / min(k₁, k₂)`: 1 where one space holds the other, 0 where they are
-    /// orthogonal.
+    /// Mean of the squared cosines of the angles, `‖U₁ᵀU₂‖² / min(k₁, k₂)`: 1 if one space contains the other, 0 if
+    /// they are orthogonal.
     ///
     /// Source: Hu et al. 2021, LoRA, equation 4.
     pub overlap: f64,
 }
 
-/// A tensor that is whole in both adapters.
+/// A full tensor that both adapters have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WholeDifference {
     /// Its key.
     pub key: String,
-    /// Norm of the difference over the larger of both norms; `None` where both are zero or one is no number.
+    /// Norm of the difference, divided by the larger norm; `None` if both norms are zero or one is not finite.
     pub distance: Option<f64>,
 }
 
-/// Squares and products of two vectors, to be added up.
+/// Sums over two vectors: of the squares of each, of their difference, and of their products.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     first: f64,
@@ -101,10 +102,10 @@ struct Sums {
     product: f64,
 }
 
-/// Compares two adapters, in folders or weights' files.
+/// Compares two adapters, given as folders or weight files.
 ///
 /// # Errors
-/// As [`super::inspect::inspect`]; modules or whole tensors of different shapes, all in one error.
+/// As [`super::inspect::inspect`]; all modules and full tensors of different shapes, in one error.
 pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, AdapterError> {
     let [one, two] = [OpenAdapter::open(first)?, OpenAdapter::open(second)?];
     check_shapes(first, &one, second, &two)?;
@@ -113,11 +114,13 @@ pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, Adap
         .par_iter()
         .map(|(one, two)| of_module(one, two))
         .collect();
-    let alone = |paths: &[&OpenPath]| -> f64 { paths.par_iter().map(|path| square(path)).sum() };
+    let alone = |branches: &[&OpenBranch]| -> f64 {
+        branches.par_iter().map(|branch| square(branch)).sum()
+    };
     let mut sums = compared
         .iter()
         .fold(Sums::default(), |all, (_, sums, _)| all.and(*sums));
-    let [alone_first, alone_second] = [&only[0], &only[1]].map(|paths| alone(paths));
+    let [alone_first, alone_second] = [&only[0], &only[1]].map(|branches| alone(branches));
     sums = sums.and(Sums {
         first: alone_first,
         second: alone_second,
@@ -125,17 +128,17 @@ pub fn difference(first: &Path, second: &Path) -> Result<AdapterDifference, Adap
         product: 0.0,
     });
     let whole = whole(&one.whole, &two.whole);
-    let names = |paths: &mut Vec<&OpenPath>, mine: &OpenAdapter, other: &OpenAdapter| {
+    let names = |branches: &mut Vec<&OpenBranch>, mine: &OpenAdapter, other: &OpenAdapter| {
         let keys = mine
             .whole
             .keys()
             .filter(|key| !other.whole.contains_key(*key));
-        let paths = paths.drain(..).map(|path| path.module.clone());
-        paths.chain(keys.cloned()).collect::<Vec<String>>()
+        let modules = branches.drain(..).map(|branch| branch.module.clone());
+        modules.chain(keys.cloned()).collect::<Vec<String>>()
     };
-    let [first_paths, second_paths] = &mut only;
-    let only_first = names(first_paths, &one, &two);
-    let only_second = names(second_paths, &two, &one);
+    let [first_branches, second_branches] = &mut only;
+    let only_first = names(first_branches, &one, &two);
+    let only_second = names(second_branches, &two, &one);
     Ok(AdapterDifference {
         same_tensors: compared.iter().all(|(_, _, same)| *same)
             && [&only_first, &only_second]
@@ -175,24 +178,29 @@ impl Sums {
     }
 }
 
-/// Modules of both, and those of one alone.
+/// The branches of both adapters in pairs, and those that only one adapter has.
 fn paired<'a>(
     one: &'a OpenAdapter,
     two: &'a OpenAdapter,
-) -> (Vec<(&'a OpenPath, &'a OpenPath)>, [Vec<&'a OpenPath>; 2]) {
-    let by_name = |adapter: &'a OpenAdapter| -> BTreeMap<&'a str, &'a OpenPath> {
-        let paths = adapter.paths.iter();
-        paths.map(|path| (path.module.as_str(), path)).collect()
-    };
-    let [first, second] = [by_name(one), by_name(two)];
-    let pair = |path: &'a OpenPath| Some((path, *second.get(path.module.as_str())?));
-    let alone = |of: &'a OpenAdapter, other: &BTreeMap<&str, &OpenPath>| {
-        let paths = of.paths.iter();
-        paths
-            .filter(|path| !other.contains_key(path.module.as_str()))
+) -> (
+    Vec<(&'a OpenBranch, &'a OpenBranch)>,
+    [Vec<&'a OpenBranch>; 2],
+) {
+    let by_name = |adapter: &'a OpenAdapter| -> BTreeMap<&'a str, &'a OpenBranch> {
+        let branches = adapter.branches.iter();
+        branches
+            .map(|branch| (branch.module.as_str(), branch))
             .collect()
     };
-    let pairs = one.paths.iter().filter_map(pair).collect();
+    let [first, second] = [by_name(one), by_name(two)];
+    let pair = |branch: &'a OpenBranch| Some((branch, *second.get(branch.module.as_str())?));
+    let alone = |of: &'a OpenAdapter, other: &BTreeMap<&str, &OpenBranch>| {
+        let branches = of.branches.iter();
+        branches
+            .filter(|branch| !other.contains_key(branch.module.as_str()))
+            .collect()
+    };
+    let pairs = one.branches.iter().filter_map(pair).collect();
     (pairs, [alone(one, &second), alone(two, &first)])
 }
 
@@ -203,10 +211,10 @@ fn check_shapes(
     two: &OpenAdapter,
 ) -> Result<(), AdapterError> {
     let (pairs, _) = paired(one, two);
-    let paths = pairs
+    let low_rank = pairs
         .iter()
         .filter(|(one, two)| (one.shape(), one.embedding) != (two.shape(), two.embedding));
-    let paths = paths.map(|(one, two)| {
+    let low_rank = low_rank.map(|(one, two)| {
         (
             one.module.clone(),
             one.shape().to_vec(),
@@ -220,7 +228,7 @@ fn check_shapes(
             .filter(|other| other.shape != tensor.shape)?;
         Some((key.clone(), tensor.shape.clone(), other.shape.clone()))
     });
-    let differ: Vec<String> = paths
+    let differ: Vec<String> = low_rank
         .chain(whole)
         .map(|(name, one, two)| format!("  {name}: {one:?} and {two:?}"))
         .collect();
@@ -245,14 +253,14 @@ fn check_shapes(
 }
 
 /// ‖s·B·A‖²
-fn square(path: &OpenPath) -> f64 {
-    let [a, b] = path.factors();
-    let [a, b] = path.columns(&a, &b).map(triangle);
-    let length = norm(&product(&b, &a).concat()) * path.scale;
+fn square(branch: &OpenBranch) -> f64 {
+    let [a, b] = branch.factors();
+    let [a, b] = branch.columns(&a, &b).map(triangle);
+    let length = norm(&product(&b, &a).concat()) * branch.scale;
     length * length
 }
 
-fn of_module(one: &OpenPath, two: &OpenPath) -> (ModuleDifference, Sums, bool) {
+fn of_module(one: &OpenBranch, two: &OpenBranch) -> (ModuleDifference, Sums, bool) {
     let [first, second] = updates(one, two);
     let [flat_first, flat_second] = [first.concat(), second.concat()];
     let apart: Vec<f64> = flat_first
@@ -283,11 +291,11 @@ fn of_module(one: &OpenPath, two: &OpenPath) -> (ModuleDifference, Sums, bool) {
     (difference, sums, one.is_same(two))
 }
 
-/// Both updates of a module in common orthonormal bases.
-fn updates(one: &OpenPath, two: &OpenPath) -> [Columns; 2] {
-    let columns = |path: &OpenPath| {
-        let [a, b] = path.factors();
-        path.columns(&a, &b)
+/// Both updates of a module, in common orthonormal bases.
+fn updates(one: &OpenBranch, two: &OpenBranch) -> [Columns; 2] {
+    let columns = |branch: &OpenBranch| {
+        let [a, b] = branch.factors();
+        branch.columns(&a, &b)
     };
     let ([mut a, mut b], [other_a, other_b]) = (columns(one), columns(two));
     a.extend(other_a);
@@ -308,8 +316,8 @@ fn updates(one: &OpenPath, two: &OpenPath) -> [Columns; 2] {
     ]
 }
 
-/// The column spaces of two matrices; `None` where one of them is zero. `size` is the longest side of the matrices that
-/// they stand for: a singular value below its roundings is none, as in NumPy's `matrix_rank`.
+/// Compares the column spaces of two matrices; `None` if one of them is zero. `size` is the longest side of the full
+/// updates: a singular value below `size` rounding errors counts as zero, as in NumPy's `matrix_rank`.
 fn subspaces(first: &Columns, second: &Columns, size: usize) -> Option<Subspaces> {
     let basis = |matrix: &Columns| -> Columns {
         let (values, vectors) = singular(matrix.clone());
@@ -352,7 +360,7 @@ fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<
         if (first.dtype, &first.bytes) == (second.dtype, &second.bytes) {
             return None;
         }
-        let [first, second] = [first, second].map(|tensor| widened(&tensor.bytes, tensor.dtype));
+        let [first, second] = [first, second].map(|tensor| to_f64(&tensor.bytes, tensor.dtype));
         let apart: Vec<f64> = first.iter().zip(&second).map(|(a, b)| a - b).collect();
         let sums = Sums {
             first: dot(&first, &first),
@@ -368,7 +376,7 @@ fn whole(one: &BTreeMap<String, Tensor>, two: &BTreeMap<String, Tensor>) -> Vec<
     differ.collect()
 }
 
-/// Keys whose values differ, as the file would have them.
+/// Keys whose values differ, as they are written in the file.
 fn configs(one: Option<&AdapterConfig>, two: Option<&AdapterConfig>) -> Vec<ConfigDifference> {
     let entries = |config: Option<&AdapterConfig>| -> serde_json::Map<String, serde_json::Value> {
         let text = config.map(AdapterConfig::to_json).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What can be wrong with an adapter.
+//! Errors of adapters.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,33 @@ use simmer_checkpoint::gguf::GgufError;
 use simmer_checkpoint::pth::PthError;
 use simmer_checkpoint::{CheckpointError, Difference};
 use simmer_files::WriteError;
-use simmer_hint::Hint as _;
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::targets::SelectionError;
 
-/// An adapter that cannot be read, written, or joined to its base.
+/// An adapter that cannot be read, written, or attached to its base model.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// The operating system refused something.
+    /// An error of the operating system.
     #[error("{}: cannot {action}", path.display())]
     Io {
         /// File or folder.
         path: PathBuf,
-        /// What was tried, as a verb.
+        /// What failed, as a verb.
         action: &'static str,
-        /// Its answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A folder without an adapter in it.
+    /// A folder without an adapter.
     #[error("{}: no {missing} in this folder{found}", folder.display())]
     NotAnAdapter {
         /// The folder.
         folder: PathBuf,
-        /// The file that is not there.
+        /// The missing file.
         missing: &'static str,
-        /// What is there instead, as the end of the sentence; empty when nothing is.
+        /// What the folder has instead, as the end of the sentence; may be empty.
         found: String,
     },
     /// An `adapter_config.json` that is not a JSON object.
@@ -41,7 +41,7 @@ pub enum AdapterError {
     ConfigJson {
         /// The file.
         file: PathBuf,
-        /// What the parser says.
+        /// The error of the parser.
         source: serde_json::Error,
     },
     /// A key whose value has the wrong type or range.
@@ -51,12 +51,12 @@ pub enum AdapterError {
         file: PathBuf,
         /// The key.
         key: String,
-        /// What it should be.
+        /// The expected type or range.
         expected: &'static str,
-        /// What it is.
+        /// The value.
         found: String,
     },
-    /// A key that changes what the adapter computes in a way that simmer does not.
+    /// A key that makes the adapter compute something that simmer does not support.
     #[error("{}: `{key}` = {found} is not supported: {why}", file.display())]
     Unsupported {
         /// The file.
@@ -65,20 +65,26 @@ pub enum AdapterError {
         key: String,
         /// Its value.
         found: String,
-        /// What it means.
+        /// What the key does.
         why: &'static str,
     },
-    /// A key of a recipe's `[method.lora]` that cannot be what it is.
+    /// A value of a recipe's `[method.lora]` that is out of range.
     #[error("[method.lora] `{key}`: expected {expected}, found {found}")]
     Setting {
         /// The key.
         key: &'static str,
-        /// What would be accepted.
+        /// The expected range.
         expected: &'static str,
-        /// What stands there.
+        /// The value.
         found: String,
     },
-    /// Modules that cannot be chosen as asked.
+    /// `[method.lora] from` together with keys that the adapter sets.
+    #[error("[method.lora] `from` can be combined only with `dropout`; remove {others}")]
+    FromWithOthers {
+        /// These keys.
+        others: String,
+    },
+    /// Modules that cannot be selected.
     #[error("{}", source)]
     Selection {
         /// What is wrong.
@@ -90,7 +96,7 @@ pub enum AdapterError {
     Conflict {
         /// The key.
         key: &'static str,
-        /// Why it cannot be so.
+        /// Why it is not valid.
         why: String,
     },
     /// A weight file that cannot be read or written.
@@ -104,25 +110,25 @@ pub enum AdapterError {
     Pickled {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The error in the file.
         source: PthError,
     },
-    /// A file without a single low-rank path.
-    #[error("{}: no tensor of a LoRA adapter in this file; {found}", file.display())]
-    NoPath {
+    /// A file without any low-rank branch.
+    #[error("{}: no LoRA tensors in this file; {found}", file.display())]
+    NoBranch {
         /// The file.
         file: PathBuf,
-        /// What its keys are like, as the end of the sentence.
+        /// What the file has instead, as the end of the sentence.
         found: String,
     },
     /// Two adapters that cannot be compared.
-    #[error("{} and {} are for different bases:\n{differences}", first.display(), second.display())]
+    #[error("{} and {} are for different base models:\n{differences}", first.display(), second.display())]
     OtherBase {
-        /// The one.
+        /// The first.
         first: PathBuf,
-        /// The other.
+        /// The second.
         second: PathBuf,
-        /// The modules whose shapes differ, a line each.
+        /// The modules whose shapes differ, one per line.
         differences: String,
     },
     /// Tensors that do not fit the base model.
@@ -132,11 +138,11 @@ pub enum AdapterError {
         file: PathBuf,
         /// All differences.
         difference: Difference,
-        /// What base it seems to be made for, as the end of the sentence.
+        /// Which base model it seems to be for, as the end of the sentence.
         diagnosis: String,
     },
     /// An adapter that llama.cpp cannot apply.
-    #[error("{}: llama.cpp applies low-rank paths alone; this adapter brings besides: {found}", folder.display())]
+    #[error("{}: llama.cpp applies only low-rank branches; this adapter also has: {found}", folder.display())]
     NotForLlama {
         /// The adapter.
         folder: PathBuf,
@@ -148,44 +154,46 @@ pub enum AdapterError {
     Gguf {
         /// The adapter.
         folder: PathBuf,
-        /// Why.
+        /// The reason.
         source: GgufError,
     },
-    /// A number type that adapters do not come in.
+    /// A dtype that is not supported in adapters.
     #[error("{}: tensor `{tensor}`: expected dtype F32, F16 or BF16, found {found}", file.display())]
     Dtype {
         /// The weight file.
         file: PathBuf,
         /// The tensor.
         tensor: String,
-        /// Its number type.
+        /// Its dtype.
         found: String,
     },
 }
 
-impl AdapterError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for AdapterError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Selection { source } => source.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Write(error) => error.hint(),
             Self::Mismatch { .. } => Some(
-                "give the base model that the adapter was trained on; \
+                "use the base model that the adapter was trained on; \
                  `base_model_name_or_path` in its adapter_config.json names it"
                     .to_owned(),
             ),
-            Self::NotForLlama { .. } => {
-                Some("merge the adapter into its base, and convert the merged model".to_owned())
-            }
+            Self::NotForLlama { .. } => Some(
+                "merge the adapter into its base model, and convert the merged model".to_owned(),
+            ),
             Self::Gguf { source, .. } => source.hint(),
             Self::Unsupported { .. } => Some(
-                "merge this adapter into its base with PEFT, and use the merged model".to_owned(),
+                "merge this adapter into its base model with PEFT, and use the merged model"
+                    .to_owned(),
             ),
             _ => None,
         }
     }
+}
 
+impl AdapterError {
     pub(super) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {

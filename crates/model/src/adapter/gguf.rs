@@ -1,4 +1,4 @@
-//! An adapter for llama.cpp.
+//! Converts an adapter to GGUF, for llama.cpp.
 
 use std::path::Path;
 
@@ -12,12 +12,12 @@ use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
 
-/// Writes the adapter in the folder `adapter`, for a base of this shape, as one `.gguf` file, its
-/// numbers in f32. Returns what is to be said about it, one sentence each.
+/// Writes the adapter in the folder `adapter`, for a base model with this configuration, as one `.gguf` file in
+/// f32. Returns notes for the user, one sentence each.
 ///
 /// # Errors
-/// An adapter that does not fit the base, one that has more than low-rank paths on matrices (llama.cpp
-/// knows nothing else), and an output that exists; nothing is left behind then.
+/// If the adapter does not fit the base model, if it has anything except low-rank branches (llama.cpp supports
+/// nothing else), and if the output exists. Then no partial output remains.
 pub fn to_gguf(
     adapter: &Path,
     config: &ModelConfig,
@@ -30,9 +30,9 @@ pub fn to_gguf(
     let folder = AdapterFolder::open(adapter)?;
     let selection = folder.select(&modules(config))?;
     let tensors = folder.tensors(&selection)?;
-    check_paths_alone(adapter, &selection, &tensors)?;
-    let numbers = |module: &str, suffix: &str| -> Vec<f32> {
-        // Strict loading has seen to it that the key is there.
+    check_plain_lora(adapter, &selection, &tensors)?;
+    let values = |module: &str, suffix: &str| -> Vec<f32> {
+        // loading has checked that the key exists
         let data = tensors
             .trained
             .get(&format!("{KEY_PREFIX}{module}{suffix}"));
@@ -46,7 +46,7 @@ pub fn to_gguf(
                 ModuleKind::Embedding => [".lora_embedding_A", ".lora_embedding_B"],
                 _ => [".lora_A.weight", ".lora_B.weight"],
             };
-            suffixes.map(|suffix| numbers(&module.name, suffix))
+            suffixes.map(|suffix| values(&module.name, suffix))
         })
         .collect();
     let loras: Vec<LoraModule<'_>> = selection
@@ -66,8 +66,8 @@ pub fn to_gguf(
     let folded = write(adapter, config, out, &loras)?;
     if let Some(first) = folded.first() {
         notes.push(format!(
-            "llama.cpp has one alpha for all modules: what {} modules differ by is in their B \
-             ({first}, ...)",
+            "llama.cpp has one alpha for all modules; {} modules differ from it, and their scale is \
+             multiplied into B ({first}, ...)",
             folded.len()
         ));
     }
@@ -95,8 +95,8 @@ fn write(
     Ok(folded)
 }
 
-/// That there is nothing but low-rank paths.
-fn check_paths_alone(
+/// Checks that the adapter has only low-rank branches.
+fn check_plain_lora(
     adapter: &Path,
     selection: &Selection,
     tensors: &AdapterTensors,

@@ -1,4 +1,4 @@
-//! Reading `adapter_config.json`, key by key.
+//! Reads `adapter_config.json` key by key.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::AdapterError;
 use super::config::AdapterConfig;
 use super::names::{Layers, Names, Targets};
 
-/// Keys that say nothing about what an adapter computes.
+/// Keys that do not affect what an adapter computes.
 const NEUTRAL: &[&str] = &[
     "auto_mapping",
     "corda_config",
@@ -22,48 +22,45 @@ const NEUTRAL: &[&str] = &[
     "runtime_config",
 ];
 
-/// Keys that must be unset, and what they do when they are not.
+/// Keys that must be unset, and what they do if they are set.
 pub(super) const VARIANTS: &[(&str, &str)] = &[
     (
         "alora_invocation_tokens",
-        "activated LoRA begins in the middle of a text",
+        "activated LoRA applies only from its invocation tokens on",
     ),
-    ("arrow_config", "it routes between several adapters"),
+    ("arrow_config", "Arrow routes between several adapters"),
     (
         "fan_in_fan_out",
-        "the base weights are stored transposed, as LLaMA's never are",
+        "it is for transposed base weights, which LLaMA does not have",
     ),
     ("kasa_config", "KaSA truncates the base weights"),
     ("layer_replication", "it repeats layers of the base model"),
     ("lora_bias", "lora_B has a bias"),
-    (
-        "megatron_config",
-        "it is made for Megatron's parallel layers",
-    ),
+    ("megatron_config", "it is for Megatron's parallel layers"),
     ("monteclora_config", "MonteCLoRA samples its weights"),
     (
         "target_parameters",
-        "it adapts parameters that are no modules",
+        "it adapts parameters that are not modules",
     ),
     (
         "trainable_token_indices",
-        "single rows of the embedding were trained",
+        "it trains single rows of the embedding",
     ),
     ("use_bdlora", "its factors are block-diagonal"),
-    ("use_dora", "DoRA scales the columns of the base weights"),
+    ("use_dora", "DoRA also scales the rows of the weights"),
     ("use_qalora", "QALoRA pools its inputs"),
     ("velora_config", "VeLoRA compresses its inputs"),
 ];
 
-/// The entries of a file, taken out one by one.
-pub(super) struct Keys<'a> {
+/// The entries of the file, removed one by one as they are read.
+pub(super) struct ConfigKeys<'a> {
     pub(super) map: Map<String, Value>,
     pub(super) file: &'a Path,
-    /// Where what cannot be computed is said instead of refused.
-    pub(super) said: Option<Vec<String>>,
+    /// Collects unsupported keys as warnings; `None`: they are errors.
+    pub(super) tolerated: Option<Vec<String>>,
 }
 
-impl Keys<'_> {
+impl ConfigKeys<'_> {
     pub(super) fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
         let default = AdapterConfig::default();
         let config = AdapterConfig {
@@ -112,7 +109,7 @@ impl Keys<'_> {
         Ok(config)
     }
 
-    /// Takes a key out; `None` when it is not there or null.
+    /// Removes a key and parses its value; `None` if it is missing or null.
     pub(super) fn take<T: DeserializeOwned>(
         &mut self,
         key: &str,
@@ -129,7 +126,7 @@ impl Keys<'_> {
         }
     }
 
-    /// Some ways to begin change the base weights; the difference is not in the adapter's file.
+    /// Refuses initialisations that change the base weights: the change is not in the adapter's file.
     fn check_init(&mut self, init: &Value) -> Result<(), AdapterError> {
         let Value::String(name) = init else {
             return if init.is_boolean() || init.is_null() {
@@ -144,13 +141,13 @@ impl Keys<'_> {
         };
         let altering = ["pissa", "olora", "corda", "lora_ga", "loftq"];
         if altering.iter().any(|prefix| name.starts_with(prefix)) {
-            let why = "this initialisation alters the base weights, and the file does not hold the \
-                       difference; save the adapter with PEFT's \
-                       path_initial_model_for_weight_conversion to make it an ordinary one";
+            let why = "this initialisation changes the base weights, and the file does not contain the \
+                       change; save the adapter with PEFT's \
+                       `path_initial_model_for_weight_conversion` to convert it to plain LoRA";
             return self.refuse("init_lora_weights", init, why);
         }
         if !["gaussian", "eva", "orthogonal"].contains(&name.as_str()) {
-            let why = "it is not known whether it alters the base weights";
+            let why = "simmer does not know whether it changes the base weights";
             return self.refuse("init_lora_weights", init, why);
         }
         Ok(())
@@ -167,20 +164,20 @@ impl Keys<'_> {
         Ok(())
     }
 
-    /// What simmer cannot compute.
+    /// Reports a key that simmer does not support: as an error, or as a warning for inspection.
     fn refuse(&mut self, key: &str, found: &Value, why: &'static str) -> Result<(), AdapterError> {
         let error = self.unsupported(key, found, why);
-        match &mut self.said {
+        match &mut self.tolerated {
             None => Err(error),
-            Some(said) => {
-                said.push(error.to_string());
+            Some(tolerated) => {
+                tolerated.push(error.to_string());
                 Ok(())
             }
         }
     }
 
-    /// What no version known here writes. PEFT switches its variants on with `true` or a table, so
-    /// such a key is refused; any other is named in a warning.
+    /// Checks the remaining keys, which no known version of PEFT writes. PEFT enables variants with `true` or an
+    /// object, so such a key is refused; any other is a warning.
     pub(super) fn rest(mut self) -> Result<Vec<String>, AdapterError> {
         for key in NEUTRAL {
             self.map.shift_remove(*key);
@@ -188,7 +185,7 @@ impl Keys<'_> {
         let mut warnings = Vec::new();
         for (key, value) in &std::mem::take(&mut self.map) {
             if matches!(value, Value::Bool(true) | Value::Object(_)) && !is_unset(value) {
-                let why = "the key is unknown, and may change what the adapter computes";
+                let why = "the key is unknown and may change what the adapter computes";
                 self.refuse(key, value, why)?;
                 continue;
             }
@@ -197,8 +194,8 @@ impl Keys<'_> {
                 self.file.display()
             ));
         }
-        let said = self.said.unwrap_or_default();
-        Ok(said.into_iter().chain(warnings).collect())
+        let tolerated = self.tolerated.unwrap_or_default();
+        Ok(tolerated.into_iter().chain(warnings).collect())
     }
 
     fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {

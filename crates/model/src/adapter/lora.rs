@@ -1,7 +1,7 @@
-//! LoRA as a layer of its own beside a weight.
+//! LoRA: the low-rank branch of a frozen weight.
 //!
-//! `y += scale · (m∘x) Aᵀ Bᵀ`; A starts uniform in `±1/√I`, B at zero, so that training starts at
-//! the base model.
+//! `y += scale · (m∘x) Aᵀ Bᵀ`, with the dropout mask m. A is initialised uniformly in `±1/√I` and B to zero, so
+//! that training starts at the base model.
 //!
 //! Source: Hu et al. 2021; PEFT `lora/layer.py`, `reset_lora_parameters`.
 //!
@@ -9,7 +9,7 @@
 
 #![expect(
     non_snake_case,
-    reason = "fields have PEFT's names, which are keys of its files"
+    reason = "fields have PEFT's names, which are keys in its files"
 )]
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use simmer_kernels::{Dropout, LowRank, linear};
 use crate::parameters::trained;
 use crate::random::{normal, stream, uniform};
 
-/// The low-rank path of a linear layer.
+/// The low-rank branch of a linear layer.
 #[derive(Module, Debug)]
 pub struct Lora {
     /// `[r, I]`, f32
@@ -30,17 +30,17 @@ pub struct Lora {
     pub lora_B: Param<Tensor<2>>,
     /// `alpha / r`, or `alpha / √r`
     scale: f64,
-    /// Probability that dropout clears a feature of the path's input.
+    /// Dropout probability of the branch's input.
     dropout: f64,
-    /// Which stream of dropout masks is this layer's.
+    /// Random stream of this layer's dropout masks.
     site: u64,
 }
 
 impl Lora {
-    /// A path that adds nothing yet.
+    /// A new branch, which adds zero.
     ///
     /// # Shapes
-    /// `shape`: `[O, I]` of the weight beside it.
+    /// `shape`: `[O, I]` of the frozen weight.
     pub(crate) fn new(
         module: &str,
         shape: [usize; 2],
@@ -65,13 +65,13 @@ impl Lora {
         }
     }
 
-    /// Whether training clears features of the path's input.
+    /// Whether the branch has dropout.
     pub(crate) fn has_dropout(&self) -> bool {
         self.dropout > 0.0
     }
 
-    /// The path; `dropout_keys`, `[T]`, where features of its input are cleared.
-    pub(crate) fn path(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
+    /// The branch for a forward pass; with dropout if `dropout_keys`, `[T]`, are given.
+    pub(crate) fn branch(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
         let keys = dropout_keys.filter(|_| self.has_dropout());
         let dropout = keys.map(|keys| Dropout {
             keys: keys.clone(),
@@ -87,7 +87,7 @@ impl Lora {
     }
 }
 
-/// The low-rank path of an embedding; PEFT gives it no dropout.
+/// The low-rank branch of an embedding; without dropout, as in PEFT.
 #[derive(Module, Debug)]
 pub struct EmbeddingLora {
     /// `[r, V]`, f32
@@ -99,7 +99,7 @@ pub struct EmbeddingLora {
 }
 
 impl EmbeddingLora {
-    /// A path that adds nothing yet: here A is zero and B normal.
+    /// A new branch, which adds zero: here A is zero and B normal.
     ///
     /// # Shapes
     /// `shape`: `[V, H]` of the embedding.
@@ -136,7 +136,7 @@ impl EmbeddingLora {
     }
 }
 
-/// What the paths of an adapter share.
+/// Settings of a new branch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     pub(crate) scale: f64,

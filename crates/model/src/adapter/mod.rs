@@ -1,6 +1,6 @@
-//! Trainable weights beside a frozen base, and how they join it.
+//! LoRA adapters: trainable weights added to a frozen base model.
 //!
-//! Formats and rules are PEFT's.
+//! File formats and rules are those of PEFT.
 
 mod attach;
 mod card;

@@ -1,6 +1,9 @@
-//! The forms in which recipes and PEFT's files name modules: each a string or a list, told apart
-//! by hand so that a wrong type is named instead of "no variant matched".
+//! The ways in which recipes and PEFT's files name modules: a string or a list.
+//!
+//! Deserialised by hand, so that an error names the wrong type instead of "no variant matched".
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::marker::PhantomData;
 
@@ -12,10 +15,10 @@ use serde::{Deserialize, Serialize};
 /// Modules by name, or by one regular expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Targets {
-    /// Paths, or ends of paths after a dot.
+    /// Module paths, or ends of module paths after a dot.
     Names(Vec<String>),
-    /// A regular expression (Python's dialect) for the whole path, or "all-linear": every matrix
-    /// product but the output head.
+    /// A regular expression (Python's dialect) for the whole module path, or "all-linear": every linear module
+    /// except the output head.
     Regex(String),
 }
 
@@ -23,12 +26,12 @@ impl Targets {
     pub(super) const EXPECTED: &str =
         "a list of module names, one regular expression, or \"all-linear\"";
 
-    /// Whether every matrix product is meant.
+    /// Whether the targets are "all-linear".
     pub fn is_all_linear(&self) -> bool {
         matches!(self, Self::Regex(name) if name.eq_ignore_ascii_case("all-linear"))
     }
 
-    /// Whether nothing is named at all.
+    /// Whether there is no name, or an empty pattern.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Names(names) => names.is_empty(),
@@ -52,6 +55,18 @@ impl Serialize for Targets {
             Self::Names(names) => names.serialize(serializer),
             Self::Regex(pattern) => serializer.serialize_str(pattern),
         }
+    }
+}
+
+impl schemars::JsonSchema for Targets {
+    fn schema_name() -> Cow<'static, str> {
+        "Targets".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        })
     }
 }
 
@@ -86,7 +101,7 @@ pub struct Names(pub Vec<String>);
 impl Names {
     pub(super) const EXPECTED: &str = "a name or a list of names";
 
-    /// Whether none is named; an empty string names none.
+    /// Whether there is no name; an empty string counts as none.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(String::is_empty)
     }
@@ -150,6 +165,18 @@ impl Serialize for Layers {
     }
 }
 
+impl schemars::JsonSchema for Layers {
+    fn schema_name() -> Cow<'static, str> {
+        "Layers".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "array", "items": { "type": "integer", "minimum": 0 } }]
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Layers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct LayersVisitor;
@@ -181,18 +208,17 @@ impl<'de> Deserialize<'de> for Layers {
     }
 }
 
-/// Values for single modules, by name or regular expression. The first that matches counts, so
-/// their order is kept.
+/// Values for individual modules, by name or regular expression, in order: the first match applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Patterns<T>(pub Vec<(String, T)>);
 
 impl<T> Patterns<T> {
-    /// Whether there are none.
+    /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In order.
+    /// The entries in order.
     pub fn iter(&self) -> impl Iterator<Item = &(String, T)> {
         self.0.iter()
     }
@@ -201,6 +227,16 @@ impl<T> Patterns<T> {
 impl<T> Default for Patterns<T> {
     fn default() -> Self {
         Self(Vec::new())
+    }
+}
+
+impl<T: schemars::JsonSchema> schemars::JsonSchema for Patterns<T> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Patterns_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        BTreeMap::<String, T>::json_schema(generator)
     }
 }
 

@@ -1,9 +1,9 @@
-//! An adapter's folder, as PEFT's `save_pretrained` writes it.
+//! The folder of an adapter, as PEFT's `save_pretrained` writes it.
 //!
 //! Keys are `base_model.model.` + module path + `.lora_A.weight` `[r, in]`, `.lora_B.weight`
-//! `[out, r]`; of an embedding `.lora_embedding_A` `[r, vocab]`, `.lora_embedding_B`
-//! `[hidden, r]`. Trained biases and modules trained whole keep their own keys. Where tokens were
-//! added to the base, embedding and head lie beside the adapter whole, and so does the tokenizer.
+//! `[out, r]`; for an embedding `.lora_embedding_A` `[r, vocab]`, `.lora_embedding_B`
+//! `[hidden, r]`. Trained biases and fully trained modules keep their own keys. If tokens were
+//! added to the base model, the folder also has the full embedding and head, and the tokenizer.
 //!
 //! Source: PEFT 0.21, src/peft/utils/save_and_load.py, `get_peft_model_state_dict`.
 
@@ -24,14 +24,14 @@ use super::{AdapterError, diagnosis};
 use crate::llama::{EMBEDDING, HEAD};
 use crate::tensor_file::{ReadData, encode_safetensors};
 
-/// The weights' file.
+/// Name of the weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
-/// What PEFT puts before a module's path.
+/// Prefix of PEFT's keys before the module path.
 pub const KEY_PREFIX: &str = "base_model.model.";
-/// What PEFT puts after the path of an adapted module, for the weight below the adapter.
+/// Suffix of PEFT's key of the frozen weight of an adapted module.
 const BASE_WEIGHT: &str = ".base_layer.weight";
 
-/// An adapter on disk, opened but not yet held against a base model.
+/// An adapter on disk, opened but not yet compared with a base model.
 #[derive(Debug)]
 pub struct AdapterFolder {
     folder: PathBuf,
@@ -43,19 +43,19 @@ pub struct AdapterFolder {
 /// An adapter's tensors, under PEFT's keys.
 #[derive(Debug)]
 pub struct AdapterTensors {
-    /// What was trained: every expected key, in the precision of the file.
+    /// The trained tensors: every expected key, in the stored dtype.
     pub trained: BTreeMap<String, TensorData>,
-    /// Base weights that lie beside it, by the module they belong to: PEFT adds those of adapted
-    /// embeddings. They take the place of the base model's own.
+    /// Base weights in the adapter's file, by module path: PEFT adds those of adapted embeddings. They
+    /// replace the base model's own.
     pub base_weights: BTreeMap<String, TensorData>,
 }
 
 impl AdapterFolder {
-    /// Opens a folder: its configuration is read, its weight file checked and mapped.
+    /// Opens a folder: reads its configuration, and checks and maps its weight file.
     ///
     /// # Errors
     ///
-    /// Missing or damaged files, and configurations that compute something else than LoRA.
+    /// Missing or damaged files, and configurations of something other than LoRA.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, AdapterError> {
         let folder = folder.as_ref();
         fs::read_dir(folder).map_err(AdapterError::io(folder, "open folder"))?;
@@ -92,23 +92,22 @@ impl AdapterFolder {
         &self.weights
     }
 
-    /// What was ignored in the configuration, one sentence each.
+    /// Keys of the configuration that were ignored, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Gives the shape of a base model the vocabulary that the adapter brings: where it holds
-    /// embedding and head whole, as PEFT saves them when tokens were added, theirs is the number of
-    /// rows. A head that is tied to the embedding need not be there. Returns what is to be said where
-    /// that changed the base's.
+    /// Sets the vocabulary size of a base model's configuration to that of the adapter, if the adapter holds the
+    /// full embedding and head, as PEFT saves them when tokens were added. A head that is tied to the embedding
+    /// may be missing. Returns a message if the size changed.
     pub fn resize(&self, base: &mut ModelConfig) -> Option<String> {
         let rows = self.vocab_size(base);
         let before = std::mem::replace(&mut base.vocab_size, rows);
         let folder = self.folder.display();
         (rows != before).then(|| {
             format!(
-                "{folder}: the adapter brings an embedding of {rows} rows, the base has {before}: \
-                 the base is resized"
+                "{folder}: the adapter has an embedding of {rows} rows, the base model has {before}: \
+                 the base model is resized"
             )
         })
     }
@@ -132,8 +131,8 @@ impl AdapterFolder {
         }
     }
 
-    /// The folder as that of a tokenizer, where the adapter was trained with one of its own: there
-    /// is a `tokenizer.json` in it, and the embedding is beside the adapter.
+    /// The folder as the path of a tokenizer, if the adapter was trained with its own: the folder has a
+    /// `tokenizer.json`, and the weight file has an embedding.
     pub fn tokenizer_path(&self) -> Option<&Path> {
         let embedding = format!("{KEY_PREFIX}{EMBEDDING}.");
         let holds = self.weights.names().any(|key| {
@@ -147,18 +146,17 @@ impl AdapterFolder {
     ///
     /// # Errors
     ///
-    /// When the configuration matches none of them.
+    /// See [`SelectionError`](super::targets::SelectionError).
     pub fn select(&self, modules: &[ModuleLayout]) -> Result<Selection, AdapterError> {
         Ok(select(&self.config, modules, Unmatched::Warn)?)
     }
 
-    /// The tensors for the modules that [`Self::select`] chose, in the precision of the file and
-    /// without a copy.
+    /// The tensors for the modules that [`Self::select`] returned, in the stored dtype and without a copy.
     ///
     /// # Errors
     ///
-    /// Every tensor that is missing, unexpected, or of another shape, in one error; a number type
-    /// that is not F32, F16 or BF16.
+    /// All tensors that are missing, unexpected, or of another shape, in one error; a dtype other than F32, F16
+    /// and BF16.
     pub fn tensors(&self, selection: &Selection) -> Result<AdapterTensors, AdapterError> {
         let mut expected = tensor_shapes(selection);
         let base = base_weights(selection);
@@ -200,14 +198,14 @@ impl AdapterFolder {
         Ok(tensors)
     }
 
-    /// Writes a folder that PEFT loads: configuration, weights, a README that says how and what `card`
-    /// knows, and copies of `beside` (tokenizer files).
+    /// Saves a folder that PEFT loads: configuration, weights, a README from `card`, and copies of the files
+    /// `beside` (the tokenizer).
     ///
-    /// The weight file's bytes are those that PEFT writes for the same tensors.
+    /// The weight file is byte for byte the one that PEFT writes for the same tensors.
     ///
     /// # Errors
     ///
-    /// What the operating system says; what was there before is then still there.
+    /// Errors of the operating system. An existing folder then stays as it was.
     pub fn save(
         folder: impl AsRef<Path>,
         config: &AdapterConfig,
@@ -233,7 +231,7 @@ impl AdapterFolder {
     }
 }
 
-/// Every tensor of an adapter for these modules, under PEFT's keys.
+/// Shapes of all tensors of an adapter for these modules, by PEFT's keys.
 pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
     let mut shapes = BTreeMap::new();
     let mut insert = |module: &str, suffix: &str, shape: &[usize]| {
@@ -263,8 +261,8 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
-/// Base weights that PEFT may put beside an adapter: those of embedding and head, adapted or not
-/// (it adds the latter when rows were added to the vocabulary). Key -> module and shape.
+/// Base weights that PEFT may save with an adapter: those of embedding and head, adapted or not (not adapted if
+/// the vocabulary was resized). Key -> module and shape.
 fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)> {
     let mut weights = BTreeMap::new();
     for module in &selection.ends {
@@ -285,14 +283,14 @@ fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)>
     weights
 }
 
-/// The key of a frozen weight beside the adapter.
+/// The key of a frozen base weight in an adapter's file.
 pub(super) fn frozen_key(module: &str, adapted: bool) -> String {
     let suffix = if adapted { BASE_WEIGHT } else { ".weight" };
     format!("{KEY_PREFIX}{module}{suffix}")
 }
 
-/// The key that a tensor has today; `None` for doubles that PEFT's `bias="all"` writes beside
-/// modules that are saved whole.
+/// The key of a tensor in the current version of PEFT; `None` for the duplicates that `bias="all"` writes of
+/// fully saved modules.
 fn current_key<'a>(
     key: &str,
     expected: &BTreeMap<String, Vec<usize>>,
@@ -304,7 +302,7 @@ fn current_key<'a>(
             return (kept && !all.any(|other| other == plain)).then_some(plain);
         }
     }
-    // Before 0.5 an adapted module's bias had no `base_layer`.
+    // Before PEFT 0.5 the key of an adapted module's bias had no `base_layer`.
     if let Some(module) = key.strip_suffix(".bias") {
         let today = format!("{module}.base_layer.bias");
         if expected.contains_key(&today) {
@@ -314,10 +312,10 @@ fn current_key<'a>(
     Some(key.to_owned())
 }
 
-/// For a folder that is no adapter: what it has instead.
+/// Describes what a folder has instead of an adapter.
 pub(super) fn what_is_there(folder: &Path) -> String {
     if folder.join("adapter_model.bin").exists() {
-        return "; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT"
+        return "; its weights are pickled (adapter_model.bin): load the adapter with PEFT and save it again"
             .to_owned();
     }
     let subfolders: BTreeSet<String> = fs::read_dir(folder)
@@ -331,13 +329,13 @@ pub(super) fn what_is_there(folder: &Path) -> String {
         let all: Vec<&str> = subfolders.iter().map(String::as_str).collect();
         let path = folder.join(first);
         return format!(
-            "; adapters lie one level below: {} (give {})",
+            "; it has adapters in subfolders: {} (use {})",
             all.join(", "),
             path.display()
         );
     }
     if folder.join("config.json").exists() {
-        return "; it looks like a whole model".to_owned();
+        return "; it looks like a full model".to_owned();
     }
     String::new()
 }
@@ -379,7 +377,7 @@ mod tests {
         TensorData::new(vec![0.0_f32; shape.iter().product()], shape.to_vec())
     }
 
-    /// Saves an adapter whose tensors `change` has changed, and opens it.
+    /// Saves an adapter of zeros after `change` has edited its tensors, and opens it.
     fn saved(
         dir: &Path,
         config: &AdapterConfig,
@@ -404,7 +402,7 @@ mod tests {
         (AdapterFolder::open(&folder).unwrap(), selection)
     }
 
-    fn said(dir: &Path, error: &AdapterError) -> String {
+    fn message(dir: &Path, error: &AdapterError) -> String {
         error.to_string().replace(&dir.display().to_string(), "DIR")
     }
 
@@ -479,7 +477,7 @@ mod tests {
             }
         });
         let error = adapter.tensors(&selection).unwrap_err();
-        insta::assert_snapshot!(said(dir.path(), &error), @"DIR/adapter/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`: expected dtype F32, F16 or BF16, found I32");
+        insta::assert_snapshot!(message(dir.path(), &error), @"DIR/adapter/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`: expected dtype F32, F16 or BF16, found I32");
     }
 
     #[test]
@@ -492,7 +490,7 @@ mod tests {
             ..config(&["q_proj"])
         };
         let (adapter, selection) = saved(dir.path(), &config, |tensors| {
-            // Before 0.5, and the doubles that bias="all" makes.
+            // the key before 0.5, and the duplicates of bias="all"
             let old = tensors
                 .remove(&format!("{attention}.q_proj.base_layer.bias"))
                 .unwrap();
@@ -510,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn base_weights_beside_an_adapter_are_told_apart() {
+    fn base_weights_in_an_adapters_file_are_kept_apart() {
         let dir = tempfile::tempdir().unwrap();
         let embedding = "base_model.model.model.embed_tokens";
         let (adapter, selection) = saved(dir.path(), &config(&["embed_tokens"]), |tensors| {
@@ -529,14 +527,14 @@ mod tests {
             tensors.insert(format!("{embedding}.weight"), zeros(&[17, 8]));
         });
         let error = adapter.tensors(&selection).unwrap_err();
-        insta::assert_snapshot!(said(dir.path(), &error), @r"
-        DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model, it seems made for another: vocabulary 17, this base has 16; its base_model_name_or_path is `some/base`:
+        insta::assert_snapshot!(message(dir.path(), &error), @r"
+        DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model; it seems to be for another base model: vocabulary 17, this base has 16; its base_model_name_or_path is `some/base`:
           base_model.model.model.embed_tokens.weight: expected [16, 8], found [17, 8]
         ");
     }
 
     #[test]
-    fn a_vocabulary_is_brought_whole_or_not_at_all() {
+    fn a_vocabulary_is_resized_only_by_embedding_and_head_together() {
         let dir = tempfile::tempdir().unwrap();
         let [embedding, head] = ["model.embed_tokens", "lm_head"];
         let rows = |tied: bool, keys: &[(String, [usize; 2])]| {
@@ -547,8 +545,8 @@ mod tests {
             });
             let mut base = base();
             base.tie_word_embeddings = tied;
-            let said = adapter.resize(&mut base);
-            assert_eq!(said.is_some(), base.vocab_size != 16);
+            let message = adapter.resize(&mut base);
+            assert_eq!(message.is_some(), base.vocab_size != 16);
             base.vocab_size
         };
         let plain = |module, rows| (frozen_key(module, false), [rows, 8]);
@@ -559,7 +557,7 @@ mod tests {
             assert_eq!(rows(tied, &[plain(embedding, 18), plain(head, 17)]), 16);
             assert_eq!(rows(tied, &[plain(embedding, 18)]), 16);
             assert_eq!(rows(tied, &[]), 16);
-            // PEFT saves the one tensor of a tied pair once where it is adapted
+            // PEFT saves the shared tensor of a tied pair once if it is adapted
             for end in [embedding, head] {
                 assert_eq!(rows(tied, &[below(end, 18)]), if tied { 18 } else { 16 });
             }
@@ -569,17 +567,17 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_no_adapter_say_what_they_are() {
+    fn folders_without_an_adapter_are_described() {
         let dir = tempfile::tempdir().unwrap();
-        let error = || said(dir.path(), &AdapterFolder::open(dir.path()).unwrap_err());
+        let error = || message(dir.path(), &AdapterFolder::open(dir.path()).unwrap_err());
         insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder");
         for name in ["second", "first"] {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join(CONFIG_FILE), "{}").unwrap();
         }
-        insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder; adapters lie one level below: first, second (give DIR/first)");
+        insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder; it has adapters in subfolders: first, second (use DIR/first)");
         fs::write(dir.path().join(CONFIG_FILE), "{}").unwrap();
         fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
-        insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; its weights are pickled (adapter_model.bin): load and save the adapter with PEFT");
+        insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; its weights are pickled (adapter_model.bin): load the adapter with PEFT and save it again");
     }
 }

@@ -1,4 +1,4 @@
-//! The rules of a configuration, one module at a time.
+//! Applies the rules of a configuration to one module.
 
 use fancy_regex::Regex;
 
@@ -6,10 +6,10 @@ use super::config::AdapterConfig;
 use super::names::{Patterns, Targets};
 use super::unmatched::SelectionError;
 
-/// Ends a pattern for the path of a list of layers.
+/// Matches the layer index after the path of the list of layers.
 const NUMBER: &str = r"\.(?P<idx>\d+)\.";
 
-/// The rules of a configuration, its regular expressions compiled.
+/// The rules of a configuration, with compiled regular expressions.
 pub(super) struct Rules<'a> {
     exclude: Option<Matcher<'a>>,
     save: Vec<Regex>,
@@ -79,7 +79,7 @@ impl<'a> Rules<'a> {
         if !self.targets.matches("target_modules", path)? {
             return Ok(false);
         }
-        // A whole path in the list counts in every layer.
+        // a full module path in the list is not restricted by layers_to_transform
         let whole =
             matches!(&self.targets, Matcher::Names(names) if names.iter().any(|n| n == path));
         match self.layers {
@@ -91,7 +91,7 @@ impl<'a> Rules<'a> {
         }
     }
 
-    /// The layer that a path is in, by the first pattern that finds one.
+    /// The layer index in a module path, from the first pattern that matches.
     fn layer(&self, path: &str) -> Result<Option<usize>, SelectionError> {
         for pattern in &self.layer_number {
             let captures = pattern
@@ -123,26 +123,26 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Whether a path is `name`, or ends in it after a dot.
+/// Whether a module path is `name`, or ends in `.name`.
 pub(super) fn is_end(path: &str, name: &str) -> bool {
     path.strip_suffix(name)
         .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
-/// Compiles a pattern of the configuration, and what PEFT puts around it.
+/// Compiles a pattern of the configuration with what PEFT adds around it.
 fn regex(
     key: &'static str,
     pattern: &str,
     before: &str,
     after: &str,
 ) -> Result<Regex, SelectionError> {
-    // Alone first, so that an error counts positions in what somebody wrote.
+    // First alone, so that positions in an error refer to what the user wrote.
     Regex::new(pattern)
         .and_then(|_| Regex::new(&format!("{before}{pattern}{after}")))
         .map_err(|source| bad_regex(key, pattern, source))
 }
 
-/// Matching can fail, too: by backtracking without end.
+/// Matching can fail, too, when it exceeds the backtracking limit.
 pub(super) fn is_match(
     key: &'static str,
     pattern: &Regex,
@@ -161,8 +161,28 @@ fn bad_regex(key: &'static str, pattern: &str, source: fancy_regex::Error) -> Se
     }
 }
 
-/// The value of the first pattern that matches a path's end.
-pub(super) fn patterned<T: Copy>(
+impl AdapterConfig {
+    /// Rank of a module: that of the first entry of `rank_pattern` that matches, else `r`.
+    pub(super) fn rank_of(&self, module: &str) -> Result<usize, SelectionError> {
+        let rank = patterned("rank_pattern", &self.rank_pattern, module)?;
+        Ok(rank.unwrap_or(self.r))
+    }
+
+    /// Alpha of a module: that of the first entry of `alpha_pattern` that matches, else `lora_alpha`.
+    pub(super) fn alpha_of(&self, module: &str) -> Result<f64, SelectionError> {
+        let alpha = patterned("alpha_pattern", &self.alpha_pattern, module)?;
+        Ok(alpha.unwrap_or(self.lora_alpha))
+    }
+
+    /// The scale of B·A: alpha/rank, or alpha/√rank with `use_rslora`.
+    pub(super) fn scaling(&self, alpha: f64, rank: usize) -> f64 {
+        let rank = rank as f64;
+        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
+/// The value of the first pattern that matches a module path or its end.
+fn patterned<T: Copy>(
     key: &'static str,
     patterns: &Patterns<T>,
     path: &str,
@@ -175,7 +195,7 @@ pub(super) fn patterned<T: Copy>(
     Ok(None)
 }
 
-/// A pattern of `rank_pattern` or `alpha_pattern`: for a whole path, or its end after a dot.
+/// Compiles a pattern of `rank_pattern` or `alpha_pattern`: for the whole module path, or its end after a dot.
 pub(super) fn end_regex(key: &'static str, pattern: &str) -> Result<Regex, SelectionError> {
     regex(key, pattern, r"^(.*\.)?(", ")$")
 }

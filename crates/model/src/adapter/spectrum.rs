@@ -1,34 +1,31 @@
-//! Singular values of products of two thin matrices, without the product.
+//! Singular values of the product of two thin matrices, without computing the product.
 //!
-//! `B·Aᵀ = Q_B (R_B R_Aᵀ) Q_Aᵀ`: what lies between the orthonormal factors is as small as the rank, and has the
-//! product's norm, singular values and (in other bases) singular vectors. Everything is in f64.
+//! `B·Aᵀ = Q_B (R_B R_Aᵀ) Q_Aᵀ`: the matrix between the orthonormal factors is at most r × r. It has the norm and
+//! the singular values of the product, and its singular vectors in other bases. All computations are in f64.
 //!
 //! Axes: r rank, p and q the smaller of a side's length and r.
 
 use serde::Serialize;
 
-/// A pair of columns whose cosine is below this is orthogonal.
+/// Two columns whose cosine is below this count as orthogonal.
 const ORTHOGONAL: f64 = 1e-14;
-/// A product of columns, the largest number in them being 1, that is nothing any more.
+/// A dot product of columns below this counts as zero; the largest element of the matrix is 1.
 const VANISHED: f64 = 1e-200;
-/// Jacobi's method converges quadratically: it takes about ten.
+/// Limit for Jacobi's method, which converges quadratically in about ten sweeps.
 const MAX_SWEEPS: usize = 60;
 
 /// A matrix as its columns, of equal length.
 pub(super) type Columns = Vec<Vec<f64>>;
 
-/// `[rows, columns]` row by row, as columns.
-pub(super) fn columns_of(numbers: &[f64], columns: usize) -> Columns {
-    let column = |at| numbers.iter().skip(at).step_by(columns).copied().collect();
+/// The columns of a row-major matrix `[rows, columns]`.
+pub(super) fn columns_of(values: &[f64], columns: usize) -> Columns {
+    let column = |at| values.iter().skip(at).step_by(columns).copied().collect();
     (0..columns).map(column).collect()
 }
 
-/// `[rows, columns]` row by row, its rows as the columns of the transposed matrix.
-pub(super) fn rows_of(numbers: &[f64], columns: usize) -> Columns {
-    numbers
-        .chunks(columns.max(1))
-        .map(<[f64]>::to_vec)
-        .collect()
+/// The rows of a row-major matrix `[rows, columns]`: the columns of its transpose.
+pub(super) fn rows_of(values: &[f64], columns: usize) -> Columns {
+    values.chunks(columns.max(1)).map(<[f64]>::to_vec).collect()
 }
 
 /// The triangle R of a QR decomposition by Householder reflections, `[min(rows, r), r]`.
@@ -61,7 +58,7 @@ pub(super) fn triangle(mut columns: Columns) -> Columns {
     columns
 }
 
-/// `L·Rᵀ` of two matrices with as many columns.
+/// `L·Rᵀ` of two matrices with the same number of columns.
 ///
 /// # Shapes
 /// `[p, r]`, `[q, r]` -> `[p, q]`
@@ -79,10 +76,10 @@ pub(super) fn product(left: &[Vec<f64>], right: &[Vec<f64>]) -> Columns {
     result
 }
 
-/// Singular values in falling order, and the left singular vectors that belong to them.
+/// Singular values in descending order, and their left singular vectors.
 ///
 /// # Shapes
-/// `[p, q]` -> min(p, q) values, and as many columns of length p (of zeros for values that are zero)
+/// `[p, q]` -> min(p, q) values, and as many columns of length p (zeros if the value is zero)
 ///
 /// Source: one-sided Jacobi, Golub and Van Loan, Matrix Computations, section 8.6.3 of the fourth edition.
 pub(super) fn singular(mut columns: Columns) -> (Vec<f64>, Columns) {
@@ -125,7 +122,7 @@ pub(super) fn singular(mut columns: Columns) -> (Vec<f64>, Columns) {
     (values, columns)
 }
 
-/// Turns two columns in their plane until they are orthogonal; whether they were not.
+/// Rotates two columns in their plane so that they become orthogonal; returns whether they were not.
 fn rotate(a: &mut [f64], b: &mut [f64]) -> bool {
     let (alpha, beta, gamma) = (dot(a, a), dot(b, b), dot(a, b));
     if gamma.abs() <= ORTHOGONAL * (alpha * beta).sqrt() + VANISHED {
@@ -141,7 +138,7 @@ fn rotate(a: &mut [f64], b: &mut [f64]) -> bool {
     true
 }
 
-/// Eight sums, so that they run side by side on vectors.
+/// Dot product. Eight partial sums, so that the compiler can vectorise it.
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a_blocks, a_rest) = a.as_chunks::<8>();
@@ -155,29 +152,29 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Euclidean, of a vector; Frobenius, of a matrix's numbers.
-pub(super) fn norm(numbers: &[f64]) -> f64 {
-    dot(numbers, numbers).sqrt()
+/// Euclidean norm of a vector, or Frobenius norm of a matrix's elements.
+pub(super) fn norm(values: &[f64]) -> f64 {
+    dot(values, values).sqrt()
 }
 
 /// The singular values of an update s·B·A.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Spectrum {
-    /// As many as the rank, or the smaller side where that is less; in falling order.
+    /// In descending order; as many as the rank, or as the smaller side if that is less.
     pub singular_values: Vec<f64>,
     /// Frobenius norm: the root of the sum of their squares.
     pub norm: f64,
-    /// `exp(-Σ pᵢ ln pᵢ)` with `pᵢ = σᵢ / Σ σ`; 0 of a zero update. The rank where all singular values are equal, 1
-    /// where one alone is left.
+    /// `exp(-Σ pᵢ ln pᵢ)` with `pᵢ = σᵢ / Σ σ`; 0 for a zero update. It is the rank if all singular values are equal,
+    /// and 1 if only one is not zero.
     ///
     /// Source: Roy and Vetterli, The effective rank, EUSIPCO 2007.
     pub effective_rank: f64,
-    /// `Σ σᵢ² / σ₁²`; 0 of a zero update.
+    /// `Σ σᵢ² / σ₁²`; 0 for a zero update.
     pub stable_rank: f64,
 }
 
 impl Spectrum {
-    /// From the singular values, in falling order.
+    /// From the singular values in descending order.
     pub(super) fn new(singular_values: Vec<f64>) -> Self {
         let largest = singular_values.first().copied().unwrap_or(0.0);
         let scaled: Vec<f64> = singular_values
@@ -198,7 +195,7 @@ impl Spectrum {
         }
     }
 
-    /// The largest singular value; 0 where there is none.
+    /// The largest singular value; 0 if there is none.
     pub fn largest(&self) -> f64 {
         self.singular_values.first().copied().unwrap_or(0.0)
     }
@@ -219,7 +216,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any sides, longer and shorter than the rank.
+        /// For sides longer and shorter than the rank.
         #[test]
         fn the_small_matrix_has_the_products_norm(
             (b, a) in (1..9_usize, 1..9_usize, 1..6_usize)
@@ -229,13 +226,13 @@ mod tests {
             let [left, right] = [b, a].map(triangle);
             let small = product(&left, &right);
             let (values, vectors) = singular(small.clone());
-            // sums of at most 6 products of numbers up to 2, in f64, in another order
+            // sums of at most 6 products of values up to 2, in f64, in another order
             let bound = 1e-12;
             prop_assert!((square(&whole) - square(&small)).abs() <= bound * (1.0 + square(&whole)));
             let sum: f64 = values.iter().map(|value| value * value).sum();
             prop_assert!((square(&whole) - sum).abs() <= bound * (1.0 + sum));
             prop_assert!(values.is_sorted_by(|a, b| a >= b));
-            // the vectors are orthonormal, and the matrix times its transpose has them as eigenvectors
+            // the vectors are orthonormal, and eigenvectors of the matrix times its transpose
             let back = |vector: &[f64]| norm(&small.iter().map(|c| dot(c, vector)).collect::<Vec<_>>());
             for (value, vector) in values.iter().zip(&vectors) {
                 prop_assert!((back(vector) - value).abs() <= bound * (1.0 + values[0]), "{values:?}");

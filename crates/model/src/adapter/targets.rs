@@ -1,8 +1,8 @@
-//! Which modules an adapter changes: PEFT's rules.
+//! Selects the modules that an adapter changes, by PEFT's rules.
 //!
-//! A module is left out if `exclude_modules` names it or `modules_to_save` keeps it whole; else it
-//! is adapted if `target_modules` names it: one regular expression for the whole path, or a list
-//! of paths and their ends ("q_proj" means every path that ends in ".q_proj").
+//! A module is excluded if `exclude_modules` names it or `modules_to_save` trains it fully. Otherwise it
+//! is a target module if `target_modules` names it: one regular expression for the whole module path, or a
+//! list of module paths and ends of module paths ("q_proj" matches every path that ends in ".q_proj").
 //!
 //! Source: PEFT 0.21, src/peft/tuners/tuners_utils.py, `check_target_module_exists`, and
 //! src/peft/utils/other.py, `get_pattern_key` and `_set_trainable`.
@@ -12,60 +12,59 @@ use std::collections::BTreeSet;
 
 use super::config::{AdapterConfig, Bias};
 pub use super::names::{Layers, Names, Patterns, Targets};
-use super::rules::{Rules, is_end, patterned};
+use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{ends, nearest, no_match, unmatched_names};
 
-/// PEFT's choice for LLaMA when a file names no targets.
+/// PEFT's default targets for LLaMA.
 const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
-/// From this many names on, PEFT writes the shortest ends that mean the same.
+/// From this many names on, PEFT writes the shortest ends of paths that select the same modules.
 const CONDENSED_FROM: usize = 20;
 
 /// What to do about a name that matches no module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmatched {
-    /// An error: somebody has just written it.
+    /// An error, for recipes.
     Refuse,
-    /// A warning, as for the files of others, which may name modules of several families.
+    /// A warning, for existing adapters, which may name modules of several model families.
     Warn,
 }
 
 /// The modules that an adapter changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selection {
-    /// Modules with a low-rank path, in the model's order.
+    /// Target modules, in the model's order.
     pub adapted: Vec<Selected>,
-    /// Modules that are trained whole, in the model's order, without those that hold others.
+    /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
-    /// Modules whose bias is trained beside a frozen weight, and the bias's length, in the
-    /// model's order.
+    /// Modules with a frozen weight and a trained bias, and the length of the bias, in the model's order.
     pub biases: Vec<(String, usize)>,
-    /// The model's embedding and output head, whatever is done to them.
+    /// The model's embedding and output head, changed or not.
     pub ends: Vec<ModuleLayout>,
-    /// The targets as PEFT would write them.
+    /// The targets as PEFT writes them.
     pub target_modules: Targets,
-    /// What matched nothing, one sentence each.
+    /// Names that matched nothing, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// A module with a low-rank path.
+/// A target module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Selected {
-    /// Its path.
+    /// Its module path.
     pub name: String,
-    /// A matrix product or an embedding.
+    /// Linear, output head or embedding.
     pub kind: ModuleKind,
     /// `[out, in]`, or `[vocab, hidden]` of the embedding.
     pub shape: [usize; 2],
-    /// Rank of the path.
+    /// Rank of its branch.
     pub rank: usize,
     /// Its alpha.
     pub alpha: f64,
-    /// What the path is multiplied with: alpha/rank, or alpha/√rank.
+    /// The scale of B·A: alpha/rank, or alpha/√rank.
     pub scaling: f64,
 }
 
-/// Chooses the modules of an adapter.
+/// Selects the modules of an adapter.
 ///
 /// # Errors
 ///
@@ -123,7 +122,7 @@ pub fn select(
     })
 }
 
-/// What PEFT refuses before it looks at a model.
+/// Refuses combinations of keys that PEFT refuses for every model.
 fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
     let conflict = |key, why: &str| {
         Err(SelectionError::Conflict {
@@ -139,14 +138,14 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
     if regex && config.layers_to_transform.is_some() {
         return conflict(
             "layers_to_transform",
-            "only narrows a list of targets; say the layers in the regular expression instead",
+            "applies only to a list of targets; write the layers into the regular expression instead",
         );
     }
     if regex && config.layers_pattern.is_some() {
-        return conflict("layers_pattern", "only narrows a list of targets");
+        return conflict("layers_pattern", "applies only to a list of targets");
     }
     if pattern && config.layers_to_transform.is_none() {
-        return conflict("layers_pattern", "needs layers_to_transform beside it");
+        return conflict("layers_pattern", "requires layers_to_transform");
     }
     if matches!(&config.target_modules, Some(Targets::Names(names)) if names.is_empty()) {
         return conflict("target_modules", "the list is empty");
@@ -154,7 +153,7 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
     Ok(())
 }
 
-/// The targets with the default and "all-linear" spelled out.
+/// The targets, with the default and "all-linear" expanded.
 fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets {
     match &config.target_modules {
         None => Targets::Names(DEFAULT_TARGETS.map(str::to_owned).to_vec()),
@@ -171,43 +170,37 @@ fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets
 
 fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, SelectionError> {
     let is = match module.kind {
-        ModuleKind::Container => Some("is made of other modules"),
-        ModuleKind::Norm => Some("is a normalisation"),
+        ModuleKind::Container => Some("is a container of other modules"),
+        ModuleKind::Norm => Some("is a normalisation layer"),
         ModuleKind::Linear | ModuleKind::OutputHead | ModuleKind::Embedding => None,
     };
     let (Ok(shape), None) = (<[usize; 2]>::try_from(&module.shape[..]), is) else {
         return Err(SelectionError::Kind {
             module: module.name.clone(),
-            is: is.unwrap_or("is no matrix"),
+            is: is.unwrap_or("is not a matrix"),
         });
     };
-    let rank = patterned("rank_pattern", &config.rank_pattern, &module.name)?.unwrap_or(config.r);
-    let alpha = patterned("alpha_pattern", &config.alpha_pattern, &module.name)?
-        .unwrap_or(config.lora_alpha);
+    let rank = config.rank_of(&module.name)?;
+    let alpha = config.alpha_of(&module.name)?;
     if rank == 0 {
         return Err(SelectionError::Conflict {
             key: "rank_pattern",
-            why: format!("`{}` would have rank 0, expected at least 1", module.name),
+            why: format!("`{}` has rank 0, expected at least 1", module.name),
         });
     }
-    let divisor = if config.use_rslora {
-        (rank as f64).sqrt()
-    } else {
-        rank as f64
-    };
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
         shape,
         rank,
         alpha,
-        scaling: alpha / divisor,
+        scaling: config.scaling(alpha, rank),
     })
 }
 
-/// The modules whose path ends in one of `modules_to_save`, or that lie within one that does.
+/// The modules whose path ends in one of `modules_to_save`, and the modules inside them.
 ///
-/// The end need not begin at a dot: PEFT saves `input_layernorm` for "norm", too.
+/// The end may start in the middle of a name: for "norm", PEFT also saves `input_layernorm`.
 fn saved_modules(config: &AdapterConfig, modules: &[ModuleLayout]) -> Vec<ModuleLayout> {
     let names: Vec<&String> = config.modules_to_save.iter().flatten().collect();
     let named = |path: &str| names.iter().any(|name| path.ends_with(name.as_str()));
@@ -250,12 +243,12 @@ fn check_disjoint(adapted: &[Selected], saved: &[ModuleLayout]) -> Result<(), Se
     both.map_or(Ok(()), |module| {
         Err(SelectionError::Conflict {
             key: "modules_to_save",
-            why: format!("`{}` is among target_modules, too", module.name),
+            why: format!("`{}` is also in target_modules", module.name),
         })
     })
 }
 
-/// Adapters that stay tied to each other are not supported.
+/// Refuses tied adapters of embedding and head, which are not supported.
 fn check_tying(
     config: &AdapterConfig,
     adapted: &[Selected],
@@ -266,19 +259,19 @@ fn check_tying(
     if config.ensure_weight_tying && touched {
         return Err(SelectionError::Conflict {
             key: "ensure_weight_tying",
-            why: "adapters of embedding and head that are tied to each other are not supported"
-                .to_owned(),
+            why: "tied adapters of embedding and output head are not supported".to_owned(),
         });
     }
     Ok(())
 }
 
-/// Embedding and head, which may be one tensor.
+/// Whether it is the embedding or the output head, which may share one tensor.
 fn is_outermost(kind: ModuleKind) -> bool {
     matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead)
 }
 
-/// PEFT replaces long lists by the shortest ends that separate the targets from all other modules.
+/// Replaces long lists as PEFT does: by the shortest ends of paths that distinguish the targets from all other
+/// modules.
 fn condensed(targets: Targets, modules: &[ModuleLayout]) -> Targets {
     let Targets::Names(names) = targets else {
         return targets;
@@ -329,6 +322,7 @@ mod tests {
     use std::path::Path;
 
     use serde_json::{Map, Value, json};
+    use simmer_hint::Hint;
 
     use super::*;
     use simmer_checkpoint::config::ModelConfig;
@@ -360,9 +354,9 @@ mod tests {
         }
     }
 
-    /// What PEFT itself chooses, from tests/reference/selection.py.
+    /// Compares with PEFT's selection, from tests/reference/selection.py.
     #[test]
-    fn the_choice_is_pefts() {
+    fn the_selection_is_pefts() {
         let goldens = concat!(
             env!("CARGO_MANIFEST_DIR"),
             "/../../tests/goldens/selection.json"
@@ -398,7 +392,7 @@ mod tests {
             .filter(|key| !key.contains(".lora_"))
             .map(|key| key.replace(crate::adapter::peft::KEY_PREFIX, ""))
             .collect();
-        // `bias = "all"` makes PEFT write a module that is saved whole three times.
+        // With `bias = "all"` PEFT writes a fully saved module three times.
         let expected: Vec<&str> = case["also_trained"]
             .as_array()
             .unwrap()
@@ -415,10 +409,10 @@ mod tests {
         insta::assert_snapshot!(refused(json!({"target_modules": ["query_key_value"]})), @r#"target_modules: ["query_key_value"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
         insta::assert_snapshot!(refused(json!({"target_modules": "q_proj"})), @r#"
         target_modules: "q_proj" matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `q_proj`?
-        hint: a string is one regular expression for the whole path: write ["q_proj"], or ".*\\.q_proj"
+        hint: write ["q_proj"], or ".*\\.q_proj": a string is a regular expression for the whole module path
         "#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_to_transform": [7]})), @r#"target_modules: ["q_proj"] matches no module (layers_to_transform = [7]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
-        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules and modules_to_save leave out 3); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules and modules_to_save exclude 3); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
     }
 
     #[test]
@@ -437,15 +431,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_adapted_is_named() {
-        insta::assert_snapshot!(refused(json!({"target_modules": ["self_attn"]})), @"target_modules: `model.layers.0.self_attn` is made of other modules; only matrix products and the embedding have a low-rank path");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["norm"]})), @"target_modules: `model.norm` is a normalisation; only matrix products and the embedding have a low-rank path");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["self_attn"]})), @"target_modules: `model.layers.0.self_attn` is a container of other modules; only linear modules and the embedding can have a low-rank branch");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["norm"]})), @"target_modules: `model.norm` is a normalisation layer; only linear modules and the embedding can have a low-rank branch");
         insta::assert_snapshot!(refused(json!({"target_modules": ".*(q_proj"})), @r"target_modules: `.*(q_proj` is not a valid regular expression: Parsing error at position 9: Opening parenthesis without closing parenthesis");
-        insta::assert_snapshot!(refused(json!({"target_modules": "all-linear", "layers_to_transform": [1]})), @"layers_to_transform: only narrows a list of targets; say the layers in the regular expression instead");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_pattern": "layers"})), @"layers_pattern: needs layers_to_transform beside it");
+        insta::assert_snapshot!(refused(json!({"target_modules": "all-linear", "layers_to_transform": [1]})), @"layers_to_transform: applies only to a list of targets; write the layers into the regular expression instead");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_pattern": "layers"})), @"layers_pattern: requires layers_to_transform");
         insta::assert_snapshot!(refused(json!({"target_modules": []})), @"target_modules: the list is empty");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["proj"]})), @"modules_to_save: `model.layers.0.self_attn.q_proj` is among target_modules, too");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true})), @"ensure_weight_tying: adapters of embedding and head that are tied to each other are not supported");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 0}})), @"rank_pattern: `model.layers.0.self_attn.q_proj` would have rank 0, expected at least 1");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["proj"]})), @"modules_to_save: `model.layers.0.self_attn.q_proj` is also in target_modules");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true})), @"ensure_weight_tying: tied adapters of embedding and output head are not supported");
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 0}})), @"rank_pattern: `model.layers.0.self_attn.q_proj` has rank 0, expected at least 1");
     }
 
     #[test]
@@ -466,7 +460,7 @@ mod tests {
             "v_proj",
         ];
         assert_eq!(names(all.target_modules), ends);
-        // 20 of 21 modules: the missing one keeps its name from being shortened.
+        // 20 of 21 modules: names of the same kind as the missing one cannot be shortened.
         let mut most: Vec<String> = all.adapted.into_iter().map(|module| module.name).collect();
         most.retain(|name| name != "model.layers.1.mlp.up_proj");
         let most = chosen(json!({"target_modules": most}));

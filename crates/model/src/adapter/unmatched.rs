@@ -1,8 +1,9 @@
-//! What a choice of modules says when names match nothing.
+//! Errors of the selection of modules, and names that match nothing.
 
 use std::collections::BTreeSet;
 
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use super::config::AdapterConfig;
@@ -10,42 +11,42 @@ use super::names::Targets;
 use super::rules::{Matcher, end_regex, is_end, is_match};
 use super::targets::Selected;
 
-/// A choice of modules that cannot be made.
+/// Modules that cannot be selected.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SelectionError {
-    /// Nothing is adapted.
+    /// The targets match no module.
     #[error("target_modules: {targets} matches no module{narrowed}; the model's modules end in {ends}{}", near(nearest.as_deref()))]
     NoMatch {
         /// The targets.
         targets: String,
-        /// Which other keys narrow them, as the middle of the sentence.
+        /// Other keys that exclude modules, as the middle of the sentence; may be empty.
         narrowed: String,
-        /// Last parts of the paths that could be adapted.
+        /// Last parts of the paths of possible targets.
         ends: String,
-        /// A name that may have been meant.
+        /// The most similar name.
         nearest: Option<String>,
     },
-    /// A name that matches nothing, beside others that do.
+    /// A name that matches nothing, while others match.
     #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
     Unmatched {
         /// The key.
         key: &'static str,
         /// The name.
         name: String,
-        /// Last parts of the paths that could be named.
+        /// Last parts of the paths of possible targets.
         ends: String,
-        /// A name that may have been meant.
+        /// The most similar name.
         nearest: Option<String>,
     },
-    /// A module that has no low-rank form.
+    /// A module that cannot have a low-rank branch.
     #[error(
-        "target_modules: `{module}` {is}; only matrix products and the embedding have a low-rank path"
+        "target_modules: `{module}` {is}; only linear modules and the embedding can have a low-rank branch"
     )]
     Kind {
         /// The module.
         module: String,
-        /// What it is, as a verb and an object.
+        /// What it is, as verb and object.
         is: &'static str,
     },
     /// A pattern that is not a regular expression.
@@ -55,7 +56,7 @@ pub enum SelectionError {
         key: &'static str,
         /// The pattern.
         pattern: String,
-        /// What the parser says.
+        /// The error of the parser.
         source: Box<fancy_regex::Error>,
     },
     /// Keys that exclude each other.
@@ -63,29 +64,28 @@ pub enum SelectionError {
     Conflict {
         /// The key.
         key: &'static str,
-        /// Why it cannot be used.
+        /// Why it is not valid.
         why: String,
     },
 }
 
-impl SelectionError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for SelectionError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::NoMatch {
                 targets, nearest, ..
             } if targets.starts_with('"') => Some(match nearest {
                 Some(name) => format!(
-                    "a string is one regular expression for the whole path: write [\"{name}\"], or \".*\\\\.{name}\""
+                    "write [\"{name}\"], or \".*\\\\.{name}\": a string is a regular expression for the whole module path"
                 ),
-                None => "a string is one regular expression for the whole path".to_owned(),
+                None => "a string is a regular expression for the whole module path".to_owned(),
             }),
             _ => None,
         }
     }
 }
 
-/// Every name and pattern that matches nothing, with its key.
+/// All names and patterns that match nothing, with their keys.
 pub(super) fn unmatched_names(
     config: &AdapterConfig,
     targets: &Targets,
@@ -150,7 +150,7 @@ pub(super) fn no_match(
     let mut narrowed = Vec::new();
     if excluded > 0 {
         narrowed.push(format!(
-            "exclude_modules and modules_to_save leave out {excluded}"
+            "exclude_modules and modules_to_save exclude {excluded}"
         ));
     }
     if let Some(layers) = &config.layers_to_transform {
@@ -180,8 +180,8 @@ pub(super) fn no_match(
     }
 }
 
-/// Whether a similar name is worth saying. It is not if it was written; as a regular expression it
-/// is, because the end of a path does not match the whole.
+/// Whether a similar name is worth suggesting. A name that the user wrote is not, unless as a regular
+/// expression, which must match the whole module path.
 fn is_another(targets: &Targets, name: &str) -> bool {
     match targets {
         Targets::Names(names) => !names.iter().any(|other| other == name),
@@ -189,7 +189,7 @@ fn is_another(targets: &Targets, name: &str) -> bool {
     }
 }
 
-/// The last parts of the paths that a name can mean, each once, in the model's order.
+/// The last parts of the paths of possible targets, each once, in the model's order.
 pub(super) fn ends(modules: &[ModuleLayout]) -> String {
     let mut seen = BTreeSet::new();
     modules
@@ -205,7 +205,7 @@ fn last_part(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
 }
 
-/// The last part of a path that is most similar to `name`'s, if any is similar enough.
+/// The last part of a module path that is most similar to that of `name`, if any is similar enough.
 pub(super) fn nearest(name: &str, modules: &[ModuleLayout]) -> Option<String> {
     let ends = modules
         .iter()

@@ -1,10 +1,10 @@
-//! Whether a merged model says what base and adapter say.
+//! Compares a merged model with its base model and adapter.
 //!
-//! The two are compared at every position of some prompts: the likeliest next tokens, and their log-probabilities. They
-//! differ by the rounding of the merged weights. To first order a relative error ε of a matrix moves the logits by about
-//! ε times their spread; errors of n matrices are independent and add up as the root of their squares. The bound below is
-//! that with a generous factor, so that it holds for every model, and a merge that lost its scale, a module or a sign does
-//! not pass where the adapter matters.
+//! The two are compared at every position of some prompts, by the most likely next tokens and their log-probabilities.
+//! They differ by the rounding of the merged weights. To first order, a relative error ε of a matrix changes the logits by
+//! about ε times their standard deviation; the errors of n matrices are independent, so their squares add up. The bound
+//! below is this estimate times a generous factor. It holds for every model, and a merge with a wrong scale, a missing
+//! module or a wrong sign exceeds it wherever the adapter has an effect.
 //!
 //! Axes: T tokens, V vocabulary.
 
@@ -14,55 +14,56 @@ use crate::generate::{GenerateError, log_softmax_at, values};
 use crate::llama::LlamaForCausalLM;
 use crate::sequence::{Sequence, ids};
 
-/// Tokens of each position that are compared.
+/// Number of tokens compared at each position.
 const CANDIDATES: usize = 8;
-/// Tokens whose logits are computed at a time.
+/// Number of positions whose logits are computed at a time.
 const CHUNK: usize = 32;
-/// How much of the spread of the logits a position may move for each unit of rounding: layers amplify what comes in.
+/// Allowed change of a log-probability, in standard deviations of the logits per unit of rounding: layers amplify
+/// errors.
 const AMPLIFICATION: f64 = 64.0;
-/// Relative error of a sum in f32, in another order.
+/// Relative error of a sum in f32 in another order.
 const ARITHMETIC: f64 = 1e-6;
 
-/// What a model says at every position of some prompts.
+/// The predictions of a model at every position of some prompts.
 #[derive(Debug, Clone)]
 pub struct Heard {
     prompts: Vec<Vec<u32>>,
     positions: Vec<Position>,
 }
 
-/// What comes next after a beginning of a prompt.
+/// The prediction of the next token at one position of a prompt.
 #[derive(Debug, Clone)]
 struct Position {
-    /// The likeliest tokens, in falling order, and their log-probabilities.
+    /// The most likely tokens in descending order, with their log-probabilities.
     candidates: Vec<(u32, f32)>,
     /// Standard deviation of the logits.
     spread: f64,
 }
 
-/// How a merged model compares with base and adapter.
+/// The comparison of a merged model with base model and adapter.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Agreement {
-    /// Prompts.
+    /// Number of prompts.
     pub prompts: usize,
-    /// Positions, over all prompts: as many as tokens.
+    /// Number of positions, which is the number of tokens of all prompts.
     pub positions: usize,
-    /// Positions at which both find the same token likeliest.
+    /// Number of positions at which both have the same most likely token.
     pub same_likeliest: usize,
-    /// Largest difference of log-probabilities (natural logarithms) of the 8 likeliest tokens of a position.
+    /// Largest difference of a log-probability (natural logarithm), over the 8 most likely tokens of each position.
     pub largest: f64,
-    /// Their mean difference.
+    /// Mean difference.
     pub mean: f64,
-    /// The most that the rounding of the weights explains at the position of the largest difference.
+    /// The largest difference that rounding of the weights explains at the position of `largest`.
     pub explained: f64,
-    /// Whether no position differs by more than is explained there.
+    /// Whether rounding explains the differences at all positions.
     pub agrees: bool,
 }
 
 impl Heard {
-    /// Runs a model over prompts: one pass over all of them.
+    /// Runs a model over prompts, in one forward pass.
     ///
     /// # Errors
-    /// A prompt without a token, one longer than the model's context, or with tokens that it does not have.
+    /// If a prompt is empty, longer than the context, or has tokens outside the vocabulary.
     pub fn from(model: &LlamaForCausalLM, prompts: Vec<Vec<u32>>) -> Result<Self, GenerateError> {
         let mut positions = Vec::new();
         each_position(model, &prompts, &mut |logits| {
@@ -106,7 +107,7 @@ impl Heard {
                 let difference = (f64::from(found) - f64::from(log_prob)).abs();
                 agreement.mean += difference;
                 compared += 1;
-                // a number that is none is beyond every bound
+                // NaN is outside every bound
                 agreement.agrees &= difference <= bound;
                 if compared == 1 || difference > agreement.largest || difference.is_nan() {
                     agreement.largest = difference;
@@ -149,7 +150,7 @@ impl Position {
     }
 }
 
-/// Shows the logits of every position, `[V]` each, in order.
+/// Calls `show` with the logits of every position, `[V]` each, in order.
 fn each_position(
     model: &LlamaForCausalLM,
     prompts: &[Vec<u32>],

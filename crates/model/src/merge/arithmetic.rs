@@ -1,4 +1,4 @@
-//! Rows of weights: widened, changed, rounded.
+//! Arithmetic of a merge: widens rows of weights, adds the change, rounds.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::numbers::Number;
 
-/// A low-rank change of a matrix: `scaling · left · right`.
-pub(super) struct LowRankPath {
+/// The low-rank change of a matrix: `scaling · left · right`.
+pub(super) struct LowRankBranch {
     /// `[rows, rank]`
     pub(super) left: Vec<f64>,
     /// `[rank, columns]`
@@ -17,13 +17,13 @@ pub(super) struct LowRankPath {
     pub(super) scaling: f64,
 }
 
-impl LowRankPath {
+impl LowRankBranch {
     /// One row of the change, in f32.
     ///
-    /// Every step is a fused multiply-add, rank by rank: with these roundings the sums are those
-    /// of PyTorch's matrix product to the last bit, so that a merge is PEFT's, even where weight
-    /// and change cancel. The step is spelled in f64, in which the product of two f32 is exact,
-    /// because not every processor has the instruction.
+    /// Every step is a fused multiply-add, one rank after another. With this rounding the sums equal those of
+    /// PyTorch's matrix multiplication to the last bit, so that a merge equals PEFT's even if weight and change
+    /// cancel. The step is computed in f64, in which the product of two f32 is exact, because not every CPU
+    /// has the fused instruction.
     fn row(&self, row: usize, sums: &mut [f32]) {
         sums.fill(0.0);
         for k in 0..self.rank {
@@ -40,20 +40,20 @@ impl LowRankPath {
     }
 }
 
-/// What a change did to some rows.
+/// Statistics of a change over some rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Change {
     /// Largest element of the change.
     pub(super) largest: f64,
     /// Largest rounding error of a sum.
     pub(super) error: f64,
-    /// The first row in which a weight became something else than a number.
+    /// The first row in which a finite weight became NaN or infinite.
     pub(super) not_finite: Option<usize>,
     /// Sums of squares.
     pub(super) squares: Squares,
 }
 
-/// Sums of squares over elements: `w` of the base, `d` of the change, `m` as stored.
+/// Sums over elements: `w` the base weight, `d` the change, `m` the stored weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Squares {
     /// `(w + d)²`
@@ -69,7 +69,7 @@ pub(super) struct Squares {
 }
 
 impl Change {
-    /// Both together.
+    /// The statistics of both together.
     pub(super) fn and(self, other: Self) -> Self {
         let (a, b) = (self.squares, other.squares);
         Self {
@@ -87,8 +87,8 @@ impl Change {
     }
 }
 
-/// Calls a function for the type that a dtype names. Every base and adapter has been checked to
-/// hold no others than these.
+/// Calls a generic function with the Rust type of a dtype. Base models and adapters have no other dtypes: this
+/// is checked when they are opened.
 macro_rules! with_type {
     ($dtype:expr, $function:ident::<_ $(, $other:ty)?>($($argument:expr),*)) => {
         match $dtype {
@@ -99,33 +99,33 @@ macro_rules! with_type {
     };
 }
 
-/// Adds a path to rows of a matrix, of which `first` is the first: widens to f32, adds there, and
-/// rounds the sum once to `to`.
+/// Adds the low-rank change to rows of a matrix, starting at row `first`: widens them to f32, adds the change,
+/// and rounds the sum once to `to`.
 pub(super) fn change_rows(
     rows: &[u8],
     from: Dtype,
     to: Dtype,
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(from, change_from::<_>(rows, to, path, first))
+    with_type!(from, change_from::<_>(rows, to, branch, first))
 }
 
 fn change_from<F: Number>(
     rows: &[u8],
     to: Dtype,
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(to, change_between::<_, F>(rows, path, first))
+    with_type!(to, change_between::<_, F>(rows, branch, first))
 }
 
 fn change_between<T: Number, F: Number>(
     rows: &[u8],
-    path: &LowRankPath,
+    branch: &LowRankBranch,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    let columns = path.columns;
+    let columns = branch.columns;
     let mut out = vec![0; rows.len() / F::BYTES * T::BYTES];
     let changes: Vec<Change> = out
         .par_chunks_mut(columns * T::BYTES)
@@ -135,7 +135,7 @@ fn change_between<T: Number, F: Number>(
             || vec![0.0_f32; columns],
             |sums, (row, (out, weights))| {
                 let row = first + row;
-                path.row(row, sums);
+                branch.row(row, sums);
                 let mut change = Change::default();
                 let places = out.chunks_exact_mut(T::BYTES);
                 let weights = weights.chunks_exact(F::BYTES).map(F::widen);
@@ -161,19 +161,7 @@ fn change_between<T: Number, F: Number>(
             },
         )
         .collect();
-    // row after row, so that the sums are the same on every number of threads
+    // summed row by row, so that the sums do not depend on the number of threads
     let change = changes.into_iter().fold(Change::default(), Change::and);
     (out, change)
-}
-
-/// The numbers in some bytes.
-pub(crate) fn widened(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
-    with_type!(dtype, widened_from::<_>(bytes))
-}
-
-fn widened_from<F: Number>(bytes: &[u8]) -> Vec<f64> {
-    bytes
-        .chunks_exact(F::BYTES)
-        .map(|number| F::widen(number).into())
-        .collect()
 }

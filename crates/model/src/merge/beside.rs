@@ -1,4 +1,4 @@
-//! The files beside the weights of a merged model.
+//! The other files of a merged model: config.json, tokenizer and more.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,9 @@ use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
 use super::{MergeError, MergeOptions};
 use crate::adapter::targets::Patterns;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
+use crate::llama::EMBEDDING;
 
-/// The base's config.json, or what it would be.
+/// The text of the base model's config.json; generated if its format has none.
 pub(super) fn config_text(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
@@ -23,13 +24,13 @@ pub(super) fn config_text(
         let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
         return Ok(text);
     }
-    let matrix = checkpoint.info("model.embed_tokens.weight")?.dtype;
+    let matrix = checkpoint.info(&format!("{EMBEDDING}.weight"))?.dtype;
     let mut json = config.to_json();
     json["dtype"] = torch_name(matrix).into();
     Ok(format!("{json:#}\n"))
 }
 
-/// A config.json with what the merge changes; keys that stay keep their text and their order.
+/// The config.json of the merged model. Unchanged keys keep their text and order.
 pub(super) fn config_json(
     text: String,
     base: &Path,
@@ -74,16 +75,16 @@ pub(super) fn config_json(
 }
 
 fn raw(value: &Value) -> Box<RawValue> {
-    // The text of a value is always valid.
+    // the text of a value is always valid JSON
     RawValue::from_string(value.to_string()).unwrap_or_default()
 }
 
-/// Everything in the base's folder that is neither weights nor says what the base is: tokenizer,
-/// templates, generation defaults, licences. The tokenizer is that of the folder `tokenizer` where
-/// there is one.
+/// The files of the base model's folder to copy: everything except weights, configuration and model card, such as
+/// tokenizer, templates, generation defaults and licences. If `tokenizer` is set, the tokenizer's files are
+/// taken from that folder instead.
 ///
 /// # Errors
-/// A folder that cannot be read.
+/// If a folder cannot be read.
 pub fn files_beside(
     base: &Path,
     tokenizer: Option<&Path>,
@@ -101,20 +102,20 @@ pub fn files_beside(
     ];
     let io = |error| CheckpointError::io(base, "read")(error);
     let mut files = Vec::new();
-    // a .gguf file has nothing beside it that is its own
+    // other files next to a .gguf file do not belong to it
     let entries = base.is_dir().then(|| fs::read_dir(base).map_err(io));
     for entry in entries.transpose()?.into_iter().flatten() {
         let path = entry.map_err(io)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let extension = path.extension().unwrap_or_default().to_string_lossy();
-        let left_out = name.starts_with('.')
+        let skipped = name.starts_with('.')
             || name == "config.json"
             || name == "params.json"
             || name.eq_ignore_ascii_case("README.md")
             || name.ends_with(".index.json")
             || (tokenizer.is_some() && TOKENIZER_FILES.contains(&&*name))
             || WEIGHTS.contains(&&*extension);
-        if !left_out && path.is_file() {
+        if !skipped && path.is_file() {
             files.push(path);
         }
     }

@@ -1,53 +1,53 @@
-//! What keeps a merge from being done.
+//! Errors of merging.
 
 use std::path::PathBuf;
 
 use simmer_checkpoint::config::ConfigError;
 use simmer_checkpoint::{CheckpointError, Difference, Dtype, PretrainedError};
 use simmer_files::WriteError;
-use simmer_hint::Hint as _;
+use simmer_hint::Hint;
 use thiserror::Error;
 
 use crate::adapter::AdapterError;
 
-/// A merge that cannot be done. What was at the output before is still there.
+/// A merge that failed. An existing output stays as it was.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MergeError {
-    /// The base model.
+    /// The base model cannot be used.
     #[error(transparent)]
     Base(#[from] PretrainedError),
-    /// The adapter, or that it does not fit the base.
+    /// The adapter cannot be used, or does not fit the base model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The output.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] CheckpointError),
     /// A file of the output that cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A merged model that has other tensors than this merge makes.
-    #[error("{}: not what these base and adapter merge to:\n{difference}", folder.display())]
+    /// A merged model with other tensors than this merge has.
+    #[error("{}: does not match the merge of this base model and adapter:\n{difference}", folder.display())]
     NotThisMerge {
         /// The merged model.
         folder: PathBuf,
         /// All differences.
         difference: Difference,
     },
-    /// A number type that models are not stored in.
+    /// A dtype that models are not stored in.
     #[error("dtype: expected F32, F16 or BF16, found {found}")]
     Dtype {
-        /// The number type asked for.
+        /// The requested dtype.
         found: Dtype,
     },
-    /// A merged weight that is no number.
+    /// A merged weight that is NaN or infinite.
     #[error("tensor `{tensor}`, row {row}: a merged weight is not finite in {dtype}")]
     NotFinite {
         /// The tensor.
         tensor: String,
         /// The row of the first such weight.
         row: usize,
-        /// The number type it was to be stored in.
+        /// The dtype that it is stored in.
         dtype: Dtype,
     },
 }
@@ -58,21 +58,20 @@ impl From<ConfigError> for MergeError {
     }
 }
 
-impl MergeError {
-    /// What the person at the keyboard can do about it, where there is something to say.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for MergeError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Base(error) => error.hint(),
             Self::Adapter(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Write(error) => error.hint(),
             Self::NotFinite { dtype, .. } if *dtype == Dtype::F16 => Some(
-                "f16 ends at 65504: store the merged model as bf16 or f32, or train with a \
-                 smaller learning rate"
+                "store the merged model as bf16 or f32 (the largest f16 is 65504), or train with a \
+                 lower learning rate"
                     .to_owned(),
             ),
             Self::NotFinite { .. } => Some(
-                "the adapter holds numbers that are not finite; its training diverged".to_owned(),
+                "check the training run: the adapter has values that are not finite, so it diverged".to_owned(),
             ),
             Self::Dtype { .. } | Self::NotThisMerge { .. } => None,
         }

@@ -1,18 +1,18 @@
-//! Folds an adapter into its base: `W' = W + s·B·A`, tensor by tensor, from file to file.
+//! Merges an adapter into its base model: `W' = W + s·B·A`, tensor by tensor, from file to file.
 //!
-//! The base stays on disk: a block of rows at a time is widened, changed and rounded once to the
-//! precision that is stored, so that the memory in use does not depend on the model's size. Files
-//! and the tensors in them stay as the base has them.
+//! The base model stays on disk. A block of rows at a time is widened, changed, and rounded once to the
+//! stored dtype, so that memory use does not depend on the size of the model. The output has the same files
+//! as the base model, with the same tensors in them.
 //!
-//! **Tied heads.** Where the base uses one tensor as embedding and as output head, and the adapter
-//! changes one of the two (or each in its own way), the merged model has two: `lm_head.weight` is
-//! written beside the embedding, and config.json says `"tie_word_embeddings": false`. The merged
-//! model then computes what base and adapter compute together. (PEFT's `merge_and_unload` adds the
-//! change to the shared tensor, and so to the side that the adapter did not touch, too.)
+//! **Tied heads.** If the base model uses one tensor as embedding and as output head, and the adapter
+//! changes only one of the two (or each differently), the merged model has two tensors: it also has
+//! `lm_head.weight`, and its config.json has `"tie_word_embeddings": false`. So the merged model computes
+//! the same as base model and adapter. (PEFT's `merge_and_unload` adds the change to the shared tensor,
+//! and so also to the side that the adapter does not change.)
 //!
-//! **Precision.** The change is computed in f32 with the roundings of PyTorch's matrix product, so
-//! that merged weights are PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
-//! f16 or bf16 adapter to the adapter's precision before it is added; here it stays in f32.
+//! **Precision.** The change is computed in f32 with the same rounding as PyTorch's matrix multiplication,
+//! so that merged weights equal PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
+//! f16 or bf16 adapter to the adapter's dtype before adding it; here it stays in f32.
 
 pub mod agreement;
 mod arithmetic;
@@ -25,10 +25,6 @@ mod verify;
 use std::borrow::Cow;
 use std::path::Path;
 
-pub(crate) use self::arithmetic::widened;
-use simmer_checkpoint::numbers::convert;
-use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
-
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
 use self::beside::{config_json, config_text};
@@ -37,32 +33,33 @@ use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
-/// Bytes of a block of rows, widened.
+/// Bytes of a block of rows after widening.
 const BLOCK_BYTES: usize = 8 << 20;
 
-/// What a merge may change beside the weights.
+/// Options of a merge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MergeOptions<'a> {
-    /// Number type to store: F32, F16 or BF16; that of each base tensor when `None`.
+    /// Dtype to store: F32, F16 or BF16. `None`: the dtype of each base tensor.
     pub dtype: Option<Dtype>,
-    /// Most bytes of one file; the base's own files when `None`.
+    /// Maximum size of one file in bytes. `None`: the same files as the base model.
     pub max_shard_bytes: Option<u64>,
-    /// Folder whose tokenizer goes beside the weights, for a base in a layout without one that
-    /// others read. The adapter's own goes before it.
+    /// Folder with the tokenizer to copy, for a base model in a format without a tokenizer that other
+    /// programs read. A tokenizer of the adapter takes precedence.
     pub tokenizer: Option<&'a Path>,
 }
 
-/// Merges the adapter in the folder `adapter` into the checkpoint in the folder `base`, and writes
-/// a checkpoint to the folder `out`, with the base's tokenizer and other files beside it; the
-/// adapter's tokenizer, where it brings one with its own embedding.
+/// Merges the adapter in the folder `adapter` into the base model in the folder `base`, and writes a
+/// checkpoint to the folder `out`, with copies of the base model's tokenizer and other files. If the adapter
+/// has its own embedding and tokenizer, that tokenizer is copied instead.
 ///
-/// `progress` is told the bytes of weights written so far, and of all.
+/// `progress` gets the bytes of weights written so far, and the total.
 ///
 /// # Errors
 ///
-/// A base, an adapter or an output that is not as it should be, or an adapter of another base; see
-/// [`MergeError`].
+/// See [`MergeError`].
 pub fn merge(
     base: &Path,
     adapter: &Path,
@@ -136,10 +133,10 @@ impl MergeOptions<'_> {
     }
 }
 
-/// Takes the merged bytes of some rows of a tensor, the first of which is given.
+/// Receives merged bytes of a tensor: the output, the index of the first row, and the bytes of the rows.
 type Sink<'a> = dyn FnMut(&Output, usize, &[u8]) -> Result<(), MergeError> + 'a;
 
-/// The stream of tensors.
+/// Computes the merged tensors in order.
 struct Merge<'a> {
     checkpoint: &'a Checkpoint,
     sink: &'a mut Sink<'a>,
@@ -149,13 +146,13 @@ struct Merge<'a> {
 }
 
 impl Merge<'_> {
-    /// Makes one tensor, block by block; what changed, if a path was folded in.
+    /// Computes one tensor, block by block; returns statistics if an adapter was merged into it.
     fn tensor(&mut self, output: &Output) -> Result<Option<MergedTensor>, MergeError> {
         let Output {
             spec,
             origin,
             stored,
-            path,
+            branch,
         } = output;
         let columns = spec.shape.iter().skip(1).product::<usize>();
         let row_bytes = columns * stored.bitsize() / 8;
@@ -174,14 +171,14 @@ impl Merge<'_> {
                 }
             };
             let converted;
-            let written = match path {
+            let written = match branch {
                 None if spec.dtype == *stored => &bytes,
                 None => {
                     converted = convert(&bytes, *stored, spec.dtype);
                     &converted[..]
                 }
-                Some(path) => {
-                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, path, first);
+                Some(branch) => {
+                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, branch, first);
                     converted = out;
                     change = change.and(changed);
                     &converted
@@ -201,7 +198,7 @@ impl Merge<'_> {
                 dtype: spec.dtype,
             });
         }
-        let changed = path.is_some();
+        let changed = branch.is_some();
         Ok(changed.then(|| MergedTensor::new(&spec.name, spec.dtype, &change)))
     }
 }

@@ -1,4 +1,4 @@
-//! What a merged checkpoint holds, and where each tensor comes from.
+//! The tensors of a merged checkpoint, and where each comes from.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,34 @@ use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::{self, ModuleKind};
 use simmer_checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
-use super::arithmetic::{LowRankPath, widened};
+use super::arithmetic::LowRankBranch;
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
 use crate::llama::{EMBEDDING, HEAD};
+use crate::numbers::to_f64;
 
-/// The whole of a merge.
+/// The plan of a merge.
 pub(super) struct Plan {
-    /// Files and what is in them.
+    /// The files and their tensors.
     pub(super) shards: Vec<Shard>,
-    /// The same tensors, in the order of the base's bytes.
+    /// The same tensors, in the order of the base model's files.
     pub(super) outputs: Vec<Output>,
     pub(super) untied: bool,
     pub(super) warnings: Vec<String>,
 }
 
-/// One tensor to be written.
+/// One tensor to write.
 pub(super) struct Output {
     pub(super) spec: TensorSpec,
     pub(super) origin: Origin,
-    /// Number type of the origin's bytes.
+    /// Dtype of the origin's bytes.
     pub(super) stored: Dtype,
-    pub(super) path: Option<LowRankPath>,
+    pub(super) branch: Option<LowRankBranch>,
 }
 
 impl Output {
-    /// Whether numbers are stored in fewer bits than they come in.
+    /// Whether the conversion from the origin to the output loses precision or range.
     pub(super) fn is_narrowed(&self) -> bool {
         use Dtype::{BF16, F16, F32};
         matches!(
@@ -44,14 +45,14 @@ impl Output {
 }
 
 pub(super) enum Origin {
-    /// A tensor of the base, by its key.
+    /// A tensor of the base model, by its key.
     Base(String),
-    /// A tensor that the adapter holds whole.
+    /// A full tensor of the adapter.
     Adapter(TensorData),
 }
 
 impl Plan {
-    /// `config` has the vocabulary that the adapter brings.
+    /// `config` is that of the base model, already resized to the vocabulary of the adapter.
     pub(super) fn new(
         config: &ModelConfig,
         checkpoint: &Checkpoint,
@@ -83,7 +84,7 @@ impl Plan {
                 let head = format!("{HEAD}.weight");
                 let embedding = spec.name == format!("{EMBEDDING}.weight");
                 if embedding || spec.name == head {
-                    // the adapter may have brought more rows
+                    // the adapter may have resized the vocabulary
                     spec.shape[0] = config.vocab_size;
                 }
                 if untied && embedding && !checkpoint.contains(&head) {
@@ -114,7 +115,7 @@ impl Plan {
         })
     }
 
-    /// Bytes of all tensors to be written.
+    /// Bytes of all tensors to write.
     pub(super) fn bytes(&self) -> u64 {
         self.outputs
             .iter()
@@ -126,16 +127,16 @@ impl Plan {
     }
 }
 
-/// Whether embedding and head come to differ. Base weights beside an adapter alone do not part
-/// them: they stand for the one tensor.
+/// Whether the merge makes embedding and head differ. A base weight in the adapter's file alone does not: it
+/// replaces the shared tensor.
 fn unties(selection: &Selection, tensors: &AdapterTensors) -> bool {
     let outermost = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
     let replaced = |module: &str| tensors.base_weights.get(module).map(TensorData::as_bytes);
-    let parted = match (replaced(EMBEDDING), replaced(HEAD)) {
+    let replaced_differ = match (replaced(EMBEDDING), replaced(HEAD)) {
         (Some(embedding), Some(head)) => embedding != head,
         _ => false,
     };
-    parted
+    replaced_differ
         || selection
             .adapted
             .iter()
@@ -143,7 +144,7 @@ fn unties(selection: &Selection, tensors: &AdapterTensors) -> bool {
         || selection.saved.iter().any(|module| outermost(module.kind))
 }
 
-/// Where each tensor comes from.
+/// Where the tensors come from.
 struct Sources<'a> {
     tied: bool,
     checkpoint: &'a Checkpoint,
@@ -166,14 +167,14 @@ impl Sources<'_> {
             adapted.find(|selected| selected.name == module)
         });
         Ok(Output {
-            path: adapted.map(|module| path(module, &self.tensors.trained)),
+            branch: adapted.map(|module| branch(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
         })
     }
 
-    /// A tensor that was trained whole: of a saved module, or a bias.
+    /// A fully trained tensor: of a saved module, or a bias.
     fn trained(&self, name: &str) -> Option<TensorData> {
         let plain = self.tensors.trained.get(&format!("{KEY_PREFIX}{name}"));
         let module = name.strip_suffix(".bias");
@@ -184,7 +185,7 @@ impl Sources<'_> {
         plain.or(wrapped).cloned()
     }
 
-    /// A frozen tensor: the base's, or what the adapter has in its place.
+    /// A frozen tensor: of the base model, or the adapter's replacement for it.
     fn base(&self, name: &str) -> Origin {
         let of = |module: &str| self.tensors.base_weights.get(module).cloned();
         let module = name.strip_suffix(".weight").unwrap_or(name);
@@ -203,14 +204,12 @@ impl Sources<'_> {
     }
 }
 
-/// The low-rank path of a module as `left` `[rows, rank]` and `right` `[rank, columns]`.
-fn path(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankPath {
+/// The low-rank branch of a module as `left` `[rows, rank]` and `right` `[rank, columns]`.
+fn branch(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankBranch {
     let wide = |suffix: &str| {
-        // Strict loading has seen to it that the key is there.
+        // loading has checked that the key exists
         let data = tensors.get(&format!("{KEY_PREFIX}{}{suffix}", module.name));
-        data.map_or_else(Vec::new, |data| {
-            widened(data.as_bytes(), stored_dtype(data))
-        })
+        data.map_or_else(Vec::new, |data| to_f64(data.as_bytes(), stored_dtype(data)))
     };
     let [rows, columns] = module.shape;
     let rank = module.rank;
@@ -221,7 +220,7 @@ fn path(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankPat
     } else {
         (wide(".lora_B.weight"), wide(".lora_A.weight"))
     };
-    LowRankPath {
+    LowRankBranch {
         left,
         right,
         rank,

@@ -1,55 +1,55 @@
-//! What a merge did, in numbers.
+//! The report of a merge.
 
 use serde::Serialize;
 use simmer_checkpoint::Dtype;
 
 use super::arithmetic::Change;
 
-/// What a merge did.
+/// The result of a merge.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeReport {
-    /// Tensors with a low-rank path folded in.
+    /// Tensors that a low-rank branch was merged into.
     pub merged: Vec<MergedTensor>,
-    /// Tensors that the adapter holds whole.
+    /// Tensors that were replaced by full tensors of the adapter.
     pub replaced: Vec<String>,
-    /// How many tensors are the base's.
+    /// Number of tensors that are unchanged.
     pub kept: usize,
-    /// How many of those that are kept or replaced are stored in fewer bits than they came in, by number type.
+    /// Number of unchanged or replaced tensors whose conversion loses precision or range, by their new dtype.
     pub narrowed: Vec<(Dtype, usize)>,
-    /// Bytes of all weights written.
+    /// Bytes of weights written.
     pub bytes: u64,
-    /// Whether a head that was tied to the embedding became a tensor of its own.
+    /// Whether the output head was tied to the embedding and is now a tensor of its own.
     pub untied: bool,
-    /// What is to be said where the adapter brings another vocabulary than the base's.
+    /// A message if the adapter's vocabulary differs from the base model's.
     pub resized: Option<String>,
-    /// Files beside the weights that were copied.
+    /// Names of the copied files, such as the tokenizer's.
     pub copied: Vec<String>,
-    /// What was ignored, one sentence each.
+    /// Warnings, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// One merged tensor. Norms are Frobenius norms.
+/// Statistics of one merged tensor. Norms are Frobenius norms.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MergedTensor {
     /// Its key.
     pub name: String,
-    /// The number type it is stored in.
+    /// The dtype that it is stored in.
     #[serde(serialize_with = "super::verify::as_text")]
     pub dtype: Dtype,
     /// Largest element of |s·B·A|.
     pub max_change: f64,
-    /// Largest difference between an element of W + s·B·A and what is stored.
+    /// Largest difference between an element of W + s·B·A and its stored value.
     pub max_error: f64,
     /// ‖W + s·B·A‖
     pub norm: f64,
     /// ‖s·B·A‖
     pub change: f64,
-    /// ‖stored - W‖: the change that is left.
+    /// ‖stored - W‖: the change after rounding.
     pub stored_change: f64,
-    /// ‖stored - (W + s·B·A)‖: what rounding added and took.
+    /// ‖stored - (W + s·B·A)‖: the rounding error.
     pub error: f64,
-    /// Share of the change that rounding took: `1 - ⟨stored - W, s·B·A⟩ / ‖s·B·A‖²`. 1 where every element fell back to
-    /// the base's, 0 where the errors cancel out; 0 of a change that is zero.
+    /// Share of the change that rounding lost: `1 - ⟨stored - W, s·B·A⟩ / ‖s·B·A‖²`. 1 if every element was rounded back
+    /// to the base weight, 0 if the errors cancel out or the change is zero.
     pub lost: f64,
 }
 
@@ -82,7 +82,7 @@ impl MergedTensor {
         }
     }
 
-    /// ‖stored - (W + s·B·A)‖ / ‖s·B·A‖: rounding beside the change itself.
+    /// ‖stored - (W + s·B·A)‖ / ‖s·B·A‖: the rounding error relative to the change.
     pub fn noise(&self) -> f64 {
         if self.change > 0.0 {
             self.error / self.change
@@ -93,7 +93,7 @@ impl MergedTensor {
 }
 
 impl MergeReport {
-    /// Counts a tensor that is stored in fewer bits than it came in.
+    /// Counts an unchanged or replaced tensor whose conversion loses precision or range.
     pub(super) fn narrow(&mut self, dtype: Dtype) {
         match self.narrowed.iter_mut().find(|(other, _)| *other == dtype) {
             Some((_, count)) => *count += 1,
@@ -101,7 +101,7 @@ impl MergeReport {
         }
     }
 
-    /// Share of all changes that rounding took, as of one tensor.
+    /// Share of all changes that rounding lost, as [`MergedTensor::lost`].
     pub fn lost(&self) -> f64 {
         let squares = |of: fn(&MergedTensor) -> f64| self.merged.iter().map(of).sum::<f64>();
         let change = squares(|tensor| tensor.change.powi(2));
@@ -109,8 +109,8 @@ impl MergeReport {
         if change > 0.0 { lost / change } else { 0.0 }
     }
 
-    /// Root of the sum of the squared relative rounding errors of all tensors: how far the weights as a whole are from
-    /// what they stand for. Those that were stored in another precision without a change count as rounded everywhere.
+    /// Root of the sum of the squared relative rounding errors of all tensors. A tensor that was only converted counts
+    /// with the largest relative rounding error of its dtype.
     pub fn rounding(&self) -> f64 {
         let merged = self
             .merged
@@ -122,7 +122,7 @@ impl MergeReport {
     }
 }
 
-/// Half of the distance from 1 to the next number.
+/// Unit roundoff: half the distance from 1 to the next larger value.
 fn roundoff(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::BF16 => 2.0_f64.powi(-9),

@@ -8,6 +8,7 @@ use serde_json::json;
 use simmer_checkpoint::layout;
 use simmer_checkpoint::{INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
 use simmer_files::Existing;
+use simmer_hint::Hint;
 
 use super::*;
 use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
@@ -32,7 +33,7 @@ const TIED: &str = r#"{
 }
 "#;
 
-/// Numbers that look random and depend on the name alone.
+/// Pseudo-random values that depend only on the name.
 fn numbers(name: &str, len: usize) -> Vec<f32> {
     let mut state = name.bytes().fold(7_u64, |state, byte| {
         state.wrapping_mul(31).wrapping_add(byte.into())
@@ -58,7 +59,7 @@ struct Case {
 }
 
 impl Case {
-    /// A base of random weights.
+    /// A base model of random weights.
     fn new(config: &str, dtype: DType) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("base");
@@ -93,7 +94,7 @@ impl Case {
         self.dir.path().join("out")
     }
 
-    /// Writes an adapter of random weights, and returns them.
+    /// Saves an adapter of random weights, and returns its tensors.
     fn adapter(&self, config: &AdapterConfig) -> BTreeMap<String, TensorData> {
         let selection = select(config, &layout::modules(&self.config), Unmatched::Refuse).unwrap();
         let tensors = tensor_shapes(&selection)
@@ -129,13 +130,13 @@ impl Case {
         Ok(report)
     }
 
-    /// The merged model, and what its configuration says.
+    /// The merged model and its configuration.
     fn merged(&self) -> (Checkpoint, ModelConfig) {
         let merged = Pretrained::open(&self.out()).unwrap();
         (merged.checkpoint, merged.config)
     }
 
-    fn said(&self, error: &MergeError) -> String {
+    fn message(&self, error: &MergeError) -> String {
         error
             .to_string()
             .replace(&self.dir.path().display().to_string(), "DIR")
@@ -160,7 +161,7 @@ fn values(data: &TensorData) -> Vec<f32> {
         .to_vec()
 }
 
-/// `W + s·B·A` as the formula says it, rounded as documented.
+/// `W + s·B·A`, rounded as documented.
 fn expected(weight: &TensorData, a: &TensorData, b: &TensorData, scaling: f64) -> TensorData {
     let [rows, columns] = <[usize; 2]>::try_from(&weight.shape().to_vec()[..]).unwrap();
     let (old, a, b) = (values(weight), values(a), values(b));
@@ -192,15 +193,15 @@ fn file_of<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a str {
     &shards.find(holds).unwrap().file
 }
 
-/// All weights 1, and A and B of one number each.
+/// Merges with all weights 1, all of A equal to `a`, and all of B equal to `b`.
 fn ones(dtype: DType, a: f32, b: f32) -> MergeReport {
     let case = Case::new(TIED, dtype);
-    let number = |value: f32, shape: &[usize], dtype| {
+    let constant = |value: f32, shape: &[usize], dtype| {
         let len = shape.iter().product();
         TensorData::new(vec![value; len], shape.to_vec()).convert_dtype(dtype)
     };
     let weights = layout::tensors(&case.config).into_iter();
-    let weights = weights.map(|t| (t.name.clone(), number(1.0, &t.shape, dtype)));
+    let weights = weights.map(|t| (t.name.clone(), constant(1.0, &t.shape, dtype)));
     let path = case.base().join(SINGLE_FILE);
     write_safetensors(path, &weights.collect(), PT_METADATA).unwrap();
     let config = AdapterConfig {
@@ -212,19 +213,19 @@ fn ones(dtype: DType, a: f32, b: f32) -> MergeReport {
     let value = |key: &str| if key.contains("lora_A") { a } else { b };
     let tensors = tensor_shapes(&selection).into_iter();
     let tensors =
-        tensors.map(|(key, shape)| (key.clone(), number(value(&key), &shape, DType::F32)));
+        tensors.map(|(key, shape)| (key.clone(), constant(value(&key), &shape, DType::F32)));
     case.save(&config, &tensors.collect());
     case.merge(MergeOptions::default()).unwrap()
 }
 
 #[test]
 fn what_rounding_takes_of_a_change_is_counted() {
-    // sums of equal numbers of few bits: exact but for a root and a square
+    // sums of equal values of few bits are exact; only the square root and the square round
     let close = |a: f64, b: f64| (a - b).abs() < 1e-6;
     let all = |report: &MergeReport, holds: &dyn Fn(&MergedTensor) -> bool| {
         !report.merged.is_empty() && report.merged.iter().all(holds)
     };
-    // between 1 and 2 numbers of bf16 are 1/128 apart: a change of 1/1024 is lost, one of 1/128 is kept
+    // bf16 values between 1 and 2 are 1/128 apart: a change of 1/1024 is lost, one of 1/128 is kept
     let lost = ones(DType::BF16, 1.0, 1.0 / 1024.0);
     assert!(all(&lost, &|tensor| close(tensor.lost, 1.0)
         && close(tensor.stored_change, 0.0)));
@@ -237,7 +238,7 @@ fn what_rounding_takes_of_a_change_is_counted() {
         tensor.change
     )));
     assert!(close(kept.rounding(), 0.0));
-    // two thirds of a step become a whole one
+    // two thirds of a step are rounded up to one step
     let more = ones(DType::BF16, 1.0, 1.0 / 192.0);
     assert!(all(&more, &|tensor| close(tensor.lost, -0.5)));
     let zero = ones(DType::BF16, 1.0, 0.0);
@@ -247,7 +248,7 @@ fn what_rounding_takes_of_a_change_is_counted() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Every adapted matrix is base + s·B·A, and every other tensor is the base's, byte for byte.
+    /// Every adapted matrix is W + s·B·A, and every other tensor equals the base model's, byte for byte.
     #[test]
     fn merged_is_base_plus_scaled_product(
         dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::BF16]),
@@ -285,7 +286,7 @@ proptest! {
     }
 }
 
-/// PEFT's own merges, from tests/reference/adapters.py: at most one ulp of the stored type away.
+/// Compares with PEFT's merges, from tests/reference/adapters.py: at most one ulp of the stored dtype apart.
 #[test]
 fn merges_are_pefts() {
     let goldens = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens"));
@@ -327,7 +328,7 @@ fn merges_are_pefts() {
     assert!(compared > 50);
 }
 
-/// The largest distance between two tensors in steps of their number type.
+/// The largest distance between two tensors, in steps of their dtype.
 fn ulps_apart(a: &TensorData, b: &TensorData) -> i64 {
     fn ordered(bits: i64, sign: i64) -> i64 {
         if bits & sign == 0 { bits } else { sign - bits }
@@ -413,7 +414,7 @@ fn saved_modules_and_biases_take_the_place_of_the_bases() {
         let trained = case.adapter(&adapter);
         let report = case.merge(MergeOptions::default()).unwrap();
         assert!(report.untied);
-        // The head or embedding, five norms, and the biases of q, k, v and o in two layers.
+        // head or embedding, five norms, and the biases of q, k, v and o in two layers
         assert_eq!(report.replaced.len(), 1 + 5 + 8);
         let (merged, _) = case.merged();
         let half = |key: &str| {
@@ -545,8 +546,8 @@ fn an_adapter_of_another_base_is_refused_with_everything_said() {
     let tensors = large.adapter(&config);
     small.save(&config, &tensors);
     let error = small.merge(MergeOptions::default()).unwrap_err();
-    insta::assert_snapshot!(small.said(&error), @r"
-    DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model, it seems made for another: hidden size 16, this base has 8; layers 3, this base has 2; its base_model_name_or_path is `some/large`:
+    insta::assert_snapshot!(small.message(&error), @r"
+    DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model; it seems to be for another base model: hidden size 16, this base has 8; layers 3, this base has 2; its base_model_name_or_path is `some/large`:
       base_model.model.model.layers.{0-1}.mlp.down_proj.lora_B.weight: expected [8, 2], found [16, 2]
       base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_A.weight: expected [2, 8], found [2, 16]
       base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_B.weight: expected [8, 2], found [16, 2]
@@ -570,7 +571,7 @@ fn an_incomplete_adapter_is_refused() {
     tensors.insert("extra".to_owned(), tensor("extra", &[1], DType::F32));
     case.save(&config, &tensors);
     let error = case.merge(MergeOptions::default()).unwrap_err();
-    insta::assert_snapshot!(case.said(&error), @r"
+    insta::assert_snapshot!(case.message(&error), @r"
     DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model:
       base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight: missing, expected [8, 2]
       extra: unexpected, found [1]
@@ -609,7 +610,7 @@ fn outputs_and_types_that_cannot_be_are_refused() {
     fs::create_dir(case.out()).unwrap();
     fs::write(case.out().join("mine"), "").unwrap();
     let error = case.merge(MergeOptions::default()).unwrap_err();
-    insta::assert_snapshot!(case.said(&error), @"DIR/out: already exists and is not an empty folder");
+    insta::assert_snapshot!(case.message(&error), @"DIR/out: already exists and is not an empty folder");
     assert_eq!(fs::read_dir(case.out()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 3);
 }

@@ -1,4 +1,4 @@
-//! A merged model read again from the disk and held against what it should be.
+//! Verifies a merged model: reads it from disk and compares it with the merge computed again.
 
 use std::path::Path;
 
@@ -9,23 +9,24 @@ use super::plan::{Output, Plan};
 use super::{Merge, MergeError, MergeOptions};
 use crate::adapter::peft::AdapterFolder;
 
-/// A tensor of a merged model that is not what base and adapter make.
+/// A tensor of a merged model that differs from the merge of base model and adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Altered {
     /// Its key.
     pub name: String,
     /// The first row that differs.
     pub row: usize,
-    /// How many numbers differ.
+    /// Number of elements that differ.
     pub numbers: u64,
 }
 
-/// Computes every tensor of a merge again and compares it with the bytes that lie in `merged`; those that differ.
+/// Computes every tensor of a merge again and compares it with the bytes in the folder `merged`; returns the tensors
+/// that differ.
 ///
-/// It takes the time of the merge, and its memory: a block of rows at a time.
+/// Takes as much time and memory as the merge.
 ///
 /// # Errors
-/// As [`super::merge`], and a merged model that cannot be opened or whose tensors have other names or shapes.
+/// As [`super::merge`], and if the merged model cannot be opened or has tensors of other names or shapes.
 pub fn verify(
     base: &Path,
     adapter: &Path,
@@ -59,7 +60,7 @@ pub fn verify(
         difference,
     })?;
     let mut altered: Vec<Altered> = Vec::new();
-    let mut hold = |output: &Output, first: usize, bytes: &[u8]| -> Result<(), MergeError> {
+    let mut check = |output: &Output, first: usize, bytes: &[u8]| -> Result<(), MergeError> {
         let spec = &output.spec;
         let width = spec.dtype.bitsize() / 8;
         let columns = spec.shape.iter().skip(1).product::<usize>();
@@ -87,7 +88,7 @@ pub fn verify(
     };
     let mut stream = Merge {
         checkpoint: &checkpoint,
-        sink: &mut hold,
+        sink: &mut check,
         done: 0,
         total: plan.bytes(),
         progress,
@@ -98,7 +99,7 @@ pub fn verify(
     Ok(altered)
 }
 
-/// A number type by its name.
+/// Serialises a dtype as its name.
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"

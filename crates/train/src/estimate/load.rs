@@ -1,4 +1,4 @@
-//! How much of a run is worked on at a time.
+//! The tokens of a run's micro-batches and steps.
 
 use serde::Serialize;
 use simmer_data::{Cursor, Dataset, Example, pack};
@@ -7,28 +7,28 @@ use simmer_model::Sequence;
 use crate::error::TrainError;
 use crate::recipe::{Method, Recipe};
 
-/// Steps that are looked at: the first ones.
+/// How many of the first steps are packed for the estimate.
 const STEPS: usize = 64;
 
-/// The work of micro-batches and steps.
+/// The tokens of micro-batches and steps.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Load {
-    /// Tokens of the largest micro-batch, what rows share counted once.
+    /// Tokens of the largest micro-batch, with shared prefixes counted once.
     pub tokens: usize,
-    /// Most tokens that a micro-batch has to predict.
+    /// The most labels in a micro-batch.
     pub targets: usize,
     /// Tokens of the longest row.
     pub longest: usize,
-    /// Mean tokens of a step, what rows share counted once.
+    /// Mean tokens per step, with shared prefixes counted once.
     pub step_tokens: f64,
-    /// Mean tokens that a step has to predict.
+    /// Mean labels per step.
     pub step_targets: f64,
-    /// Mean number of earlier tokens that a token sees.
+    /// Mean number of earlier tokens that a token attends to.
     pub context: f64,
 }
 
 impl Load {
-    /// Packs the first steps of a run as training will.
+    /// Packs the first steps of a run, as training will do.
     ///
     /// # Errors
     /// As [`Dataset::batch`].
@@ -83,7 +83,7 @@ impl Load {
         Ok(load)
     }
 
-    /// The bounds of a stream, and means over the rows that were checked.
+    /// For a stream: upper limits of a micro-batch, and means over the rows that were checked.
     fn of_stream(recipe: &Recipe, data: &Dataset, budget: usize) -> Load {
         let longest = recipe.data.max_tokens;
         let read = &data.report.train;
@@ -104,7 +104,7 @@ impl Load {
         }
     }
 
-    /// The same with at most so many tokens at a time.
+    /// The same with at most `budget` tokens per micro-batch.
     pub(super) fn within(self, budget: usize) -> Load {
         let tokens = self.tokens.min(budget.max(self.longest));
         Load {

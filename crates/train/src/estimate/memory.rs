@@ -1,6 +1,6 @@
-//! Memory by part.
+//! Memory of a run, by part.
 //!
-//! Axes: T tokens, P tokens to predict, H hidden size, I intermediate size, N query heads, K key heads, D head_dim,
+//! Axes: T tokens, P labels, H hidden size, I intermediate size, N query heads, K key heads, D head_dim,
 //! V vocabulary, L layers.
 
 use serde::Serialize;
@@ -11,81 +11,87 @@ use simmer_model::adapter::targets::Selection;
 use super::Subject;
 use super::load::Load;
 use crate::recipe::Method;
+use crate::thousands::thousands;
 
-/// What free memory between blocks adds to activations, as a part of them; libtorch's forms make copies besides.
+/// Fragmentation, the free memory between blocks, as a fraction of activations and temporary buffers; libtorch's
+/// operations also make copies.
 const GAPS: f64 = 0.05;
 const GAPS_OF_LIBTORCH: f64 = 0.4;
-/// Not measured: what torch's allocator usually keeps beyond what is in use.
+/// Not measured: what torch's allocator usually reserves beyond the memory in use.
 const GAPS_OF_GPU: f64 = 0.15;
 
-/// The program, its libraries' tables and threads; libtorch is loaded where it is built in, and has threads of its own.
+/// The program with the tables and threads of its libraries. A build with libtorch loads it in any case; if libtorch
+/// computes, its own threads are added.
 const PROGRAM: u64 = if cfg!(feature = "libtorch") {
     140 << 20
 } else {
     36 << 20
 };
 const LIBTORCH: u64 = 60 << 20;
-/// Memory of a tokenizer for each entry of its vocabulary.
+/// Memory of a tokenizer per entry of its vocabulary, in bytes.
 const VOCABULARY_ENTRY: u64 = 700;
-/// Memory of an example for each of its tokens: the id, and whether it is trained on.
+/// Memory of an example per token, in bytes: the id, and whether it is a label.
 const EXAMPLE_TOKEN: u64 = 8;
 
-/// Logits that are there at a time, in bytes, on a processor and on a GPU (with what they become).
+/// The most logits that exist at a time, in bytes, on a CPU and on a GPU (with their gradients).
 const LOGITS: u64 = 32 << 20;
 const LOGITS_ON_GPU: u64 = 3 << 30;
-/// What a CUDA context and its libraries take of a GPU.
+/// The GPU memory of a CUDA context and its libraries, in bytes.
 const CONTEXT: u64 = 600 << 20;
 
 /// Memory by part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Parts {
-    /// Frozen weights.
+    /// The frozen weights.
     pub weights: u64,
-    /// Those of them that stay in their files, from where the system reads them again where memory is short.
+    /// The part of the frozen weights that stays mapped from files; the system can drop it and read it again.
     pub mapped: u64,
-    /// What is trained.
+    /// The trained weights.
     pub trained: u64,
-    /// Its gradients.
+    /// Their gradients.
     pub gradients: u64,
-    /// The optimizer's memories.
+    /// The optimizer's moments.
     pub optimizer: u64,
-    /// What the layers keep for the backward pass.
+    /// Activations: what the layers keep for the backward pass.
     pub activations: u64,
-    /// What operations use for themselves.
+    /// Temporary buffers of operations, and fragmentation.
     pub workspace: u64,
-    /// Everything else: the program, the tokenizer, the data; a GPU's context.
+    /// Everything else: the program, the tokenizer and the data; on a GPU, its context.
     pub program: u64,
 }
 
-/// Which linear modules of a layer keep their input for the gradient of what is trained in them.
+/// Which linear modules of a layer keep their input, to compute the gradient of what is trained in them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "one for each input")]
-pub(super) struct Kept {
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one per input of a layer's modules"
+)]
+pub(super) struct KeptInputs {
     pub(super) qkv: bool,
     pub(super) o: bool,
     pub(super) gate_up: bool,
     pub(super) down: bool,
-    /// Whether only norms or biases of the layer are trained, or some of the above.
+    /// Whether anything in the layer is trained, be it only a norm or a bias.
     pub(super) any: bool,
 }
 
-/// What is trained where.
+/// What is trained in which layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layers {
-    /// Layer by layer, the lowest first.
-    pub(super) each: Vec<Kept>,
-    /// Whether the embedding is trained, so that gradients go down to it.
+    /// One entry per layer, the lowest first.
+    pub(super) each: Vec<KeptInputs>,
+    /// Whether the embedding is trained, so that gradients pass through all layers.
     pub(super) embedding: bool,
-    /// Whether the head's weight is trained, or has a path.
+    /// Whether the head's weight is trained or has a low-rank branch.
     pub(super) head: bool,
     /// Whether every weight is trained.
     pub(super) whole: bool,
 }
 
 impl Layers {
-    /// Every weight.
+    /// For full fine-tuning: every weight is trained.
     pub(super) fn all(config: &ModelConfig) -> Layers {
-        let all = Kept {
+        let all = KeptInputs {
             qkv: true,
             o: true,
             gate_up: true,
@@ -100,10 +106,10 @@ impl Layers {
         }
     }
 
-    /// What an adapter changes.
+    /// For an adapter: the modules of its selection are trained.
     pub(super) fn of(selection: &Selection, config: &ModelConfig) -> Layers {
         let mut found = Layers {
-            each: vec![Kept::default(); config.num_hidden_layers],
+            each: vec![KeptInputs::default(); config.num_hidden_layers],
             embedding: false,
             head: false,
             whole: false,
@@ -136,7 +142,7 @@ impl Layers {
         found
     }
 
-    /// The lowest layer whose result has a gradient, where there is one.
+    /// The lowest layer whose output has a gradient, if any has.
     pub(super) fn lowest(&self) -> Option<usize> {
         if self.embedding {
             return Some(0);
@@ -145,18 +151,18 @@ impl Layers {
     }
 }
 
-/// Numbers that a layer keeps, for each token. `below`: whether its input has a gradient.
-fn kept(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+/// Elements that a layer keeps per token. `below`: whether its input has a gradient.
+fn kept(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     of_attention(config, layer, below) + of_mlp(config, layer, below)
 }
 
-/// Those of its first half, the result of which is the second's input.
-fn of_attention(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+/// Elements that the attention half of a layer keeps per token, the input of the MLP half included.
+fn of_attention(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     let h = config.hidden_size as u64;
     let heads = config.num_attention_heads as u64;
     let queries = heads * config.head_dim as u64;
     let keys = (config.num_key_value_heads * config.head_dim) as u64;
-    let when = |condition: bool, numbers: u64| if condition { numbers } else { 0 };
+    let when = |condition: bool, elements: u64| if condition { elements } else { 0 };
     let attention = below || layer.qkv;
     when(below, h) // the input, for its norm
         + when(layer.qkv, h) // normalised
@@ -165,18 +171,18 @@ fn of_attention(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
         + when(attention || layer.any, h) // the second norm's input
 }
 
-/// Those of its second half.
-fn of_mlp(config: &ModelConfig, layer: Kept, below: bool) -> u64 {
+/// Elements that the MLP half of a layer keeps per token.
+fn of_mlp(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
     let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
-    let when = |condition: bool, numbers: u64| if condition { numbers } else { 0 };
+    let when = |condition: bool, elements: u64| if condition { elements } else { 0 };
     when(below || layer.qkv || layer.any, 2 * i) // gate and up
         + when(layer.gate_up, h)
         + when(layer.down, i)
 }
 
-/// Numbers for each token that the backward pass of the uppermost layer needs besides: the gradients of its result, of
-/// the gated features, of gate and up; the gated features themselves are no longer needed then.
-fn backward(config: &ModelConfig, layer: Kept) -> u64 {
+/// Further elements per token during the backward pass of the top layer: the gradients of its output, of the gated
+/// features, of gate and up. The gated features themselves are no longer needed then.
+fn backward(config: &ModelConfig, layer: KeptInputs) -> u64 {
     let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
     h + 3 * i - if layer.down { i } else { 0 }
 }
@@ -196,22 +202,22 @@ impl Parts {
         let layers = &subject.layers;
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
         let count = config.num_hidden_layers;
-        let above = |of: fn(&ModelConfig, Kept, bool) -> u64| {
+        let above = |of: fn(&ModelConfig, KeptInputs, bool) -> u64| {
             (lowest..count).map(move |index| {
                 let below = index > lowest || layers.embedding;
                 of(config, layers.each[index], below)
             })
         };
         let most = |of| above(of).max().unwrap_or(0);
-        let numbers = match recompute {
+        let elements = match recompute {
             Recompute::None => above(kept).sum::<u64>(),
             Recompute::Mlp => above(of_attention).sum::<u64>() + most(of_mlp),
-            // the input of every layer; one layer's own
+            // the input of every layer, and everything of one layer
             Recompute::Layer => (above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h),
         };
         let top = layers.each.last().copied().unwrap_or_default();
         let during = tokens * backward(config, top) * element;
-        // the hidden states, those to predict from, normalised, and their gradient
+        // the hidden states; those of labels, also normalised, and their gradient
         let head_weight = if layers.head {
             4 * config.vocab_size as u64 * h
         } else {
@@ -220,7 +226,7 @@ impl Parts {
         let logits = if gpu { LOGITS_ON_GPU } else { LOGITS };
         let logits = logits.min(12 * targets * config.vocab_size as u64);
         let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
-        let activations = tokens * numbers * element;
+        let activations = tokens * elements * element;
         let workspace = during.max(at_head);
         let libtorch = device.starts_with("libtorch");
         let gaps = match (libtorch, gpu) {
@@ -246,12 +252,12 @@ impl Parts {
         }
     }
 
-    /// The most at one time.
+    /// The peak: the most memory at one time, in bytes.
     pub fn peak(&self) -> u64 {
         self.weights + self.needed_beside()
     }
 
-    /// The peak without what the system can drop.
+    /// The peak without the mapped weights, which the system can drop, in bytes.
     pub fn needed(&self) -> u64 {
         self.peak() - self.mapped
     }
@@ -265,28 +271,28 @@ impl Parts {
             + self.program
     }
 
-    /// The parts with their names, and what is in them.
+    /// Name, bytes and description of each part.
     pub(super) fn lines(
         &self,
         load: &Load,
         recompute: Recompute,
     ) -> [(&'static str, u64, String); 7] {
         let mapped = if self.mapped > 0 {
-            "frozen, in their files"
+            "frozen, mapped from their files"
         } else {
             "frozen"
         };
         let layers = match recompute {
-            Recompute::None => "of all layers",
-            Recompute::Mlp => "of all attention, and of one MLP",
-            Recompute::Layer => "of one layer, and the others' inputs",
+            Recompute::None => "all layers",
+            Recompute::Mlp => "attention of all layers, MLP of one",
+            Recompute::Layer => "inputs of all layers, all of one",
         };
         [
             ("weights", self.weights, mapped.to_owned()),
             (
-                "trained",
+                "trainable",
                 self.trained,
-                format!("{} numbers in f32", self.trained / 4),
+                format!("{} parameters in f32", thousands(self.trained as usize / 4)),
             ),
             (
                 "gradients",
@@ -296,29 +302,29 @@ impl Parts {
             (
                 "optimizer",
                 self.optimizer,
-                "AdamW's two memories".to_owned(),
+                "AdamW's two moments".to_owned(),
             ),
             (
                 "activations",
                 self.activations,
-                format!("{} tokens at a time, {layers}", load.tokens),
+                format!("{} tokens per pass, {layers}", thousands(load.tokens)),
             ),
             (
                 "workspace",
                 self.workspace,
-                "within operations, and gaps".to_owned(),
+                "temporary buffers, fragmentation".to_owned(),
             ),
             (
                 "program",
                 self.program,
-                "itself, tokenizer, data".to_owned(),
+                "code, threads, tokenizer, data".to_owned(),
             ),
         ]
     }
 }
 
 impl Subject<'_> {
-    /// Bytes of the frozen weights, and of those that stay mapped.
+    /// Bytes of the frozen weights, and of the part that stays mapped.
     fn weights(&self, gpu: bool) -> (u64, u64) {
         if matches!(self.recipe.method, Method::Full(_)) {
             return (0, 0); // all of them are trained
@@ -342,47 +348,48 @@ mod tests {
 
     #[test]
     fn a_frozen_layer_below_all_that_is_trained_keeps_nothing() {
-        assert_eq!(kept(&config(), Kept::default(), false), 0);
+        assert_eq!(kept(&config(), KeptInputs::default(), false), 0);
     }
 
     #[test]
-    fn every_path_keeps_its_input() {
+    fn every_low_rank_branch_keeps_its_input() {
         let config = config();
         let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
         let none = kept(
             &config,
-            Kept {
+            KeptInputs {
                 any: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             },
             true,
         );
-        let with = |layer: Kept| kept(&config, Kept { any: true, ..layer }, true) - none;
+        let with =
+            |layer: KeptInputs| kept(&config, KeptInputs { any: true, ..layer }, true) - none;
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 qkv: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             h
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 o: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             0
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 gate_up: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             h
         );
         assert_eq!(
-            with(Kept {
+            with(KeptInputs {
                 down: true,
-                ..Kept::default()
+                ..KeptInputs::default()
             }),
             i
         );

@@ -1,7 +1,7 @@
-//! What a run will take, before its weights are loaded: memory by part, and the time of a step.
+//! Estimates of a run before its weights are loaded: memory by part, and the time of a step.
 //!
-//! The activations are counted, tensor by tensor, as the layers keep them for their backward pass; everything else is
-//! shapes and number types. What was measured to find the few constants is in docs/guide/memory.md.
+//! Activations are counted tensor by tensor, as the layers keep them for the backward pass; everything else follows from
+//! shapes and dtypes. The measurements behind the few constants are in docs/guide/memory.md.
 
 mod load;
 mod memory;
@@ -11,7 +11,7 @@ mod time;
 use std::fmt;
 
 use serde::Serialize;
-use simmer_checkpoint::layout::tensors;
+use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::size::readable;
 use simmer_model::adapter::selection;
@@ -27,88 +27,88 @@ use crate::error::TrainError;
 use crate::recipe::{Method, Recipe};
 use memory::Layers;
 
-/// The most tokens that `micro_batch_tokens = "auto"` takes: more make no step faster.
+/// The most tokens that `micro_batch_tokens = "auto"` chooses: more do not make a step faster.
 const AUTO_MOST: usize = 16384;
-/// The fewest that it tries.
+/// The fewest tokens that it tries.
 const AUTO_LEAST: usize = 256;
-/// The part of the room that it fills.
+/// The fraction of the free memory that it fills.
 const AUTO_PART: f64 = 0.85;
 
-/// A setting is named where it leaves less than this part of the memory.
+/// A setting is suggested if it needs less than this fraction of the memory.
 const WORTHWHILE: f64 = 0.97;
 
-/// What a run will take.
+/// The estimate of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Where it computes.
+    /// The device.
     pub device: String,
     /// Memory by part, in bytes.
     pub parts: Parts,
     /// The most memory at one time, in bytes.
     pub peak: u64,
-    /// The device's memory, where it is known.
+    /// The device's memory, if it is known.
     pub room: Option<Room>,
     /// The work of its micro-batches and steps.
     pub load: Load,
-    /// `train.micro_batch_tokens`, found where the recipe says "auto".
+    /// `train.micro_batch_tokens`; the number chosen, if the recipe says "auto".
     pub micro_batch_tokens: usize,
-    /// What the backward pass computes again.
+    /// `train.recompute`: what the backward pass recomputes.
     pub recompute: Recompute,
-    /// The time of a step, where it was asked for.
+    /// The time of a step, if it was asked for.
     pub step: Option<StepTime>,
-    /// What else could be set, and the memory that it would take.
+    /// Settings that need less memory, each with the peak that it would have, in bytes.
     pub instead: Vec<(String, u64)>,
 }
 
-/// What is known of a device.
+/// Given properties of a device.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known {
-    /// Its memory in bytes; what the system says where it is not given.
+    /// Its memory in bytes; if not given, the system is asked.
     pub memory: Option<u64>,
-    /// How fast it is.
+    /// Its speed.
     pub rate: Rate,
 }
 
-/// Floating-point operations a second of a device's products.
+/// The speed of a device in matrix multiplications, in floating-point operations per second.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Rate {
-    /// Nobody asks for times.
+    /// Not needed: no time is estimated.
     #[default]
     Unknown,
-    /// To be measured now, on the device at hand.
+    /// To be measured now, on the recipe's device.
     Measured,
-    /// Of some device.
+    /// The given speed of another device.
     Given(f64),
 }
 
-/// How long a step takes.
+/// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StepTime {
     /// Floating-point operations of a step.
     pub flops: f64,
-    /// Floating-point operations a second, in products.
+    /// Floating-point operations per second, in matrix multiplications.
     pub rate: f64,
-    /// Seconds of a step.
+    /// Duration of a step, in seconds.
     pub seconds: f64,
 }
 
-/// Everything that an estimate follows from.
+/// The facts that an estimate is computed from.
 struct Subject<'a> {
     recipe: &'a Recipe,
     base: &'a Base,
     layers: Layers,
-    /// Numbers that are trained.
+    /// Trainable parameters.
     trained: usize,
     /// Entries of the tokenizer's vocabulary.
     vocabulary: usize,
-    /// Tokens of the training examples.
+    /// Tokens of all training examples.
     data: usize,
 }
 
 /// Estimates a run of `recipe` on `base` with this data.
 ///
 /// # Errors
-/// Where adapter or device are not what there is.
+/// A device that is not available, an adapter that does not fit the base model, or data that cannot be read.
 pub fn estimate(
     recipe: &Recipe,
     base: &Base,
@@ -139,7 +139,7 @@ pub fn estimate(
         MicroBatchTokens::Auto => subject.auto(load, room, &device)?,
     };
     let parts = subject.parts(&load, recompute, &device);
-    // what is trained is in f32
+    // trained weights are in f32
     let precision = if subject.layers.whole {
         Precision::F32
     } else {
@@ -170,25 +170,19 @@ pub fn estimate(
     Ok(estimate)
 }
 
-/// Which linear modules of each layer keep their input, and how many numbers are trained.
+/// The inputs that each layer keeps, and the number of trainable parameters.
 fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> {
     let config = &base.config;
     Ok(match &recipe.method {
-        Method::Full(_) => {
-            let numbers = tensors(config)
-                .iter()
-                .map(|tensor| tensor.shape.iter().product::<usize>())
-                .sum();
-            (Layers::all(config), numbers)
-        }
+        Method::Full(_) => (Layers::all(config), parameter_count(config)),
         Method::Lora(lora) => {
             let selection = selection(lora, config)?;
             let shapes = simmer_model::adapter::peft::tensor_shapes(&selection);
-            let numbers = shapes
+            let parameters = shapes
                 .values()
                 .map(|shape| shape.iter().product::<usize>())
                 .sum();
-            (Layers::of(&selection, config), numbers)
+            (Layers::of(&selection, config), parameters)
         }
     })
 }
@@ -205,7 +199,7 @@ impl Subject<'_> {
         }
     }
 
-    /// The most tokens whose peak stays within a part of the room.
+    /// The most tokens per pass whose peak stays within `AUTO_PART` of the free memory.
     fn auto(
         &self,
         mut load: impl FnMut(usize) -> Result<Load, TrainError>,
@@ -226,7 +220,7 @@ impl Subject<'_> {
         }
     }
 
-    /// Settings that take less memory, the least slow first.
+    /// Settings that need less memory, the fastest first.
     fn instead(&self, estimate: &Estimate) -> Vec<(String, u64)> {
         let device = &estimate.device;
         let mut settings = Vec::new();
@@ -262,13 +256,14 @@ impl Subject<'_> {
 }
 
 impl Estimate {
-    /// Whether the run fits; weights that stay in their files count only as far as there is room.
+    /// Whether the run fits into memory. Weights that stay mapped from their files are not counted, because the system can
+    /// drop them.
     pub fn fits(&self) -> bool {
         self.room
             .is_none_or(|room| self.parts.needed() <= room.available)
     }
 
-    /// The first of `instead` that would fit.
+    /// The first setting of `instead` with which the run would fit.
     pub fn fitting(&self) -> Option<&str> {
         let room = self.room?;
         let mapped = self.parts.mapped;
@@ -293,7 +288,7 @@ impl fmt::Display for Estimate {
         if let Some(room) = self.room {
             write!(
                 f,
-                ", which has {} free of {}",
+                ", {} free of {}",
                 readable(room.available),
                 readable(room.total)
             )?;
@@ -301,8 +296,8 @@ impl fmt::Display for Estimate {
         if let Some(step) = self.step {
             write!(
                 f,
-                "\n{:<12} {:>10.2} s  {:.0} tokens, {:.3} TFLOP at {:.1} GFLOP/s in products",
-                "a step",
+                "\n{:<12} {:>10.2} s  {:.0} tokens, {:.3} TFLOP at {:.1} GFLOP/s (matrix multiplications)",
+                "step",
                 step.seconds,
                 self.load.step_tokens,
                 step.flops / 1e12,

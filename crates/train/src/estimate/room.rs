@@ -1,4 +1,4 @@
-//! How much memory a device has.
+//! The memory of a device.
 
 use std::fs;
 use std::process::Command;
@@ -8,14 +8,14 @@ use serde::Serialize;
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Room {
-    /// All of it.
+    /// Total memory.
     pub total: u64,
-    /// What nobody uses.
+    /// Memory that no process uses.
     pub available: u64,
 }
 
 impl Room {
-    /// A device that nobody uses.
+    /// A device on which all memory is free.
     pub(super) fn of(bytes: u64) -> Room {
         Room {
             total: bytes,
@@ -23,7 +23,7 @@ impl Room {
         }
     }
 
-    /// The memory of a device of this machine, as far as the system tells.
+    /// The memory of a device of this machine; `None` if the system does not report it.
     pub(super) fn here(device: &str) -> Option<Room> {
         match device.strip_prefix("libtorch-cuda:") {
             Some(index) => gpu(index),
@@ -32,7 +32,7 @@ impl Room {
     }
 }
 
-/// Linux's own figures, and the limit of the control group.
+/// Main memory: Linux's own figures, and the limit of the control group.
 fn processor() -> Option<Room> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let of = |key: &str| {
@@ -53,7 +53,7 @@ fn processor() -> Option<Room> {
     Some(room)
 }
 
-/// What the driver's tool says.
+/// GPU memory, as `nvidia-smi` reports it.
 fn gpu(index: &str) -> Option<Room> {
     let query = [
         "--query-gpu=memory.total,memory.free",
@@ -71,7 +71,7 @@ fn gpu(index: &str) -> Option<Room> {
     })
 }
 
-/// Bytes from "24GiB", "24GB", "512 MiB" or a number.
+/// Parses a number of bytes: "24GiB", "24GB", "512 MiB" or a plain number.
 ///
 /// # Errors
 /// What is wrong, in a sentence.
@@ -89,13 +89,13 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "gib" | "g" => 1024.0 * 1024.0 * 1024.0,
         _ => {
             return Err(format!(
-                "expected bytes such as 24GiB or 24GB, found {text}"
+                "expected a size such as 24GiB or 24GB, found `{text}`"
             ));
         }
     };
     let number: f64 = number
         .parse()
-        .map_err(|_| format!("expected bytes such as 24GiB or 24GB, found {text}"))?;
+        .map_err(|_| format!("expected a size such as 24GiB or 24GB, found `{text}`"))?;
     Ok((number * factor) as u64)
 }
 

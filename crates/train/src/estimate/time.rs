@@ -13,11 +13,11 @@ use super::load::Load;
 use super::memory::Layers;
 use crate::error::TrainError;
 
-/// What everything but products makes of a step's time (attention's, norms, copies, the optimizer): measured on
-/// SmolLM2-135M, where products took 3/4 of a step; larger models have less of it.
+/// A step's time relative to that of its matrix multiplications; the rest is attention, norms, copies and the optimizer.
+/// Measured on SmolLM2-135M, where matrix multiplications took 3/4 of a step; the rest is smaller in larger models.
 pub(super) const REST: f64 = 1.33;
 
-/// Floating-point operations of a step's products and attention.
+/// Floating-point operations of a step's matrix multiplications and attention.
 pub(super) fn flops(
     config: &ModelConfig,
     layers: &Layers,
@@ -44,12 +44,12 @@ pub(super) fn flops(
         if layers.whole {
             backward += flops;
         }
-        // the gradient of the input, where anything below wants it
+        // the gradient of the input, if anything below needs it
         if layer.is_some_and(|layer| layer > lowest || layers.embedding) {
             backward += flops;
         }
     }
-    // scores and mixing, forward once and backward two and a half times
+    // attention: scores and weighted sums, once forward and two and a half times backward
     let heads = (config.num_attention_heads * config.head_dim) as f64;
     let attention = 4.0 * load.step_tokens * load.context * heads;
     forward += attention * config.num_hidden_layers as f64;
@@ -64,10 +64,10 @@ pub(super) fn flops(
     forward + backward + again + 2.0 * head
 }
 
-/// Tokens of the product that is timed.
+/// Tokens in the matrix multiplication that is timed.
 const TOKENS: usize = 256;
 
-/// Floating-point operations a second of a product of the model's shape, measured now.
+/// Floating-point operations per second of a matrix multiplication with the model's shape, measured now.
 pub(super) fn rate(
     config: &ModelConfig,
     device: &str,
@@ -81,7 +81,7 @@ pub(super) fn rate(
     let mut best = f64::MAX;
     for _ in 0..4 {
         let begin = Instant::now();
-        // on a GPU a product is done when its result is read
+        // a GPU has finished only when the result is read
         let _ = product().sum().into_scalar::<f32>();
         best = best.min(begin.elapsed().as_secs_f64());
     }

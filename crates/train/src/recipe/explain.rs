@@ -1,4 +1,4 @@
-//! What serde and TOML say of a recipe, in words for the person who wrote it.
+//! Errors of serde and TOML, reworded for the person who wrote the recipe.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::RecipeError;
 use super::source::Sources;
 use crate::problem::Problem;
 
-/// What serde calls types, and what people call them.
+/// serde's names of types, and the words that users know.
 const TYPES: &[(&str, &str)] = &[
     ("usize", "a whole number, at least 0"),
     ("u64", "a whole number, at least 0"),
@@ -29,7 +29,7 @@ const TYPES: &[(&str, &str)] = &[
     ("unit variant", "the name alone"),
 ];
 
-/// The error of a recipe that has the form of TOML, but not that of a recipe.
+/// The error of a file that is valid TOML but not a valid recipe.
 pub(super) fn deserialization(
     sources: &Sources<'_>,
     root: &DeTable<'_>,
@@ -37,8 +37,8 @@ pub(super) fn deserialization(
 ) -> RecipeError {
     let span = error.span();
     let path = span.as_ref().and_then(|span| path_of(root, span));
-    let (what, hint) = say(error.message(), path.as_deref());
-    // Only what the whole recipe lacks has no position of its own.
+    let (what, hint) = reworded(error.message(), path.as_deref());
+    // Only a key that is missing from the whole recipe has no position.
     let place = match span {
         Some(span) if path.is_some() => sources.place(span.start),
         _ => sources.file(),
@@ -46,7 +46,7 @@ pub(super) fn deserialization(
     RecipeError::Wrong { place, what, hint }
 }
 
-/// The error of a value that cannot be.
+/// The error of a value that is not allowed.
 pub(super) fn problem(sources: &Sources<'_>, root: &DeTable<'_>, problem: Problem) -> RecipeError {
     let Problem { key, why } = problem;
     let span = written_at(root, &key);
@@ -57,7 +57,8 @@ pub(super) fn problem(sources: &Sources<'_>, root: &DeTable<'_>, problem: Proble
     }
 }
 
-fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
+/// The message and hint for a message of serde about the key at `path`.
+fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
     let (parent, _) = path.map_or((None, ""), split);
     if let Some((found, valid)) = unknown(message, "unknown field `") {
         let of = parent.map_or_else(|| "the recipe".to_owned(), |table| format!("[{table}]"));
@@ -68,8 +69,8 @@ fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
     if let Some((found, valid)) = unknown(message, "unknown variant `") {
         let key = enum_key(path, found);
         let near = nearest(found, &valid);
-        let what = format!("`{key}`: there is no `{found}`{near}");
-        return (what, listed("there are", &valid));
+        let what = format!("`{key}`: unknown value `{found}`{near}");
+        return (what, listed("possible values", &valid));
     }
     if let Some(rest) = message.strip_prefix("missing field `") {
         let field = rest.trim_end_matches('`');
@@ -105,15 +106,15 @@ fn say(message: &str, path: Option<&str>) -> (String, Option<String>) {
     (what, None)
 }
 
-/// The name that is not known and those that are: ``unknown field `a`, expected `b` or `c` ``.
+/// The unknown name and the known ones, from ``unknown field `a`, expected `b` or `c` ``.
 fn unknown<'m>(message: &'m str, start: &str) -> Option<(&'m str, Vec<&'m str>)> {
     let (found, rest) = message.strip_prefix(start)?.split_once('`')?;
-    // Names stand between backticks: every second piece.
+    // The names stand between backticks: every second piece.
     let valid = rest.split('`').skip(1).step_by(2).collect();
     Some((found, valid))
 }
 
-/// The key that chooses: an unknown choice may be its value or, as a table, the key below it.
+/// The key of an enum whose variant is unknown: the variant is either its value or, as a table, the key below it.
 fn enum_key<'p>(path: Option<&'p str>, found: &str) -> &'p str {
     let path = path.unwrap_or("the recipe");
     match split(path) {
@@ -145,7 +146,7 @@ fn listed(what: &str, names: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
 }
 
-/// A type, or a value with its type, as serde names it.
+/// Rewords a type, or a value with its type, as serde names it.
 fn word(serde: &str) -> String {
     if let Some((_, word)) = TYPES.iter().find(|(name, _)| *name == serde) {
         return (*word).to_owned();
@@ -169,7 +170,7 @@ fn word(serde: &str) -> String {
     serde.to_owned()
 }
 
-/// The dotted path of the key or value that stands at `span`; the innermost where several do.
+/// The dotted path of the key or value at `span`; the innermost if there are several.
 fn path_of(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     table.iter().find_map(|(key, value)| {
         let name = key.get_ref();
@@ -193,7 +194,7 @@ fn path_in(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
     }
 }
 
-/// Where a key was written; where it was not, the innermost of its tables that was.
+/// The position of a key; if the key is missing, the position of its innermost table that exists.
 fn written_at(root: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
     let mut table = root;
     let mut found = None;

@@ -1,8 +1,9 @@
-//! A recipe: one TOML file that says everything about a run.
+//! The recipe: a TOML file that defines a run.
 //!
-//! The tables' structs live beside the code that uses them. Unknown keys, wrong types and
-//! impossible combinations are errors that name file, line and key.
+//! The struct of each table is defined next to the code that uses it. Unknown keys, wrong types and impossible
+//! combinations are errors that name file, line and key.
 
+mod check;
 mod explain;
 mod source;
 
@@ -10,33 +11,33 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
+use simmer_hint::Hint;
 use simmer_model::adapter::LoraConfig;
 use simmer_model::base::{BaseConfig, Precision};
-use simmer_model::device;
 use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
-use crate::problem::Problem;
 use crate::sample::SampleConfig;
-use crate::vocabulary;
 use source::Sources;
 
-/// Everything about a run.
+/// A recipe: everything that defines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct Recipe {
-    /// Where it computes: `cpu`, or `auto` for the best that the build and the machine have.
+    /// The device to compute on: `auto` (default), `cpu`, `libtorch` (libtorch on the CPU) or `libtorch-cuda:N` (GPU
+    /// number N, from 0). `auto` chooses the fastest device that the build and the machine offer.
     #[serde(default = "default_device")]
     pub device: String,
-    /// What is fine-tuned.
+    /// The base model and its tokenizer.
     pub base: BaseConfig,
-    /// Which weights are trained.
+    /// What is trained: an adapter, `[method.lora]`, or all weights, `[method.full]`.
     pub method: Method,
-    /// What is trained on.
+    /// The training and validation data.
     pub data: DataConfig,
-    /// How it is trained.
+    /// Steps, batches, optimizer, checkpoints.
     pub train: TrainConfig,
-    /// What base and trained model are asked when it is done.
+    /// Prompts that the base model and the trained model answer at the end of the run. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SampleConfig>,
 }
@@ -45,22 +46,24 @@ fn default_device() -> String {
     "auto".to_owned()
 }
 
-/// Which weights are trained.
-#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
+/// The `[method]` table: what is trained.
+#[expect(clippy::large_enum_variant, reason = "a process holds one of them")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
 pub enum Method {
-    /// Low-rank matrices beside the frozen base.
+    /// A LoRA adapter; the base model stays frozen.
     Lora(LoraConfig),
-    /// Every weight of the base, in f32.
+    /// Full fine-tuning: every weight of the base model, in f32.
     Full(FullConfig),
 }
 
-/// The `[method.full]` table.
+/// The `[method.full]` table: full fine-tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
 pub struct FullConfig {
-    /// How the weights of the finished model are stored.
+    /// The dtype in which the finished model is stored: `f32` (default), `bf16` or `f16`. Training itself is in f32.
     pub precision: Precision,
 }
 
@@ -79,28 +82,27 @@ pub enum RecipeError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// Something in it is wrong.
+    /// Something in the recipe is wrong.
     #[error("{place}: {what}")]
     Wrong {
-        /// File, line and column, or the `--set` that said it.
+        /// File, line and column, or the `--set` override.
         place: String,
         /// What is wrong.
         what: String,
-        /// What may mend it.
+        /// What the user can do about it.
         hint: Option<String>,
     },
 }
 
-impl RecipeError {
-    /// What may mend it.
-    pub fn hint(&self) -> Option<String> {
+impl Hint for RecipeError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Read { path, .. } if !path.exists() => Some(
-                "`simmer recipes` lists the recipes that ship with the program; \
-                 `simmer recipes copy NAME` writes one into a file"
+                "list the recipes that ship with the program with `simmer recipes`; \
+                 copy one with `simmer recipes copy NAME`"
                     .to_owned(),
             ),
             Self::Read { .. } => None,
@@ -109,14 +111,14 @@ impl RecipeError {
     }
 }
 
-/// No recipe is larger, in bytes.
+/// The largest recipe that is read, in bytes.
 const LARGEST: u64 = 4 << 20;
 
 impl Recipe {
     /// Reads a recipe and applies `--set KEY=VALUE` overrides, in order.
     ///
     /// # Errors
-    /// The first thing that is wrong, with file, line and key.
+    /// The first problem, with file, line and key.
     pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
         let text = simmer_files::read_text(path, LARGEST).map_err(|source| RecipeError::Read {
             path: path.to_owned(),
@@ -127,8 +129,8 @@ impl Recipe {
 
     /// A recipe from its text; `path` is named in errors.
     ///
-    /// A set's value is TOML, or a string where it is not: `train.seed=7`, `base.path=my/model`,
-    /// `data.train.0.path=rows.json`.
+    /// The value of an override is TOML; a value that is not valid TOML is taken as a string: `train.seed=7`,
+    /// `base.path=my/model`, `data.train.0.path=rows.json`.
     ///
     /// # Errors
     /// As [`Recipe::from_file`].
@@ -146,66 +148,17 @@ impl Recipe {
         }
     }
 
-    /// The whole recipe as TOML, with every default spelled out; it parses to the same recipe.
+    /// The whole recipe as TOML, with every default written out. It parses to the same recipe.
     ///
     /// # Panics
-    /// Never for a recipe that was parsed: TOML has a form for all that TOML can say.
+    /// Never for a recipe that was parsed from TOML, since all its values have a TOML form.
     pub fn resolved(&self) -> String {
         toml::to_string(self).unwrap_or_else(|error| panic!("a recipe has a TOML form: {error}"))
     }
 
-    /// Whether the values go together.
-    ///
-    /// # Errors
-    /// The first key whose value cannot be.
-    pub fn check(&self) -> Result<(), Problem> {
-        if let Err(error) = device::check(&self.device) {
-            return Err(Problem::new("device", error.to_string()));
-        }
-        self.train.check()?;
-        if let Some(samples) = &self.samples {
-            samples.check()?;
-        }
-        let needs_validation = |key: &str| {
-            let why = "needs a validation set, and [data] has no `validation`";
-            Err(Problem::new(key, why))
-        };
-        if self.data.validation.is_none() {
-            if self.train.early_stop.is_some() {
-                return needs_validation("train.early_stop");
-            }
-            if self.train.weights == crate::config::Weights::Best {
-                return needs_validation("train.weights");
-            }
-        }
-        self.check_stream()?;
-        let base = &self.base;
-        if base.path.is_some() && base.init.is_some() {
-            let why = "there is `base.path` too; weights come from a checkpoint or from chance";
-            return Err(Problem::new("base.init", why));
-        }
-        if base.path.is_none() && base.init.is_none() {
-            let why = "needs `path` (a checkpoint) or `init` (random weights)";
-            return Err(Problem::new("base", why));
-        }
-        vocabulary::check(base)
-    }
-
-    /// A stream has no last row that anything could be counted by.
-    fn check_stream(&self) -> Result<(), Problem> {
-        if !self.data.stream {
-            return Ok(());
-        }
-        let train = &self.train;
-        if train.epochs.is_some() {
-            let why = "a stream (data.stream) is not counted in epochs: give `max_steps`";
-            return Err(Problem::new("train.epochs", why));
-        }
-        if train.max_steps.is_none() {
-            let why = "needs `max_steps`: a stream (data.stream) has no end";
-            return Err(Problem::new("train", why));
-        }
-        Ok(())
+    /// The JSON schema of a recipe, which editors check and complete TOML files with.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).into()
     }
 }
 

@@ -1,7 +1,7 @@
-//! Where a recipe's values come from: its file, and the `--set` overrides.
+//! The sources of a recipe's values: its file and the `--set` overrides.
 //!
-//! The overrides are thought of as standing after the end of the file, so that one position tells
-//! where any key or value was written.
+//! Positions continue from the end of the file through the overrides, so that one number tells where any key or value
+//! was written.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,7 +11,7 @@ use toml::{Spanned, Value};
 
 use super::RecipeError;
 
-/// Tables that are one choice of several: an override below one of them chooses anew.
+/// Tables that hold one of several alternatives: an override below one of them replaces the alternative.
 const CHOICES: &[&str] = &[
     "base.init.rope_scaling",
     "data.validation",
@@ -23,7 +23,7 @@ const CHOICES: &[&str] = &[
     "train.validate_every",
 ];
 
-/// The texts of a recipe.
+/// The text of a recipe and its overrides.
 pub(super) struct Sources<'a> {
     path: &'a Path,
     text: &'a str,
@@ -32,11 +32,11 @@ pub(super) struct Sources<'a> {
 
 /// One `--set KEY=VALUE`.
 pub(super) struct Set {
-    /// As given.
+    /// As the user gave it.
     written: String,
-    /// `KEY = VALUE` as TOML, after as many spaces as there is text before it.
+    /// `KEY = VALUE` as TOML, after `start` spaces, so that its spans are positions.
     padded: String,
-    /// Where it begins.
+    /// The position of its start.
     start: usize,
     /// The key's parts.
     key: Vec<String>,
@@ -59,7 +59,7 @@ impl<'a> Sources<'a> {
         &self.sets
     }
 
-    /// The place as people know it: file, line and column, or the override.
+    /// A position in words: file, line and column, or the override.
     pub(super) fn place(&self, position: usize) -> String {
         if let Some(set) = self.sets.iter().rev().find(|set| set.start <= position) {
             return set.place();
@@ -70,12 +70,12 @@ impl<'a> Sources<'a> {
         format!("{}: line {line}, column {column}", self.path.display())
     }
 
-    /// The recipe's file alone, for what stands nowhere in it.
+    /// The recipe's file alone, for keys that are missing from it.
     pub(super) fn file(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// What the TOML parser says of the file.
+    /// The error of a file that is not valid TOML.
     pub(super) fn syntax(&self, error: &toml::de::Error) -> RecipeError {
         let position = error.span().map_or(0, |span| span.start);
         RecipeError::Wrong {
@@ -91,12 +91,12 @@ impl Set {
         let wrong = |what: &str| RecipeError::Wrong {
             place: format!("--set {written}"),
             what: what.to_owned(),
-            hint: Some("an override looks like --set train.learning_rate=1e-4".to_owned()),
+            hint: Some("write an override as --set train.learning_rate=1e-4".to_owned()),
         };
         let (name, value) = written
             .split_once('=')
             .ok_or_else(|| wrong("expected KEY=VALUE, found no `=`"))?;
-        let key = key_parts(name).ok_or_else(|| wrong("the key is not a TOML key"))?;
+        let key = key_parts(name).ok_or_else(|| wrong("the key is not a valid TOML key"))?;
         let pad = " ".repeat(start);
         let value = value.trim();
         let mut padded = format!("{pad}{name} = {value}");
@@ -123,10 +123,10 @@ impl Set {
         }
     }
 
-    /// Puts the value where its key says, making tables on the way as needed.
+    /// Sets the value at its key, creating missing tables.
     pub(super) fn apply<'t>(&'t self, root: &mut DeTable<'t>) -> Result<(), RecipeError> {
         let Some((keys, value)) = self.parsed() else {
-            return Err(self.wrong("the key is not a TOML key".to_owned()));
+            return Err(self.wrong("the key is not a valid TOML key".to_owned()));
         };
         let Some((last, parents)) = keys.split_last() else {
             return Ok(());
@@ -138,7 +138,7 @@ impl Set {
         match place {
             Place::Table(table) => {
                 self.choose(table, last, parents.len());
-                // The old key's position is where the old value was written.
+                // The old key goes too: its position is that of the old value.
                 table.remove(last);
                 table.insert(last.clone(), value);
             }
@@ -181,7 +181,7 @@ impl Set {
         })
     }
 
-    /// Drops what was chosen before, where the table is a choice.
+    /// If the table holds one of several alternatives, drops the other ones.
     fn choose<'t>(&self, table: &mut DeTable<'t>, key: &Key<'t>, depth: usize) {
         if CHOICES.contains(&self.key[..depth].join(".").as_str()) {
             let same = table.remove_entry(key);
@@ -190,17 +190,17 @@ impl Set {
         }
     }
 
-    /// A key part that counts the elements of a list.
+    /// A part of the key that is an index into a list.
     fn index(&self, length: usize, key: &Key<'_>, depth: usize) -> Result<usize, RecipeError> {
         let list = self.key[..depth].join(".");
         match key.get_ref().parse::<usize>() {
             Ok(index) if index < length => Ok(index),
             Ok(index) => Err(self.wrong(format!(
-                "`{list}` has no place {index}: expected 0 to {}",
+                "`{list}` has no element {index}: expected 0 to {}",
                 length.saturating_sub(1)
             ))),
             Err(_) => Err(self.wrong(format!(
-                "`{list}` is a list: expected the number of an element, found `{}`",
+                "`{list}` is a list: expected an index, found `{}`",
                 key.get_ref()
             ))),
         }
@@ -231,7 +231,7 @@ enum Place<'p, 't> {
     Array(&'p mut DeArray<'t>),
 }
 
-/// Recipes have no dates of TOML's own: `2026-01-31` is text.
+/// Recipes do not use the date type of TOML: `2026-01-31` is text.
 fn as_text(value: Spanned<DeValue<'_>>) -> Spanned<DeValue<'_>> {
     let span: Range<usize> = value.span();
     match value.into_inner() {
@@ -259,7 +259,7 @@ fn key_parts(key: &str) -> Option<Vec<String>> {
     }
 }
 
-/// Whether the text is one assignment to a key of `depth` parts, and nothing more.
+/// Whether the text is exactly one assignment to a key of `depth` parts.
 fn is_one_value(text: &str, depth: usize) -> bool {
     let Ok(table) = DeTable::parse(text) else {
         return false;

@@ -20,7 +20,7 @@ fn parse(text: &str, sets: &[&str]) -> Result<Recipe, RecipeError> {
     Recipe::parse(Path::new("r.toml"), text, &sets)
 }
 
-/// What is said of the minimal recipe with `find` replaced.
+/// The error of the minimal recipe with `find` replaced.
 fn said(find: &str, replacement: &str) -> String {
     assert!(MINIMAL.contains(find));
     error(&parse(&MINIMAL.replacen(find, replacement, 1), &[]).unwrap_err())
@@ -38,7 +38,7 @@ fn error(error: &RecipeError) -> String {
 }
 
 #[test]
-fn resolved_says_everything_and_parses_to_the_same() {
+fn resolved_writes_every_default_and_parses_to_the_same() {
     let full = r#"
 device = "cpu"
 [base]
@@ -161,24 +161,24 @@ fn an_unknown_key_is_named_with_the_nearest() {
 #[test]
 fn an_unknown_choice_is_named_with_the_nearest() {
     insta::assert_snapshot!(said("[method.lora]", "[method.lroa]"), @r"
-    r.toml: line 5, column 9: `method`: there is no `lroa`; did you mean `lora`?
-    hint: there are: lora, full
+    r.toml: line 5, column 9: `method`: unknown value `lroa`; did you mean `lora`?
+    hint: possible values: lora, full
     ");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = \"cosin\""), @r"
-    r.toml: line 12, column 12: `train.schedule`: there is no `cosin`; did you mean `cosine`?
-    hint: there are: constant, linear, cosine
+    r.toml: line 12, column 12: `train.schedule`: unknown value `cosin`; did you mean `cosine`?
+    hint: possible values: constant, linear, cosine
     ");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = { cosin = {} }"), @r"
-    r.toml: line 12, column 14: `train.schedule`: there is no `cosin`; did you mean `cosine`?
-    hint: there are: constant, linear, cosine
+    r.toml: line 12, column 14: `train.schedule`: unknown value `cosin`; did you mean `cosine`?
+    hint: possible values: constant, linear, cosine
     ");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nvalidate_every = \"step\""), @r"
-    r.toml: line 12, column 18: `train.validate_every`: there is no `step`; did you mean `steps`?
-    hint: there are: never, epoch, steps
+    r.toml: line 12, column 18: `train.validate_every`: unknown value `step`; did you mean `steps`?
+    hint: possible values: never, epoch, steps
     ");
     insta::assert_snapshot!(said("path = \"base\"", "path = \"base\"\nprecision = \"fp16\""), @r"
-    r.toml: line 4, column 13: `base.precision`: there is no `fp16`; did you mean `f16`?
-    hint: there are: f32, bf16, f16
+    r.toml: line 4, column 13: `base.precision`: unknown value `fp16`; did you mean `f16`?
+    hint: possible values: f32, bf16, f16
     ");
 }
 
@@ -195,32 +195,32 @@ fn a_wrong_type_says_what_was_expected_and_found() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_keys_are_named() {
     insta::assert_snapshot!(said("batch_size = 4", ""), @"r.toml: line 10, column 1: [train] lacks the key `batch_size`");
     insta::assert_snapshot!(said("[method.lora]", ""), @"r.toml: the recipe lacks `method`");
     insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @"r.toml: line 8, column 10: [data.train.0] lacks the key `template`");
 }
 
 #[test]
-fn toml_that_is_none_is_said() {
+fn invalid_toml_is_reported() {
     insta::assert_snapshot!(said("epochs = 1", "epochs = "), @"r.toml: line 11, column 10: not valid TOML: string values must be quoted, expected literal string");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nepochs = 2"), @"r.toml: line 12, column 1: not valid TOML: duplicate key");
 }
 
 #[test]
-fn combinations_that_cannot_be_are_named() {
+fn impossible_values_and_combinations_are_named() {
     insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"r.toml: line 12, column 1: `train.batch_size`: expected at least 1, found 0");
     insta::assert_snapshot!(said("1e-4", "0"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found 0");
     insta::assert_snapshot!(said("1e-4", "inf"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found inf");
-    insta::assert_snapshot!(said("epochs = 1", ""), @"r.toml: line 10, column 2: `train`: lacks both `epochs` and `max_steps`; the run needs an end");
+    insta::assert_snapshot!(said("epochs = 1", ""), @"r.toml: line 10, column 2: `train`: expected `epochs` or `max_steps`, found neither");
     insta::assert_snapshot!(said("epochs = 1", "epochs = -1"), @"r.toml: line 11, column 1: `train.epochs`: expected a number above 0, found -1");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\nschedule = { cosine = { warmup_steps = 3, warmup_ratio = 0.1 } }"),
-        @"r.toml: line 12, column 43: `train.schedule.cosine.warmup_ratio`: there is `warmup_steps` too; choose one"
+        @"r.toml: line 12, column 43: `train.schedule.cosine.warmup_ratio`: cannot be combined with `warmup_steps`; set one of them"
     );
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"r.toml: line 12, column 1: `train.early_stop`: needs a validation set, and [data] has no `validation`");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"r.toml: line 12, column 1: `train.weights`: needs a validation set, and [data] has no `validation`");
-    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: there are auto, cpu, libtorch and libtorch-cuda:N (N from 0)");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"r.toml: line 12, column 1: `train.early_stop`: needs a validation set, but [data] has no `validation`");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"r.toml: line 12, column 1: `train.weights`: needs a validation set, but [data] has no `validation`");
+    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
     insta::assert_snapshot!(said("path = \"base\"", ""), @"r.toml: line 2, column 2: `base`: needs `path` (a checkpoint) or `init` (random weights)");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\noptimizer = { adamw = { beta2 = 1.0 } }"),
@@ -277,17 +277,17 @@ fn a_wrong_override_is_named_as_it_was_given() {
     insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"--set train.batch_size=0: `train.batch_size`: expected at least 1, found 0");
     insta::assert_snapshot!(said_of_set("train.batch_size"), @r"
     --set train.batch_size: expected KEY=VALUE, found no `=`
-    hint: an override looks like --set train.learning_rate=1e-4
+    hint: write an override as --set train.learning_rate=1e-4
     ");
     insta::assert_snapshot!(said_of_set("=3"), @r"
-    --set =3: the key is not a TOML key
-    hint: an override looks like --set train.learning_rate=1e-4
+    --set =3: the key is not a valid TOML key
+    hint: write an override as --set train.learning_rate=1e-4
     ");
-    insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"--set data.train.2.path=x: `data.train` has no place 2: expected 0 to 0");
-    insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"--set data.train.first.path=x: `data.train` is a list: expected the number of an element, found `first`");
+    insta::assert_snapshot!(said_of_set("data.train.2.path=x"), @"--set data.train.2.path=x: `data.train` has no element 2: expected 0 to 0");
+    insta::assert_snapshot!(said_of_set("data.train.first.path=x"), @"--set data.train.first.path=x: `data.train` is a list: expected an index, found `first`");
     insta::assert_snapshot!(said_of_set("train.schedule.cosin.warmup_steps=3"), @r"
-    --set train.schedule.cosin.warmup_steps=3: `train.schedule`: there is no `cosin`; did you mean `cosine`?
-    hint: there are: constant, linear, cosine
+    --set train.schedule.cosin.warmup_steps=3: `train.schedule`: unknown value `cosin`; did you mean `cosine`?
+    hint: possible values: constant, linear, cosine
     ");
 }
 
@@ -296,12 +296,12 @@ fn a_missing_recipe_is_named() {
     let missing = Recipe::from_file(Path::new("nowhere.toml"), &[]).unwrap_err();
     insta::assert_snapshot!(error(&missing), @r"
     cannot read nowhere.toml: No such file or directory (os error 2)
-    hint: `simmer recipes` lists the recipes that ship with the program; `simmer recipes copy NAME` writes one into a file
+    hint: list the recipes that ship with the program with `simmer recipes`; copy one with `simmer recipes copy NAME`
     ");
 }
 
 #[test]
-fn an_override_chooses_anew() {
+fn an_override_replaces_the_alternative() {
     let sets = [
         ["data.validation.fraction=0.1", "data.validation.rows=3"],
         ["method.lora.rank=2", "method.full.precision=f16"],
@@ -331,5 +331,5 @@ fn an_override_chooses_anew() {
 #[test]
 fn tokens_are_added_once() {
     insta::assert_snapshot!(said_of_set(r#"base.add_tokens=["a", ""]"#), @r#"--set base.add_tokens=["a", ""]: `base.add_tokens`: a token cannot be empty"#);
-    insta::assert_snapshot!(said_of_set(r#"base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }"#), @r#"--set base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }: `base.pad_token`: `<a>` is given twice"#);
+    insta::assert_snapshot!(said_of_set(r#"base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }"#), @r#"--set base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }: `base.pad_token`: duplicate token `<a>`"#);
 }

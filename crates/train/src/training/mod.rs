@@ -1,20 +1,23 @@
-//! The steps of a run, and what is due between them: validations, checkpoints, the end.
+//! The training loop: steps, validations, checkpoints, and the end of a run.
 
+mod skipped_rows;
 mod step;
 mod validation;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use simmer_checkpoint::Checkpoint as BaseFiles;
+use simmer_checkpoint::Checkpoint;
+use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::digest::sha256;
+use simmer_lint::LintReport;
 use simmer_model::adapter::AdapterConfig;
 
-use crate::checkpoint::{Checkpoints, State};
 use crate::config::TrainConfig;
 use crate::counts::Counts;
 use crate::error::TrainError;
@@ -22,38 +25,41 @@ use crate::folder::RunFolder;
 use crate::manifest::Manifest;
 use crate::metrics::{Metrics, MetricsFile};
 use crate::observer::{Observer, Start};
+use crate::outcome::Outcome;
 use crate::packing::Ready;
-use crate::recipe::Recipe;
-use crate::run::{Outcome, Prepared};
+use crate::prepared::Prepared;
+use crate::recipe::{Method, Recipe};
 use crate::tensorboard::EventFile;
 use crate::trainer::Trainer;
+use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
+use crate::training_state::TrainingState;
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
     recipe: &'a Recipe,
     config: &'a TrainConfig,
-    /// As the run began.
+    /// The manifest with which the run started, or resumed with accepted changes.
     manifest: Manifest,
-    /// Of the recipe that the run began with.
+    /// SHA-256 of the recipe in the run's folder.
     recipe_sha256: String,
     folder: RunFolder,
     checkpoints: Checkpoints,
     data: Dataset,
     trainer: Trainer,
-    /// The next step, or why there is none, where that was found out already.
+    /// The next step's data, or why it cannot be read, if it was prepared during the last step.
     ready: Option<Result<Ready, TrainError>>,
     adapter: Option<AdapterConfig>,
     tokenizer: Arc<Tokenizer>,
-    /// The base's files, where its weights come from files.
-    files: Option<BaseFiles>,
-    /// Files that are written beside the weights.
+    /// The base model's files; `None` for random weights.
+    files: Option<Checkpoint>,
+    /// Tokenizer files that are written along with the weights.
     beside: Vec<PathBuf>,
     device: Device,
-    state: State,
-    /// The step of the last checkpoint on the disk.
+    state: TrainingState,
+    /// The step of the last checkpoint on disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
-    /// What TensorBoard reads; none after it could not be written.
+    /// TensorBoard's event file; `None` after a failed write.
     events: Option<EventFile>,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
@@ -67,6 +73,10 @@ enum End {
 }
 
 impl<'a> Training<'a> {
+    /// Restores the last checkpoint if there is one, opens the run's files and tells the observer.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, checkpoints that are damaged or do not fit the recipe.
     pub(crate) fn start(
         recipe: &'a Recipe,
         manifest: Manifest,
@@ -75,55 +85,37 @@ impl<'a> Training<'a> {
         observer: &'a mut dyn Observer,
         stop: &'a AtomicBool,
     ) -> Result<Self, TrainError> {
-        let config = &recipe.train;
         let Prepared {
             data,
+            lint,
             vocabulary,
             model,
             adapter,
             device,
-            accepted,
             files,
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
-        let weights = simmer_checkpoint::layout::tensors(model.config());
-        let weights = weights
-            .iter()
-            .map(|tensor| tensor.shape.iter().product::<usize>());
-        let weights = weights.sum();
-        let mut trainer = Trainer::new(model, config);
-        let checkpoints = folder.checkpoints();
-        let (last, problems) = checkpoints.last(&device)?;
-        for problem in problems {
-            observer.on_notice(&format!(
-                "{problem}; it is moved aside, and the checkpoint before it is used"
-            ));
-        }
-        let mut state = State::default();
+        let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
-        if let Some(last) = last {
-            if last.recipe != recipe_sha256 && !accepted.contains(&last.recipe) {
-                return Err(TrainError::Changed {
-                    folder: folder.path().to_owned(),
-                    changes: vec!["recipe.toml in this folder".to_owned()],
-                });
+        let checkpoints = Checkpoints::of(&folder);
+        let mut trainer = Trainer::new(model, &recipe.train);
+        let last = last_checkpoint(&checkpoints, &device, observer)?;
+        let state = match last {
+            None => TrainingState::default(),
+            Some(last) => {
+                check_recipe(&last, &recipe_sha256, &manifest, &folder)?;
+                last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
+                trainer.restore(&last.parameters, last.moments);
+                last.state
             }
-            last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
-            trainer.restore(&last.parameters, last.moments);
-            state = last.state;
-        }
-        let saved_at = Some(state.step).filter(|step| *step > 0);
+        };
         let validated = state.validated_at == Some(state.step);
-        let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
-        let events = EventFile::begin(folder.path());
-        let events = events.map_err(|error| observer.on_notice(&without_events(&error)));
         let training = Self {
             recipe,
-            config,
+            config: &recipe.train,
             manifest,
             recipe_sha256,
-            folder,
             checkpoints,
             data,
             trainer,
@@ -133,26 +125,32 @@ impl<'a> Training<'a> {
             files,
             beside,
             device,
+            saved_at: Some(state.step).filter(|step| *step > 0),
+            metrics: MetricsFile::open(folder.path(), state.step, validated)?,
+            events: open_events(&folder, observer),
             state,
-            saved_at,
-            metrics,
-            events: events.ok(),
+            folder,
             observer,
             stop,
         };
-        training.announce(weights)
+        training.announce(&lint, weights)
     }
 
-    fn announce(self, weights: usize) -> Result<Self, TrainError> {
+    fn announce(self, lint: &LintReport, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
+        let parameters = match self.recipe.method {
+            Method::Full(_) => weights,
+            Method::Lora(_) => weights + added_parameters(&shapes),
+        };
         let start = Start {
             data: &self.data.report,
-            lint: &self.data.lint,
+            lint,
             examples: self.data.examples().map(<[_]>::len),
             validation_examples: self.data.validation.len(),
             trained: trained.sum(),
             weights,
+            parameters,
             steps: self.steps(),
             steps_per_epoch: self.steps_per_epoch(),
             resumed_at: self.saved_at,
@@ -163,7 +161,7 @@ impl<'a> Training<'a> {
         Ok(self)
     }
 
-    /// Writes a line of the metrics.
+    /// Writes one line of metrics.
     fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
         self.metrics.write(line)?;
         let written = self.events.as_mut().map(|events| events.write(line));
@@ -174,7 +172,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// A stream is one epoch: nobody has counted its rows.
+    /// The steps of an epoch; a stream, whose rows are not counted, is one epoch.
     fn steps_per_epoch(&self) -> u64 {
         let counted = self.data.steps_per_epoch().map(|steps| steps as u64);
         counted.or(self.config.max_steps).unwrap_or(1)
@@ -188,7 +186,7 @@ impl<'a> Training<'a> {
         self.state.step as f64 / self.steps_per_epoch() as f64
     }
 
-    /// Runs the remaining steps and writes what the run was for.
+    /// Runs the remaining steps and writes the trained weights.
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
         let end = self.steps_to_the_end()?;
         let step = self.state.step;
@@ -221,8 +219,8 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// Each turn first does what is due after the steps so far, then one step; so a run that is
-    /// taken up again at any point goes on with what was due there.
+    /// Each iteration first does what is due after the steps so far, then one step. So a run that resumes at any point
+    /// first does what was due there.
     fn steps_to_the_end(&mut self) -> Result<End, TrainError> {
         loop {
             let step = self.state.step;
@@ -267,7 +265,60 @@ impl<'a> Training<'a> {
     }
 }
 
-/// That a run goes on although TensorBoard will not see it.
+/// Trained parameters that are not the base model's own: all but its biases that are trained in place. Modules that are
+/// trained whole are copies, as in PEFT.
+fn added_parameters(trained: &BTreeMap<String, Vec<usize>>) -> usize {
+    let is_added = |name: &str| {
+        name.strip_suffix(".bias")
+            .is_none_or(|module| trained.contains_key(&format!("{module}.weight")))
+    };
+    let added = trained.iter().filter(|(name, _)| is_added(name));
+    added
+        .map(|(_, shape)| shape.iter().product::<usize>())
+        .sum()
+}
+
+/// The notice of a run that continues without an event file.
 fn without_events(error: &TrainError) -> String {
-    format!("{error}; the run goes on without events for TensorBoard")
+    format!("{error}; training continues without TensorBoard events")
+}
+
+/// The last intact checkpoint; damaged ones after it are reported.
+fn last_checkpoint(
+    checkpoints: &Checkpoints,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Option<TrainingCheckpoint>, TrainError> {
+    let (last, problems) = checkpoints.last(device)?;
+    for problem in problems {
+        observer.on_notice(&format!(
+            "{problem}; it is renamed to damaged-step-..., and the checkpoint before it is used"
+        ));
+    }
+    Ok(last)
+}
+
+/// Checks that a checkpoint was written with the recipe in the run's folder, or with one before accepted changes.
+fn check_recipe(
+    checkpoint: &TrainingCheckpoint,
+    recipe_sha256: &str,
+    manifest: &Manifest,
+    folder: &RunFolder,
+) -> Result<(), TrainError> {
+    let earlier = manifest.accepted_recipes();
+    if checkpoint.recipe == recipe_sha256 || earlier.contains(&checkpoint.recipe) {
+        return Ok(());
+    }
+    Err(TrainError::Changed {
+        folder: folder.path().to_owned(),
+        changes: vec!["recipe.toml in this folder".to_owned()],
+    })
+}
+
+/// Opens the events for TensorBoard; a run trains without them if they cannot be written.
+fn open_events(folder: &RunFolder, observer: &mut dyn Observer) -> Option<EventFile> {
+    let events = EventFile::begin(folder.path());
+    events
+        .map_err(|error| observer.on_notice(&without_events(&error)))
+        .ok()
 }

@@ -1,18 +1,18 @@
-//! One step of a run: made, or left out.
+//! One step of a run, with or without its update.
 
 use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Instant;
 
-use super::Training;
+use super::{Training, skipped_rows};
 use crate::error::TrainError;
-use crate::guard::{self, Reaction};
+use crate::guard::{Guard, Reaction};
 use crate::metrics::{self, Metrics, SkipMetrics, StepMetrics};
 use crate::packing::Ready;
 use crate::trainer::{NoStep, Step};
 
 impl Training<'_> {
-    /// One optimizer step; false where somebody asked to stop.
+    /// One optimizer step; false if interrupted.
     pub(super) fn step(&mut self) -> Result<bool, TrainError> {
         let begin = Instant::now();
         let factor = self.config.schedule.factor(self.state.step, self.steps());
@@ -58,7 +58,7 @@ impl Training<'_> {
         Ok(true)
     }
 
-    /// Makes the step, and meanwhile the one after it ready, which may be none of this run's any more.
+    /// Computes the step and meanwhile prepares the data of the next one, which early stopping may leave unused.
     fn compute(&mut self, now: &Ready, learning_rate: f64, most: f64) -> Result<Step, NoStep> {
         let packing = self.trainer.packing();
         let is_last = self.state.step + 1 >= self.steps();
@@ -77,25 +77,26 @@ impl Training<'_> {
         step
     }
 
-    /// Leaves out a step that would spoil the run, or ends the run, as the recipe says; its rows are set aside. False
-    /// where somebody asked to stop meanwhile.
+    /// Handles a step that would harm the run: writes its rows to the run's folder, then skips its update or ends the
+    /// run, as the recipe's guard says. False if interrupted.
     fn skip(&mut self, now: Ready, why: &NoStep) -> Result<bool, TrainError> {
         let Some(losses) = self.trainer.losses(&now.examples, self.stop) else {
             return Ok(false);
         };
         let step = self.state.step + 1;
         let folder = self.folder.path();
-        let rows = guard::set_aside(folder, step, &now.examples, &losses, &self.tokenizer)?;
+        let rows = skipped_rows::write(folder, step, &now.examples, &losses, &self.tokenizer)?;
         let made = self.state.step - self.state.skipped_in_a_row;
         let guard = &self.config.guard;
         let skips = self.state.skipped_in_a_row + 1;
-        let what = format!("{why}, and the update was not made (its rows: {rows})");
-        if guard.reaction(why) == Reaction::Stop {
+        let what = format!("{why}; the update was skipped (rows: {rows})");
+        if reaction(guard, why) == Reaction::Stop {
             return Err(self.checkpoints.diverged(step, made, what)?);
         }
         if skips >= guard.most_skips {
-            let what =
-                format!("{what}; {skips} such steps in a row end the run (train.guard.most_skips)");
+            let what = format!(
+                "{what}; {skips} skipped updates in a row end the run (train.guard.most_skips)"
+            );
             return Err(self.checkpoints.diverged(step, made, what)?);
         }
         self.state.step = step;
@@ -111,5 +112,16 @@ impl Training<'_> {
         }))?;
         self.observer.on_notice(&format!("step {step}: {what}"));
         Ok(true)
+    }
+}
+
+/// What the recipe's guard does with a step that has no update.
+fn reaction(guard: &Guard, why: &NoStep) -> Reaction {
+    match why {
+        NoStep::Spike { .. } => guard
+            .spike
+            .as_ref()
+            .map_or(Reaction::Stop, |spike| spike.then),
+        _ => guard.not_finite,
     }
 }

@@ -1,15 +1,14 @@
-//! The loss on the rows that are held out.
+//! The loss on the validation rows.
 
 use std::time::Instant;
 
 use super::Training;
-use crate::checkpoint::Best;
 use crate::error::TrainError;
 use crate::metrics::{self, Metrics, ValidationMetrics};
+use crate::training_state::Best;
 
 impl Training<'_> {
-    /// Measures the validation loss, where there are validation examples; false where somebody
-    /// asked to stop.
+    /// Measures the validation loss, if there are validation examples; false if interrupted.
     pub(super) fn validate(&mut self) -> Result<bool, TrainError> {
         let step = self.state.step;
         if self.data.validation.is_empty() || step == 0 {

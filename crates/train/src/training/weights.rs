@@ -1,4 +1,4 @@
-//! What a run writes of its weights: checkpoints, and the result.
+//! Writes the weights of a run: training checkpoints and the result.
 
 use std::path::{Path, PathBuf};
 
@@ -10,17 +10,17 @@ use simmer_model::export;
 
 use super::Training;
 use crate::card::card;
-use crate::checkpoint::Checkpoint;
 use crate::config::Weights;
 use crate::error::TrainError;
 use crate::recipe::Method;
+use crate::training_checkpoint::TrainingCheckpoint;
 
 impl Training<'_> {
     /// Writes a checkpoint.
     pub(super) fn save(&mut self) -> Result<(), TrainError> {
         self.metrics.sync()?;
         let model = self.trainer.model();
-        let checkpoint = Checkpoint {
+        let checkpoint = TrainingCheckpoint {
             state: self.state.clone(),
             recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),
@@ -42,7 +42,7 @@ impl Training<'_> {
             }
         };
         if let Some(files) = &self.files {
-            // what was learned from other weights is not kept
+            // weights trained on a base model whose files changed meanwhile are not kept
             files.check_unchanged()?;
         }
         let shapes = model.trainable_shapes();
@@ -52,20 +52,20 @@ impl Training<'_> {
         Ok(())
     }
 
-    /// Removes the checkpoints that are no longer wanted. Not before the weights of the last one
-    /// have been seen to work: until then the one before it is the last good one.
+    /// Removes the checkpoints beyond `train.keep`. Called only after a step has shown that the weights of the last
+    /// checkpoint work; until then, the one before it is the last good one.
     pub(super) fn prune(&self) -> Result<(), TrainError> {
         let best = self.state.best.map(|best| best.step);
         self.checkpoints.retain(self.config.keep, best)
     }
 
-    /// What the README of the adapter says of the run so far.
+    /// The README of the adapter, after the steps so far.
     fn card(&self) -> Result<Card, TrainError> {
         let losses = self.metrics.losses(self.state.step)?;
         Ok(card(self.recipe, &self.manifest, &self.state, losses))
     }
 
-    /// Writes the adapter, or the whole model.
+    /// Writes the adapter, or the whole model for `method.full`.
     pub(super) fn write_weights(self) -> Result<PathBuf, TrainError> {
         let card = self.card()?;
         let mut model = self.trainer.into_model();

@@ -1,7 +1,7 @@
-//! The model's own chat template, and where its text has what each message says.
+//! The model's own chat template, and the span of each message in its text.
 //!
-//! Templates say what text to make, not which part of it answers. Those with `{% generation %}` blocks say it themselves;
-//! for the others `spans.rs` finds it out by rendering the conversation again with changes.
+//! A template renders text, but does not say which part of it is an answer. Templates with `{% generation %}` blocks
+//! mark answers themselves; for the others, `spans.rs` finds them by rendering the conversation again with changes.
 
 mod spans;
 
@@ -18,7 +18,7 @@ use crate::conversation::{Conversation, Layout, Message, Role};
 use crate::tokenizer::Tokenizer;
 use spans::{Search, end_after};
 
-/// The name of the one template in an environment.
+/// The name of the only template in an environment.
 const TEMPLATE: &str = "chat template";
 
 /// A chat template of a tokenizer.
@@ -28,7 +28,7 @@ pub(super) struct Chat {
     source: String,
     clock: Clock,
     specials: Vec<(String, Value)>,
-    /// The texts of the tokens that end a text.
+    /// The texts of the EOS tokens.
     ends: Vec<String>,
     /// The texts of all special tokens.
     special: Vec<String>,
@@ -64,7 +64,8 @@ impl Chat {
         })
     }
 
-    /// A template's text, with the special tokens that it knows by name, those that end a text, and all of them.
+    /// Compiles a template. `specials` are the special tokens that it knows by name, `ends` the EOS tokens, and
+    /// `special` all special tokens.
     fn parse(
         source: &str,
         specials: &BTreeMap<String, String>,
@@ -95,7 +96,7 @@ impl Chat {
 
     pub(super) fn set_date(&mut self, date: NaiveDate) {
         self.clock = Clock::at(date);
-        // The source was compiled once already.
+        // The same source has compiled before.
         let _ = self.build();
     }
 
@@ -126,7 +127,8 @@ impl Chat {
         Ok(Rendered::new(text, spans, chosen, complete, true))
     }
 
-    /// Checks that the text has the system's words, the user's, the calls and the tools: some templates leave them out.
+    /// Checks that the text has the system message, the user messages, the tool calls and the tools: some templates
+    /// omit them.
     fn check(&self, turns: &Turns, text: &str) -> Result<(), RenderError> {
         let lost = |what: String| {
             let template = "chat".into();
@@ -140,10 +142,10 @@ impl Chat {
         for (index, message) in turns.messages.iter().enumerate() {
             let given = matches!(message.role, Role::System | Role::User);
             if given && !text.contains(message.content.trim()) {
-                return lost(format!("messages[{index}], the {}'s", message.role));
+                return lost(format!("messages[{index}] ({})", message.role));
             }
             if message.more.contains_key("tool_calls") && !search.calls(index) {
-                return lost(format!("the tool_calls of messages[{index}]"));
+                return lost(format!("`tool_calls` of messages[{index}]"));
             }
         }
         let without = Turns {
@@ -151,12 +153,12 @@ impl Chat {
             ..turns.clone()
         };
         if turns.tools.is_some() && self.text(&without, false)? == text {
-            return lost("tools".into());
+            return lost("`tools`".into());
         }
         Ok(())
     }
 
-    /// The template's text with its own marks still in it.
+    /// The rendered text, with the marks of the template's own blocks.
     fn raw(&self, turns: &Turns, add_generation_prompt: bool) -> Result<String, RenderError> {
         let own = [
             ("messages", Value::from(Serde(&turns.messages))),
@@ -186,7 +188,7 @@ impl Chat {
         Ok(if self.marks { unmark(&text).0 } else { text })
     }
 
-    /// What the chosen messages say, `blocks` being what the template marks.
+    /// The spans of the chosen messages; `blocks` are the spans that the template marks.
     fn spans(
         &self,
         turns: &Turns,
@@ -217,16 +219,17 @@ impl Chat {
         chosen.indices().map(span).collect()
     }
 
-    /// The answers that the template's blocks mark.
+    /// The spans of answers, from the blocks that the template marks.
     fn answers(&self, text: &str, mut blocks: Vec<Range<usize>>) -> Vec<Range<usize>> {
-        // Some templates close the block before the token that ends the turn, which would then never be learned.
+        // Some templates close the block before the token that ends the turn. Without that token, the model would never
+        // learn to stop.
         for block in &mut blocks {
             let said = &text[block.clone()];
             if !self.ends.iter().any(|end| said.trim_end().ends_with(end)) {
                 block.end = end_after(text, block.end, &self.ends).unwrap_or(block.end);
             }
         }
-        // Others have a block of its own for that token.
+        // Others have a separate block for that token.
         let mut apart: Vec<Range<usize>> = Vec::new();
         for block in blocks {
             match apart.last_mut() {
@@ -238,7 +241,7 @@ impl Chat {
     }
 }
 
-/// The text without the marks of `{% generation %}` blocks, and what they enclose.
+/// The text without the marks of `{% generation %}` blocks, and the spans that they enclose.
 fn unmark(raw: &str) -> (String, Vec<Range<usize>>) {
     let (mut text, mut blocks, mut start) = (String::with_capacity(raw.len()), Vec::new(), 0);
     for character in raw.chars() {
@@ -251,7 +254,7 @@ fn unmark(raw: &str) -> (String, Vec<Range<usize>>) {
     (text, blocks)
 }
 
-/// What a chat template is given.
+/// The input of a chat template.
 #[derive(Clone)]
 struct Turns<'c> {
     messages: Vec<Message>,
@@ -259,7 +262,7 @@ struct Turns<'c> {
 }
 
 impl<'c> Turns<'c> {
-    /// The conversation's turns, none of which may hold the marks that they are found by.
+    /// The conversation's messages, which may not contain the characters that mark spans.
     fn of(
         conversation: &'c Conversation,
         messages: Vec<Message>,
@@ -277,7 +280,7 @@ impl<'c> Turns<'c> {
         if let Some(message) = messages.iter().find(holds) {
             return Err(RenderError::Jinja {
                 problem: format!(
-                    "the {}'s words hold U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that mark answers here",
+                    "the {} message contains U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that simmer needs to mark answers",
                     message.role
                 ),
             });
@@ -288,7 +291,7 @@ impl<'c> Turns<'c> {
         })
     }
 
-    /// The first turns.
+    /// The first `count` messages.
     fn first(&self, count: usize) -> Turns<'c> {
         Turns {
             messages: self.messages[..count].to_vec(),
@@ -296,7 +299,7 @@ impl<'c> Turns<'c> {
         }
     }
 
-    /// The numbers of the assistant's messages.
+    /// The indices of the assistant's messages.
     fn answers(&self) -> impl Iterator<Item = usize> {
         let answer = |index: &usize| self.messages[*index].role == Role::Assistant;
         (0..self.messages.len()).filter(answer)

@@ -1,8 +1,8 @@
-//! Where a chat template's text has what a message says.
+//! Finds the span of a message in a chat template's text.
 //!
-//! The conversation is rendered again with a mark in the message, which tells where its words stand and what follows them;
-//! without what comes after the message, which tells how its turn ends; and up to an answer as a generation prompt, which
-//! tells where the model begins to speak.
+//! The conversation is rendered again in three ways. With a mark in place of the message's content, the text shows
+//! where the content is and what follows it. Without the later messages, it shows how the message's turn ends. As a
+//! generation prompt up to an answer, it shows where the model starts to generate.
 
 use std::ops::Range;
 
@@ -20,16 +20,17 @@ pub(super) struct Search<'a> {
     pub(super) text: &'a str,
 }
 
-/// Where a mark can stand in a message.
+/// The part of a message that a mark can replace.
 #[derive(Clone, Copy)]
 enum Place {
-    /// Instead of its words.
+    /// Its content.
     Content,
-    /// Instead of the name of the last function that it calls.
+    /// The name of the last function that it calls.
     Call,
 }
 
-/// Where a message's words, or the name of the function, stand: they may begin before `start` where that is not known.
+/// The position of a message's content, or of the name of the function that it calls. `start` is `None` if only the end
+/// is known.
 struct Words {
     start: Option<usize>,
     end: usize,
@@ -40,7 +41,7 @@ struct Words {
 type Found<T> = Result<T, &'static str>;
 
 impl Search<'_> {
-    /// What `messages[index]` says, with what ends it.
+    /// The span of `messages[index]`, including the token that ends it.
     pub(super) fn span(&self, index: usize) -> Result<Range<usize>, RenderError> {
         let role = self.turns.messages[index].role;
         let span = || {
@@ -54,18 +55,18 @@ impl Search<'_> {
         span().map_err(|why| RenderError::SpanNotFound { index, role, why })
     }
 
-    /// Whether the text has what `messages[index]` calls.
+    /// Whether the text has the tool calls of `messages[index]`.
     pub(super) fn calls(&self, index: usize) -> bool {
         let mut changed = self.turns.clone();
         let marked = Place::Call.mark(&mut changed.messages[index]);
-        // A template may refuse the mark as a name: then it does look at calls.
+        // A template that refuses the mark as a name does read the calls.
         marked.is_none_or(|()| {
             let text = self.chat.text(&changed, false);
             text.map_or(true, |text| text.contains(HERE))
         })
     }
 
-    /// Where the words of `messages[index]` stand, by rendering with a mark in their place.
+    /// The position of the content of `messages[index]`, found by rendering with a mark in its place.
     fn words(&self, index: usize) -> Found<Words> {
         let calls = self.turns.messages[index].more.contains_key("tool_calls");
         let places = if calls {
@@ -77,12 +78,12 @@ impl Search<'_> {
         let (place, (before, after)) = places
             .iter()
             .find_map(around)
-            .ok_or("its content does not appear once")?;
+            .ok_or("its content does not appear exactly once")?;
         let end = self.text.len().checked_sub(after.len());
         let end = end
             .filter(|_| self.text.ends_with(&after))
             .ok_or("the text after it depends on its content")?;
-        // A template may take the content apart (reasoning and answer) and write more before it than before the mark.
+        // A template may split the content (reasoning and answer) and write more before it than before the mark.
         let start = before.len() <= end && self.text.starts_with(&before);
         Ok(Words {
             start: start.then_some(before.len()),
@@ -91,7 +92,7 @@ impl Search<'_> {
         })
     }
 
-    /// The text of `turns` before and after that place in `messages[index]`, if it appears once.
+    /// The text of `turns` before and after that part of `messages[index]`, if it appears exactly once.
     fn around(&self, turns: &Turns, index: usize, place: Place) -> Option<(String, String)> {
         let mut changed = turns.clone();
         place.mark(&mut changed.messages[index])?;
@@ -103,16 +104,17 @@ impl Search<'_> {
         }
     }
 
-    /// Where the model begins to speak: where the generation prompt ends, at or before the answer's words.
+    /// Where the model starts to generate: the end of the generation prompt, at or before the answer's content.
     fn start(&self, index: usize, words: &Words) -> Found<usize> {
-        const MISMATCH: &str = "the generation prompt is not how the answer's turn begins";
+        const MISMATCH: &str = "the answer's turn does not start with the generation prompt";
         let prompt = self.chat.text(&self.turns.first(index), true);
-        let prompt = prompt.map_err(|_| "the template makes no generation prompt for it")?;
+        let prompt = prompt.map_err(|_| "the template cannot render a generation prompt for it")?;
         if prompt.len() <= words.start.unwrap_or(words.end) && self.text.starts_with(&prompt) {
             return Ok(prompt.len());
         }
-        // Some templates write earlier turns anew when later ones follow. Where the answer is the last turn, its words
-        // must still follow the generation prompt; what stands between them is looked for here, and is the model's too.
+        // Some templates render earlier turns differently when later turns follow. If the answer is rendered as the
+        // last turn, its content must still follow the generation prompt. Any text between the two is generated by the
+        // model, too; so it is searched for before the content.
         let (before, _) = self
             .around(&self.turns.first(index + 1), index, words.place)
             .ok_or(MISMATCH)?;
@@ -126,7 +128,8 @@ impl Search<'_> {
         }
     }
 
-    /// Where the turn ends: after the token that ends it, or where its text does when nothing follows.
+    /// The end of the turn: after the token that ends it, or else where its text ends when it is rendered as the last
+    /// turn.
     fn end(&self, index: usize, words: &Words) -> Found<usize> {
         let ends = &self.chat.ends;
         if let Some(end) = end_after(self.text, words.end, ends) {
@@ -143,12 +146,12 @@ impl Search<'_> {
             Place::Content => end_after(self.text, words.end, &self.chat.special),
             Place::Call => None,
         }
-        .ok_or("no special token ends it, and its turn ends differently once later turns follow")
+        .ok_or("no special token ends it, and its turn ends differently when later turns follow")
     }
 }
 
 impl Place {
-    /// Puts the mark there, if the message has such a place.
+    /// Replaces that part of the message with the mark, if the message has it.
     fn mark(self, message: &mut Message) -> Option<()> {
         let here = HERE.to_string();
         match self {
@@ -177,7 +180,7 @@ impl Words {
     }
 }
 
-/// The end of the one of `tokens` that follows `at`, white space between them aside.
+/// The end of the one of `tokens` that follows `at`, if one does; white space between them is skipped.
 pub(super) fn end_after(text: &str, at: usize, tokens: &[String]) -> Option<usize> {
     let rest = &text[at..];
     let spaces = rest.len() - rest.trim_start().len();
@@ -187,7 +190,7 @@ pub(super) fn end_after(text: &str, at: usize, tokens: &[String]) -> Option<usiz
     Some(at + spaces + token.len())
 }
 
-/// The text without the white space after the one of `tokens` that ends it, if one does.
+/// The text; if one of `tokens` ends it, without the white space after that token.
 fn up_to_end<'t>(text: &'t str, tokens: &[String]) -> &'t str {
     let trimmed = text.trim_end();
     if tokens.iter().any(|token| trimmed.ends_with(token)) {

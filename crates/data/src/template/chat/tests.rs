@@ -66,8 +66,8 @@ fn answers_without_an_end_token_end_with_their_turn() {
 }
 
 #[test]
-fn earlier_turns_may_be_written_anew() {
-    // As Mistral's: the system message goes into the last question.
+fn earlier_turns_may_be_rendered_differently() {
+    // As in Mistral's template: the system message goes into the last question.
     let mistral = "{% for m in messages %}\
         {% if m.role == 'user' %}[INST] {% if loop.index0 >= messages|length - 2 %}{{ messages[0].content }} {% endif %}{{ m.content }} [/INST]\
         {% elif m.role == 'assistant' %} {{ m.content }}{{ eos_token }}\
@@ -76,42 +76,32 @@ fn earlier_turns_may_be_written_anew() {
 }
 
 #[test]
-fn generation_blocks_are_believed_and_end_with_their_token() {
+fn generation_blocks_are_used_and_end_with_their_token() {
     let with_blocks = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
         {% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}\
         <|im_end|>\n{% endfor %}";
-    insta::assert_snapshot!(marked(&chat(with_blocks).answers(&dialogue()).unwrap()), @"
-    <|im_start|>system
-    Be brief.<|im_end|>
-    <|im_start|>user
-    Hi<|im_end|>
-    <|im_start|>assistant
-    ⟦ Hello! <|im_end|>⟧
-    <|im_start|>user
-    Bye<|im_end|>
-    <|im_start|>assistant
-    ⟦Bye!<|im_end|>⟧
-    ");
+    let answers = |template: Template| template.answers(&dialogue()).unwrap();
+    assert_eq!(answers(chat(with_blocks)), answers(template("chat")));
 }
 
 #[test]
 fn an_answer_that_cannot_be_found_is_an_error() {
     let twice = "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}";
     let error = chat(twice).answers(&dialogue()).unwrap_err();
-    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: its content does not appear once");
+    insta::assert_snapshot!(error, @"chat template: cannot find messages[2] (assistant) in its text: its content does not appear exactly once");
     let by_length = "{% for m in messages %}{{ m.content }} {{ m.content | length }}{% endfor %}";
     let error = chat(by_length).answers(&dialogue()).unwrap_err();
-    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: the text after it depends on its content");
-    // The prompt that would be generated from opens a thought that no training text has.
+    insta::assert_snapshot!(error, @"chat template: cannot find messages[2] (assistant) in its text: the text after it depends on its content");
+    // The generation prompt opens a thought that the training text does not have.
     let thinks = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}\
         {% if add_generation_prompt %}<assistant><think>{% endif %}";
     let error = chat(thinks).answers(&dialogue()).unwrap_err();
-    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[2], the assistant's: the generation prompt is not how the answer's turn begins");
+    insta::assert_snapshot!(error, @"chat template: cannot find messages[2] (assistant) in its text: the answer's turn does not start with the generation prompt");
 }
 
 #[test]
-fn a_template_may_take_answers_apart() {
-    // As Qwen3's: every last answer has a thought, and earlier ones lose theirs.
+fn a_template_may_split_answers() {
+    // As in Qwen3's template: the last answer has a thought, and earlier answers lose theirs.
     let qwen = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
         {% if m.role == 'assistant' and loop.last %}<think>{{ m.content.split('</think>')[0] if '</think>' in m.content else '' }}</think>\
         {% endif %}{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}\
@@ -142,14 +132,14 @@ fn a_chat_template_may_refuse() {
 }
 
 #[test]
-fn a_template_without_sense_is_an_error() {
+fn an_invalid_template_is_an_error() {
     let tokenizer = with_config(&json!({"chat_template": "{% if x %}"}));
     let error = Template::named("chat", &tokenizer).unwrap_err().to_string();
     assert!(error.contains("unexpected end of input"), "{error}");
 }
 
 #[test]
-fn the_date_is_told_and_remembered() {
+fn the_date_is_used_and_remembered() {
     let dated = "{{ strftime_now('%Y') }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
     let date = NaiveDate::from_ymd_opt(2024, 7, 26).unwrap();
     let template = chat(dated).dated(date);
@@ -161,7 +151,7 @@ fn the_date_is_told_and_remembered() {
     assert_eq!(template.date_told(), Some(date));
 }
 
-/// As Llama 3.1's: a call instead of words, and tools before the first question.
+/// As in Llama 3.1's template: a call instead of content, and tools before the first question.
 const CALLS: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<{{ m.role }}>\
     {% if m.tool_calls %}{% for c in m.tool_calls %}[{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}\
     {% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
@@ -193,7 +183,7 @@ fn calls_of_tools_are_answers() {
     <tool>4<|im_end|>
     <assistant>⟦It is 4.<|im_end|>⟧
     "#);
-    // As Qwen's: words and calls, each in a block, both there.
+    // As in Qwen's template: content and calls, each in its own block.
     let both = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
         {% for c in m.tool_calls or [] %}\n{{ tools | tojson }}<tool_call>{{ c.name }}</tool_call>{% endfor %}<|im_end|>\n{% endfor %}\
         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
@@ -215,12 +205,12 @@ fn what_a_template_leaves_out_is_an_error() {
     let error = |source: &str, row: &Conversation| chat(source).answers(row).unwrap_err();
     let row = calling(json!([{"name": "add"}]));
     let words = "{% for m in messages %}{{ m.content }}{% endfor %}";
-    insta::assert_snapshot!(error(words, &row), @"template `chat` has no place for the tool_calls of messages[1], which would be lost");
+    insta::assert_snapshot!(error(words, &row), @"template `chat` does not render `tool_calls` of messages[1], which would be lost");
     let calls = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.name }}{% endfor %}{% endfor %}";
-    insta::assert_snapshot!(error(calls, &row), @"template `chat` has no place for tools, which would be lost");
+    insta::assert_snapshot!(error(calls, &row), @"template `chat` does not render `tools`, which would be lost");
     let turns =
         "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}";
-    insta::assert_snapshot!(error(turns, &dialogue()), @"template `chat` has no place for messages[0], the system's, which would be lost");
+    insta::assert_snapshot!(error(turns, &dialogue()), @"template `chat` does not render messages[0] (system), which would be lost");
 }
 
 #[test]
@@ -229,7 +219,7 @@ fn a_call_whose_name_changes_the_text_around_it_is_an_error() {
     let error = chat(by_length)
         .answers(&calling(json!([{"name": "add"}])))
         .unwrap_err();
-    insta::assert_snapshot!(error, @"chat template: cannot tell which part of its text is messages[1], the assistant's: the text after it depends on its content");
+    insta::assert_snapshot!(error, @"chat template: cannot find messages[1] (assistant) in its text: the text after it depends on its content");
 }
 
 #[test]
@@ -253,9 +243,9 @@ fn a_question_that_is_trained_on_ends_where_the_model_begins() {
         {% elif m.role == 'assistant' %} {{ m.content | trim }} {{ eos_token }}{% endif %}{% endfor %}";
     let row = dialogue_marked([None, Some(true), None, Some(true), None]);
     insta::assert_snapshot!(marked(&chat(llama_2).render(&row, TrainOn::Marked).unwrap()), @"Be brief.[INST] ⟦Hi [/INST]⟧ Hello! <|im_end|>[INST] ⟦Bye [/INST]⟧ Bye! <|im_end|>");
-    // The system's words alone are no text.
+    // The template renders nothing for a system message alone.
     let row = dialogue_marked([Some(true), None, None, None, None]);
-    insta::assert_snapshot!(chat(llama_2).render(&row, TrainOn::Marked).unwrap_err(), @"chat template: cannot tell which part of its text is messages[0], the system's: no special token ends it, and its turn ends differently once later turns follow");
+    insta::assert_snapshot!(chat(llama_2).render(&row, TrainOn::Marked).unwrap_err(), @"chat template: cannot find messages[0] (system) in its text: no special token ends it, and its turn ends differently when later turns follow");
 }
 
 #[test]
@@ -285,17 +275,17 @@ fn endless_templates_are_stopped() {
     }
     let deep = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     insta::assert_snapshot!(chat(deep).answers(&dialogue()).unwrap_err(), @"chat template: recursion limit exceeded (line 1)");
-    insta::assert_snapshot!(chat("{{ 'x' * 100000000000 }}").answers(&dialogue()).unwrap_err(), @"chat template: stopped after 2000000 steps without an end: it loops for ever, or makes endless text");
-    insta::assert_snapshot!(RenderError::Endless, @"chat template: stopped after 2000000 steps without an end: it loops for ever, or makes endless text");
+    insta::assert_snapshot!(chat("{{ 'x' * 100000000000 }}").answers(&dialogue()).unwrap_err(), @"chat template: stopped after 2000000 steps: it loops forever, or its text grows without end");
+    insta::assert_snapshot!(RenderError::Endless, @"chat template: stopped after 2000000 steps: it loops forever, or its text grows without end");
 }
 
 #[test]
 fn marks_in_a_row_are_refused() {
     let row = Conversation::prompt("a\u{FFFFF}b");
-    insta::assert_snapshot!(template("chat").prompt(&row).unwrap_err(), @"chat template: the user's words hold U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that mark answers here");
+    insta::assert_snapshot!(template("chat").prompt(&row).unwrap_err(), @"chat template: the user message contains U+10FFFE, U+10FFFF or U+FFFFF, noncharacters that simmer needs to mark answers");
 }
 
-/// What transformers makes of conversations (`tests/reference/chat_templates.py`).
+/// Conversations as transformers renders them (`tests/reference/chat_templates.py`).
 #[derive(Deserialize)]
 struct Golden {
     chat_template: String,

@@ -1,4 +1,4 @@
-//! Templates as data: one TOML file each, what is trained on marked in the text.
+//! Templates as data: one TOML file each, with marks around the text that is trained on.
 //!
 //! ```toml
 //! accepts = ["instruction", "completion", "messages"]   # the layouts of rows that it renders
@@ -12,12 +12,13 @@
 //! or, for one question and its answer,
 //!
 //! ```toml
-//! [[variants]]                                          # the one whose parts are those that the row has is used
+//! [[variants]]                                          # simmer uses the variant that has exactly the row's parts
 //! text = "Q: {instruction}\nA:[[ {output}]]"
 //! ```
 //!
-//! `[[` and `]]` enclose what the one who speaks says, with what ends it. `{bos}` and `{eos}` are the tokenizer's special
-//! tokens, `{{` and `}}` braces. The end of sequence after the last answer needs no mark: it always follows.
+//! `[[` and `]]` enclose the text of a speaker, including the token that ends it. `{bos}` and `{eos}` are the
+//! tokenizer's special tokens; `{{` and `}}` are literal braces. The EOS token after the last answer needs no mark:
+//! simmer always adds it.
 
 mod text;
 mod turns;
@@ -42,7 +43,7 @@ struct PlainFile {
     turns: Option<TurnsFile>,
 }
 
-/// A template of literal text and places for a row's parts.
+/// A template of literal text and placeholders for a row's parts.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: String,
@@ -68,7 +69,7 @@ impl Plain {
         };
         let file: PlainFile = toml::from_str(text).map_err(|error| {
             let shown = error.to_string();
-            // it has the line, which may be all of the file
+            // the error quotes the line, which may be the whole file
             let short = shown.len() < 2000;
             invalid(if short {
                 shown
@@ -96,7 +97,7 @@ impl Plain {
         };
         let texts = texts.map_err(invalid)?;
         if matches!(texts, Texts::Turns(_)) && file.accepts.contains(&Layout::Text) {
-            return Err(invalid("accepts: a text row has no turns".into()));
+            return Err(invalid("accepts: a `text` row has no turns".into()));
         }
         Ok(Plain {
             name: name.into(),
@@ -118,7 +119,7 @@ impl Plain {
         }
     }
 
-    /// The text up to the marks around the last answer; text rows whole.
+    /// The text up to the marks around the last answer; for text rows, the whole text.
     pub(super) fn prompt(
         &self,
         conversation: &Conversation,
@@ -131,7 +132,7 @@ impl Plain {
         }
     }
 
-    /// Checks that nothing of the row would be lost: plain templates know its words alone.
+    /// Checks that nothing of the row would be lost: plain templates render only the text of messages.
     fn check(&self, row: &Conversation, messages: &[Message]) -> Result<(), RenderError> {
         let layout = row.layout();
         if !self.accepts.contains(&layout) {
@@ -147,7 +148,7 @@ impl Plain {
             })
         };
         if row.tools.is_some() {
-            return lost("tools".into());
+            return lost("`tools`".into());
         }
         for (index, message) in messages.iter().enumerate() {
             if let Some(key) = message.more.keys().next() {

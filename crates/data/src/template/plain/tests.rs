@@ -21,7 +21,7 @@ fn plain(name: &str) -> Template {
     }
 }
 
-/// A question, one with input, and a conversation with and without a system message, as the template has them.
+/// A question, a question with input, and a conversation without and with a system message, rendered by the template.
 fn shown(name: &str) -> String {
     let mut later = dialogue().messages().unwrap();
     later.remove(0);
@@ -177,7 +177,7 @@ fn koala() {
     -----
     BEGINNING OF CONVERSATION: USER: Hi GPT:⟦  Hello! </s>⟧USER: Bye GPT:⟦ Bye!</s>⟧
     -----
-    (template `koala` has no place for a system message, which would be lost)
+    (template `koala` does not render a system message, which would be lost)
     ");
 }
 
@@ -218,7 +218,7 @@ fn gpt4all() {
     Name the capital.
     ⟦Paris⟧
     -----
-    (template `gpt4all` has no place for instruction + input + output together; it has instruction + output)
+    (template `gpt4all` does not render instruction + input + output together; it renders instruction + output)
     -----
     (template `gpt4all` renders one question and its answer; this row has 4 messages)
     -----
@@ -383,7 +383,7 @@ fn prompts_are_how_the_answer_begins_in_training() {
 }
 
 #[test]
-fn a_prompt_goes_on_from_a_conversation() {
+fn a_prompt_continues_a_conversation() {
     let mut messages = dialogue().messages().unwrap();
     messages.pop();
     let prompt = plain("vicuna-v1.1")
@@ -424,18 +424,18 @@ fn nothing_of_a_row_is_lost() {
     ];
     let errors = rows.map(|(name, row)| plain(name).answers(&row).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"), @"
-    template `chatml` has no place for tools, which would be lost
-    template `chatml` has no place for `name` of messages[1], which would be lost
-    template `chatml` has no place for messages[5], the system's, which would be lost
-    template `vicuna-v1.1` has no place for messages[3], the tool's, which would be lost
-    template `koala` has no place for a system message, which would be lost
-    template `llama-2-chat` has no place for a system message without a user's message after it, which would be lost
-    template `gpt4all` has no place for instruction + input + output together; it has instruction + output
+    template `chatml` does not render `tools`, which would be lost
+    template `chatml` does not render `name` of messages[1], which would be lost
+    template `chatml` does not render messages[5] (system), which would be lost
+    template `vicuna-v1.1` does not render messages[3] (tool), which would be lost
+    template `koala` does not render a system message, which would be lost
+    template `llama-2-chat` does not render a system message without a user message after it, which would be lost
+    template `gpt4all` does not render instruction + input + output together; it renders instruction + output
     ");
 }
 
 #[test]
-fn marked_turns_are_told_apart_or_refused() {
+fn marked_turns_are_found_or_refused() {
     let yes = Some(true);
     let show =
         |name: &str, marks| match plain(name).render(&dialogue_marked(marks), TrainOn::Marked) {
@@ -443,7 +443,7 @@ fn marked_turns_are_told_apart_or_refused() {
             Err(error) => error.to_string(),
         };
     insta::assert_snapshot!(show("vicuna-v1.1", [None, yes, None, None, yes]), @"Be brief. USER:⟦ Hi ⟧ASSISTANT:  Hello! </s>USER: Bye ASSISTANT:⟦ Bye!</s>⟧");
-    insta::assert_snapshot!(show("vicuna-v1.1", [yes, None, None, None, None]), @"template `vicuna-v1.1` cannot tell which part of its text is messages[0], which is to be trained on");
+    insta::assert_snapshot!(show("vicuna-v1.1", [yes, None, None, None, None]), @"template `vicuna-v1.1` does not mark messages[0] in its text, which is to be trained on");
     insta::assert_snapshot!(show("llama-2-chat", [yes, yes, None, yes, None]), @"
     <s>[INST] ⟦<<SYS>>
     Be brief.
@@ -451,17 +451,17 @@ fn marked_turns_are_told_apart_or_refused() {
 
     Hi [/INST]⟧ Hello! </s><s>[INST] ⟦Bye [/INST]⟧ Bye! </s>
     ");
-    insta::assert_snapshot!(show("llama-2-chat", [None, yes, None, None, None]), @"template `llama-2-chat` cannot tell which part of its text is messages[1], which is to be trained on");
+    insta::assert_snapshot!(show("llama-2-chat", [None, yes, None, None, None]), @"template `llama-2-chat` does not mark messages[1] in its text, which is to be trained on");
     let mut messages = dialogue().messages().unwrap()[1..3].to_vec();
     messages[0].train = yes;
     let error = plain("alpaca")
         .render(&Conversation::chat(messages), TrainOn::Marked)
         .unwrap_err();
-    insta::assert_snapshot!(error, @"template `alpaca` cannot tell which part of its text is messages[0], which is to be trained on");
+    insta::assert_snapshot!(error, @"template `alpaca` does not mark messages[0] in its text, which is to be trained on");
 }
 
 #[test]
-fn a_template_of_turns_says_what_is_wrong_with_it() {
+fn an_invalid_template_of_turns_names_the_problem() {
     let parse = |turns: &str| {
         let file = format!("accepts = [\"messages\"]\n[turns]\n{turns}");
         match Plain::parse("mine", &file, &specials()) {
@@ -483,14 +483,14 @@ fn a_template_of_turns_says_what_is_wrong_with_it() {
     ];
     insta::assert_snapshot!(files.map(|file| parse(&file)).join("\n"), @"
     accepted
-    template mine: turns.assistant: {assistant} stands outside `[[` and `]]`, so it would not be trained on
-    template mine: turns.user: {user} stands outside `[[` and `]]`, so it would not be trained on
-    template mine: turns.user: it has no place for {user}
-    template mine: turns.user: {system} has no place here
-    template mine: turns.user: unknown {prompt}; there are {system}, {user}, {assistant}, {tool}, {bos}, {eos}
-    template mine: turns.begin: it is never trained on: no `[[` here
-    template mine: turns.end: {user} has no place here
-    template mine: turns.default_system: there is no `system` that takes it
+    template mine: turns.assistant: {assistant} is outside `[[` and `]]`, so it would not be trained on
+    template mine: turns.user: {user} is outside `[[` and `]]`, so it would not be trained on
+    template mine: turns.user: missing {user}
+    template mine: turns.user: {system} is not allowed here
+    template mine: turns.user: unknown {prompt}; known are {system}, {user}, {assistant}, {tool}, {bos}, {eos}
+    template mine: turns.begin: `[[` is not allowed here: this text is never trained on
+    template mine: turns.end: {user} is not allowed here
+    template mine: turns.default_system: it needs `system`, or {system} in `begin`
     ");
     let both = "accepts = [\"messages\"]\n[turns]\nuser = \"{user}\"\nassistant = \"[[{assistant}]]\"\n[[variants]]\ntext = \"[[{output}]]\"";
     insta::assert_snapshot!(Plain::parse("mine", both, &specials()).unwrap_err(), @"template mine: expected either [turns] or [[variants]]");
@@ -500,11 +500,11 @@ fn a_template_of_turns_says_what_is_wrong_with_it() {
         .next()
         .unwrap()
         .replace("messages", "text");
-    insta::assert_snapshot!(Plain::parse("mine", &text, &specials()).unwrap_err(), @"template mine: accepts: a text row has no turns");
+    insta::assert_snapshot!(Plain::parse("mine", &text, &specials()).unwrap_err(), @"template mine: accepts: a `text` row has no turns");
 }
 
 #[test]
-fn a_wrong_template_file_says_where() {
+fn an_invalid_template_file_names_the_place() {
     let specials = BTreeMap::new();
     let parse = |text: &str| {
         let file = format!("accepts = [\"completion\"]\n[[variants]]\ntext = \"{text}\"");
@@ -526,14 +526,14 @@ fn a_wrong_template_file_says_where() {
     ];
     insta::assert_snapshot!(texts.map(parse).join("\n"), @"
     accepted
-    template mine: variants[0]: {output} stands outside `[[` and `]]`, so it would not be trained on
+    template mine: variants[0]: {output} is outside `[[` and `]]`, so it would not be trained on
     template mine: variants[0]: `[[` without `]]`
-    template mine: variants[0]: unknown {answer}; there are {system}, {instruction}, {prompt}, {input}, {output}, {response}, {completion}, {text}, {bos}, {eos}
-    template mine: variants[0]: {instruction} stands there twice
+    template mine: variants[0]: unknown {answer}; known are {system}, {instruction}, {prompt}, {input}, {output}, {response}, {completion}, {text}, {bos}, {eos}
+    template mine: variants[0]: duplicate {instruction}
     template mine: variants[0]: `]]` without `[[`
     template mine: variants[0]: nothing is marked to be trained on: enclose the answer in `[[` and `]]`
-    template mine: variants[0]: unknown {prompt[[{completion}; there are {system}, {instruction}, {prompt}, {input}, {output}, {response}, {completion}, {text}, {bos}, {eos}
-    template mine: variants[0]: {eos}: the tokenizer names no eos_token
+    template mine: variants[0]: unknown {prompt[[{completion}; known are {system}, {instruction}, {prompt}, {input}, {output}, {response}, {completion}, {text}, {bos}, {eos}
+    template mine: variants[0]: {eos}: the tokenizer has no eos_token
     ");
 }
 

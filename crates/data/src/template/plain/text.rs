@@ -1,10 +1,10 @@
-//! The texts of a plain template: words, places for what a row says, and marks around what is trained on.
+//! The texts of a plain template: literals, placeholders for a row's parts, and marks around what is trained on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
-/// What a row may say.
+/// The parts that a row may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Part {
     System,
@@ -32,7 +32,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// The language of a text: the names of the parts that it may have, and the tokenizer's special tokens by their keys.
+/// The names that a text may have in braces: those of the parts, and the tokenizer's special tokens by their keys.
 #[derive(Clone, Copy)]
 pub(super) struct Language<'a> {
     pub(super) names: &'a [(&'static str, Part)],
@@ -42,20 +42,20 @@ pub(super) struct Language<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Literal(String),
-    /// A part's place, and whether white space around what stands there is left out.
+    /// A placeholder, and whether white space around its value is trimmed.
     Part(Part, bool),
     Open,
     Close,
 }
 
-/// A text with places and marks.
+/// A text with placeholders and marks.
 #[derive(Debug, Default)]
 pub(super) struct Text {
     pieces: Vec<Piece>,
 }
 
 impl Text {
-    /// Reads a text: every mark has its partner, no part stands there twice.
+    /// Parses a text. Every mark must be paired, and no placeholder may occur twice.
     pub(super) fn parse(text: &str, language: Language) -> Result<Text, String> {
         let text = Text {
             pieces: pieces(text, language)?,
@@ -69,7 +69,7 @@ impl Text {
                 Piece::Close if !open => return Err("`]]` without `[[`".into()),
                 Piece::Close => open = false,
                 Piece::Part(part, _) if !parts.insert(*part) => {
-                    return Err(format!("{{{part}}} stands there twice"));
+                    return Err(format!("duplicate {{{part}}}"));
                 }
                 Piece::Part(..) | Piece::Literal(_) => {}
             }
@@ -92,7 +92,7 @@ impl Text {
         self.pieces.contains(&Piece::Open)
     }
 
-    /// Which piece opens the marks around `part`.
+    /// The index of the piece that opens the marks around `part`.
     pub(super) fn opening(&self, part: Part) -> Option<usize> {
         let mut open = None;
         for (index, piece) in self.pieces.iter().enumerate() {
@@ -106,7 +106,7 @@ impl Text {
         None
     }
 
-    /// Writes the text to `out`, each part by `say`; gives the ranges between marks.
+    /// Writes the text to `out`; `say` writes the value of each placeholder. Returns the ranges between marks.
     pub(super) fn write(
         &self,
         out: &mut String,
@@ -150,7 +150,7 @@ fn write(
     spans
 }
 
-/// Python's `strip` of what stands in `text` from `at` on.
+/// Python's `strip`, applied to `text[at..]`.
 fn trim_from(text: &mut String, at: usize) {
     let space = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
     let end = at + text[at..].trim_end_matches(space).len();
@@ -159,7 +159,7 @@ fn trim_from(text: &mut String, at: usize) {
     text.replace_range(at..start, "");
 }
 
-/// Cuts a text into pieces.
+/// Splits a text into pieces.
 fn pieces(text: &str, language: Language) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut literal = String::new();
@@ -183,8 +183,8 @@ fn pieces(text: &str, language: Language) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-/// The piece that the brace or bracket begins which `rest` begins with, and how long it is. Of three brackets side by side
-/// the first two are `[[` and the last two `]]`.
+/// The first piece of `rest`, which starts with a brace or bracket, and the piece's length. Of three adjacent brackets,
+/// the first two are `[[`, and the last two are `]]`.
 fn piece(rest: &str, language: Language) -> Result<(Piece, usize), String> {
     let literal = |length| (Piece::Literal(rest[..1].into()), length);
     Ok(match rest.get(..2) {
@@ -194,22 +194,22 @@ fn piece(rest: &str, language: Language) -> Result<(Piece, usize), String> {
         _ if rest.starts_with('{') => {
             let end = rest
                 .find('}')
-                .ok_or("`{` without `}`; a brace itself is `{{`")?;
+                .ok_or("`{` without `}`; write `{{` for a literal brace")?;
             (language.place(&rest[1..end])?, end + 1)
         }
         _ if rest.starts_with('}') => {
-            return Err("`}` without `{`; a brace itself is `}}`".into());
+            return Err("`}` without `{`; write `}}` for a literal brace".into());
         }
         _ => literal(1),
     })
 }
 
 impl Language<'_> {
-    /// What stands between braces.
+    /// The piece for the text between braces.
     fn place(&self, place: &str) -> Result<Piece, String> {
         if let "bos" | "eos" = place {
             let token = self.specials.get(&format!("{place}_token"));
-            let missing = format!("{{{place}}}: the tokenizer names no {place}_token");
+            let missing = format!("{{{place}}}: the tokenizer has no {place}_token");
             return token.cloned().map(Piece::Literal).ok_or(missing);
         }
         let (name, trim) = match place.strip_suffix("|trim") {
@@ -222,7 +222,7 @@ impl Language<'_> {
                 let known = self.names.iter().map(|(name, _)| format!("{{{name}}}"));
                 let known: Vec<_> = known.collect();
                 format!(
-                    "unknown {{{place}}}; there are {}, {{bos}}, {{eos}}",
+                    "unknown {{{place}}}; known are {}, {{bos}}, {{eos}}",
                     known.join(", ")
                 )
             })
@@ -260,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn brackets_side_by_side_belong_outside_before_and_inside_after() {
+    fn of_three_brackets_the_outer_two_are_the_mark() {
         assert_eq!(shown("[[[|A|] {user}[|B|]]]"), "⟦[|A|]  hi [|B|]⟧");
         assert_eq!(shown("[a] [[b]]] [[]c[]]"), "[a] ⟦b]⟧ ⟦]c[⟧");
         assert_eq!(shown("{{{user|trim}}}[[{eos}]]"), "{hi}⟦</s>⟧");
     }
 
     #[test]
-    fn only_what_a_place_holds_is_trimmed() {
+    fn only_the_value_of_a_placeholder_is_trimmed() {
         assert_eq!(shown("a \n{user|trim}\n b"), "a \nhi\n b");
         let mut text = "x \u{1c}\u{a0} \n".to_owned();
         trim_from(&mut text, 1);
@@ -275,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn marks_need_their_partners() {
+    fn marks_must_be_paired() {
         assert_eq!(shown("[[a"), "error: `[[` without `]]`");
         assert_eq!(shown("a]]"), "error: `]]` without `[[`");
         assert_eq!(shown("[[a[[b]]"), "error: `[[` inside `[[`");
         assert_eq!(
             shown("{bos}"),
-            "error: {bos}: the tokenizer names no bos_token"
+            "error: {bos}: the tokenizer has no bos_token"
         );
     }
 }

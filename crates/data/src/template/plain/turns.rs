@@ -1,4 +1,4 @@
-//! Templates of conversations: a text for each role, one after the other.
+//! Templates of conversations: one text per role, joined in the order of the messages.
 
 use std::ops::Range;
 
@@ -33,25 +33,26 @@ pub(super) struct TurnsFile {
 #[derive(Debug)]
 pub(super) struct Turns {
     template: String,
-    /// Stands first; it may have the place of the system message.
+    /// The text at the start; it may have the placeholder of the system message.
     begin: Text,
-    /// Stands last, after a finished answer.
+    /// The text at the end, after a finished answer.
     end: Text,
-    /// The system message. Without a place in `begin` it stands before the first user's words and is one with them.
+    /// The text of the system message. If `begin` has no placeholder for it, it is put before the first user message
+    /// and becomes part of it.
     system: Option<Text>,
-    /// What the system message says where the row has none.
+    /// The system message of rows without one.
     default_system: Option<String>,
     user: Text,
     assistant: Text,
     tool: Option<Text>,
 }
 
-/// A conversation as far as it is written.
+/// The part of a conversation that is written so far.
 #[derive(Default)]
 struct Written {
     text: String,
     spans: Vec<Range<usize>>,
-    /// The system message that the first user's turn has to take, and whether it is trained on.
+    /// The system message that goes into the first user turn, and whether it is trained on.
     waiting: Option<(String, bool)>,
 }
 
@@ -68,7 +69,7 @@ impl Turns {
             (source, _) => source.as_deref(),
         };
         if system.is_none() && file.default_system.is_some() {
-            return Err("turns.default_system: there is no `system` that takes it".into());
+            return Err("turns.default_system: it needs `system`, or {system} in `begin`".into());
         }
         let system = system.map(|source| turn("system", source, Part::System));
         let tool = file.tool.as_ref();
@@ -123,12 +124,12 @@ impl Turns {
             self.turn(index, message, chosen, &mut written)?;
         }
         match written.waiting {
-            Some(_) => Err(self.no_place("a system message without a user's message after it")),
+            Some(_) => Err(self.no_place("a system message without a user message after it")),
             None => Ok(written),
         }
     }
 
-    /// Writes what stands before the first turn.
+    /// Writes the text before the first turn.
     fn begin(
         &self,
         message: Option<&Message>,
@@ -179,13 +180,13 @@ impl Turns {
             Role::System => None,
         };
         let Some(text) = text else {
-            return Err(self.no_place(&format!("messages[{index}], the {}'s", message.role)));
+            return Err(self.no_place(&format!("messages[{index}] ({})", message.role)));
         };
         let waiting = match message.role {
             Role::User => written.waiting.take(),
             _ => None,
         };
-        // The marks around the user's words are around the system message's too.
+        // The marks around the user message enclose the system message, too.
         let (system, trained) = waiting.unwrap_or_else(|| (String::new(), chosen.has(index)));
         if trained != chosen.has(index) {
             return Err(self.unmarked(index));
@@ -228,35 +229,37 @@ impl Turns {
     }
 }
 
-/// The text of `key`, which may have these parts.
+/// Parses the text of `key`, which may have these placeholders.
 fn read(key: &str, source: &str, parts: &[Part], language: Language) -> Result<Text, String> {
     let problem = |problem: String| format!("turns.{key}: {problem}");
     let text = Text::parse(source, language).map_err(problem)?;
     match text.parts().iter().find(|part| !parts.contains(part)) {
-        Some(part) => Err(problem(format!("{{{part}}} has no place here"))),
+        Some(part) => Err(problem(format!("{{{part}}} is not allowed here"))),
         None => Ok(text),
     }
 }
 
-/// A text around the turns.
+/// Parses a text around the turns.
 fn frame(key: &str, source: &str, parts: &[Part], language: Language) -> Result<Text, String> {
     let text = read(key, source, parts, language)?;
     if text.has_marks() {
-        return Err(format!("turns.{key}: it is never trained on: no `[[` here"));
+        return Err(format!(
+            "turns.{key}: `[[` is not allowed here: this text is never trained on"
+        ));
     }
     Ok(text)
 }
 
-/// The text of a turn, which has the place of what is said in it, and perhaps marks around that.
+/// Parses the text of a turn, which needs the placeholder of its role and may have marks around it.
 fn turn(key: &str, source: &str, part: Part, language: Language) -> Result<Text, String> {
     let text = read(key, source, &[part], language)?;
     if !text.parts().contains(&part) {
-        return Err(format!("turns.{key}: it has no place for {{{part}}}"));
+        return Err(format!("turns.{key}: missing {{{part}}}"));
     }
     let needed = text.has_marks() || part == Part::Assistant;
     if needed && text.opening(part).is_none() {
         return Err(format!(
-            "turns.{key}: {{{part}}} stands outside `[[` and `]]`, so it would not be trained on"
+            "turns.{key}: {{{part}}} is outside `[[` and `]]`, so it would not be trained on"
         ));
     }
     Ok(text)

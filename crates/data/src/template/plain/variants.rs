@@ -47,7 +47,7 @@ struct Turn<'c> {
     answer: Option<&'c str>,
 }
 
-/// What a row says, by its parts.
+/// A row's texts by part.
 type Parts<'c> = BTreeMap<Part, &'c str>;
 
 impl Variants {
@@ -62,7 +62,7 @@ impl Variants {
             let variant = Variant::parse(&file.text, language).map_err(problem)?;
             if variants.iter().any(|other| other.parts == variant.parts) {
                 return Err(problem(format!(
-                    "another variant has the same parts, {}",
+                    "another variant has the same placeholders: {}",
                     names(&variant.parts)
                 )));
             }
@@ -98,7 +98,8 @@ impl Variants {
         Ok(Rendered::new(text, spans, chosen, complete, false))
     }
 
-    /// The text up to the marks around the answer, which may open before the answer itself; text rows whole.
+    /// The text up to the marks around the answer, which may open before the answer itself; for text rows, the whole
+    /// text.
     pub(super) fn prompt(&self, conversation: &Conversation) -> Result<String, RenderError> {
         let mut parts = self.parts(conversation)?;
         if !parts.contains_key(&Part::Text) {
@@ -125,7 +126,7 @@ impl Variants {
         })
     }
 
-    /// The row's parts, those that say nothing left out; an answer may be empty.
+    /// The row's parts, without an empty system message or input; an answer may be empty.
     fn parts<'c>(&self, conversation: &'c Conversation) -> Result<Parts<'c>, RenderError> {
         let turn = match &conversation.content {
             Content::Text(text) => return Ok(BTreeMap::from([(Part::Text, text.as_str())])),
@@ -191,7 +192,7 @@ impl Variant {
         for answer in [Part::Answer, Part::Text] {
             if parts.contains(&answer) && text.opening(answer).is_none() {
                 return Err(format!(
-                    "{{{answer}}} stands outside `[[` and `]]`, so it would not be trained on"
+                    "{{{answer}}} is outside `[[` and `]]`, so it would not be trained on"
                 ));
             }
         }

@@ -7,7 +7,7 @@ use super::super::save::Added;
 use super::super::sentencepiece::tests::{file, goldens};
 use super::*;
 
-/// A folder with that `tokenizer.model`.
+/// A folder with this `tokenizer.model`.
 fn folder(model: &str) -> TempDir {
     let folder = TempDir::new().unwrap();
     let from = file(&format!("{model}.model"));
@@ -57,7 +57,7 @@ fn meta_keeps_it_one_level_up() {
 }
 
 #[test]
-fn which_llama_3_it_is_shows_in_the_positions() {
+fn scaled_positions_mean_llama_3_1() {
     let folder = folder("tiktoken");
     assert!(read(&folder).token_id("<|eom_id|>").is_none());
     write(&folder, "params.json", &json!({"use_scaled_rope": true}));
@@ -74,7 +74,7 @@ fn which_llama_3_it_is_shows_in_the_positions() {
 }
 
 #[test]
-fn what_lies_beside_is_added() {
+fn other_files_add_tokens() {
     let folder = folder("llama");
     write(
         &folder,
@@ -113,18 +113,18 @@ fn what_lies_beside_is_added() {
     write(&folder, "added_tokens.json", &json!({"[PAD]": 700}));
     insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: the id of `<y>` is 602, but it can only be 600");
     write(&folder, "added_tokens.json", &json!({"[PAD]": "x"}));
-    insta::assert_snapshot!(error(&folder), @"MODEL/added_tokens.json: the id of `[PAD]` is no number");
+    insta::assert_snapshot!(error(&folder), @"MODEL/added_tokens.json: the id of `[PAD]` is not a number");
     write(
         &folder,
         "tokenizer_config.json",
         &json!({"added_tokens_decoder": {"1": 5}}),
     );
     write(&folder, "added_tokens.json", &json!({}));
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: added_tokens_decoder: `1` is 5");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: added_tokens_decoder: `1`: expected a token, found 5");
 }
 
 #[test]
-fn the_tokenizers_word_is_taken_and_that_is_said() {
+fn the_tokenizer_takes_precedence_and_that_is_reported() {
     let folder = folder("llama");
     write(
         &folder,
@@ -143,9 +143,9 @@ fn the_tokenizers_word_is_taken_and_that_is_said() {
     );
     let notes = tokenizer.notes().join("\n");
     insta::assert_snapshot!(notes.replace(&folder.path().display().to_string(), "MODEL").replace('\\', "/"), @"
-        MODEL/config.json: bos_token_id is 0 (`<unk>`); the tokenizer's, 1 (`<s>`), is used
-        MODEL/generation_config.json: eos_token_id is 1 (`<s>`), 9000 (no token); the tokenizer's, 2 (`</s>`), is used
-        MODEL/config.json: eos_token_id is 1 (`<s>`); the tokenizer's, 2 (`</s>`), is used
+        MODEL/config.json: bos_token_id is 0 (`<unk>`); simmer uses the tokenizer's, 1 (`<s>`)
+        MODEL/generation_config.json: eos_token_id is 1 (`<s>`), 9000 (no token); simmer uses the tokenizer's, 2 (`</s>`)
+        MODEL/config.json: eos_token_id is 1 (`<s>`); simmer uses the tokenizer's, 2 (`</s>`)
         ");
     write(
         &folder,
@@ -173,18 +173,18 @@ fn faults_name_the_file() {
     insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer_config.json: eos_token is `<end>`, which is not in the vocabulary");
     fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     fs::write(folder.path().join("tokenizer.model"), "Ig== 1\n").unwrap();
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: line 1: the ranks do not go up by one from 0");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: line 1: expected the ranks 0, 1, 2, ... in order");
     fs::write(folder.path().join("tokenizer.model"), "\nversion").unwrap();
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: not a SentencePiece model: a field is longer than what is left, 6 bytes before the end of its message");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: not a SentencePiece model: a field is longer than its message, 6 bytes before the end of the message");
     fs::write(
         folder.path().join("tokenizer.model"),
         "version https://git-lfs.github.com/spec/v1",
     )
     .unwrap();
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: a pointer of Git LFS: the file itself was not fetched");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: a Git LFS pointer: the file itself was not downloaded");
     let large = fs::File::create(folder.path().join("tokenizer.model")).unwrap();
     large.set_len(LARGEST + 1).unwrap();
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: 33554433 bytes, which is no tokenizer");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: expected at most 33554432 bytes, found 33554433");
 }
 
 #[test]

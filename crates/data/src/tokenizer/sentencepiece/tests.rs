@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::super::Tokenizer;
 use super::*;
 
-/// A text, and what the original makes of it.
+/// A text, and its tokens in the original.
 #[derive(Deserialize)]
 pub(crate) struct Golden {
     pub(crate) text: String,
@@ -43,8 +43,8 @@ fn check(name: &str, skip: &[&str]) {
         }
         let ids = tokenizer.encode_plain(&golden.text).unwrap().ids;
         assert_eq!(ids, golden.ids, "{name}: {:?}", golden.text);
-        // What is unknown has another text in SentencePiece: it writes ` ⁇ `. And without extra spaces it takes all from
-        // the beginning of a text, which only a text's own `▁` puts there.
+        // SentencePiece decodes unknown tokens as ` ⁇ `. And with remove_extra_whitespaces, it removes all spaces at
+        // the start of a text, even those of a `▁` in the text.
         if !golden.decoded.contains('⁇') && !golden.text.starts_with("▁▁") {
             let decoded = tokenizer.decode(&ids, false).unwrap();
             assert_eq!(decoded, golden.decoded, "{name}: {:?}", golden.text);
@@ -79,12 +79,12 @@ fn user_defined_pieces_after_a_space_in_front() {
     check("marked", &["<x>"]);
     insta::assert_snapshot!(
         tokenizer("marked").notes().join("\n"),
-        @"a text that is `<x>`, or another user-defined piece, and nothing besides gets no space in front; SentencePiece gives it one"
+        @"a text that consists only of `<x>` or another user-defined piece gets no space in front; SentencePiece adds one"
     );
 }
 
 #[test]
-fn special_tokens_are_text_only_where_that_is_asked_for() {
+fn special_tokens_are_text_only_on_request() {
     let tokenizer = tokenizer("llama");
     assert_eq!(tokenizer.encode("</s>").unwrap().ids, [2]);
     let plain = tokenizer.encode_plain("</s>").unwrap().ids;
@@ -116,7 +116,7 @@ fn field(mut message: Vec<u8>, number: u8, bytes: &[u8]) -> Vec<u8> {
     message
 }
 
-/// What is said of LLaMA's model, changed.
+/// The error for a changed model of LLaMA's.
 fn refusal(change: impl FnOnce(&mut Model)) -> String {
     let mut model = parse(&bytes("llama")).unwrap();
     change(&mut model);
@@ -126,41 +126,41 @@ fn refusal(change: impl FnOnce(&mut Model)) -> String {
 
 #[test]
 fn what_cannot_be_done_exactly_is_refused() {
-    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Unigram), @"tokenizer.model: a Unigram model: ties between sequences of pieces are broken by rounding that cannot be repeated exactly; only BPE is read");
-    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Word), @"tokenizer.model: a model of whole words; only BPE is read");
-    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Char), @"tokenizer.model: a model of characters; only BPE is read");
-    insta::assert_snapshot!(refusal(|model| model.whitespace_as_suffix = true), @"tokenizer.model: treat_whitespace_as_suffix is not read");
-    insta::assert_snapshot!(refusal(|model| model.normalizer.escape_whitespaces = false), @"tokenizer.model: escape_whitespaces = false is not read");
+    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Unigram), @"tokenizer.model: only BPE models are supported, found Unigram: it breaks ties between sequences of pieces by rounding that cannot be reproduced exactly");
+    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Word), @"tokenizer.model: only BPE models are supported, found a model of whole words");
+    insta::assert_snapshot!(refusal(|model| model.algorithm = Algorithm::Char), @"tokenizer.model: only BPE models are supported, found a model of characters");
+    insta::assert_snapshot!(refusal(|model| model.whitespace_as_suffix = true), @"tokenizer.model: treat_whitespace_as_suffix is not supported");
+    insta::assert_snapshot!(refusal(|model| model.normalizer.escape_whitespaces = false), @"tokenizer.model: escape_whitespaces = false is not supported");
     let rules = |model: &mut Model| {
         let spec = field(field(Vec::new(), 1, b"nmt_nfkc"), 2, &[0; 200]);
         model.normalizer.read(&spec).unwrap();
     };
-    insta::assert_snapshot!(refusal(rules), @"tokenizer.model: text is normalised by the rules `nmt_nfkc`, whose longest match cannot be repeated exactly (half-width kana with voicing marks, letters with several accents, Hangul in parts); only `identity` is read");
+    insta::assert_snapshot!(refusal(rules), @"tokenizer.model: only normalisation by `identity` is supported, found `nmt_nfkc`: its longest match cannot be reproduced exactly (half-width kana with voicing marks, letters with several accents, decomposed Hangul)");
 }
 
 #[test]
 fn faulty_pieces_are_named() {
-    insta::assert_snapshot!(refusal(|model| model.byte_fallback = false), @"tokenizer.model: not a SentencePiece model: it has pieces for bytes, but no byte_fallback");
-    insta::assert_snapshot!(refusal(|model| model.pieces[0].kind = Kind::Normal), @"tokenizer.model: not a SentencePiece model: it has not one unknown piece");
+    insta::assert_snapshot!(refusal(|model| model.byte_fallback = false), @"tokenizer.model: not a SentencePiece model: it has byte pieces, but byte_fallback is off");
+    insta::assert_snapshot!(refusal(|model| model.pieces[0].kind = Kind::Normal), @"tokenizer.model: not a SentencePiece model: expected exactly one unknown piece");
     insta::assert_snapshot!(refusal(|model| model.pieces[300].text.clear()), @"tokenizer.model: piece 300 `` has no text");
-    insta::assert_snapshot!(refusal(|model| model.pieces[300].text = "</s>".into()), @"tokenizer.model: piece 300 `</s>` has the text of piece 2");
-    insta::assert_snapshot!(refusal(|model| model.pieces[300].score = f32::NAN), @"tokenizer.model: piece 300 `ks` has the score NaN");
-    insta::assert_snapshot!(refusal(|model| model.pieces[13].text = "<0x0a>".into()), @"tokenizer.model: piece 13 `<0x0a>` is said to be a byte, which it does not name");
-    insta::assert_snapshot!(refusal(|model| model.pieces[13].kind = Kind::Control), @"tokenizer.model: piece 600 `<0x0A>` is missing: with byte fallback there is a piece for every byte");
-    insta::assert_snapshot!(refusal(|model| model.pieces[300].text = "ab".repeat(300)), @"tokenizer.model: piece 300 `abababababababababababababababababababab` has 600 bytes, 512 at most are read");
+    insta::assert_snapshot!(refusal(|model| model.pieces[300].text = "</s>".into()), @"tokenizer.model: piece 300 `</s>` has the same text as piece 2");
+    insta::assert_snapshot!(refusal(|model| model.pieces[300].score = f32::NAN), @"tokenizer.model: piece 300 `ks` has the score NaN, expected a finite number");
+    insta::assert_snapshot!(refusal(|model| model.pieces[13].text = "<0x0a>".into()), @"tokenizer.model: piece 13 `<0x0a>` has type byte, but does not name one");
+    insta::assert_snapshot!(refusal(|model| model.pieces[13].kind = Kind::Control), @"tokenizer.model: piece 600 `<0x0A>` is missing: byte fallback needs a piece for every byte");
+    insta::assert_snapshot!(refusal(|model| model.pieces[300].text = "ab".repeat(300)), @"tokenizer.model: piece 300 `abababababababababababababababababababab` has 600 bytes, expected at most 512");
 }
 
 #[test]
 fn bytes_that_are_no_model() {
     let error = |bytes: &[u8]| parse(bytes).unwrap_err().to_string();
     insta::assert_snapshot!(error(b""), @"not a SentencePiece model: it has no pieces");
-    insta::assert_snapshot!(error(b"\x0a\x05ab"), @"not a SentencePiece model: a field is longer than what is left, 2 bytes before the end of its message");
+    insta::assert_snapshot!(error(b"\x0a\x05ab"), @"not a SentencePiece model: a field is longer than its message, 2 bytes before the end of the message");
     insta::assert_snapshot!(error(&field(Vec::new(), 1, &field(Vec::new(), 1, b"\xff"))), @"not a SentencePiece model: a text is not UTF-8");
-    insta::assert_snapshot!(error(&field(Vec::new(), 1, b"\x18\x09")), @"not a SentencePiece model: a piece is of unknown type");
+    insta::assert_snapshot!(error(&field(Vec::new(), 1, b"\x18\x09")), @"not a SentencePiece model: a piece has an unknown type");
 }
 
 #[test]
-fn where_it_differs_from_sentencepiece_is_said() {
+fn differences_from_sentencepiece_are_reported() {
     let notes = |change: &dyn Fn(&mut Model)| {
         let mut model = parse(&bytes("llama")).unwrap();
         change(&mut model);
@@ -172,10 +172,10 @@ fn where_it_differs_from_sentencepiece_is_said() {
         score: 0.0,
         kind,
     };
-    insta::assert_snapshot!(notes(&|model| model.pieces.push(piece("he☃", Kind::Normal))), @"`☃` is no piece, so `he☃` is not made of it; SentencePiece makes it");
+    insta::assert_snapshot!(notes(&|model| model.pieces.push(piece("he☃", Kind::Normal))), @"`☃` is not a piece, so this tokenizer does not merge it to `he☃`; SentencePiece does");
     insta::assert_snapshot!(notes(&|model| model.pieces.push(piece("tkt", Kind::Unused))), @"");
-    insta::assert_snapshot!(notes(&|model| model.pieces.push(piece("kk", Kind::Unused))), @"the unused piece `kk` is never made; SentencePiece makes it and takes it apart again");
-    insta::assert_snapshot!(notes(&|model| model.pieces.extend([piece("kz", Kind::Normal), piece("zk", Kind::Normal)])), @"pieces `kz` and `zk` have the same score: where they overlap, SentencePiece merges the one on the left, and this tokenizer `kz`");
+    insta::assert_snapshot!(notes(&|model| model.pieces.push(piece("kk", Kind::Unused))), @"this tokenizer never merges to the unused piece `kk`; SentencePiece does, and splits it again");
+    insta::assert_snapshot!(notes(&|model| model.pieces.extend([piece("kz", Kind::Normal), piece("zk", Kind::Normal)])), @"pieces `kz` and `zk` have the same score: when they overlap, SentencePiece merges the one on the left, but this tokenizer merges `kz`");
 }
 
 proptest! {

@@ -60,9 +60,9 @@ fn faults_name_the_line() {
     insta::assert_snapshot!(error(line(3), "I*== 2"), @"line 3: the token is not base64");
     insta::assert_snapshot!(error(line(3), "I=== 2"), @"line 3: the token is not base64");
     insta::assert_snapshot!(error(line(3), " 2"), @"line 3: expected a token in base64 and its rank");
-    insta::assert_snapshot!(error(line(3), "AAA= 3"), @"line 3: the ranks do not go up by one from 0");
-    insta::assert_snapshot!(error(line(300), &line(299).replace("298", "299")), @"line 300: the token is there twice");
-    insta::assert_snapshot!(error(line(3), "AAAA 2"), @"byte 2 is no token");
+    insta::assert_snapshot!(error(line(3), "AAA= 3"), @"line 3: expected the ranks 0, 1, 2, ... in order");
+    insta::assert_snapshot!(error(line(300), &line(299).replace("298", "299")), @"line 300: duplicate token");
+    insta::assert_snapshot!(error(line(3), "AAAA 2"), @"byte 2 is not a token");
     assert!(parse(b"").is_err());
 }
 

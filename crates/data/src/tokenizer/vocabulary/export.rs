@@ -1,4 +1,4 @@
-//! A tokenizer on its way to GGUF.
+//! Converts a tokenizer to the vocabulary of a GGUF file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,10 +10,10 @@ use super::super::pieces::{Kind, SPACE, byte_piece};
 use super::super::{Tokenizer, TokenizerError};
 use super::{Vocabulary, unused};
 
-/// A tokenizer taken apart.
+/// The parts of a tokenizer.
 pub(super) struct Export<'a> {
     tokenizer: &'a Tokenizer,
-    /// As `tokenizer.json` has it.
+    /// Its JSON in `tokenizer.json`.
     json: Value,
     tokens: Vec<String>,
     kinds: Vec<Kind>,
@@ -60,18 +60,18 @@ impl<'a> Export<'a> {
     pub(super) fn vocabulary(self) -> Result<Vocabulary, String> {
         let model = &self.json["model"];
         if model["type"] != "BPE" {
-            return Err(format!("its model is {}, GGUF has BPE", model["type"]));
+            return Err(format!("expected a BPE model, found {}", model["type"]));
         }
         for key in ["continuing_subword_prefix", "end_of_word_suffix", "dropout"] {
             if !matches!(&model[key], Value::Null) && model[key] != "" {
-                return Err(format!("its model has a {key}"));
+                return Err(format!("its model has `{key}`"));
             }
         }
         let (bos, eos) = (self.tokenizer.bos, self.tokenizer.eos.first().copied());
-        let adds = |what, around: &[u32], token: Option<u32>| match around {
+        let adds = |around: &[u32], token: Option<u32>| match around {
             [] => Ok(Some(false)),
             [id] if token == Some(*id) => Ok(Some(true)),
-            _ => Err(format!("it puts more {what} a text than one token")),
+            _ => Err("it adds other tokens than BOS before a text and EOS after it"),
         };
         let id = |role: &str| self.tokenizer.token_id(self.tokenizer.specials.get(role)?);
         let vocabulary = Vocabulary {
@@ -81,8 +81,8 @@ impl<'a> Export<'a> {
             eom: self.tokenizer.eos.get(2).copied(),
             unk: id("unk_token"),
             pad: id("pad_token"),
-            add_bos: adds("before", &self.tokenizer.prefix, bos)?,
-            add_eos: adds("after", &self.tokenizer.suffix, eos)?,
+            add_bos: adds(&self.tokenizer.prefix, bos)?,
+            add_eos: adds(&self.tokenizer.suffix, eos)?,
             chat_template: self.tokenizer.chat_template("default").map(Into::into),
             notes: self.stripping(),
             ..Vocabulary::default()
@@ -93,13 +93,13 @@ impl<'a> Export<'a> {
             self.byte_level(vocabulary)
         } else {
             Err(
-                "characters that are no token become neither bytes nor byte-level characters"
+                "it has neither byte_fallback nor byte-level tokens, for characters without a token"
                     .into(),
             )
         }
     }
 
-    /// Added tokens that take the spaces beside them along, or are words only.
+    /// A note on added tokens that absorb adjacent spaces or match only whole words.
     fn stripping(&self) -> Vec<String> {
         let added = self.tokenizer.inner.get_added_tokens_decoder();
         let mut tokens: Vec<&str> = added
@@ -119,7 +119,7 @@ impl<'a> Export<'a> {
     fn byte_level(self, vocabulary: Vocabulary) -> Result<Vocabulary, String> {
         if !self.json["normalizer"].is_null() {
             return Err(format!(
-                "it normalises text ({})",
+                "expected no normalizer, found {}",
                 self.json["normalizer"]["type"]
             ));
         }
@@ -127,7 +127,7 @@ impl<'a> Export<'a> {
         let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges);
         let pre = pre.ok_or_else(|| {
             format!(
-                "it cuts text in a way (ignore_merges {ignore_merges}, {}) that is none of {}",
+                "unknown pre-tokenizer (ignore_merges {ignore_merges}, {}); known are {}",
                 self.json["pre_tokenizer"],
                 PreTokenizer::names()
             )
@@ -154,7 +154,9 @@ impl<'a> Export<'a> {
             .filter(|&&kind| kind == Kind::Byte)
             .count();
         if bytes != 256 {
-            return Err(format!("it has tokens for {bytes} of 256 bytes"));
+            return Err(format!(
+                "expected a token for each of the 256 bytes, found {bytes} tokens"
+            ));
         }
         let (prefix, note) = self.space_prefix()?;
         vocabulary.notes.extend(note.map(Into::into));
@@ -168,7 +170,7 @@ impl<'a> Export<'a> {
         })
     }
 
-    /// Whether a space is put in front of every text, and where llama.cpp does otherwise.
+    /// Whether a space is put in front of every text, and a note if llama.cpp differs.
     fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
         let normalizer = match &self.json["normalizer"] {
             Value::Null => Vec::new(),
@@ -189,9 +191,9 @@ impl<'a> Export<'a> {
                 && pre["replacement"] == SPACE
                 && pre["split"] == false =>
             {
-                let differs = "a text that starts with a space gets another in front in llama.cpp";
-                let first = "a text after a special token gets a space in front in llama.cpp, and one that starts \
-                             with a space another";
+                let differs = "llama.cpp adds a space in front of a text that starts with one";
+                let first = "llama.cpp adds a space in front of a text that follows a special token or starts with \
+                             a space";
                 match pre["prepend_scheme"].as_str() {
                     Some("never") => Ok((false, None)),
                     Some("always") => Ok((true, Some(differs))),
@@ -199,13 +201,13 @@ impl<'a> Export<'a> {
                 }
             }
             _ => Err(format!(
-                "it normalises text in another way than SentencePiece ({}, {pre})",
+                "it does not normalise text as SentencePiece does ({}, {pre})",
                 self.json["normalizer"]
             )),
         }
     }
 
-    /// Scores from which the merges follow: that of a token is the lower the later it is merged.
+    /// Scores that imply the merges: the later a token is merged, the lower its score.
     fn scores(&self) -> Result<Vec<f32>, String> {
         let mut places: HashMap<String, usize> = HashMap::new();
         let mut last = String::new();
@@ -214,9 +216,7 @@ impl<'a> Export<'a> {
             if merged != last {
                 let place = places.len();
                 if places.insert(merged.clone(), place).is_some() {
-                    return Err(format!(
-                        "the merges to `{merged}` are not next to each other"
-                    ));
+                    return Err(format!("the merges to `{merged}` are not consecutive"));
                 }
                 last = merged;
             }
@@ -235,7 +235,7 @@ impl<'a> Export<'a> {
         Ok(scores)
     }
 
-    /// Checks that llama.cpp, which merges whatever is a token together, merges the same.
+    /// Checks that llama.cpp, which merges any two tokens whose joined text is a token, performs the same merges.
     fn check_merges(&self, scores: &[f32]) -> Result<(), String> {
         let tokens = self.tokens.iter().zip(&self.kinds).zip(scores);
         let ranked: Vec<(&str, f64)> = tokens
@@ -248,11 +248,11 @@ impl<'a> Export<'a> {
         match derived.symmetric_difference(&own).min() {
             None => Ok(()),
             Some((left, right)) => Err(format!(
-                "its merges are not those that follow from scores: `{left}` and `{right}` are {} merged",
+                "its merges are not those that scores imply: `{left}` and `{right}` are {}",
                 if own.contains(&(left.clone(), right.clone())) {
-                    ""
+                    "merged"
                 } else {
-                    "not"
+                    "not merged"
                 }
             )),
         }

@@ -7,7 +7,7 @@ fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_file(file(&format!("{name}.model"))).unwrap()
 }
 
-/// Its vocabulary's tokenizer, which has to have the same ids.
+/// Checks that the tokenizer of the vocabulary gives the same ids.
 fn round_trip(tokenizer: &Tokenizer, texts: &str) -> Vocabulary {
     let vocabulary = tokenizer.vocabulary().unwrap();
     let again = Tokenizer::from_vocabulary(&vocabulary, "model.gguf").unwrap();
@@ -126,31 +126,31 @@ fn a_vocabulary_that_contradicts_itself_is_refused() {
             .unwrap_err()
             .to_string()
     };
-    insta::assert_snapshot!(error("llama", &|v| v.model = "bert".into()), @"m.gguf: tokenizer.ggml.model is `bert`, expected `llama` or `gpt2`");
+    insta::assert_snapshot!(error("llama", &|v| v.model = "bert".into()), @"m.gguf: tokenizer.ggml.model: expected `llama` or `gpt2`, found `bert`");
     insta::assert_snapshot!(error("llama", &|v| v.tokens.clear()), @"m.gguf: tokenizer.ggml.tokens is empty");
-    insta::assert_snapshot!(error("llama", &|v| v.scores.clear()), @"m.gguf: tokenizer.ggml.scores has 0 entries for 600 tokens");
-    insta::assert_snapshot!(error("llama", &|v| v.kinds.truncate(7)), @"m.gguf: tokenizer.ggml.token_type has 7 entries for 600 tokens");
-    insta::assert_snapshot!(error("llama", &|v| v.eos = Some(600)), @"m.gguf: tokenizer.ggml.eos_token_id is 600, there are 600 tokens");
-    insta::assert_snapshot!(error("llama", &|v| v.tokens[5] = "x".into()), @"m.gguf: piece 5 `x` is said to be a byte, which it does not name");
-    insta::assert_snapshot!(error("tiktoken", &|v| v.pre = Some("gpt-5".into())), @"m.gguf: tokenizer.ggml.pre is `gpt-5`, which is not known; known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default");
-    insta::assert_snapshot!(error("tiktoken", &|v| v.tokens[7] = "!".into()), @"m.gguf: token 33 `!` is empty or there twice");
-    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "a".into()), @"m.gguf: `a` is no merge of two tokens to a third");
-    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "Q Q".into()), @"m.gguf: `Q Q` is no merge of two tokens to a third");
+    insta::assert_snapshot!(error("llama", &|v| v.scores.clear()), @"m.gguf: tokenizer.ggml.scores: expected 600 entries, one per token, found 0");
+    insta::assert_snapshot!(error("llama", &|v| v.kinds.truncate(7)), @"m.gguf: tokenizer.ggml.token_type: expected 600 entries, one per token, found 7");
+    insta::assert_snapshot!(error("llama", &|v| v.eos = Some(600)), @"m.gguf: tokenizer.ggml.eos_token_id: expected an id below 600, found 600");
+    insta::assert_snapshot!(error("llama", &|v| v.tokens[5] = "x".into()), @"m.gguf: piece 5 `x` has type byte, but does not name one");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.pre = Some("gpt-5".into())), @"m.gguf: tokenizer.ggml.pre: unknown pattern `gpt-5`; known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.tokens[7] = "!".into()), @"m.gguf: token 33 `!` is empty or a duplicate");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "a".into()), @"m.gguf: `a` is not a merge of two tokens to a third");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "Q Q".into()), @"m.gguf: `Q Q` is not a merge of two tokens to a third");
 }
 
 #[test]
-fn where_nothing_says_how_text_is_cut() {
+fn without_a_pattern_the_default_is_used() {
     let mut vocabulary = tokenizer("tiktoken").vocabulary().unwrap();
     vocabulary.pre = None;
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary, "m").unwrap();
     assert_eq!(
         tokenizer.notes(),
-        ["no tokenizer.ggml.pre: text is cut as llama.cpp does by default"]
+        ["no tokenizer.ggml.pre: text is split by llama.cpp's default pattern"]
     );
 }
 
 #[test]
-fn what_gguf_cannot_carry_is_refused() {
+fn what_gguf_does_not_support_is_refused() {
     let error = |tokenizer: &Tokenizer, change: &dyn Fn(&mut Value)| {
         let mut json = serde_json::to_value(&tokenizer.inner).unwrap();
         change(&mut json);
@@ -160,8 +160,8 @@ fn what_gguf_cannot_carry_is_refused() {
         changed.vocabulary().err().unwrap().to_string()
     };
     let (llama, tiktoken) = (tokenizer("llama"), tokenizer("tiktoken"));
-    insta::assert_snapshot!(error(&tokenizer("squeezed"), &|_| {}), @"folder: this tokenizer cannot be written as GGUF: characters that are no token become neither bytes nor byte-level characters");
-    insta::assert_snapshot!(error(&llama, &|json| { json["model"]["merges"].as_array_mut().unwrap().remove(7); }), @"folder: this tokenizer cannot be written as GGUF: its merges are not those that follow from scores: `▁` and `c` are not merged");
+    insta::assert_snapshot!(error(&tokenizer("squeezed"), &|_| {}), @"folder: cannot write this tokenizer as GGUF: it has neither byte_fallback nor byte-level tokens, for characters without a token");
+    insta::assert_snapshot!(error(&llama, &|json| { json["model"]["merges"].as_array_mut().unwrap().remove(7); }), @"folder: cannot write this tokenizer as GGUF: its merges are not those that scores imply: `▁` and `c` are not merged");
     let apart = |json: &mut Value| {
         let merges = json["model"]["merges"].as_array_mut().unwrap();
         let merged =
@@ -172,17 +172,17 @@ fn what_gguf_cannot_carry_is_refused() {
             .unwrap();
         merges[..=same].rotate_right(1);
     };
-    insta::assert_snapshot!(error(&llama, &apart), @"folder: this tokenizer cannot be written as GGUF: the merges to `▁the` are not next to each other");
-    insta::assert_snapshot!(error(&llama, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: this tokenizer cannot be written as GGUF: it normalises text in another way than SentencePiece ({"type":"NFC"}, null)"#);
-    insta::assert_snapshot!(error(&tiktoken, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: this tokenizer cannot be written as GGUF: it normalises text ("NFC")"#);
-    insta::assert_snapshot!(error(&tiktoken, &|json| json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})), @r#"folder: this tokenizer cannot be written as GGUF: it cuts text in a way (ignore_merges true, {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}) that is none of llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default"#);
+    insta::assert_snapshot!(error(&llama, &apart), @"folder: cannot write this tokenizer as GGUF: the merges to `▁the` are not consecutive");
+    insta::assert_snapshot!(error(&llama, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: cannot write this tokenizer as GGUF: it does not normalise text as SentencePiece does ({"type":"NFC"}, null)"#);
+    insta::assert_snapshot!(error(&tiktoken, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: cannot write this tokenizer as GGUF: expected no normalizer, found "NFC""#);
+    insta::assert_snapshot!(error(&tiktoken, &|json| json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})), @r#"folder: cannot write this tokenizer as GGUF: unknown pre-tokenizer (ignore_merges true, {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}); known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default"#);
     let mut twice = llama.clone();
     twice.prefix = vec![1, 1];
-    insta::assert_snapshot!(error(&twice, &|_| {}), @"folder: this tokenizer cannot be written as GGUF: it puts more before a text than one token");
+    insta::assert_snapshot!(error(&twice, &|_| {}), @"folder: cannot write this tokenizer as GGUF: it adds other tokens than BOS before a text and EOS after it");
 }
 
 #[test]
-fn what_llama_cpp_does_otherwise_is_said() {
+fn differences_of_llama_cpp_are_reported() {
     let llama = tokenizer("llama");
     let mut json = serde_json::to_value(&llama.inner).unwrap();
     json["normalizer"] = Value::Null;
@@ -192,6 +192,6 @@ fn what_llama_cpp_does_otherwise_is_said() {
     changed.inner = serde_json::from_value(json).unwrap();
     insta::assert_snapshot!(changed.vocabulary().unwrap().notes.join("\n"), @r"
     lstrip, rstrip and single_word of added tokens (`<s>`) are lost
-    a text after a special token gets a space in front in llama.cpp, and one that starts with a space another
+    llama.cpp adds a space in front of a text that follows a special token or starts with a space
     ");
 }

@@ -1,4 +1,6 @@
-//! The fused form's gradient on flex.
+//! The gradient of the fused form on flex.
+//!
+//! Axes as in [`super::super`]; c columns of a block, as in [`super::blocks`].
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
@@ -7,16 +9,19 @@ use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
 use crate::attention::{Attended, AttentionGradient};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
-use crate::low_rank::transposed;
 use crate::profile::{self, Operation};
 use crate::simd::{dot, exp, vectorised};
+use crate::skinny::transposed;
 use crate::tile::{self, Left, Output, Right};
 use crate::{Row, Rows};
 
-/// Gradients that a task finds: for its queries `[t, G, D]`, and for all its keys `[s, D]` each.
+/// The gradients of a task: one piece and key head.
 struct Found {
+    /// `[t, G, D]`
     dq: Vec<f32>,
+    /// `[s, D]`
     dk: Vec<f32>,
+    /// `[s, D]`
     dv: Vec<f32>,
 }
 
@@ -56,7 +61,8 @@ impl AttentionGradient for Flex {
     }
 }
 
-/// The gradients of all tasks together; keys that several pieces see add up in their order.
+/// Combines the gradients of all tasks. The gradient of a key that several pieces see is the sum in
+/// the order of the pieces.
 fn gather_gradients(found: &[Found], pieces: &[Row], shape: Shape, rows: &Rows) -> [FlexTensor; 3] {
     let Shape {
         key_heads,
@@ -87,7 +93,7 @@ fn gather_gradients(found: &[Found], pieces: &[Row], shape: Shape, rows: &Rows) 
     ]
 }
 
-/// What came out of the forward pass, and its gradient.
+/// Results of the forward pass, and the gradient of `y`.
 #[derive(Debug, Clone, Copy)]
 struct Results<'a> {
     /// `[T, N, D]`
@@ -107,7 +113,7 @@ vectorised! {
         found: &'a mut Found,
     ) {
         let Shape { key_heads, groups, dim } = sides.shape;
-        let mut done = 0; // columns
+        let mut done = 0; // columns of the blocks before
         for (tokens, keys) in blocks(piece, sides.shape) {
             let c = tokens.len() * groups;
             let q = sides.group(sides.q, tokens.clone()); // [c, D]

@@ -1,11 +1,11 @@
-//! Blocks of queries against all their keys, on flex.
+//! Blocks of queries with all their keys, on flex.
 //!
-//! A task is a piece of a row and a key head. Its queries are taken in blocks of a few dozen
-//! columns, all heads of the group beside each other; scores, weights and their gradients are
-//! `[s, c]`, a key a line, so that softmax runs down columns in vectors, and keys and values are
-//! read where they lie.
+//! A task is one piece of a row and one key head. It processes its queries in blocks of a few dozen
+//! columns; a column is one query of one head of the group. Scores, weights and their gradients have
+//! the shape `[s, c]`, with a key per line. The softmax of several columns is therefore computed at
+//! once in vector instructions, and keys and values are not copied.
 //!
-//! Axes as in [`super`], and c columns of a block: queries times heads of the group.
+//! Axes as in [`super::super`]; c columns of a block: queries times heads of the group.
 
 use std::ops::Range;
 
@@ -17,13 +17,13 @@ use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 use crate::{Row, Rows};
 
-/// Queries of a task: a longer row is cut, each piece seeing what comes before it.
+/// Queries per task. A longer row is cut into pieces; each piece also sees the keys before it.
 const PIECE: usize = 256;
 
-/// Columns of a block, about.
+/// Approximate number of columns per block.
 const COLUMNS: usize = 64;
 
-/// Heads and head size.
+/// Numbers of heads, and the head size.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape {
     pub(super) key_heads: usize,
@@ -42,29 +42,29 @@ impl Shape {
         }
     }
 
-    /// Tokens of a block: columns in whole vectors where there are many.
+    /// Tokens per block: a multiple of 16, so that its columns fill whole vectors.
     pub(super) fn block(self) -> usize {
         let tokens = COLUMNS / self.groups;
         (tokens - tokens % 16).max(16)
     }
 
-    /// From one token's queries to the next's.
+    /// Elements from the queries of one token to those of the next.
     pub(super) fn query_stride(self) -> usize {
         self.key_heads * self.groups * self.dim
     }
 
-    /// From one token's keys to the next's.
+    /// Elements from the keys of one token to those of the next.
     pub(super) fn key_stride(self) -> usize {
         self.key_heads * self.dim
     }
 
-    /// Multiplications and additions of `products` products over all queries and keys.
+    /// Multiplications and additions of `products` matrix multiplications over all queries and keys.
     pub(super) fn flops(self, rows: &Rows, products: usize) -> usize {
         2 * products * rows.pairs() * self.key_heads * self.groups * self.dim
     }
 }
 
-/// Rows cut into pieces of at most [`PIECE`] queries.
+/// Cuts rows into pieces of at most [`PIECE`] queries.
 pub(super) fn pieces(rows: &Rows) -> Vec<Row> {
     let mut pieces = Vec::new();
     for row in rows {
@@ -92,7 +92,7 @@ fn first_keys(row: &Row, mut count: usize) -> Vec<Range<usize>> {
     keys
 }
 
-/// Runs every piece with every key head: `[pieces][K]`.
+/// Runs a task for every piece and key head. The results are ordered by piece, then by head.
 pub(super) fn tasks<R: Send>(
     pieces: &[Row],
     shape: Shape,
@@ -103,7 +103,7 @@ pub(super) fn tasks<R: Send>(
     })
 }
 
-/// Puts what a task found for its queries and group into the whole, `[T, K, ...]`.
+/// Copies the result of a task to its queries and key head in `whole`, `[T, K, ...]`.
 pub(super) fn scatter(whole: &mut [f32], part: &[f32], piece: &Row, head: usize, key_heads: usize) {
     let width = part.len() / piece.queries.len();
     for (query, part) in piece.queries.clone().zip(part.chunks_exact(width)) {
@@ -111,7 +111,7 @@ pub(super) fn scatter(whole: &mut [f32], part: &[f32], piece: &Row, head: usize,
     }
 }
 
-/// What the tasks of a key head read.
+/// The inputs of the tasks of one key head.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sides<'a> {
     /// `[T, N, D]`
@@ -138,7 +138,7 @@ impl<'a> Sides<'a> {
         }
     }
 
-    /// The group's vectors of some tokens: `[c, D]`.
+    /// The vectors of the group's heads for some tokens: `[c, D]`.
     pub(super) fn group(&self, x: &[f32], tokens: Range<usize>) -> Vec<f32> {
         let width = self.shape.groups * self.shape.dim;
         let mut block = buffer(tokens.len() * width);
@@ -149,7 +149,7 @@ impl<'a> Sides<'a> {
         block
     }
 
-    /// One vector a key of this head, from a range's first on.
+    /// The part of `x`, keys or values, that begins at this head of the range's first key.
     fn of_head(&self, x: &'a [f32], range: &Range<usize>) -> &'a [f32] {
         &x[range.start * self.shape.key_stride() + self.head * self.shape.dim..]
     }
@@ -220,7 +220,7 @@ impl<'a> Sides<'a> {
     }
 }
 
-/// Keys of all ranges together.
+/// Number of keys in all ranges.
 fn count(keys: &[Range<usize>]) -> usize {
     keys.iter().map(ExactSizeIterator::len).sum()
 }
@@ -236,7 +236,7 @@ fn numbered(keys: &[Range<usize>]) -> impl Iterator<Item = (usize, &Range<usize>
     })
 }
 
-/// Blocks of a piece: each block's tokens, and its keys.
+/// The blocks of a piece: the tokens of each, and the keys that they see.
 pub(super) fn blocks(
     piece: &Row,
     shape: Shape,
@@ -253,9 +253,9 @@ pub(super) fn blocks(
         })
 }
 
-/// Columns of a block that may not see key `j`: those of tokens before it.
+/// Number of columns of a block that must not see key `j`, because their tokens come before it.
 ///
-/// The block's `tokens` are the last of its `s` keys.
+/// The `tokens` of the block are the last of its `s` keys.
 #[inline(always)]
 pub(super) fn blind(j: usize, s: usize, tokens: usize, groups: usize) -> usize {
     (j + tokens).saturating_sub(s) * groups

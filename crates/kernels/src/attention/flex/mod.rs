@@ -1,4 +1,6 @@
 //! The fused form on flex.
+//!
+//! Axes as in [`super`].
 
 mod backward;
 mod blocks;
@@ -11,9 +13,9 @@ use self::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
 use super::AttentionBackend;
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
-use crate::low_rank::transposed;
 use crate::profile::{self, Operation};
 use crate::simd::{exp, vectorised};
+use crate::skinny::transposed;
 use crate::{Row, Rows};
 
 impl AttentionBackend for Flex {
@@ -44,7 +46,7 @@ impl AttentionBackend for Flex {
     }
 }
 
-/// `y`: `[T, N, D]`. `lse`: `[T, N]`.
+/// Computes the result `y`, `[T, N, D]`, and `lse`, `[T, N]`, for rows of any length.
 fn by_piece(
     qkv: &[FlexTensor; 3],
     shape: Shape,
@@ -70,10 +72,10 @@ fn by_piece(
 }
 
 vectorised! {
-    /// `y`: `[t, G, D]`. `lse`: `[t, G]`.
+    /// One piece and key head. `y`: `[t, G, D]`. `lse`: `[t, G]`.
     fn attend(simd, sides: Sides<'a>, piece: &'a Row, y: &'a mut [f32], lse: &'a mut [f32]) {
         let Shape { groups, dim, .. } = sides.shape;
-        let mut done = 0; // columns
+        let mut done = 0; // columns of the blocks before
         for (tokens, keys) in blocks(piece, sides.shape) {
             let q = transposed(&sides.group(sides.q, tokens.clone()), dim); // [D, c]
             let c = tokens.len() * groups;

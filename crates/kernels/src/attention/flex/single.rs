@@ -1,10 +1,10 @@
-//! Rows of one query: generation.
+//! Attention for rows with a single query, as in generation.
 //!
-//! The time is that of reading keys and values, so they are read in the order in which they lie,
-//! all heads of a token together, a block of tokens a task. A block's weights are relative to its
-//! own largest scores; the blocks of a row are brought together in their order.
+//! Reading keys and values takes most of the time. They are therefore read in memory order, with all
+//! heads of a token together. A task takes a block of keys. The weights of a block are relative to
+//! the largest score in that block; the blocks of a row are combined in order.
 //!
-//! Axes as in [`super`], s keys of a block.
+//! Axes as in [`super::super`]; s keys of a block.
 
 use std::ops::Range;
 
@@ -17,16 +17,16 @@ use crate::flex::values;
 use crate::simd::{dot, exp, max, prefetch, sum, vectorised};
 use crate::threads;
 
-/// Keys of a task.
+/// Keys per task.
 const KEYS: usize = 32;
 
-/// Tokens whose keys are asked for before they are needed; values are when their key is.
+/// Keys are prefetched this many tokens ahead. Values are prefetched when their key is read.
 const AHEAD: usize = 4;
 
-/// Numbers of a line of the cache.
+/// Elements of a cache line.
 const LINE: usize = 16;
 
-/// What a block of keys adds to a row, before it is divided by the total.
+/// The contribution of a block of keys to a row, before the division by the total.
 struct Part {
     /// Largest score, `[N]`.
     largest: Vec<f32>,
@@ -36,7 +36,7 @@ struct Part {
     y: Vec<f32>,
 }
 
-/// `y`: `[T, N, D]`. `lse`: `[T, N]`.
+/// Computes the result `y`, `[T, N, D]`, and `lse`, `[T, N]`.
 pub(super) fn attend(
     qkv: &[FlexTensor; 3],
     shape: Shape,
@@ -55,7 +55,7 @@ pub(super) fn attend(
             total: buffer(heads),
             y: vec![0.0; heads * shape.dim],
         };
-        take_in(sides, shape, *query, keys.clone(), scale, &mut part);
+        attend_block(sides, shape, *query, keys.clone(), scale, &mut part);
         part
     });
     let mut rest = &parts[..];
@@ -71,7 +71,7 @@ pub(super) fn attend(
     }
 }
 
-/// A row's query and its keys, block by block.
+/// The blocks of a row: its query, and the keys of each block.
 fn blocks(row: &crate::Row) -> impl Iterator<Item = (usize, Range<usize>)> {
     let ranges = row.keys.iter().flat_map(|keys| {
         let starts = keys.clone().step_by(KEYS);
@@ -81,7 +81,7 @@ fn blocks(row: &crate::Row) -> impl Iterator<Item = (usize, Range<usize>)> {
 }
 
 vectorised! {
-    fn take_in(
+    fn attend_block(
         simd,
         sides: [&'a [f32]; 3],
         shape: Shape,
@@ -127,7 +127,7 @@ vectorised! {
 }
 
 vectorised! {
-    /// `y`: `[N, D]`. `lse`: `[N]`.
+    /// Combines the blocks of a row. `y`: `[N, D]`. `lse`: `[N]`.
     fn join(_simd, parts: &'a [Part], dim: usize, y: &'a mut [f32], lse: &'a mut [f32]) {
         for (head, (y, lse)) in y.chunks_exact_mut(dim).zip(lse).enumerate() {
             let largest = parts.iter().map(|part| part.largest[head]).fold(f32::NEG_INFINITY, f32::max);

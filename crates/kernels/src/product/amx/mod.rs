@@ -1,24 +1,28 @@
-//! f32 products on AMX tiles.
+//! Matrix multiplications in f32 precision on AMX tiles.
 //!
-//! The tile unit multiplies bf16 numbers and sums in f32. A number in f32 has 24 significant bits
-//! and is the exact sum of three bf16 numbers of 8 bits each, `x = x₀ + x₁ + x₂`; a weight in bf16
-//! is one, in f16 two. So `x·w = Σ xₚ·wₛ` over the pairs with `p + s < 3`, each product exact and
-//! summed in f32; what is left out is below 2⁻²⁴ of the product, f32's own rounding. With a bf16
-//! weight nothing is left out. The unit is sixteen times as fast as f32 multiply-add, so that
-//! three products in the place of one still gain a factor of five.
+//! The tile unit multiplies bf16 values and sums in f32. An f32 value has 24 significant bits and is
+//! the exact sum of three bf16 values of 8 bits each, `x = x₀ + x₁ + x₂`; a weight in bf16 needs one
+//! part, a weight in f16 two. So `x·w = Σ xₚ·wₛ` over the pairs with `p + s < 3`. Each of these
+//! products is exact, and they are summed in f32. The omitted pairs are below 2⁻²⁴ of `x·w`, which is
+//! the rounding of f32. With a bf16 weight no pair is omitted. The unit is sixteen times as fast as
+//! f32 multiply-add, so three products instead of one are still five times as fast.
 //!
-//! Numbers below 2⁻¹¹⁰ lose parts to the unit's flushing of subnormal numbers.
+//! Values below 2⁻¹¹⁰ lose precision, because the unit flushes subnormal parts to zero.
 //!
 //! Source: Henry, Tang and Heinecke 2019 (Leveraging the bfloat16 Artificial Intelligence Datatype
 //! For Higher-Precision Computations); Intel's instruction set reference for the tiles.
 //!
-//! Axes: M tokens, K summed features, N result features, in tiles of 16 x 32 (left), 32 x 16
-//! (right, pairs of K interleaved) and 16 x 16 (result).
+//! Axes: M tokens, K inner dimension (summed over), N output features, in tiles of 16 x 32 (left),
+//! 32 x 16 (right, with pairs of K interleaved) and 16 x 16 (result).
 
-#![expect(unsafe_code, reason = "tile instructions and the packing for them")]
+#![expect(
+    unsafe_code,
+    reason = "tile instructions exist only in assembly, packing for them only in intrinsics with \
+              raw pointers, and tasks write disjoint parts of one result"
+)]
 #![allow(
     clippy::wildcard_imports,
-    reason = "vector instructions, by their names"
+    reason = "dozens of intrinsics, whose names are unique and begin with `_mm`"
 )]
 
 mod pack;
@@ -37,31 +41,31 @@ use crate::threads;
 /// Rows of a tile, and columns of a result tile.
 const TILE: usize = 16;
 
-/// Summed features of one tile instruction.
+/// Length in K of one tile instruction.
 const DEPTH: usize = 32;
 
-/// Most tile steps of K between two visits of the result: the left side of a pair of tiles, 6 KiB a
-/// step, stays in the second-level cache while a task's features pass.
+/// Most tile steps of K that are summed before the result is written: the left side of two tiles,
+/// 6 KiB per step, stays in the second-level cache while the task's features are read.
 const STEPS: usize = 64;
 
-/// Lines of a task's right side: 1 MiB, half of the second-level cache of the processors that have
-/// tiles.
+/// Lines of a task's right side: 1 MiB, half of the second-level cache of processors with tiles.
 const RIGHT: usize = (1 << 20) / size_of::<Line>();
 
-/// Weights of a row that are asked for before they are packed.
+/// Rows of the weight are prefetched this many elements ahead of packing.
 const AHEAD: usize = 8 * DEPTH;
 
-/// A tile's row: 32 bf16 numbers. Aligned, so that loading a tile touches sixteen lines.
+/// A row of a tile: 32 bf16 values. It is aligned, so that loading a tile reads only sixteen cache
+/// lines.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 struct Line([u16; DEPTH]);
 
 impl crate::buffer::Plain for Line {}
 
-/// Lines of one tile.
+/// Lines per tile.
 const LINES: usize = TILE;
 
-/// Whether the processor has bf16 tiles and AVX-512, and the system lets this process use them.
+/// Whether the processor has bf16 tiles and AVX-512, and the system permits this process to use them.
 pub(super) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| {
@@ -72,11 +76,12 @@ pub(super) fn available() -> bool {
     })
 }
 
-/// Asks Linux for the tile registers: `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
+/// Requests permission for the tile registers from Linux:
+/// `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`.
 fn permitted() -> bool {
     let mut result: i64 = 158;
-    // SAFETY: the call changes what the process may use and no memory; `syscall` overwrites the
-    // three registers named.
+    // SAFETY: the call changes the permissions of this process and no memory. `syscall` overwrites
+    // only rax, rcx and r11, which are declared.
     unsafe {
         asm!(
             "syscall",
@@ -93,13 +98,13 @@ fn permitted() -> bool {
 
 /// `y = x · weight`, or `y += x · weight`.
 ///
-/// A task takes some features and some tokens. It packs its part of the weight into its own cache;
-/// its tokens stream past, a pair of tiles at a time.
+/// A task takes some output features and some tokens. It packs its part of the weight, which then
+/// stays in its cache, and reads its tokens one pair of tiles after another.
 pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let steps = k.div_ceil(DEPTH);
-    let steps = steps.div_ceil(steps.div_ceil(STEPS)); // equal shares, none for a few
+    let steps = steps.div_ceil(steps.div_ceil(STEPS)); // equal parts, none with only a few steps
     let pairs = n.div_ceil(2 * TILE);
     let fit = (RIGHT / (2 * steps * parts(weight.values) * LINES)).max(1);
     let threads = rayon::current_num_threads();
@@ -117,13 +122,13 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
         let [block, group] = [task / groups, task % groups];
         let tokens = (block * tokens).min(m)..m.min((block + 1) * tokens);
         let features = group * features..n.min((group + 1) * features);
-        // SAFETY: `available` was true, or nobody would call this; the ranges lie inside of `x`,
-        // the weight and `y`, and tasks write disjoint parts of it.
+        // SAFETY: `product_on` calls this only if `available` is true. The ranges lie inside `x`,
+        // the weight and `y`, and no two tasks write the same part of `y`.
         unsafe { y.tiles(x, weight, steps, tokens, features) };
     });
 }
 
-/// Where a product goes: rows of f32, `stride` apart.
+/// The result of a multiplication: rows of f32, `stride` apart.
 #[derive(Clone, Copy)]
 struct Output {
     start: *mut f32,
@@ -131,25 +136,25 @@ struct Output {
     add: bool,
 }
 
-// SAFETY: tasks write disjoint ranges of what it points to.
+// SAFETY: `product` borrows the result until all tasks have ended, and tasks write disjoint parts.
 unsafe impl Send for Output {}
-// SAFETY: as above.
+// SAFETY: sharing the address is as sound as sending it: each task writes only its own part.
 unsafe impl Sync for Output {}
 
 impl Output {
-    /// The same from a token and a feature on.
+    /// The part of the result that begins at this token and feature.
     fn at(self, token: usize, feature: usize) -> Self {
         Self {
-            // an address to be used only inside of the result
+            // `wrapping_add`, because the address may lie behind the result; it is then not used
             start: self.start.wrapping_add(token * self.stride + feature),
             ..self
         }
     }
 
-    /// The part of a product that one task computes.
+    /// Computes the part of the result that belongs to one task.
     ///
     /// # Safety
-    /// Tiles are permitted, `tokens` and `features` lie inside of the result, and nobody else writes
+    /// Tiles are permitted, `tokens` and `features` lie inside the result, and no other task writes
     /// that part.
     unsafe fn tiles(
         self,
@@ -182,8 +187,9 @@ impl Output {
                     let rows = (tokens.end - token).min(2 * TILE);
                     let columns = (features.end - feature).min(2 * TILE);
                     let part = self.at(token, feature);
-                    // SAFETY: the sides are whole tiles, padded with zeros where there is no
-                    // number; a part that is not is computed beside the result and copied.
+                    // SAFETY: both sides are whole tiles, padded with zeros. A part of the result
+                    // that is smaller than two by two tiles is computed in `edge`, which has that
+                    // size, and only its `rows` and `columns` are copied.
                     unsafe {
                         if [rows, columns] == [2 * TILE; 2] {
                             multiply(&sides, right.parts, part.start, self.stride, add);
@@ -198,30 +204,34 @@ impl Output {
         }
     }
 
+    /// Copies a part of the result to `edge`, if the multiplication adds to it.
+    ///
     /// # Safety
-    /// `rows` and `columns` from here on lie inside of the result.
+    /// `rows` and `columns` from here on lie inside the result and belong to this task.
     unsafe fn copy(self, edge: &mut Edge, rows: usize, columns: usize, add: bool) {
         if !add {
             return;
         }
         for row in 0..rows {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that this row lies inside the result.
             let from = unsafe { std::slice::from_raw_parts(self.at(row, 0).start, columns) };
             edge.0[row * 2 * TILE..][..columns].copy_from_slice(from);
         }
     }
 
+    /// Copies a part of the result back from `edge`.
+    ///
     /// # Safety
-    /// `rows` and `columns` from here on lie inside of the result and are this task's.
+    /// `rows` and `columns` from here on lie inside the result and belong to this task.
     unsafe fn paste(self, edge: &Edge, rows: usize, columns: usize) {
         for row in 0..rows {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that this row lies inside the result and is not shared.
             let to = unsafe { std::slice::from_raw_parts_mut(self.at(row, 0).start, columns) };
             to.copy_from_slice(&edge.0[row * 2 * TILE..][..columns]);
         }
     }
 }
 
-/// A pair of result tiles each way, beside the result.
+/// Two by two result tiles, for a part at the edge of the result that does not fill them.
 #[repr(C, align(64))]
 struct Edge([f32; 4 * TILE * TILE]);

@@ -1,4 +1,4 @@
-//! Both sides of a product as tiles of bf16 parts.
+//! Packing of both sides of a matrix multiplication into tiles of bf16 parts.
 //!
 //! Axes: see [`amx`](super).
 
@@ -12,7 +12,7 @@ use crate::product::transpose::sixteen;
 use crate::product::{Side, Values, Weight};
 use crate::simd::prefetch;
 
-/// bf16 parts of a weight's numbers.
+/// Number of bf16 parts of an element of a weight.
 pub(super) fn parts(values: Values<'_>) -> usize {
     match values {
         Values::Bf16(_) => 1,
@@ -21,8 +21,7 @@ pub(super) fn parts(values: Values<'_>) -> usize {
     }
 }
 
-/// A part of the left side, two rows of tiles: three parts of every tile, in the order in which
-/// they are used.
+/// Two rows of tiles of the left side: the three parts of every tile, in the order of use.
 pub(super) struct Left {
     /// `[2, steps, 3, 16]`
     lines: Vec<Line>,
@@ -35,14 +34,14 @@ impl Left {
         }
     }
 
-    /// Packs some tokens and steps of `x`, `[M, K]`.
+    /// Packs some tokens of `x`, `[M, K]`, for some steps.
     pub(super) fn pack(&mut self, x: &[f32], k: usize, tokens: Range<usize>, steps: Range<usize>) {
         let size = steps.len() * 3 * LINES;
         for (tile, lines) in self.lines[..2 * size].chunks_exact_mut(size).enumerate() {
             let first = (tokens.start + tile * TILE).min(tokens.end);
             let rows = first..tokens.end.min(first + TILE);
             let depths = steps.start * DEPTH..k.min(steps.end * DEPTH);
-            // SAFETY: AVX-512 is there; see `available`.
+            // SAFETY: tiles are used only if `available` has found AVX-512 F and BW.
             unsafe { split_rows(&x[rows.start * k..rows.end * k], k, depths, lines) };
         }
     }
@@ -52,7 +51,7 @@ impl Left {
     }
 }
 
-/// Splits up to sixteen rows into their parts, step by step; zeros where there is no number.
+/// Splits up to sixteen rows into parts, one step after another, and pads them with zeros.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn split_rows(rows: &[f32], k: usize, depths: Range<usize>, lines: &mut [Line]) {
     let tokens = rows.len() / k;
@@ -75,11 +74,11 @@ fn split_rows(rows: &[f32], k: usize, depths: Range<usize>, lines: &mut [Line]) 
     }
 }
 
-/// Splits 32 numbers into lines of parts, sixteen lines apart.
+/// Splits 32 values into three lines of parts, which are sixteen lines apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn split_step(x: &[f32; DEPTH], lines: &mut [Line]) {
-    // SAFETY: there are 32 numbers.
+    // SAFETY: `x` has 32 elements: two vectors of sixteen.
     let [low, high] = unsafe {
         let start = x.as_ptr();
         [_mm512_loadu_ps(start), _mm512_loadu_ps(start.add(TILE))]
@@ -91,7 +90,7 @@ fn split_step(x: &[f32; DEPTH], lines: &mut [Line]) {
     }
 }
 
-/// The three parts of sixteen numbers: upper halves of words, whose sum is the number.
+/// The three parts of sixteen values: the upper halves of words, whose sum is the value.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn split(x: __m512) -> [__m512i; 3] {
@@ -103,7 +102,7 @@ fn split(x: __m512) -> [__m512i; 3] {
     [first, second, _mm512_castps_si512(rest)]
 }
 
-/// The upper halves of 32 words, in their order.
+/// The upper halves of 32 words, in order.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn join(low: __m512i, high: __m512i) -> __m512i {
@@ -112,9 +111,9 @@ fn join(low: __m512i, high: __m512i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// A part of the right side: a column of tiles after the other.
+/// A part of the right side: one column of tiles after another.
 pub(super) struct Right {
-    /// `[tiles of N, steps, parts, 16]`, pairs of summed features interleaved
+    /// `[tiles of N, steps, parts, 16]`, with pairs of K interleaved
     lines: Vec<Line>,
     pub(super) parts: usize,
 }
@@ -127,7 +126,7 @@ impl Right {
         }
     }
 
-    /// Packs some result features and steps.
+    /// Packs some output features of the weight, for some steps.
     pub(super) fn pack(
         &mut self,
         weight: Weight<'_>,
@@ -148,10 +147,10 @@ impl Right {
             let summed = depth..k.min(depth + DEPTH);
             let place = (tile * steps.len() + step) * parts * LINES;
             let lines = &mut self.lines[place..place + parts * LINES];
-            // SAFETY: AVX-512 is there; see `available`.
+            // SAFETY: tiles are used only if `available` has found AVX-512 F and BW.
             unsafe { pack_tile(weight, summed, columns, lines) };
         };
-        // along the weight's rows, which lie one after another
+        // in memory order: along the rows of the weight
         match weight.side {
             Side::Transposed => {
                 (0..tiles).for_each(|tile| (0..steps.len()).for_each(|step| tile_at(tile, step)));
@@ -167,7 +166,7 @@ impl Right {
     }
 }
 
-/// Packs one tile, every part of it.
+/// Packs all parts of one tile.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, lines: &mut [Line]) {
     if summed.len() < DEPTH || features.len() < TILE {
@@ -176,7 +175,7 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
     let columns = weight.columns;
     match (weight.values, weight.side) {
         (Values::Bf16(values), Side::Transposed) => {
-            // no closures here: they would not be compiled for these vectors
+            // no closures here: they would not be compiled for this instruction set
             let mut rows = [_mm512_setzero_si512(); TILE];
             for (row, words) in rows.iter_mut().enumerate() {
                 let start = (features.start + row) * columns + summed.start;
@@ -188,7 +187,10 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
         (values, Side::Transposed) => {
             let parts = parts(values);
             let mut rows = [[_mm512_setzero_si512(); TILE]; 3];
-            #[expect(clippy::needless_range_loop, reason = "rows of three parts")]
+            #[expect(
+                clippy::needless_range_loop,
+                reason = "`row` also computes an offset into the weight"
+            )]
             for row in 0..TILE {
                 let start = (features.start + row) * columns + summed.start;
                 let low = split(load(values, start));
@@ -229,7 +231,7 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
     }
 }
 
-/// Packs a tile that the weight does not fill, number by number.
+/// Packs a tile that the weight does not fill, one element at a time.
 fn pack_edge(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, lines: &mut [Line]) {
     lines.fill(Line([0; DEPTH]));
     for (column, feature) in features.enumerate() {
@@ -248,13 +250,13 @@ fn pack_edge(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
     }
 }
 
-/// Sixteen numbers of a weight, widened.
+/// Loads sixteen elements of a weight and widens them to f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(values: Values<'_>, start: usize) -> __m512 {
     let range = start..start + TILE;
     match values {
-        // SAFETY: the range is checked, and sixteen numbers are read.
+        // SAFETY: slicing has checked the range, whose sixteen elements are read.
         Values::F32(values) => unsafe { _mm512_loadu_ps(values[range].as_ptr()) },
         Values::Bf16(values) => {
             let bits = load_half(&values[range]);
@@ -264,16 +266,16 @@ fn load(values: Values<'_>, start: usize) -> __m512 {
     }
 }
 
-/// Sixteen numbers of 16 bits.
+/// Loads sixteen elements of 16 bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load_half<T: Half>(values: &[T]) -> __m256i {
     assert_eq!(values.len(), TILE);
-    // SAFETY: sixteen numbers of 16 bits are the vector.
+    // SAFETY: sixteen elements of 16 bits are the 32 bytes that are read.
     unsafe { _mm256_loadu_si256(values.as_ptr().cast()) }
 }
 
-/// Numbers of 16 bits.
+/// A dtype of 16 bits.
 trait Half: Copy {}
 
 impl Half for bf16 {}
@@ -283,18 +285,18 @@ impl Half for f16 {}
 #[target_feature(enable = "avx512f")]
 fn load_line(values: &[bf16]) -> __m512i {
     assert_eq!(values.len(), DEPTH);
-    // SAFETY: 32 numbers of 16 bits are a vector.
+    // SAFETY: 32 elements of 16 bits are the 64 bytes that are read.
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store(line: &mut Line, words: __m512i) {
-    // SAFETY: a line is an aligned vector.
+    // SAFETY: a line has 64 bytes and is aligned to 64.
     unsafe { _mm512_store_si512(std::ptr::from_mut(line).cast(), words) };
 }
 
-/// Upper halves of two rows, one beside the other: `even₀ odd₀ even₁ odd₁ …`
+/// The upper halves of two rows, interleaved: `even₀ odd₀ even₁ odd₁ …`
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn interleave(even: __m512i, odd: __m512i) -> __m512i {
@@ -302,7 +304,7 @@ fn interleave(even: __m512i, odd: __m512i) -> __m512i {
     _mm512_or_si512(_mm512_srli_epi32::<16>(even), _mm512_and_si512(odd, upper))
 }
 
-/// Stores columns of sixteen rows of words.
+/// Transposes sixteen rows of words and stores them.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn store_transposed(rows: &[__m512i; TILE], lines: &mut [Line]) {

@@ -1,10 +1,12 @@
-//! The tile unit: its registers, and the product of packed tiles.
+//! The tile unit: its registers, and the multiplication of packed tiles.
+//!
+//! Axes: see [`amx`](super).
 
 use std::arch::asm;
 
 use super::{Line, TILE};
 
-/// The tile registers in use, given back when dropped.
+/// The configured tile registers of this thread. Dropping this releases them.
 pub(super) struct Tiles;
 
 impl Tiles {
@@ -14,10 +16,11 @@ impl Tiles {
         let mut configuration = Configuration([0; 64]);
         configuration.0[0] = 1;
         for tile in 0..8 {
-            configuration.0[16 + 2 * tile] = 64; // bytes a row
+            configuration.0[16 + 2 * tile] = 64; // bytes per row
             configuration.0[48 + tile] = TILE as u8;
         }
-        // SAFETY: tiles are permitted where this is called, and the registers are this thread's.
+        // SAFETY: only `Output::tiles` calls this, whose caller promises that tiles are permitted.
+        // The instruction reads 64 bytes and changes only tile registers of this thread.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack)) };
         Self
     }
@@ -25,21 +28,21 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: as above.
+        // SAFETY: `configure` has run on this thread, since `Tiles` is not sent to another one.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
 
-/// What one pair of result tiles each way is computed from.
+/// The inputs of two by two result tiles.
 pub(super) struct Sides {
-    /// Each with `steps` times three tiles.
+    /// Two rows of tiles, each with `steps` times three tiles.
     pub(super) left: [*const Line; 2],
-    /// Each with `steps` times the weight's parts.
+    /// Two columns of tiles, each with `steps` times as many tiles as the weight has parts.
     pub(super) right: [*const Line; 2],
     pub(super) steps: usize,
 }
 
-/// The four products of a left and a right part, into tiles 0 to 3.
+/// Multiplies one left part with the loaded right part and adds to the result tiles 0 to 3.
 macro_rules! four {
     ($left:literal) => {
         concat!(
@@ -57,7 +60,7 @@ macro_rules! four {
     };
 }
 
-/// A right part against the left parts that it meets.
+/// Loads one right part and multiplies it with its left parts.
 macro_rules! part {
     ($right:literal, $($left:literal),+) => {
         concat!(
@@ -112,11 +115,11 @@ macro_rules! multiply {
     };
 }
 
-/// Two by two result tiles.
+/// Computes two by two result tiles, or adds to them.
 ///
 /// # Safety
-/// Tiles are configured; the sides have their tiles, at least one step; 32 rows of 32 numbers,
-/// `stride` apart, can be written.
+/// The tile registers are configured. The sides have all their tiles, for at least one step. 32 rows
+/// of 32 elements, `stride` apart, can be read and written from `result` on.
 pub(super) unsafe fn multiply(
     sides: &Sides,
     parts: usize,
@@ -124,7 +127,8 @@ pub(super) unsafe fn multiply(
     stride: usize,
     add: bool,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises configured tiles and enough memory on every side. The assembly
+    // declares all registers that it changes.
     unsafe {
         match parts {
             1 => multiply!(

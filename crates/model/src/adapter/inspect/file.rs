@@ -1,4 +1,4 @@
-//! An adapter's tensors and configuration, whatever wrote them.
+//! Reads the tensors and the configuration of an adapter of any format.
 
 use simmer_checkpoint::pth::PthFile;
 use simmer_checkpoint::{Bytes, SafetensorsFile, Tensor};
@@ -10,21 +10,21 @@ use crate::adapter::config::CONFIG_FILE;
 use crate::adapter::peft::WEIGHTS_FILE;
 use crate::adapter::{AdapterConfig, AdapterError};
 
-/// The weights' file of early versions of PEFT.
+/// Name of the weight file in early versions of PEFT.
 const PICKLED_FILE: &str = "adapter_model.bin";
 
-/// What lies on the disk.
+/// An adapter on disk.
 pub(super) struct AdapterFile {
-    /// The weights.
+    /// The weight file.
     pub(super) path: PathBuf,
-    /// `None` where there is none beside the weights.
+    /// `None` if there is no adapter_config.json next to the weights.
     pub(super) config: Option<AdapterConfig>,
     pub(super) tensors: BTreeMap<String, Tensor>,
     pub(super) warnings: Vec<String>,
 }
 
 impl AdapterFile {
-    /// Opens the folder of an adapter, or its weights' file.
+    /// Opens the folder or the weight file of an adapter.
     pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
         let weights = weights_path(path)?;
         let config = weights.with_file_name(CONFIG_FILE);
@@ -33,7 +33,7 @@ impl AdapterFile {
             (Some(config), warnings)
         } else {
             let warning = format!(
-                "there is no {CONFIG_FILE} beside {}: alpha is not known, and updates are shown as B·A, with the scale 1",
+                "no {CONFIG_FILE} next to {}: alpha is unknown, and updates are shown as B·A, with scale 1",
                 weights.display()
             );
             (None, vec![warning])
@@ -47,10 +47,10 @@ impl AdapterFile {
     }
 }
 
-/// The weights' file of an adapter: that of a folder, or the file itself.
+/// The weight file of an adapter: that in the folder `path`, or the file `path` itself.
 ///
 /// # Errors
-/// A folder without one.
+/// If the folder has no weight file.
 pub fn weights_path(path: &Path) -> Result<PathBuf, AdapterError> {
     if path.is_file() {
         return Ok(path.to_owned());

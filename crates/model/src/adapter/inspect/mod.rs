@@ -1,4 +1,4 @@
-//! An adapter by itself: what its file holds, and how large the changes are that it makes. No base model is needed.
+//! Inspects an adapter without its base model: the content of its file, and the size of its updates.
 
 mod file;
 mod parts;
@@ -14,79 +14,78 @@ use simmer_checkpoint::{Dtype, Tensor};
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
-use super::rules::patterned;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::{AdapterConfig, AdapterError, Spectrum};
-use crate::merge::widened;
+use crate::numbers::to_f64;
 
-/// What an adapter is.
+/// The result of inspecting an adapter.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// The weights' file.
+    /// The weight file.
     pub weights: PathBuf,
-    /// Its configuration; `None` where none lies beside the weights.
+    /// Its configuration; `None` if there is none next to the weights.
     pub config: Option<AdapterConfig>,
-    /// Modules with a low-rank path, by layer, and within one in the order of a decoder layer; those outside the
-    /// layers last.
+    /// Modules with a low-rank branch, by layer, and within a layer in the order in which it uses them. Modules outside
+    /// the layers are last.
     pub modules: Vec<LowRankModule>,
-    /// Tensors that are there whole: modules trained whole, biases, resized embeddings.
+    /// Full tensors: fully trained modules, biases, resized embeddings.
     pub whole: Vec<WholeTensor>,
-    /// What a person should know, one sentence each.
+    /// Warnings, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// A module with a low-rank path.
+/// A module with a low-rank branch.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LowRankModule {
-    /// Its path.
+    /// Its module path.
     pub module: String,
     /// Its layer, counted from 0; `None` outside the layers.
     pub layer: Option<usize>,
     /// The last part of its path.
     pub target: String,
-    /// `[out, in]`, or `[vocab, hidden]` of an embedding.
+    /// `[out, in]`, or `[vocab, hidden]` for an embedding.
     pub shape: [usize; 2],
-    /// Number type of A, and of B.
+    /// Dtypes of A and B.
     pub dtypes: [String; 2],
-    /// Rank, as A has it.
+    /// Rank, from the shape of A.
     pub rank: usize,
-    /// Its alpha, where there is a configuration.
+    /// Its alpha; `None` without a configuration.
     pub alpha: Option<f64>,
-    /// What B·A is multiplied with.
+    /// The scale of B·A.
     pub scale: f64,
-    /// Numbers in A and B.
+    /// Number of parameters in A and B.
     pub parameters: usize,
     /// Frobenius norm of A.
     pub norm_a: f64,
     /// Frobenius norm of B.
     pub norm_b: f64,
-    /// Of the update s·B·A; `None` where A or B holds something else than numbers.
+    /// Singular values of the update s·B·A; `None` if A or B has values that are not finite.
     pub update: Option<Spectrum>,
 }
 
-/// A tensor that is there whole.
+/// A full tensor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WholeTensor {
     /// Its key.
     pub key: String,
-    /// Its dimensions.
+    /// Its shape.
     pub shape: Vec<usize>,
-    /// Its number type.
+    /// Its dtype.
     pub dtype: String,
-    /// Whether it was trained: a module of `modules_to_save` or a bias. Others are the base's, beside the adapter.
+    /// Whether it was trained: a module of `modules_to_save`, or a bias. Others are copies of base weights.
     pub trained: bool,
 }
 
 impl Inspection {
-    /// Numbers that were trained.
+    /// Number of trained parameters.
     pub fn parameters(&self) -> usize {
-        let paths = self.modules.iter().map(|module| module.parameters);
+        let low_rank = self.modules.iter().map(|module| module.parameters);
         let whole = self.whole.iter().filter(|tensor| tensor.trained);
         let whole = whole.map(|tensor| tensor.shape.iter().product::<usize>());
-        paths.sum::<usize>() + whole.sum::<usize>()
+        low_rank.sum::<usize>() + whole.sum::<usize>()
     }
 
-    /// Frobenius norm of all updates together; those that are no numbers left out.
+    /// Frobenius norm of all updates together, except those that are not finite.
     pub fn norm(&self) -> f64 {
         let norms = self
             .modules
@@ -96,14 +95,14 @@ impl Inspection {
     }
 }
 
-/// Looks at the adapter in a folder, or at its weights' file (`.safetensors`, or `.bin` of early versions of PEFT). The
-/// configuration is that beside the weights.
+/// Inspects the adapter in a folder, or a weight file (`.safetensors`, or `.bin` of early versions of PEFT). The
+/// configuration is read from the folder of the weight file.
 ///
 /// # Errors
-/// Files that are missing or damaged, factors in number types that adapters do not come in, and a file without any.
+/// Missing or damaged files, tensors of an unsupported dtype, and a file without any low-rank branch.
 pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
     let opened = OpenAdapter::open(path)?;
-    let modules: Vec<LowRankModule> = opened.paths.par_iter().map(OpenAdapter::look).collect();
+    let modules: Vec<LowRankModule> = opened.branches.par_iter().map(OpenAdapter::look).collect();
     let mut warnings = opened.warnings.clone();
     warnings.extend(warnings::of_modules(&modules));
     Ok(Inspection {
@@ -115,19 +114,19 @@ pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
     })
 }
 
-/// An adapter whose keys are sorted.
+/// An opened adapter, its tensors sorted by kind.
 pub(super) struct OpenAdapter {
     pub(super) path: PathBuf,
     pub(super) config: Option<AdapterConfig>,
-    pub(super) paths: Vec<OpenPath>,
-    /// By key, in their stored form.
+    pub(super) branches: Vec<OpenBranch>,
+    /// Full tensors by key, in their stored dtype.
     pub(super) whole: BTreeMap<String, Tensor>,
     parts: Parts,
     warnings: Vec<String>,
 }
 
-/// One module's factors, in their stored form.
-pub(super) struct OpenPath {
+/// The factors of one module, in their stored dtype.
+pub(super) struct OpenBranch {
     pub(super) module: String,
     pub(super) embedding: bool,
     pub(super) rank: usize,
@@ -153,26 +152,26 @@ impl OpenAdapter {
                 None => "it is empty".to_owned(),
                 Some(key) => format!("its first key is `{key}`"),
             };
-            return Err(AdapterError::NoPath { file: path, found });
+            return Err(AdapterError::NoBranch { file: path, found });
         }
-        let mut paths = Vec::new();
+        let mut branches = Vec::new();
         for (module, factors) in &parts.factors {
             match factors_of(factors, &mut tensors) {
-                Err(what) => warnings.push(format!("`{module}` {what}: it is left out")),
+                Err(what) => warnings.push(format!("`{module}` {what}: skipped")),
                 Ok((a, b)) => {
                     for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
                         check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
                     }
-                    paths.push(OpenPath::new(module, factors, config.as_ref(), a, b)?);
+                    branches.push(OpenBranch::new(module, factors, config.as_ref(), a, b)?);
                 }
             }
         }
-        paths.sort_by_key(|path| order(&path.module));
-        warnings.extend(warnings::of_keys(config.as_ref(), &parts, &paths)?);
+        branches.sort_by_key(|branch| order(&branch.module));
+        warnings.extend(warnings::of_keys(config.as_ref(), &parts, &branches)?);
         Ok(Self {
             path,
             config,
-            paths,
+            branches,
             whole: tensors
                 .into_iter()
                 .filter(|(key, _)| parts.whole.contains_key(key))
@@ -182,33 +181,30 @@ impl OpenAdapter {
         })
     }
 
-    fn look(path: &OpenPath) -> LowRankModule {
-        let OpenPath { a, b, rank, .. } = path;
-        let (layer, target) = place(&path.module);
-        let [wide_a, wide_b] = path.factors();
-        let finite = wide_a
-            .iter()
-            .chain(&wide_b)
-            .all(|number| number.is_finite());
+    fn look(branch: &OpenBranch) -> LowRankModule {
+        let OpenBranch { a, b, rank, .. } = branch;
+        let (layer, target) = place(&branch.module);
+        let [wide_a, wide_b] = branch.factors();
+        let finite = wide_a.iter().chain(&wide_b).all(|value| value.is_finite());
         let update = finite.then(|| {
-            let middle = path.middle(&wide_a, &wide_b);
+            let middle = branch.middle(&wide_a, &wide_b);
             let (values, _) = singular(middle);
             Spectrum::new(
                 values
                     .iter()
-                    .map(|value| value * path.scale.abs())
+                    .map(|value| value * branch.scale.abs())
                     .collect(),
             )
         });
         LowRankModule {
-            module: path.module.clone(),
+            module: branch.module.clone(),
             layer,
             target: target.to_owned(),
-            shape: path.shape(),
+            shape: branch.shape(),
             dtypes: [a.dtype, b.dtype].map(|dtype| dtype.to_string()),
             rank: *rank,
-            alpha: path.alpha,
-            scale: path.scale,
+            alpha: branch.alpha,
+            scale: branch.scale,
             parameters: wide_a.len() + wide_b.len(),
             norm_a: norm(&wide_a),
             norm_b: norm(&wide_b),
@@ -231,7 +227,7 @@ impl OpenAdapter {
     }
 }
 
-impl OpenPath {
+impl OpenBranch {
     fn new(
         module: &str,
         factors: &Factors,
@@ -243,14 +239,8 @@ impl OpenPath {
         let (alpha, scale) = match config {
             None => (None, 1.0),
             Some(config) => {
-                let of_module = patterned("alpha_pattern", &config.alpha_pattern, module)?;
-                let alpha = of_module.unwrap_or(config.lora_alpha);
-                let divisor = if config.use_rslora {
-                    (rank as f64).sqrt()
-                } else {
-                    rank as f64
-                };
-                (Some(alpha), alpha / divisor)
+                let alpha = config.alpha_of(module)?;
+                (Some(alpha), config.scaling(alpha, rank))
             }
         };
         Ok(Self {
@@ -264,7 +254,7 @@ impl OpenPath {
         })
     }
 
-    /// `[out, in]`, or `[vocab, hidden]` of an embedding.
+    /// `[out, in]`, or `[vocab, hidden]` for an embedding.
     pub(super) fn shape(&self) -> [usize; 2] {
         let (out, inner) = (self.b.shape[0], self.a.shape[1]);
         if self.embedding {
@@ -274,30 +264,30 @@ impl OpenPath {
         }
     }
 
-    /// The numbers of A and of B.
+    /// The values of A and of B.
     pub(super) fn factors(&self) -> [Vec<f64>; 2] {
-        [&self.a, &self.b].map(|tensor| widened(&tensor.bytes, tensor.dtype))
+        [&self.a, &self.b].map(|tensor| to_f64(&tensor.bytes, tensor.dtype))
     }
 
-    /// Both factors as columns, one for each of the path's ranks: Aᵀ and B.
+    /// Aᵀ and B as columns, one for each unit of the rank.
     pub(super) fn columns(&self, a: &[f64], b: &[f64]) -> [Columns; 2] {
         [rows_of(a, self.a.shape[1]), columns_of(b, self.rank)]
     }
 
-    /// Whether both have the same factors, byte by byte, and the same scale.
+    /// Whether both have the same factors, byte for byte, and the same scale.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         let (scale, others) = (self.scale.to_bits(), other.scale.to_bits());
         (&self.a, &self.b, scale) == (&other.a, &other.b, others)
     }
 
-    /// What lies between orthonormal factors of B·A, without the scale.
+    /// The matrix between the orthonormal factors of B·A, without the scale.
     fn middle(&self, a: &[f64], b: &[f64]) -> Columns {
         let [a, b] = self.columns(a, b).map(triangle);
         product(&b, &a)
     }
 }
 
-/// The factors of a module, if they belong together; what is wrong with them otherwise, as the end of a sentence.
+/// Takes the factors of a module out of `tensors`. If they do not match, the error is the end of a sentence.
 fn factors_of(
     factors: &Factors,
     tensors: &mut BTreeMap<String, Tensor>,
@@ -305,9 +295,11 @@ fn factors_of(
     let mut take = |key: &Option<String>| key.as_ref().and_then(|key| tensors.remove(key));
     let (a, b) = match (take(&factors.a), take(&factors.b)) {
         (Some(a), Some(b)) => (a, b),
-        (Some(_), None) => return Err("has lora_A and no lora_B".to_owned()),
-        (None, Some(_)) => return Err("has lora_B and no lora_A".to_owned()),
-        (None, None) => return Err("has a magnitude vector and no factors".to_owned()),
+        (Some(_), None) => return Err("has lora_A but no lora_B".to_owned()),
+        (None, Some(_)) => return Err("has lora_B but no lora_A".to_owned()),
+        (None, None) => {
+            return Err("has a magnitude vector but neither lora_A nor lora_B".to_owned());
+        }
     };
     match (&a.shape[..], &b.shape[..]) {
         ([rank, inner], [out, other])
@@ -316,7 +308,7 @@ fn factors_of(
             Ok((a, b))
         }
         _ => Err(format!(
-            "has A of shape {:?} and B of shape {:?}",
+            "has A of shape {:?} and B of shape {:?}, which do not match",
             a.shape, b.shape
         )),
     }
@@ -333,7 +325,7 @@ fn check_dtype(file: &Path, key: &str, tensor: &Tensor) -> Result<(), AdapterErr
     })
 }
 
-/// Layers first, each in the order in which a decoder layer uses its modules.
+/// Sort key: by layer, and within a layer in the order in which it uses its modules.
 fn order(module: &str) -> (usize, usize, String) {
     const TARGETS: [&str; 9] = [
         "embed_tokens",

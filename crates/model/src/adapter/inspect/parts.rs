@@ -1,11 +1,11 @@
-//! What each key of an adapter's file is, by its name.
+//! Classifies the keys of an adapter's file by their names.
 
 use simmer_checkpoint::Tensor;
 use std::collections::BTreeMap;
 
 use crate::adapter::peft::KEY_PREFIX;
 
-/// Ends of keys, longest first where one is the end of another, and what they are.
+/// Ends of keys and their meaning; a longer end precedes a shorter one that it ends in.
 const ENDS: [(&str, End); 13] = [
     (".lora_A.weight", End::A),
     (".lora_B.weight", End::B),
@@ -33,27 +33,27 @@ enum End {
     Unknown,
 }
 
-/// The keys of one module's low-rank path.
+/// The keys of one module's low-rank branch.
 #[derive(Debug, Default)]
 pub(in crate::adapter) struct Factors {
     /// `[r, in]`
     pub(in crate::adapter) a: Option<String>,
     /// `[out, r]`
     pub(in crate::adapter) b: Option<String>,
-    /// Of an embedding, whose factors change `weightᵀ`.
+    /// Whether the module is an embedding, whose factors change `weightᵀ`.
     pub(in crate::adapter) embedding: bool,
-    /// DoRA's lengths of columns.
+    /// Whether it has DoRA's magnitude vector: a norm for each row of the weight.
     pub(in crate::adapter) magnitude: bool,
 }
 
-/// Every key of a file, sorted.
+/// The keys of a file, by kind.
 #[derive(Debug, Default)]
 pub(in crate::adapter) struct Parts {
     /// By module.
     pub(in crate::adapter) factors: BTreeMap<String, Factors>,
-    /// Tensors without a low-rank form: key -> module.
+    /// Full tensors: key -> module.
     pub(in crate::adapter) whole: BTreeMap<String, String>,
-    /// Keys that are nothing of an adapter's.
+    /// Keys that do not belong to an adapter.
     pub(in crate::adapter) unknown: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl Parts {
     }
 }
 
-/// The layer that a module is in, and the last part of its name; none for what stands outside the layers.
+/// The layer of a module (`None` outside the layers), and the last part of its path.
 pub(in crate::adapter) fn place(module: &str) -> (Option<usize>, &str) {
     let layer = module.split('.').find_map(|part| part.parse().ok());
     let target = module.rsplit('.').next().unwrap_or(module);

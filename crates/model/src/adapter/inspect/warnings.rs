@@ -1,29 +1,30 @@
-//! What a person should know of an adapter.
+//! Warnings about an adapter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::parts::{Parts, place};
-use super::{LowRankModule, OpenPath};
+use super::{LowRankModule, OpenBranch};
 use crate::adapter::config::Bias;
-use crate::adapter::rules::{Rules, is_end, patterned};
+use crate::adapter::rules::{Rules, is_end};
 use crate::adapter::targets::Targets;
 use crate::adapter::{AdapterConfig, AdapterError};
 
-/// Names that a sentence lists; the rest is counted.
+/// Number of names that a message lists; the others are only counted.
 const NAMED: usize = 4;
-/// Embedding and head, which PEFT puts beside an adapter where the vocabulary was resized.
+/// Embedding and head, which PEFT saves with an adapter if the vocabulary was resized.
 const ENDS: [&str; 2] = ["embed_tokens", "lm_head"];
-/// An effective rank below this share of the rank is worth a word,
+/// An effective rank below this share of the rank is reported,
 const FEW: f64 = 0.25;
-/// from this rank on.
+/// if the rank is at least this.
 const FEW_FROM: usize = 8;
 
-/// Whether a key is that of a bias.
+/// Whether a key is the key of a bias.
 pub(super) fn is_bias(key: &str) -> bool {
     key.rsplit('.').next() == Some("bias")
 }
 
-/// Whether `modules_to_save` names a module or what it lies in: PEFT's rule, an end of the path, at a dot or not.
+/// Whether `modules_to_save` names a module or one that contains it. PEFT's rule: by the end of the module path, which
+/// may start in the middle of a name.
 pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
     let names = config.and_then(|config| config.modules_to_save.as_ref());
     let ends = module
@@ -36,16 +37,16 @@ pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
     })
 }
 
-/// What the keys say, held against the configuration.
+/// Compares the keys of the file with the configuration.
 pub(super) fn of_keys(
     config: Option<&AdapterConfig>,
     parts: &Parts,
-    paths: &[OpenPath],
+    branches: &[OpenBranch],
 ) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if !parts.unknown.is_empty() {
         let keys = listed(&parts.unknown);
-        warnings.push(format!("keys that are no part of a LoRA adapter: {keys}"));
+        warnings.push(format!("keys that do not belong to a LoRA adapter: {keys}"));
     }
     let magnitudes = parts
         .factors
@@ -54,55 +55,54 @@ pub(super) fn of_keys(
         .count();
     if magnitudes > 0 {
         warnings.push(format!(
-            "{magnitudes} modules have a magnitude vector (DoRA): what is shown is s·B·A alone, the change also \
-             scales the base's weights"
+            "{magnitudes} modules have a magnitude vector (DoRA): only s·B·A is shown, but DoRA also scales the rows \
+             of the weights"
         ));
     }
     if let Some(config) = config {
-        warnings.extend(ranks(config, paths)?);
-        warnings.extend(unexplained(config, parts, paths)?);
-        warnings.extend(missing(config, paths)?);
+        warnings.extend(ranks(config, branches)?);
+        warnings.extend(unexplained(config, parts, branches)?);
+        warnings.extend(missing(config, branches)?);
     }
     Ok(warnings)
 }
 
-fn ranks(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Option<String>, AdapterError> {
+fn ranks(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Option<String>, AdapterError> {
     let mut differ = Vec::new();
-    for path in paths {
-        let expected = patterned("rank_pattern", &config.rank_pattern, &path.module)?;
-        let expected = expected.unwrap_or(config.r);
-        if expected != path.rank {
+    for branch in branches {
+        let expected = config.rank_of(&branch.module)?;
+        if expected != branch.rank {
             differ.push(format!(
                 "{} has {} (expected {expected})",
-                path.module, path.rank
+                branch.module, branch.rank
             ));
         }
     }
     Ok((!differ.is_empty()).then(|| {
         format!(
-            "ranks that are not the configuration's, so that PEFT and simmer cannot load it: {}",
+            "ranks differ from adapter_config.json, so PEFT and simmer cannot load the adapter: {}",
             listed(&differ)
         )
     }))
 }
 
-/// Tensors that no key of the configuration accounts for.
+/// Tensors that the configuration does not explain.
 fn unexplained(
     config: &AdapterConfig,
     parts: &Parts,
-    paths: &[OpenPath],
+    branches: &[OpenBranch],
 ) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if let Some(targeted) = Targeted::of(config)? {
         let mut others = Vec::new();
-        for path in paths {
-            if !targeted.names(&path.module)? {
-                others.push(path.module.clone());
+        for branch in branches {
+            if !targeted.names(&branch.module)? {
+                others.push(branch.module.clone());
             }
         }
         if !others.is_empty() {
             warnings.push(format!(
-                "low-rank paths that no target names: {}",
+                "modules with a low-rank branch that are not targeted: {}",
                 listed(&others)
             ));
         }
@@ -119,22 +119,22 @@ fn unexplained(
     let others: Vec<String> = others.map(|(key, _)| key.clone()).collect();
     if !others.is_empty() {
         warnings.push(format!(
-            "tensors that neither modules_to_save nor bias accounts for: {}",
+            "tensors that neither modules_to_save nor bias explains: {}",
             listed(&others)
         ));
     }
     Ok(warnings)
 }
 
-/// Modules that the configuration targets, judged by those of other layers, and that have no path.
-fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, AdapterError> {
+/// Modules that are targeted but have no low-rank branch, judging by the modules of other layers.
+fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if let Some(Targets::Names(names)) = &config.target_modules {
-        let found = |name: &&String| paths.iter().any(|path| is_end(&path.module, name));
+        let found = |name: &&String| branches.iter().any(|branch| is_end(&branch.module, name));
         let without: Vec<String> = names.iter().filter(|name| !found(name)).cloned().collect();
         if !without.is_empty() {
             warnings.push(format!(
-                "targets without a low-rank path in the file: {}",
+                "targets without a low-rank branch in the file: {}",
                 listed(&without)
             ));
         }
@@ -142,12 +142,15 @@ fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, Ad
     let Some(targeted) = Targeted::of(config)? else {
         return Ok(warnings);
     };
-    let there: BTreeSet<&str> = paths.iter().map(|path| path.module.as_str()).collect();
+    let there: BTreeSet<&str> = branches
+        .iter()
+        .map(|branch| branch.module.as_str())
+        .collect();
     let mut patterns: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for path in paths {
-        if let (Some(layer), _) = place(&path.module) {
+    for branch in branches {
+        if let (Some(layer), _) = place(&branch.module) {
             let number = format!(".{layer}.");
-            if let Some((before, after)) = path.module.split_once(&number) {
+            if let Some((before, after)) = branch.module.split_once(&number) {
                 patterns.insert((before.to_owned(), after.to_owned()), layer);
             }
         }
@@ -156,13 +159,13 @@ fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, Ad
         .layers_to_transform
         .iter()
         .flat_map(|layers| &layers.0);
-    let last = paths.iter().filter_map(|path| place(&path.module).0);
+    let last = branches.iter().filter_map(|branch| place(&branch.module).0);
     let Some(last) = last.chain(named.copied()).max() else {
         return Ok(warnings);
     };
     let mut absent: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (before, after) in patterns.keys() {
-        // far beyond any model: a layer's number in somebody's file is not to be counted up to
+        // far more layers than any model has: a layer index in a file must not cause a long loop
         for layer in 0..=last.min(10_000) {
             let path = format!("{before}.{layer}.{after}");
             if !there.contains(path.as_str()) && targeted.names(&path)? {
@@ -172,20 +175,20 @@ fn missing(config: &AdapterConfig, paths: &[OpenPath]) -> Result<Vec<String>, Ad
     }
     for (module, layers) in absent {
         warnings.push(format!(
-            "`{module}` is targeted and has no low-rank path in layers {} (of 0 to {last})",
+            "`{module}` is targeted but has no low-rank branch in layers {} (of 0 to {last})",
             layers.join(", ")
         ));
     }
     Ok(warnings)
 }
 
-/// The targets of a configuration, where they can be told without the model.
+/// The targets of a configuration, if they are known without the model.
 struct Targeted<'a> {
     rules: Option<Rules<'a>>,
 }
 
 impl<'a> Targeted<'a> {
-    /// `None` where the targets are PEFT's choice for a family.
+    /// `None` if the targets are PEFT's default for the model family.
     fn of(config: &'a AdapterConfig) -> Result<Option<Self>, AdapterError> {
         Ok(match &config.target_modules {
             None => None,
@@ -204,7 +207,7 @@ impl<'a> Targeted<'a> {
     }
 }
 
-/// What the numbers say.
+/// Warnings about the values.
 pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     let mut warnings = Vec::new();
     let those = |wanted: &dyn Fn(&LowRankModule) -> bool| -> Vec<String> {
@@ -213,7 +216,7 @@ pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     };
     let broken = those(&|module| module.update.is_none());
     if !broken.is_empty() {
-        warnings.push(format!("NaN or infinite numbers, in {}", listed(&broken)));
+        warnings.push(format!("NaN or infinite values in {}", listed(&broken)));
     }
     let zero = those(&|module| {
         module
@@ -235,8 +238,8 @@ pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     let few: Vec<(f64, f64, &LowRankModule)> = modules.iter().filter_map(few_directions).collect();
     if let Some((_, least, module)) = few.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
         warnings.push(format!(
-            "in {} of {} modules the effective rank is below a quarter of the rank (least: {least:.1} of {} in {}): a \
-             smaller rank would hold nearly the same",
+            "in {} of {} modules the effective rank is below a quarter of the rank (lowest: {least:.1} of {} in {}): a \
+             lower rank would represent nearly the same update",
             few.len(),
             modules.len(),
             module.rank,
@@ -246,7 +249,7 @@ pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     warnings
 }
 
-/// Share of the rank, effective rank and module, where an update of high rank has few directions.
+/// Effective rank as a share of the rank, effective rank, and module, if the update uses few of its directions.
 fn few_directions(module: &LowRankModule) -> Option<(f64, f64, &LowRankModule)> {
     let update = module.update.as_ref().filter(|update| update.norm > 0.0)?;
     let most = update.singular_values.len();
@@ -254,7 +257,7 @@ fn few_directions(module: &LowRankModule) -> Option<(f64, f64, &LowRankModule)> 
     (most >= FEW_FROM && share < FEW).then_some((share, update.effective_rank, module))
 }
 
-/// The first of some names, and how many more there are.
+/// The first of some names, and the number of the others.
 pub(in crate::adapter) fn listed(names: &[String]) -> String {
     let first = names.iter().take(NAMED).map(String::as_str);
     let first = first.collect::<Vec<_>>().join(", ");

@@ -1,0 +1,132 @@
+//! The facts above the tables of `simmer adapter inspect`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use simmer_files::size::readable;
+use simmer_model::adapter::AdapterConfig;
+use simmer_model::adapter::inspect::Inspection;
+use simmer_model::adapter::targets::Targets;
+
+use super::inspect::Inspected;
+use super::short;
+
+/// A name and its value.
+type Line = (&'static str, String);
+
+/// The lines about an adapter as a whole.
+pub(super) fn summary(inspected: &Inspected) -> Vec<Line> {
+    let found = &inspected.found;
+    let mut lines = vec![("file", file(inspected))];
+    if let Some(config) = &found.config {
+        lines.extend(of_config(config));
+    }
+    lines.push(("modules", modules(found)));
+    lines.extend(whole(found));
+    lines.push(("parameters", parameters(found)));
+    let norm = format!("norm {} over all modules", short(found.norm()));
+    lines.push(("update", norm));
+    lines
+}
+
+fn file(inspected: &Inspected) -> String {
+    let name = inspected.found.weights.file_name().unwrap_or_default();
+    format!(
+        "{}, {}, sha256 {}",
+        name.to_string_lossy(),
+        readable(inspected.bytes),
+        inspected.sha256
+    )
+}
+
+fn of_config(config: &AdapterConfig) -> Vec<Line> {
+    let base = config.base_model_name_or_path.as_deref();
+    let mut lines = vec![
+        ("base", base.unwrap_or("not named").to_owned()),
+        ("method", method(config)),
+        ("targets", targets(config)),
+    ];
+    let saved = config.modules_to_save.as_ref();
+    if let Some(modules) = saved.filter(|names| !names.is_empty()) {
+        lines.push(("saved", modules.join(", ")));
+    }
+    lines
+}
+
+fn method(config: &AdapterConfig) -> String {
+    let (name, scale) = if config.use_rslora {
+        ("rank-stabilised LoRA", "alpha/√rank")
+    } else {
+        ("LoRA", "alpha/rank")
+    };
+    let mut text = format!(
+        "{name}, rank {}, alpha {}, scale {scale}, dropout {}",
+        config.r, config.lora_alpha, config.lora_dropout
+    );
+    for (patterns, what) in [
+        (config.rank_pattern.iter().count(), "rank_pattern"),
+        (config.alpha_pattern.iter().count(), "alpha_pattern"),
+    ] {
+        if patterns > 0 {
+            let _ = write!(text, ", {what} with {patterns} entries");
+        }
+    }
+    text
+}
+
+fn targets(config: &AdapterConfig) -> String {
+    match &config.target_modules {
+        None => "PEFT's default for the model family".to_owned(),
+        Some(Targets::Regex(pattern)) => pattern.clone(),
+        Some(Targets::Names(names)) => {
+            let mut names = names.clone();
+            names.sort();
+            names.join(", ")
+        }
+    }
+}
+
+fn modules(found: &Inspection) -> String {
+    let layers = found.modules.iter().map(|module| module.layer);
+    let outside = layers.clone().filter(Option::is_none).count();
+    let layers: BTreeSet<usize> = layers.flatten().collect();
+    let mut text = format!(
+        "{} in {}",
+        count(found.modules.len(), "low-rank module"),
+        count(layers.len(), "layer")
+    );
+    if outside > 0 {
+        let _ = write!(text, ", {outside} outside the layers");
+    }
+    text
+}
+
+/// The tensors that are not low-rank: those trained as a whole, and those of the base.
+fn whole(found: &Inspection) -> Vec<Line> {
+    let trained = found.whole.iter().filter(|tensor| tensor.trained).count();
+    let frozen = found.whole.len() - trained;
+    let mut lines = Vec::new();
+    if trained > 0 {
+        lines.push(("full", count(trained, "tensor") + " trained in full"));
+    }
+    if frozen > 0 {
+        let of_base = count(frozen, "tensor") + " of the base, for a resized vocabulary";
+        lines.push(("frozen", of_base));
+    }
+    lines
+}
+
+fn parameters(found: &Inspection) -> String {
+    let dtypes = found.modules.iter().flat_map(|module| &module.dtypes);
+    let dtypes: BTreeSet<&str> = dtypes.map(String::as_str).collect();
+    let dtypes: Vec<&str> = dtypes.into_iter().collect();
+    format!(
+        "{} trainable, in {}",
+        found.parameters(),
+        dtypes.join(" and ")
+    )
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}

@@ -1,0 +1,188 @@
+//! Errors in one row of a data file.
+
+use serde_json::Value;
+use simmer_hint::Hint;
+
+use crate::conversation::Role;
+use crate::template::RenderError;
+
+/// An error in a row.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// The row is not a JSON object.
+    #[error("expected an object, found {found}")]
+    NotAnObject {
+        /// The JSON type that was found.
+        found: &'static str,
+    },
+    /// A key of the format is missing.
+    #[error("missing key `{key}`; the row has {}", list(keys))]
+    MissingKey {
+        /// The name of the row's format.
+        format: &'static str,
+        /// The keys of that format.
+        expected: &'static str,
+        /// The missing key.
+        key: &'static str,
+        /// The row's keys.
+        keys: Vec<String>,
+    },
+    /// The row has another format than the file.
+    #[error(
+        "expected format {format} ({expected}), found {found}; the row has {}",
+        list(keys)
+    )]
+    OtherFormat {
+        /// The name of the file's format.
+        format: &'static str,
+        /// The keys of that format.
+        expected: &'static str,
+        /// The name of the format that this row has.
+        found: &'static str,
+        /// The row's keys.
+        keys: Vec<String>,
+    },
+    /// The row's keys fit no format.
+    #[error("unknown format; the row has {}", list(keys))]
+    UnknownFormat {
+        /// The row's keys.
+        keys: Vec<String>,
+        /// Every known format with its keys.
+        known: String,
+    },
+    /// The value of a key is empty, but must not be.
+    #[error("`{key}` is empty")]
+    EmptyKey {
+        /// The empty key.
+        key: &'static str,
+    },
+    /// Two keys mean the same field.
+    #[error("expected `{first}` or `{second}`, found both")]
+    TwoKeys {
+        /// One key.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A value has the wrong type.
+    #[error("key `{key}`: expected {expected}, found {found}")]
+    WrongType {
+        /// The key.
+        key: String,
+        /// The expected type.
+        expected: &'static str,
+        /// The JSON type that was found.
+        found: &'static str,
+    },
+    /// A key has content that this format does not use.
+    #[error("key `{key}`: it has content, but this format does not use it")]
+    UnusedKey {
+        /// The key.
+        key: String,
+    },
+    /// A message has an unknown role.
+    #[error("key `{key}`: expected one of {known}; found `{role}`")]
+    UnknownRole {
+        /// The key, with the message's index from 0.
+        key: String,
+        /// Its role.
+        role: String,
+        /// The known names of roles.
+        known: String,
+    },
+    /// A string that should contain JSON does not.
+    #[error("key `{key}`: the string is not valid JSON: {what}")]
+    InnerJson {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A part of a message is not text.
+    #[error("key `{key}`: expected a part of type text, found {kind}")]
+    NotText {
+        /// The key.
+        key: String,
+        /// The part's type.
+        kind: String,
+    },
+    /// A text is not a conversation in Baize's format.
+    #[error("key `input`: not a conversation in Baize's format: {problem}")]
+    NotBaize {
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A key is to be renamed to one that the row already has.
+    #[error("`fields` reads `{own}` as `{name}`, but the row has both")]
+    FieldTaken {
+        /// The row's key.
+        own: String,
+        /// The format's key.
+        name: String,
+    },
+    /// A message has a role that is not allowed at its place.
+    #[error("{key}[{index}]: expected a message from {expected}, found {role}")]
+    Misplaced {
+        /// The key of the list.
+        key: &'static str,
+        /// The message's index, from 0.
+        index: usize,
+        /// Its role.
+        role: Role,
+        /// The roles that are allowed there.
+        expected: &'static str,
+    },
+    /// No message is from the assistant.
+    #[error("no message is from the assistant, so there is nothing to train on")]
+    NoAnswer,
+    /// The template cannot render the row.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+impl Hint for RowError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            RowError::UnknownFormat { keys, .. } if keys.iter().any(|key| key == "chosen") => {
+                Some("convert the row: this version does not train on preferences (`chosen`, `rejected`)".into())
+            }
+            RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
+                Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
+            }
+            RowError::MissingKey { format, expected, .. } => Some(format!("add the key; a row of format {format} has {expected}")),
+            RowError::OtherFormat { .. } => {
+                Some("a file has one format: move these rows to a second file and name both in `data.train`".into())
+            }
+            RowError::UnknownFormat { known, .. } => Some(format!("convert the rows to a known format: {known}")),
+            RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
+                "set `drop_leading_answers = true` next to the path to drop answers before the first user message".into(),
+            ),
+            RowError::NoAnswer => Some(
+                "move the answer into the messages, as the last one; it may be under another key (`chosen` of preferences)".into(),
+            ),
+            RowError::Render(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// Names in backticks, separated by commas.
+pub(crate) fn list(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".into();
+    }
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    quoted.join(", ")
+}
+
+/// A JSON value's type, as error messages name it.
+pub(crate) fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

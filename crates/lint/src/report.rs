@@ -1,0 +1,183 @@
+//! The report: text for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{Kind, LintConfig, Severity};
+use simmer_data::conversation::Origin;
+
+/// The number of rows shown for each kind.
+const SHOWN: usize = 5;
+
+/// The findings of all rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LintReport {
+    /// The number of rows checked.
+    pub rows: usize,
+    /// The findings, errors first.
+    pub findings: Vec<Finding>,
+    /// What was not checked, and why.
+    pub notes: Vec<String>,
+}
+
+/// All findings of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The kind.
+    pub kind: Kind,
+    /// The consequence.
+    pub severity: Severity,
+    /// The number of affected rows; 0 if the problem is not one of rows.
+    pub rows: usize,
+    /// A line about all affected rows together.
+    pub detail: Option<String>,
+    /// The first affected rows.
+    pub first: Vec<Offender>,
+}
+
+/// An affected row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Offender {
+    /// The file, row and line.
+    #[serde(serialize_with = "place")]
+    pub origin: Origin,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+fn place<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Place<'o> {
+        file: std::borrow::Cow<'o, str>,
+        row: usize,
+        line: usize,
+    }
+    let Origin { file, row, line } = origin;
+    let file = file.to_string_lossy();
+    Place {
+        file,
+        row: *row,
+        line: *line,
+    }
+    .serialize(serializer)
+}
+
+/// The number of rows of each source that are affected by one kind, and the first of these rows.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    sources: BTreeMap<usize, usize>,
+    first: Vec<Offender>,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, source: usize, origin: &Origin, what: String) {
+        *self.sources.entry(source).or_default() += 1;
+        if self.first.len() < SHOWN {
+            let origin = origin.clone();
+            self.first.push(Offender { origin, what });
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// The finding. `rows` is the number of rows of each source.
+    pub(super) fn finding(
+        self,
+        kind: Kind,
+        detail: Option<String>,
+        rows: &BTreeMap<usize, usize>,
+        config: &LintConfig,
+    ) -> Finding {
+        let severities = self.sources.iter().map(|(source, &affected)| {
+            let of = rows.get(source).copied().unwrap_or_default();
+            config.severity(kind, affected, of)
+        });
+        Finding {
+            kind,
+            severity: severities
+                .max()
+                .unwrap_or_else(|| config.severity(kind, 0, 0)),
+            rows: self.sources.values().sum(),
+            detail,
+            first: self.first,
+        }
+    }
+}
+
+impl LintReport {
+    /// The findings that stop training.
+    pub fn errors(&self) -> impl Iterator<Item = &Finding> {
+        self.of(Severity::Error)
+    }
+
+    /// The findings that are only reported.
+    pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
+        self.of(Severity::Warning)
+    }
+
+    fn of(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .iter()
+            .filter(move |finding| finding.severity == severity)
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Finding {
+            kind,
+            severity,
+            rows,
+            ..
+        } = self;
+        write!(f, "{severity}: {kind}")?;
+        match rows {
+            0 => {}
+            1 => write!(f, " in 1 row")?,
+            rows => write!(f, " in {rows} rows")?,
+        }
+        write!(f, ": {}", kind.means())?;
+        if let Some(detail) = &self.detail {
+            write!(f, "\n  {detail}")?;
+        }
+        for Offender { origin, what } in &self.first {
+            write!(f, "\n  {origin}: {what}")?;
+        }
+        if *rows > self.first.len() {
+            write!(f, "\n  and {} more", rows - self.first.len())?;
+        }
+        write!(f, "\n  hint: {}", kind.remedy())
+    }
+}
+
+impl fmt::Display for LintReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let [errors, warnings] = [self.errors().count(), self.warnings().count()];
+        let counted = |count, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        write!(
+            f,
+            "{} checked: {}, {}",
+            counted(self.rows, "row"),
+            counted(errors, "error"),
+            counted(warnings, "warning")
+        )?;
+        if let Some(error) = self.errors().next() {
+            let kind = error.kind;
+            write!(
+                f,
+                "; if this is intended, set data.lint.allow = [\"{kind}\"] to ignore it, or data.lint.warn = [\"{kind}\"] to report it without stopping"
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,19 @@
+//! Stored weights as f64.
+
+use half::{bf16, f16};
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::Number;
+
+/// The values of a tensor's bytes. Every dtype but F16 and BF16 is read as F32.
+pub(crate) fn to_f64(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+    match dtype {
+        Dtype::F16 => widened::<f16>(bytes),
+        Dtype::BF16 => widened::<bf16>(bytes),
+        _ => widened::<f32>(bytes),
+    }
+}
+
+fn widened<T: Number>(bytes: &[u8]) -> Vec<f64> {
+    let values = bytes.chunks_exact(T::BYTES);
+    values.map(|value| T::widen(value).into()).collect()
+}

@@ -1,0 +1,161 @@
+//! What a run needs before its first step: data, tokenizer and model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use simmer_checkpoint::Checkpoint;
+use simmer_data::{Dataset, Steps, Tokenizer};
+use simmer_lint::LintReport;
+use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::base::Base;
+use simmer_model::{LlamaForCausalLM, device};
+
+use crate::config::MicroBatchTokens;
+use crate::error::TrainError;
+use crate::estimate::{Known, estimate};
+use crate::manifest::Manifest;
+use crate::observer::Observer;
+use crate::recipe::{Method, Recipe};
+use crate::vocabulary::Vocabulary;
+
+/// What a run needs before its first step.
+pub(crate) struct Prepared {
+    pub(crate) data: Dataset,
+    pub(crate) lint: LintReport,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) model: LlamaForCausalLM,
+    /// The adapter's configuration in PEFT's terms; `None` for `method.full`.
+    pub(crate) adapter: Option<AdapterConfig>,
+    /// The device of the trained tensors, without automatic differentiation.
+    pub(crate) device: Device,
+    /// The base model's files, from which its frozen weights are mapped; `None` for random weights.
+    pub(crate) files: Option<Checkpoint>,
+    /// The estimated peak of memory, in bytes.
+    pub(crate) expected: u64,
+}
+
+impl Prepared {
+    /// Loads everything, and writes into the recipe what it leaves open: the date of chat templates and
+    /// `train.micro_batch_tokens = "auto"`.
+    ///
+    /// # Errors
+    /// A wrong device, base model, tokenizer, data or adapter, and a run that does not fit into memory.
+    pub(crate) fn load(
+        recipe: &mut Recipe,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let device = device::named(&recipe.device)?;
+        let mut base = recipe.base.open()?;
+        let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
+        let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
+        warn_of_long_rows(&data, &base, observer);
+        let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
+        observer.on_load(&base);
+        let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
+        let (model, adapter) = choose_trained(recipe, model, &vocabulary, observer)?;
+        Ok(Self {
+            data,
+            lint,
+            vocabulary,
+            model,
+            adapter,
+            device,
+            files: base.checkpoint().cloned(),
+            expected,
+        })
+    }
+
+    /// The manifest of a run with this data and tokenizer; files that are as they were in `before` are not read again.
+    ///
+    /// # Errors
+    /// As [`Manifest::of`].
+    pub(crate) fn manifest(
+        &self,
+        recipe: &Recipe,
+        before: Option<&Manifest>,
+    ) -> Result<Manifest, TrainError> {
+        Manifest::of(recipe, &self.data, &self.vocabulary.tokenizer, before)
+    }
+}
+
+/// Reads the data, and writes the date that chat templates were given into the recipe.
+fn load_data(
+    recipe: &mut Recipe,
+    tokenizer: &Arc<Tokenizer>,
+) -> Result<(Dataset, LintReport), TrainError> {
+    let steps = Steps {
+        batch_size: recipe.train.batch_size,
+        seed: recipe.train.seed,
+    };
+    let (data, lint) = simmer_lint::load(&recipe.data, tokenizer, steps)?;
+    if lint.errors().next().is_some() {
+        return Err(TrainError::Lint(lint));
+    }
+    let date = data.report.train.iter().find_map(|report| report.date);
+    if recipe.data.date.is_none() {
+        recipe.data.date = date.map(|date| date.format("%Y-%m-%d").to_string());
+    }
+    Ok((data, lint))
+}
+
+fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {
+    let examples = data.examples().unwrap_or_default();
+    let longest = examples.iter().map(|example| example.tokens.len()).max();
+    let context = base.config.max_position_embeddings;
+    if let Some(longest) = longest.filter(|longest| *longest > context) {
+        observer.on_notice(&format!(
+            "the longest row has {longest} tokens, but the base model supports {context} \
+             (max_position_embeddings)"
+        ));
+    }
+}
+
+/// The model with its trainable tensors, and the adapter's configuration; `None` if every weight is trained.
+fn choose_trained(
+    recipe: &Recipe,
+    model: LlamaForCausalLM,
+    vocabulary: &Vocabulary,
+    observer: &mut dyn Observer,
+) -> Result<(LlamaForCausalLM, Option<AdapterConfig>), TrainError> {
+    let Method::Lora(lora) = &recipe.method else {
+        return Ok((model.train_all(), None));
+    };
+    let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
+    let seed = recipe.train.seed;
+    let attached = adapter::attach(model, lora, seed, &name.unwrap_or_default())?;
+    let untrained = vocabulary.untrained(&attached.model);
+    for notice in attached
+        .warnings
+        .iter()
+        .chain(&attached.resized)
+        .chain(&untrained)
+    {
+        observer.on_notice(notice);
+    }
+    Ok((attached.model, Some(attached.config)))
+}
+
+/// Checks that the run fits into memory before its weights are loaded; returns its expected peak in bytes.
+fn check_room(
+    recipe: &mut Recipe,
+    base: &Base,
+    tokenizer: &Tokenizer,
+    data: &mut Dataset,
+    observer: &mut dyn Observer,
+) -> Result<u64, TrainError> {
+    let expected = estimate(recipe, base, tokenizer, data, Known::default())?;
+    if recipe.train.micro_batch_tokens == MicroBatchTokens::Auto {
+        let tokens = expected.micro_batch_tokens;
+        recipe.train.micro_batch_tokens = MicroBatchTokens::Tokens(tokens);
+        observer.on_notice(&format!("train.micro_batch_tokens = {tokens}"));
+    }
+    if !expected.fits() {
+        return Err(TrainError::NoRoom {
+            estimate: expected.to_string(),
+            fitting: expected.fitting().map(str::to_owned),
+        });
+    }
+    observer.on_estimate(&expected);
+    Ok(expected.peak)
+}

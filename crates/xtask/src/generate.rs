@@ -1,0 +1,103 @@
+//! Derived files: the program prints them, and here they are put in their place.
+//!
+//! A part of a page stands between `<!-- begin: simmer reference ARGUMENTS -->` and `<!-- end -->`: it is what this command
+//! prints. The JSON schema of a recipe is a file of its own.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{command, output, run};
+
+const PAGES: [&str; 2] = ["docs/reference/recipe.md", "docs/reference/commands.md"];
+const SCHEMA: &str = "recipes/recipe.schema.json";
+
+const BEGIN: &str = "<!-- begin: simmer reference ";
+const END: &str = "<!-- end -->\n";
+
+/// Writes all derived files.
+///
+/// # Errors
+/// If the program cannot be built or does not know a part, or a part has no end.
+pub(crate) fn write(root: &Path) -> Result<()> {
+    for derived in derived(root)? {
+        if derived.current != derived.new {
+            let path = root.join(derived.file);
+            fs::write(path, derived.new)
+                .with_context(|| format!("cannot write {}", derived.file))?;
+            println!("{}: written", derived.file);
+        }
+    }
+    // the tables of docs/reliability.md are written by the tests that check them
+    let hostile = ["test", "--locked", "--test", "main", "hostile::"];
+    run(command(root, "cargo", &hostile).env("SIMMER_WRITE_DOCS", "1"))
+}
+
+/// Checks that all derived files are what the program prints; docs/reliability.md is checked by the tests.
+///
+/// # Errors
+/// If one is not; all of them are named.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    let mut stale = derived(root)?;
+    stale.retain(|derived| derived.current != derived.new);
+    if !stale.is_empty() {
+        let files: Vec<&str> = stale.iter().map(|derived| derived.file).collect();
+        bail!(
+            "out of date: {}; `cargo xtask generate` writes them",
+            files.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// A derived file: its text, and what it has to be.
+struct Derived {
+    file: &'static str,
+    current: String,
+    new: String,
+}
+
+fn derived(root: &Path) -> Result<Vec<Derived>> {
+    let arguments = ["build", "--locked", "--bin", "simmer"];
+    run(&mut command(root, "cargo", &arguments))?;
+    let mut all = Vec::new();
+    for file in PAGES {
+        let current = fs::read_to_string(root.join(file));
+        let current = current.with_context(|| format!("cannot read {file}"))?;
+        let new = page(root, &current).with_context(|| file.to_owned())?;
+        all.push(Derived { file, current, new });
+    }
+    all.push(Derived {
+        file: SCHEMA,
+        current: fs::read_to_string(root.join(SCHEMA)).unwrap_or_default(),
+        new: printed(root, "schema")?,
+    });
+    Ok(all)
+}
+
+/// What `simmer reference` prints for some arguments.
+fn printed(root: &Path, arguments: &str) -> Result<String> {
+    let words: Vec<&str> = ["reference"]
+        .into_iter()
+        .chain(arguments.split_whitespace())
+        .collect();
+    output(&mut command(root, "target/debug/simmer", &words))
+}
+
+/// A page with its derived parts as they have to be.
+fn page(root: &Path, text: &str) -> Result<String> {
+    let mut parts = text.split(BEGIN);
+    let mut new = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let Some((arguments, rest)) = part.split_once(" -->\n") else {
+            bail!("`{BEGIN}` is not followed by ` -->` on its line");
+        };
+        let Some((_, after)) = rest.split_once(END) else {
+            bail!("`{BEGIN}{arguments} -->` has no `{}`", END.trim());
+        };
+        let table = printed(root, arguments)?;
+        new += &format!("{BEGIN}{arguments} -->\n\n{}\n\n{END}{after}", table.trim());
+    }
+    Ok(new)
+}
