@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_blob_that_is_gone_is_made_anew() {
+    fn a_dangling_link_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, _) = cache(dir.path());
         for etag in ["a", "b"] {
