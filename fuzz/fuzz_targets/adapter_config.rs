@@ -1,4 +1,4 @@
-//! An adapter_config.json of any bytes.
+//! An adapter_config.json of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

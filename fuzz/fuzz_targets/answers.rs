@@ -1,4 +1,4 @@
-//! Kept answers of any bytes.
+//! Kept answers of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A chat template of any bytes, over a conversation.
+//! A chat template of random bytes, over a conversation.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A config.json of any bytes.
+//! A config.json of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A data file of any bytes, called x.csv.
+//! A data file of random bytes, called x.csv.
 #![no_main]
 #![allow(dead_code)]
 

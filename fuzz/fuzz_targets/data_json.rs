@@ -1,4 +1,4 @@
-//! A data file of any bytes, called x.json.
+//! A data file of random bytes, called x.json.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A data file of any bytes, called x.jsonl.
+//! A data file of random bytes, called x.jsonl.
 #![no_main]
 #![allow(dead_code)]
 

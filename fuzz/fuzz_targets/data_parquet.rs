@@ -1,4 +1,4 @@
-//! A data file of any bytes, called x.parquet.
+//! A data file of random bytes, called x.parquet.
 #![no_main]
 #![allow(dead_code)]
 

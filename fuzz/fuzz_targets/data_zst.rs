@@ -1,4 +1,4 @@
-//! A data file of any bytes, called x.jsonl.zst.
+//! A data file of random bytes, called x.jsonl.zst.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A GGUF file of any bytes.
+//! A GGUF file of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A model.safetensors.index.json of any bytes.
+//! A model.safetensors.index.json of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

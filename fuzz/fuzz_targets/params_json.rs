@@ -1,4 +1,4 @@
-//! A params.json of any bytes.
+//! A params.json of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A torch file of any bytes, and a bare pickle of any bytes.
+//! A torch file of random bytes, and a bare pickle of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A template of TOML of any bytes.
+//! A template of TOML of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A recipe of any bytes.
+//! A recipe of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! The beginning of a safetensors file of any bytes.
+//! The header of a safetensors file of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

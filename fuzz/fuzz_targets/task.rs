@@ -1,4 +1,4 @@
-//! An evaluation task of any bytes.
+//! An evaluation task of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A tokenizer.json of any bytes.
+//! A tokenizer.json of random bytes.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! A tokenizer.model of any bytes: SentencePiece's and tiktoken's.
+//! A tokenizer.model of random bytes: SentencePiece's and tiktoken's.
 #![no_main]
 #![allow(dead_code)]
 

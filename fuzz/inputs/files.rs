@@ -1,4 +1,4 @@
-//! What each fuzz target does with any bytes, `tests/corpus.rs` too: files of models and of data.
+//! The functions of the fuzz targets and of `tests/corpus.rs` for files of models and data.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -13,7 +13,7 @@ use simmer_data::tokenizer::{sentencepiece, tiktoken};
 use simmer_data::{Content, Conversation, Message, Role, Template, Tokenizer, TrainOn, format};
 use tempfile::TempDir;
 
-/// A file of these bytes in a folder of this thread's own.
+/// Writes these bytes to a file in a folder of this thread.
 pub(super) fn file(name: &str, bytes: &[u8]) -> PathBuf {
     thread_local!(static FOLDER: OnceCell<TempDir> = const { OnceCell::new() });
     FOLDER.with(|folder| {
@@ -25,7 +25,7 @@ pub(super) fn file(name: &str, bytes: &[u8]) -> PathBuf {
     })
 }
 
-/// A GGUF file: container, shape of the model, tensors, vocabulary.
+/// A GGUF file: container, configuration, tensors, vocabulary.
 pub(super) fn gguf(bytes: &[u8]) {
     let Ok(gguf) = Gguf::parse(Bytes::copy_from_slice(bytes)) else {
         return;
@@ -39,7 +39,7 @@ pub(super) fn gguf(bytes: &[u8]) {
     }
 }
 
-/// The beginning of a safetensors file.
+/// The header of a safetensors file.
 pub(super) fn safetensors_header(bytes: &[u8]) {
     let mut source = bytes;
     let Ok(tensors) = read_header(&mut source, Path::new("x"), bytes.len() as u64) else {
@@ -70,12 +70,12 @@ pub(super) fn model_index(bytes: &[u8]) {
     let index = file("index/model.safetensors.index.json", bytes);
     let folder = index.parent().unwrap();
     if let Ok(checkpoint) = Checkpoint::open(folder) {
-        // there is no other file in the folder
+        // the folder has no other file
         assert_eq!(checkpoint.files(), 0);
     }
 }
 
-/// The shape of a model, in Hugging Face's words.
+/// The configuration of a model in Hugging Face's format.
 pub(super) fn config_json(bytes: &[u8]) {
     let config = file("config/config.json", bytes);
     let Ok(config) = ModelConfig::from_folder(config.parent().unwrap()) else {
@@ -91,7 +91,7 @@ pub(super) fn config_json(bytes: &[u8]) {
     assert_eq!(again, config);
 }
 
-/// The shape of a model, in Meta's words.
+/// The configuration of a model in Meta's format.
 pub(super) fn params_json(bytes: &[u8]) {
     if let Ok(json) = serde_json::from_slice(bytes)
         && let Ok(params) = Params::from_json(&json, Path::new("x"))
@@ -128,14 +128,14 @@ pub(super) fn tokenizer_json(bytes: &[u8]) {
     let _ = tokenizer.check_vocabulary(9);
 }
 
-/// A data file of a kind.
+/// A data file of this format.
 pub(super) fn data(name: &str, bytes: &[u8]) {
     let path = file(&format!("data/{name}"), bytes);
     let _ = simmer_data::file::rows(&path, None);
     let _ = format::read(&path, None);
 }
 
-/// A chat template and, after a NUL byte, what the user says.
+/// A chat template and, after a NUL byte, the user's message.
 pub(super) fn chat_template(bytes: &[u8]) {
     const TOKENIZER: &str = r#"{"version": "1.0", "added_tokens": [
         {"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
@@ -164,7 +164,7 @@ pub(super) fn chat_template(bytes: &[u8]) {
     }
 }
 
-/// A template of a person's own.
+/// A user's template.
 pub(super) fn plain_template(bytes: &[u8]) {
     let tokenizer = file("plain/tokenizer.json", br#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#);
     let tokenizer = Tokenizer::from_file(tokenizer).unwrap();

@@ -1,8 +1,8 @@
-//! Which panics are findings.
+//! Decides which panics are findings.
 
 use std::panic::{set_hook, take_hook};
 
-/// All but those of libraries that become errors.
+/// All panics, except those of libraries that are converted to errors.
 pub(super) fn are_findings_unless_guarded() {
     let end = take_hook();
     set_hook(Box::new(move |panic| {

@@ -1,4 +1,4 @@
-//! What each fuzz target does with any bytes, `tests/corpus.rs` too: adapters, recipes, tasks and answers, whose crates need
+//! The functions of the fuzz targets and of `tests/corpus.rs` for adapters, recipes, tasks and answers, whose crates need
 //! Burn.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Fetches a model from the hub and prints where it is:
+//! Downloads a model from the hub and prints its path:
 //! `cargo run -p simmer-checkpoint --example fetch HuggingFaceTB/SmolLM2-135M-Instruct`
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 

@@ -25,30 +25,28 @@ pub use whole::{open, read, read_text};
 ///
 /// # Errors
 ///
-/// What the operating system says when it cannot map the file.
-#[expect(unsafe_code, reason = "a file map cannot be made without it")]
+/// The error of the operating system if it cannot map the file.
+#[expect(unsafe_code, reason = "mapping a file is unsafe")]
 pub fn map_file(file: &File) -> io::Result<Mmap> {
-    // SAFETY: a map is as sound as its file is constant. simmer renames what it writes into place
-    // and never changes a file that could be mapped. Against another program that does, no Rust
-    // reader of maps is protected; the damage is kept small: what is read through the map are
-    // numbers, valid in every bit pattern, while all that has structure (the header) is read into
-    // memory of our own and checked there, and a file that gets shorter ends the process (SIGBUS),
-    // which [`explain_bus_errors`] puts into words.
+    // SAFETY: a map is sound while its file does not change. simmer writes new files and renames them, and never changes
+    // a file that could be mapped. No Rust reader of maps is protected against another program that does, but the effect
+    // is limited: only numbers are read through the map, and they are valid in every bit pattern. Structured data (the
+    // header) is copied and checked in the copy. A truncated file ends the process (SIGBUS), and [`explain_bus_errors`]
+    // explains why.
     unsafe { Mmap::map(file) }
 }
 
-/// Reads a range of a map's file into memory, in one go: faster than the faults of whoever reads
-/// it first.
+/// Reads a range of a mapped file into memory in one request, which is faster than page faults at the first access.
 ///
-/// A hint only: where the system cannot, the pages come when they are read.
+/// This is only a hint: if the system does not support it, pages are loaded when they are read.
 ///
 /// # Panics
 ///
-/// When the range lies outside of the map.
+/// If the range is outside the map.
 pub fn read_pages(map: &Mmap, offset: usize, len: usize) {
     assert!(
         offset.checked_add(len).is_some_and(|end| end <= map.len()),
-        "range outside of the map"
+        "range outside the map"
     );
     #[cfg(target_os = "linux")]
     let _ = map
@@ -56,14 +54,14 @@ pub fn read_pages(map: &Mmap, offset: usize, len: usize) {
         .or_else(|_| map.advise_range(memmap2::Advice::WillNeed, offset, len));
 }
 
-/// Tells the operating system that a range of a map is not needed soon, so that its pages no
-/// longer count as this process's memory. Reading it again reads the file again.
+/// Tells the operating system that a range of a map is not needed soon, so that its pages no longer count as memory of
+/// this process. Reading the range again reads the file again.
 ///
-/// A hint only: a failure changes nothing but the memory in use, and is not reported.
+/// This is only a hint: a failure affects nothing but the memory in use, and is not reported.
 ///
 /// # Panics
 ///
-/// When the range lies outside of the map.
+/// If the range is outside the map.
 #[cfg_attr(
     unix,
     expect(unsafe_code, reason = "memmap2 has no safe form of MADV_DONTNEED")
@@ -71,11 +69,10 @@ pub fn read_pages(map: &Mmap, offset: usize, len: usize) {
 pub fn release_pages(map: &Mmap, offset: usize, len: usize) {
     assert!(
         offset.checked_add(len).is_some_and(|end| end <= map.len()),
-        "range outside of the map"
+        "range outside the map"
     );
-    // SAFETY: DONTNEED is only dangerous for memory whose contents live nowhere else. Pages of a
-    // read-only file map are read from the file again, with the same bytes, so no reader, not even
-    // one at this moment, can see the difference.
+    // SAFETY: DONTNEED loses contents only if they exist nowhere else. Pages of a read-only file map are read from the
+    // file again with the same bytes, so that no reader, not even a concurrent one, sees a difference.
     #[cfg(unix)]
     let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, len) };
 }
@@ -98,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "range outside of the map")]
+    #[should_panic(expected = "range outside the map")]
     fn a_range_outside_panics() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[0; 16]).unwrap();

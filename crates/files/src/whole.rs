@@ -1,14 +1,15 @@
-//! Files of other people that are opened, and small ones that are read whole.
+//! Opens untrusted files, and reads small ones completely.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-/// Opens a file for reading, if it is one: to open a pipe would wait for ever, to read a device may never end.
+/// Opens a regular file for reading. Others are refused: opening a pipe may block for ever, and reading a device may never
+/// end.
 ///
 /// # Errors
 ///
-/// What the operating system says, and everything that is not a file.
+/// Errors of the operating system, and if `path` is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let kind = fs::metadata(path)?.file_type();
     if kind.is_file() {
@@ -23,17 +24,17 @@ pub fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(ErrorKind::InvalidInput, problem))
 }
 
-/// Reads a whole file that has no business to be larger than `most` bytes.
+/// Reads a file of at most `most` bytes.
 ///
 /// # Errors
 ///
-/// As [`open`], and a file that is larger.
+/// As [`open`], and if the file is larger.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut found = file.metadata()?.len();
     let mut bytes = Vec::new();
     if found <= most {
-        // it may have grown since
+        // the file may have grown since
         file.take(most + 1).read_to_end(&mut bytes)?;
         found = bytes.len() as u64;
     }
@@ -48,7 +49,7 @@ pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read`], and where the file is not UTF-8; the message has the place of the first wrong byte.
+/// As [`read`], and if the file is not UTF-8; the message has the offset of the first invalid byte.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|error| {
         let problem = format!("byte {} is not UTF-8", error.utf8_error().valid_up_to());

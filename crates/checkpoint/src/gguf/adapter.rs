@@ -1,9 +1,9 @@
-//! A LoRA adapter as GGUF, which llama.cpp adds to a base of its own.
+//! LoRA adapters as GGUF, which llama.cpp applies to a base model.
 //!
-//! llama.cpp computes `W x + (alpha / rank) B A x` with one alpha for the whole file and the rank of
-//! each pair. Where the scaling of a module is another, the difference goes into its B.
+//! llama.cpp computes `W x + (alpha / rank) B A x` with one alpha for the file and the rank of each module. If a module
+//! has another scaling, its B is multiplied by the quotient.
 //!
-//! The A of an embedding lies the other way round, a row for each token.
+//! The A of an embedding is transposed: one row per token.
 //!
 //! Source: llama.cpp, `convert_lora_to_gguf.py` and `src/llama-adapter.cpp`.
 
@@ -18,14 +18,14 @@ use crate::layout::{ModuleKind, ModuleLayout, modules};
 
 const EMBEDDING: &str = "model.embed_tokens";
 
-/// One module's part of an adapter: `W + scaling B A`.
+/// A module of an adapter: `W + scaling B A`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LoraModule<'a> {
     /// Hugging Face's name of the module: `model.layers.0.self_attn.q_proj`.
     pub name: &'a str,
     /// Rows of A, columns of B.
     pub rank: usize,
-    /// What the product is multiplied by: `alpha / rank`, `alpha / sqrt(rank)` for rsLoRA.
+    /// Factor of the product: `alpha / rank`, or `alpha / sqrt(rank)` for rsLoRA.
     pub scaling: f64,
     /// `[rank, in]`; for the embedding `[rank, vocab]`.
     pub a: &'a [f32],
@@ -33,13 +33,12 @@ pub struct LoraModule<'a> {
     pub b: &'a [f32],
 }
 
-/// Writes an adapter for a base of this shape, its numbers as `kind` (F32, F16 or BF16). Returns the
-/// modules whose B another scaling went into: those whose `scaling * rank` is not the first
-/// module's.
+/// Writes an adapter for a base with this configuration, with elements as `kind` (F32, F16 or BF16). Returns the modules
+/// whose B was multiplied: those whose `scaling * rank` differs from that of the first module.
 ///
 /// # Errors
-/// For modules that llama.cpp cannot adapt, matrices of another shape than `config` says, numbers
-/// that `kind` cannot hold, no modules at all, and where `out` fails.
+/// If llama.cpp cannot adapt a module, a matrix has another shape than in `config`, `kind` cannot hold a value, there are no
+/// modules, or `out` fails.
 pub fn write_adapter<'a>(
     out: impl Write,
     config: &ModelConfig,
@@ -48,7 +47,7 @@ pub fn write_adapter<'a>(
     loras: &[LoraModule<'a>],
 ) -> Result<Vec<&'a str>, GgufError> {
     let Some(first) = loras.first() else {
-        return Err(refused("adapter", "it adapts no module"));
+        return Err(refused("adapter", "it has no modules"));
     };
     let alpha = alpha_of(first);
     let modules = modules(config);
@@ -80,7 +79,7 @@ pub fn write_adapter<'a>(
             Ok::<_, GgufError>(bytes)
         };
         writer.append(&encoded(&numbers_of_a(lora), "A")?)?;
-        // Two ways to compute one alpha may differ by rounding.
+        // two ways to compute the same alpha may differ by rounding
         let ratio = alpha_of(lora) / alpha;
         let fold = (ratio - 1.0).abs() > 1e-6;
         if fold {
@@ -115,7 +114,7 @@ fn metadata(name: &str, alpha: f64) -> Metadata {
     metadata
 }
 
-/// What a module gives and takes, checked with everything else that llama.cpp asks for.
+/// Output and input size of a module, after checking the requirements of llama.cpp.
 fn check(
     lora: &LoraModule<'_>,
     module: &ModuleLayout,
@@ -123,14 +122,14 @@ fn check(
 ) -> Result<[usize; 2], GgufError> {
     let [output, input] = match (module.kind, module.shape.as_slice()) {
         (ModuleKind::OutputHead | ModuleKind::Embedding, _) if tied => {
-            let reason = "embedding and head are one, and llama.cpp would adapt both";
+            let reason = "the head is tied to the embedding, and llama.cpp would adapt both";
             return Err(refused(lora.name, reason));
         }
         (ModuleKind::Linear | ModuleKind::OutputHead, &[output, input]) => [output, input],
         (ModuleKind::Embedding, &[vocab, hidden]) => [hidden, vocab],
-        _ => return Err(refused(lora.name, "it has no matrix to adapt")),
+        _ => return Err(refused(lora.name, "it has no matrix")),
     };
-    // Zero means to llama.cpp that there is no alpha, and that the product is taken as it is.
+    // llama.cpp reads alpha 0 as no alpha, and does not scale the product
     if !(lora.scaling.is_finite() && lora.scaling != 0.0 && lora.rank > 0) {
         let found = format!("its scaling is {} at rank {}", lora.scaling, lora.rank);
         return Err(refused(lora.name, found));
@@ -138,13 +137,13 @@ fn check(
     let sizes = [lora.rank * input, output * lora.rank];
     if [lora.a.len(), lora.b.len()] != sizes {
         let (a, b) = (lora.a.len(), lora.b.len());
-        let reason = format!("A and B have {a} and {b} numbers, expected {sizes:?}");
+        let reason = format!("A and B have {a} and {b} elements, expected {sizes:?}");
         return Err(refused(lora.name, reason));
     }
     Ok([output, input])
 }
 
-/// The numbers of A, a row for each token where it is that of the embedding.
+/// The elements of A; one row per token for the embedding.
 fn numbers_of_a<'a>(lora: &LoraModule<'a>) -> Cow<'a, [f32]> {
     let LoraModule { name, rank, a, .. } = *lora;
     if name != EMBEDDING {
@@ -155,7 +154,7 @@ fn numbers_of_a<'a>(lora: &LoraModule<'a>) -> Cow<'a, [f32]> {
     turned.copied().collect()
 }
 
-/// The numbers of B, its rows in the order of the matrix in a GGUF base.
+/// The elements of B, with its rows in the order of the matrix in a GGUF base.
 fn numbers_of_b<'a>(lora: &LoraModule<'a>, head_dim: usize) -> impl Iterator<Item = f32> + 'a {
     let LoraModule { name, rank, b, .. } = *lora;
     let paired = has_paired_rows(name);
@@ -170,7 +169,7 @@ fn numbers_of_b<'a>(lora: &LoraModule<'a>, head_dim: usize) -> impl Iterator<Ite
 }
 
 fn unknown(module: &str) -> GgufError {
-    refused(module, "it is no module of the base")
+    refused(module, "it is not a module of the base")
 }
 
 fn refused(module: impl Into<String>, reason: impl ToString) -> GgufError {

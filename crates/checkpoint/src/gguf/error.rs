@@ -1,4 +1,4 @@
-//! What can be wrong with a GGUF file.
+//! Errors of GGUF files.
 
 use std::io;
 
@@ -8,15 +8,15 @@ use thiserror::Error;
 use super::GgmlType;
 use crate::error::INCOMPLETE_DOWNLOAD;
 
-/// A GGUF file that cannot be read or written: which key or tensor, what was expected, what was
-/// found. The file's name stands before it where the file is known.
+/// A GGUF file that cannot be read or written. Messages name the key or tensor, what was expected and what was found;
+/// callers that know the file put its path first.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GgufError {
     /// Another format.
-    #[error("not a GGUF file: it begins with {found}, expected \"GGUF\"")]
+    #[error("not a GGUF file: it starts with {found}, expected \"GGUF\"")]
     Magic {
-        /// The first four bytes as text, or what there is of them.
+        /// Up to four of the first bytes, as text.
         found: String,
     },
     /// A version before 2 or after 3.
@@ -25,11 +25,11 @@ pub enum GgufError {
         /// The version.
         found: u32,
     },
-    /// Made for a machine that counts bytes the other way round.
+    /// A file for big-endian machines.
     #[error("big-endian GGUF is not supported")]
     BigEndian,
     /// More entries than any model has.
-    #[error("the header counts {found} {what}; at most {limit} are read")]
+    #[error("the header has {found} {what}; at most {limit} are supported")]
     TooMany {
         /// "metadata keys" or "tensors".
         what: &'static str,
@@ -41,9 +41,9 @@ pub enum GgufError {
     /// An entry of metadata or of the table of tensors that cannot be read.
     #[error("{place}: {fault}")]
     Malformed {
-        /// The key or the tensor, by its name or number.
+        /// The key or tensor, by name or index.
         place: String,
-        /// What is wrong there.
+        /// The problem.
         fault: Fault,
     },
     /// A duplicate key or tensor.
@@ -60,7 +60,7 @@ pub enum GgufError {
         /// The value.
         found: u64,
     },
-    /// A tensor of a type that ggml does not have, or no longer.
+    /// A tensor of a type that ggml does not have, or no longer has.
     #[error("tensor `{tensor}`: {}", unknown_type(*number))]
     UnknownType {
         /// The tensor.
@@ -68,8 +68,8 @@ pub enum GgufError {
         /// The type's number.
         number: u32,
     },
-    /// A shape with more dimensions than four, too large, or with rows that are not whole blocks.
-    #[error("tensor `{tensor}`: {kind} {shape:?} is no valid shape ({kind} has {} numbers a block)", kind.block_len())]
+    /// A shape with more than four dimensions, too large, or with rows that are not whole blocks.
+    #[error("tensor `{tensor}`: {kind} {shape:?} is not a valid shape ({kind} has {} elements per block)", kind.block_len())]
     Shape {
         /// The tensor.
         tensor: String,
@@ -78,43 +78,43 @@ pub enum GgufError {
         /// Dimensions, outermost first.
         shape: Vec<u64>,
     },
-    /// A tensor that begins where none can.
+    /// An unaligned tensor.
     #[error(
         "tensor `{tensor}`: its offset {offset} is not a multiple of the alignment {alignment}"
     )]
     Offset {
         /// The tensor.
         tensor: String,
-        /// Bytes after the beginning of the data.
+        /// Offset in the data, in bytes.
         offset: u64,
         /// The file's alignment.
         alignment: u64,
     },
-    /// A tensor that the file ends before.
-    #[error("truncated: tensor `{tensor}` ends at byte {end}, the file has {found}")]
+    /// A tensor that exceeds the file.
+    #[error("truncated: tensor `{tensor}` ends at byte {end}, but the file has {found} bytes")]
     Truncated {
         /// The tensor.
         tensor: String,
-        /// The byte after its last.
+        /// Its end.
         end: u64,
         /// Bytes of the file.
         found: u64,
     },
-    /// Two tensors that share bytes.
+    /// Overlapping tensors.
     #[error(
-        "tensor `{tensor}` begins at byte {begin}, inside of `{other}`, which ends at {other_end}"
+        "tensor `{tensor}` starts at byte {begin}, but tensor `{other}` ends at byte {other_end}: they overlap"
     )]
     Overlap {
-        /// The tensor that begins too early.
+        /// The tensor that starts too early.
         tensor: String,
         /// Its first byte.
         begin: usize,
         /// The tensor before it.
         other: String,
-        /// Where that one ends.
+        /// The end of that tensor.
         other_end: usize,
     },
-    /// A value of metadata that is absent, of another type, or not one that simmer can use.
+    /// A metadata value that is missing, has another type, or is not supported.
     #[error("`{key}`: expected {expected}, found {found}")]
     Key {
         /// The key.
@@ -124,86 +124,86 @@ pub enum GgufError {
         /// The value found.
         found: String,
     },
-    /// A number type that cannot be turned into f32, or not be made.
+    /// A type that simmer cannot dequantise, or cannot write.
     #[error("{}{kind} (type {}) is not supported; {} are", at(tensor.as_deref()), kind.number(), names(supported))]
     UnsupportedType {
-        /// The tensor, where it is known.
+        /// The tensor, if it is known.
         tensor: Option<String>,
         /// The type.
         kind: GgmlType,
-        /// Those that are.
+        /// The supported types.
         supported: &'static [GgmlType],
     },
-    /// As many bytes or numbers as do not fit each other.
-    #[error("{kind}: {bytes} bytes for {numbers} numbers; a block is {} numbers in {} bytes", kind.block_len(), kind.block_bytes())]
+    /// Numbers of bytes and elements that contradict each other.
+    #[error("{kind}: {bytes} bytes for {numbers} elements; a block is {} elements in {} bytes", kind.block_len(), kind.block_bytes())]
     Blocks {
         /// The type.
         kind: GgmlType,
         /// Encoded bytes.
         bytes: usize,
-        /// Numbers.
+        /// Elements.
         numbers: usize,
     },
-    /// A number that is beyond the type it is to be stored as.
-    #[error("number {index} is {value}, which {kind} cannot hold")]
+    /// A value that the type cannot hold.
+    #[error("element {index} is {value}, which {kind} cannot hold")]
     OutOfRange {
         /// The type.
         kind: GgmlType,
-        /// Its place among the numbers that were given.
+        /// Its index.
         index: usize,
-        /// The number.
+        /// The value.
         value: f32,
     },
-    /// A file of something else than a model of the family.
+    /// A file that does not hold a model of the family.
     #[error("this GGUF file {found}; expected {expected}")]
     NotAModel {
-        /// What it is, as a verb's phrase: "holds an adapter".
+        /// What it holds, as a verb phrase: "holds an adapter".
         found: String,
         /// What is accepted.
         expected: &'static str,
     },
-    /// A file of a split model that does not belong where it was found.
+    /// A wrong part of a split model.
     #[error("the file is {found}; expected {expected}")]
     Part {
-        /// Which it is.
+        /// The part found.
         found: String,
-        /// Which it should be, or its name.
+        /// The expected part or name.
         expected: String,
     },
-    /// Tensors that are absent, unknown, or of another shape than the metadata says.
-    #[error("tensors and metadata do not belong together:{}", lines(problems))]
+    /// Tensors that are missing, unknown, or of another shape than in the metadata.
+    #[error("the tensors contradict the metadata:{}", lines(problems))]
     Mismatch {
         /// All contradictions.
         problems: Vec<String>,
     },
-    /// Rotary frequencies that no known rule makes.
-    #[error("`rope_freqs.weight`: {found}; only Llama 3's rule is known")]
+    /// Rotary frequencies that follow no known rule.
+    #[error("`rope_freqs.weight`: {found}; only Llama 3's rule is supported")]
     RopeFactors {
         /// The value found.
         found: String,
     },
-    /// A part of an adapter that llama.cpp has no way to apply.
+    /// A part of an adapter that llama.cpp cannot apply.
     #[error("`{module}` cannot be written as a GGUF adapter: {reason}")]
     NotForAdapter {
         /// The module or tensor.
         module: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A model that has no GGUF form.
-    #[error("`{key}` {found}: llama.cpp has no such model in its llama architecture")]
+    /// A model that GGUF cannot express.
+    #[error("`{key}` {found}: the llama architecture of llama.cpp does not support this")]
     NotForLlama {
         /// The key of the configuration.
         key: &'static str,
         /// Its value.
         found: String,
     },
-    /// Data that is not what the table of tensors announced.
+    /// Data that contradicts the table of tensors.
     #[error("{found}; expected {expected}")]
     WriteOrder {
-        /// What was written.
+        /// The data written.
         found: String,
-        /// What the table says.
+        /// The data in the table.
         expected: String,
     },
     /// The operating system refuses an operation.
@@ -211,14 +211,14 @@ pub enum GgufError {
     Write(#[from] io::Error),
 }
 
-/// What is wrong with the bytes of an entry.
+/// A problem in the bytes of an entry.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The file ends.
-    #[error("truncated: needs {needed} more bytes, the file has {available}")]
+    /// The file ends too early.
+    #[error("truncated: {needed} more bytes are needed, the file has {available}")]
     Short {
-        /// Bytes that the entry asks for.
+        /// Bytes that the entry needs.
         needed: u64,
         /// Bytes that are left.
         available: u64,
@@ -226,22 +226,22 @@ pub enum Fault {
     /// Text in another encoding.
     #[error("not valid UTF-8")]
     Text,
-    /// A type of value that the format does not have.
-    #[error("unknown type of value {0}")]
+    /// A value type that the format does not have.
+    #[error("unknown value type {0}")]
     ValueType(u32),
-    /// Arrays in arrays beyond what anyone writes.
+    /// Arrays that are nested too deeply.
     #[error("arrays nested more than {0} deep")]
     Nesting(usize),
-    /// A truth value that is neither.
-    #[error("a truth value of {0}, expected 0 or 1")]
+    /// A boolean that is neither 0 nor 1.
+    #[error("boolean: expected 0 or 1, found {0}")]
     Truth(u8),
     /// More dimensions than ggml has.
-    #[error("{0} dimensions, expected 4 at most")]
+    #[error("expected at most 4 dimensions, found {0}")]
     Dimensions(u32),
 }
 
 impl Fault {
-    /// The error of this fault at a place.
+    /// The error with this fault at a place.
     pub(super) fn at(self, place: impl Into<String>) -> GgufError {
         GgufError::Malformed {
             place: place.into(),
@@ -251,7 +251,7 @@ impl Fault {
 }
 
 impl GgufError {
-    /// Names the tensor whose type is not supported.
+    /// Adds the name of the tensor whose type is not supported.
     pub(super) fn of_tensor(self, name: &str) -> Self {
         match self {
             Self::UnsupportedType {
@@ -276,24 +276,24 @@ impl Hint for Fault {
 impl Hint for GgufError {
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Magic { .. } => "the file is damaged, or in another format than GGUF",
+            Self::Magic { .. } => "download the file again; it is damaged, or not a GGUF file",
             Self::Version { .. } | Self::BigEndian => {
-                "convert the model again with a current llama.cpp on an ordinary machine"
+                "convert the model again with a current llama.cpp on a little-endian machine"
             }
             Self::Malformed { fault, .. } => return fault.hint(),
             Self::Truncated { .. } => INCOMPLETE_DOWNLOAD,
             Self::UnknownType { .. } | Self::UnsupportedType { .. } => {
-                "fetch the model in another quantisation, Q8_0 or Q4_K_M for two"
+                "download the model in another quantisation, such as Q8_0 or Q4_K_M"
             }
             Self::OutOfRange { .. } => "store it as F32 or BF16",
             Self::NotAModel { found, .. } if found.contains("adapter") => {
-                "an adapter stands on a base: name the base model's own file or folder"
+                "give the file or folder of the base model, not of an adapter"
             }
             Self::Part { .. } => {
-                "the parts of a model lie in one folder, under the names that they were made with: \
+                "put all parts of the model into one folder under their original names: \
                  NAME-00001-of-00003.gguf and so on"
             }
-            Self::NotForAdapter { .. } => "merge the adapter and export the merged model",
+            Self::NotForAdapter { .. } => "merge the adapter, and convert the merged model",
             Self::Write(source) if source.kind() == io::ErrorKind::StorageFull => {
                 "the disk is full; free some space and run the command again"
             }
@@ -316,7 +316,7 @@ impl From<GgufError> for io::Error {
 fn unknown_type(number: u32) -> String {
     match GgmlType::removed(number) {
         Some(name) => format!("{name} (type {number}) is no longer part of ggml"),
-        None => format!("unknown number type {number}"),
+        None => format!("unknown type {number}"),
     }
 }
 

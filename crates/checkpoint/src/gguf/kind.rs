@@ -1,8 +1,8 @@
-//! How the numbers of a tensor are stored.
+//! The tensor types of ggml.
 
 use std::fmt;
 
-/// A number type of ggml: blocks of some numbers in some bytes.
+/// A tensor type of ggml: blocks with a fixed number of elements and bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GgmlType {
     number: u32,
@@ -15,7 +15,7 @@ macro_rules! types {
     ($($name:ident = $number:literal, $len:literal in $bytes:literal;)*) => {
         impl GgmlType {
             $(
-                #[doc = concat!("`", stringify!($name), "`: ", $len, " numbers in ", $bytes, " bytes.")]
+                #[doc = concat!("`", stringify!($name), "`: ", $len, " elements in ", $bytes, " bytes.")]
                 pub const $name: Self = Self {
                     number: $number,
                     name: stringify!($name),
@@ -24,7 +24,7 @@ macro_rules! types {
                 };
             )*
 
-            /// Every type that a file can hold.
+            /// All types that a file can hold.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
         }
     };
@@ -69,12 +69,12 @@ types! {
 }
 
 impl GgmlType {
-    /// The type of a number, where ggml has it.
+    /// The type with this number in ggml.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.number == number)
     }
 
-    /// What ggml once had under a number.
+    /// The name of a type that was removed from ggml.
     pub(super) fn removed(number: u32) -> Option<&'static str> {
         Some(match number {
             4 => "Q4_2",
@@ -89,35 +89,35 @@ impl GgmlType {
         })
     }
 
-    /// ggml's number for it.
+    /// Its number in ggml.
     pub fn number(self) -> u32 {
         self.number
     }
 
-    /// ggml's name for it.
+    /// Its name in ggml.
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// Numbers in a block; a row is made of whole blocks.
+    /// Elements per block; a row consists of whole blocks.
     pub fn block_len(self) -> usize {
         self.block_len
     }
 
-    /// Bytes of a block.
+    /// Bytes per block.
     pub fn block_bytes(self) -> usize {
         self.block_bytes
     }
 
     /// Bytes of a tensor; `shape` has the outermost dimension first.
     ///
-    /// None where a row is not made of whole blocks, or the size is beyond counting.
+    /// `None` if a row does not consist of whole blocks, or the size overflows.
     pub fn tensor_bytes(self, shape: &[usize]) -> Option<u64> {
         let row = shape.last().copied().unwrap_or(1);
         if !row.is_multiple_of(self.block_len) {
             return None;
         }
-        // Zeros left out, so that no order of the sizes has a product beyond counting.
+        // zeros are skipped, so that an overflow does not depend on the order of the sizes
         let mut sizes = shape.iter().filter(|&&size| size != 0);
         let numbers = sizes.try_fold(1usize, |product, &size| product.checked_mul(size))?;
         if shape.contains(&0) {

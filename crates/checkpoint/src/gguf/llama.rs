@@ -1,4 +1,4 @@
-//! A LLaMA as GGUF: its shape in metadata, its tensors under other names and in another order.
+//! LLaMA models as GGUF: the configuration in metadata, the tensors under other names and in another row order.
 //!
 //! Source: llama.cpp, `convert_hf_to_gguf.py` and `src/llama-model.cpp`.
 
@@ -16,60 +16,59 @@ pub use shape::{config, metadata};
 
 /// The name of the family in `general.architecture`.
 pub const ARCHITECTURE: &str = "llama";
-/// The tensor of Llama 3's rotary divisors.
+/// The tensor with Llama 3's rotary divisors.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// Disagreements that a message lists.
+/// Maximum number of contradictions in a message.
 const MAX_PROBLEMS: usize = 20;
 
-/// The row of Hugging Face's order that lies at a row of GGUF's, for query and key projections.
+/// The row in Hugging Face's order for a row in GGUF's order, for query and key projections.
 ///
-/// Within each head, pair `i` of GGUF's are rows `i` of Hugging Face's two halves.
+/// Within each head, pair `i` of GGUF consists of the rows `i` of Hugging Face's two halves.
 pub fn hugging_face_row(row: usize, head_dim: usize) -> usize {
     let (head, within, half) = (row / head_dim, row % head_dim, head_dim / 2);
     head * head_dim + within % 2 * half + within / 2
 }
 
-/// A tensor of a LLaMA in a file.
+/// A tensor of a LLaMA model in a file.
 #[derive(Debug, Clone)]
 pub struct LlamaTensor<'a> {
     /// Hugging Face's name.
     pub name: String,
-    /// Where it lies, with its shape.
+    /// Its place and shape.
     pub tensor: &'a GgufTensor,
-    /// What widens its blocks.
+    /// The decoder of its blocks.
     pub decoder: blocks::Decoder,
-    /// Features of a head where rows lie in pairs, `(2i, 2i + 1)`.
+    /// Features of a head, if its rows are stored as rotary pairs `(2i, 2i + 1)`.
     pub paired: Option<usize>,
 }
 
-/// A tensor that a file of a LLaMA is to have.
+/// A planned tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedTensor {
-    /// As the writer wants it.
+    /// Its specification for the writer.
     pub spec: GgufTensorSpec,
-    /// What it is made from.
+    /// Its source.
     pub source: Source,
 }
 
-/// What a tensor of a file is made from.
+/// The source of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// A tensor of the model.
     Tensor {
         /// Hugging Face's name.
         name: String,
-        /// Features of a head where rows are to lie in pairs, see [`hugging_face_row`].
+        /// Features of a head, if its rows are written as rotary pairs; see [`hugging_face_row`].
         paired: Option<usize>,
     },
-    /// These numbers.
+    /// These values.
     Numbers(Vec<f32>),
 }
 
 /// The tensors of the model in a file, in the order of the file.
 ///
 /// # Errors
-/// Where tensors are absent, unknown or of another shape than `config` says, or of a number type
-/// that cannot be widened.
+/// If tensors are missing, unknown, of another shape than in `config`, or of a type that cannot be dequantised.
 pub fn tensors<'a>(
     gguf: &'a Gguf,
     config: &ModelConfig,
@@ -81,13 +80,13 @@ pub fn tensors<'a>(
     let mut problems = Vec::new();
     let mut tensors = Vec::new();
     for tensor in gguf.tensors() {
-        // The second held the rotary frequencies in some early files; they follow from the config.
+        // the second held the rotary frequencies in some early files; the configuration determines them
         if tensor.name == ROPE_FACTORS || tensor.name.ends_with(".attn_rot_embd.weight") {
             continue;
         }
         let name = hugging_face_name(&tensor.name);
         let Some((name, shape)) = name.and_then(|name| expected.remove_entry(&name)) else {
-            problems.push(format!("`{}` is no part of such a model", tensor.name));
+            problems.push(format!("`{}` is not a tensor of this model", tensor.name));
             continue;
         };
         if tensor.shape != shape {
@@ -120,8 +119,8 @@ pub fn tensors<'a>(
     Err(GgufError::Mismatch { problems })
 }
 
-/// The tensors of a file with a model of this shape: matrices as `kind`, norms and biases as F32,
-/// which llama.cpp asks for; matrices whose rows are no whole blocks of `kind` as F16.
+/// The tensors of a file with a model of this configuration: matrices as `kind`; norms and biases as F32, which llama.cpp
+/// requires; matrices whose rows are not whole blocks of `kind` as F16.
 pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
     let factors = rope::factors(config.rope_scaling, config.rope_theta, config.head_dim);
     let factors = factors.map(|numbers| PlannedTensor {

@@ -1,4 +1,4 @@
-//! Keys and values, in the order of the file.
+//! Metadata: keys and values, in the order of the file.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::GgufError;
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-#[expect(missing_docs, reason = "the names of numbers of so many bits")]
+#[expect(missing_docs, reason = "names of numeric types")]
 pub enum ValueKind {
     U8 = 0,
     I8 = 1,
@@ -48,7 +48,7 @@ impl ValueKind {
         Self::ALL.get(number as usize).copied()
     }
 
-    /// Bytes of one value, where all have as many.
+    /// Bytes of one value, if the type has a fixed size.
     pub(super) fn bytes(self) -> Option<usize> {
         Some(match self {
             Self::U8 | Self::I8 | Self::Bool => 1,
@@ -60,9 +60,9 @@ impl ValueKind {
     }
 }
 
-/// A value of metadata.
+/// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names of numbers of so many bits")]
+#[expect(missing_docs, reason = "names of numeric types")]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -143,7 +143,7 @@ impl Value {
     }
 }
 
-/// As far as a message needs it.
+/// A short form for messages.
 impl fmt::Display for Value {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,12 +168,12 @@ impl fmt::Display for Value {
     }
 }
 
-/// Values of one type, as they lie in the file.
+/// Values of one type, encoded as in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Array {
     pub(super) kind: ValueKind,
     pub(super) len: usize,
-    /// Checked by the reader to hold so many values of this type.
+    /// The reader has checked that they hold `len` values of this type.
     pub(super) bytes: Bytes,
 }
 
@@ -195,7 +195,7 @@ impl Array {
         }
     }
 
-    /// An array of numbers of 32 bits.
+    /// An array of f32.
     pub fn floats(values: &[f32]) -> Self {
         Self {
             kind: ValueKind::F32,
@@ -204,7 +204,7 @@ impl Array {
         }
     }
 
-    /// An array of integers of 32 bits.
+    /// An array of 32-bit integers.
     pub fn integers(values: &[i32]) -> Self {
         Self {
             kind: ValueKind::I32,
@@ -218,12 +218,12 @@ impl Array {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Each string's bytes; none where these are no strings.
+    /// The bytes of each string; `None` if these are not strings.
     fn texts(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest: &[u8] = match self.kind {
             ValueKind::String => &self.bytes,
@@ -237,7 +237,7 @@ impl Array {
         })
     }
 
-    /// Each integer, whatever its width; none where these are no integers.
+    /// The integers, of any width; `None` if these are not integers.
     fn whole_numbers(&self) -> Option<Vec<i64>> {
         let read = |of: fn(&[u8]) -> i64, width: usize| {
             Some(self.bytes.chunks_exact(width).map(of).collect())
@@ -262,12 +262,12 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// No keys.
+    /// Empty metadata.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Every key with its value, in the order of the file.
+    /// All keys with their values, in the order of the file.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         self.entries
             .iter()
@@ -279,12 +279,12 @@ impl Metadata {
         self.entries.len()
     }
 
-    /// Whether there are no keys.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Sets a key: at the end if it is new, else where it was.
+    /// Sets a key. A new key is appended; an existing one keeps its place.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
         if let Some(&place) = self.places.get(&key) {
@@ -300,21 +300,21 @@ impl Metadata {
         self.places.get(key).map(|&place| &self.entries[place].1)
     }
 
-    /// A text.
+    /// A string.
     ///
     /// # Errors
-    /// When the key is there with another type.
+    /// If the key has another type.
     pub fn string(&self, key: &str) -> Result<Option<&str>, GgufError> {
-        self.typed(key, "a text", |value| match value {
+        self.typed(key, "a string", |value| match value {
             Value::String(text) => Some(text.as_str()),
             _ => None,
         })
     }
 
-    /// True or false.
+    /// A boolean.
     ///
     /// # Errors
-    /// When the key is there with another type.
+    /// If the key has another type.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, GgufError> {
         self.typed(key, "true or false", |value| match value {
             Value::Bool(flag) => Some(*flag),
@@ -325,15 +325,15 @@ impl Metadata {
     /// An integer of any width that is not negative.
     ///
     /// # Errors
-    /// When the key is there with another type, or negative.
+    /// If the key has another type, or a negative value.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, GgufError> {
         self.typed(key, "an integer from 0", Value::unsigned)
     }
 
-    /// A size: an integer, or one for each layer where these are all the same.
+    /// A size: an integer, or an array with the same integer for each layer.
     ///
     /// # Errors
-    /// When the key is there with another type or different integers.
+    /// If the key has another type, or different integers.
     pub fn size(&self, key: &str) -> Result<Option<usize>, GgufError> {
         self.typed(key, "an integer from 0, the same for each layer", |value| {
             let size = match value {
@@ -345,16 +345,15 @@ impl Metadata {
                 }
                 one => one.unsigned()?,
             };
-            // A bound under which the product of two sizes can be counted.
+            // below this limit, the product of two sizes does not overflow
             usize::try_from(size).ok().filter(|&size| size < 1 << 31)
         })
     }
 
-    /// A number. What was stored as f32 becomes the shortest decimal that it stands for: 1e-5, not
-    /// 9.999999747378752e-6.
+    /// A number. An f32 becomes the shortest decimal that rounds to it: 1e-5, not 9.999999747378752e-6.
     ///
     /// # Errors
-    /// When the key is there with another type, or not finite.
+    /// If the key has another type, or is not finite.
     pub fn number(&self, key: &str) -> Result<Option<f64>, GgufError> {
         self.typed(key, "a finite number", |value| {
             let number = match *value {
@@ -366,12 +365,12 @@ impl Metadata {
         })
     }
 
-    /// Texts.
+    /// An array of strings.
     ///
     /// # Errors
-    /// When the key is there with another type, or one is not UTF-8.
+    /// If the key has another type, or a string is not UTF-8.
     pub fn strings(&self, key: &str) -> Result<Option<Vec<String>>, GgufError> {
-        let Some(array) = self.array(key, ValueKind::String, "an array of texts")? else {
+        let Some(array) = self.array(key, ValueKind::String, "an array of strings")? else {
             return Ok(None);
         };
         let text = |(index, text): (usize, &[u8])| {
@@ -390,20 +389,20 @@ impl Metadata {
             .map(Some)
     }
 
-    /// Numbers of 32 bits.
+    /// An array of f32.
     ///
     /// # Errors
-    /// When the key is there with another type.
+    /// If the key has another type.
     pub fn floats(&self, key: &str) -> Result<Option<Vec<f32>>, GgufError> {
         let array = self.array(key, ValueKind::F32, "an array of F32")?;
         let float = |x: &[u8; 4]| f32::from_le_bytes(*x);
         Ok(array.map(|array| array.bytes.as_chunks().0.iter().map(float).collect()))
     }
 
-    /// Integers of any width up to 32 bits.
+    /// An array of integers of up to 32 bits.
     ///
     /// # Errors
-    /// When the key is there with another type.
+    /// If the key has another type.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>, GgufError> {
         self.typed(key, "an array of integers", |value| match value {
             Value::Array(array) => array.whole_numbers(),
@@ -441,7 +440,7 @@ impl Metadata {
     }
 }
 
-/// The value of a key that has to be there.
+/// The value of a required key.
 pub(super) fn required<T>(key: &str, value: Option<T>) -> Result<T, GgufError> {
     value.ok_or_else(|| GgufError::Key {
         key: key.to_owned(),

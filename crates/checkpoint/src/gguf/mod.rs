@@ -1,4 +1,4 @@
-//! GGUF, the one-file layout of llama.cpp: header, metadata, where each tensor lies, the tensors.
+//! GGUF, the one-file layout of llama.cpp: header, metadata, table of tensors, tensors.
 //!
 //! ```text
 //! "GGUF"  version: u32  tensors: u64  keys: u64
@@ -30,18 +30,18 @@ pub use reader::{Gguf, GgufTensor};
 pub use vocabulary::{TokenKind, Vocabulary};
 pub use writer::{GgufTensorSpec, GgufWriter};
 
-/// What a file begins with.
+/// The first bytes of a file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
-/// The version that is written; 2 differs in nothing that is read here.
+/// The version that is written. Version 2 is read the same way.
 pub const VERSION: u32 = 3;
-/// Tensors begin at multiples of this many bytes where `general.alignment` does not say otherwise.
+/// Default of `general.alignment`: tensors start at multiples of this many bytes.
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// `general.alignment`, or its default.
 fn alignment(metadata: &Metadata) -> Result<u64, GgufError> {
     let alignment = metadata.unsigned("general.alignment")?;
     let alignment = alignment.unwrap_or(DEFAULT_ALIGNMENT);
-    // A bound keeps the padding that a writer adds small; no tool writes more than a page.
+    // the limit keeps the writer's padding small; no tool uses more than a page
     if !alignment.is_power_of_two() || alignment > 1 << 16 {
         return Err(GgufError::Alignment { found: alignment });
     }

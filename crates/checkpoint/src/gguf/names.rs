@@ -1,13 +1,13 @@
-//! GGUF's names of a LLaMA's tensors, and Hugging Face's.
+//! The tensor names of LLaMA models in GGUF and Hugging Face.
 
-/// Modules outside of the layers.
+/// Modules outside the layers.
 const MODULES: &[(&str, &str)] = &[
     ("token_embd", "model.embed_tokens"),
     ("output_norm", "model.norm"),
     ("output", "lm_head"),
 ];
 
-/// Modules of a layer: `blk.N.` before the one, `model.layers.N.` before the other.
+/// Modules of a layer, with the prefixes `blk.N.` and `model.layers.N.`.
 const PARTS: &[(&str, &str)] = &[
     ("attn_norm", "input_layernorm"),
     ("attn_q", "self_attn.q_proj"),
@@ -33,7 +33,7 @@ pub fn hugging_face_name(gguf: &str) -> Option<String> {
     Some(format!("{module}.{suffix}"))
 }
 
-/// GGUF's name of a tensor: the other way round.
+/// GGUF's name of a tensor, from Hugging Face's.
 pub fn gguf_name(hugging_face: &str) -> Option<String> {
     let (module, suffix) = split(hugging_face)?;
     Some(format!("{}.{suffix}", gguf_module(module)?))
@@ -51,7 +51,7 @@ pub(super) fn gguf_module(hugging_face: &str) -> Option<String> {
     }
 }
 
-/// Whether GGUF has the rows of each head as pairs: those of query and key projections.
+/// Whether GGUF stores the rows of each head as rotary pairs: in query and key projections.
 pub(super) fn has_paired_rows(hugging_face: &str) -> bool {
     let module = split(hugging_face).map_or(hugging_face, |(module, _)| module);
     module.ends_with(".q_proj") || module.ends_with(".k_proj")
@@ -69,11 +69,11 @@ fn split(name: &str) -> Option<(&str, &str)> {
         .filter(|(_, suffix)| ["weight", "bias"].contains(suffix))
 }
 
-/// The number of a layer, and what follows.
+/// The number of a layer, and the rest of the name.
 fn layer(rest: &str) -> Option<(usize, &str)> {
     let (number, part) = rest.split_once('.')?;
     let layer: usize = number.parse().ok()?;
-    // Only the one spelling: neither 01 nor +1.
+    // only the canonical spelling: neither 01 nor +1
     (layer.to_string() == number).then_some((layer, part))
 }
 

@@ -1,4 +1,4 @@
-//! A GGUF file, read as if it meant harm: every length is held against the file before it is used.
+//! Reads GGUF files as untrusted input: every length is checked against the file before it is used.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::{Array, Fault, GgmlType, GgufError, MAGIC, Metadata, Value, ValueKind, alignment};
 
-/// More than any model has, and few enough that the table of them stays small.
+/// Maximum number of keys and of tensors: more than any model has, and few enough for a small table.
 const MAX_ENTRIES: u64 = 1 << 16;
-/// Arrays in arrays; no known writer nests them at all.
+/// Maximum nesting of arrays; no known writer nests them.
 const MAX_NESTING: usize = 4;
-/// What ggml has.
+/// Maximum number of dimensions in ggml.
 const MAX_DIMENSIONS: u32 = 4;
 
-/// A GGUF file: its metadata, and where its tensors lie.
+/// A GGUF file: its metadata, and the places of its tensors.
 #[derive(Debug, Clone, Default)]
 pub struct Gguf {
     metadata: Metadata,
@@ -22,29 +22,29 @@ pub struct Gguf {
     places: HashMap<String, usize>,
 }
 
-/// What the file says about one tensor.
+/// An entry of the table of tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTensor {
     /// Its key.
     pub name: String,
-    /// Dimensions, outermost first: the other way round than in the file.
+    /// Dimensions, outermost first: the reverse of the file.
     pub shape: Vec<usize>,
-    /// How its numbers are stored.
+    /// Its type.
     pub kind: GgmlType,
-    /// Its bytes in the file.
+    /// Its byte range in the file.
     pub range: Range<usize>,
-    /// Which of the files of a [split](super::split) model it lies in.
+    /// Index of its file in a [split](super::split) model.
     pub file: usize,
 }
 
 impl Gguf {
-    /// Reads everything before the tensors. Big arrays of metadata stay where they are: they share
-    /// `file`, which a map of the file can be.
+    /// Reads everything before the tensors. Large metadata arrays are not copied: they share `file`, which can be a memory
+    /// map.
     ///
     /// Time and memory are bounded by the size of the file.
     ///
     /// # Errors
-    /// When anything is not as the format wants it, or a tensor is not whole within the file.
+    /// If the file violates the format, or a tensor exceeds the file.
     pub fn parse(file: Bytes) -> Result<Self, GgufError> {
         let mut cursor = Cursor { file: &file, at: 0 };
         let (tensor_count, key_count) = header(&mut cursor)?;
@@ -76,7 +76,7 @@ impl Gguf {
         &self.tensors
     }
 
-    /// Adds the tensors of another file of the model.
+    /// Adds the tensors of another part of the model.
     pub(super) fn add(&mut self, part: Self, file: usize) -> Result<(), GgufError> {
         let tensors = part.tensors.into_iter();
         self.tensors
@@ -85,7 +85,7 @@ impl Gguf {
         Ok(())
     }
 
-    /// One tensor.
+    /// A tensor by its name.
     pub fn tensor(&self, name: &str) -> Option<&GgufTensor> {
         self.places.get(name).map(|&place| &self.tensors[place])
     }
@@ -161,7 +161,7 @@ fn array(cursor: &mut Cursor, depth: usize) -> Result<Array, Fault> {
     let begin = cursor.at;
     match kind.bytes() {
         Some(width) => {
-            // Saturated, it is beyond any file all the same.
+            // a saturated value exceeds any file too
             cursor.take(len.saturating_mul(width as u64))?;
         }
         None if kind == ValueKind::String => {
@@ -181,7 +181,7 @@ fn array(cursor: &mut Cursor, depth: usize) -> Result<Array, Fault> {
     Ok(Array { kind, len, bytes })
 }
 
-/// A line of the table of tensors.
+/// A raw entry of the table of tensors.
 struct Entry {
     name: String,
     shape: Vec<usize>,
@@ -229,7 +229,7 @@ fn entry(cursor: &mut Cursor, index: u64) -> Result<Entry, GgufError> {
 }
 
 impl Entry {
-    /// The tensor within a file of `file` bytes whose tensors begin at `data`.
+    /// The tensor in a file of `file` bytes whose tensors start at `data`.
     fn placed(self, data: u64, alignment: u64, file: u64) -> Result<GgufTensor, GgufError> {
         let (tensor, offset) = (self.name, self.offset);
         if !offset.is_multiple_of(alignment) {
@@ -286,7 +286,7 @@ fn places(tensors: &[GgufTensor]) -> Result<HashMap<String, usize>, GgufError> {
     Ok(places)
 }
 
-/// A place in the file.
+/// A position in the file.
 struct Cursor<'a> {
     file: &'a Bytes,
     at: usize,

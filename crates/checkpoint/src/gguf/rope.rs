@@ -1,15 +1,15 @@
-//! Llama 3's stretched rotary frequencies, which GGUF holds as a divisor for each frequency.
+//! Llama 3's scaled rotary frequencies, which GGUF stores as one divisor per frequency.
 
 use std::f32::consts::PI;
 
 use super::GgufError;
 use crate::config::RopeScaling;
 
-/// What each frequency is divided by: 1 for short wavelengths, the factor for long ones, a ramp
-/// between; none for other kinds of scaling, which the metadata says.
+/// The divisor of each frequency: 1 for short wavelengths, the factor for long ones, interpolated between. `None` for other
+/// kinds of scaling, which are in the metadata.
 ///
-/// `[head_dim / 2]`, computed in f32 in the order in which PyTorch does it for llama.cpp's converter:
-/// what divides a number there is a product with its reciprocal.
+/// `[head_dim / 2]`, computed in f32 in the order in which PyTorch does it for llama.cpp's converter: PyTorch divides a
+/// number by a tensor by multiplying with the reciprocal.
 pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
     let RopeScaling::Llama3 {
         factor,
@@ -42,11 +42,11 @@ pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Opti
     Some((0..head_dim / 2).map(divisor).collect())
 }
 
-/// The scaling whose divisors these are, with the `low_freq_factor` 1 and `high_freq_factor` 4 of
-/// every Llama 3; only the quotients of the original context and these two enter the rule.
+/// The scaling with these divisors, assuming the `low_freq_factor` 1 and `high_freq_factor` 4 of all Llama 3 models; the
+/// rule uses only the quotients of the original context and these two.
 ///
 /// # Errors
-/// When no factor and original context makes them.
+/// If no factor and original context give these divisors.
 pub(super) fn scaling(
     found: &[f32],
     theta: f64,
@@ -55,7 +55,7 @@ pub(super) fn scaling(
     if same(&vec![1.0; found.len()], found) {
         return Ok(RopeScaling::Default);
     }
-    // The longest wavelength has the whole factor unless it is within the ramp.
+    // the longest wavelength has the full factor unless it is interpolated
     let largest = found.iter().copied().fold(0.0, f32::max);
     let factors = [largest, 8.0, 32.0, 2.0, 4.0, 16.0, 64.0];
     let originals = [8192].into_iter().chain((4..=20).map(|bits| 1 << bits));
@@ -83,7 +83,7 @@ pub(super) fn scaling(
     })
 }
 
-/// As near as two ways to compute a power in f32 are.
+/// Equal up to the difference of two ways to compute a power in f32.
 fn same(made: &[f32], found: &[f32]) -> bool {
     made.len() == found.len()
         && (made.iter().zip(found)).all(|(made, found)| (made - found).abs() <= 1e-4 * made)
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn values_are_those_of_the_converter() {
-        // its lines run by PyTorch 2.9
+        // the converter's lines, computed with PyTorch 2.9
         let factors = factors(llama3(32.0, 8192), 500_000.0, 64).unwrap();
         assert_eq!(factors[..15], [1.0; 15]);
         assert_eq!(factors[15..18], [1.651_329_3, 3.292_262_8, 9.666_731]);
@@ -131,6 +131,6 @@ mod tests {
     fn other_divisors_are_refused() {
         let message = scaling(&[1.0, 1.5, 7.0, 3.0], 10_000.0, 8).unwrap_err();
         insta::assert_snapshot!(message,
-            @"`rope_freqs.weight`: 4 divisors from 1 to 7; only Llama 3's rule is known");
+            @"`rope_freqs.weight`: 4 divisors from 1 to 7; only Llama 3's rule is supported");
     }
 }

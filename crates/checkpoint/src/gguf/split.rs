@@ -1,7 +1,7 @@
-//! A model in several files, as llama.cpp's gguf-split leaves them.
+//! Models in several files, as written by llama.cpp's gguf-split.
 //!
-//! Each part is a GGUF file with some of the tensors, called `NAME-00002-of-00003.gguf`; its keys `split.no` (from 0) and
-//! `split.count` say which it is. The first has the metadata of the model.
+//! Each part is a GGUF file `NAME-00002-of-00003.gguf` with some of the tensors. Its keys `split.no` (from 0) and
+//! `split.count` are its number and the count. The first part has the metadata of the model.
 //!
 //! Source: llama.cpp, `tools/gguf-split`.
 
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Gguf, GgufError, Metadata};
 
-/// More parts than any model has.
+/// Maximum number of parts, more than any model has.
 const MAX_PARTS: u64 = 9999;
 
-/// The files of the model that `path` is a part of, in order; `None` where it is whole.
+/// The files of the model that `path` is a part of, in order; `None` if the model is not split.
 ///
 /// # Errors
-/// A part whose name does not tell those of the others.
+/// If the name of a part does not determine the names of the others.
 pub fn parts(path: &Path, metadata: &Metadata) -> Result<Option<Vec<PathBuf>>, GgufError> {
     let count = metadata.unsigned("split.count")?.unwrap_or(0);
     if count <= 1 {
@@ -35,7 +35,7 @@ pub fn parts(path: &Path, metadata: &Metadata) -> Result<Option<Vec<PathBuf>>, G
     Ok(Some((0..count).map(part).collect()))
 }
 
-/// Whether a file is no later part of a split model, by its name.
+/// Whether a file is a whole model or the first part of one, by its name.
 pub fn is_first(path: &Path) -> bool {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let number = |text: &str| {
@@ -53,10 +53,10 @@ pub fn is_first(path: &Path) -> bool {
 }
 
 impl Gguf {
-    /// One model of its parts, in order; [`GgufTensor::file`](super::GgufTensor) tells them apart.
+    /// Joins the parts of a model, in order; [`GgufTensor::file`](super::GgufTensor) is the index of the part.
     ///
     /// # Errors
-    /// Parts that do not belong together, by their numbers or by their tensors.
+    /// If the parts contradict each other in their numbers or tensors.
     pub fn join(parts: Vec<Self>) -> Result<Self, GgufError> {
         let count = parts.len() as u64;
         let mut whole: Option<Self> = None;

@@ -1,42 +1,42 @@
-//! The tokenizer in a file's metadata, as it stands there.
+//! The tokenizer in the metadata of a file.
 
 use super::metadata::required;
 use super::{Array, GgufError, Metadata};
 
-/// What `tokenizer.ggml.*` and `tokenizer.chat_template*` say.
+/// The values of `tokenizer.ggml.*` and `tokenizer.chat_template*`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Vocabulary {
     /// The kind of tokenizer: "llama" (SentencePiece), "gpt2" (byte-level BPE).
     pub model: String,
-    /// How text is cut before merging, by llama.cpp's name for it.
+    /// The pre-tokenizer, by llama.cpp's name.
     pub pre: Option<String>,
-    /// Every token; its place is its id.
+    /// The tokens; the index is the id.
     pub tokens: Vec<String>,
-    /// A score for each token.
+    /// The score of each token.
     pub scores: Option<Vec<f32>>,
-    /// A kind for each token.
+    /// The kind of each token.
     pub kinds: Option<Vec<TokenKind>>,
-    /// Merges, each two tokens with a space between, the first ones first.
+    /// BPE merges by priority, each as two tokens with a space between.
     pub merges: Option<Vec<String>>,
-    /// Beginning of a sequence.
+    /// BOS token.
     pub bos: Option<u32>,
-    /// End of a sequence.
+    /// EOS token.
     pub eos: Option<u32>,
-    /// End of a turn.
+    /// End-of-turn token.
     pub eot: Option<u32>,
-    /// End of a message that a tool answers.
+    /// End-of-message token, before the answer of a tool.
     pub eom: Option<u32>,
-    /// Stands for what no token covers.
+    /// Unknown token.
     pub unknown: Option<u32>,
-    /// Fills rows of a batch.
+    /// Padding token.
     pub padding: Option<u32>,
-    /// Whether `bos` goes before a text.
+    /// Whether `bos` is added before a text.
     pub add_bos: Option<bool>,
-    /// Whether `eos` goes after a text.
+    /// Whether `eos` is added after a text.
     pub add_eos: Option<bool>,
-    /// Whether a space goes before a text.
+    /// Whether a space is added before a text.
     pub add_space_prefix: Option<bool>,
-    /// Whether several spaces become one.
+    /// Whether repeated spaces become one.
     pub remove_extra_whitespaces: Option<bool>,
     /// The chat template.
     pub chat_template: Option<String>,
@@ -44,21 +44,21 @@ pub struct Vocabulary {
     pub chat_templates: Vec<(String, String)>,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum TokenKind {
-    /// Said by the writer to be none of these.
+    /// Undefined.
     Undefined = 0,
     /// A piece of text.
     Normal = 1,
-    /// What no token covers.
+    /// The unknown token.
     Unknown = 2,
-    /// Marks structure; no text is encoded to it.
+    /// A control token; no text is encoded to it.
     Control = 3,
-    /// Found in text before anything else.
+    /// A user-defined token, found in text before all others.
     UserDefined = 4,
-    /// Never used.
+    /// Unused.
     Unused = 5,
     /// One byte: `<0x0A>`.
     Byte = 6,
@@ -80,11 +80,11 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const TEMPLATES: &str = "tokenizer.chat_templates";
 
 impl Vocabulary {
-    /// Reads what a file's metadata says.
+    /// Reads the metadata of a file.
     ///
     /// # Errors
-    /// When a key is absent or of another type, when lists are not of one length, and when a
-    /// special token is none of the tokens.
+    /// If a key is missing or has another type, if lists have different lengths, or if a special token is not in the
+    /// vocabulary.
     pub fn from_metadata(metadata: &Metadata) -> Result<Self, GgufError> {
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         let text = |name: &str| {
@@ -179,7 +179,7 @@ impl Vocabulary {
 }
 
 fn special_token(metadata: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, GgufError> {
-    // All bits set is how some writers say that there is none.
+    // some writers set all bits if there is none
     let id = metadata
         .unsigned(key)?
         .filter(|&id| id != u64::from(u32::MAX));
@@ -189,7 +189,7 @@ fn special_token(metadata: &Metadata, key: &str, tokens: usize) -> Result<Option
     };
     within(id).map(Some).ok_or_else(|| GgufError::Key {
         key: key.to_owned(),
-        expected: format!("one of {tokens} tokens"),
+        expected: format!("an id below {tokens}"),
         found: id.to_string(),
     })
 }
@@ -293,7 +293,7 @@ mod tests {
                 .to_string()
         };
         insta::assert_snapshot!(message("tokenizer.ggml.bos_token_id", 3.into()),
-            @"`tokenizer.ggml.bos_token_id`: expected one of 3 tokens, found 3");
+            @"`tokenizer.ggml.bos_token_id`: expected an id below 3, found 3");
         insta::assert_snapshot!(
             message("tokenizer.ggml.scores", Array::floats(&[1.0]).into()),
             @"`tokenizer.ggml.scores`: expected one value for each of 3 tokens, found 1 values");

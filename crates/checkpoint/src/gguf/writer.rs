@@ -1,21 +1,21 @@
-//! A GGUF file, written from its first byte to its last.
+//! Writes GGUF files sequentially.
 
 use std::io::Write;
 
 use super::{GgmlType, GgufError, MAGIC, Metadata, VERSION, Value, alignment};
 
-/// A tensor that is to be written.
+/// A tensor to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTensorSpec {
     /// Its key.
     pub name: String,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    /// How its numbers are stored.
+    /// Its type.
     pub kind: GgmlType,
 }
 
-/// Writes a file piece by piece: the tables first, then the bytes of each tensor in their order.
+/// Writes a file in pieces: first the tables, then the bytes of the tensors in their order.
 ///
 /// ```no_run
 /// # use simmer_checkpoint::gguf::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Metadata};
@@ -33,18 +33,17 @@ pub struct GgufWriter<W> {
     out: W,
     alignment: u64,
     tensors: Vec<GgufTensorSpec>,
-    /// The tensor that is being written.
+    /// Index of the current tensor.
     current: usize,
-    /// Bytes of it that are still to come.
+    /// Bytes that the current tensor still needs.
     left: u64,
 }
 
 impl<W: Write> GgufWriter<W> {
-    /// Writes everything that stands before the tensors.
+    /// Writes everything before the tensors.
     ///
     /// # Errors
-    /// When two tensors have one name, a shape is not possible, `general.alignment` is none, or
-    /// `out` fails.
+    /// If two tensors have the same name, a shape or `general.alignment` is invalid, or `out` fails.
     pub fn new(
         mut out: W,
         metadata: &Metadata,
@@ -75,21 +74,21 @@ impl<W: Write> GgufWriter<W> {
         Ok(writer)
     }
 
-    /// The tensor whose bytes are awaited.
+    /// The current tensor.
     pub fn awaited(&self) -> Option<&GgufTensorSpec> {
         self.tensors.get(self.current)
     }
 
-    /// Appends bytes to the tensor whose bytes are awaited. A piece may not reach into the one after.
+    /// Appends bytes to the current tensor. A piece must not extend into the next tensor.
     ///
     /// # Errors
-    /// When the piece is longer than what its tensor lacks, or `out` fails.
+    /// If the piece is longer than the rest of the tensor, or `out` fails.
     pub fn append(&mut self, piece: &[u8]) -> Result<(), GgufError> {
         if piece.len() as u64 > self.left {
             let next = self.awaited().map_or("the end", |tensor| &tensor.name);
             return Err(GgufError::WriteOrder {
                 found: format!("`{next}`: {} more bytes", piece.len()),
-                expected: format!("{} at most", self.left),
+                expected: format!("at most {}", self.left),
             });
         }
         self.out.write_all(piece)?;
@@ -97,22 +96,22 @@ impl<W: Write> GgufWriter<W> {
         self.skip_finished()
     }
 
-    /// Ends the file and gives `out` back, flushed.
+    /// Finishes the file and returns `out`, flushed.
     ///
     /// # Errors
-    /// When a tensor lacks bytes, or `out` fails.
+    /// If a tensor is incomplete, or `out` fails.
     pub fn finish(mut self) -> Result<W, GgufError> {
         if let Some(tensor) = self.awaited() {
             return Err(GgufError::WriteOrder {
-                found: format!("the file ends within tensor `{}`", tensor.name),
-                expected: format!("{} more bytes of it", self.left),
+                found: format!("the file ends inside tensor `{}`", tensor.name),
+                expected: format!("{} more bytes", self.left),
             });
         }
         self.out.flush()?;
         Ok(self.out)
     }
 
-    /// Goes to the next tensor that has bytes once the current one has them all.
+    /// Moves to the next tensor with bytes when the current one is complete.
     fn skip_finished(&mut self) -> Result<(), GgufError> {
         while self.left == 0 && self.current < self.tensors.len() {
             let written = self.current_bytes();
@@ -129,7 +128,7 @@ impl<W: Write> GgufWriter<W> {
     }
 }
 
-/// Zeros up to a multiple of the alignment.
+/// Pads with zeros to a multiple of the alignment.
 fn pad(out: &mut impl Write, written: u64, alignment: u64) -> Result<(), GgufError> {
     let zeros = written.next_multiple_of(alignment) - written;
     Ok(out.write_all(&vec![0; zeros as usize])?)
@@ -252,15 +251,15 @@ mod tests {
         };
         let mut writer = start();
         insta::assert_snapshot!(writer.append(&[0; 9]).unwrap_err(),
-            @"`x`: 9 more bytes; expected 8 at most");
+            @"`x`: 9 more bytes; expected at most 8");
         writer.append(&[0; 8]).unwrap();
         insta::assert_snapshot!(writer.finish().unwrap_err(),
-            @"the file ends within tensor `y`; expected 4 more bytes of it");
+            @"the file ends inside tensor `y`; expected 4 more bytes");
         let mut writer = start();
         writer.append(&[0; 8]).unwrap();
         writer.append(&[0; 4]).unwrap();
         insta::assert_snapshot!(writer.append(&[0]).unwrap_err(),
-            @"`the end`: 1 more bytes; expected 0 at most");
+            @"`the end`: 1 more bytes; expected at most 0");
         let twice = vec![spec("x", &[2], GgmlType::F32); 2];
         insta::assert_snapshot!(
             GgufWriter::new(Vec::new(), &Metadata::new(), twice).unwrap_err(),
@@ -268,6 +267,6 @@ mod tests {
         let odd = vec![spec("x", &[2, 33], GgmlType::Q8_0)];
         insta::assert_snapshot!(
             GgufWriter::new(Vec::new(), &Metadata::new(), odd).unwrap_err(),
-            @"tensor `x`: Q8_0 [2, 33] is no valid shape (Q8_0 has 32 numbers a block)");
+            @"tensor `x`: Q8_0 [2, 33] is not a valid shape (Q8_0 has 32 elements per block)");
     }
 }

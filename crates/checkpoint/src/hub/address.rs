@@ -1,4 +1,4 @@
-//! Addresses of the hub, and of where it sends a request on.
+//! Addresses of the hub and of its redirects.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub(super) fn endpoint(text: &str) -> Result<Uri, HubError> {
     };
     if text.contains('@') {
         let endpoint = "...".to_owned();
-        let problem = "a user name or password in it would be shown in messages; use HF_TOKEN";
+        let problem = "a user name or password would appear in messages; use HF_TOKEN";
         return Err(HubError::Endpoint { endpoint, problem });
     }
     let uri: Uri = text.parse().map_err(|_| wrong("not an address"))?;
@@ -23,7 +23,7 @@ pub(super) fn endpoint(text: &str) -> Result<Uri, HubError> {
     }
 }
 
-/// What a token may not leave.
+/// Scheme, host and port: a token is sent only to the hub's own origin.
 pub(super) fn origin(uri: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
     let standard = match uri.scheme_str() {
         Some("https") => Some(443),
@@ -40,7 +40,7 @@ pub(super) fn is_loopback(uri: &Uri) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Where `location` is for one who reads it at `base`; none for a step from https to http.
+/// Resolves `location` against `base`; `None` for a redirect from https to http.
 pub(super) fn joined(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let location = if location.starts_with("//") {
@@ -55,7 +55,7 @@ pub(super) fn joined(base: &Uri, location: &str) -> Option<Uri> {
     (safe && uri.host().is_some()).then_some(uri)
 }
 
-/// Percent-encoded for a path, apart from letters, digits and what `also` has.
+/// Percent-encodes text for a path, except letters, digits and the characters in `also`.
 pub(super) fn encoded(text: &str, also: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -129,6 +129,6 @@ mod tests {
             assert!(endpoint(text).is_err(), "{text}");
         }
         let error = endpoint("https://me:secret@hub.example").unwrap_err();
-        insta::assert_snapshot!(error, @"HF_ENDPOINT is `...`: a user name or password in it would be shown in messages; use HF_TOKEN");
+        insta::assert_snapshot!(error, @"HF_ENDPOINT is `...`: a user name or password would appear in messages; use HF_TOKEN");
     }
 }

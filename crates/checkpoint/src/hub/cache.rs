@@ -1,4 +1,4 @@
-//! One model's folder in the cache, laid out as huggingface_hub does: `blobs/ETAG` are the files,
+//! The folder of a model in the cache, in the layout of huggingface_hub: `blobs/ETAG` are the files,
 //! `snapshots/COMMIT/FILE` are links to them, `refs/REVISION` holds a commit.
 
 use std::fs::{self, File, TryLockError};
@@ -18,7 +18,7 @@ use super::name::is_commit;
 use super::{HubConfig, HubError, HubName};
 use crate::nearest;
 
-/// How often a lock that another process holds is tried.
+/// Interval between attempts to take a lock that another process holds.
 const LOCK_POLL: Duration = Duration::from_millis(100);
 
 pub(super) struct RepoCache {
@@ -35,7 +35,7 @@ impl RepoCache {
         }
     }
 
-    /// The folder of a commit, whether or not it is there.
+    /// The folder of a commit; it may not exist.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
         self.root.join("snapshots").join(commit)
     }
@@ -44,12 +44,12 @@ impl RepoCache {
         self.root.join("blobs").join(etag)
     }
 
-    /// Where a file is until it is whole.
+    /// The path of a partial download.
     pub(super) fn incomplete(&self, etag: &str) -> PathBuf {
         self.root.join("blobs").join(format!("{etag}.incomplete"))
     }
 
-    /// The commit that the revision was when it was last fetched.
+    /// The commit of the revision at the last download.
     pub(super) fn commit_of(&self, name: &HubName) -> Option<String> {
         if let Some(commit) = name.commit() {
             return Some(commit.to_owned());
@@ -59,7 +59,7 @@ impl RepoCache {
         is_commit(commit).then(|| commit.to_owned())
     }
 
-    /// Notes which commit the revision is.
+    /// Records the commit of the revision.
     pub(super) fn write_ref(&self, name: &HubName, commit: &str) -> Result<(), HubError> {
         if self.commit_of(name).as_deref() == Some(commit) {
             return Ok(());
@@ -70,7 +70,7 @@ impl RepoCache {
         Ok(())
     }
 
-    /// Makes `FILE` of a snapshot a link to a blob; a copy where the file system has no links.
+    /// Links `FILE` of a snapshot to a blob, or copies it if the file system has no links.
     pub(super) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
         let link = self.snapshot(commit).join(file);
         let blob = self.blob(etag);
@@ -79,7 +79,7 @@ impl RepoCache {
         }
         make_parent(&link)?;
         let up = "../".repeat(2 + file.matches('/').count());
-        // What is there and does not exist is a link to a blob that was removed.
+        // a dangling link: its blob was removed
         if link.is_symlink() {
             fs::remove_file(&link).map_err(HubError::io(&link, "remove"))?;
         }
@@ -94,8 +94,8 @@ impl RepoCache {
         Ok(())
     }
 
-    /// Holds off others, huggingface_hub too, that fetch the same file. `waiting` is called once
-    /// when one of them is at it.
+    /// Takes the lock of a file, which huggingface_hub respects too. `waiting` is called once if another process holds
+    /// it.
     pub(super) fn lock(
         &self,
         etag: &str,
@@ -111,8 +111,8 @@ impl RepoCache {
             match file.try_lock() {
                 Ok(()) => return Ok(Some(file)),
                 Err(TryLockError::WouldBlock) => {}
-                // No locks on this file system. They spare work; whole files come of checksums and
-                // renames.
+                // The file system has no locks. They only avoid double work; checksums and renames keep files
+                // complete.
                 Err(TryLockError::Error(_)) => return Ok(None),
             }
             if !said {
@@ -124,7 +124,7 @@ impl RepoCache {
     }
 }
 
-/// The model in the cache whose name is the most similar.
+/// The model in the cache with the most similar name.
 pub(super) fn nearest_name(config: &HubConfig, name: &HubName) -> Option<String> {
     let entries = fs::read_dir(&config.cache).ok()?.flatten();
     let names: Vec<String> = entries
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_blob_that_is_gone_is_made_anew() {
+    fn a_dangling_link_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, _) = cache(dir.path());
         for etag in ["a", "b"] {

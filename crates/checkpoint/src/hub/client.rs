@@ -1,4 +1,4 @@
-//! Requests to the hub, and to where it sends them on.
+//! Requests to the hub and to its redirects.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -25,29 +25,29 @@ const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 
 const MAX_REDIRECTS: usize = 10;
-/// Of the list of a model's files.
+/// Maximum bytes of the list of a model's files.
 const MAX_LISTING: u64 = 32 << 20;
-/// However long a server asks to be left alone.
+/// Maximum pause, whatever `Retry-After` says.
 const MAX_PAUSE: Duration = Duration::from_mins(1);
 
-/// One model's side of the hub.
+/// A client for one model on the hub.
 pub(super) struct Client<'a> {
     agent: Agent,
     endpoint: Uri,
     config: &'a HubConfig,
     name: &'a HubName,
-    /// Whether the hub has answered anything yet.
+    /// Whether the hub has answered before.
     known: Cell<bool>,
 }
 
-/// What the hub has at a revision.
+/// The files of a revision on the hub.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) commit: String,
     pub(super) files: Vec<String>,
 }
 
-/// What is known of a file before it is here.
+/// The metadata of a file before its download.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Remote {
     pub(super) file: String,
@@ -56,7 +56,7 @@ pub(super) struct Remote {
     pub(super) size: u64,
 }
 
-/// An answer, and what was said on the way to it.
+/// An answer, and headers of the redirects before it.
 struct Answer {
     response: Response<Body>,
     commit: Option<String>,
@@ -82,7 +82,7 @@ impl<'a> Client<'a> {
         let mut settings = Agent::config_builder()
             .user_agent(concat!("simmer/", env!("CARGO_PKG_VERSION")))
             .http_status_as_error(false)
-            // Followed here instead, so that the token stays with the hub.
+            // redirects are followed below, so that the token is sent to the hub only
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(patience)
@@ -103,7 +103,7 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// The files at the revision, and which commit that is.
+    /// The files of the revision, and its commit.
     pub(super) fn listing(
         &self,
         progress: &mut dyn FnMut(Progress<'_>),
@@ -169,23 +169,23 @@ impl<'a> Client<'a> {
             problem,
         };
         if let Some(other) = answer.commit.as_deref().filter(|other| *other != commit) {
-            return Err(wrong(format!("the answer is of commit {other:?}")));
+            return Err(wrong(format!("the answer is for commit {other:?}")));
         }
         let etag = answer.etag.unwrap_or_default();
         let checksum = Checksum::from_etag(&etag)
-            .ok_or_else(|| wrong(format!("the server gives no checksum (ETag: {etag})")))?;
+            .ok_or_else(|| wrong(format!("the server sends no checksum (ETag: {etag})")))?;
         let size = answer.size;
         Ok(Remote {
             file: file.to_owned(),
             checksum,
             size: size
-                .ok_or_else(|| wrong("the server does not say how long the file is".into()))?,
+                .ok_or_else(|| wrong("the server does not send the length of the file".into()))?,
             url,
         })
     }
 
-    /// The file's bytes from `start` on, or all of them where the server does not do parts: the
-    /// position of the first, and the bytes.
+    /// The bytes of the file from `start`, or all bytes if the server does not support ranges: the position of the first
+    /// byte, and the bytes.
     pub(super) fn open(&self, remote: &Remote, start: u64) -> Result<(u64, impl Read), HubError> {
         let answer = self.send(&remote.url, Method::Get, (start > 0).then_some(start))?;
         let response = answer.response;
@@ -196,7 +196,7 @@ impl<'a> Client<'a> {
                 if said != format!("bytes {start}-{}/{}", remote.size - 1, remote.size) {
                     return Err(HubError::Answer {
                         url: remote.url.clone(),
-                        problem: format!("asked for the bytes from {start} on, sent are {said:?}"),
+                        problem: format!("requested the bytes from {start}, received {said:?}"),
                     });
                 }
                 start
@@ -204,7 +204,7 @@ impl<'a> Client<'a> {
             _ => 0,
         };
         let body = response.into_body().into_with_config();
-        // One more than there should be, so that a longer file shows.
+        // one more byte than expected, to detect a longer file
         Ok((
             begin,
             body.limit(u64::MAX).reader().take(remote.size - begin + 1),
@@ -232,7 +232,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Sends a request and follows where it is sent on. The token goes to the hub's own host alone.
+    /// Sends a request and follows redirects. The token is sent to the hub's own host only.
     fn send(&self, url: &str, method: Method, from: Option<u64>) -> Result<Answer, HubError> {
         let problem = |problem: &str| HubError::Answer {
             url: url.to_owned(),
@@ -268,7 +268,7 @@ impl<'a> Client<'a> {
                     response,
                 });
             }
-            // Where the file is stored is of no interest to a question about it.
+            // a HEAD request needs the hub's headers, not those of the storage
             if method == Method::Head && etag.is_some() && size.is_some() {
                 return Ok(Answer {
                     response,
@@ -281,10 +281,10 @@ impl<'a> Client<'a> {
             at = location
                 .and_then(|location| joined(&at, &location))
                 .ok_or_else(|| {
-                    problem("the server sends the request on to no address, or from https to http")
+                    problem("the server redirects to an invalid address, or from https to http")
                 })?;
         }
-        Err(problem("the server sends the request on without end"))
+        Err(problem("too many redirects"))
     }
 
     fn token_for(&self, uri: &Uri) -> Option<&str> {
@@ -329,7 +329,7 @@ enum Method {
     Head,
 }
 
-/// Pauses that double, up to as many as are allowed.
+/// Pauses that double, up to a maximum number of retries.
 pub(super) struct Attempts<'a> {
     known: &'a Cell<bool>,
     retries: u32,
@@ -338,7 +338,7 @@ pub(super) struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    /// Waits before the next attempt, or gives the error back where another one is no use.
+    /// Waits before the next attempt, or returns the error if a retry is useless.
     pub(super) fn pause_after(
         &mut self,
         error: HubError,
@@ -364,14 +364,13 @@ impl Attempts<'_> {
         Ok(())
     }
 
-    /// Something came of the last attempt.
+    /// The last attempt made progress.
     pub(super) fn reset(&mut self) {
         self.made = 0;
     }
 }
 
-/// The certificates that this machine trusts, a company's own among them, or those of
-/// `SSL_CERT_FILE`.
+/// The certificates that this machine trusts, or those of `SSL_CERT_FILE`.
 fn tls() -> TlsConfig {
     let found = rustls_native_certs::load_native_certs().certs;
     let roots: Vec<Certificate<'static>> = found
@@ -393,7 +392,7 @@ fn unreachable(uri: &Uri, error: &ureq::Error) -> HubError {
             error => error.to_string(),
         },
         down: match error {
-            // Names that are not found and certificates that are not trusted come as others.
+            // unknown hosts and untrusted certificates are reported as other errors
             ureq::Error::Io(error) => !matches!(
                 error.kind(),
                 io::ErrorKind::ConnectionReset
@@ -428,7 +427,7 @@ mod tests {
             (io::ErrorKind::ConnectionReset, false),
             (io::ErrorKind::UnexpectedEof, false),
             (io::ErrorKind::ConnectionRefused, true),
-            // As the system's resolver and rustls say theirs.
+            // the texts of the system's resolver and of rustls
             (io::ErrorKind::Other, true),
             (io::ErrorKind::InvalidData, true),
         ] {

@@ -1,4 +1,4 @@
-//! Where the hub is, where its cache is, and who asks.
+//! Address of the hub, folder of the cache, and access token.
 
 use std::env;
 use std::fmt;
@@ -11,33 +11,33 @@ use super::HubError;
 
 const HUB: &str = "https://huggingface.co";
 
-/// What Hugging Face's environment variables say.
+/// The settings in Hugging Face's environment variables.
 #[derive(Debug, Clone)]
 pub struct HubConfig {
-    /// Address of the hub or of a mirror of it, without a slash at its end.
+    /// Address of the hub or of a mirror, without a trailing slash.
     pub endpoint: String,
     /// The folder of `models--ORG--NAME` folders.
     pub cache: PathBuf,
-    /// Sent to the endpoint and nowhere else.
+    /// Access token; sent to the endpoint only.
     pub token: Option<Token>,
-    /// No requests at all.
+    /// Send no requests.
     pub offline: bool,
-    /// How often a request is tried again when nothing came of it.
+    /// Maximum retries of a request without progress.
     pub retries: u32,
-    /// Before the first new attempt; doubled for each one after it.
+    /// Pause before the first retry; doubled for each further one.
     pub pause: Duration,
-    /// How long to wait for a connection, an answer, or more of one.
+    /// Timeout for a connection, an answer, or more data.
     pub patience: Duration,
 }
 
-/// A secret: its debug form does not show it.
+/// A secret that its `Debug` form does not show.
 #[derive(Clone)]
 pub struct Token(String);
 
 impl Token {
     /// # Errors
     ///
-    /// Text that no request could carry. The message names where it is `from`, and not the text.
+    /// If the text is not valid in a request header. The message names `from`, not the text.
     pub fn new(text: &str, from: impl Into<String>) -> Result<Self, HubError> {
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -58,7 +58,7 @@ impl fmt::Debug for Token {
 }
 
 impl HubConfig {
-    /// The public hub, with nothing from the environment.
+    /// The public hub, without settings of the environment.
     pub fn new(cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: HUB.to_owned(),
@@ -73,12 +73,12 @@ impl HubConfig {
 
     /// `HF_ENDPOINT`; `HF_HUB_CACHE`, or `hub` in `HF_HOME`, or in
     /// `$XDG_CACHE_HOME/huggingface`, or in `~/.cache/huggingface`; `HF_TOKEN`, or the file that
-    /// `hf auth login` writes (`HF_TOKEN_PATH`, or `token` in `HF_HOME`); `HF_HUB_OFFLINE`. Older
-    /// names of the same hold where these are not set.
+    /// `hf auth login` writes (`HF_TOKEN_PATH`, or `token` in `HF_HOME`); `HF_HUB_OFFLINE`. Older names of these
+    /// variables are read if the current ones are not set.
     ///
     /// # Errors
     ///
-    /// No home folder to put the cache in, a token file that cannot be read, a token that is none.
+    /// If there is no home folder for the cache, the token file cannot be read, or the token is invalid.
     ///
     /// # Source
     ///
@@ -136,7 +136,7 @@ fn is_true(text: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&text.trim().to_ascii_uppercase().as_str())
 }
 
-/// `~/` is the home folder where a shell has not seen to it.
+/// Expands `~/`, which a shell may have left.
 fn expanded(text: &str, home: Option<&Path>) -> PathBuf {
     match (text.strip_prefix("~/"), home) {
         (Some(rest), Some(home)) => home.join(rest),
@@ -214,6 +214,6 @@ mod tests {
             "hf_own"
         );
         let error = config(&[("HF_TOKEN", "hf_a\r\nX-Evil: 1")]).unwrap_err();
-        insta::assert_snapshot!(error, @"HF_TOKEN does not hold an access token, which is one word of plain characters");
+        insta::assert_snapshot!(error, @"HF_TOKEN: expected an access token, one word of ASCII characters");
     }
 }

@@ -1,4 +1,4 @@
-//! One file, from the hub into the cache.
+//! Downloads a file from the hub into the cache.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,16 +14,16 @@ use super::client::{Client, Remote};
 use super::name::is_hex;
 use super::{HubError, Progress};
 
-/// Between two reports.
+/// Interval between progress reports.
 const REPORT: Duration = Duration::from_millis(100);
 const BUFFER: usize = 1 << 18;
 
-/// What the hub says of a file's contents, which is also its name in the cache.
+/// The checksum of a file on the hub, which is also its name in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// Of a large file (LFS).
+    /// SHA-256 of a large file (LFS).
     Sha256(String),
-    /// Of a small one: git's name for it, SHA-1 of `blob LENGTH\0` and the contents.
+    /// Git object id of a small file: SHA-1 of `blob LENGTH\0` and the contents.
     Git(String),
 }
 
@@ -64,13 +64,13 @@ fn digest(file: File, mut hash: impl Digest) -> io::Result<String> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Bytes of all files of a download, told as they come.
+/// The progress of a download over all its files.
 pub(super) struct Meter<'p> {
     pub(super) progress: &'p mut dyn FnMut(Progress<'_>),
     total: u64,
-    /// Of the files that are finished.
+    /// Bytes of finished files.
     finished: u64,
-    /// That came over the network.
+    /// Bytes received over the network.
     received: u64,
     started: Instant,
     reported: Option<Instant>,
@@ -88,7 +88,7 @@ impl<'p> Meter<'p> {
         }
     }
 
-    /// More files are to come.
+    /// Adds the bytes of more files to the total.
     pub(super) fn expect(&mut self, bytes: u64) {
         self.total = self.total.saturating_add(bytes);
     }
@@ -117,8 +117,7 @@ impl<'p> Meter<'p> {
     }
 }
 
-/// Makes sure of a blob: what an earlier attempt left is gone on with, and only what has the right
-/// checksum is given its name.
+/// Downloads a blob unless it exists: resumes a partial download, and renames it only if its checksum is right.
 pub(super) fn fetch_blob(
     client: &Client<'_>,
     cache: &RepoCache,
@@ -154,7 +153,7 @@ fn download(
     let mut file = options.open(incomplete).map_err(open)?;
     let resumed = receive(client, &mut file, incomplete, remote, meter)?;
     if let Err(error) = check(incomplete, remote, meter) {
-        // What was left here may be of a crash, or of another program.
+        // the partial file may be from a crash, or from another program
         let again = if resumed {
             set_len(&file, incomplete, 0)
                 .and_then(|()| receive(client, &mut file, incomplete, remote, meter))
@@ -170,13 +169,13 @@ fn download(
     }
     file.sync_all().map_err(HubError::io(incomplete, "write"))?;
     match fs::rename(incomplete, blob) {
-        // Where locks do nothing, another process may have been first.
+        // if locks do not work, another process may have been first
         Err(error) if error.kind() == io::ErrorKind::NotFound && blob.exists() => Ok(()),
         renamed => renamed.map_err(HubError::io(blob, "rename the finished file to")),
     }
 }
 
-/// Receives until the file has its length. Whether some of it was there before.
+/// Receives until the file has its length. Returns whether it resumed a partial download.
 fn receive(
     client: &Client<'_>,
     file: &mut File,
@@ -203,7 +202,7 @@ fn receive(
     Ok(resumed)
 }
 
-/// One request; `have` moves with what is written.
+/// Sends one request; `have` counts the bytes on disk.
 fn receive_part(
     client: &Client<'_>,
     file: &mut File,
@@ -229,7 +228,7 @@ fn receive_part(
         };
         let read = match body.read(&mut buffer) {
             Ok(0) if *have < remote.size => {
-                return Err(broken("the server sent no more".to_owned(), *have));
+                return Err(broken("the server stopped sending".to_owned(), *have));
             }
             Ok(0) => return Ok(()),
             Ok(read) => read,
@@ -239,7 +238,7 @@ fn receive_part(
             return Err(HubError::Answer {
                 url: remote.url.clone(),
                 problem: format!(
-                    "the server sends more than the {} bytes it named",
+                    "the server sends more than the {} bytes that it announced",
                     remote.size
                 ),
             });

@@ -1,4 +1,4 @@
-//! What can go wrong between here and the hub.
+//! Errors of downloads from the hub.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,138 +9,138 @@ use simmer_hint::Hint;
 
 use crate::CheckpointError;
 
-/// Why a model could not be fetched.
+/// Why a model cannot be downloaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// A data set of several parts, none of which is the training split.
-    #[error("which rows of `{name}`? Its files are {}", if files.is_empty() { "none with rows".to_owned() } else { files.join(", ") })]
+    /// A dataset with several parts and no training split.
+    #[error("the dataset `{name}` has no training split; its files with rows: {}", if files.is_empty() { "none".to_owned() } else { files.join(", ") })]
     WhichRows {
-        /// The data set.
+        /// The dataset.
         name: String,
         /// Its files with rows.
         files: Vec<String>,
     },
-    /// Neither something on this disk nor something that could be on the hub.
+    /// Neither a local path nor a valid name on the hub.
     #[error("`{name}` is neither a file or folder here nor a name on the hub: {problem}")]
     Name {
-        /// As given.
+        /// The given value.
         name: String,
-        /// The rule it breaks.
+        /// The violated rule.
         problem: &'static str,
     },
-    /// A token that no request could carry.
-    #[error("{from} does not hold an access token, which is one word of plain characters")]
+    /// A token that is not valid in a request header.
+    #[error("{from}: expected an access token, one word of ASCII characters")]
     Token {
-        /// The variable or the file.
+        /// The variable or file.
         from: String,
     },
-    /// Nowhere to put a cache.
-    #[error("no place for the cache of models: there is no home folder")]
+    /// No folder for the cache.
+    #[error("no folder for the cache of models: the home folder is unknown")]
     NoHome,
     /// `HF_ENDPOINT` is not an address.
     #[error("HF_ENDPOINT is `{endpoint}`: {problem}")]
     Endpoint {
-        /// As given.
+        /// The given value.
         endpoint: String,
         /// The error.
         problem: &'static str,
     },
-    /// No answer.
+    /// The hub does not answer.
     #[error("cannot reach {host}: {reason}")]
     Unreachable {
-        /// Whose answer it was that did not come.
+        /// The host.
         host: String,
-        /// What the network says.
+        /// The error of the network.
         reason: String,
-        /// Whether there was no connection at all, rather than one that broke.
+        /// Whether no connection was made; otherwise it was interrupted.
         down: bool,
     },
-    /// The connection broke within a file.
-    #[error("{file}: the download broke off after {done} of {size} bytes: {reason}")]
+    /// The connection was lost during a download.
+    #[error("{file}: the download stopped after {done} of {size} bytes: {reason}")]
     Interrupted {
         /// The file.
         file: String,
-        /// Bytes that are here, for the next attempt.
+        /// Bytes on disk, from which the next attempt resumes.
         done: u64,
-        /// Bytes of the whole file.
+        /// Size of the file in bytes.
         size: u64,
-        /// What the network says.
+        /// The error of the network.
         reason: String,
     },
-    /// Requests are not wanted.
+    /// The user has disabled requests.
     #[error("HF_HUB_OFFLINE is set")]
     Offline,
-    /// The hub was not asked or did not answer, and the cache does not have it either.
+    /// The hub is not available, and the cache has no complete copy.
     #[error("{why}, and {} has no complete copy of `{name}`: {missing}", cache.display())]
     NotCached {
         /// The model.
         name: String,
         /// Folder of the cache.
         cache: PathBuf,
-        /// What a complete copy would have.
+        /// What the copy lacks.
         missing: String,
-        /// Why the hub could not help.
+        /// Why the hub is not available.
         why: Box<HubError>,
     },
-    /// No such model.
-    #[error("there is no model `{name}` at {endpoint}, and no such folder here{}", near(nearest.as_deref()))]
+    /// The model does not exist.
+    #[error("the model `{name}` does not exist at {endpoint}, nor as a local folder{}", near(nearest.as_deref()))]
     NotFound {
         /// The model.
         name: String,
         /// The hub.
         endpoint: String,
-        /// One with a similar name, which the cache has.
+        /// A model in the cache with a similar name.
         nearest: Option<String>,
     },
-    /// No such branch, tag or commit.
+    /// The revision does not exist.
     #[error("`{name}` has no branch, tag or commit `{revision}`")]
     NoRevision {
         /// The model.
         name: String,
-        /// As given.
+        /// The given value.
         revision: String,
     },
-    /// The hub does not give this model to everybody.
-    #[error("{endpoint} refuses `{name}`: {}", refusal(*gated, *token))]
+    /// Access to the model is restricted.
+    #[error("{endpoint} denies access to `{name}`: {}", refusal(*gated, *token))]
     Denied {
         /// The model.
         name: String,
         /// The hub.
         endpoint: String,
-        /// Whether a licence has to be accepted first.
+        /// Whether its licence must be accepted first.
         gated: bool,
         /// Whether a token was sent.
         token: bool,
     },
-    /// Any other answer that is not the file.
+    /// Another HTTP status.
     #[error("{url}: the server answers {status}{}", said.as_ref().map(|said| format!(" ({said})")).unwrap_or_default())]
     Status {
-        /// What was asked for.
+        /// The requested address.
         url: String,
         /// HTTP status.
         status: u16,
-        /// The server's own words.
+        /// The server's message.
         said: Option<String>,
-        /// When it wants to be asked again.
+        /// The pause that the server requests.
         retry_after: Option<Duration>,
     },
-    /// An answer that is not what the hub's interface says.
+    /// An answer that violates the hub's API.
     #[error("{url}: {problem}")]
     Answer {
-        /// What was asked for.
+        /// The requested address.
         url: String,
         /// The problem.
         problem: String,
     },
-    /// A list of files that names one outside the model's folder.
+    /// A list of files with a path outside the model's folder.
     #[error(
         "`{name}` is refused: the server lists the file {file:?}, which is not a plain relative path"
     )]
     FileName {
         /// The model.
         name: String,
-        /// As listed.
+        /// The listed path.
         file: String,
     },
     /// No weights that simmer reads.
@@ -148,35 +148,35 @@ pub enum HubError {
     NoModel {
         /// The model.
         name: String,
-        /// What was looked for.
+        /// The expected files.
         wanted: String,
-        /// What is there instead, as the end of the sentence.
+        /// What the model has instead, as the end of the sentence.
         found: String,
     },
-    /// The one file that was asked for is not there.
+    /// The requested file does not exist.
     #[error("`{name}` has no file `{file}`{}{}", near(nearest.as_deref()), among(files))]
     NoFile {
         /// The model.
         name: String,
-        /// As given.
+        /// The given value.
         file: String,
-        /// One with a similar name.
+        /// A file with a similar name.
         nearest: Option<String>,
-        /// The `.gguf` files it has.
+        /// The model's `.gguf` files.
         files: Vec<String>,
     },
-    /// A file that arrived, and is not the one that was sent off.
+    /// A downloaded file with a wrong checksum.
     #[error(
         "{file}: wrong checksum after the download: expected {algorithm} {expected}, found {found}"
     )]
     Checksum {
         /// The file.
         file: String,
-        /// Of the checksum.
+        /// The algorithm of the checksum.
         algorithm: &'static str,
-        /// What the hub says.
+        /// The checksum on the hub.
         expected: String,
-        /// What arrived.
+        /// The checksum of the download.
         found: String,
     },
     /// The operating system refuses an operation.
@@ -189,7 +189,7 @@ pub enum HubError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A file of the cache could not be written.
+    /// A file of the cache cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// A downloaded index cannot be read.
@@ -201,30 +201,26 @@ impl Hint for HubError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Name { .. } => {
-                "a name on the hub is ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf; write a folder's path as ./FOLDER"
+                "write a name on the hub as ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf, and a local folder as ./FOLDER"
             }
             Self::Token { .. } => {
-                "make a token in the hub's settings, and set HF_TOKEN or run `hf auth login`"
+                "create a token in the hub's settings, and set HF_TOKEN or run `hf auth login`"
             }
-            Self::WhichRows { .. } => "name one of them: ORG/NAME:FILE",
+            Self::WhichRows { .. } => "choose one of the files: ORG/NAME:FILE",
             Self::NoHome => "set HF_HOME to a folder",
-            Self::Endpoint { .. } => "it is an address such as https://huggingface.co",
+            Self::Endpoint { .. } => "set HF_ENDPOINT to an address such as https://huggingface.co",
             Self::Unreachable { reason, .. } if is_of_certificates(reason) => {
-                "this machine does not trust the server's certificate; name the file of your network's own in SSL_CERT_FILE"
+                "set SSL_CERT_FILE to the certificates of your network; this machine does not trust the server's certificate"
             }
             Self::Unreachable { .. } => {
-                "check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or fetch the model on another machine and give its folder"
+                "check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or download the model on another machine and give its folder"
             }
-            Self::Interrupted { .. } => {
-                "run the command again: it goes on where the download stopped"
-            }
+            Self::Interrupted { .. } => "run the command again to resume the download",
             Self::Offline => {
-                "unset HF_HUB_OFFLINE to download, or fetch the model on another machine and give its folder"
+                "unset HF_HUB_OFFLINE to download, or download the model on another machine and give its folder"
             }
             Self::NotCached { why, .. } => return why.hint(),
-            Self::NotFound { .. } => {
-                "look for the name on the hub; a private model needs a token in HF_TOKEN"
-            }
+            Self::NotFound { .. } => "check the name on the hub; for a private model set HF_TOKEN",
             Self::Denied {
                 gated: true,
                 endpoint,
@@ -239,7 +235,7 @@ impl Hint for HubError {
                 return Some(format!("accept the licence at {endpoint}/{name}{then}"));
             }
             Self::Denied { token: true, .. } => {
-                "the token in HF_TOKEN, or of `hf auth login`, may be wrong or expired, or not allow this model"
+                "check the token in HF_TOKEN or of `hf auth login`; it may be wrong or expired, or have no access to this model"
             }
             Self::Denied { .. } => {
                 "check the spelling; for a private or gated model set HF_TOKEN or run `hf auth login`"
@@ -249,14 +245,14 @@ impl Hint for HubError {
                 ..
             } => "the server is busy or down; run the command again later",
             Self::NoModel { found, .. } if found.contains(".gguf") => {
-                "name one of them: ORG/NAME:FILE.gguf"
+                "choose one of the files: ORG/NAME:FILE.gguf"
             }
-            Self::FileName { .. } => "no hub lists such a file; do not trust this server",
+            Self::FileName { .. } => "do not trust this server; the hub never lists such a path",
             Self::Checksum { .. } => {
-                "nothing of it was kept; run the command again, and if it happens again the mirror or a proxy changes files"
+                "run the command again; nothing was kept. If it happens again, the mirror or a proxy changes files"
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                "free some space or set HF_HOME to another disk, and run the command again: it goes on where it stopped"
+                "free some space or set HF_HOME to another disk, and run the command again to resume the download"
             }
             Self::Write(error) => return error.hint(),
             Self::Index(error) => return error.hint(),
@@ -267,7 +263,7 @@ impl Hint for HubError {
 }
 
 impl HubError {
-    /// Whether another attempt may fare better; `known` is a hub that has answered before.
+    /// Whether a retry may succeed; `known` means that the hub has answered before.
     pub(super) fn is_transient(&self, known: bool) -> bool {
         match self {
             Self::Interrupted { .. } => true,
@@ -279,7 +275,7 @@ impl HubError {
         }
     }
 
-    /// Whether a copy that is here may stand in for what the hub would say.
+    /// Whether a copy in the cache may be used instead.
     pub(super) fn leaves_the_cache(&self) -> bool {
         matches!(
             self,
@@ -297,7 +293,7 @@ impl HubError {
     }
 }
 
-/// Whether it is the server's certificate that is not trusted.
+/// Whether the cause is an untrusted certificate.
 fn is_of_certificates(reason: &str) -> bool {
     reason.contains("certificate")
 }
@@ -316,8 +312,8 @@ fn among(files: &[String]) -> String {
 
 fn refusal(gated: bool, token: bool) -> &'static str {
     match (gated, token) {
-        (true, _) => "its licence has to be accepted first",
-        (false, true) => "the token that was sent does not open it",
-        (false, false) => "there is no such model, or it is not public",
+        (true, _) => "its licence must be accepted first",
+        (false, true) => "the token does not grant access",
+        (false, false) => "the model does not exist or is not public",
     }
 }

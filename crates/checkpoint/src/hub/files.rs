@@ -1,4 +1,4 @@
-//! Which files of a model are fetched.
+//! Selects the files of a model to download.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,10 +13,10 @@ const CONFIG: &str = "config.json";
 const PARAMS: &str = "params.json";
 const ADAPTER: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
 
-/// What a tokenizer may be read from.
+/// The files from which a tokenizer is read.
 const TOKENIZERS: &[&str] = &["tokenizer.json", "tokenizer.model"];
 
-/// Fetched where they are there, before the weights.
+/// Optional files, downloaded before the weights.
 const SMALL: &[&str] = &[
     CONFIG,
     "generation_config.json",
@@ -28,7 +28,7 @@ const SMALL: &[&str] = &[
     "chat_template.jinja",
 ];
 
-/// The files to fetch first, and what is to follow.
+/// The files to download first, and those that follow.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plan<'a> {
     pub(super) first: Vec<&'a str>,
@@ -39,11 +39,11 @@ pub(super) struct Plan<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Then<'a> {
     Files(Vec<&'a str>),
-    /// Those that the index names.
+    /// The files in the index.
     Indexed,
 }
 
-/// Chooses from what the hub has.
+/// Chooses from the files on the hub.
 pub(super) fn plan<'a>(
     name: &HubName,
     what: What,
@@ -96,7 +96,7 @@ pub(super) fn plan<'a>(
         if weights.len() < ADAPTER.len() {
             return Err(none(&ADAPTER.join(" and ")));
         }
-        // That of the base model, where an adapter has a copy of it.
+        // the base model's, if the adapter has a copy
         first.retain(|file| *file != CONFIG);
         let then = Then::Files(weights);
         return Ok(Plan { first, then });
@@ -116,7 +116,7 @@ pub(super) fn plan<'a>(
     Ok(Plan { first, then })
 }
 
-/// The files with a data set's rows: its only one, or those of its training split.
+/// The files with rows of a dataset: its only file, or those of its training split.
 fn rows<'a>(name: &HubName, listed: &'a [String]) -> Result<Vec<&'a str>, HubError> {
     let data: Vec<&str> = listed
         .iter()
@@ -152,7 +152,7 @@ fn rows<'a>(name: &HubName, listed: &'a [String]) -> Result<Vec<&'a str>, HubErr
     Ok(chosen)
 }
 
-/// Whether rows may be in a file, by its name.
+/// Whether a file may hold rows, by its name.
 fn is_data(file: &str) -> bool {
     let hidden = file.split('/').any(|part| part.starts_with('.'));
     let plain = file
@@ -164,7 +164,7 @@ fn is_data(file: &str) -> bool {
     !hidden && !described && kinds.iter().any(|kind| plain.ends_with(kind))
 }
 
-/// The shards that an index names, each of which the hub must have.
+/// The shards in an index; the hub must have all of them.
 pub(super) fn shards(
     name: &HubName,
     index: &Path,
@@ -175,7 +175,7 @@ pub(super) fn shards(
         if !is_file_name(shard) || !listed.contains(shard) {
             return Err(HubError::NoModel {
                 name: name.repo().to_owned(),
-                wanted: format!("file {shard:?}, which its {INDEX_FILE} names"),
+                wanted: format!("file {shard:?}, which its {INDEX_FILE} lists"),
                 found: String::new(),
             });
         }
@@ -183,12 +183,14 @@ pub(super) fn shards(
     Ok(shards.into_iter().collect())
 }
 
-/// The first thing that a snapshot lacks. What else the hub may have is not known here: weights
-/// are fetched last.
+/// The first file that a snapshot lacks. The files on the hub are unknown here; weights are downloaded last.
 pub(super) fn missing(snapshot: &Path, name: &HubName, what: What) -> Option<String> {
     let lacks = |file: &str| (!snapshot.join(file).exists()).then(|| format!("no {file}"));
     if !snapshot.is_dir() {
-        return Some(format!("nothing of the revision `{}`", name.revision()));
+        return Some(format!(
+            "the revision `{}` is not in the cache",
+            name.revision()
+        ));
     }
     if let Some(file) = name.file() {
         return lacks(file);
@@ -198,7 +200,7 @@ pub(super) fn missing(snapshot: &Path, name: &HubName, what: What) -> Option<Str
         What::Tokenizer if TOKENIZERS.iter().all(|file| lacks(file).is_some()) => {
             return Some("no tokenizer".to_owned());
         }
-        // Which files there are to be is not known here; a reference is written when all are.
+        // the number of files is unknown here; a reference is written when all are complete
         What::Tokenizer | What::Dataset => return None,
         What::Model => {}
     }
@@ -238,7 +240,7 @@ fn no_file(name: &HubName, file: &str, listed: &[String]) -> HubError {
     }
 }
 
-/// For a model without the files that were looked for: what it has.
+/// What a model without the expected files has instead.
 fn instead(listed: &[String]) -> String {
     let has = |file: &str| listed.iter().any(|other| other == file);
     let gguf = ending(listed, ".gguf");
@@ -249,7 +251,8 @@ fn instead(listed: &[String]) -> String {
     } else if has(SINGLE_FILE) || has(INDEX_FILE) {
         "; it holds a model".to_owned()
     } else if !ending(listed, ".bin").is_empty() {
-        "; its weights are pickled (.bin), which is refused: anything can be in a pickle".to_owned()
+        "; its weights are pickled (.bin), which simmer refuses: a pickle can run any program"
+            .to_owned()
     } else if listed.is_empty() {
         "; it has no files".to_owned()
     } else {
@@ -259,7 +262,7 @@ fn instead(listed: &[String]) -> String {
 
 fn ending(listed: &[String], end: &str) -> Vec<String> {
     let ending = listed.iter().filter(|file| file.ends_with(end));
-    // Enough to choose from, in a message that stays one.
+    // enough to choose from, in a short message
     ending.take(20).cloned().collect()
 }
 
@@ -323,9 +326,9 @@ mod tests {
         ];
         let split = rows(&["data/test-00000-of-00001.parquet", shards[0], shards[1]]);
         assert_eq!(split.unwrap(), shards);
-        insta::assert_snapshot!(rows(&["a.json", "b.json"]).unwrap_err(), @"which rows of `o/n`? Its files are a.json, b.json");
-        insta::assert_snapshot!(rows(&["de/train.json", "en/train.json"]).unwrap_err(), @"which rows of `o/n`? Its files are de/train.json, en/train.json");
-        insta::assert_snapshot!(rows(&["README.md"]).unwrap_err(), @"which rows of `o/n`? Its files are none with rows");
+        insta::assert_snapshot!(rows(&["a.json", "b.json"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: a.json, b.json");
+        insta::assert_snapshot!(rows(&["de/train.json", "en/train.json"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: de/train.json, en/train.json");
+        insta::assert_snapshot!(rows(&["README.md"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: none");
         let tokenizer = listed(&["tokenizer.model", "model.safetensors", "config.json"]);
         let tokenizer = plan(&name("o/n"), What::Tokenizer, &tokenizer).unwrap();
         assert_eq!(tokenizer.first, ["tokenizer.model", "config.json"]);
@@ -386,7 +389,7 @@ mod tests {
         insta::assert_snapshot!(lines.join("\n"), @r#"
         `o/n` has no config.json with safetensors weights; it has m-q4_0.gguf, m-q8_0.gguf
         `o/n` has no file `m-Q8_0.gguf`; the nearest is `m-q8_0.gguf`; it has m-q4_0.gguf, m-q8_0.gguf
-        `o/n` has no config.json with safetensors weights; its weights are pickled (.bin), which is refused: anything can be in a pickle
+        `o/n` has no config.json with safetensors weights; its weights are pickled (.bin), which simmer refuses: a pickle can run any program
         `o/n` has no config.json with safetensors weights; it holds an adapter
         `o/n` has no adapter_config.json and adapter_model.safetensors; it holds a model
         `o/n` is refused: the server lists the file "../../.bashrc", which is not a plain relative path
@@ -408,6 +411,6 @@ mod tests {
         assert_eq!(lacks("o/n"), None);
         assert_eq!(lacks("o/n:x.gguf").unwrap(), "no x.gguf");
         let gone = missing(&dir.path().join("gone"), &name("o/n@v1"), What::Model);
-        assert_eq!(gone.unwrap(), "nothing of the revision `v1`");
+        assert_eq!(gone.unwrap(), "the revision `v1` is not in the cache");
     }
 }

@@ -1,16 +1,15 @@
-//! Models by their name on the Hugging Face hub, fetched into the usual cache.
+//! Downloads models by their name on the Hugging Face hub into the usual cache.
 //!
-//! [`fetch`] takes `ORG/NAME` and gives a folder. Only what a LLaMA-family model needs is fetched,
-//! in the layout of Python's huggingface_hub, so that either finds what the other has fetched:
+//! [`fetch`] takes `ORG/NAME` and returns a folder. It downloads only the files that a LLaMA-family model needs, in the
+//! layout of Python's huggingface_hub, so that both share the cache:
 //!
-//! - A download that was cut goes on where it stopped, in this run or in a later one
-//!   (`blobs/ETAG.incomplete`).
-//! - Every file has the checksum that the hub names, or it does not get a place in the cache.
-//! - The token goes to the hub's own host, never to where the hub sends a request on.
-//! - Without a network, a copy that is here is used.
+//! - An interrupted download resumes, in this process or in a later one (`blobs/ETAG.incomplete`).
+//! - A file enters the cache only if it has the checksum on the hub.
+//! - The token is sent to the hub's own host, never to redirects.
+//! - Without a network, a complete copy in the cache is used.
 //!
-//! The hf-hub crate has none of these four (1.0 starts a file over and 0.5 appends to whatever is
-//! there; neither looks at checksums), which is why the requests are made here.
+//! The hf-hub crate has none of these (1.0 restarts a file and 0.5 appends to any existing file; neither checks
+//! checksums), so the requests are made here.
 //!
 //! # Source
 //!
@@ -41,74 +40,73 @@ use files::{Then, missing, plan, shards};
 
 use crate::INDEX_FILE;
 
-/// Of a file that is read whole into memory: tokenizers have up to 40 MB.
+/// Maximum bytes of a file that is read into memory; tokenizers have up to 40 MB.
 const MAX_SMALL: u64 = 256 << 20;
 
-/// What a name stands for.
+/// The kind of thing to download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     /// Weights, their configuration, and a tokenizer.
     Model,
     /// A LoRA adapter in PEFT's layout.
     Adapter,
-    /// A tokenizer alone, whatever it is with.
+    /// Only a tokenizer.
     Tokenizer,
-    /// Rows to train on; its name is [of a data set](HubName::of_dataset).
+    /// Rows of a [dataset](HubName::of_dataset).
     Dataset,
 }
 
-/// How far a download is.
+/// Progress of a download.
 #[derive(Debug)]
 pub enum Progress<'a> {
-    /// Bytes came, about ten times a second and at the end of each file.
+    /// Bytes received; reported about ten times per second and at the end of each file.
     Received {
-        /// The file they are of.
+        /// The current file.
         file: &'a str,
-        /// Bytes of all files that are here, those of earlier attempts too.
+        /// Bytes of all files on disk, including earlier attempts.
         done: u64,
-        /// Bytes of all files that are known to be needed; grows once, when an index was read.
+        /// Bytes of all needed files; grows once, when an index has been read.
         total: u64,
-        /// Bytes received a second, since the beginning.
+        /// Mean bytes received per second.
         bytes_per_second: f64,
     },
-    /// The checksum of a file that has arrived is made.
+    /// The checksum of a downloaded file is being computed.
     Checking {
         /// The file.
         file: &'a str,
     },
-    /// Another process is fetching the same file.
+    /// Another process is downloading the same file.
     Waiting {
         /// The file.
         file: &'a str,
     },
-    /// Something went wrong that may not do so again.
+    /// A transient error; a retry follows.
     Retrying {
-        /// What it was.
+        /// The error.
         error: &'a HubError,
-        /// Until the next attempt.
+        /// Pause before the retry.
         pause: Duration,
     },
 }
 
-/// A model that is on this disk.
+/// A downloaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
-    /// The folder, or the one file that the name names.
+    /// The folder, or the file in the name.
     pub path: PathBuf,
-    /// Of a data set, the files with its rows.
+    /// The files with rows of a dataset.
     pub files: Vec<PathBuf>,
-    /// The commit that the revision is.
+    /// The commit of the revision.
     pub commit: String,
-    /// Why this is an earlier copy that may not be the newest, where it is one.
+    /// Why an earlier copy is used, which may not be the newest.
     pub note: Option<String>,
 }
 
-/// Makes sure that the model of this name is in the cache.
+/// Downloads the model of this name, unless the cache has it.
 ///
 /// # Errors
 ///
-/// Everything between here and the hub, see [`HubError`]. Whatever arrived before stays, and the
-/// next call goes on from there.
+/// Errors of the hub and the network, see [`HubError`]. Received data is kept, and the next call resumes from it.
 pub fn fetch(
     name: &HubName,
     what: What,
@@ -117,7 +115,7 @@ pub fn fetch(
 ) -> Result<Fetched, HubError> {
     let cache = RepoCache::new(config, name);
     let cached = || {
-        let commit = cache.commit_of(name).ok_or("nothing of it".to_owned())?;
+        let commit = cache.commit_of(name).ok_or("nothing".to_owned())?;
         let snapshot = cache.snapshot(&commit);
         match missing(&snapshot, name, what) {
             None => {
@@ -161,10 +159,10 @@ pub fn fetch(
     };
     match cached() {
         Ok(found) => {
-            let note = (!config.offline).then(|| format!("{why}; using the copy fetched earlier"));
+            let note = (!config.offline).then(|| format!("{why}; using the copy in the cache"));
             Ok(Fetched { note, ..found })
         }
-        // No words about a cache that has nothing to do with it.
+        // the cache is irrelevant to this error
         Err(_) if matches!(why, HubError::Denied { .. }) => Err(why),
         Err(missing) => Err(HubError::NotCached {
             name: name.to_string(),
@@ -175,7 +173,7 @@ pub fn fetch(
     }
 }
 
-/// The files of a snapshot, as the hub lists them.
+/// The files of a snapshot, as listed by the hub.
 fn files_below(snapshot: &Path) -> Vec<String> {
     let mut files = Vec::new();
     let mut folders = vec![snapshot.to_owned()];
@@ -216,7 +214,7 @@ fn fetched(
     }
 }
 
-/// Small files, then the weights, then the reference: what a reference leads to is complete.
+/// Downloads small files, then the weights, then writes the reference: a reference always leads to complete files.
 fn download_all(
     client: &Client<'_>,
     cache: &RepoCache,
@@ -259,7 +257,7 @@ fn download_some(
         if remote.size > most {
             return Err(HubError::Answer {
                 url: remote.url,
-                problem: format!("{} bytes, expected no more than {most}", remote.size),
+                problem: format!("{} bytes, expected at most {most}", remote.size),
             });
         }
         meter.expect(remote.size);

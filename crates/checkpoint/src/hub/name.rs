@@ -1,17 +1,17 @@
-//! The spelling of a model's name on the hub.
+//! Names of models and datasets on the hub.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::HubError;
 
-/// The branch that is meant where none is named.
+/// The default branch.
 const DEFAULT_REVISION: &str = "main";
 
-/// `ORG/NAME`, `ORG/NAME@REVISION`, and either with `:FILE` for one file of it.
+/// `ORG/NAME`, `ORG/NAME@REVISION`, and either with `:FILE` for one file.
 ///
-/// The revision is a branch, a tag or a commit, `main` where none is given. Neither `@` nor `:` may
-/// be in the parts before them, so the spelling has one reading.
+/// The revision is a branch, a tag or a commit; the default is `main`. The parts before `@` and `:` must not contain these
+/// characters, so a name is unambiguous.
 ///
 /// ```
 /// use simmer_checkpoint::hub::HubName;
@@ -27,12 +27,12 @@ pub struct HubName {
     repo: String,
     revision: Option<String>,
     file: Option<String>,
-    /// Whether it is a data set's: the hub keeps those apart from models.
+    /// Whether this is a dataset; the hub separates them from models.
     dataset: bool,
 }
 
 impl HubName {
-    /// The same name among data sets.
+    /// The dataset with this name.
     #[must_use]
     pub fn of_dataset(self) -> Self {
         Self {
@@ -41,12 +41,12 @@ impl HubName {
         }
     }
 
-    /// What the hub calls such things in addresses and folders.
+    /// The name of its kind in addresses and folders.
     pub(super) fn kind(&self) -> &'static str {
         if self.dataset { "datasets" } else { "models" }
     }
 
-    /// Where its files are below the hub's address.
+    /// The path of its files below the hub's address.
     pub(super) fn place(&self) -> String {
         let prefix = if self.dataset { "datasets/" } else { "" };
         format!("{prefix}{}", self.repo)
@@ -62,12 +62,12 @@ impl HubName {
         self.revision.as_deref().unwrap_or(DEFAULT_REVISION)
     }
 
-    /// The one file that is meant, with its folders.
+    /// The file in the name, with its folders.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
 
-    /// The revision where it is a whole commit, whose files never change.
+    /// The revision if it is a full commit hash, whose files never change.
     pub(super) fn commit(&self) -> Option<&str> {
         self.revision.as_deref().filter(|text| is_commit(text))
     }
@@ -130,13 +130,13 @@ fn check_repo(repo: &str) -> Result<(), &'static str> {
     for part in [organisation, name] {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if part.is_empty() {
-            return Err("nothing stands on one side of the `/`");
+            return Err("the part before or after the `/` is empty");
         }
         if !part.chars().all(plain) {
             return Err("it has characters other than letters, digits, `-`, `_` and `.`");
         }
         if part.starts_with(['-', '.']) || part.ends_with(['-', '.']) {
-            return Err("a part of it begins or ends with `-` or `.`");
+            return Err("a part of it starts or ends with `-` or `.`");
         }
         if part.contains("--") || part.contains("..") {
             return Err("it has `--` or `..`");
@@ -148,7 +148,7 @@ fn check_repo(repo: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// What git allows, less what would be unsafe in a path or in a request.
+/// Whether git allows this revision and it is safe in a path and in a request.
 fn check_revision(revision: &str) -> Result<(), &'static str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+/".contains(c);
     if revision.len() > 200 || !revision.chars().all(plain) || !is_relative_file(revision) {
@@ -157,7 +157,7 @@ fn check_revision(revision: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A whole git commit, as the names of snapshots are.
+/// Whether this is a full git commit hash.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && is_hex(text)
 }
@@ -167,7 +167,7 @@ pub(super) fn is_hex(text: &str) -> bool {
     text.bytes().all(digit)
 }
 
-/// A path that stays below the folder it is joined to, on any system, and prints as it is.
+/// Whether this path stays below the folder it is joined to, on every system, and is printable.
 pub(super) fn is_relative_file(path: &str) -> bool {
     path.len() <= 1024
         && !path.contains(['\\', ':'])
@@ -231,12 +231,12 @@ mod tests {
         `model` is neither a file or folder here nor a name on the hub: it has no `/`
         `./runs/model` is neither a file or folder here nor a name on the hub: it has more than one `/`
         `/models/llama` is neither a file or folder here nor a name on the hub: it has more than one `/`
-        `../model` is neither a file or folder here nor a name on the hub: a part of it begins or ends with `-` or `.`
+        `../model` is neither a file or folder here nor a name on the hub: a part of it starts or ends with `-` or `.`
         `~/model` is neither a file or folder here nor a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
         `C:\models\llama` is neither a file or folder here nor a name on the hub: it has no `/`
         `org/a--b` is neither a file or folder here nor a name on the hub: it has `--` or `..`
         `org/na me` is neither a file or folder here nor a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
-        `org/` is neither a file or folder here nor a name on the hub: nothing stands on one side of the `/`
+        `org/` is neither a file or folder here nor a name on the hub: the part before or after the `/` is empty
         `org/name.git` is neither a file or folder here nor a name on the hub: it ends with `.git`
         `org/name@../x` is neither a file or folder here nor a name on the hub: its revision is not the name of a branch, a tag or a commit
         `org/name@` is neither a file or folder here nor a name on the hub: its revision is not the name of a branch, a tag or a commit

@@ -289,7 +289,7 @@ fn missing_and_foreign_files_are_named() {
 fn damaged_files_are_named() {
     let dir = copied("llama1/2");
     fs::copy(golden("module.pth"), dir.path().join("consolidated.01.pth")).unwrap();
-    insta::assert_snapshot!(said(dir.path()), @"DIR/consolidated.01.pth: its pickle wants `torch.nn.modules.linear.Linear` at byte 2, which is no part of a tensor");
+    insta::assert_snapshot!(said(dir.path()), @"DIR/consolidated.01.pth: its pickle refers to `torch.nn.modules.linear.Linear` at byte 2, which is not part of a tensor");
     fs::write(dir.path().join("consolidated.01.pth"), b"").unwrap();
     insta::assert_snapshot!(said(dir.path()), @"DIR/consolidated.01.pth: not a file of torch.save: expected a zip archive, found bytes");
 }

@@ -1,76 +1,76 @@
-//! What can be wrong with a pickle.
+//! Errors of pickles.
 
 use simmer_hint::Hint;
 
 use super::MAX_OPCODES;
 use crate::error::INCOMPLETE_DOWNLOAD;
 
-/// Characters of a name that a message shows.
+/// Maximum characters of a name in a message.
 const MAX_SHOWN: usize = 100;
 
-/// Why a pickle is not read; `at` counts bytes from its beginning.
+/// Why a pickle cannot be read; `at` is a byte offset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickleError {
-    /// It wants a function or class that tensors are not made of.
-    #[error("wants `{wanted}` at byte {at}, which is no part of a tensor")]
+    /// It refers to a function or class that tensors do not need.
+    #[error("refers to `{wanted}` at byte {at}, which is not part of a tensor")]
     Forbidden {
         /// `module.name`.
         wanted: String,
-        /// Where.
+        /// The byte offset.
         at: usize,
     },
-    /// It calls something that is allowed, but not like this.
+    /// It calls an allowed function with wrong arguments.
     #[error("calls `{function}` at byte {at} with {found}; expected {expected}")]
     Call {
         /// `module.name`.
         function: &'static str,
-        /// Where.
+        /// The byte offset.
         at: usize,
         /// What is accepted.
         expected: &'static str,
         /// The value found.
         found: String,
     },
-    /// An opcode that state dicts have no use for.
-    #[error("uses opcode {opcode:#04x} at byte {at}, which is no part of a tensor")]
+    /// An opcode that state dicts do not need.
+    #[error("uses opcode {opcode:#04x} at byte {at}, which is not part of a tensor")]
     Opcode {
         /// The opcode.
         opcode: u8,
-        /// Where.
+        /// The byte offset.
         at: usize,
     },
-    /// A program that does not make sense.
+    /// An invalid program.
     #[error("is damaged at byte {at}: {what}")]
     Damaged {
-        /// Where.
+        /// The byte offset.
         at: usize,
         /// The problem.
         what: &'static str,
     },
     /// It ends too early.
-    #[error("is truncated: what begins at byte {at} goes beyond its end at {len}")]
+    #[error("is truncated: the item at byte {at} exceeds its end at byte {len}")]
     Truncated {
-        /// Where what is cut begins.
+        /// The start of the truncated item.
         at: usize,
-        /// Bytes that are there.
+        /// Length in bytes.
         len: usize,
     },
-    /// Longer than any state dict.
-    #[error("has more than {MAX_OPCODES} opcodes, more than the tensors of a model take")]
+    /// More opcodes than any state dict has.
+    #[error("has more than {MAX_OPCODES} opcodes, more than the state dict of any model")]
     TooLong,
-    /// It holds something else than a dictionary of tensors.
+    /// It does not hold a dictionary of tensors.
     #[error("holds {found}; expected a dictionary from names to tensors")]
     NotAStateDict {
         /// What it holds.
         found: String,
     },
-    /// A member of the dictionary is no tensor.
+    /// A value of the dictionary is not a tensor.
     #[error("holds {found} as `{name}`; expected a tensor")]
     NotATensor {
         /// Its name.
         name: String,
-        /// What it is.
+        /// The value found.
         found: String,
     },
     /// A duplicate name.
@@ -85,10 +85,10 @@ impl Hint for PickleError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Forbidden { .. } | Self::Call { .. } | Self::Opcode { .. } => {
-                "a pickle can run any program, so only tensors are read; if you trust the file, load it with PyTorch and save its state dict alone"
+                "if you trust the file, load it with PyTorch and save only its state dict; a pickle can run any program, so simmer reads tensors only"
             }
             Self::NotAStateDict { .. } | Self::NotATensor { .. } => {
-                "the weights may be a member of the file, beside the state of a training run: load it with PyTorch and save the state dict alone"
+                "load the file with PyTorch and save only the state dict of the model; the file may hold the state of a training run too"
             }
             Self::Truncated { .. } | Self::Damaged { .. } => INCOMPLETE_DOWNLOAD,
             Self::TooLong | Self::Twice { .. } => return None,
@@ -97,7 +97,7 @@ impl Hint for PickleError {
     }
 }
 
-/// A name from a file as a message shows it: one line, of bounded length.
+/// A name from a file for a message: one line of bounded length.
 pub(crate) fn shown(name: &str) -> String {
     let mut shown: String = name.escape_debug().take(MAX_SHOWN).collect();
     if name.escape_debug().nth(MAX_SHOWN).is_some() {

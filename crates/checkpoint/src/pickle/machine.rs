@@ -1,4 +1,4 @@
-//! The stack machine.
+//! The stack machine of pickles.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use super::error::shown;
 use super::tensor::{Global, PickledStorage, PickledTensor};
 use super::{MAX_OPCODES, PickleError};
 
-/// The newest protocol whose opcodes are known.
+/// The newest supported protocol.
 const MAX_PROTOCOL: u8 = 5;
 
-/// What the machine works on; numbers are places in [`Objects`].
+/// A value of the machine; `usize` values are indices into [`Objects`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value<'a> {
     None,
@@ -17,7 +17,7 @@ pub(crate) enum Value<'a> {
     Int(i64),
     /// An integer of more than 64 bits, little endian.
     Long(&'a [u8]),
-    /// No float has a meaning in a state dict.
+    /// A float; state dicts do not use their values.
     Float,
     Text(&'a str),
     Tuple(usize),
@@ -29,7 +29,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The number, where it is one that counts something.
+    /// The value of a non-negative integer.
     pub(super) fn count(self) -> Option<u64> {
         match self {
             Value::Int(int) => u64::try_from(int).ok(),
@@ -55,7 +55,7 @@ impl Value<'_> {
     }
 }
 
-/// Everything that was made.
+/// All created objects.
 #[derive(Debug, Default)]
 pub(super) struct Objects<'a> {
     /// Tuples and lists.
@@ -77,15 +77,15 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// A pickle half read.
+/// The state of reading a pickle.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     /// The next byte.
     next: usize,
-    /// The opcode at work.
+    /// The position of the current opcode.
     at: usize,
     stack: Vec<Value<'a>>,
-    /// Heights of the stack where a container began.
+    /// Heights of the stack at the marks.
     marks: Vec<usize>,
     memo: HashMap<usize, Value<'a>>,
     objects: Objects<'a>,
@@ -104,7 +104,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// What the pickle holds, and its length.
+    /// The object in the pickle, and the length of the pickle.
     pub(super) fn run(mut self) -> Result<(Value<'a>, Objects<'a>, usize), PickleError> {
         for _ in 0..MAX_OPCODES {
             self.at = self.next;
@@ -126,7 +126,7 @@ impl<'a> Machine<'a> {
                     return Err(self.damaged("a protocol newer than 5"));
                 }
             }
-            // a frame only says how much may be read at once
+            // a frame is only a hint for buffered reading
             0x95 => {
                 let length = u64::from_le_bytes(self.array()?);
                 if length > (self.bytes.len() - self.next) as u64 {
@@ -179,7 +179,7 @@ impl<'a> Machine<'a> {
                 let length = if opcode == 0x8a {
                     self.array::<1>()?[0].into()
                 } else {
-                    // a negative length is beyond any end
+                    // a negative length exceeds any end
                     u64::from(u32::from_le_bytes(self.array()?))
                 };
                 let bytes = self.take(length)?;
@@ -205,13 +205,12 @@ impl<'a> Machine<'a> {
             _ => u64::from_le_bytes(self.array()?),
         };
         let bytes = self.take(length)?;
-        let text =
-            std::str::from_utf8(bytes).map_err(|_| self.damaged("a text that is not UTF-8"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| self.damaged("a string is not UTF-8"))?;
         self.stack.push(Value::Text(text));
         Ok(())
     }
 
-    /// Puts the top of the stack into the memo, or gets something out of it.
+    /// Stores the top of the stack in the memo, or reads a value from it.
     fn remember(&mut self, opcode: u8) -> Result<(), PickleError> {
         let index = match opcode {
             b'q' | b'h' => self.array::<1>()?[0].into(),
@@ -220,7 +219,7 @@ impl<'a> Machine<'a> {
         };
         if matches!(opcode, b'h' | b'j') {
             let value = self.memo.get(&index).copied();
-            let value = value.ok_or_else(|| self.damaged("a place of the memo that is empty"))?;
+            let value = value.ok_or_else(|| self.damaged("an unset entry of the memo"))?;
             self.stack.push(value);
         } else {
             self.memo.insert(index, self.top()?);
@@ -245,7 +244,7 @@ impl<'a> Machine<'a> {
         match opcode {
             b'a' | b'e' => {
                 let Value::List(list) = self.top()? else {
-                    return Err(self.damaged("items for something that is no list"));
+                    return Err(self.damaged("items are appended to something that is not a list"));
                 };
                 self.objects.sequences[list].extend(items);
             }
@@ -275,7 +274,7 @@ impl<'a> Machine<'a> {
             _ => self.pop_to_mark()?,
         };
         let Value::Dict(dict) = self.top()? else {
-            return Err(self.damaged("keys for something that is no dictionary"));
+            return Err(self.damaged("keys are set in something that is not a dictionary"));
         };
         if items.len() % 2 != 0 {
             return Err(self.damaged("a key without a value"));
@@ -289,12 +288,12 @@ impl<'a> Machine<'a> {
         let (module, name) = if opcode == 0x93 {
             match (self.pop()?, self.pop()?) {
                 (Value::Text(name), Value::Text(module)) => (module, name),
-                _ => return Err(self.damaged("a name that is no text")),
+                _ => return Err(self.damaged("a name is not a string")),
             }
         } else {
             (self.line()?, self.line()?)
         };
-        // the old opcode that names and calls at once is not among torch's
+        // torch does not use the old opcode that names and calls in one
         let known = Global::named(module, name).filter(|_| opcode != b'i');
         let global = known.ok_or_else(|| PickleError::Forbidden {
             wanted: format!("{}.{}", shown(module), shown(name)),
@@ -308,28 +307,28 @@ impl<'a> Machine<'a> {
         let argument = self.pop()?;
         let made = match opcode {
             b'Q' => self.objects.storage(argument, self.at)?,
-            // attributes of a dictionary: versions of modules, which weights do not need
+            // attributes of a dictionary: versions of modules, not needed here
             b'b' => match self.top()? {
                 Value::Dict(_) => return Ok(()),
-                _ => return Err(self.damaged("attributes for something that has none")),
+                _ => return Err(self.damaged("attributes are set on something that has none")),
             },
             _ => match self.pop()? {
                 Value::Global(function) => self.objects.call(function, argument, self.at)?,
-                _ => return Err(self.damaged("a call of something that is no function")),
+                _ => return Err(self.damaged("a call of something that is not a function")),
             },
         };
         self.stack.push(made);
         Ok(())
     }
 
-    /// What is above the last mark.
+    /// The values above the last mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
     fn top(&self) -> Result<Value<'a>, PickleError> {
         let top = self.stack[self.floor()..].last().copied();
-        top.ok_or_else(|| self.damaged("nothing on the stack"))
+        top.ok_or_else(|| self.damaged("the stack is empty"))
     }
 
     fn pop(&mut self) -> Result<Value<'a>, PickleError> {
@@ -369,7 +368,7 @@ impl<'a> Machine<'a> {
         let end = rest.iter().position(|&byte| byte == b'\n');
         let line = &rest[..end.ok_or_else(|| self.truncated())?];
         self.next += line.len() + 1;
-        std::str::from_utf8(line).map_err(|_| self.damaged("a name that is not UTF-8"))
+        std::str::from_utf8(line).map_err(|_| self.damaged("a name is not UTF-8"))
     }
 
     fn damaged(&self, what: &'static str) -> PickleError {

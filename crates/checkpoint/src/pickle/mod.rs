@@ -1,14 +1,12 @@
-//! The pickles of `torch.save`: read by a machine that can build tensors and nothing else.
+//! Reads pickles of `torch.save` with a machine that can only create tensors.
 //!
-//! A pickle is a program for a stack machine that may call any function of Python. This one knows
-//! the opcodes of protocols 2 to 5 that tables of tensors are made of, and four kinds of names:
-//! `collections.OrderedDict`, `torch._utils._rebuild_tensor_v2`, `torch._utils._rebuild_parameter`
-//! and torch's typed storages. Whatever else a pickle wants is refused by name. Nothing is run: a
-//! call makes an entry in a table.
+//! A pickle is a program for a stack machine that may call any function of Python. This machine supports the opcodes of
+//! protocols 2 to 5 that state dicts use, and four kinds of names: `collections.OrderedDict`,
+//! `torch._utils._rebuild_tensor_v2`, `torch._utils._rebuild_parameter` and torch's typed storages. All other names are
+//! refused with their name in the message. No code runs: a call adds an entry to a table.
 //!
-//! Time and memory are bounded by the number of opcodes, whatever they say: texts are slices of the
-//! pickle, containers lie in tables and refer to each other by number, so that copies cost nothing
-//! and neither depth nor cycles matter.
+//! Time and memory are bounded by the number of opcodes: strings are slices of the pickle, and containers are in tables and
+//! refer to each other by index, so that copies are free and neither depth nor cycles matter.
 //!
 //! Source: CPython, `Lib/pickletools.py`; PyTorch, `torch/_utils.py` and `torch/serialization.py`.
 
@@ -28,10 +26,10 @@ use machine::{Machine, Objects};
 pub use tensor::{PickledStorage, PickledTensor};
 pub(crate) use write::state_dict;
 
-/// Most opcodes of a pickle: enough for 50,000 tensors, some thirty times what a model has.
+/// Maximum opcodes of a pickle: enough for 50,000 tensors, about thirty times as many as a model has.
 pub const MAX_OPCODES: usize = 1 << 21;
 
-/// A pickle that was read.
+/// A parsed pickle.
 #[derive(Debug)]
 pub struct Pickle<'a> {
     root: Value<'a>,
@@ -40,17 +38,20 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// Reads the pickle that begins with `bytes`; more may follow it.
+    /// Reads the pickle at the start of `bytes`; more data may follow.
     ///
     /// # Errors
-    /// Where it is damaged, or wants anything but tensors.
+    /// If it is damaged, or holds anything but tensors.
     pub fn read(bytes: &'a [u8]) -> Result<Self, PickleError> {
         let (root, objects, len) = Machine::new(bytes).run()?;
         Ok(Self { root, objects, len })
     }
 
     /// Its length in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "a pickle has at least its end")]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "a pickle has at least its last opcode"
+    )]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -67,7 +68,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// What a dictionary has under a key.
+    /// The value of a key in a dictionary.
     pub(crate) fn get(&self, value: Value<'a>, key: &str) -> Option<Value<'a>> {
         let Value::Dict(index) = value else {
             return None;
@@ -81,7 +82,7 @@ impl<'a> Pickle<'a> {
     /// The tensors of a state dict, in its order.
     ///
     /// # Errors
-    /// When it is none: a dictionary from names to tensors.
+    /// If it is not a dictionary from names to tensors.
     pub fn tensors(&self) -> Result<Vec<(&'a str, &PickledTensor<'a>)>, PickleError> {
         let Value::Dict(index) = self.root else {
             let found = self.root.describe();
@@ -90,7 +91,7 @@ impl<'a> Pickle<'a> {
         let mut names = HashSet::new();
         let entry = |(key, value): &(Value<'a>, Value<'a>)| {
             let Value::Text(name) = *key else {
-                let found = format!("a dictionary with {} for a key", key.describe());
+                let found = format!("a dictionary with {} as a key", key.describe());
                 return Err(PickleError::NotAStateDict { found });
             };
             if !names.insert(name) {

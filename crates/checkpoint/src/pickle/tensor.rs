@@ -1,19 +1,19 @@
-//! The names that a pickle may call, and what the calls make.
+//! The names that a pickle may call, and the results of the calls.
 
 use super::PickleError;
 use super::machine::{Objects, Value};
 use crate::Dtype;
 
-/// Dimensions of a tensor; weights have two.
+/// Maximum dimensions of a tensor; weights have at most two.
 const MAX_DIMENSIONS: usize = 8;
-/// Arguments of a call, which are copied for it.
+/// Maximum arguments of a call, which are copied.
 const MAX_ARGUMENTS: usize = 8;
-/// Bytes of a storage's key: a small number, or an address in old files.
+/// Maximum bytes of a storage key: a small number, or an address in old files.
 const MAX_KEY: usize = 64;
 
 const REBUILD_TENSOR: &str = "torch._utils._rebuild_tensor_v2";
 
-/// What a name in a pickle may stand for.
+/// The names that a pickle may refer to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Global {
     OrderedDict,
@@ -54,32 +54,32 @@ pub(super) const STORAGES: &[(Dtype, &str)] = &[
     (Dtype::C64, "ComplexFloatStorage"),
 ];
 
-/// The memory that one or several tensors are views of.
+/// The storage of one or several tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PickledStorage<'a> {
-    /// Names its bytes, which lie beside the pickle.
+    /// The name of its bytes outside the pickle.
     pub key: &'a str,
-    /// Type of its numbers.
+    /// Its dtype.
     pub dtype: Dtype,
-    /// How many it has.
+    /// Number of elements.
     pub numel: u64,
 }
 
-/// A view of a storage; nothing says yet that it lies within.
+/// A view of a storage; it may exceed the storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PickledTensor<'a> {
-    /// What it is a view of.
+    /// Its storage.
     pub storage: PickledStorage<'a>,
-    /// Its first number.
+    /// Offset of its first element.
     pub offset: u64,
     /// Dimensions, outermost first.
     pub shape: Vec<u64>,
-    /// Numbers from one place of a dimension to the next.
+    /// Strides, in elements.
     pub stride: Vec<u64>,
 }
 
 impl<'a> Objects<'a> {
-    /// What a call makes.
+    /// The result of a call.
     pub(super) fn call(
         &mut self,
         function: Global,
@@ -91,7 +91,7 @@ impl<'a> Objects<'a> {
                 self.sequences[index].clone()
             }
             _ => {
-                let what = "arguments that are no short tuple";
+                let what = "the arguments are not a short tuple";
                 return Err(PickleError::Damaged { at, what });
             }
         };
@@ -113,7 +113,7 @@ impl<'a> Objects<'a> {
                 _ => Err(PickleError::Call {
                     function: "torch._utils._rebuild_parameter",
                     at,
-                    expected: "a tensor, whether it is trained, and its hooks",
+                    expected: "a tensor, requires_grad, and hooks",
                     found: described(&arguments),
                 }),
             },
@@ -143,11 +143,10 @@ impl<'a> Objects<'a> {
             [Value::Bool(_), Value::Dict(_) | Value::None, more @ ..],
         ) = (view, rest)
         else {
-            let expected =
-                "a storage, its first number, shape, strides, whether it is trained, and its hooks";
+            let expected = "a storage, offset, shape, strides, requires_grad, and hooks";
             return Err(call(expected, described(arguments)));
         };
-        // marks of conjugated and negated views, which weights are not
+        // flags of conjugated and negated views, which weights are not
         let plain = match more {
             [] | [Value::None] => true,
             [Value::Dict(index)] => self.dicts[*index].is_empty(),
@@ -161,7 +160,7 @@ impl<'a> Objects<'a> {
         };
         let first = offset.count();
         let offset =
-            first.ok_or_else(|| call("the place of its first number", offset.describe()))?;
+            first.ok_or_else(|| call("the offset of its first element", offset.describe()))?;
         let sizes = |value: Value<'a>| {
             let sizes = self.counts(value);
             sizes.ok_or_else(|| call("at most 8 sizes", value.describe()))
@@ -191,8 +190,8 @@ impl<'a> Objects<'a> {
         items.iter().map(|item| item.count()).collect()
     }
 
-    /// A storage by its persistent id: `("storage", type, key, location, numel)`, and in old files
-    /// what it is a view of, which must be nothing.
+    /// A storage by its persistent id: `("storage", type, key, location, numel)`, and in old files the storage that it is
+    /// a view of, which must be `None`.
     pub(super) fn storage(&mut self, id: Value<'a>, at: usize) -> Result<Value<'a>, PickleError> {
         let items = match id {
             Value::Tuple(index) => self.sequences[index].as_slice(),
@@ -231,7 +230,7 @@ impl<'a> Objects<'a> {
     }
 }
 
-/// "(a text, an integer)".
+/// The kinds of the values: "(a string, an integer)".
 fn described(values: &[Value<'_>]) -> String {
     let shown = values.iter().take(8).map(|value| value.describe());
     let more = if values.len() > 8 { ", ..." } else { "" };

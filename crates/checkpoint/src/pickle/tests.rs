@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Dtype, TensorSpec};
 
-/// Protocol 2 around some opcodes.
+/// Wraps opcodes in a pickle of protocol 2.
 fn pickle(parts: &[&[u8]]) -> Vec<u8> {
     let mut pickle = b"\x80\x02".to_vec();
     for part in parts {
@@ -108,64 +108,64 @@ fn what_is_written_reads_back() {
 #[test]
 fn whatever_else_a_pickle_wants_is_named() {
     insta::assert_snapshot!(refused(&[b"cos\nsystem\n", &text("ls"), b"\x85R"]),
-        @"wants `os.system` at byte 2, which is no part of a tensor");
+        @"refers to `os.system` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"cposix\nsystem\nq\x00", &text("ls"), b"\x85R"]),
-        @"wants `posix.system` at byte 2, which is no part of a tensor");
+        @"refers to `posix.system` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"}(", &text("a"), b"cbuiltins\neval\n", &text("1"), b"\x85Ru"]),
-        @"wants `builtins.eval` at byte 10, which is no part of a tensor");
-    // names on the stack, out of the memo, and within another call's arguments
+        @"refers to `builtins.eval` at byte 10, which is not part of a tensor");
+    // names on the stack, from the memo, and in the arguments of another call
     insta::assert_snapshot!(refused(&[b"\x8c\x08builtins\x8c\x04exec\x93"]),
-        @"wants `builtins.exec` at byte 18, which is no part of a tensor");
+        @"refers to `builtins.exec` at byte 18, which is not part of a tensor");
     insta::assert_snapshot!(
         refused(&[b"\x8c\x02os\x94\x8c\x06system\x940", b"0h\x00h\x01\x93"]),
-        @"wants `os.system` at byte 22, which is no part of a tensor");
+        @"refers to `os.system` at byte 22, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[TENSOR, b"(cos\npopen\n", &text("ls"), b"\x85RtR"]),
-        @"wants `os.popen` at byte 36, which is no part of a tensor");
+        @"refers to `os.popen` at byte 36, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"((", &text("ls"), b"ios\nsystem\n"]),
-        @"wants `os.system` at byte 11, which is no part of a tensor");
+        @"refers to `os.system` at byte 11, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"ctorch.nn.modules.linear\nLinear\n)\x81"]),
-        @"wants `torch.nn.modules.linear.Linear` at byte 2, which is no part of a tensor");
+        @"refers to `torch.nn.modules.linear.Linear` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"ctorch.storage\n_load_from_bytes\n"]),
-        @"wants `torch.storage._load_from_bytes` at byte 2, which is no part of a tensor");
+        @"refers to `torch.storage._load_from_bytes` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"ctorch\nload\n"]),
-        @"wants `torch.load` at byte 2, which is no part of a tensor");
+        @"refers to `torch.load` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"ctorch\nHalfStorage\nK\x09\x85R"]),
-        @"wants `torch.HalfStorage(...)` at byte 24, which is no part of a tensor");
-    // dotted names and odd ones are names like others
+        @"refers to `torch.HalfStorage(...)` at byte 24, which is not part of a tensor");
+    // dotted and unusual names
     insta::assert_snapshot!(refused(&[b"\x8c\x0bcollections\x8c\x16OrderedDict.__init__.x\x93"]),
-        @"wants `collections.OrderedDict.__init__.x` at byte 39, which is no part of a tensor");
+        @"refers to `collections.OrderedDict.__init__.x` at byte 39, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[&[b"c".as_slice(), &[b'a'; 300], b"\n\x1b[2J\n"].concat()]),
-        @r"wants `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa....\u{1b}[2J` at byte 2, which is no part of a tensor");
+        @r"refers to `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa....\u{1b}[2J` at byte 2, which is not part of a tensor");
 }
 
 #[test]
 fn what_is_allowed_can_only_make_tensors() {
     let storage = storage("0");
     insta::assert_snapshot!(refused(&[TENSOR, &text("ls"), b"\x85R"]),
-        @r#"calls `torch._utils._rebuild_tensor_v2` at byte 43 with ("ls"); expected a storage, its first number, shape, strides, whether it is trained, and its hooks"#);
+        @r#"calls `torch._utils._rebuild_tensor_v2` at byte 43 with ("ls"); expected a storage, offset, shape, strides, requires_grad, and hooks"#);
     insta::assert_snapshot!(refused(&[TENSOR, b"(}K\x00))\x89}tR"]),
         @"calls `torch._utils._rebuild_tensor_v2` at byte 44 with a dictionary; expected a storage");
     insta::assert_snapshot!(refused(&[TENSOR, b"(", &storage, b"J\xff\xff\xff\xff))\x89}tR"]),
-        @"calls `torch._utils._rebuild_tensor_v2` at byte 96 with -1; expected the place of its first number");
+        @"calls `torch._utils._rebuild_tensor_v2` at byte 96 with -1; expected the offset of its first element");
     insta::assert_snapshot!(refused(&[TENSOR, b"(", &storage, b"K\x00K\x02\x85)\x89}tR"]),
         @"calls `torch._utils._rebuild_tensor_v2` at byte 95 with 0 of 1; expected a stride for each dimension");
     insta::assert_snapshot!(
         refused(&[TENSOR, b"(", &storage, b"K\x00))\x89}}", &text("conj"), b"\x88stR"]),
         @r"calls `torch._utils._rebuild_tensor_v2` at byte 105 with (a dictionary); expected no metadata");
     insta::assert_snapshot!(refused(&[b"ctorch._utils\n_rebuild_parameter\nN\x88}\x87R"]),
-        @"calls `torch._utils._rebuild_parameter` at byte 39 with (None, a bool, a dictionary); expected a tensor, whether it is trained, and its hooks");
+        @"calls `torch._utils._rebuild_parameter` at byte 39 with (None, a bool, a dictionary); expected a tensor, requires_grad, and hooks");
     insta::assert_snapshot!(refused(&[b"ccollections\nOrderedDict\n]\x85R"]),
         @"calls `collections.OrderedDict` at byte 29 with (a list); expected none");
     insta::assert_snapshot!(refused(&[&text("module"), b"\x85Q"]),
         @r#"calls `persistent_load` at byte 14 with ("module"); expected a storage: ("storage", type, key, location, number of elements)"#);
     insta::assert_snapshot!(refused(&[b"K\x01)R"]),
-        @"is damaged at byte 5: a call of something that is no function");
+        @"is damaged at byte 5: a call of something that is not a function");
     insta::assert_snapshot!(refused(&[&storage, b"}b"]),
-        @"is damaged at byte 53: attributes for something that has none");
+        @"is damaged at byte 53: attributes are set on something that has none");
     insta::assert_snapshot!(refused(&[b"\x82\x01"]),
-        @"uses opcode 0x82 at byte 2, which is no part of a tensor");
+        @"uses opcode 0x82 at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(&[b"Pos.system\n"]),
-        @"uses opcode 0x50 at byte 2, which is no part of a tensor");
+        @"uses opcode 0x50 at byte 2, which is not part of a tensor");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn other_contents_are_described() {
     };
     insta::assert_snapshot!(said(&[b"]"]), @"holds a list; expected a dictionary from names to tensors");
     insta::assert_snapshot!(said(&[b"}K\x01Ns"]),
-        @"holds a dictionary with 1 for a key; expected a dictionary from names to tensors");
+        @"holds a dictionary with 1 as a key; expected a dictionary from names to tensors");
     insta::assert_snapshot!(said(&[b"}", &text("state_dict"), b"}s"]),
         @"holds a dictionary as `state_dict`; expected a tensor");
     let (a, tensor) = (
@@ -228,14 +228,14 @@ fn damage_is_an_error() {
 
 #[test]
 fn bombs_cost_no_more_than_their_bytes() {
-    // each tuple holds the one before it twice: 2^100,000 items, were they counted
+    // each tuple holds the previous one twice: 2^100,000 items if they were expanded
     let mut doubling = b"\x80\x02)q\x00".to_vec();
     for _ in 0..100_000 {
         doubling.extend(b"h\x00h\x00\x86q\x00");
     }
     doubling.push(b'.');
     assert!(Pickle::read(&doubling).is_ok());
-    // deep nesting, and a list that holds itself
+    // deep nesting, and a list that contains itself
     let deep = [&[b'N'; 1][..], &vec![0x85; 1 << 20], b"."].concat();
     assert!(Pickle::read(&deep).is_ok());
     assert!(Pickle::read(b"]q\x00h\x00a.").is_ok());
@@ -271,7 +271,7 @@ proptest! {
         let _ = Pickle::read(&bytes).map(|pickle| pickle.tensors().is_ok());
     }
 
-    /// Bytes that are mostly opcodes get further.
+    /// Inputs of mostly opcodes are parsed further.
     #[test]
     fn no_opcodes_panic(opcodes in prop::collection::vec(prop::sample::select(
         &b"(.012N\x88\x89K\x8a\x8c)t\x85\x86\x87]ae}suq\x94h\x93R\x81bQ\x00\x01\x02c"[..],

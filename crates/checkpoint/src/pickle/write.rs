@@ -1,4 +1,4 @@
-//! The pickle of a state dict, as `torch.save` writes it but for the memo.
+//! Writes the pickle of a state dict like `torch.save`, without the memo.
 
 use super::tensor::STORAGES;
 use crate::TensorSpec;
@@ -20,7 +20,7 @@ pub(crate) fn state_dict(tensors: &[TensorSpec]) -> Option<Vec<u8>> {
         }
         sizes(&mut pickle, &tensor.shape);
         sizes(&mut pickle, &strides);
-        // not trained, no hooks
+        // requires_grad = False, no hooks
         pickle.push(0x89);
         ordered_dict(&mut pickle);
         pickle.extend(b"tR");

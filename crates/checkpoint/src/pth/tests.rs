@@ -99,7 +99,7 @@ fn what_is_no_state_dict_is_refused() {
     insta::assert_snapshot!(refused(&golden("checkpoint.pth")),
         @"its pickle holds a dictionary as `state_dict`; expected a tensor");
     insta::assert_snapshot!(refused(&golden("module.pth")),
-        @"its pickle wants `torch.nn.modules.linear.Linear` at byte 2, which is no part of a tensor");
+        @"its pickle refers to `torch.nn.modules.linear.Linear` at byte 2, which is not part of a tensor");
     insta::assert_snapshot!(refused(b"{\"a\": 1}"),
         @"not a file of torch.save: expected a zip archive, found bytes 7b2261223a20317d");
     insta::assert_snapshot!(refused(b""), @"not a file of torch.save: expected a zip archive, found bytes ");

@@ -134,20 +134,20 @@ fn what_llama_cpp_cannot_apply_is_refused() {
     };
     let named = |name: &'static str| LoraModule { name, ..query(1.0) };
     insta::assert_snapshot!(message(named("lm_head")),
-        @"`lm_head` cannot be written as a GGUF adapter: embedding and head are one, and llama.cpp would adapt both");
+        @"`lm_head` cannot be written as a GGUF adapter: the head is tied to the embedding, and llama.cpp would adapt both");
     insta::assert_snapshot!(message(named("model.embed_tokens")),
-        @"`model.embed_tokens` cannot be written as a GGUF adapter: embedding and head are one, and llama.cpp would adapt both");
+        @"`model.embed_tokens` cannot be written as a GGUF adapter: the head is tied to the embedding, and llama.cpp would adapt both");
     insta::assert_snapshot!(message(named("model.norm")),
-        @"`model.norm` cannot be written as a GGUF adapter: it has no matrix to adapt");
+        @"`model.norm` cannot be written as a GGUF adapter: it has no matrix");
     insta::assert_snapshot!(message(named("model.layers.1.self_attn.q_proj")),
-        @"`model.layers.1.self_attn.q_proj` cannot be written as a GGUF adapter: it is no module of the base");
+        @"`model.layers.1.self_attn.q_proj` cannot be written as a GGUF adapter: it is not a module of the base");
     insta::assert_snapshot!(message(query(0.0)),
         @"`model.layers.0.self_attn.q_proj` cannot be written as a GGUF adapter: its scaling is 0 at rank 1");
     insta::assert_snapshot!(message(LoraModule { a: &[1.0], ..query(1.0) }),
-        @"`model.layers.0.self_attn.q_proj` cannot be written as a GGUF adapter: A and B have 1 and 4 numbers, expected [2, 4]");
+        @"`model.layers.0.self_attn.q_proj` cannot be written as a GGUF adapter: A and B have 1 and 4 elements, expected [2, 4]");
     insta::assert_snapshot!(message(LoraModule { b: &[1e9; 4], ..query(1.0) }),
-        @"`model.layers.0.self_attn.q_proj.lora_B` cannot be written as a GGUF adapter: number 0 is 1000000000, which F16 cannot hold");
+        @"`model.layers.0.self_attn.q_proj.lora_B` cannot be written as a GGUF adapter: element 0 is 1000000000, which F16 cannot hold");
     let none = write_adapter(Vec::new(), &base(true), "x", GgmlType::F32, &[]);
     insta::assert_snapshot!(none.unwrap_err(),
-        @"`adapter` cannot be written as a GGUF adapter: it adapts no module");
+        @"`adapter` cannot be written as a GGUF adapter: it has no modules");
 }

@@ -1,9 +1,8 @@
-//! Numbers in blocks of few bits, and f32.
+//! Quantised blocks, and their conversion to and from f32.
 //!
-//! A block has a scale, for some types also a minimum, and a small integer for each number:
-//! `scale * q` or `scale * q + minimum` (`- minimum` in the K types, whose blocks have
-//! sub-blocks with scales of their own). The result is, bit for bit, that of the `dequantize` of
-//! the gguf package for Python.
+//! A block has a scale, for some types also a minimum, and a small integer `q` per element: `scale * q` or
+//! `scale * q + minimum` (`- minimum` in the K types, whose blocks have sub-blocks with their own scales). The result has
+//! the same bits as `dequantize` of the Python package gguf.
 //!
 //! Source: ggml, `ggml-common.h` and `ggml-quants.c`.
 
@@ -15,10 +14,10 @@ pub use quantize::{ENCODED, quantize};
 
 use super::{GgmlType, GgufError};
 
-/// Widens whole blocks to f32, as many as both sides have.
+/// Dequantises whole blocks to f32, as many as both sides have.
 pub type Decoder = fn(&[u8], &mut [f32]);
 
-/// The types that can be widened.
+/// The types that can be dequantised.
 pub const DECODED: &[GgmlType] = &[
     GgmlType::F32,
     GgmlType::F16,
@@ -33,10 +32,10 @@ pub const DECODED: &[GgmlType] = &[
     GgmlType::Q6_K,
 ];
 
-/// What widens the blocks of a type.
+/// The decoder of a type.
 ///
 /// # Errors
-/// For types that are not in [`DECODED`].
+/// If the type is not in [`DECODED`].
 pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
     Ok(match kind {
         GgmlType::F32 => single::f32,
@@ -60,11 +59,10 @@ pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
     })
 }
 
-/// Widens the blocks `bytes` to f32.
+/// Dequantises the blocks `bytes` to f32.
 ///
 /// # Errors
-/// For types that are not in [`DECODED`], and where `bytes` and `out` are not the same whole number
-/// of blocks.
+/// If the type is not in [`DECODED`], or `bytes` and `out` are not the same whole number of blocks.
 pub fn dequantize(kind: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), GgufError> {
     let decode = decoder(kind)?;
     if kind.tensor_bytes(&[out.len()]) != Some(bytes.len() as u64) {
@@ -78,7 +76,7 @@ pub fn dequantize(kind: GgmlType, bytes: &[u8], out: &mut [f32]) -> Result<(), G
     Ok(())
 }
 
-/// Calls `widen` with each block and its place.
+/// Calls `widen` with each block and its output.
 fn each_block<const BYTES: usize, const LEN: usize>(
     bytes: &[u8],
     out: &mut [f32],
@@ -91,7 +89,7 @@ fn each_block<const BYTES: usize, const LEN: usize>(
     }
 }
 
-/// The f16 at a byte of a block.
+/// The f16 at a byte offset of a block.
 fn half(block: &[u8], at: usize) -> f32 {
     half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }

@@ -1,20 +1,20 @@
-//! From f32 to the types that simmer writes.
+//! Quantisation from f32 to the types that simmer writes.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::gguf::{GgmlType, GgufError};
 
-/// The types that can be made.
+/// The types that can be written.
 pub const ENCODED: &[GgmlType] = &[GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0];
 
-/// Appends `values` to `out`, rounded to the nearest number of the type: ties to even for F16 and
-/// BF16, away from zero for Q8_0, bit for bit as ggml's reference does it.
+/// Appends `values` to `out`, rounded to the nearest value of the type: ties to even for F16 and BF16, away from zero for
+/// Q8_0, with the same bits as ggml's reference implementation.
 ///
 /// # Errors
-/// For types that are not in [`ENCODED`], numbers that are no whole blocks, and numbers that the
-/// type cannot hold: finite ones beyond its largest, and for Q8_0 those that are not finite, which
-/// would spoil their whole block. `out` is then as it was.
+/// If the type is not in [`ENCODED`], the values are not whole blocks, or the type cannot hold a value: finite values beyond
+/// its largest, and for Q8_0 values that are not finite, which would make their whole block useless. `out` is then
+/// unchanged.
 pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), GgufError> {
     let Some(bytes) = kind.tensor_bytes(&[values.len()]) else {
         return Err(GgufError::Blocks {
@@ -25,7 +25,7 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
     };
     let unfit = match kind {
         GgmlType::F32 => None,
-        // From here on the nearest would be the number after the largest.
+        // from here on, values round to the number after the largest
         GgmlType::F16 => first_not(values, |x| (x.abs() < 65_520.0) | !x.is_finite()),
         GgmlType::BF16 => {
             let beyond = f32::from_bits(0x7F7F_8000);
@@ -59,10 +59,10 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
     Ok(())
 }
 
-/// The place of the first number that is not so.
+/// The index of the first value that fails the check.
 fn first_not(values: &[f32], is_so: impl Fn(f32) -> bool) -> Option<usize> {
     const TOGETHER: usize = 64;
-    // Without a way out at every number these are vectors.
+    // without an early exit per element, the compiler vectorises this
     let all = |values: &[f32]| values.iter().fold(true, |all, &x| all & is_so(x));
     let chunk = values.chunks(TOGETHER).position(|values| !all(values))?;
     let begin = chunk * TOGETHER;
@@ -83,7 +83,7 @@ fn each<T: Copy, const BYTES: usize>(
 
 fn halves(values: &[f32], out: &mut [u8]) {
     const TOGETHER: usize = 64;
-    // The processor rounds several at once.
+    // the processor rounds several values at once
     let mut rounded = [f16::ZERO; TOGETHER];
     for (values, out) in values.chunks(TOGETHER).zip(out.chunks_mut(2 * TOGETHER)) {
         let rounded = &mut rounded[..values.len()];
@@ -94,18 +94,18 @@ fn halves(values: &[f32], out: &mut [u8]) {
 
 /// `d = max|x| / 127, q = round(x / d)`
 fn q8_0(values: &[f32], out: &mut [u8]) {
-    // Cutting off after adding the number before a half rounds as `f32::round`, in vectors.
+    // truncating after adding the largest f32 below 0.5 rounds as `f32::round`, and is vectorised
     const BEFORE_HALF: f32 = 0.5f32.next_down();
     let (blocks, _) = values.as_chunks::<32>();
     let (places, _) = out.as_chunks_mut::<34>();
     for (block, place) in blocks.iter().zip(places) {
-        // Of finite numbers without a sign, the bits have the numbers' order.
+        // the bits of finite non-negative numbers have the order of the numbers
         let largest = block.iter().fold(0, |max, x| x.abs().to_bits().max(max));
         let d = f32::from_bits(largest) / 127.0;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
         let (scale, q) = place.split_at_mut(2);
         scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        // Where the inverse is infinite, d is zero as f16, so that any q means zero.
+        // if the inverse is infinite, d is zero as f16, so that any q means zero
         for (q, x) in q.iter_mut().zip(block) {
             let scaled = x * inverse;
             *q = (scaled + BEFORE_HALF.copysign(scaled)) as i32 as u8;

@@ -1,7 +1,6 @@
-//! Types with one scale a block, and plain numbers.
+//! Types with one scale per block, and unquantised types.
 //!
-//! The blocks of 4 bits and more hold numbers `i` and `i + 16` in byte `i`, the lower in the lower
-//! bits.
+//! Byte `i` of the 4-bit and 5-bit blocks holds elements `i` (lower bits) and `i + 16` (upper bits).
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -17,7 +16,7 @@ pub(super) fn f32(bytes: &[u8], out: &mut [f32]) {
 pub(super) fn f16(bytes: &[u8], out: &mut [f32]) {
     const TOGETHER: usize = 64;
     let (halves, _) = bytes.as_chunks();
-    // The processor widens several at once, from memory aligned for them.
+    // the processor converts several values at once, from aligned memory
     let mut aligned = [f16::ZERO; TOGETHER];
     for (halves, out) in halves.chunks(TOGETHER).zip(out.chunks_mut(TOGETHER)) {
         let len = halves.len().min(out.len());
@@ -44,7 +43,7 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `d: f16, q: [u4; 32]`, stored 8 too high.
+/// `d: f16, q: [u4; 32]`, stored with an offset of 8.
 pub(super) fn q4_0(bytes: &[u8], out: &mut [f32]) {
     each_block(bytes, out, |block: &[u8; 18], out: &mut [f32; 32]| {
         let d = half(block, 0);
@@ -68,7 +67,7 @@ pub(super) fn q4_1(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored 16 too high.
+/// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored with an offset of 16.
 pub(super) fn q5_0(bytes: &[u8], out: &mut [f32]) {
     each_block(bytes, out, |block: &[u8; 22], out: &mut [f32; 32]| {
         let d = half(block, 0);
@@ -90,7 +89,7 @@ pub(super) fn q5_1(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Bit `i` of the fifth bits belongs to number `i`.
+/// Bit `i` of the fifth bits belongs to element `i`.
 fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; 32] {
     let mut q = [0; 32];
     let (low, high) = q.split_at_mut(16);

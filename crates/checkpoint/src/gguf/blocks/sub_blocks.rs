@@ -1,10 +1,10 @@
-//! The K types: blocks of 256 numbers whose parts have scales of their own.
+//! The K types: blocks of 256 elements whose sub-blocks have their own scales.
 
 use super::{each_block, half};
 
 /// `d: f16, m: f16, scales and minima: [u6; 16], q: [u4; 256]`
 ///
-/// 32 bytes of `q` hold two parts of 32 numbers, the first in the lower bits.
+/// 32 bytes of `q` hold two sub-blocks of 32 elements, the first in the lower bits.
 pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
     each_block(bytes, out, |block: &[u8; 144], out: &mut [f32; 256]| {
         let parts = parts(block);
@@ -22,7 +22,7 @@ pub(super) fn q4_k(bytes: &[u8], out: &mut [f32]) {
 
 /// `d: f16, m: f16, scales and minima: [u6; 16], fifth bits: [u8; 32], q: [u4; 256]`
 ///
-/// As [`q4_k`]; bit `p` of fifth bits `i` belongs to number `i` of part `p`.
+/// As [`q4_k`]; bit `p` of fifth bits `i` belongs to element `i` of sub-block `p`.
 pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     each_block(bytes, out, |block: &[u8; 176], out: &mut [f32; 256]| {
         let parts = parts(block);
@@ -45,10 +45,10 @@ pub(super) fn q5_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// `lower bits: [u4; 256], upper bits: [u2; 256], scales: [i8; 16], d: f16`, stored 32 too high.
+/// `lower bits: [u4; 256], upper bits: [u2; 256], scales: [i8; 16], d: f16`, stored with an offset of 32.
 ///
-/// Each half of the block has 64 bytes of lower bits, those of numbers `i` and `i + 64`, and 32 of
-/// upper bits, those of `i`, `i + 32`, `i + 64` and `i + 96`. A scale is for 16 numbers.
+/// Each half of the block has 64 bytes of lower bits, for elements `i` and `i + 64`, and 32 bytes of upper bits, for
+/// elements `i`, `i + 32`, `i + 64` and `i + 96`. Each scale is for 16 elements.
 pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     each_block(bytes, out, |block: &[u8; 210], out: &mut [f32; 256]| {
         let d = half(block, 208);
@@ -77,11 +77,11 @@ pub(super) fn q6_k(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
-/// Scale and minimum of each of the eight parts, two by two.
+/// Scale and minimum of each of the eight sub-blocks, in pairs.
 ///
-/// Of the 12 bytes after `d` and `m`, the first eight hold six bits of the scales, then of the
-/// minima of parts 0 to 3; their upper two bits and the last four bytes (four bits of scale, four of
-/// minimum) are those of parts 4 to 7.
+/// Of the 12 bytes after `d` and `m`, the lower six bits of the first eight are the scales and then the minima of
+/// sub-blocks 0 to 3. The upper two bits, and the last four bytes (four bits of scale, four of minimum), belong to
+/// sub-blocks 4 to 7.
 fn parts(block: &[u8]) -> [[(f32, f32); 2]; 4] {
     let (d, m) = (half(block, 0), half(block, 2));
     let packed = &block[4..16];

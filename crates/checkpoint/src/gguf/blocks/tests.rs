@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gguf::{Gguf, Metadata};
 
-/// What the gguf package for Python wrote.
+/// Files written by the Python package gguf.
 struct Golden {
     file: Bytes,
     gguf: Gguf,
@@ -55,7 +55,7 @@ fn numbers_become_the_bytes_of_the_python_package() {
         (GgmlType::BF16, "source.bf16"),
         (GgmlType::Q8_0, "source.q8_0"),
     ] {
-        // what is there stays
+        // existing contents are kept
         let mut found = vec![7];
         quantize(kind, &source, &mut found).unwrap();
         assert_eq!(found[1..], *golden.bytes(name), "{kind}");
@@ -94,20 +94,20 @@ fn what_does_not_fit_is_refused() {
     insta::assert_snapshot!(dequantize(GgmlType::Q2_K, &[], &mut []).unwrap_err(),
         @"Q2_K (type 10) is not supported; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are");
     insta::assert_snapshot!(dequantize(GgmlType::Q8_0, &[0; 33], &mut numbers).unwrap_err(),
-        @"Q8_0: 33 bytes for 32 numbers; a block is 32 numbers in 34 bytes");
+        @"Q8_0: 33 bytes for 32 elements; a block is 32 elements in 34 bytes");
     let mut out = vec![1];
     let mut refuse = |kind, value| {
         numbers[5] = value;
         quantize(kind, &numbers, &mut out).unwrap_err().to_string()
     };
     insta::assert_snapshot!(refuse(GgmlType::F16, -65520.0),
-        @"number 5 is -65520, which F16 cannot hold");
+        @"element 5 is -65520, which F16 cannot hold");
     insta::assert_snapshot!(refuse(GgmlType::BF16, f32::MAX),
-        @"number 5 is 340282350000000000000000000000000000000, which BF16 cannot hold");
+        @"element 5 is 340282350000000000000000000000000000000, which BF16 cannot hold");
     insta::assert_snapshot!(refuse(GgmlType::Q8_0, f32::NAN),
-        @"number 5 is NaN, which Q8_0 cannot hold");
+        @"element 5 is NaN, which Q8_0 cannot hold");
     insta::assert_snapshot!(refuse(GgmlType::Q4_K, 0.0),
-        @"Q4_K: 0 bytes for 32 numbers; a block is 256 numbers in 144 bytes");
+        @"Q4_K: 0 bytes for 32 elements; a block is 256 elements in 144 bytes");
     insta::assert_snapshot!(refuse(GgmlType::Q4_0, 0.0),
         @"Q4_0 (type 2) is not supported; F32, F16, BF16 and Q8_0 are");
     assert_eq!(out, [1]);

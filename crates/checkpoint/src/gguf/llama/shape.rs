@@ -1,4 +1,4 @@
-//! The shape of a model in the metadata of a file.
+//! The configuration of a model in the metadata of a file.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use crate::config::{ConfigError, ModelConfig, RopeScaling};
 use crate::gguf::metadata::required;
 use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
 
-/// The shape of the model in a file.
+/// The configuration of the model in a file.
 ///
 /// # Errors
-/// For a file of something else, for keys that are absent or mean what simmer cannot compute, and
-/// for rotary divisors that are not of Llama 3's form. `files` hold the bytes that were parsed.
+/// If the file holds something else, keys are missing or have values that simmer does not support, or the rotary divisors
+/// do not follow Llama 3's rule. `files` are the parsed bytes.
 pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     let metadata = gguf.metadata();
     check_is_model(metadata)?;
@@ -20,7 +20,7 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     let hidden_size = keys.size("embedding_length")?;
     let num_hidden_layers = keys.size("block_count")?;
     if num_hidden_layers > gguf.tensors().len() {
-        let tensors = format!("at most as many as tensors ({})", gguf.tensors().len());
+        let tensors = format!("at most the number of tensors ({})", gguf.tensors().len());
         return Err(wrong(
             "block_count",
             &tensors,
@@ -61,11 +61,10 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     Ok(config)
 }
 
-/// The metadata of a file with a model of this shape, tokenizer excepted; `kind` is the type of its
-/// matrices.
+/// The metadata of a file with a model of this configuration, without the tokenizer; `kind` is the type of its matrices.
 ///
 /// # Errors
-/// For sizes that GGUF has no room for.
+/// If GGUF cannot hold a size.
 pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Metadata, GgufError> {
     let mut metadata = Metadata::new();
     metadata.set("general.architecture", ARCHITECTURE);
@@ -114,7 +113,7 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
         metadata.set("llama.rope.scaling.type", "linear");
         metadata.set("llama.rope.scaling.factor", factor as f32);
     }
-    // llama.cpp's numbers for "all" or "mostly" of a type.
+    // llama.cpp's file types: "all" or "mostly" of a type
     let file_type = match kind {
         GgmlType::F32 => 0u32,
         GgmlType::F16 => 1,
@@ -144,7 +143,7 @@ fn check_is_model(metadata: &Metadata) -> Result<(), GgufError> {
     match metadata.string("general.architecture")? {
         Some(ARCHITECTURE) => {}
         Some(other) => return refuse(format!("holds a model of the {other:?} architecture")),
-        None => return refuse("does not say its architecture".to_owned()),
+        None => return refuse("has no key `general.architecture`".to_owned()),
     }
     Ok(())
 }
@@ -152,7 +151,7 @@ fn check_is_model(metadata: &Metadata) -> Result<(), GgufError> {
 /// One of the special tokens.
 fn token(metadata: &Metadata, name: &str) -> Result<Option<u32>, GgufError> {
     let id = metadata.unsigned(&format!("tokenizer.ggml.{name}_token_id"))?;
-    // All bits set is how some writers say that there is none.
+    // some writers set all bits if there is none
     Ok(id
         .and_then(|id| u32::try_from(id).ok())
         .filter(|&id| id != u32::MAX))
@@ -179,7 +178,7 @@ fn rope_scaling(
     };
     let old = keys.number("rope.scale_linear")?;
     let factor = keys.number("rope.scaling.factor")?.or(old);
-    // Zero is how llama.cpp says that there is none.
+    // llama.cpp writes zero if there is none
     let factor = factor.filter(|&factor| factor != 0.0);
     let scaling = match (keys.metadata.string("llama.rope.scaling.type")?, factor) {
         (Some("none"), _) | (Some("linear") | None, None) => RopeScaling::Default,
@@ -195,7 +194,7 @@ fn rope_scaling(
     if tensor.shape != [half] || scaling != RopeScaling::Default {
         let shape = &tensor.shape;
         return Err(GgufError::RopeFactors {
-            found: format!("{shape:?} for {half} frequencies, beside {scaling:?} scaling"),
+            found: format!("{shape:?} for {half} frequencies, with {scaling:?} scaling"),
         });
     }
     let mut factors = vec![0.0; half];
@@ -205,7 +204,7 @@ fn rope_scaling(
     rope::scaling(&factors, theta, head_dim)
 }
 
-/// [`ModelConfig::check`], in the words of this module.
+/// [`ModelConfig::check`] with the error type of this module.
 fn check(config: &ModelConfig) -> Result<(), GgufError> {
     config.check(Path::new("")).map_err(|error| match error {
         ConfigError::Key {
@@ -220,7 +219,7 @@ fn check(config: &ModelConfig) -> Result<(), GgufError> {
         },
         other => GgufError::Key {
             key: ARCHITECTURE.to_owned(),
-            expected: "the shape of a model".to_owned(),
+            expected: "the configuration of a model".to_owned(),
             found: other.to_string(),
         },
     })

@@ -30,7 +30,7 @@ fn small() -> ModelConfig {
     }
 }
 
-/// A file of zeros, but for the numbers that the plan gives.
+/// A file of zeros, except for the values in the plan.
 fn file(metadata: &Metadata, plan: Vec<PlannedTensor>) -> Bytes {
     let specs = plan.iter().map(|tensor| tensor.spec.clone()).collect();
     let mut writer = GgufWriter::new(Vec::new(), metadata, specs).unwrap();
@@ -148,7 +148,7 @@ fn what_simmer_cannot_compute_is_refused() {
     insta::assert_snapshot!(message("general.architecture", "qwen2".into()),
         @r#"this GGUF file holds a model of the "qwen2" architecture; expected a model of the llama architecture"#);
     insta::assert_snapshot!(message("general.type", "adapter".into()),
-        @"this GGUF file holds an adapter; expected a model of the llama architecture | an adapter stands on a base: name the base model's own file or folder");
+        @"this GGUF file holds an adapter; expected a model of the llama architecture | give the file or folder of the base model, not of an adapter");
     insta::assert_snapshot!(message("llama.expert_count", 8.into()),
         @"`llama.expert_count`: expected 0, found 8");
     insta::assert_snapshot!(message("llama.rope.dimension_count", 1.into()),
@@ -156,7 +156,7 @@ fn what_simmer_cannot_compute_is_refused() {
     insta::assert_snapshot!(message("llama.rope.scaling.type", "yarn".into()),
         @r#"`llama.rope.scaling.type`: expected "none" or "linear", found yarn"#);
     insta::assert_snapshot!(message("llama.block_count", (1 << 30).into()),
-        @"`llama.block_count`: expected at most as many as tensors (20), found 1073741824");
+        @"`llama.block_count`: expected at most the number of tensors (20), found 1073741824");
     insta::assert_snapshot!(message("llama.attention.head_count", 0.into()),
         @"`num_attention_heads`: expected a positive integer, found 0");
     insta::assert_snapshot!(message("llama.embedding_length", "8".into()),
@@ -171,9 +171,9 @@ fn tensors_that_disagree_with_the_metadata_are_listed() {
     let file = file(&metadata(&small(), "small", GgmlType::F32).unwrap(), plan);
     let gguf = Gguf::parse(file).unwrap();
     insta::assert_snapshot!(tensors(&gguf, &small()).unwrap_err(), @"
-    tensors and metadata do not belong together:
+    the tensors contradict the metadata:
       `token_embd.weight`: expected shape [6, 8], found [7, 8]
-      `blk.0.ffn_gate_inp.weight` is no part of such a model
+      `blk.0.ffn_gate_inp.weight` is not a tensor of this model
       `blk.0.attn_v.weight` is missing
     ");
     let deeper = ModelConfig {
@@ -218,7 +218,7 @@ proptest! {
         metadata.set("tokenizer.ggml.tokens", Array::strings(["a", "b", "c", "d", "e", "f"]));
         let mut file = file(&metadata, plan(&small(), GgmlType::Q8_0)).to_vec();
         for (place, number, bits) in changes {
-            // a number of any size, in the part that is not weights
+            // any value, in the part before the weights
             let place = place.index(2000);
             file[place..place + 4].copy_from_slice(&(number >> bits).to_le_bytes());
         }

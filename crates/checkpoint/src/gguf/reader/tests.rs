@@ -4,7 +4,7 @@ use simmer_hint::Hint as _;
 use super::*;
 use crate::gguf::{GgufTensorSpec, GgufWriter};
 
-/// Bytes of a file, put together by hand.
+/// The bytes of a file, written by hand.
 #[derive(Clone)]
 struct Raw(Vec<u8>);
 
@@ -36,7 +36,7 @@ impl Raw {
         raw.u32(kind).u64(offset)
     }
 
-    /// Up to the data, and so many bytes of it.
+    /// Everything before the data, and this many bytes of data.
     fn data(mut self, bytes: usize) -> Self {
         let begin = self.0.len().next_multiple_of(32);
         self.0.resize(begin + bytes, 0);
@@ -72,37 +72,37 @@ fn dimensions_are_turned_and_ranges_are_of_the_file() {
 #[test]
 fn other_formats_are_named() {
     insta::assert_snapshot!(Raw(b"ggjt\x03\0\0\0".to_vec()).error(),
-        @r#"not a GGUF file: it begins with "ggjt", expected "GGUF""#);
+        @r#"not a GGUF file: it starts with "ggjt", expected "GGUF""#);
     insta::assert_snapshot!(Raw(b"GG".to_vec()).error(),
-        @r#"not a GGUF file: it begins with "GG", expected "GGUF""#);
+        @r#"not a GGUF file: it starts with "GG", expected "GGUF""#);
     insta::assert_snapshot!(Raw::new(1, 0, 0).error(),
         @"GGUF version 1 is not supported; 2 and 3 are");
     insta::assert_snapshot!(Raw::new(3 << 24, 0, 0).error(), @"big-endian GGUF is not supported");
     insta::assert_snapshot!(Raw(b"GGUF\x03\0\0\0".to_vec()).error(),
-        @"header: truncated: needs 8 more bytes, the file has 0");
+        @"header: truncated: 8 more bytes are needed, the file has 0");
     insta::assert_snapshot!(Raw::new(3, 1 << 40, 0).error(),
-        @"the header counts 1099511627776 tensors; at most 65536 are read");
+        @"the header has 1099511627776 tensors; at most 65536 are supported");
     insta::assert_snapshot!(Raw::new(3, 0, u64::MAX).error(),
-        @"the header counts 18446744073709551615 metadata keys; at most 65536 are read");
+        @"the header has 18446744073709551615 metadata keys; at most 65536 are supported");
 }
 
 #[test]
 fn metadata_that_is_wrong_is_named() {
     let key = |name: &str| Raw::new(3, 0, 1).text(name);
     insta::assert_snapshot!(Raw::new(3, 0, 1).u64(u64::MAX).error(),
-        @"metadata key 0: truncated: needs 18446744073709551615 more bytes, the file has 0");
+        @"metadata key 0: truncated: 18446744073709551615 more bytes are needed, the file has 0");
     insta::assert_snapshot!(Raw::new(3, 0, 1).u64(1).bytes(&[0xFF]).error(),
         @"metadata key 0: not valid UTF-8");
     insta::assert_snapshot!(key("k").u32(13).error(),
-        @"metadata key `k`: unknown type of value 13");
+        @"metadata key `k`: unknown value type 13");
     insta::assert_snapshot!(key("k").u32(8).u64(5).bytes(b"text").error(),
-        @"metadata key `k`: truncated: needs 5 more bytes, the file has 4");
+        @"metadata key `k`: truncated: 5 more bytes are needed, the file has 4");
     insta::assert_snapshot!(key("k").u32(7).bytes(&[2]).error(),
-        @"metadata key `k`: a truth value of 2, expected 0 or 1");
+        @"metadata key `k`: boolean: expected 0 or 1, found 2");
     insta::assert_snapshot!(key("k").u32(9).u32(10).u64(1 << 61).error(),
-        @"metadata key `k`: truncated: needs 18446744073709551615 more bytes, the file has 0");
+        @"metadata key `k`: truncated: 18446744073709551615 more bytes are needed, the file has 0");
     insta::assert_snapshot!(key("k").u32(9).u32(8).u64(1 << 61).u64(0).error(),
-        @"metadata key `k`: truncated: needs 8 more bytes, the file has 0");
+        @"metadata key `k`: truncated: 8 more bytes are needed, the file has 0");
     let nested = (0..5).fold(key("k").u32(9), |raw, _| raw.u32(9).u64(1));
     insta::assert_snapshot!(nested.error(),
         @"metadata key `k`: arrays nested more than 4 deep");
@@ -125,33 +125,33 @@ fn metadata_that_is_wrong_is_named() {
 fn tensors_that_are_wrong_are_named() {
     let one = |sizes: &[u64], kind, offset| Raw::new(3, 1, 0).tensor("x", sizes, kind, offset);
     insta::assert_snapshot!(one(&[1; 5], 0, 0).error(),
-        @"tensor `x`: 5 dimensions, expected 4 at most");
+        @"tensor `x`: expected at most 4 dimensions, found 5");
     insta::assert_snapshot!(one(&[1 << 32, 1 << 32], 0, 0).error(),
-        @"tensor `x`: F32 [4294967296, 4294967296] is no valid shape (F32 has 1 numbers a block)");
+        @"tensor `x`: F32 [4294967296, 4294967296] is not a valid shape (F32 has 1 elements per block)");
     insta::assert_snapshot!(one(&[33, 2], 8, 0).error(),
-        @"tensor `x`: Q8_0 [2, 33] is no valid shape (Q8_0 has 32 numbers a block)");
-    insta::assert_snapshot!(one(&[32], 99, 0).error(), @"tensor `x`: unknown number type 99");
+        @"tensor `x`: Q8_0 [2, 33] is not a valid shape (Q8_0 has 32 elements per block)");
+    insta::assert_snapshot!(one(&[32], 99, 0).error(), @"tensor `x`: unknown type 99");
     insta::assert_snapshot!(one(&[32], 31, 0).error(),
         @"tensor `x`: Q4_0_4_4 (type 31) is no longer part of ggml");
     insta::assert_snapshot!(one(&[1], 0, 4).data(8).error(),
         @"tensor `x`: its offset 4 is not a multiple of the alignment 32");
     insta::assert_snapshot!(one(&[3], 0, 0).data(11).error(),
-        @"truncated: tensor `x` ends at byte 76, the file has 75");
+        @"truncated: tensor `x` ends at byte 76, but the file has 75 bytes");
     insta::assert_snapshot!(one(&[1], 0, u64::MAX - 31).data(8).error(),
-        @"truncated: tensor `x` ends at byte 18446744073709551615, the file has 72");
+        @"truncated: tensor `x` ends at byte 18446744073709551615, but the file has 72 bytes");
     let two = |offset| {
         let raw = Raw::new(3, 2, 0).tensor("y", &[1], 0, offset);
         raw.tensor("x", &[9], 0, 0).data(100)
     };
     insta::assert_snapshot!(two(32).error(),
-        @"tensor `y` begins at byte 128, inside of `x`, which ends at 132");
+        @"tensor `y` starts at byte 128, but tensor `x` ends at byte 132: they overlap");
     assert!(two(64).parse().is_ok());
     let twice = Raw::new(3, 2, 0)
         .tensor("x", &[1], 0, 0)
         .tensor("x", &[1], 0, 32);
     insta::assert_snapshot!(twice.data(64).error(), @"duplicate tensor `x`");
     insta::assert_snapshot!(Raw::new(3, 1, 0).text("x").u32(4).u64(1).error(),
-        @"tensor `x`: truncated: needs 8 more bytes, the file has 0");
+        @"tensor `x`: truncated: 8 more bytes are needed, the file has 0");
 }
 
 #[test]
@@ -183,12 +183,12 @@ fn valid() -> Vec<u8> {
     writer.append(&[1; 68]).unwrap();
     writer.append(&[2; 16]).unwrap();
     let mut file = writer.finish().unwrap();
-    // the padding of the last tensor may be cut
+    // the padding of the last tensor may be missing
     file.truncate(file.len() - 16);
     file
 }
 
-/// Everything that was found lies within the file, and every value can be asked for.
+/// Checks that all tensors are inside the file, and that every value can be read.
 fn check(file: Vec<u8>) {
     let len = file.len();
     let Ok(gguf) = Gguf::parse(file.into()) else {
@@ -204,7 +204,7 @@ fn check(file: Vec<u8>) {
         assert!(value.to_string().len() < 1000);
         if let Ok(Some(texts)) = metadata.strings(key) {
             let Value::Array(array) = value else {
-                panic!("texts from {value}")
+                panic!("strings from {value}")
             };
             assert_eq!(texts.len(), array.len());
         }

@@ -64,7 +64,7 @@ impl Desk {
         format!("{error}{}", hint.unwrap_or_default())
             .replace(&self.dir.path().display().to_string(), "DIR")
             .replace(&self.config.endpoint, "HUB")
-            // Another number on every system.
+            // the number differs between systems
             .replace(" (os error 111)", "")
             .replace(" (os error 61)", "")
     }
@@ -133,7 +133,7 @@ fn what_is_needed_is_fetched_once() {
     server.forget();
     desk.fetch().unwrap();
     assert_eq!(server.lines(), ["GET /api/models/org/name/revision/main"]);
-    // A commit never changes, so there is nothing to ask.
+    // a commit never changes, so no request is needed
     server.forget();
     desk.name = format!("org/name@{COMMIT}").parse().unwrap();
     desk.fetch().unwrap();
@@ -245,8 +245,8 @@ fn a_connection_that_always_breaks_leaves_what_came() {
     });
     let desk = Desk::at(&server.url);
     insta::assert_snapshot!(desk.said(), @"
-        model.safetensors: the download broke off after 1000 of 4000000 bytes: Peer disconnected
-        hint: run the command again: it goes on where the download stopped
+        model.safetensors: the download stopped after 1000 of 4000000 bytes: Peer disconnected
+        hint: run the command again to resume the download
         ");
     let incomplete = desk.blob(&format!("{}.incomplete", model.etag(WEIGHTS)));
     assert_eq!(fs::read(incomplete).unwrap(), &weights()[..1000]);
@@ -296,7 +296,7 @@ fn the_message_of_a_wrong_checksum() {
     });
     insta::assert_snapshot!(Desk::at(&server.url).said(), @"
         config.json: wrong checksum after the download: expected git blob SHA-1 9e26dfeeb6e641a33dae4961196235bdb965b21b, found 0637a088a01e8ddab3bf3fa98dbe804cbde1a0dc
-        hint: nothing of it was kept; run the command again, and if it happens again the mirror or a proxy changes files
+        hint: run the command again; nothing was kept. If it happens again, the mirror or a proxy changes files
         ");
 }
 
@@ -360,20 +360,20 @@ fn refusals_say_what_to_do() {
         refused(418, "", false),
     ];
     insta::assert_snapshot!(all.join("\n\n"), @"
-        HUB refuses `org/name`: its licence has to be accepted first
+        HUB denies access to `org/name`: its licence must be accepted first
         hint: accept the licence at HUB/org/name, then set HF_TOKEN or run `hf auth login`
 
-        HUB refuses `org/name`: its licence has to be accepted first
+        HUB denies access to `org/name`: its licence must be accepted first
         hint: accept the licence at HUB/org/name
 
-        HUB refuses `org/name`: there is no such model, or it is not public
+        HUB denies access to `org/name`: the model does not exist or is not public
         hint: check the spelling; for a private or gated model set HF_TOKEN or run `hf auth login`
 
-        HUB refuses `org/name`: the token that was sent does not open it
-        hint: the token in HF_TOKEN, or of `hf auth login`, may be wrong or expired, or not allow this model
+        HUB denies access to `org/name`: the token does not grant access
+        hint: check the token in HF_TOKEN or of `hf auth login`; it may be wrong or expired, or have no access to this model
 
-        there is no model `org/name` at HUB, and no such folder here
-        hint: look for the name on the hub; a private model needs a token in HF_TOKEN
+        the model `org/name` does not exist at HUB, nor as a local folder
+        hint: check the name on the hub; for a private model set HF_TOKEN
 
         `org/name` has no branch, tag or commit `v2`
 
@@ -386,7 +386,7 @@ fn a_name_that_is_nearly_one_in_the_cache() {
     let server = Server::start(|_, _| Reply::status(404));
     let desk = Desk::at(&server.url);
     fs::create_dir_all(desk.config.cache.join("models--org--names-1B")).unwrap();
-    insta::assert_snapshot!(desk.said().lines().next().unwrap(), @"there is no model `org/name` at HUB, and no such folder here; the nearest is `org/names-1B`");
+    insta::assert_snapshot!(desk.said().lines().next().unwrap(), @"the model `org/name` does not exist at HUB, nor as a local folder; the nearest is `org/names-1B`");
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn a_busy_server_is_asked_again() {
 
     let down = Server::start(|_, _| Reply::status(502).with("X-Error-Message", "no luck"));
     insta::assert_snapshot!(Desk::at(&down.url).said(), @"
-        HUB/api/models/org/name/revision/main: the server answers 502 (no luck), and DIR/hub has no complete copy of `org/name`: nothing of it
+        HUB/api/models/org/name/revision/main: the server answers 502 (no luck), and DIR/hub has no complete copy of `org/name`: nothing
         hint: the server is busy or down; run the command again later
         ");
     assert_eq!(down.seen().len(), 4);
@@ -431,20 +431,20 @@ fn without_a_network_a_complete_copy_is_used() {
     let found = desk.fetch().unwrap();
     assert_eq!(found.path, first.path);
     let note = found.note.unwrap();
-    assert!(note.ends_with("using the copy fetched earlier"), "{note}");
+    assert!(note.ends_with("using the copy in the cache"), "{note}");
 
     fs::remove_file(desk.blob(&model.etag(WEIGHTS))).unwrap();
     let incomplete = desk.said();
     desk.name = "org/other".parse().unwrap();
     insta::assert_snapshot!([offline, incomplete, desk.said()].join("\n\n"), @"
-        HF_HUB_OFFLINE is set, and DIR/hub has no complete copy of `org/name`: nothing of it
-        hint: unset HF_HUB_OFFLINE to download, or fetch the model on another machine and give its folder
+        HF_HUB_OFFLINE is set, and DIR/hub has no complete copy of `org/name`: nothing
+        hint: unset HF_HUB_OFFLINE to download, or download the model on another machine and give its folder
 
         cannot reach HUB: Connection refused, and DIR/hub has no complete copy of `org/name`: no weights
-        hint: check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or fetch the model on another machine and give its folder
+        hint: check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or download the model on another machine and give its folder
 
-        cannot reach HUB: Connection refused, and DIR/hub has no complete copy of `org/other`: nothing of it
-        hint: check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or fetch the model on another machine and give its folder
+        cannot reach HUB: Connection refused, and DIR/hub has no complete copy of `org/other`: nothing
+        hint: check the network; behind a firewall set HTTPS_PROXY, or HF_ENDPOINT to a mirror; or download the model on another machine and give its folder
         ");
 }
 
@@ -483,8 +483,8 @@ fn shards_are_those_of_the_index() {
     let outside = fetch(&["a.safetensors", "../../x.safetensors"]).unwrap_err();
     let absent = fetch(&["d.safetensors"]).unwrap_err();
     insta::assert_snapshot!(format!("{outside}\n{absent}"), @r#"
-        `org/name` has no file "../../x.safetensors", which its model.safetensors.index.json names
-        `org/name` has no file "d.safetensors", which its model.safetensors.index.json names
+        `org/name` has no file "../../x.safetensors", which its model.safetensors.index.json lists
+        `org/name` has no file "d.safetensors", which its model.safetensors.index.json lists
         "#);
 }
 
@@ -575,12 +575,12 @@ fn answers_that_are_not_the_hubs() {
         HUB/api/models/org/name/revision/main: not the hub's description of a model: expected value at line 1 column 1
         HUB/api/models/org/name/revision/main: `sha` is "../..", expected a commit
         `org/name` is refused: the server lists the file "../x", which is not a plain relative path
-        hint: no hub lists such a file; do not trust this server
-        HUB/org/name/resolve/COMMIT/config.json: the server gives no checksum (ETag: "../../evil")
-        HUB/org/name/resolve/COMMIT/config.json: the answer is of commit "ffffffffffffffffffffffffffffffffffffffff"
-        HUB/org/name/resolve/COMMIT/config.json: the server sends more than the 2 bytes it named
-        HUB/org/name/resolve/COMMIT/config.json: the server sends the request on without end
-        HUB/org/name/resolve/COMMIT/config.json: 1152921504606846976 bytes, expected no more than 268435456
+        hint: do not trust this server; the hub never lists such a path
+        HUB/org/name/resolve/COMMIT/config.json: the server sends no checksum (ETag: "../../evil")
+        HUB/org/name/resolve/COMMIT/config.json: the answer is for commit "ffffffffffffffffffffffffffffffffffffffff"
+        HUB/org/name/resolve/COMMIT/config.json: the server sends more than the 2 bytes that it announced
+        HUB/org/name/resolve/COMMIT/config.json: too many redirects
+        HUB/org/name/resolve/COMMIT/config.json: 1152921504606846976 bytes, expected at most 268435456
         "#);
 }
 
@@ -598,7 +598,7 @@ fn a_range_that_was_not_asked_for_is_refused() {
         reply
     });
     let said = Desk::at(&server.url).said();
-    assert!(said.contains("asked for the bytes from 1000 on"), "{said}");
+    assert!(said.contains("requested the bytes from 1000"), "{said}");
 }
 
 #[test]
