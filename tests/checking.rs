@@ -189,11 +189,11 @@ fn the_command_checks_and_says_what_it_found() {
     let (out, err) = run(&[]);
     assert_eq!(out, "merged\n");
     assert!(
-        err.contains("check: base with adapter and merged model"),
+        err.contains("check: base + adapter and the merged model predict"),
         "{err}"
     );
     assert!(
-        err.contains("bit by bit") && err.contains("rounding: "),
+        err.contains("equal the merged weights, bit for bit") && err.contains("rounding: "),
         "{err}"
     );
     let (_, err) = run(&["--no-check"]);

@@ -74,8 +74,9 @@ pub struct SourceConfig {
     /// A file, a folder, or a pattern such as `rows/*.jsonl`, relative to the current directory; or the name of a
     /// dataset on the Hub.
     pub path: PathBuf,
-    /// The prompt template that renders its rows: a built-in name such as `alpaca` or `chatml`, the chat template of
-    /// the model (`chat`, `chat:NAME`), or a file that ends in `.toml`.
+    /// The prompt template that renders its rows: `alpaca`, `alpaca-short`, `alpaca-lora`, `vicuna-v0`,
+    /// `vicuna-v1.1`, `koala`, `baize`, `gpt4all`, `chatdoctor`, `llama-2-chat`, `llama-3`, `chatml`, `completion`,
+    /// the chat template of the model (`chat`, `chat:NAME`), or a file that ends in `.toml`.
     pub template: String,
     /// The format of its rows. Default: detected from the first row.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -106,12 +106,15 @@ fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
     (what, None)
 }
 
+/// Former names of keys: still read, and not suggested.
+const FORMER: [&str; 1] = ["share_beginnings"];
+
 /// The unknown name and the known ones, from ``unknown field `a`, expected `b` or `c` ``.
 fn unknown<'m>(message: &'m str, start: &str) -> Option<(&'m str, Vec<&'m str>)> {
     let (found, rest) = message.strip_prefix(start)?.split_once('`')?;
     // The names stand between backticks: every second piece.
-    let valid = rest.split('`').skip(1).step_by(2).collect();
-    Some((found, valid))
+    let valid = rest.split('`').skip(1).step_by(2);
+    Some((found, valid.filter(|name| !FORMER.contains(name)).collect()))
 }
 
 /// The key of an enum whose variant is unknown: the variant is either its value or, as a table, the key below it.
