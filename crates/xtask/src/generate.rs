@@ -30,7 +30,14 @@ pub(crate) fn write(root: &Path) -> Result<()> {
         }
     }
     // the tables of docs/reliability.md are written by the tests that check them
-    let hostile = ["test", "--locked", "--test", "main", "hostile::"];
+    let hostile = [
+        "test",
+        "--workspace",
+        "--locked",
+        "--test",
+        "main",
+        "hostile::",
+    ];
     run(command(root, "cargo", &hostile).env("SIMMER_WRITE_DOCS", "1"))
 }
 
