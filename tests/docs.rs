@@ -442,7 +442,7 @@ fn is_path(name: &str) -> bool {
         && name.chars().all(letters)
         && !built.iter().any(|start| name.starts_with(start))
         // `flex.rs` and `tests.rs` stand for the file of that name in each module
-        && (name.contains('/') || !name.ends_with(".rs"))
+        && (name.contains('/') || Path::new(name).extension().is_none_or(|end| end != "rs"))
 }
 
 /// Every diff of CONTRIBUTING.md applies: a new file does not exist yet, and the lines that a hunk keeps or removes are in
@@ -472,7 +472,7 @@ fn every_diff_applies() {
             let old: String = hunk
                 .lines()
                 .filter(|line| !line.starts_with('+'))
-                .map(|line| format!("{}\n", line.get(1..).unwrap_or_default()))
+                .flat_map(|line| [line.get(1..).unwrap_or_default(), "\n"])
                 .collect();
             let at = rest.find(&old);
             let at = at.unwrap_or_else(|| panic!("CONTRIBUTING.md: {to} does not have\n{old}"));

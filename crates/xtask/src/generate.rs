@@ -105,7 +105,8 @@ fn page(root: &Path, text: &str) -> Result<String> {
             bail!("`{BEGIN}{arguments} -->` has no `{}`", END.trim());
         };
         let table = printed(root, arguments)?;
-        new += &format!("{BEGIN}{arguments} -->\n\n{}\n\n{END}{after}", table.trim());
+        let table = table.trim();
+        new += &[BEGIN, arguments, " -->\n\n", table, "\n\n", END, after].concat();
     }
     Ok(new)
 }
