@@ -14,6 +14,13 @@ pub(crate) fn command<A: AsRef<OsStr>>(folder: &Path, program: &str, arguments: 
         .args(arguments)
         .current_dir(folder)
         .stdin(Stdio::null());
+    // what cargo says of this crate would make it build others again
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
