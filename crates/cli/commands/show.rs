@@ -10,7 +10,7 @@ use simmer_checkpoint::config::RopeScaling;
 use simmer_checkpoint::hub::{HubName, What};
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
-use simmer_files::size::readable;
+use simmer_files::size::{grouped, readable};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
@@ -190,8 +190,8 @@ impl Shown {
              vocabulary       {}, output head {head}\n\
              context          {} tokens, rope_theta {}{}",
             self.model,
-            grouped(self.parameters),
-            grouped(self.trainable),
+            grouped(self.parameters as u64),
+            grouped(self.trainable as u64),
             self.trainable as f64 / self.parameters as f64 * 100.0,
             self.rank,
             self.targets,
@@ -219,30 +219,5 @@ fn scaling(scaling: RopeScaling) -> String {
             original_max_position_embeddings: original,
             ..
         } => format!(", scaled {factor}x from {original} as in Llama 3"),
-    }
-}
-
-/// 6,738,415,616
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_readable() {
-        assert_eq!(grouped(6_738_415_616), "6,738,415,616");
-        assert_eq!(grouped(999), "999");
-        assert_eq!(grouped(1000), "1,000");
     }
 }

@@ -1,4 +1,4 @@
-//! Sizes of files and memory as people read them.
+//! Sizes and counts as people read them.
 
 /// Bytes in a binary unit: `12 bytes`, `1.5 KiB`, `269.1 MiB`, `1.35 GiB`, `12.6 GiB`.
 pub fn readable(bytes: u64) -> String {
@@ -15,9 +15,39 @@ pub fn readable(bytes: u64) -> String {
     }
 }
 
+/// A count with thousands separators: `6,738,415,616`.
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_have_three_digits_at_a_time() {
+        let texts = [0, 7, 999, 1000, 217_088, 12_345_678, 6_738_415_616].map(grouped);
+        assert_eq!(
+            texts,
+            [
+                "0",
+                "7",
+                "999",
+                "1,000",
+                "217,088",
+                "12,345,678",
+                "6,738,415,616"
+            ]
+        );
+    }
 
     #[test]
     fn sizes_are_readable() {

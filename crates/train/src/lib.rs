@@ -26,7 +26,6 @@ mod run;
 mod sample;
 mod schedule;
 mod tensorboard;
-mod thousands;
 pub mod tokenizer;
 mod trainer;
 mod training;

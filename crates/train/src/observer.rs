@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use simmer_data::Report;
+use simmer_files::size::grouped;
 use simmer_lint::LintReport;
 use simmer_model::base::Base;
 
 use crate::estimate::Estimate;
 use crate::metrics::{StepMetrics, ValidationMetrics};
-use crate::thousands::thousands;
 
 /// A summary of a run before its first step.
 #[derive(Debug, Clone)]
@@ -43,8 +43,8 @@ impl Start<'_> {
     pub fn trainable_parameters(&self) -> String {
         format!(
             "trainable parameters: {} of {} ({:.3}%)",
-            thousands(self.trained),
-            thousands(self.parameters),
+            grouped(self.trained as u64),
+            grouped(self.parameters as u64),
             100.0 * self.trained as f64 / self.parameters as f64,
         )
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::{Command as ClapCommand, CommandFactory};
 
-use super::cell;
+use super::{cell, without_default};
 use crate::failure::{Context, Failure};
 
 /// A row for each argument and option of a command: name, default, meaning.
@@ -23,18 +23,20 @@ pub(super) fn table(words: &[String]) -> Result<String, Failure> {
         }
         let defaults = argument.get_default_values().iter();
         let defaults: Vec<_> = defaults.map(|value| value.to_string_lossy()).collect();
+        let help = argument.get_long_help().or_else(|| argument.get_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        let (meaning, said) = without_default(&help);
         let default = if defaults.is_empty() || !argument.get_action().takes_values() {
-            String::new()
+            said.unwrap_or_default()
         } else {
             format!("`{}`", defaults.join(" "))
         };
-        let help = argument.get_long_help().or_else(|| argument.get_help());
-        let help = help.map(ToString::to_string).unwrap_or_default();
         let _ = write!(
             rows,
-            "\n| `{}` | {default} | {} |",
+            "\n| `{}` | {} | {} |",
             usage(argument),
-            cell(&help)
+            cell(&default),
+            cell(&meaning)
         );
     }
     Ok(rows)

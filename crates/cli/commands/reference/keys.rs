@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 use simmer_train::Recipe;
 
-use super::cell;
+use super::{cell, without_default};
 use crate::failure::{Context, Failure, bail};
 
 /// A row for each key of a table: name, type, default, meaning.
@@ -46,20 +46,6 @@ pub(super) fn table(table: &str) -> Result<String, Failure> {
         );
     }
     Ok(rows)
-}
-
-/// A description without its sentence `Default: ...`, which has a column of its own, and without `Required.`; and what
-/// that sentence says.
-fn without_default(text: &str) -> (String, Option<String>) {
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = text.replace(" Required.", "");
-    let Some((before, rest)) = text.split_once("Default: ") else {
-        return (text, None);
-    };
-    let (default, after) = rest.split_once(". ").unwrap_or((rest, ""));
-    let default = default.trim_end_matches('.').to_owned();
-    let meaning = format!("{} {after}", before.trim());
-    (meaning.trim().to_owned(), Some(default))
 }
 
 /// A default as a recipe says it.
@@ -195,21 +181,6 @@ impl<'a> Schema<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_default_has_a_column_of_its_own() {
-        let text = "How many to keep, at least 1.\nDefault: 0.5. The best is kept as well.";
-        let (meaning, default) = without_default(text);
-        assert_eq!(
-            meaning,
-            "How many to keep, at least 1. The best is kept as well."
-        );
-        assert_eq!(default.as_deref(), Some("0.5"));
-        assert_eq!(
-            without_default("The peak. Required."),
-            ("The peak.".to_owned(), None)
-        );
-    }
 
     #[test]
     fn every_table_of_a_recipe_can_be_printed() {

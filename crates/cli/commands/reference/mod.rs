@@ -53,3 +53,37 @@ fn cell(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.replace('|', "\\|")
 }
+
+/// A description without its sentence `Default: ...`, which has a column of its own, and without `Required.`; and what
+/// that sentence says.
+fn without_default(text: &str) -> (String, Option<String>) {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let text = text.replace(" Required.", "");
+    let Some((before, rest)) = text.split_once("Default: ") else {
+        return (text, None);
+    };
+    let (default, after) = rest.split_once(". ").unwrap_or((rest, ""));
+    let default = default.trim_end_matches('.').to_owned();
+    let meaning = format!("{} {after}", before.trim());
+    (meaning.trim().to_owned(), Some(default))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_has_a_column_of_its_own() {
+        let text = "How many to keep, at least 1.\nDefault: 0.5. The best is kept as well.";
+        let (meaning, default) = without_default(text);
+        assert_eq!(
+            meaning,
+            "How many to keep, at least 1. The best is kept as well."
+        );
+        assert_eq!(default.as_deref(), Some("0.5"));
+        assert_eq!(
+            without_default("The peak. Required."),
+            ("The peak.".to_owned(), None)
+        );
+    }
+}

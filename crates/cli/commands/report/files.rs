@@ -1,10 +1,10 @@
 //! The data and the files of runs.
 
 use serde::Serialize;
+use simmer_files::size::grouped;
 use simmer_train::{Fingerprint, SourceCounts};
 
 use super::run::Run;
-use super::summary::grouped;
 
 /// A file of data.
 #[derive(Serialize)]

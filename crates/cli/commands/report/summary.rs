@@ -1,7 +1,7 @@
 //! A run in numbers.
 
 use chrono::DateTime;
-use simmer_files::size::readable;
+use simmer_files::size::{grouped, readable};
 
 use super::run::{Run, State};
 
@@ -136,19 +136,6 @@ fn started(run: &Run) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// A number with thousands separators.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let parts = [
@@ -172,11 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
-        assert_eq!(
-            [7, 1234, 217_088, 1_869_504].map(grouped),
-            ["7", "1,234", "217,088", "1,869,504"]
-        );
+    fn durations_read_well() {
         let times = [0.25, 59.6, 61.0, 3600.0, 90_061.0].map(duration);
         assert_eq!(
             times,

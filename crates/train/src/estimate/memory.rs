@@ -5,13 +5,13 @@
 
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
+use simmer_files::size::grouped;
 use simmer_model::Recompute;
 use simmer_model::adapter::targets::Selection;
 
 use super::Subject;
 use super::load::Load;
 use crate::recipe::Method;
-use crate::thousands::thousands;
 
 /// Fragmentation, the free memory between blocks, as a fraction of activations and temporary buffers; libtorch's
 /// operations also make copies.
@@ -292,7 +292,7 @@ impl Parts {
             (
                 "trainable",
                 self.trained,
-                format!("{} parameters in f32", thousands(self.trained as usize / 4)),
+                format!("{} parameters in f32", grouped(self.trained / 4)),
             ),
             (
                 "gradients",
@@ -307,7 +307,7 @@ impl Parts {
             (
                 "activations",
                 self.activations,
-                format!("{} tokens per pass, {layers}", thousands(load.tokens)),
+                format!("{} tokens per pass, {layers}", grouped(load.tokens as u64)),
             ),
             (
                 "workspace",
