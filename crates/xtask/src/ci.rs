@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 
+use crate::build::Build;
 use crate::shell::{command, output, run, run_into, succeeds};
 use crate::stage::{Outcome, Stages, clean_commit, free_gigabytes};
 use crate::{generate, words};
@@ -19,9 +20,6 @@ const TOOLS: &str = "target/ci";
 
 /// Disk, in gigabytes, that the reference environment, libtorch and the second build take.
 const LIBTORCH_GIGABYTES: u64 = 9;
-
-/// The crates whose code depends on the feature `libtorch` or computes on a device.
-const ON_DEVICES: [&str; 3] = ["simmer", "simmer-kernels", "simmer-model"];
 
 /// The modules of `tests/main.rs` whose models compute on the device under test.
 const GOLDENS: [&str; 8] = [
@@ -49,25 +47,21 @@ pub(crate) fn full(root: &Path) -> Result<()> {
     stages.run("format", || cargo(root, &["fmt", "--all", "--check"]))?;
     stages.run("words", || words::check(root).map(|()| Outcome::Passed))?;
     stages.run("dependencies", || dependencies(root))?;
-    stages.run("lints", || lints(root, &[]))?;
-    stages.run("documentation", || documentation(root))?;
-    stages.run("build", || {
-        cargo(root, &["test", "--workspace", "--no-run", "--locked"])
-    })?;
-    stages.run("derived files", || {
-        generate::check(root).map(|()| Outcome::Passed)
-    })?;
+    stages.run("lints", || lints(&Build::of_users(root)))?;
     stages.run("downloads", || downloads.wait())?;
-    stages.run("adapters in PEFT", || in_peft(root))?;
-    stages.run("lints with libtorch", || {
-        on_libtorch(root, |set_up| lints(root, set_up))
+    // the one build of the dependencies for documentation and all tests; without libtorch where it cannot be had
+    let build = Build::with_libtorch(root)?;
+    stages.run("lints with libtorch", || with_libtorch(&build, lints))?;
+    stages.run("documentation", || documentation(&build))?;
+    stages.run("build", || build.run("test", &["--no-run"]))?;
+    stages.run("derived files", || {
+        generate::check(root, &build).map(|()| Outcome::Passed)
     })?;
+    stages.run("adapters in PEFT", || in_peft(&build))?;
     stages.run("tests on libtorch", || {
-        on_libtorch(root, |set_up| tests_on_libtorch(root, set_up))
+        with_libtorch(&build, goldens_on_libtorch)
     })?;
-    stages.run("tests", || {
-        cargo(root, &["test", "--workspace", "--locked"])
-    })?;
+    stages.run("tests", || tests(&build))?;
     stages.summary();
     if !stages.all_passed() {
         println!("not all of it was checked: target/ci/passed is not written");
@@ -99,17 +93,8 @@ pub(crate) fn quick(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A cargo command of the full check, built without the state of incremental builds.
-fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
-    let mut cargo = command(root, "cargo", arguments);
-    cargo
-        .env("CARGO_TERM_COLOR", "never")
-        .env("CARGO_INCREMENTAL", "0");
-    cargo
-}
-
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Outcome> {
-    run(&mut cargo_command(root, arguments))?;
+    run(command(root, "cargo", arguments).env("CARGO_TERM_COLOR", "never"))?;
     Ok(Outcome::Passed)
 }
 
@@ -258,9 +243,6 @@ fn advisories(root: &Path) -> Result<Option<String>> {
     Ok(Some(file))
 }
 
-/// An environment variable and its value.
-type Variable = (String, String);
-
 fn clippy(root: &Path, features: &[&str]) -> Command {
     let start = ["clippy", "--workspace", "--all-targets", "--locked"];
     let arguments = [&start[..], features, &["--", "-D", "warnings"]].concat();
@@ -269,70 +251,59 @@ fn clippy(root: &Path, features: &[&str]) -> Command {
     clippy
 }
 
-fn lints(root: &Path, libtorch: &[Variable]) -> Result<Outcome> {
-    let features: &[&str] = if libtorch.is_empty() {
-        &[]
-    } else {
-        &["--features", "libtorch"]
-    };
-    let mut clippy = clippy(root, features);
+fn lints(build: &Build) -> Result<Outcome> {
+    let mut clippy = clippy(&build.root, build.features());
     clippy.env("CARGO_INCREMENTAL", "0");
-    clippy.envs(libtorch.iter().cloned());
-    run(&mut clippy)?;
+    run(build.set_up(&mut clippy))?;
     Ok(Outcome::Passed)
 }
 
-fn documentation(root: &Path) -> Result<Outcome> {
-    let arguments = ["doc", "--workspace", "--no-deps", "--locked"];
-    let mut doc = cargo_command(root, &arguments);
+fn documentation(build: &Build) -> Result<Outcome> {
+    let mut doc = build.cargo("doc", &["--no-deps"]);
     run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))?;
     Ok(Outcome::Passed)
 }
 
-fn in_peft(root: &Path) -> Result<Outcome> {
+fn in_peft(build: &Build) -> Result<Outcome> {
+    let root = &build.root;
     if !root.join(TOOLS).join("reference/installed.txt").exists() {
         return Ok(no_room());
     }
-    let script = "tests/reference/check_peft.sh";
-    run(&mut command(root, script, &["target/debug/simmer"]))?;
+    // the script also runs Python's torch, which must not see the libraries of ours
+    let simmer = build.program()?.display().to_string();
+    run(&mut command(
+        root,
+        "tests/reference/check_peft.sh",
+        &[simmer],
+    ))?;
     Ok(Outcome::Passed)
 }
 
-/// Runs a stage with the environment that a build with libtorch needs.
-fn on_libtorch(root: &Path, stage: impl FnOnce(&[Variable]) -> Result<Outcome>) -> Result<Outcome> {
-    if !root.join("target/libtorch").exists() {
-        return Ok(no_room());
+/// Runs a stage that needs a build with libtorch.
+fn with_libtorch(build: &Build, stage: impl FnOnce(&Build) -> Result<Outcome>) -> Result<Outcome> {
+    if build.has_libtorch() {
+        stage(build)
+    } else {
+        Ok(no_room())
     }
-    let exports = output(&mut command(root, "tools/libtorch", &["--cpu"]))?;
-    let script = format!("{exports}\nenv -0");
-    let environment = output(&mut command(root, "sh", &["-c", &script]))?;
-    let variables = environment
-        .split('\0')
-        .filter_map(|variable| variable.split_once('='));
-    let set_up: Vec<Variable> = variables
-        .filter(|(name, _)| name.starts_with("LIBTORCH") || *name == "LD_LIBRARY_PATH")
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    if set_up.is_empty() {
-        bail!("`tools/libtorch --cpu` printed no environment:\n{exports}");
-    }
-    stage(&set_up)
 }
 
-/// The tests that depend on libtorch: the kernels' and the model's own, and the goldens of whatever computes on a device.
-fn tests_on_libtorch(root: &Path, set_up: &[Variable]) -> Result<Outcome> {
-    let packages = ON_DEVICES.iter().flat_map(|name| ["-p", *name]);
-    let start: Vec<&str> = ["test", "--locked", "--features", "libtorch"]
-        .into_iter()
-        .chain(packages)
-        .collect();
-    for targets in [
-        &["--lib"][..],
-        &[&["--test", "main", "--"], &GOLDENS[..]].concat(),
-    ] {
-        let mut tests = cargo_command(root, &[&start[..], targets].concat());
-        run(tests.envs(set_up.iter().cloned()))?;
+/// The goldens of what computes on a device, on libtorch. The unit tests of kernels and model compare the fused forms of all
+/// devices of a build, so they are not repeated.
+fn goldens_on_libtorch(build: &Build) -> Result<Outcome> {
+    let arguments = [&["--test", "main", "--"], &GOLDENS[..]].concat();
+    let mut tests = build.cargo("test", &arguments);
+    run(tests.env("SIMMER_TEST_DEVICE", "libtorch"))?;
+    Ok(Outcome::Passed)
+}
+
+/// Every test; models compute on the device of users' builds.
+fn tests(build: &Build) -> Result<Outcome> {
+    for arguments in [&["--lib", "--bins"][..], &["--doc"]] {
+        run(&mut build.cargo("test", arguments))?;
     }
+    let mut tests = build.cargo("test", &["--test", "main"]);
+    run(tests.env("SIMMER_TEST_DEVICE", "cpu"))?;
     Ok(Outcome::Passed)
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::build::Build;
 use crate::shell::{command, output, run};
 
 const PAGES: [&str; 2] = ["docs/reference/recipe.md", "docs/reference/commands.md"];
@@ -21,7 +22,8 @@ const END: &str = "<!-- end -->\n";
 /// # Errors
 /// If the program cannot be built or does not know a part, or a part has no end.
 pub(crate) fn write(root: &Path) -> Result<()> {
-    for derived in derived(root)? {
+    let build = Build::of_users(root);
+    for derived in derived(root, &build)? {
         if derived.current != derived.new {
             let path = root.join(derived.file);
             fs::write(path, derived.new)
@@ -45,8 +47,8 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 ///
 /// # Errors
 /// If one is not; all of them are named.
-pub(crate) fn check(root: &Path) -> Result<()> {
-    let mut stale = derived(root)?;
+pub(crate) fn check(root: &Path, build: &Build) -> Result<()> {
+    let mut stale = derived(root, build)?;
     stale.retain(|derived| derived.current != derived.new);
     if !stale.is_empty() {
         let files: Vec<&str> = stale.iter().map(|derived| derived.file).collect();
@@ -65,36 +67,36 @@ struct Derived {
     new: String,
 }
 
-fn derived(root: &Path) -> Result<Vec<Derived>> {
+fn derived(root: &Path, build: &Build) -> Result<Vec<Derived>> {
     // built as the tests build it, so that no dependency is compiled with other features
-    let arguments = ["test", "--workspace", "--no-run", "--locked"];
-    run(command(root, "cargo", &arguments).env("CARGO_INCREMENTAL", "0"))?;
+    build.run("test", &["--no-run"])?;
+    let program = build.program()?;
     let mut all = Vec::new();
     for file in PAGES {
         let current = fs::read_to_string(root.join(file));
         let current = current.with_context(|| format!("cannot read {file}"))?;
-        let new = page(root, &current).with_context(|| file.to_owned())?;
+        let new = page(&program, root, &current).with_context(|| file.to_owned())?;
         all.push(Derived { file, current, new });
     }
     all.push(Derived {
         file: SCHEMA,
         current: fs::read_to_string(root.join(SCHEMA)).unwrap_or_default(),
-        new: printed(root, "schema")?,
+        new: printed(&program, root, "schema")?,
     });
     Ok(all)
 }
 
 /// What `simmer reference` prints for some arguments.
-fn printed(root: &Path, arguments: &str) -> Result<String> {
+fn printed(program: &Path, root: &Path, arguments: &str) -> Result<String> {
     let words: Vec<&str> = ["reference"]
         .into_iter()
         .chain(arguments.split_whitespace())
         .collect();
-    output(&mut command(root, "target/debug/simmer", &words))
+    output(&mut command(root, &program.display().to_string(), &words))
 }
 
 /// A page with its derived parts as they have to be.
-fn page(root: &Path, text: &str) -> Result<String> {
+fn page(program: &Path, root: &Path, text: &str) -> Result<String> {
     let mut parts = text.split(BEGIN);
     let mut new = parts.next().unwrap_or_default().to_owned();
     for part in parts {
@@ -104,7 +106,7 @@ fn page(root: &Path, text: &str) -> Result<String> {
         let Some((_, after)) = rest.split_once(END) else {
             bail!("`{BEGIN}{arguments} -->` has no `{}`", END.trim());
         };
-        let table = printed(root, arguments)?;
+        let table = printed(&program, root, arguments)?;
         let table = table.trim();
         new += &[BEGIN, arguments, " -->\n\n", table, "\n\n", END, after].concat();
     }

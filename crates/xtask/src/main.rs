@@ -6,6 +6,7 @@
     reason = "a tool for developers reports on the terminal"
 )]
 
+mod build;
 mod ci;
 mod compare;
 mod generate;
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::full(root()),
         ["ci", "--quick"] => ci::quick(root()),
         ["generate"] => generate::write(root()),
-        ["generate", "--check"] => generate::check(root()),
+        ["generate", "--check"] => generate::check(root(), &build::Build::of_users(root())),
         ["compare"] => {
             compare::list();
             Ok(())

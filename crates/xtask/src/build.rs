@@ -1,0 +1,115 @@
+//! How the workspace is compiled: with which features, and which environment they need.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{command, output, run};
+use crate::stage::Outcome;
+
+/// A selection of features. All stages that compile take the same one, so that dependencies are compiled once.
+pub(crate) struct Build {
+    pub(crate) root: PathBuf,
+    /// The environment for libtorch; empty without the feature.
+    libtorch: Vec<(String, String)>,
+}
+
+impl Build {
+    /// The default features.
+    pub(crate) fn of_users(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            libtorch: Vec::new(),
+        }
+    }
+
+    /// With the feature `libtorch` if it is set up in `target/libtorch`, else the default features. Such a build has the
+    /// device `cpu` too, so it can run every test.
+    ///
+    /// # Errors
+    /// If `tools/libtorch` fails.
+    pub(crate) fn with_libtorch(root: &Path) -> Result<Self> {
+        let mut build = Self::of_users(root);
+        if !root.join("target/libtorch").exists() {
+            return Ok(build);
+        }
+        let exports = output(&mut command(root, "tools/libtorch", &["--cpu"]))?;
+        let script = format!("{exports}\nenv -0");
+        let environment = output(&mut command(root, "sh", &["-c", &script]))?;
+        let variables = environment
+            .split('\0')
+            .filter_map(|variable| variable.split_once('='));
+        build.libtorch = variables
+            .filter(|(name, _)| name.starts_with("LIBTORCH") || *name == "LD_LIBRARY_PATH")
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        if build.libtorch.is_empty() {
+            bail!("`tools/libtorch --cpu` printed no environment:\n{exports}");
+        }
+        Ok(build)
+    }
+
+    pub(crate) fn has_libtorch(&self) -> bool {
+        !self.libtorch.is_empty()
+    }
+
+    pub(crate) fn features(&self) -> &'static [&'static str] {
+        if self.has_libtorch() {
+            &["--features", "libtorch"]
+        } else {
+            &[]
+        }
+    }
+
+    /// Gives a command the environment of this build.
+    pub(crate) fn set_up<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs(self.libtorch.iter().map(|(name, value)| (name, value)))
+    }
+
+    /// A cargo command over the workspace, without the state of incremental builds.
+    pub(crate) fn cargo(&self, subcommand: &str, arguments: &[&str]) -> Command {
+        let start = [subcommand, "--workspace", "--locked"];
+        let arguments = [&start[..], self.features(), arguments].concat();
+        let mut cargo = command(&self.root, "cargo", &arguments);
+        cargo
+            .env("CARGO_TERM_COLOR", "never")
+            .env("CARGO_INCREMENTAL", "0");
+        self.set_up(&mut cargo);
+        cargo
+    }
+
+    /// Runs a cargo command over the workspace.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub(crate) fn run(&self, subcommand: &str, arguments: &[&str]) -> Result<Outcome> {
+        run(&mut self.cargo(subcommand, arguments))?;
+        Ok(Outcome::Passed)
+    }
+
+    /// A file that runs simmer as this build made it, with the libraries that it needs, without changing anyone else's environment.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn program(&self) -> Result<PathBuf> {
+        let program = self.root.join("target/debug/simmer");
+        if !self.has_libtorch() {
+            return Ok(program);
+        }
+        let script = self.root.join("target/ci/simmer");
+        let mut text = "#!/bin/sh\n".to_owned();
+        for (name, value) in &self.libtorch {
+            text += &format!("export {name}='{value}'\n");
+        }
+        text += &format!("exec '{}' \"$@\"\n", program.display());
+        fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
+        run(&mut command(
+            &self.root,
+            "chmod",
+            &["+x", "target/ci/simmer"],
+        ))?;
+        Ok(script)
+    }
+}
