@@ -1,6 +1,7 @@
 //! Integration tests: one binary, so that Burn links once.
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
+mod adapter_folders;
 mod adapters;
 mod cards;
 mod checking;

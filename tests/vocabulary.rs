@@ -249,7 +249,8 @@ fn spare_rows_are_taken() {
     );
     let tuned = adapter::load(model("tied-gqa", None), &adapter).unwrap();
     assert_eq!(tuned.resized, None);
-    assert_eq!(tuned.tokenizer.as_deref(), Some(adapter.as_path()));
+    let opened = adapter::peft::AdapterFolder::open(&adapter).unwrap();
+    assert_eq!(opened.tokenizer_path(), Some(adapter.as_path()));
     let tensors = Tensors::open(adapter.join("adapter_model.safetensors"));
     let (before, dtype) = rows(&Checkpoint::open(&source).unwrap(), EMBEDDING);
     let expected = with_means(&before[..VOCAB - 1], 1, dtype);

@@ -10,10 +10,11 @@ use clap::Args;
 use simmer_checkpoint::hub::What;
 use simmer_data::{Template, Tokenizer};
 use simmer_files::digest::sha256;
+use simmer_model::adapter::peft::AdapterFolder;
+use simmer_model::adapter::{PromptTemplate, TrainedWith};
 use simmer_model::base::{Base, BaseConfig, Precision};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
-
-use simmer_train::tokenizer;
+use simmer_train::tokenizer::{self, Tokenizers};
 
 use crate::failure::{Context, Failure};
 use crate::{hub, output, progress};
@@ -48,6 +49,8 @@ pub(crate) struct Loaded {
     pub(crate) eos: Vec<u32>,
     /// Distinguishes these weights from others: a hash of the names, sizes and times of their files.
     pub(crate) identity: String,
+    /// What the adapter was trained with, if its folder says so.
+    trained_with: TrainedWith,
 }
 
 impl ModelArgs {
@@ -66,22 +69,6 @@ pub(crate) fn read_ahead(base: &Base) {
         checkpoint.read_ahead(|bytes| bar.inc(bytes));
         bar.finish_and_clear();
     }
-}
-
-/// Tokens that end an answer: those of the tokenizer, and those of the configuration that are special tokens. The
-/// configurations of early conversions name ordinary tokens there.
-fn ends(tokenizer: &Tokenizer, config: &[u32]) -> Vec<u32> {
-    let mut ends = tokenizer.eos_ids().to_vec();
-    let special = tokenizer.special_tokens();
-    for &id in config {
-        let known = tokenizer
-            .token(id)
-            .is_some_and(|text| special.contains(&text));
-        if known && tokenizer.bos_id() != Some(id) && !ends.contains(&id) {
-            ends.push(id);
-        }
-    }
-    ends
 }
 
 /// A hash of the names, sizes and times of a model's files, its precision and its device.
@@ -105,6 +92,41 @@ fn identity(paths: &[Option<&Path>], base: &BaseConfig, device: &Device) -> Stri
     sha256(text.as_bytes())
 }
 
+/// The tokenizer of a base model at `base`, with what the adapter has of its own.
+fn tokenizers(
+    base: &Path,
+    adapter: Option<&AdapterFolder>,
+    rows: usize,
+) -> Result<Tokenizers, Failure> {
+    let base = tokenizer::open(base);
+    Ok(match adapter {
+        None => Tokenizers::of_base(base?),
+        Some(adapter) => Tokenizers::of_adapter(base, adapter, rows)?,
+    })
+}
+
+/// Says what comes from the adapter.
+pub(crate) fn tell(tokenizers: &Tokenizers) {
+    for warning in &tokenizers.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    if let Some(told) = &tokenizers.told {
+        output::note(told);
+    }
+}
+
+/// The names of more templates, as the end of a sentence.
+fn also(more: &[PromptTemplate]) -> String {
+    if more.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = more
+        .iter()
+        .map(|template| format!("`{}`", template.name))
+        .collect();
+    format!(" (also with {})", names.join(", "))
+}
+
 impl Loaded {
     /// Loads a base model, its tokenizer and an adapter.
     pub(crate) fn open(
@@ -117,39 +139,76 @@ impl Loaded {
         hub::locate_base(&mut base)?;
         let adapter = adapter.map(|path| hub::locate(path, What::Adapter));
         let adapter = adapter.transpose()?;
+        let cannot = |folder: &Path| format!("cannot use the adapter in {}", folder.display());
+        let opened = adapter
+            .as_deref()
+            .map(|folder| AdapterFolder::open(folder).with_context(|| cannot(folder)));
+        let opened = opened.transpose()?;
         let found = base.open()?;
         read_ahead(&found);
         let identity = identity(&[base.found_path(), adapter.as_deref()], &base, &device);
         let bar = progress::spinner("loading");
-        let mut tokenizer = base.tokenizer_path().map(Path::to_owned);
         let mut model = found.load(0, &device)?;
-        if let Some(folder) = &adapter {
-            let cannot = || format!("cannot use the adapter in {}", folder.display());
-            let attached = adapter::load(model, folder).with_context(cannot)?;
+        if let Some(folder) = &opened {
+            let attached =
+                adapter::load_folder(model, folder).with_context(|| cannot(folder.folder()))?;
             for warning in &attached.warnings {
                 output::note(&format!("warning: {warning}"));
             }
             if let Some(resized) = &attached.resized {
                 output::note(resized);
             }
-            if let Some(path) = attached.tokenizer {
-                tokenizer = Ok(path);
-            }
             model = attached.model;
         }
-        let tokenizer = tokenizer::open(&tokenizer?)?;
+        let rows = model.config().vocab_size;
+        let tokenizers = tokenizers(base.tokenizer_path()?, opened.as_ref(), rows)?;
         bar.finish_and_clear();
+        tell(&tokenizers);
+        let eos = tokenizers.ends(&model.config().eos_token_id);
+        let tokenizer = tokenizers.tokenizer;
         tokenizer.check_vocabulary(model.config().vocab_size)?;
         for note in tokenizer.notes() {
             output::note(note);
         }
-        let eos = ends(&tokenizer, &model.config().eos_token_id);
+        let trained_with = opened.as_ref().and_then(AdapterFolder::trained_with);
         Ok(Self {
             model: model.valid(),
             tokenizer,
             eos,
             identity,
+            trained_with: trained_with.cloned().unwrap_or_default(),
         })
+    }
+
+    /// The prompt template of this name; without one, that of the adapter's training, which is said. Warns of a template
+    /// that the adapter was not trained with.
+    pub(crate) fn prompt_template(&self, name: Option<&str>) -> Result<Option<Template>, Failure> {
+        let kept = &self.trained_with.templates;
+        let Some(name) = name else {
+            let Some(first) = kept.first() else {
+                return Ok(None);
+            };
+            output::note(&format!(
+                "prompt template `{}`, with which the adapter was trained{}",
+                first.name,
+                also(&kept[1..])
+            ));
+            return Ok(Some(Template::kept(
+                &first.name,
+                &first.text,
+                &self.tokenizer,
+            )?));
+        };
+        let template = self.template(name)?;
+        let known = kept.iter().any(|kept| kept.text == template.source());
+        if let Some(first) = kept.first().filter(|_| !known) {
+            output::note(&format!(
+                "warning: the adapter was trained with the prompt template `{}`{}, and gets prompts of `{name}`",
+                first.name,
+                also(&kept[1..])
+            ));
+        }
+        Ok(Some(template))
     }
 
     /// The template of that name, for this model's tokenizer.

@@ -34,6 +34,12 @@ pub enum CheckpointError {
         /// What the folder holds instead, as the end of the sentence; may be empty.
         found: String,
     },
+    /// A pointer of git-lfs instead of the file.
+    #[error("{}: a git-lfs pointer: the file itself was not downloaded", file.display())]
+    LfsPointer {
+        /// The file.
+        file: PathBuf,
+    },
     /// A file that is too short for the length field of the header.
     #[error("{}: not a safetensors file: expected at least 8 bytes, found {found}", file.display())]
     FileTooSmall {
@@ -263,6 +269,7 @@ impl Hint for CheckpointError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Write(error) => return error.hint(),
+            Self::LfsPointer { .. } => simmer_files::LFS_HINT,
             Self::FileTooSmall { .. }
             | Self::HeaderLength { .. }
             | Self::Truncated { .. }

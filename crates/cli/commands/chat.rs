@@ -20,9 +20,10 @@ use crate::output;
 pub(crate) struct Chat {
     #[command(flatten)]
     model: ModelArgs,
-    /// Prompt template; `chat` is the chat template of the model
-    #[arg(long, default_value = "chat", value_name = "NAME")]
-    template: String,
+    /// Prompt template; `chat` is the chat template of the model. Default: the one that the adapter was trained with,
+    /// else `chat`
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
     /// System message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -34,13 +35,22 @@ impl Chat {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let sampling = self.answer.sampling()?;
         let loaded = self.model.load()?;
-        let template = loaded.template(&self.template)?;
+        let template = match loaded.prompt_template(self.template.as_deref())? {
+            Some(template) => template,
+            None => loaded.template("chat")?,
+        };
         let start = || -> Vec<Message> {
             let system = self.system.iter();
             system
                 .map(|text| Message::new(Role::System, text))
                 .collect()
         };
+        if self.system.is_some() {
+            // refused before the first message, if the template has no place for it
+            let mut first = start();
+            first.push(Message::new(Role::User, "Hello"));
+            template.prompt(&Conversation::chat(first))?;
+        }
         let mut messages = start();
         let mut cache = Seen::default();
         let interactive = io::stdin().is_terminal();

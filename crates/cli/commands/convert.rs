@@ -9,8 +9,9 @@ use simmer_checkpoint::gguf::GgmlType;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::{Dtype, Pretrained};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
+use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::files_beside;
-use simmer_train::tokenizer;
+use simmer_train::tokenizer::{self, Tokenizers};
 
 use super::merge::{byte_size, lacks_hugging_face_tokenizer};
 use crate::failure::{Context, Failure, bail};
@@ -154,8 +155,18 @@ impl Convert {
         let base = hub::locate(&base, What::Model)
             .context("cannot open the base model of the adapter, which is needed for its shape; use --base MODEL")?;
         let config = Pretrained::open(&base)?.config;
-        for note in adapter_to_gguf(&self.input, &config, &self.out)? {
+        let adapter = AdapterFolder::open(&self.input)?;
+        for note in adapter_to_gguf(&adapter, &config, &self.out)? {
             output::note(&note);
+        }
+        let own = Tokenizers::of_adapter(tokenizer::open(&base), &adapter, config.vocab_size);
+        // without any tokenizer there is nothing to say
+        if let Some(told) = own.ok().and_then(|own| own.told) {
+            output::note(&format!(
+                "{}: a GGUF adapter cannot hold them; llama.cpp uses the base model's\n\
+                 hint: merge the adapter, and convert the merged model",
+                told.replacen("using the adapter's", "it has its own", 1)
+            ));
         }
         Ok(())
     }

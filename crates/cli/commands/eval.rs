@@ -9,12 +9,15 @@ use std::time::Instant;
 
 use clap::Args;
 use serde::Serialize;
+use simmer_checkpoint::hub::What;
 use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
     Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
 };
 use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
+use simmer_model::adapter::PromptTemplate;
+use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{BaseConfig, Precision};
 
 use crate::failure::{Context, Failure, bail};
@@ -52,9 +55,9 @@ pub(crate) struct Eval {
     /// Evaluate on the rows of this instruction file, as the task `held-out`
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Prompt template for --file
-    #[arg(long, value_name = "NAME", default_value = "chat", requires = "file")]
-    template: String,
+    /// Prompt template for --file. Default: the one that the adapters were trained with, else `chat`
+    #[arg(long, value_name = "NAME", requires = "file")]
+    template: Option<String>,
     /// Maximum number of tokens to generate for a row of --file; 0: only score the reference answers
     #[arg(long, value_name = "N", default_value_t = 128, requires = "file")]
     max_new_tokens: usize,
@@ -184,8 +187,7 @@ impl Eval {
             tasks.push((self.settled(Task::named(name)?)?, &data));
         }
         if let Some(file) = &self.file {
-            let task = Task::of_file(file, &self.template, self.max_new_tokens);
-            tasks.push((task, Path::new("")));
+            tasks.push((self.of_file(file)?, Path::new("")));
         }
         if tasks.is_empty() {
             bail!("no task given; use --tasks NAME,... or --file FILE");
@@ -195,6 +197,56 @@ impl Eval {
             Ok(Asked { task, questions })
         });
         asked.collect()
+    }
+
+    /// The task of --file. All models get the same prompts: those of the template that is given, or that the adapters
+    /// were trained with.
+    fn of_file(&self, file: &Path) -> Result<Task, Failure> {
+        let mut kept: Vec<(PromptTemplate, &Path)> = Vec::new();
+        for adapter in &self.adapter {
+            let folder = AdapterFolder::open(hub::locate(adapter, What::Adapter)?)?;
+            let template = folder
+                .trained_with()
+                .and_then(|with| with.templates.first());
+            kept.extend(template.map(|template| (template.clone(), adapter.as_path())));
+        }
+        let of = |name: &str| Task::of_file(file, name, self.max_new_tokens);
+        if let Some(name) = &self.template {
+            for (template, adapter) in &kept {
+                if template.name != *name {
+                    output::note(&format!(
+                        "warning: {}: the adapter was trained with the prompt template `{}`, and gets prompts of `{name}`",
+                        adapter.display(),
+                        template.name
+                    ));
+                }
+            }
+            return Ok(of(name));
+        }
+        let Some((first, adapter)) = kept.first() else {
+            return Ok(of("chat"));
+        };
+        if let Some((other, path)) = kept.iter().find(|(template, _)| template != first) {
+            bail!(
+                "the adapters were trained with different prompt templates: {} with `{}`, {} with `{}`; \
+                 choose one for all with --template NAME",
+                adapter.display(),
+                first.name,
+                path.display(),
+                other.name
+            );
+        }
+        output::note(&format!(
+            "prompt template `{}`, with which {} was trained",
+            first.name,
+            adapter.display()
+        ));
+        let task = of(&first.name);
+        Ok(match first.chat_name() {
+            // each model's own, which is the adapter's
+            Some(_) => task,
+            None => task.with_template_text(first.text.clone()),
+        })
     }
 
     fn settled(&self, task: Task) -> Result<Task, Failure> {

@@ -6,14 +6,15 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::{Content, Conversation, Message, Role};
 use simmer_model::{KvCache, Sampling, Stop};
 
-use crate::failure::{Context, Failure};
+use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
 use crate::output;
 
 /// Generate the answer to a prompt
 ///
-/// The model continues the prompt as it is, unless `--chat` applies the model's chat template or
-/// `--template NAME` another one, such as the template of the adapter's training.
+/// The prompt is put into the prompt template that the adapter was trained with, if its folder names one.
+/// `--chat` applies the model's chat template instead, `--template NAME` another one, and `--raw` none.
+/// A model without an adapter continues the prompt as it is.
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
     #[command(flatten)]
@@ -22,16 +23,19 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "TEXT")]
     prompt: String,
     /// Input of the instruction, for templates that have one, such as alpaca
-    #[arg(long, value_name = "TEXT", requires = "template")]
+    #[arg(long, value_name = "TEXT")]
     input: Option<String>,
     /// Apply the chat template of the model
-    #[arg(long, conflicts_with = "template")]
+    #[arg(long, conflicts_with_all = ["template", "raw"])]
     chat: bool,
-    /// Apply this prompt template
+    /// Apply this prompt template. Default: the one that the adapter was trained with
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
-    /// System message for the chat template
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    /// Continue the prompt as it is, without a template
+    #[arg(long, conflicts_with_all = ["template", "system", "input"])]
+    raw: bool,
+    /// System message, for templates that have a place for it
+    #[arg(long, value_name = "TEXT")]
     system: Option<String>,
     #[command(flatten)]
     answer: AnswerArgs,
@@ -102,32 +106,46 @@ impl Generate {
         } else {
             self.template.as_deref()
         };
-        let Some(name) = name else {
+        let template = if self.raw {
+            None
+        } else {
+            loaded.prompt_template(name)?
+        };
+        let Some(template) = template else {
+            for (option, text) in [("--input", &self.input), ("--system", &self.system)] {
+                if text.is_some() {
+                    bail!("{option} needs a prompt template; use --chat or --template NAME");
+                }
+            }
             let text = loaded.tokenizer.encode(&self.prompt)?.ids;
             return Ok([loaded.tokenizer.prefix(), &text].concat());
         };
-        let conversation = if self.chat {
-            let system = self
-                .system
-                .iter()
-                .map(|text| Message::new(Role::System, text));
-            let user = Message::new(Role::User, &self.prompt);
-            Conversation::chat(system.chain([user]).collect())
-        } else if self.input.is_some() {
-            Conversation::new(Content::Instruction {
-                system: None,
+        let prompt = template
+            .prompt(&self.conversation(template.name()))
+            .with_context(|| format!("template {}: cannot render this prompt", template.name()))?;
+        Ok(prompt_tokens(&prompt, &loaded.tokenizer)?)
+    }
+
+    /// The prompt as the row that the template renders.
+    fn conversation(&self, template: &str) -> Conversation {
+        if self.input.is_some() {
+            return Conversation::new(Content::Instruction {
+                system: self.system.clone(),
                 instruction: self.prompt.clone(),
                 input: self.input.clone(),
                 output: None,
-            })
-        } else {
-            Conversation::prompt(&self.prompt)
-        };
-        let prompt = loaded
-            .template(name)?
-            .prompt(&conversation)
-            .with_context(|| format!("template {name}: cannot render this prompt"))?;
-        Ok(prompt_tokens(&prompt, &loaded.tokenizer)?)
+            });
+        }
+        let is_chat = template == "chat" || template.starts_with("chat:");
+        if self.system.is_none() && !is_chat {
+            return Conversation::prompt(&self.prompt);
+        }
+        let system = self
+            .system
+            .iter()
+            .map(|text| Message::new(Role::System, text));
+        let user = Message::new(Role::User, &self.prompt);
+        Conversation::chat(system.chain([user]).collect())
     }
 }
 

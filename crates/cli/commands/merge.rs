@@ -1,6 +1,7 @@
 //! `simmer merge`: merges an adapter into its base model.
 
 mod check;
+mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::hub::What;
 use simmer_files::size::readable;
+use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
-use simmer_train::tokenizer;
 
 use crate::failure::{Context, Failure, bail};
 use crate::output::note;
@@ -85,17 +86,16 @@ impl Merge {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
+        let folder = AdapterFolder::open(&adapter)?;
         let saved = tempfile::tempdir()?;
-        let other = lacks_hugging_face_tokenizer(&base);
-        if other {
-            tokenizer::open(&base)?.save(saved.path())?;
-        }
+        let merged = tokenizer::of_merge(&base, &folder, saved.path())?;
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
-            tokenizer: other.then_some(saved.path()),
+            tokenizer: merged.files.as_deref(),
+            eos: merged.eos.as_deref(),
         };
-        let prompts = check::Prompts::new(&self.prompt, &base, &adapter)?;
+        let prompts = check::Prompts::new(&self.prompt, merged.tokenizer)?;
         let bar = progress::bytes(0, "merging");
         let mut advance = |done, all| {
             bar.set_length(all);

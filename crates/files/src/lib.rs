@@ -8,6 +8,7 @@ mod atomic;
 mod bus_error;
 pub mod digest;
 mod error;
+mod lfs;
 pub mod size;
 mod whole;
 
@@ -19,6 +20,7 @@ use memmap2::Mmap;
 pub use atomic::{Existing, StagedFolder, try_write_file, write_file};
 pub use bus_error::explain_bus_errors;
 pub use error::WriteError;
+pub use lfs::{LFS_HINT, is_lfs_pointer};
 pub use whole::{open, read, read_text};
 
 /// Maps a whole file for reading.

@@ -17,6 +17,7 @@ use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{
     DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
 };
+use crate::numbers::count_not_finite;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 
@@ -132,6 +133,18 @@ pub enum BaseError {
     /// The device cannot compute in the dtype.
     #[error("`base.compute`: the device `cpu` computes only in f32, found bf16")]
     Compute,
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", path.display())]
+    NotFinite {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number of such values in it.
+        count: usize,
+        /// The number of its values.
+        of: usize,
+    },
     /// `path` does not exist.
     #[error("base model {}: no such folder or file", path.display())]
     NoPath {
@@ -146,6 +159,10 @@ impl Hint for BaseError {
             Self::NoPath { .. } => Some(
                 "use a Hugging Face folder (config.json, *.safetensors), a Meta folder \
                  (params.json, consolidated.*.pth) or a .gguf file"
+                    .to_owned(),
+            ),
+            Self::NotFinite { .. } => Some(
+                "download the model again; if it is one that you trained or converted, that has failed"
                     .to_owned(),
             ),
             Self::Compute => Some(
@@ -322,7 +339,11 @@ impl Base {
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &str, shape: &[usize]| {
             let data = match &self.checkpoint {
-                Some(checkpoint) => self.with_new_rows(tensor, checkpoint.data(tensor)?),
+                Some(checkpoint) => {
+                    let data = checkpoint.data(tensor)?;
+                    check_finite(checkpoint, tensor, &data, precision)?;
+                    self.with_new_rows(tensor, data)
+                }
                 None => random(&self.config, tensor, shape, seed),
             };
             Ok(convert(data, precision))
@@ -348,6 +369,38 @@ impl Base {
 /// The errors of both.
 pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
     base.open()?.load(seed, device)
+}
+
+/// Checks that the values of a tensor are finite, if they are read now anyway or are few: loading must not read a large
+/// mapped tensor.
+fn check_finite(
+    checkpoint: &Checkpoint,
+    tensor: &str,
+    data: &TensorData,
+    precision: Option<DType>,
+) -> Result<(), BaseError> {
+    /// A tensor of this many bytes is checked whatever happens to it.
+    const FEW: usize = 1 << 20;
+    let copied = checkpoint.layout() != Layout::HuggingFace
+        || precision.is_some_and(|dtype| dtype != data.dtype());
+    let float = match data.dtype() {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        _ => return Ok(()),
+    };
+    if !copied && data.as_bytes().len() > FEW {
+        return Ok(());
+    }
+    match count_not_finite(data.as_bytes(), float) {
+        0 => Ok(()),
+        count => Err(BaseError::NotFinite {
+            path: checkpoint.path().to_owned(),
+            tensor: tensor.to_owned(),
+            count,
+            of: data.num_elements(),
+        }),
+    }
 }
 
 fn convert(data: TensorData, precision: Option<DType>) -> TensorData {

@@ -21,17 +21,22 @@ pub trait ReadData {
 
 impl ReadData for SafetensorsFile {
     fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
-        data(self.tensor(name)?, self.path(), name)
+        to_data(self.tensor(name)?, self.path(), name)
     }
 }
 
 impl ReadData for Checkpoint {
     fn data(&self, name: &str) -> Result<TensorData, CheckpointError> {
-        data(self.tensor(name)?, self.path(), name)
+        to_data(self.tensor(name)?, self.path(), name)
     }
 }
 
-fn data(tensor: Tensor, path: &Path, name: &str) -> Result<TensorData, CheckpointError> {
+/// A tensor as Burn's, without a copy if it is aligned; `path` and `name` are for messages.
+pub(crate) fn to_data(
+    tensor: Tensor,
+    path: &Path,
+    name: &str,
+) -> Result<TensorData, CheckpointError> {
     let dtype = burn_dtype(tensor.dtype)
         .ok_or_else(|| unsupported(path, name, tensor.dtype.to_string()))?;
     let aligned = tensor.bytes.as_ptr().addr().is_multiple_of(dtype.size());

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use simmer_data::Validation;
-use simmer_model::adapter::Card;
+use simmer_data::{DataError, Template, Tokenizer, Validation};
+use simmer_model::adapter::{Card, PromptTemplate};
 
 use crate::config::{TrainConfig, Weights};
+use crate::error::TrainError;
 use crate::manifest::{Fingerprint, Manifest};
 use crate::metrics::Losses;
 use crate::optimizer::OptimizerConfig;
@@ -22,9 +23,32 @@ const HUB: &str = "hf://datasets/";
 /// The most files of one kind that are listed; the hashes of all of them are in the manifest.
 const LISTED: usize = 20;
 
+/// The prompt templates of the training rows, each once, in the order of the recipe.
+///
+/// # Errors
+/// A template that cannot be used.
+pub(crate) fn templates(
+    recipe: &Recipe,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<PromptTemplate>, TrainError> {
+    let mut templates: Vec<PromptTemplate> = Vec::new();
+    for source in &recipe.data.train {
+        if templates.iter().any(|known| known.name == source.template) {
+            continue;
+        }
+        let template = Template::named(&source.template, tokenizer).map_err(DataError::from)?;
+        templates.push(PromptTemplate {
+            name: source.template.clone(),
+            text: template.source().to_owned(),
+        });
+    }
+    Ok(templates)
+}
+
 /// The card of an adapter after the steps of `state`.
 pub(crate) fn card(
     recipe: &Recipe,
+    templates: &[PromptTemplate],
     manifest: &Manifest,
     state: &TrainingState,
     losses: Losses,
@@ -39,11 +63,7 @@ pub(crate) fn card(
     datasets.dedup();
     Card {
         datasets,
-        template: recipe
-            .data
-            .train
-            .first()
-            .map(|source| source.template.clone()),
+        templates: templates.to_vec(),
         training: training(recipe, manifest, state, losses),
     }
 }

@@ -137,7 +137,7 @@ impl Manifest {
         let adapter = match &recipe.method {
             Method::Lora(lora) => match &lora.from {
                 Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
-                    name.starts_with("adapter_")
+                    name.starts_with("adapter")
                 })?,
                 None => BTreeMap::new(),
             },

@@ -15,7 +15,7 @@ use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
 use crate::recipe::{Method, Recipe};
-use crate::tokenizer;
+use crate::tokenizer::{self, Tokenizers};
 
 /// The tokenizer of a run, and how it differs from its files.
 pub(crate) struct Vocabulary {
@@ -36,7 +36,7 @@ pub fn recipe_tokenizer(
     recipe: &Recipe,
     observer: &mut dyn Observer,
 ) -> Result<Arc<Tokenizer>, TrainError> {
-    let mut tokenizer = open(recipe, adapter(recipe)?.as_ref())?;
+    let mut tokenizer = open(recipe, adapter(recipe)?.as_ref(), usize::MAX)?.tokenizer;
     add(&mut tokenizer, &recipe.base, observer)?;
     Ok(Arc::new(tokenizer))
 }
@@ -49,11 +49,16 @@ fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
     })
 }
 
-/// The tokenizer of the adapter if it has one, else of the base model.
-fn open(recipe: &Recipe, from: Option<&AdapterFolder>) -> Result<Tokenizer, TrainError> {
-    match from.and_then(AdapterFolder::tokenizer_path) {
-        Some(path) => tokenizer::open(path),
-        None => tokenizer::open(recipe.base.tokenizer_path()?),
+/// The tokenizer of the base model, with what the adapter has of its own; `rows` is the size of the embedding.
+fn open(
+    recipe: &Recipe,
+    from: Option<&AdapterFolder>,
+    rows: usize,
+) -> Result<Tokenizers, TrainError> {
+    let base = tokenizer::open(recipe.base.tokenizer_path()?);
+    match from {
+        Some(adapter) => Tokenizers::of_adapter(base, adapter, rows),
+        None => Ok(Tokenizers::of_base(base?)),
     }
 }
 
@@ -126,7 +131,17 @@ impl Vocabulary {
         let from = adapter(recipe)?;
         let mut config = base.config.clone();
         let resized = from.as_ref().and_then(|from| from.resize(&mut config));
-        let mut tokenizer = open(recipe, from.as_ref())?;
+        let Tokenizers {
+            mut tokenizer,
+            has_own_tokens,
+            is_changed,
+            told,
+            warnings,
+            ..
+        } = open(recipe, from.as_ref(), config.vocab_size)?;
+        for notice in warnings.iter().chain(&told) {
+            observer.on_notice(notice);
+        }
         tokenizer.check_vocabulary(config.vocab_size)?;
         for note in tokenizer.notes() {
             observer.on_notice(note);
@@ -138,7 +153,7 @@ impl Vocabulary {
         } = add(&mut tokenizer, &recipe.base, observer)?;
         let vocabulary = Self {
             tokenizer: Arc::new(tokenizer),
-            changed,
+            changed: changed || is_changed,
             from_adapter: from
                 .as_ref()
                 .and_then(AdapterFolder::tokenizer_path)
@@ -148,7 +163,7 @@ impl Vocabulary {
         if rows.is_empty() {
             return Ok(vocabulary);
         }
-        if let Some(folder) = from.filter(|_| resized.is_some() || vocabulary.from_adapter) {
+        if let Some(folder) = from.filter(|_| resized.is_some() || has_own_tokens) {
             return Err(TrainError::TwoVocabularies {
                 adapter: folder.folder().to_owned(),
                 token: vocabulary.token(rows.start),
@@ -207,7 +222,7 @@ impl Vocabulary {
     /// The tokenizer files to write along with the weights of the run. A tokenizer that differs from its files is first
     /// written to the run's folder.
     ///
-    /// An adapter with the vocabulary of its base model needs none.
+    /// An adapter with the tokenizer of its base model's folder needs none.
     pub(crate) fn files(
         &self,
         recipe: &Recipe,
@@ -215,7 +230,9 @@ impl Vocabulary {
         run: &RunFolder,
     ) -> Result<Vec<PathBuf>, TrainError> {
         let whole = matches!(recipe.method, Method::Full(_));
-        let own = self.changed || self.from_adapter || model.has_own_vocabulary();
+        // the base model's folder has another tokenizer
+        let other = recipe.base.path.is_some() && recipe.base.tokenizer.is_some();
+        let own = self.changed || self.from_adapter || other || model.has_own_vocabulary();
         if !whole && !own {
             return Ok(Vec::new());
         }

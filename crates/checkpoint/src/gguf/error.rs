@@ -19,6 +19,9 @@ pub enum GgufError {
         /// Up to four of the first bytes, as text.
         found: String,
     },
+    /// A pointer of git-lfs instead of the file.
+    #[error("a git-lfs pointer: the file itself was not downloaded")]
+    LfsPointer,
     /// A version before 2 or after 3.
     #[error("GGUF version {found} is not supported; 2 and 3 are")]
     Version {
@@ -277,6 +280,7 @@ impl Hint for GgufError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Magic { .. } => "download the file again; it is damaged, or not a GGUF file",
+            Self::LfsPointer => simmer_files::LFS_HINT,
             Self::Version { .. } | Self::BigEndian => {
                 "convert the model again with a current llama.cpp on a little-endian machine"
             }

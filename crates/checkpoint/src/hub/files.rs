@@ -12,6 +12,14 @@ use crate::{INDEX_FILE, SINGLE_FILE, nearest};
 const CONFIG: &str = "config.json";
 const PARAMS: &str = "params.json";
 const ADAPTER: &[&str] = &["adapter_config.json", "adapter_model.safetensors"];
+/// The weights of an adapter: of PEFT, of its early versions, of mlx-lm. The first is used.
+const ADAPTER_WEIGHTS: [&str; 3] = [
+    "adapter_model.safetensors",
+    "adapter_model.bin",
+    "adapters.safetensors",
+];
+/// What simmer keeps of an adapter's training.
+const ADAPTER_SETTINGS: &str = "simmer.json";
 
 /// The files from which a tokenizer is read.
 const TOKENIZERS: &[&str] = &["tokenizer.json", "tokenizer.model"];
@@ -92,13 +100,14 @@ pub(super) fn plan<'a>(
         });
     }
     if what == What::Adapter {
-        let weights = present(ADAPTER);
-        if weights.len() < ADAPTER.len() {
+        let weights = ADAPTER_WEIGHTS.into_iter().find(|file| has(file));
+        let Some(weights) = weights.filter(|_| has(ADAPTER[0])) else {
             return Err(none(&ADAPTER.join(" and ")));
-        }
+        };
         // the base model's, if the adapter has a copy
         first.retain(|file| *file != CONFIG);
-        let then = Then::Files(weights);
+        first.extend(present(&[ADAPTER_SETTINGS]));
+        let then = Then::Files(present(&[ADAPTER[0], weights]));
         return Ok(Plan { first, then });
     }
     let then = if has(CONFIG) && has(SINGLE_FILE) {
@@ -366,6 +375,12 @@ mod tests {
         ]);
         let adapter = plan(&name("o/n"), What::Adapter, &adapter).unwrap();
         assert_eq!(adapter.first, ["tokenizer.json"]);
+
+        let adapter = listed(&["adapter_config.json", "adapters.safetensors", "simmer.json"]);
+        let adapter = plan(&name("o/n"), What::Adapter, &adapter).unwrap();
+        assert_eq!(adapter.first, ["simmer.json"]);
+        let weights = vec!["adapter_config.json", "adapters.safetensors"];
+        assert_eq!(adapter.then, Then::Files(weights));
     }
 
     #[test]

@@ -72,6 +72,9 @@ impl Header {
             .map_err(CheckpointError::io(path, "read"))?;
         let declared = u64::from_le_bytes(prefix);
         let available = file_len - PREFIX;
+        if prefix == *b"version " && is_pointer(file, prefix) {
+            return Err(CheckpointError::LfsPointer { file: path.into() });
+        }
         if declared > available {
             return Err(CheckpointError::HeaderLength {
                 file: path.into(),
@@ -95,6 +98,13 @@ impl Header {
             })?;
         check(raw, path, PREFIX + declared, file_len)
     }
+}
+
+/// Whether a file that starts with `prefix` is a pointer of git-lfs.
+fn is_pointer(file: &mut impl Read, prefix: [u8; PREFIX as usize]) -> bool {
+    let mut start = prefix.to_vec();
+    let more = file.take(64).read_to_end(&mut start);
+    more.is_ok() && simmer_files::is_lfs_pointer(&start)
 }
 
 fn check(

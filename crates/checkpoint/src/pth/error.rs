@@ -16,6 +16,9 @@ pub enum PthError {
         /// Its first bytes, in hexadecimal.
         found: String,
     },
+    /// A pointer of git-lfs instead of the file.
+    #[error("a git-lfs pointer: the file itself was not downloaded")]
+    LfsPointer,
     /// An archive with contradictory tables.
     #[error("the zip archive is damaged: {what}{}", within(entry))]
     Zip {
@@ -117,6 +120,7 @@ impl Hint for PthError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Pickle(source) => return source.hint(),
+            Self::LfsPointer => simmer_files::LFS_HINT,
             Self::Zip { .. } | Self::Legacy { .. } | Self::StorageMissing { .. } => {
                 INCOMPLETE_DOWNLOAD
             }

@@ -62,6 +62,9 @@ impl PthFile {
         if file.starts_with(zip::MAGIC) {
             return Self::archive(file);
         }
+        if simmer_files::is_lfs_pointer(file) {
+            return Err(PthError::LfsPointer);
+        }
         if legacy::is_legacy(file) {
             let tensors = legacy::tensors(file)?;
             return Ok(Self { tensors });

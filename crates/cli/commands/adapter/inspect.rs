@@ -105,6 +105,7 @@ fn as_json(inspected: &Inspected) -> Value {
         "norm": found.norm(),
         "modules": found.modules,
         "whole": found.whole,
+        "not_finite": found.not_finite,
         "warnings": found.warnings,
     })
 }

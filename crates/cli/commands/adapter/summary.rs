@@ -11,6 +11,9 @@ use simmer_model::adapter::targets::Targets;
 use super::inspect::Inspected;
 use super::short;
 
+/// The number of targets up to which their paths are shown, else the last part of each.
+const LISTED: usize = 8;
+
 /// A name and its value.
 type Line = (&'static str, String);
 
@@ -24,6 +27,7 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<Line> {
     lines.push(("modules", modules(found)));
     lines.extend(whole(found));
     lines.push(("parameters", parameters(found)));
+    lines.extend(not_finite(found));
     let norm = format!("norm {} over all modules", short(found.norm()));
     lines.push(("update", norm));
     lines
@@ -80,7 +84,14 @@ fn targets(config: &AdapterConfig) -> String {
         Some(Targets::Regex(pattern)) => pattern.clone(),
         Some(Targets::Names(names)) => {
             let mut names = names.clone();
+            if names.len() > LISTED {
+                // full paths, as of an adapter of mlx-lm
+                for name in &mut names {
+                    *name = name.rsplit('.').next().unwrap_or(name).to_owned();
+                }
+            }
             names.sort();
+            names.dedup();
             names.join(", ")
         }
     }
@@ -103,9 +114,22 @@ fn modules(found: &Inspection) -> String {
 
 /// The tensors that are not low-rank: those trained as a whole, and those of the base.
 fn whole(found: &Inspection) -> Vec<Line> {
+    let heads: Vec<String> = found
+        .whole
+        .iter()
+        .filter(|tensor| tensor.is_head())
+        .map(|tensor| format!("{} {:?}", tensor.key, tensor.shape))
+        .collect();
     let trained = found.whole.iter().filter(|tensor| tensor.trained).count();
     let frozen = found.whole.len() - trained;
+    let trained = trained - heads.len();
     let mut lines = Vec::new();
+    if !heads.is_empty() {
+        lines.push((
+            "head",
+            heads.join(", ") + ": the head of a classifier or a reward model",
+        ));
+    }
     if trained > 0 {
         lines.push(("full", count(trained, "tensor") + " trained in full"));
     }
@@ -114,6 +138,19 @@ fn whole(found: &Inspection) -> Vec<Line> {
         lines.push(("frozen", of_base));
     }
     lines
+}
+
+/// How many values are NaN or infinite.
+fn not_finite(found: &Inspection) -> Option<Line> {
+    let first = found.not_finite.first()?;
+    let values = found.not_finite.iter().map(|tensor| tensor.count).sum();
+    let text = format!(
+        "{} NaN or infinite, in {}; first {}",
+        count(values, "value"),
+        count(found.not_finite.len(), "tensor"),
+        first.key
+    );
+    Some(("not finite", text))
 }
 
 fn parameters(found: &Inspection) -> String {

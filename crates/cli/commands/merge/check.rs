@@ -5,12 +5,10 @@ use std::path::Path;
 use burn::module::Module;
 use serde::Serialize;
 use simmer_data::Tokenizer;
-use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::BaseConfig;
 use simmer_model::merge::agreement::{Agreement, Heard};
 use simmer_model::merge::{Altered, MergeOptions, verify};
 use simmer_model::{adapter, device};
-use simmer_train::tokenizer;
 
 use crate::failure::{Context, Failure};
 use crate::output::note;
@@ -52,11 +50,12 @@ pub(super) struct Checked {
 }
 
 impl Prompts {
-    /// Tokenizes the texts, with the adapter's tokenizer if it has one.
-    pub(super) fn new(texts: &[String], base: &Path, adapter: &Path) -> Result<Self, Failure> {
-        let adapter = AdapterFolder::open(adapter)?;
-        let found = tokenizer::open(adapter.tokenizer_path().unwrap_or(base));
-        let tokenizer = match found {
+    /// Tokenizes the texts with the tokenizer of the merged model, if it has one.
+    pub(super) fn new(
+        texts: &[String],
+        tokenizer: Result<Tokenizer, Failure>,
+    ) -> Result<Self, Failure> {
+        let tokenizer = match tokenizer {
             Ok(tokenizer) => tokenizer,
             Err(_) if texts.is_empty() => return Ok(Self::Any),
             Err(error) => return Err(error).context("--prompt needs a tokenizer"),

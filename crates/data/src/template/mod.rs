@@ -246,6 +246,22 @@ impl Template {
         })
     }
 
+    /// A template with this name and text, as an adapter keeps it. The text of a chat template is the tokenizer's.
+    ///
+    /// # Errors
+    /// [`TemplateError`] if the text is invalid, or the tokenizer has no such chat template.
+    pub fn kept(name: &str, text: &str, tokenizer: &Tokenizer) -> Result<Template, TemplateError> {
+        if name == "chat" || name.starts_with("chat:") {
+            return Template::named(name, tokenizer);
+        }
+        let plain = Plain::parse(name, text, tokenizer.specials())?;
+        Ok(Template {
+            name: name.into(),
+            source: text.into(),
+            kind: Kind::Plain(Box::new(plain)),
+        })
+    }
+
     /// The names of the built-in templates, and `chat`.
     pub fn names() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name).chain(["chat"])

@@ -29,6 +29,12 @@ pub enum TokenizerError {
         /// What is wrong.
         problem: String,
     },
+    /// A pointer of git-lfs instead of the file.
+    #[error("{}: a git-lfs pointer: the file itself was not downloaded", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A special token is not in the vocabulary.
     #[error("{}: {role} is `{token}`, which is not in the vocabulary", path.display())]
     UnknownSpecial {
@@ -89,6 +95,7 @@ impl Hint for TokenizerError {
             TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
                 "name a folder with `tokenizer.json` or `tokenizer.model`; Meta's models have `tokenizer.model` one level up"
             }
+            TokenizerError::LfsPointer { .. } => simmer_files::LFS_HINT,
             TokenizerError::NoEos { .. } => "set `eos_token` in `tokenizer_config.json`",
             TokenizerError::Vocabulary { .. } => {
                 "use the tokenizer that came with the model; added tokens need embedding rows of their own"

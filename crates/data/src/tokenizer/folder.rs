@@ -409,6 +409,9 @@ pub(super) fn read_library(path: &Path) -> Result<tokenizers::Tokenizer, Tokeniz
         path: path.into(),
         source,
     })?;
+    if simmer_files::is_lfs_pointer(&bytes) {
+        return Err(TokenizerError::LfsPointer { path: path.into() });
+    }
     parse_library(&bytes).map_err(|problem| TokenizerError::Invalid {
         path: path.into(),
         problem,
@@ -425,6 +428,9 @@ fn parse_library(bytes: &[u8]) -> Result<tokenizers::Tokenizer, String> {
 
 fn read_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
     match simmer_files::read_text(path, LARGEST_TEXT) {
+        Ok(text) if simmer_files::is_lfs_pointer(text.as_bytes()) => {
+            Err(TokenizerError::LfsPointer { path: path.into() })
+        }
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read {

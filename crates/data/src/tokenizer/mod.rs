@@ -9,6 +9,7 @@ mod byte_level;
 mod error;
 mod folder;
 mod merges;
+mod overlay;
 mod pieces;
 mod read;
 mod save;

@@ -98,10 +98,8 @@ fn model_file(file: &Path, folder: &Path) -> Result<Tokenizer, TokenizerError> {
         )));
     }
     let bytes = simmer_files::read(file, LARGEST).map_err(read)?;
-    if bytes.starts_with(b"version https://git-lfs") {
-        return Err(invalid(
-            "a Git LFS pointer: the file itself was not downloaded".into(),
-        ));
+    if simmer_files::is_lfs_pointer(&bytes) {
+        return Err(TokenizerError::LfsPointer { path: file.into() });
     }
     let others = Folder::read(folder)?;
     let made = if tiktoken::is_tiktoken(&bytes) {

@@ -21,7 +21,10 @@ impl Evaluator<'_> {
         answers: &mut Answers,
         watch: &mut Watch<'_>,
     ) -> Result<(), EvalError> {
-        let template = Template::named(&instruction.template, self.tokenizer)?;
+        let template = match &instruction.template_text {
+            Some(text) => Template::kept(&instruction.template, text, self.tokenizer)?,
+            None => Template::named(&instruction.template, self.tokenizer)?,
+        };
         let generation = Generation::of_instruction(instruction);
         if instruction.max_new_tokens > 0 {
             let prompt = |place: usize| {

@@ -143,7 +143,14 @@ fn shown(mean: &Mean) -> String {
 
 fn shown_difference(difference: &Difference) -> String {
     let [low, high] = difference.interval;
-    let star = if difference.p < SIGNIFICANT { "*" } else { "" };
+    let finite = [difference.value, low, high]
+        .iter()
+        .all(|bound| bound.is_finite());
+    let star = if finite && difference.p < SIGNIFICANT {
+        "*"
+    } else {
+        ""
+    };
     format!("{:+.4} [{low:+.4}, {high:+.4}]{star}", difference.value)
 }
 
@@ -167,4 +174,23 @@ fn notes(report: &Report) -> Vec<String> {
         }
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_needs_finite_bounds() {
+        let shown = |value, interval| {
+            let p = 0.001;
+            shown_difference(&Difference { value, interval, p })
+        };
+        assert_eq!(shown(0.5, [0.25, 0.75]), "+0.5000 [+0.2500, +0.7500]*");
+        for value in [f64::NAN, f64::INFINITY] {
+            assert!(!shown(value, [0.25, 0.75]).contains('*'));
+            assert!(!shown(0.5, [value, 0.75]).contains('*'));
+            assert!(!shown(0.5, [0.25, value]).contains('*'));
+        }
+    }
 }

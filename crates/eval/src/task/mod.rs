@@ -157,6 +157,9 @@ pub struct Generation {
 pub struct Instruction {
     /// The prompt template, as in a recipe.
     pub template: String,
+    /// Its text, if it is not that of the name: the template of an adapter. Never in a file.
+    #[serde(default, skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub template_text: Option<String>,
     /// Expressions for `instruction`, `input` and `output`, for rows without a known layout.
     #[serde(default)]
     pub row: BTreeMap<String, String>,
@@ -257,12 +260,21 @@ impl Task {
             generation: None,
             instruction: Some(Instruction {
                 template: template.to_owned(),
+                template_text: None,
                 row: BTreeMap::new(),
                 max_new_tokens,
                 normalise: Normalisation::default(),
             }),
             paper: None,
         }
+    }
+
+    /// The task with the text of its prompt template, which is then not looked up by its name.
+    pub fn with_template_text(mut self, text: String) -> Self {
+        if let Some(instruction) = &mut self.instruction {
+            instruction.template_text = Some(text);
+        }
+        self
     }
 
     /// The task with `samples` sampled answers to each question; the most frequent answer is scored, too.

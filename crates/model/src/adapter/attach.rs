@@ -113,8 +113,6 @@ pub struct Attached {
     pub warnings: Vec<String>,
     /// A message if the adapter's vocabulary differs from the base model's.
     pub resized: Option<String>,
-    /// Path of the tokenizer, if the adapter has one.
-    pub tokenizer: Option<PathBuf>,
 }
 
 /// Attaches the adapter of a recipe to a base model: new branches, with A drawn from `seed`, or the adapter in
@@ -132,7 +130,8 @@ pub fn attach(
 ) -> Result<Attached, AdapterError> {
     if let Some(folder) = &lora.from {
         lora.check_from_alone()?;
-        return join_folder(model, folder, lora.dropout);
+        let adapter = AdapterFolder::open(folder)?;
+        return join_folder(model, &adapter, lora.dropout, true);
     }
     let config = lora.to_peft(base_name);
     lora.check()?;
@@ -146,7 +145,6 @@ pub fn attach(
         },
         warnings: selection.warnings,
         resized: None,
-        tokenizer: None,
     })
 }
 
@@ -158,7 +156,10 @@ pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, Ad
     let modules = layout::modules(model);
     if let Some(folder) = &lora.from {
         lora.check_from_alone()?;
-        return AdapterFolder::open(folder)?.select(&modules);
+        let adapter = AdapterFolder::open(folder)?;
+        let selection = adapter.select(&modules)?;
+        selection.check_trainable(adapter.config())?;
+        return Ok(selection);
     }
     let config = lora.to_peft("");
     lora.check()?;
@@ -172,7 +173,18 @@ pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, Ad
 /// # Errors
 /// Everything that does not fit, in one error.
 pub fn load(model: LlamaForCausalLM, folder: &Path) -> Result<Attached, AdapterError> {
-    join_folder(model, folder, 0.0)
+    load_folder(model, &AdapterFolder::open(folder)?)
+}
+
+/// [`load`] for an opened folder.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_folder(
+    model: LlamaForCausalLM,
+    adapter: &AdapterFolder,
+) -> Result<Attached, AdapterError> {
+    join_folder(model, adapter, 0.0, false)
 }
 
 /// Saves the trainable tensors of `model` as an adapter in PEFT's layout, with a README from `card` and copies of
@@ -272,12 +284,15 @@ impl LoraConfig {
 
 fn join_folder(
     mut model: LlamaForCausalLM,
-    folder: &Path,
+    adapter: &AdapterFolder,
     dropout: f64,
+    trained_further: bool,
 ) -> Result<Attached, AdapterError> {
-    let adapter = AdapterFolder::open(folder)?;
     let resized = adapter.resize(&mut model.config);
     let selection = adapter.select(&layout::modules(model.config()))?;
+    if trained_further {
+        selection.check_trainable(adapter.config())?;
+    }
     let tensors = adapter.tensors(&selection)?;
     let device = model.device().without_autodiff();
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
@@ -301,7 +316,6 @@ fn join_folder(
         config: adapter.config().clone(),
         warnings: warnings.cloned().collect(),
         resized,
-        tokenizer: adapter.tokenizer_path().map(Path::to_owned),
     })
 }
 

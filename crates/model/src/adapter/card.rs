@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::config::{AdapterConfig, Bias};
+use super::settings::PromptTemplate;
 
 /// Values that vLLM accepts for `--max-lora-rank`.
 const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
@@ -16,8 +17,8 @@ const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
 pub struct Card {
     /// Datasets on the hub.
     pub datasets: Vec<String>,
-    /// The prompt template; `chat` is the model's own chat template.
-    pub template: Option<String>,
+    /// The prompt templates of the training rows, each once; `chat` is the model's own chat template.
+    pub templates: Vec<PromptTemplate>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
@@ -65,7 +66,7 @@ impl Card {
 
     fn simmer(&self, base: &str) -> String {
         let base = word(base);
-        let template = match self.template.as_deref() {
+        let template = match self.templates.first().map(|template| &*template.name) {
             None => String::new(),
             Some("chat") => " --chat".to_owned(),
             Some(name) => format!(" --template {}", word(name)),
@@ -175,7 +176,10 @@ mod tests {
     fn a_card_says_how_to_load_the_adapter() {
         let card = Card {
             datasets: vec!["who/rows".to_owned()],
-            template: Some("alpaca".to_owned()),
+            templates: vec![PromptTemplate {
+                name: "alpaca".to_owned(),
+                text: String::new(),
+            }],
             training: "## Training\n\nTen steps.\n".to_owned(),
         };
         insta::assert_snapshot!(card.text(&config(), None));

@@ -12,6 +12,7 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
 use super::keys::ConfigKeys;
+use super::mlx;
 use super::targets::{Layers, Names, Patterns, Targets};
 
 /// The file's name.
@@ -101,7 +102,7 @@ impl Default for AdapterConfig {
 }
 
 impl AdapterConfig {
-    /// Reads `adapter_config.json` of any PEFT version.
+    /// Reads `adapter_config.json` of any PEFT version, or of mlx-lm. The targets of the latter are in the weight file.
     ///
     /// Returns the configuration and a warning for each ignored key.
     ///
@@ -143,6 +144,9 @@ impl AdapterConfig {
     }
 
     fn from_keys(mut keys: ConfigKeys<'_>) -> Result<(Self, Vec<String>), AdapterError> {
+        if mlx::is_mlx(&keys.map) {
+            return Ok((mlx::config(keys.map, keys.file)?, Vec::new()));
+        }
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
         if method.as_deref() != Some("LORA") {
             let found = method.map_or(Value::Null, Value::String);

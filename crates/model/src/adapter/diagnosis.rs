@@ -81,12 +81,20 @@ impl Base {
     }
 }
 
-/// The end of the sentence "the adapter does not fit the base model"; may be empty.
+/// Why an adapter does not fit.
+pub(super) struct Diagnosis {
+    /// The end of the sentence "the adapter does not fit the base model"; may be empty.
+    pub(super) text: String,
+    /// Whether hidden size or layers differ, so that a list of tensors says nothing more.
+    pub(super) is_other_base: bool,
+}
+
+/// Compares the shapes that the base model needs with those of the file.
 pub(super) fn of(
     expected: &BTreeMap<String, Vec<usize>>,
     found: &BTreeMap<String, Vec<usize>>,
     config: &AdapterConfig,
-) -> String {
+) -> Diagnosis {
     let (wanted, made_for) = (Base::of(expected), Base::of(found));
     let mut differences = Vec::new();
     for (what, found, wanted) in [
@@ -107,13 +115,25 @@ pub(super) fn of(
             format!("; its base_model_name_or_path is `{name}`")
         });
     if differences.is_empty() {
-        return named;
+        return Diagnosis {
+            text: named,
+            is_other_base: false,
+        };
     }
+    let differs = |one: Option<usize>, other: Option<usize>| {
+        one.zip(other).is_some_and(|(one, other)| one != other)
+    };
+    let is_other_base = differs(made_for.hidden_size, wanted.hidden_size)
+        || differs(made_for.layers, wanted.layers);
     let known = made_for
         .known_as()
         .map_or_else(String::new, |name| format!(" ({name})"));
-    format!(
+    let text = format!(
         "; it seems to be for another base model{known}: {}{named}",
         differences.join("; ")
-    )
+    );
+    Diagnosis {
+        text,
+        is_other_base,
+    }
 }

@@ -132,14 +132,70 @@ pub enum AdapterError {
         differences: String,
     },
     /// Tensors that do not fit the base model.
-    #[error("{}: the adapter does not fit the base model{diagnosis}:\n{difference}", file.display())]
+    #[error("{}: the adapter does not fit the base model{diagnosis}{}", file.display(), listed(difference.as_ref()))]
     Mismatch {
         /// The weight file.
         file: PathBuf,
-        /// All differences.
-        difference: Difference,
+        /// All differences; `None` if the adapter is for another base model, whose tensors all differ.
+        difference: Option<Difference>,
         /// Which base model it seems to be for, as the end of the sentence.
         diagnosis: String,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", file.display())]
+    NotFinite {
+        /// The weight file.
+        file: PathBuf,
+        /// The first tensor with such a value.
+        tensor: String,
+        /// The number of such values in it.
+        count: usize,
+        /// The number of its values.
+        of: usize,
+    },
+    /// An adapter of a classifier or of a reward model.
+    #[error("{}: tensor `{tensor}` {shape:?} is the head of a classifier or a reward model{}; simmer runs language models only", file.display(), task(task_type.as_deref()))]
+    Head {
+        /// The weight file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The configuration's `task_type`.
+        task_type: Option<String>,
+    },
+    /// A GGUF file instead of a folder in PEFT's layout.
+    #[error("{}: {what}; expected an adapter in PEFT's layout", file.display())]
+    GgufInstead {
+        /// The file.
+        file: PathBuf,
+        /// What it holds.
+        what: &'static str,
+    },
+    /// A weight file instead of its folder.
+    #[error("{}: a file; expected the folder of an adapter", file.display())]
+    FileInstead {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Modules whose factors do not match.
+    #[error("{}: no module has a lora_A and a lora_B that match: {example}{}", file.display(), others(*count))]
+    NoPair {
+        /// The weight file.
+        file: PathBuf,
+        /// The first module and its fault.
+        example: String,
+        /// The number of modules.
+        count: usize,
+    },
+    /// A `simmer.json` of another version.
+    #[error("{}: `version`: expected 1, found {found}", file.display())]
+    SettingsVersion {
+        /// The file.
+        file: PathBuf,
+        /// The version.
+        found: u32,
     },
     /// An adapter that llama.cpp cannot apply.
     #[error("{}: llama.cpp applies only low-rank branches; this adapter also has: {found}", folder.display())]
@@ -175,6 +231,31 @@ impl Hint for AdapterError {
             Self::Selection { source } => source.hint(),
             Self::Checkpoint(error) => error.hint(),
             Self::Write(error) => error.hint(),
+            Self::NotFinite { .. } => Some(
+                "the training run diverged: use one of its earlier checkpoints, or train again with a lower learning rate"
+                    .to_owned(),
+            ),
+            Self::Head { .. } => Some(
+                "use an adapter that was trained to generate text (task_type CAUSAL_LM)".to_owned(),
+            ),
+            Self::GgufInstead { .. } => Some(
+                "use the folder that the GGUF file was converted from; llama.cpp loads the file with --lora"
+                    .to_owned(),
+            ),
+            Self::FileInstead { file } => Some(format!(
+                "give the folder, {}",
+                file.parent().unwrap_or(file).display()
+            )),
+            Self::NoPair { .. } => Some(
+                "fused modules of early PEFT (`enable_lora`) cannot be read; merge the adapter with the version of PEFT \
+                 that trained it"
+                    .to_owned(),
+            ),
+            Self::SettingsVersion { .. } => Some(
+                "update simmer, or remove the file to use the adapter without its prompt template"
+                    .to_owned(),
+            ),
+            Self::Pickled { source, .. } => source.hint(),
             Self::Mismatch { .. } => Some(
                 "use the base model that the adapter was trained on; \
                  `base_model_name_or_path` in its adapter_config.json names it"
@@ -190,6 +271,22 @@ impl Hint for AdapterError {
             ),
             _ => None,
         }
+    }
+}
+
+fn listed(difference: Option<&Difference>) -> String {
+    difference.map_or_else(String::new, |difference| format!(":\n{difference}"))
+}
+
+fn task(task_type: Option<&str>) -> String {
+    let named = task_type.filter(|task| *task != "CAUSAL_LM");
+    named.map_or_else(String::new, |task| format!(" (task_type {task})"))
+}
+
+fn others(count: usize) -> String {
+    match count {
+        0 | 1 => String::new(),
+        _ => format!("; the other {} modules likewise", count - 1),
     }
 }
 

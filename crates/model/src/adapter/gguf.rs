@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use simmer_checkpoint::Bytes;
 use simmer_checkpoint::config::ModelConfig;
-use simmer_checkpoint::gguf::GgmlType;
 use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
+use simmer_checkpoint::gguf::{GgmlType, Gguf};
 use simmer_checkpoint::layout::{ModuleKind, modules};
 use simmer_files::{WriteError, try_write_file};
 
@@ -12,14 +13,14 @@ use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
 
-/// Writes the adapter in the folder `adapter`, for a base model with this configuration, as one `.gguf` file in
+/// Writes an adapter, for a base model with this configuration, as one `.gguf` file in
 /// f32. Returns notes for the user, one sentence each.
 ///
 /// # Errors
 /// If the adapter does not fit the base model, if it has anything except low-rank branches (llama.cpp supports
 /// nothing else), and if the output exists. Then no partial output remains.
 pub fn to_gguf(
-    adapter: &Path,
+    folder: &AdapterFolder,
     config: &ModelConfig,
     out: &Path,
 ) -> Result<Vec<String>, AdapterError> {
@@ -27,7 +28,7 @@ pub fn to_gguf(
         let path = out.to_owned();
         return Err(WriteError::OutputExists { path }.into());
     }
-    let folder = AdapterFolder::open(adapter)?;
+    let adapter = folder.folder();
     let selection = folder.select(&modules(config))?;
     let tensors = folder.tensors(&selection)?;
     check_plain_lora(adapter, &selection, &tensors)?;
@@ -72,6 +73,24 @@ pub fn to_gguf(
         ));
     }
     Ok(notes)
+}
+
+/// The error for a GGUF file in the place of an adapter in PEFT's layout; `None` if the bytes are no GGUF file.
+pub(super) fn instead_of_peft(file: &Path, bytes: &Bytes) -> Option<AdapterError> {
+    if !bytes.starts_with(b"GGUF") {
+        return None;
+    }
+    let kind = Gguf::parse(bytes.clone()).ok().and_then(|gguf| {
+        let kind = gguf.metadata().string("general.type").ok()?;
+        kind.map(str::to_owned)
+    });
+    Some(AdapterError::GgufInstead {
+        file: file.to_owned(),
+        what: match kind.as_deref() {
+            Some("adapter") => "a GGUF adapter, for llama.cpp",
+            _ => "a GGUF file, for llama.cpp",
+        },
+    })
 }
 
 fn write(

@@ -14,20 +14,31 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
-use simmer_checkpoint::{Dtype, PT_METADATA, SafetensorsFile, compare};
+use simmer_checkpoint::{Bytes, Dtype, PT_METADATA, Tensor, compare};
 use simmer_files::{Existing, StagedFolder};
 
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
+use super::settings::{SETTINGS_FILE, TrainedWith};
 use super::targets::{Selection, Unmatched, select};
-use super::{AdapterError, diagnosis};
+use super::weights::{AdapterWeights, WEIGHT_FILES, check_finite, find, is_head};
+use super::{AdapterError, diagnosis, gguf, mlx};
 use crate::llama::{EMBEDDING, HEAD};
-use crate::tensor_file::{ReadData, encode_safetensors};
+use crate::tensor_file::{encode_safetensors, to_data};
 
 /// Name of the weight file.
 pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// Prefix of PEFT's keys before the module path.
 pub const KEY_PREFIX: &str = "base_model.model.";
+/// Files from which a whole tokenizer is read.
+const TOKENIZERS: [&str; 2] = ["tokenizer.json", "tokenizer.model"];
+/// Files with settings of a tokenizer.
+const TOKENIZER_SETTINGS: [&str; 4] = [
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+];
 /// Suffix of PEFT's key of the frozen weight of an adapted module.
 const BASE_WEIGHT: &str = ".base_layer.weight";
 
@@ -36,7 +47,8 @@ const BASE_WEIGHT: &str = ".base_layer.weight";
 pub struct AdapterFolder {
     folder: PathBuf,
     config: AdapterConfig,
-    weights: SafetensorsFile,
+    weights: AdapterWeights,
+    trained_with: Option<TrainedWith>,
     warnings: Vec<String>,
 }
 
@@ -58,23 +70,37 @@ impl AdapterFolder {
     /// Missing or damaged files, and configurations of something other than LoRA.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, AdapterError> {
         let folder = folder.as_ref();
-        fs::read_dir(folder).map_err(AdapterError::io(folder, "open folder"))?;
-        for missing in [CONFIG_FILE, WEIGHTS_FILE] {
-            if !folder.join(missing).exists() {
-                return Err(AdapterError::NotAnAdapter {
-                    folder: folder.into(),
-                    missing,
-                    found: what_is_there(folder),
-                });
-            }
+        if folder.is_file() {
+            return Err(not_a_folder(folder));
         }
-        let (config, warnings) = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        fs::read_dir(folder).map_err(AdapterError::io(folder, "open folder"))?;
+        let missing = |missing| AdapterError::NotAnAdapter {
+            folder: folder.into(),
+            missing,
+            found: what_is_there(folder),
+        };
+        if !folder.join(CONFIG_FILE).exists() {
+            return Err(missing(CONFIG_FILE));
+        }
+        let weights = find(folder).ok_or_else(|| missing(WEIGHTS_FILE))?;
+        let (mut config, mut warnings) = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
+        let weights = AdapterWeights::open(&weights)?;
+        if mlx::is_file(weights.path()) {
+            config.target_modules = Some(mlx::targets(&weights));
+        }
+        warnings.extend_from_slice(weights.notes());
         Ok(Self {
             folder: folder.into(),
             config,
-            weights: SafetensorsFile::open(folder.join(WEIGHTS_FILE))?,
+            weights,
+            trained_with: TrainedWith::read(folder)?,
             warnings,
         })
+    }
+
+    /// What it was trained with, if its folder says so (`simmer.json`).
+    pub fn trained_with(&self) -> Option<&TrainedWith> {
+        self.trained_with.as_ref()
     }
 
     /// The folder.
@@ -88,11 +114,11 @@ impl AdapterFolder {
     }
 
     /// The weight file.
-    pub fn weights(&self) -> &SafetensorsFile {
+    pub fn weights(&self) -> &AdapterWeights {
         &self.weights
     }
 
-    /// Keys of the configuration that were ignored, one sentence each.
+    /// Keys of the configuration that were ignored, and what was changed in the keys of the weights, one sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -115,7 +141,7 @@ impl AdapterFolder {
     fn vocab_size(&self, base: &ModelConfig) -> usize {
         let rows = |module: &str, suffix: &str| {
             let key = format!("{KEY_PREFIX}{module}{suffix}");
-            match self.weights.info(&key).ok()?.shape[..] {
+            match self.weights.tensor(&key)?.shape[..] {
                 [rows, hidden] if rows > 0 && hidden == base.hidden_size => Some(rows),
                 _ => None,
             }
@@ -131,15 +157,18 @@ impl AdapterFolder {
         }
     }
 
-    /// The folder as the path of a tokenizer, if the adapter was trained with its own: the folder has a
-    /// `tokenizer.json`, and the weight file has an embedding.
+    /// The folder as the path of a tokenizer, if it has a whole one.
     pub fn tokenizer_path(&self) -> Option<&Path> {
-        let embedding = format!("{KEY_PREFIX}{EMBEDDING}.");
-        let holds = self.weights.names().any(|key| {
-            let rest = key.strip_prefix(&embedding);
-            rest.is_some_and(|rest| rest.ends_with("weight"))
-        });
-        (holds && self.folder.join("tokenizer.json").is_file()).then_some(&self.folder)
+        self.has_any(&TOKENIZERS).then_some(&self.folder)
+    }
+
+    /// Whether the folder has settings of a tokenizer: special tokens, the end of sequence, chat templates.
+    pub fn has_tokenizer_settings(&self) -> bool {
+        self.has_any(&TOKENIZER_SETTINGS)
+    }
+
+    fn has_any(&self, files: &[&str]) -> bool {
+        files.iter().any(|file| self.folder.join(file).is_file())
     }
 
     /// The modules of a base model that the adapter changes.
@@ -148,7 +177,10 @@ impl AdapterFolder {
     ///
     /// See [`SelectionError`](super::targets::SelectionError).
     pub fn select(&self, modules: &[ModuleLayout]) -> Result<Selection, AdapterError> {
-        Ok(select(&self.config, modules, Unmatched::Warn)?)
+        let mut selection = select(&self.config, modules, Unmatched::Warn)?;
+        let has = |key: &str| self.weights.tensor(key).is_some();
+        selection.add_tied_head(&self.config, &has)?;
+        Ok(selection)
     }
 
     /// The tensors for the modules that [`Self::select`] returned, in the stored dtype and without a copy.
@@ -156,40 +188,45 @@ impl AdapterFolder {
     /// # Errors
     ///
     /// All tensors that are missing, unexpected, or of another shape, in one error; a dtype other than F32, F16
-    /// and BF16.
+    /// and BF16; values that are NaN or infinite; the head of a classifier.
     pub fn tensors(&self, selection: &Selection) -> Result<AdapterTensors, AdapterError> {
         let mut expected = tensor_shapes(selection);
         let base = base_weights(selection);
         let mut found = BTreeMap::new();
-        let mut keys = BTreeMap::new();
-        for (key, info) in self.weights.tensors() {
+        let mut keys: BTreeMap<String, (&str, &Tensor)> = BTreeMap::new();
+        for (key, tensor) in self.weights.tensors() {
+            self.check_no_head(key, tensor)?;
             let Some(name) = current_key(key, &expected, self.weights.names()) else {
                 continue;
             };
             if let Some((_, shape)) = base.get(&name) {
                 expected.insert(name.clone(), shape.clone());
             }
-            found.insert(name.clone(), info.shape.clone());
-            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            found.insert(name.clone(), tensor.shape.clone());
+            if !matches!(tensor.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
                 return Err(AdapterError::Dtype {
                     file: self.weights.path().into(),
                     tensor: key.to_owned(),
-                    found: info.dtype.to_string(),
+                    found: tensor.dtype.to_string(),
                 });
             }
-            keys.insert(name, key);
+            keys.insert(name, (key, tensor));
         }
-        compare(&expected, &found).map_err(|difference| AdapterError::Mismatch {
-            file: self.weights.path().into(),
-            diagnosis: diagnosis::of(&expected, &found, &self.config),
-            difference,
+        compare(&expected, &found).map_err(|difference| {
+            let diagnosis = diagnosis::of(&expected, &found, &self.config);
+            AdapterError::Mismatch {
+                file: self.weights.path().into(),
+                diagnosis: diagnosis.text,
+                difference: (!diagnosis.is_other_base).then_some(difference),
+            }
         })?;
         let mut tensors = AdapterTensors {
             trained: BTreeMap::new(),
             base_weights: BTreeMap::new(),
         };
-        for (name, key) in keys {
-            let data = self.weights.data(key)?;
+        for (name, (key, tensor)) in keys {
+            check_finite(self.weights.path(), key, tensor)?;
+            let data = to_data(tensor.clone(), self.weights.path(), key)?;
             match base.get(&name) {
                 Some((module, _)) => tensors.base_weights.insert(module.clone(), data),
                 None => tensors.trained.insert(name, data),
@@ -198,8 +235,20 @@ impl AdapterFolder {
         Ok(tensors)
     }
 
+    fn check_no_head(&self, key: &str, tensor: &Tensor) -> Result<(), AdapterError> {
+        if !is_head(key) {
+            return Ok(());
+        }
+        Err(AdapterError::Head {
+            file: self.weights.path().into(),
+            tensor: key.to_owned(),
+            shape: tensor.shape.clone(),
+            task_type: self.config.task_type.clone(),
+        })
+    }
+
     /// Saves a folder that PEFT loads: configuration, weights, a README from `card`, and copies of the files
-    /// `beside` (the tokenizer).
+    /// `beside` (the tokenizer). The prompt templates of `card` are in `simmer.json`, which PEFT does not read.
     ///
     /// The weight file is byte for byte the one that PEFT writes for the same tensors.
     ///
@@ -224,6 +273,9 @@ impl AdapterFolder {
             .find_map(|suffix| tensors.get(&format!("{KEY_PREFIX}{EMBEDDING}{suffix}")))
             .map(|embedding| embedding.shape()[0]);
         staged.write("README.md", card.text(config, vocab_size).as_bytes())?;
+        if let Some(text) = TrainedWith::text(&card.templates) {
+            staged.write(SETTINGS_FILE, text.as_bytes())?;
+        }
         for file in beside {
             staged.copy(file)?;
         }
@@ -312,16 +364,35 @@ fn current_key<'a>(
     Some(key.to_owned())
 }
 
+/// The error for a file in the place of an adapter's folder.
+fn not_a_folder(file: &Path) -> AdapterError {
+    let map = simmer_files::open(file).and_then(|file| simmer_files::map_file(&file));
+    let gguf = map
+        .ok()
+        .and_then(|map| gguf::instead_of_peft(file, &Bytes::from_owner(map)));
+    gguf.unwrap_or_else(|| AdapterError::FileInstead { file: file.into() })
+}
+
 /// Describes what a folder has instead of an adapter.
 pub(super) fn what_is_there(folder: &Path) -> String {
-    if folder.join("adapter_model.bin").exists() {
-        return "; its weights are pickled (adapter_model.bin): load the adapter with PEFT and save it again"
+    let weights = WEIGHT_FILES.iter().find(|name| folder.join(name).exists());
+    if let Some(weights) = weights {
+        return format!("; it has the weights ({weights}) alone");
+    }
+    let entries = || fs::read_dir(folder).into_iter().flatten().flatten();
+    let gguf = entries().find(|entry| entry.path().extension().is_some_and(|ext| ext == "gguf"));
+    if let Some(gguf) = gguf {
+        let name = gguf.file_name();
+        return format!(
+            "; it has {}, a GGUF file for llama.cpp",
+            name.to_string_lossy()
+        );
+    }
+    if folder.join("adapters.npz").exists() {
+        return "; it has adapters.npz of an early mlx-lm: convert it to adapters.safetensors with mlx"
             .to_owned();
     }
-    let subfolders: BTreeSet<String> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
+    let subfolders: BTreeSet<String> = entries()
         .filter(|entry| entry.path().join(CONFIG_FILE).exists())
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
@@ -439,7 +510,13 @@ mod tests {
             let tensors = theirs
                 .weights()
                 .names()
-                .map(|key| (key.to_owned(), theirs.weights().data(key).unwrap()))
+                .map(|key| {
+                    let tensor = theirs.weights().tensor(key).unwrap().clone();
+                    (
+                        key.to_owned(),
+                        to_data(tensor, theirs.weights().path(), key).unwrap(),
+                    )
+                })
                 .collect();
             let ours = dir.path().join(adapter);
             AdapterFolder::save(
@@ -577,7 +654,20 @@ mod tests {
         }
         insta::assert_snapshot!(error(), @"DIR: no adapter_config.json in this folder; it has adapters in subfolders: first, second (use DIR/first)");
         fs::write(dir.path().join(CONFIG_FILE), "{}").unwrap();
-        fs::write(dir.path().join("adapter_model.bin"), "").unwrap();
-        insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; its weights are pickled (adapter_model.bin): load the adapter with PEFT and save it again");
+        for name in ["second", "first"] {
+            fs::remove_dir_all(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("lora.gguf"), "GGUF").unwrap();
+        insta::assert_snapshot!(error(), @"DIR: no adapter_model.safetensors in this folder; it has lora.gguf, a GGUF file for llama.cpp");
+        let file = message(
+            dir.path(),
+            &AdapterFolder::open(dir.path().join("lora.gguf")).unwrap_err(),
+        );
+        insta::assert_snapshot!(file, @"DIR/lora.gguf: a GGUF file, for llama.cpp; expected an adapter in PEFT's layout");
+        let file = message(
+            dir.path(),
+            &AdapterFolder::open(dir.path().join(CONFIG_FILE)).unwrap_err(),
+        );
+        insta::assert_snapshot!(file, @"DIR/adapter_config.json: a file; expected the folder of an adapter");
     }
 }

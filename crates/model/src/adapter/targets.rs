@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use super::config::{AdapterConfig, Bias};
 pub use super::names::{Layers, Names, Patterns, Targets};
+use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{ends, nearest, no_match, unmatched_names};
@@ -92,7 +93,6 @@ pub fn select(
         return Err(no_match(config, &targets, modules, excluded));
     }
     check_disjoint(&adapted, &saved)?;
-    check_tying(config, &adapted, &saved)?;
 
     let mut warnings = Vec::new();
     for (key, name) in unmatched_names(config, &targets, modules, &adapted)? {
@@ -248,21 +248,49 @@ fn check_disjoint(adapted: &[Selected], saved: &[ModuleLayout]) -> Result<(), Se
     })
 }
 
-/// Refuses tied adapters of embedding and head, which are not supported.
-fn check_tying(
-    config: &AdapterConfig,
-    adapted: &[Selected],
-    saved: &[ModuleLayout],
-) -> Result<(), SelectionError> {
-    let touched = adapted.iter().any(|module| is_outermost(module.kind))
-        || saved.iter().any(|module| is_outermost(module.kind));
-    if config.ensure_weight_tying && touched {
-        return Err(SelectionError::Conflict {
-            key: "ensure_weight_tying",
-            why: "tied adapters of embedding and output head are not supported".to_owned(),
-        });
+impl Selection {
+    /// Adds the output head to an adapter with `ensure_weight_tying`, if its file (`has` a key) holds the head's tensors.
+    /// The configuration names only the embedding; PEFT trains the head tied to it, and saves both.
+    ///
+    /// Source: PEFT 0.21, src/peft/tuners/lora/model.py, `_add_modules_to_save_to_tie` and `_add_targets_to_tie`.
+    pub(super) fn add_tied_head(
+        &mut self,
+        config: &AdapterConfig,
+        has: &dyn Fn(&str) -> bool,
+    ) -> Result<(), SelectionError> {
+        let head = self
+            .ends
+            .iter()
+            .find(|end| end.kind == ModuleKind::OutputHead);
+        let Some(head) = head.filter(|_| config.ensure_weight_tying).cloned() else {
+            return Ok(());
+        };
+        let is_new = self.adapted.iter().all(|module| module.name != head.name)
+            && self.saved.iter().all(|module| module.name != head.name);
+        let saved = |kind| self.saved.iter().any(|module| module.kind == kind);
+        let adapted = |kind| self.adapted.iter().any(|module| module.kind == kind);
+        let key = |end: &str| format!("{KEY_PREFIX}{}{end}", head.name);
+        if is_new && saved(ModuleKind::Embedding) && has(&key(".weight")) {
+            self.saved.push(head);
+        } else if is_new && adapted(ModuleKind::Embedding) && has(&key(".lora_A.weight")) {
+            self.adapted.push(selected(config, &head)?);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Refuses to train tied adapters of embedding and head further: simmer would train each for itself.
+    pub(super) fn check_trainable(&self, config: &AdapterConfig) -> Result<(), SelectionError> {
+        let touched = self.adapted.iter().any(|module| is_outermost(module.kind))
+            || self.saved.iter().any(|module| is_outermost(module.kind));
+        if config.ensure_weight_tying && touched {
+            return Err(SelectionError::Conflict {
+                key: "ensure_weight_tying",
+                why: "adapters whose embedding and output head are tied can be used and merged, but not trained further"
+                    .to_owned(),
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Whether it is the embedding or the output head, which may share one tensor.
@@ -438,7 +466,6 @@ mod tests {
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_pattern": "layers"})), @"layers_pattern: requires layers_to_transform");
         insta::assert_snapshot!(refused(json!({"target_modules": []})), @"target_modules: the list is empty");
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["proj"]})), @"modules_to_save: `model.layers.0.self_attn.q_proj` is also in target_modules");
-        insta::assert_snapshot!(refused(json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true})), @"ensure_weight_tying: tied adapters of embedding and output head are not supported");
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "rank_pattern": {"q_proj": 0}})), @"rank_pattern: `model.layers.0.self_attn.q_proj` has rank 0, expected at least 1");
     }
 
@@ -475,5 +502,49 @@ mod tests {
             "v_proj",
         ];
         assert_eq!(names(most.target_modules), expected);
+    }
+
+    /// Selects, and adds the tied head if the file has these keys.
+    fn tied(keys: &Value, file: &[&str]) -> (Vec<String>, Vec<String>) {
+        let config = config(keys.clone());
+        let mut selection = select(&config, &model(), Unmatched::Warn).unwrap();
+        selection
+            .add_tied_head(&config, &|key| file.contains(&key))
+            .unwrap();
+        let adapted = selection.adapted.iter().map(|module| module.name.clone());
+        let saved = selection.saved.iter().map(|module| module.name.clone());
+        (adapted.collect(), saved.collect())
+    }
+
+    #[test]
+    fn a_tied_head_is_selected_if_the_file_has_it() {
+        let whole = json!({
+            "target_modules": ["layers.0.self_attn.q_proj"], "modules_to_save": ["embed_tokens"],
+            "ensure_weight_tying": true,
+        });
+        let head = "base_model.model.lm_head.weight";
+        let (adapted, saved) = tied(&whole, &[head]);
+        assert_eq!(adapted.len(), 1);
+        assert_eq!(saved, ["model.embed_tokens", "lm_head"]);
+        assert_eq!(tied(&whole, &[]).1, ["model.embed_tokens"]);
+        let branch = json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true});
+        let (adapted, saved) = tied(&branch, &["base_model.model.lm_head.lora_A.weight"]);
+        assert_eq!(adapted, ["model.embed_tokens", "lm_head"]);
+        assert!(saved.is_empty());
+        let untied = json!({"target_modules": ["embed_tokens"]});
+        assert_eq!(
+            tied(&untied, &["base_model.model.lm_head.lora_A.weight"])
+                .0
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_tied_adapter_is_not_trained_further() {
+        let config =
+            config(json!({"target_modules": ["embed_tokens"], "ensure_weight_tying": true}));
+        let selection = select(&config, &model(), Unmatched::Warn).unwrap();
+        insta::assert_snapshot!(selection.check_trainable(&config).unwrap_err(), @"ensure_weight_tying: adapters whose embedding and output head are tied can be used and merged, but not trained further");
     }
 }

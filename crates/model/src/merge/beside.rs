@@ -38,15 +38,61 @@ pub(super) fn config_json(
     vocab_size: Option<usize>,
     options: MergeOptions<'_>,
 ) -> Result<Vec<u8>, MergeError> {
-    if !untied && vocab_size.is_none() && options.dtype.is_none() {
+    let mut changes: Vec<(&[&str], Value)> = Vec::new();
+    if untied {
+        changes.push((&["tie_word_embeddings"], Value::Bool(false)));
+    }
+    if let Some(vocab_size) = vocab_size {
+        changes.push((&["vocab_size"], vocab_size.into()));
+    }
+    if let Some(dtype) = options.dtype {
+        changes.push((&["torch_dtype", "dtype"], torch_name(dtype).into()));
+    }
+    if let Some(eos) = options.eos {
+        changes.push((EOS, ids(eos)));
+    }
+    with_changes(text, &base.join("config.json"), &changes)
+}
+
+/// The file of transformers' defaults for generation.
+pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
+/// The key of the tokens that end an answer.
+const EOS: &[&str] = &["eos_token_id"];
+
+/// The generation_config.json of the merged model: that of the base model at `path`, if there is one, with these tokens
+/// that end an answer.
+pub(super) fn generation_config(path: &Path, eos: &[u32]) -> Result<Vec<u8>, MergeError> {
+    let text = if path.exists() {
+        fs::read_to_string(path).map_err(CheckpointError::io(path, "read"))?
+    } else {
+        "{}".to_owned()
+    };
+    with_changes(text, path, &[(EOS, ids(eos))])
+}
+
+/// One id, or a list of them.
+fn ids(ids: &[u32]) -> Value {
+    match ids {
+        [id] => (*id).into(),
+        several => several.into(),
+    }
+}
+
+/// A JSON object with other values of some keys, each given with its other names. Unchanged keys keep their text and order.
+fn with_changes(
+    text: String,
+    path: &Path,
+    changes: &[(&[&str], Value)],
+) -> Result<Vec<u8>, MergeError> {
+    if changes.is_empty() {
         return Ok(text.into_bytes());
     }
     let mut entries: Patterns<Box<RawValue>> =
         serde_json::from_str(&text).map_err(|source| ConfigError::Json {
-            path: base.join("config.json"),
+            path: path.to_owned(),
             source,
         })?;
-    let mut set = |keys: &[&str], value: &Value| {
+    for (keys, value) in changes {
         let mut found = false;
         for (key, entry) in &mut entries.0 {
             if keys.contains(&key.as_str()) {
@@ -57,15 +103,6 @@ pub(super) fn config_json(
         if !found {
             entries.0.push((keys[0].to_owned(), raw(value)));
         }
-    };
-    if untied {
-        set(&["tie_word_embeddings"], &Value::Bool(false));
-    }
-    if let Some(vocab_size) = vocab_size {
-        set(&["vocab_size"], &vocab_size.into());
-    }
-    if let Some(dtype) = options.dtype {
-        set(&["torch_dtype", "dtype"], &torch_name(dtype).into());
     }
     let lines: Vec<String> = entries
         .iter()

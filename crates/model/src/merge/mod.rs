@@ -27,7 +27,7 @@ use std::path::Path;
 
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
-use self::beside::{config_json, config_text};
+use self::beside::{GENERATION_CONFIG, config_json, config_text, generation_config};
 pub use self::error::MergeError;
 use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
@@ -46,14 +46,17 @@ pub struct MergeOptions<'a> {
     pub dtype: Option<Dtype>,
     /// Maximum size of one file in bytes. `None`: the same files as the base model.
     pub max_shard_bytes: Option<u64>,
-    /// Folder with the tokenizer to copy, for a base model in a format without a tokenizer that other
-    /// programs read. A tokenizer of the adapter takes precedence.
+    /// Folder with the tokenizer to copy, if it is not that of the base model's folder. `None`: the adapter's folder if it
+    /// has a whole tokenizer, else the base model's.
     pub tokenizer: Option<&'a Path>,
+    /// Tokens that end an answer, if they are not those of the base model: they go into config.json and
+    /// generation_config.json.
+    pub eos: Option<&'a [u32]>,
 }
 
 /// Merges the adapter in the folder `adapter` into the base model in the folder `base`, and writes a
 /// checkpoint to the folder `out`, with copies of the base model's tokenizer and other files. If the adapter
-/// has its own embedding and tokenizer, that tokenizer is copied instead.
+/// has its own tokenizer, that is copied instead.
 ///
 /// `progress` gets the bytes of weights written so far, and the total.
 ///
@@ -115,10 +118,16 @@ pub fn merge(
     let text = config_text(&config, &checkpoint)?;
     let config = config_json(text, base, plan.untied, vocab_size, options)?;
     writer.folder().write("config.json", &config)?;
-    for file in files_beside(base, adapter.tokenizer_path().or(options.tokenizer))? {
-        writer.folder().copy(&file)?;
+    for file in files_beside(base, options.tokenizer.or(adapter.tokenizer_path()))? {
         let name = file.file_name().unwrap_or_default();
         report.copied.push(name.to_string_lossy().into_owned());
+        if options.eos.is_none() || name != GENERATION_CONFIG {
+            writer.folder().copy(&file)?;
+        }
+    }
+    if let Some(eos) = options.eos {
+        let text = generation_config(&base.join(GENERATION_CONFIG), eos)?;
+        writer.folder().write(GENERATION_CONFIG, &text)?;
     }
     writer.finish()?;
     Ok(report)

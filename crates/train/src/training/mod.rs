@@ -16,8 +16,9 @@ use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::digest::sha256;
 use simmer_lint::LintReport;
-use simmer_model::adapter::AdapterConfig;
+use simmer_model::adapter::{AdapterConfig, PromptTemplate};
 
+use crate::card::templates;
 use crate::config::TrainConfig;
 use crate::counts::Counts;
 use crate::error::TrainError;
@@ -52,6 +53,8 @@ pub(crate) struct Training<'a> {
     tokenizer: Arc<Tokenizer>,
     /// The base model's files; `None` for random weights.
     files: Option<Checkpoint>,
+    /// The prompt templates of the training rows, which are written along with the weights.
+    templates: Vec<PromptTemplate>,
     /// Tokenizer files that are written along with the weights.
     beside: Vec<PathBuf>,
     device: Device,
@@ -96,6 +99,7 @@ impl<'a> Training<'a> {
             ..
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
+        let templates = templates(recipe, &vocabulary.tokenizer)?;
         let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         let checkpoints = Checkpoints::of(&folder);
@@ -123,6 +127,7 @@ impl<'a> Training<'a> {
             adapter,
             tokenizer: vocabulary.tokenizer,
             files,
+            templates,
             beside,
             device,
             saved_at: Some(state.step).filter(|step| *step > 0),

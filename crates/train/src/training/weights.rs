@@ -62,7 +62,13 @@ impl Training<'_> {
     /// The README of the adapter, after the steps so far.
     fn card(&self) -> Result<Card, TrainError> {
         let losses = self.metrics.losses(self.state.step)?;
-        Ok(card(self.recipe, &self.manifest, &self.state, losses))
+        Ok(card(
+            self.recipe,
+            &self.templates,
+            &self.manifest,
+            &self.state,
+            losses,
+        ))
     }
 
     /// Writes the adapter, or the whole model for `method.full`.

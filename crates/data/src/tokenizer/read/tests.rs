@@ -181,7 +181,7 @@ fn faults_name_the_file() {
         "version https://git-lfs.github.com/spec/v1",
     )
     .unwrap();
-    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: a Git LFS pointer: the file itself was not downloaded");
+    insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: a git-lfs pointer: the file itself was not downloaded");
     let large = fs::File::create(folder.path().join("tokenizer.model")).unwrap();
     large.set_len(LARGEST + 1).unwrap();
     insta::assert_snapshot!(error(&folder), @"MODEL/tokenizer.model: expected at most 33554432 bytes, found 33554433");

@@ -1,17 +1,15 @@
 //! Reads the tensors and the configuration of an adapter of any format.
 
-use simmer_checkpoint::pth::PthFile;
-use simmer_checkpoint::{Bytes, SafetensorsFile, Tensor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::Tensor;
+
 use crate::adapter::config::CONFIG_FILE;
 use crate::adapter::peft::WEIGHTS_FILE;
-use crate::adapter::{AdapterConfig, AdapterError};
-
-/// Name of the weight file in early versions of PEFT.
-const PICKLED_FILE: &str = "adapter_model.bin";
+use crate::adapter::weights::{AdapterWeights, find};
+use crate::adapter::{AdapterConfig, AdapterError, mlx};
 
 /// An adapter on disk.
 pub(super) struct AdapterFile {
@@ -27,8 +25,9 @@ impl AdapterFile {
     /// Opens the folder or the weight file of an adapter.
     pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
         let weights = weights_path(path)?;
+        let read = AdapterWeights::open(&weights)?;
         let config = weights.with_file_name(CONFIG_FILE);
-        let (config, warnings) = if config.exists() {
+        let (mut config, mut warnings) = if config.exists() {
             let (config, warnings) = AdapterConfig::describe(&config)?;
             (Some(config), warnings)
         } else {
@@ -38,9 +37,14 @@ impl AdapterFile {
             );
             (None, vec![warning])
         };
+        if let Some(config) = config.as_mut().filter(|_| mlx::is_file(&weights)) {
+            config.target_modules = Some(mlx::targets(&read));
+        }
+        let (tensors, notes) = read.into_parts();
+        warnings.extend(notes);
         Ok(Self {
             config,
-            tensors: tensors(&weights)?,
+            tensors,
             path: weights,
             warnings,
         })
@@ -56,12 +60,7 @@ pub fn weights_path(path: &Path) -> Result<PathBuf, AdapterError> {
         return Ok(path.to_owned());
     }
     let mut entries = fs::read_dir(path).map_err(AdapterError::io(path, "open folder"))?;
-    let known = [WEIGHTS_FILE, PICKLED_FILE];
-    let found = known
-        .iter()
-        .map(|name| path.join(name))
-        .find(|file| file.exists());
-    found.ok_or_else(|| AdapterError::NotAnAdapter {
+    find(path).ok_or_else(|| AdapterError::NotAnAdapter {
         folder: path.into(),
         missing: WEIGHTS_FILE,
         found: match entries.next() {
@@ -69,31 +68,4 @@ pub fn weights_path(path: &Path) -> Result<PathBuf, AdapterError> {
             Some(_) => crate::adapter::peft::what_is_there(path),
         },
     })
-}
-
-fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, AdapterError> {
-    if path
-        .extension()
-        .is_some_and(|extension| extension == "safetensors")
-    {
-        let file = SafetensorsFile::open(path)?;
-        let read = file
-            .names()
-            .map(|name| Ok((name.to_owned(), file.tensor(name)?)));
-        return read.collect();
-    }
-    let bytes = Bytes::from(fs::read(path).map_err(AdapterError::io(path, "read"))?);
-    let pickled = PthFile::parse(&bytes).map_err(|source| AdapterError::Pickled {
-        file: path.into(),
-        source,
-    })?;
-    let tensors = pickled.tensors().iter().map(|tensor| {
-        let read = Tensor {
-            dtype: tensor.info.dtype,
-            shape: tensor.info.shape.clone(),
-            bytes: bytes.slice(tensor.range.clone()),
-        };
-        (tensor.name.clone(), read)
-    });
-    Ok(tensors.collect())
 }

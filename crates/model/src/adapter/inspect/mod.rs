@@ -15,6 +15,7 @@ use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
+use super::weights::{count_not_finite, is_head};
 use super::{AdapterConfig, AdapterError, Spectrum};
 use crate::numbers::to_f64;
 
@@ -30,6 +31,8 @@ pub struct Inspection {
     pub modules: Vec<LowRankModule>,
     /// Full tensors: fully trained modules, biases, resized embeddings.
     pub whole: Vec<WholeTensor>,
+    /// Tensors with values that are NaN or infinite: such an adapter cannot be used.
+    pub not_finite: Vec<NotFinite>,
     /// Warnings, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -72,8 +75,25 @@ pub struct WholeTensor {
     pub shape: Vec<usize>,
     /// Its dtype.
     pub dtype: String,
-    /// Whether it was trained: a module of `modules_to_save`, or a bias. Others are copies of base weights.
+    /// Whether it was trained: a module of `modules_to_save`, a bias, or the head of a classifier. Others are copies of
+    /// base weights.
     pub trained: bool,
+}
+
+/// Values of an adapter that are NaN or infinite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NotFinite {
+    /// The key of the tensor.
+    pub key: String,
+    /// How many of its values.
+    pub count: usize,
+}
+
+impl WholeTensor {
+    /// Whether it belongs to the head of a classifier or of a reward model.
+    pub fn is_head(&self) -> bool {
+        is_head(&self.key)
+    }
 }
 
 impl Inspection {
@@ -107,6 +127,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
     warnings.extend(warnings::of_modules(&modules));
     Ok(Inspection {
         whole: opened.whole_tensors()?,
+        not_finite: opened.not_finite,
         weights: opened.path,
         config: opened.config,
         modules,
@@ -122,6 +143,7 @@ pub(super) struct OpenAdapter {
     /// Full tensors by key, in their stored dtype.
     pub(super) whole: BTreeMap<String, Tensor>,
     parts: Parts,
+    not_finite: Vec<NotFinite>,
     warnings: Vec<String>,
 }
 
@@ -147,6 +169,11 @@ impl OpenAdapter {
             mut warnings,
         } = AdapterFile::open(path)?;
         let parts = Parts::of(&tensors);
+        let not_finite = tensors.iter().map(|(key, tensor)| NotFinite {
+            key: key.clone(),
+            count: count_not_finite(tensor),
+        });
+        let not_finite = not_finite.filter(|tensor| tensor.count > 0).collect();
         if parts.factors.is_empty() {
             let found = match tensors.keys().next() {
                 None => "it is empty".to_owned(),
@@ -155,9 +182,10 @@ impl OpenAdapter {
             return Err(AdapterError::NoBranch { file: path, found });
         }
         let mut branches = Vec::new();
+        let mut skipped = Vec::new();
         for (module, factors) in &parts.factors {
             match factors_of(factors, &mut tensors) {
-                Err(what) => warnings.push(format!("`{module}` {what}: skipped")),
+                Err(what) => skipped.push(format!("`{module}` {what}")),
                 Ok((a, b)) => {
                     for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
                         check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
@@ -166,6 +194,14 @@ impl OpenAdapter {
                 }
             }
         }
+        if branches.is_empty() {
+            return Err(AdapterError::NoPair {
+                file: path,
+                count: skipped.len(),
+                example: skipped.swap_remove(0),
+            });
+        }
+        warnings.extend(skipped.iter().map(|what| format!("{what}: skipped")));
         branches.sort_by_key(|branch| order(&branch.module));
         warnings.extend(warnings::of_keys(config.as_ref(), &parts, &branches)?);
         Ok(Self {
@@ -177,6 +213,7 @@ impl OpenAdapter {
                 .filter(|(key, _)| parts.whole.contains_key(key))
                 .collect(),
             parts,
+            not_finite,
             warnings,
         })
     }
@@ -220,7 +257,9 @@ impl OpenAdapter {
                 key: key.clone(),
                 shape: tensor.shape.clone(),
                 dtype: tensor.dtype.to_string(),
-                trained: warnings::is_bias(key) || warnings::is_saved(self.config.as_ref(), module),
+                trained: warnings::is_bias(key)
+                    || warnings::is_saved(self.config.as_ref(), module)
+                    || is_head(key),
             })
         });
         described.collect()

@@ -7,6 +7,7 @@ use super::{LowRankModule, OpenBranch};
 use crate::adapter::config::Bias;
 use crate::adapter::rules::{Rules, is_end};
 use crate::adapter::targets::Targets;
+use crate::adapter::weights::is_head;
 use crate::adapter::{AdapterConfig, AdapterError};
 
 /// Number of names that a message lists; the others are only counted.
@@ -110,6 +111,7 @@ fn unexplained(
     let known = |key: &str, module: &str| {
         (is_bias(key) && config.bias != Bias::None)
             || is_saved(Some(config), module)
+            || is_head(key)
             || ENDS.iter().any(|end| is_end(module, end))
     };
     let others = parts
