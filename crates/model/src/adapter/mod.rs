@@ -15,6 +15,7 @@ mod lora;
 mod names;
 pub mod peft;
 mod rules;
+mod settings;
 mod spectrum;
 pub mod targets;
 mod unmatched;
