@@ -219,7 +219,7 @@ seed = 5
         fs::read(self.path(run).join("adapter/adapter_model.safetensors")).unwrap()
     }
 
-    fn checkpoints(&self, run: &str) -> Vec<String> {
+    pub(crate) fn checkpoints(&self, run: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(run).join("checkpoints")).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -57,6 +57,15 @@ impl Failure {
         }
     }
 
+    /// Adds an instruction to the hint.
+    pub(crate) fn and_hint(mut self, text: &str) -> Self {
+        self.hint = Some(match self.hint {
+            Some(hint) => format!("{hint}\n      {text}"),
+            None => text.to_owned(),
+        });
+        self
+    }
+
     /// The error that it was created from, if it is of that type.
     pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()
@@ -84,7 +93,8 @@ impl Failure {
         texts
     }
 
-    fn within(mut self, context: String) -> Self {
+    /// Says what the program was doing.
+    pub(crate) fn within(mut self, context: String) -> Self {
         self.contexts.push(context);
         self
     }

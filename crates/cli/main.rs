@@ -10,6 +10,7 @@ mod output;
 mod profile;
 mod progress;
 mod side_by_side;
+mod usage;
 
 use std::panic;
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
             print(panic);
         }
     }));
-    let cli = Cli::parse();
+    let cli = usage::parse();
     // On a thread of the pool, parallel loops start without waking the pool from another thread.
     match rayon::scope(|_| cli.command.run()) {
         Ok(code) => code,

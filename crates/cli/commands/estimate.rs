@@ -56,7 +56,8 @@ impl Observer for Notes {
 
 impl Estimate {
     pub(crate) fn run(self) -> Result<(), Failure> {
-        let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
+        let mut recipe =
+            Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref())?)?;
         if let Some(size) = &self.size {
             let names = || sizes::names().collect::<Vec<_>>().join(", ");
             let shape = sizes::named(size);
@@ -96,9 +97,10 @@ impl Estimate {
         if !found.fits() {
             match found.fitting() {
                 Some(setting) => bail!("the run does not fit in memory; it would with {setting}"),
-                None => bail!(
-                    "the run does not fit in memory with any train.micro_batch_tokens and train.recompute"
-                ),
+                None => {
+                    let text = "the run does not fit in memory with any train.micro_batch_tokens and train.recompute";
+                    return Err(Failure::new(text).and_hint(&found.otherwise(&recipe)));
+                }
             }
         }
         Ok(())

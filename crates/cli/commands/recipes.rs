@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use simmer_train::{Method, Recipe};
 
-use crate::failure::{Context, Failure, bail};
+use crate::failure::{Context, Failure};
 use crate::output;
 
 /// Names and texts of files in recipes/.
@@ -131,20 +131,50 @@ fn summary(text: &str) -> &str {
     first.trim_start_matches('#').trim()
 }
 
+/// The error of a name that no shipped recipe has.
+fn unknown(name: &str) -> Failure {
+    let names = || SHIPPED.iter().map(|(name, _)| *name);
+    let stem = name.trim_end_matches(".toml");
+    let near = names().find(|known| *known == stem).map(str::to_owned);
+    let near = near.or_else(|| simmer_checkpoint::nearest(stem, names()));
+    match near {
+        Some(near) => Failure::new(format!("unknown recipe `{name}`; did you mean `{near}`?"))
+            .and_hint("`simmer recipes` lists them all"),
+        None => Failure::new(format!(
+            "unknown recipe `{name}`; recipes: {}",
+            names().collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
 impl Copy {
     fn run(self) -> Result<(), Failure> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
-            let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "unknown recipe `{}`; recipes: {}",
-                self.name,
-                names.join(", ")
-            );
+            return Err(unknown(&self.name));
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
         let text = without_schema(text);
-        let mut file = std::fs::File::create_new(&out)
-            .with_context(|| format!("cannot create {}", out.display()))?;
+        if out.is_dir() {
+            let inside = out.join(format!("{name}.toml"));
+            let text = format!("{} is a folder", out.display());
+            return Err(Failure::new(text).and_hint(&format!("write {}", inside.display())));
+        }
+        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+            let text = format!(
+                "cannot create {}: the folder {} does not exist",
+                out.display(),
+                parent.display()
+            );
+            return Err(Failure::new(text).and_hint("create it, or name another file"));
+        }
+        let created = std::fs::File::create_new(&out);
+        if out.exists() && created.is_err() {
+            let text = format!("{} exists already, and is not overwritten", out.display());
+            let hint = format!("name another file: simmer recipes copy {name} FILE");
+            return Err(Failure::new(text).and_hint(&hint));
+        }
+        let mut file = created.with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
             .with_context(|| format!("cannot write {}", out.display()))?;
         output::note(&format!("wrote {}", out.display()));

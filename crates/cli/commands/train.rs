@@ -47,7 +47,8 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let mut recipe = Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref()))?;
+        let mut recipe =
+            Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref())?)?;
         hub::locate_base(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
         let out = self
@@ -75,12 +76,48 @@ impl Train {
         }
         report(&self, &recipe, &out, outcome)
     }
+
+    /// The failure of a run in `out`, with the command that resumes it if it has finished steps.
+    fn failure(&self, error: TrainError, out: &Path) -> Failure {
+        let is_saved = matches!(
+            error,
+            TrainError::Ended {
+                checkpoint: Some(_),
+                ..
+            }
+        );
+        let failure = Failure::from(error);
+        if is_saved {
+            failure.and_hint(&format!("the command: {}", self.resume_command(out)))
+        } else {
+            failure
+        }
+    }
+
+    /// The command that resumes the run in `out`.
+    fn resume_command(&self, out: &Path) -> String {
+        let mut command = vec![self.recipe.display().to_string()];
+        command.extend([
+            "--out".to_owned(),
+            out.display().to_string(),
+            "--resume".to_owned(),
+        ]);
+        for set in &self.set {
+            command.extend(["--set".to_owned(), set.clone()]);
+        }
+        if let Some(device) = &self.device {
+            command.extend(["--device".to_owned(), device.clone()]);
+        }
+        let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
+        format!("simmer train {}", command.join(" "))
+    }
 }
 
 /// The overrides of a recipe; `--device` comes last and wins.
-pub(super) fn sets(sets: &[String], device: Option<&str>) -> Vec<String> {
+pub(super) fn sets(sets: &[String], device: Option<&str>) -> Result<Vec<String>, Failure> {
+    device.map(device::check).transpose()?;
     let device = device.map(|device| format!("device=\"{device}\""));
-    sets.iter().cloned().chain(device).collect()
+    Ok(sets.iter().cloned().chain(device).collect())
 }
 
 /// `runs/` with the recipe's name.
@@ -95,7 +132,7 @@ fn report(
     out: &Path,
     outcome: Result<Outcome, TrainError>,
 ) -> Result<ExitCode, Failure> {
-    match outcome? {
+    match outcome.map_err(|error| args.failure(error, out))? {
         Outcome::Finished {
             weights,
             step,
@@ -111,8 +148,17 @@ fn report(
                     best.loss, best.step
                 ));
             }
-            side_by_side::show(recipe, out, &weights, &held_out)?;
+            let compared = side_by_side::show(recipe, out, &weights, &held_out);
             output::line(&weights.display().to_string())?;
+            compared.map_err(|failure| {
+                let command = args.resume_command(out);
+                failure
+                    .within(format!(
+                        "the run is finished and {} is written, but base model and trained model cannot be compared",
+                        weights.display()
+                    ))
+                    .and_hint(&format!("to compare them later: {command}"))
+            })?;
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint, step } => {
@@ -123,20 +169,7 @@ fn report(
                 )),
                 None => note("stopped before the first step"),
             }
-            let mut command = vec![args.recipe.display().to_string()];
-            command.extend([
-                "--out".to_owned(),
-                out.display().to_string(),
-                "--resume".to_owned(),
-            ]);
-            for set in &args.set {
-                command.extend(["--set".to_owned(), set.clone()]);
-            }
-            if let Some(device) = &args.device {
-                command.extend(["--device".to_owned(), device.clone()]);
-            }
-            let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
-            note(&format!("resume with: simmer train {}", command.join(" ")));
+            note(&format!("resume with: {}", args.resume_command(out)));
             Ok(interrupt::exit_code())
         }
     }

@@ -137,6 +137,9 @@ impl SourceConfig {
     }
 }
 
+/// The upper limit of counts: no machine can hold more.
+const MOST: usize = 1 << 30;
+
 impl DataConfig {
     /// The training sources, then the validation sources.
     pub fn sources(&self) -> impl Iterator<Item = &SourceConfig> {
@@ -153,7 +156,7 @@ impl DataConfig {
     }
 
     /// The sources that are used only for validation.
-    pub(crate) fn validation_files(&self) -> &[SourceConfig] {
+    pub fn validation_files(&self) -> &[SourceConfig] {
         match &self.validation {
             Some(Validation::Files(files)) => files,
             _ => &[],
@@ -211,26 +214,39 @@ impl DataConfig {
             return Err(wrong(
                 "max_tokens",
                 format!(
-                    "expected at least 2, found {}: the first token is never predicted",
+                    "expected at least 2, found {}: the first token is never predicted; the nearest valid value is 2",
                     self.max_tokens
                 ),
             ));
         }
+        for (key, count) in [
+            ("max_tokens", self.max_tokens),
+            ("shuffle_rows", self.shuffle_rows),
+        ] {
+            if count > MOST {
+                let problem = format!(
+                    "expected at most {MOST}, found {count}; the nearest valid value is {MOST}"
+                );
+                return Err(wrong(key, problem));
+            }
+        }
+        self.date()?;
         self.check_weights()?;
         if self.shuffle_rows == 0 {
-            return Err(wrong("shuffle_rows", "expected at least 1, found 0"));
+            let problem = "expected at least 1, found 0; the nearest valid value is 1";
+            return Err(wrong("shuffle_rows", problem));
         }
         match &self.validation {
             Some(Validation::Files(files)) if files.is_empty() => Err(wrong(
                 "validation.files",
                 "expected at least one source, found none",
             )),
-            Some(Validation::Fraction(part)) if !(*part > 0.0 && *part < 1.0) => Err(wrong(
-                "validation.fraction",
-                format!("expected a number between 0 and 1, found {part}"),
-            )),
+            Some(Validation::Fraction(part)) if !(*part > 0.0 && *part < 1.0) => {
+                Err(wrong("validation.fraction", fraction(*part)))
+            }
             Some(Validation::Rows(0)) => {
-                Err(wrong("validation.rows", "expected at least 1, found 0"))
+                let problem = "expected at least 1, found 0; the nearest valid value is 1";
+                Err(wrong("validation.rows", problem))
             }
             Some(Validation::Fraction(_) | Validation::Rows(_)) if self.stream => Err(wrong(
                 "validation",
@@ -274,6 +290,15 @@ impl DataConfig {
         }
         Ok(())
     }
+}
+
+/// Why a fraction of the rows cannot be used.
+fn fraction(part: f64) -> String {
+    let instead = match part {
+        _ if part > 1.0 && part < 100.0 => format!("; {part}% is {}", part / 100.0),
+        _ => ", such as 0.05".to_owned(),
+    };
+    format!("expected a number between 0 and 1, found {part}{instead}")
 }
 
 fn wrong(key: &'static str, problem: impl Into<String>) -> DataError {

@@ -187,10 +187,16 @@ impl Hint for DataError {
             DataError::Row { error, .. } => error.hint(),
             DataError::Template(error) => error.hint(),
             DataError::Tokenizer(error) => error.hint(),
-            DataError::NothingTrained { .. } => Some(
-                "raise `data.max_tokens`, or choose a template that fits these rows"
-                    .into(),
-            ),
+            DataError::NothingTrained { why, template, .. } => Some(if why.contains("no answer") {
+                format!(
+                    "check that the rows have answers, and that template `{template}` renders them: `simmer data preview` \
+                     shows what is trained on"
+                )
+            } else if why.contains("dropped") {
+                "raise `data.max_tokens`, or set `data.overlong = \"truncate\"`".into()
+            } else {
+                "raise `data.max_tokens`, so that prompts leave room for their answers".into()
+            }),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use simmer_hint::Hint;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DeviceError {
     /// Not the name of a device.
-    #[error("device {found}: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)")]
+    #[error("unknown device `{found}`: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)")]
     Unknown {
         /// As given.
         found: String,
@@ -50,7 +50,7 @@ pub enum DeviceError {
 impl Hint for DeviceError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Unknown { .. } => return None,
+            Self::Unknown { found } => return meant(found),
             Self::NotBuilt { .. } => {
                 "set up libtorch with tools/libtorch, then build with --features libtorch \
                  (docs/guide/gpu.md), or use the device `cpu`"
@@ -69,6 +69,54 @@ impl Hint for DeviceError {
         };
         Some(hint.to_owned())
     }
+}
+
+/// What another program's name of a device, or a misspelt one, means here.
+fn meant(found: &str) -> Option<String> {
+    let plain = found.trim().to_lowercase();
+    let (kind, index) = plain.split_once(':').unwrap_or((&plain, "0"));
+    let gpus = [
+        "cuda",
+        "gpu",
+        "nvidia",
+        "torch-cuda",
+        "libtorch-cuda",
+        "libtorch_cuda",
+    ];
+    let index = if gpus.contains(&plain.as_str()) {
+        "0"
+    } else {
+        index
+    };
+    if gpus.contains(&kind) {
+        let name = match index.parse::<u8>() {
+            Ok(index) => format!("libtorch-cuda:{index}"),
+            Err(_) => "libtorch-cuda:0".to_owned(),
+        };
+        let here = match named(&name) {
+            Ok(_) => "which this machine has".to_owned(),
+            Err(DeviceError::NotBuilt { .. }) => {
+                "but this build of simmer has no libtorch (docs/guide/gpu.md)".to_owned()
+            }
+            Err(DeviceError::NoCuda { .. }) => {
+                "but this build has a libtorch without CUDA (docs/guide/gpu.md)".to_owned()
+            }
+            Err(DeviceError::NoSuchGpu { last, .. }) => {
+                format!("but the last GPU of this machine is libtorch-cuda:{last}")
+            }
+            Err(_) => "but libtorch finds no NVIDIA GPU on this machine".to_owned(),
+        };
+        return Some(format!("the name is {name}, {here}"));
+    }
+    let others = [
+        "mps", "metal", "rocm", "hip", "xpu", "tpu", "xla", "vulkan", "npu", "opencl",
+    ];
+    if others.contains(&kind) {
+        return Some("use cpu, or an NVIDIA GPU: this version has no other devices".to_owned());
+    }
+    let names = ["auto", "cpu", "libtorch", "libtorch-cuda:0"];
+    let near = simmer_checkpoint::nearest(&plain, names.into_iter());
+    near.map(|near| format!("did you mean {near}?"))
 }
 
 /// A parsed device name.

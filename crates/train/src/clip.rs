@@ -42,8 +42,9 @@ impl Clip {
     pub(crate) fn check(self) -> Result<(), Problem> {
         match self {
             Self::Norm(most) if !(most > 0.0 && most.is_finite()) => {
-                let why = format!("expected a number above 0, found {most}");
-                Err(Problem::new("train.clip.norm", why))
+                let why = format!("expected a number above 0, such as 1, found {most}");
+                let hint = "to switch clipping off, set clip = \"none\"".to_owned();
+                Err(Problem::new("train.clip.norm", why).with_hint(Some(hint)))
             }
             _ => Ok(()),
         }

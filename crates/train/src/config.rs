@@ -11,7 +11,7 @@ use simmer_model::Recompute;
 use crate::clip::Clip;
 use crate::guard::Guard;
 use crate::optimizer::OptimizerConfig;
-use crate::problem::Problem;
+use crate::problem::{Problem, wrong_count};
 use crate::schedule::Schedule;
 
 /// The `[train]` table: how a run is trained.
@@ -48,7 +48,7 @@ pub struct TrainConfig {
     /// settings such as `{ cosine = { warmup_ratio = 0.03 } }`.
     #[serde(default)]
     pub schedule: Schedule,
-    /// The optimizer and its settings. Default: `{ adamw = {} }`.
+    /// The optimizer, `"adamw"` (default), or `{ adamw = { ... } }` with its settings.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
     /// Gradient clipping: `{ norm = N }` scales a gradient with a larger norm down to N, `"none"` never does. Default:
@@ -87,7 +87,7 @@ pub struct TrainConfig {
 }
 
 /// The upper limit of counts: no machine can hold a larger batch.
-const MOST: usize = 1 << 30;
+pub(crate) const MOST: u64 = 1 << 30;
 
 /// `train.micro_batch_tokens`: a number of tokens, or `"auto"` for as many as fit into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +214,9 @@ impl Interval {
 
     fn check(self, key: &str) -> Result<(), Problem> {
         match self {
-            Self::Steps(0) => Err(Problem::new(key, "expected at least 1 step, found 0")),
+            Self::Steps(steps) => {
+                wrong_count(steps, 1, u64::MAX).map_or(Ok(()), |why| Err(Problem::new(key, why)))
+            }
             _ => Ok(()),
         }
     }
@@ -258,46 +260,22 @@ impl TrainConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), Problem> {
+        self.check_length()?;
         let wrong = |key: &str, why: String| Err(Problem::new(format!("train.{key}"), why));
-        match (self.epochs, self.max_steps) {
-            (None, None) => {
-                let why = "expected `epochs` or `max_steps`, found neither";
-                return Err(Problem::new("train", why));
-            }
-            (Some(epochs), _) if !(epochs > 0.0 && epochs.is_finite()) => {
-                return wrong(
-                    "epochs",
-                    format!("expected a number above 0, found {epochs}"),
-                );
-            }
-            (_, Some(0)) => return wrong("max_steps", "expected at least 1, found 0".to_owned()),
-            _ => {}
-        }
         let counts = [
             ("batch_size", self.batch_size),
             ("micro_batch_tokens", self.micro_batch_tokens.tokens()),
             ("keep", self.keep),
         ];
         for (key, count) in counts {
-            if count == 0 {
-                return wrong(key, "expected at least 1, found 0".to_owned());
-            }
-        }
-        let counts = [
-            ("batch_size", self.batch_size),
-            ("micro_batch_tokens", self.micro_batch_tokens.tokens()),
-        ];
-        for (key, count) in counts {
-            if count > MOST {
-                return wrong(key, format!("expected at most {MOST}, found {count}"));
+            if let Some(why) = wrong_count(count as u64, 1, MOST) {
+                return wrong(key, why);
             }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             let found = self.learning_rate;
-            return wrong(
-                "learning_rate",
-                format!("expected a number above 0, found {found}"),
-            );
+            let why = format!("expected a number above 0, such as 1e-4, found {found}");
+            return wrong("learning_rate", why);
         }
         self.schedule.check()?;
         self.optimizer.check()?;
@@ -306,18 +284,39 @@ impl TrainConfig {
         self.validate_every.check("train.validate_every.steps")?;
         self.checkpoint_every
             .check("train.checkpoint_every.steps")?;
+        self.check_early_stop()
+    }
+
+    fn check_length(&self) -> Result<(), Problem> {
+        match (self.epochs, self.max_steps) {
+            (None, None) => {
+                let why = "expected `epochs` or `max_steps`, found neither";
+                let hint = "set epochs = 3, for example".to_owned();
+                Err(Problem::new("train", why).with_hint(Some(hint)))
+            }
+            (Some(epochs), _) if !(epochs > 0.0 && epochs.is_finite()) => {
+                let why = format!("expected a number above 0, such as 1, found {epochs}");
+                Err(Problem::new("train.epochs", why))
+            }
+            (_, Some(steps)) => wrong_count(steps, 1, u64::MAX)
+                .map_or(Ok(()), |why| Err(Problem::new("train.max_steps", why))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_early_stop(&self) -> Result<(), Problem> {
+        let wrong = |key: &str, why: String| Err(Problem::new(format!("train.{key}"), why));
         let Some(stop) = self.early_stop else {
             return Ok(());
         };
-        if stop.patience == 0 {
-            return wrong(
-                "early_stop.patience",
-                "expected at least 1, found 0".to_owned(),
-            );
+        if let Some(why) = wrong_count(stop.patience, 1, u64::MAX) {
+            return wrong("early_stop.patience", why);
         }
         if !(stop.min_improvement >= 0.0 && stop.min_improvement.is_finite()) {
             let found = stop.min_improvement;
-            let why = format!("expected a number, at least 0, found {found}");
+            let why = format!(
+                "expected a number, at least 0, found {found}; the nearest valid value is 0"
+            );
             return wrong("early_stop.min_improvement", why);
         }
         if self.validate_every == Interval::Never {

@@ -13,6 +13,7 @@ use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;
 
+use crate::problem::Problem;
 use crate::recipe::RecipeError;
 
 /// Why a run cannot start or continue.
@@ -22,6 +23,9 @@ pub enum TrainError {
     /// The recipe is wrong.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
+    /// A value of the recipe that does not fit the data, the base model or the tokenizer.
+    #[error(transparent)]
+    Setting(#[from] Problem),
     /// The build lacks the device.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -73,6 +77,8 @@ pub enum TrainError {
         estimate: String,
         /// The first setting with which it would fit.
         fitting: Option<String>,
+        /// What to do if there is none.
+        otherwise: String,
     },
     /// The device ran out of memory during training.
     #[error("{}: out of memory; the estimate was {expected} at most: {message}", folder.display())]
@@ -95,6 +101,12 @@ pub enum TrainError {
     NotARun {
         /// The folder.
         folder: PathBuf,
+    },
+    /// A file is where the folder of the run should be.
+    #[error("{}: expected a folder for the run, found a file", path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
     },
     /// Another process is writing the run.
     #[error("{}: another process is writing this run", folder.display())]
@@ -134,21 +146,34 @@ pub enum TrainError {
         /// The last checkpoint with other weights than the ones that diverged.
         checkpoint: Option<PathBuf>,
     },
+    /// An error ended the run after some steps.
+    #[error("{error}\n{}", kept(*step, checkpoint.as_ref(), not_kept.as_deref()))]
+    Ended {
+        /// The error.
+        #[source]
+        error: Box<TrainError>,
+        /// The last finished step.
+        step: u64,
+        /// The last checkpoint: its step and folder.
+        checkpoint: Option<(u64, PathBuf)>,
+        /// Why the last finished step is in no checkpoint, if it is not and the error does not say it.
+        not_kept: Option<String>,
+    },
 }
 
 impl Hint for TrainError {
     fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoRoom { fitting, .. } => {
+            Self::NoRoom {
+                fitting, otherwise, ..
+            } => {
                 return Some(match fitting {
                     Some(setting) => format!("set {setting}; the run then fits"),
-                    None => {
-                        "close other programs, choose a smaller base model, or use a device with more memory"
-                            .to_owned()
-                    }
+                    None => otherwise.clone(),
                 });
             }
             Self::Recipe(error) => return error.hint(),
+            Self::Setting(problem) => return problem.hint(),
             Self::Device(error) => return error.hint(),
             Self::Data(error) => return error.hint(),
             Self::Tokenizer(error) => return error.hint(),
@@ -173,7 +198,7 @@ impl Hint for TrainError {
             Self::RunExists { .. } => {
                 "resume it with --resume, or name another folder for a new run with --out"
             }
-            Self::NotARun { .. } => "name another folder with --out",
+            Self::NotARun { .. } | Self::NotAFolder { .. } => "name another folder with --out",
             Self::Locked { .. } => "wait until it ends, or stop it",
             Self::Changed { .. } => {
                 "undo the changes, or start a new run with --out; to train this run's adapter further, \
@@ -186,6 +211,9 @@ impl Hint for TrainError {
             Self::Diverged { .. } => {
                 "lower train.learning_rate or lengthen the warmup; if train.clip is \"none\", enable clipping"
             }
+            Self::Ended {
+                error, checkpoint, ..
+            } => return Some(going_on(error, checkpoint.is_some())),
             Self::Io { .. } => return None,
         };
         Some(text.to_owned())
@@ -193,6 +221,29 @@ impl Hint for TrainError {
 }
 
 impl TrainError {
+    /// Whether the weights are wrong: they must not displace those of an earlier checkpoint.
+    pub(crate) fn is_of_the_weights(&self) -> bool {
+        matches!(self, Self::Diverged { .. })
+    }
+
+    /// The error of a run that it ends after `step` finished steps. `not_kept` says why these are in no checkpoint.
+    pub(crate) fn after(
+        self,
+        step: u64,
+        checkpoint: Option<(u64, PathBuf)>,
+        not_kept: Option<String>,
+    ) -> Self {
+        if self.is_of_the_weights() {
+            return self;
+        }
+        Self::Ended {
+            error: Box::new(self),
+            step,
+            checkpoint,
+            not_kept,
+        }
+    }
+
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io {
@@ -205,4 +256,41 @@ impl TrainError {
 
 fn lines(items: &[String]) -> String {
     items.iter().flat_map(|item| ["\n  ", item]).collect()
+}
+
+/// Where the finished steps of a run that an error ended are.
+fn kept(step: u64, checkpoint: Option<&(u64, PathBuf)>, not_kept: Option<&str>) -> String {
+    let why = not_kept.map_or_else(String::new, |why| format!(" ({why})"));
+    match checkpoint {
+        Some((saved, path)) if *saved == step => {
+            format!(
+                "the run ended after step {step}; checkpoint: {}",
+                path.display()
+            )
+        }
+        Some((saved, path)) => format!(
+            "the run ended after step {step}, which could not be saved{why}; the last checkpoint is of step {saved}: {}",
+            path.display()
+        ),
+        None => format!("the run ended after step {step}, which could not be saved{why}"),
+    }
+}
+
+/// How to continue a run that an error ended.
+fn going_on(error: &TrainError, saved: bool) -> String {
+    let hint = error.hint();
+    if hint.as_ref().is_some_and(|hint| hint.contains("--resume")) {
+        return hint.unwrap_or_default();
+    }
+    let go_on = match error {
+        _ if !saved => "start again with --resume",
+        TrainError::Data(_) => {
+            "continue with --resume, and with --accept-changes if you changed a data file or a key of [data]"
+        }
+        _ => "continue with --resume",
+    };
+    match hint {
+        Some(hint) => format!("{hint}; then {go_on}"),
+        None => go_on.to_owned(),
+    }
 }

@@ -28,6 +28,10 @@ impl RunFolder {
     /// # Errors
     /// The folder holds a run and `resume` is false, it holds other files, or another process is writing it.
     pub(crate) fn open(path: &Path, resume: bool) -> Result<Self, TrainError> {
+        if path.is_file() {
+            let path = path.to_owned();
+            return Err(TrainError::NotAFolder { path });
+        }
         let used = is_used(path)?;
         if used && !path.join(RECIPE_FILE).exists() {
             let folder = path.to_owned();
@@ -177,6 +181,18 @@ mod tests {
         let refused = RunFolder::open(folder.path(), true).unwrap_err();
         assert!(matches!(refused, TrainError::NotARun { .. }), "{refused}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_no_folder_of_a_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a");
+        fs::write(&file, "").unwrap();
+        let refused = RunFolder::open(&file, false).unwrap_err();
+        assert!(
+            matches!(refused, TrainError::NotAFolder { .. }),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use crate::config::MOST;
+use crate::problem::{Problem, wrong_count};
 
 /// The `[train.guard]` table: what to do at a step whose loss or gradient is not finite, or whose loss is a spike. The
 /// update of such a step is always skipped, and its rows are written to the run's folder.
@@ -80,18 +81,24 @@ impl Guard {
         if self.most_skips == 0 {
             return wrong(
                 "most_skips",
-                "expected at least 1, found 0; to end the run at the first such step, set `not_finite` to \"stop\"".to_owned(),
+                "expected at least 1, found 0; the nearest valid value is 1; to end the run at the first such step, set \
+                 `not_finite` to \"stop\""
+                    .to_owned(),
             );
         }
         match &self.spike {
             Some(spike) if !(spike.times > 1.0 && spike.times.is_finite()) => wrong(
                 "spike.times",
-                format!("expected a number above 1, found {}", spike.times),
+                format!(
+                    "expected a number above 1, such as 3, found {}",
+                    spike.times
+                ),
             ),
-            Some(Spike { over: 0, .. }) => {
-                wrong("spike.over", "expected at least 1, found 0".to_owned())
+            Some(spike) => {
+                let why = wrong_count(spike.over as u64, 1, MOST);
+                why.map_or(Ok(()), |why| wrong("spike.over", why))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -164,7 +171,7 @@ mod tests {
         let why = |guard: Guard| guard.check().unwrap_err();
         let times = why(guard(1.0, 4));
         assert_eq!(times.key, "train.guard.spike.times");
-        assert_eq!(times.why, "expected a number above 1, found 1");
+        assert_eq!(times.why, "expected a number above 1, such as 3, found 1");
         assert_eq!(why(guard(3.0, 0)).key, "train.guard.spike.over");
         let never = Guard {
             most_skips: 0,

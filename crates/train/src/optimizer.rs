@@ -5,16 +5,19 @@
 //!
 //! Source: Loshchilov and Hutter 2019; torch `optim/adamw.py`, `_single_tensor_adamw`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+use serde::de::value::StrDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use simmer_model::Parameters;
 
 use crate::problem::Problem;
 
-/// `train.optimizer`: the optimizer and its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+/// `train.optimizer`: the optimizer, by its name, or with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum OptimizerConfig {
     /// AdamW: Adam with decoupled weight decay.
     #[serde(rename = "adamw")]
@@ -69,26 +72,97 @@ impl Default for AdamWConfig {
     }
 }
 
+impl schemars::JsonSchema for OptimizerConfig {
+    fn schema_name() -> Cow<'static, str> {
+        "OptimizerConfig".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let adamw = generator.subschema_for::<AdamWConfig>();
+        schemars::json_schema!({
+            "anyOf": [
+                { "enum": ["adamw"] },
+                {
+                    "type": "object",
+                    "properties": { "adamw": adamw },
+                    "required": ["adamw"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}
+
+#[derive(Deserialize)]
+enum Name {
+    #[serde(rename = "adamw")]
+    AdamW,
+}
+
+impl<'de> Deserialize<'de> for OptimizerConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NameOrTable)
+    }
+}
+
+struct NameOrTable;
+
+impl<'de> Visitor<'de> for NameOrTable {
+    type Value = OptimizerConfig;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "the name of an optimizer, or a table such as { adamw = { weight_decay = 0.01 } }",
+        )
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<OptimizerConfig, E> {
+        let Name::AdamW = Name::deserialize(StrDeserializer::new(name))?;
+        Ok(OptimizerConfig::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OptimizerConfig, A::Error> {
+        let Some(Name::AdamW) = map.next_key()? else {
+            return Err(A::Error::custom(
+                "expected the name of an optimizer, found an empty table",
+            ));
+        };
+        let settings = map.next_value()?;
+        match map.next_key::<Name>()? {
+            None => Ok(OptimizerConfig::AdamW(settings)),
+            Some(_) => Err(A::Error::custom("expected one optimizer, found several")),
+        }
+    }
+}
+
 impl OptimizerConfig {
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let Self::AdamW(adamw) = self;
-        let wrong = |key: &str, expected: &str, found: f64| {
-            let key = format!("train.optimizer.adamw.{key}");
-            Err(Problem::new(
-                key,
-                format!("expected a number {expected}, found {found}"),
-            ))
-        };
-        for (key, beta) in [("beta1", adamw.beta1), ("beta2", adamw.beta2)] {
+        let wrong =
+            |key: &str, why: String| Err(Problem::new(format!("train.optimizer.adamw.{key}"), why));
+        for (key, beta, usual) in [
+            ("beta1", adamw.beta1, "0.9"),
+            ("beta2", adamw.beta2, "0.999"),
+        ] {
             if !(0.0..1.0).contains(&beta) {
-                return wrong(key, "from 0 to below 1", beta);
+                let why =
+                    format!("expected a number from 0 to below 1, such as {usual}, found {beta}");
+                return wrong(key, why);
             }
         }
         if !(adamw.eps > 0.0 && adamw.eps.is_finite()) {
-            return wrong("eps", "above 0", adamw.eps);
+            let found = adamw.eps;
+            return wrong(
+                "eps",
+                format!("expected a number above 0, such as 1e-8, found {found}"),
+            );
         }
         if !(adamw.weight_decay >= 0.0 && adamw.weight_decay.is_finite()) {
-            return wrong("weight_decay", "of at least 0", adamw.weight_decay);
+            let found = adamw.weight_decay;
+            let why = format!(
+                "expected a number of at least 0, found {found}; the nearest valid value is 0"
+            );
+            return wrong("weight_decay", why);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_lint::LintReport;
-use simmer_model::adapter::{self, AdapterConfig};
+use simmer_model::adapter::{self, AdapterConfig, AdapterError};
 use simmer_model::base::Base;
 use simmer_model::{LlamaForCausalLM, device};
 
@@ -16,7 +16,9 @@ use crate::error::TrainError;
 use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
-use crate::recipe::{Method, Recipe};
+use crate::problem::Problem;
+use crate::recipe::{Method, Recipe, of_lora};
+use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
 
 /// What a run needs before its first step.
@@ -50,6 +52,9 @@ impl Prepared {
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);
+        check_rates(recipe, &data, observer)?;
+        check_samples(recipe, &vocabulary, &base)?;
+        warn_of_rank(recipe, &base, observer);
         let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
         observer.on_load(&base);
         let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
@@ -111,6 +116,88 @@ fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {
     }
 }
 
+/// Above this, a learning rate for LoRA is more likely a mistake than meant.
+const HIGH_FOR_LORA: f64 = 0.05;
+
+/// Refuses a run that cannot learn because all its learning rates are 0, and warns of rates that seem wrong.
+fn check_rates(
+    recipe: &Recipe,
+    data: &Dataset,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let train = &recipe.train;
+    let per_epoch = data.steps_per_epoch().map(|steps| steps as u64);
+    let steps = train.total_steps(per_epoch.or(train.max_steps).unwrap_or(1));
+    let warmup = train.schedule.warmup_steps(steps);
+    let highest = train.learning_rate * train.schedule.largest(steps);
+    // The optimizer computes in f32.
+    if highest as f32 == 0.0 {
+        let (key, why) = if warmup > 0 && train.schedule.largest(steps) == 0.0 {
+            let why = format!(
+                "a warmup of {warmup} steps begins with the learning rate 0, and the run has {steps} steps: nothing would \
+                 be learnt"
+            );
+            ("train.schedule", why)
+        } else {
+            let why = format!("{highest:e} is 0 in f32: nothing would be learnt");
+            ("train.learning_rate", why)
+        };
+        let hint = "shorten the warmup, or train more steps (train.epochs, train.max_steps)";
+        let hint = (key == "train.schedule").then(|| hint.to_owned());
+        return Err(Problem::new(key, why).with_hint(hint).into());
+    }
+    if warmup >= steps && warmup > 0 {
+        observer.on_notice(&format!(
+            "warning: the warmup of {warmup} steps is as long as the run of {steps}: the highest learning rate is \
+             {highest:.3e}, not {:e}",
+            train.learning_rate
+        ));
+    }
+    if matches!(recipe.method, Method::Lora(_)) && train.learning_rate > HIGH_FOR_LORA {
+        observer.on_notice(&format!(
+            "warning: train.learning_rate = {} is high for LoRA, and the loss may rise; usual rates are 5e-5 to 1e-3",
+            train.learning_rate
+        ));
+    }
+    Ok(())
+}
+
+/// Checks that the base model and the trained model can answer the prompts of `[samples]` at the end of the run.
+fn check_samples(recipe: &Recipe, vocabulary: &Vocabulary, base: &Base) -> Result<(), TrainError> {
+    let (Some(samples), Some(first)) = (&recipe.samples, recipe.data.train.first()) else {
+        return Ok(());
+    };
+    let context = base.config.max_position_embeddings;
+    samples.check_prompts(&first.template, &vocabulary.tokenizer, context)?;
+    if vocabulary.from_adapter() {
+        let of_base = tokenizer::open(recipe.base.tokenizer_path()?)?;
+        samples.check_prompts(&first.template, &of_base, context)?;
+    }
+    Ok(())
+}
+
+/// Warns of a rank above that of the weights.
+fn warn_of_rank(recipe: &Recipe, base: &Base, observer: &mut dyn Observer) {
+    let hidden = base.config.hidden_size;
+    if let Method::Lora(lora) = &recipe.method
+        && lora.rank > hidden
+    {
+        observer.on_notice(&format!(
+            "warning: method.lora.rank = {} is above the hidden size of the base model, {hidden}: a larger rank than that \
+             only takes memory",
+            lora.rank
+        ));
+    }
+}
+
+/// The error of an adapter; that of a key names the key as the recipe has it.
+pub(crate) fn of_adapter(error: AdapterError) -> TrainError {
+    match error {
+        AdapterError::Setting { .. } => TrainError::Setting(of_lora(error)),
+        other => other.into(),
+    }
+}
+
 /// The model with its trainable tensors, and the adapter's configuration; `None` if every weight is trained.
 fn choose_trained(
     recipe: &Recipe,
@@ -123,7 +210,8 @@ fn choose_trained(
     };
     let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
     let seed = recipe.train.seed;
-    let attached = adapter::attach(model, lora, seed, &name.unwrap_or_default())?;
+    let attached =
+        adapter::attach(model, lora, seed, &name.unwrap_or_default()).map_err(of_adapter)?;
     let untrained = vocabulary.untrained(&attached.model);
     for notice in attached
         .warnings
@@ -154,6 +242,7 @@ fn check_room(
         return Err(TrainError::NoRoom {
             estimate: expected.to_string(),
             fitting: expected.fitting().map(str::to_owned),
+            otherwise: expected.otherwise(recipe),
         });
     }
     observer.on_estimate(&expected);

@@ -16,7 +16,7 @@ use crate::outcome::Outcome;
 use crate::prepared::Prepared;
 use crate::recipe::Recipe;
 use crate::resume;
-use crate::training::Training;
+use crate::training::{Training, out_of_memory};
 use crate::training_checkpoint::Checkpoints;
 
 /// What to do if the folder already holds a run.
@@ -37,7 +37,8 @@ pub enum Resume {
 ///
 /// # Errors
 /// Before the first step: everything that is wrong with recipe, data, base model or folder. Later: a loss, gradient or
-/// weight that is not finite, or a full disk; earlier checkpoints are kept.
+/// weight that is not finite, where the last good checkpoint stays; and [`TrainError::Ended`], such as a bad row late in
+/// a stream or a full disk, where a checkpoint of the last finished step is written first.
 pub fn train(
     recipe: &Recipe,
     out: &Path,
@@ -134,17 +135,6 @@ fn out_of_memory_error(panic: Box<dyn Any + Send>, folder: &Path, expected: u64)
     }
 }
 
-/// The message of a device that is out of memory; libtorch's errors arrive as panics.
-fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied())?;
-    let known = ["out of memory", "allocate memory", "not enough memory"];
-    let line = text
-        .lines()
-        .find(|line| known.iter().any(|words| line.contains(words)))?;
-    Some(line.trim().to_owned())
-}
-
 /// The error of a run with changes that are not accepted.
 fn refuse(changes: &[String], resume: Resume, folder: &RunFolder) -> Result<(), TrainError> {
     if changes.is_empty() || resume == Resume::Changed {
@@ -203,21 +193,4 @@ fn manifest_changes(
         ));
     }
     before.changes(manifest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_without_memory_is_recognised() {
-        let said = |text: &str| out_of_memory(&text.to_owned());
-        let gpu = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to allocate 2.00 GiB\")";
-        assert_eq!(said(gpu).as_deref(), Some(gpu));
-        let processor = "Internal torch error: [enforce fail]\nDefaultCPUAllocator: can't allocate memory: you tried";
-        let line = "DefaultCPUAllocator: can't allocate memory: you tried";
-        assert_eq!(said(processor).as_deref(), Some(line));
-        assert_eq!(said("index out of bounds"), None);
-        assert_eq!(out_of_memory(&7), None);
-    }
 }

@@ -1,8 +1,11 @@
 //! The `[samples]` table of a recipe: prompts that show the effect of a run.
 
 use serde::{Deserialize, Serialize};
+use simmer_data::{Conversation, Template, Tokenizer, prompt_tokens};
+use simmer_hint::Hint;
 
-use crate::problem::Problem;
+use crate::config::MOST;
+use crate::problem::{Problem, wrong_count};
 
 /// The `[samples]` table: prompts that base model and trained model answer at the end of a run, by greedy decoding.
 /// Needs `base.path`.
@@ -31,9 +34,58 @@ impl SampleConfig {
                 "expected at least one prompt, found none; add one, or remove the table [samples]";
             return Err(Problem::new("samples.prompts", why));
         }
-        if self.max_new_tokens == 0 {
-            let why = "expected at least 1 token, found 0";
-            return Err(Problem::new("samples.max_new_tokens", why));
+        if let Some(index) = self.prompts.iter().position(String::is_empty) {
+            let why = "expected a prompt, found an empty text";
+            return Err(Problem::new(format!("samples.prompts.{index}"), why));
+        }
+        if let Some(Err(error)) = self.template.as_deref().map(Template::check_name) {
+            let problem = Problem::new("samples.template", error.to_string());
+            return Err(problem.with_hint(error.hint()));
+        }
+        let why = wrong_count(self.max_new_tokens as u64, 1, MOST);
+        why.map_or(Ok(()), |why| {
+            Err(Problem::new("samples.max_new_tokens", why))
+        })
+    }
+
+    /// Checks that a model with this tokenizer and context can answer every prompt at the end of the run. `first` is
+    /// the template of the first source.
+    ///
+    /// # Errors
+    /// The first template or prompt that it cannot use.
+    pub(crate) fn check_prompts(
+        &self,
+        first: &str,
+        tokenizer: &Tokenizer,
+        context: usize,
+    ) -> Result<(), Problem> {
+        let name = self.template.as_deref().unwrap_or(first);
+        let key = match self.template {
+            Some(_) => "samples.template",
+            None => "data.train.0.template",
+        };
+        let template = Template::named(name, tokenizer).map_err(|error| {
+            let why = format!("{error} (it renders the prompts of [samples])");
+            Problem::new(key, why).with_hint(error.hint())
+        })?;
+        for (index, prompt) in self.prompts.iter().enumerate() {
+            let problem = |why| Problem::new(format!("samples.prompts.{index}"), why);
+            let rendered = template
+                .prompt(&Conversation::prompt(prompt))
+                .map_err(|error| {
+                    let hint = "name a template that renders one question with samples.template";
+                    problem(error.to_string()).with_hint(Some(hint.to_owned()))
+                })?;
+            let tokens = prompt_tokens(&rendered, tokenizer).map_err(|error| {
+                let hint = error.hint();
+                problem(error.to_string()).with_hint(hint)
+            })?;
+            if tokens.is_empty() || tokens.len() > context {
+                return Err(problem(format!(
+                    "expected 1 to {context} tokens, the context of the base model, found {} with template `{name}`",
+                    tokens.len()
+                )));
+            }
         }
         Ok(())
     }

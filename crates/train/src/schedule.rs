@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::problem::Problem;
+use crate::problem::{Problem, wrong_part};
 
 /// `train.schedule`: the learning-rate schedule, `"constant"`, `"linear"` or `"cosine"`, or with settings
 /// `{ cosine = { warmup_ratio = 0.03 } }`.
@@ -75,6 +75,17 @@ impl Schedule {
         }
     }
 
+    /// The largest factor of a run of `steps` steps.
+    pub(crate) fn largest(&self, steps: u64) -> f64 {
+        let last = steps.saturating_sub(1);
+        self.factor(self.warmup_steps(steps).min(last), steps)
+    }
+
+    /// The steps of the warmup in a run of `steps` steps.
+    pub(crate) fn warmup_steps(&self, steps: u64) -> u64 {
+        self.warmup().steps(steps)
+    }
+
     fn warmup(&self) -> Warmup {
         match *self {
             Self::Constant(warmup) | Self::Linear(warmup) => warmup,
@@ -102,14 +113,9 @@ impl Schedule {
             let name = self.name();
             Err(Problem::new(format!("train.schedule.{name}.{key}"), why))
         };
-        let part = |value: f64| (0.0..=1.0).contains(&value);
         let warmup = self.warmup();
-        if !part(warmup.warmup_ratio) {
-            let found = warmup.warmup_ratio;
-            return wrong(
-                "warmup_ratio",
-                format!("expected a number from 0 to 1, found {found}"),
-            );
+        if let Some(why) = wrong_part(warmup.warmup_ratio, 0.0, 1.0) {
+            return wrong("warmup_ratio", why);
         }
         if warmup.warmup_ratio > 0.0 && warmup.warmup_steps > 0 {
             return wrong(
@@ -118,10 +124,9 @@ impl Schedule {
             );
         }
         match self {
-            Self::Cosine(Cosine { min_ratio, .. }) if !part(*min_ratio) => wrong(
-                "min_ratio",
-                format!("expected a number from 0 to 1, found {min_ratio}"),
-            ),
+            Self::Cosine(Cosine { min_ratio, .. }) => {
+                wrong_part(*min_ratio, 0.0, 1.0).map_or(Ok(()), |why| wrong("min_ratio", why))
+            }
             _ => Ok(()),
         }
     }
@@ -290,6 +295,26 @@ mod tests {
                 "step {step}: {rate} for {logged}"
             );
         }
+    }
+
+    #[test]
+    fn the_largest_factor_is_that_after_the_warmup() {
+        let warm = |steps| Schedule::Linear(warmup(steps));
+        for (schedule, steps) in [
+            (warm(0), 5),
+            (warm(2), 5),
+            (warm(9), 4),
+            (cosine(3, 0.0), 4),
+        ] {
+            let each = (0..steps).map(|step| schedule.factor(step, steps));
+            let largest = each.fold(0.0, f64::max);
+            assert!(
+                (schedule.largest(steps) - largest).abs() < 1e-15,
+                "{schedule:?}"
+            );
+        }
+        // the one step of the run is the first of the warmup
+        assert!(warm(1).largest(1) == 0.0);
     }
 
     #[test]

@@ -197,6 +197,11 @@ impl Vocabulary {
         self.tokenizer.token(id as u32).unwrap_or_default()
     }
 
+    /// Whether the tokenizer is that of the adapter in `method.lora.from`, and not of the base model.
+    pub(crate) fn from_adapter(&self) -> bool {
+        self.from_adapter
+    }
+
     /// A warning if tokens were added and their rows are not trained.
     pub(crate) fn untrained(&self, model: &LlamaForCausalLM) -> Option<String> {
         let trained = model.trainable_shapes();

@@ -13,7 +13,7 @@ use simmer_train::Recipe;
 
 use super::shown::{Look, ShownToken, runs, tokens, visible};
 use super::{Named, page};
-use crate::failure::{Context, Failure, bail};
+use crate::failure::{Context, Failure};
 use crate::output::{self, note};
 use crate::progress;
 
@@ -118,9 +118,7 @@ impl Preview {
             }
         };
         if let (Some(row), []) = (self.row, chosen.as_slice()) {
-            bail!(
-                "row {row} has no example: it does not exist or was skipped (see `simmer data lint`)"
-            );
+            return Err(no_example(row, data));
         }
         Ok(Page {
             name: self.named.recipe.display().to_string(),
@@ -162,6 +160,20 @@ impl Preview {
         let _ = writeln!(text, "\n{}", dim.apply_to(&page.lint));
         text
     }
+}
+
+/// The error of a row without an example.
+fn no_example(row: usize, data: &Checked) -> Failure {
+    let sources = &data.report.train;
+    if row > 0 && sources.iter().any(|source| row <= source.rows) {
+        return Failure::new(format!("row {row} has no example: it was skipped"))
+            .and_hint("`simmer data lint` lists the rows that were skipped");
+    }
+    let rows = sources
+        .iter()
+        .map(|source| format!("{} has rows 1 to {}", source.path, source.rows));
+    let rows = rows.collect::<Vec<_>>().join(", ");
+    Failure::new(format!("there is no row {row}: {rows}"))
 }
 
 /// Text in colour, or between marks if there are no colours.

@@ -121,7 +121,7 @@ impl Hint for RenderError {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
     /// No template has that name.
-    #[error("unknown template `{name}`; known are {known}")]
+    #[error("unknown template `{name}`{}; known are {known}", near(name))]
     Unknown {
         /// The name.
         name: String,
@@ -169,4 +169,17 @@ impl Hint for TemplateError {
             _ => None,
         }
     }
+}
+
+/// The known name that may be meant, as the end of a sentence.
+fn near(name: &str) -> String {
+    let plain = name.trim().to_lowercase().replace(['_', ' '], "-");
+    let similarity = |known: &str| strsim::jaro_winkler(&plain, known);
+    Template::names()
+        .map(|known| (similarity(known), known))
+        .filter(|(similarity, known)| *similarity > 0.8 && *known != name)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, known)| {
+            format!("; did you mean `{known}`?")
+        })
 }

@@ -262,6 +262,26 @@ impl Template {
         })
     }
 
+    /// Checks that a name is that of a template: a built-in one, a chat template, or a file. Whether the file or the chat
+    /// template exists is not known yet.
+    ///
+    /// # Errors
+    /// [`TemplateError::Unknown`].
+    pub fn check_name(name: &str) -> Result<(), TemplateError> {
+        let is_file = Path::new(name).extension().is_some_and(|ext| ext == "toml");
+        let is_chat = name
+            .strip_prefix("chat:")
+            .is_some_and(|chat| !chat.is_empty());
+        if is_file || is_chat || Template::names().any(|known| known == name) {
+            return Ok(());
+        }
+        let known: Vec<_> = Template::names().collect();
+        Err(TemplateError::Unknown {
+            name: name.into(),
+            known: known.join(", "),
+        })
+    }
+
     /// The names of the built-in templates, and `chat`.
     pub fn names() -> impl Iterator<Item = &'static str> {
         BUILT_IN.iter().map(|(name, _)| *name).chain(["chat"])

@@ -93,7 +93,7 @@ impl Hint for TokenizerError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             TokenizerError::Read { path, .. } if path.ends_with("tokenizer.json") => {
-                "name a folder with `tokenizer.json` or `tokenizer.model`; Meta's models have `tokenizer.model` one level up"
+                "set `base.tokenizer` to a folder with `tokenizer.json` or `tokenizer.model`; Meta's models have `tokenizer.model` one level up"
             }
             TokenizerError::LfsPointer { .. } => simmer_files::LFS_HINT,
             TokenizerError::NoEos { .. } => "set `eos_token` in `tokenizer_config.json`",

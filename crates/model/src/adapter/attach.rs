@@ -15,6 +15,7 @@ use super::card::Card;
 use super::config::{AdapterConfig, Bias};
 use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
+use super::settings::as_setting;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
@@ -82,7 +83,7 @@ impl Default for LoraConfig {
 
 impl LoraConfig {
     /// The same as PEFT's configuration.
-    fn to_peft(&self, base_name: &str) -> AdapterConfig {
+    pub(super) fn to_peft(&self, base_name: &str) -> AdapterConfig {
         AdapterConfig {
             base_model_name_or_path: Some(base_name.to_owned()),
             task_type: Some("CAUSAL_LM".to_owned()),
@@ -128,14 +129,15 @@ pub fn attach(
     seed: u64,
     base_name: &str,
 ) -> Result<Attached, AdapterError> {
+    lora.check()?;
     if let Some(folder) = &lora.from {
-        lora.check_from_alone()?;
         let adapter = AdapterFolder::open(folder)?;
         return join_folder(model, &adapter, lora.dropout, true);
     }
     let config = lora.to_peft(base_name);
-    lora.check()?;
-    let selection = select(&config, &layout::modules(model.config()), Unmatched::Refuse)?;
+    let modules = layout::modules(model.config());
+    let selection =
+        select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))?;
     let model = join(model, &selection, config.lora_dropout, seed);
     Ok(Attached {
         model,
@@ -154,16 +156,15 @@ pub fn attach(
 /// As [`attach`].
 pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, AdapterError> {
     let modules = layout::modules(model);
+    lora.check()?;
     if let Some(folder) = &lora.from {
-        lora.check_from_alone()?;
         let adapter = AdapterFolder::open(folder)?;
         let selection = adapter.select(&modules)?;
         selection.check_trainable(adapter.config())?;
         return Ok(selection);
     }
     let config = lora.to_peft("");
-    lora.check()?;
-    Ok(select(&config, &modules, Unmatched::Refuse)?)
+    select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))
 }
 
 /// Attaches an adapter in PEFT's layout to its base model, for inference.
@@ -231,55 +232,6 @@ pub fn peft_keys(model: &LlamaForCausalLM) -> BTreeMap<String, String> {
     let keys = PeftKeys::new(model);
     let names = model.trainable_shapes().into_keys();
     names.map(|name| (name.clone(), keys.of(&name))).collect()
-}
-
-impl LoraConfig {
-    /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
-    fn check_from_alone(&self) -> Result<(), AdapterError> {
-        let alone = Self {
-            from: self.from.clone(),
-            dropout: self.dropout,
-            ..Self::default()
-        };
-        if *self == alone {
-            return Ok(());
-        }
-        let keys = |lora: &Self| serde_json::to_value(lora).unwrap_or_default();
-        let (set, default) = (keys(self), keys(&alone));
-        let set = set.as_object().into_iter().flatten();
-        let others = set.filter(|(key, value)| default.get(key) != Some(*value));
-        let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
-        Err(AdapterError::FromWithOthers {
-            others: others.join(", "),
-        })
-    }
-
-    fn check(&self) -> Result<(), AdapterError> {
-        let wrong = |key, expected, found: &dyn ToString| {
-            Err(AdapterError::Setting {
-                key,
-                expected,
-                found: found.to_string(),
-            })
-        };
-        if self.rank == 0 {
-            return wrong("rank", "a positive integer", &self.rank);
-        }
-        if let Some((module, _)) = self.rank_pattern.iter().find(|(_, rank)| *rank == 0) {
-            return wrong(
-                "rank_pattern",
-                "positive integers",
-                &format!("0 for {module}"),
-            );
-        }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return wrong("alpha", "a positive number", &self.alpha);
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return wrong("dropout", "0 or more, below 1", &self.dropout);
-        }
-        Ok(())
-    }
 }
 
 fn join_folder(

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::config::{AdapterConfig, Bias};
-use super::settings::PromptTemplate;
+use super::trained_with::PromptTemplate;
 
 /// Values that vLLM accepts for `--max-lora-rank`.
 const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];

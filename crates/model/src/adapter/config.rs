@@ -3,7 +3,6 @@
 //! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
 //! src/peft/config.py).
 
-use std::fmt::Display;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -158,27 +157,31 @@ impl AdapterConfig {
         Ok((config, warnings))
     }
 
-    /// Checks the settings that a recipe may get wrong.
+    /// Checks the settings that a recipe may get wrong, with the recipe's names for them.
     ///
     /// # Errors
     ///
-    /// The first setting that is out of range.
+    /// The first setting that is out of range, with the nearest valid value.
     pub fn check(&self) -> Result<(), AdapterError> {
-        let wrong = |key, expected: &str, found: &dyn Display| {
-            Err(AdapterError::Conflict {
-                key,
-                why: format!("expected {expected}, found {found}"),
-            })
-        };
-        if self.r == 0 {
-            return wrong("rank", "at least 1", &self.r);
+        let wrong = |key, why| Err(AdapterError::Conflict { key, why });
+        if let Some(why) = wrong_rank(self.r) {
+            return wrong("rank", why);
         }
-        if !self.lora_alpha.is_finite() {
-            return wrong("alpha", "a finite number", &self.lora_alpha);
+        if let Some(why) = wrong_alpha(self.lora_alpha) {
+            return wrong("alpha", why);
         }
-        if !(0.0..1.0).contains(&self.lora_dropout) {
-            let expected = "a number from 0 to less than 1";
-            return wrong("dropout", expected, &self.lora_dropout);
+        if let Some(why) = wrong_dropout(self.lora_dropout) {
+            return wrong("dropout", why);
+        }
+        for (module, rank) in self.rank_pattern.iter() {
+            if let Some(why) = wrong_rank(*rank) {
+                return wrong("rank_pattern", format!("`{module}`: {why}"));
+            }
+        }
+        for (module, alpha) in self.alpha_pattern.iter() {
+            if let Some(why) = wrong_alpha(*alpha) {
+                return wrong("alpha_pattern", format!("`{module}`: {why}"));
+            }
         }
         Ok(())
     }
@@ -237,6 +240,47 @@ impl AdapterConfig {
             .collect();
         escaped(&format!("{:#}", Value::Object(map)))
     }
+}
+
+/// The largest rank of a recipe. No weight of a published LLaMA has a higher one: their largest hidden size is 16,384.
+const MOST_RANK: usize = 16_384;
+/// The largest alpha of a recipe.
+const MOST_ALPHA: f64 = 1e6;
+
+/// Why a rank is out of range, if it is.
+fn wrong_rank(rank: usize) -> Option<String> {
+    let nearest = rank.clamp(1, MOST_RANK);
+    (rank != nearest).then(|| {
+        format!(
+            "expected a whole number from 1 to {MOST_RANK}, found {rank}; the nearest valid value is {nearest}"
+        )
+    })
+}
+
+/// Why an alpha is out of range, if it is.
+fn wrong_alpha(alpha: f64) -> Option<String> {
+    let valid = alpha > 0.0 && alpha <= MOST_ALPHA;
+    let instead = if alpha > MOST_ALPHA {
+        format!("the nearest valid value is {MOST_ALPHA}")
+    } else {
+        "usual values are the rank and twice the rank".to_owned()
+    };
+    (!valid).then(|| {
+        format!("expected a number above 0 and at most {MOST_ALPHA}, found {alpha}; {instead}")
+    })
+}
+
+/// Why a dropout is out of range, if it is.
+fn wrong_dropout(dropout: f64) -> Option<String> {
+    let instead = if dropout < 0.0 {
+        "the nearest valid value is 0".to_owned()
+    } else if dropout > 1.0 && dropout < 100.0 {
+        format!("{dropout}% is {}", dropout / 100.0)
+    } else {
+        "usual values are 0 to 0.1".to_owned()
+    };
+    (!(0.0..1.0).contains(&dropout))
+        .then(|| format!("expected a number from 0 to below 1, found {dropout}; {instead}"))
 }
 
 fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
@@ -478,9 +522,13 @@ mod tests {
         let refused = |config: AdapterConfig| config.check().unwrap_err().to_string();
         let config = AdapterConfig::default;
         assert!(config().check().is_ok());
-        insta::assert_snapshot!(refused(AdapterConfig { r: 0, ..config() }), @"rank: expected at least 1, found 0");
-        insta::assert_snapshot!(refused(AdapterConfig { lora_alpha: f64::NAN, ..config() }), @"alpha: expected a finite number, found NaN");
-        insta::assert_snapshot!(refused(AdapterConfig { lora_dropout: 1.0, ..config() }), @"dropout: expected a number from 0 to less than 1, found 1");
+        insta::assert_snapshot!(refused(AdapterConfig { r: 0, ..config() }), @"rank: expected a whole number from 1 to 16384, found 0; the nearest valid value is 1");
+        insta::assert_snapshot!(refused(AdapterConfig { lora_alpha: f64::NAN, ..config() }), @"alpha: expected a number above 0 and at most 1000000, found NaN; usual values are the rank and twice the rank");
+        insta::assert_snapshot!(refused(AdapterConfig { lora_dropout: 1.0, ..config() }), @"dropout: expected a number from 0 to below 1, found 1; usual values are 0 to 0.1");
+        insta::assert_snapshot!(refused(AdapterConfig { lora_dropout: 5.0, ..config() }), @"dropout: expected a number from 0 to below 1, found 5; 5% is 0.05");
+        insta::assert_snapshot!(refused(AdapterConfig { r: 100_000, ..config() }), @"rank: expected a whole number from 1 to 16384, found 100000; the nearest valid value is 16384");
+        let alphas = Patterns(vec![("q_proj".to_owned(), -1.0)]);
+        insta::assert_snapshot!(refused(AdapterConfig { alpha_pattern: alphas, ..config() }), @"alpha_pattern: `q_proj`: expected a number above 0 and at most 1000000, found -1; usual values are the rank and twice the rank");
     }
 
     #[test]

@@ -69,20 +69,14 @@ pub enum AdapterError {
         why: &'static str,
     },
     /// A value of a recipe's `[method.lora]` that is out of range.
-    #[error("[method.lora] `{key}`: expected {expected}, found {found}")]
+    #[error("[method.lora] `{key}`: {why}")]
     Setting {
         /// The key.
         key: &'static str,
-        /// The expected range.
-        expected: &'static str,
-        /// The value.
-        found: String,
-    },
-    /// `[method.lora] from` together with keys that the adapter sets.
-    #[error("[method.lora] `from` can be combined only with `dropout`; remove {others}")]
-    FromWithOthers {
-        /// These keys.
-        others: String,
+        /// What was expected and found.
+        why: String,
+        /// What the user can do about it.
+        hint: Option<String>,
     },
     /// Modules that cannot be selected.
     #[error("{}", source)]
@@ -229,6 +223,7 @@ impl Hint for AdapterError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Selection { source } => source.hint(),
+            Self::Setting { hint, .. } => hint.clone(),
             Self::Checkpoint(error) => error.hint(),
             Self::Write(error) => error.hint(),
             Self::NotFinite { .. } => Some(

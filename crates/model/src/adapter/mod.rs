@@ -19,6 +19,7 @@ mod rules;
 mod settings;
 mod spectrum;
 pub mod targets;
+mod trained_with;
 mod unmatched;
 mod weights;
 
@@ -27,6 +28,6 @@ pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};
-pub use settings::{PromptTemplate, SETTINGS_FILE, TrainedWith};
+pub use trained_with::{PromptTemplate, SETTINGS_FILE, TrainedWith};
 pub use spectrum::Spectrum;
 pub use weights::AdapterWeights;

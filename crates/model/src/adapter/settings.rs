@@ -1,135 +1,175 @@
-//! `simmer.json`: what an adapter was trained with that PEFT's configuration has no place for.
-//!
-//! ```json
-//! {
-//!   "version": 1,
-//!   "templates": [{"name": "alpaca", "text": "..."}]
-//! }
-//! ```
-//!
-//! `version` is that of this schema. `templates` has the prompt templates of the training rows, in the order of the recipe,
-//! each once: its name as in the recipe, and its text (of `chat`, the model's chat template). PEFT does not read the file.
+//! Checks the `[method.lora]` table of a recipe, before any base model is opened.
 
-use std::io::ErrorKind;
-use std::path::Path;
+use std::sync::OnceLock;
 
-use serde::{Deserialize, Serialize};
-use simmer_checkpoint::MAX_TEXT_BYTES;
+use simmer_checkpoint::layout::{self, ModuleLayout};
+use simmer_checkpoint::sizes;
+use simmer_hint::Hint;
 
 use super::AdapterError;
+use super::attach::LoraConfig;
+use super::targets::{SelectionError, Unmatched, select};
 
-/// The file's name.
-pub const SETTINGS_FILE: &str = "simmer.json";
-/// The version of its schema.
-const VERSION: u32 = 1;
+/// More layers than any LLaMA has.
+const LAYERS: usize = 256;
 
-/// What an adapter was trained with.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TrainedWith {
-    /// The version of the file's schema.
-    version: u32,
-    /// The prompt templates of the training rows.
-    #[serde(default)]
-    pub templates: Vec<PromptTemplate>,
-}
-
-/// A prompt template.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PromptTemplate {
-    /// Its name, as in a recipe.
-    pub name: String,
-    /// Its text: TOML, or Jinja of a chat template.
-    pub text: String,
-}
-
-impl PromptTemplate {
-    /// The name of the chat template that this is, if it is one of the tokenizer's: `default`, or the part after `chat:`.
-    pub fn chat_name(&self) -> Option<&str> {
-        if self.name == "chat" {
-            return Some("default");
-        }
-        self.name.strip_prefix("chat:")
-    }
-}
-
-impl TrainedWith {
-    /// Reads the file of an adapter's folder, if it has one.
+impl LoraConfig {
+    /// Checks every setting, and that the names of modules are those of a LLaMA. Which layers the base model has is
+    /// not known yet.
     ///
     /// # Errors
-    /// A file that is no such JSON, or that a later version of simmer wrote.
-    pub fn read(folder: &Path) -> Result<Option<Self>, AdapterError> {
-        let path = folder.join(SETTINGS_FILE);
-        let text = match simmer_files::read(&path, MAX_TEXT_BYTES) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(AdapterError::io(&path, "read")(error)),
-        };
-        let found: Self =
-            serde_json::from_slice(&text).map_err(|source| AdapterError::ConfigJson {
-                file: path.clone(),
-                source,
-            })?;
-        if found.version != VERSION {
-            return Err(AdapterError::SettingsVersion {
-                file: path,
-                found: found.version,
-            });
+    /// [`AdapterError::Setting`] for the first key with an invalid value.
+    pub fn check(&self) -> Result<(), AdapterError> {
+        let config = self.to_peft("");
+        config.check().map_err(as_setting)?;
+        if self.from.is_some() {
+            return self.check_from_alone();
         }
-        Ok(Some(found))
+        let mut config = config;
+        if self.targets.is_all_linear() && self.layers_to_transform.is_none() {
+            // Always possible, and the longest to check: q_proj and v_proj stand for all.
+            config.target_modules = None;
+        }
+        select(&config, modules(), Unmatched::Refuse)
+            .map(|_| ())
+            .map_err(|error| as_setting(error.into()))
     }
 
-    /// The text of the file; `None` if there is nothing to keep.
-    pub(super) fn text(templates: &[PromptTemplate]) -> Option<String> {
-        if templates.is_empty() {
-            return None;
-        }
-        let trained_with = Self {
-            version: VERSION,
-            templates: templates.to_vec(),
+    /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
+    pub(super) fn check_from_alone(&self) -> Result<(), AdapterError> {
+        let alone = Self {
+            from: self.from.clone(),
+            dropout: self.dropout,
+            ..Self::default()
         };
-        // strings and a number always have a text
-        let text = serde_json::to_string_pretty(&trained_with).unwrap_or_default();
-        Some(text + "\n")
+        if *self == alone {
+            return Ok(());
+        }
+        let keys = |lora: &Self| serde_json::to_value(lora).unwrap_or_default();
+        let (set, default) = (keys(self), keys(&alone));
+        let set = set.as_object().into_iter().flatten();
+        let others = set.filter(|(key, value)| default.get(key) != Some(*value));
+        let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
+        Err(AdapterError::Setting {
+            key: "from",
+            why: format!(
+                "can be combined only with `dropout`; remove {}",
+                others.join(", ")
+            ),
+            hint: Some("the adapter in `from` has its own values of the other keys".to_owned()),
+        })
     }
+}
+
+/// The error of a recipe's key, in the recipe's spelling.
+pub(super) fn as_setting(error: AdapterError) -> AdapterError {
+    let hint = error.hint();
+    match error {
+        AdapterError::Conflict { key, why } => AdapterError::Setting { key, why, hint },
+        AdapterError::Selection { source } => AdapterError::Setting {
+            key: match source.key() {
+                "target_modules" => "targets",
+                key => key,
+            },
+            why: why(&source).replace("target_modules", "targets"),
+            hint,
+        },
+        other => other,
+    }
+}
+
+/// The message without its key.
+fn why(error: &SelectionError) -> String {
+    let text = error.to_string();
+    let key = format!("{}: ", error.key());
+    text.strip_prefix(&key).unwrap_or(&text).to_owned()
+}
+
+/// The modules of a LLaMA.
+fn modules() -> &'static [ModuleLayout] {
+    static MODULES: OnceLock<Vec<ModuleLayout>> = OnceLock::new();
+    MODULES.get_or_init(|| {
+        sizes::named("llama-7b").map_or_else(Vec::new, |mut config| {
+            config.num_hidden_layers = LAYERS;
+            layout::modules(&config)
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::adapter::targets::{Layers, Patterns, Targets};
 
-    #[test]
-    fn what_is_written_reads_back() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(TrainedWith::read(dir.path()).unwrap(), None);
-        assert_eq!(TrainedWith::text(&[]), None);
-        let templates = [("alpaca", "text = \"é\""), ("chat:tool", "{{ x }}")];
-        let templates = templates.map(|(name, text)| PromptTemplate {
-            name: name.to_owned(),
-            text: text.to_owned(),
-        });
-        let text = TrainedWith::text(&templates).unwrap();
-        fs::write(dir.path().join(SETTINGS_FILE), text).unwrap();
-        let found = TrainedWith::read(dir.path()).unwrap().unwrap();
-        assert_eq!(found.templates, templates);
-        assert_eq!(found.templates[0].chat_name(), None);
-        assert_eq!(found.templates[1].chat_name(), Some("tool"));
+    fn said(lora: LoraConfig) -> String {
+        let error = lora.check().unwrap_err();
+        match error.hint() {
+            Some(hint) => format!("{error}\nhint: {hint}"),
+            None => error.to_string(),
+        }
+    }
+
+    fn targets(text: &str) -> LoraConfig {
+        LoraConfig {
+            targets: Targets::Regex(text.to_owned()),
+            ..LoraConfig::default()
+        }
+    }
+
+    fn names(names: &[&str]) -> LoraConfig {
+        LoraConfig {
+            targets: Targets::Names(names.iter().map(|name| (*name).to_owned()).collect()),
+            ..LoraConfig::default()
+        }
     }
 
     #[test]
-    fn what_another_version_wrote_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(SETTINGS_FILE);
-        let said = || {
-            let error = TrainedWith::read(dir.path()).unwrap_err();
-            error
-                .to_string()
-                .replace(&dir.path().display().to_string(), "DIR")
+    fn what_a_llama_has_is_taken() {
+        for valid in [
+            targets("all-linear"),
+            targets("ALL-LINEAR"),
+            targets(r".*\.(q|v)_proj"),
+            targets("lm_head"),
+            names(&["embed_tokens", "lm_head", "down_proj"]),
+            names(&["model.layers.31.self_attn.q_proj"]),
+            LoraConfig {
+                layers_to_transform: Some(Layers(vec![0, 79])),
+                rank_pattern: Patterns(vec![("layers.1.self_attn.v_proj".to_owned(), 3)]),
+                ..LoraConfig::default()
+            },
+        ] {
+            valid.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn names_that_no_llama_has_are_refused_with_what_to_write() {
+        insta::assert_snapshot!(said(targets("q_proj")));
+        insta::assert_snapshot!(said(targets("q_proj, v_proj")));
+        insta::assert_snapshot!(said(targets("q_porj|v_proj")));
+        insta::assert_snapshot!(said(targets("all")));
+        insta::assert_snapshot!(said(targets("all_linear")));
+        insta::assert_snapshot!(said(targets(r".*\.query")));
+        insta::assert_snapshot!(said(targets(".*(q_proj")));
+        insta::assert_snapshot!(said(names(&["q_proj", "v_prj"])));
+        insta::assert_snapshot!(said(names(&["query_key_value"])));
+        insta::assert_snapshot!(said(names(&[])));
+        insta::assert_snapshot!(said(names(&["norm"])));
+        let both = LoraConfig {
+            modules_to_save: vec!["q_proj".to_owned()],
+            ..LoraConfig::default()
         };
-        fs::write(&file, r#"{"version": 2, "templates": []}"#).unwrap();
-        insta::assert_snapshot!(said(), @"DIR/simmer.json: `version`: expected 1, found 2");
-        fs::write(&file, "{}").unwrap();
-        insta::assert_snapshot!(said(), @"DIR/simmer.json: missing field `version` at line 1 column 2");
+        insta::assert_snapshot!(said(both));
+        let deep = LoraConfig {
+            layers_to_transform: Some(Layers(vec![1000])),
+            ..LoraConfig::default()
+        };
+        insta::assert_snapshot!(said(deep));
+        let from = LoraConfig {
+            from: Some("runs/a/adapter".into()),
+            rank: 4,
+            ..LoraConfig::default()
+        };
+        insta::assert_snapshot!(said(from));
     }
 }

@@ -436,8 +436,8 @@ mod tests {
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_prog"]})), @r#"target_modules: ["q_prog"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `q_proj`?"#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["query_key_value"]})), @r#"target_modules: ["query_key_value"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
         insta::assert_snapshot!(refused(json!({"target_modules": "q_proj"})), @r#"
-        target_modules: "q_proj" matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; did you mean `q_proj`?
-        hint: write ["q_proj"], or ".*\\.q_proj": a string is a regular expression for the whole module path
+        target_modules: "q_proj" matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head
+        hint: write ["q_proj"]: a string is one regular expression for the whole path of a module, such as model.layers.0.self_attn.q_proj
         "#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_to_transform": [7]})), @r#"target_modules: ["q_proj"] matches no module (layers_to_transform = [7]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules and modules_to_save exclude 3); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);

@@ -26,6 +26,8 @@ pub enum SelectionError {
         ends: String,
         /// The most similar name.
         nearest: Option<String>,
+        /// The targets that may be meant if one regular expression was given: `"all-linear"`, or a list of names.
+        meant: Option<String>,
     },
     /// A name that matches nothing, while others match.
     #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
@@ -72,15 +74,27 @@ pub enum SelectionError {
 impl Hint for SelectionError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoMatch {
-                targets, nearest, ..
-            } if targets.starts_with('"') => Some(match nearest {
-                Some(name) => format!(
-                    "write [\"{name}\"], or \".*\\\\.{name}\": a string is a regular expression for the whole module path"
-                ),
-                None => "a string is a regular expression for the whole module path".to_owned(),
-            }),
+            Self::NoMatch { targets, meant, .. } if targets.starts_with('"') => {
+                const STRING: &str = "a string is one regular expression for the whole path of a module, such as \
+                                      model.layers.0.self_attn.q_proj";
+                Some(match meant {
+                    Some(meant) => format!("write {meant}: {STRING}"),
+                    None => STRING.to_owned(),
+                })
+            }
             _ => None,
+        }
+    }
+}
+
+impl SelectionError {
+    /// The key, in PEFT's spelling; the message begins with it.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::NoMatch { .. } | Self::Kind { .. } => "target_modules",
+            Self::Unmatched { key, .. } | Self::Regex { key, .. } | Self::Conflict { key, .. } => {
+                key
+            }
         }
     }
 }
@@ -177,15 +191,53 @@ pub(super) fn no_match(
         nearest: wanted
             .and_then(|name| nearest(name, modules))
             .filter(|name| is_another(targets, name)),
+        meant: match targets {
+            Targets::Regex(pattern) => meant(pattern, modules),
+            Targets::Names(_) => None,
+        },
     }
 }
 
-/// Whether a similar name is worth suggesting. A name that the user wrote is not, unless as a regular
-/// expression, which must match the whole module path.
+/// What a string that matches nothing may mean, if it is no regular expression: names, or "all-linear".
+fn meant(pattern: &str, modules: &[ModuleLayout]) -> Option<String> {
+    let plain = pattern.to_lowercase().replace(['_', ' '], "-");
+    if [
+        "all",
+        "all-linear",
+        "all-linears",
+        "linear",
+        "all-linear-layers",
+    ]
+    .contains(&plain.as_str())
+    {
+        return Some("\"all-linear\"".to_owned());
+    }
+    let is_name = |name: &&str| {
+        let mut letters = name.chars();
+        !name.is_empty() && letters.all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+    };
+    let names = pattern.split([',', ' ', '|', ';']).map(str::trim);
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    if names.is_empty() || !names.iter().all(is_name) {
+        return None;
+    }
+    let known = |name: &str| modules.iter().any(|module| is_end(&module.name, name));
+    let names = names.iter().map(|name| {
+        if known(name) {
+            Some((*name).to_owned())
+        } else {
+            nearest(name, modules)
+        }
+    });
+    let names: Option<Vec<String>> = names.collect();
+    names.map(|names| format!("{names:?}"))
+}
+
+/// Whether a similar name is worth suggesting: one that the user wrote is not.
 fn is_another(targets: &Targets, name: &str) -> bool {
     match targets {
         Targets::Names(names) => !names.iter().any(|other| other == name),
-        Targets::Regex(_) => true,
+        Targets::Regex(pattern) => pattern != name,
     }
 }
 

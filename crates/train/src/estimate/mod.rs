@@ -24,6 +24,7 @@ pub use room::{Room, parse_bytes};
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
+use crate::prepared::of_adapter;
 use crate::recipe::{Method, Recipe};
 use memory::Layers;
 
@@ -176,7 +177,7 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> 
     Ok(match &recipe.method {
         Method::Full(_) => (Layers::all(config), parameter_count(config)),
         Method::Lora(lora) => {
-            let selection = selection(lora, config)?;
+            let selection = selection(lora, config).map_err(of_adapter)?;
             let shapes = simmer_model::adapter::peft::tensor_shapes(&selection);
             let parameters = shapes
                 .values()
@@ -270,6 +271,41 @@ impl Estimate {
         let fits = |peak: u64| peak - mapped.min(peak) <= room.available;
         let found = self.instead.iter().find(|(_, peak)| fits(*peak));
         found.map(|(name, _)| name.as_str())
+    }
+
+    /// What to do about a run that fits with no setting of `instead`: an instruction that depends on what takes most
+    /// of its memory.
+    pub fn otherwise(&self, recipe: &Recipe) -> String {
+        let parts = &self.parts;
+        let trained = parts.trained + parts.gradients + parts.optimizer;
+        let needed = parts.needed();
+        let frozen = parts.weights.saturating_sub(parts.mapped);
+        let rest = needed.saturating_sub(trained);
+        let available = self.room.map_or(0, |room| room.available);
+        match &recipe.method {
+            Method::Full(_) if trained > needed / 2 => {
+                "train an adapter, [method.lora], in place of all weights, or use a device with more memory".to_owned()
+            }
+            Method::Lora(lora) if trained > needed / 2 || (trained > needed / 8 && rest < available) => {
+                let fitting = available.saturating_sub(rest) as f64 / trained.max(1) as f64;
+                let rank = (lora.rank as f64 * fitting * 0.95) as usize;
+                let smaller = if rank > 0 {
+                    format!("set a smaller rank: about method.lora.rank = {rank} fits")
+                } else {
+                    "set a smaller rank (method.lora.rank)".to_owned()
+                };
+                format!("{smaller}; or adapt fewer modules (method.lora.targets)")
+            }
+            _ if frozen > needed / 2 => {
+                "choose a smaller base model, set base.precision = \"bf16\" if it is in f32, or use a device with \
+                 more memory"
+                    .to_owned()
+            }
+            _ if parts.activations + parts.workspace > needed / 2 => {
+                "shorten the rows (data.max_tokens), close other programs, or use a device with more memory".to_owned()
+            }
+            _ => "close other programs, choose a smaller base model, or use a device with more memory".to_owned(),
+        }
     }
 }
 

@@ -71,7 +71,10 @@ fn gpu(index: &str) -> Option<Room> {
     })
 }
 
-/// Parses a number of bytes: "24GiB", "24GB", "512 MiB" or a plain number.
+/// A plain number of bytes below this is more likely one of GiB or MiB.
+const LEAST: f64 = 1024.0 * 1024.0;
+
+/// Parses a number of bytes: "24GiB", "24GB", "512 MiB" or a plain number from a MiB on.
 ///
 /// # Errors
 /// What is wrong, in a sentence.
@@ -96,6 +99,11 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let number: f64 = number
         .parse()
         .map_err(|_| format!("expected a size such as 24GiB or 24GB, found `{text}`"))?;
+    if unit.trim().is_empty() && number < LEAST {
+        return Err(format!(
+            "`{text}` has no unit: write {text}GiB or {text}MiB"
+        ));
+    }
     Ok((number * factor) as u64)
 }
 
@@ -107,8 +115,12 @@ mod tests {
     fn sizes() {
         assert_eq!(parse_bytes("24GiB"), Ok(24 << 30));
         assert_eq!(parse_bytes("1.5 MB"), Ok(1_500_000));
-        assert_eq!(parse_bytes("4096"), Ok(4096));
-        for wrong in ["", "GiB", "12 parsecs", "-3"] {
+        assert_eq!(parse_bytes("25769803776"), Ok(24 << 30));
+        assert_eq!(
+            parse_bytes("24").unwrap_err(),
+            "`24` has no unit: write 24GiB or 24MiB"
+        );
+        for wrong in ["", "GiB", "12 parsecs", "-3", "24"] {
             parse_bytes(wrong).unwrap_err();
         }
     }

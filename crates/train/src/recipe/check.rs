@@ -1,9 +1,12 @@
 //! What a recipe's values must satisfy together.
 
+use simmer_data::{DataConfig, DataError, Template};
+use simmer_hint::Hint;
+use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseConfig;
 use simmer_model::device;
 
-use super::Recipe;
+use super::{Method, Recipe};
 use crate::config::Weights;
 use crate::problem::Problem;
 
@@ -14,15 +17,22 @@ impl Recipe {
     /// The first key whose value is not allowed.
     pub fn check(&self) -> Result<(), Problem> {
         if let Err(error) = device::check(&self.device) {
-            return Err(Problem::new("device", error.to_string()));
+            let problem = Problem::new("device", error.to_string());
+            return Err(problem.with_hint(error.hint()));
         }
+        check_base(&self.base)?;
+        if let Method::Lora(lora) = &self.method {
+            lora.check().map_err(of_lora)?;
+        }
+        check_data(&self.data)?;
         self.train.check()?;
         if let Some(samples) = &self.samples {
             samples.check()?;
         }
         let needs_validation = |key: &str| {
             let why = "needs a validation set, but [data] has no `validation`";
-            Err(Problem::new(key, why))
+            let hint = "set validation = { fraction = 0.05 } in [data]".to_owned();
+            Err(Problem::new(key, why).with_hint(Some(hint)))
         };
         if self.data.validation.is_none() {
             if self.train.early_stop.is_some() {
@@ -32,17 +42,7 @@ impl Recipe {
                 return needs_validation("train.weights");
             }
         }
-        self.check_stream()?;
-        let base = &self.base;
-        if base.path.is_some() && base.init.is_some() {
-            let why = "cannot be combined with `base.path`: weights are loaded or random";
-            return Err(Problem::new("base.init", why));
-        }
-        if base.path.is_none() && base.init.is_none() {
-            let why = "needs `path` (a checkpoint) or `init` (random weights)";
-            return Err(Problem::new("base", why));
-        }
-        check_added_tokens(base)
+        self.check_stream()
     }
 
     /// A stream has no last row, so its epochs cannot be counted.
@@ -62,6 +62,72 @@ impl Recipe {
         }
         Ok(())
     }
+}
+
+/// The problem of a key of `[method.lora]`.
+pub(crate) fn of_lora(error: AdapterError) -> Problem {
+    match error {
+        AdapterError::Setting { key, why, hint } => {
+            Problem::new(format!("method.lora.{key}"), why).with_hint(hint)
+        }
+        other => Problem::new("method.lora", other.to_string()).with_hint(other.hint()),
+    }
+}
+
+fn check_base(base: &BaseConfig) -> Result<(), Problem> {
+    if base.path.is_some() && base.init.is_some() {
+        let why = "cannot be combined with `base.path`: weights are loaded or random";
+        return Err(Problem::new("base.init", why));
+    }
+    if base.path.is_none() && base.init.is_none() {
+        let why = "needs `path` (a checkpoint) or `init` (random weights)";
+        return Err(Problem::new("base", why));
+    }
+    for (key, path) in [("path", &base.path), ("tokenizer", &base.tokenizer)] {
+        if path
+            .as_ref()
+            .is_some_and(|path| path.as_os_str().is_empty())
+        {
+            let why = "expected a folder, a file or a name on the hub, found an empty text";
+            return Err(Problem::new(format!("base.{key}"), why));
+        }
+    }
+    check_added_tokens(base)
+}
+
+/// Checks the sources and their templates, then everything else of `[data]`.
+fn check_data(data: &DataConfig) -> Result<(), Problem> {
+    let lists = [
+        ("data.train", data.train.as_slice()),
+        ("data.validation.files", data.validation_files()),
+    ];
+    for (list, sources) in lists {
+        for (index, source) in sources.iter().enumerate() {
+            let problem =
+                |key: &str, why: String| Problem::new(format!("{list}.{index}.{key}"), why);
+            if source.path.as_os_str().is_empty() {
+                let why = "expected a file, a folder or a pattern, found an empty text";
+                return Err(problem("path", why.to_owned()));
+            }
+            if let Err(error) = Template::check_name(&source.template) {
+                return Err(problem("template", error.to_string()).with_hint(error.hint()));
+            }
+            let weight = source
+                .weight
+                .filter(|weight| !(*weight > 0.0 && weight.is_finite()));
+            if let Some(weight) = weight {
+                let why = format!("expected a number above 0, found {weight}, such as 1");
+                return Err(problem("weight", why));
+            }
+        }
+    }
+    let lint = || data.lint.check();
+    data.check()
+        .and_then(|()| lint())
+        .map_err(|error| match error {
+            DataError::Config { key, problem } => Problem::new(format!("data.{key}"), problem),
+            other => Problem::new("data", other.to_string()).with_hint(other.hint()),
+        })
 }
 
 /// Checks the tokens that a recipe adds: none is empty, and none occurs twice.

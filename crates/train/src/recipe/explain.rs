@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use toml::de::{DeTable, DeValue};
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeInteger, DeTable, DeValue, Deserializer};
 
-use super::RecipeError;
+use super::elsewhere::{key_here, value_here};
 use super::source::Sources;
+use super::{Recipe, RecipeError};
 use crate::problem::Problem;
 
 /// serde's names of types, and the words that users know.
@@ -32,12 +35,17 @@ const TYPES: &[(&str, &str)] = &[
 /// The error of a file that is valid TOML but not a valid recipe.
 pub(super) fn deserialization(
     sources: &Sources<'_>,
-    root: &DeTable<'_>,
+    root: &Spanned<DeTable<'_>>,
     error: &toml::de::Error,
 ) -> RecipeError {
     let span = error.span();
-    let path = span.as_ref().and_then(|span| path_of(root, span));
-    let (what, hint) = reworded(error.message(), path.as_deref());
+    let table = root.get_ref();
+    let path = span.as_ref().and_then(|span| path_of(table, span));
+    let negative = path
+        .as_deref()
+        .zip(span.as_ref())
+        .and_then(|(path, span)| below_zero(root, path, span, error.message()));
+    let (what, hint) = negative.unwrap_or_else(|| reworded(error.message(), path.as_deref()));
     // Only a key that is missing from the whole recipe has no position.
     let place = match span {
         Some(span) if path.is_some() => sources.place(span.start),
@@ -46,52 +54,104 @@ pub(super) fn deserialization(
     RecipeError::Wrong { place, what, hint }
 }
 
+/// The message for a number below 0 where its type has none: that of the check which refuses 0, if it does.
+fn below_zero(
+    root: &Spanned<DeTable<'_>>,
+    path: &str,
+    span: &Range<usize>,
+    message: &str,
+) -> Option<(String, Option<String>)> {
+    let found = message.strip_prefix("invalid value: integer `-")?;
+    let (found, _) = found.split_once('`')?;
+    let mut root = root.clone();
+    set_zero(root.get_mut(), span);
+    let recipe = Recipe::deserialize(Deserializer::from(root)).ok()?;
+    let problem = recipe.check().err().filter(|problem| problem.key == path)?;
+    let why = problem
+        .why
+        .replacen("found 0", &format!("found -{found}"), 1);
+    Some((format!("`{path}`: {why}"), problem.hint))
+}
+
+/// Replaces the value at a position by 0.
+fn set_zero(table: &mut DeTable<'_>, span: &Range<usize>) {
+    for (_, value) in table.iter_mut() {
+        set_zero_in(value, span);
+    }
+}
+
+fn set_zero_in(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) {
+    let here = value.span() == *span;
+    match value.get_mut() {
+        DeValue::Table(table) => set_zero(table, span),
+        DeValue::Array(array) => {
+            for value in array.iter_mut() {
+                set_zero_in(value, span);
+            }
+        }
+        value if here => *value = DeValue::Integer(DeInteger::default()),
+        _ => {}
+    }
+}
+
 /// The error of a value that is not allowed.
 pub(super) fn problem(sources: &Sources<'_>, root: &DeTable<'_>, problem: Problem) -> RecipeError {
-    let Problem { key, why } = problem;
+    let Problem { key, why, hint } = problem;
     let span = written_at(root, &key);
     RecipeError::Wrong {
         place: span.map_or_else(|| sources.file(), |span| sources.place(span.start)),
         what: format!("`{key}`: {why}"),
-        hint: None,
+        hint,
     }
 }
 
 /// The message and hint for a message of serde about the key at `path`.
 fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
-    let (parent, _) = path.map_or((None, ""), split);
+    let (parent, last) = path.map_or((None, ""), split);
     if let Some((found, valid)) = unknown(message, "unknown field `") {
         let of = parent.map_or_else(|| "the recipe".to_owned(), |table| format!("[{table}]"));
-        let near = nearest(found, &valid);
-        let what = format!("unknown key `{found}` in {of}{near}");
-        return (what, listed(&format!("keys of {of}"), &valid));
+        let here = key_here(found, parent.map(generic).as_deref());
+        let near = match &here {
+            Some(here) => meant(here.near.as_deref()),
+            None => nearest(found, &valid),
+        };
+        let hint = here.and_then(|here| here.hint);
+        let hint = hint.or_else(|| listed(&format!("keys of {of}"), &valid));
+        return (format!("unknown key `{found}` in {of}{near}"), hint);
     }
     if let Some((found, valid)) = unknown(message, "unknown variant `") {
         let key = enum_key(path, found);
         let near = nearest(found, &valid);
+        let hint = value_here(&generic(key), found).map(str::to_owned);
+        let near = if hint.is_some() { String::new() } else { near };
         let what = format!("`{key}`: unknown value `{found}`{near}");
-        return (what, listed("possible values", &valid));
+        return (what, hint.or_else(|| listed("possible values", &valid)));
     }
     if let Some(rest) = message.strip_prefix("missing field `") {
         let field = rest.trim_end_matches('`');
-        let what = match path {
-            Some(table) => format!("[{table}] lacks the key `{field}`"),
-            None => format!("the recipe lacks `{field}`"),
+        return match path {
+            Some(table) => {
+                let what = format!("[{table}] lacks the key `{field}`");
+                (what, shape(&format!("{}.{field}", generic(table))))
+            }
+            None => (format!("the recipe lacks `{field}`"), shape(field)),
         };
-        return (what, None);
     }
+    let mut hint = path.and_then(|path| shape(&generic(path)));
     let what = match message
         .strip_prefix("invalid type: ")
         .or(message.strip_prefix("invalid value: "))
     {
         Some(rest) => {
             let (found, expected) = rest.split_once(", expected ").unwrap_or((rest, ""));
+            hint = rewritten(last, found, expected).or(hint);
             format!("expected {}, found {}", word(expected), word(found))
         }
         None if message.starts_with("wanted exactly 1 element") => {
             let found = if message.contains("found 0") {
                 "none"
             } else {
+                hint = None;
                 "several"
             };
             format!("expected one choice, found {found}")
@@ -103,7 +163,80 @@ fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
         Some(path) => format!("`{path}`: {what}"),
         None => what,
     };
-    (what, None)
+    (what, hint)
+}
+
+/// How a value is written whose shape is often wrong.
+fn shape(path: &str) -> Option<String> {
+    let text = match path {
+        "train.validate_every" | "train.checkpoint_every" => {
+            let key = split(path).1;
+            return Some(format!(
+                "write {key} = \"epoch\", \"never\" or {{ steps = 100 }}"
+            ));
+        }
+        "train.clip" => "write clip = { norm = 1.0 } or \"none\"",
+        "train.optimizer" => {
+            "write optimizer = \"adamw\", or { adamw = { weight_decay = 0.01 } } with settings"
+        }
+        "train.early_stop" => "write early_stop = { patience = 3 }",
+        "data.validation" => {
+            "write validation = { fraction = 0.05 }, { rows = 100 } or { files = [...] }"
+        }
+        "data.train" | "data.train.N" => {
+            "write train = [{ path = \"rows.jsonl\", template = \"chat\" }], a list of sources"
+        }
+        "data.train.N.template" => {
+            "`chat` is the model's own chat template; `alpaca` and others are built in (docs/reference/templates.md)"
+        }
+        "method" | "method.lora" => "write the table [method.lora]; it may be empty",
+        "base" => "write the table [base] with path = \"FOLDER\"",
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// How a value of the wrong type is written with the right one, if that can be told.
+fn rewritten(key: &str, found: &str, expected: &str) -> Option<String> {
+    let numbers = ["usize", "u64", "u32", "u8", "i64", "f64", "f32"];
+    let is_number = numbers.contains(&expected) || expected.starts_with("a number");
+    if let Some(text) = found.strip_prefix("string ") {
+        let text = text.trim_matches('"');
+        let plain = match expected {
+            "a boolean" => ["true", "false"].contains(&text),
+            _ => is_number && text.parse::<f64>().is_ok(),
+        };
+        return plain.then(|| format!("leave out the quotes: {key} = {text}"));
+    }
+    let value = found.split('`').nth(1)?;
+    match expected {
+        "a boolean" if found.starts_with("integer") => {
+            Some(format!("write {key} = true or {key} = false"))
+        }
+        "a string" | "path string" => Some(format!("put it in quotes: {key} = \"{value}\"")),
+        _ if is_number && found.starts_with("floating point") => {
+            let whole = value.strip_suffix(".0")?;
+            Some(format!("write {key} = {whole}"))
+        }
+        _ => None,
+    }
+}
+
+/// A path with `N` in place of indices; the sources of a validation set are like those of the training set.
+fn generic(path: &str) -> String {
+    let parts = path.split('.').map(|part| {
+        if part.parse::<usize>().is_ok() {
+            "N"
+        } else {
+            part
+        }
+    });
+    let path = parts.collect::<Vec<_>>().join(".");
+    path.replace("data.validation.files", "data.train")
+}
+
+fn meant(near: Option<&str>) -> String {
+    near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
 }
 
 /// Former names of keys: still read, and not suggested.
@@ -140,7 +273,7 @@ fn nearest(found: &str, valid: &[&str]) -> String {
     valid
         .iter()
         .map(|name| (similarity(name), name))
-        .filter(|(similarity, _)| *similarity > 0.7)
+        .filter(|(similarity, name)| *similarity > 0.7 && **name != found)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
 }
@@ -197,19 +330,31 @@ fn path_in(value: &DeValue<'_>, span: &Range<usize>) -> Option<String> {
     }
 }
 
-/// The position of a key; if the key is missing, the position of its innermost table that exists.
+/// The position of a key, or of an element of a list; if it is missing, the position of the innermost table that exists.
 fn written_at(root: &DeTable<'_>, key: &str) -> Option<Range<usize>> {
-    let mut table = root;
-    let mut found = None;
-    for part in key.split('.') {
-        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == part) else {
-            break;
+    let mut parts = key.split('.');
+    let (key, value) = entry(root, parts.next()?)?;
+    let (mut found, mut place) = (key, value);
+    for part in parts {
+        let below = match place {
+            DeValue::Table(table) => entry(table, part),
+            DeValue::Array(array) => {
+                let element = part
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| array.get(index));
+                element.map(|value| (value.span(), value.get_ref()))
+            }
+            _ => None,
         };
-        found = Some(key.span());
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
+        let Some((span, value)) = below else { break };
+        (found, place) = (span, value);
     }
-    found
+    Some(found)
+}
+
+/// The position of a key and its value.
+fn entry<'t, 'v>(table: &'t DeTable<'v>, name: &str) -> Option<(Range<usize>, &'t DeValue<'v>)> {
+    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == name)?;
+    Some((key.span(), value.get_ref()))
 }

@@ -4,7 +4,10 @@
 //! combinations are errors that name file, line and key.
 
 mod check;
+mod elsewhere;
 mod explain;
+mod numbers;
+mod places;
 mod source;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +21,8 @@ use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
 use crate::sample::SampleConfig;
+pub(crate) use check::of_lora;
+pub use elsewhere::option_here;
 use source::Sources;
 
 /// A recipe: everything that defines a run.
@@ -100,11 +105,22 @@ pub enum RecipeError {
 impl Hint for RecipeError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Read { path, .. } if path.with_extension("toml").is_file() => Some(format!(
+                "did you mean {}?",
+                path.with_extension("toml").display()
+            )),
             Self::Read { path, .. } if !path.exists() => Some(
                 "list the recipes that ship with the program with `simmer recipes`; \
                  copy one with `simmer recipes copy NAME`"
                     .to_owned(),
             ),
+            Self::Read { path, .. } if path.is_dir() => Some(
+                "give the recipe, a TOML file; the recipe of a run is recipe.toml in its folder"
+                    .to_owned(),
+            ),
+            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
+                Some("a recipe is a TOML file, text in UTF-8".to_owned())
+            }
             Self::Read { .. } => None,
             Self::Wrong { hint, .. } => hint.clone(),
         }
@@ -141,7 +157,7 @@ impl Recipe {
             set.apply(root.get_mut())?;
         }
         let recipe = Self::deserialize(Deserializer::from(root.clone()))
-            .map_err(|error| explain::deserialization(&sources, root.get_ref(), &error))?;
+            .map_err(|error| explain::deserialization(&sources, &root, &error))?;
         match recipe.check() {
             Ok(()) => Ok(recipe),
             Err(problem) => Err(explain::problem(&sources, root.get_ref(), problem)),
@@ -153,7 +169,9 @@ impl Recipe {
     /// # Panics
     /// Never for a recipe that was parsed from TOML, since all its values have a TOML form.
     pub fn resolved(&self) -> String {
-        toml::to_string(self).unwrap_or_else(|error| panic!("a recipe has a TOML form: {error}"))
+        let text = toml::to_string(self)
+            .unwrap_or_else(|error| panic!("a recipe has a TOML form: {error}"));
+        numbers::with_exponents(&text)
     }
 
     /// The JSON schema of a recipe, which editors check and complete TOML files with.

@@ -81,8 +81,47 @@ impl<'a> Sources<'a> {
         RecipeError::Wrong {
             place: self.place(position),
             what: format!("not valid TOML: {}", error.message()),
-            hint: None,
+            hint: self.not_toml(position, error.message()),
         }
+    }
+
+    /// What a text that is not valid TOML seems to be.
+    fn not_toml(&self, position: usize, message: &str) -> Option<String> {
+        let start = self.text.trim_start();
+        let ending = self.path.extension().unwrap_or_default().to_string_lossy();
+        let before = &self.text[..self.text.floor_char_boundary(position)];
+        let line = before
+            .rsplit('\n')
+            .next()
+            .map_or(0, |line| before.len() - line.len());
+        let line = self.text[line..].lines().next().unwrap_or_default().trim();
+        let (key, value) = line.split_once('=').unwrap_or((line, ""));
+        let (key, value) = (key.trim(), value.trim());
+        let is_yaml = line.split_once(':').is_some_and(|(key, rest)| {
+            let is_key = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_');
+            is_key && (rest.is_empty() || rest.starts_with(' '))
+        });
+        let text = if ["json", "jsonl", "csv", "parquet"].contains(&&*ending)
+            || start.starts_with('{')
+        {
+            "a recipe is a TOML file; data files are named in it, as data.train = [{ path = \"rows.json\", ... }]"
+        } else if ["yaml", "yml"].contains(&&*ending) || is_yaml {
+            "a recipe is a TOML file: `key = value` below a line with its [table], text in quotes \
+             (docs/words.md shows a YAML config and the recipe of the same run)"
+        } else if ending == "py" {
+            "a recipe is a TOML file; docs/words.md lists the keys of other programs"
+        } else if ["True", "False"].contains(&value) {
+            return Some(format!("write {key} = {}", value.to_lowercase()));
+        } else if ["None", "null", "nil"].contains(&value) {
+            return Some(format!("leave `{key}` out to have its default"));
+        } else if message.contains("must be quoted")
+            && value.starts_with(|c: char| c.is_alphabetic())
+        {
+            return Some(format!("put text in quotes: {key} = \"{value}\""));
+        } else {
+            return None;
+        };
+        Some(text.to_owned())
     }
 }
 

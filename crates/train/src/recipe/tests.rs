@@ -106,7 +106,7 @@ weights = "best"
     micro_batch_tokens = 4096
     recompute = "none"
     share_prefixes = true
-    learning_rate = 0.0001
+    learning_rate = 1e-4
     seed = 42
     validate_every = "epoch"
     checkpoint_every = "epoch"
@@ -121,7 +121,7 @@ weights = "best"
     [train.optimizer.adamw]
     beta1 = 0.9
     beta2 = 0.999
-    eps = 0.00000001
+    eps = 1e-8
     weight_decay = 0.0
     decay = "matrices"
 
@@ -184,21 +184,36 @@ fn an_unknown_choice_is_named_with_the_nearest() {
 
 #[test]
 fn a_wrong_type_says_what_was_expected_and_found() {
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = \"4\""), @r#"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found the text "4""#);
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = -4"), @"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found `-4`");
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = \"4\""), @r#"
+    r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found the text "4"
+    hint: leave out the quotes: batch_size = 4
+    "#);
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = -4"), @"r.toml: line 12, column 14: `train.batch_size`: expected at least 1, found -4; the nearest valid value is 1");
     insta::assert_snapshot!(said("batch_size = 4", "batch_size = 4.5"), @"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found `4.5`");
     insta::assert_snapshot!(said("1e-4", "true"), @"r.toml: line 13, column 17: `train.learning_rate`: expected a number, found true");
-    insta::assert_snapshot!(said("[{ path = \"rows.json\", template = \"alpaca\" }]", "\"rows.json\""), @r#"r.toml: line 8, column 9: `data.train`: expected a list, found the text "rows.json""#);
+    insta::assert_snapshot!(said("[{ path = \"rows.json\", template = \"alpaca\" }]", "\"rows.json\""), @r#"
+    r.toml: line 8, column 9: `data.train`: expected a list, found the text "rows.json"
+    hint: write train = [{ path = "rows.jsonl", template = "chat" }], a list of sources
+    "#);
     insta::assert_snapshot!(said("[method.lora]", "[method.lora]\ntargets = 7"), @r#"r.toml: line 6, column 11: `method.lora.targets`: expected a list of module names, one regular expression, or "all-linear", found `7`"#);
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\noptimizer = 3"), @"r.toml: line 12, column 13: `train.optimizer`: expected a name or a table");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\noptimizer = 3"), @r#"
+    r.toml: line 12, column 13: `train.optimizer`: expected the name of an optimizer, or a table such as { adamw = { weight_decay = 0.01 } }, found `3`
+    hint: write optimizer = "adamw", or { adamw = { weight_decay = 0.01 } } with settings
+    "#);
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = 3"), @"r.toml: line 12, column 12: `train.schedule`: expected the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }, found `3`");
 }
 
 #[test]
 fn missing_keys_are_named() {
     insta::assert_snapshot!(said("batch_size = 4", ""), @"r.toml: line 10, column 1: [train] lacks the key `batch_size`");
-    insta::assert_snapshot!(said("[method.lora]", ""), @"r.toml: the recipe lacks `method`");
-    insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @"r.toml: line 8, column 10: [data.train.0] lacks the key `template`");
+    insta::assert_snapshot!(said("[method.lora]", ""), @r"
+    r.toml: the recipe lacks `method`
+    hint: write the table [method.lora]; it may be empty
+    ");
+    insta::assert_snapshot!(said(", template = \"alpaca\"", ""), @r"
+    r.toml: line 8, column 10: [data.train.0] lacks the key `template`
+    hint: `chat` is the model's own chat template; `alpaca` and others are built in (docs/reference/templates.md)
+    ");
 }
 
 #[test]
@@ -209,22 +224,34 @@ fn invalid_toml_is_reported() {
 
 #[test]
 fn impossible_values_and_combinations_are_named() {
-    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"r.toml: line 12, column 1: `train.batch_size`: expected at least 1, found 0");
-    insta::assert_snapshot!(said("1e-4", "0"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found 0");
-    insta::assert_snapshot!(said("1e-4", "inf"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, found inf");
-    insta::assert_snapshot!(said("epochs = 1", ""), @"r.toml: line 10, column 2: `train`: expected `epochs` or `max_steps`, found neither");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = -1"), @"r.toml: line 11, column 1: `train.epochs`: expected a number above 0, found -1");
+    insta::assert_snapshot!(said("batch_size = 4", "batch_size = 0"), @"r.toml: line 12, column 1: `train.batch_size`: expected at least 1, found 0; the nearest valid value is 1");
+    insta::assert_snapshot!(said("1e-4", "0"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, such as 1e-4, found 0");
+    insta::assert_snapshot!(said("1e-4", "inf"), @"r.toml: line 13, column 1: `train.learning_rate`: expected a number above 0, such as 1e-4, found inf");
+    insta::assert_snapshot!(said("epochs = 1", ""), @r"
+    r.toml: line 10, column 2: `train`: expected `epochs` or `max_steps`, found neither
+    hint: set epochs = 3, for example
+    ");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = -1"), @"r.toml: line 11, column 1: `train.epochs`: expected a number above 0, such as 1, found -1");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\nschedule = { cosine = { warmup_steps = 3, warmup_ratio = 0.1 } }"),
         @"r.toml: line 12, column 43: `train.schedule.cosine.warmup_ratio`: cannot be combined with `warmup_steps`; set one of them"
     );
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @"r.toml: line 12, column 1: `train.early_stop`: needs a validation set, but [data] has no `validation`");
-    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @"r.toml: line 12, column 1: `train.weights`: needs a validation set, but [data] has no `validation`");
-    insta::assert_snapshot!(said("[base]", "device = \"cuda:9\"\n[base]"), @"r.toml: line 2, column 1: `device`: device cuda:9: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nearly_stop = { patience = 2 }"), @r"
+    r.toml: line 12, column 1: `train.early_stop`: needs a validation set, but [data] has no `validation`
+    hint: set validation = { fraction = 0.05 } in [data]
+    ");
+    insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nweights = \"best\""), @r"
+    r.toml: line 12, column 1: `train.weights`: needs a validation set, but [data] has no `validation`
+    hint: set validation = { fraction = 0.05 } in [data]
+    ");
+    insta::assert_snapshot!(said("[base]", "device = \"cpuu\"\n[base]"), @r"
+    r.toml: line 2, column 1: `device`: unknown device `cpuu`: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)
+    hint: did you mean cpu?
+    ");
     insta::assert_snapshot!(said("path = \"base\"", ""), @"r.toml: line 2, column 2: `base`: needs `path` (a checkpoint) or `init` (random weights)");
     insta::assert_snapshot!(
         said("epochs = 1", "epochs = 1\noptimizer = { adamw = { beta2 = 1.0 } }"),
-        @"r.toml: line 12, column 25: `train.optimizer.adamw.beta2`: expected a number from 0 to below 1, found 1"
+        @"r.toml: line 12, column 25: `train.optimizer.adamw.beta2`: expected a number from 0 to below 1, such as 0.999, found 1"
     );
 }
 
@@ -274,7 +301,7 @@ fn a_wrong_override_is_named_as_it_was_given() {
     hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows
     ");
     insta::assert_snapshot!(said_of_set("train.batch_size=many"), @r#"--set train.batch_size=many: `train.batch_size`: expected a whole number, at least 0, found the text "many""#);
-    insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"--set train.batch_size=0: `train.batch_size`: expected at least 1, found 0");
+    insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"--set train.batch_size=0: `train.batch_size`: expected at least 1, found 0; the nearest valid value is 1");
     insta::assert_snapshot!(said_of_set("train.batch_size"), @r"
     --set train.batch_size: expected KEY=VALUE, found no `=`
     hint: write an override as --set train.learning_rate=1e-4
@@ -332,4 +359,52 @@ fn an_override_replaces_the_alternative() {
 fn tokens_are_added_once() {
     insta::assert_snapshot!(said_of_set(r#"base.add_tokens=["a", ""]"#), @r#"--set base.add_tokens=["a", ""]: `base.add_tokens`: a token cannot be empty"#);
     insta::assert_snapshot!(said_of_set(r#"base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }"#), @r#"--set base={ path = "x", add_special_tokens = ["<a>"], pad_token = "<a>" }: `base.pad_token`: duplicate token `<a>`"#);
+}
+
+#[test]
+fn keys_of_other_programs_lead_to_what_does_the_same_here() {
+    let lines = [
+        "gradient_accumulation_steps = 4",
+        "per_device_train_batch_size = 2",
+        "bf16 = true",
+        "lora_r = 8",
+        "load_in_4bit = true",
+        "num_train_epochs = 3",
+        "max_seq_length = 512",
+        "warmup_ratio = 0.1",
+        "lr_scheduler_type = \"cosine\"",
+        "weight_decay = 0.1",
+        "sample_packing = true",
+        "gradient_checkpointing = true",
+        "logging_steps = 1",
+        "save_steps = 100",
+        "output_dir = \"x\"",
+        "device = \"cpu\"",
+        "rank = 8",
+        "template = \"chat\"",
+        "optimizer = \"paged_adamw_8bit\"",
+        "validate_every = 100",
+        "validate_every = \"steps\"",
+        "clip = 1.0",
+        "share_prefixes = 1",
+        "seed = \"7\"",
+        "[lora]",
+        "[method.qlora]",
+        "[model]",
+    ];
+    let told = lines.map(|line| {
+        let error = said("epochs = 1", &format!("epochs = 1\n{line}"));
+        format!("{line}\n{error}")
+    });
+    insta::assert_snapshot!(told.join("\n\n"));
+}
+
+#[test]
+fn an_optimizer_may_be_its_name_alone() {
+    let named = parse(MINIMAL, &["train.optimizer=adamw"]).unwrap();
+    assert_eq!(
+        named,
+        parse(MINIMAL, &["train.optimizer={ adamw = {} }"]).unwrap()
+    );
+    assert_eq!(named, parse(MINIMAL, &[]).unwrap());
 }

@@ -1,9 +1,12 @@
 //! The training loop: steps, validations, checkpoints, and the end of a run.
 
+mod ending;
 mod skipped_rows;
 mod step;
 mod validation;
 mod weights;
+
+pub(crate) use ending::out_of_memory;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -58,6 +61,8 @@ pub(crate) struct Training<'a> {
     /// Tokenizer files that are written along with the weights.
     beside: Vec<PathBuf>,
     device: Device,
+    /// The estimated peak of memory, in bytes.
+    expected: u64,
     state: TrainingState,
     /// The step of the last checkpoint on disk.
     saved_at: Option<u64>,
@@ -96,7 +101,7 @@ impl<'a> Training<'a> {
             adapter,
             device,
             files,
-            ..
+            expected,
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
         let templates = templates(recipe, &vocabulary.tokenizer)?;
@@ -130,6 +135,7 @@ impl<'a> Training<'a> {
             templates,
             beside,
             device,
+            expected,
             saved_at: Some(state.step).filter(|step| *step > 0),
             metrics: MetricsFile::open(folder.path(), state.step, validated)?,
             events: open_events(&folder, observer),
@@ -193,7 +199,7 @@ impl<'a> Training<'a> {
 
     /// Runs the remaining steps and writes the trained weights.
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
-        let end = self.steps_to_the_end()?;
+        let end = self.steps_or_checkpoint()?;
         let step = self.state.step;
         if let Some(streamed) = self.data.streamed() {
             self.observer
@@ -211,13 +217,15 @@ impl<'a> Training<'a> {
                 step,
             });
         }
-        self.prune()?;
+        let last = self.last_saved();
+        let after = |error: TrainError| error.after(step, last.clone(), None);
+        self.prune().map_err(after)?;
         let best = self.state.best;
         let mut held_out = std::mem::take(&mut self.data.validation);
         held_out.truncate(self.config.compare_rows);
         Ok(Outcome::Finished {
             held_out,
-            weights: self.write_weights()?,
+            weights: self.write_weights().map_err(after)?,
             step,
             stopped_early: matches!(end, End::StoppedEarly),
             best,

@@ -1,0 +1,50 @@
+//! Reads the command line: negative numbers are values, and options that are keys of a recipe are explained.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, CommandFactory, Error, FromArgMatches};
+use simmer_train::recipe::option_here;
+
+use crate::Cli;
+
+/// Commands that read a recipe.
+const OF_RECIPES: [&str; 4] = ["train", "estimate", "show", "data"];
+
+/// The command line; ends the program if it is wrong, or asks for help.
+pub(crate) fn parse() -> Cli {
+    let read = negative_numbers(Cli::command()).try_get_matches();
+    let cli = read.and_then(|matches| Cli::from_arg_matches(&matches));
+    let command = std::env::args().nth(1).unwrap_or_default();
+    cli.unwrap_or_else(|error| explained(error, &command).exit())
+}
+
+/// Lets values such as `-1` reach the check of their range.
+fn negative_numbers(command: Command) -> Command {
+    command
+        .mut_args(|arg| {
+            let takes = arg.get_action().takes_values();
+            if takes {
+                arg.allow_negative_numbers(true)
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(negative_numbers)
+}
+
+/// An error about an unknown option, with what the option is in a recipe.
+fn explained(mut error: Error, command: &str) -> Error {
+    if error.kind() != ErrorKind::UnknownArgument || !OF_RECIPES.contains(&command) {
+        return error;
+    }
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    if let Some(hint) = option_here(option) {
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(
+            ContextKind::Suggested,
+            ContextValue::StyledStrs(vec![hint.into()]),
+        );
+    }
+    error
+}
