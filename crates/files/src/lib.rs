@@ -9,6 +9,7 @@ mod bus_error;
 pub mod digest;
 mod error;
 pub mod size;
+pub mod splits;
 mod whole;
 
 use std::fs::File;
