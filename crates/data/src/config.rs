@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use chrono::NaiveDate;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::bad::{BadRows, OnBad};
 use crate::error::DataError;
 use crate::example::{Limits, Overlong};
+use crate::file::{Found, SampleBy, split_files};
 use crate::format::{Fields, Format, Reader, Reading};
 use crate::lint::LintConfig;
 use crate::template::{Template, TrainOn};
@@ -46,6 +48,14 @@ pub struct DataConfig {
     /// How many consecutive rows of a stream are shuffled together, at least 1.
     #[serde(default = "default_shuffle_rows")]
     pub shuffle_rows: usize,
+    /// What happens to a row that cannot be read or used, for example one without an answer: `"error"` (default) stops
+    /// at the first, `"drop"` leaves such rows out. The report counts them and lists the first of each kind.
+    #[serde(default)]
+    pub bad_rows: BadRows,
+    /// The share of a source's rows that `bad_rows = "drop"` may leave out, from 0 to 1. The run stops if more rows
+    /// cannot be used.
+    #[serde(default = "default_max_bad_share")]
+    pub max_bad_share: f64,
     /// The date for chat templates that print one, as `"YEAR-MONTH-DAY"`. A run keeps its date. Default: today.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
@@ -64,6 +74,10 @@ fn default_shuffle() -> bool {
 
 fn default_shuffle_rows() -> usize {
     10_000
+}
+
+fn default_max_bad_share() -> f64 {
+    0.05
 }
 
 /// A source of rows: one file, or several with the same format.
@@ -87,6 +101,10 @@ pub struct SourceConfig {
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drop_leading_answers: bool,
+    /// What one row of a text file (`.txt`) is: `"line"` (default), `"paragraph"`, lines up to an empty one, or
+    /// `"document"`, the whole file.
+    #[serde(default, skip_serializing_if = "SampleBy::is_line")]
+    pub sample_by: SampleBy,
     /// Its share of an epoch, relative to the other sources, above 0; for all sources or none. Default: none, and an
     /// epoch has every row once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +112,9 @@ pub struct SourceConfig {
     /// The local files of a dataset from the Hub, once they are downloaded.
     #[serde(skip)]
     located: Option<Vec<PathBuf>>,
+    /// Whether its rows are held out for validation.
+    #[serde(skip)]
+    held_out: bool,
 }
 
 /// The data for the validation loss.
@@ -106,7 +127,15 @@ pub enum Validation {
     /// This many of the training rows, held out from training.
     Rows(usize),
     /// Separate files.
-    Files(Vec<SourceConfig>),
+    Files(#[serde(deserialize_with = "held_out")] Vec<SourceConfig>),
+}
+
+fn held_out<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SourceConfig>, D::Error> {
+    let mut sources = Vec::<SourceConfig>::deserialize(deserializer)?;
+    for source in &mut sources {
+        source.held_out = true;
+    }
+    Ok(sources)
 }
 
 impl SourceConfig {
@@ -120,18 +149,31 @@ impl SourceConfig {
     /// # Errors
     /// [`DataError`] if there are none.
     pub fn files(&self) -> Result<Vec<PathBuf>, DataError> {
+        Ok(self.found()?.files)
+    }
+
+    /// Its files, and those of a folder that belong to other splits.
+    ///
+    /// # Errors
+    /// As [`SourceConfig::files`].
+    pub(crate) fn found(&self) -> Result<Found, DataError> {
         match &self.located {
-            Some(files) => Ok(files.clone()),
-            None => crate::file::files(&self.path),
+            Some(files) => Ok(Found {
+                files: files.clone(),
+                unread: Vec::new(),
+            }),
+            None => split_files(&self.path, self.held_out),
         }
     }
 
     /// Opens its files, at the first row.
-    pub(crate) fn open(&self) -> Result<Reader, DataError> {
+    pub(crate) fn open(&self, on_bad: OnBad) -> Result<Reader, DataError> {
         let reading = Reading {
             format: self.format,
             fields: self.fields.clone(),
             drop_leading_answers: self.drop_leading_answers,
+            sample_by: self.sample_by,
+            skip_bad: on_bad != OnBad::Stop,
         };
         Reader::open(&self.files()?, &reading)
     }
@@ -174,6 +216,16 @@ impl DataConfig {
     /// The weights of the training sources, if all of them have one.
     pub(crate) fn weights(&self) -> Option<Vec<f64>> {
         self.train.iter().map(|source| source.weight).collect()
+    }
+
+    /// What becomes of rows that cannot be used.
+    pub(crate) fn on_bad(&self) -> OnBad {
+        match self.bad_rows {
+            BadRows::Error => OnBad::Stop,
+            BadRows::Drop => OnBad::Drop {
+                most: self.max_bad_share,
+            },
+        }
     }
 
     /// The template of a source.
@@ -232,6 +284,15 @@ impl DataConfig {
         }
         self.date()?;
         self.check_weights()?;
+        if !(0.0..=1.0).contains(&self.max_bad_share) {
+            return Err(wrong(
+                "max_bad_share",
+                format!(
+                    "expected a number from 0 to 1, found {}",
+                    self.max_bad_share
+                ),
+            ));
+        }
         if self.shuffle_rows == 0 {
             let problem = "expected at least 1, found 0; the nearest valid value is 1";
             return Err(wrong("shuffle_rows", problem));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::bad::OnBad;
 use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
 use crate::example::Example;
@@ -64,6 +65,7 @@ pub fn read(
         config,
         tokenizer,
         rows,
+        config.on_bad(),
         inspector,
         &mut |source, example| match source {
             Some(source) => train[source].push(example),
@@ -77,7 +79,8 @@ pub fn read(
     })
 }
 
-/// Reads, renders and tokenises every row of the sources of `config` and shows it to `inspector`, in bounded memory.
+/// Reads, renders and tokenises every row of the sources of `config` and shows it to `inspector`, in bounded memory. Rows
+/// that cannot be used do not stop it, whatever `data.bad_rows` says: the report has them.
 ///
 /// # Errors
 /// As [`read`].
@@ -86,7 +89,14 @@ pub fn check(
     tokenizer: &Tokenizer,
     inspector: &mut impl Inspect,
 ) -> Result<Report, DataError> {
-    passes(config, tokenizer, usize::MAX, inspector, &mut |_, _| {})
+    passes(
+        config,
+        tokenizer,
+        usize::MAX,
+        OnBad::List,
+        inspector,
+        &mut |_, _| {},
+    )
 }
 
 /// Reads each source once and passes its examples to `keep` in order, with the number of the training source; `None`
@@ -95,6 +105,7 @@ fn passes(
     config: &DataConfig,
     tokenizer: &Tokenizer,
     rows: usize,
+    on_bad: OnBad,
     inspector: &mut impl Inspect,
     keep: &mut dyn FnMut(Option<usize>, Example),
 ) -> Result<Report, DataError> {
@@ -103,7 +114,7 @@ fn passes(
     for (number, source) in config.sources().enumerate() {
         let trained = (number < config.train.len()).then_some(number);
         let rows = trained.map_or(usize::MAX, |_| rows);
-        let pass = Pass::open(config, source, tokenizer)?;
+        let pass = Pass::open(config, source, tokenizer, on_bad)?;
         let mut of_source = |example| keep(trained, example);
         let passed = pass.run(number, rows, inspector, &mut of_source)?;
         match trained {

@@ -3,12 +3,13 @@
 mod row;
 
 pub use row::RowError;
-pub(crate) use row::json_type;
+pub(crate) use row::{json_type, list};
 
 use std::path::{Path, PathBuf};
 
 use simmer_hint::Hint;
 
+use crate::bad::BadRow;
 use crate::conversation::Origin;
 use crate::template::TemplateError;
 use crate::tokenizer::TokenizerError;
@@ -52,6 +53,16 @@ pub enum DataError {
         /// Why there are none.
         what: String,
     },
+    /// The names in a folder say splits, but not the one that is needed.
+    #[error("{}: no file of the folder belongs to the {wanted} split; its files: {}", path.display(), some(files))]
+    NoSplit {
+        /// The folder.
+        path: PathBuf,
+        /// The split.
+        wanted: &'static str,
+        /// Its files, each with its split.
+        files: Vec<String>,
+    },
     /// A compressed file is damaged.
     #[error("{}: damaged after row {rows}: {source}", path.display())]
     Compressed {
@@ -82,6 +93,34 @@ pub enum DataError {
         /// What is wrong there.
         what: String,
     },
+    /// The file is not valid Arrow.
+    #[error("{}: invalid Arrow after row {rows}: {what}", path.display())]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// The number of complete rows before the damage.
+        rows: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The file stands in the place of one that git-lfs did not fetch.
+    #[error("{}: expected rows, found a git-lfs pointer: the file itself was not downloaded", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is one JSON object with several lists that may be the rows.
+    #[error(
+        "{}: the file is one object with several lists of objects, {}; expected one list of rows",
+        path.display(),
+        list(keys)
+    )]
+    SeveralLists {
+        /// The file.
+        path: PathBuf,
+        /// The keys of the lists.
+        keys: Vec<String>,
+    },
     /// A row is longer than any row of a real dataset.
     #[error("{origin} is longer than {limit} MiB")]
     LongRow {
@@ -103,6 +142,26 @@ pub enum DataError {
         origin: Origin,
         /// What is wrong with it.
         error: Box<RowError>,
+    },
+    /// A row of the data of a recipe cannot be used.
+    #[error("{}", .0.error)]
+    Unusable(BadRow),
+    /// More rows cannot be used than the recipe allows.
+    #[error(
+        "{}: {bad} of {rows} rows cannot be used, more than `data.max_bad_share` = {most} of them; the first: {first}",
+        path.display()
+    )]
+    TooManyBad {
+        /// The source's path.
+        path: PathBuf,
+        /// Rows that cannot be used.
+        bad: usize,
+        /// Rows read.
+        rows: usize,
+        /// The largest share that is left out.
+        most: f64,
+        /// The first of them, and what is wrong with it.
+        first: String,
     },
     /// The template cannot be used.
     #[error(transparent)]
@@ -176,6 +235,13 @@ impl Hint for DataError {
                 "save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)"
                     .into(),
             ),
+            DataError::NoSplit { .. } => Some("name a file, or the files by a pattern such as `rows/*.jsonl`".into()),
+            DataError::LfsPointer { .. } => {
+                Some("run `git lfs pull` in the repository, or download the file itself".into())
+            }
+            DataError::SeveralLists { .. } => {
+                Some("save each list as a file of its own: a JSON array, or one object per line".into())
+            }
             DataError::Compressed { source, .. }
                 if source.kind() == std::io::ErrorKind::QuotaExceeded =>
             {
@@ -185,6 +251,11 @@ impl Hint for DataError {
                 Some("download the file again; the download may have been incomplete".into())
             }
             DataError::Row { error, .. } => error.hint(),
+            DataError::Unusable(bad) => unusable(bad),
+            DataError::TooManyBad { .. } => Some(
+                "`simmer data lint` lists all of them; change the rows or the recipe, or raise `data.max_bad_share`"
+                    .into(),
+            ),
             DataError::Template(error) => error.hint(),
             DataError::Tokenizer(error) => error.hint(),
             DataError::NothingTrained { why, template, .. } => Some(if why.contains("no answer") {
@@ -199,5 +270,27 @@ impl Hint for DataError {
             }),
             _ => None,
         }
+    }
+}
+
+/// The hint for a row that cannot be used. Such a row at the very start is more often a mistake in the recipe.
+fn unusable(bad: &BadRow) -> Option<String> {
+    let hint = bad.error.hint();
+    if bad.origin.row < 2 {
+        return hint;
+    }
+    Some(match hint {
+        Some(hint) => format!("{hint}; or set data.bad_rows = \"drop\" to leave such rows out"),
+        None => "change or remove the row, or set data.bad_rows = \"drop\" to leave such rows out"
+            .into(),
+    })
+}
+
+/// The first of many names.
+fn some(names: &[String]) -> String {
+    const MOST: usize = 10;
+    match names.len().checked_sub(MOST) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..MOST].join(", ")),
     }
 }

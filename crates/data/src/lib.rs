@@ -7,6 +7,7 @@
 //! [`Dataset::load`] runs the stages up to `Example` for a recipe's `[data]` table; [`Order`] and [`pack`] run the
 //! rest, step by step. Each stage can be used alone. The crate does not depend on Burn or the model.
 
+pub mod bad;
 mod config;
 pub mod conversation;
 pub mod dataset;
@@ -26,6 +27,7 @@ pub mod stream;
 pub mod template;
 pub mod tokenizer;
 
+pub use bad::{BadRow, BadRows};
 pub use config::{DataConfig, SourceConfig, Validation};
 pub use conversation::{Content, Conversation, Message, Origin, Role};
 pub use dataset::Dataset;

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::bad::{BadRow, OnBad};
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::{Conversation, Origin};
 use crate::error::DataError;
@@ -73,13 +74,17 @@ impl Encoder {
         })
     }
 
-    /// Renders and tokenises a row.
+    /// Renders and tokenises a row. The inner error concerns this row alone.
     pub(crate) fn encode(
         &self,
         row: &Conversation,
         tokenizer: &Tokenizer,
-    ) -> Result<EncodedRow, DataError> {
-        encode_row(row, &self.template, tokenizer, &self.limits)
+    ) -> Result<Result<EncodedRow, BadRow>, DataError> {
+        match encode_row(row, &self.template, tokenizer, &self.limits) {
+            Ok(encoded) => Ok(Ok(encoded)),
+            Err(error @ DataError::Row { .. }) => Ok(Err(BadRow::new(row.origin.clone(), error))),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -89,7 +94,15 @@ pub(crate) struct Pass<'a> {
     reader: Reader,
     tokenizer: &'a Tokenizer,
     report: SourceReport,
+    on_bad: OnBad,
     first: Option<Origin>,
+}
+
+/// A row after encoding.
+struct Checked<F> {
+    origin: Origin,
+    outcomes: Vec<Outcome>,
+    found: F,
 }
 
 impl<'a> Pass<'a> {
@@ -97,15 +110,17 @@ impl<'a> Pass<'a> {
         config: &DataConfig,
         source: &SourceConfig,
         tokenizer: &'a Tokenizer,
+        on_bad: OnBad,
     ) -> Result<Pass<'a>, DataError> {
         let encoder = Encoder::of(config, source, tokenizer)?;
-        let reader = source.open()?;
-        let report = SourceReport::new(&source.path, reader.format(), encoder.template.name());
+        let reader = source.open(on_bad)?;
+        let report = SourceReport::new(source, reader.format(), encoder.template.name())?;
         Ok(Pass {
             encoder,
             reader,
             tokenizer,
             report,
+            on_bad,
             first: None,
         })
     }
@@ -114,7 +129,7 @@ impl<'a> Pass<'a> {
     /// `keep` in order.
     ///
     /// # Errors
-    /// At the first row that cannot be used, and if no row has anything to train on.
+    /// At the first row that cannot be used, or at the end if too many rows cannot, and if no row has anything to train on.
     pub(crate) fn run(
         mut self,
         number: usize,
@@ -125,33 +140,36 @@ impl<'a> Pass<'a> {
         let mut left = rows;
         let mut kept = false;
         while left > 0 {
-            let chunk = self.reader.next_chunk(CHUNK.min(left))?;
+            let chunk = self.reader.next_rows(CHUNK.min(left))?;
             if chunk.is_empty() {
                 break;
             }
             left -= chunk.len();
-            self.first.get_or_insert_with(|| chunk[0].origin.clone());
             let (encoder, tokenizer, shared) = (&self.encoder, self.tokenizer, &*inspector);
             let checked: Vec<_> = chunk
-                .par_iter()
-                .map(|row| {
-                    let EncodedRow { rendered, outcomes } = encoder.encode(row, tokenizer)?;
-                    let found = shared.check(&RowView {
-                        row,
-                        template: &encoder.template,
-                        tokenizer,
-                        rendered: &rendered,
-                        outcomes: &outcomes,
-                    })?;
-                    Ok::<_, DataError>((outcomes, found))
+                .into_par_iter()
+                .map(|row| match row {
+                    Ok(row) => checked(&row, encoder, tokenizer, shared),
+                    Err(bad) => Ok(Err(bad)),
                 })
                 .collect();
-            for (row, result) in chunk.iter().zip(checked) {
-                let (outcomes, found) = result?;
+            for row in checked {
+                let Checked {
+                    origin,
+                    outcomes,
+                    found,
+                } = match row? {
+                    Ok(checked) => checked,
+                    Err(bad) => {
+                        self.report.bad(bad, self.on_bad)?;
+                        continue;
+                    }
+                };
+                self.first.get_or_insert_with(|| origin.clone());
                 inspector.add(number, found);
-                self.report.row();
+                self.report.row(&origin);
                 for outcome in outcomes {
-                    self.report.count(&outcome, &row.origin);
+                    self.report.count(&outcome, &origin);
                     if let Outcome::Kept { example, .. } = outcome {
                         kept = true;
                         keep(example);
@@ -159,7 +177,11 @@ impl<'a> Pass<'a> {
                 }
             }
         }
+        if let OnBad::Drop { most } = self.on_bad {
+            self.report.check_share(most)?;
+        }
         self.report.date = self.encoder.template.date_told();
+        self.report.wrapper = self.reader.wrapper().map(str::to_owned);
         self.report.ignored_keys = self.reader.ignored_keys().clone();
         self.report.leading_answers = self.reader.leading_answers();
         match &self.first {
@@ -167,4 +189,29 @@ impl<'a> Pass<'a> {
             _ => Ok(self.report),
         }
     }
+}
+
+/// Renders, tokenises and checks a row. The inner error concerns this row alone.
+fn checked<I: Inspect>(
+    row: &Conversation,
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+    inspector: &I,
+) -> Result<Result<Checked<I::Found>, BadRow>, DataError> {
+    let EncodedRow { rendered, outcomes } = match encoder.encode(row, tokenizer)? {
+        Ok(encoded) => encoded,
+        Err(bad) => return Ok(Err(bad)),
+    };
+    let found = inspector.check(&RowView {
+        row,
+        template: &encoder.template,
+        tokenizer,
+        rendered: &rendered,
+        outcomes: &outcomes,
+    })?;
+    Ok(Ok(Checked {
+        origin: row.origin.clone(),
+        outcomes,
+        found,
+    }))
 }

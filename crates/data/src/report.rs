@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::NaiveDate;
 
+use crate::bad::{BadKind, BadRow, LISTED, OnBad, Unusable};
+use crate::config::SourceConfig;
 use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
@@ -13,6 +16,9 @@ use crate::format::Format;
 
 /// How many rows of each kind are listed by number.
 const NAMED: usize = 5;
+
+/// How many files are named.
+const FILES: usize = 8;
 
 /// What was read, truncated and dropped, source by source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -41,8 +47,16 @@ pub struct SourceReport {
     pub format: Format,
     /// The template that rendered them.
     pub template: String,
-    /// Rows read.
+    /// Rows read, those that cannot be used among them.
     pub rows: usize,
+    /// The files that were read, each with its rows.
+    pub files: Vec<(Arc<Path>, usize)>,
+    /// Data files of the folder that are not read, and why.
+    pub unread: Vec<(PathBuf, String)>,
+    /// The key below which a file had its rows, if it was one JSON object.
+    pub wrapper: Option<String>,
+    /// Rows that cannot be used.
+    pub unusable: Unusable,
     /// Examples created from them.
     pub examples: usize,
     /// Tokens of the examples.
@@ -67,6 +81,8 @@ pub struct SourceReport {
     pub date: Option<NaiveDate>,
     /// What happened to the first row that gave no example.
     first: Option<Outcome>,
+    /// Whether the truncated rows are listed elsewhere.
+    truncated_elsewhere: bool,
 }
 
 impl Rows {
@@ -79,12 +95,20 @@ impl Rows {
 }
 
 impl SourceReport {
-    pub(crate) fn new(path: &Path, format: Format, template: &str) -> SourceReport {
-        SourceReport {
-            path: path.display().to_string(),
+    pub(crate) fn new(
+        source: &SourceConfig,
+        format: Format,
+        template: &str,
+    ) -> Result<SourceReport, DataError> {
+        Ok(SourceReport {
+            path: source.path.display().to_string(),
             format,
             template: template.into(),
             rows: 0,
+            files: Vec::new(),
+            unread: source.found()?.unread,
+            wrapper: None,
+            unusable: Unusable::default(),
             examples: 0,
             tokens: 0,
             targets: 0,
@@ -97,12 +121,56 @@ impl SourceReport {
             leading_answers: 0,
             date: None,
             first: None,
-        }
+            truncated_elsewhere: false,
+        })
     }
 
     /// Counts a row.
-    pub(crate) fn row(&mut self) {
+    pub(crate) fn row(&mut self, origin: &Origin) {
         self.rows += 1;
+        // rows come file by file, but a stream mixes neighbouring files
+        let known = self
+            .files
+            .iter()
+            .rposition(|(file, _)| *file == origin.file);
+        match known {
+            Some(place) => self.files[place].1 += 1,
+            None => self.files.push((Arc::clone(&origin.file), 1)),
+        }
+    }
+
+    /// Counts a row that cannot be used.
+    ///
+    /// # Errors
+    /// The row's error, if such rows stop the pass.
+    pub(crate) fn bad(&mut self, bad: BadRow, on_bad: OnBad) -> Result<(), DataError> {
+        if on_bad == OnBad::Stop {
+            return Err(DataError::Unusable(bad));
+        }
+        self.row(&bad.origin);
+        self.unusable.push(&bad);
+        Ok(())
+    }
+
+    /// Checks that at most this share of the rows cannot be used, and at least one row can.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyBad`].
+    pub(crate) fn check_share(&self, most: f64) -> Result<(), DataError> {
+        let (bad, rows) = (self.unusable.rows, self.rows);
+        if bad < rows && bad as f64 <= most * rows as f64 {
+            return Ok(());
+        }
+        let Some(first) = self.unusable.first() else {
+            return Ok(());
+        };
+        Err(DataError::TooManyBad {
+            path: self.path.clone().into(),
+            bad,
+            rows,
+            most,
+            first: format!("{}: {}", first.origin, first.what),
+        })
     }
 
     /// Counts what happened to a row, or to a piece of it.
@@ -191,7 +259,20 @@ impl fmt::Display for SourceReport {
             f,
             "{path}: {rows} rows ({format}, template {template}): {examples} examples, {tokens} tokens, {targets} of them trained on"
         )?;
-        if self.truncated.count > 0 {
+        self.write_files(f)?;
+        if self.unusable.rows > 0 {
+            let noun = if self.unusable.rows == 1 {
+                "row"
+            } else {
+                "rows"
+            };
+            write!(f, "\n  cannot be used: {} {noun}", self.unusable.rows)?;
+        }
+        for kind in &self.unusable.kinds {
+            let kind = kind.clone().listing(LISTED);
+            write!(f, "\n    {kind}\n{}", kind.list("      "))?;
+        }
+        if self.truncated.count > 0 && !self.truncated_elsewhere {
             write!(
                 f,
                 "\n  truncated: {}, {} labels lost",
@@ -224,6 +305,58 @@ impl fmt::Display for SourceReport {
             write!(f, "\n  keys not used: {}", keys.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl SourceReport {
+    /// The files by name, if the path stands for several or for a part of a folder.
+    fn write_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let below = |file: &Path| {
+            let short = file.strip_prefix(&self.path).unwrap_or(file);
+            short.display().to_string()
+        };
+        let list = |names: Vec<String>| match names.len().checked_sub(FILES) {
+            None | Some(0) => names.join(", "),
+            Some(more) => format!("{} and {more} more", names[..FILES].join(", ")),
+        };
+        let one = self.files.len() == 1 && self.files[0].0.as_os_str() == self.path.as_str();
+        if !one && !self.files.is_empty() {
+            let files = self.files.iter().map(|(file, rows)| {
+                let noun = if *rows == 1 { "row" } else { "rows" };
+                format!("{} ({rows} {noun})", below(file))
+            });
+            write!(f, "\n  files: {}", list(files.collect()))?;
+        }
+        if let Some(key) = &self.wrapper {
+            write!(f, "\n  rows read from the list `{key}`")?;
+        }
+        if !self.unread.is_empty() {
+            let files = self.unread.iter();
+            let files = files.map(|(file, why)| format!("{} ({why})", below(file)));
+            write!(f, "\n  not read: {}", list(files.collect()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// The training sources, then those that are used only for validation.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceReport> {
+        self.train.iter().chain(&self.validation)
+    }
+
+    /// The rows that cannot be used, of all sources; the report keeps their number.
+    pub fn take_unusable(&mut self) -> Vec<BadKind> {
+        let sources = self.train.iter_mut().chain(&mut self.validation);
+        let kinds = sources.map(|source| std::mem::take(&mut source.unusable.kinds));
+        kinds.flatten().collect()
+    }
+
+    /// Leaves truncated rows out of the text, because another text lists them.
+    pub fn truncated_elsewhere(&mut self) {
+        for source in self.train.iter_mut().chain(&mut self.validation) {
+            source.truncated_elsewhere = true;
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use crate::bad::{BadRow, OnBad};
 use crate::config::{DataConfig, SourceConfig};
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, Origin};
 use crate::error::DataError;
 use crate::example::{Example, Outcome};
 use crate::format::Reader;
@@ -23,6 +24,9 @@ use crate::tokenizer::Tokenizer;
 /// Rows that are tokenised together, unless a batch needs more.
 const GROUP: usize = 256;
 
+/// Rows of a source that are read before the share of those that cannot be used is looked at.
+const BEFORE_SHARE: usize = 500;
+
 /// Rows per block if rows are not shuffled.
 const BLOCK: usize = 1024;
 
@@ -32,6 +36,7 @@ pub struct Stream {
     sources: Vec<Source>,
     lanes: Vec<Lane>,
     tokenizer: Arc<Tokenizer>,
+    on_bad: OnBad,
     batch_size: usize,
     /// Rows taken from the lanes, including those in the queue.
     taken: usize,
@@ -49,6 +54,7 @@ struct Source {
     config: SourceConfig,
     encoder: Encoder,
     report: SourceReport,
+    on_bad: OnBad,
 }
 
 /// Sources that are read one after another, and the position in them.
@@ -68,8 +74,11 @@ struct Lane {
     passes: u64,
     /// Rows read in this pass.
     rows: usize,
-    block: VecDeque<(usize, Conversation)>,
+    block: VecDeque<(usize, Row)>,
 }
+
+/// A row, or what is wrong with it. Both count as a row of the stream, so that its position is a number of rows.
+type Row = Result<Conversation, BadRow>;
 
 impl Stream {
     /// Opens a stream of the training sources of `config`.
@@ -81,15 +90,17 @@ impl Stream {
         tokenizer: &Arc<Tokenizer>,
         steps: Steps,
     ) -> Result<Stream, DataError> {
+        let on_bad = config.on_bad();
         let mut sources = Vec::new();
         for source in &config.train {
             let encoder = Encoder::of(config, source, tokenizer)?;
-            let format = source.open()?.format();
-            let report = SourceReport::new(&source.path, format, encoder.template.name());
+            let format = source.open(on_bad)?.format();
+            let report = SourceReport::new(source, format, encoder.template.name())?;
             sources.push(Source {
                 config: source.clone(),
                 encoder,
                 report,
+                on_bad,
             });
         }
         let all: Vec<usize> = (0..sources.len()).collect();
@@ -121,6 +132,7 @@ impl Stream {
             sources,
             lanes: lanes.into_iter().enumerate().map(lane).collect(),
             tokenizer: Arc::clone(tokenizer),
+            on_bad,
             batch_size: steps.batch_size.max(1),
             taken: 0,
             queue: VecDeque::new(),
@@ -144,7 +156,7 @@ impl Stream {
     /// The batch at `cursor`.
     ///
     /// # Errors
-    /// [`DataError`] for a row that cannot be used, and if a whole pass has no token to train on.
+    /// [`DataError`] for a row that cannot be used, or if too many cannot, and if a whole pass has no token to train on.
     pub(crate) fn batch(&mut self, cursor: Cursor) -> Result<(Batch, Vec<Example>), DataError> {
         if cursor != self.at {
             self.seek(cursor)?;
@@ -188,31 +200,49 @@ impl Stream {
         while group.len() < GROUP.max(self.batch_size) {
             let lane = self.next_lane();
             let row = self.lanes[lane].next_row(&self.sources)?;
-            group.push((self.taken, row));
+            let passes: u64 = self.lanes.iter().map(|lane| lane.passes).sum();
+            group.push((self.taken, passes, row));
             self.taken += 1;
         }
         let (sources, tokenizer) = (&self.sources, &self.tokenizer);
         let encoded: Vec<_> = group
-            .par_iter()
-            .map(|(_, (source, row))| sources[*source].encoder.encode(row, tokenizer))
+            .into_par_iter()
+            .map(|(number, passes, (source, row))| {
+                let encoded = encoded(row, &sources[source].encoder, tokenizer);
+                (number, passes, source, encoded)
+            })
             .collect();
-        for ((number, (source, row)), encoded) in group.into_iter().zip(encoded) {
-            let passes: u64 = self.lanes.iter().map(|lane| lane.passes).sum();
+        for (number, passes, source, encoded) in encoded {
             let Source {
                 report, encoder, ..
             } = &mut self.sources[source];
-            report.row();
             let mut examples = VecDeque::new();
-            for outcome in encoded?.outcomes {
-                report.count(&outcome, &row.origin);
-                if let Outcome::Kept { example, .. } = outcome {
-                    examples.push_back(example);
+            let origin = match encoded? {
+                Ok((origin, outcomes)) => {
+                    report.row(&origin);
+                    for outcome in outcomes {
+                        report.count(&outcome, &origin);
+                        if let Outcome::Kept { example, .. } = outcome {
+                            examples.push_back(example);
+                        }
+                    }
+                    origin
                 }
-            }
+                Err(bad) => {
+                    let origin = bad.origin.clone();
+                    report.bad(bad, self.on_bad)?;
+                    if let OnBad::Drop { most } = self.on_bad
+                        && report.rows >= BEFORE_SHARE
+                    {
+                        report.check_share(most)?;
+                    }
+                    origin
+                }
+            };
             if !examples.is_empty() {
                 self.passes = passes;
             } else if passes > self.passes + self.lanes.len() as u64 {
-                return Err(report.nothing_trained(&row.origin, &encoder.limits));
+                return Err(report.nothing_trained(&origin, &encoder.limits));
             }
             self.queue.push_back((number, examples));
         }
@@ -259,6 +289,20 @@ impl Stream {
     }
 }
 
+/// Renders and tokenises a row. The inner error concerns this row alone.
+fn encoded(
+    row: Row,
+    encoder: &Encoder,
+    tokenizer: &Tokenizer,
+) -> Result<Result<(Origin, Vec<Outcome>), BadRow>, DataError> {
+    let row = match row {
+        Ok(row) => row,
+        Err(bad) => return Ok(Err(bad)),
+    };
+    let encoded = encoder.encode(&row, tokenizer)?;
+    Ok(encoded.map(|encoded| (row.origin, encoded.outcomes)))
+}
+
 impl Lane {
     fn rewind(&mut self) {
         self.taken = 0;
@@ -270,7 +314,7 @@ impl Lane {
         self.block.clear();
     }
 
-    fn next_row(&mut self, sources: &[Source]) -> Result<(usize, Conversation), DataError> {
+    fn next_row(&mut self, sources: &[Source]) -> Result<(usize, Row), DataError> {
         loop {
             match self.block.pop_front() {
                 Some(row) => return Ok(row),
@@ -300,9 +344,9 @@ impl Lane {
     /// Reads the next block.
     fn fill(&mut self, sources: &[Source]) -> Result<(), DataError> {
         let rows = self.block_rows;
-        let mut read: Vec<Conversation> = Vec::new();
+        let mut read: Vec<Row> = Vec::new();
         loop {
-            let more = self.reader(sources)?.next_chunk(rows - read.len())?;
+            let more = self.reader(sources)?.next_rows(rows - read.len())?;
             let end = more.is_empty();
             read.extend(more);
             if end || read.len() == rows {
@@ -314,7 +358,7 @@ impl Lane {
             Some(seed) => Random::of_source(seed, self.number, self.blocks).permutation(read.len()),
             None => (0..read.len()).collect(),
         };
-        let mut read: Vec<Option<Conversation>> = read.into_iter().map(Some).collect();
+        let mut read: Vec<Option<Row>> = read.into_iter().map(Some).collect();
         let shuffled = order.into_iter().filter_map(|place| read[place].take());
         self.block.extend(shuffled.map(|row| (source, row)));
         self.read(self.block.len(), sources)
@@ -346,7 +390,10 @@ impl Lane {
     fn reader(&mut self, sources: &[Source]) -> Result<&mut Reader, DataError> {
         let reader = match self.reader.take() {
             Some(reader) => reader,
-            None => sources[self.sources[self.current]].config.open()?,
+            None => {
+                let source = &sources[self.sources[self.current]];
+                source.config.open(source.on_bad)?
+            }
         };
         Ok(self.reader.insert(reader))
     }

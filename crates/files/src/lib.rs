@@ -10,6 +10,7 @@ pub mod digest;
 mod error;
 mod lfs;
 pub mod size;
+pub mod splits;
 mod whole;
 
 use std::fs::File;

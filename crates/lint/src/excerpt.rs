@@ -9,6 +9,15 @@ pub(super) fn beginning(text: &str) -> String {
     quoted(&text[..end], false, end < text.len())
 }
 
+/// The start and the end of `text` in backticks.
+pub(super) fn middle(text: &str) -> String {
+    let (start, end) = (after(text, LENGTH), before(text, LENGTH));
+    if start >= end {
+        return quoted(text, false, false);
+    }
+    format!("`{} ... {}`", line(&text[..start]), line(&text[end..]))
+}
+
 /// The end of `text` in backticks.
 pub(super) fn ending(text: &str) -> String {
     let start = before(text, LENGTH);

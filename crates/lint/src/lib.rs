@@ -25,6 +25,7 @@ pub use report::{Finding, LintReport, Offender};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use simmer_data::bad::{BadRows, LISTED};
 use simmer_data::dataset::{self, Checked};
 use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{
@@ -77,6 +78,8 @@ pub struct Linter {
     targets: usize,
     cut_targets: usize,
     seen: Seen,
+    /// The number of rows of each kind that are listed.
+    listed: usize,
 }
 
 /// The findings of one row.
@@ -119,7 +122,15 @@ impl Linter {
             targets: 0,
             cut_targets: 0,
             seen: Seen::new(!config.allow.contains(&Kind::NearDuplicates)),
+            listed: LISTED,
         })
+    }
+
+    /// The same linter, listing so many rows of each kind.
+    #[must_use]
+    pub fn listing(mut self, rows: usize) -> Linter {
+        self.listed = rows;
+        self
     }
 
     /// The linter for a `[data]` table. The table's values are checked first.
@@ -132,7 +143,7 @@ impl Linter {
     pub fn finish(mut self) -> LintReport {
         let mut notes = Vec::new();
         if self.on(Kind::NearDuplicates) {
-            let (tally, left_out) = std::mem::take(&mut self.seen).near_duplicates();
+            let (tally, left_out) = std::mem::take(&mut self.seen).near_duplicates(self.listed);
             notes = left_out;
             if !tally.is_empty() {
                 self.tallies.insert(Kind::NearDuplicates, tally);
@@ -150,6 +161,8 @@ impl Linter {
             rows: self.rows.values().sum(),
             findings,
             notes,
+            unusable: Vec::new(),
+            unusable_stop: false,
         }
     }
 
@@ -199,8 +212,8 @@ impl Inspect for Linter {
                     cut_targets,
                     ..
                 } => (example.targets(), *cut_targets),
-                Outcome::Untrained { targets, .. } => (0, *targets),
-                Outcome::Overlong { .. } => (0, 0),
+                // not truncated, but dropped
+                Outcome::Untrained { .. } | Outcome::Overlong { .. } => (0, 0),
             };
             targets += kept + cut;
             cut_targets += cut;
@@ -211,7 +224,7 @@ impl Inspect for Linter {
             set,
             targets,
             cut_targets,
-            keys: Keys::of(row, &parts, &words),
+            keys: Keys::of(row, view.template.name(), &parts, &words),
         })
     }
 
@@ -237,7 +250,7 @@ impl Inspect for Linter {
             self.tallies
                 .entry(kind)
                 .or_default()
-                .add(source, &origin, what);
+                .add(source, &origin, what, self.listed);
         }
     }
 }
@@ -252,8 +265,10 @@ pub fn load(
     steps: Steps,
 ) -> Result<(Dataset, LintReport), DataError> {
     let mut linter = Linter::of(config, tokenizer)?;
-    let dataset = Dataset::load(config, tokenizer, steps, &mut linter)?;
-    Ok((dataset, linter.finish()))
+    let mut dataset = Dataset::load(config, tokenizer, steps, &mut linter)?;
+    let report = linter.finish();
+    report.takes_over(&mut dataset.report);
+    Ok((dataset, report))
 }
 
 /// [`dataset::read`] with every row linted.
@@ -266,21 +281,33 @@ pub fn read(
     rows: usize,
 ) -> Result<(Checked, LintReport), DataError> {
     let mut linter = Linter::of(config, tokenizer)?;
-    let checked = dataset::read(config, tokenizer, rows, &mut linter)?;
-    Ok((checked, linter.finish()))
+    let mut checked = dataset::read(config, tokenizer, rows, &mut linter)?;
+    let report = linter.finish();
+    report.takes_over(&mut checked.report);
+    Ok((checked, report))
 }
 
-/// [`dataset::check`] with every row linted.
+/// [`dataset::check`] with every row linted. All rows that cannot be used are found; `listed` rows of each kind are listed.
 ///
 /// # Errors
 /// As [`dataset::check`] and [`Linter::new`].
 pub fn check(
     config: &DataConfig,
     tokenizer: &Tokenizer,
+    listed: usize,
 ) -> Result<(Report, LintReport), DataError> {
-    let mut linter = Linter::of(config, tokenizer)?;
-    let report = dataset::check(config, tokenizer, &mut linter)?;
-    Ok((report, linter.finish()))
+    let mut linter = Linter::of(config, tokenizer)?.listing(listed);
+    let mut report = dataset::check(config, tokenizer, &mut linter)?;
+    let mut found = linter.finish();
+    let too_many = report.sources().any(|source| {
+        let bad = source.unusable.rows;
+        bad > 0 && (bad == source.rows || bad as f64 > config.max_bad_share * source.rows as f64)
+    });
+    found.unusable_stop = config.bad_rows == BadRows::Error || too_many;
+    let unusable = report.take_unusable().into_iter();
+    found.unusable = unusable.map(|kind| kind.listing(listed)).collect();
+    found.takes_over(&mut report);
+    Ok((report, found))
 }
 
 #[cfg(test)]

@@ -53,10 +53,18 @@ pub(super) const MOST_STEPS: u64 = 3_000_000_000;
 /// The number of texts, and of their words, after which the steps are counted.
 const BLOCK: (usize, usize) = (512, 16384);
 
+/// ROUGE-L of texts of `a` and `b` words.
+fn rouge(lcs: usize, a: usize, b: usize) -> f64 {
+    if lcs == 0 {
+        return 0.0;
+    }
+    let (p, r) = (lcs as f64 / a as f64, lcs as f64 / b as f64);
+    2.0 * p * r / (p + r)
+}
+
 /// Whether ROUGE-L is above 0.7, for texts of `a` and `b` words.
 fn near(lcs: usize, a: usize, b: usize) -> bool {
-    let (p, r) = (lcs as f64 / a as f64, lcs as f64 / b as f64);
-    lcs > 0 && 2.0 * p * r / (p + r) > 0.7
+    rouge(lcs, a, b) > 0.7
 }
 
 /// The minimum number of words that near-duplicates of `a` and `b` words have in common.
@@ -112,6 +120,28 @@ impl Texts {
         Nearest {
             earlier: earlier.into_iter().map(found).collect(),
             left: index.order.len() - done,
+        }
+    }
+
+    /// ROUGE-L of two texts, as they are compared.
+    pub(super) fn score(&self, one: usize, other: usize) -> f64 {
+        let (_, words, others) = self.compared(&self.all[one], &self.all[other]);
+        let mut lcs = Lcs::default();
+        lcs.set(words, self.vocabulary);
+        rouge(lcs.with(others), words.len(), others.len())
+    }
+
+    /// The part by which two texts are compared, and its words in both.
+    fn compared(&self, a: &Text, b: &Text) -> (Part, &[u32], &[u32]) {
+        let (words, others) = (self.words(a), self.words(b));
+        match (a.head, b.head) {
+            (Some((i, this)), Some((j, that))) if (i, this) == (j, that) => {
+                (Part::Tail, &words[i..], &others[j..])
+            }
+            (Some((i, _)), Some((j, _))) if words[i..] == others[j..] => {
+                (Part::Head, &words[..i], &others[..j])
+            }
+            _ => (Part::Whole, words, others),
         }
     }
 
@@ -365,16 +395,7 @@ impl<'i> Probe<'i> {
         if known {
             return false;
         }
-        let (words, others) = (texts.words(a), texts.words(b));
-        let (part, words, others) = match (a.head, b.head) {
-            (Some((i, this)), Some((j, that))) if (i, this) == (j, that) => {
-                (Part::Tail, &words[i..], &others[j..])
-            }
-            (Some((i, _)), Some((j, _))) if words[i..] == others[j..] => {
-                (Part::Head, &words[..i], &others[..j])
-            }
-            _ => (Part::Whole, words, others),
-        };
+        let (part, words, others) = texts.compared(a, b);
         if self.ready != Some(part) {
             self.lcs.set(words, texts.vocabulary);
             self.ready = Some(part);

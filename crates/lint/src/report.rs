@@ -6,10 +6,9 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Kind, LintConfig, Severity};
+use simmer_data::bad::BadKind;
+pub use simmer_data::bad::Offender;
 use simmer_data::conversation::Origin;
-
-/// The number of rows shown for each kind.
-const SHOWN: usize = 5;
 
 /// The findings of all rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +19,10 @@ pub struct LintReport {
     pub findings: Vec<Finding>,
     /// What was not checked, and why.
     pub notes: Vec<String>,
+    /// Rows that cannot be used, by what is wrong with them. Only [`check`](crate::check) lists them here.
+    pub unusable: Vec<BadKind>,
+    /// Whether such rows stop the training.
+    pub unusable_stop: bool,
 }
 
 /// All findings of one kind.
@@ -37,33 +40,6 @@ pub struct Finding {
     pub first: Vec<Offender>,
 }
 
-/// An affected row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Offender {
-    /// The file, row and line.
-    #[serde(serialize_with = "place")]
-    pub origin: Origin,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-fn place<S: serde::Serializer>(origin: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
-    #[derive(Serialize)]
-    struct Place<'o> {
-        file: std::borrow::Cow<'o, str>,
-        row: usize,
-        line: usize,
-    }
-    let Origin { file, row, line } = origin;
-    let file = file.to_string_lossy();
-    Place {
-        file,
-        row: *row,
-        line: *line,
-    }
-    .serialize(serializer)
-}
-
 /// The number of rows of each source that are affected by one kind, and the first of these rows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -72,9 +48,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn add(&mut self, source: usize, origin: &Origin, what: String) {
+    /// Counts a row, and keeps it if it is one of the first `listed`.
+    pub(super) fn add(&mut self, source: usize, origin: &Origin, what: String, listed: usize) {
         *self.sources.entry(source).or_default() += 1;
-        if self.first.len() < SHOWN {
+        if self.first.len() < listed {
             let origin = origin.clone();
             self.first.push(Offender { origin, what });
         }
@@ -119,6 +96,32 @@ impl LintReport {
         self.of(Severity::Warning)
     }
 
+    /// Leaves out of the report of the data what this one lists.
+    pub(super) fn takes_over(&self, data: &mut simmer_data::Report) {
+        if self
+            .findings
+            .iter()
+            .any(|finding| finding.kind == Kind::Truncated)
+        {
+            data.truncated_elsewhere();
+        }
+    }
+
+    /// The number of rows that cannot be used.
+    pub fn unusable_rows(&self) -> usize {
+        self.unusable.iter().map(|kind| kind.rows).sum()
+    }
+
+    /// The numbers of kinds of errors and of warnings, those of rows that cannot be used among them.
+    pub fn counts(&self) -> [usize; 2] {
+        let unusable = self.unusable.len();
+        let of_errors = if self.unusable_stop { unusable } else { 0 };
+        [
+            self.errors().count() + of_errors,
+            self.warnings().count() + unusable - of_errors,
+        ]
+    }
+
     fn of(&self, severity: Severity) -> impl Iterator<Item = &Finding> {
         self.findings
             .iter()
@@ -156,18 +159,36 @@ impl fmt::Display for Finding {
 
 impl fmt::Display for LintReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for kind in &self.unusable {
+            let severity = if self.unusable_stop {
+                Severity::Error
+            } else {
+                Severity::Warning
+            };
+            let noun = if kind.rows == 1 { "row" } else { "rows" };
+            write!(
+                f,
+                "{severity}: cannot use {} {noun}: {}",
+                kind.rows, kind.what
+            )?;
+            writeln!(f, "\n{}", kind.list("  "))?;
+        }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }
-        let [errors, warnings] = [self.errors().count(), self.warnings().count()];
+        let [errors, warnings] = self.counts();
         let counted = |count, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        write!(f, "{} checked", counted(self.rows, "row"))?;
+        let unusable = self.unusable_rows();
+        if unusable > 0 {
+            write!(f, ", {} cannot be used", counted(unusable, "row"))?;
+        }
         write!(
             f,
-            "{} checked: {}, {}",
-            counted(self.rows, "row"),
+            ": {}, {}",
             counted(errors, "error"),
             counted(warnings, "warning")
         )?;

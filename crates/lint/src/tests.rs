@@ -291,7 +291,7 @@ fn lost_tokens_are_counted() {
           rows.json: row 2 (line 3): has 480 tokens; all 6 trained tokens are cut off
           hint: raise data.max_tokens if the prompt alone is too long, or add an answer to the row
         warning: truncated in 1 row: the row is longer than data.max_tokens and is truncated
-          58 of 113 trained tokens are cut off
+          52 of 107 trained tokens are cut off
           rows.json: row 1 (line 2): 52 tokens are cut off, including 52 trained tokens
           hint: raise data.max_tokens, or choose another data.overlong
         3 rows checked: 0 errors, 2 warnings
@@ -328,7 +328,7 @@ fn answers_say_something_of_their_own() {
         repeated_question: row 2: output: `Name the river in Paris. The Seine.`
         unfinished_answer: row 5: output: a sentence does not end with this word: `...s the city on the Seine, with its tower, its museums and the`
         unfinished_answer: row 7: output: a code block is not closed: `...a line of code that says what is to be printed:\n```\nprint(1)`
-        near_duplicates: row 6: `Tell more of Paris.` is nearly the same as row 5, `Tell of Paris.`
+        near_duplicates: row 6: `Tell more of Paris.` is nearly the same as row 5, `Tell of Paris.` (ROUGE-L 0.86); both have `of Paris.`
         ");
 }
 
@@ -336,10 +336,7 @@ fn answers_say_something_of_their_own() {
 fn questions_and_answers_belong_together() {
     let bench = Bench::new("chat");
     let ended = [&PARIS[..], &[(Role::User, "And of Spain?")]].concat();
-    insta::assert_snapshot!(bench.found(&[chat(&ended), chat(&PARIS)]), @"
-        unanswered: row 1: messages[2]: user message `And of Spain?` has no answer
-        conflicting_answers: row 2: same as row 1: `capital of France?` + `And of Spain?`
-        ");
+    insta::assert_snapshot!(bench.found(&[chat(&ended), chat(&PARIS)]), @"unanswered: row 1: messages[2]: user message `And of Spain?` has no answer");
     insta::assert_snapshot!(bench.found(&[chat(&[(Role::User, " "), (Role::Assistant, "Paris.")]), chat(&PARIS)]), @"unasked: row 1: messages[1]: `Paris.`");
     let silent = chat(&[(Role::User, "capital of France?"), (Role::Assistant, "")]);
     insta::assert_snapshot!(bench.found(std::slice::from_ref(&silent)), @"empty_answer: row 1: messages[1]: is empty");
@@ -376,7 +373,7 @@ fn rows_are_found_again() {
         duplicates: row 4: same as row 1: `What is the capital city of France?`
         duplicates: row 6: same as row 5: `Where does the Seine end?`
         conflicting_answers: row 2: same as row 1: `What is the capital city of France?`
-        near_duplicates: row 3: `What is the capital city of Spain?` is nearly the same as row 1, `What is the capital city of France?`
+        near_duplicates: row 3: `What is the capital city of Spain?` is nearly the same as row 1, `What is the capital city of France?` (ROUGE-L 0.86)
         ");
     let shared = [
         instruction(
@@ -406,10 +403,127 @@ fn rows_are_found_again() {
         ),
     ];
     insta::assert_snapshot!(Bench::new("chat").found(&shared), @"
-        near_duplicates: row 3: `Rewrite the sentence in the passive voice, please.` + `Dogs eat the bones.` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
-        near_duplicates: row 4: `How many words has it?` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
-        near_duplicates: row 5: `Translate it into French.` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.`
+        near_duplicates: row 3: `Rewrite the sentence in the passive voice, please.` + `Dogs eat the bones.` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.` (ROUGE-L 0.86)
+        near_duplicates: row 4: `How many words has it?` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.` (ROUGE-L 0.81); both have `Rewrite the sentence in the passive voice, please. Dogs eat bones.`
+        near_duplicates: row 5: `Translate it into French.` + `Rewrite the sentence in the passive voice, please. Dogs eat ...` is nearly the same as row 2, `Rewrite the sentence in the passive voice, please.` + `Dogs eat bones.` (ROUGE-L 0.85); both have `Rewrite the sentence in the passive voice, please. Dogs eat bones.`
         ");
+}
+
+#[test]
+fn answers_conflict_only_if_all_before_them_is_the_same() {
+    let bench = Bench {
+        config: LintConfig {
+            allow: vec![Kind::NearDuplicates, Kind::Unanswered],
+            ..LintConfig::default()
+        },
+        ..Bench::new("chat")
+    };
+    let turns = |turns: &[(Role, &'static str)], answer: &'static str| {
+        chat(&[turns, &[(Role::Assistant, answer)]].concat())
+    };
+    let user = |text| (Role::User, text);
+    let answered = [user("Name a city."), (Role::Assistant, "Rome.")];
+    let system = |text| [(Role::System, text), user("Name a city.")];
+    let good = [
+        turns(&[user("Name a city.")], "Rome."),
+        // what follows the answer
+        chat(&[&answered[..], &[user("And now?")]].concat()),
+        chat(&[&answered[..], &[user("Go on.")]].concat()),
+        // the same answer with white space, and a longer conversation
+        turns(&[user("Name a city.")], "Rome.\n"),
+        turns(&[answered[0], answered[1], user("Another.")], "Oslo."),
+        // the system message, earlier turns
+        turns(&system("Be brief."), "Oslo."),
+        turns(&system("Be kind."), "Lima."),
+        turns(
+            &[user("Go."), (Role::Assistant, "Ok."), user("Name a city.")],
+            "Bern.",
+        ),
+        turns(
+            &[user("Go."), (Role::Assistant, "No."), user("Name a city.")],
+            "Kiel.",
+        ),
+        // nobody asks
+        turns(&[(Role::System, "Tell a story."), user("")], "Once."),
+        turns(&[(Role::System, "Tell a story."), user("")], "Twice."),
+        instruction("Add.", "1 and 2", "3"),
+        instruction("Add.", "1 and 3", "4"),
+    ];
+    let found = bench.report(&good);
+    let conflicts = |found: &LintReport| -> Vec<usize> {
+        let of_kind = |finding: &&Finding| finding.kind == Kind::ConflictingAnswers;
+        let rows = found
+            .findings
+            .iter()
+            .filter(of_kind)
+            .flat_map(|finding| &finding.first);
+        rows.map(|row| row.origin.row).collect()
+    };
+    assert_eq!(conflicts(&found), [0; 0], "{found}");
+    let sampled = [
+        turns(&[user("Name a city.")], "Rome."),
+        turns(&[user("Name a city.")], "Oslo."),
+        turns(&[user("Name a city.")], "Rome."),
+        turns(&[user("Name a city.")], "Lima."),
+    ];
+    assert_eq!(conflicts(&bench.report(&sampled)), [2, 4]);
+    let mut unmarked = sampled[1].clone();
+    let Content::Messages(messages) = &mut unmarked.content else {
+        unreachable!()
+    };
+    messages[1].train = Some(false);
+    let pair = [sampled[0].clone(), unmarked];
+    assert_eq!(conflicts(&bench.report(&pair)), [0; 0]);
+}
+
+#[test]
+fn rows_in_other_templates_do_not_conflict() {
+    let mut linter = Linter::new(&LintConfig::default(), &tiny()).unwrap();
+    let tokenizer = tiny();
+    for (number, template) in [(1, "alpaca"), (2, "vicuna-v1.1"), (3, "alpaca")] {
+        let template = Template::named(template, &tokenizer).unwrap();
+        let mut row = instruction("Name a city.", "", ["Rome.", "Oslo.", "Lima."][number - 1]);
+        row.origin.row = number;
+        let rendered = template.render(&row, TrainOn::Answers).unwrap();
+        let outcome = encode(&rendered, &tokenizer, &WHOLE).unwrap();
+        let found = linter.check(&RowView {
+            row: &row,
+            template: &template,
+            tokenizer: &tokenizer,
+            rendered: &rendered,
+            outcomes: &[outcome],
+        });
+        linter.add(0, found.unwrap());
+    }
+    let found = linter.finish();
+    let conflict = found
+        .findings
+        .iter()
+        .find(|finding| finding.kind == Kind::ConflictingAnswers);
+    assert_eq!(
+        conflict.map(|finding| (finding.rows, finding.first[0].origin.row)),
+        Some((1, 3))
+    );
+}
+
+#[test]
+fn as_many_rows_are_listed_as_are_asked_for() {
+    let mut tally = Tally::default();
+    for row in 0..9 {
+        let origin = Origin {
+            row,
+            ..Origin::default()
+        };
+        tally.add(0, &origin, "x".into(), 7);
+    }
+    let finding = tally.finding(
+        Kind::Encoding,
+        None,
+        &BTreeMap::from([(0, 100)]),
+        &LintConfig::default(),
+    );
+    assert_eq!((finding.rows, finding.first.len()), (9, 7));
+    assert!(finding.to_string().contains("and 2 more"), "{finding}");
 }
 
 #[test]
@@ -461,8 +575,8 @@ fn words_of_evaluation_sets_are_found() {
           rows.json: row 3 (line 4): messages[0]: `name it: the sea` is in DIR/eval.jsonl
           hint: remove the row, or do not evaluate on that set
         warning: near_duplicates in 2 rows: the question is nearly the same as an earlier one (ROUGE-L above 0.7, the filter of Self-Instruct)
-          rows.json: row 3 (line 4): `In a word:\nname it: the sea` is nearly the same as row 2, `Name it.` + `The sea!`
-          rows.json: row 4 (line 5): `Name it: the sea and the land.` is nearly the same as row 2, `Name it.` + `The sea!`
+          rows.json: row 3 (line 4): `In a word:\nname it: the sea` is nearly the same as row 2, `Name it.` + `The sea!` (ROUGE-L 0.73); both have `name it: the sea`
+          rows.json: row 4 (line 5): `Name it: the sea and the land.` is nearly the same as row 2, `Name it.` + `The sea!` (ROUGE-L 0.73)
           hint: remove the later rows if you want varied questions
         5 rows checked: 1 error, 1 warning; if this is intended, set data.lint.allow = ["contamination"] to ignore it, or data.lint.warn = ["contamination"] to report it without stopping
         "#);

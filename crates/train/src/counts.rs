@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use simmer_data::bad::{BadKind, LISTED};
 use simmer_data::{Report, SourceReport};
 use simmer_files::write_file;
 
@@ -52,8 +53,28 @@ pub struct SourceCounts {
     pub targets: usize,
     /// Truncated examples.
     pub truncated: usize,
-    /// Dropped rows: too long, or without a label.
+    /// Dropped rows: too long, without a label, or not usable.
     pub left_out: usize,
+    /// The files that were read, each with its rows.
+    #[serde(default)]
+    pub files: Vec<(String, usize)>,
+    /// Data files of the folder that were not read, and why.
+    #[serde(default)]
+    pub unread: Vec<(String, String)>,
+    /// Rows that could not be used, by what is wrong with them.
+    #[serde(default)]
+    pub unusable: Vec<UnusableCounts>,
+}
+
+/// Rows of one source that could not be used for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusableCounts {
+    /// What is wrong with them.
+    pub what: String,
+    /// The number of rows.
+    pub rows: usize,
+    /// The first of them: file, row and what is wrong.
+    pub first: Vec<String>,
 }
 
 impl Counts {
@@ -113,7 +134,36 @@ impl SourceCounts {
             tokens: report.tokens,
             targets: report.targets,
             truncated: report.truncated.count,
-            left_out: report.overlong.count + report.untrained.count,
+            left_out: report.overlong.count + report.untrained.count + report.unusable.rows,
+            files: report
+                .files
+                .iter()
+                .map(|(file, rows)| (file.display().to_string(), *rows))
+                .collect(),
+            unread: report
+                .unread
+                .iter()
+                .map(|(file, why)| (file.display().to_string(), why.clone()))
+                .collect(),
+            unusable: report
+                .unusable
+                .kinds
+                .iter()
+                .map(UnusableCounts::of)
+                .collect(),
+        }
+    }
+}
+
+impl UnusableCounts {
+    fn of(kind: &BadKind) -> Self {
+        let first = kind.first.iter().take(LISTED);
+        Self {
+            what: kind.what.clone(),
+            rows: kind.rows,
+            first: first
+                .map(|bad| format!("{}: {}", bad.origin, bad.what))
+                .collect(),
         }
     }
 }

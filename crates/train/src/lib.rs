@@ -35,7 +35,7 @@ mod vocabulary;
 
 pub use clip::Clip;
 pub use config::{EarlyStop, Interval, MicroBatchTokens, TrainConfig, Weights};
-pub use counts::{COUNTS_FILE, Counts, SourceCounts};
+pub use counts::{COUNTS_FILE, Counts, SourceCounts, UnusableCounts};
 pub use error::TrainError;
 pub use folder::{RECIPE_FILE, is_running};
 pub use guard::{Guard, Loss, Reaction, Spike};

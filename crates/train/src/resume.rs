@@ -6,6 +6,7 @@ use toml::{Table, Value};
 const FREE: &[&str] = &[
     "base.path",
     "base.tokenizer",
+    "data.max_bad_share",
     "method.lora.from",
     "train.checkpoint_every",
     "train.compare_rows",

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use simmer_files::splits::{TRAIN, is_data, kind, splits};
+
 use super::name::is_relative_file;
 use super::{HubError, HubName, What};
 use crate::hugging_face::{is_file_name, read_index};
@@ -127,25 +129,24 @@ pub(super) fn plan<'a>(
 
 /// The files with rows of a dataset: its only file, or those of its training split.
 fn rows<'a>(name: &HubName, listed: &'a [String]) -> Result<Vec<&'a str>, HubError> {
-    let data: Vec<&str> = listed
-        .iter()
-        .map(String::as_str)
-        .filter(|file| is_data(file))
-        .collect();
-    // data/train-00000-of-00002.parquet, train.jsonl, en/train/0.csv
-    let train = |file: &&str| {
-        let mut parts = file.split('/');
-        parts
-            .any(|part| part == "train" || part.starts_with("train-") || part.starts_with("train."))
-    };
+    // a text beside rows is rather a licence
+    let is_rows = |file: &&str| is_data(file) && kind(file).is_some_and(|kind| kind != "txt");
+    let data = listed.iter().map(String::as_str).filter(is_rows);
+    let data: Vec<&str> = data.collect();
     let folder = |file: &str| {
         file.rsplit_once('/')
             .map_or("", |(folder, _)| folder)
             .to_owned()
     };
+    // several files without the names of splits may be anything
+    let splits = splits(data.iter().copied()).unwrap_or_default();
     let chosen = match data.as_slice() {
-        [one] => vec![*one],
-        several => several.iter().copied().filter(train).collect(),
+        [one] if splits.is_empty() => vec![*one],
+        several => {
+            let files = several.iter().zip(splits);
+            let train = files.filter(|(_, splits)| *splits == [TRAIN]);
+            train.map(|(file, _)| *file).collect()
+        }
     };
     let folders: BTreeSet<String> = chosen.iter().map(|file| folder(file)).collect();
     if chosen.is_empty() || folders.len() > 1 {
@@ -159,18 +160,6 @@ fn rows<'a>(name: &HubName, listed: &'a [String]) -> Result<Vec<&'a str>, HubErr
         });
     }
     Ok(chosen)
-}
-
-/// Whether a file may hold rows, by its name.
-fn is_data(file: &str) -> bool {
-    let hidden = file.split('/').any(|part| part.starts_with('.'));
-    let plain = file
-        .strip_suffix(".gz")
-        .or(file.strip_suffix(".zst"))
-        .unwrap_or(file);
-    let kinds = [".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"];
-    let described = ["dataset_info.json", "dataset_infos.json"].contains(&file);
-    !hidden && !described && kinds.iter().any(|kind| plain.ends_with(kind))
 }
 
 /// The shards in an index; the hub must have all of them.
@@ -335,6 +324,11 @@ mod tests {
         ];
         let split = rows(&["data/test-00000-of-00001.parquet", shards[0], shards[1]]);
         assert_eq!(split.unwrap(), shards);
+        assert_eq!(
+            rows(&["train.csv", "dev.csv", "LICENSE.txt"]).unwrap(),
+            ["train.csv"]
+        );
+        insta::assert_snapshot!(rows(&["test.jsonl"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: test.jsonl");
         insta::assert_snapshot!(rows(&["a.json", "b.json"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: a.json, b.json");
         insta::assert_snapshot!(rows(&["de/train.json", "en/train.json"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: de/train.json, en/train.json");
         insta::assert_snapshot!(rows(&["README.md"]).unwrap_err(), @"the dataset `o/n` has no training split; its files with rows: none");

@@ -10,12 +10,16 @@ use crate::progress;
 
 /// Check every example of a recipe's data
 ///
-/// Lists the problems, each with the first rows that have it. Errors give exit code 1 and also stop
-/// `simmer train`; warnings give exit code 0. `data.lint` in the recipe sets which problems are errors.
+/// Lists the problems, each with the first rows that have it, and all rows that cannot be read or used.
+/// Errors give exit code 1 and also stop `simmer train`; warnings give exit code 0. `data.lint` in the
+/// recipe sets which problems are errors, `data.bad_rows` whether rows that cannot be used are.
 #[derive(Debug, Args)]
 pub(super) struct Lint {
     #[command(flatten)]
     named: Named,
+    /// Number of rows to list of each kind
+    #[arg(long, short = 'n', default_value_t = simmer_data::bad::LISTED, value_name = "N")]
+    rows: usize,
     /// Exit with code 1 on warnings too
     #[arg(long)]
     strict: bool,
@@ -28,7 +32,7 @@ impl Lint {
     pub(super) fn run(self) -> Result<(), Failure> {
         let (recipe, tokenizer) = self.named.open()?;
         let spinner = progress::spinner("reading and checking");
-        let checked = check(&recipe.data, &tokenizer);
+        let checked = check(&recipe.data, &tokenizer, self.rows);
         spinner.finish_and_clear();
         let (read, lint) = checked?;
         if self.json {
@@ -37,7 +41,7 @@ impl Lint {
             note(&read.to_string());
             output::line(&lint.to_string())?;
         }
-        let (errors, warnings) = (lint.errors().count(), lint.warnings().count());
+        let [errors, warnings] = lint.counts();
         if errors > 0 || (self.strict && warnings > 0) {
             bail!("the data has {errors} kinds of errors and {warnings} kinds of warnings");
         }

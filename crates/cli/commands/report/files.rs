@@ -2,17 +2,21 @@
 
 use serde::Serialize;
 use simmer_files::size::grouped;
-use simmer_train::{Fingerprint, SourceCounts};
+use simmer_train::{Fingerprint, SourceCounts, UnusableCounts};
 
 use super::run::Run;
 
 /// A file of data.
 #[derive(Serialize)]
-pub(super) struct Source {
+pub(super) struct Source<'a> {
     /// The run's number.
     run: usize,
     purpose: &'static str,
     cells: Vec<String>,
+    /// The files that were read and those that were not, if the path stands for several.
+    files: Option<String>,
+    /// Rows that could not be used.
+    unusable: &'a [UnusableCounts],
 }
 
 /// The examples of a run.
@@ -33,7 +37,7 @@ pub(super) struct RunFile<'a> {
 }
 
 /// The data files of all runs.
-pub(super) fn sources(runs: &[Run]) -> Vec<Source> {
+pub(super) fn sources(runs: &[Run]) -> Vec<Source<'_>> {
     let mut rows = Vec::new();
     for (run, of) in runs.iter().enumerate() {
         let Some(counts) = &of.counts else { continue };
@@ -43,9 +47,24 @@ pub(super) fn sources(runs: &[Run]) -> Vec<Source> {
             run,
             purpose,
             cells: cells(file),
+            files: named(file),
+            unusable: &file.unusable,
         }));
     }
     rows
+}
+
+/// The names of files and their rows.
+fn named(source: &SourceCounts) -> Option<String> {
+    if source.files.len() < 2 && source.unread.is_empty() {
+        return None;
+    }
+    let files = source.files.iter();
+    let files = files.map(|(file, rows)| format!("{file} ({} rows)", grouped(*rows as u64)));
+    let unread = source.unread.iter();
+    let unread = unread.map(|(file, why)| format!("{file} (not read: {why})"));
+    let all: Vec<String> = files.chain(unread).collect();
+    Some(all.join(", "))
 }
 
 fn cells(file: &SourceCounts) -> Vec<String> {

@@ -42,7 +42,7 @@ struct Context<'a> {
     differences: Option<Differences<'a>>,
     prompts: Vec<Prompt<'a>>,
     scores: Vec<Scored>,
-    sources: Vec<Source>,
+    sources: Vec<Source<'a>>,
 }
 
 /// A run's name and its colour in charts.

@@ -153,7 +153,7 @@ fn unknown_keys_are_errors() {
       |
     2 | max_token = 5
       | ^^^^^^^^^
-    unknown field `max_token`, expected one of `train`, `validation`, `max_tokens`, `overlong`, `train_on`, `shuffle`, `stream`, `shuffle_rows`, `date`, `lint`
+    unknown field `max_token`, expected one of `train`, `validation`, `max_tokens`, `overlong`, `train_on`, `shuffle`, `stream`, `shuffle_rows`, `bad_rows`, `max_bad_share`, `date`, `lint`
     ");
     insta::assert_snapshot!(parse("train = [{ path = \"a\", template = \"alpaca\", format = \"alpacca\" }]"), @r#"
     TOML parse error at line 1, column 54
@@ -362,4 +362,178 @@ fn pieces_of_a_row_stay_on_one_side() {
     assert_eq!((train.len(), validation.len()), (5, 3));
     assert!(train.iter().all(|row| !validation.contains(row)));
     assert!(data.validation.len() > 3, "rows were split");
+}
+
+/// A folder with 100 rows of which the first and every 25th are bad, each in another way.
+fn folder_with_bad_rows() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let mut lines = Vec::new();
+    for row in 1..=100 {
+        lines.push(match row {
+            1 => r#"{"other": "keys"}"#.to_owned(),
+            25 => {
+                json!({"messages": [{"role": "user", "content": "Only a question."}]}).to_string()
+            }
+            50 => r#"{"messages": [{"role": "us"#.to_owned(),
+            75 => json!({"messages": null}).to_string(),
+            100 => json!({"messages": [{"role": "user", "content": ["?"]}]}).to_string(),
+            _ => json!({"messages": [
+                {"role": "user", "content": format!("Write {row}.")},
+                {"role": "assistant", "content": row.to_string()},
+            ]})
+            .to_string(),
+        });
+    }
+    std::fs::write(folder.path().join("rows.jsonl"), lines.join("\n")).unwrap();
+    folder
+}
+
+const BAD: &str = r#"train = [{ path = "DIR/rows.jsonl", template = "chatml" }]"#;
+
+#[test]
+fn bad_rows_are_left_out_counted_and_listed() {
+    let folder = folder_with_bad_rows();
+    let first = error(&folder, BAD);
+    assert!(
+        first.starts_with("DIR/rows.jsonl: row 1 (line 1): unknown format"),
+        "{first}"
+    );
+    let drop = format!("{BAD}\nbad_rows = \"drop\"");
+    let data = load(&folder, &drop).unwrap();
+    assert_eq!(data.examples().unwrap().len(), 95);
+    let report = data.report.to_string();
+    for part in [
+        "rows.jsonl: 100 rows (messages, template chatml): 95 examples",
+        "\n  cannot be used: 5 rows\n",
+        "    invalid JSON: 1 row\n",
+        "rows.jsonl: row 50 (line 50): invalid JSON at line 50 column 26: EOF while parsing a string",
+        "rows.jsonl: row 25 (line 25)",
+        "rows.jsonl: row 100 (line 100)",
+    ] {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    // 5 of 100 rows are within the default share
+    let many = error(&folder, &format!("{drop}\nmax_bad_share = 0.04"));
+    let start = "DIR/rows.jsonl: 5 of 100 rows cannot be used, more than `data.max_bad_share` = 0.04 of them; the first: DIR/rows.jsonl: row 1 (line 1): ";
+    assert!(many.starts_with(start), "{many}");
+    insta::assert_snapshot!(error(&folder, &format!("{drop}\nmax_bad_share = 1.5")), @"data.max_bad_share: expected a number from 0 to 1, found 1.5");
+}
+
+#[test]
+fn a_bad_row_in_the_middle_has_a_hint() {
+    let folder = folder();
+    let rows = [
+        r#"{"prompt": "a", "completion": "b"}"#,
+        r#"{"prompt": "a"}"#,
+    ];
+    std::fs::write(folder.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let text = r#"train = [{ path = "DIR/rows.jsonl", template = "completion" }]"#;
+    insta::assert_snapshot!(error(&folder, text), @r#"
+    DIR/rows.jsonl: row 2 (line 2): missing key `completion`; the row has `prompt`
+    hint: add the key; a row of format prompt_completion has `prompt` and `completion` (or `response`); or set data.bad_rows = "drop" to leave such rows out
+    "#);
+    let all = format!("{text}\nbad_rows = \"drop\"\nmax_bad_share = 1.0");
+    assert_eq!(load(&folder, &all).unwrap().examples().unwrap().len(), 1);
+    std::fs::write(folder.path().join("rows.jsonl"), r#"{"prompt": "a"}"#).unwrap();
+    let none = error(&folder, &all);
+    assert!(
+        none.starts_with("DIR/rows.jsonl: 1 of 1 rows cannot be used"),
+        "{none}"
+    );
+}
+
+#[test]
+fn bad_rows_of_a_stream_are_left_out() {
+    let folder = folder_with_bad_rows();
+    let text = format!("{BAD}\nstream = true\nbad_rows = \"drop\"");
+    for more in ["shuffle = false", "shuffle_rows = 7"] {
+        let text = format!("{text}\n{more}");
+        let mut data = load(&folder, &text).unwrap();
+        let mut rows = rows_of(&mut data, 24);
+        let streamed = data.streamed().unwrap();
+        assert!(streamed.train[0].unusable.rows >= 5);
+        rows.truncate(95);
+        rows.sort_unstable();
+        let good = (1..=100).filter(|row| ![1, 25, 50, 75, 100].contains(row));
+        assert!(rows.into_iter().eq(good), "{more}");
+        // a stream goes on from any position
+        let mut cursor = Cursor::default();
+        let mut all = Vec::new();
+        for _ in 0..30 {
+            let (batch, examples) = data.batch(cursor).unwrap();
+            all.push((cursor, examples));
+            cursor = batch.next;
+        }
+        for (cursor, expected) in all {
+            let mut fresh = load(&folder, &text).unwrap();
+            assert_eq!(fresh.batch(cursor).unwrap().1, expected, "{cursor:?}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_stops_at_too_many_bad_rows() {
+    let folder = TempDir::new().unwrap();
+    let good = json!({"text": "word"}).to_string();
+    let rows: Vec<&str> = (0..10_000)
+        .map(|_| good.as_str())
+        .chain((0..1200).map(|row| if row % 2 == 0 { "{}" } else { good.as_str() }))
+        .collect();
+    std::fs::write(folder.path().join("rows.jsonl"), rows.join("\n")).unwrap();
+    let text = "train = [{ path = \"DIR/rows.jsonl\", template = \"completion\" }]
+        stream = true
+        shuffle = false
+        bad_rows = \"drop\"
+        max_bad_share = 0.02";
+    // the first 10,000 rows are good
+    let mut data = load(&folder, text).unwrap();
+    let mut cursor = Cursor::default();
+    let error = loop {
+        match data.batch(cursor) {
+            Ok((batch, _)) => cursor = batch.next,
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(
+        error.contains("rows cannot be used, more than `data.max_bad_share` = 0.02"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_check_lists_every_bad_row() {
+    let folder = folder_with_bad_rows();
+    let report = check(&config(&folder, BAD), &tiny(), &mut ()).unwrap();
+    assert_eq!(
+        (report.train[0].rows, report.train[0].unusable.rows),
+        (100, 5)
+    );
+    assert_eq!(report.train[0].unusable.kinds.len(), 4);
+}
+
+#[test]
+fn a_folder_in_the_layout_of_the_hub_is_read_by_splits() {
+    let folder = TempDir::new().unwrap();
+    let row = |text: &str| json!([{"prompt": "a", "completion": text}]);
+    std::fs::create_dir(folder.path().join("rows")).unwrap();
+    for name in ["train-1", "train-2", "test-1", "dev"] {
+        write(folder.path(), &format!("rows/{name}.json"), &row(name));
+    }
+    let text = "train = [{ path = \"DIR/rows\", template = \"completion\" }]
+        validation = { files = [{ path = \"DIR/rows\", template = \"completion\" }] }";
+    let data = load(&folder, text).unwrap();
+    let report = data.report.to_string();
+    insta::assert_snapshot!(report.replace(&folder.path().display().to_string(), "DIR"), @"
+    DIR/rows: 2 rows (prompt_completion, template completion): 2 examples, 16 tokens, 14 of them trained on
+      files: train-1.json (1 row), train-2.json (1 row)
+      not read: dev.json (validation), test-1.json (test)
+      a token lies across prompt and answer: 2 rows (1, 1)
+    DIR/rows: 1 rows (prompt_completion, template completion): 1 examples, 5 tokens, 4 of them trained on
+      files: dev.json (1 row)
+      not read: test-1.json (test), train-1.json (train), train-2.json (train)
+    ");
+    assert_eq!(
+        (data.examples().unwrap().len(), data.validation.len()),
+        (2, 1)
+    );
 }

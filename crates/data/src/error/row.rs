@@ -15,6 +15,12 @@ pub enum RowError {
         /// The JSON type that was found.
         found: &'static str,
     },
+    /// Two keys are equal.
+    #[error("{what}")]
+    Twice {
+        /// Which key.
+        what: String,
+    },
     /// A key of the format is missing.
     #[error("missing key `{key}`; the row has {}", list(keys))]
     MissingKey {
@@ -143,6 +149,7 @@ pub enum RowError {
 impl Hint for RowError {
     fn hint(&self) -> Option<String> {
         match self {
+            RowError::NotAnObject { .. } => Some("rows are objects, such as {\"prompt\": \"...\", \"completion\": \"...\"}".into()),
             RowError::UnknownFormat { keys, .. } if keys.iter().any(|key| key == "chosen") => {
                 Some("convert the row: this version does not train on preferences (`chosen`, `rejected`)".into())
             }

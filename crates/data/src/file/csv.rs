@@ -1,6 +1,6 @@
-//! CSV: a header of column names, then rows.
+//! CSV: a header of column names, then rows. Fields are separated by commas; by semicolons or tabs if the header says so.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,21 +14,31 @@ use super::{Content, Fault, MAX_RECORD, decompress};
 /// The rows of a CSV file.
 pub(super) struct Records {
     reader: Reader<Guarded>,
+    delimiter: u8,
     columns: Vec<String>,
 }
 
 impl Records {
+    /// `delimiter` is that of the file's type; otherwise the header tells it.
     pub(super) fn open(
         path: &Path,
-        delimiter: u8,
+        delimiter: Option<u8>,
         columns: Option<&[String]>,
         read: &Arc<AtomicU64>,
     ) -> Result<Records, Fault> {
-        let source = Guarded {
+        let mut source = Guarded {
             source: decompress::open(path, read)?,
             allowed: MAX_RECORD,
             end: &[],
             ended: false,
+            head: VecDeque::new(),
+            lines: Lines::default(),
+        };
+        let first = source.look().map_err(Fault::Io)?;
+        let delimiter = match (delimiter, columns) {
+            (Some(delimiter), _) => delimiter,
+            (None, Some(_)) => b',',
+            (None, None) => delimiter_of(first),
         };
         let reader = ReaderBuilder::new()
             .delimiter(delimiter)
@@ -37,6 +47,7 @@ impl Records {
             .from_reader(source);
         let mut records = Records {
             reader,
+            delimiter,
             columns: Vec::new(),
         };
         let columns: Vec<String> = if let Some(columns) = columns {
@@ -59,12 +70,20 @@ impl Records {
             return Ok(None);
         };
         if row.len() != self.columns.len() {
-            let what = format!(
+            let mut what = format!(
                 "expected {} fields as in the header, found {}",
                 self.columns.len(),
                 row.len()
             );
-            return Err(Fault::Csv { line, what });
+            if self.delimiter != b',' {
+                let name = if self.delimiter == b'\t' {
+                    "tabs"
+                } else {
+                    "semicolons"
+                };
+                what = format!("{what} (fields are separated by {name}, as in the header)");
+            }
+            return Err(Fault::Fields { line, what });
         }
         let values = row.iter().map(|text| Value::String(text.to_owned()));
         let columns = self.columns.iter().cloned().zip(values);
@@ -73,17 +92,16 @@ impl Records {
 
     /// The next record and the line on which it starts. The header is a record.
     fn record(&mut self) -> Result<Option<(StringRecord, usize)>, Fault> {
-        let before = self.reader.position().line() as usize;
+        let start = self.reader.position().byte();
         self.reader.get_mut().allowed = MAX_RECORD;
+        self.reader.get_mut().lines.record = start;
         let mut record = StringRecord::new();
-        if !self
-            .reader
-            .read_record(&mut record)
-            .map_err(|error| fault(error, before))?
-        {
+        let read = self.reader.read_record(&mut record);
+        // Lines are known as soon as they are read; the library's own count leaves out the line feed of the row before.
+        let line = self.reader.get_ref().lines.of_record();
+        if !read.map_err(|error| fault(error, line))? {
             return Ok(None);
         }
-        let line = record.position().map_or(before, |at| at.line() as usize);
         if record.as_slice().len() > MAX_RECORD {
             return Err(Fault::Long { line });
         }
@@ -111,6 +129,110 @@ struct Guarded {
     /// The part of [`END`] that is not read yet.
     end: &'static [u8],
     ended: bool,
+    /// The bytes that were looked at and not read yet.
+    head: VecDeque<u8>,
+    lines: Lines,
+}
+
+/// How much of a file is looked at for its header.
+const LOOK: usize = 1 << 16;
+
+/// A byte order mark, which some editors write.
+const MARK: [u8; 3] = *b"\xEF\xBB\xBF";
+
+impl Guarded {
+    /// The first bytes, which stay to be read, without a byte order mark.
+    fn look(&mut self) -> io::Result<&[u8]> {
+        while self.head.len() < LOOK {
+            let more = self.source.fill_buf()?;
+            if more.is_empty() {
+                break;
+            }
+            let count = more.len().min(LOOK);
+            self.head.extend(&more[..count]);
+            self.source.consume(count);
+        }
+        if self.head.iter().take(MARK.len()).eq(&MARK) {
+            self.head.drain(..MARK.len());
+        }
+        Ok(self.head.make_contiguous())
+    }
+
+    /// The next bytes of the file.
+    fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.head.is_empty() {
+            self.source.read(buffer)
+        } else {
+            self.head.read(buffer)
+        }
+    }
+}
+
+/// The lines of the part of a file that was read and whose rows were not.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The offset of the record that is being read.
+    record: u64,
+    /// The offset of the first byte of each line that is not empty, and its number.
+    starts: VecDeque<(u64, usize)>,
+    /// The number of bytes and of line ends so far.
+    bytes: u64,
+    ends: usize,
+    last: u8,
+}
+
+impl Lines {
+    /// Takes the next bytes. All bytes before them are part of the record that is being read, or of earlier ones.
+    fn pass(&mut self, bytes: &[u8]) {
+        let first = self
+            .starts
+            .iter()
+            .position(|(start, _)| *start >= self.record);
+        self.starts.drain(..first.unwrap_or(self.starts.len()));
+        self.starts.truncate(1);
+        for &byte in bytes {
+            let is_end = matches!(byte, b'\n' | b'\r');
+            if !is_end && (self.bytes == 0 || matches!(self.last, b'\n' | b'\r')) {
+                self.starts.push_back((self.bytes, self.ends + 1));
+            }
+            let second = byte == b'\n' && self.last == b'\r';
+            self.ends += usize::from(is_end && !second);
+            (self.last, self.bytes) = (byte, self.bytes + 1);
+        }
+    }
+
+    /// The line on which the record starts: the first that is not empty.
+    fn of_record(&self) -> usize {
+        let mut starts = self.starts.iter();
+        let line = starts.find(|(start, _)| *start >= self.record);
+        line.map_or(self.ends.max(1), |(_, line)| *line)
+    }
+}
+
+/// The delimiter of a header: a comma, unless there are more semicolons or tabs outside quotes.
+fn delimiter_of(text: &[u8]) -> u8 {
+    let mut in_quotes = false;
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    for &byte in text {
+        match byte {
+            b'"' => in_quotes = !in_quotes,
+            b'\n' | b'\r' if !in_quotes => break,
+            _ if in_quotes => {}
+            _ => {
+                for (delimiter, count) in &mut counts {
+                    *count += usize::from(byte == *delimiter);
+                }
+            }
+        }
+    }
+    let [comma, others @ ..] = counts;
+    let most = others.into_iter().fold(
+        comma,
+        |most, other| {
+            if other.1 > most.1 { other } else { most }
+        },
+    );
+    most.0
 }
 
 impl Read for Guarded {
@@ -120,7 +242,8 @@ impl Read for Guarded {
         }
         let most = buffer.len().min(self.allowed);
         if !self.ended && most > 0 {
-            let count = self.source.read(&mut buffer[..most])?;
+            let count = self.next(&mut buffer[..most])?;
+            self.lines.pass(&buffer[..count]);
             self.allowed -= count;
             if count > 0 {
                 return Ok(count);
@@ -133,7 +256,6 @@ impl Read for Guarded {
 }
 
 fn fault(error: csv::Error, line: usize) -> Fault {
-    let line = error.position().map_or(line, |at| at.line() as usize);
     match error.into_kind() {
         ErrorKind::Utf8 { .. } => Fault::Utf8(line),
         ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => Fault::Long { line },

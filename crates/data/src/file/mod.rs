@@ -1,25 +1,29 @@
-//! Reads files of every supported type as records, one at a time: JSON arrays, JSON Lines, CSV and Parquet, each also
-//! compressed. No file is held in memory as a whole.
+//! Reads files of every supported type as records, one at a time: JSON arrays, JSON Lines, text, CSV, Parquet and Arrow, each
+//! also compressed. No file is held in memory as a whole.
 
+mod arrow;
 mod csv;
 mod decompress;
 mod json;
 mod names;
 mod parquet;
 mod rows;
+mod text;
 
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 
+use crate::bad::BadRow;
 use crate::conversation::Origin;
 use crate::error::DataError;
 
-pub use names::{files, has_known_ending};
+pub use names::{Found, files, has_known_ending, split_files};
 pub use rows::{FileRow, rows};
+pub use text::SampleBy;
 
 /// The size limit of a record, in bytes. Rows of real datasets are much smaller.
 const MAX_RECORD: usize = 64 << 20;
@@ -83,10 +87,22 @@ pub struct Records {
     path: Arc<Path>,
     source: Source,
     rows: usize,
+    wrapper: Option<String>,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Opening<'a> {
+    /// The column names of a CSV file without a header.
+    pub(crate) columns: Option<&'a [String]>,
+    /// What a row of a text file is.
+    pub(crate) sample_by: SampleBy,
 }
 
 enum Source {
-    Json(json::Records<Box<dyn BufRead + Send>>),
+    Json(Box<json::Records<Box<dyn BufRead + Send>>>),
+    Text(Box<text::Records<Box<dyn BufRead + Send>>>),
+    Arrow(Box<arrow::Records>),
     Csv(Box<csv::Records>),
     Parquet(Box<parquet::Records>),
 }
@@ -119,13 +135,31 @@ pub(crate) enum Fault {
         line: usize,
         what: String,
     },
+    /// A row of a CSV file has another number of fields than the header.
+    Fields {
+        line: usize,
+        what: String,
+    },
+    /// A JSON file is one object with several lists that may be the rows.
+    Lists(Vec<String>),
+    /// A pointer of git-lfs in the file's place.
+    Lfs,
     Parquet(String),
+    Arrow(String),
     Long {
         line: usize,
     },
 }
 
 impl Fault {
+    /// The line of a row that cannot be read, if the rows after it can.
+    fn of_row(&self) -> Option<usize> {
+        match self {
+            Self::Utf8(line) | Self::Fields { line, .. } => Some(*line),
+            _ => None,
+        }
+    }
+
     fn at(self, path: &Path, rows: usize) -> DataError {
         let path = PathBuf::from(path);
         match self {
@@ -140,8 +174,13 @@ impl Fault {
                 column,
                 what,
             },
-            Self::Csv { line, what } => DataError::Csv { path, line, what },
+            Self::Csv { line, what } | Self::Fields { line, what } => {
+                DataError::Csv { path, line, what }
+            }
+            Self::Lists(keys) => DataError::SeveralLists { path, keys },
+            Self::Lfs => DataError::LfsPointer { path },
             Self::Parquet(what) => DataError::Parquet { path, rows, what },
+            Self::Arrow(what) => DataError::Arrow { path, rows, what },
             Self::Long { line } => DataError::LongRow {
                 origin: Origin {
                     file: path.into(),
@@ -160,26 +199,28 @@ impl Records {
     /// # Errors
     /// [`DataError`] if the file cannot be opened.
     pub fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, DataError> {
-        Records::named(path, None, read)
+        Records::open_as(path, Opening::default(), read)
     }
 
-    /// Like [`Records::open`]; `columns` are the column names of a CSV file without a header.
-    pub(crate) fn named(
+    /// Like [`Records::open`], read in this way.
+    pub(crate) fn open_as(
         path: &Path,
-        columns: Option<&[String]>,
+        opening: Opening<'_>,
         read: &Arc<AtomicU64>,
     ) -> Result<Records, DataError> {
-        let source = match decompress::kind(path).0.as_deref() {
-            Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
-            Some("csv") => csv::Records::open(path, b',', columns, read).map(Source::of_csv),
-            Some("tsv") => csv::Records::open(path, b'\t', columns, read).map(Source::of_csv),
-            _ => decompress::open(path, read).map(|file| Source::Json(json::Records::new(file))),
-        };
+        let mut wrapper = None;
+        let source = source(path, opening, read, &mut wrapper);
         Ok(Records {
             path: Arc::from(path),
             source: source.map_err(|fault| fault.at(path, 0))?,
             rows: 0,
+            wrapper,
         })
+    }
+
+    /// The key below which the rows are, if the file is a JSON object with a list of rows.
+    pub fn wrapper(&self) -> Option<&str> {
+        self.wrapper.as_deref()
     }
 
     /// The next record; `None` at the end.
@@ -191,22 +232,106 @@ impl Records {
         reason = "it returns a Result<Option>, as readers of files do"
     )]
     pub fn next(&mut self) -> Result<Option<Record>, DataError> {
+        let next = self.next_row()?;
+        next.transpose().map_err(|bad| *bad.error)
+    }
+
+    /// The next record, or what is wrong with it; `None` at the end.
+    ///
+    /// # Errors
+    /// [`DataError`] if the records after the next cannot be read either.
+    pub(crate) fn next_row(&mut self) -> Result<Option<Result<Record, BadRow>>, DataError> {
         let next = match &mut self.source {
             Source::Json(records) => records.next(),
+            Source::Text(records) => records.next(),
             Source::Csv(records) => records.next(),
             Source::Parquet(records) => records.next(),
+            Source::Arrow(records) => records.next(),
         };
-        let Some((content, line)) = next.map_err(|fault| fault.at(&self.path, self.rows))? else {
-            return Ok(None);
-        };
-        self.rows += 1;
-        let origin = Origin {
+        let origin = |line| Origin {
             file: Arc::clone(&self.path),
-            row: self.rows,
+            row: self.rows + 1,
             line,
         };
-        Ok(Some(Record { content, origin }))
+        let row = match next {
+            Ok(None) => return Ok(None),
+            Ok(Some((content, line))) => Ok(Record {
+                content: with_messages(content),
+                origin: origin(line),
+            }),
+            Err(fault) => match fault.of_row() {
+                Some(line) => {
+                    let origin = origin(line);
+                    Err(BadRow::new(origin, fault.at(&self.path, self.rows)))
+                }
+                None => return Err(fault.at(&self.path, self.rows)),
+            },
+        };
+        self.rows += 1;
+        Ok(Some(row))
     }
+}
+
+/// Opens a file by its type. `wrapper` becomes the key below which a JSON object has the rows.
+fn source(
+    path: &Path,
+    opening: Opening<'_>,
+    read: &Arc<AtomicU64>,
+    wrapper: &mut Option<String>,
+) -> Result<Source, Fault> {
+    if is_lfs_pointer(path)? {
+        return Err(Fault::Lfs);
+    }
+    let Opening { columns, sample_by } = opening;
+    match decompress::kind(path).0.as_deref() {
+        Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
+        Some("arrow") => Ok(Source::Arrow(Box::new(arrow::Records::open(path, read)?))),
+        Some("csv") => csv::Records::open(path, None, columns, read).map(Source::of_csv),
+        Some("tsv") => csv::Records::open(path, Some(b'\t'), columns, read).map(Source::of_csv),
+        Some("txt") => {
+            let file = decompress::open(path, read)?;
+            Ok(Source::Text(Box::new(text::Records::new(file, sample_by))))
+        }
+        _ => {
+            // What is looked at twice is counted once.
+            match json::shape(decompress::open(path, &Arc::default())?) {
+                Ok(json::Shape::Several(keys)) => return Err(Fault::Lists(keys)),
+                Ok(json::Shape::Wrapped(key)) => *wrapper = Some(key),
+                // An error comes again where the rows are read.
+                Ok(json::Shape::Rows) | Err(_) => {}
+            }
+            let file = decompress::open(path, read)?;
+            let records = json::Records::new(file, wrapper.clone());
+            Ok(Source::Json(Box::new(records)))
+        }
+    }
+}
+
+/// The first line of a pointer file of git-lfs, which stands in a file's place until its content is fetched.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+
+fn is_lfs_pointer(path: &Path) -> Result<bool, Fault> {
+    let file = simmer_files::open(path).map_err(Fault::Open)?;
+    let mut start = Vec::new();
+    let read = file.take(LFS.len() as u64).read_to_end(&mut start);
+    read.map_err(Fault::Io)?;
+    Ok(start == LFS)
+}
+
+/// A row that is a list of objects has the messages of a conversation.
+fn with_messages(content: Content) -> Content {
+    match content {
+        Content::Json(text, column) if is_list_of_objects(&text) => {
+            Content::Json(format!("{{\"messages\": {text}}}"), column)
+        }
+        other => other,
+    }
+}
+
+fn is_list_of_objects(text: &str) -> bool {
+    text.starts_with('[')
+        && serde_json::from_str::<Vec<Value>>(text)
+            .is_ok_and(|list| !list.is_empty() && list.iter().all(Value::is_object))
 }
 
 impl std::fmt::Debug for Records {

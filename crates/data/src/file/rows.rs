@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Content, Record, Records, files};
+use super::{Content, Opening, Record, Records, files};
 use crate::conversation::Origin;
 use crate::error::{DataError, RowError, json_type};
 
@@ -28,7 +28,11 @@ pub fn rows(path: &Path, columns: Option<&[String]>) -> Result<Vec<FileRow>, Dat
     let mut rows = Vec::new();
     for file in files(path)? {
         let before = rows.len();
-        let mut records = Records::named(&file, columns, &Arc::default())?;
+        let opening = Opening {
+            columns,
+            ..Opening::default()
+        };
+        let mut records = Records::open_as(&file, opening, &Arc::default())?;
         while let Some(record) = records.next()? {
             rows.push(row(record)?);
         }

@@ -84,7 +84,9 @@ proptest! {
     /// Any text is split as serde_json parses it as an array, or refused if serde_json refuses it.
     #[test]
     fn arrays_are_split_as_they_are_parsed(text in r#"\[([ ,\[\]{}":\\a1\n]|1,|"a",|\{"a":1\},){0,12}\]?"#) {
-        let mut records = json::Records::new(text.as_bytes());
+        // Lists on lines of their own are rows, and no array.
+        prop_assume!(!text.lines().skip(1).any(|line| line.trim_start().starts_with('[')));
+        let mut records = json::Records::new(text.as_bytes(), None);
         let mut cut = Vec::new();
         let mut whole = true;
         loop {
@@ -227,4 +229,312 @@ fn a_row_longer_than_any_real_one() {
     insta::assert_snapshot!(error("rows.csv", format!("prompt,completion\na,b\na,{long}\n")), @"rows.csv: row 2 (line 3) is longer than 64 MiB");
     insta::assert_snapshot!(error("rows.jsonl", format!("{{\"text\": \"a\"}}\n{{\"text\": \"{long}\"}}\n")), @"rows.jsonl: row 2 (line 2) is longer than 64 MiB");
     insta::assert_snapshot!(error("rows.json", format!("[{{\"text\": \"a\"}},\n{{\"text\": \"{long}\"}}]")), @"rows.json: row 2 (line 2) is longer than 64 MiB");
+}
+
+/// The rows of a file as JSON, with their lines, and errors in their places.
+fn listed(name: &str, bytes: impl AsRef<[u8]>) -> Vec<String> {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    let said = |error: &DataError| {
+        let text = error.to_string();
+        text.replace(&format!("{}/", folder.path().display()), "")
+    };
+    let mut records = match Records::open(&path, &std::sync::Arc::default()) {
+        Ok(records) => records,
+        Err(error) => return vec![said(&error)],
+    };
+    let mut rows = Vec::new();
+    loop {
+        match records.next_row() {
+            Ok(None) => return rows,
+            Ok(Some(Ok(record))) => rows.push(match record.value() {
+                Ok(value) => format!("{}: {value}", record.origin.line),
+                Err(error) => said(&error),
+            }),
+            Ok(Some(Err(bad))) => rows.push(said(&bad.error)),
+            Err(error) => {
+                rows.push(format!("end: {}", said(&error)));
+                return rows;
+            }
+        }
+    }
+}
+
+#[test]
+fn objects_may_have_several_lines() {
+    let pretty = "{\n  \"a\": [\n    {\"b\": \"}\"}\n  ]\n}";
+    let rows = [
+        r#"1: {"a":[{"b":"}"}]}"#,
+        r#"7: {"a":[{"b":"}"}]}"#,
+        r#"12: {"c":1}"#,
+    ];
+    let file = format!("{pretty}\n\n{pretty}\n{{\"c\": 1}}\n");
+    assert_eq!(listed("a.jsonl", &file), rows);
+    assert_eq!(listed("a.json", file.replace('\n', "\r\n")), rows);
+    assert_eq!(listed("a.json", file.replace('\n', "\r")), rows);
+    assert_eq!(listed("a.json", format!("\u{FEFF}{file}")), rows);
+    // without indentation, and after rows of one line
+    let flat = pretty.replace("\n  ", "\n").replace("\n  ", "\n");
+    assert_eq!(
+        listed("a.jsonl", format!("{{\"c\": 1}}\n{flat}\n{{}}")),
+        [r#"1: {"c":1}"#, r#"2: {"a":[{"b":"}"}]}"#, "7: {}"]
+    );
+    // a mistake inside
+    let wrong = pretty.replace("\"}\"", "x");
+    assert_eq!(
+        listed("a.json", format!("{wrong}\n{pretty}")),
+        [
+            "a.json: invalid JSON at line 3 column 11: expected value",
+            r#"6: {"a":[{"b":"}"}]}"#
+        ]
+    );
+    insta::assert_snapshot!(listed("a.json", "{\n \"a\": 1,\n").join("\n"), @"a.json: invalid JSON at line 2 column 8: EOF while parsing a value");
+}
+
+#[test]
+fn a_damaged_line_spoils_no_other_row() {
+    let file = "{\"a\": 1}\n{\"a\": [\n{\"a\": 2}\n{\"a\": \"x\n{\"a\": 3}\nno\n{\"a\": 4}\n";
+    insta::assert_snapshot!(listed("a.jsonl", file).join("\n"), @r#"
+    1: {"a":1}
+    a.jsonl: invalid JSON at line 2 column 7: EOF while parsing a list
+    3: {"a":2}
+    a.jsonl: invalid JSON at line 4 column 8: EOF while parsing a string
+    5: {"a":3}
+    a.jsonl: invalid JSON at line 6 column 2: expected ident
+    7: {"a":4}
+    "#);
+    let file = b"{\"a\": \"\xFF\"}\r\n{\"a\": 2}\r\n";
+    assert_eq!(
+        listed("a.jsonl", file),
+        ["a.jsonl: line 1 is not UTF-8", r#"2: {"a":2}"#]
+    );
+}
+
+#[test]
+fn lists_are_the_messages_of_rows() {
+    let list = r#"[{"role":"user","content":"a"}]"#;
+    let row = format!(r#"{{"messages":{list}}}"#);
+    assert_eq!(
+        listed("a.jsonl", format!("{list}\n{list}\n")),
+        [format!("1: {row}"), format!("2: {row}")]
+    );
+    assert_eq!(
+        listed("a.json", format!("[{list},\n{list}]")),
+        [format!("1: {row}"), format!("2: {row}")]
+    );
+    assert_eq!(
+        listed("a.json", list),
+        [r#"1: {"role":"user","content":"a"}"#]
+    );
+    insta::assert_snapshot!(error("a.jsonl", "[1, 2]\n[3]\n"), @"a.jsonl: row 1 (line 1): expected an object, found a list");
+}
+
+#[test]
+fn rows_may_be_below_a_key() {
+    let row = r#"{"prompt":"a","completion":"b"}"#;
+    let rows = [format!("3: {row}"), format!("4: {row}")];
+    let file = format!("{{\"version\": 1,\n\"data\": [\n{row},\n{row}],\n\"n\": 2}}");
+    assert_eq!(listed("a.json", &file), rows);
+    assert_eq!(listed("a.json.gz", gzip(file.as_bytes())), rows);
+    insta::assert_snapshot!(listed("a.json", format!("{{\"train\": [{row}], \"test\": [{row}]}}")).join("\n"), @"a.json: the file is one object with several lists of objects, `train`, `test`; expected one list of rows");
+}
+
+#[test]
+fn texts_are_lines_paragraphs_or_documents() {
+    let by = |sample_by: SampleBy| {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, "\u{FEFF}\r\nOne.\r\n  Two. \r\n \r\n\r\nThree.").unwrap();
+        let opening = Opening {
+            sample_by,
+            ..Opening::default()
+        };
+        let mut records = Records::open_as(&path, opening, &std::sync::Arc::default()).unwrap();
+        let mut rows = Vec::new();
+        while let Some(record) = records.next().unwrap() {
+            let value = record.value().unwrap();
+            rows.push((
+                record.origin.line,
+                value["text"].as_str().unwrap().to_owned(),
+            ));
+        }
+        rows
+    };
+    let rows = |rows: &[(usize, &str)]| -> Vec<(usize, String)> {
+        rows.iter()
+            .map(|(line, text)| (*line, (*text).to_owned()))
+            .collect()
+    };
+    assert_eq!(
+        by(SampleBy::Line),
+        rows(&[(2, "One."), (3, "  Two. "), (6, "Three.")])
+    );
+    assert_eq!(
+        by(SampleBy::Paragraph),
+        rows(&[(2, "One.\n  Two. "), (6, "Three.")])
+    );
+    assert_eq!(
+        by(SampleBy::Document),
+        rows(&[(2, "One.\n  Two. \n\n\nThree.")])
+    );
+    assert!(listed("a.txt", " \n\n").is_empty());
+    assert_eq!(
+        listed("a.txt", b"a\n\xFF\nb"),
+        [
+            r#"1: {"text":"a"}"#,
+            "a.txt: line 2 is not UTF-8",
+            r#"3: {"text":"b"}"#
+        ]
+    );
+}
+
+#[test]
+fn csv_may_have_other_delimiters() {
+    let rows = [
+        r#"2: {"prompt":"a,b","completion":"c"}"#,
+        r#"3: {"prompt":"d","completion":"e"}"#,
+    ];
+    assert_eq!(listed("a.csv", "prompt,completion\n\"a,b\",c\nd,e\n"), rows);
+    assert_eq!(listed("a.csv", "prompt;completion\na,b;c\nd;e\n"), rows);
+    assert_eq!(listed("a.csv", "prompt\tcompletion\na,b\tc\nd\te\n"), rows);
+    assert_eq!(
+        listed("a.csv", "\u{FEFF}\"prompt\";completion\r\na,b;c\r\nd;e\r\n"),
+        rows
+    );
+    insta::assert_snapshot!(listed("a.csv", "a;b\nc;d;e\nf;g\n").join("\n"), @r#"
+    a.csv: line 2: expected 2 fields as in the header, found 3 (fields are separated by semicolons, as in the header)
+    3: {"a":"f","b":"g"}
+    "#);
+}
+
+#[test]
+fn csv_lines_are_counted_with_every_line_end() {
+    let rows = [
+        r#"1: {"a":"1","b":"x\ny"}"#,
+        r#"3: {"a":"2","b":""}"#,
+        r#"6: {"a":"3","b":""}"#,
+    ];
+    let rows = rows.map(|row| {
+        let (line, row) = row.split_once(':').unwrap();
+        format!("{}:{row}", line.parse::<usize>().unwrap() + 1)
+    });
+    let file = "a,b\n1,\"x\ny\"\n2,\n\n\n3,\n";
+    assert_eq!(listed("a.csv", file), rows);
+    let windows: Vec<_> = rows
+        .iter()
+        .map(|row| row.replace("\\n", "\\r\\n"))
+        .collect();
+    assert_eq!(listed("a.csv", file.replace('\n', "\r\n")), windows);
+    let returns: Vec<_> = rows.iter().map(|row| row.replace("\\n", "\\r")).collect();
+    assert_eq!(listed("a.csv", file.replace('\n', "\r")), returns);
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_named() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 123456\n";
+    for name in [
+        "a.jsonl",
+        "a.csv",
+        "a.parquet",
+        "a.arrow",
+        "a.json.gz",
+        "a.txt",
+    ] {
+        let found = format!(
+            "{name}: expected rows, found a git-lfs pointer: the file itself was not downloaded"
+        );
+        assert_eq!(listed(name, pointer), [found]);
+    }
+}
+
+/// A table with a column of each common type, as a stream or as a file.
+fn arrow_bytes(stream: bool) -> Vec<u8> {
+    use arrow_array::builder::{ListBuilder, StringBuilder};
+    use arrow_array::{
+        ArrayRef, DictionaryArray, Float64Array, Int64Array, LargeStringArray, RecordBatch,
+        StringArray, StructArray, TimestampSecondArray, types::Int8Type,
+    };
+    use arrow_schema::{DataType, Field};
+    use std::sync::Arc;
+
+    let role: ArrayRef = Arc::new(StringArray::from(vec!["user", "assistant"]));
+    let weight: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(1)]));
+    let message = StructArray::from(vec![
+        (Arc::new(Field::new("role", DataType::Utf8, true)), role),
+        (
+            Arc::new(Field::new("weight", DataType::Int64, true)),
+            weight,
+        ),
+    ]);
+    let mut tags = ListBuilder::new(StringBuilder::new());
+    tags.append_value([Some("x"), None]);
+    tags.append_null();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        (
+            "text",
+            Arc::new(LargeStringArray::from(vec![Some("a"), None])),
+        ),
+        ("message", Arc::new(message)),
+        ("tags", Arc::new(tags.finish())),
+        ("score", Arc::new(Float64Array::from(vec![0.5, f64::NAN]))),
+        (
+            "kind",
+            Arc::new(
+                ["k", "l"]
+                    .into_iter()
+                    .collect::<DictionaryArray<Int8Type>>(),
+            ),
+        ),
+        ("at", Arc::new(TimestampSecondArray::from(vec![0, 1]))),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let mut bytes = Vec::new();
+    if stream {
+        let mut writer =
+            arrow_ipc::writer::StreamWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    } else {
+        let mut writer =
+            arrow_ipc::writer::FileWriter::try_new(&mut bytes, &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+    }
+    bytes
+}
+
+#[test]
+fn arrow_has_types() {
+    let rows = [
+        r#"0: {"text":"a","message":{"role":"user","weight":null},"tags":["x",null],"score":0.5,"kind":"k","at":"1970-01-01 00:00:00"}"#,
+        r#"0: {"text":null,"message":{"role":"assistant","weight":1},"tags":null,"score":null,"kind":"l","at":"1970-01-01 00:00:01"}"#,
+    ];
+    for bytes in [arrow_bytes(true), arrow_bytes(false)] {
+        assert_eq!(listed("a.arrow", &bytes), [rows, rows].concat());
+        assert_eq!(listed("a.arrow.gz", gzip(&bytes)), [rows, rows].concat());
+        let cut = listed("a.arrow", &bytes[..bytes.len() / 2]);
+        let last = cut.last().unwrap();
+        assert!(last.contains("a.arrow: invalid Arrow after row "), "{last}");
+    }
+    insta::assert_snapshot!(listed("a.arrow", "plain text, no Arrow").join("\n"), @"a.arrow: invalid Arrow after row 0: Parser error: Unexpected end of stream: expected 1767992432 metadata bytes, got 16");
+}
+
+/// A damaged file gives an error or other rows, and never a panic.
+#[test]
+fn arrow_with_a_wrong_byte_does_not_panic() {
+    for good in [arrow_bytes(true), arrow_bytes(false)] {
+        let mut errors = 0;
+        for place in 0..good.len() {
+            for wrong in [0x00, 0x7F, 0xFF] {
+                let mut bytes = good.clone();
+                bytes[place] = wrong;
+                let rows = listed("a.arrow", &bytes);
+                errors += usize::from(rows.iter().any(|row| row.contains("invalid Arrow")));
+            }
+        }
+        assert!(errors > good.len() / 4, "{errors} of {}", good.len());
+    }
 }

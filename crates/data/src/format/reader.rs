@@ -9,9 +9,10 @@ use rayon::prelude::*;
 
 use super::row::Row;
 use super::{Fields, Format};
+use crate::bad::BadRow;
 use crate::conversation::{Conversation, Origin};
 use crate::error::{DataError, RowError, json_type};
-use crate::file::{Content, Record, Records};
+use crate::file::{Content, Opening, Record, Records, SampleBy};
 
 /// How rows are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,19 +23,27 @@ pub struct Reading {
     pub fields: Fields,
     /// Whether to drop answers before the first user message, as FastChat does; otherwise they are an error.
     pub drop_leading_answers: bool,
+    /// What one row of a text file is.
+    pub sample_by: SampleBy,
+    /// Whether the format is that of the first row that has one; otherwise the first row must have it.
+    pub skip_bad: bool,
 }
+
+/// How many rows may come before the first that has a format.
+const MOST_UNKNOWN: usize = 1000;
 
 /// The rows of one or more files with the same format.
 #[derive(Debug)]
 pub struct Reader {
     files: VecDeque<PathBuf>,
     current: Option<Records>,
-    /// The first record, which was read to detect the format.
-    first: Option<Record>,
+    /// The first records, which were read to detect the format.
+    first: VecDeque<Result<Record, BadRow>>,
     parser: Parser,
     ignored_keys: BTreeMap<String, usize>,
     unseen: BTreeSet<String>,
     leading_answers: usize,
+    wrapper: Option<String>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -66,7 +75,7 @@ impl Reader {
         let mut reader = Reader {
             files: files.iter().cloned().collect(),
             current: None,
-            first: None,
+            first: VecDeque::new(),
             parser: Parser {
                 format: reading.format.unwrap_or(Format::Text),
                 reading: reading.clone(),
@@ -74,24 +83,46 @@ impl Reader {
             ignored_keys: BTreeMap::new(),
             unseen: reading.fields.names().map(str::to_owned).collect(),
             leading_answers: 0,
+            wrapper: None,
             bytes_read: Arc::default(),
         };
-        reader.first = reader.record()?;
-        let Some(first) = &reader.first else {
+        reader.detect()?;
+        if reader.first.is_empty() {
             let path = files.first().cloned().unwrap_or_default();
             return Err(DataError::Empty { path });
-        };
-        if reading.format.is_none() {
-            let row = |error| DataError::row(first.origin.clone(), error);
-            let keys = reader.parser.row(first)?.map_err(row)?;
-            let unknown_format = || RowError::UnknownFormat {
-                keys: keys.keys(),
-                known: Format::list(),
-            };
-            reader.parser.format = Format::of(&keys).ok_or_else(|| row(unknown_format()))?;
         }
         reading.fields.check(reader.format())?;
         Ok(reader)
+    }
+
+    /// Reads rows up to the first that has a format.
+    fn detect(&mut self) -> Result<(), DataError> {
+        let most = if self.parser.reading.skip_bad {
+            MOST_UNKNOWN
+        } else {
+            1
+        };
+        let mut read = VecDeque::new();
+        while read.len() < most
+            && let Some(next) = self.record()?
+        {
+            let format = match (&next, self.parser.reading.format) {
+                (_, Some(format)) => Some(format),
+                (Ok(record), None) => self.parser.detect(record).ok(),
+                (Err(_), None) => None,
+            };
+            read.push_back(next);
+            if let Some(format) = format {
+                self.parser.format = format;
+                self.first = read;
+                return Ok(());
+            }
+        }
+        match read.pop_front() {
+            None => Ok(()),
+            Some(Err(bad)) => Err(*bad.error),
+            Some(Ok(first)) => self.parser.detect(&first).map(|_| ()),
+        }
     }
 
     /// The format of the rows.
@@ -109,6 +140,11 @@ impl Reader {
         self.leading_answers
     }
 
+    /// The key below which a file had its rows, if it was one JSON object.
+    pub(crate) fn wrapper(&self) -> Option<&str> {
+        self.wrapper.as_deref()
+    }
+
     /// Bytes read from the files so far; for compressed files, the bytes as stored on disk.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
@@ -120,12 +156,24 @@ impl Reader {
     /// [`DataError`] for the first row that is invalid or has another format, and at the end if no row had a key that
     /// `fields` names.
     pub fn next_chunk(&mut self, rows: usize) -> Result<Vec<Conversation>, DataError> {
+        let rows = self.next_rows(rows)?.into_iter();
+        rows.map(|row| row.map_err(|bad| *bad.error)).collect()
+    }
+
+    /// Like [`Reader::next_chunk`], with what is wrong with a row in its place.
+    ///
+    /// # Errors
+    /// [`DataError`] if a file cannot be read further, and at the end if no row had a key that `fields` names.
+    pub(crate) fn next_rows(
+        &mut self,
+        rows: usize,
+    ) -> Result<Vec<Result<Conversation, BadRow>>, DataError> {
         let (mut records, mut bytes) = (Vec::new(), 0);
         while records.len() < rows
             && bytes < CHUNK_BYTES
             && let Some(record) = self.record()?
         {
-            bytes += record.size();
+            bytes += record.as_ref().map_or(0, Record::size);
             records.push(record);
         }
         if records.is_empty() && rows > 0 {
@@ -133,8 +181,12 @@ impl Reader {
         }
         let parser = &self.parser;
         let parsed: Vec<_> = records
-            .par_iter()
-            .map(|record| parser.parse(record))
+            .into_par_iter()
+            .map(|record| {
+                let record = record?;
+                let parsed = parser.parse(&record);
+                parsed.map_err(|error| BadRow::new(record.origin, error))
+            })
             .collect();
         let mut conversations = Vec::with_capacity(parsed.len());
         for parsed in parsed {
@@ -143,7 +195,13 @@ impl Reader {
                 unread,
                 found,
                 leading_answers,
-            } = parsed?;
+            } = match parsed {
+                Ok(parsed) => parsed,
+                Err(bad) => {
+                    conversations.push(Err(bad));
+                    continue;
+                }
+            };
             for key in unread {
                 *self.ignored_keys.entry(key).or_default() += 1;
             }
@@ -151,7 +209,7 @@ impl Reader {
                 self.unseen.remove(&field);
             }
             self.leading_answers += usize::from(leading_answers);
-            conversations.push(conversation);
+            conversations.push(Ok(conversation));
         }
         Ok(conversations)
     }
@@ -168,13 +226,13 @@ impl Reader {
         Ok(skipped)
     }
 
-    /// The next record of the files.
-    fn record(&mut self) -> Result<Option<Record>, DataError> {
-        if let Some(first) = self.first.take() {
+    /// The next record of the files, or what is wrong with it.
+    fn record(&mut self) -> Result<Option<Result<Record, BadRow>>, DataError> {
+        if let Some(first) = self.first.pop_front() {
             return Ok(Some(first));
         }
         if let Some(current) = &mut self.current {
-            match current.next()? {
+            match current.next_row()? {
                 Some(record) => return Ok(Some(record)),
                 None => self.current = None,
             }
@@ -182,10 +240,17 @@ impl Reader {
         let Some(file) = self.files.pop_front() else {
             return Ok(None);
         };
-        let mut records = Records::open(&file, &self.bytes_read)?;
-        let Some(first) = records.next()? else {
+        let opening = Opening {
+            sample_by: self.parser.reading.sample_by,
+            ..Opening::default()
+        };
+        let mut records = Records::open_as(&file, opening, &self.bytes_read)?;
+        let Some(first) = records.next_row()? else {
             return Err(DataError::Empty { path: file });
         };
+        if let Some(key) = records.wrapper() {
+            self.wrapper = Some(key.to_owned());
+        }
         self.current = Some(records);
         Ok(Some(first))
     }
@@ -206,6 +271,17 @@ impl Reader {
 }
 
 impl Parser {
+    /// The format of a row.
+    fn detect(&self, record: &Record) -> Result<Format, DataError> {
+        let row = |error| DataError::row(record.origin.clone(), error);
+        let keys = self.row(record)?.map_err(row)?;
+        let unknown_format = || RowError::UnknownFormat {
+            keys: keys.keys(),
+            known: Format::list(),
+        };
+        Format::of(&keys).ok_or_else(|| row(unknown_format()))
+    }
+
     /// A record as an object, with its keys renamed to those of the format.
     fn row(&self, record: &Record) -> Result<Result<Row, RowError>, DataError> {
         let row = match &record.content {
@@ -263,7 +339,17 @@ fn parse(text: &str, origin: &Origin, column: usize) -> Result<Result<Row, RowEr
             Ok(value) if !value.is_object() => Ok(Err(RowError::NotAnObject {
                 found: json_type(&value),
             })),
-            _ => Err(DataError::json(&origin.file, &error, origin.line, column)),
+            // valid JSON with two equal keys
+            Ok(_) => {
+                let what = error.to_string();
+                let what = what
+                    .split(" at line ")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                Ok(Err(RowError::Twice { what }))
+            }
+            Err(_) => Err(DataError::json(&origin.file, &error, origin.line, column)),
         },
     }
 }

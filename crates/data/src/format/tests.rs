@@ -195,8 +195,8 @@ fn invalid_files_name_the_position() {
     rows.json: invalid JSON at line 2 column 14: expected `,` or `}`
     hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
-    insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n}"), @"
-    rows.json: invalid JSON at line 1 column 1: EOF while parsing an object
+    insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n"), @"
+    rows.json: invalid JSON at line 2 column 13: EOF while parsing an object
     hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @"
@@ -204,8 +204,7 @@ fn invalid_files_name_the_position() {
     hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"b\", \"text\": \"c\"}]"), @"
-    rows.json: invalid JSON at line 2 column 28: duplicate key `text`
-    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
+    rows.json: row 2 (line 2): duplicate key `text`
     ");
     insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @"
     rows.json: line 2 is not UTF-8
@@ -238,7 +237,10 @@ fn rows_that_cannot_be_used_say_why() {
     rows.json: row 2 (line 2): expected format alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
     hint: a file has one format: move these rows to a second file and name both in `data.train`
     ");
-    insta::assert_snapshot!(second(json!(["Add.", "2"])), @"rows.json: row 2 (line 2): expected an object, found a list");
+    insta::assert_snapshot!(second(json!(["Add.", "2"])), @r#"
+    rows.json: row 2 (line 2): expected an object, found a list
+    hint: rows are objects, such as {"prompt": "...", "completion": "..."}
+    "#);
 }
 
 #[test]

@@ -93,6 +93,8 @@ weights = "best"
     shuffle = true
     stream = false
     shuffle_rows = 10000
+    bad_rows = "error"
+    max_bad_share = 0.05
 
     [[data.train]]
     path = "rows.json"
@@ -154,7 +156,7 @@ fn an_unknown_key_is_named_with_the_nearest() {
     ");
     insta::assert_snapshot!(said("template =", "templte ="), @"
     r.toml: line 8, column 32: unknown key `templte` in [data.train.0]; did you mean `template`?
-    hint: keys of [data.train.0]: path, template, format, fields, drop_leading_answers, weight
+    hint: keys of [data.train.0]: path, template, format, fields, drop_leading_answers, sample_by, weight
     ");
 }
 
