@@ -143,13 +143,13 @@ impl<'a> Pass<'a> {
                         rendered: &rendered,
                         outcomes: &outcomes,
                     })?;
-                    Ok::<_, DataError>((outcomes, found))
+                    Ok::<_, DataError>((rendered, outcomes, found))
                 })
                 .collect();
             for (row, result) in chunk.iter().zip(checked) {
-                let (outcomes, found) = result?;
+                let (rendered, outcomes, found) = result?;
                 inspector.add(number, found);
-                self.report.row();
+                self.report.rendered(&rendered, &row.origin);
                 for outcome in outcomes {
                     self.report.count(&outcome, &row.origin);
                     if let Outcome::Kept { example, .. } = outcome {

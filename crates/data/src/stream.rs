@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::Conversation;
 use crate::error::DataError;
-use crate::example::{Example, Outcome};
+use crate::example::{EncodedRow, Example, Outcome};
 use crate::format::Reader;
 use crate::order::{Batch, Cursor, Steps};
 use crate::pass::Encoder;
@@ -201,9 +201,10 @@ impl Stream {
             let Source {
                 report, encoder, ..
             } = &mut self.sources[source];
-            report.row();
+            let EncodedRow { rendered, outcomes } = encoded?;
+            report.rendered(&rendered, &row.origin);
             let mut examples = VecDeque::new();
-            for outcome in encoded?.outcomes {
+            for outcome in outcomes {
                 report.count(&outcome, &row.origin);
                 if let Outcome::Kept { example, .. } = outcome {
                     examples.push_back(example);
