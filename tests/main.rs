@@ -19,5 +19,6 @@ mod model;
 mod recipes;
 mod report;
 mod resuming;
+mod tokenizing;
 mod training;
 mod vocabulary;
