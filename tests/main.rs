@@ -21,6 +21,7 @@ mod model;
 mod recipes;
 mod report;
 mod resuming;
+mod tokenizing;
 mod training;
 mod vocabulary;
 mod wrong;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 /// The role of a [`Message`].
@@ -49,18 +50,31 @@ impl fmt::Display for Role {
 }
 
 /// One message of a conversation, as chat templates receive it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The author's role.
     pub role: Role,
     /// The text.
     pub content: String,
+    /// Whether the row has null as content, as OpenAI's messages with calls do. Then `content` is empty.
+    pub null_content: bool,
     /// Other keys, which only chat templates use: `name`, `tool_calls`, `tool_call_id`.
-    #[serde(flatten)]
     pub more: BTreeMap<String, Value>,
     /// Whether it is trained on, if the row says so; otherwise its role decides.
-    #[serde(skip)]
     pub train: Option<bool>,
+}
+
+impl Serialize for Message {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut keys = serializer.serialize_map(Some(2 + self.more.len()))?;
+        keys.serialize_entry("role", &self.role)?;
+        let content = (!self.null_content).then_some(&self.content);
+        keys.serialize_entry("content", &content)?;
+        for (key, value) in &self.more {
+            keys.serialize_entry(key, value)?;
+        }
+        keys.end()
+    }
 }
 
 impl Message {
@@ -69,6 +83,7 @@ impl Message {
         Message {
             role,
             content: content.into(),
+            null_content: false,
             more: BTreeMap::new(),
             train: None,
         }

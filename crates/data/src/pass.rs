@@ -101,6 +101,8 @@ pub(crate) struct Pass<'a> {
 /// A row after encoding.
 struct Checked<F> {
     origin: Origin,
+    /// Whether the generation prompt is not how an answer starts.
+    other_start: bool,
     outcomes: Vec<Outcome>,
     found: F,
 }
@@ -156,6 +158,7 @@ impl<'a> Pass<'a> {
             for row in checked {
                 let Checked {
                     origin,
+                    other_start,
                     outcomes,
                     found,
                 } = match row? {
@@ -168,6 +171,7 @@ impl<'a> Pass<'a> {
                 self.first.get_or_insert_with(|| origin.clone());
                 inspector.add(number, found);
                 self.report.row(&origin);
+                self.report.start(&origin, other_start);
                 for outcome in outcomes {
                     self.report.count(&outcome, &origin);
                     if let Outcome::Kept { example, .. } = outcome {
@@ -211,6 +215,7 @@ fn checked<I: Inspect>(
     })?;
     Ok(Ok(Checked {
         origin: row.origin.clone(),
+        other_start: rendered.other_start,
         outcomes,
         found,
     }))

@@ -13,6 +13,7 @@ use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
 use crate::format::Format;
+use crate::template::Rendered;
 
 /// How many rows of each kind are listed by number.
 const NAMED: usize = 5;
@@ -73,6 +74,8 @@ pub struct SourceReport {
     pub untrained: Rows,
     /// Examples with a token that lies across the start or end of an answer.
     pub straddling: Rows,
+    /// Rows with an answer that is trained on from another start than the end of its generation prompt.
+    pub other_start: Rows,
     /// Keys that were not used, each with the number of rows in which it was not empty.
     pub ignored_keys: BTreeMap<String, usize>,
     /// Rows that started with an answer, which was dropped.
@@ -117,6 +120,7 @@ impl SourceReport {
             overlong: Rows::default(),
             untrained: Rows::default(),
             straddling: Rows::default(),
+            other_start: Rows::default(),
             ignored_keys: BTreeMap::new(),
             leading_answers: 0,
             date: None,
@@ -171,6 +175,13 @@ impl SourceReport {
             most,
             first: format!("{}: {}", first.origin, first.what),
         })
+    }
+
+    /// Counts a row whose answers start differently in training and generation.
+    pub(crate) fn start(&mut self, origin: &Origin, other: bool) {
+        if other {
+            self.other_start.push(origin);
+        }
     }
 
     /// Counts what happened to a row, or to a piece of it.
@@ -283,6 +294,10 @@ impl fmt::Display for SourceReport {
             ("dropped, longer than max_tokens", &self.overlong),
             ("dropped, no token to train on", &self.untrained),
             ("a token lies across prompt and answer", &self.straddling),
+            (
+                "warning: the generation prompt is not how these answers start in training",
+                &self.other_start,
+            ),
         ];
         for (kind, rows) in kinds {
             if rows.count > 0 {

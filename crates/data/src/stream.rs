@@ -13,7 +13,7 @@ use crate::bad::{BadRow, OnBad};
 use crate::config::{DataConfig, SourceConfig};
 use crate::conversation::{Conversation, Origin};
 use crate::error::DataError;
-use crate::example::{Example, Outcome};
+use crate::example::{EncodedRow, Example, Outcome};
 use crate::format::Reader;
 use crate::order::{Batch, Cursor, Steps};
 use crate::pass::Encoder;
@@ -218,9 +218,10 @@ impl Stream {
             } = &mut self.sources[source];
             let mut examples = VecDeque::new();
             let origin = match encoded? {
-                Ok((origin, outcomes)) => {
+                Ok((origin, encoded)) => {
                     report.row(&origin);
-                    for outcome in outcomes {
+                    report.start(&origin, encoded.rendered.other_start);
+                    for outcome in encoded.outcomes {
                         report.count(&outcome, &origin);
                         if let Outcome::Kept { example, .. } = outcome {
                             examples.push_back(example);
@@ -294,13 +295,13 @@ fn encoded(
     row: Row,
     encoder: &Encoder,
     tokenizer: &Tokenizer,
-) -> Result<Result<(Origin, Vec<Outcome>), BadRow>, DataError> {
+) -> Result<Result<(Origin, EncodedRow), BadRow>, DataError> {
     let row = match row {
         Ok(row) => row,
         Err(bad) => return Ok(Err(bad)),
     };
     let encoded = encoder.encode(&row, tokenizer)?;
-    Ok(encoded.map(|encoded| (row.origin, encoded.outcomes)))
+    Ok(encoded.map(|encoded| (row.origin, encoded)))
 }
 
 impl Lane {

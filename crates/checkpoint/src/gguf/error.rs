@@ -165,6 +165,9 @@ pub enum GgufError {
         /// What is accepted.
         expected: &'static str,
     },
+    /// A file such as llama.cpp's `ggml-vocab-*.gguf`, where weights are needed.
+    #[error("this GGUF file holds a vocabulary and no weights")]
+    VocabularyOnly,
     /// A wrong part of a split model.
     #[error("the file is {found}; expected {expected}")]
     Part {
@@ -292,6 +295,10 @@ impl Hint for GgufError {
             Self::OutOfRange { .. } => "store it as F32 or BF16",
             Self::NotAModel { found, .. } if found.contains("adapter") => {
                 "give the file or folder of the base model, not of an adapter"
+            }
+            Self::VocabularyOnly => {
+                "give the file of a model with weights; a vocabulary alone can be used as `base.tokenizer`, and \
+                 with `simmer tokenizer encode`"
             }
             Self::Part { .. } => {
                 "put all parts of the model into one folder under their original names: \

@@ -230,6 +230,30 @@ fn a_date_in_the_text_is_reported() {
     assert!(load(chat).report.train[0].date.is_some());
 }
 
+#[test]
+fn answers_that_start_otherwise_than_generated_are_reported() {
+    let folder = folder();
+    let report = |prompt: &str| {
+        let template = format!(
+            "{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ m.content }}}}<|im_end|>{{% endfor %}}\
+             {{% if add_generation_prompt %}}{prompt}{{% endif %}}"
+        );
+        let tokenizer = Arc::new(crate::tokenizer::tests::with_config(
+            &json!({"eos_token": "<|im_end|>", "chat_template": template}),
+        ));
+        let config = config(
+            &folder,
+            r#"train = [{ path = "DIR/rows.json", template = "chat" }]"#,
+        );
+        let data = Dataset::load(&config, &tokenizer, steps(42), &mut ()).unwrap();
+        data.report.to_string()
+    };
+    let thinking = report("<assistant><think>\n");
+    let line = "\n  warning: the generation prompt is not how these answers start in training: 20 rows (1, 2, 3, 4, 5, ...)";
+    assert!(thinking.contains(line), "{thinking}");
+    assert!(!report("<assistant>").contains("warning"));
+}
+
 /// The rows of the first batches.
 fn rows_of(data: &mut Dataset, batches: usize) -> Vec<usize> {
     let mut cursor = Cursor::default();

@@ -116,6 +116,7 @@ fn chat_templates_write_their_own_bos() {
         complete: false,
         end_trained: false,
         own_specials: true,
+        other_start: false,
     };
     let tokens = prompt_tokens(&prompt, &tokenizer).unwrap();
     let plain = Rendered {

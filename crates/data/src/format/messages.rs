@@ -142,6 +142,7 @@ fn message(row: &Row, index: usize, value: Value) -> Result<Message, RowError> {
     let calls = fields
         .get("tool_calls")
         .is_some_and(|calls| !Row::is_blank(calls));
+    let null_content = calls && fields.get(&content_key).is_some_and(Value::is_null);
     let content = match fields.shift_remove(&content_key) {
         None | Some(Value::Null) if calls => String::new(),
         Some(Value::Array(parts)) => parts_of_text(index, &content_key, parts)?,
@@ -151,6 +152,7 @@ fn message(row: &Row, index: usize, value: Value) -> Result<Message, RowError> {
         }
     };
     let mut message = Message::new(role, content);
+    message.null_content = null_content;
     message.train = trained(index, &mut fields)?;
     for name in MORE {
         if let Some(value) = fields

@@ -79,6 +79,8 @@ pub enum RenderError {
         role: Role,
         /// Why it cannot be found.
         why: &'static str,
+        /// The EOS token.
+        end: String,
     },
 }
 
@@ -108,10 +110,16 @@ impl Hint for RenderError {
                 "mark messages with `\"train\": true`, or change `data.train_on = \"marked\"`"
                     .into(),
             ),
-            RenderError::SpanNotFound { .. } => Some(
-                "set `data.train_on = \"everything\"`, or mark the answers in the chat template with `{% generation %}`"
-                    .into(),
-            ),
+            RenderError::SpanNotFound {
+                role: Role::Assistant,
+                end,
+                ..
+            } => Some(format!(
+                "in a copy of the chat template, put `{{% generation %}}` and `{{% endgeneration %}}` around all that it \
+                 prints for an assistant's message after the generation prompt, up to and including `{end}`; or set \
+                 `data.train_on = \"everything\"`"
+            )),
+            RenderError::SpanNotFound { .. } => Some("set `data.train_on = \"everything\"` or \"answers\"".into()),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{Local, NaiveDate, NaiveDateTime};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, escape_formatter};
 
 use super::python;
@@ -104,17 +104,14 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     // Their output for nested lists grows with the square of the nesting.
     env.remove_filter("pprint");
     env.remove_global("debug");
-    // Python prints these values in its own way.
-    env.set_formatter(|out, state, value| match value.kind() {
-        ValueKind::Bool if value.is_true() => escape_formatter(out, state, &Value::from("True")),
-        ValueKind::Bool => escape_formatter(out, state, &Value::from("False")),
-        ValueKind::None => escape_formatter(out, state, &Value::from("None")),
-        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
-            let text = python::text(state, value)?;
-            escape_formatter(out, state, &Value::from(text))
-        }
-        _ => escape_formatter(out, state, value),
+    // Python prints some values in its own way.
+    env.set_formatter(|out, state, value| match python::text(state, value)? {
+        Some(text) => escape_formatter(out, state, &Value::from(text)),
+        None => escape_formatter(out, state, value),
     });
+    env.add_filter("string", python::string);
+    env.add_filter(python::JOIN, minijinja::filters::join);
+    env.add_filter("join", python::join);
     env.add_function("raise_exception", |message: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))
     });

@@ -5,6 +5,7 @@
 //! answers are found).
 
 mod chat;
+mod concat;
 mod error;
 mod fill;
 mod jinja;
@@ -140,6 +141,9 @@ pub struct Rendered {
     pub end_trained: bool,
     /// Whether the text contains its own special tokens, so that the tokenizer adds none before it.
     pub own_specials: bool,
+    /// Whether an answer is trained on from a start that is not the end of its generation prompt: the template prints
+    /// more or something else there when it generates (`<think>`).
+    pub other_start: bool,
 }
 
 impl Rendered {
@@ -169,6 +173,7 @@ impl Rendered {
             complete,
             end_trained: complete && chosen.has_last(),
             own_specials,
+            other_start: false,
         }
     }
 
@@ -180,6 +185,7 @@ impl Rendered {
             complete: false,
             end_trained: false,
             own_specials,
+            other_start: false,
         }
     }
 }

@@ -1,15 +1,15 @@
-//! The parts of Python that chat templates use: methods of strings, lists and dicts, and `json.dumps`.
+//! The parts of Python that chat templates use: methods of strings, lists and dicts, and how values become text.
 //!
 //! minijinja counts the steps of a template and the values that it keeps, but not the work of functions outside the
 //! engine. So functions here that could take unbounded memory or time consume steps before they run.
 
-use std::io::{self, Write as _};
+mod print;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
+use minijinja::{Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use print::{Json, Style};
 
 /// Bytes per step.
 const BYTES_PER_STEP: usize = 64;
@@ -65,121 +65,132 @@ fn wide(format: &str) -> bool {
     digits.into_iter().any(|digits| digits.len() > 4)
 }
 
-/// Python's `json.dumps` with `ensure_ascii=False`.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "minijinja hands keyword arguments over by value"
-)]
-pub(super) fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
-    let _ascii: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    if indent.is_some_and(|indent| indent > BYTES_PER_STEP) {
-        let problem = "tojson: expected an indent of at most 64";
-        return Err(Error::new(ErrorKind::InvalidOperation, problem));
+/// The largest indentation of a level in bytes, so that steps limit the text.
+const WIDEST_INDENT: usize = 64;
+
+/// The filter `tojson` of transformers: `json.dumps` with `ensure_ascii=False` and three more arguments.
+///
+/// Source: `_compile_jinja_template` in transformers' `utils/chat_template_utils.py`.
+pub(super) fn to_json(
+    state: &State,
+    value: &Value,
+    args: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
+    let args = args.into_values();
+    let (given, named): (&[Value], Kwargs) = from_args(&args)?;
+    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    if given.len() > names.len() {
+        return Err(Error::from(ErrorKind::TooManyArguments));
     }
-    let text = if sort_keys == Some(true) {
-        let mut json: serde_json::Value =
-            serde_json::from_str(&dump(state, value, None)?).map_err(invalid)?;
-        json.sort_all_objects();
-        dump(state, &json, indent)?
-    } else {
-        dump(state, value, indent)?
+    let mut options: [Option<Value>; 4] = Default::default();
+    for (index, name) in names.into_iter().enumerate() {
+        options[index] = match given.get(index) {
+            Some(value) => Some(value.clone()),
+            None => named.get(name)?,
+        };
+    }
+    named.assert_all_used()?;
+    let [ascii, indent, separators, sorted] =
+        options.map(|option| option.filter(|value| !value.is_none()));
+    let indent = indent.map(|value| indentation(&value)).transpose()?;
+    let (item, key) = match separators {
+        Some(value) => separators_of(&value)?,
+        None if indent.is_some() => (",".into(), ": ".into()),
+        None => (", ".into(), ": ".into()),
     };
-    Ok(Value::from_safe_string(text))
+    let style = Style::Json(Json {
+        ensure_ascii: ascii.is_some_and(|value| value.is_true()),
+        indent,
+        item,
+        key,
+        sort_keys: sorted.is_some_and(|value| value.is_true()),
+    });
+    Ok(Value::from(print::write(state, value, &style)?))
 }
 
-fn invalid(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::BadSerialization, "tojson").with_source(error)
-}
-
-fn dump(state: &State, value: &impl Serialize, indent: Option<usize>) -> Result<String, Error> {
-    let mut out = Bounded::of(state);
-    let spaces = " ".repeat(indent.unwrap_or(0));
-    let written = match indent {
-        Some(_) => {
-            let formatter = PrettyFormatter::with_indent(spaces.as_bytes());
-            value.serialize(&mut Serializer::with_formatter(&mut out, formatter))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
+/// The text of one level of indentation: spaces, or the text itself.
+fn indentation(value: &Value) -> Result<String, Error> {
+    let text = match value.as_str() {
+        Some(text) => Some(text.to_owned()),
+        // Python's booleans are numbers. A number below 0 counts as 0.
+        None => i64::try_from(value.clone())
+            .ok()
+            .or_else(|| (value.kind() == ValueKind::Bool).then_some(i64::from(value.is_true())))
+            .and_then(|spaces| usize::try_from(spaces.max(0)).ok())
+            .filter(|&spaces| spaces <= WIDEST_INDENT)
+            .map(|spaces| " ".repeat(spaces)),
     };
-    match written {
-        Ok(()) => {
-            String::from_utf8(out.bytes).map_err(|error| invalid(serde::ser::Error::custom(error)))
+    text.filter(|text| text.len() <= WIDEST_INDENT)
+        .ok_or_else(|| {
+            let problem = format!(
+                "tojson: indent: expected a number or text of at most {WIDEST_INDENT} characters, found {value}"
+            );
+            Error::new(ErrorKind::InvalidOperation, problem)
+        })
+}
+
+/// The text between items, and the text between a key and its value.
+fn separators_of(value: &Value) -> Result<(String, String), Error> {
+    let items: Vec<Value> = value.try_iter()?.take(3).collect();
+    match &items[..] {
+        [item, key] if value.kind() != ValueKind::String => item.as_str().zip(key.as_str()),
+        _ => None,
+    }
+    .map(|(item, key)| (item.to_owned(), key.to_owned()))
+    .ok_or_else(|| {
+        let problem = format!("tojson: separators: expected two texts, found {value}");
+        Error::new(ErrorKind::InvalidOperation, problem)
+    })
+}
+
+/// A value as Python's `str` gives it, unless minijinja writes it in the same way.
+pub(super) fn text(state: &State, value: &Value) -> Result<Option<String>, Error> {
+    Ok(match value.kind() {
+        ValueKind::Bool => Some(if value.is_true() { "True" } else { "False" }.into()),
+        ValueKind::None => Some("None".into()),
+        ValueKind::Number => print::as_float(value).map(print::float),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map => {
+            Some(print::write(state, value, &Style::Repr)?)
         }
-        Err(error) if error.is_io() => Err(Error::from(ErrorKind::OutOfFuel)),
-        Err(error) => Err(invalid(error)),
+        _ => None,
+    })
+}
+
+/// The filter `string`: Python's `str`.
+pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    match text(state, value)? {
+        Some(text) => Ok(Value::from(text)),
+        None => filters::string(state, value),
     }
 }
 
-/// A value as text. A list may contain the same list many times, so a small value can give a long text.
-pub(super) fn text(state: &State, value: &Value) -> Result<String, Error> {
-    let mut out = Bounded::of(state);
-    write!(out, "{value}").map_err(|_| Error::from(ErrorKind::OutOfFuel))?;
-    Ok(String::from_utf8_lossy(&out.bytes).into_owned())
-}
+/// The name of minijinja's own filter `join`; no template can write it.
+pub(super) const JOIN: &str = "join of minijinja";
 
-/// Output that is limited by the template's remaining steps.
-struct Bounded {
-    bytes: Vec<u8>,
-    room: usize,
-}
-
-impl Bounded {
-    fn of(state: &State) -> Bounded {
-        let steps = state.fuel_levels().map_or(u64::MAX, |(_, left)| left);
-        let steps = usize::try_from(steps).unwrap_or(usize::MAX);
-        Bounded {
-            bytes: Vec::new(),
-            room: steps.saturating_mul(BYTES_PER_STEP),
+/// The filter `join`, which writes items as Python does.
+pub(super) fn join(
+    state: &mut State,
+    value: &Value,
+    args: Rest<ValueOrKwargs>,
+) -> Result<Value, Error> {
+    let mut all = vec![value.clone()];
+    all.extend(args.into_values());
+    // With `attribute`, the items are not those that are written.
+    let plain = all.len() <= 2 && !all.last().is_some_and(Value::is_kwargs);
+    if plain && matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+        let mut items = Vec::new();
+        for item in value.try_iter()?.checked() {
+            let item = item?;
+            pay(state, BYTES_PER_STEP)?;
+            items.push(match text(state, &item)? {
+                Some(text) => Value::from(text),
+                None => item,
+            });
         }
+        all[0] = Value::from(items);
     }
+    state.apply_filter(JOIN, &all)
 }
 
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len().saturating_add(bytes.len()) > self.room {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// JSON with a space after every comma and colon.
-struct PythonFormatter;
-
-fn comma<W: io::Write + ?Sized>(writer: &mut W, first: bool) -> io::Result<()> {
-    if first {
-        Ok(())
-    } else {
-        writer.write_all(b", ")
-    }
-}
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        comma(writer, first)
-    }
-
-    fn begin_object_key<W: io::Write + ?Sized>(
-        &mut self,
-        writer: &mut W,
-        first: bool,
-    ) -> io::Result<()> {
-        comma(writer, first)
-    }
-
-    fn begin_object_value<W: io::Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(b": ")
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,11 @@ const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N
 
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// The letters of scripts with capital letters, as DeepSeek LLM's pattern lists them.
+const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+
 /// How text is split before its bytes are merged. The names are those of GGUF's `tokenizer.ggml.pre`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PreTokenizer {
@@ -42,29 +47,79 @@ enum Step {
 /// How Llama 3 splits text.
 pub(super) const LLAMA_BPE: &PreTokenizer = &KNOWN[0];
 
+/// Source: `src/llama-vocab.cpp` of llama.cpp, which has several names for most patterns.
 const KNOWN: &[PreTokenizer] = &[
     PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
+        names: &[
+            "llama-bpe",
+            "llama3",
+            "llama-v3",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
         steps: &[Step::Cut(LLAMA3)],
         ignore_merges: true,
     },
     PreTokenizer {
-        names: &["smaug-bpe"],
+        names: &["smaug-bpe", "dbrx", "glm4", "chatglm-bpe"],
         steps: &[Step::Cut(LLAMA3)],
         ignore_merges: false,
     },
     PreTokenizer {
-        names: &["gpt-2", "olmo", "mpt"],
+        names: &[
+            "gpt-2",
+            "olmo",
+            "mpt",
+            "phi-2",
+            "jais",
+            "exaone4",
+            "trillion",
+            "granite-docling",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "modern-bert",
+            "roberta-bpe",
+            "jina-es",
+            "jina-de",
+            "jina-v1-en",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v2-code",
+        ],
         steps: &[Step::Gpt2],
         ignore_merges: false,
     },
     PreTokenizer {
-        names: &["smollm", "starcoder", "refact", "minerva-7b"],
+        names: &[
+            "smollm",
+            "starcoder",
+            "refact",
+            "minerva-7b",
+            "command-r",
+            "codeshell",
+            "exaone",
+            "mellum2",
+        ],
         steps: &[Step::Digits, Step::Gpt2],
         ignore_merges: false,
     },
     PreTokenizer {
-        names: &["qwen2"],
+        names: &[
+            "qwen2",
+            "deepseek-r1-qwen",
+            "megrez",
+            "kormo",
+            "f2llmv2",
+            "stablelm2",
+            "hunyuan",
+            "solar-open",
+            "grok-2",
+        ],
         steps: &[Step::Cut(QWEN2)],
         ignore_merges: false,
     },
@@ -82,6 +137,32 @@ const KNOWN: &[PreTokenizer] = &[
             Step::Cut("[一-龥\u{800}-一가-\u{d7ff}]+"),
             Step::Digits,
         ],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["deepseek-llm"],
+        steps: &[
+            Step::Cut(r"[\r\n]"),
+            Step::Cut(DEEPSEEK_LETTERS),
+            Step::Cut("\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+"),
+            Step::Cut(r"\s+$"),
+            Step::Cut("[一-龥\u{800}-一가-\u{d7ff}]+"),
+            Step::Digits,
+        ],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["falcon"],
+        steps: &[
+            Step::Cut(r"[\p{P}\$\+<=>\^~\|`]+"),
+            Step::Cut(GPT2),
+            Step::Cut("[0-9][0-9][0-9]"),
+        ],
+        ignore_merges: false,
+    },
+    PreTokenizer {
+        names: &["seed-coder"],
+        steps: &[Step::Cut(SEED_CODER)],
         ignore_merges: false,
     },
     // llama.cpp's default, if the file names none.
@@ -102,14 +183,18 @@ impl PreTokenizer {
         KNOWN.iter().find(|known| known.names.contains(&name))
     }
 
-    /// Every name, for messages.
+    /// The first name of each, for messages.
     pub(super) fn names() -> String {
-        let names: Vec<&str> = KNOWN
-            .iter()
-            .flat_map(|known| known.names)
-            .copied()
-            .collect();
-        names.join(", ")
+        let names: Vec<&str> = KNOWN.iter().map(|known| known.names[0]).collect();
+        format!(
+            "{}, and llama.cpp's other names for the same",
+            names.join(", ")
+        )
+    }
+
+    /// Whether llama.cpp puts a BOS token before texts, unless the file says otherwise.
+    pub(super) fn adds_bos(&self) -> bool {
+        matches!(self.names[0], "llama-bpe" | "tekken")
     }
 
     /// The known pre-tokenizer that equals the library's JSON of one.

@@ -228,11 +228,9 @@ impl Vocabulary {
             let token = id.and_then(|id| self.tokens.get(id as usize));
             own.insert(key.into(), json!(token));
         }
-        let begins = ["llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"];
-        let pre = self.pre.as_deref().unwrap_or_default();
-        let add_bos = self
-            .add_bos
-            .unwrap_or(self.model == "llama" || begins.contains(&pre));
+        let pre = PreTokenizer::named(self.pre.as_deref().unwrap_or_default());
+        let begins = self.model == "llama" || pre.is_some_and(PreTokenizer::adds_bos);
+        let add_bos = self.add_bos.unwrap_or(begins);
         own.insert("add_bos_token".into(), json!(add_bos));
         own.insert("add_eos_token".into(), json!(self.add_eos.unwrap_or(false)));
         let ends: Vec<u32> = self.eot.into_iter().chain(self.eom).collect();

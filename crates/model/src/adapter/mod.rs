@@ -28,6 +28,6 @@ pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use lora::{EmbeddingLora, Lora};
-pub use trained_with::{PromptTemplate, SETTINGS_FILE, TrainedWith};
 pub use spectrum::Spectrum;
+pub use trained_with::{PromptTemplate, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;

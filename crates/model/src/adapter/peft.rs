@@ -19,8 +19,8 @@ use simmer_files::{Existing, StagedFolder};
 
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
-use super::trained_with::{SETTINGS_FILE, TrainedWith};
 use super::targets::{Selection, Unmatched, select};
+use super::trained_with::{SETTINGS_FILE, TrainedWith};
 use super::weights::{AdapterWeights, WEIGHT_FILES, check_finite, find, is_head};
 use super::{AdapterError, diagnosis, gguf, mlx};
 use crate::llama::{EMBEDDING, HEAD};

@@ -14,6 +14,9 @@ use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
 /// do not follow Llama 3's rule. `files` are the parsed bytes.
 pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     let metadata = gguf.metadata();
+    if gguf.tensors().is_empty() && metadata.string("tokenizer.ggml.model")?.is_some() {
+        return Err(GgufError::VocabularyOnly);
+    }
     check_is_model(metadata)?;
     let keys = Keys { metadata };
     let num_attention_heads = keys.size("attention.head_count")?;

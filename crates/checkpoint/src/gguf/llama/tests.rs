@@ -104,6 +104,15 @@ fn norms_stay_f32_and_rows_that_are_no_blocks_become_f16() {
 }
 
 #[test]
+fn a_vocabulary_alone_is_named() {
+    let mut metadata = metadata(&small(), "small", GgmlType::F32).unwrap();
+    metadata.set("tokenizer.ggml.model", "gpt2");
+    let error = read(&file(&metadata, Vec::new())).unwrap_err();
+    insta::assert_snapshot!(error, @"this GGUF file holds a vocabulary and no weights");
+    insta::assert_snapshot!(error.hint().unwrap(), @"give the file of a model with weights; a vocabulary alone can be used as `base.tokenizer`, and with `simmer tokenizer encode`");
+}
+
+#[test]
 fn special_tokens_are_found() {
     let mut metadata = metadata(&small(), "small", GgmlType::F32).unwrap();
     metadata.set("tokenizer.ggml.bos_token_id", 1);

@@ -12,11 +12,12 @@ use chrono::NaiveDate;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 
+use super::concat::with_texts;
 use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
 use super::{Chosen, RenderError, Rendered, TemplateError};
 use crate::conversation::{Conversation, Layout, Message, Role};
 use crate::tokenizer::Tokenizer;
-use spans::{Search, end_after};
+use spans::{Search, Span, end_after};
 
 /// The name of the only template in an environment.
 const TEMPLATE: &str = "chat template";
@@ -91,7 +92,10 @@ impl Chat {
 
     fn build(&mut self) -> Result<(), minijinja::Error> {
         self.env = environment(self.clock.clone());
-        self.env.add_template_owned(TEMPLATE, self.source.clone())
+        let added = self
+            .env
+            .add_template_owned(TEMPLATE, with_texts(&self.source));
+        added.or_else(|_| self.env.add_template_owned(TEMPLATE, self.source.clone()))
     }
 
     pub(super) fn set_date(&mut self, date: NaiveDate) {
@@ -109,7 +113,8 @@ impl Chat {
         conversation: &Conversation,
         messages: Vec<Message>,
     ) -> Result<String, RenderError> {
-        self.text(&Turns::of(conversation, messages)?, true)
+        let turns = self.settled(Turns::of(conversation, messages)?);
+        self.text(&turns, true)
     }
 
     pub(super) fn render(
@@ -118,13 +123,42 @@ impl Chat {
         messages: Vec<Message>,
         chosen: &Chosen,
     ) -> Result<Rendered, RenderError> {
-        let turns = Turns::of(conversation, messages)?;
+        let turns = self.settled(Turns::of(conversation, messages)?);
         let (text, blocks) = unmark(&self.raw(&turns, false)?);
         self.check(&turns, &text)?;
         let spans = self.spans(&turns, &text, blocks, chosen)?;
         let last = turns.messages.last();
-        let complete = last.is_some_and(|last| last.role == Role::Assistant);
-        Ok(Rendered::new(text, spans, chosen, complete, true))
+        let mut complete = last.is_some_and(|last| last.role == Role::Assistant);
+        if let Some(last) = spans.last().filter(|_| chosen.has_last()) {
+            // Some templates always end with a generation prompt, after which no EOS token may be learned.
+            complete &= text[last.range.end..].trim().is_empty();
+        }
+        let other_start = spans.iter().any(|span| span.other_start);
+        let spans = spans.into_iter().map(|span| span.range).collect();
+        let mut rendered = Rendered::new(text, spans, chosen, complete, true);
+        rendered.other_start = other_start;
+        Ok(rendered)
+    }
+
+    /// The input with contents that are null: they stay null, so that a template can test for it, except where the
+    /// template would print `None` or fails. There they are empty, as if the message had only calls.
+    fn settled<'c>(&self, mut turns: Turns<'c>) -> Turns<'c> {
+        let count = |text: &str| text.matches("None").count();
+        for index in 0..turns.messages.len() {
+            if !turns.messages[index].null_content {
+                continue;
+            }
+            let mut empty = turns.clone();
+            empty.messages[index].null_content = false;
+            let prints_none = match (self.text(&turns, false), self.text(&empty, false)) {
+                (Ok(null), Ok(empty)) => count(&null) > count(&empty),
+                (null, empty) => null.is_err() && empty.is_ok(),
+            };
+            if prints_none {
+                turns = empty;
+            }
+        }
+        turns
     }
 
     /// Checks that the text has the system message, the user messages, the tool calls and the tools: some templates
@@ -195,7 +229,7 @@ impl Chat {
         text: &str,
         blocks: Vec<Range<usize>>,
         chosen: &Chosen,
-    ) -> Result<Vec<Range<usize>>, RenderError> {
+    ) -> Result<Vec<Span>, RenderError> {
         let search = Search {
             chat: self,
             turns,
@@ -210,10 +244,11 @@ impl Chat {
             // A template may leave some answers unmarked, or mark one in parts.
             let others = chosen.indices().filter(|index| !answers.contains(index));
             let others: Result<Vec<_>, _> = others.map(|index| search.span(index)).collect();
-            return Ok([blocks, others?].concat());
+            let blocks = blocks.into_iter().map(Span::from);
+            return Ok(blocks.chain(others?).collect());
         }
         let span = |index| match answers.binary_search(&index) {
-            Ok(number) if blocks.len() == answers.len() => Ok(blocks[number].clone()),
+            Ok(number) if blocks.len() == answers.len() => Ok(blocks[number].clone().into()),
             _ => search.span(index),
         };
         chosen.indices().map(span).collect()

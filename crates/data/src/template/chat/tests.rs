@@ -3,10 +3,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use simmer_hint::Hint as _;
 
 use super::super::tests::*;
 use super::super::*;
 use super::Chat;
+use crate::Content;
 use crate::tokenizer::tests::with_config;
 
 /// The chat template `source` with the tiny tokenizer's special tokens.
@@ -92,11 +94,143 @@ fn an_answer_that_cannot_be_found_is_an_error() {
     let by_length = "{% for m in messages %}{{ m.content }} {{ m.content | length }}{% endfor %}";
     let error = chat(by_length).answers(&dialogue()).unwrap_err();
     insta::assert_snapshot!(error, @"chat template: cannot find messages[2] (assistant) in its text: the text after it depends on its content");
-    // The generation prompt opens a thought that the training text does not have.
-    let thinks = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}\
-        {% if add_generation_prompt %}<assistant><think>{% endif %}";
-    let error = chat(thinks).answers(&dialogue()).unwrap_err();
+    // The header of a turn appears twice before the answer, so its own cannot be told.
+    let headers = "{% for m in messages %}{% if m.role == 'user' and loop.index0 == messages|length - 2 %}again {% endif %}\
+        {{ m.content }}\n{% if m.role == 'user' %}<a><a>{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}";
+    let error = chat(headers).answers(&dialogue()).unwrap_err();
     insta::assert_snapshot!(error, @"chat template: cannot find messages[2] (assistant) in its text: the answer's turn does not start with the generation prompt");
+    insta::assert_snapshot!(error.hint().unwrap(), @r#"in a copy of the chat template, put `{% generation %}` and `{% endgeneration %}` around all that it prints for an assistant's message after the generation prompt, up to and including `<|im_end|>`; or set `data.train_on = "everything"`"#);
+}
+
+/// What `source` trains on in the dialogue, and whether an answer starts elsewhere than its generation prompt ends.
+fn started(source: &str, row: &Conversation) -> (String, bool) {
+    let rendered = chat(source).answers(row).unwrap();
+    (marked(&rendered), rendered.other_start)
+}
+
+#[test]
+fn answers_start_where_prompt_and_turn_part() {
+    // As in R1's template: the generation prompt opens a thought that the training text does not have.
+    let thinks = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}\
+        {% if add_generation_prompt %}<assistant><think>\n{% endif %}";
+    let (text, other) = started(thinks, &dialogue());
+    insta::assert_snapshot!(text, @"<system>Be brief.<|im_end|><user>Hi<|im_end|><assistant>⟦ Hello! <|im_end|>⟧<user>Bye<|im_end|><assistant>⟦Bye!<|im_end|>⟧");
+    assert!(other);
+    // A mark that starts as the one of the prompt is trained on as a whole.
+    let closes = thinks.replace(
+        "{{ m.content }}",
+        "{% if m.role == 'assistant' %}</think>{% endif %}{{ m.content }}",
+    );
+    let (text, other) = started(&closes, &dialogue());
+    insta::assert_snapshot!(text, @"<system>Be brief.<|im_end|><user>Hi<|im_end|><assistant>⟦</think> Hello! <|im_end|>⟧<user>Bye<|im_end|><assistant>⟦</think>Bye!<|im_end|>⟧");
+    assert!(other);
+    // So is a word.
+    let words = "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}Answer {% endif %}{{ m.content }}\n{% endfor %}\
+        {% if add_generation_prompt %}assistant: Ants {% endif %}";
+    let (text, _) = started(words, &dialogue());
+    insta::assert_snapshot!(text, @"
+    system: Be brief.
+    user: Hi
+    assistant: ⟦Answer  Hello!·
+    ⟧user: Bye
+    assistant: ⟦Answer Bye!
+    ⟧
+    ");
+    let plain = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}\
+        {% if add_generation_prompt %}<assistant>{% endif %}";
+    assert!(!started(plain, &dialogue()).1);
+}
+
+#[test]
+fn a_tools_result_may_be_rendered_otherwise_if_it_is_last() {
+    // As in Hermes 2 Pro's template.
+    let hermes = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}\
+        {% for c in m.tool_calls or [] %}[{{ c.name }}]{% endfor %}\
+        {% if m.role == 'tool' and not loop.last %}{{ '\\n' }}{% endif %}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}<|im_start|>assistant\nTHINK{% endif %}";
+    let mut row = calling(json!([{"name": "add"}]));
+    row.tools = None;
+    for header in ["<|im_start|>assistant\n", "<|im_start|>assistant\n<think>"] {
+        let hermes = hermes.replace("<|im_start|>assistant\nTHINK", header);
+        let (text, other) = started(&hermes, &row);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(text, @"
+            <|im_start|>user
+            Add.<|im_end|>
+            <|im_start|>assistant
+            ⟦[add]<|im_end|>⟧
+            <|im_start|>tool
+            4
+            <|im_end|>
+            <|im_start|>assistant
+            ⟦It is 4.<|im_end|>⟧
+            ");
+        }
+        assert!(other);
+    }
+}
+
+#[test]
+fn a_generation_prompt_may_always_be_there() {
+    // As in Command R7B's template, which writes it after the last answer, too.
+    let always = "{% for m in messages %}<{{ m.role }}>{% if m.role == 'assistant' %}<answer>{% endif %}{{ m.content }}\
+        {% if m.role == 'assistant' %}</answer>{% endif %}<|im_end|>{% endfor %}<assistant><think>";
+    let rendered = chat(always).answers(&dialogue()).unwrap();
+    insta::assert_snapshot!(marked(&rendered), @"<system>Be brief.<|im_end|><user>Hi<|im_end|><assistant>⟦<answer> Hello! </answer><|im_end|>⟧<user>Bye<|im_end|><assistant>⟦<answer>Bye!</answer><|im_end|>⟧<assistant><think>");
+    // No EOS token is added after it.
+    assert!(rendered.other_start && !rendered.complete && !rendered.end_trained);
+}
+
+#[test]
+fn calls_in_earlier_turns_are_found() {
+    // As in Qwen3.5's template: earlier turns lose their empty thought; and the last turn ends with something else.
+    let qwen = "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.index0 > 2 or m.role == 'assistant' and loop.last %}\
+        {{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{{ m.content }}\
+        {% for c in m.tool_calls or [] %}<call>{{ c.name }}</call>{% endfor %}\
+        {% if m.tool_calls and loop.last %}(wait){% endif %}<|im_end|>\n{% endfor %}\
+        {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}{% endif %}";
+    let mut row = calling(json!([{"name": "add"}]));
+    row.tools = None;
+    insta::assert_snapshot!(marked(&chat(qwen).answers(&row).unwrap()), @"
+    <|im_start|>user
+    Add.<|im_end|>
+    <|im_start|>assistant
+    ⟦<call>add</call><|im_end|>⟧
+    <|im_start|>tool
+    4<|im_end|>
+    <|im_start|>assistant
+    <think>
+    ⟦
+    </think>
+
+    It is 4.<|im_end|>⟧
+    ");
+}
+
+#[test]
+fn null_content_stays_null_unless_none_is_printed() {
+    // As in R1's template.
+    let tests = "{% for m in messages %}<{{ m.role }}>{% if m.content is none %}{% for c in m.tool_calls %}[{{ c.name }}]{% endfor %}\
+        {% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let mut row = calling(json!([{"name": "add"}]));
+    row.tools = None;
+    insta::assert_snapshot!(chat(tests).answers(&row).unwrap_err(), @"template `chat` does not render `tool_calls` of messages[1], which would be lost");
+    let Content::Messages(messages) = &mut row.content else {
+        unreachable!()
+    };
+    messages[1].null_content = true;
+    insta::assert_snapshot!(marked(&chat(tests).answers(&row).unwrap()), @"<user>Add.<|im_end|><assistant>⟦[add]<|im_end|>⟧<tool>4<|im_end|><assistant>⟦It is 4.<|im_end|>⟧");
+    // As in GLM's template, which prints `None`; and one that fails on it.
+    for content in ["m.content", "'' + m.content"] {
+        let prints = format!(
+            "{{% for m in messages %}}<{{{{ m.role }}}}>{{{{ {content} }}}}{{% for c in m.tool_calls or [] %}}[{{{{ c.name }}}}]{{% endfor %}}\
+            <|im_end|>{{% endfor %}}{{% if add_generation_prompt %}}<assistant>{{% endif %}}"
+        );
+        assert_eq!(
+            marked(&chat(&prints).answers(&row).unwrap()),
+            marked(&chat(tests).answers(&row).unwrap())
+        );
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn a_vocabulary_that_contradicts_itself_is_refused() {
     insta::assert_snapshot!(error("llama", &|v| v.kinds.truncate(7)), @"m.gguf: tokenizer.ggml.token_type: expected 600 entries, one per token, found 7");
     insta::assert_snapshot!(error("llama", &|v| v.eos = Some(600)), @"m.gguf: tokenizer.ggml.eos_token_id: expected an id below 600, found 600");
     insta::assert_snapshot!(error("llama", &|v| v.tokens[5] = "x".into()), @"m.gguf: piece 5 `x` has type byte, but does not name one");
-    insta::assert_snapshot!(error("tiktoken", &|v| v.pre = Some("gpt-5".into())), @"m.gguf: tokenizer.ggml.pre: unknown pattern `gpt-5`; known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default");
+    insta::assert_snapshot!(error("tiktoken", &|v| v.pre = Some("gpt-5".into())), @"m.gguf: tokenizer.ggml.pre: unknown pattern `gpt-5`; known are llama-bpe, smaug-bpe, gpt-2, smollm, qwen2, tekken, deepseek-coder, deepseek-llm, falcon, seed-coder, default, and llama.cpp's other names for the same");
     insta::assert_snapshot!(error("tiktoken", &|v| v.tokens[7] = "!".into()), @"m.gguf: token 33 `!` is empty or a duplicate");
     insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "a".into()), @"m.gguf: `a` is not a merge of two tokens to a third");
     insta::assert_snapshot!(error("tiktoken", &|v| v.merges[0] = "Q Q".into()), @"m.gguf: `Q Q` is not a merge of two tokens to a third");
@@ -175,7 +175,7 @@ fn what_gguf_does_not_support_is_refused() {
     insta::assert_snapshot!(error(&llama, &apart), @"folder: cannot write this tokenizer as GGUF: the merges to `▁the` are not consecutive");
     insta::assert_snapshot!(error(&llama, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: cannot write this tokenizer as GGUF: it does not normalise text as SentencePiece does ({"type":"NFC"}, null)"#);
     insta::assert_snapshot!(error(&tiktoken, &|json| json["normalizer"] = json!({"type": "NFC"})), @r#"folder: cannot write this tokenizer as GGUF: expected no normalizer, found "NFC""#);
-    insta::assert_snapshot!(error(&tiktoken, &|json| json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})), @r#"folder: cannot write this tokenizer as GGUF: unknown pre-tokenizer (ignore_merges true, {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}); known are llama-bpe, llama3, llama-v3, falcon3, smaug-bpe, gpt-2, olmo, mpt, smollm, starcoder, refact, minerva-7b, qwen2, tekken, deepseek-coder, default"#);
+    insta::assert_snapshot!(error(&tiktoken, &|json| json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true})), @r#"folder: cannot write this tokenizer as GGUF: unknown pre-tokenizer (ignore_merges true, {"type":"ByteLevel","add_prefix_space":true,"trim_offsets":true,"use_regex":true}); known are llama-bpe, smaug-bpe, gpt-2, smollm, qwen2, tekken, deepseek-coder, deepseek-llm, falcon, seed-coder, default, and llama.cpp's other names for the same"#);
     let mut twice = llama.clone();
     twice.prefix = vec![1, 1];
     insta::assert_snapshot!(error(&twice, &|_| {}), @"folder: cannot write this tokenizer as GGUF: it adds other tokens than BOS before a text and EOS after it");
