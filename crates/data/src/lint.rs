@@ -60,6 +60,10 @@ pub enum Kind {
     Unanswered,
     /// Answers without a question.
     Unasked,
+    /// Calls whose arguments or names a model cannot learn well.
+    Calls,
+    /// Fields of earlier messages that the template does not print.
+    LostFields,
     /// Characters that result from a wrong encoding.
     Encoding,
     /// Invisible characters.
@@ -92,7 +96,7 @@ const BREAKAGE: [Severity; 2] = [Severity::Error; 2];
 
 impl Kind {
     /// Every kind, in the order in which they are reported.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 25] = [
         Kind::EndToken,
         Kind::EndMissing,
         Kind::TurnEndMissing,
@@ -110,6 +114,8 @@ impl Kind {
         Kind::UnfinishedAnswer,
         Kind::Unanswered,
         Kind::Unasked,
+        Kind::Calls,
+        Kind::LostFields,
         Kind::Encoding,
         Kind::Invisible,
         Kind::Duplicates,
@@ -241,6 +247,18 @@ impl Kind {
                 severities: ODDITY,
                 means: "an answer has no question before it",
                 remedy: "add a question to the row, or load the source as plain text",
+            },
+            Kind::Calls => &Spec {
+                name: "calls",
+                severities: ODDITY,
+                means: "a call has arguments that are text or null, or names a tool that is not among the row's tools",
+                remedy: "write arguments as JSON objects without nulls that the tool does not expect, and list every tool in `tools`",
+            },
+            Kind::LostFields => &Spec {
+                name: "lost_fields",
+                severities: ODDITY,
+                means: "the template prints a field of an earlier message only if that message is the last",
+                remedy: "nothing, if the template drops earlier thoughts on purpose; otherwise split the row after each answer",
             },
             Kind::Encoding => &Spec {
                 name: "encoding",

@@ -6,6 +6,7 @@
 //! [`read`] and [`check`] are the functions of `simmer_data::dataset` with a linter.
 
 mod against;
+mod calls;
 mod contamination;
 mod encoding;
 mod excerpt;
@@ -199,6 +200,7 @@ impl Inspect for Linter {
         let parts = part::parts(row);
         let words: Vec<_> = parts.iter().map(|part| words::words(part.text)).collect();
         row::check(row.layout(), &parts, &words, &self.specials, &mut found);
+        calls::check(view, &mut found);
         let overlap = contamination::overlap(&self.sets, &parts, &words);
         let (set, what) = overlap.unzip();
         found.extend(what.map(|what| (Kind::Contamination, what)));

@@ -55,6 +55,70 @@ pub enum RowError {
         keys: Vec<String>,
         /// Every known format with its keys.
         known: String,
+        /// The line of a recipe that reads the row, if there is one.
+        fields: Option<String>,
+    },
+    /// The row has preferences.
+    #[error("key `{key}`: this row has preferences, which cannot be trained on yet")]
+    Preference {
+        /// The key.
+        key: String,
+    },
+    /// The row has an image, audio or a video.
+    #[error("key `{key}`: images, audio and video cannot be trained on; text alone can{}", found(kind.as_ref()))]
+    Medium {
+        /// The key.
+        key: String,
+        /// The type of the part, if the medium is a part of a message.
+        kind: Option<String>,
+    },
+    /// The row has a weight that cannot be obeyed.
+    #[error("key `{key}`: the weight of a row is 1, or 0 for a conversation; found {found}")]
+    Weight {
+        /// The key.
+        key: String,
+        /// What was found.
+        found: String,
+    },
+    /// A message lacks a key.
+    #[error(
+        "key `{key}`: a message without the key `{missing}`; it has {}",
+        list(keys)
+    )]
+    NoMessageKey {
+        /// The message.
+        key: String,
+        /// The missing key.
+        missing: String,
+        /// The keys that it has.
+        keys: Vec<String>,
+    },
+    /// A part of a message is of type text, but has none.
+    #[error(
+        "key `{key}`: a part of type text without the key `text`; it has {}",
+        list(keys)
+    )]
+    PartWithoutText {
+        /// The key.
+        key: String,
+        /// The part's keys.
+        keys: Vec<String>,
+    },
+    /// A turn of a speaker that calls functions is no call.
+    #[error(
+        "key `{key}`: expected a call as JSON, {{\"name\": ..., \"arguments\": ...}} or a list of them: {what}"
+    )]
+    NotACall {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A key of the row and its first message are both a system message.
+    #[error("key `{key}`: the row has it, and a system message too")]
+    TwoSystems {
+        /// The key.
+        key: &'static str,
     },
     /// The value of a key is empty, but must not be.
     #[error("`{key}` is empty")]
@@ -150,9 +214,18 @@ impl Hint for RowError {
     fn hint(&self) -> Option<String> {
         match self {
             RowError::NotAnObject { .. } => Some("rows are objects, such as {\"prompt\": \"...\", \"completion\": \"...\"}".into()),
-            RowError::UnknownFormat { keys, .. } if keys.iter().any(|key| key == "chosen") => {
-                Some("convert the row: this version does not train on preferences (`chosen`, `rejected`)".into())
-            }
+            RowError::Preference { .. } => Some(
+                "write the good answers alone as rows of their own, for example of `prompt` and `completion`; if the key means something else, rename it".into(),
+            ),
+            RowError::Medium { .. } => Some("remove the row, or the key if the text alone is enough".into()),
+            RowError::Weight { .. } => Some(
+                "remove the row or its weight; to repeat rows, set `weight` beside the path of a source; if the key means something else, rename it".into(),
+            ),
+            RowError::NoMessageKey { missing, .. } => Some(format!(
+                "if another key has it, name that key beside the path: `fields = {{ {missing} = \"...\" }}`"
+            )),
+            RowError::TwoSystems { .. } => Some("keep one of them".into()),
+            RowError::UnknownFormat { fields: Some(fields), .. } => Some(format!("to read these rows as questions and answers, set `{fields}` beside their path")),
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
                 Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
@@ -175,11 +248,21 @@ impl Hint for RowError {
 
 /// Names in backticks, separated by commas.
 pub(crate) fn list(names: &[String]) -> String {
+    const MOST: usize = 10;
     if names.is_empty() {
         return "none".into();
     }
-    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
-    quoted.join(", ")
+    let shown = names.iter().take(MOST);
+    let quoted: Vec<_> = shown.map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(MOST) {
+        0 => quoted.join(", "),
+        more => format!("{} and {more} more", quoted.join(", ")),
+    }
+}
+
+/// The end of a message about a part of a message.
+fn found(kind: Option<&String>) -> String {
+    kind.map_or_else(String::new, |kind| format!("; found a part of type {kind}"))
 }
 
 /// A JSON value's type, as error messages name it.

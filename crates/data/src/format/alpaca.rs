@@ -14,7 +14,14 @@ pub(super) const SPEC: Spec = Spec {
     name: "alpaca",
     keys: "`instruction`, `output`, and optionally `input`",
     mark: "instruction",
-    fields: &["instruction", "input", "output", "system", "history"],
+    fields: &[
+        "instruction",
+        "input",
+        "output",
+        "system",
+        "history",
+        "tools",
+    ],
     read,
 };
 

@@ -9,9 +9,12 @@ mod fields;
 mod messages;
 mod prompt_completion;
 mod reader;
+mod refused;
 mod row;
 mod sharegpt;
+mod structure;
 mod text;
+mod turns;
 
 pub use fields::Fields;
 pub use reader::{Reader, Reading, read};
@@ -93,6 +96,20 @@ impl Format {
     fn list() -> String {
         let known = Format::ALL.map(|format| format!("{format} ({})", format.keys()));
         known.join("; ")
+    }
+
+    /// The line of a recipe that reads a row of a question and its answer under other names.
+    fn fields(row: &Row) -> Option<String> {
+        let text = |names: &[&'static str]| {
+            let mut names = names.iter().copied();
+            names.find(|name| row.has_text(name))
+        };
+        let question = text(&["question", "query", "user", "human", "input"])?;
+        let answer = text(&["answer", "response", "output", "reply", "assistant", "bot"])?;
+        Some(match answer {
+            "response" | "output" => format!("fields = {{ instruction = \"{question}\" }}"),
+            _ => format!("fields = {{ instruction = \"{question}\", output = \"{answer}\" }}"),
+        })
     }
 
     /// Detects the format by a row's keys.

@@ -1,25 +1,69 @@
-//! Rows of a `prompt` and its `completion` (or `response`).
+//! Rows of a `prompt` and its `completion` (or `response`): texts, or lists of messages (TRL's conversational rows).
 
+use serde_json::Value;
+
+use super::messages::list;
 use super::row::Row;
+use super::turns::{check_turns, messages, with_system};
 use super::{Format, Spec};
-use crate::conversation::Content;
+use crate::conversation::{Content, Message, Role};
 use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
     name: "prompt_completion",
     keys: "`prompt` and `completion` (or `response`)",
     mark: "prompt",
-    fields: &["prompt", "completion"],
+    fields: &["prompt", "completion", "system", "tools"],
     read,
 };
 
 fn read(row: &mut Row) -> Result<Content, RowError> {
-    let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
-    let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
     // In GPT4All's data, the key says where a row comes from.
     row.take("source");
-    Ok(Content::Completion {
-        prompt,
-        completion: Some(completion),
+    if row.has_list("prompt") || row.has_list("completion") {
+        return conversation(row);
+    }
+    let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
+    let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
+    let system = row.optional(&["system", "system_prompt"])?;
+    Ok(match system {
+        None => Content::Completion {
+            prompt,
+            completion: Some(completion),
+        },
+        system => Content::Instruction {
+            system,
+            instruction: prompt,
+            input: None,
+            output: Some(completion),
+        },
     })
+}
+
+/// A prompt and a completion of messages. Only the completion is trained on, as in TRL.
+fn conversation(row: &mut Row) -> Result<Content, RowError> {
+    let mut turns = part(row, "prompt", Role::User)?;
+    for message in &mut turns {
+        if message.role == Role::Assistant {
+            message.train = message.train.or(Some(false));
+        }
+    }
+    let system = row.optional(&["system", "system_prompt"])?;
+    with_system("system", system, &mut turns)?;
+    let completion = part(row, "completion", Role::Assistant)?;
+    if !completion.iter().any(|m| m.role == Role::Assistant) {
+        return Err(RowError::NoAnswer);
+    }
+    turns.extend(completion);
+    check_turns("prompt and completion", &turns)?;
+    Ok(Content::Messages(turns))
+}
+
+fn part(row: &mut Row, key: &'static str, role: Role) -> Result<Vec<Message>, RowError> {
+    if row.has_list(key) {
+        let items: Vec<Value> = list(row, Format::PromptCompletion, key)?;
+        return messages(row, key, items);
+    }
+    let text = row.required(Format::PromptCompletion, &[key])?;
+    Ok(vec![Message::new(role, text)])
 }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
+use super::refused::{self, weigh};
 use super::row::Row;
+use super::structure::take_tools;
 use super::{Fields, Format};
 use crate::bad::BadRow;
 use crate::conversation::{Conversation, Origin};
@@ -276,6 +278,7 @@ impl Parser {
         let row = |error| DataError::row(record.origin.clone(), error);
         let keys = self.row(record)?.map_err(row)?;
         let unknown_format = || RowError::UnknownFormat {
+            fields: Format::fields(&keys),
             keys: keys.keys(),
             known: Format::list(),
         };
@@ -285,11 +288,16 @@ impl Parser {
     /// A record as an object, with its keys renamed to those of the format.
     fn row(&self, record: &Record) -> Result<Result<Row, RowError>, DataError> {
         let row = match &record.content {
-            Content::Columns(columns) => Ok(Row::new(columns.clone())),
+            Content::Columns(columns) => {
+                let mut row = Row::new(columns.clone());
+                row.typed = true;
+                Ok(row)
+            }
             Content::Json(text, column) => parse(text, &record.origin, *column)?,
         };
         Ok(row.and_then(|mut row| {
             row.rename(&self.reading.fields)?;
+            refused::check(&row)?;
             Ok(row)
         }))
     }
@@ -310,7 +318,14 @@ impl Parser {
             }
             let found = row.renamed();
             row.drop_leading_answers = self.reading.drop_leading_answers;
-            let content = (format.spec().read)(&mut row)?;
+            row.tools = take_tools(&mut row)?;
+            let mut content = (format.spec().read)(&mut row)?;
+            weigh(&mut row, &mut content)?;
+            if row.tools.is_some() && format == Format::Text {
+                return Err(RowError::UnusedKey {
+                    key: "tools".into(),
+                });
+            }
             let mut conversation = Conversation::new(content);
             conversation.tools = row.tools.take();
             let leading_answers = row.dropped_answers;

@@ -5,19 +5,13 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
+use super::structure::strip_nulls;
 use super::{Fields, Format};
 use crate::conversation::{Message, Role};
 use crate::error::{RowError, json_type};
 
 /// Keys with content in any format: if they are not blank, they must be used.
-const CONTENT_KEYS: [&str; 6] = [
-    "system",
-    "history",
-    "context",
-    "tools",
-    "functions",
-    "images",
-];
+const CONTENT_KEYS: [&str; 5] = ["system", "history", "context", "tools", "functions"];
 
 /// One row. A format takes the keys out one by one; the remaining keys were not used.
 #[derive(Default)]
@@ -29,6 +23,10 @@ pub(super) struct Row {
     renamed: Vec<String>,
     /// The tools, which the format reads besides the content.
     pub(super) tools: Option<Value>,
+    /// Whether the row's values come from typed columns, so that structs have null members that the row lacks.
+    pub(super) typed: bool,
+    /// The keys in which such members were left out.
+    stripped: Vec<&'static str>,
     pub(super) drop_leading_answers: bool,
     pub(super) dropped_answers: bool,
 }
@@ -94,6 +92,20 @@ impl Row {
         }
     }
 
+    /// Leaves null members of structs out of the value of a typed column.
+    pub(super) fn strip(&mut self, key: &'static str, value: &mut Value) {
+        if self.typed && strip_nulls(value) && !self.stripped.contains(&key) {
+            self.stripped.push(key);
+        }
+    }
+
+    /// The keys and values that no format has taken.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.entries
+            .iter()
+            .map(|(key, value)| (key.as_str(), value))
+    }
+
     /// All keys that the row had, as error messages show them.
     pub(super) fn keys(&self) -> Vec<String> {
         self.keys.clone()
@@ -104,6 +116,20 @@ impl Row {
         self.entries
             .iter()
             .any(|(key, value)| key == name && !value.is_null())
+    }
+
+    /// Whether the key's value is a list.
+    pub(super) fn has_list(&self, name: &str) -> bool {
+        self.entries
+            .iter()
+            .any(|(key, value)| key == name && value.is_array())
+    }
+
+    /// Whether the key's value is text.
+    pub(super) fn has_text(&self, name: &str) -> bool {
+        self.entries
+            .iter()
+            .any(|(key, value)| key == name && value.is_string())
     }
 
     /// Whether a value has no content: null, or an empty string, list or object.
@@ -180,7 +206,9 @@ impl Row {
     /// The keys that the format did not use, except blank ones. A content key among them is an error.
     pub(super) fn unread(self) -> Result<Vec<String>, RowError> {
         let said = self.entries.into_iter().filter(|(_, v)| !Row::is_blank(v));
-        let keys: Vec<String> = said.map(|(key, _)| key).collect();
+        let mut keys: Vec<String> = said.map(|(key, _)| key).collect();
+        let stripped = self.stripped.iter();
+        keys.extend(stripped.map(|key| format!("null members inside {key}")));
         match keys.iter().find(|key| CONTENT_KEYS.contains(&key.as_str())) {
             Some(key) => Err(RowError::UnusedKey { key: key.clone() }),
             None => Ok(keys),

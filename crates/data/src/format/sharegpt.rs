@@ -1,13 +1,14 @@
-//! ShareGPT's rows: `conversations`, a list of `{from, value}`.
+//! ShareGPT's rows: `conversations`, a list of `{from, value}`. Turns of `{role, content}` are read, too.
+//!
+//! The text of the speakers `function_call` and `tool_call` is a call as JSON.
 //!
 //! Source: lm-sys/FastChat, `data/dummy_conversation.json`; axolotl and LLaMA-Factory for the names of roles.
 
-use serde_json::Value;
-
-use super::messages::{check_turns, texts_of};
+use super::messages::list;
 use super::row::Row;
+use super::turns::{check_turns, messages, with_system};
 use super::{Format, Spec};
-use crate::conversation::{Content, Message, Role};
+use crate::conversation::Content;
 use crate::error::RowError;
 
 pub(super) const SPEC: Spec = Spec {
@@ -18,58 +19,12 @@ pub(super) const SPEC: Spec = Spec {
     read,
 };
 
-/// The names of speakers.
-const ROLES: [(&str, Role); 15] = [
-    ("human", Role::User),
-    ("user", Role::User),
-    ("gpt", Role::Assistant),
-    ("chatgpt", Role::Assistant),
-    ("assistant", Role::Assistant),
-    ("bing", Role::Assistant),
-    ("bard", Role::Assistant),
-    ("model", Role::Assistant),
-    ("system", Role::System),
-    ("tool", Role::Tool),
-    ("observation", Role::Tool),
-    ("function_response", Role::Tool),
-    ("ipython", Role::Tool),
-    ("function_call", Role::Assistant),
-    ("tool_call", Role::Assistant),
-];
-
 fn read(row: &mut Row) -> Result<Content, RowError> {
-    let (from, value) = (row.own("from"), row.own("value"));
-    let turns = texts_of(row, Format::Sharegpt, "conversations", [&from, &value])?;
-    let mut messages = Vec::with_capacity(turns.len() + 1);
-    if let Some(system) = row.optional(&["system", "system_prompt"])? {
-        messages.push(Message::new(Role::System, system));
-    }
-    row.tools = row
-        .take("tools")
-        .filter(|tools| !Row::is_blank(tools))
-        .map(parsed);
-    for (index, (speaker, text)) in turns.into_iter().enumerate() {
-        let known = ROLES
-            .iter()
-            .find(|(name, _)| speaker.eq_ignore_ascii_case(name));
-        let Some((_, role)) = known else {
-            return Err(RowError::UnknownRole {
-                key: format!("conversations[{index}].{from}"),
-                role: speaker,
-                known: ROLES.map(|(name, _)| name).join(", "),
-            });
-        };
-        messages.push(Message::new(*role, text));
-    }
+    let items = list(row, Format::Sharegpt, "conversations")?;
+    let mut messages = messages(row, "conversations", items)?;
+    let system = row.optional(&["system", "system_prompt"])?;
+    with_system("system", system, &mut messages)?;
     row.drop_answers_before_question(&mut messages);
     check_turns("conversations", &messages)?;
     Ok(Content::Messages(messages))
-}
-
-/// Tools, which are often JSON in a string.
-fn parsed(tools: Value) -> Value {
-    match &tools {
-        Value::String(text) => serde_json::from_str(text).unwrap_or(tools),
-        _ => tools,
-    }
 }

@@ -232,7 +232,7 @@ fn rows_that_cannot_be_used_say_why() {
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): key `output`: expected a string, found a number");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): expected `output` or `response`, found both");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): key `history`: expected a list of [question, answer] pairs, found a string");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools`: it has content, but this format does not use it");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools[0]`: the string is not valid JSON: expected value at line 1 column 1");
     insta::assert_snapshot!(second(json!({"prompt": "1 + 1 =", "completion": "2"})), @"
     rows.json: row 2 (line 2): expected format alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
     hint: a file has one format: move these rows to a second file and name both in `data.train`
@@ -245,8 +245,12 @@ fn rows_that_cannot_be_used_say_why() {
 
 #[test]
 fn an_unknown_format_lists_the_known_ones() {
-    insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @"
+    insta::assert_snapshot!(error(r#"{"input": "1 1", "output": "2"}"#), @r#"
     rows.json: row 1 (line 1): unknown format; the row has `input`, `output`
+    hint: to read these rows as questions and answers, set `fields = { instruction = "input" }` beside their path
+    "#);
+    insta::assert_snapshot!(error(r#"{"words": "1 1"}"#), @"
+    rows.json: row 1 (line 1): unknown format; the row has `words`
     hint: convert the rows to a known format: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
     ");
     insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
@@ -272,8 +276,14 @@ fn messages_with_unused_content_are_refused() {
     insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2]: expected a message from user, assistant or tool, found system");
     insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): key `messages[0].role`: expected one of system, developer, user, assistant, tool, function; found `human`");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): key `messages[1].content`: expected a string, found null");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"rows.json: row 1 (line 1): key `messages[1].image`: it has content, but this format does not use it");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"rows.json: row 1 (line 1): key `messages[1].content[0]`: expected a part of type text, found image_url");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"
+    rows.json: row 1 (line 1): key `messages[1].image`: images, audio and video cannot be trained on; text alone can
+    hint: remove the row, or the key if the text alone is enough
+    ");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": [{"type": "image_url"}]}])), @"
+    rows.json: row 1 (line 1): key `messages[1].content[0]`: images, audio and video cannot be trained on; text alone can; found a part of type image_url
+    hint: remove the row, or the key if the text alone is enough
+    ");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): key `messages[1].weight`: expected 0 or 1, found a number");
     insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): key `messages[0]`: expected an object, found a string");
     insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): key `messages`: expected a list, found a string");
@@ -330,7 +340,165 @@ fn sharegpt_names_speakers_in_many_ways() {
     let read = read_with(&path, &reading).unwrap().conversations.remove(0);
     assert_eq!(read.messages().unwrap()[0].content, "Hi");
     let row = json!({"conversations": [{"from": "robot", "value": "Hi"}]}).to_string();
-    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): key `conversations[0].from`: expected one of human, user, gpt, chatgpt, assistant, bing, bard, model, system, tool, observation, function_response, ipython, function_call, tool_call; found `robot`");
+    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): key `conversations[0].from`: expected one of human, user, gpt, chatgpt, assistant, bing, bard, model, system, developer, tool, observation, function_response, ipython, function, function_call, tool_call; found `robot`");
+}
+
+#[test]
+fn structure_comes_to_one_form() {
+    let tool = json!({"name": "f", "parameters": {"type": "object", "x": null}});
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+    let read = |tools: serde_json::Value| {
+        let row = json!({"messages": turns, "tools": tools}).to_string();
+        read_text(row).map(|mut source| source.conversations.remove(0).tools)
+    };
+    for tools in [
+        json!([tool]),
+        json!(tool),
+        json!(json!([tool]).to_string()),
+        json!([tool.to_string()]),
+    ] {
+        assert_eq!(read(tools), Ok(Some(json!([tool]))));
+    }
+    for none in [
+        json!(null),
+        json!([]),
+        json!(""),
+        json!("[]"),
+        json!("null"),
+        json!({}),
+    ] {
+        assert_eq!(read(none), Ok(None));
+    }
+    insta::assert_snapshot!(read(json!("none")).unwrap_err(), @"rows.json: row 1 (line 1): key `tools`: the string is not valid JSON: expected ident at line 1 column 2");
+    insta::assert_snapshot!(read(json!("[1]")).unwrap_err(), @"rows.json: row 1 (line 1): key `tools[0]`: expected an object, found a number");
+}
+
+#[test]
+fn speakers_that_call_become_calls() {
+    let row = |call: &str| {
+        json!({"conversations": [
+            {"from": "human", "value": "a"}, {"from": "function_call", "value": call},
+            {"from": "observation", "value": "3"}, {"from": "gpt", "value": "b"},
+        ]})
+        .to_string()
+    };
+    let messages = |call: &str| {
+        let mut rows = read_text(row(call)).unwrap().conversations;
+        rows.remove(0).messages().unwrap()
+    };
+    let call =
+        |name: &str| json!({"type": "function", "function": {"name": name, "arguments": {"x": 1}}});
+    let one = messages(r#"{"name": "f", "arguments": {"x": 1}}"#);
+    assert_eq!(one[1].more["tool_calls"], json!([call("f")]));
+    assert_eq!((one[1].content.as_str(), one[2].role), ("", Role::Tool));
+    let two = messages(
+        r#"[{"name": "f", "parameters": {"x": 1}}, {"name": "g", "arguments": {"x": 1}}]"#,
+    );
+    assert_eq!(two[1].more["tool_calls"], json!([call("f"), call("g")]));
+    for text in ["Rome", "{}", "[]", r#"{"name": "f"}"#] {
+        let error = error(row(text));
+        assert!(
+            error.contains("row 1 (line 1): key `conversations[1].value`: expected a call"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn nulls_of_typed_columns_are_left_out() {
+    let mut row = row::Row::new(vec![(
+        "tools".into(),
+        json!([{"name": "f", "parameters": {"a": null, "b": {"c": null, "d": 1}}}]),
+    )]);
+    row.typed = true;
+    let tools = structure::take_tools(&mut row).unwrap();
+    assert_eq!(
+        tools,
+        Some(json!([{"name": "f", "parameters": {"b": {"d": 1}}}]))
+    );
+    assert_eq!(row.unread().unwrap(), ["null members inside tools"]);
+}
+
+#[test]
+fn preferences_media_and_weights_are_not_trained_on_in_silence() {
+    let row = |key: &str, value: serde_json::Value| {
+        read_text(json!({"prompt": "a", "completion": "b", key: value}).to_string()).map(|_| ())
+    };
+    for (key, value) in [
+        ("rejected", json!("c")),
+        ("label", json!(false)),
+        ("kto_tag", json!(true)),
+        ("chosen", json!([1])),
+    ] {
+        assert!(row(key, value).unwrap_err().contains(&format!(
+            "row 1 (line 1): key `{key}`: this row has preferences"
+        )));
+    }
+    for key in [
+        "image",
+        "images",
+        "audio",
+        "audios",
+        "video",
+        "videos",
+        "image_path",
+    ] {
+        assert!(
+            row(key, json!(["a"]))
+                .unwrap_err()
+                .contains(&format!("key `{key}`: images, audio and video"))
+        );
+        assert_eq!(row(key, json!(null)), Ok(()));
+    }
+    for weight in [json!(0), json!(0.5), json!("2")] {
+        assert!(
+            row("weight", weight)
+                .unwrap_err()
+                .contains("key `weight`: the weight of a row is 1")
+        );
+    }
+    assert_eq!(row("weight", json!(1.0)), Ok(()));
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+    let source = read_text(json!({"messages": turns, "loss_weight": 0}).to_string()).unwrap();
+    assert_eq!(
+        source.conversations[0].messages().unwrap()[1].train,
+        Some(false)
+    );
+}
+
+#[test]
+fn common_layouts_of_messages_are_read() {
+    let hi = || Message::new(Role::User, "a");
+    let answer = || Message::new(Role::Assistant, "b");
+    let (user, assistant) = (
+        json!({"role": "user", "content": "a"}),
+        json!({"role": "assistant", "content": "b"}),
+    );
+    let (human, gpt) = (
+        json!({"from": "human", "value": "a"}),
+        json!({"from": "gpt", "value": "b"}),
+    );
+    for row in [
+        json!({"prompt": [user], "completion": [assistant]}),
+        json!({"conversations": [user, assistant]}),
+        json!({"messages": [human, gpt]}),
+    ] {
+        assert_eq!(
+            contents(&row.to_string()),
+            [Content::Messages(vec![hi(), answer()])]
+        );
+    }
+    let row = json!({"system": "s", "messages": [user, assistant]}).to_string();
+    let system = Message::new(Role::System, "s");
+    assert_eq!(
+        contents(&row),
+        [Content::Messages(vec![system, hi(), answer()])]
+    );
+    let row = json!({"messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, assistant]});
+    assert!(
+        error(row.to_string())
+            .contains("a part of type text without the key `text`; it has `type`, `value`")
+    );
 }
 
 #[test]
@@ -353,7 +521,7 @@ fn fields_may_have_other_names() {
     };
     let named = [("instruction", "question"), ("output", "reply")];
     assert_eq!(read(Format::Alpaca, &named), Ok(instruction(None, "2")));
-    insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history");
+    insta::assert_snapshot!(read(Format::Alpaca, &[("instruction", "question"), ("answer", "reply")]).unwrap_err(), @"data.train.fields: format alpaca has no field `answer`; did you mean `instruction`? It has instruction, input, output, system, history, tools");
     insta::assert_snapshot!(read(Format::Alpaca, &[named[0], named[1], ("input", "about")]).unwrap_err(), @"data.train.fields: no row has the key `about`, which `fields` reads as `input`");
 }
 

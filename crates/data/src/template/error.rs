@@ -64,6 +64,16 @@ pub enum RenderError {
         /// Its error.
         problem: String,
     },
+    /// The chat template fails on arguments that are text.
+    #[error(
+        "chat template: {problem}; `{key}` is text that is no JSON object, and the template wants an object"
+    )]
+    TextArguments {
+        /// The key.
+        key: String,
+        /// The template's error.
+        problem: String,
+    },
     /// The chat template does not end.
     #[error(
         "chat template: stopped after {} steps: it loops forever, or its text grows without end",
@@ -105,6 +115,9 @@ impl Hint for RenderError {
             RenderError::Unmarked { .. } => Some(
                 "if the template is your own, enclose the turn's text in `[[` and `]]`"
                     .into(),
+            ),
+            RenderError::TextArguments { .. } => Some(
+                "write the arguments as a JSON object, or as the JSON text of one".into(),
             ),
             RenderError::NothingMarked => Some(
                 "mark messages with `\"train\": true`, or change `data.train_on = \"marked\"`"

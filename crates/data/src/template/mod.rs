@@ -146,6 +146,15 @@ pub struct Rendered {
     pub other_start: bool,
 }
 
+/// What is odd about how a template renders a row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Oddities {
+    /// The text with arguments as JSON text and as an object, if both are plausible and they differ.
+    pub spellings: Option<[String; 2]>,
+    /// Fields of earlier messages that the template prints in the last message only.
+    pub lost: Vec<String>,
+}
+
 impl Rendered {
     /// A text with the spans of the chosen messages.
     fn new(
@@ -334,6 +343,14 @@ impl Template {
         match &self.kind {
             Kind::Plain(plain) => plain.render(conversation, &messages, &chosen),
             Kind::Chat(chat) => chat.render(conversation, messages, &chosen),
+        }
+    }
+
+    /// What is odd about the text of a row that the template renders.
+    pub fn oddities(&self, conversation: &Conversation) -> Oddities {
+        match &self.kind {
+            Kind::Plain(_) => Oddities::default(),
+            Kind::Chat(chat) => chat.oddities(conversation, turns(conversation)),
         }
     }
 

@@ -3,6 +3,8 @@
 //! A template renders text, but does not say which part of it is an answer. Templates with `{% generation %}` blocks
 //! mark answers themselves; for the others, `spans.rs` finds them by rendering the conversation again with changes.
 
+mod calls;
+mod lost;
 mod spans;
 
 use std::collections::BTreeMap;
@@ -14,9 +16,10 @@ use minijinja::{Environment, ErrorKind};
 
 use super::concat::with_texts;
 use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
-use super::{Chosen, RenderError, Rendered, TemplateError};
+use super::{Chosen, Oddities, RenderError, Rendered, TemplateError};
 use crate::conversation::{Conversation, Layout, Message, Role};
 use crate::tokenizer::Tokenizer;
+use lost::alias_thoughts;
 use spans::{Search, Span, end_after};
 
 /// The name of the only template in an environment.
@@ -113,8 +116,9 @@ impl Chat {
         conversation: &Conversation,
         messages: Vec<Message>,
     ) -> Result<String, RenderError> {
-        let turns = self.settled(Turns::of(conversation, messages)?);
+        let turns = self.with_arguments(self.settled(Turns::of(conversation, messages)?));
         self.text(&turns, true)
+            .map_err(|error| self.explained(&turns, error))
     }
 
     pub(super) fn render(
@@ -123,8 +127,9 @@ impl Chat {
         messages: Vec<Message>,
         chosen: &Chosen,
     ) -> Result<Rendered, RenderError> {
-        let turns = self.settled(Turns::of(conversation, messages)?);
-        let (text, blocks) = unmark(&self.raw(&turns, false)?);
+        let turns = self.with_arguments(self.settled(Turns::of(conversation, messages)?));
+        let raw = self.raw(&turns, false);
+        let (text, blocks) = unmark(&raw.map_err(|error| self.explained(&turns, error))?);
         self.check(&turns, &text)?;
         let spans = self.spans(&turns, &text, blocks, chosen)?;
         let last = turns.messages.last();
@@ -161,6 +166,24 @@ impl Chat {
         turns
     }
 
+    /// What is odd about the text of a row, though it is rendered.
+    pub(super) fn oddities(&self, conversation: &Conversation, messages: Vec<Message>) -> Oddities {
+        let Ok(turns) = Turns::of(conversation, messages) else {
+            return Oddities::default();
+        };
+        if turns.messages.iter().all(|message| message.more.is_empty()) {
+            return Oddities::default();
+        }
+        let turns = self.settled(turns);
+        let spellings = self.two_spellings(&turns);
+        let turns = self.with_arguments(turns);
+        let text = self.text(&turns, false).unwrap_or_default();
+        Oddities {
+            spellings,
+            lost: self.lost_fields(&turns, &text).unwrap_or_default(),
+        }
+    }
+
     /// Checks that the text has the system message, the user messages, the tool calls and the tools: some templates
     /// omit them.
     fn check(&self, turns: &Turns, text: &str) -> Result<(), RenderError> {
@@ -182,6 +205,7 @@ impl Chat {
                 return lost(format!("`tool_calls` of messages[{index}]"));
             }
         }
+        self.lost_fields(turns, text)?;
         let without = Turns {
             tools: None,
             ..turns.clone()
@@ -300,7 +324,7 @@ impl<'c> Turns<'c> {
     /// The conversation's messages, which may not contain the characters that mark spans.
     fn of(
         conversation: &'c Conversation,
-        messages: Vec<Message>,
+        mut messages: Vec<Message>,
     ) -> Result<Turns<'c>, RenderError> {
         if conversation.layout() == Layout::Text {
             return Err(RenderError::Layout {
@@ -320,6 +344,7 @@ impl<'c> Turns<'c> {
                 ),
             });
         }
+        alias_thoughts(&mut messages);
         Ok(Turns {
             messages,
             tools: conversation.tools.as_ref(),

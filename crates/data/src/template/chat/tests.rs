@@ -515,3 +515,69 @@ fn plain_templates_of_chats_give_the_same() {
         golden.check(&template);
     }
 }
+
+#[test]
+fn arguments_take_the_form_that_the_template_prints_as_json() {
+    let call = |arguments: Value| calling(json!([{"name": "add", "arguments": arguments}]));
+    let source = |arguments: &str| {
+        format!(
+            "{{{{ tools }}}}{{% for m in messages %}}<{{{{ m.role }}}}>{{% for c in m.tool_calls or [] %}}{{{{ c.name }}}}{arguments}{{% endfor %}}{{{{ m.content }}}}<|im_end|>{{% endfor %}}{{% if add_generation_prompt %}}<assistant>{{% endif %}}"
+        )
+    };
+    let text = |source: &str, arguments: Value| {
+        chat(source)
+            .answers(&call(arguments))
+            .map(|rendered| rendered.text)
+    };
+    let (object, as_text) = (json!({"x": "é"}), json!(r#"{"x": "é"}"#));
+    let twice = source("{{ c.arguments | tojson }}");
+    assert_eq!(
+        text(&twice, as_text.clone()).unwrap(),
+        text(&twice, object.clone()).unwrap()
+    );
+    let printed = source("{{ c.arguments }}");
+    assert!(
+        text(&printed, as_text.clone())
+            .unwrap()
+            .contains(r#"add{"x": "é"}"#)
+    );
+    assert_eq!(
+        chat(&printed).oddities(&call(as_text.clone())).spellings,
+        None
+    );
+    let items = source("{% for k, v in c.arguments.items() %}{{ k }}={{ v }}{% endfor %}");
+    assert_eq!(
+        text(&items, as_text).unwrap(),
+        text(&items, object).unwrap()
+    );
+    let error = text(&items, json!("Rome")).unwrap_err().to_string();
+    assert!(
+        error.contains("`messages[1].tool_calls[0].arguments` is text"),
+        "{error}"
+    );
+}
+
+#[test]
+fn fields_that_the_template_does_not_print_are_lost() {
+    let mut messages = dialogue().messages().unwrap();
+    messages[2]
+        .more
+        .insert("thinking".into(), json!("a thought"));
+    let row = Conversation::chat(messages.clone());
+    let body = |thought: &str| {
+        format!(
+            "{{% for m in messages %}}<{{{{ m.role }}}}>{thought}{{{{ m.content }}}}<|im_end|>{{% endfor %}}{{% if add_generation_prompt %}}<assistant>{{% endif %}}"
+        )
+    };
+    insta::assert_snapshot!(chat(&body("")).answers(&row).unwrap_err(), @"template `chat` does not render `thinking` of messages[2], which would be lost");
+    let last = chat(&body(
+        "{% if loop.last %}{{ m.reasoning_content }}{% endif %}",
+    ));
+    assert!(last.answers(&row).is_ok());
+    assert_eq!(last.oddities(&row).lost, ["`thinking` of messages[2]"]);
+    let all = chat(&body("{{ m.reasoning_content }}"));
+    assert!(all.answers(&row).unwrap().text.contains("a thought"));
+    messages[1].more.insert("name".into(), json!("Bob"));
+    let row = Conversation::chat(messages);
+    insta::assert_snapshot!(all.answers(&row).unwrap_err(), @"template `chat` does not render `name` of messages[1], which would be lost");
+}

@@ -1,0 +1,192 @@
+//! Structure inside a column: `tools`, `tool_calls`, and what is in them come to one form, whatever a file has them as.
+//!
+//! Tables often have them as JSON text, as LLaMA-Factory's and TRL's do. Parquet and Arrow give every struct of a column
+//! the same members, so a member that a row lacks is null there.
+
+use serde_json::{Map, Value, json};
+
+use super::row::Row;
+use crate::error::{RowError, json_type};
+
+/// Takes the tools out of a row: a list of objects, or `None` if there are none.
+pub(super) fn take_tools(row: &mut Row) -> Result<Option<Value>, RowError> {
+    let mut found: Option<(&'static str, Vec<Value>)> = None;
+    for key in ["tools", "functions"] {
+        let Some(mut value) = row.take(key) else {
+            continue;
+        };
+        let own = row.own(key);
+        row.strip(key, &mut value);
+        let mut tools = objects(&own, value)?;
+        if tools.is_empty() {
+            continue;
+        }
+        if let Some((first, _)) = found {
+            return Err(RowError::TwoKeys { first, second: key });
+        }
+        for (index, tool) in tools.iter_mut().enumerate() {
+            inner(tool, &format!("{own}[{index}]"), "parameters")?;
+        }
+        found = Some((key, tools));
+    }
+    Ok(found.map(|(_, tools)| Value::Array(tools)))
+}
+
+/// The calls of a message: a list of objects. Arguments that are text stay text, because some templates print them.
+pub(super) fn calls(key: &str, value: Value) -> Result<Vec<Value>, RowError> {
+    let mut calls = objects(key, value)?;
+    for (index, call) in calls.iter_mut().enumerate() {
+        let Some(function) = call.get_mut("function") else {
+            continue;
+        };
+        if let Value::String(text) = function
+            && text.trim_start().starts_with('{')
+        {
+            *function = parse(&format!("{key}[{index}].function"), text)?;
+        }
+    }
+    Ok(calls)
+}
+
+/// The calls that a speaker `function_call` writes as JSON: `{name, arguments}` or a list of them.
+pub(super) fn spoken_calls(key: &str, value: Value) -> Result<Vec<Value>, RowError> {
+    let wrong = |what: String| RowError::NotACall {
+        key: key.into(),
+        what,
+    };
+    let listed = match value {
+        Value::String(text) => serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?,
+        other => other,
+    };
+    let listed = match listed {
+        Value::Array(items) if !items.is_empty() => items,
+        Value::Array(_) => return Err(wrong("the list is empty".into())),
+        one => vec![one],
+    };
+    listed
+        .into_iter()
+        .map(|call| spoken(call, &wrong))
+        .collect()
+}
+
+fn spoken(call: Value, wrong: &dyn Fn(String) -> RowError) -> Result<Value, RowError> {
+    let Value::Object(mut call) = call else {
+        return Err(wrong(format!("found {}", json_type(&call))));
+    };
+    if let Some(Value::Object(_)) = call.get("function") {
+        return Ok(Value::Object(call));
+    }
+    let name = match call.shift_remove("name") {
+        Some(Value::String(name)) => name,
+        Some(other) => return Err(wrong(format!("`name` is {}", json_type(&other)))),
+        None => return Err(wrong("`name` is missing".into())),
+    };
+    let arguments = ["arguments", "parameters"]
+        .into_iter()
+        .find_map(|key| call.shift_remove(key))
+        .ok_or_else(|| wrong("`arguments` is missing".into()))?;
+    if !matches!(arguments, Value::Object(_) | Value::String(_)) {
+        return Err(wrong(format!("`arguments` is {}", json_type(&arguments))));
+    }
+    let mut form = Map::new();
+    if let Some(id) = call.shift_remove("id") {
+        form.insert("id".into(), id);
+    }
+    call.shift_remove("type");
+    if let Some((other, _)) = call.iter().find(|(_, value)| !Row::is_blank(value)) {
+        return Err(wrong(format!("`{other}` would be lost")));
+    }
+    form.insert("type".into(), "function".into());
+    form.insert(
+        "function".into(),
+        json!({ "name": name, "arguments": arguments }),
+    );
+    Ok(Value::Object(form))
+}
+
+/// A list of objects from a list, one object, or the JSON text of either; empty if the value says that there are none.
+fn objects(key: &str, value: Value) -> Result<Vec<Value>, RowError> {
+    let value = match value {
+        Value::String(text) if text.trim().is_empty() => Value::Null,
+        Value::String(text) => parse(key, &text)?,
+        other => other,
+    };
+    let items = match value {
+        value if Row::is_blank(&value) => Vec::new(),
+        Value::Array(items) => items,
+        one @ Value::Object(_) => vec![one],
+        other => {
+            return Err(RowError::WrongType {
+                key: key.into(),
+                expected: "a list of objects, or its JSON text",
+                found: json_type(&other),
+            });
+        }
+    };
+    let item = |(index, item): (usize, Value)| {
+        let key = format!("{key}[{index}]");
+        let item = match item {
+            Value::String(text) => parse(&key, &text)?,
+            other => other,
+        };
+        if item.is_object() {
+            return Ok(item);
+        }
+        Err(RowError::WrongType {
+            key,
+            expected: "an object",
+            found: json_type(&item),
+        })
+    };
+    items.into_iter().enumerate().map(item).collect()
+}
+
+/// Parses the text of a member of a tool, or of its `function`, which is an object everywhere else.
+fn inner(tool: &mut Value, key: &str, member: &str) -> Result<(), RowError> {
+    if let Some(Value::String(text)) = tool.get("function")
+        && text.trim_start().starts_with('{')
+    {
+        tool["function"] = parse(&format!("{key}.function"), text)?;
+    }
+    let (path, holder) = if tool.get("function").is_some_and(Value::is_object) {
+        (format!("{key}.function.{member}"), &mut tool["function"])
+    } else {
+        (format!("{key}.{member}"), tool)
+    };
+    if let Some(Value::String(text)) = holder.get(member)
+        && !text.trim().is_empty()
+    {
+        holder[member] = parse(&path, text)?;
+    }
+    Ok(())
+}
+
+fn parse(key: &str, text: &str) -> Result<Value, RowError> {
+    serde_json::from_str(text).map_err(|error| RowError::InnerJson {
+        key: key.into(),
+        what: error.to_string(),
+    })
+}
+
+/// Removes the members that are null from every struct; returns whether there were any.
+pub(super) fn strip_nulls(value: &mut Value) -> bool {
+    match value {
+        Value::Object(fields) => {
+            let before = fields.len();
+            fields.retain(|_, value| !value.is_null());
+            let mut found = fields.len() < before;
+            for value in fields.values_mut() {
+                found |= strip_nulls(value);
+            }
+            found
+        }
+        Value::Array(items) => {
+            let mut found = false;
+            for item in items {
+                found |= strip_nulls(item);
+            }
+            found
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,109 @@
+//! Fields of messages that a template does not print.
+//!
+//! The conversation is rendered again without each field. The same text is a loss.
+
+use super::{Chat, RenderError, Turns};
+use crate::conversation::{Message, Role};
+
+/// The names of a message's thought, the first that is given to templates that read one of the others.
+pub(super) const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
+
+impl Chat {
+    /// The fields that earlier messages lose, and that the template prints in the last.
+    ///
+    /// # Errors
+    /// [`RenderError::NoPlace`] for a field that the template does not print in the last message either.
+    pub(super) fn lost_fields(
+        &self,
+        turns: &Turns<'_>,
+        text: &str,
+    ) -> Result<Vec<String>, RenderError> {
+        let mut lost = Vec::new();
+        for (index, message) in turns.messages.iter().enumerate() {
+            for field in fields(message) {
+                let what = format!("`{field}` of messages[{index}]");
+                let last = index + 1 == turns.messages.len();
+                if self.prints(turns, text, index, field) {
+                    continue;
+                }
+                if self.told_elsewhere(turns, index, field)
+                    || (!last && self.prints_as_last(turns, index, field))
+                {
+                    lost.push(what);
+                    continue;
+                }
+                let template = "chat".into();
+                return Err(RenderError::NoPlace { template, what });
+            }
+        }
+        Ok(lost)
+    }
+
+    fn prints(&self, turns: &Turns<'_>, text: &str, index: usize, field: &str) -> bool {
+        let mut without = turns.clone();
+        remove(&mut without.messages[index], field);
+        // A template that fails without the field reads it.
+        self.text(&without, false)
+            .map_or(true, |other| other != text)
+    }
+
+    fn prints_as_last(&self, turns: &Turns<'_>, index: usize, field: &str) -> bool {
+        let last = turns.first(index + 1);
+        match self.text(&last, false) {
+            Ok(text) => self.prints(&last, &text, index, field),
+            Err(_) => false,
+        }
+    }
+
+    /// Whether a result's field only says which call it belongs to, which the order of the messages says, too.
+    fn told_elsewhere(&self, turns: &Turns<'_>, index: usize, field: &str) -> bool {
+        if turns.messages[index].role != Role::Tool {
+            return false;
+        }
+        let own = turns.messages[index].more.get(field);
+        let mut calls = turns.messages[..index]
+            .iter()
+            .filter_map(|message| message.more.get("tool_calls")?.as_array())
+            .flatten();
+        match field {
+            "tool_call_id" => true,
+            "name" => calls.any(|call| {
+                let function = call.get("function").unwrap_or(call);
+                function.get("name") == own
+            }),
+            _ => false,
+        }
+    }
+}
+
+/// The fields of a message that are checked here; a thought is one, whatever its names.
+fn fields(message: &Message) -> impl Iterator<Item = &str> {
+    let thought = THOUGHTS
+        .iter()
+        .find(|name| message.more.contains_key(**name));
+    let others = message.more.keys().map(String::as_str);
+    let others = others.filter(|name| *name != "tool_calls" && !THOUGHTS.contains(name));
+    others.chain(thought.copied())
+}
+
+fn remove(message: &mut Message, field: &str) {
+    message.more.remove(field);
+    if THOUGHTS.contains(&field) {
+        for name in THOUGHTS {
+            message.more.remove(name);
+        }
+    }
+}
+
+/// Gives a thought all the names that templates read it by, as transformers' `_alias_reasoning_fields`.
+pub(super) fn alias_thoughts(messages: &mut [Message]) {
+    for message in messages {
+        let thought = THOUGHTS.iter().find_map(|name| message.more.get(*name));
+        if let Some(thought) = thought.cloned() {
+            for name in ["reasoning_content", "thinking"] {
+                let entry = message.more.entry(name.into());
+                entry.or_insert_with(|| thought.clone());
+            }
+        }
+    }
+}
