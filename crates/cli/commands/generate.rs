@@ -15,6 +15,10 @@ use crate::output;
 /// The model continues the prompt as it is, unless `--chat` applies the model's chat template or
 /// `--template NAME` another one, such as the template of the adapter's training.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer generate --base HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt 'Hello!'
+  simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt 'What is tea?'")]
 pub(crate) struct Generate {
     #[command(flatten)]
     model: ModelArgs,

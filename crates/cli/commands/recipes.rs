@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use simmer_checkpoint::nearest;
 use simmer_train::{Method, Recipe};
 
+use super::train::quoted;
+use crate::embedded::is_embedded;
 use crate::failure::{Context, Failure, bail};
 use crate::output;
 
@@ -48,6 +51,10 @@ const SHIPPED: &[(&str, &str)] = shipped![
 
 /// List the shipped recipes, or copy one
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes
+  simmer recipes copy quickstart my.toml")]
 pub(crate) struct Recipes {
     #[command(subcommand)]
     command: Option<Command>,
@@ -64,10 +71,20 @@ enum Command {
 /// Editors with TOML support (taplo, Even Better TOML) complete and check a recipe that begins with the line
 /// `#:schema recipe.schema.json`, the file that this is written to.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes schema > recipe.schema.json")]
 struct Schema {}
 
 /// Write a shipped recipe to a file
+///
+/// An existing file is not overwritten. The base model and the data of `quickstart` are part of the program, so the copy
+/// runs in any folder.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes copy quickstart
+  simmer recipes copy alpaca-smollm2-135m my.toml")]
 struct Copy {
     /// Name of the recipe, as listed by `simmer recipes`
     name: String,
@@ -95,7 +112,27 @@ fn list() -> Result<(), Failure> {
             needs(name, text)?
         ))?;
     }
+    output::note(
+        "\n`simmer recipes copy NAME my.toml` writes one to a file, `simmer show my.toml` explains it",
+    );
     Ok(())
+}
+
+/// A recipe's text for the file `out`: its header has the command for that file.
+fn copied(name: &str, text: &str, out: &Path) -> String {
+    let shipped = format!("simmer train recipes/{name}.toml");
+    let command = format!("simmer train {}", quoted(&out.display().to_string()));
+    without_schema(text).replace(&shipped, &command)
+}
+
+/// The files of a recipe that are part of the program.
+fn embedded(name: &str, text: &str) -> Result<Vec<String>, Failure> {
+    let recipe = Recipe::parse(Path::new(name), text, &[])?;
+    let models = [&recipe.base.path, &recipe.base.tokenizer];
+    let models = models.into_iter().flatten();
+    let paths = models.chain(recipe.data.sources().map(|source| &source.path));
+    let embedded = paths.filter(|path| is_embedded(path));
+    Ok(embedded.map(|path| path.display().to_string()).collect())
 }
 
 /// The method, base model and data of a recipe, on one line.
@@ -134,21 +171,43 @@ fn summary(text: &str) -> &str {
 impl Copy {
     fn run(self) -> Result<(), Failure> {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
-            let names: Vec<&str> = SHIPPED.iter().map(|(name, _)| *name).collect();
+            let names = || SHIPPED.iter().map(|(name, _)| *name);
+            let near = nearest(&self.name, names());
+            let near = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             bail!(
-                "unknown recipe `{}`; recipes: {}",
+                "unknown recipe `{}`{near}\nrecipes: {}",
                 self.name,
-                names.join(", ")
+                names().collect::<Vec<_>>().join(", ")
             );
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
-        let text = without_schema(text);
-        let mut file = std::fs::File::create_new(&out)
-            .with_context(|| format!("cannot create {}", out.display()))?;
+        let text = copied(name, text, &out);
+        let mut file = std::fs::File::create_new(&out).map_err(|error| not_created(&out, error))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
-            .with_context(|| format!("cannot write {}", out.display()))?;
+            .with_context(|| format!("{}: cannot write", out.display()))?;
         output::note(&format!("wrote {}", out.display()));
+        let embedded = embedded(name, &text)?;
+        if !embedded.is_empty() {
+            output::note(&format!(
+                "part of simmer, if the current folder does not have them: {}",
+                embedded.join(", ")
+            ));
+        }
         Ok(())
+    }
+}
+
+fn not_created(out: &Path, error: std::io::Error) -> Failure {
+    let shown = out.display();
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.exists() => Failure::new(format!(
+            "{shown}: cannot create: the folder {} does not exist",
+            folder.display()
+        )),
+        _ if out.exists() => Failure::new(format!("{shown} exists; it is not overwritten"))
+            .with_hint("name another file: simmer recipes copy NAME FILE"),
+        _ => Failure::new(format!("{shown}: cannot create: {error}")),
     }
 }
 
@@ -165,7 +224,28 @@ mod tests {
             let command = format!("#   simmer train recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
             needs(name, text).unwrap();
+            let copy = copied(name, text, Path::new("my own.toml"));
+            assert!(copy.contains("#   simmer train 'my own.toml'\n"), "{name}");
+            assert!(!copy.contains(&format!("recipes/{name}.toml")), "{name}");
         }
+    }
+
+    #[test]
+    fn the_recipes_of_this_project_need_nothing_else() {
+        let files = |name: &str| {
+            let (_, text) = SHIPPED.iter().find(|(known, _)| *known == name).unwrap();
+            embedded(name, without_schema(text)).unwrap()
+        };
+        assert_eq!(
+            files("quickstart"),
+            [
+                "data/tiny-base",
+                "data/kitchen/instructions.json",
+                "data/kitchen/heldout.json"
+            ]
+        );
+        assert_eq!(files("tiny-base").len(), 2);
+        assert!(files("alpaca-7b").is_empty());
     }
 
     #[test]

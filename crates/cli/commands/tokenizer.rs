@@ -26,6 +26,9 @@ enum Command {
 ///
 /// Writes tokenizer.json and tokenizer_config.json in the format of Hugging Face's tokenizers.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer tokenizer train texts.jsonl --vocab-size 8000 --out my-tokenizer")]
 struct Train {
     /// Files of texts, one row {"text": ...} per line
     #[arg(required = true, value_name = "FILE.jsonl")]
