@@ -18,6 +18,7 @@ mod hostile;
 mod inspecting;
 mod merging;
 mod model;
+mod names;
 mod recipes;
 mod report;
 mod resuming;

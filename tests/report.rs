@@ -45,7 +45,6 @@ fn report(folder: &Path, args: &[&str]) -> (String, Output) {
 fn refused(folder: &Path, args: &[&str]) -> String {
     let output = simmer(folder, &[&["report"], args].concat());
     assert_eq!(output.status.code(), Some(1));
-    assert!(!folder.join("report.html").exists());
     let said = String::from_utf8(output.stderr).unwrap();
     said.replace(&folder.display().to_string(), "FOLDER")
 }
@@ -225,6 +224,52 @@ fn what_is_no_run_is_refused() {
     error: empty is not a run: it has no recipe.toml
     error: ./run/: duplicate run
     ");
+}
+
+#[test]
+fn a_page_is_in_the_folder_of_its_run_and_overwrites_nothing() {
+    let kitchen = Kitchen::new();
+    let parent = kitchen.path("");
+    let at = |name: &str| parent.join(name);
+    for run in ["first", "second"] {
+        kitchen.whole(&["train.max_steps=1"], run);
+    }
+    let written = |args: &[&str]| {
+        let output = simmer(&parent, &[&["report"], args].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // the page of the same runs is replaced
+    for _ in 0..2 {
+        assert_eq!(written(&["first"]), "first/report.html\n");
+        assert_eq!(written(&["first", "second"]), "compared.html\n");
+        assert_eq!(written(&["second", "--out", "mine.html"]), "mine.html\n");
+    }
+    // a run that has another name now
+    fs::rename(at("first"), at("third")).unwrap();
+    assert_eq!(written(&["third"]), "third/report.html\n");
+
+    fs::copy(at("compared.html"), at("second/report.html")).unwrap();
+    fs::write(at("notes.md"), "mine").unwrap();
+    let before = fs::read(at("compared.html")).unwrap();
+    let said = [
+        refused(&parent, &["second"]),
+        refused(&parent, &["third", "second"]),
+        refused(&parent, &["third", "--out", "notes.md"]),
+        refused(&parent, &["third", "--out", "second"]),
+    ];
+    insta::assert_snapshot!(said.concat(), @"
+    error: second/report.html exists and is a page of other runs; it is not overwritten
+    hint: name another page with --out, or remove the file
+    error: compared.html exists and is a page of other runs; it is not overwritten
+    hint: name another page with --out, or remove the file
+    error: notes.md exists and is not a page that `simmer report` wrote; it is not overwritten
+    hint: name another page with --out, or remove the file
+    error: second is a folder; expected the name of a page
+    hint: write --out second/report.html
+    ");
+    assert_eq!(fs::read(at("notes.md")).unwrap(), b"mine");
+    assert_eq!(fs::read(at("compared.html")).unwrap(), before);
 }
 
 /// Makes the page after the third step.

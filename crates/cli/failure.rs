@@ -66,6 +66,14 @@ impl Failure {
         self
     }
 
+    /// The same with a hint, instead of the one that it has.
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
     /// The error that it was created from, if it is of that type.
     pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()

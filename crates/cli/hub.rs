@@ -2,23 +2,48 @@
 
 use std::path::{Path, PathBuf};
 
-use simmer_checkpoint::hub::{Fetched, HubConfig, HubName, Progress, What, fetch};
+use simmer_checkpoint::hub::{Fetched, HubConfig, HubError, HubName, Place, Progress, What, fetch};
 use simmer_data::DataConfig;
 use simmer_model::base::BaseConfig;
 
 use crate::failure::{Context, Failure};
-use crate::{output, progress};
+use crate::{embedded, output, progress};
 
-/// The prefix that marks a path as the name of a data set on the hub.
-const HUB: &str = "hf://datasets/";
-
-/// The path if it exists; otherwise the folder that the model of this name is downloaded to.
+/// The path of a model, an adapter or a tokenizer that a user names: a path that exists, the program's own copy of the
+/// quickstart's files, or the folder that a name on the hub is downloaded to.
 pub(crate) fn locate(path: &Path, what: What) -> Result<PathBuf, Failure> {
-    if path.exists() {
-        return Ok(path.to_owned());
+    if !path.exists()
+        && let Some(copy) = embedded::copy(path)?
+    {
+        return Ok(copy);
     }
-    let name: HubName = path.to_string_lossy().parse()?;
-    Ok(fetched(&name, what)?.path)
+    match Place::of(path)? {
+        Place::Local(path) => Ok(path),
+        Place::Hub { name, .. } if name.is_dataset() => {
+            let name = path.display().to_string();
+            Err(HubError::IsDataset { name }.into())
+        }
+        Place::Hub { name, explicit } => Ok(looked_for(path, &name, explicit, what)?.path),
+    }
+}
+
+/// Downloads a name on the hub. If it is not marked as one, an error first says that there is no such path.
+fn looked_for(
+    given: &Path,
+    name: &HubName,
+    explicit: bool,
+    what: What,
+) -> Result<Fetched, Failure> {
+    let found = fetched(name, what);
+    if explicit {
+        return found;
+    }
+    found.with_context(|| {
+        format!(
+            "{}: no such file or folder here, and it could not be downloaded from the hub",
+            given.display()
+        )
+    })
 }
 
 /// Downloads files, with a progress bar.
@@ -49,34 +74,44 @@ fn fetched(name: &HubName, what: What) -> Result<Fetched, Failure> {
     Ok(fetched)
 }
 
-/// Downloads the data sets that are given by their name on the hub.
+/// Finds the data of a recipe: downloads the data sets that are given by their name on the hub.
 pub(crate) fn locate_data(data: &mut DataConfig) -> Result<(), Failure> {
     for source in data.sources_mut() {
         let text = source.path.to_string_lossy();
-        let is_file = simmer_data::file::has_known_ending(&source.path) && !text.starts_with(HUB);
-        if source.path.exists() || is_file || text.contains(['*', '?', '[']) {
+        if source.path.exists() || text.contains(['*', '?', '[']) {
             continue;
         }
-        let named: Result<HubName, _> = text.trim_start_matches(HUB).parse();
-        // Otherwise it is a missing file, which is reported when it is read.
-        if let Ok(name) = named {
-            let fetched = fetched(&name.of_dataset(), What::Dataset).with_context(|| {
-                format!("`{text}`: no such file, and no data set of this name could be downloaded")
-            })?;
-            source.locate(fetched.files);
+        if let Some(copy) = embedded::copy(&source.path)? {
+            source.locate(vec![copy]);
+            continue;
+        }
+        if let Place::Hub { name, explicit } = Place::of(&source.path)? {
+            let name = name.of_dataset();
+            let found = looked_for(&source.path, &name, explicit, What::Dataset)?;
+            source.locate(found.files);
         }
     }
     Ok(())
 }
 
-/// A folder of data: a local one, or that of a data set on the hub.
-pub(crate) fn locate_folder(path: &Path) -> Result<PathBuf, Failure> {
-    let text = path.to_string_lossy();
-    let Some(name) = text.strip_prefix(HUB) else {
+/// A file of rows that exists, or the program's own copy of one.
+pub(crate) fn locate_file(path: &Path) -> Result<PathBuf, Failure> {
+    if path.exists() {
         return Ok(path.to_owned());
-    };
-    let name: HubName = name.parse()?;
-    Ok(fetched(&name.of_dataset(), What::Dataset)?.path)
+    }
+    let copy = embedded::copy(path)?;
+    copy.with_context(|| format!("{}: cannot read: no such file", path.display()))
+}
+
+/// A folder of data: a local one, or that of a data set on the hub (`hf://datasets/ORG/NAME`).
+pub(crate) fn locate_folder(path: &Path) -> Result<PathBuf, Failure> {
+    if !path.to_string_lossy().starts_with("hf://") {
+        return Ok(path.to_owned());
+    }
+    match Place::of(path)? {
+        Place::Local(path) => Ok(path),
+        Place::Hub { name, .. } => Ok(fetched(&name.of_dataset(), What::Dataset)?.path),
+    }
 }
 
 /// Finds or downloads the tokenizer of a base model, without its weights.

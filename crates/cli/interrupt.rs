@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::failure::{Context, Failure};
+use crate::live_line;
 use crate::output::note;
 
 /// The exit code of a command that was interrupted: 128 + SIGINT, as shells have it.
@@ -16,7 +17,7 @@ pub(crate) fn exit_code() -> ExitCode {
 }
 
 /// A flag that Ctrl-C (or a terminate signal) sets while `heeded` is true: while work runs that checks the flag and has a
-/// result to save. `message` is printed then. A second Ctrl-C ends the program, and so does one while `heeded` is false.
+/// result to save. `message` is printed then, unless it is empty. A second Ctrl-C ends the program, and so does one while `heeded` is false.
 pub(crate) fn flag(
     message: &'static str,
     heeded: Arc<AtomicBool>,
@@ -25,9 +26,12 @@ pub(crate) fn flag(
     let raised = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if !heeded.load(Ordering::SeqCst) || raised.swap(true, Ordering::SeqCst) {
+            live_line::hide();
             process::exit(INTERRUPTED.into());
         }
-        note(message);
+        if !message.is_empty() {
+            note(message);
+        }
     })
     .map_err(Failure::foreign)
     .context("cannot listen for Ctrl-C")?;

@@ -1,10 +1,12 @@
 //! simmer: low-rank fine-tuning of LLaMA-family models from recipes.
 
 mod commands;
+mod embedded;
 mod failure;
 mod hub;
 mod interrupt;
 mod live;
+mod live_line;
 mod loaded;
 mod output;
 mod profile;
@@ -27,7 +29,13 @@ static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
 /// Results are written to standard output, progress and messages to standard error. Exit codes: 0 done,
 /// 1 failed, 2 wrong usage, 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "simmer", version, max_term_width = 100)]
+#[command(
+    name = "simmer",
+    version,
+    max_term_width = commands::HELP_COLUMNS,
+    help_template = commands::Command::help_template(),
+    after_help = "`simmer COMMAND --help` lists the options of a command, with examples."
+)]
 struct Cli {
     #[command(subcommand)]
     command: commands::Command,

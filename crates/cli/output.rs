@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use console::Style;
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::live_line;
 
 /// Writes a result as it is.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
@@ -24,10 +26,38 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(Failure::foreign)?)
 }
 
-/// Writes a message for the user.
+/// Writes a message for the user, above a live line. On a terminal with colours `error:`, `warning:` and `hint:` have one.
 pub(crate) fn note(text: &str) {
+    let text = if console::colors_enabled_stderr() {
+        coloured(text)
+    } else {
+        text.to_owned()
+    };
     // a message that cannot be written must not stop the work
-    let _ = writeln!(io::stderr(), "{text}");
+    live_line::above(|| {
+        let _ = writeln!(io::stderr(), "{text}");
+    });
+}
+
+/// A message whose lines begin with a coloured word.
+fn coloured(text: &str) -> String {
+    let line = |line: &str| {
+        let words = [
+            ("error:", Style::new().red().bold()),
+            ("warning:", Style::new().yellow().bold()),
+            ("hint:", Style::new().cyan().bold()),
+            ("because:", Style::new().bold()),
+        ];
+        let rest = line.trim_start();
+        let indent = &line[..line.len() - rest.len()];
+        for (word, style) in words {
+            if let Some(rest) = rest.strip_prefix(word) {
+                return format!("{indent}{}{rest}", style.force_styling(true).apply_to(word));
+            }
+        }
+        line.to_owned()
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether messages go to a terminal.
@@ -40,4 +70,19 @@ pub(crate) fn is_closed_pipe(failure: &Failure) -> bool {
     failure
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_word_of_a_line_is_coloured() {
+        assert_eq!(
+            coloured("error: a warning: b\n  because: c\nhint: d\ne"),
+            "\u{1b}[31m\u{1b}[1merror:\u{1b}[0m a warning: b\n  \u{1b}[1mbecause:\u{1b}[0m c\n\
+             \u{1b}[36m\u{1b}[1mhint:\u{1b}[0m d\ne"
+        );
+        assert_eq!(coloured("loss 1.0"), "loss 1.0");
+    }
 }

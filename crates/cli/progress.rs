@@ -1,8 +1,9 @@
 //! Progress bars on standard error; hidden if it is not a terminal.
 
+use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::output::is_terminal;
 
@@ -10,7 +11,7 @@ use crate::output::is_terminal;
 pub(crate) fn bytes(total: u64, message: &str) -> ProgressBar {
     styled(
         ProgressBar::new(total),
-        "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+        "{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}{left}",
         message,
     )
 }
@@ -19,14 +20,9 @@ pub(crate) fn bytes(total: u64, message: &str) -> ProgressBar {
 pub(crate) fn steps(total: u64) -> ProgressBar {
     styled(
         ProgressBar::new(total),
-        "{bar:24} {pos}/{len} {msg} {eta} left",
+        "{bar:24} {pos}/{len} {wide_msg}{left}",
         "",
     )
-}
-
-/// A line whose text is set from outside, cut to the width of the terminal.
-pub(crate) fn line(message: &str) -> ProgressBar {
-    styled(ProgressBar::new_spinner(), "{wide_msg}", message)
 }
 
 /// A spinner for work of unknown length.
@@ -45,8 +41,33 @@ fn styled(bar: ProgressBar, template: &str, message: &str) -> ProgressBar {
         bar.set_draw_target(ProgressDrawTarget::hidden());
     }
     if let Ok(style) = ProgressStyle::with_template(template) {
+        let style = style.with_key("left", |state: &ProgressState, text: &mut dyn Write| {
+            let _ = text.write_str(&left(state.pos(), state.eta()));
+        });
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(message.to_owned());
     bar
+}
+
+/// The time left, once something is done; before that nobody knows it.
+fn left(done: u64, left: Duration) -> String {
+    if done == 0 || left.is_zero() {
+        String::new()
+    } else {
+        format!(" {:#} left", HumanDuration(left))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_before_the_first_is_done() {
+        assert_eq!(left(0, Duration::ZERO), "");
+        assert_eq!(left(0, Duration::from_secs(9)), "");
+        assert_eq!(left(3, Duration::from_secs(45)), " 45s left");
+        assert_eq!(left(60, Duration::ZERO), "");
+    }
 }

@@ -73,8 +73,8 @@ impl Comparison {
             note(&format!(
                 "\n{}\n  before: {}\n  after:  {}",
                 sample.prompt,
-                on_one_line(&sample.before),
-                on_one_line(&sample.after)
+                indented(&sample.before),
+                indented(&sample.after)
             ));
         }
         if self.held_out_rows == 0 {
@@ -196,6 +196,25 @@ fn answers(
     samples.prompts.iter().map(answer).collect()
 }
 
-fn on_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// An answer beside its label: with its line breaks, and further lines below the first one.
+fn indented(text: &str) -> String {
+    const LABEL: &str = "\n          ";
+    let lines = text.trim().lines().map(str::trim_end);
+    let lines = lines.collect::<Vec<_>>().join(LABEL);
+    // lines of spaces alone are empty
+    lines.replace(&format!("{LABEL}\n"), "\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_keep_their_line_breaks() {
+        let text = "\nThree tips:\n\n1. Sleep.  \n2. Eat.\n";
+        let expected = "Three tips:\n\n          1. Sleep.\n          2. Eat.";
+        assert_eq!(indented(text), expected);
+        assert_eq!(indented("one\ttwo"), "one\ttwo");
+        assert_eq!(indented(" "), "");
+    }
 }

@@ -23,6 +23,11 @@ use crate::{hub, output, progress};
 /// on the Hugging Face Hub, or the folder of an adapter. If OUT ends in .gguf, it is a GGUF file, else
 /// a folder. Works row by row, so the model may be larger than memory.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer convert runs/merged merged.gguf --dtype q8_0
+  simmer convert model.gguf folder
+  simmer convert runs/quickstart/adapter adapter.gguf")]
 pub(crate) struct Convert {
     /// Model or adapter to convert
     #[arg(value_name = "IN")]

@@ -19,6 +19,11 @@ use crate::{hub, progress};
 /// Reads the recipe's data and the shape of its base model, but no weights. Exit code 1 if the run does
 /// not fit in memory.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer estimate my.toml
+  simmer estimate my.toml --set train.recompute=layer
+  simmer estimate my.toml --size llama-13b --memory 24GiB --rate 60")]
 pub(crate) struct Estimate {
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]

@@ -30,6 +30,11 @@ use crate::{hub, interrupt, output, progress};
 /// saved at once, so the same command resumes where it was interrupted.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[command(after_help = "\
+Examples:
+  simmer eval --list
+  simmer eval --base data/tiny-base --file data/kitchen/heldout.json --template alpaca
+  simmer eval --base HuggingFaceTB/SmolLM2-135M-Instruct --tasks piqa,arc_easy --limit 100")]
 pub(crate) struct Eval {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL", required_unless_present = "list")]
@@ -187,7 +192,8 @@ impl Eval {
             tasks.push((self.settled(Task::named(name)?)?, &data));
         }
         if let Some(file) = &self.file {
-            tasks.push((self.of_file(file)?, Path::new("")));
+            let file = hub::locate_file(file)?;
+            tasks.push((self.of_file(&file)?, Path::new("")));
         }
         if tasks.is_empty() {
             bail!("no task given; use --tasks NAME,... or --file FILE");

@@ -16,6 +16,10 @@ use crate::output;
 /// `--chat` applies the model's chat template instead, `--template NAME` another one, and `--raw` none.
 /// A model without an adapter continues the prompt as it is.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer generate --base HuggingFaceTB/SmolLM2-135M-Instruct --chat --prompt 'Hello!'
+  simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt 'What is tea?'")]
 pub(crate) struct Generate {
     #[command(flatten)]
     model: ModelArgs,

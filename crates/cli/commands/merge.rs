@@ -27,6 +27,10 @@ const LOST: f64 = 0.1;
 /// verified, and the merged model's answers are compared with those of base + adapter, on the CPU;
 /// --no-check skips both.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer merge --base data/tiny-base --adapter runs/quickstart/adapter --out runs/merged
+  simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --dtype bf16")]
 pub(crate) struct Merge {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]

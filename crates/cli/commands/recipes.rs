@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use simmer_train::{Method, Recipe};
 
+use super::train::quoted;
+use crate::embedded::is_embedded;
 use crate::failure::{Context, Failure};
 use crate::output;
 
@@ -48,6 +50,10 @@ const SHIPPED: &[(&str, &str)] = shipped![
 
 /// List the shipped recipes, or copy one
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes
+  simmer recipes copy quickstart my.toml")]
 pub(crate) struct Recipes {
     #[command(subcommand)]
     command: Option<Command>,
@@ -64,10 +70,20 @@ enum Command {
 /// Editors with TOML support (taplo, Even Better TOML) complete and check a recipe that begins with the line
 /// `#:schema recipe.schema.json`, the file that this is written to.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes schema > recipe.schema.json")]
 struct Schema {}
 
 /// Write a shipped recipe to a file
+///
+/// An existing file is not overwritten. The base model and the data of `quickstart` are part of the program, so the copy
+/// runs in any folder.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer recipes copy quickstart
+  simmer recipes copy alpaca-smollm2-135m my.toml")]
 struct Copy {
     /// Name of the recipe, as listed by `simmer recipes`
     name: String,
@@ -95,7 +111,27 @@ fn list() -> Result<(), Failure> {
             needs(name, text)?
         ))?;
     }
+    output::note(
+        "\n`simmer recipes copy NAME my.toml` writes one to a file, `simmer show my.toml` explains it",
+    );
     Ok(())
+}
+
+/// A recipe's text for the file `out`: its header has the command for that file.
+fn copied(name: &str, text: &str, out: &Path) -> String {
+    let shipped = format!("simmer train recipes/{name}.toml");
+    let command = format!("simmer train {}", quoted(&out.display().to_string()));
+    without_schema(text).replace(&shipped, &command)
+}
+
+/// The files of a recipe that are part of the program.
+fn embedded(name: &str, text: &str) -> Result<Vec<String>, Failure> {
+    let recipe = Recipe::parse(Path::new(name), text, &[])?;
+    let models = [&recipe.base.path, &recipe.base.tokenizer];
+    let models = models.into_iter().flatten();
+    let paths = models.chain(recipe.data.sources().map(|source| &source.path));
+    let embedded = paths.filter(|path| is_embedded(path));
+    Ok(embedded.map(|path| path.display().to_string()).collect())
 }
 
 /// The method, base model and data of a recipe, on one line.
@@ -153,7 +189,7 @@ impl Copy {
             return Err(unknown(&self.name));
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
-        let text = without_schema(text);
+        let text = copied(name, text, &out);
         if out.is_dir() {
             let inside = out.join(format!("{name}.toml"));
             let text = format!("{} is a folder", out.display());
@@ -176,8 +212,15 @@ impl Copy {
         }
         let mut file = created.with_context(|| format!("cannot create {}", out.display()))?;
         std::io::Write::write_all(&mut file, text.as_bytes())
-            .with_context(|| format!("cannot write {}", out.display()))?;
+            .with_context(|| format!("{}: cannot write", out.display()))?;
         output::note(&format!("wrote {}", out.display()));
+        let embedded = embedded(name, &text)?;
+        if !embedded.is_empty() {
+            output::note(&format!(
+                "part of simmer, if the current folder does not have them: {}",
+                embedded.join(", ")
+            ));
+        }
         Ok(())
     }
 }
@@ -195,7 +238,28 @@ mod tests {
             let command = format!("#   simmer train recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
             needs(name, text).unwrap();
+            let copy = copied(name, text, Path::new("my own.toml"));
+            assert!(copy.contains("#   simmer train 'my own.toml'\n"), "{name}");
+            assert!(!copy.contains(&format!("recipes/{name}.toml")), "{name}");
         }
+    }
+
+    #[test]
+    fn the_recipes_of_this_project_need_nothing_else() {
+        let files = |name: &str| {
+            let (_, text) = SHIPPED.iter().find(|(known, _)| *known == name).unwrap();
+            embedded(name, without_schema(text)).unwrap()
+        };
+        assert_eq!(
+            files("quickstart"),
+            [
+                "data/tiny-base",
+                "data/kitchen/instructions.json",
+                "data/kitchen/heldout.json"
+            ]
+        );
+        assert_eq!(files("tiny-base").len(), 2);
+        assert!(files("alpaca-7b").is_empty());
     }
 
     #[test]

@@ -13,6 +13,10 @@ use crate::output;
 
 /// Print the log-probability of each token of a text after the first, and the perplexity
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer score --base data/tiny-base --text 'The honey tastes sweet.'
+  simmer score --base data/tiny-base --adapter runs/quickstart/adapter texts.jsonl --json")]
 pub(crate) struct Score {
     #[command(flatten)]
     model: ModelArgs,

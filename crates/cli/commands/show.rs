@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::config::RopeScaling;
-use simmer_checkpoint::hub::{HubName, What};
+use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
 use simmer_files::size::{grouped, readable};
@@ -25,6 +25,11 @@ use crate::{hub, output};
 /// Hub, or the name of a published size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama,
 /// smollm2-135m ...
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer show my.toml
+  simmer show HuggingFaceTB/SmolLM2-135M-Instruct
+  simmer show llama-7b --rank 16 --targets all-linear")]
 pub(crate) struct Show {
     /// Recipe, model, or name of a published size
     #[arg(value_name = "RECIPE|MODEL|SIZE")]
@@ -58,7 +63,7 @@ impl Show {
             return self.model(&config, None);
         }
         let is_recipe = self.what.extension().is_some_and(|ext| ext == "toml");
-        if !self.what.exists() && !is_recipe && name.parse::<HubName>().is_ok() {
+        if !self.what.exists() && !is_recipe && name.contains('/') {
             return self.on_disk(&hub::locate(&self.what, What::Model)?);
         }
         if !self.what.exists() && !is_recipe {

@@ -94,7 +94,7 @@ struct Decode {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  simmer tokenizer train text.jsonl --vocab-size 4096 --out tokenizer")]
+  simmer tokenizer train texts.jsonl --vocab-size 8000 --out my-tokenizer")]
 struct Train {
     /// Files of texts, one row {"text": ...} per line
     #[arg(required = true, value_name = "FILE.jsonl")]

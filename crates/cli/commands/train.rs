@@ -1,5 +1,7 @@
 //! `simmer train`: trains a model from a recipe.
 
+mod next;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -18,6 +20,11 @@ use crate::{hub, interrupt, side_by_side};
 /// Writes a run folder: the resolved recipe, metrics, checkpoints and, at the end, the adapter in
 /// PEFT's layout. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer train my.toml
+  simmer train my.toml --set train.learning_rate=1e-4 --out runs/slower
+  simmer train my.toml --resume")]
 pub(crate) struct Train {
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
@@ -159,6 +166,7 @@ fn report(
                     ))
                     .and_hint(&format!("to compare them later: {command}"))
             })?;
+            note(&next::next(recipe, out, &weights));
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint, step } => {
@@ -176,7 +184,7 @@ fn report(
 }
 
 /// A word quoted for a shell.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./,:+@%".contains(c);
     if word.chars().all(plain) {
         word.to_owned()

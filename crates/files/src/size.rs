@@ -1,4 +1,4 @@
-//! Sizes and counts as people read them.
+//! Sizes, counts and times as people read them.
 
 /// Bytes in a binary unit: `12 bytes`, `1.5 KiB`, `269.1 MiB`, `1.35 GiB`, `12.6 GiB`.
 pub fn readable(bytes: u64) -> String {
@@ -28,6 +28,50 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
+/// A time of so many seconds: `12 ms`, `9.57 s`, `43 s`, `5 min 12 s`, `47 min`, `3 h 12 min`, `2 d 4 h`.
+pub fn duration(seconds: f64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    if seconds < 0.9995 {
+        return format!("{:.0} ms", seconds * 1e3);
+    }
+    if seconds < 9.995 {
+        return format!("{seconds:.2} s");
+    }
+    let parts = |time: u64, large: u64, small: u64, names: [&str; 2]| {
+        let time = (time + small / 2) / small * small;
+        let (many, few) = (time / large, time % large / small);
+        match few {
+            0 => format!("{many} {}", names[0]),
+            few => format!("{many} {} {few} {}", names[0], names[1]),
+        }
+    };
+    match seconds.round() as u64 {
+        time @ 0..100 => format!("{time} s"),
+        time if time < 10 * MINUTE => parts(time, MINUTE, 1, ["min", "s"]),
+        time if time < 100 * MINUTE => format!("{} min", (time + 30) / MINUTE),
+        time if time < 2 * DAY => parts(time, HOUR, MINUTE, ["h", "min"]),
+        time => parts(time, DAY, HOUR, ["d", "h"]),
+    }
+}
+
+/// A number before a unit, with three digits and a metric prefix: `670 G`, `1.24 T`, `31.0 M`.
+pub fn with_prefix(number: f64) -> String {
+    const PREFIXES: [&str; 6] = ["", "k", "M", "G", "T", "P"];
+    let (mut number, mut prefix) = (number, 0);
+    while number >= 999.5 && prefix + 1 < PREFIXES.len() {
+        number /= 1e3;
+        prefix += 1;
+    }
+    let digits = if number < 9.995 {
+        2
+    } else {
+        usize::from(number < 99.95)
+    };
+    format!("{number:.digits$} {}", PREFIXES[prefix])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +89,46 @@ mod tests {
                 "217,088",
                 "12,345,678",
                 "6,738,415,616"
+            ]
+        );
+    }
+
+    #[test]
+    fn times_have_two_units_at_most() {
+        let texts = [
+            0.0, 0.012, 0.9999, 9.567, 9.999, 43.4, 99.4, 312.0, 300.0, 599.6, 2820.0, 11_520.0,
+            7200.0, 172_800.0, 187_200.0,
+        ]
+        .map(duration);
+        assert_eq!(
+            texts,
+            [
+                "0 ms",
+                "12 ms",
+                "1.00 s",
+                "9.57 s",
+                "10 s",
+                "43 s",
+                "99 s",
+                "5 min 12 s",
+                "5 min",
+                "10 min",
+                "47 min",
+                "3 h 12 min",
+                "2 h",
+                "2 d",
+                "2 d 4 h"
+            ]
+        );
+    }
+
+    #[test]
+    fn numbers_have_three_digits() {
+        let texts = [0.5, 12.3456, 999.4, 999.9, 670e9, 1.2399e12, 31e6, 4e18].map(with_prefix);
+        assert_eq!(
+            texts,
+            [
+                "0.50 ", "12.3 ", "999 ", "1.00 k", "670 G", "1.24 T", "31.0 M", "4000 P"
             ]
         );
     }

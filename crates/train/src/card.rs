@@ -18,8 +18,6 @@ use crate::recipe::{Method, Recipe};
 use crate::schedule::Schedule;
 use crate::training_state::TrainingState;
 
-/// The prefix of paths of data sets on the hub.
-const HUB: &str = "hf://datasets/";
 /// The most files of one kind that are listed; the hashes of all of them are in the manifest.
 const LISTED: usize = 20;
 
@@ -54,8 +52,8 @@ pub(crate) fn card(
     losses: Losses,
 ) -> Card {
     let datasets = recipe.data.sources().filter_map(|source| {
-        let path = source.path.to_string_lossy();
-        let name = path.strip_prefix(HUB)?;
+        let name = source.path.to_str()?.strip_prefix("hf://")?;
+        let name = name.strip_prefix("datasets/").unwrap_or(name);
         let name: Vec<&str> = name.split('/').take(2).collect();
         Some(name.join("/"))
     });

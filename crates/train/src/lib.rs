@@ -50,6 +50,6 @@ pub use recipe::{FullConfig, Method, Recipe, RecipeError};
 pub use run::{Resume, train};
 pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
-pub use trainer::{Evaluation, NoStep, Step, Trainer};
+pub use trainer::{Evaluation, NoStep, Step, StepProgress, Trainer};
 pub use training_state::{Best, TrainingState};
 pub use vocabulary::recipe_tokenizer;

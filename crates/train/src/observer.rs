@@ -1,6 +1,7 @@
 //! The interface through which a run reports its progress, to a terminal or a test.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use simmer_data::Report;
 use simmer_files::size::grouped;
@@ -9,6 +10,7 @@ use simmer_model::base::Base;
 
 use crate::estimate::Estimate;
 use crate::metrics::{StepMetrics, ValidationMetrics};
+use crate::trainer::StepProgress;
 
 /// A summary of a run before its first step.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Start<'a> {
     pub resumed_at: Option<u64>,
     /// The run's folder.
     pub folder: &'a Path,
+    /// How far the current step is.
+    pub progress: &'a Arc<StepProgress>,
 }
 
 impl Start<'_> {

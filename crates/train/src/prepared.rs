@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
+use simmer_checkpoint::hub::without_scheme;
 use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError};
@@ -209,9 +210,9 @@ fn choose_trained(
         return Ok((model.train_all(), None));
     };
     let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
+    let name = name.unwrap_or_default();
     let seed = recipe.train.seed;
-    let attached =
-        adapter::attach(model, lora, seed, &name.unwrap_or_default()).map_err(of_adapter)?;
+    let attached = adapter::attach(model, lora, seed, without_scheme(&name)).map_err(of_adapter)?;
     let untrained = vocabulary.untrained(&attached.model);
     for notice in attached
         .warnings

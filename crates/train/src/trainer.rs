@@ -4,7 +4,8 @@
 //! micro-batch's summed loss, divided by the number of labels in the whole step, are added up.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -25,6 +26,22 @@ pub struct Trainer {
     clip: Clip,
     packing: Packing,
     recompute: Recompute,
+    progress: Arc<StepProgress>,
+}
+
+/// How far the current step is, for a display on another thread.
+#[derive(Debug, Default)]
+pub struct StepProgress {
+    done: AtomicUsize,
+    all: AtomicUsize,
+}
+
+impl StepProgress {
+    /// The finished micro-batches of the step, and all of them; both 0 before the first step.
+    pub fn micro_batches(&self) -> (usize, usize) {
+        let done = self.done.load(Ordering::Relaxed);
+        (done, self.all.load(Ordering::Relaxed))
+    }
 }
 
 /// The result of one step.
@@ -97,7 +114,13 @@ impl Trainer {
             clip: config.clip,
             packing,
             recompute: config.recompute,
+            progress: Arc::default(),
         }
+    }
+
+    /// How far the current step is.
+    pub fn progress(&self) -> &Arc<StepProgress> {
+        &self.progress
     }
 
     /// The model as it is now.
@@ -170,6 +193,11 @@ impl Trainer {
         let factor = 1.0 / packed.targets as f64;
         let mut sum: Option<Tensor<1>> = None;
         let mut gradients = Parameters::new();
+        let progress = &self.progress;
+        progress.done.store(0, Ordering::Relaxed);
+        progress
+            .all
+            .store(packed.sequences.len(), Ordering::Relaxed);
         for micro_batch in &packed.sequences {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
@@ -185,6 +213,7 @@ impl Trainer {
                 None => value,
             });
             add(&mut gradients, found);
+            progress.done.fetch_add(1, Ordering::Relaxed);
         }
         let targets = packed.targets.max(1) as f64;
         let loss = sum.map_or(0.0, |sum| sum.into_scalar::<f64>()) / targets;

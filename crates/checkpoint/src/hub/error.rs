@@ -21,8 +21,32 @@ pub enum HubError {
         /// Its files with rows.
         files: Vec<String>,
     },
-    /// Neither a local path nor a valid name on the hub.
-    #[error("`{name}` is neither a file or folder here nor a name on the hub: {problem}")]
+    /// A path that does not exist.
+    #[error(
+        "{path}: no such file or folder{}{}",
+        missing.as_ref().map(|missing| format!(" (the folder {} does not exist)", missing.display())).unwrap_or_default(),
+        problem.map(|problem| format!(", nor a name on the hub: {problem}")).unwrap_or_default()
+    )]
+    NoPath {
+        /// The given value.
+        path: String,
+        /// The uppermost of its folders that does not exist.
+        missing: Option<PathBuf>,
+        /// A path with a similar name.
+        nearest: Option<String>,
+        /// Whether the value is also a valid name on the hub.
+        is_name: bool,
+        /// The rule of names on the hub that it violates, if it looks like one.
+        problem: Option<&'static str>,
+    },
+    /// A dataset where a model, an adapter or a tokenizer is expected.
+    #[error("`{name}` is a dataset on the hub; expected a model, an adapter or a tokenizer")]
+    IsDataset {
+        /// The given value.
+        name: String,
+    },
+    /// Not a valid name on the hub.
+    #[error("`{name}` is not a name on the hub: {problem}")]
     Name {
         /// The given value.
         name: String,
@@ -84,7 +108,7 @@ pub enum HubError {
         why: Box<HubError>,
     },
     /// The model does not exist.
-    #[error("the model `{name}` does not exist at {endpoint}, nor as a local folder{}", near(nearest.as_deref()))]
+    #[error("the model `{name}` does not exist at {endpoint}{}", near(nearest.as_deref()))]
     NotFound {
         /// The model.
         name: String,
@@ -200,8 +224,14 @@ pub enum HubError {
 impl Hint for HubError {
     fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::NoPath {
+                path,
+                nearest,
+                is_name,
+                ..
+            } => return Some(of_missing(path, nearest.as_deref(), *is_name)),
             Self::Name { .. } => {
-                "write a name on the hub as ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf, and a local folder as ./FOLDER"
+                "write a name on the hub as hf://ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf, and a local folder as ./FOLDER"
             }
             Self::Token { .. } => {
                 "create a token in the hub's settings, and set HF_TOKEN or run `hf auth login`"
@@ -296,6 +326,24 @@ impl HubError {
 /// Whether the cause is an untrusted certificate.
 fn is_of_certificates(reason: &str) -> bool {
     reason.contains("certificate")
+}
+
+/// What to do about a path that does not exist.
+fn of_missing(path: &str, nearest: Option<&str>, is_name: bool) -> String {
+    if let Some(nearest) = nearest {
+        return format!("did you mean {nearest}?");
+    }
+    if path.starts_with('~') {
+        return "write the whole path: only a shell replaces `~`, and only at the start of a word"
+            .to_owned();
+    }
+    if is_name {
+        return format!(
+            "paths are relative to the current folder; for the name on the Hugging Face Hub write hf://{path}"
+        );
+    }
+    "check the path, which is relative to the current folder; a name on the Hugging Face Hub is written hf://ORG/NAME"
+        .to_owned()
 }
 
 fn near(nearest: Option<&str>) -> String {

@@ -23,12 +23,14 @@ mod download;
 mod error;
 mod files;
 mod name;
+mod place;
 #[cfg(test)]
 mod tests;
 
 pub use config::{HubConfig, Token};
 pub use error::HubError;
 pub use name::HubName;
+pub use place::{Place, without_scheme};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -41,6 +41,11 @@ impl HubName {
         }
     }
 
+    /// Whether it is the name of a dataset.
+    pub fn is_dataset(&self) -> bool {
+        self.dataset
+    }
+
     /// The name of its kind in addresses and folders.
     pub(super) fn kind(&self) -> &'static str {
         if self.dataset { "datasets" } else { "models" }
@@ -228,22 +233,22 @@ mod tests {
         .map(|text| text.parse::<HubName>().unwrap_err().to_string())
         .collect();
         insta::assert_snapshot!(said.join("\n"), @r"
-        `model` is neither a file or folder here nor a name on the hub: it has no `/`
-        `./runs/model` is neither a file or folder here nor a name on the hub: it has more than one `/`
-        `/models/llama` is neither a file or folder here nor a name on the hub: it has more than one `/`
-        `../model` is neither a file or folder here nor a name on the hub: a part of it starts or ends with `-` or `.`
-        `~/model` is neither a file or folder here nor a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
-        `C:\models\llama` is neither a file or folder here nor a name on the hub: it has no `/`
-        `org/a--b` is neither a file or folder here nor a name on the hub: it has `--` or `..`
-        `org/na me` is neither a file or folder here nor a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
-        `org/` is neither a file or folder here nor a name on the hub: the part before or after the `/` is empty
-        `org/name.git` is neither a file or folder here nor a name on the hub: it ends with `.git`
-        `org/name@../x` is neither a file or folder here nor a name on the hub: its revision is not the name of a branch, a tag or a commit
-        `org/name@` is neither a file or folder here nor a name on the hub: its revision is not the name of a branch, a tag or a commit
-        `org/name@a b` is neither a file or folder here nor a name on the hub: its revision is not the name of a branch, a tag or a commit
-        `org/name:../x.gguf` is neither a file or folder here nor a name on the hub: its file is not a relative path
-        `org/name:/etc/x.gguf` is neither a file or folder here nor a name on the hub: its file is not a relative path
-        `org/name:` is neither a file or folder here nor a name on the hub: its file is not a relative path
+        `model` is not a name on the hub: it has no `/`
+        `./runs/model` is not a name on the hub: it has more than one `/`
+        `/models/llama` is not a name on the hub: it has more than one `/`
+        `../model` is not a name on the hub: a part of it starts or ends with `-` or `.`
+        `~/model` is not a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
+        `C:\models\llama` is not a name on the hub: it has no `/`
+        `org/a--b` is not a name on the hub: it has `--` or `..`
+        `org/na me` is not a name on the hub: it has characters other than letters, digits, `-`, `_` and `.`
+        `org/` is not a name on the hub: the part before or after the `/` is empty
+        `org/name.git` is not a name on the hub: it ends with `.git`
+        `org/name@../x` is not a name on the hub: its revision is not the name of a branch, a tag or a commit
+        `org/name@` is not a name on the hub: its revision is not the name of a branch, a tag or a commit
+        `org/name@a b` is not a name on the hub: its revision is not the name of a branch, a tag or a commit
+        `org/name:../x.gguf` is not a name on the hub: its file is not a relative path
+        `org/name:/etc/x.gguf` is not a name on the hub: its file is not a relative path
+        `org/name:` is not a name on the hub: its file is not a relative path
         ");
     }
 }

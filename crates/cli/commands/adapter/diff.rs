@@ -19,6 +19,9 @@ use crate::{hub, output, progress};
 /// mean squared cosine of the principal angles between their column spaces (out) and between their row spaces (in). The
 /// ranks may differ.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer adapter diff runs/a/adapter runs/b/adapter")]
 pub(super) struct Diff {
     /// First adapter: a folder, a weights file, or a name on the Hugging Face Hub
     #[arg(value_name = "A")]

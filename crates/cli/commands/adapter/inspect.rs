@@ -21,6 +21,10 @@ use crate::{hub, output, progress};
 /// Shows rank, scale, targets, norms, singular values and effective rank of each module, and heat maps by layer and
 /// target. Warns about zero B matrices, NaN, layers without an adapter and ranks that are not used. Needs no base model.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer adapter inspect runs/quickstart/adapter
+  simmer adapter inspect runs/a/adapter runs/b/adapter --html adapters.html")]
 pub(super) struct Inspect {
     /// Adapters: folders, weights files (.safetensors, .bin), or names on the Hugging Face Hub
     #[arg(value_name = "ADAPTER", required = true)]

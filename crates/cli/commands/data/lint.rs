@@ -14,6 +14,10 @@ use crate::progress;
 /// Errors give exit code 1 and also stop `simmer train`; warnings give exit code 0. `data.lint` in the
 /// recipe sets which problems are errors, `data.bad_rows` whether rows that cannot be used are.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer data lint my.toml
+  simmer data lint my.toml --strict --json")]
 pub(super) struct Lint {
     #[command(flatten)]
     named: Named,

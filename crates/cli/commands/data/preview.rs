@@ -26,6 +26,11 @@ const STREAM_ROWS: usize = 10_000;
 /// elsewhere. Special tokens are magenta. Then follow the lengths of all examples and the number of
 /// micro-batches.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  simmer data preview my.toml
+  simmer data preview my.toml --row 17 --ids
+  simmer data preview my.toml --html preview.html")]
 pub(super) struct Preview {
     #[command(flatten)]
     named: Named,

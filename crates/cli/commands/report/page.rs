@@ -34,6 +34,8 @@ const PARTS: [Template; 3] = [
 #[derive(Serialize)]
 struct Context<'a> {
     title: String,
+    /// Which program and runs the page is of.
+    generator: String,
     runs: Vec<Shown<'a>>,
     charts: Vec<Figure>,
     /// Names of rows, with a cell for each run.
@@ -77,14 +79,15 @@ struct Damaged<'a> {
     error: String,
 }
 
-/// The whole page.
-pub(super) fn html(runs: &[Run]) -> Result<String, PageError> {
+/// The whole page; `generator` marks it.
+pub(super) fn html(runs: &[Run], generator: String) -> Result<String, PageError> {
     let title = match runs {
         [run] => format!("Run {}", run.name),
         runs => format!("{} runs", runs.len()),
     };
     let context = Context {
         title,
+        generator,
         runs: runs.iter().enumerate().map(Shown::of).collect(),
         charts: charts(runs),
         numbers: summary::rows(runs),

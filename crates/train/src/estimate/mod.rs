@@ -1,4 +1,4 @@
-//! Estimates of a run before its weights are loaded: memory by part, and the time of a step.
+//! Estimates of a run before its weights are loaded: memory by part, the time of a step and of the whole run.
 //!
 //! Activations are counted tensor by tensor, as the layers keep them for the backward pass; everything else follows from
 //! shapes and dtypes. The measurements behind the few constants are in docs/guide/memory.md.
@@ -6,6 +6,7 @@
 mod load;
 mod memory;
 mod room;
+mod run;
 mod time;
 
 use std::fmt;
@@ -13,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
-use simmer_files::size::readable;
+use simmer_files::size::{duration, grouped, readable, with_prefix};
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
 use simmer_model::{Recompute, device};
@@ -21,6 +22,7 @@ use simmer_model::{Recompute, device};
 pub use load::Load;
 pub use memory::Parts;
 pub use room::{Room, parse_bytes};
+pub use run::RunTime;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -57,6 +59,8 @@ pub struct Estimate {
     pub recompute: Recompute,
     /// The time of a step, if it was asked for.
     pub step: Option<StepTime>,
+    /// The time of the whole run, if that of a step was asked for.
+    pub run: Option<RunTime>,
     /// Settings that need less memory, each with the peak that it would have, in bytes.
     pub instead: Vec<(String, u64)>,
 }
@@ -152,6 +156,11 @@ pub fn estimate(
         Rate::Given(rate) => Some(rate),
     };
     let flops = time::flops(&base.config, &subject.layers, &load, recompute);
+    let step = rate.map(|rate| StepTime {
+        flops,
+        rate,
+        seconds: flops / rate * time::REST,
+    });
     let mut estimate = Estimate {
         peak: parts.peak(),
         parts,
@@ -159,11 +168,8 @@ pub fn estimate(
         load,
         micro_batch_tokens,
         recompute,
-        step: rate.map(|rate| StepTime {
-            flops,
-            rate,
-            seconds: flops / rate * time::REST,
-        }),
+        step,
+        run: step.map(|step| subject.run(data, step, &device)),
         instead: Vec::new(),
         device,
     };
@@ -332,13 +338,34 @@ impl fmt::Display for Estimate {
         if let Some(step) = self.step {
             write!(
                 f,
-                "\n{:<12} {:>10.2} s  {:.0} tokens, {:.3} TFLOP at {:.1} GFLOP/s (matrix multiplications)",
+                "\n{:<12} {:>12}  {} tokens, {}FLOP at {}FLOP/s (matrix multiplications)",
                 "step",
-                step.seconds,
-                self.load.step_tokens,
-                step.flops / 1e12,
-                step.rate / 1e9,
+                duration(step.seconds),
+                grouped(self.load.step_tokens.round() as u64),
+                with_prefix(step.flops),
+                with_prefix(step.rate),
             )?;
+        }
+        if let Some(run) = self.run {
+            write!(
+                f,
+                "\n{:<12} {:>12}  {} steps",
+                "run",
+                duration(run.seconds),
+                grouped(run.steps)
+            )?;
+            match run.validations {
+                0 => {}
+                1 => write!(f, ", a validation of {}", duration(run.validation))?,
+                count => write!(f, ", {count} validations of {}", duration(run.validation))?,
+            }
+            if run.comparison > 0.0 {
+                write!(
+                    f,
+                    ", comparison with the base model {}",
+                    duration(run.comparison)
+                )?;
+            }
         }
         for (name, peak) in self.instead.iter().take(4) {
             write!(f, "\n{:>12}  with {name}", readable(*peak))?;

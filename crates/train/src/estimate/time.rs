@@ -1,4 +1,4 @@
-//! The time of a step.
+//! The time of a step and of a forward pass.
 
 use std::time::Instant;
 
@@ -62,6 +62,21 @@ pub(super) fn flops(
     };
     let head = 2.0 * (config.vocab_size * config.hidden_size) as f64 * load.step_targets;
     forward + backward + again + 2.0 * head
+}
+
+/// Floating-point operations of a forward pass with its loss. `context` is the mean number of earlier tokens that a token
+/// attends to.
+pub(super) fn forward(config: &ModelConfig, tokens: f64, targets: f64, context: f64) -> f64 {
+    let linear = modules(config)
+        .into_iter()
+        .filter(|module| module.kind == ModuleKind::Linear);
+    let parameters: usize = linear
+        .map(|module| module.shape.iter().product::<usize>())
+        .sum();
+    let heads = (config.num_attention_heads * config.head_dim) as f64;
+    let attention = 4.0 * context * heads * config.num_hidden_layers as f64;
+    let head = 2.0 * (config.vocab_size * config.hidden_size) as f64;
+    tokens * (2.0 * parameters as f64 + attention) + targets * head
 }
 
 /// Tokens in the matrix multiplication that is timed.

@@ -166,6 +166,7 @@ impl<'a> Training<'a> {
             steps_per_epoch: self.steps_per_epoch(),
             resumed_at: self.saved_at,
             folder: self.folder.path(),
+            progress: self.trainer.progress(),
         };
         Counts::of(&start).write(start.folder)?;
         self.observer.on_start(&start);

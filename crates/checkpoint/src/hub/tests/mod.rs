@@ -372,7 +372,7 @@ fn refusals_say_what_to_do() {
         HUB denies access to `org/name`: the token does not grant access
         hint: check the token in HF_TOKEN or of `hf auth login`; it may be wrong or expired, or have no access to this model
 
-        the model `org/name` does not exist at HUB, nor as a local folder
+        the model `org/name` does not exist at HUB
         hint: check the name on the hub; for a private model set HF_TOKEN
 
         `org/name` has no branch, tag or commit `v2`
@@ -386,7 +386,7 @@ fn a_name_that_is_nearly_one_in_the_cache() {
     let server = Server::start(|_, _| Reply::status(404));
     let desk = Desk::at(&server.url);
     fs::create_dir_all(desk.config.cache.join("models--org--names-1B")).unwrap();
-    insta::assert_snapshot!(desk.said().lines().next().unwrap(), @"the model `org/name` does not exist at HUB, nor as a local folder; the nearest is `org/names-1B`");
+    insta::assert_snapshot!(desk.said().lines().next().unwrap(), @"the model `org/name` does not exist at HUB; the nearest is `org/names-1B`");
 }
 
 #[test]

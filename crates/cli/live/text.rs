@@ -1,177 +1,132 @@
-//! The progress of a run: a live line on a terminal, log lines elsewhere.
+//! The texts of a run's progress.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use console::{Term, measure_text_width};
-use indicatif::{HumanDuration, ProgressBar};
-use simmer_files::size::readable;
-use simmer_model::base::Base;
-use simmer_train::estimate::Estimate;
-use simmer_train::{Observer, Start, StepMetrics, ValidationMetrics};
+use console::{measure_text_width, truncate_str};
+use indicatif::HumanDuration;
+use simmer_train::StepMetrics;
 
-use crate::loaded::read_ahead;
-use crate::output::{self, note};
-use crate::progress;
+/// A step that takes longer shows that it is being computed.
+const LONG: Duration = Duration::from_secs(1);
 
-/// The number of recent steps that the live line shows.
-const RECENT: usize = 50;
-/// Without a terminal, a line is logged at least this often.
-const SILENCE: Duration = Duration::from_mins(1);
-
-/// Shows the progress of a run on standard error.
-pub(crate) struct Live {
-    bar: Option<ProgressBar>,
-    /// Steps between two log lines, if the user set it; otherwise about 20 lines per run.
-    log_every: Option<u64>,
-    last_line: Instant,
-    steps: u64,
+/// What the live line shows.
+#[derive(Debug)]
+pub(super) struct View {
+    /// Steps of the run.
+    pub(super) steps: u64,
+    /// Finished steps.
+    pub(super) done: u64,
     /// The most recent steps, the newest last.
-    recent: VecDeque<StepMetrics>,
-    /// Whether the run is between its first and its last step.
-    is_training: Arc<AtomicBool>,
+    pub(super) recent: VecDeque<StepMetrics>,
+    pub(super) doing: Doing,
+    /// When it began.
+    pub(super) since: Instant,
 }
 
-impl Live {
-    pub(crate) fn new(log_every: Option<u64>) -> Self {
+/// What the run does now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) enum Doing {
+    /// It computes a step.
+    #[default]
+    Step,
+    /// It measures the validation loss.
+    Validation {
+        /// How much of it is done.
+        percent: f64,
+    },
+}
+
+impl Default for View {
+    fn default() -> Self {
         Self {
-            bar: None,
-            log_every,
-            last_line: Instant::now(),
             steps: 0,
+            done: 0,
             recent: VecDeque::new(),
-            is_training: Arc::default(),
+            doing: Doing::Step,
+            since: Instant::now(),
         }
-    }
-
-    /// True between the first and the last step.
-    pub(crate) fn is_training(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.is_training)
-    }
-
-    pub(crate) fn finish(&self) {
-        self.is_training.store(false, Ordering::SeqCst);
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// Prints a line above the live line.
-    fn print(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(text)),
-            None => note(text),
-        }
-    }
-
-    fn is_line_due(&self, step: u64) -> bool {
-        match self.log_every {
-            Some(every) => step.is_multiple_of(every) || step == self.steps,
-            None => {
-                self.bar.is_none()
-                    && (is_one_of_twenty(step, self.steps) || self.last_line.elapsed() >= SILENCE)
-            }
-        }
-    }
-
-    fn left(&self) -> Option<Duration> {
-        left(&self.recent, self.steps)
     }
 }
 
-impl Observer for Live {
-    fn on_load(&mut self, base: &Base) {
-        read_ahead(base);
-    }
-
-    fn on_notice(&mut self, text: &str) {
-        self.print(text);
-    }
-
-    fn on_estimate(&mut self, estimate: &Estimate) {
-        self.print(&format!(
-            "estimated peak memory: {} (details: `simmer estimate`)",
-            readable(estimate.peak)
-        ));
-    }
-
-    fn on_start(&mut self, start: &Start<'_>) {
-        self.print(&start.data.to_string());
-        if start.lint.warnings().next().is_some() {
-            self.print(&start.lint.to_string());
-        }
-        let examples = match start.examples {
-            None => format!("a stream: {} steps", start.steps),
-            Some(examples) => format!(
-                "{examples} examples: {} steps, {} per epoch",
-                start.steps, start.steps_per_epoch
-            ),
-        };
-        self.print(&format!(
-            "{}\ntraining on {examples}",
-            start.trainable_parameters()
-        ));
-        if let Some(step) = start.resumed_at {
-            self.print(&format!("resuming after step {step}"));
-        }
-        self.steps = start.steps;
-        self.is_training.store(true, Ordering::SeqCst);
-        self.last_line = Instant::now();
-        if output::is_terminal() {
-            let done = start.resumed_at.unwrap_or(0);
-            self.bar = Some(progress::line(&format!("{done}/{}", start.steps)));
-        }
-    }
-
-    fn on_step(&mut self, step: &StepMetrics) {
-        if self.recent.len() == RECENT {
+impl View {
+    /// A step is finished; of the recent ones, `most` are kept.
+    pub(super) fn step(&mut self, step: &StepMetrics, most: usize) {
+        if self.recent.len() == most {
             self.recent.pop_front();
         }
         self.recent.push_back(step.clone());
-        if self.is_line_due(step.step) {
-            self.last_line = Instant::now();
-            self.print(&log_line(step, self.steps, self.left()));
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_message(live_line(columns(), &self.recent, self.steps));
-        }
+        self.done = step.step;
+        self.begin();
     }
 
-    fn on_validation_progress(&mut self, done: usize, all: usize) {
-        if let (Some(bar), Some(last)) = (&self.bar, self.recent.back()) {
-            let percent = 100.0 * done as f64 / all.max(1) as f64;
-            bar.set_message(format!(
-                "{}/{} validating {percent:.0}%",
-                last.step, self.steps
-            ));
-        }
+    /// The next step begins.
+    pub(super) fn begin(&mut self) {
+        self.doing = Doing::Step;
+        self.since = Instant::now();
     }
 
-    fn on_validation(&mut self, validation: &ValidationMetrics) {
-        let best = if validation.best { " (best)" } else { "" };
-        self.print(&format!(
-            "step {}: validation loss {:.4}{best}",
-            validation.step, validation.validation_loss
-        ));
+    /// The line for a terminal of so many columns. `micro_batches` are those of the current step: the finished ones, and
+    /// all; `elapsed` is the time since it began.
+    pub(super) fn line(
+        &self,
+        columns: usize,
+        micro_batches: (usize, usize),
+        elapsed: Duration,
+    ) -> String {
+        let count = format!("{}/{}", self.done, self.steps);
+        let (done, all) = micro_batches;
+        let line = match self.doing {
+            Doing::Validation { percent } => format!("{count} validating {percent:.0}%"),
+            Doing::Step if self.recent.is_empty() => {
+                let part = match all {
+                    0 | 1 => String::new(),
+                    all => format!(", {done} of {all} micro-batches"),
+                };
+                format!(
+                    "{count} {} step {}{part}, {}",
+                    spinner(elapsed),
+                    self.done + 1,
+                    short(elapsed)
+                )
+            }
+            Doing::Step if elapsed < LONG || self.done >= self.steps => {
+                live_line(columns, &self.recent, self.steps)
+            }
+            Doing::Step => {
+                let part = match all {
+                    0 | 1 => String::new(),
+                    all => format!(" {done}/{all}"),
+                };
+                let end = format!("  {}{part}", spinner(elapsed));
+                let room = columns.saturating_sub(measure_text_width(&end));
+                live_line(room, &self.recent, self.steps) + &end
+            }
+        };
+        truncate_str(&line, columns.saturating_sub(1), "").into_owned()
     }
 }
 
+/// A character that changes ten times per second.
+fn spinner(elapsed: Duration) -> char {
+    const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+    FRAMES[(elapsed.as_millis() / 100 % 10) as usize]
+}
+
 /// About 20 lines per run, and the first steps.
-fn is_one_of_twenty(step: u64, steps: u64) -> bool {
+pub(super) fn is_one_of_twenty(step: u64, steps: u64) -> bool {
     step <= 3 || step == steps || step.is_multiple_of((steps / 20).max(1))
 }
 
 /// The time for the remaining steps, at the speed of the recent ones.
-fn left(recent: &VecDeque<StepMetrics>, steps: u64) -> Option<Duration> {
+pub(super) fn left(recent: &VecDeque<StepMetrics>, steps: u64) -> Option<Duration> {
     let last = recent.back()?;
     let seconds: f64 = recent.iter().map(|step| step.seconds).sum();
     let remaining = steps.saturating_sub(last.step) as f64;
     Duration::try_from_secs_f64(remaining * seconds / recent.len() as f64).ok()
 }
 
-fn log_line(step: &StepMetrics, steps: u64, left: Option<Duration>) -> String {
+pub(super) fn log_line(step: &StepMetrics, steps: u64, left: Option<Duration>) -> String {
     let left = left.filter(|_| step.step < steps);
     let left = left.map_or_else(String::new, |left| format!(", {} left", short(left)));
     format!(
@@ -182,11 +137,6 @@ fn log_line(step: &StepMetrics, steps: u64, left: Option<Duration>) -> String {
 
 fn short(duration: Duration) -> String {
     format!("{:#}", HumanDuration(duration))
-}
-
-fn columns() -> usize {
-    let (_, columns) = Term::stderr().size();
-    usize::from(columns)
 }
 
 /// The live line for a terminal of so many columns. The most important parts get space first.
@@ -269,10 +219,10 @@ fn curve(values: &[f64], most: usize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn steps(count: u64) -> VecDeque<StepMetrics> {
+    pub(in crate::live) fn steps(count: u64) -> VecDeque<StepMetrics> {
         let step = |step: u64| StepMetrics {
             step,
             epoch: 0.0,
@@ -340,16 +290,46 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_when_they_are_due() {
-        let due = |log_every, steps| -> Vec<u64> {
-            let live = Live {
-                steps,
-                ..Live::new(log_every)
-            };
-            (1..=steps).filter(|step| live.is_line_due(*step)).collect()
+    fn a_long_step_shows_that_it_is_computed() {
+        let view = |done: u64| View {
+            steps: 25,
+            done,
+            recent: steps(done),
+            ..View::default()
         };
-        assert_eq!(due(Some(4), 10), [4, 8, 10]);
-        assert_eq!(due(None, 4), [1, 2, 3, 4]);
-        assert_eq!(due(None, 4000).len(), 23);
+        let seconds = Duration::from_millis;
+        let of = |columns| {
+            [
+                view(0).line(columns, (0, 0), seconds(0)),
+                view(0).line(columns, (3, 8), seconds(12_300)),
+                view(0).line(columns, (0, 1), seconds(3100)),
+                view(4).line(columns, (3, 8), seconds(500)),
+                view(4).line(columns, (3, 8), seconds(2200)),
+                view(25).line(columns, (8, 8), seconds(2200)),
+            ]
+        };
+        for columns in [0, 5, 20, 60, 120] {
+            for line in of(columns) {
+                assert!(
+                    measure_text_width(&line) < columns.max(1),
+                    "{columns}: {line}"
+                );
+            }
+        }
+        insta::assert_snapshot!(of(60).join("\n"));
+    }
+
+    #[test]
+    fn a_validation_has_its_share() {
+        let mut view = View {
+            steps: 9,
+            done: 9,
+            recent: steps(9),
+            doing: Doing::Validation { percent: 63.2 },
+            ..View::default()
+        };
+        assert_eq!(view.line(80, (1, 1), LONG), "9/9 validating 63%");
+        view.begin();
+        assert!(view.line(80, (1, 1), LONG).starts_with("9/9 █"));
     }
 }
