@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
 
 mod adapters;
+mod bad_rows;
 mod cards;
 mod checking;
 mod commands;
