@@ -3,6 +3,7 @@
 
 mod adapter_folders;
 mod adapters;
+mod bad_rows;
 mod cards;
 mod checking;
 mod commands;

@@ -654,7 +654,9 @@ fn programs_read_reports_too() {
               ]
             }
           ],
-          "notes": []
+          "notes": [],
+          "unusable": [],
+          "unusable_stop": false
         }
         "#);
 }

@@ -469,7 +469,7 @@ fn a_bad_row_in_the_middle_has_a_hint() {
 #[test]
 fn bad_rows_of_a_stream_are_left_out() {
     let folder = folder_with_bad_rows();
-    let text = format!("{BAD}\nstream = true\nbad_rows = \"drop\"");
+    let text = format!("{BAD}\nstream = true\nbad_rows = \"drop\"\nmax_bad_share = 0.1");
     for more in ["shuffle = false", "shuffle_rows = 7"] {
         let text = format!("{text}\n{more}");
         let mut data = load(&folder, &text).unwrap();

@@ -527,7 +527,7 @@ fn arrow_has_types() {
 fn arrow_with_a_wrong_byte_does_not_panic() {
     for good in [arrow_bytes(true), arrow_bytes(false)] {
         let mut errors = 0;
-        for place in 0..good.len() {
+        for place in (0..good.len()).step_by(5) {
             for wrong in [0x00, 0x7F, 0xFF] {
                 let mut bytes = good.clone();
                 bytes[place] = wrong;
@@ -535,6 +535,6 @@ fn arrow_with_a_wrong_byte_does_not_panic() {
                 errors += usize::from(rows.iter().any(|row| row.contains("invalid Arrow")));
             }
         }
-        assert!(errors > good.len() / 4, "{errors} of {}", good.len());
+        assert!(errors > good.len() / 20, "{errors} of {}", good.len());
     }
 }
