@@ -190,7 +190,7 @@ fn rows_are_trained_where_the_recipe_says_so_and_runs_go_on() {
         // begun anew with the adapter: its tokenizer, its rows
         let from = format!("method={{ lora = {{ from = {} }} }}", quoted(&adapter));
         let (again, notices) = trained(&kitchen, name, &[ADD, &from], "again").unwrap();
-        assert_eq!(notices.len(), 3, "{notices:?}");
+        assert_eq!(notices.len(), 4, "{notices:?}");
         assert_eq!(
             notices[0],
             "`<|im_start|>` already exists in the tokenizer (id 104)"

@@ -13,7 +13,6 @@ use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
 use crate::format::Format;
-use crate::template::Rendered;
 
 /// How many rows of each kind are listed by number.
 const NAMED: usize = 5;
