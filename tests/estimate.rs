@@ -127,7 +127,10 @@ fn a_run_that_does_not_fit_says_what_would() {
     );
     let (code, said) = estimate("20MiB", &[]);
     assert_eq!(code, 1);
-    insta::assert_snapshot!(said.trim(), @"error: the run does not fit in memory with any train.micro_batch_tokens and train.recompute");
+    insta::assert_snapshot!(said.trim(), @"
+    error: the run does not fit in memory with any train.micro_batch_tokens and train.recompute
+    hint: shorten the rows (data.max_tokens), close other programs, or use a device with more memory
+    ");
     let auto = ["--set", "train.micro_batch_tokens=auto"];
     let (code, said) = estimate("300MiB", &auto);
     assert_eq!(code, 0, "{said}");

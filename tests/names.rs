@@ -148,13 +148,13 @@ fn other_names_are_requested_and_first_said_to_be_missing_here() {
     assert!(
         bare.starts_with(
             "error: org/name: no such file or folder here, and it could not be downloaded from the hub\n  \
-             because: cannot reach 127.0.0.1"
+             because: cannot reach http://127.0.0.1"
         ),
         "{bare}"
     );
     let explicit = said("hf://data/tiny-base");
     assert!(
-        explicit.starts_with("error: cannot reach 127.0.0.1"),
+        explicit.starts_with("error: cannot reach http://127.0.0.1"),
         "{explicit}"
     );
     assert!(explicit.contains("`data/tiny-base`"), "{explicit}");
@@ -171,7 +171,10 @@ fn the_quickstart_runs_in_an_empty_folder() {
     let header = fs::read_to_string(desk.path("q.toml")).unwrap();
     assert!(header.contains("#   simmer train q.toml\n"), "{header}");
     let again = desk.refused(&["recipes", "copy", "quickstart", "q.toml"]);
-    assert!(again.starts_with("error: q.toml exists; it is not overwritten"));
+    assert!(
+        again.contains("error: q.toml exists already, and is not overwritten"),
+        "{again}"
+    );
 
     let short = [
         "--set",

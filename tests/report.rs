@@ -11,6 +11,9 @@ use crate::commands::simmer;
 use crate::golden;
 use crate::training::{Kitchen, Notices, StopAfter};
 
+/// One step whose learning rate is not 0.
+const ONE_STEP: [&str; 2] = ["train.max_steps=1", "train.schedule=constant"];
+
 /// The records of an event file, each with its length and checksums.
 fn records(run: &Path) -> Vec<Vec<u8>> {
     let entries = fs::read_dir(run.join("tensorboard")).unwrap();
@@ -89,7 +92,7 @@ fn events_that_cannot_be_written_end_no_run() {
     let run = kitchen.path("without");
     fs::create_dir(&run).unwrap();
     let stop = AtomicBool::new(false);
-    let recipe = kitchen.recipe(&["train.max_steps=1"]);
+    let recipe = kitchen.recipe(&ONE_STEP);
     train(&recipe, &run, Resume::Never, &mut Notices::default(), &stop).unwrap();
     // from here on a file is in the folder's way
     fs::remove_dir_all(run.join("tensorboard")).unwrap();
@@ -170,7 +173,7 @@ fn a_page_needs_nothing_beside_it() {
 #[test]
 fn a_page_is_made_of_what_there_is() {
     let kitchen = Kitchen::new();
-    kitchen.whole(&["train.max_steps=1"], "run");
+    kitchen.whole(&ONE_STEP, "run");
     let parent = kitchen.path("");
     let run = kitchen.path("run");
     let (page, _) = report(&parent, &["run"]);
@@ -232,7 +235,7 @@ fn a_page_is_in_the_folder_of_its_run_and_overwrites_nothing() {
     let parent = kitchen.path("");
     let at = |name: &str| parent.join(name);
     for run in ["first", "second"] {
-        kitchen.whole(&["train.max_steps=1"], run);
+        kitchen.whole(&ONE_STEP, run);
     }
     let written = |args: &[&str]| {
         let output = simmer(&parent, &[&["report"], args].concat());

@@ -191,8 +191,12 @@ fn rows_are_trained_where_the_recipe_says_so_and_runs_go_on() {
         let from = format!("method={{ lora = {{ from = {} }} }}", quoted(&adapter));
         let (again, notices) = trained(&kitchen, name, &[ADD, &from], "again").unwrap();
         assert_eq!(notices.len(), 4, "{notices:?}");
+        assert!(
+            notices[0]
+                .ends_with("using the adapter's tokenizer (106 tokens, the base model's has 104)")
+        );
         assert_eq!(
-            notices[0],
+            notices[1],
             "`<|im_start|>` already exists in the tokenizer (id 104)"
         );
         assert!(again.join("tokenizer.json").is_file());

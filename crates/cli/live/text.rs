@@ -330,6 +330,6 @@ pub(super) mod tests {
         };
         assert_eq!(view.line(80, (1, 1), LONG), "9/9 validating 63%");
         view.begin();
-        assert!(view.line(80, (1, 1), LONG).starts_with("9/9 █"));
+        assert!(view.line(80, (1, 1), LONG).contains("9/9 █"));
     }
 }

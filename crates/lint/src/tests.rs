@@ -617,7 +617,7 @@ fn recipes_move_kinds() {
         0
     );
 
-    insta::assert_snapshot!(config(r#"allow = ["duplicate"]"#).unwrap_err(), @"unknown variant `duplicate`, expected one of `end_token`, `end_missing`, `turn_end_missing`, `doubled_beginning`, `doubled_end`, `prompt_text`, `prompt_tokens`, `unknown_tokens`, `special_tokens`, `untrained`, `dropped`, `truncated`, `empty_answer`, `repeated_question`, `unfinished_answer`, `unanswered`, `unasked`, `encoding`, `invisible`, `duplicates`, `conflicting_answers`, `near_duplicates`, `contamination`");
+    insta::assert_snapshot!(config(r#"allow = ["duplicate"]"#).unwrap_err(), @"unknown variant `duplicate`, expected one of `end_token`, `end_missing`, `turn_end_missing`, `doubled_beginning`, `doubled_end`, `prompt_text`, `prompt_tokens`, `unknown_tokens`, `special_tokens`, `untrained`, `dropped`, `truncated`, `empty_answer`, `repeated_question`, `unfinished_answer`, `unanswered`, `unasked`, `calls`, `lost_fields`, `encoding`, `invisible`, `duplicates`, `conflicting_answers`, `near_duplicates`, `contamination`");
     insta::assert_snapshot!(config("limit = 1").unwrap_err(), @"unknown field `limit`, expected one of `allow`, `warn`, `deny`, `against`");
     let twice = config(
         r#"allow = ["duplicates"]

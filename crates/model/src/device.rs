@@ -263,7 +263,8 @@ mod tests {
             None => error.to_string(),
         };
         let found = || "libtorch-cuda:3".to_owned();
-        insta::assert_snapshot!(message(check("gpu").unwrap_err()), @"device gpu: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
+        // its hint says what this build has
+        insta::assert_snapshot!(check("gpu").unwrap_err(), @"unknown device `gpu`: expected auto, cpu, libtorch or libtorch-cuda:N (N from 0)");
         insta::assert_snapshot!(message(DeviceError::NotBuilt { found: found() }), @"
         device libtorch-cuda:3: this build of simmer has no libtorch
         hint: set up libtorch with tools/libtorch, then build with --features libtorch (docs/guide/gpu.md), or use the device `cpu`

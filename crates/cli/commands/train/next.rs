@@ -79,6 +79,7 @@ mod tests {
             of(full),
         ];
         insta::assert_snapshot!(said.join("\n"), @r"
+
         next:
           simmer report 'my runs/a'
           simmer generate --base org/base --adapter 'my runs/a/w' --prompt 'What'\''s that?'
@@ -91,7 +92,7 @@ mod tests {
 
         next:
           simmer report 'my runs/a'
-          simmer generate --base a --chat --prompt 'What can you do?'
+          simmer generate --base 'my runs/a/w' --chat --prompt 'What can you do?'
         ");
     }
 }

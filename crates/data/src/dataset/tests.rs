@@ -137,11 +137,11 @@ fn impossible_tables_are_errors() {
     let folder = folder();
     let with = |line: &str| error(&folder, &format!("{TRAIN}\n{line}"));
     insta::assert_snapshot!(error(&folder, "train = []"), @"data.train: expected at least one source, found none");
-    insta::assert_snapshot!(with("validation = { fraction = 1.5 }"), @"data.validation.fraction: expected a number between 0 and 1, found 1.5");
+    insta::assert_snapshot!(with("validation = { fraction = 1.5 }"), @"data.validation.fraction: expected a number between 0 and 1, found 1.5; 1.5% is 0.015");
     insta::assert_snapshot!(with("validation = { rows = 20 }"), @"data.validation: expected fewer than 20 rows, found 20: none would be left to train on");
-    insta::assert_snapshot!(with("validation = { rows = 0 }"), @"data.validation.rows: expected at least 1, found 0");
+    insta::assert_snapshot!(with("validation = { rows = 0 }"), @"data.validation.rows: expected at least 1, found 0; the nearest valid value is 1");
     insta::assert_snapshot!(with("validation = { files = [] }"), @"data.validation.files: expected at least one source, found none");
-    insta::assert_snapshot!(with("max_tokens = 1"), @"data.max_tokens: expected at least 2, found 1: the first token is never predicted");
+    insta::assert_snapshot!(with("max_tokens = 1"), @"data.max_tokens: expected at least 2, found 1: the first token is never predicted; the nearest valid value is 2");
     insta::assert_snapshot!(with("date = \"tomorrow\""), @"data.date: expected YEAR-MONTH-DAY, such as 2026-01-31, found `tomorrow`");
 }
 
@@ -175,13 +175,13 @@ unknown variant `part`, expected one of `fraction`, `rows`, `files`
 fn rows_without_anything_to_train_on_are_an_error() {
     let folder = folder();
     insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20")), @"
-DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and truncation removed all 2 tokens of its answer
-hint: raise `data.max_tokens`, or choose a template that fits these rows
-");
-    insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20\noverlong = \"drop\"")), @"
-DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and overlong rows are dropped
-hint: raise `data.max_tokens`, or choose a template that fits these rows
-");
+    DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and truncation removed all 2 tokens of its answer
+    hint: raise `data.max_tokens`, so that prompts leave room for their answers
+    ");
+    insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20\noverlong = \"drop\"")), @r#"
+    DIR/rows.json: no row has a token to train on (template `alpaca`, max_tokens 20): row 1 has 82 tokens, and overlong rows are dropped
+    hint: raise `data.max_tokens`, or set `data.overlong = "truncate"`
+    "#);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_row_that_does_not_fit_is_an_error() {
 
 #[test]
 fn unknown_names_are_errors() {
-    insta::assert_snapshot!(Template::named("alpacca", &tiny()).unwrap_err(), @"unknown template `alpacca`; known are alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat");
+    insta::assert_snapshot!(Template::named("alpacca", &tiny()).unwrap_err(), @"unknown template `alpacca`; did you mean `alpaca`?; known are alpaca, alpaca-short, alpaca-lora, vicuna-v0, vicuna-v1.1, koala, baize, gpt4all, chatdoctor, llama-2-chat, llama-3, chatml, completion, chat");
     insta::assert_snapshot!(Template::named("mine.toml", &tiny()).unwrap_err(), @"cannot read mine.toml: No such file or directory (os error 2)");
     let base = with_config(&json!({}));
     let error = Template::named("chat", &base).unwrap_err().to_string();

@@ -70,7 +70,6 @@ mod tests {
     use serde_json::json;
 
     use super::super::tests::{bare_tiny, tiny, with_config};
-    use super::*;
 
     #[test]
     fn files_beside_an_adapter_change_what_they_name_alone() {

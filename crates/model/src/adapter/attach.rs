@@ -455,6 +455,6 @@ mod tests {
             exclude_modules: Some(Targets::Names(vec!["q_proj".to_owned()])),
             ..lora
         };
-        insta::assert_snapshot!(lora.check_from_alone().unwrap_err(), @"[method.lora] `from` can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
+        insta::assert_snapshot!(lora.check_from_alone().unwrap_err(), @"[method.lora] `from`: can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
     }
 }

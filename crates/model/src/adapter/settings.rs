@@ -134,7 +134,7 @@ mod tests {
             names(&["model.layers.31.self_attn.q_proj"]),
             LoraConfig {
                 layers_to_transform: Some(Layers(vec![0, 79])),
-                rank_pattern: Patterns(vec![("layers.1.self_attn.v_proj".to_owned(), 3)]),
+                rank_pattern: Patterns(vec![("layers.79.self_attn.v_proj".to_owned(), 3)]),
                 ..LoraConfig::default()
             },
         ] {

@@ -546,16 +546,7 @@ fn an_adapter_of_another_base_is_refused_with_everything_said() {
     let tensors = large.adapter(&config);
     small.save(&config, &tensors);
     let error = small.merge(MergeOptions::default()).unwrap_err();
-    insta::assert_snapshot!(small.message(&error), @r"
-    DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model; it seems to be for another base model: hidden size 16, this base has 8; layers 3, this base has 2; its base_model_name_or_path is `some/large`:
-      base_model.model.model.layers.{0-1}.mlp.down_proj.lora_B.weight: expected [8, 2], found [16, 2]
-      base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_A.weight: expected [2, 8], found [2, 16]
-      base_model.model.model.layers.{0-1}.self_attn.q_proj.lora_B.weight: expected [8, 2], found [16, 2]
-      base_model.model.model.layers.2.mlp.down_proj.lora_A.weight: unexpected, found [2, 12]
-      base_model.model.model.layers.2.mlp.down_proj.lora_B.weight: unexpected, found [16, 2]
-      base_model.model.model.layers.2.self_attn.q_proj.lora_A.weight: unexpected, found [2, 16]
-      base_model.model.model.layers.2.self_attn.q_proj.lora_B.weight: unexpected, found [16, 2]
-    ");
+    insta::assert_snapshot!(small.message(&error), @"DIR/adapter/adapter_model.safetensors: the adapter does not fit the base model; it seems to be for another base model: hidden size 16, this base has 8; layers 3, this base has 2; its base_model_name_or_path is `some/large`");
     assert!(error.hint().unwrap().contains("base_model_name_or_path"));
     assert!(!small.out().exists());
 }

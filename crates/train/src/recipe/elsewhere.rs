@@ -558,8 +558,8 @@ mod tests {
                 }
             }
         }
-        // a value of `optim`
-        assert_eq!(unknown, ["adamw_8bit"]);
+        // the name of a loader, and a value of `optim`
+        assert_eq!(unknown, ["text", "adamw_8bit"]);
     }
 
     #[test]

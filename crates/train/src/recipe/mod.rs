@@ -105,10 +105,9 @@ pub enum RecipeError {
 impl Hint for RecipeError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Read { path, .. } if path.with_extension("toml").is_file() => Some(format!(
-                "did you mean {}?",
-                path.with_extension("toml").display()
-            )),
+            Self::Read { path, .. } if meant(path).is_file() && meant(path) != *path => {
+                Some(format!("did you mean {}?", meant(path).display()))
+            }
             Self::Read { path, .. } if !path.exists() => Some(
                 "list the recipes that ship with the program with `simmer recipes`; \
                  copy one with `simmer recipes copy NAME`"
@@ -125,6 +124,11 @@ impl Hint for RecipeError {
             Self::Wrong { hint, .. } => hint.clone(),
         }
     }
+}
+
+/// The recipe that somebody means who left out or mistook the extension.
+fn meant(path: &Path) -> PathBuf {
+    path.with_extension("toml")
 }
 
 /// The largest recipe that is read, in bytes.

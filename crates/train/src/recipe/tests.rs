@@ -268,7 +268,7 @@ fn overrides_reach_every_key() {
             "data.train.0.path=other rows.json",
             "data.train.1={ path = \"more.json\", template = \"chat\" }",
             "method.lora.targets=[\"q_proj\"]",
-            "method.lora.rank_pattern.\"^layers.1\"=3",
+            "method.lora.rank_pattern.\"layers.1.self_attn.q_proj\"=3",
             "base.path=models/007",
             "data.date=2026-01-31",
             "train.seed = 7",

@@ -78,12 +78,11 @@ impl Chat {
 
 /// The fields of a message that are checked here; a thought is one, whatever its names.
 fn fields(message: &Message) -> impl Iterator<Item = &str> {
-    let thought = THOUGHTS
-        .iter()
-        .find(|name| message.more.contains_key(**name));
-    let others = message.more.keys().map(String::as_str);
-    let others = others.filter(|name| *name != "tool_calls" && !THOUGHTS.contains(name));
-    others.chain(thought.copied())
+    let names = || message.more.keys().map(String::as_str);
+    // the row's own name comes before those that it was given
+    let thought = names().find(|name| THOUGHTS.contains(name));
+    let others = names().filter(|name| *name != "tool_calls" && !THOUGHTS.contains(name));
+    others.chain(thought)
 }
 
 fn remove(message: &mut Message, field: &str) {
