@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::commands::simmer;
+use crate::training::quoted;
 
 /// A folder with a recipe for 40 rows, three of which cannot be used.
 fn folder() -> tempfile::TempDir {
@@ -25,9 +26,9 @@ fn folder() -> tempfile::TempDir {
     fs::create_dir(folder.path().join("rows")).unwrap();
     fs::write(folder.path().join("rows/train.jsonl"), rows.join("\r\n")).unwrap();
     fs::write(folder.path().join("rows/test.jsonl"), &rows[0]).unwrap();
-    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny-base");
+    let base = quoted(&Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny-base"));
     let recipe = format!(
-        "[base]\npath = {base:?}\n[method.lora]\nrank = 2\n[data]\n\
+        "[base]\npath = {base}\n[method.lora]\nrank = 2\n[data]\n\
          train = [{{ path = \"rows\", template = \"chatml\" }}]\n\
          [data.lint]\nallow = [\"near_duplicates\"]\n\
          [train]\nmax_steps = 1\nbatch_size = 4\nlearning_rate = 1e-4\n"

@@ -10,10 +10,9 @@ use crate::training::quoted;
 /// A folder with rows, a recipe and a base model.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let rows: String = (0..12)
-        .map(|i| format!("{{\"prompt\": \"{i}: soup? \", \"completion\": \"heat {i}.\"}}\n"))
-        .collect();
-    fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    let row = |i| format!("{{\"prompt\": \"{i}: soup? \", \"completion\": \"heat {i}.\"}}\n");
+    let rows: Vec<String> = (0..12).map(row).collect();
+    fs::write(folder.path().join("rows.jsonl"), rows.concat()).unwrap();
     fs::write(folder.path().join("my.toml"), recipe()).unwrap();
     folder
 }

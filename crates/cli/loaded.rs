@@ -180,7 +180,7 @@ impl Loaded {
         })
     }
 
-    /// The prompt template of this name; without one, that of the adapter's training, which is said. Warns of a template
+    /// The prompt template of this name; without one, that of the training of the adapter, with a note. Warns of a template
     /// that the adapter was not trained with.
     pub(crate) fn prompt_template(&self, name: Option<&str>) -> Result<Option<Template>, Failure> {
         let kept = &self.trained_with.templates;

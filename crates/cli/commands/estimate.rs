@@ -100,13 +100,11 @@ impl Estimate {
             output::line(&found.to_string())?;
         }
         if !found.fits() {
-            match found.fitting() {
-                Some(setting) => bail!("the run does not fit in memory; it would with {setting}"),
-                None => {
-                    let text = "the run does not fit in memory with any train.micro_batch_tokens and train.recompute";
-                    return Err(Failure::new(text).and_hint(&found.otherwise(&recipe)));
-                }
+            if let Some(setting) = found.fitting() {
+                bail!("the run does not fit in memory; it would with {setting}");
             }
+            let text = "the run does not fit in memory with any train.micro_batch_tokens and train.recompute";
+            return Err(Failure::new(text).and_hint(&found.otherwise(&recipe)));
         }
         Ok(())
     }

@@ -389,12 +389,11 @@ impl Lane {
     }
 
     fn reader(&mut self, sources: &[Source]) -> Result<&mut Reader, DataError> {
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => {
-                let source = &sources[self.sources[self.current]];
-                source.config.open(source.on_bad)?
-            }
+        let reader = if let Some(reader) = self.reader.take() {
+            reader
+        } else {
+            let source = &sources[self.sources[self.current]];
+            source.config.open(source.on_bad)?
         };
         Ok(self.reader.insert(reader))
     }

@@ -170,7 +170,7 @@ fn check_samples(recipe: &Recipe, vocabulary: &Vocabulary, base: &Base) -> Resul
     };
     let context = base.config.max_position_embeddings;
     samples.check_prompts(&first.template, &vocabulary.tokenizer, context)?;
-    if vocabulary.from_adapter() {
+    if vocabulary.is_from_adapter() {
         let of_base = tokenizer::open(recipe.base.tokenizer_path()?)?;
         samples.check_prompts(&first.template, &of_base, context)?;
     }

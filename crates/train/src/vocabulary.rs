@@ -198,7 +198,7 @@ impl Vocabulary {
     }
 
     /// Whether the tokenizer is that of the adapter in `method.lora.from`, and not of the base model.
-    pub(crate) fn from_adapter(&self) -> bool {
+    pub(crate) fn is_from_adapter(&self) -> bool {
         self.from_adapter
     }
 

@@ -99,11 +99,14 @@ impl Build {
             return Ok(program);
         }
         let script = self.root.join("target/ci/simmer");
-        let mut text = "#!/bin/sh\n".to_owned();
-        for (name, value) in &self.libtorch {
-            text += &format!("export {name}='{value}'\n");
-        }
-        text += &format!("exec '{}' \"$@\"\n", program.display());
+        let exports = self.libtorch.iter();
+        let exports = exports.map(|(name, value)| format!("export {name}='{value}'\n"));
+        let exports: Vec<String> = exports.collect();
+        let text = format!(
+            "#!/bin/sh\n{}exec '{}' \"$@\"\n",
+            exports.concat(),
+            program.display()
+        );
         fs::write(&script, text).with_context(|| format!("cannot write {}", script.display()))?;
         run(&mut command(
             &self.root,

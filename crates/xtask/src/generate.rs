@@ -21,9 +21,8 @@ const END: &str = "<!-- end -->\n";
 ///
 /// # Errors
 /// If the program cannot be built or does not know a part, or a part has no end.
-pub(crate) fn write(root: &Path) -> Result<()> {
-    let build = Build::of_users(root);
-    for derived in derived(root, &build)? {
+pub(crate) fn write(root: &Path, build: &Build) -> Result<()> {
+    for derived in derived(root, build)? {
         if derived.current != derived.new {
             let path = root.join(derived.file);
             fs::write(path, derived.new)
@@ -32,15 +31,8 @@ pub(crate) fn write(root: &Path) -> Result<()> {
         }
     }
     // the tables of docs/reliability.md are written by the tests that check them
-    let hostile = [
-        "test",
-        "--workspace",
-        "--locked",
-        "--test",
-        "main",
-        "hostile::",
-    ];
-    run(command(root, "cargo", &hostile).env("SIMMER_WRITE_DOCS", "1"))
+    let mut hostile = build.cargo("test", &["--test", "main", "--", "hostile::"]);
+    run(hostile.env("SIMMER_WRITE_DOCS", "1"))
 }
 
 /// Checks that all derived files are what the program prints; docs/reliability.md is checked by the tests.
@@ -106,7 +98,7 @@ fn page(program: &Path, root: &Path, text: &str) -> Result<String> {
         let Some((_, after)) = rest.split_once(END) else {
             bail!("`{BEGIN}{arguments} -->` has no `{}`", END.trim());
         };
-        let table = printed(&program, root, arguments)?;
+        let table = printed(program, root, arguments)?;
         let table = table.trim();
         new += &[BEGIN, arguments, " -->\n\n", table, "\n\n", END, after].concat();
     }

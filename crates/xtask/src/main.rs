@@ -17,12 +17,16 @@ mod words;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use build::Build;
+
 const USAGE: &str = "\
 cargo xtask COMMAND
 
   ci                 the whole check of a change; writes the commit's hash to target/ci/passed if all of it passes
   ci --quick         what to run before each commit: format, words, lints, unit tests of the crates that changed
   generate           write what is derived: recipe reference, command reference, JSON schema, reliability page
+  generate --libtorch
+                     the same with the build of `ci`, which has libtorch
   generate --check   fail if a derived file is out of date
   compare            list the comparisons with other programs
   compare NAME ...   run one of them; what follows is passed to its script
@@ -35,8 +39,11 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["ci"] => ci::full(root()),
         ["ci", "--quick"] => ci::quick(root()),
-        ["generate"] => generate::write(root()),
-        ["generate", "--check"] => generate::check(root(), &build::Build::of_users(root())),
+        ["generate"] => generate::write(root(), &Build::of_users(root())),
+        ["generate", "--libtorch"] => {
+            Build::with_libtorch(root()).and_then(|build| generate::write(root(), &build))
+        }
+        ["generate", "--check"] => generate::check(root(), &Build::of_users(root())),
         ["compare"] => {
             compare::list();
             Ok(())

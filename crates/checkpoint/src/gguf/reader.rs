@@ -94,7 +94,7 @@ impl Gguf {
 /// Counts of tensors and of keys.
 fn header(cursor: &mut Cursor) -> Result<(u64, u64), GgufError> {
     let place = |fault: Fault| fault.at("header");
-    if simmer_files::is_lfs_pointer(&cursor.file) {
+    if simmer_files::is_lfs_pointer(cursor.file) {
         return Err(GgufError::LfsPointer);
     }
     if !cursor.file.starts_with(&MAGIC) {

@@ -163,10 +163,7 @@ fn message_calls(
 
 fn role(name: &str, speakers: bool, key: impl Fn() -> String) -> Result<Role, RowError> {
     let known: &[(&str, Role)] = if speakers { &SPEAKERS } else { &ROLES };
-    let same = |known: &str| match speakers {
-        true => name.eq_ignore_ascii_case(known),
-        false => name == known,
-    };
+    let same = |known: &str| name == known || (speakers && name.eq_ignore_ascii_case(known));
     let found = known.iter().find(|(known, _)| same(known));
     found.map(|(_, role)| *role).ok_or_else(|| {
         let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
@@ -235,14 +232,12 @@ fn parts_of_text(content: &str, parts: Vec<Value>) -> Result<String, RowError> {
         if kind != "text" {
             return Err(RowError::NotText { key, kind });
         }
-        match part.shift_remove("text") {
-            Some(Value::String(text)) => said.push_str(&text),
-            _ => {
-                let keys = part.keys().cloned();
-                let keys = ["type".to_owned()].into_iter().chain(keys).collect();
-                return Err(RowError::PartWithoutText { key, keys });
-            }
-        }
+        let Some(Value::String(text)) = part.shift_remove("text") else {
+            let keys = part.keys().cloned();
+            let keys = ["type".to_owned()].into_iter().chain(keys).collect();
+            return Err(RowError::PartWithoutText { key, keys });
+        };
+        said.push_str(&text);
         nothing_else(&key, &part, &[])?;
     }
     Ok(said)

@@ -130,6 +130,10 @@ impl Chosen {
 
 /// A conversation as the model reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about one text, each with a name of its own"
+)]
 pub struct Rendered {
     /// The text.
     pub text: String,

@@ -126,12 +126,12 @@ pub enum AdapterError {
         differences: String,
     },
     /// Tensors that do not fit the base model.
-    #[error("{}: the adapter does not fit the base model{diagnosis}{}", file.display(), listed(difference.as_ref()))]
+    #[error("{}: the adapter does not fit the base model{diagnosis}{}", file.display(), listed(difference.as_deref()))]
     Mismatch {
         /// The weight file.
         file: PathBuf,
         /// All differences; `None` if the adapter is for another base model, whose tensors all differ.
-        difference: Option<Difference>,
+        difference: Option<Box<Difference>>,
         /// Which base model it seems to be for, as the end of the sentence.
         diagnosis: String,
     },

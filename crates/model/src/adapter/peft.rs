@@ -217,7 +217,7 @@ impl AdapterFolder {
             AdapterError::Mismatch {
                 file: self.weights.path().into(),
                 diagnosis: diagnosis.text,
-                difference: (!diagnosis.is_other_base).then_some(difference),
+                difference: (!diagnosis.is_other_base).then(|| Box::new(difference)),
             }
         })?;
         let mut tensors = AdapterTensors {

@@ -157,7 +157,7 @@ mod tests {
         insta::assert_snapshot!(said(names(&["norm"])));
         let both = LoraConfig {
             modules_to_save: vec!["q_proj".to_owned()],
-            ..LoraConfig::default()
+            ..names(&["q_proj"])
         };
         insta::assert_snapshot!(said(both));
         let deep = LoraConfig {

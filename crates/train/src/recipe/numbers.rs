@@ -33,7 +33,7 @@ fn in_value(value: &DeValue<'_>, place: Range<usize>, places: &mut Vec<(Range<us
     match value {
         DeValue::Table(table) => in_table(table, places),
         DeValue::Array(array) => {
-            for value in array.iter() {
+            for value in array {
                 in_value(value.get_ref(), value.span(), places);
             }
         }

@@ -19,28 +19,24 @@ impl Training<'_> {
             Ok(steps) => return steps.map_err(|error| self.ended(error)),
             Err(panic) => panic,
         };
-        match out_of_memory(&*panic) {
-            Some(message) => {
-                let folder = self.folder.path().to_owned();
-                let expected = readable(self.expected);
-                Err(self.ended(TrainError::OutOfMemory {
-                    folder,
-                    expected,
-                    message,
-                }))
-            }
-            None => {
-                // A fault of the program: the finished steps are kept all the same.
-                if let Ok(Ok(Some(path))) = self.try_keep() {
-                    self.observer.on_notice(&format!(
-                        "the run ends after step {}; checkpoint: {}",
-                        self.state.step,
-                        path.display()
-                    ));
-                }
-                resume_unwind(panic)
-            }
+        if let Some(message) = out_of_memory(&*panic) {
+            let folder = self.folder.path().to_owned();
+            let expected = readable(self.expected);
+            return Err(self.ended(TrainError::OutOfMemory {
+                folder,
+                expected,
+                message,
+            }));
         }
+        // A fault of the program: the finished steps are kept all the same.
+        if let Ok(Ok(Some(path))) = self.try_keep() {
+            self.observer.on_notice(&format!(
+                "the run ends after step {}; checkpoint: {}",
+                self.state.step,
+                path.display()
+            ));
+        }
+        resume_unwind(panic)
     }
 
     /// The error of a run that ends with it, after a checkpoint of the last finished step has been written.

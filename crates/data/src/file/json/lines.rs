@@ -15,7 +15,7 @@ const LEAST: usize = 1 << 16;
 /// A line that is not blank, without white space at its end.
 pub(super) struct Line {
     pub(super) bytes: Vec<u8>,
-    pub(super) line: usize,
+    pub(super) number: usize,
     pub(super) column: usize,
 }
 
@@ -49,13 +49,14 @@ impl Ahead {
             return Ok(Some(row));
         }
         let (mut parts, mut ends) = (Vec::new(), Vec::new());
-        let (mut line, mut most) = (row.line, MAX_RECORD);
+        let (mut line, mut most) = (row.number, MAX_RECORD);
         while let Some(part) = self.line(input)? {
             ends.push(row.bytes.len());
             // Blank lines count, too.
-            row.bytes.resize(row.bytes.len() + part.line - line, b'\n');
+            row.bytes
+                .resize(row.bytes.len() + part.number - line, b'\n');
             row.bytes.extend_from_slice(&part.bytes);
-            line = part.line;
+            line = part.number;
             scanner.pass(&part.bytes);
             if begins(&part.bytes) {
                 most = self.reach;
@@ -76,7 +77,7 @@ impl Ahead {
                 }
                 self.reach = (self.reach / 4).max(LEAST);
             }
-            _ if row.bytes.len() > MAX_RECORD => return Err(Fault::Long { line: row.line }),
+            _ if row.bytes.len() > MAX_RECORD => return Err(Fault::Long { line: row.number }),
             _ => {}
         }
         Ok(Some(row))
@@ -101,7 +102,7 @@ impl Ahead {
                 bytes.truncate(end + 1);
                 return Ok(Some(Line {
                     bytes,
-                    line,
+                    number: line,
                     column,
                 }));
             }

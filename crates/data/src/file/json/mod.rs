@@ -136,7 +136,7 @@ impl<R: BufRead> Records<R> {
             if done {
                 return Ok(Line {
                     bytes,
-                    line,
+                    number: line,
                     column,
                 });
             }
@@ -157,8 +157,8 @@ fn has_lists(text: &[u8]) -> bool {
 
 /// The content of a row, and its line.
 fn content(row: Line) -> Result<(Content, usize), Fault> {
-    let text = text(row.bytes, row.line)?;
-    Ok((Content::Json(text, row.column), row.line))
+    let text = text(row.bytes, row.number)?;
+    Ok((Content::Json(text, row.column), row.number))
 }
 
 /// The text of a row that starts on `line`, without trailing white space and with line feeds as line ends.

@@ -3,6 +3,7 @@
 //! Some templates print arguments as they are, and expect text; others convert them to JSON, and expect an object. So
 //! both are rendered.
 
+use std::fmt::Write as _;
 use std::ops::ControlFlow;
 
 use serde_json::Value;
@@ -147,7 +148,7 @@ fn encoded(text: &str) -> Vec<String> {
             continue;
         }
         for unit in character.encode_utf16(&mut [0; 2]) {
-            ascii.push_str(&format!("\\u{unit:04x}"));
+            let _ = write!(ascii, "\\u{unit:04x}");
         }
     }
     if ascii == plain {

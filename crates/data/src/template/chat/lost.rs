@@ -21,12 +21,19 @@ impl Chat {
         let mut lost = Vec::new();
         for (index, message) in turns.messages.iter().enumerate() {
             for field in fields(message) {
-                let what = format!("`{field}` of messages[{index}]");
+                let what = match field {
+                    thought if THOUGHTS.contains(&thought) => {
+                        format!(
+                            "the thought (`reasoning_content`, `thinking`) of messages[{index}]"
+                        )
+                    }
+                    field => format!("`{field}` of messages[{index}]"),
+                };
                 let last = index + 1 == turns.messages.len();
                 if self.prints(turns, text, index, field) {
                     continue;
                 }
-                if self.told_elsewhere(turns, index, field)
+                if Self::told_elsewhere(turns, index, field)
                     || (!last && self.prints_as_last(turns, index, field))
                 {
                     lost.push(what);
@@ -56,7 +63,7 @@ impl Chat {
     }
 
     /// Whether a result's field only says which call it belongs to, which the order of the messages says, too.
-    fn told_elsewhere(&self, turns: &Turns<'_>, index: usize, field: &str) -> bool {
+    fn told_elsewhere(turns: &Turns<'_>, index: usize, field: &str) -> bool {
         if turns.messages[index].role != Role::Tool {
             return false;
         }
@@ -79,7 +86,6 @@ impl Chat {
 /// The fields of a message that are checked here; a thought is one, whatever its names.
 fn fields(message: &Message) -> impl Iterator<Item = &str> {
     let names = || message.more.keys().map(String::as_str);
-    // the row's own name comes before those that it was given
     let thought = names().find(|name| THOUGHTS.contains(name));
     let others = names().filter(|name| *name != "tool_calls" && !THOUGHTS.contains(name));
     others.chain(thought)

@@ -182,14 +182,12 @@ impl Search<'_> {
         // The earlier turns are rendered otherwise now, so the header is searched for after the last of them.
         let from = self.end_of_words(index)?;
         let turn = before.get(from..)?;
-        match header.filter(|header| !header.trim().is_empty()) {
-            Some(header) => Some(from + end_of_header(header, turn)?),
-            // The template always writes the generation prompt, or none at all.
-            None => {
-                let common = shared(&self.header(index, prompt)?, turn);
-                (!turn[..common].trim().is_empty()).then_some(from + common)
-            }
+        if let Some(header) = header.filter(|header| !header.trim().is_empty()) {
+            return Some(from + end_of_header(header, turn)?);
         }
+        // The template always writes the generation prompt, or none at all.
+        let common = shared(&self.header(index, prompt)?, turn);
+        (!turn[..common].trim().is_empty()).then_some(from + common)
     }
 
     /// The end of the generation prompt, after the content of the last message before the answer.

@@ -569,12 +569,15 @@ fn fields_that_the_template_does_not_print_are_lost() {
             "{{% for m in messages %}}<{{{{ m.role }}}}>{thought}{{{{ m.content }}}}<|im_end|>{{% endfor %}}{{% if add_generation_prompt %}}<assistant>{{% endif %}}"
         )
     };
-    insta::assert_snapshot!(chat(&body("")).answers(&row).unwrap_err(), @"template `chat` does not render `thinking` of messages[2], which would be lost");
+    insta::assert_snapshot!(chat(&body("")).answers(&row).unwrap_err(), @"template `chat` does not render the thought (`reasoning_content`, `thinking`) of messages[2], which would be lost");
     let last = chat(&body(
         "{% if loop.last %}{{ m.reasoning_content }}{% endif %}",
     ));
     assert!(last.answers(&row).is_ok());
-    assert_eq!(last.oddities(&row).lost, ["`thinking` of messages[2]"]);
+    assert_eq!(
+        last.oddities(&row).lost,
+        ["the thought (`reasoning_content`, `thinking`) of messages[2]"]
+    );
     let all = chat(&body("{{ m.reasoning_content }}"));
     assert!(all.answers(&row).unwrap().text.contains("a thought"));
     messages[1].more.insert("name".into(), json!("Bob"));

@@ -82,23 +82,20 @@ pub(super) fn write(state: &State, value: &Value, style: &Style) -> Result<Strin
         let Some(frame) = open.last_mut() else {
             return Ok(out.text);
         };
-        match frame.items.next() {
-            Some(item) => {
-                frame.count += 1;
-                if frame.count > 1 {
-                    out.push(style.item())?;
-                }
-                style.line(&mut out, depth)?;
-                next = Some(frame.enter(&mut out, item?, style)?);
+        if let Some(item) = frame.items.next() {
+            frame.count += 1;
+            if frame.count > 1 {
+                out.push(style.item())?;
             }
-            None => {
-                if frame.count > 0 {
-                    style.line(&mut out, depth - 1)?;
-                }
-                out.push(frame.closing())?;
-                open.pop();
-            }
+            style.line(&mut out, depth)?;
+            next = Some(frame.enter(&mut out, item?, style)?);
+            continue;
         }
+        if frame.count > 0 {
+            style.line(&mut out, depth - 1)?;
+        }
+        out.push(frame.closing())?;
+        open.pop();
     }
 }
 
@@ -305,9 +302,15 @@ fn repr(out: &mut Out, text: &str) -> Result<(), Error> {
             (same, _) if same == quote => to.extend(['\\', quote]),
             (_, 0x20..=0x7e) => to.push(character),
             _ if is_printable(character) => to.push(character),
-            (_, code @ ..=0xff) => to.push_str(&format!("\\x{code:02x}")),
-            (_, code @ ..=0xffff) => to.push_str(&format!("\\u{code:04x}")),
-            (_, code) => to.push_str(&format!("\\U{code:08x}")),
+            (_, code @ ..=0xff) => {
+                let _ = write!(to, "\\x{code:02x}");
+            }
+            (_, code @ ..=0xffff) => {
+                let _ = write!(to, "\\u{code:04x}");
+            }
+            (_, code) => {
+                let _ = write!(to, "\\U{code:08x}");
+            }
         }
     }
     to.push(quote);
