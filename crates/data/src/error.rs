@@ -236,9 +236,7 @@ impl Hint for DataError {
                     .into(),
             ),
             DataError::NoSplit { .. } => Some("name a file, or the files by a pattern such as `rows/*.jsonl`".into()),
-            DataError::LfsPointer { .. } => {
-                Some("run `git lfs pull` in the repository, or download the file itself".into())
-            }
+            DataError::LfsPointer { .. } => Some(simmer_files::LFS_HINT.into()),
             DataError::SeveralLists { .. } => {
                 Some("save each list as a file of its own: a JSON array, or one object per line".into())
             }

@@ -8,5 +8,5 @@ pub const LFS_HINT: &str =
 ///
 /// Source: git-lfs, docs/spec.md.
 pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"version https://git-lfs")
+    bytes.starts_with(b"version https://git-lfs.github.com/spec/v1")
 }

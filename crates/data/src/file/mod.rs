@@ -307,15 +307,12 @@ fn source(
     }
 }
 
-/// The first line of a pointer file of git-lfs, which stands in a file's place until its content is fetched.
-const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
-
+/// Whether a pointer of git-lfs stands in the file's place.
 fn is_lfs_pointer(path: &Path) -> Result<bool, Fault> {
     let file = simmer_files::open(path).map_err(Fault::Open)?;
     let mut start = Vec::new();
-    let read = file.take(LFS.len() as u64).read_to_end(&mut start);
-    read.map_err(Fault::Io)?;
-    Ok(start == LFS)
+    file.take(64).read_to_end(&mut start).map_err(Fault::Io)?;
+    Ok(simmer_files::is_lfs_pointer(&start))
 }
 
 /// A row that is a list of objects has the messages of a conversation.
