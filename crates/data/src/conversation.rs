@@ -90,6 +90,9 @@ impl Message {
     }
 }
 
+/// The keys of a message's thought, which are one field, as in transformers' `_alias_reasoning_fields`.
+pub(crate) const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
+
 /// The position of a row: its file, its number in the file, and the line on which it starts (both from 1).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Origin {

@@ -20,11 +20,11 @@ pub(super) fn check(view: &RowView<'_>, found: &mut Vec<(Kind, String)>) {
         calls.map(move |(number, call)| (format!("messages[{index}].tool_calls[{number}]"), call))
     });
     let mut first = calls.filter_map(|(key, call)| one(&key, call, known.as_deref()));
-    let oddities = view.template.oddities(view.row);
+    let oddities = &view.rendered.oddities;
     let what = first.next().or_else(|| {
-        let [text, object] = oddities.spellings?;
+        let [text, object] = oddities.spellings.as_ref()?;
         Some(format!(
-            "arguments are text, and the template prints an object otherwise: `{text}`, as an object `{object}`"
+            "arguments are JSON text, and the template would print an object differently: `{text}`, as an object `{object}`"
         ))
     });
     found.extend(what.map(|what| (Kind::Calls, what)));

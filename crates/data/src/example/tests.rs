@@ -1,6 +1,6 @@
 use super::*;
 use crate::conversation::{Content, Conversation, Message, Role};
-use crate::template::Template;
+use crate::template::{Oddities, Template};
 use crate::tokenizer::tests::{tiny, tiny_with_bos};
 use proptest::prelude::*;
 
@@ -117,6 +117,7 @@ fn chat_templates_write_their_own_bos() {
         end_trained: false,
         own_specials: true,
         other_start: false,
+        oddities: Oddities::default(),
     };
     let tokens = prompt_tokens(&prompt, &tokenizer).unwrap();
     let plain = Rendered {

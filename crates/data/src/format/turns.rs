@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::refused::is_medium;
 use super::row::Row;
 use super::structure::{calls, spoken_calls};
-use crate::conversation::{Message, Role};
+use crate::conversation::{Message, Role, THOUGHTS};
 use crate::error::{RowError, json_type};
 
 /// The roles of chat APIs, under `role`.
@@ -42,17 +42,8 @@ const SPEAKERS: [(&str, Role); 17] = [
 /// The speakers whose text is a call.
 const CALLERS: [&str; 2] = ["function_call", "tool_call"];
 
-/// The keys of a message's thought, which are one field, as in transformers' `_alias_reasoning_fields`.
-const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
-
-/// Other keys of a message, kept for chat templates.
-const MORE: [&str; 5] = [
-    "name",
-    "tool_call_id",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-];
+/// Other keys of a message, kept for chat templates, beside its thought.
+const MORE: [&str; 2] = ["name", "tool_call_id"];
 
 /// Metadata of a turn in ShareGPT's exports.
 const METADATA: [&str; 3] = ["markdown", "text", "tokens"];
@@ -128,7 +119,7 @@ fn message(
         let calls = Value::Array(calls);
         message.more.insert("tool_calls".into(), calls);
     }
-    for name in MORE {
+    for name in MORE.into_iter().chain(THOUGHTS) {
         if let Some(value) = fields
             .shift_remove(name)
             .filter(|value| !Row::is_blank(value))

@@ -148,6 +148,8 @@ pub struct Rendered {
     /// Whether an answer is trained on from a start that is not the end of its generation prompt: the template prints
     /// more or something else there when it generates (`<think>`).
     pub other_start: bool,
+    /// What is odd about the text.
+    pub oddities: Oddities,
 }
 
 /// What is odd about how a template renders a row.
@@ -187,6 +189,7 @@ impl Rendered {
             end_trained: complete && chosen.has_last(),
             own_specials,
             other_start: false,
+            oddities: Oddities::default(),
         }
     }
 
@@ -199,6 +202,7 @@ impl Rendered {
             end_trained: false,
             own_specials,
             other_start: false,
+            oddities: Oddities::default(),
         }
     }
 }
@@ -347,14 +351,6 @@ impl Template {
         match &self.kind {
             Kind::Plain(plain) => plain.render(conversation, &messages, &chosen),
             Kind::Chat(chat) => chat.render(conversation, messages, &chosen),
-        }
-    }
-
-    /// What is odd about the text of a row that the template renders.
-    pub fn oddities(&self, conversation: &Conversation) -> Oddities {
-        match &self.kind {
-            Kind::Plain(_) => Oddities::default(),
-            Kind::Chat(chat) => chat.oddities(conversation, turns(conversation)),
         }
     }
 

@@ -21,29 +21,20 @@ struct Spellings {
 }
 
 impl Chat {
-    /// The input with the arguments in the form that the template prints as JSON.
-    pub(super) fn with_arguments<'c>(&self, mut turns: Turns<'c>) -> Turns<'c> {
-        if let Some(spellings) = self.spellings(&turns)
-            && spellings.wants_objects()
-        {
-            turns.messages = spellings.objects;
-        }
-        turns
-    }
-
-    /// The two texts of the first arguments that the template renders in two ways, neither of which is an error.
-    pub(super) fn two_spellings(&self, turns: &Turns<'_>) -> Option<[String; 2]> {
-        let spellings = self.spellings(turns)?;
-        if spellings.wants_objects() {
-            return None;
-        }
-        let (Ok(text), Ok(object)) = (&spellings.as_text, &spellings.as_objects) else {
-            return None;
+    /// The input with the arguments in the form that the template prints as JSON. If text and objects differ and neither
+    /// form is wrong, also both texts of the first arguments that differ.
+    pub(super) fn with_arguments<'c>(
+        &self,
+        mut turns: Turns<'c>,
+    ) -> (Turns<'c>, Option<[String; 2]>) {
+        let Some(spellings) = self.spellings(&turns) else {
+            return (turns, None);
         };
-        if text == object || spellings.only_text_is_json(text, object) {
-            return None;
+        if spellings.wants_objects() {
+            turns.messages = spellings.objects;
+            return (turns, None);
         }
-        Some(difference(text, object))
+        (turns, spellings.both())
     }
 
     fn spellings(&self, turns: &Turns<'_>) -> Option<Spellings> {
@@ -103,6 +94,17 @@ impl Spellings {
             }),
             _ => false,
         }
+    }
+
+    /// The two texts of the first arguments that are rendered in two ways, neither of which is an error.
+    fn both(&self) -> Option<[String; 2]> {
+        let (Ok(text), Ok(object)) = (&self.as_text, &self.as_objects) else {
+            return None;
+        };
+        if text == object || self.only_text_is_json(text, object) {
+            return None;
+        }
+        Some(difference(text, object))
     }
 
     /// Whether the template prints the text as it is, and an object not as JSON.

@@ -3,10 +3,7 @@
 //! The conversation is rendered again without each field. The same text is a loss.
 
 use super::{Chat, RenderError, Turns};
-use crate::conversation::{Message, Role};
-
-/// The names of a message's thought, the first that is given to templates that read one of the others.
-pub(super) const THOUGHTS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
+use crate::conversation::{Message, Role, THOUGHTS};
 
 impl Chat {
     /// The fields that earlier messages lose, and that the template prints in the last.

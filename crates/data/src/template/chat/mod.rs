@@ -116,7 +116,8 @@ impl Chat {
         conversation: &Conversation,
         messages: Vec<Message>,
     ) -> Result<String, RenderError> {
-        let turns = self.with_arguments(self.settled(Turns::of(conversation, messages)?));
+        let turns = self.settled(Turns::of(conversation, messages)?);
+        let (turns, _) = self.with_arguments(turns);
         self.text(&turns, true)
             .map_err(|error| self.explained(&turns, error))
     }
@@ -127,10 +128,11 @@ impl Chat {
         messages: Vec<Message>,
         chosen: &Chosen,
     ) -> Result<Rendered, RenderError> {
-        let turns = self.with_arguments(self.settled(Turns::of(conversation, messages)?));
+        let turns = self.settled(Turns::of(conversation, messages)?);
+        let (turns, spellings) = self.with_arguments(turns);
         let raw = self.raw(&turns, false);
         let (text, blocks) = unmark(&raw.map_err(|error| self.explained(&turns, error))?);
-        self.check(&turns, &text)?;
+        let lost = self.check(&turns, &text)?;
         let spans = self.spans(&turns, &text, blocks, chosen)?;
         let last = turns.messages.last();
         let mut complete = last.is_some_and(|last| last.role == Role::Assistant);
@@ -142,6 +144,7 @@ impl Chat {
         let spans = spans.into_iter().map(|span| span.range).collect();
         let mut rendered = Rendered::new(text, spans, chosen, complete, true);
         rendered.other_start = other_start;
+        rendered.oddities = Oddities { spellings, lost };
         Ok(rendered)
     }
 
@@ -166,27 +169,9 @@ impl Chat {
         turns
     }
 
-    /// What is odd about the text of a row, though it is rendered.
-    pub(super) fn oddities(&self, conversation: &Conversation, messages: Vec<Message>) -> Oddities {
-        let Ok(turns) = Turns::of(conversation, messages) else {
-            return Oddities::default();
-        };
-        if turns.messages.iter().all(|message| message.more.is_empty()) {
-            return Oddities::default();
-        }
-        let turns = self.settled(turns);
-        let spellings = self.two_spellings(&turns);
-        let turns = self.with_arguments(turns);
-        let text = self.text(&turns, false).unwrap_or_default();
-        Oddities {
-            spellings,
-            lost: self.lost_fields(&turns, &text).unwrap_or_default(),
-        }
-    }
-
     /// Checks that the text has the system message, the user messages, the tool calls and the tools: some templates
-    /// omit them.
-    fn check(&self, turns: &Turns, text: &str) -> Result<(), RenderError> {
+    /// omit them. Returns the fields that only earlier messages lose.
+    fn check(&self, turns: &Turns, text: &str) -> Result<Vec<String>, RenderError> {
         let lost = |what: String| {
             let template = "chat".into();
             Err(RenderError::NoPlace { template, what })
@@ -205,7 +190,7 @@ impl Chat {
                 return lost(format!("`tool_calls` of messages[{index}]"));
             }
         }
-        self.lost_fields(turns, text)?;
+        let fields = self.lost_fields(turns, text)?;
         let without = Turns {
             tools: None,
             ..turns.clone()
@@ -213,7 +198,7 @@ impl Chat {
         if turns.tools.is_some() && self.text(&without, false)? == text {
             return lost("`tools`".into());
         }
-        Ok(())
+        Ok(fields)
     }
 
     /// The rendered text, with the marks of the template's own blocks.

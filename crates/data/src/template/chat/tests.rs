@@ -542,7 +542,11 @@ fn arguments_take_the_form_that_the_template_prints_as_json() {
             .contains(r#"add{"x": "é"}"#)
     );
     assert_eq!(
-        chat(&printed).oddities(&call(as_text.clone())).spellings,
+        chat(&printed)
+            .answers(&call(as_text.clone()))
+            .unwrap()
+            .oddities
+            .spellings,
         None
     );
     let items = source("{% for k, v in c.arguments.items() %}{{ k }}={{ v }}{% endfor %}");
@@ -575,7 +579,7 @@ fn fields_that_the_template_does_not_print_are_lost() {
     ));
     assert!(last.answers(&row).is_ok());
     assert_eq!(
-        last.oddities(&row).lost,
+        last.answers(&row).unwrap().oddities.lost,
         ["the thought (`reasoning_content`, `thinking`) of messages[2]"]
     );
     let all = chat(&body("{{ m.reasoning_content }}"));
