@@ -137,6 +137,19 @@ fn logits(model: &simmer_model::LlamaForCausalLM) -> Vec<f32> {
     model.logits(hidden).into_data().iter::<f32>().collect()
 }
 
+const EVAL: [&str; 10] = [
+    "eval",
+    "--base",
+    "base",
+    "--adapter",
+    "trained",
+    "--file",
+    "rows.jsonl",
+    "--max-new-tokens",
+    "0",
+    "--json",
+];
+
 const GENERATE: [&str; 9] = [
     "generate",
     "--base",
@@ -340,24 +353,12 @@ fn an_adapter_keeps_the_template_of_its_training() {
 
     let rows = r#"{"prompt": "soup?", "completion": "heat."}"#;
     folders.write("rows.jsonl", rows);
-    let eval = [
-        "eval",
-        "--base",
-        "base",
-        "--adapter",
-        "trained",
-        "--file",
-        "rows.jsonl",
-        "--max-new-tokens",
-        "0",
-        "--json",
-    ];
-    let (_, said) = folders.json(&eval);
+    let (_, said) = folders.json(&EVAL);
     assert!(
         said.contains("prompt template `alpaca`, with which trained was trained"),
         "{said}"
     );
-    let (_, said) = folders.json(&with(&eval, &["--template", "koala", "--out", "other"]));
+    let (_, said) = folders.json(&with(&EVAL, &["--template", "koala", "--out", "other"]));
     assert!(
         said.contains("warning: trained: the adapter was trained with"),
         "{said}"
@@ -395,19 +396,7 @@ fn a_template_of_ones_own_is_kept_with_its_text() {
         "rows.jsonl",
         r#"{"prompt": "soup?", "completion": "heat."}"#,
     );
-    let eval = [
-        "eval",
-        "--base",
-        "base",
-        "--adapter",
-        "trained",
-        "--file",
-        "rows.jsonl",
-        "--max-new-tokens",
-        "0",
-        "--json",
-    ];
-    folders.json(&eval);
+    folders.json(&EVAL);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{generate, words};
 /// What the check installs for itself.
 const TOOLS: &str = "target/ci";
 
-/// Disk, in gigabytes, that the reference environment, libtorch and the second build take.
+/// Disk, in gigabytes, that the reference environment, libtorch and the build with it take.
 const LIBTORCH_GIGABYTES: u64 = 9;
 
 /// The modules of `tests/main.rs` whose models compute on the device under test.
@@ -147,7 +147,7 @@ impl Downloads {
 
 fn no_room() -> Outcome {
     Outcome::NotChecked(format!(
-        "PyTorch and a second build take {LIBTORCH_GIGABYTES} GB, and the disk has less"
+        "PyTorch and the build with libtorch take {LIBTORCH_GIGABYTES} GB, and the disk has less"
     ))
 }
 
