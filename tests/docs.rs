@@ -119,14 +119,19 @@ impl Workshop {
         for (name, changes) in [
             (
                 "quickstart",
-                [
+                &[
                     ("epochs = 2", "max_steps = 2"),
                     ("batch_size = 8", "batch_size = 2"),
-                ],
+                    (
+                        r#"{ files = [{ path = "data/kitchen/heldout.json", template = "alpaca" }] }"#,
+                        "{ rows = 4 }",
+                    ),
+                    ("max_new_tokens = 32", "max_new_tokens = 4"),
+                ][..],
             ),
             (
                 "alpaca-smollm2-135m",
-                [
+                &[
                     ("epochs = 3", "max_steps = 2"),
                     ("batch_size = 128", "batch_size = 2"),
                 ],
@@ -279,6 +284,7 @@ fn as_run(command: &str) -> Option<String> {
     let command = command
         .replace("cargo run --release -- ", "simmer ")
         .replace("target/release/simmer ", "simmer ")
+        .replace("max_steps=20", "max_steps=2")
         .replace("--device libtorch-cuda:0", "--device cpu");
     let mut words = command.split_whitespace().skip_while(|word| {
         word.split_once('=')
