@@ -173,7 +173,7 @@ fn an_adapter_keeps_the_template_of_its_training() {
     let kept: Value = golden::json(folders.path("trained/simmer.json"));
     assert_eq!(kept["version"], 1);
     assert_eq!(kept["templates"][0]["name"], "alpaca");
-    let alpaca = include_str!("../data/templates/alpaca.toml");
+    let alpaca = include_str!("../../data/templates/alpaca.toml");
     assert_eq!(kept["templates"][0]["text"], alpaca);
 
     let trained = with(&GENERATE, &["--adapter", "trained"]);
