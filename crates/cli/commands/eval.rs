@@ -317,7 +317,8 @@ impl Eval {
             answered?;
             let took = duration(begin.elapsed().as_secs_f64());
             let new = answers.len() - before;
-            output::note(&format!("{name}: {}: {new} rows in {took}", task.name));
+            let rows = if new == 1 { "row" } else { "rows" };
+            output::note(&format!("{name}: {}: {new} {rows} in {took}", task.name));
             kept.push(answers);
         }
         Ok(Some(kept))
