@@ -111,6 +111,7 @@ fn a_missing_path_is_said_to_be_missing_and_is_not_requested() {
         recipe(&model, "tokenizer = 'models/tok'", "rows.jsonl"),
         recipe(&model, "", "data/rows"),
         recipe(&model, "", "org/rows.jsonl"),
+        desk.refused(&["train", "r.toml", "--set", "method.lora.from=runs/second"]),
         desk.refused(&["show", "models/llama"]),
         desk.refused(&[
             "merge",
@@ -134,16 +135,15 @@ fn a_missing_path_is_said_to_be_missing_and_is_not_requested() {
 fn other_names_are_requested_and_first_said_to_be_missing_here() {
     let desk = Desk::new();
     // the hub of this test never answers
-    let said = |base: &str| {
+    let said_by = |args: &[&str]| {
         let mut command = desk.command(env!("CARGO_BIN_EXE_simmer"));
         command.env("HF_ENDPOINT", "http://127.0.0.1:1");
-        let output = command
-            .args(["score", "--base", base, "--text", "x"])
-            .output();
+        let output = command.args(args).output();
         let cache = desk.folder.path().display().to_string();
         let said = String::from_utf8(output.unwrap().stderr).unwrap();
         said.replace(&cache, "DIR")
     };
+    let said = |base: &str| said_by(&["score", "--base", base, "--text", "x"]);
     let bare = said("org/name");
     assert!(
         bare.starts_with(
@@ -158,6 +158,14 @@ fn other_names_are_requested_and_first_said_to_be_missing_here() {
         "{explicit}"
     );
     assert!(explicit.contains("`data/tiny-base`"), "{explicit}");
+    // the adapter that a recipe continues to train
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/quickstart.toml");
+    let from = "method.lora={ from = 'org/adapter' }";
+    let further = said_by(&["train", recipe, "--set", from]);
+    assert!(
+        further.starts_with("error: org/adapter: no such file or folder here, and it could not"),
+        "{further}"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use simmer_checkpoint::hub::{Fetched, HubConfig, HubError, HubName, Place, Progress, What, fetch};
 use simmer_data::DataConfig;
 use simmer_model::base::BaseConfig;
+use simmer_train::{Method, Recipe};
 
 use crate::failure::{Context, Failure};
 use crate::{embedded, output, progress};
@@ -72,6 +73,24 @@ fn fetched(name: &HubName, what: What) -> Result<Fetched, Failure> {
         output::note(note);
     }
     Ok(fetched)
+}
+
+/// Finds or downloads everything that a recipe names: the adapter to continue, the base model, the data.
+pub(crate) fn locate_recipe(recipe: &mut Recipe) -> Result<(), Failure> {
+    locate_adapter(&mut recipe.method)?;
+    locate_base(&mut recipe.base)?;
+    locate_data(&mut recipe.data)
+}
+
+/// Finds or downloads the adapter that a recipe continues to train.
+pub(crate) fn locate_adapter(method: &mut Method) -> Result<(), Failure> {
+    if let Method::Lora(lora) = method
+        && let Some(from) = &lora.from
+    {
+        let found = locate(from, What::Adapter)?;
+        lora.locate(Some(found));
+    }
+    Ok(())
 }
 
 /// Finds the data of a recipe: downloads the data sets that are given by their name on the hub.

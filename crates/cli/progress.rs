@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+
+use simmer_files::size::duration;
 
 use crate::output::is_terminal;
 
@@ -29,7 +31,7 @@ pub(crate) fn steps(total: u64) -> ProgressBar {
 pub(crate) fn spinner(message: &str) -> ProgressBar {
     let bar = styled(
         ProgressBar::new_spinner(),
-        "{spinner} {msg} {elapsed}",
+        "{spinner} {msg} {passed}",
         message,
     );
     bar.enable_steady_tick(Duration::from_millis(100));
@@ -44,6 +46,9 @@ fn styled(bar: ProgressBar, template: &str, message: &str) -> ProgressBar {
         let style = style.with_key("left", |state: &ProgressState, text: &mut dyn Write| {
             let _ = text.write_str(&left(state.pos(), state.eta()));
         });
+        let style = style.with_key("passed", |state: &ProgressState, text: &mut dyn Write| {
+            let _ = text.write_str(&to_a_second(state.elapsed()));
+        });
         bar.set_style(style.progress_chars("=> "));
     }
     bar.set_message(message.to_owned());
@@ -55,8 +60,13 @@ fn left(done: u64, left: Duration) -> String {
     if done == 0 || left.is_zero() {
         String::new()
     } else {
-        format!(" {:#} left", HumanDuration(left))
+        format!(" {} left", to_a_second(left))
     }
+}
+
+/// A time, rounded to a second, which a moving line shows.
+pub(crate) fn to_a_second(time: Duration) -> String {
+    duration(time.as_secs_f64().round())
 }
 
 #[cfg(test)]
@@ -67,7 +77,7 @@ mod tests {
     fn nothing_is_left_before_the_first_is_done() {
         assert_eq!(left(0, Duration::ZERO), "");
         assert_eq!(left(0, Duration::from_secs(9)), "");
-        assert_eq!(left(3, Duration::from_secs(45)), " 45s left");
+        assert_eq!(left(3, Duration::from_secs(45)), " 45 s left");
         assert_eq!(left(60, Duration::ZERO), "");
     }
 }

@@ -85,8 +85,13 @@ impl Comparison {
             return;
         }
         note(&format!(
-            "\non {} held-out rows: before, after, difference [95% bootstrap interval], * if p < 0.05",
-            self.held_out_rows
+            "\non {} held-out {}: before, after, difference [95% bootstrap interval], * if p < 0.05",
+            self.held_out_rows,
+            if self.held_out_rows == 1 {
+                "row"
+            } else {
+                "rows"
+            }
         ));
         for line in report::lines(&self.scores) {
             note(&format!("  {line}"));

@@ -17,6 +17,13 @@ fn recipes() {
         Folder::empty().said(Recipe::parse(Path::new("x.toml"), text, &sets))
     };
     let set = |set: &str| said(RECIPE, &[set]);
+    let with_init = |keys: &str| {
+        let sizes =
+            "vocab_size=9,hidden_size=8,intermediate_size=8,num_key_value_heads=2,head_dim=8";
+        let base = format!("tokenizer = \"x\"\ninit = {{{sizes},{keys}}}\n");
+        RECIPE.replace("path = \"base\"\n", &base)
+    };
+    let init = |keys: &str| said(&with_init(keys), &[]);
     let file = |content: &[u8]| {
         let folder = Folder::empty().with("x.toml", content);
         folder.said(Recipe::from_file(&folder.at("x.toml"), &[]))
@@ -58,17 +65,21 @@ fn recipes() {
                 let message = set(&value);
                 message.replace(&"[".repeat(100_000), "[[[…")
             }),
-            ("`base.init` with 10^9 layers and no checkpoint", {
-                let init = "base.init={vocab_size=9,hidden_size=8,intermediate_size=8,num_hidden_layers=1000000000,num_attention_heads=1,num_key_value_heads=1,head_dim=8}";
-                let text = RECIPE.replace("path = \"base\"\n", "tokenizer = \"x\"\n");
-                let recipe = Recipe::parse(Path::new("x.toml"), &text, &[init.to_owned()]).unwrap();
-                Folder::empty().said(recipe.base.open())
-            }),
-            ("`base.init` with `rope_theta` nan", {
-                let init = "base.init={vocab_size=9,hidden_size=8,intermediate_size=8,num_hidden_layers=1,num_attention_heads=1,num_key_value_heads=1,head_dim=8,rope_theta=nan}";
-                let text = RECIPE.replace("path = \"base\"\n", "tokenizer = \"x\"\n");
-                let recipe = Recipe::parse(Path::new("x.toml"), &text, &[init.to_owned()]).unwrap();
-                Folder::empty().said(recipe.base.open())
+            (
+                "`base.init` with 10^9 layers",
+                init("num_hidden_layers=1000000000,num_attention_heads=1"),
+            ),
+            (
+                "`base.init` with `rope_theta` nan",
+                init("num_hidden_layers=1,num_attention_heads=1,rope_theta=nan"),
+            ),
+            (
+                "`base.init` with 3 heads for 2 key and value heads",
+                init("num_hidden_layers=1,num_attention_heads=3"),
+            ),
+            ("`base.init` without a tokenizer", {
+                let text = with_init("num_hidden_layers=1,num_attention_heads=2");
+                said(&text.replace("tokenizer = \"x\"\n", ""), &[])
             }),
         ],
     );

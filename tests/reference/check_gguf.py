@@ -27,7 +27,7 @@ def simmer(program, *args):
 
 
 def ours(program, base, prompt, adapter=None):
-    args = ["generate", "--base", base, "--prompt", prompt, "--greedy", "--max-new-tokens", str(NEW), "--json"]
+    args = ["generate", "--base", base, "--raw", "--prompt", prompt, "--greedy", "--max-new-tokens", str(NEW), "--json"]
     answer = json.loads(simmer(program, *args, *(["--adapter", adapter] if adapter else [])))
     return answer["ids"]
 

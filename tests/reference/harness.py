@@ -249,7 +249,7 @@ def run(args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     """Compares answers row by row. simmer ran each subject of MMLU as a task `mmlu` of its own, with its own folder."""
-    failed = False
+    failed, compared = False, 0
     for path in sorted(args.out.glob("*.json")):
         expected = json.loads(path.read_text(encoding="utf-8"))
         task = expected["task"]
@@ -273,8 +273,11 @@ def compare(args: argparse.Namespace) -> None:
                 largest = max(largest, abs(a - b) / max(1.0, abs(b)))
         good = texts == both if "text" in expected["answers"][0] else largest <= TOLERANCE
         failed |= not good or both == 0
+        compared += 1
         what = f"{texts} texts equal" if texts else f"largest difference {largest:.2e}"
         print(f"{task}: {both} rows, {what}{'' if good else ': FAILED'}")
+    if not compared:
+        sys.exit(f"nothing to compare: no task of {args.out} has answers in {args.answers}")
     sys.exit(failed)
 
 

@@ -80,7 +80,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    write_references(parser.parse_args())
+
+
+def write_references(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     transformers.logging.disable_progress_bar()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -74,8 +74,7 @@ impl Estimate {
             (recipe.base.path, recipe.base.init) = (None, Some(shape));
             recipe.base.precision.get_or_insert(Precision::Bf16);
         }
-        hub::locate_base(&mut recipe.base)?;
-        hub::locate_data(&mut recipe.data)?;
+        hub::locate_recipe(&mut recipe)?;
         let base = recipe.base.open()?;
         let tokenizer = recipe_tokenizer(&recipe, &mut Notes)?;
         let spinner = progress::spinner("reading");

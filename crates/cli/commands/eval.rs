@@ -14,6 +14,7 @@ use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
     Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
 };
+use simmer_files::size::duration;
 use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
@@ -314,12 +315,10 @@ impl Eval {
                 return Ok(None);
             }
             answered?;
-            let seconds = begin.elapsed().as_secs_f64();
+            let took = duration(begin.elapsed().as_secs_f64());
             let new = answers.len() - before;
-            output::note(&format!(
-                "{name}: {}: {new} rows in {seconds:.1} s",
-                task.name
-            ));
+            let rows = if new == 1 { "row" } else { "rows" };
+            output::note(&format!("{name}: {}: {new} {rows} in {took}", task.name));
             kept.push(answers);
         }
         Ok(Some(kept))

@@ -56,8 +56,7 @@ impl Train {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         let mut recipe =
             Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref())?)?;
-        hub::locate_base(&mut recipe.base)?;
-        hub::locate_data(&mut recipe.data)?;
+        hub::locate_recipe(&mut recipe)?;
         let out = self
             .out
             .clone()

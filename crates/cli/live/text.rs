@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use console::{measure_text_width, truncate_str};
-use indicatif::HumanDuration;
 use simmer_train::StepMetrics;
+
+use crate::progress::to_a_second;
 
 /// A step that takes longer shows that it is being computed.
 const LONG: Duration = Duration::from_secs(1);
@@ -87,7 +88,7 @@ impl View {
                     "{count} {} step {}{part}, {}",
                     spinner(elapsed),
                     self.done + 1,
-                    short(elapsed)
+                    to_a_second(elapsed)
                 )
             }
             Doing::Step if elapsed < LONG || self.done >= self.steps => {
@@ -128,15 +129,11 @@ pub(super) fn left(recent: &VecDeque<StepMetrics>, steps: u64) -> Option<Duratio
 
 pub(super) fn log_line(step: &StepMetrics, steps: u64, left: Option<Duration>) -> String {
     let left = left.filter(|_| step.step < steps);
-    let left = left.map_or_else(String::new, |left| format!(", {} left", short(left)));
+    let left = left.map_or_else(String::new, |left| format!(", {} left", to_a_second(left)));
     format!(
         "step {}/{steps}: loss {:.4}, {:.0} tokens/s, lr {:.3e}{left}",
         step.step, step.loss, step.tokens_per_second, step.learning_rate
     )
-}
-
-fn short(duration: Duration) -> String {
-    format!("{:#}", HumanDuration(duration))
 }
 
 /// The live line for a terminal of so many columns. The most important parts get space first.
@@ -159,7 +156,7 @@ fn live_line(columns: usize, recent: &VecDeque<StepMetrics>, steps: u64) -> Stri
     let loss = format!(" loss {:.4}", last.loss);
     let rate = format!("  {:.0} tokens/s", last.tokens_per_second);
     let time = left(recent, steps).filter(|left| !left.is_zero());
-    let time = time.map_or_else(String::new, |left| format!("  {} left", short(left)));
+    let time = time.map_or_else(String::new, |left| format!("  {} left", to_a_second(left)));
     fits(count.len());
     let mut shown = |part: String| {
         if fits(measure_text_width(&part)) {
@@ -249,12 +246,12 @@ pub(super) mod tests {
         });
         insta::assert_snapshot!(lines.join("\n"), @"
          20|40/1000 loss 2.0500
-         30|40/1000 loss 2.0500  8m left
-         40|40/1000 █▇▆▅▄▄▃▂▁▁ loss 2.0500  8m left
-         60|40/1000 ██▇▆▅▅▄▄▃▃▂▂▁▁▁ loss 2.0500  2000 tokens/s  8m left
-         80|40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
-        120|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
-        200|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8m left
+         30|40/1000 █▇▆▅▄▃▂▁▁ loss 2.0500
+         40|40/1000 █▇▆▄▃▂▁ loss 2.0500  8 min left
+         60|40/1000 ██▇▆▅▄▄▃▂▂▁▁ loss 2.0500  2000 tokens/s  8 min left
+         80|40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8 min left
+        120|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8 min left
+        200|[>                       ] 40/1000 ██▇▆▆▅▅▄▄▄▃▃▃▃▂▂▂▂▂▂▁▁▁▁▁▁▁▁▁▁ loss 2.0500  2000 tokens/s  8 min left
         ");
     }
 
@@ -262,7 +259,7 @@ pub(super) mod tests {
     fn a_first_step_and_a_last_one_have_lines() {
         let lines = [live_line(80, &steps(1), 9), live_line(120, &steps(9), 9)];
         insta::assert_snapshot!(lines.join("\n"), @"
-        1/9 ▅ loss 4.0000  2000 tokens/s  4s left
+        1/9 ▅ loss 4.0000  2000 tokens/s  4 s left
         [========================] 9/9 █▄▂▂▁▁▁▁▁ loss 2.2222  2000 tokens/s
         ");
         assert_eq!(live_line(80, &VecDeque::new(), 9), "");
@@ -284,7 +281,7 @@ pub(super) mod tests {
             log_line(&recent[39], 40, left(&recent, 40)),
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
-        step 40/1000: loss 2.0500, 2000 tokens/s, lr 1.000e-4, 8m left
+        step 40/1000: loss 2.0500, 2000 tokens/s, lr 1.000e-4, 8 min left
         step 40/40: loss 2.0500, 2000 tokens/s, lr 1.000e-4
         ");
     }

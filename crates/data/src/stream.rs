@@ -24,7 +24,8 @@ use crate::tokenizer::Tokenizer;
 /// Rows that are tokenised together, unless a batch needs more.
 const GROUP: usize = 256;
 
-/// Rows of a source that are read before the share of those that cannot be used is looked at.
+/// Rows of a source that are read before the share of those that cannot be used is looked at. A source with fewer rows was
+/// checked as a whole before the first step.
 const BEFORE_SHARE: usize = 500;
 
 /// Rows per block if rows are not shuffled.

@@ -42,7 +42,8 @@ pub struct Difference {
     pub value: f64,
     /// Its 95% bootstrap interval.
     pub interval: [f64; 2],
-    /// The two-sided p-value: twice the smaller share of resamples on one side of 0.
+    /// The two-sided p-value: twice the smaller share of resamples on one side of 0; 1 for a single row, whose resamples
+    /// are all the same.
     pub p: f64,
 }
 
@@ -79,10 +80,14 @@ pub fn difference(pairs: &[[(f64, f64); 2]]) -> Difference {
         let count = draws.iter().filter(|draw| side(**draw)).count();
         (count + 1) as f64 / (DRAWS + 1) as f64
     };
+    let p = match pairs.len() {
+        0 | 1 => 1.0,
+        _ => (2.0 * share(|draw| draw <= 0.0).min(share(|draw| draw >= 0.0))).min(1.0),
+    };
     Difference {
         value,
         interval: [at(0.025), at(0.975)],
-        p: (2.0 * share(|draw| draw <= 0.0).min(share(|draw| draw >= 0.0))).min(1.0),
+        p,
     }
 }
 
@@ -132,6 +137,12 @@ mod tests {
         assert_eq!(found.value, 0.0);
         assert!(found.interval[0] < 0.0 && found.interval[1] > 0.0);
         assert!(found.p > 0.5, "{}", found.p);
+    }
+
+    #[test]
+    fn a_single_row_shows_no_difference() {
+        let found = difference(&[[(0.0, 1.0), (3.0, 1.0)]]);
+        assert_eq!((found.value, found.p), (3.0, 1.0));
     }
 
     #[test]

@@ -28,15 +28,17 @@ pub fn grouped(count: u64) -> String {
     text
 }
 
-/// A time of so many seconds: `12 ms`, `9.57 s`, `43 s`, `5 min 12 s`, `47 min`, `3 h 12 min`, `2 d 4 h`.
+/// A time of so many seconds: `12 ms`, `9.57 s`, `43 s`, `5 min 12 s`, `47 min`, `3 h 12 min`, `2 d 4 h`. Below 10 s,
+/// whole seconds have no decimals: `9 s`.
 pub fn duration(seconds: f64) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
-    if seconds < 0.9995 {
+    let is_whole = seconds.fract() == 0.0;
+    if seconds < 0.9995 && !is_whole {
         return format!("{:.0} ms", seconds * 1e3);
     }
-    if seconds < 9.995 {
+    if seconds < 9.995 && !is_whole {
         return format!("{seconds:.2} s");
     }
     let parts = |time: u64, large: u64, small: u64, names: [&str; 2]| {
@@ -96,16 +98,17 @@ mod tests {
     #[test]
     fn times_have_two_units_at_most() {
         let texts = [
-            0.0, 0.012, 0.9999, 9.567, 9.999, 43.4, 99.4, 312.0, 300.0, 599.6, 2820.0, 11_520.0,
-            7200.0, 172_800.0, 187_200.0,
+            0.0, 0.012, 0.9999, 9.0, 9.567, 9.999, 43.4, 99.4, 312.0, 300.0, 599.6, 2820.0,
+            11_520.0, 7200.0, 172_800.0, 187_200.0,
         ]
         .map(duration);
         assert_eq!(
             texts,
             [
-                "0 ms",
+                "0 s",
                 "12 ms",
                 "1.00 s",
+                "9 s",
                 "9.57 s",
                 "10 s",
                 "43 s",

@@ -14,6 +14,7 @@ mod folder;
 mod guard;
 mod manifest;
 mod metrics;
+mod named;
 mod observer;
 mod optimizer;
 mod outcome;

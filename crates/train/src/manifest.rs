@@ -135,7 +135,7 @@ impl Manifest {
             None => BTreeMap::new(),
         };
         let adapter = match &recipe.method {
-            Method::Lora(lora) => match &lora.from {
+            Method::Lora(lora) => match lora.found_from() {
                 Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
                     name.starts_with("adapter")
                 })?,

@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Tensor;
-use serde::de::value::StrDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 use simmer_model::Parameters;
 
+use crate::named::{self, Named};
 use crate::problem::Problem;
 
 /// `train.optimizer`: the optimizer, by its name, or with its settings.
@@ -78,60 +78,39 @@ impl schemars::JsonSchema for OptimizerConfig {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let adamw = generator.subschema_for::<AdamWConfig>();
-        schemars::json_schema!({
-            "anyOf": [
-                { "enum": ["adamw"] },
-                {
-                    "type": "object",
-                    "properties": { "adamw": adamw },
-                    "required": ["adamw"],
-                    "additionalProperties": false
-                }
-            ]
-        })
+        named::schema(&[("adamw", generator.subschema_for::<AdamWConfig>())])
     }
 }
 
+/// The names of the optimizers.
 #[derive(Deserialize)]
-enum Name {
+pub(crate) enum Name {
     #[serde(rename = "adamw")]
     AdamW,
 }
 
 impl<'de> Deserialize<'de> for OptimizerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NameOrTable)
+        named::deserialize(deserializer)
     }
 }
 
-struct NameOrTable;
+impl Named for OptimizerConfig {
+    type Name = Name;
 
-impl<'de> Visitor<'de> for NameOrTable {
-    type Value = OptimizerConfig;
+    const WHAT: &'static str = "an optimizer";
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(
-            "the name of an optimizer, or a table such as { adamw = { weight_decay = 0.01 } }",
-        )
+    const EXAMPLE: &'static str = "{ adamw = { weight_decay = 0.01 } }";
+
+    fn with_defaults(Name::AdamW: Name) -> Self {
+        Self::default()
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<OptimizerConfig, E> {
-        let Name::AdamW = Name::deserialize(StrDeserializer::new(name))?;
-        Ok(OptimizerConfig::default())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<OptimizerConfig, A::Error> {
-        let Some(Name::AdamW) = map.next_key()? else {
-            return Err(A::Error::custom(
-                "expected the name of an optimizer, found an empty table",
-            ));
-        };
-        let settings = map.next_value()?;
-        match map.next_key::<Name>()? {
-            None => Ok(OptimizerConfig::AdamW(settings)),
-            Some(_) => Err(A::Error::custom("expected one optimizer, found several")),
-        }
+    fn with_settings<'de, A: MapAccess<'de>>(
+        Name::AdamW: Name,
+        table: &mut A,
+    ) -> Result<Self, A::Error> {
+        table.next_value().map(Self::AdamW)
     }
 }
 

@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::named::{self, Named};
 use crate::problem::{Problem, wrong_part};
 
 /// `train.schedule`: the learning-rate schedule, `"constant"`, `"linear"` or `"cosine"`, or with settings
@@ -149,33 +150,18 @@ impl schemars::JsonSchema for Schedule {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let (warmup, cosine) = (
-            generator.subschema_for::<Warmup>(),
-            generator.subschema_for::<Cosine>(),
-        );
-        let table = |name: &str, settings: &schemars::Schema| {
-            serde_json::json!({
-                "type": "object",
-                "properties": { name: settings },
-                "required": [name],
-                "additionalProperties": false
-            })
-        };
-        schemars::json_schema!({
-            "anyOf": [
-                { "enum": ["constant", "linear", "cosine"] },
-                table("constant", &warmup),
-                table("linear", &warmup),
-                table("cosine", &cosine)
-            ]
-        })
+        named::schema(&[
+            ("constant", generator.subschema_for::<Warmup>()),
+            ("linear", generator.subschema_for::<Warmup>()),
+            ("cosine", generator.subschema_for::<Cosine>()),
+        ])
     }
 }
 
 /// The names of the schedules.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Name {
+pub(crate) enum Name {
     Constant,
     Linear,
     Cosine,
@@ -183,46 +169,31 @@ enum Name {
 
 impl<'de> Deserialize<'de> for Schedule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NameOrTable)
+        named::deserialize(deserializer)
     }
 }
 
-/// Reads a name alone, or a table of one name and its settings.
-struct NameOrTable;
+impl Named for Schedule {
+    type Name = Name;
 
-impl<'de> Visitor<'de> for NameOrTable {
-    type Value = Schedule;
+    const WHAT: &'static str = "a schedule";
 
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(
-            "the name of a schedule, or a table such as { cosine = { warmup_ratio = 0.03 } }",
-        )
-    }
+    const EXAMPLE: &'static str = "{ cosine = { warmup_ratio = 0.03 } }";
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Schedule, E> {
-        let name = Name::deserialize(serde::de::value::StrDeserializer::new(name))?;
-        Ok(match name {
-            Name::Constant => Schedule::Constant(Warmup::default()),
-            Name::Linear => Schedule::Linear(Warmup::default()),
-            Name::Cosine => Schedule::Cosine(Cosine::default()),
-        })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Schedule, A::Error> {
-        let Some(name) = map.next_key()? else {
-            return Err(A::Error::custom(
-                "expected the name of a schedule, found an empty table",
-            ));
-        };
-        let schedule = match name {
-            Name::Constant => Schedule::Constant(map.next_value()?),
-            Name::Linear => Schedule::Linear(map.next_value()?),
-            Name::Cosine => Schedule::Cosine(map.next_value()?),
-        };
-        match map.next_key::<Name>()? {
-            None => Ok(schedule),
-            Some(_) => Err(A::Error::custom("expected one schedule, found several")),
+    fn with_defaults(name: Name) -> Self {
+        match name {
+            Name::Constant => Self::Constant(Warmup::default()),
+            Name::Linear => Self::Linear(Warmup::default()),
+            Name::Cosine => Self::Cosine(Cosine::default()),
         }
+    }
+
+    fn with_settings<'de, A: MapAccess<'de>>(name: Name, table: &mut A) -> Result<Self, A::Error> {
+        Ok(match name {
+            Name::Constant => Self::Constant(table.next_value()?),
+            Name::Linear => Self::Linear(table.next_value()?),
+            Name::Cosine => Self::Cosine(table.next_value()?),
+        })
     }
 }
 

@@ -44,7 +44,7 @@ pub fn recipe_tokenizer(
 /// The adapter that training starts from, if the recipe names one.
 fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
     Ok(match &recipe.method {
-        Method::Lora(lora) => lora.from.as_ref().map(AdapterFolder::open).transpose()?,
+        Method::Lora(lora) => lora.found_from().map(AdapterFolder::open).transpose()?,
         Method::Full(_) => None,
     })
 }

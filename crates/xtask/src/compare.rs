@@ -17,7 +17,9 @@ struct Comparison {
     with: &'static str,
     /// When to run it.
     when: &'static str,
-    /// What pip installs: requirements, or `-r FILE`.
+    /// Whether it needs the packages of tests/reference/requirements.txt.
+    reference: bool,
+    /// What pip installs besides.
     packages: &'static [&'static str],
     /// Arguments of `cargo build` before it.
     build: &'static [&'static str],
@@ -27,7 +29,7 @@ struct Comparison {
     arguments: &'static str,
 }
 
-const REFERENCE: &[&str] = &["-r", "tests/reference/requirements.txt"];
+const REQUIREMENTS: &str = "tests/reference/requirements.txt";
 const PROGRAM: &[&str] = &["--bin", "simmer"];
 
 const COMPARISONS: &[Comparison] = &[
@@ -35,7 +37,8 @@ const COMPARISONS: &[Comparison] = &[
         name: "peft",
         with: "PEFT and transformers: adapters in both directions, event files in TensorBoard (also part of `ci`)",
         when: "adapters, their files, merging, scoring",
-        packages: REFERENCE,
+        reference: true,
+        packages: &[],
         build: PROGRAM,
         script: &["tests/reference/check_peft.sh", "target/debug/simmer"],
         arguments: "",
@@ -44,7 +47,8 @@ const COMPARISONS: &[Comparison] = &[
         name: "goldens",
         with: "PyTorch, transformers and PEFT: makes tests/goldens again; `git diff tests/goldens` has to be empty",
         when: "tests/reference, or a golden",
-        packages: REFERENCE,
+        reference: true,
+        packages: &[],
         build: &[],
         script: &["PYTHON", "tests/reference/generate.py"],
         arguments: "",
@@ -53,15 +57,21 @@ const COMPARISONS: &[Comparison] = &[
         name: "smollm2",
         with: "transformers and PEFT on a real model: an answer, 20 steps, log-probabilities",
         when: "the forward or backward pass, training, the tokenizer",
-        packages: REFERENCE,
-        build: &[],
-        script: &["PYTHON", "tests/reference/smollm2.py"],
-        arguments: "MODEL DATA.json OUT",
+        reference: true,
+        packages: &[],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_smollm2.py",
+            "target/debug/simmer",
+        ],
+        arguments: "MODEL DATA.json OUT [--steps N]",
     },
     Comparison {
         name: "llama-cpp",
         with: "llama.cpp: tokens and greedy answers of what is exported as GGUF",
         when: "GGUF",
+        reference: false,
         packages: &["llama-cpp-python"],
         build: PROGRAM,
         script: &[
@@ -75,7 +85,8 @@ const COMPARISONS: &[Comparison] = &[
         name: "meta",
         with: "PyTorch: a folder in Meta's layout equals the same model in Hugging Face's, bit by bit",
         when: "Meta's layout, pickles",
-        packages: REFERENCE,
+        reference: true,
+        packages: &[],
         build: &[],
         script: &["PYTHON", "tests/reference/check_meta.py"],
         arguments: "META_FOLDER HUGGING_FACE_FOLDER",
@@ -84,6 +95,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "hub",
         with: "huggingface_hub: one cache for both, over a server on the loopback interface",
         when: "names on the hub, its cache, downloads",
+        reference: false,
         packages: &["huggingface_hub"],
         build: &["-p", "simmer-checkpoint", "--example", "fetch"],
         script: &[
@@ -97,7 +109,8 @@ const COMPARISONS: &[Comparison] = &[
         name: "harness",
         with: "lm-evaluation-harness: prompts, log-likelihoods and texts on the same rows",
         when: "evaluation",
-        packages: &["-r", "tests/reference/requirements.txt", "lm-eval==0.4.13"],
+        reference: true,
+        packages: &["lm-eval==0.4.13"],
         build: &[],
         script: &["PYTHON", "tests/reference/harness.py"],
         arguments: "goldens | run MODEL DATA OUT | compare OUT ANSWERS",
@@ -106,6 +119,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "tokenizers",
         with: "Google's sentencepiece and tiktoken on random Unicode",
         when: "tokenizer.model files",
+        reference: false,
         packages: &["sentencepiece==0.2.3", "tiktoken==0.14.0"],
         build: &["--release", "-p", "simmer-data", "--example", "encode"],
         script: &["PYTHON", "tests/reference/random_unicode.py"],
@@ -115,6 +129,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "schedule",
         with: "the learning rates in the log of a published run",
         when: "schedules",
+        reference: false,
         packages: &[],
         build: PROGRAM,
         script: &[
@@ -128,6 +143,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "near-duplicates",
         with: "rouge_score: near-duplicates, pair by pair",
         when: "lint's near-duplicates",
+        reference: false,
         packages: &["rouge-score==0.1.2"],
         build: &[],
         script: &["PYTHON", "tests/reference/near_duplicates.py"],
@@ -142,6 +158,7 @@ pub(crate) fn list() {
         println!("    with {}", comparison.with);
         println!("    when these change: {}", comparison.when);
     }
+    println!("\nPaths are relative to the root of the repository.");
 }
 
 /// Runs a comparison in an environment of its own, below `target/compare`.
@@ -178,7 +195,10 @@ pub(crate) fn run_named(root: &Path, comparison: &str, rest: &[&str]) -> Result<
         root.join("target/compare").join(comparison.name),
     );
     run(&mut script)?;
-    println!("{}: agrees", comparison.name);
+    println!(
+        "{}: the script ended without a difference or an error",
+        comparison.name
+    );
     Ok(())
 }
 
@@ -187,24 +207,22 @@ fn environment(root: &Path, comparison: &Comparison) -> Result<PathBuf> {
     let folder = root.join("target/compare").join(comparison.name);
     let python = folder.join("bin/python");
     let mut wanted = comparison.packages.join(" ");
-    for file in comparison
-        .packages
-        .iter()
-        .filter(|name| name.starts_with("tests/reference/"))
-    {
-        wanted +=
-            &fs::read_to_string(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+    if comparison.reference {
+        let requirements = fs::read_to_string(root.join(REQUIREMENTS));
+        wanted += &requirements.with_context(|| format!("cannot read {REQUIREMENTS}"))?;
     }
     let marker = folder.join("packages.txt");
     if fs::read_to_string(&marker).is_ok_and(|installed| installed == wanted) {
         return Ok(python);
     }
     let name = folder.display().to_string();
-    run(&mut command(
-        root,
-        "python3",
-        &["-m", "venv", "--clear", &name],
-    ))?;
+    let create: &[&str] = if comparison.reference {
+        // torch without the parts for GPUs
+        &["tests/reference/environment.py", &name]
+    } else {
+        &["-m", "venv", "--clear", &name]
+    };
+    run(&mut command(root, "python3", create))?;
     if !comparison.packages.is_empty() {
         let pip = folder.join("bin/pip").display().to_string();
         let arguments = [&["install", "-q"], comparison.packages].concat();

@@ -61,6 +61,7 @@ impl Named {
     /// The recipe, with its data on disk, and its tokenizer. Downloads no weights.
     fn open(&self) -> Result<(Recipe, Arc<Tokenizer>), Failure> {
         let mut recipe = Recipe::from_file(&self.recipe, &self.set)?;
+        hub::locate_adapter(&mut recipe.method)?;
         hub::locate_tokenizer(&mut recipe.base)?;
         hub::locate_data(&mut recipe.data)?;
         let tokenizer = recipe_tokenizer(&recipe, &mut Notes)?;

@@ -161,7 +161,7 @@ impl Preview {
             bold.apply_to("Tokens per example"),
             page.lengths.text()
         );
-        let _ = writeln!(text, "{}\n{}", bold.apply_to("Packing"), page.packing);
+        let _ = writeln!(text, "\n{}\n{}", bold.apply_to("Packing"), page.packing);
         let _ = writeln!(text, "\n{}", dim.apply_to(&page.lint));
         text
     }

@@ -1,7 +1,7 @@
 //! A run in numbers.
 
 use chrono::DateTime;
-use simmer_files::size::{grouped, readable};
+use simmer_files::size::{duration, grouped, readable};
 
 use super::run::{Run, State};
 
@@ -134,36 +134,4 @@ fn started(run: &Run) -> Option<String> {
         .map(|manifest| format!("simmer {}", manifest.simmer));
     let parts: Vec<String> = started.into_iter().chain(version).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
-}
-
-fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    let parts = [
-        (whole / 86400, "d"),
-        (whole / 3600 % 24, "h"),
-        (whole / 60 % 60, "min"),
-        (whole % 60, "s"),
-    ];
-    if whole < 10 {
-        return format!("{seconds:.1} s");
-    }
-    let shown = parts.iter().skip_while(|(count, _)| *count == 0).take(2);
-    let shown: Vec<String> = shown
-        .map(|(count, unit)| format!("{count} {unit}"))
-        .collect();
-    shown.join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        let times = [0.25, 59.6, 61.0, 3600.0, 90_061.0].map(duration);
-        assert_eq!(
-            times,
-            ["0.2 s", "1 min 0 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"]
-        );
-    }
 }

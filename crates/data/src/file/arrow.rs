@@ -38,9 +38,9 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, Fault> {
-        let bytes = path.metadata().map_err(Fault::Open)?.len();
-        let mut file = decompress::seekable(path)?;
+    pub(super) fn new(file: File, path: &Path, read: &Arc<AtomicU64>) -> Result<Records, Fault> {
+        let bytes = file.metadata().map_err(Fault::Open)?.len();
+        let mut file = decompress::seekable(file, path)?;
         let mut start = Vec::new();
         (&mut file)
             .take(MAGIC.len() as u64)

@@ -2,14 +2,11 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, Read};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use serde_json::Value;
 
-use super::{Content, Fault, MAX_RECORD, decompress};
+use super::{Content, Fault, MAX_RECORD};
 
 /// The rows of a CSV file.
 pub(super) struct Records {
@@ -20,21 +17,21 @@ pub(super) struct Records {
 
 impl Records {
     /// `delimiter` is that of the file's type; otherwise the header tells it.
-    pub(super) fn open(
-        path: &Path,
+    pub(super) fn new(
+        source: Box<dyn BufRead + Send>,
         delimiter: Option<u8>,
         columns: Option<&[String]>,
-        read: &Arc<AtomicU64>,
     ) -> Result<Records, Fault> {
         let mut source = Guarded {
-            source: decompress::open(path, read)?,
+            source,
             allowed: MAX_RECORD,
             end: &[],
             ended: false,
             head: VecDeque::new(),
+            failed: None,
             lines: Lines::default(),
         };
-        let first = source.look().map_err(Fault::Io)?;
+        let first = source.look();
         let delimiter = match (delimiter, columns) {
             (Some(delimiter), _) => delimiter,
             (None, Some(_)) => b',',
@@ -129,8 +126,9 @@ struct Guarded {
     /// The part of [`END`] that is not read yet.
     end: &'static [u8],
     ended: bool,
-    /// The bytes that were looked at and not read yet.
+    /// The bytes that were looked at and not read yet, and the error that came after them.
     head: VecDeque<u8>,
+    failed: Option<io::Error>,
     lines: Lines,
 }
 
@@ -142,12 +140,16 @@ const MARK: [u8; 3] = *b"\xEF\xBB\xBF";
 
 impl Guarded {
     /// The first bytes, which stay to be read, without a byte order mark.
-    fn look(&mut self) -> io::Result<&[u8]> {
+    fn look(&mut self) -> &[u8] {
         while self.head.len() < LOOK {
-            let more = self.source.fill_buf()?;
-            if more.is_empty() {
-                break;
-            }
+            let more = match self.source.fill_buf() {
+                Ok([]) => break,
+                Ok(more) => more,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            };
             let count = more.len().min(LOOK);
             self.head.extend(&more[..count]);
             self.source.consume(count);
@@ -155,15 +157,17 @@ impl Guarded {
         if self.head.iter().take(MARK.len()).eq(&MARK) {
             self.head.drain(..MARK.len());
         }
-        Ok(self.head.make_contiguous())
+        self.head.make_contiguous()
     }
 
     /// The next bytes of the file.
     fn next(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.head.is_empty() {
-            self.source.read(buffer)
-        } else {
-            self.head.read(buffer)
+        if !self.head.is_empty() {
+            return self.head.read(buffer);
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.source.read(buffer),
         }
     }
 }

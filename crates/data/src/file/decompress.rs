@@ -83,11 +83,15 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Opens a file and decompresses it if needed. `read` counts its bytes as stored on disk.
-pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Box<dyn BufRead + Send>, Fault> {
+/// The content of an open file, decompressed if its name says so. `read` counts its bytes as stored on disk.
+pub(super) fn reader(
+    file: File,
+    path: &Path,
+    read: &Arc<AtomicU64>,
+) -> Result<Box<dyn BufRead + Send>, Fault> {
     let packed = Arc::default();
     let file = Counted {
-        file: simmer_files::open(path).map_err(Fault::Open)?,
+        file,
         read: Arc::clone(read),
         own: Arc::clone(&packed),
     };
@@ -113,12 +117,12 @@ fn bounded<R: Read>(source: R, packed: Arc<AtomicU64>) -> BufReader<Bounded<R>> 
     BufReader::with_capacity(BUFFER, source)
 }
 
-/// Opens a file for random access. A compressed file is decompressed to a temporary file.
-pub(super) fn seekable(path: &Path) -> Result<File, Fault> {
+/// The content of an open file for random access. A compressed file is decompressed to a temporary file.
+pub(super) fn seekable(file: File, path: &Path) -> Result<File, Fault> {
     if kind(path).1.is_none() {
-        return simmer_files::open(path).map_err(Fault::Open);
+        return Ok(file);
     }
-    let mut source = open(path, &Arc::default())?;
+    let mut source = reader(file, path, &Arc::default())?;
     let mut unpack = || -> io::Result<File> {
         let mut unpacked = tempfile::tempfile()?;
         io::copy(&mut source, &mut unpacked)?;

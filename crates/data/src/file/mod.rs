@@ -10,7 +10,8 @@ mod parquet;
 mod rows;
 mod text;
 
-use std::io::{BufRead, Read};
+use std::fs::File;
+use std::io::{BufRead, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -110,6 +111,10 @@ enum Source {
 impl Source {
     fn of_csv(records: csv::Records) -> Source {
         Source::Csv(Box::new(records))
+    }
+
+    fn of_arrow(records: arrow::Records) -> Source {
+        Source::Arrow(Box::new(records))
     }
 
     fn of_parquet(records: parquet::Records) -> Source {
@@ -279,39 +284,51 @@ fn source(
     read: &Arc<AtomicU64>,
     wrapper: &mut Option<String>,
 ) -> Result<Source, Fault> {
-    if is_lfs_pointer(path)? {
+    let mut file = simmer_files::open(path).map_err(Fault::Open)?;
+    if is_lfs_pointer(&mut file).map_err(Fault::Io)? {
         return Err(Fault::Lfs);
     }
     let Opening { columns, sample_by } = opening;
+    let table = |file: File, delimiter| {
+        let source = decompress::reader(file, path, read)?;
+        csv::Records::new(source, delimiter, columns).map(Source::of_csv)
+    };
     match decompress::kind(path).0.as_deref() {
-        Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
-        Some("arrow") => Ok(Source::Arrow(Box::new(arrow::Records::open(path, read)?))),
-        Some("csv") => csv::Records::open(path, None, columns, read).map(Source::of_csv),
-        Some("tsv") => csv::Records::open(path, Some(b'\t'), columns, read).map(Source::of_csv),
+        Some("parquet") => parquet::Records::new(file, path, read).map(Source::of_parquet),
+        Some("arrow") => arrow::Records::new(file, path, read).map(Source::of_arrow),
+        Some("csv") => table(file, None),
+        Some("tsv") => table(file, Some(b'\t')),
         Some("txt") => {
-            let file = decompress::open(path, read)?;
+            let file = decompress::reader(file, path, read)?;
             Ok(Source::Text(Box::new(text::Records::new(file, sample_by))))
         }
         _ => {
-            // What is looked at twice is counted once.
-            match json::shape(decompress::open(path, &Arc::default())?) {
+            match shape(&mut file, path) {
                 Ok(json::Shape::Several(keys)) => return Err(Fault::Lists(keys)),
                 Ok(json::Shape::Wrapped(key)) => *wrapper = Some(key),
                 // An error comes again where the rows are read.
                 Ok(json::Shape::Rows) | Err(_) => {}
             }
-            let file = decompress::open(path, read)?;
+            file.rewind().map_err(Fault::Io)?;
+            let file = decompress::reader(file, path, read)?;
             let records = json::Records::new(file, wrapper.clone());
             Ok(Source::Json(Box::new(records)))
         }
     }
 }
 
-/// Whether a pointer of git-lfs stands in the file's place.
-fn is_lfs_pointer(path: &Path) -> Result<bool, Fault> {
-    let file = simmer_files::open(path).map_err(Fault::Open)?;
+/// Where a JSON file has its rows. The bytes that are read for it are not counted.
+fn shape(file: &mut File, path: &Path) -> Result<json::Shape, Fault> {
+    // Both handles share one position, which the caller sets back.
+    let file = file.try_clone().map_err(Fault::Io)?;
+    json::shape(decompress::reader(file, path, &Arc::default())?)
+}
+
+/// Whether a pointer of git-lfs stands in the file's place. The file is at its start again afterwards.
+fn is_lfs_pointer(file: &mut File) -> std::io::Result<bool> {
     let mut start = Vec::new();
-    file.take(64).read_to_end(&mut start).map_err(Fault::Io)?;
+    file.take(64).read_to_end(&mut start)?;
+    file.rewind()?;
     Ok(simmer_files::is_lfs_pointer(&start))
 }
 

@@ -43,9 +43,9 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn open(path: &Path, read: &Arc<AtomicU64>) -> Result<Records, Fault> {
-        let bytes = path.metadata().map_err(Fault::Open)?.len();
-        let file = decompress::seekable(path)?;
+    pub(super) fn new(file: File, path: &Path, read: &Arc<AtomicU64>) -> Result<Records, Fault> {
+        let bytes = file.metadata().map_err(Fault::Open)?.len();
+        let file = decompress::seekable(file, path)?;
         let items = Arc::new(AtomicU64::new(MAX_ITEMS));
         let (rows, total) = decoded(|| rows(file, &items))?;
         Ok(Records {

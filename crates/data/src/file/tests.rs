@@ -1,5 +1,5 @@
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -428,6 +428,33 @@ fn csv_lines_are_counted_with_every_line_end() {
     assert_eq!(listed("a.csv", file.replace('\n', "\r\n")), windows);
     let returns: Vec<_> = rows.iter().map(|row| row.replace("\\n", "\\r")).collect();
     assert_eq!(listed("a.csv", file.replace('\n', "\r")), returns);
+}
+
+/// Files that end in the middle of a row, in gzip. Each is small enough to be looked at as a whole before its first row.
+#[test]
+fn a_cut_file_is_read_up_to_its_last_whole_row() {
+    let rows: Vec<String> = (0..2000)
+        .map(|i| json!({"prompt": i * i % 977, "completion": "b"}).to_string())
+        .collect();
+    let table: Vec<String> = (0..2000).map(|i| format!("{},b", i * i % 977)).collect();
+    for (name, text, end, before) in [
+        ("a.json.gz", format!("[{}]", rows.join(",\n")), "},", 0),
+        ("a.jsonl.gz", rows.join("\n"), "\n", 0),
+        ("a.txt.gz", rows.join("\n"), "\n", 0),
+        // The header is no row.
+        ("a.csv.gz", format!("p,c\n{}", table.join("\n")), "\n", 1),
+    ] {
+        let packed = gzip(text.as_bytes());
+        let cut = &packed[..packed.len() / 2];
+        let mut left = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(cut);
+        decoder.read_to_end(&mut left).unwrap_err();
+        let whole = String::from_utf8_lossy(&left).matches(end).count() - before;
+        assert!(whole > 100, "{name}: {whole}");
+        let found = listed(name, cut);
+        let expected = format!("end: {name}: damaged after row {whole}: incomplete deflate stream");
+        assert_eq!((found.len() - 1, found.last()), (whole, Some(&expected)));
+    }
 }
 
 #[test]

@@ -49,7 +49,7 @@ impl<R: BufRead> Records<R> {
     /// The next row, and the line on which it starts.
     pub(super) fn next(&mut self) -> Result<Option<(Content, usize)>, Fault> {
         if !self.started {
-            self.input.skip_mark()?;
+            self.input.skip_mark();
             self.started = true;
         }
         let mut text: Vec<u8> = Vec::new();

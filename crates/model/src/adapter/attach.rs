@@ -56,10 +56,13 @@ pub struct LoraConfig {
     /// Modules that are trained whole and saved with the adapter. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
-    /// The folder of an adapter to continue training. It sets every key above except `dropout`; no other key may be set
-    /// with it. Default: none.
+    /// The adapter to continue training: a folder, or a name on the hub. It sets every key above except `dropout`; no
+    /// other key may be set with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// The local path of `from`, see [`LoraConfig::locate`].
+    #[serde(skip)]
+    pub(super) located: Option<PathBuf>,
 }
 
 impl Default for LoraConfig {
@@ -77,11 +80,22 @@ impl Default for LoraConfig {
             bias: Bias::None,
             modules_to_save: Vec::new(),
             from: None,
+            located: None,
         }
     }
 }
 
 impl LoraConfig {
+    /// Sets the local path of `from` when it is a name on the hub. Recipes and model cards keep the name.
+    pub fn locate(&mut self, from: Option<PathBuf>) {
+        self.located = from;
+    }
+
+    /// The local folder of the adapter to continue training, if there is one.
+    pub fn found_from(&self) -> Option<&Path> {
+        self.located.as_deref().or(self.from.as_deref())
+    }
+
     /// The same as PEFT's configuration.
     pub(super) fn to_peft(&self, base_name: &str) -> AdapterConfig {
         AdapterConfig {
@@ -130,7 +144,7 @@ pub fn attach(
     base_name: &str,
 ) -> Result<Attached, AdapterError> {
     lora.check()?;
-    if let Some(folder) = &lora.from {
+    if let Some(folder) = lora.found_from() {
         let adapter = AdapterFolder::open(folder)?;
         return join_folder(model, &adapter, lora.dropout, true);
     }
@@ -157,7 +171,7 @@ pub fn attach(
 pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, AdapterError> {
     let modules = layout::modules(model);
     lora.check()?;
-    if let Some(folder) = &lora.from {
+    if let Some(folder) = lora.found_from() {
         let adapter = AdapterFolder::open(folder)?;
         let selection = adapter.select(&modules)?;
         selection.check_trainable(adapter.config())?;

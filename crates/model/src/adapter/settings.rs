@@ -22,7 +22,15 @@ impl LoraConfig {
     pub fn check(&self) -> Result<(), AdapterError> {
         let config = self.to_peft("");
         config.check().map_err(as_setting)?;
-        if self.from.is_some() {
+        if let Some(from) = &self.from {
+            if from.as_os_str().is_empty() {
+                let why = "expected a folder or a name on the hub, found an empty text";
+                return Err(AdapterError::Setting {
+                    key: "from",
+                    why: why.to_owned(),
+                    hint: None,
+                });
+            }
             return self.check_from_alone();
         }
         let mut config = config;
@@ -39,6 +47,7 @@ impl LoraConfig {
     pub(super) fn check_from_alone(&self) -> Result<(), AdapterError> {
         let alone = Self {
             from: self.from.clone(),
+            located: self.located.clone(),
             dropout: self.dropout,
             ..Self::default()
         };

@@ -80,10 +80,10 @@ pub fn select(
     let rules = Rules::new(config, &targets)?;
 
     let mut adapted = Vec::new();
-    let mut excluded = 0;
+    let mut excluded = false;
     for module in modules {
         if rules.excludes(&module.name)? {
-            excluded += 1;
+            excluded = true;
         } else if rules.targets(&module.name)? {
             adapted.push(selected(config, module)?);
         }
@@ -138,7 +138,7 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
     if regex && config.layers_to_transform.is_some() {
         return conflict(
             "layers_to_transform",
-            "applies only to a list of targets; write the layers into the regular expression instead",
+            "applies only to a list of targets; write such a list, or the layers into the regular expression",
         );
     }
     if regex && config.layers_pattern.is_some() {
@@ -440,7 +440,7 @@ mod tests {
         hint: write ["q_proj"]: a string is one regular expression for the whole path of a module, such as model.layers.0.self_attn.q_proj
         "#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_to_transform": [7]})), @r#"target_modules: ["q_proj"] matches no module (layers_to_transform = [7]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
-        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules and modules_to_save exclude 3); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+        insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules = ["q_proj"]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
     }
 
     #[test]
@@ -462,7 +462,7 @@ mod tests {
         insta::assert_snapshot!(refused(json!({"target_modules": ["self_attn"]})), @"target_modules: `model.layers.0.self_attn` is a container of other modules; only linear modules and the embedding can have a low-rank branch");
         insta::assert_snapshot!(refused(json!({"target_modules": ["norm"]})), @"target_modules: `model.norm` is a normalisation layer; only linear modules and the embedding can have a low-rank branch");
         insta::assert_snapshot!(refused(json!({"target_modules": ".*(q_proj"})), @r"target_modules: `.*(q_proj` is not a valid regular expression: Parsing error at position 9: Opening parenthesis without closing parenthesis");
-        insta::assert_snapshot!(refused(json!({"target_modules": "all-linear", "layers_to_transform": [1]})), @"layers_to_transform: applies only to a list of targets; write the layers into the regular expression instead");
+        insta::assert_snapshot!(refused(json!({"target_modules": "all-linear", "layers_to_transform": [1]})), @"layers_to_transform: applies only to a list of targets; write such a list, or the layers into the regular expression");
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_pattern": "layers"})), @"layers_pattern: requires layers_to_transform");
         insta::assert_snapshot!(refused(json!({"target_modules": []})), @"target_modules: the list is empty");
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "modules_to_save": ["proj"]})), @"modules_to_save: `model.layers.0.self_attn.q_proj` is also in target_modules");

@@ -159,13 +159,18 @@ pub(super) fn no_match(
     config: &AdapterConfig,
     targets: &Targets,
     modules: &[ModuleLayout],
-    excluded: usize,
+    excluded: bool,
 ) -> SelectionError {
     let mut narrowed = Vec::new();
-    if excluded > 0 {
-        narrowed.push(format!(
-            "exclude_modules and modules_to_save exclude {excluded}"
-        ));
+    if excluded {
+        let names = &config.exclude_modules;
+        narrowed.extend(
+            names
+                .iter()
+                .map(|names| format!("exclude_modules = {names}")),
+        );
+        let names = config.modules_to_save.iter();
+        narrowed.extend(names.map(|names| format!("modules_to_save = {names:?}")));
     }
     if let Some(layers) = &config.layers_to_transform {
         narrowed.push(format!("layers_to_transform = {:?}", layers.0));

@@ -1,5 +1,8 @@
 //! What a recipe's values must satisfy together.
 
+use std::path::Path;
+
+use simmer_checkpoint::config::{ConfigError, ModelConfig, RopeScaling};
 use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
 use simmer_model::adapter::AdapterError;
@@ -92,7 +95,38 @@ fn check_base(base: &BaseConfig) -> Result<(), Problem> {
             return Err(Problem::new(format!("base.{key}"), why));
         }
     }
+    if let Some(init) = &base.init {
+        init.check(Path::new(""))
+            .map_err(|error| of_init(init, error))?;
+        if base.tokenizer.is_none() {
+            let why = "needs `base.tokenizer`: a new model has no tokenizer of its own";
+            let hint = "set `tokenizer` in [base] to a folder, a file or a name on the hub";
+            return Err(Problem::new("base.init", why).with_hint(Some(hint.to_owned())));
+        }
+    }
     check_added_tokens(base)
+}
+
+/// The problem of a key of `[base.init]`.
+fn of_init(init: &ModelConfig, error: ConfigError) -> Problem {
+    match error {
+        ConfigError::Key {
+            key,
+            expected,
+            found,
+            ..
+        } => {
+            let scaling = match init.rope_scaling {
+                RopeScaling::Default => "rope_scaling",
+                RopeScaling::Linear { .. } => "rope_scaling.linear",
+                RopeScaling::Llama3 { .. } => "rope_scaling.llama3",
+            };
+            let key = key.replace("rope_scaling", scaling);
+            let why = format!("expected {expected}, found {found}");
+            Problem::new(format!("base.init.{key}"), why)
+        }
+        other => Problem::new("base.init", other.to_string()).with_hint(other.hint()),
+    }
 }
 
 /// Checks the sources and their templates, then everything else of `[data]`.

@@ -51,7 +51,7 @@ pub(super) fn deserialization(
         Some(span) if path.is_some() => sources.place(span.start),
         _ => sources.file(),
     };
-    RecipeError::Wrong { place, what, hint }
+    wrong(place, what, hint)
 }
 
 /// The message for a number below 0 where its type has none: that of the check which refuses 0, if it does.
@@ -98,9 +98,19 @@ fn set_zero_in(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) {
 pub(super) fn problem(sources: &Sources<'_>, root: &DeTable<'_>, problem: Problem) -> RecipeError {
     let Problem { key, why, hint } = problem;
     let span = written_at(root, &key);
+    let place = span.map_or_else(|| sources.file(), |span| sources.place(span.start));
+    wrong(place, format!("`{key}`: {why}"), hint)
+}
+
+/// The error at a place. An override `--set KEY=VALUE` names its key, so the message does not repeat it.
+fn wrong(place: String, what: String, hint: Option<String>) -> RecipeError {
+    let set = place.strip_prefix("--set ");
+    let key = set.and_then(|set| set.split_once('=')).map(|(key, _)| key);
+    let key = key.map(|key| format!("`{}`: ", key.trim()));
+    let rest = key.and_then(|key| what.strip_prefix(&key).map(str::to_owned));
     RecipeError::Wrong {
-        place: span.map_or_else(|| sources.file(), |span| sources.place(span.start)),
-        what: format!("`{key}`: {why}"),
+        place,
+        what: rest.unwrap_or(what),
         hint,
     }
 }

@@ -1,6 +1,6 @@
 //! The bytes of a file and the position in them.
 
-use std::io::BufRead;
+use std::io::{self, BufRead};
 
 use super::super::Fault;
 
@@ -15,6 +15,8 @@ pub(in super::super) struct Input<R> {
     /// The bytes that were looked at, and how many of them were taken.
     head: Vec<u8>,
     taken: usize,
+    /// The error that came after the bytes that were looked at.
+    failed: Option<io::Error>,
     /// The position of the next byte, from 1.
     pub(in super::super) line: usize,
     pub(super) column: usize,
@@ -28,6 +30,7 @@ impl<R: BufRead> Input<R> {
             source,
             head: Vec::new(),
             taken: 0,
+            failed: None,
             line: 1,
             column: 1,
             after_return: false,
@@ -35,25 +38,29 @@ impl<R: BufRead> Input<R> {
     }
 
     /// Skips a byte order mark: JSON has none, but some editors write one.
-    pub(in super::super) fn skip_mark(&mut self) -> Result<(), Fault> {
-        if self.look()?.starts_with(BYTE_ORDER_MARK) {
+    pub(in super::super) fn skip_mark(&mut self) {
+        if self.look().starts_with(BYTE_ORDER_MARK) {
             self.taken += BYTE_ORDER_MARK.len();
         }
-        Ok(())
     }
 
-    /// The next bytes, at most a mebibyte, which stay to be read.
-    pub(super) fn look(&mut self) -> Result<&[u8], Fault> {
-        while self.head.len() < self.taken + LOOK {
-            let more = self.source.fill_buf().map_err(Fault::Io)?;
-            if more.is_empty() {
-                break;
-            }
+    /// The next bytes, at most a mebibyte, which stay to be read. An error is returned where they end, so that the rows
+    /// before it are read.
+    pub(super) fn look(&mut self) -> &[u8] {
+        while self.failed.is_none() && self.head.len() < self.taken + LOOK {
+            let more = match self.source.fill_buf() {
+                Ok([]) => break,
+                Ok(more) => more,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            };
             let count = more.len().min(self.taken + LOOK - self.head.len());
             self.head.extend_from_slice(&more[..count]);
             self.source.consume(count);
         }
-        Ok(&self.head[self.taken..])
+        &self.head[self.taken..]
     }
 
     /// The next bytes; none at the end.
@@ -61,7 +68,10 @@ impl<R: BufRead> Input<R> {
         if self.taken < self.head.len() {
             return Ok(&self.head[self.taken..]);
         }
-        self.source.fill_buf().map_err(Fault::Io)
+        match self.failed.take() {
+            Some(error) => Err(Fault::Io(error)),
+            None => self.source.fill_buf().map_err(Fault::Io),
+        }
     }
 
     /// Takes so many bytes of the buffer.
@@ -179,8 +189,8 @@ mod tests {
     fn what_was_looked_at_is_still_read() {
         let text = b"\xEF\xBB\xBF  x\n y".as_slice();
         let mut input = Input::new(BufReader::with_capacity(3, text));
-        input.skip_mark().unwrap();
-        assert_eq!(input.look().unwrap(), b"  x\n y");
+        input.skip_mark();
+        assert_eq!(input.look(), b"  x\n y");
         assert_eq!(input.skip_blanks().unwrap(), Some(b'x'));
         assert_eq!((input.line, input.column), (1, 3));
         assert_eq!(input.line(9).unwrap().unwrap(), b"x");

@@ -82,7 +82,7 @@ impl<R: BufRead> Records<R> {
     }
 
     fn start(&mut self) -> Result<(), Fault> {
-        self.input.skip_mark()?;
+        self.input.skip_mark();
         if let Some(key) = &self.wrapper {
             let found = self.input.enter(key)?;
             self.state = if found {
@@ -93,7 +93,7 @@ impl<R: BufRead> Records<R> {
             return Ok(());
         }
         self.state = match self.input.skip_blanks()? {
-            Some(b'[') if !has_lists(self.input.look()?) => {
+            Some(b'[') if !has_lists(self.input.look()) => {
                 self.input.take(1)?;
                 State::Element { needed: false }
             }

@@ -46,7 +46,7 @@ pub(in super::super) enum Shape {
 /// Looks at the keys of the first object. Only if nothing follows it, it may hold the rows.
 pub(in super::super) fn shape(source: impl BufRead) -> Result<Shape, Fault> {
     let mut input = Input::new(source);
-    input.skip_mark()?;
+    input.skip_mark();
     let mut lists = Vec::new();
     let mut is_row = false;
     let ended = input.members(|input, key| {

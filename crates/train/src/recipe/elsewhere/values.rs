@@ -1,0 +1,74 @@
+//! The values of other programs.
+
+/// Values of other programs for a key of a recipe: the key, the values, and what to do.
+pub(super) const VALUES: &[(&str, &str, &str)] = &[
+    (
+        "train.optimizer",
+        "adam adamw_torch adamw_hf adamw_torch_fused adamw_bnb_8bit adamw_8bit paged_adamw_8bit paged_adamw_32bit \
+         adafactor lion sgd muon galore_adamw schedule_free_adamw",
+        "set \"adamw\", the only optimizer of this version; its moments are in f32",
+    ),
+    (
+        "train.schedule",
+        "constant_with_warmup",
+        "set schedule = { constant = { warmup_steps = 100 } }",
+    ),
+    (
+        "train.schedule",
+        "cosine_with_min_lr cosine_with_restarts cosine_annealing",
+        "set schedule = { cosine = { min_ratio = 0.1 } }; this version has no restarts",
+    ),
+    (
+        "train.schedule",
+        "polynomial inverse_sqrt reduce_lr_on_plateau one_cycle wsd warmup_stable_decay",
+        "set \"constant\", \"linear\" or \"cosine\": this version has no other schedule",
+    ),
+    (
+        "method",
+        "qlora",
+        "write [method.lora] with a base model in bf16 or f16, or a quantised .gguf file, which is widened when it is \
+         read: this version has no QLoRA",
+    ),
+    (
+        "method",
+        "dora ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
+        "write [method.lora] or [method.full]: this version has no other method",
+    ),
+    (
+        "base.precision",
+        "int8 int4 nf4 fp4 4bit 8bit",
+        "set \"bf16\", \"f16\" or \"f32\": this version has no QLoRA",
+    ),
+    (
+        "base.precision",
+        "auto",
+        "leave the key out: weights then stay in the dtype in which they are stored",
+    ),
+    (
+        "base.compute",
+        "f16 fp16 float16",
+        "set \"bf16\" (libtorch devices only) or \"f32\"",
+    ),
+    (
+        "train.validate_every",
+        "steps",
+        "say how many: validate_every = { steps = 100 }",
+    ),
+    (
+        "train.checkpoint_every",
+        "steps",
+        "say how many: checkpoint_every = { steps = 100 }",
+    ),
+    ("train.validate_every", "no none", "set \"never\""),
+    ("train.checkpoint_every", "no none", "set \"never\""),
+    (
+        "data.train_on",
+        "inputs prompt all true",
+        "set \"everything\"",
+    ),
+    (
+        "data.train_on",
+        "completions completion responses assistant",
+        "set \"answers\"",
+    ),
+];
