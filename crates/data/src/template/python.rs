@@ -164,6 +164,33 @@ pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
     }
 }
 
+/// The most bytes that a character of HTML takes: `&#34;`.
+const LONGEST_ENTITY: usize = 5;
+
+/// The filter `escape`: the text in HTML, unless it is marked as safe.
+///
+/// Source: markupsafe's `escape`.
+pub(super) fn escape(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.is_safe() || value.is_undefined() {
+        return Ok(value.clone());
+    }
+    let value = string(state, value)?;
+    let text = value.as_str().unwrap_or_default();
+    pay(state, text.len().saturating_mul(LONGEST_ENTITY))?;
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '\'' => html.push_str("&#39;"),
+            '"' => html.push_str("&#34;"),
+            other => html.push(other),
+        }
+    }
+    Ok(Value::from_safe_string(html))
+}
+
 /// The name of minijinja's own filter `join`; no template can write it.
 pub(super) const JOIN: &str = "join of minijinja";
 

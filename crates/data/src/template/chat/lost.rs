@@ -27,12 +27,12 @@ impl Chat {
                     field => format!("`{field}` of messages[{index}]"),
                 };
                 let last = index + 1 == turns.messages.len();
-                if self.prints(turns, text, index, field) {
+                if Self::told_elsewhere(turns, index, field)
+                    || self.prints(turns, text, index, field)
+                {
                     continue;
                 }
-                if Self::told_elsewhere(turns, index, field)
-                    || (!last && self.prints_as_last(turns, index, field))
-                {
+                if !last && self.prints_as_last(turns, index, field) {
                     lost.push(what);
                     continue;
                 }
@@ -40,7 +40,33 @@ impl Chat {
                 return Err(RenderError::NoPlace { template, what });
             }
         }
+        self.lost_thoughts(turns, text, &mut lost)?;
         Ok(lost)
+    }
+
+    /// The same for thoughts inside contents, which some templates cut off.
+    fn lost_thoughts(
+        &self,
+        turns: &Turns<'_>,
+        text: &str,
+        lost: &mut Vec<String>,
+    ) -> Result<(), RenderError> {
+        for index in turns.answers() {
+            let Some(thought) = thought(&turns.messages[index].content) else {
+                continue;
+            };
+            if text.contains(thought) {
+                continue;
+            }
+            let what = format!("the thought (`<think>`) in the content of messages[{index}]");
+            let as_last = self.text(&turns.first(index + 1), false);
+            if !as_last.is_ok_and(|text| text.contains(thought)) {
+                let template = "chat".into();
+                return Err(RenderError::NoPlace { template, what });
+            }
+            lost.push(what);
+        }
+        Ok(())
     }
 
     fn prints(&self, turns: &Turns<'_>, text: &str, index: usize, field: &str) -> bool {
@@ -78,6 +104,13 @@ impl Chat {
             _ => false,
         }
     }
+}
+
+/// The thought before an answer in the same text, if it is not empty.
+fn thought(content: &str) -> Option<&str> {
+    let (before, _) = content.split_once("</think>")?;
+    let thought = before.rsplit_once("<think>").map_or(before, |(_, own)| own);
+    Some(thought.trim()).filter(|thought| !thought.is_empty())
 }
 
 /// The fields of a message that are checked here; a thought is one, whatever its names.

@@ -70,10 +70,11 @@ impl Search<'_> {
                 Role::Assistant => self.start(index, &words)?,
                 _ => (words.start()?, false),
             };
-            Ok(Span {
-                range: start..self.end(index, &words)?,
-                other_start,
-            })
+            let range = start..self.end(index, &words)?;
+            if !self.has_calls(index, &words, &range) {
+                return Err("its text and its calls are in different places");
+            }
+            Ok(Span { range, other_start })
         };
         span().map_err(|why| RenderError::SpanNotFound {
             index,
@@ -83,14 +84,44 @@ impl Search<'_> {
         })
     }
 
+    /// Whether the text has the content of `messages[index]`, in whatever form.
+    pub(super) fn says(&self, index: usize) -> bool {
+        let content = &self.turns.messages[index].content;
+        if self.text.contains(content.trim()) {
+            return true;
+        }
+        let mut changed = self.turns.clone();
+        let marked = Place::Content.mark(&mut changed.messages[index]);
+        // A template that refuses the mark does read the content.
+        marked.is_none_or(|_| {
+            let text = self.chat.text(&changed, false);
+            text.map_or(true, |text| text.contains(HERE))
+        })
+    }
+
     /// Whether the text has the tool calls of `messages[index]`.
     pub(super) fn calls(&self, index: usize) -> bool {
         let mut changed = self.turns.clone();
         let marked = Place::Call.mark(&mut changed.messages[index]);
         // A template that refuses the mark as a name does read the calls.
-        marked.is_none_or(|()| {
+        marked.is_none_or(|_| {
             let text = self.chat.text(&changed, false);
             text.map_or(true, |text| text.contains(HERE))
+        })
+    }
+
+    /// Whether the calls of `messages[index]` are in this range, whose place was found by its content.
+    fn has_calls(&self, index: usize, words: &Words, range: &Range<usize>) -> bool {
+        let mut changed = self.turns.clone();
+        if let Place::Call = words.place {
+            return true;
+        }
+        if Place::Call.mark(&mut changed.messages[index]).is_none() {
+            return true;
+        }
+        let text = self.chat.text(&changed, false).unwrap_or_default();
+        text.split_once(HERE).is_some_and(|(before, _)| {
+            self.text.starts_with(before) && range.contains(&before.len())
         })
     }
 
@@ -120,16 +151,19 @@ impl Search<'_> {
         })
     }
 
-    /// The text of `turns` before and after that part of `messages[index]`, if it appears exactly once.
+    /// The text of `turns` before and after that part of `messages[index]`, if it appears once. The name of a function may
+    /// appear again, because some templates write it with the function's result, too.
     fn around(&self, turns: &Turns, index: usize, place: Place) -> Option<(String, String)> {
         let mut changed = turns.clone();
-        place.mark(&mut changed.messages[index])?;
+        let own = place.mark(&mut changed.messages[index])?;
         let text = self.chat.text(&changed, false).ok()?;
-        let mut around = text.split(HERE);
-        match (around.next(), around.next(), around.next()) {
-            (Some(before), Some(after), None) => Some((before.into(), after.into())),
-            _ => None,
-        }
+        let (before, after) = text.split_once(HERE)?;
+        let after = match place {
+            Place::Call => after.replace(HERE, &own),
+            Place::Content if after.contains(HERE) => return None,
+            Place::Content => after.into(),
+        };
+        Some((before.into(), after))
     }
 
     /// Where the model starts to generate: the end of the generation prompt, at or before the answer's content. Also
@@ -249,13 +283,13 @@ impl Search<'_> {
 }
 
 impl Place {
-    /// Replaces that part of the message with the mark, if the message has it.
-    fn mark(self, message: &mut Message) -> Option<()> {
+    /// Replaces that part of the message with the mark, if the message has it, and returns what was there.
+    fn mark(self, message: &mut Message) -> Option<String> {
         let here = HERE.to_string();
         match self {
             Place::Content => {
-                message.content = here;
                 message.null_content = false;
+                Some(std::mem::replace(&mut message.content, here))
             }
             Place::Call => {
                 let call = message
@@ -267,10 +301,12 @@ impl Place {
                     Some(_) => call.get_mut("function")?,
                     None => call,
                 };
-                *function.get_mut("name")? = Value::String(here);
+                let name = function.get_mut("name")?;
+                let own = name.as_str()?.to_owned();
+                *name = Value::String(here);
+                Some(own)
             }
         }
-        Some(())
     }
 }
 

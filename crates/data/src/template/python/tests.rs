@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::concat::with_texts;
+use super::super::concat::as_python_joins;
 use super::super::jinja::{Clock, environment, within_steps};
 use super::print::float;
 
@@ -33,7 +33,7 @@ fn golden() -> Golden {
 
 fn render(template: &str, values: &serde_json::Value) -> Result<String, String> {
     let mut env = environment(Clock::today());
-    env.add_template_owned("t", with_texts(template))
+    env.add_template_owned("t", as_python_joins(template))
         .map_err(|error| error.to_string())?;
     let context = Value::from(Serde(values));
     within_steps(
