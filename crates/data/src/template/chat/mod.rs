@@ -385,4 +385,6 @@ fn explain(error: &minijinja::Error) -> String {
 }
 
 #[cfg(test)]
+mod goldens;
+#[cfg(test)]
 mod tests;

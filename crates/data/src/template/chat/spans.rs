@@ -249,15 +249,22 @@ impl Search<'_> {
         Some(search.words(index.checked_sub(1)?).ok()?.end)
     }
 
-    /// The end of the first EOS token after a call, if it is before the content of the next message.
-    fn end_of_calls(&self, index: usize, words: &Words) -> Option<usize> {
+    /// The end of the first of `ends` after a call, if it is before the content of the next message.
+    fn end_of_calls(&self, index: usize, words: &Words, ends: &[String]) -> Option<usize> {
         let next = match self.turns.messages.get(index + 1) {
             Some(_) => self.words(index + 1).ok()?.start?,
             None => self.text.len(),
         };
         let rest = self.text.get(words.end..next)?;
-        let turn = up_to_end(rest, &self.chat.ends);
+        let turn = up_to_end(rest, ends);
         (turn.len() < rest.len() || next == self.text.len()).then_some(words.end + turn.len())
+    }
+
+    /// The special token that follows the content of the message before this one.
+    fn end_of_earlier(&self, index: usize) -> Option<String> {
+        let end = self.words(index.checked_sub(1)?).ok()?.end;
+        let after = end_after(self.text, end, &self.chat.special)?;
+        Some(self.text[end..after].trim_start().to_owned())
     }
 
     /// The end of the turn: after the token that ends it, or else where its text ends when it is rendered as the last
@@ -276,7 +283,9 @@ impl Search<'_> {
         }
         match words.place {
             Place::Content => end_after(self.text, words.end, &self.chat.special),
-            Place::Call => self.end_of_calls(index, words),
+            Place::Call => self
+                .end_of_calls(index, words, ends)
+                .or_else(|| self.end_of_calls(index, words, &[self.end_of_earlier(index)?])),
         }
         .ok_or("no special token ends it, and its turn ends differently when later turns follow")
     }
