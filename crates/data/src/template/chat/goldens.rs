@@ -50,7 +50,10 @@ fn calls_are_rendered_and_trained_as_in_transformers() {
             let trained = rendered.trained.iter().map(|span| [span.start, span.end]);
             let trained: Vec<_> = trained.collect();
             let shown = |spans: &[[usize; 2]]| -> Vec<String> {
-                spans.iter().map(|span| case.text[span[0]..span[1]].into()).collect()
+                spans
+                    .iter()
+                    .map(|span| case.text[span[0]..span[1]].into())
+                    .collect()
             };
             assert_eq!(shown(&trained), shown(&case.trained), "{}", template.name);
             assert_eq!(trained, case.trained);
