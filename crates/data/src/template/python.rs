@@ -3,6 +3,7 @@
 //! minijinja counts the steps of a template and the values that it keeps, but not the work of functions outside the
 //! engine. So functions here that could take unbounded memory or time consume steps before they run.
 
+mod methods;
 mod print;
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
@@ -40,7 +41,35 @@ pub(super) fn method(
         }
         _ => {}
     }
+    if let Some(result) = methods::call(state, value, method, args)? {
+        return Ok(result);
+    }
     unknown_method_callback(state, value, method, args)
+}
+
+/// The filter `int`, which gives 0 or the given default for what is no number.
+pub(super) fn int(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let default = default.or(named.get("default")?).unwrap_or(Value::from(0));
+    filters::int(state, value, Some(default), base, named)
+}
+
+/// The filter `float`, which gives 0.0 or the given default for what is no number.
+pub(super) fn to_float(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let default = default
+        .or(named.get("default")?)
+        .unwrap_or(Value::from(0.0));
+    filters::float(state, value, Some(default), named)
 }
 
 fn pay(state: &State, bytes: usize) -> Result<(), Error> {

@@ -77,7 +77,9 @@ impl Chat {
         ends: Vec<String>,
         special: Vec<String>,
     ) -> Result<Chat, minijinja::Error> {
-        let (source, marks) = mark_generation(source);
+        // Line breaks are `\n` in Jinja, however the file has them.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, marks) = mark_generation(&source);
         let specials = specials.iter();
         let mut chat = Chat {
             env: Environment::empty(),

@@ -54,6 +54,9 @@ struct Words {
     place: Place,
 }
 
+/// Bytes of a result that are not searched for, because they may be elsewhere, too.
+const SHORT: usize = 16;
+
 /// Why the start of an answer cannot be found.
 const MISMATCH: &str = "the answer's turn does not start with the generation prompt";
 
@@ -86,8 +89,11 @@ impl Search<'_> {
 
     /// Whether the text has the content of `messages[index]`, in whatever form.
     pub(super) fn says(&self, index: usize) -> bool {
-        let content = &self.turns.messages[index].content;
-        if self.text.contains(content.trim()) {
+        let message = &self.turns.messages[index];
+        let content = message.content.trim();
+        // The few characters of a result may be in the text by chance.
+        let short = message.role == Role::Tool && content.len() < SHORT;
+        if content.is_empty() || !short && self.text.contains(content) {
             return true;
         }
         let mut changed = self.turns.clone();
@@ -182,7 +188,7 @@ impl Search<'_> {
             .ok_or(MISMATCH)?;
         let (common, other_start) = match before.strip_prefix(&prompt) {
             Some(_) => (prompt.len(), false),
-            None => (self.common(index, &prompt, &before).ok_or(MISMATCH)?, true),
+            None => self.common(index, &prompt, &before).ok_or(MISMATCH)?,
         };
         let between = &before[common..];
         let start = words.start()?;
@@ -203,25 +209,32 @@ impl Search<'_> {
     }
 
     /// The end of the longest common beginning of the generation prompt and the answer's turn, in `before`: the text
-    /// before the answer's content, with the answer as the last turn. `None` if it cannot be told.
+    /// before the answer's content, with the answer as the last turn. Also whether the turn starts otherwise than the prompt.
+    /// `None` if it cannot be told.
     ///
     /// Some generation prompts say more than the turn (R1's ends with `<think>`); and some templates write the turn
     /// before it otherwise if it is the last (Hermes 2 Pro's results of tools).
-    fn common(&self, index: usize, prompt: &str, before: &str) -> Option<usize> {
+    fn common(&self, index: usize, prompt: &str, before: &str) -> Option<(usize, bool)> {
         let history = self.chat.text(&self.turns.first(index), false).ok()?;
         let header = prompt.strip_prefix(&history);
         if let (Some(header), Some(turn)) = (header, before.strip_prefix(&history)) {
-            return Some(history.len() + shared(header, turn));
+            return Some((history.len() + shared(header, turn), true));
         }
         // The earlier turns are rendered otherwise now, so the header is searched for after the last of them.
         let from = self.end_of_words(index)?;
         let turn = before.get(from..)?;
+        let whole = self.header(index, prompt);
+        if let Some(whole) = whole.as_deref()
+            && turn.starts_with(whole)
+        {
+            return Some((from + whole.len(), false));
+        }
         if let Some(header) = header.filter(|header| !header.trim().is_empty()) {
-            return Some(from + end_of_header(header, turn)?);
+            return Some((from + end_of_header(header, turn)?, true));
         }
         // The template always writes the generation prompt, or none at all.
-        let common = shared(&self.header(index, prompt)?, turn);
-        (!turn[..common].trim().is_empty()).then_some(from + common)
+        let common = shared(whole.as_deref()?, turn);
+        (!turn[..common].trim().is_empty()).then_some((from + common, true))
     }
 
     /// The end of the generation prompt, after the content of the last message before the answer.
