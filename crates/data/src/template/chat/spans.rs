@@ -118,10 +118,10 @@ impl Search<'_> {
 
     /// Whether the calls of `messages[index]` are in this range, whose place was found by its content.
     fn has_calls(&self, index: usize, words: &Words, range: &Range<usize>) -> bool {
-        let mut changed = self.turns.clone();
         if let Place::Call = words.place {
             return true;
         }
+        let mut changed = self.turns.clone();
         if Place::Call.mark(&mut changed.messages[index]).is_none() {
             return true;
         }
