@@ -9,6 +9,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::integer::Exact;
+
 /// The role of a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -71,7 +73,7 @@ impl Serialize for Message {
         let content = (!self.null_content).then_some(&self.content);
         keys.serialize_entry("content", &content)?;
         for (key, value) in &self.more {
-            keys.serialize_entry(key, value)?;
+            keys.serialize_entry(key, &Exact(value))?;
         }
         keys.end()
     }

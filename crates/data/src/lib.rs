@@ -16,6 +16,7 @@ pub mod example;
 pub mod file;
 pub mod format;
 mod guarded;
+mod integer;
 pub mod lint;
 mod micro_batch;
 pub mod order;

@@ -4,6 +4,7 @@ use serde_json::Value;
 use simmer_hint::Hint;
 
 use crate::conversation::Role;
+use crate::integer;
 use crate::template::RenderError;
 
 /// An error in a row.
@@ -273,6 +274,7 @@ pub(crate) fn json_type(value: &Value) -> &'static str {
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
+        Value::Object(_) if integer::digits(value).is_some() => "a number",
         Value::Object(_) => "an object",
     }
 }

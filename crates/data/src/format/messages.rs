@@ -10,6 +10,7 @@ use super::turns::{check_turns, messages, with_system};
 use super::{Format, Spec};
 use crate::conversation::Content;
 use crate::error::{RowError, json_type};
+use crate::integer;
 
 pub(super) const SPEC: Spec = Spec {
     name: "messages",
@@ -38,12 +39,11 @@ pub(super) fn list(
     match row.take(key) {
         Some(Value::Array(items)) => Ok(items),
         // CSV and Parquet files may have the list as JSON in a string.
-        Some(Value::String(text)) if text.trim_start().starts_with('[') => {
-            serde_json::from_str(&text).map_err(|error| RowError::InnerJson {
+        Some(Value::String(text)) if text.trim_start().starts_with('[') => integer::from_str(&text)
+            .map_err(|error| RowError::InnerJson {
                 key: key.into(),
                 what: error.to_string(),
-            })
-        }
+            }),
         Some(other) => Err(RowError::WrongType {
             key: key.into(),
             expected: "a list",

@@ -15,6 +15,7 @@ use crate::bad::BadRow;
 use crate::conversation::{Conversation, Origin};
 use crate::error::{DataError, RowError, json_type};
 use crate::file::{Content, Opening, Record, Records, SampleBy};
+use crate::integer;
 
 /// How rows are read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -348,7 +349,7 @@ impl Parser {
 
 /// Parses one row. The outer error is about the JSON, the inner one about the row.
 fn parse(text: &str, origin: &Origin, column: usize) -> Result<Result<Row, RowError>, DataError> {
-    match serde_json::from_str::<Row>(text) {
+    match integer::from_str::<Row>(text) {
         Ok(row) => Ok(Ok(row)),
         Err(error) => match serde_json::from_str::<serde_json::Value>(text) {
             Ok(value) if !value.is_object() => Ok(Err(RowError::NotAnObject {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::row::Row;
 use crate::error::{RowError, json_type};
+use crate::integer;
 
 /// Takes the tools out of a row: a list of objects, or `None` if there are none.
 pub(super) fn take_tools(row: &mut Row) -> Result<Option<Value>, RowError> {
@@ -55,7 +56,7 @@ pub(super) fn spoken_calls(key: &str, value: Value) -> Result<Vec<Value>, RowErr
         what,
     };
     let listed = match value {
-        Value::String(text) => serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?,
+        Value::String(text) => integer::from_str(&text).map_err(|e| wrong(e.to_string()))?,
         other => other,
     };
     let listed = match listed {
@@ -114,7 +115,7 @@ fn objects(key: &str, value: Value) -> Result<Vec<Value>, RowError> {
     let items = match value {
         value if Row::is_blank(&value) => Vec::new(),
         Value::Array(items) => items,
-        one @ Value::Object(_) => vec![one],
+        one @ Value::Object(_) if integer::digits(&one).is_none() => vec![one],
         other => {
             return Err(RowError::WrongType {
                 key: key.into(),
@@ -162,7 +163,7 @@ fn inner(tool: &mut Value, key: &str, member: &str) -> Result<(), RowError> {
 }
 
 fn parse(key: &str, text: &str) -> Result<Value, RowError> {
-    serde_json::from_str(text).map_err(|error| RowError::InnerJson {
+    integer::from_str(text).map_err(|error| RowError::InnerJson {
         key: key.into(),
         what: error.to_string(),
     })

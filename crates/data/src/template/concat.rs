@@ -1,14 +1,33 @@
-//! Operands of `~` as Python writes them.
+//! Operands of `~` and `+` as Python joins them.
 //!
 //! minijinja turns the operands of `~` into text itself, and writes some floats and lists otherwise than Python. So a
 //! template's source is changed before it is compiled: `a ~ b` becomes `(a)|string ~ (b)|string`, with our filter
-//! `string`. No line is moved, so line numbers in errors stay right.
+//! `string`. Also, a text that is marked as `safe` escapes the texts that are added to it: `'<'|safe + a` becomes
+//! `'<'|safe + (a)|escape`. No line is moved, so line numbers in errors stay right.
 
 use std::ops::Range;
 
-/// The source with the filter `string` on every operand of `~`.
-pub(super) fn with_texts(source: &str) -> String {
-    if !source.contains('~') {
+/// The source with the filters that join texts as Python does.
+pub(super) fn as_python_joins(source: &str) -> String {
+    let source = with_filter(source, Join::Tilde);
+    if source.contains("safe") {
+        return with_filter(&source, Join::Plus);
+    }
+    source
+}
+
+/// An operator that joins texts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Join {
+    /// `~`, whose operands become texts.
+    Tilde,
+    /// `+`, whose operands are escaped if one is `safe`, as those of markupsafe's `Markup.__add__`.
+    Plus,
+}
+
+/// The source with a filter on the operands of an operator.
+fn with_filter(source: &str, join: Join) -> String {
+    if !source.contains(join.operator()) {
         return source.to_owned();
     }
     let mut edits = Vec::new();
@@ -17,7 +36,7 @@ pub(super) fn with_texts(source: &str) -> String {
         at = match kind {
             Tag::Comment => after(source, start, "#}"),
             Tag::Print | Tag::Block => {
-                let mut scan = Scan::new(source, start, kind);
+                let mut scan = Scan::new(source, start, kind, join);
                 let end = scan.run();
                 edits.append(&mut scan.edits);
                 let tag = source[start..end].trim_matches(['-', '+', ' ', '\t', '\n', '\r']);
@@ -86,12 +105,36 @@ fn raw_end(source: &str, from: usize) -> usize {
     source.len()
 }
 
-/// The operands of `~` so far at one depth of brackets.
+impl Join {
+    fn operator(self) -> char {
+        match self {
+            Join::Tilde => '~',
+            Join::Plus => '+',
+        }
+    }
+
+    /// The filter of an operand; `None` if it needs none.
+    fn filter(self, operand: &str, all: &[&str]) -> Option<&'static str> {
+        let is_safe = |operand: &str| {
+            let filtered = operand.strip_suffix("safe").map(str::trim_end);
+            filtered.is_some_and(|filtered| filtered.ends_with('|'))
+        };
+        match self {
+            Join::Tilde => (!is_literal(operand)).then_some(")|string"),
+            Join::Plus => {
+                let escapes = all.iter().any(|operand| is_safe(operand));
+                (escapes && !is_safe(operand)).then_some(")|escape")
+            }
+        }
+    }
+}
+
+/// The operands of an operator so far at one depth of brackets.
 #[derive(Default)]
 struct Operands {
     found: Vec<Range<usize>>,
     current: Option<Range<usize>>,
-    tildes: usize,
+    operators: usize,
 }
 
 /// A scan of the expressions in one tag.
@@ -99,6 +142,7 @@ struct Scan<'s> {
     source: &'s str,
     at: usize,
     kind: Tag,
+    join: Join,
     levels: Vec<Operands>,
     /// The last word, or a closing bracket; empty after an operator.
     last: &'s str,
@@ -107,17 +151,18 @@ struct Scan<'s> {
     edits: Vec<(usize, &'static str)>,
 }
 
-/// Words that end an operand of `~`.
+/// Words that end an operand.
 const WORDS: [&str; 6] = ["and", "or", "not", "in", "if", "else"];
 
 impl<'s> Scan<'s> {
-    fn new(source: &'s str, at: usize, kind: Tag) -> Scan<'s> {
+    fn new(source: &'s str, at: usize, kind: Tag, join: Join) -> Scan<'s> {
         // The sign of white space control belongs to the delimiter.
         let sign = source[at..].starts_with(['-', '+']);
         Scan {
             source,
             at: at + usize::from(sign),
             kind,
+            join,
             levels: vec![Operands::default()],
             last: "",
             earlier: "",
@@ -148,7 +193,9 @@ impl<'s> Scan<'s> {
                 }
                 c if c.is_whitespace() => self.at += c.len_utf8(),
                 c if c.is_alphanumeric() || c == '_' => self.word(&mut first),
-                '~' => self.tilde(),
+                c if c == self.join.operator() => self.operator(),
+                // `~` binds its operands first.
+                '~' => self.token(1, ""),
                 ',' | ':' | '=' | '<' | '>' | '!' | '+' => self.end_operand(),
                 // A sign before a number is a part of the operand.
                 '-' if !self.last.is_empty() => self.end_operand(),
@@ -221,9 +268,9 @@ impl<'s> Scan<'s> {
         self.earlier = std::mem::replace(&mut self.last, last);
     }
 
-    fn tilde(&mut self) {
+    fn operator(&mut self) {
         if let Some(level) = self.levels.last_mut() {
-            level.tildes += 1;
+            level.operators += 1;
             level.found.extend(level.current.take());
         }
         self.at += 1;
@@ -249,16 +296,19 @@ impl<'s> Scan<'s> {
         let Operands {
             mut found,
             current,
-            tildes,
+            operators,
         } = std::mem::take(level);
         found.extend(current);
         // A missing operand is an error, which the unchanged source shows.
-        if tildes > 0 && found.len() == tildes + 1 {
-            for operand in found {
-                let text = &self.source[operand.clone()];
-                if !is_literal(text) {
+        if operators > 0 && found.len() == operators + 1 {
+            let all: Vec<&str> = found
+                .iter()
+                .map(|part| &self.source[part.clone()])
+                .collect();
+            for (operand, text) in found.iter().zip(&all) {
+                if let Some(filter) = self.join.filter(text, &all) {
                     self.edits.push((operand.start, "("));
-                    self.edits.push((operand.end, ")|string"));
+                    self.edits.push((operand.end, filter));
                 }
             }
         }
@@ -277,7 +327,7 @@ fn is_literal(operand: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::with_texts;
+    use super::{Join, as_python_joins, with_filter};
 
     #[test]
     fn operands_get_the_filter() {
@@ -290,7 +340,7 @@ mod tests {
             "{{ 'a' ~ \"b\" }}",
         ];
         for source in same {
-            assert_eq!(with_texts(source), source);
+            assert_eq!(as_python_joins(source), source);
         }
         for (source, expected) in [
             ("{{ a ~ b }}", "{{ (a)|string ~ (b)|string }}"),
@@ -315,7 +365,28 @@ mod tests {
                  {{ (c)|string ~ (d)|string }}",
             ),
         ] {
-            assert_eq!(with_texts(source), expected);
+            assert_eq!(as_python_joins(source), expected);
+        }
+    }
+
+    #[test]
+    fn a_safe_text_escapes_what_is_added() {
+        for (source, expected) in [
+            ("{{ a + b }}{{ safe + c }}", "{{ a + b }}{{ safe + c }}"),
+            (
+                "{{ 'x'|safe + a['b'] + '<'|safe + t | tojson() }}",
+                "{{ 'x'|safe + (a['b'])|escape + '<'|safe + (t | tojson())|escape }}",
+            ),
+            (
+                "{{ f('<' + a | safe, b + c) - (d|safe + 1 * e) }}",
+                "{{ f(('<')|escape + a | safe, b + c) - (d|safe + (1 * e)|escape) }}",
+            ),
+            (
+                "{% set x = -1 + a|safe ~ b if c + d %}",
+                "{% set x = -1 + (a|safe)|string ~ (b)|string if c + d %}",
+            ),
+        ] {
+            assert_eq!(as_python_joins(source), expected);
         }
     }
 
@@ -329,8 +400,11 @@ mod tests {
             "{{ ~",
             "{#~",
             "{{'\\",
+            "{{ a + 'b'|safe + }}",
+            "{{ safe + (",
         ] {
-            with_texts(source);
+            as_python_joins(source);
+            with_filter(source, Join::Plus);
         }
     }
 }

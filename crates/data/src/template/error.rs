@@ -107,7 +107,10 @@ impl Hint for RenderError {
             RenderError::NoPlace { template, .. }
                 if template == "chat" || template.starts_with("chat:") =>
             {
-                Some("write a template of your own that renders it; the model's chat template does not".into())
+                Some(
+                    "leave it out of the rows, or change the chat template in the tokenizer's folder so that it renders it"
+                        .into(),
+                )
             }
             RenderError::NoPlace { .. } => Some(
                 "try the model's own chat template (`chat`), or write a template of your own that renders it".into(),

@@ -110,6 +110,10 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
         None => escape_formatter(out, state, value),
     });
     env.add_filter("string", python::string);
+    env.add_filter("int", python::int);
+    env.add_filter("float", python::to_float);
+    env.add_filter("escape", python::escape);
+    env.add_filter("e", python::escape);
     env.add_filter(python::JOIN, minijinja::filters::join);
     env.add_filter("join", python::join);
     env.add_function("raise_exception", |message: String| -> Result<(), Error> {

@@ -3,6 +3,7 @@
 //! minijinja counts the steps of a template and the values that it keeps, but not the work of functions outside the
 //! engine. So functions here that could take unbounded memory or time consume steps before they run.
 
+mod methods;
 mod print;
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};
@@ -40,7 +41,35 @@ pub(super) fn method(
         }
         _ => {}
     }
+    if let Some(result) = methods::call(state, value, method, args)? {
+        return Ok(result);
+    }
     unknown_method_callback(state, value, method, args)
+}
+
+/// The filter `int`, which gives 0 or the given default for what is no number.
+pub(super) fn int(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let default = default.or(named.get("default")?).unwrap_or(Value::from(0));
+    filters::int(state, value, Some(default), base, named)
+}
+
+/// The filter `float`, which gives 0.0 or the given default for what is no number.
+pub(super) fn to_float(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    named: Kwargs,
+) -> Result<Value, Error> {
+    let default = default
+        .or(named.get("default")?)
+        .unwrap_or(Value::from(0.0));
+    filters::float(state, value, Some(default), named)
 }
 
 fn pay(state: &State, bytes: usize) -> Result<(), Error> {
@@ -162,6 +191,33 @@ pub(super) fn string(state: &State, value: &Value) -> Result<Value, Error> {
         Some(text) => Ok(Value::from(text)),
         None => filters::string(state, value),
     }
+}
+
+/// The most bytes that a character of HTML takes: `&#34;`.
+const LONGEST_ENTITY: usize = 5;
+
+/// The filter `escape`: the text in HTML, unless it is marked as safe.
+///
+/// Source: markupsafe's `escape`.
+pub(super) fn escape(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.is_safe() || value.is_undefined() {
+        return Ok(value.clone());
+    }
+    let value = string(state, value)?;
+    let text = value.as_str().unwrap_or_default();
+    pay(state, text.len().saturating_mul(LONGEST_ENTITY))?;
+    let mut html = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '\'' => html.push_str("&#39;"),
+            '"' => html.push_str("&#34;"),
+            other => html.push(other),
+        }
+    }
+    Ok(Value::from_safe_string(html))
 }
 
 /// The name of minijinja's own filter `join`; no template can write it.

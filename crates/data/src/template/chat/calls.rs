@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use serde_json::Value;
 
 use super::{Chat, RenderError, Turns};
+use crate::integer;
 
 /// How a template renders arguments as text and as objects.
 struct Spellings {
@@ -42,7 +43,8 @@ impl Chat {
         let mut texts = Vec::new();
         let _ = each_arguments(&mut parsed.messages, &mut |_, arguments| {
             if let Value::String(text) = arguments
-                && let Ok(object @ Value::Object(_)) = serde_json::from_str(text)
+                && let Ok(object @ Value::Object(_)) = integer::from_str(text)
+                && integer::digits(&object).is_none()
             {
                 texts.push(std::mem::take(text));
                 *arguments = object;

@@ -14,10 +14,11 @@ use chrono::NaiveDate;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 
-use super::concat::with_texts;
+use super::concat::as_python_joins;
 use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
 use super::{Chosen, Oddities, RenderError, Rendered, TemplateError};
 use crate::conversation::{Conversation, Layout, Message, Role};
+use crate::integer::Exact;
 use crate::tokenizer::Tokenizer;
 use lost::alias_thoughts;
 use spans::{Search, Span, end_after};
@@ -76,7 +77,9 @@ impl Chat {
         ends: Vec<String>,
         special: Vec<String>,
     ) -> Result<Chat, minijinja::Error> {
-        let (source, marks) = mark_generation(source);
+        // Line breaks are `\n` in Jinja, however the file has them.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let (source, marks) = mark_generation(&source);
         let specials = specials.iter();
         let mut chat = Chat {
             env: Environment::empty(),
@@ -97,7 +100,7 @@ impl Chat {
         self.env = environment(self.clock.clone());
         let added = self
             .env
-            .add_template_owned(TEMPLATE, with_texts(&self.source));
+            .add_template_owned(TEMPLATE, as_python_joins(&self.source));
         added.or_else(|_| self.env.add_template_owned(TEMPLATE, self.source.clone()))
     }
 
@@ -181,16 +184,26 @@ impl Chat {
             turns,
             text,
         };
+        let mut fields = Vec::new();
         for (index, message) in turns.messages.iter().enumerate() {
-            let given = matches!(message.role, Role::System | Role::User);
-            if given && !text.contains(message.content.trim()) {
-                return lost(format!("messages[{index}] ({})", message.role));
-            }
-            if message.more.contains_key("tool_calls") && !search.calls(index) {
+            let calls = message.more.contains_key("tool_calls");
+            if calls && !search.calls(index) {
                 return lost(format!("`tool_calls` of messages[{index}]"));
             }
+            // Without calls, an answer's span is searched for.
+            let checked = calls || message.role != Role::Assistant;
+            if checked && !search.says(index) {
+                if !calls {
+                    return lost(format!("messages[{index}] ({})", message.role));
+                }
+                let what = format!("the text of messages[{index}] beside its calls");
+                if !self.says_as_last(turns, index) {
+                    return lost(what);
+                }
+                fields.push(what);
+            }
         }
-        let fields = self.lost_fields(turns, text)?;
+        fields.extend(self.lost_fields(turns, text)?);
         let without = Turns {
             tools: None,
             ..turns.clone()
@@ -201,11 +214,22 @@ impl Chat {
         Ok(fields)
     }
 
+    /// Whether the text has the content of a message if that is the last.
+    fn says_as_last(&self, turns: &Turns, index: usize) -> bool {
+        let turns = &turns.first(index + 1);
+        let Ok(text) = self.text(turns, false) else {
+            return false;
+        };
+        let text = &text;
+        let chat = self;
+        Search { chat, turns, text }.says(index)
+    }
+
     /// The rendered text, with the marks of the template's own blocks.
     fn raw(&self, turns: &Turns, add_generation_prompt: bool) -> Result<String, RenderError> {
         let own = [
             ("messages", Value::from(Serde(&turns.messages))),
-            ("tools", Value::from(Serde(&turns.tools))),
+            ("tools", Value::from(Serde(turns.tools.map(Exact)))),
             ("documents", Value::from(())),
             ("add_generation_prompt", Value::from(add_generation_prompt)),
         ];
@@ -362,5 +386,7 @@ fn explain(error: &minijinja::Error) -> String {
     }
 }
 
+#[cfg(test)]
+mod goldens;
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,9 @@ struct Words {
     place: Place,
 }
 
+/// Bytes of a result that are not searched for, because they may be elsewhere, too.
+const SHORT: usize = 16;
+
 /// Why the start of an answer cannot be found.
 const MISMATCH: &str = "the answer's turn does not start with the generation prompt";
 
@@ -70,10 +73,11 @@ impl Search<'_> {
                 Role::Assistant => self.start(index, &words)?,
                 _ => (words.start()?, false),
             };
-            Ok(Span {
-                range: start..self.end(index, &words)?,
-                other_start,
-            })
+            let range = start..self.end(index, &words)?;
+            if !self.has_calls(index, &words, &range) {
+                return Err("its text and its calls are in different places");
+            }
+            Ok(Span { range, other_start })
         };
         span().map_err(|why| RenderError::SpanNotFound {
             index,
@@ -83,14 +87,47 @@ impl Search<'_> {
         })
     }
 
+    /// Whether the text has the content of `messages[index]`, in whatever form.
+    pub(super) fn says(&self, index: usize) -> bool {
+        let message = &self.turns.messages[index];
+        let content = message.content.trim();
+        // The few characters of a result may be in the text by chance.
+        let short = message.role == Role::Tool && content.len() < SHORT;
+        if content.is_empty() || !short && self.text.contains(content) {
+            return true;
+        }
+        let mut changed = self.turns.clone();
+        let marked = Place::Content.mark(&mut changed.messages[index]);
+        // A template that refuses the mark does read the content.
+        marked.is_none_or(|_| {
+            let text = self.chat.text(&changed, false);
+            text.map_or(true, |text| text.contains(HERE))
+        })
+    }
+
     /// Whether the text has the tool calls of `messages[index]`.
     pub(super) fn calls(&self, index: usize) -> bool {
         let mut changed = self.turns.clone();
         let marked = Place::Call.mark(&mut changed.messages[index]);
         // A template that refuses the mark as a name does read the calls.
-        marked.is_none_or(|()| {
+        marked.is_none_or(|_| {
             let text = self.chat.text(&changed, false);
             text.map_or(true, |text| text.contains(HERE))
+        })
+    }
+
+    /// Whether the calls of `messages[index]` are in this range, whose place was found by its content.
+    fn has_calls(&self, index: usize, words: &Words, range: &Range<usize>) -> bool {
+        if let Place::Call = words.place {
+            return true;
+        }
+        let mut changed = self.turns.clone();
+        if Place::Call.mark(&mut changed.messages[index]).is_none() {
+            return true;
+        }
+        let text = self.chat.text(&changed, false).unwrap_or_default();
+        text.split_once(HERE).is_some_and(|(before, _)| {
+            self.text.starts_with(before) && range.contains(&before.len())
         })
     }
 
@@ -120,16 +157,19 @@ impl Search<'_> {
         })
     }
 
-    /// The text of `turns` before and after that part of `messages[index]`, if it appears exactly once.
+    /// The text of `turns` before and after that part of `messages[index]`, if it appears once. The name of a function may
+    /// appear again, because some templates write it with the function's result, too.
     fn around(&self, turns: &Turns, index: usize, place: Place) -> Option<(String, String)> {
         let mut changed = turns.clone();
-        place.mark(&mut changed.messages[index])?;
+        let own = place.mark(&mut changed.messages[index])?;
         let text = self.chat.text(&changed, false).ok()?;
-        let mut around = text.split(HERE);
-        match (around.next(), around.next(), around.next()) {
-            (Some(before), Some(after), None) => Some((before.into(), after.into())),
-            _ => None,
-        }
+        let (before, after) = text.split_once(HERE)?;
+        let after = match place {
+            Place::Call => after.replace(HERE, &own),
+            Place::Content if after.contains(HERE) => return None,
+            Place::Content => after.into(),
+        };
+        Some((before.into(), after))
     }
 
     /// Where the model starts to generate: the end of the generation prompt, at or before the answer's content. Also
@@ -148,7 +188,7 @@ impl Search<'_> {
             .ok_or(MISMATCH)?;
         let (common, other_start) = match before.strip_prefix(&prompt) {
             Some(_) => (prompt.len(), false),
-            None => (self.common(index, &prompt, &before).ok_or(MISMATCH)?, true),
+            None => self.common(index, &prompt, &before).ok_or(MISMATCH)?,
         };
         let between = &before[common..];
         let start = words.start()?;
@@ -169,25 +209,32 @@ impl Search<'_> {
     }
 
     /// The end of the longest common beginning of the generation prompt and the answer's turn, in `before`: the text
-    /// before the answer's content, with the answer as the last turn. `None` if it cannot be told.
+    /// before the answer's content, with the answer as the last turn. Also whether the turn starts otherwise than the prompt.
+    /// `None` if it cannot be told.
     ///
     /// Some generation prompts say more than the turn (R1's ends with `<think>`); and some templates write the turn
     /// before it otherwise if it is the last (Hermes 2 Pro's results of tools).
-    fn common(&self, index: usize, prompt: &str, before: &str) -> Option<usize> {
+    fn common(&self, index: usize, prompt: &str, before: &str) -> Option<(usize, bool)> {
         let history = self.chat.text(&self.turns.first(index), false).ok()?;
         let header = prompt.strip_prefix(&history);
         if let (Some(header), Some(turn)) = (header, before.strip_prefix(&history)) {
-            return Some(history.len() + shared(header, turn));
+            return Some((history.len() + shared(header, turn), true));
         }
         // The earlier turns are rendered otherwise now, so the header is searched for after the last of them.
         let from = self.end_of_words(index)?;
         let turn = before.get(from..)?;
+        let whole = self.header(index, prompt);
+        if let Some(whole) = whole.as_deref()
+            && turn.starts_with(whole)
+        {
+            return Some((from + whole.len(), false));
+        }
         if let Some(header) = header.filter(|header| !header.trim().is_empty()) {
-            return Some(from + end_of_header(header, turn)?);
+            return Some((from + end_of_header(header, turn)?, true));
         }
         // The template always writes the generation prompt, or none at all.
-        let common = shared(&self.header(index, prompt)?, turn);
-        (!turn[..common].trim().is_empty()).then_some(from + common)
+        let common = shared(whole.as_deref()?, turn);
+        (!turn[..common].trim().is_empty()).then_some((from + common, true))
     }
 
     /// The end of the generation prompt, after the content of the last message before the answer.
@@ -215,15 +262,22 @@ impl Search<'_> {
         Some(search.words(index.checked_sub(1)?).ok()?.end)
     }
 
-    /// The end of the first EOS token after a call, if it is before the content of the next message.
-    fn end_of_calls(&self, index: usize, words: &Words) -> Option<usize> {
+    /// The end of the first of `ends` after a call, if it is before the content of the next message.
+    fn end_of_calls(&self, index: usize, words: &Words, ends: &[String]) -> Option<usize> {
         let next = match self.turns.messages.get(index + 1) {
             Some(_) => self.words(index + 1).ok()?.start?,
             None => self.text.len(),
         };
         let rest = self.text.get(words.end..next)?;
-        let turn = up_to_end(rest, &self.chat.ends);
+        let turn = up_to_end(rest, ends);
         (turn.len() < rest.len() || next == self.text.len()).then_some(words.end + turn.len())
+    }
+
+    /// The special token that follows the content of the message before this one.
+    fn end_of_earlier(&self, index: usize) -> Option<String> {
+        let end = self.words(index.checked_sub(1)?).ok()?.end;
+        let after = end_after(self.text, end, &self.chat.special)?;
+        Some(self.text[end..after].trim_start().to_owned())
     }
 
     /// The end of the turn: after the token that ends it, or else where its text ends when it is rendered as the last
@@ -242,20 +296,22 @@ impl Search<'_> {
         }
         match words.place {
             Place::Content => end_after(self.text, words.end, &self.chat.special),
-            Place::Call => self.end_of_calls(index, words),
+            Place::Call => self
+                .end_of_calls(index, words, ends)
+                .or_else(|| self.end_of_calls(index, words, &[self.end_of_earlier(index)?])),
         }
         .ok_or("no special token ends it, and its turn ends differently when later turns follow")
     }
 }
 
 impl Place {
-    /// Replaces that part of the message with the mark, if the message has it.
-    fn mark(self, message: &mut Message) -> Option<()> {
+    /// Replaces that part of the message with the mark, if the message has it, and returns what was there.
+    fn mark(self, message: &mut Message) -> Option<String> {
         let here = HERE.to_string();
         match self {
             Place::Content => {
-                message.content = here;
                 message.null_content = false;
+                Some(std::mem::replace(&mut message.content, here))
             }
             Place::Call => {
                 let call = message
@@ -267,10 +323,12 @@ impl Place {
                     Some(_) => call.get_mut("function")?,
                     None => call,
                 };
-                *function.get_mut("name")? = Value::String(here);
+                let name = function.get_mut("name")?;
+                let own = name.as_str()?.to_owned();
+                *name = Value::String(here);
+                Some(own)
             }
         }
-        Some(())
     }
 }
 

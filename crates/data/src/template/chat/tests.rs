@@ -12,7 +12,7 @@ use crate::Content;
 use crate::tokenizer::tests::with_config;
 
 /// The chat template `source` with the tiny tokenizer's special tokens.
-fn chat(source: &str) -> Template {
+pub(super) fn chat(source: &str) -> Template {
     let tokenizer = with_config(&json!({
         "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": source,
     }));
@@ -291,7 +291,7 @@ const CALLS: &str = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in me
     {% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
 
 /// A question that a tool answers.
-fn calling(calls: Value) -> Conversation {
+pub(super) fn calling(calls: Value) -> Conversation {
     let mut messages = vec![
         Message::new(Role::User, "Add."),
         Message::new(Role::Assistant, ""),

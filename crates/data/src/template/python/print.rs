@@ -9,6 +9,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::{BYTES_PER_STEP, pay};
+use crate::integer::Long;
 
 /// How a value is written.
 #[derive(Debug)]
@@ -241,6 +242,9 @@ fn leaf(out: &mut Out, value: &Value, style: &Style) -> Result<(), Error> {
 
 /// A number, boolean or none in JSON.
 fn scalar(value: &Value) -> Result<String, Error> {
+    if let Some(digits) = Long::of(value) {
+        return Ok(digits.into());
+    }
     Ok(match value.kind() {
         ValueKind::None => "null".into(),
         ValueKind::Bool => value.is_true().to_string(),

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::concat::with_texts;
+use super::super::concat::as_python_joins;
 use super::super::jinja::{Clock, environment, within_steps};
 use super::print::float;
+use crate::integer::{self, Exact};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -28,14 +29,14 @@ struct Case {
 
 fn golden() -> Golden {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/python_text.json");
-    serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+    integer::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 fn render(template: &str, values: &serde_json::Value) -> Result<String, String> {
     let mut env = environment(Clock::today());
-    env.add_template_owned("t", with_texts(template))
+    env.add_template_owned("t", as_python_joins(template))
         .map_err(|error| error.to_string())?;
-    let context = Value::from(Serde(values));
+    let context = Value::from(Serde(Exact(values)));
     within_steps(
         &env,
         |env| env.get_template("t")?.render(context.clone()),
