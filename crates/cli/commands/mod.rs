@@ -3,7 +3,7 @@
 mod adapter;
 mod chat;
 mod convert;
-pub(crate) mod data;
+mod data;
 mod estimate;
 mod eval;
 mod generate;

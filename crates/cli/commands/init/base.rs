@@ -88,12 +88,10 @@ impl BaseModel {
 
 /// A model of which only the configuration is here.
 fn without_weights(folder: &Path) -> Result<Base, Failure> {
-    let config = BaseConfig {
-        init: Some(ModelConfig::from_folder(folder)?),
-        tokenizer: Some(PathBuf::from(folder)),
-        precision: Some(stored(folder)),
-        ..BaseConfig::default()
-    };
+    let mut config = BaseConfig::from_path(folder);
+    (config.path, config.tokenizer) = (None, Some(PathBuf::from(folder)));
+    config.init = Some(ModelConfig::from_folder(folder)?);
+    config.precision = Some(stored(folder));
     Ok(config.open()?)
 }
 

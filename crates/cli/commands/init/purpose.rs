@@ -58,11 +58,9 @@ impl Purpose {
     /// Passes over this many rows. Few rows need more of them; from the third on, models overfit.
     pub(super) fn epochs(self, rows: usize) -> u32 {
         match (self, rows) {
-            (Self::Domain, 2000..) => 1,
-            (Self::Domain, _) => 2,
+            (Self::Domain, 2000..) | (_, 20_000..) => 1,
+            (Self::Domain, _) | (_, 2000..) => 2,
             (_, ..2000) => 3,
-            (_, 2000..20_000) => 2,
-            (_, 20_000..) => 1,
         }
     }
 }
@@ -91,9 +89,10 @@ mod tests {
     #[test]
     fn learning_rates_are_those_of_the_field() {
         // QLoRA: 7B and 65B; the quickstart
-        let rates = [4096, 8192, 192].map(|size| Purpose::Instruct.learning_rate(size));
-        assert_eq!(rates, [2e-4, 1e-4, 4e-3]);
-        let rates = [4096, 576, 1].map(|size| Purpose::Domain.learning_rate(size));
-        assert_eq!(rates, [1e-4, 7e-4, 5e-3]);
+        let rate = |purpose: Purpose, size| format!("{:e}", purpose.learning_rate(size));
+        let rates = [4096, 8192, 192].map(|size| rate(Purpose::Instruct, size));
+        assert_eq!(rates, ["2e-4", "1e-4", "4e-3"]);
+        let rates = [4096, 576, 1].map(|size| rate(Purpose::Domain, size));
+        assert_eq!(rates, ["1e-4", "7e-4", "5e-3"]);
     }
 }

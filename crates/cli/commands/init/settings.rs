@@ -1,5 +1,6 @@
 //! The values of a new recipe, and its text with a comment for each key.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use simmer_data::Overlong;
@@ -121,7 +122,7 @@ impl Settings {
         let tables = [
             self.header(out),
             self.base_table(),
-            self.method_table(),
+            method_table(),
             self.data_table(),
             self.train_table(),
             self.samples_table(),
@@ -170,24 +171,6 @@ impl Settings {
         lines.to_string()
     }
 
-    fn method_table(&self) -> String {
-        let mut lines = Lines::default();
-        lines.head("[method.lora]");
-        lines.add(
-            format!("rank = {RANK}"),
-            "size of the adapter: a higher rank can learn more, and takes more memory",
-        );
-        lines.add(
-            format!("alpha = {}", 2 * RANK),
-            "the adapter's output is scaled by alpha / rank",
-        );
-        lines.add(
-            "targets = \"all-linear\"",
-            "the modules that get an adapter: all linear ones; fewer: [\"q_proj\", \"v_proj\"]",
-        );
-        lines.to_string()
-    }
-
     /// The table of a source, in braces.
     fn source(&self) -> String {
         let mut source = format!(
@@ -196,7 +179,7 @@ impl Settings {
             quoted(&self.template.name)
         );
         if let Some(fields) = &self.fields {
-            source += &format!(", fields = {fields}");
+            let _ = write!(source, ", fields = {fields}");
         }
         if self.paragraphs {
             source += ", sample_by = \"paragraph\"";
@@ -321,4 +304,23 @@ impl Settings {
         );
         lines.to_string()
     }
+}
+
+/// The adapter: the same for every purpose.
+fn method_table() -> String {
+    let mut lines = Lines::default();
+    lines.head("[method.lora]");
+    lines.add(
+        format!("rank = {RANK}"),
+        "size of the adapter: a higher rank can learn more, and takes more memory",
+    );
+    lines.add(
+        format!("alpha = {}", 2 * RANK),
+        "the adapter's output is scaled by alpha / rank",
+    );
+    lines.add(
+        "targets = \"all-linear\"",
+        "the modules that get an adapter: all linear ones; fewer: [\"q_proj\", \"v_proj\"]",
+    );
+    lines.to_string()
 }
