@@ -40,6 +40,7 @@ fn model(name: &str) -> String {
 fn help_reads_well() {
     insta::assert_snapshot!("help", help(&["--help"]));
     for command in [
+        "init",
         "train",
         "merge",
         "convert",

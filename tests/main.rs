@@ -16,6 +16,7 @@ mod eval;
 mod golden;
 mod guard;
 mod hostile;
+mod init;
 mod inspecting;
 mod merging;
 mod model;

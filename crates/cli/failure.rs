@@ -81,11 +81,16 @@ impl Failure {
 
     /// Prints the message, its causes and the hint.
     pub(crate) fn report(&self) {
-        let mut lines = format!("error: {}", self.causes().join("\n  because: "));
-        if let Some(hint) = &self.hint {
-            lines = format!("{lines}\nhint: {hint}");
+        note(&self.text());
+    }
+
+    /// The message, its causes and the hint, as they are printed.
+    pub(crate) fn text(&self) -> String {
+        let lines = format!("error: {}", self.causes().join("\n  because: "));
+        match &self.hint {
+            Some(hint) => format!("{lines}\nhint: {hint}"),
+            None => lines,
         }
-        note(&lines);
     }
 
     /// The message, then each cause that says more than the one before it.

@@ -8,6 +8,7 @@ mod interrupt;
 mod live;
 mod live_line;
 mod loaded;
+mod new_file;
 mod output;
 mod profile;
 mod progress;

@@ -7,6 +7,7 @@ mod data;
 mod estimate;
 mod eval;
 mod generate;
+mod init;
 mod merge;
 mod recipes;
 mod reference;
@@ -29,7 +30,7 @@ use crate::failure::Failure;
 const GROUPS: [(&str, &[&str]); 3] = [
     (
         "Before a run",
-        &["recipes", "show", "data", "estimate", "tokenizer"],
+        &["init", "recipes", "show", "data", "estimate", "tokenizer"],
     ),
     ("Train", &["train", "report"]),
     (
@@ -46,6 +47,7 @@ pub(crate) const HELP_COLUMNS: usize = 100;
 /// A command of the program. A new one needs a file in this folder, a variant here and a line in `run`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Init(init::Init),
     Train(train::Train),
     Merge(merge::Merge),
     Adapter(adapter::Adapter),
@@ -86,6 +88,7 @@ impl Command {
     /// Runs it; what it returns is the exit code of the program.
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Self::Init(command) => return command.run(),
             Self::Train(command) => return command.run(),
             Self::Merge(command) => command.run()?,
             Self::Adapter(command) => command.run()?,

@@ -7,8 +7,8 @@ use simmer_train::{Method, Recipe};
 
 use super::train::quoted;
 use crate::embedded::is_embedded;
-use crate::failure::{Context, Failure};
-use crate::output;
+use crate::failure::Failure;
+use crate::{new_file, output};
 
 /// Names and texts of files in recipes/.
 macro_rules! shipped {
@@ -190,29 +190,8 @@ impl Copy {
         };
         let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
         let text = copied(name, text, &out);
-        if out.is_dir() {
-            let inside = out.join(format!("{name}.toml"));
-            let text = format!("{} is a folder", out.display());
-            return Err(Failure::new(text).and_hint(&format!("write {}", inside.display())));
-        }
-        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent.filter(|parent| !parent.exists()) {
-            let text = format!(
-                "cannot create {}: the folder {} does not exist",
-                out.display(),
-                parent.display()
-            );
-            return Err(Failure::new(text).and_hint("create it, or name another file"));
-        }
-        let created = std::fs::File::create_new(&out);
-        if out.exists() && created.is_err() {
-            let text = format!("{} exists already, and is not overwritten", out.display());
-            let hint = format!("name another file: simmer recipes copy {name} FILE");
-            return Err(Failure::new(text).and_hint(&hint));
-        }
-        let mut file = created.with_context(|| format!("cannot create {}", out.display()))?;
-        std::io::Write::write_all(&mut file, text.as_bytes())
-            .with_context(|| format!("{}: cannot write", out.display()))?;
+        let hint = format!("name another file: simmer recipes copy {name} FILE");
+        new_file::write(&out, &text, &format!("{name}.toml"), &hint)?;
         output::note(&format!("wrote {}", out.display()));
         let embedded = embedded(name, &text)?;
         if !embedded.is_empty() {

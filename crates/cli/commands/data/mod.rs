@@ -3,7 +3,7 @@
 mod lint;
 mod page;
 mod preview;
-mod shown;
+pub(crate) mod shown;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -11,7 +11,7 @@ use simmer_files::write_file;
 use simmer_lint::LintReport;
 use simmer_train::Recipe;
 
-use super::shown::{Look, ShownToken, runs, tokens, visible};
+use super::shown::{Look, ShownToken, runs, styled, tokens, visible};
 use super::{Named, page};
 use crate::failure::{Context, Failure};
 use crate::output::{self, note};
@@ -149,7 +149,7 @@ impl Preview {
                 text.push_str(&bounded(&shown.tokens));
             } else {
                 for (look, piece) in runs(&shown.tokens) {
-                    text.push_str(&styled(look, &visible(&piece)));
+                    text.push_str(&styled(look, &visible(&piece), console::colors_enabled()));
                 }
             }
             text.push_str("\n\n");
@@ -181,28 +181,6 @@ fn no_example(row: usize, data: &Checked) -> Failure {
     Failure::new(format!("there is no row {row}: {rows}"))
 }
 
-/// Text in colour, or between marks if there are no colours.
-fn styled(look: Look, text: &str) -> String {
-    let style = match (look.trained, look.special) {
-        (true, false) => Style::new().green().bold(),
-        (true, true) => Style::new().green().bold().underlined(),
-        (false, true) => Style::new().magenta(),
-        (false, false) => return text.to_owned(),
-    };
-    if console::colors_enabled() {
-        // Line by line, because pagers reset the colour at the end of a line.
-        let lines: Vec<_> = text
-            .split('\n')
-            .map(|line| style.apply_to(line).to_string())
-            .collect();
-        lines.join("\n")
-    } else if look.trained {
-        format!("⟦{text}⟧")
-    } else {
-        text.to_owned()
-    }
-}
-
 /// Text with a bar before each token.
 fn bounded(tokens: &[ShownToken]) -> String {
     let piece = |token: &ShownToken| {
@@ -210,7 +188,11 @@ fn bounded(tokens: &[ShownToken]) -> String {
             trained: token.trained,
             special: token.special,
         };
-        styled(look, &visible(&token.text).replace('\n', "↵\n"))
+        styled(
+            look,
+            &visible(&token.text).replace('\n', "↵\n"),
+            console::colors_enabled(),
+        )
     };
     let pieces: Vec<String> = tokens.iter().map(piece).collect();
     pieces.join("|")

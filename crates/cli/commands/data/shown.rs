@@ -1,20 +1,21 @@
 //! An example for display: the text of each token, and whether it is trained on.
 
+use console::Style;
 use simmer_data::{Example, Tokenizer};
 
 use crate::failure::Failure;
 
 /// A token of an example.
-pub(super) struct ShownToken {
-    pub(super) id: u32,
+pub(crate) struct ShownToken {
+    pub(crate) id: u32,
     /// Its text; empty if it ends inside a character that a later token completes.
-    pub(super) text: String,
-    pub(super) trained: bool,
-    pub(super) special: bool,
+    pub(crate) text: String,
+    pub(crate) trained: bool,
+    pub(crate) special: bool,
 }
 
 /// The tokens of an example.
-pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<ShownToken>, Failure> {
+pub(crate) fn tokens(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<ShownToken>, Failure> {
     let special = tokenizer.special_tokens();
     let mut decoded = tokenizer.decode_stream(false);
     let mut shown = Vec::with_capacity(example.tokens.len());
@@ -39,13 +40,13 @@ pub(super) fn tokens(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<Sho
 
 /// How tokens look.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    pub(super) trained: bool,
-    pub(super) special: bool,
+pub(crate) struct Look {
+    pub(crate) trained: bool,
+    pub(crate) special: bool,
 }
 
 /// The text, in pieces of neighbouring tokens that look the same.
-pub(super) fn runs(tokens: &[ShownToken]) -> Vec<(Look, String)> {
+pub(crate) fn runs(tokens: &[ShownToken]) -> Vec<(Look, String)> {
     let mut runs: Vec<(Look, String)> = Vec::new();
     for token in tokens {
         let look = Look {
@@ -60,8 +61,31 @@ pub(super) fn runs(tokens: &[ShownToken]) -> Vec<(Look, String)> {
     runs
 }
 
+/// Text in colour, or between marks if there are no colours.
+pub(crate) fn styled(look: Look, text: &str, colours: bool) -> String {
+    let style = match (look.trained, look.special) {
+        (true, false) => Style::new().green().bold(),
+        (true, true) => Style::new().green().bold().underlined(),
+        (false, true) => Style::new().magenta(),
+        (false, false) => return text.to_owned(),
+    };
+    if colours {
+        let style = style.force_styling(true);
+        // Line by line, because pagers reset the colour at the end of a line.
+        let lines: Vec<_> = text
+            .split('\n')
+            .map(|line| style.apply_to(line).to_string())
+            .collect();
+        lines.join("\n")
+    } else if look.trained {
+        format!("⟦{text}⟧")
+    } else {
+        text.to_owned()
+    }
+}
+
 /// Text with its invisible characters escaped.
-pub(super) fn visible(text: &str) -> String {
+pub(crate) fn visible(text: &str) -> String {
     let hidden = |c: char| {
         c != '\n'
             && (c.is_control()

@@ -1,0 +1,209 @@
+//! The data of a new recipe: which files, in which format, and how its rows look.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use simmer_data::format::{Fields, Reader, Reading};
+use simmer_data::{Content, Conversation, DataError, Format, RowError, SourceConfig, Tokenizer};
+use simmer_files::splits;
+
+use super::settings::Settings;
+use crate::failure::{Context, Failure};
+use crate::hub;
+
+/// How many rows are looked at to choose a template. All of them are read later.
+const LOOKED_AT: usize = 200;
+/// The share of rows with the space between prompt and completion from which on nothing is put between them.
+const JOINED: f64 = 0.9;
+
+/// The rows that a path stands for.
+pub(super) struct Rows {
+    /// As given: a path, a pattern, or a name on the hub.
+    pub(super) path: String,
+    /// The local files, if the path is a name on the hub or of a part of the program.
+    located: Option<Vec<PathBuf>>,
+    pub(super) format: Format,
+    /// The rows' own names for the keys of the format, as a recipe has them.
+    pub(super) fields: Option<String>,
+    /// Whether all files are texts, whose rows are lines or paragraphs.
+    pub(super) are_texts: bool,
+    /// Whether prompts and completions already have the space that belongs between them.
+    joined: bool,
+}
+
+/// A template, and why it is chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub(super) name: String,
+    pub(super) why: String,
+}
+
+/// The names of keys, as an error suggests them.
+#[derive(Deserialize)]
+struct Suggestion {
+    fields: Fields,
+}
+
+impl Rows {
+    /// Looks at the first rows of a path.
+    pub(super) fn open(path: &str) -> Result<Self, Failure> {
+        let mut recipe = Settings::new("data/tiny-base", path).recipe()?;
+        hub::locate_data(&mut recipe.data)?;
+        let source = &recipe.data.train[0];
+        let files = source.files()?;
+        let is_here = source.path.exists() || path.contains(['*', '?', '[']);
+        let mut fields = None;
+        let mut reading = Reading {
+            skip_bad: true,
+            ..Reading::default()
+        };
+        let reader = match Reader::open(&files, &reading) {
+            Err(error) if suggested(&error).is_some() => {
+                let line = suggested(&error).unwrap_or_default();
+                let names: Suggestion = toml::from_str(line)
+                    .map_err(Failure::foreign)
+                    .context("the names of the rows' keys cannot be read")?;
+                reading.fields = names.fields;
+                fields = line
+                    .split_once('=')
+                    .map(|(_, names)| names.trim().to_owned());
+                // if these names do not help, the first error says more
+                Reader::open(&files, &reading).map_err(|_| error)?
+            }
+            opened => opened?,
+        };
+        let format = reader.format();
+        let text = |file: &PathBuf| splits::kind(&file.to_string_lossy()).as_deref() == Some("txt");
+        Ok(Self {
+            path: path.to_owned(),
+            are_texts: format == Format::Text && files.iter().all(text),
+            located: (!is_here).then_some(files),
+            joined: format == Format::PromptCompletion && joined(reader),
+            format,
+            fields,
+        })
+    }
+
+    /// Gives a source of this path its local files.
+    pub(super) fn locate(&self, source: &mut SourceConfig) {
+        if let Some(files) = &self.located {
+            source.locate(files.clone());
+        }
+    }
+
+    /// The usual name of a recipe for these rows: that of the data.
+    pub(super) fn recipe_name(&self) -> String {
+        let path = self.path.trim_end_matches('/');
+        let name = path.rsplit(['/', ':']).next().unwrap_or(path);
+        let stem = match name.find('.') {
+            Some(at) if at > 0 && self.located.is_none() => &name[..at],
+            _ => name,
+        };
+        let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+        if stem.is_empty() || !stem.chars().all(plain) {
+            return "my.toml".to_owned();
+        }
+        format!("{stem}.toml")
+    }
+
+    /// The templates that may render the rows, the best first.
+    pub(super) fn templates(&self, tokenizer: &Tokenizer) -> Vec<Candidate> {
+        let candidate = |name: &str, why: &str| Candidate {
+            name: name.to_owned(),
+            why: why.to_owned(),
+        };
+        let text = "nothing is put around the rows, and all of it is trained on";
+        if self.format == Format::Text {
+            return vec![candidate("completion", text)];
+        }
+        let mut found = Vec::new();
+        if self.joined {
+            let why = "the space between prompt and completion is in the rows: nothing is added";
+            found.push(candidate("completion", why));
+        }
+        if tokenizer.chat_template("default").is_some() {
+            let why = "the base model's tokenizer has a chat template";
+            found.push(candidate("chat", why));
+        }
+        let none = |what: &str| format!("{what}; the base model has no chat template");
+        match self.format {
+            Format::Alpaca | Format::PromptCompletion => {
+                found.push(candidate("alpaca", &none("Stanford Alpaca's prompt")));
+            }
+            Format::Baize => found.push(candidate("baize", &none("the text of these rows"))),
+            _ => {}
+        }
+        let (name, why) = turns(tokenizer);
+        found.push(candidate(name, &none(why)));
+        found
+    }
+}
+
+/// The template of conversations that fits a tokenizer without a chat template.
+fn turns(tokenizer: &Tokenizer) -> (&'static str, &'static str) {
+    let has = |token: &str| tokenizer.token_id(token).is_some();
+    if has("<|im_start|>") {
+        ("chatml", "the tokenizer has the tokens of ChatML")
+    } else if has("<|start_header_id|>") {
+        ("llama-3", "the tokenizer has the tokens of Llama 3")
+    } else {
+        ("vicuna-v1.1", "Vicuna's turns, in plain words")
+    }
+}
+
+/// The line of a recipe that reads rows of an unknown format, if an error suggests one.
+fn suggested(error: &DataError) -> Option<&str> {
+    let DataError::Row { error, .. } = error else {
+        return None;
+    };
+    match &**error {
+        RowError::UnknownFormat { fields, .. } => fields.as_deref(),
+        _ => None,
+    }
+}
+
+/// Whether prompts and completions already have the space that belongs between them.
+fn joined(mut reader: Reader) -> bool {
+    let (mut rows, mut with) = (0, 0);
+    for _ in 0..LOOKED_AT {
+        // rows that cannot be used are reported by the pass over all of them
+        let Ok(chunk) = reader.next_chunk(1) else {
+            continue;
+        };
+        let Some(row) = chunk.first() else { break };
+        if let Some(spaced) = spaced(row) {
+            rows += 1;
+            with += usize::from(spaced);
+        }
+    }
+    rows > 0 && f64::from(with as u32) >= JOINED * f64::from(rows)
+}
+
+/// Whether a prompt ends with white space, or its completion begins with it.
+fn spaced(row: &Conversation) -> Option<bool> {
+    let Content::Completion {
+        prompt,
+        completion: Some(completion),
+    } = &row.content
+    else {
+        return None;
+    };
+    Some(prompt.ends_with(char::is_whitespace) || completion.starts_with(char::is_whitespace))
+}
+
+/// The only file of rows in the current folder.
+pub(super) fn only_file() -> Option<String> {
+    let files = Path::new(".").read_dir().ok()?.flatten();
+    let names = files.filter_map(|entry| {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        entry.file_name().into_string().ok().filter(|_| is_file)
+    });
+    // texts and single objects are rather something else
+    let is_rows = |name: &String| {
+        let kind = splits::kind(name);
+        splits::is_data(name) && !matches!(kind.as_deref(), Some("txt" | "json"))
+    };
+    let mut found = names.filter(is_rows);
+    let first = found.next()?;
+    found.next().is_none().then_some(first)
+}
