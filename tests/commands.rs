@@ -58,6 +58,7 @@ fn help_reads_well() {
         "adapter inspect",
         "adapter diff",
         "report",
+        "track",
         "completions",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();

@@ -16,6 +16,7 @@ mod report;
 mod score;
 mod show;
 mod tokenizer;
+mod track;
 mod train;
 
 use std::env;
@@ -33,7 +34,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "Before a run",
         &["recipes", "show", "data", "estimate", "tokenizer"],
     ),
-    ("Train", &["train", "report"]),
+    ("Train", &["train", "report", "track"]),
     (
         "After a run",
         &[
@@ -61,6 +62,7 @@ pub(crate) enum Command {
     Estimate(estimate::Estimate),
     Show(show::Show),
     Report(report::Report),
+    Track(track::TrackRun),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
     Completions(completions::Completions),
@@ -104,6 +106,7 @@ impl Command {
             Self::Estimate(command) => command.run()?,
             Self::Show(command) => command.run()?,
             Self::Report(command) => command.run()?,
+            Self::Track(command) => command.run()?,
             Self::Recipes(command) => command.run()?,
             Self::Tokenizer(command) => command.run()?,
             Self::Completions(command) => command.run()?,

@@ -11,6 +11,7 @@ const FREE: &[&str] = &[
     "train.checkpoint_every",
     "train.compare_rows",
     "train.keep",
+    "train.track",
 ];
 
 /// Keys that change the result only by rounding.
@@ -51,6 +52,7 @@ fn is_free(key: &str) -> bool {
         || key.starts_with("samples")
         || key.starts_with("data.lint")
         || key.starts_with("train.checkpoint_every.")
+        || key.starts_with("train.track.")
         || begins("data.train.")
         || begins("data.validation.files.")
 }

@@ -288,10 +288,19 @@ const KEYS: &[Elsewhere] = &[
         "output_dir out_dir adapter_path save_path run_name overwrite_output_dir logging_dir",
         "name the folder of the run with `simmer train RECIPE --out FOLDER`; a run is never overwritten",
     ),
+    key(
+        "report_to use_tensorboard use_mlflow use_wandb tensorboard mlflow wandb",
+        "train.track",
+        "a list such as [\"tensorboard\", \"mlflow\", \"wandb\"]",
+    ),
     text(
-        "report_to use_tensorboard wandb wandb_project wandb_entity use_wandb use_mlflow use_comet tensorboard",
-        "leave it out: TensorBoard's event file is always written, and `simmer report` writes a page; this version has \
-         no other services",
+        "mlflow_tracking_uri mlflow_experiment_name wandb_project wandb_entity wandb_name hf_mlflow_log_artifacts",
+        "set the variable of that name in the environment, such as WANDB_PROJECT or MLFLOW_TRACKING_URI, and list the \
+         tracker in `train.track`",
+    ),
+    text(
+        "use_comet comet_project_name use_swanlab",
+        "leave it out: `train.track` knows TensorBoard, MLflow and W&B",
     ),
     text(
         "resume_from_checkpoint auto_resume_from_checkpoints resume",
@@ -382,6 +391,11 @@ const VALUES: &[(&str, &str, &str)] = &[
     ),
     ("train.validate_every", "no none", "set \"never\""),
     ("train.checkpoint_every", "no none", "set \"never\""),
+    (
+        "train.track",
+        "comet_ml comet clearml neptune swanlab trackio aim dvclive azure_ml all",
+        "list \"tensorboard\", \"mlflow\" or \"wandb\": this version has no other trackers",
+    ),
     (
         "data.train_on",
         "inputs prompt all true",
