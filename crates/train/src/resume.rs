@@ -4,6 +4,7 @@ use toml::{Table, Value};
 
 /// Keys that do not affect the result. The contents of files are compared by their hashes instead of their paths.
 const FREE: &[&str] = &[
+    "base.hub_name",
     "base.path",
     "base.tokenizer",
     "data.max_bad_share",

@@ -308,7 +308,7 @@ const KEYS: &[Elsewhere] = &[
     ),
     text(
         "push_to_hub hub_model_id hub_strategy hub_token",
-        "leave it out, and upload the adapter's folder with `hf upload`",
+        "leave it out, and upload the adapter's folder when it is finished: `hf upload ORG/NAME RUN/adapter`",
     ),
     key("data_seed random_state random_seed", "train.seed", ""),
     text(
