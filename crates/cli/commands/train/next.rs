@@ -86,7 +86,12 @@ mod tests {
                  max_tokens = 64\n[train]\nepochs = 1\nbatch_size = 1\nlearning_rate = 1e-3\n"
             );
             let recipe = Recipe::parse(Path::new("r.toml"), &text, &[]).unwrap();
-            publish(&recipe, Path::new("runs/a/adapter"), "simmer train r.toml --resume").unwrap()
+            publish(
+                &recipe,
+                Path::new("runs/a/adapter"),
+                "simmer train r.toml --resume",
+            )
+            .unwrap()
         };
         insta::assert_snapshot!(said("path = './base'"), @"
         before publishing the adapter, name its base model on the hub; base_model is now a path of this machine, ./base:
