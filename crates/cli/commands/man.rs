@@ -39,7 +39,6 @@ fn pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     let mut root = crate::Cli::command()
         .version(program::VERSION)
         .long_version(None::<&str>)
-        .help_template("{about}")
         .disable_help_subcommand(true);
     root.build();
     let mut commands = vec![root];

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use simmer_checkpoint::web::{agent, encoded};
 use ureq::Agent;
-use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, LOCATION};
+use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, LOCATION};
 use ureq::http::{Method, Request, Response};
 
 use super::settings::Settings;
@@ -91,7 +91,11 @@ impl Client {
             problem,
         };
         let has_body = method != Method::GET;
-        let mut request = Request::builder().method(method).uri(url);
+        // requests are seconds apart, and a kept connection may be closed by the server just then
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header(CONNECTION, "close");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }

@@ -126,7 +126,7 @@ mod tests {
             ("MLFLOW_TRACKING_PASSWORD", "open sesame"),
             ("MLFLOW_EXPERIMENT_NAME", "kitchen"),
         ];
-        let with_user = with(&[&[uri, token], &user[..]].concat()).unwrap();
+        let with_user = with(&[&[uri, token][..], &user[..]].concat()).unwrap();
         assert_eq!(
             with_user.authorization.as_deref(),
             Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==")
