@@ -78,6 +78,16 @@ struct State {
     notices: Vec<String>,
 }
 
+/// Why the thread goes on.
+enum Wake {
+    /// There is something to send.
+    News,
+    /// The run has ended.
+    Ended(Ending),
+    /// Nobody waits for the thread any more.
+    Quit,
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,18 +99,17 @@ impl Shared {
     }
 
     /// Waits for news, but at least for `pause`, and for the end of the run. With `again`, the pause alone is enough.
-    /// `None` if the thread is to end.
-    fn wait(&self, pause: Duration, again: bool) -> Option<Option<Ending>> {
+    fn wait(&self, pause: Duration, again: bool) -> Wake {
         let until = Instant::now() + pause;
         let mut state = self.lock();
         loop {
             if state.quit {
-                return None;
+                return Wake::Quit;
             }
             let left = until.saturating_duration_since(Instant::now());
             if state.ending.is_some() || (left.is_zero() && (state.news || again)) {
                 state.news = false;
-                return Some(state.ending);
+                return state.ending.map_or(Wake::News, Wake::Ended);
             }
             let left = if left.is_zero() {
                 Duration::from_hours(1)
@@ -145,7 +154,12 @@ impl Follower {
 /// Sends until the run ends; whether the server then has everything.
 fn follow(name: &str, mut service: impl Service, shared: &Shared, pace: Pace) -> bool {
     let (mut pause, mut failing) = (Duration::ZERO, false);
-    while let Some(ending) = shared.wait(pause, failing) {
+    loop {
+        let ending = match shared.wait(pause, failing) {
+            Wake::News => None,
+            Wake::Ended(ending) => Some(ending),
+            Wake::Quit => return false,
+        };
         let sent = advance(&mut service, ending);
         shared.lock().notices.extend(service.notices());
         match sent {
@@ -176,7 +190,6 @@ fn follow(name: &str, mut service: impl Service, shared: &Shared, pace: Pace) ->
             }
         }
     }
-    false
 }
 
 /// Sends what is new, and the end of the run.

@@ -51,7 +51,7 @@ fn from_environment() -> Result<Settings, Problem> {
 
 /// Sends the run in a folder while it goes on.
 pub(super) fn follow(run: &Path) -> Result<Follower, TrainError> {
-    let session = Session::new(run, from_environment()?, true)?;
+    let session = Session::new(run, from_environment()?, true);
     let later = later(run);
     Follower::start(NAME, session, later, Pace::default())
         .map_err(TrainError::io(run, "start a thread for"))
@@ -59,7 +59,7 @@ pub(super) fn follow(run: &Path) -> Result<Follower, TrainError> {
 
 /// Sends what the server does not have of a run that has ended.
 pub(super) fn send(run: &Path, notify: &mut dyn FnMut(&str)) -> Result<(), TrainError> {
-    let mut session = Session::new(run, from_environment()?, false)?;
+    let mut session = Session::new(run, from_environment()?, false);
     let sent = session.advance().and_then(|()| session.close());
     for notice in session.notices() {
         notify(&notice);
@@ -86,7 +86,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(run: &Path, settings: Settings, running: bool) -> Result<Self, TrainError> {
+    fn new(run: &Path, settings: Settings, running: bool) -> Self {
         let kept = Kept::read(run).filter(|kept| kept.tracking_uri == settings.address);
         let mut kept = kept.unwrap_or_else(|| Kept {
             tracking_uri: settings.address.clone(),
@@ -99,7 +99,7 @@ impl Session {
             // the process was killed
             kept.ending = Some(kept_files::ending(run));
         }
-        Ok(Self {
+        Self {
             run: run.to_owned(),
             client: Client::new(&settings),
             experiment: settings.experiment,
@@ -107,7 +107,7 @@ impl Session {
             lines: None,
             running,
             notices: Vec::new(),
-        })
+        }
     }
 
     /// Finds the run on the server, or creates it.

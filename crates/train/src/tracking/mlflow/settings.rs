@@ -76,15 +76,12 @@ fn server(address: &str) -> Result<Uri, Problem> {
             && uri.host().is_some()
             && uri.query().is_none()
     };
-    match uri.filter(is_server) {
-        Some(uri) => Ok(uri),
-        None => {
-            let why = format!(
-                "MLFLOW_TRACKING_URI is `{address}`, expected the http or https address of a server"
-            );
-            Err(wrong(&why, &start_a_server()))
-        }
-    }
+    uri.filter(is_server).ok_or_else(|| {
+        let why = format!(
+            "MLFLOW_TRACKING_URI is `{address}`, expected the http or https address of a server"
+        );
+        wrong(&why, &start_a_server())
+    })
 }
 
 fn start_a_server() -> String {

@@ -66,7 +66,7 @@ impl Server {
 
     fn session(&self, run: &Path, running: bool) -> Session {
         let experiment = Experiment::Name("kitchen & co".to_owned());
-        Session::new(run, self.settings(experiment), running).unwrap()
+        Session::new(run, self.settings(experiment), running)
     }
 }
 
@@ -368,7 +368,7 @@ fn a_server_that_is_down_is_told_from_one_that_refuses() {
             experiment: Experiment::Id(experiment.to_owned()),
             ..settings::settings(variable).unwrap()
         };
-        Session::new(run.path(), settings, true).unwrap().advance()
+        Session::new(run.path(), settings, true).advance()
     };
     // a port that nobody listens on: it was free a moment ago
     let free = TcpListener::bind("127.0.0.1:0")
