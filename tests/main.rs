@@ -25,6 +25,7 @@ mod recipes;
 mod report;
 mod resuming;
 mod tokenizing;
+mod tracking;
 mod training;
 mod vocabulary;
 mod wrong;

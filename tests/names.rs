@@ -232,7 +232,7 @@ fn run_next(desk: &Desk, said: &str) {
     let program = Path::new(env!("CARGO_BIN_EXE_simmer")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let mut count = 0;
-    for line in next.lines() {
+    for line in next.lines().take_while(|line| !line.is_empty()) {
         let mut shell = desk.command("sh");
         shell.env("PATH", format!("{}:{path}", program.display()));
         let output = shell.args(["-c", line]).output().unwrap();

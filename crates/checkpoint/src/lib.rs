@@ -22,6 +22,7 @@ mod pretrained;
 pub mod pth;
 pub mod sizes;
 mod stored;
+pub mod web;
 
 pub use bytes::Bytes;
 pub use checkpoint::{Checkpoint, Layout};

@@ -2,12 +2,14 @@
 
 mod adapter;
 mod chat;
+mod completions;
 mod convert;
 mod data;
 mod estimate;
 mod eval;
 mod generate;
 mod init;
+mod man;
 mod merge;
 mod recipes;
 mod reference;
@@ -15,6 +17,7 @@ mod report;
 mod score;
 mod show;
 mod tokenizer;
+mod track;
 mod train;
 
 use std::env;
@@ -27,18 +30,19 @@ use console::Term;
 use crate::failure::Failure;
 
 /// The commands in the order of a user's work, as `simmer --help` lists them. A new one needs a place here.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Before a run",
         &["init", "recipes", "show", "data", "estimate", "tokenizer"],
     ),
-    ("Train", &["train", "report"]),
+    ("Train", &["train", "report", "track"]),
     (
         "After a run",
         &[
             "generate", "chat", "eval", "score", "merge", "convert", "adapter",
         ],
     ),
+    ("Set up", &["completions"]),
 ];
 
 /// The widest line of a help text.
@@ -60,8 +64,12 @@ pub(crate) enum Command {
     Estimate(estimate::Estimate),
     Show(show::Show),
     Report(report::Report),
+    Track(track::TrackRun),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
     #[command(hide = true)]
     Reference(reference::Reference),
 }
@@ -101,8 +109,11 @@ impl Command {
             Self::Estimate(command) => command.run()?,
             Self::Show(command) => command.run()?,
             Self::Report(command) => command.run()?,
+            Self::Track(command) => command.run()?,
             Self::Recipes(command) => command.run()?,
             Self::Tokenizer(command) => command.run()?,
+            Self::Completions(command) => command.run()?,
+            Self::Man(command) => command.run()?,
             Self::Reference(command) => command.run()?,
         }
         Ok(ExitCode::SUCCESS)
@@ -116,7 +127,7 @@ fn heading(text: &str) -> String {
 
 /// A command with its description, broken into lines.
 fn entry(name: &str, about: &str, columns: usize) -> String {
-    const INDENT: usize = 13;
+    const INDENT: usize = 15;
     let mut lines = vec![String::new()];
     for word in about.split_whitespace() {
         let line = lines.last().map_or(0, String::len);
@@ -231,11 +242,11 @@ mod tests {
 
     #[test]
     fn descriptions_are_broken_into_lines() {
-        let broken = entry("merge", "Merge an adapter into its base model", 34);
+        let broken = entry("merge", "Merge an adapter into its base model", 36);
         let plain = console::strip_ansi_codes(&broken);
         assert_eq!(
             plain,
-            "  merge      Merge an adapter into\n             its base model\n"
+            "  merge        Merge an adapter into\n               its base model\n"
         );
     }
 }

@@ -166,6 +166,9 @@ fn report(
                     .and_hint(&format!("to compare them later: {command}"))
             })?;
             note(&next::next(recipe, out, &weights));
+            if let Some(publish) = next::publish(recipe, &weights, &args.resume_command(out)) {
+                note(&format!("\n{publish}"));
+            }
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { checkpoint, step } => {

@@ -7,6 +7,7 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::{ConfigError, ModelConfig};
+use simmer_checkpoint::hub::{HubName, Place};
 use simmer_checkpoint::layout::tensors;
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
@@ -29,6 +30,10 @@ pub struct BaseConfig {
     /// The base model: a Hugging Face folder, a folder in Meta's layout, a `.gguf` file, or a name on the hub.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
+    /// The base model's name on the hub, `ORG/NAME`, if `path` is a local folder or file: the adapter's card and
+    /// configuration name it as their base model. Default: `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_name: Option<String>,
     /// The configuration of a randomly initialised model, instead of `path`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<ModelConfig>,
@@ -213,6 +218,27 @@ impl BaseConfig {
     /// Local path of the tokenizer; `None` if it is the base model's own.
     pub fn found_tokenizer(&self) -> Option<&Path> {
         self.located[1].as_deref().or(self.tokenizer.as_deref())
+    }
+
+    /// Its name on the hub with its revision, if it has one: `hub_name`, or `path` if that is such a name.
+    pub fn on_hub(&self) -> Option<HubName> {
+        if let Some(name) = &self.hub_name {
+            return name.parse().ok();
+        }
+        match Place::of(self.path.as_deref()?) {
+            Ok(Place::Hub { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Its name and revision in the configuration of an adapter. A local path stands there as given.
+    pub fn for_adapters(&self) -> (String, Option<String>) {
+        let Some(name) = self.on_hub() else {
+            let path = self.path.as_deref().map(Path::to_string_lossy);
+            return (path.unwrap_or_default().into_owned(), None);
+        };
+        let revision = name.has_revision().then(|| name.revision().to_owned());
+        (name.repo().to_owned(), revision)
     }
 
     /// Opens the base model and checks everything about it, without reading the weights.

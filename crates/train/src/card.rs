@@ -114,7 +114,10 @@ fn facts(
         .base
         .path
         .as_deref()
-        .map(|path| format!("`{}`", path.display()));
+        .map(|path| match recipe.base.on_hub() {
+            Some(name) => format!("`{name}`"),
+            None => format!("`{}`", path.display()),
+        });
     let mut facts = vec![
         (
             "base model",

@@ -13,6 +13,7 @@ use crate::guard::Guard;
 use crate::optimizer::OptimizerConfig;
 use crate::problem::{Problem, wrong_count};
 use crate::schedule::Schedule;
+use crate::tracking::Track;
 
 /// The `[train]` table: how a run is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,6 +85,11 @@ pub struct TrainConfig {
     /// comparison. Default: 200.
     #[serde(default = "default_compare_rows")]
     pub compare_rows: usize,
+    /// The programs that show the run while it goes on: `"tensorboard"` (an event file in the run's folder), `"mlflow"`
+    /// (the server of the variable `MLFLOW_TRACKING_URI`), `"wandb"` (a folder for `wandb sync`). Default:
+    /// `["tensorboard"]`. `[]` is none of them.
+    #[serde(default = "default_track")]
+    pub track: Vec<Track>,
 }
 
 /// The upper limit of counts: no machine can hold a larger batch.
@@ -181,6 +187,10 @@ fn default_seed() -> u64 {
 
 fn default_compare_rows() -> usize {
     200
+}
+
+fn default_track() -> Vec<Track> {
+    vec![Track::Tensorboard]
 }
 
 fn default_keep() -> usize {
@@ -284,6 +294,7 @@ impl TrainConfig {
         self.validate_every.check("train.validate_every.steps")?;
         self.checkpoint_every
             .check("train.checkpoint_every.steps")?;
+        Track::check(&self.track)?;
         self.check_early_stop()
     }
 

@@ -15,6 +15,7 @@ use simmer_model::device::DeviceError;
 
 use crate::problem::Problem;
 use crate::recipe::RecipeError;
+use crate::tracking::Unsent;
 
 /// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub enum TrainError {
     /// A file or folder cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A run cannot be sent to a tracker.
+    #[error(transparent)]
+    Tracking(#[from] Unsent),
     /// The operating system refused an operation.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -181,6 +185,7 @@ impl Hint for TrainError {
             Self::Adapter(error) => return error.hint(),
             Self::Weights(error) => return error.hint(),
             Self::Write(error) => return error.hint(),
+            Self::Tracking(error) => return error.hint(),
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space on the disk, then resume with --resume; the checkpoints before are intact"
             }

@@ -102,7 +102,7 @@ pub struct History {
 
 impl Metrics {
     /// Reads a line; its keys show of which kind it is.
-    fn parse(line: &str) -> serde_json::Result<Self> {
+    pub(crate) fn parse(line: &str) -> serde_json::Result<Self> {
         #[derive(Deserialize)]
         struct LineKind {
             validation_loss: Option<IgnoredAny>,

@@ -1,11 +1,9 @@
 //! What a run needs before its first step: data, tokenizer and model.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
-use simmer_checkpoint::hub::without_scheme;
 use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError};
@@ -209,10 +207,9 @@ fn choose_trained(
     let Method::Lora(lora) = &recipe.method else {
         return Ok((model.train_all(), None));
     };
-    let name = recipe.base.path.as_deref().map(Path::to_string_lossy);
-    let name = name.unwrap_or_default();
+    let (name, revision) = recipe.base.for_adapters();
     let seed = recipe.train.seed;
-    let attached = adapter::attach(model, lora, seed, without_scheme(&name)).map_err(of_adapter)?;
+    let attached = adapter::attach(model, lora, seed, &name).map_err(of_adapter)?;
     let untrained = vocabulary.untrained(&attached.model);
     for notice in attached
         .warnings
@@ -222,7 +219,11 @@ fn choose_trained(
     {
         observer.on_notice(notice);
     }
-    Ok((attached.model, Some(attached.config)))
+    let config = AdapterConfig {
+        revision,
+        ..attached.config
+    };
+    Ok((attached.model, Some(config)))
 }
 
 /// Checks that the run fits into memory before its weights are loaded; returns its expected peak in bytes.

@@ -4,6 +4,7 @@ use toml::{Table, Value};
 
 /// Keys that do not affect the result. The contents of files are compared by their hashes instead of their paths.
 const FREE: &[&str] = &[
+    "base.hub_name",
     "base.path",
     "base.tokenizer",
     "data.max_bad_share",
@@ -11,6 +12,7 @@ const FREE: &[&str] = &[
     "train.checkpoint_every",
     "train.compare_rows",
     "train.keep",
+    "train.track",
 ];
 
 /// Keys that change the result only by rounding.
@@ -51,6 +53,7 @@ fn is_free(key: &str) -> bool {
         || key.starts_with("samples")
         || key.starts_with("data.lint")
         || key.starts_with("train.checkpoint_every.")
+        || key.starts_with("train.track.")
         || begins("data.train.")
         || begins("data.validation.files.")
 }

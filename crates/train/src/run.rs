@@ -16,6 +16,7 @@ use crate::outcome::Outcome;
 use crate::prepared::Prepared;
 use crate::recipe::Recipe;
 use crate::resume;
+use crate::tracking::{Ending, Trackers};
 use crate::training::{Training, out_of_memory};
 use crate::training_checkpoint::Checkpoints;
 
@@ -46,6 +47,7 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
+    Trackers::check(&recipe.train.track)?;
     let folder = RunFolder::open(out, resume != Resume::Never)?;
     let resumed_at = last_step(&folder, resume, observer)?;
     let mut recipe = recipe.clone();
@@ -74,9 +76,17 @@ pub fn train(
         }
     };
     let expected = prepared.expected;
-    let run = || Training::start(&recipe, manifest, folder, prepared, observer, stop)?.finish();
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|panic| Err(out_of_memory_error(panic, out, expected)))
+    let mut trackers = Trackers::default();
+    let run = || {
+        let trackers = &mut trackers;
+        Training::start(
+            &recipe, manifest, folder, prepared, trackers, observer, stop,
+        )?
+        .finish()
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    trackers.end(Ending::of(outcome.as_ref().ok()), observer);
+    outcome.unwrap_or_else(|panic| Err(out_of_memory_error(panic, out, expected)))
 }
 
 /// The step of the newest checkpoint, from which the run resumes; `None` for a run that starts at its first step.

@@ -106,6 +106,32 @@ const COMPARISONS: &[Comparison] = &[
         arguments: "",
     },
     Comparison {
+        name: "mlflow",
+        with: "MLflow's server on the loopback interface: a run, stopped and resumed, and one that the server missed",
+        when: "train.track, the tracker MLflow",
+        packages: &["mlflow==3.17.2"],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_mlflow.py",
+            "target/debug/simmer",
+        ],
+        arguments: "",
+    },
+    Comparison {
+        name: "wandb",
+        with: "`wandb sync` and a server on the loopback interface: what arrives of a run's folder",
+        when: "train.track, the tracker W&B",
+        packages: &["wandb==0.31.0"],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_wandb.py",
+            "target/debug/simmer",
+        ],
+        arguments: "",
+    },
+    Comparison {
         name: "harness",
         with: "lm-evaluation-harness: prompts, log-likelihoods and texts on the same rows",
         when: "evaluation",

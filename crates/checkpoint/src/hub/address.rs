@@ -1,7 +1,5 @@
 //! Addresses of the hub and of its redirects.
 
-use std::net::IpAddr;
-
 use ureq::http::Uri;
 
 use super::HubError;
@@ -34,12 +32,6 @@ pub(super) fn origin(uri: &Uri) -> (Option<&str>, Option<String>, Option<u16>) {
     (uri.scheme_str(), host, uri.port_u16().or(standard))
 }
 
-pub(super) fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
 /// Resolves `location` against `base`; `None` for a redirect from https to http.
 pub(super) fn joined(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
@@ -53,21 +45,6 @@ pub(super) fn joined(base: &Uri, location: &str) -> Option<Uri> {
     let uri: Uri = location.parse().ok()?;
     let safe = uri.scheme_str() == Some("https") || uri.scheme_str() == Some(scheme);
     (safe && uri.host().is_some()).then_some(uri)
-}
-
-/// Percent-encodes text for a path, except letters, digits and the characters in `also`.
-pub(super) fn encoded(text: &str, also: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-        if plain || also.as_bytes().contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let digits = format!("%{byte:02X}");
-            out.push_str(&digits);
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -105,15 +82,6 @@ mod tests {
         for refused in ["http://hub.example/c", "file:///etc/passwd", "c", ""] {
             assert_eq!(to(refused), None, "{refused}");
         }
-    }
-
-    #[test]
-    fn names_of_files_and_branches_in_an_address() {
-        assert_eq!(encoded("refs/pr/1", ""), "refs%2Fpr%2F1");
-        assert_eq!(
-            encoded("sub/a b#?é.gguf", "/"),
-            "sub/a%20b%23%3F%C3%A9.gguf"
-        );
     }
 
     #[test]

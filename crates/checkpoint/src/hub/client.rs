@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use ureq::http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderName, LOCATION, RANGE, RETRY_AFTER,
 };
 use ureq::http::{Response, StatusCode, Uri};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, Timeout};
 
-use super::address::{encoded, endpoint, is_loopback, joined, origin};
+use super::address::{endpoint, joined, origin};
 use super::name::is_commit;
 use super::{Checksum, HubConfig, HubError, HubName, Progress};
+use crate::web::{agent, encoded};
 
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
@@ -78,24 +77,8 @@ struct Sibling {
 impl<'a> Client<'a> {
     pub(super) fn new(config: &'a HubConfig, name: &'a HubName) -> Result<Self, HubError> {
         let endpoint = endpoint(&config.endpoint)?;
-        let patience = Some(config.patience);
-        let mut settings = Agent::config_builder()
-            .user_agent(concat!("simmer/", env!("CARGO_PKG_VERSION")))
-            .http_status_as_error(false)
-            // redirects are followed below, so that the token is sent to the hub only
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_resolve(patience)
-            .timeout_connect(patience)
-            .timeout_recv_response(patience)
-            .timeout_per_read(patience)
-            .timeout_per_write(patience)
-            .tls_config(tls());
-        if is_loopback(&endpoint) {
-            settings = settings.proxy(None);
-        }
         Ok(Self {
-            agent: settings.build().into(),
+            agent: agent(&endpoint, config.patience),
             endpoint,
             config,
             name,
@@ -368,19 +351,6 @@ impl Attempts<'_> {
     pub(super) fn reset(&mut self) {
         self.made = 0;
     }
-}
-
-/// The certificates that this machine trusts, or those of `SSL_CERT_FILE`.
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs().certs;
-    let roots: Vec<Certificate<'static>> = found
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect();
-    TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(roots)))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }
 
 fn unreachable(uri: &Uri, error: &ureq::Error) -> HubError {

@@ -30,7 +30,7 @@ mod tests;
 pub use config::{HubConfig, Token};
 pub use error::HubError;
 pub use name::HubName;
-pub use place::{Place, without_scheme};
+pub use place::Place;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

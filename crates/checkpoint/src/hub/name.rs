@@ -67,6 +67,11 @@ impl HubName {
         self.revision.as_deref().unwrap_or(DEFAULT_REVISION)
     }
 
+    /// Whether the name has a revision.
+    pub fn has_revision(&self) -> bool {
+        self.revision.is_some()
+    }
+
     /// The file in the name, with its folders.
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()

@@ -123,11 +123,6 @@ impl Place {
     }
 }
 
-/// A name without the prefix `hf://`, as other programs and the hub write it.
-pub fn without_scheme(name: &str) -> &str {
-    name.strip_prefix(SCHEME).unwrap_or(name)
-}
-
 /// The name after `hf://`: with `datasets/` before it, and with a file after it, as huggingface_hub writes it too.
 fn explicit(text: &str, rest: &str) -> Result<HubName, HubError> {
     let (is_dataset, name) = match rest.strip_prefix("datasets/") {
@@ -292,8 +287,6 @@ mod tests {
             assert_eq!(found.is_dataset(), is_dataset, "{text}");
             assert_eq!(found.to_string(), name);
         }
-        assert_eq!(without_scheme("hf://org/name"), "org/name");
-        assert_eq!(without_scheme("org/name"), "org/name");
     }
 
     #[test]

@@ -37,6 +37,25 @@ pub(super) fn next(recipe: &Recipe, out: &Path, weights: &Path) -> String {
     lines.join("\n")
 }
 
+/// How to publish the adapter: an adapter on the hub needs the name that its base model has there. `again` is the command that
+/// resumes the run.
+pub(super) fn publish(recipe: &Recipe, weights: &Path, again: &str) -> Option<String> {
+    let (Method::Lora(_), Some(base)) = (&recipe.method, &recipe.base.path) else {
+        return None;
+    };
+    Some(match recipe.base.on_hub() {
+        Some(_) => {
+            let weights = quoted(&weights.display().to_string());
+            format!("to publish the adapter: hf upload ORG/NAME {weights}")
+        }
+        None => format!(
+            "before publishing the adapter, name its base model on the hub; base_model is now a path of this machine, {}:\n  \
+             {again} --set base.hub_name=ORG/NAME",
+            base.display()
+        ),
+    })
+}
+
 /// The option for the template of the training, which a model's folder does not name; an adapter's does.
 fn template(recipe: &Recipe) -> String {
     let of_samples = recipe.samples.as_ref();
@@ -57,6 +76,30 @@ mod tests {
     fn of(text: &str) -> String {
         let recipe = Recipe::parse(Path::new("r.toml"), text, &[]).unwrap();
         next(&recipe, Path::new("my runs/a"), Path::new("my runs/a/w"))
+    }
+
+    #[test]
+    fn an_adapter_is_published_with_its_bases_name() {
+        let said = |base: &str| {
+            let text = format!(
+                "[base]\n{base}\n[method.lora]\n[data]\ntrain = [{{ path = 'x.jsonl', template = 'alpaca' }}]\n\
+                 max_tokens = 64\n[train]\nepochs = 1\nbatch_size = 1\nlearning_rate = 1e-3\n"
+            );
+            let recipe = Recipe::parse(Path::new("r.toml"), &text, &[]).unwrap();
+            publish(
+                &recipe,
+                Path::new("runs/a/adapter"),
+                "simmer train r.toml --resume",
+            )
+            .unwrap()
+        };
+        insta::assert_snapshot!(said("path = './base'"), @"
+        before publishing the adapter, name its base model on the hub; base_model is now a path of this machine, ./base:
+          simmer train r.toml --resume --set base.hub_name=ORG/NAME
+        ");
+        let known = "to publish the adapter: hf upload ORG/NAME runs/a/adapter";
+        assert_eq!(said("path = 'hf://org/base@v1'"), known);
+        assert_eq!(said("path = './base'\nhub_name = 'org/base'"), known);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use simmer_checkpoint::config::{ConfigError, ModelConfig, RopeScaling};
+use simmer_checkpoint::hub::HubName;
 use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
 use simmer_model::adapter::AdapterError;
@@ -78,6 +79,17 @@ pub(crate) fn of_lora(error: AdapterError) -> Problem {
 }
 
 fn check_base(base: &BaseConfig) -> Result<(), Problem> {
+    if let Some(name) = &base.hub_name {
+        let parsed = name.parse::<HubName>();
+        if !parsed.is_ok_and(|parsed| parsed.file().is_none()) {
+            let why = format!("expected a name on the hub, ORG/NAME, found `{name}`");
+            return Err(Problem::new("base.hub_name", why));
+        }
+        if base.init.is_some() {
+            let why = "cannot be combined with `base.init`: random weights are not on the hub";
+            return Err(Problem::new("base.hub_name", why));
+        }
+    }
     if base.path.is_some() && base.init.is_some() {
         let why = "cannot be combined with `base.path`: weights are loaded or random";
         return Err(Problem::new("base.init", why));

@@ -33,7 +33,7 @@ use crate::outcome::Outcome;
 use crate::packing::Ready;
 use crate::prepared::Prepared;
 use crate::recipe::{Method, Recipe};
-use crate::tensorboard::EventFile;
+use crate::tracking::Trackers;
 use crate::trainer::Trainer;
 use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
 use crate::training_state::TrainingState;
@@ -67,8 +67,7 @@ pub(crate) struct Training<'a> {
     /// The step of the last checkpoint on disk.
     saved_at: Option<u64>,
     metrics: MetricsFile,
-    /// TensorBoard's event file; `None` after a failed write.
-    events: Option<EventFile>,
+    trackers: &'a mut Trackers,
     observer: &'a mut dyn Observer,
     stop: &'a AtomicBool,
 }
@@ -90,6 +89,7 @@ impl<'a> Training<'a> {
         manifest: Manifest,
         folder: RunFolder,
         prepared: Prepared,
+        trackers: &'a mut Trackers,
         observer: &'a mut dyn Observer,
         stop: &'a AtomicBool,
     ) -> Result<Self, TrainError> {
@@ -120,6 +120,8 @@ impl<'a> Training<'a> {
             }
         };
         let validated = state.validated_at == Some(state.step);
+        let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
+        trackers.open(&recipe.train.track, folder.path(), observer);
         let training = Self {
             recipe,
             config: &recipe.train,
@@ -137,8 +139,8 @@ impl<'a> Training<'a> {
             device,
             expected,
             saved_at: Some(state.step).filter(|step| *step > 0),
-            metrics: MetricsFile::open(folder.path(), state.step, validated)?,
-            events: open_events(&folder, observer),
+            metrics,
+            trackers,
             state,
             folder,
             observer,
@@ -176,11 +178,7 @@ impl<'a> Training<'a> {
     /// Writes one line of metrics.
     fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
         self.metrics.write(line)?;
-        let written = self.events.as_mut().map(|events| events.write(line));
-        if let Some(Err(error)) = written {
-            self.events = None;
-            self.observer.on_notice(&without_events(&error));
-        }
+        self.trackers.record(line, self.observer);
         Ok(())
     }
 
@@ -292,11 +290,6 @@ fn added_parameters(trained: &BTreeMap<String, Vec<usize>>) -> usize {
         .sum()
 }
 
-/// The notice of a run that continues without an event file.
-fn without_events(error: &TrainError) -> String {
-    format!("{error}; training continues without TensorBoard events")
-}
-
 /// The last intact checkpoint; damaged ones after it are reported.
 fn last_checkpoint(
     checkpoints: &Checkpoints,
@@ -327,12 +320,4 @@ fn check_recipe(
         folder: folder.path().to_owned(),
         changes: vec!["recipe.toml in this folder".to_owned()],
     })
-}
-
-/// Opens the events for TensorBoard; a run trains without them if they cannot be written.
-fn open_events(folder: &RunFolder, observer: &mut dyn Observer) -> Option<EventFile> {
-    let events = EventFile::begin(folder.path());
-    events
-        .map_err(|error| observer.on_notice(&without_events(&error)))
-        .ok()
 }

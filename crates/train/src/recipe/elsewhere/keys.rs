@@ -286,10 +286,19 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "output_dir out_dir adapter_path save_path run_name overwrite_output_dir logging_dir",
         "name the folder of the run with `simmer train RECIPE --out FOLDER`; a run is never overwritten",
     ),
+    key(
+        "report_to use_tensorboard use_mlflow use_wandb tensorboard mlflow wandb",
+        "train.track",
+        "a list such as [\"tensorboard\", \"mlflow\", \"wandb\"]",
+    ),
     text(
-        "report_to use_tensorboard wandb wandb_project wandb_entity use_wandb use_mlflow use_comet tensorboard",
-        "leave it out: TensorBoard's event file is always written, and `simmer report` writes a page; this version has \
-         no other services",
+        "mlflow_tracking_uri mlflow_experiment_name wandb_project wandb_entity wandb_name hf_mlflow_log_artifacts",
+        "set the variable of that name in the environment, such as WANDB_PROJECT or MLFLOW_TRACKING_URI, and list the \
+         tracker in `train.track`",
+    ),
+    text(
+        "use_comet comet_project_name use_swanlab",
+        "leave it out: `train.track` knows TensorBoard, MLflow and W&B",
     ),
     text(
         "resume_from_checkpoint auto_resume_from_checkpoints resume",
@@ -297,7 +306,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     ),
     text(
         "push_to_hub hub_model_id hub_strategy hub_token",
-        "leave it out, and upload the adapter's folder with `hf upload`",
+        "leave it out, and upload the adapter's folder when it is finished: `hf upload ORG/NAME RUN/adapter`",
     ),
     key("data_seed random_state random_seed", "train.seed", ""),
     text(

@@ -62,6 +62,11 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     ("train.validate_every", "no none", "set \"never\""),
     ("train.checkpoint_every", "no none", "set \"never\""),
     (
+        "train.track",
+        "comet_ml comet clearml neptune swanlab trackio aim dvclive azure_ml all",
+        "list \"tensorboard\", \"mlflow\" or \"wandb\": this version has no other trackers",
+    ),
+    (
         "data.train_on",
         "inputs prompt all true",
         "set \"everything\"",

@@ -11,9 +11,14 @@ use std::path::{Path, PathBuf};
 
 use simmer_files::write_file;
 
+use super::Tracker;
+use super::protobuf::{bytes, double, float, whole};
+use super::scalars::{scalars, time_and_step};
 use crate::error::TrainError;
 use crate::metrics::{History, Metrics, now};
 
+/// Its name, for people.
+pub(super) const NAME: &str = "TensorBoard";
 /// The folder of the events, in a run's folder.
 const FOLDER: &str = "tensorboard";
 /// The prefix of the names of event files.
@@ -23,7 +28,7 @@ const SUFFIX: &str = ".simmer";
 
 /// An open event file.
 #[derive(Debug)]
-pub(crate) struct EventFile {
+pub(super) struct EventFile {
     path: PathBuf,
     file: File,
 }
@@ -31,7 +36,7 @@ pub(crate) struct EventFile {
 impl EventFile {
     /// Writes the metrics so far into a new file, which replaces those of the run's earlier starts. The last of those
     /// stays as an empty file: a TensorBoard that is watching it then moves on to the new one, but not if it is gone.
-    pub(crate) fn begin(run: &Path) -> Result<Self, TrainError> {
+    pub(super) fn begin(run: &Path) -> Result<Self, TrainError> {
         let folder = run.join(FOLDER);
         fs::create_dir_all(&folder).map_err(TrainError::io(&folder, "create"))?;
         let time = now();
@@ -55,9 +60,15 @@ impl EventFile {
         let file = file.map_err(TrainError::io(&path, "open"))?;
         Ok(Self { path, file })
     }
+}
+
+impl Tracker for EventFile {
+    fn name(&self) -> &'static str {
+        NAME
+    }
 
     /// Adds a line of the metrics.
-    pub(crate) fn write(&mut self, line: &Metrics) -> Result<(), TrainError> {
+    fn record(&mut self, line: &Metrics) -> Result<(), TrainError> {
         let written = self.file.write_all(&record(&event(line)));
         written.map_err(TrainError::io(&self.path, "write"))
     }
@@ -96,40 +107,14 @@ fn preamble(time: f64) -> Vec<u8> {
     [record(&version), record(&start)].concat()
 }
 
-/// The tags and values of a line, with the tags of Hugging Face's Trainer for losses.
-fn scalars(line: &Metrics) -> Vec<(&'static str, f64)> {
-    match line {
-        Metrics::Step(step) => {
-            let memory = step
-                .peak_memory
-                .map(|bytes| ("train/peak_memory", bytes as f64));
-            let always = [
-                ("train/loss", step.loss),
-                ("train/learning_rate", step.learning_rate),
-                ("train/grad_norm", step.grad_norm),
-                ("train/epoch", step.epoch),
-                ("train/tokens_per_second", step.tokens_per_second),
-            ];
-            always.into_iter().chain(memory).collect()
-        }
-        Metrics::Skip(skip) => vec![("train/epoch", skip.epoch)],
-        Metrics::Validation(validation) => vec![("eval/loss", validation.validation_loss)],
-    }
-}
-
 /// `Event { wall_time, step, summary { value { tag, simple_value } ... } }`.
 fn event(line: &Metrics) -> Vec<u8> {
-    let (time, step) = match line {
-        Metrics::Step(step) => (step.time, step.step),
-        Metrics::Skip(skip) => (skip.time, skip.step),
-        Metrics::Validation(validation) => (validation.time, validation.step),
-    };
+    let (time, step) = time_and_step(line);
     let mut summary = Vec::new();
     for (tag, number) in scalars(line) {
         let mut value = Vec::new();
         bytes(&mut value, 1, tag.as_bytes());
-        value.push((2 << 3) | 5);
-        value.extend((number as f32).to_le_bytes());
+        float(&mut value, 2, number as f32);
         bytes(&mut summary, 1, &value);
     }
     let mut event = head(time, step);
@@ -137,33 +122,12 @@ fn event(line: &Metrics) -> Vec<u8> {
     event
 }
 
-/// The fields at the start of every event; a field of value 0 is omitted, as proto3 requires.
+/// The fields at the start of every event.
 fn head(time: f64, step: u64) -> Vec<u8> {
     let mut head = Vec::new();
-    if time != 0.0 {
-        head.push((1 << 3) | 1);
-        head.extend(time.to_le_bytes());
-    }
-    if step != 0 {
-        head.push(2 << 3);
-        varint(&mut head, step);
-    }
+    double(&mut head, 1, time);
+    whole(&mut head, 2, step);
     head
-}
-
-/// A field of bytes, text or a message.
-fn bytes(message: &mut Vec<u8>, field: u8, value: &[u8]) {
-    message.push((field << 3) | 2);
-    varint(message, value.len() as u64);
-    message.extend(value);
-}
-
-fn varint(message: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        message.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.push(value as u8);
 }
 
 /// A record: length and data, each with its checksum.
@@ -280,7 +244,7 @@ mod tests {
             .collect();
         fs::write(run.path().join(METRICS_FILE), text.join("\n") + "\n").unwrap();
         let mut events = EventFile::begin(run.path()).unwrap();
-        events.write(&lines()[0]).unwrap();
+        events.record(&lines()[0]).unwrap();
         let path = events.path.clone();
         let mut files: Vec<(String, u64)> = fs::read_dir(&folder)
             .unwrap()
