@@ -58,11 +58,36 @@ fn help_reads_well() {
         "adapter inspect",
         "adapter diff",
         "report",
+        "completions",
     ] {
         let words: Vec<&str> = command.split(' ').chain(["--help"]).collect();
         let name = format!("help_{}", command.replace(' ', "_"));
         insta::assert_snapshot!(name, help(&words));
     }
+}
+
+/// What is built and where it runs differs from machine to machine; the lines do not.
+#[test]
+fn the_version_says_what_was_built() {
+    let commit = simmer_train::program::COMMIT;
+    let short = help(&["-V"]);
+    assert_eq!(short.lines().count(), 1);
+    let version = simmer_train::program::VERSION;
+    assert!(short.starts_with(&format!("simmer {version}")), "{short}");
+    let long = help(&["--version"]);
+    assert!(long.contains(&format!("commit: {commit}\n")), "{long}");
+    let keys = long
+        .lines()
+        .map(|line| line.split_once(": ").unwrap_or((line, "")));
+    let keys: Vec<&str> = keys
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(
+        keys,
+        ["commit", "date", "target", "features", "instructions"]
+    );
+    assert!(long.contains(std::env::consts::ARCH), "{long}");
 }
 
 #[test]

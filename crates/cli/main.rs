@@ -15,6 +15,7 @@ mod profile;
 mod progress;
 mod side_by_side;
 mod usage;
+mod version;
 
 use std::panic;
 use std::process::ExitCode;
@@ -33,7 +34,8 @@ static ALLOCATOR: RecyclingAllocator = RecyclingAllocator::new();
 #[derive(Debug, Parser)]
 #[command(
     name = "simmer",
-    version,
+    version = version::short(),
+    long_version = version::long(),
     max_term_width = commands::HELP_COLUMNS,
     help_template = commands::Command::help_template(),
     after_help = "`simmer COMMAND --help` lists the options of a command, with examples."

@@ -1,5 +1,8 @@
-//! Sets `SIMMER_COMMIT` to the commit that the program is built from, for the manifest of a run; "unknown" outside its
-//! own repository.
+//! Sets what a program says of itself: `SIMMER_COMMIT` and `SIMMER_COMMIT_DATE`, the commit that it is built from, and
+//! `SIMMER_TARGET`, the platform that it is built for.
+//!
+//! Outside of its own repository, as in an archive of the sources, the first two are taken from environment variables of
+//! the same names; without them they are "unknown".
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,12 +22,29 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let here = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let root = here.ancestors().nth(2).unwrap_or(&here);
-    let commit = commit(root).unwrap_or_else(|| "unknown".to_owned());
+    let [commit, date] = commit(root).unwrap_or_else(given);
     println!("cargo:rustc-env=SIMMER_COMMIT={commit}");
+    println!("cargo:rustc-env=SIMMER_COMMIT_DATE={date}");
+    let target = std::env::var("TARGET").unwrap_or_default();
+    println!("cargo:rustc-env=SIMMER_TARGET={target}");
 }
 
-/// The commit, followed by " (changed)" if the sources differ from it.
-fn commit(root: &Path) -> Option<String> {
+/// Commit and date from the environment.
+fn given() -> [String; 2] {
+    ["SIMMER_COMMIT", "SIMMER_COMMIT_DATE"].map(|name| {
+        println!("cargo:rerun-if-env-changed={name}");
+        let given = std::env::var(name).unwrap_or_default();
+        let word = given.split_whitespace().collect::<Vec<_>>().join(" ");
+        if word.is_empty() {
+            "unknown".to_owned()
+        } else {
+            word
+        }
+    })
+}
+
+/// The commit, followed by " (changed)" if the sources differ from it, and its date.
+fn commit(root: &Path) -> Option<[String; 2]> {
     let top = git(root, &["rev-parse", "--show-toplevel"])?;
     // a copy of the sources without its own history may lie inside another repository
     if Path::new(&top).canonicalize().ok()? != root.canonicalize().ok()? {
@@ -41,9 +61,11 @@ fn commit(root: &Path) -> Option<String> {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
     }
     let commit = git(root, &["rev-parse", "HEAD"])?;
+    let date = git(root, &["log", "-1", "--format=%cs", "HEAD"])?;
     let status = [&["status", "--porcelain", "--"], &SOURCES[..]].concat();
     let changed = git(root, &status).is_none_or(|lines| !lines.is_empty());
-    Some(commit + if changed { " (changed)" } else { "" })
+    let changed = if changed { " (changed)" } else { "" };
+    Some([commit + changed, date])
 }
 
 fn git(root: &Path, args: &[&str]) -> Option<String> {

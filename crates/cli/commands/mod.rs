@@ -2,11 +2,13 @@
 
 mod adapter;
 mod chat;
+mod completions;
 mod convert;
 mod data;
 mod estimate;
 mod eval;
 mod generate;
+mod man;
 mod merge;
 mod recipes;
 mod reference;
@@ -26,7 +28,7 @@ use console::Term;
 use crate::failure::Failure;
 
 /// The commands in the order of a user's work, as `simmer --help` lists them. A new one needs a place here.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Before a run",
         &["recipes", "show", "data", "estimate", "tokenizer"],
@@ -38,6 +40,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
             "generate", "chat", "eval", "score", "merge", "convert", "adapter",
         ],
     ),
+    ("Set up", &["completions"]),
 ];
 
 /// The widest line of a help text.
@@ -60,6 +63,9 @@ pub(crate) enum Command {
     Report(report::Report),
     Recipes(recipes::Recipes),
     Tokenizer(tokenizer::Tokenizer),
+    Completions(completions::Completions),
+    #[command(hide = true)]
+    Man(man::Man),
     #[command(hide = true)]
     Reference(reference::Reference),
 }
@@ -100,6 +106,8 @@ impl Command {
             Self::Report(command) => command.run()?,
             Self::Recipes(command) => command.run()?,
             Self::Tokenizer(command) => command.run()?,
+            Self::Completions(command) => command.run()?,
+            Self::Man(command) => command.run()?,
             Self::Reference(command) => command.run()?,
         }
         Ok(ExitCode::SUCCESS)
@@ -113,7 +121,7 @@ fn heading(text: &str) -> String {
 
 /// A command with its description, broken into lines.
 fn entry(name: &str, about: &str, columns: usize) -> String {
-    const INDENT: usize = 13;
+    const INDENT: usize = 15;
     let mut lines = vec![String::new()];
     for word in about.split_whitespace() {
         let line = lines.last().map_or(0, String::len);
@@ -228,11 +236,11 @@ mod tests {
 
     #[test]
     fn descriptions_are_broken_into_lines() {
-        let broken = entry("merge", "Merge an adapter into its base model", 34);
+        let broken = entry("merge", "Merge an adapter into its base model", 36);
         let plain = console::strip_ansi_codes(&broken);
         assert_eq!(
             plain,
-            "  merge      Merge an adapter into\n             its base model\n"
+            "  merge        Merge an adapter into\n               its base model\n"
         );
     }
 }

@@ -176,9 +176,13 @@ fn summary(text: &str) -> &str {
     first.trim_start_matches('#').trim()
 }
 
+/// The names of the shipped recipes.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(name, _)| *name)
+}
+
 /// The error of a name that no shipped recipe has.
 fn unknown(name: &str) -> Failure {
-    let names = || SHIPPED.iter().map(|(name, _)| *name);
     let stem = name.trim_end_matches(".toml");
     let near = names().find(|known| *known == stem).map(str::to_owned);
     let near = near.or_else(|| simmer_checkpoint::nearest(stem, names()));

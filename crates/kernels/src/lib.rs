@@ -23,6 +23,7 @@ mod buffer;
 mod devices;
 mod dropout;
 mod flex;
+mod instructions;
 #[cfg(feature = "libtorch")]
 pub mod libtorch;
 mod linear;
@@ -47,6 +48,7 @@ pub use attention::{
     Attended, AttentionBackend, AttentionGradient, attention, attention_reference,
 };
 pub use dropout::{Dropout, mix};
+pub use instructions::{Instructions, instructions};
 pub use linear::{LinearBackend, LinearGradient, linear, linear_reference};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,

@@ -20,6 +20,7 @@ mod outcome;
 mod packing;
 mod prepared;
 mod problem;
+pub mod program;
 pub mod recipe;
 mod resume;
 mod run;

@@ -13,11 +13,13 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
+use simmer_kernels::instructions;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
+use crate::program;
 use crate::recipe::{Method, Recipe};
 
 /// The file's name.
@@ -31,14 +33,13 @@ const PIECE: u64 = 64 << 20;
 pub struct Manifest {
     /// Version of simmer.
     pub simmer: String,
-    /// The commit that simmer was built from, followed by " (changed)" if the sources differed from it; "unknown" outside
-    /// a repository.
+    /// The commit that simmer was built from, as in [`program::COMMIT`].
     #[serde(default = "unknown")]
     pub commit: String,
     /// The Cargo features that simmer was built with.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Operating system, processor, and the processor's widest vector instructions.
+    /// Operating system, processor, and the instructions that it computes with.
     pub system: String,
     /// The device, as named in the recipe.
     pub device: String,
@@ -149,9 +150,9 @@ impl Manifest {
             |name| name == "generation_config.json" || TOKENIZER_FILES.contains(&name),
         )?;
         Ok(Self {
-            simmer: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: env!("SIMMER_COMMIT").to_owned(),
-            features: features(),
+            simmer: program::VERSION.to_owned(),
+            commit: program::COMMIT.to_owned(),
+            features: program::features(),
             system: system(),
             device: recipe.device.clone(),
             threads: rayon::current_num_threads(),
@@ -250,12 +251,6 @@ impl Manifest {
     }
 }
 
-fn features() -> Vec<String> {
-    let all = [("libtorch", cfg!(feature = "libtorch"))];
-    let on = all.into_iter().filter(|(_, on)| *on);
-    on.map(|(name, _)| name.to_owned()).collect()
-}
-
 fn templates(
     data: &DataConfig,
     tokenizer: &Tokenizer,
@@ -270,17 +265,7 @@ fn templates(
 
 fn system() -> String {
     let [os, arch] = [std::env::consts::OS, std::env::consts::ARCH];
-    #[cfg(target_arch = "x86_64")]
-    let vectors = if is_x86_feature_detected!("avx512f") {
-        " avx512"
-    } else if is_x86_feature_detected!("avx2") {
-        " avx2"
-    } else {
-        ""
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let vectors = "";
-    format!("{os} {arch}{vectors}")
+    format!("{os} {arch}, {}", instructions())
 }
 
 fn fingerprint(path: &Path, known: Option<&Fingerprint>) -> io::Result<Fingerprint> {

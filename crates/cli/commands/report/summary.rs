@@ -2,6 +2,7 @@
 
 use chrono::DateTime;
 use simmer_files::size::{grouped, readable};
+use simmer_train::program::version_and_commit;
 
 use super::run::{Run, State};
 
@@ -128,10 +129,12 @@ fn started(run: &Run) -> Option<String> {
     let started =
         first.and_then(|first| DateTime::from_timestamp((first.time - first.seconds) as i64, 0));
     let started = started.map(|time| format!("{} UTC", time.format("%Y-%m-%d %H:%M")));
-    let version = run
-        .manifest
-        .as_ref()
-        .map(|manifest| format!("simmer {}", manifest.simmer));
+    let version = run.manifest.as_ref().map(|manifest| {
+        format!(
+            "simmer {}",
+            version_and_commit(&manifest.simmer, &manifest.commit, "")
+        )
+    });
     let parts: Vec<String> = started.into_iter().chain(version).collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }

@@ -28,9 +28,12 @@ pub fn gpu(index: usize) -> Device {
     LibTorchDevice::Cuda(index).into()
 }
 
+/// Whether this libtorch is built with CUDA.
+pub const HAS_CUDA: bool = cfg!(libtorch_cuda);
+
 /// Number of NVIDIA GPUs that libtorch can use; `None` if this libtorch is built without CUDA.
 pub fn gpus() -> Option<usize> {
-    cfg!(libtorch_cuda).then(|| usize::try_from(tch::Cuda::device_count()).unwrap_or(0))
+    HAS_CUDA.then(|| usize::try_from(tch::Cuda::device_count()).unwrap_or(0))
 }
 
 /// A tensor that shares its memory with no other.
