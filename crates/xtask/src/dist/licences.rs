@@ -17,6 +17,9 @@ use crate::shell::{command, output};
 /// The file in archives and wheels.
 pub(super) const FILE: &str = "THIRD-PARTY-LICENSES.txt";
 
+/// Whose data are compiled in, beside this project's own.
+const NOTICE: &str = "data/ifeval/NOTICE";
+
 /// How the names of licence files begin.
 const NAMES: [&str; 6] = [
     "licen",
@@ -65,6 +68,9 @@ pub(super) fn collect(dist: &Dist, target: &str, features: &[&str]) -> Result<St
         texts.add_crate(used, &sources)?;
     }
     texts.add_rust(&dist.root)?;
+    let notice = fs::read_to_string(dist.root.join(NOTICE));
+    let notice = notice.with_context(|| format!("cannot read {NOTICE}"))?;
+    texts.add(format!("simmer: {NOTICE}"), &notice);
     if target.ends_with("musl") {
         texts.add("musl: COPYRIGHT".to_owned(), &dist.tools.licence_of_musl()?);
     }
