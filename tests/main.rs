@@ -21,6 +21,7 @@ mod inspecting;
 mod merging;
 mod model;
 mod names;
+mod packaging;
 mod recipes;
 mod report;
 mod resuming;

@@ -190,8 +190,12 @@ fn the_quickstart_runs_in_an_empty_folder() {
         "--set",
         "train.compare_rows=4",
     ];
-    let trained = desk.done(&[&["train", "q.toml"][..], &short].concat());
+    let trained = desk.done(&[&["train"][..], &short].concat());
     let said = String::from_utf8(trained.stderr).unwrap();
+    assert!(
+        said.starts_with("no recipe given: training the quickstart (`simmer recipes copy"),
+        "{said}"
+    );
     let copy = desk
         .folder
         .path()
@@ -213,8 +217,11 @@ fn the_quickstart_runs_in_an_empty_folder() {
     assert_eq!(left, ["q.toml", "runs"]);
 
     run_next(&desk, &said);
-    assert!(desk.path("runs/q/report.html").is_file());
-    assert!(desk.path("runs/q/merged/model.safetensors").is_file());
+    assert!(desk.path("runs/quickstart/report.html").is_file());
+    assert!(
+        desk.path("runs/quickstart/merged/model.safetensors")
+            .is_file()
+    );
     assert!(!desk.is_hub_asked());
 
     // a file of the cache that was changed is not used

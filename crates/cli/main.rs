@@ -3,6 +3,8 @@
 mod commands;
 mod embedded;
 mod failure;
+#[cfg(all(unix, not(feature = "libtorch")))]
+mod hand_over;
 mod hub;
 mod interrupt;
 mod live;
@@ -52,6 +54,11 @@ fn main() -> ExitCode {
             print(panic);
         }
     }));
+    #[cfg(all(unix, not(feature = "libtorch")))]
+    if let Err(failure) = hand_over::to_libtorch() {
+        failure.report();
+        return ExitCode::FAILURE;
+    }
     let cli = usage::parse();
     // On a thread of the pool, parallel loops start without waking the pool from another thread.
     match rayon::scope(|_| cli.command.run()) {

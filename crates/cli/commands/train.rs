@@ -9,6 +9,7 @@ use clap::Args;
 use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
+use super::recipes;
 use crate::failure::Failure;
 use crate::live::Live;
 use crate::output::{self, note};
@@ -19,6 +20,8 @@ use crate::{hub, interrupt, side_by_side};
 ///
 /// Writes a run folder: the resolved recipe, metrics, checkpoints and, at the end, the adapter in
 /// PEFT's layout. Ctrl-C writes a checkpoint and stops; a second Ctrl-C stops at once.
+///
+/// Without a recipe, trains the quickstart: a tiny base model and data that are part of the program.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,9 +29,9 @@ Examples:
   simmer train my.toml --set train.learning_rate=1e-4 --out runs/slower
   simmer train my.toml --resume")]
 pub(crate) struct Train {
-    /// Recipe, a TOML file
+    /// Recipe, a TOML file. Default: the quickstart
     #[arg(value_name = "RECIPE")]
-    recipe: PathBuf,
+    recipe: Option<PathBuf>,
     /// Override a key of the recipe, such as train.learning_rate=1e-4; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -54,13 +57,12 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let mut recipe =
-            Recipe::from_file(&self.recipe, &sets(&self.set, self.device.as_deref())?)?;
+        let mut recipe = self.recipe()?;
         hub::locate_recipe(&mut recipe)?;
         let out = self
             .out
             .clone()
-            .unwrap_or_else(|| default_folder(&self.recipe));
+            .unwrap_or_else(|| default_folder(self.recipe.as_deref()));
         let mut watcher = Live::new(self.log_every);
         let stop = interrupt::flag(
             "stopping after this micro-batch; press Ctrl-C again to stop at once",
@@ -83,6 +85,19 @@ impl Train {
         report(&self, &recipe, &out, outcome)
     }
 
+    /// The recipe that the command line names, or the quickstart's.
+    fn recipe(&self) -> Result<Recipe, Failure> {
+        let sets = sets(&self.set, self.device.as_deref())?;
+        if let Some(path) = &self.recipe {
+            return Ok(Recipe::from_file(path, &sets)?);
+        }
+        note(
+            "no recipe given: training the quickstart (`simmer recipes copy quickstart my.toml` writes its recipe to a file)",
+        );
+        let named = Path::new("the quickstart's recipe");
+        Ok(Recipe::parse(named, recipes::quickstart(), &sets)?)
+    }
+
     /// The failure of a run in `out`, with the command that resumes it if it has finished steps.
     fn failure(&self, error: TrainError, out: &Path) -> Failure {
         let is_saved = matches!(
@@ -102,7 +117,8 @@ impl Train {
 
     /// The command that resumes the run in `out`.
     fn resume_command(&self, out: &Path) -> String {
-        let mut command = vec![self.recipe.display().to_string()];
+        let recipe = self.recipe.iter();
+        let mut command: Vec<String> = recipe.map(|path| path.display().to_string()).collect();
         command.extend([
             "--out".to_owned(),
             out.display().to_string(),
@@ -127,7 +143,8 @@ pub(super) fn sets(sets: &[String], device: Option<&str>) -> Result<Vec<String>,
 }
 
 /// `runs/` with the recipe's name.
-fn default_folder(recipe: &Path) -> PathBuf {
+fn default_folder(recipe: Option<&Path>) -> PathBuf {
+    let recipe = recipe.unwrap_or(Path::new(recipes::QUICKSTART));
     let name = recipe.file_stem().unwrap_or(recipe.as_os_str());
     Path::new("runs").join(name)
 }

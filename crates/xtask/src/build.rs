@@ -31,11 +31,25 @@ impl Build {
     /// # Errors
     /// If `tools/libtorch` fails.
     pub(crate) fn with_libtorch(root: &Path) -> Result<Self> {
-        let mut build = Self::of_users(root);
-        if !root.join("target/libtorch").exists() {
-            return Ok(build);
+        if root.join("target/libtorch").exists() {
+            Self::with_exports(root, &["--cpu"])
+        } else {
+            Ok(Self::of_users(root))
         }
-        let exports = output(&mut command(root, "tools/libtorch", &["--cpu"]))?;
+    }
+
+    /// With libtorch for NVIDIA GPUs, which is downloaded if it is not there.
+    ///
+    /// # Errors
+    /// If `tools/libtorch` fails.
+    pub(crate) fn for_gpus(root: &Path) -> Result<Self> {
+        Self::with_exports(root, &[])
+    }
+
+    /// With the libtorch that `tools/libtorch` sets up.
+    fn with_exports(root: &Path, arguments: &[&str]) -> Result<Self> {
+        let mut build = Self::of_users(root);
+        let exports = output(&mut command(root, "tools/libtorch", arguments))?;
         let script = format!("{exports}\nenv -0");
         let environment = output(&mut command(root, "sh", &["-c", &script]))?;
         let variables = environment
@@ -46,13 +60,20 @@ impl Build {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
         if build.libtorch.is_empty() {
-            bail!("`tools/libtorch --cpu` printed no environment:\n{exports}");
+            bail!("`tools/libtorch` printed no environment:\n{exports}");
         }
         Ok(build)
     }
 
     pub(crate) fn has_libtorch(&self) -> bool {
         !self.libtorch.is_empty()
+    }
+
+    /// The folder of libtorch.
+    pub(crate) fn libtorch(&self) -> Option<PathBuf> {
+        let mut variables = self.libtorch.iter();
+        let (_, folder) = variables.find(|(name, _)| name == "LIBTORCH")?;
+        Some(PathBuf::from(folder))
     }
 
     pub(crate) fn features(&self) -> &'static [&'static str] {

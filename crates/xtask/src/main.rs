@@ -9,6 +9,7 @@
 mod build;
 mod ci;
 mod compare;
+mod dist;
 mod generate;
 mod shell;
 mod stage;
@@ -30,6 +31,8 @@ cargo xtask COMMAND
   generate --check   fail if a derived file is out of date
   compare            list the comparisons with other programs
   compare NAME ...   run one of them; what follows is passed to its script
+  dist               make what a release consists of, in target/dist: the wheel, archives, checksums
+  dist PART ...      make some of it: wheel, static, torch
   words              check the repository against the glossary in STYLE.md
 ";
 
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["compare", name, rest @ ..] => compare::run_named(root(), name, rest),
+        ["dist", parts @ ..] => dist::make(root(), parts),
         ["words"] => words::check(root()),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

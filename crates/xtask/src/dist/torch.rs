@@ -1,0 +1,106 @@
+//! The wheel `simmer-torch`: the program built with libtorch, and a launcher that finds the torch of the environment.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Dist, VERSION, archive, licences, wheel};
+use crate::build::Build;
+use crate::shell::{output, run};
+
+/// The package's sources.
+const SOURCES: &str = "packaging/torch";
+
+/// Builds the program against libtorch with CUDA, and makes the wheel.
+///
+/// The program is linked by the system's compiler: libtorch is C++, whose library zig replaces by another one. So the wheel
+/// needs the glibc of this machine's symbols; auditwheel says which.
+pub(super) fn make(dist: &Dist) -> Result<()> {
+    let build = Build::for_gpus(&dist.root)?;
+    let arguments = [
+        "build",
+        "--release",
+        "--locked",
+        "--bin",
+        "simmer",
+        "--features",
+        "libtorch",
+    ];
+    run(build.set_up(&mut dist.command(&dist.root, "cargo", &arguments)))?;
+    let libtorch = build.libtorch().context("libtorch is not set up")?;
+    package(dist, &dist.built(""), &libtorch)
+}
+
+/// The wheel of a program that was built against the torch in `libtorch`.
+fn package(dist: &Dist, program: &Path, libtorch: &Path) -> Result<()> {
+    let version = torch_version(libtorch)?;
+    let cuda = libtorch.join("lib/libtorch_cuda.so").exists();
+    let stage = dist.stage("torch")?;
+    let module = stage.join("simmer_torch");
+    fs::create_dir_all(&module).with_context(|| format!("cannot create {}", module.display()))?;
+    let sources = dist.root.join(SOURCES);
+    for file in [
+        "pyproject.toml",
+        "simmer_torch/__init__.py",
+        "simmer_torch/__main__.py",
+    ] {
+        archive::copy(&sources.join(file), &stage.join(file))?;
+    }
+    for file in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        archive::copy(&dist.root.join(file), &stage.join(file))?;
+    }
+    let texts = licences::collect(dist, &Dist::target("gnu"), &["--features", "libtorch"])?;
+    archive::write(&stage.join(licences::FILE), &texts)?;
+    archive::write(&stage.join("VERSION"), VERSION)?;
+    let requirements = format!("simmer=={VERSION}\ntorch=={version}\n");
+    archive::write(&stage.join("requirements.txt"), &requirements)?;
+    let about = format!("{{\"torch\": \"{version}\", \"cuda\": {cuda}}}\n");
+    archive::write(&module.join("build.json"), &about)?;
+    archive::copy(program, &module.join("simmer"))?;
+    let arguments = [
+        "wheel",
+        ".",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        "built",
+    ];
+    run(&mut dist.command(&stage, "pip", &arguments))?;
+    let built = stage.join(format!("built/simmer_torch-{VERSION}-py3-none-any.whl"));
+    let platform = format!("linux_{}", std::env::consts::ARCH);
+    let built = tagged(dist, &built, &platform)?;
+    let platform = wheel::constrained(dist, &built)?;
+    let built = tagged(dist, &built, &platform)?;
+    archive::copy(
+        &built,
+        &dist.folder.join(built.file_name().unwrap_or_default()),
+    )
+}
+
+/// Gives a wheel another platform tag; returns the new wheel, and removes the old one.
+fn tagged(dist: &Dist, wheel: &Path, platform: &str) -> Result<PathBuf> {
+    let folder = wheel.parent().unwrap_or(&dist.folder);
+    let name = wheel.display().to_string();
+    let arguments = ["tags", "--remove", "--platform-tag", platform, &name];
+    let new = output(&mut dist.command(folder, "wheel", &arguments))?;
+    let new = new.lines().last().unwrap_or_default().trim();
+    if new.is_empty() {
+        bail!("`wheel tags` named no new wheel");
+    }
+    Ok(folder.join(new))
+}
+
+/// The version of the torch in a folder, without what follows `+`.
+fn torch_version(libtorch: &Path) -> Result<String> {
+    let file = libtorch.join("version.py");
+    let text =
+        fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("__version__ = "));
+    let version = line.with_context(|| format!("{}: no __version__", file.display()))?;
+    let version = version.trim().trim_matches(['\'', '"']);
+    Ok(version.split('+').next().unwrap_or(version).to_owned())
+}
