@@ -13,6 +13,7 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
+use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -40,7 +41,7 @@ pub struct Manifest {
     pub features: Vec<String>,
     /// Operating system, processor, and the processor's widest vector instructions.
     pub system: String,
-    /// The device, as named in the recipe.
+    /// The device that computed; `auto` is resolved.
     pub device: String,
     /// The number of threads; the result does not depend on it.
     #[serde(default)]
@@ -151,9 +152,12 @@ impl Manifest {
         Ok(Self {
             simmer: env!("CARGO_PKG_VERSION").to_owned(),
             commit: env!("SIMMER_COMMIT").to_owned(),
-            features: features(),
+            features: simmer_kernels::features()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
             system: system(),
-            device: recipe.device.clone(),
+            device: device::capabilities(&recipe.device)?.name(),
             threads: rayon::current_num_threads(),
             templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),
@@ -248,12 +252,6 @@ impl Manifest {
         }
         changes
     }
-}
-
-fn features() -> Vec<String> {
-    let all = [("libtorch", cfg!(feature = "libtorch"))];
-    let on = all.into_iter().filter(|(_, on)| *on);
-    on.map(|(name, _)| name.to_owned()).collect()
 }
 
 fn templates(
