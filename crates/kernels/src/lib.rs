@@ -2,8 +2,8 @@
 //!
 //! Each operation has a file or folder of its own: its formula, its reference implementation in
 //! plain tensor operations, its backward pass if automatic differentiation would waste memory, and
-//! its fused forms. On a backend without a fused form, the reference implementation runs. What a
-//! device can do is said in [`Capabilities`].
+//! its fused forms. On a backend without a fused form, the reference implementation runs.
+//! [`Capabilities`] describes what a device can do.
 
 #![cfg_attr(
     feature = "libtorch",
