@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use simmer_data::{Batch, Cursor, Example};
 use simmer_hint::Hint;
+use simmer_kernels::{Capabilities, Operations, with_reference};
 use simmer_train::{
     Interval, Method, Observer, Outcome, Recipe, Resume, Silent, StepMetrics, TrainConfig,
     TrainError, Trainer, train,
@@ -58,16 +59,15 @@ fn config(settings: &golden::Settings, micro_batch_tokens: usize) -> TrainConfig
     toml::from_str(&text).unwrap()
 }
 
-#[test]
-fn ten_steps_equal_peft() {
+/// Trains ten steps of each golden in packed sequences of these sizes, and compares them with PEFT's.
+fn ten_steps(budgets: &[usize]) {
     for (model, name) in golden::ADAPTERS {
         let folder = golden::adapter_folder(model, name);
         let golden: AdapterGolden = golden::json(folder.join("golden.json"));
         let expected = Tensors::open(folder.join("golden.safetensors"));
         let examples = examples(&golden::rows(model, name));
-        // All rows of a step at once, and each alone.
-        for budget in [4096, 1] {
-            let config = config(&golden.training.settings, budget);
+        for budget in budgets {
+            let config = config(&golden.training.settings, *budget);
             let mut trainer = Trainer::new(attached(model, name).model, &config);
             let go = AtomicBool::new(false);
             for (index, step) in golden.training.steps.iter().enumerate() {
@@ -108,6 +108,21 @@ fn ten_steps_equal_peft() {
             }
         }
     }
+}
+
+#[test]
+fn ten_steps_equal_peft() {
+    // All rows of a step at once, and each alone.
+    ten_steps(&[4096, 1]);
+}
+
+#[test]
+fn ten_steps_without_fused_forms_equal_peft() {
+    with_reference(Operations::ALL, || {
+        let device = Capabilities::of(&golden::device());
+        assert_eq!(device.fused, Operations::NONE);
+        ten_steps(&[4096]);
+    });
 }
 
 /// A path as TOML has it.

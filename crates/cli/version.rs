@@ -31,10 +31,7 @@ pub(crate) fn long() -> &'static str {
 
 /// The features, and whether libtorch is one with CUDA.
 fn features() -> String {
-    #[cfg(feature = "libtorch")]
-    let cuda = simmer_kernels::libtorch::HAS_CUDA;
-    #[cfg(not(feature = "libtorch"))]
-    let cuda = false;
+    let cuda = simmer_kernels::has_cuda();
     let features = program::features();
     let features = features
         .iter()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use simmer_kernels::Capabilities;
 use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
 
@@ -73,8 +74,7 @@ impl Train {
             (true, false) => Resume::AsBegun,
             (true, true) => Resume::Changed,
         };
-        let gpu = device::gpu(&recipe.device);
-        let profile = self.profile.then(|| Profile::start(gpu)).transpose()?;
+        let profile = self.profile.then(|| profile(&recipe.device)).transpose()?;
         let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
         watcher.finish();
         if let (Some(profile), Ok(_)) = (profile, &outcome) {
@@ -133,6 +133,12 @@ impl Train {
         let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
         format!("simmer train {}", command.join(" "))
     }
+}
+
+/// Starts the profile of a run on a device, which must exist.
+fn profile(device: &str) -> Result<Profile, Failure> {
+    let device = device::named(device)?;
+    Profile::start(Capabilities::of(&device))
 }
 
 /// The overrides of a recipe; `--device` comes last and wins.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
-use simmer_kernels::{Usage, peak, profile};
+use simmer_kernels::{Capabilities, Memory, Usage, peak, profile};
 
 use crate::ALLOCATOR;
 use crate::failure::{Context, Failure};
@@ -17,17 +17,16 @@ use crate::failure::{Context, Failure};
 /// A recording of a run.
 pub(crate) struct Profile {
     began: Instant,
-    /// The index of the profiled GPU, if there is one.
-    gpu: Option<usize>,
+    device: Capabilities,
 }
 
 impl Profile {
-    /// Starts recording the CPU, and the GPU if the run computes on one.
-    pub(crate) fn start(gpu: Option<usize>) -> Result<Self, Failure> {
-        profile::start(gpu.is_some()).context("--profile")?;
+    /// Starts recording the CPU, and the device's own clock if it has one.
+    pub(crate) fn start(device: Capabilities) -> Result<Self, Failure> {
+        profile::start(device.is_asynchronous).context("--profile")?;
         Ok(Self {
             began: Instant::now(),
-            gpu,
+            device,
         })
     }
 
@@ -37,7 +36,8 @@ impl Profile {
         let recorded = profile::finish().context("--profile")?;
         let written = write_trace(&recorded, trace);
         written.with_context(|| format!("cannot write {}", trace.display()))?;
-        let table = table::table(&recorded, elapsed, &peak(self.gpu), self.gpu.is_some());
+        let has_clock = self.device.is_asynchronous;
+        let table = table::table(&recorded, elapsed, &peak(&self.device), has_clock);
         Ok(format!("{table}\n{}", memory(ALLOCATOR.usage())))
     }
 }
@@ -45,13 +45,9 @@ impl Profile {
 /// The peak memory of the process so far, as one line.
 fn memory(usage: Usage) -> String {
     let mib = |bytes: usize| bytes >> 20;
-    let resident = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let resident = resident.lines().find_map(|line| {
-        let kib = line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?;
-        kib.parse::<usize>().ok()
-    });
-    let resident = resident.map_or(String::new(), |kib| {
-        format!("peak {} MiB resident; ", kib >> 10)
+    let resident = Memory::Main.peak();
+    let resident = resident.map_or(String::new(), |bytes| {
+        format!("peak {} MiB resident; ", bytes >> 20)
     });
     format!(
         "memory: {resident}large buffers: peak {} MiB, {} MiB with fragmentation",

@@ -5,6 +5,8 @@
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
+use crate::{Operations, with_reference};
+
 /// All devices with fused forms.
 pub(crate) fn all() -> Vec<Device> {
     std::iter::once(Device::flex()).chain(halves()).collect()
@@ -42,6 +44,12 @@ pub(crate) fn torch() -> tch::Device {
         None if name == "libtorch" => tch::Device::Cpu,
         None => panic!("SIMMER_TEST_DEVICE={name}: expected libtorch or libtorch-cuda:N"),
     }
+}
+
+/// The results of fused forms, and of the reference implementations in their place, as a backend
+/// without fused forms runs them.
+pub(crate) fn forms<T>(f: impl Fn() -> T) -> [T; 2] {
+    [f(), with_reference(Operations::ALL, f)]
 }
 
 /// A copy of a tensor on another device, with automatic differentiation.

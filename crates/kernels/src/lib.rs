@@ -1,8 +1,9 @@
 //! The operations that a training step spends its time in.
 //!
 //! Each operation has a file or folder of its own: its formula, its reference implementation in
-//! plain Burn operations, its backward pass if automatic differentiation would waste memory, and
-//! its fused forms.
+//! plain tensor operations, its backward pass if automatic differentiation would waste memory, and
+//! its fused forms. On a backend without a fused form, the reference implementation runs.
+//! [`Capabilities`] describes what a device can do.
 
 #![cfg_attr(
     feature = "libtorch",
@@ -17,23 +18,30 @@
     reason = "a function is compiled for a vector instruction set only if it is inlined into one that is"
 )]
 
+#[macro_use]
+mod backends;
+
 mod attention;
 mod buffer;
+mod capabilities;
 #[cfg(test)]
 mod devices;
 mod dropout;
 mod flex;
 mod instructions;
 #[cfg(feature = "libtorch")]
-pub mod libtorch;
+mod libtorch;
 mod linear;
 mod linear_cross_entropy;
 mod logits;
 mod lora_linear;
+mod memory;
+mod operation;
 mod peak;
 mod product;
 pub mod profile;
 mod recycle;
+mod reference;
 mod rms_norm;
 mod rope;
 mod rows;
@@ -44,26 +52,29 @@ mod threads;
 mod tile;
 mod upload;
 
-pub use attention::{
-    Attended, AttentionBackend, AttentionGradient, attention, attention_reference,
-};
+pub use attention::{Attended, AttentionBackend, AttentionForms, attention, attention_reference};
+pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
+pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
 pub use instructions::{Instructions, instructions};
-pub use linear::{LinearBackend, LinearGradient, linear, linear_reference};
+pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{
-    LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted,
+    LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, Wanted,
     linear_cross_entropy, linear_cross_entropy_reference,
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
-    Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient, LowRank, lora_linear,
+    Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearForms, LowRank, lora_linear,
     lora_linear_reference,
 };
+pub use memory::{Amounts, Memory};
+pub use operation::{Operation, Operations};
 pub use peak::{Peak, peak};
 pub use product::{ProductUnit, product_unit};
 pub use recycle::{RecyclingAllocator, Usage};
-pub use rms_norm::{RmsNormBackend, RmsNormGradient, rms_norm, rms_norm_reference};
-pub use rope::{RopeBackend, rope, rope_reference};
+pub use reference::{from_environment, with_reference};
+pub use rms_norm::{RmsNormBackend, RmsNormForms, rms_norm, rms_norm_reference};
+pub use rope::{RopeBackend, RopeForms, rope, rope_reference};
 pub use rows::{Row, Rows};
-pub use swiglu::{SwiGluBackend, SwiGluGradient, swiglu, swiglu_reference};
+pub use swiglu::{SwiGluBackend, SwiGluForms, swiglu, swiglu_reference};
 pub use upload::{upload_floats, upload_ints};

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use crate::simd::vectorised;
+use crate::{Capabilities, Memory};
 
 /// Independent sums: enough to keep two units with a latency of four cycles busy.
 const SUMS: usize = 12;
@@ -21,22 +22,31 @@ pub struct Peak {
     pub of: &'static str,
 }
 
-/// The peak rate of a GPU, or of the processor if `gpu` is `None`. Takes some milliseconds.
+/// The peak rate of a device. Takes some milliseconds.
 ///
 /// On the processor this is fused multiply-add in registers, which no matrix multiplication in
 /// vector instructions exceeds (one on AMX tiles can). On a GPU it is a large matrix multiplication
 /// by cuBLAS.
-pub fn peak(gpu: Option<usize>) -> Peak {
-    match gpu {
-        #[cfg(feature = "libtorch")]
-        Some(index) => Peak {
+pub fn peak(device: &Capabilities) -> Peak {
+    of_gpu(device.memory).unwrap_or_else(|| Peak {
+        rate: rate_of_cores(),
+        of: "f32 multiply-add on all cores",
+    })
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn of_gpu(_: Memory) -> Option<Peak> {
+    None
+}
+
+#[cfg(feature = "libtorch")]
+fn of_gpu(memory: Memory) -> Option<Peak> {
+    match memory {
+        Memory::Main => None,
+        Memory::Nvidia(index) => Some(Peak {
             rate: rate_of_gpu(index),
             of: "bf16 matrix multiplications of 8192 x 8192",
-        },
-        _ => Peak {
-            rate: rate_of_cores(),
-            of: "f32 multiply-add on all cores",
-        },
+        }),
     }
 }
 
@@ -101,7 +111,8 @@ vectorised! {
 mod tests {
     #[test]
     fn the_rate_is_plausible() {
-        let rate = super::peak(None).rate;
+        let device = crate::Capabilities::of(&burn::tensor::Device::flex());
+        let rate = super::peak(&device).rate;
         assert!((0.01..1e7).contains(&rate), "{rate} GFLOP/s");
     }
 }

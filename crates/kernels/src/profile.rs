@@ -12,44 +12,8 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "libtorch")]
 use crate::libtorch::timeline::{Event, Of, Timeline};
+pub use crate::operation::Operation;
 use crate::product::Weight;
-
-/// An operation of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Operation {
-    /// A matrix multiplication with a weight in its stored dtype.
-    Linear,
-    /// The low-rank branch beside a weight.
-    LowRank,
-    /// Attention.
-    Attention,
-    /// Output head and loss.
-    LinearCrossEntropy,
-    /// Root mean square normalisation.
-    RmsNorm,
-    /// Rotary position embedding.
-    Rope,
-    /// SwiGLU, the gated activation.
-    SwiGlu,
-    /// Dropout masks.
-    Dropout,
-}
-
-impl Operation {
-    /// The name in profiles.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Linear => "linear",
-            Self::LowRank => "low_rank",
-            Self::Attention => "attention",
-            Self::LinearCrossEntropy => "linear_cross_entropy",
-            Self::RmsNorm => "rms_norm",
-            Self::Rope => "rope",
-            Self::SwiGlu => "swiglu",
-            Self::Dropout => "dropout",
-        }
-    }
-}
 
 /// One operation, or one phase of a step, which contains operations.
 #[derive(Debug, Clone)]

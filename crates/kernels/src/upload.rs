@@ -7,6 +7,9 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+#[cfg(feature = "libtorch")]
+use crate::{Capabilities, Memory};
+
 /// Copies integers to a device.
 ///
 /// # Shapes
@@ -15,7 +18,7 @@ pub fn upload_ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
     let shape = [values.len()];
     let data = TensorData::new(values, shape);
     #[cfg(feature = "libtorch")]
-    if let Some(gpu) = crate::libtorch::gpu_of(device) {
+    if let Memory::Nvidia(gpu) = Capabilities::of(device).memory {
         return to_gpu::ints(data, gpu, device);
     }
     Tensor::from_data(data, device)
@@ -28,7 +31,7 @@ pub fn upload_ints(values: Vec<i64>, device: &Device) -> Tensor<1, Int> {
 pub fn upload_floats(values: Vec<f32>, shape: [usize; 2], device: &Device) -> Tensor<2> {
     let data = TensorData::new(values, shape);
     #[cfg(feature = "libtorch")]
-    if let Some(gpu) = crate::libtorch::gpu_of(device) {
+    if let Memory::Nvidia(gpu) = Capabilities::of(device).memory {
         return to_gpu::floats(data, gpu, device);
     }
     Tensor::from_data(data, device)

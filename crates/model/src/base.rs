@@ -12,7 +12,7 @@ use simmer_checkpoint::layout::tensors;
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
 use simmer_hint::Hint;
-use simmer_kernels::mix;
+use simmer_kernels::{Capabilities, mix};
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{
@@ -136,8 +136,15 @@ pub enum BaseError {
         found: &'static str,
     },
     /// The device cannot compute in the dtype.
-    #[error("`base.compute`: the device `cpu` computes only in f32, found bf16")]
-    Compute,
+    #[error("`base.compute`: the device `{device}` computes only in {}, found {}", names(computes), dtype.name())]
+    Compute {
+        /// Name of the device.
+        device: String,
+        /// The dtypes that it computes in.
+        computes: &'static [DType],
+        /// The dtype of the recipe.
+        dtype: DType,
+    },
     /// A weight that is NaN or infinite.
     #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", path.display())]
     NotFinite {
@@ -170,7 +177,7 @@ impl Hint for BaseError {
                 "download the model again; if it is one that you trained or converted, that has failed"
                     .to_owned(),
             ),
-            Self::Compute => Some(
+            Self::Compute { .. } => Some(
                 "remove `base.compute`, or compute on a GPU with device = \"libtorch-cuda:0\" \
                  (docs/guide/gpu.md); base.precision = \"bf16\" saves memory on every device"
                     .to_owned(),
@@ -358,8 +365,14 @@ impl Base {
     /// # Errors
     /// A dtype that Burn does not support, or that the device does not compute in.
     pub fn load(&self, seed: u64, device: &Device) -> Result<LlamaForCausalLM, BaseError> {
-        if self.compute != Compute::F32 && *device == Device::flex() {
-            return Err(BaseError::Compute);
+        let can = Capabilities::of(device);
+        let dtype = self.compute.dtype();
+        if !can.computes.contains(&dtype) {
+            return Err(BaseError::Compute {
+                device: can.name(),
+                computes: can.computes,
+                dtype,
+            });
         }
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
@@ -372,7 +385,7 @@ impl Base {
                 }
                 None => random(&self.config, tensor, shape, seed),
             };
-            Ok(convert(data, precision))
+            Ok(stored(convert(data, precision), &can))
         };
         let mut model = build(&self.config, &mut source, device)?;
         model.model.embed_tokens.compute = self.compute.dtype();
@@ -427,6 +440,21 @@ fn check_finite(
             of: data.num_elements(),
         }),
     }
+}
+
+/// In f32, if the device does not hold weights in the dtype.
+fn stored(data: TensorData, can: &Capabilities) -> TensorData {
+    if can.stores.contains(&data.dtype()) {
+        data
+    } else {
+        data.convert_dtype(DType::F32)
+    }
+}
+
+/// The names of dtypes, separated by commas.
+fn names(dtypes: &[DType]) -> String {
+    let names: Vec<&str> = dtypes.iter().map(DType::name).collect();
+    names.join(", ")
 }
 
 fn convert(data: TensorData, precision: Option<DType>) -> TensorData {

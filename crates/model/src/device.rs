@@ -9,6 +9,7 @@
 
 use burn::tensor::Device;
 use simmer_hint::Hint;
+use simmer_kernels::{Capabilities, Operations, Unavailable, from_environment};
 
 /// An unavailable device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,6 +46,12 @@ pub enum DeviceError {
         /// Index of the last one.
         last: usize,
     },
+    /// `SIMMER_REFERENCE` names an unknown operation.
+    #[error("SIMMER_REFERENCE: unknown operation `{found}`: expected all, or a list of {}", Operations::ALL.names())]
+    Reference {
+        /// The name.
+        found: String,
+    },
 }
 
 impl Hint for DeviceError {
@@ -62,6 +69,10 @@ impl Hint for DeviceError {
             Self::NoGpu { .. } => {
                 "run `nvidia-smi` to see whether the driver works and is new enough for this libtorch's \
                  CUDA; check that CUDA_VISIBLE_DEVICES does not hide the GPU"
+            }
+            Self::Reference { .. } => {
+                "unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in \
+                 them"
             }
             Self::NoSuchGpu { .. } => {
                 "run `nvidia-smi` to list the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
@@ -119,25 +130,14 @@ fn meant(found: &str) -> Option<String> {
     near.map(|near| format!("did you mean {near}?"))
 }
 
-/// A parsed device name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Auto,
-    Cpu,
-    LibTorch,
-    Cuda(usize),
-}
-
-fn parse(name: &str) -> Result<Wanted, DeviceError> {
-    let gpu = name.strip_prefix("libtorch-cuda:");
-    match (name, gpu.and_then(|index| index.parse::<u8>().ok())) {
-        ("auto", _) => Ok(Wanted::Auto),
-        ("cpu", _) => Ok(Wanted::Cpu),
-        ("libtorch", _) => Ok(Wanted::LibTorch),
-        (_, Some(index)) => Ok(Wanted::Cuda(index.into())),
-        _ => Err(DeviceError::Unknown {
-            found: name.to_owned(),
-        }),
+fn error(name: &str) -> impl FnOnce(Unavailable) -> DeviceError {
+    let found = name.to_owned();
+    move |why| match why {
+        Unavailable::Unknown => DeviceError::Unknown { found },
+        Unavailable::NotBuilt => DeviceError::NotBuilt { found },
+        Unavailable::NoCuda => DeviceError::NoCuda { found },
+        Unavailable::NoGpu => DeviceError::NoGpu { found },
+        Unavailable::NoSuchGpu { last } => DeviceError::NoSuchGpu { found, last },
     }
 }
 
@@ -146,109 +146,31 @@ fn parse(name: &str) -> Result<Wanted, DeviceError> {
 /// # Errors
 /// If it is not.
 pub fn check(name: &str) -> Result<(), DeviceError> {
-    parse(name).map(|_| ())
+    capabilities(name).map(|_| ())
 }
 
 /// The device with a name.
 ///
 /// # Errors
-/// If the name is unknown, or if this build or this machine does not have the device.
+/// If the name is unknown, if this build or this machine does not have the device, or if the environment
+/// variable `SIMMER_REFERENCE` names an unknown operation.
 pub fn named(name: &str) -> Result<Device, DeviceError> {
-    match parse(name)? {
-        Wanted::Cpu => Ok(Device::flex()),
-        Wanted::Auto => Ok(best()),
-        wanted => of_libtorch(wanted, name),
-    }
+    from_environment().map_err(|found| DeviceError::Reference { found })?;
+    simmer_kernels::open(name).map_err(error(name))
 }
 
-/// The device name that `auto` stands for on this machine; other names stay as they are.
-pub fn resolved(name: &str) -> &str {
-    match parse(name) {
-        Ok(Wanted::Auto) if best() == Device::flex() => "cpu",
-        Ok(Wanted::Auto) => "libtorch-cuda:0",
-        _ => name,
-    }
-}
-
-/// The index of the GPU with a name; `None` for CPUs, and for GPUs that this machine does not have.
-pub fn gpu(name: &str) -> Option<usize> {
-    match parse(resolved(name)) {
-        Ok(Wanted::Cuda(index)) => named(name).is_ok().then_some(index),
-        _ => None,
-    }
-}
-
-#[cfg(not(feature = "libtorch"))]
-fn best() -> Device {
-    Device::flex()
-}
-
-#[cfg(not(feature = "libtorch"))]
-fn of_libtorch(_: Wanted, name: &str) -> Result<Device, DeviceError> {
-    Err(DeviceError::NotBuilt {
-        found: name.to_owned(),
-    })
-}
-
-#[cfg(feature = "libtorch")]
-fn best() -> Device {
-    match simmer_kernels::libtorch::gpus() {
-        Some(1..) => simmer_kernels::libtorch::gpu(0),
-        _ => Device::flex(),
-    }
-}
-
-#[cfg(feature = "libtorch")]
-fn of_libtorch(wanted: Wanted, name: &str) -> Result<Device, DeviceError> {
-    use simmer_kernels::libtorch;
-
-    let Wanted::Cuda(index) = wanted else {
-        return Ok(libtorch::cpu());
-    };
-    let found = name.to_owned();
-    match libtorch::gpus() {
-        None => Err(DeviceError::NoCuda { found }),
-        Some(0) => Err(DeviceError::NoGpu { found }),
-        Some(count) if index >= count => {
-            let last = count - 1;
-            Err(DeviceError::NoSuchGpu { found, last })
-        }
-        Some(_) => Ok(libtorch::gpu(index)),
-    }
+/// What the device with a name can do, whether or not this build and this machine have it. `auto` is the best
+/// device of this machine.
+///
+/// # Errors
+/// If the name is unknown.
+pub fn capabilities(name: &str) -> Result<Capabilities, DeviceError> {
+    Capabilities::named(name).map_err(error(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names() {
-        for (name, wanted) in [
-            ("auto", Wanted::Auto),
-            ("cpu", Wanted::Cpu),
-            ("libtorch", Wanted::LibTorch),
-            ("libtorch-cuda:0", Wanted::Cuda(0)),
-            ("libtorch-cuda:12", Wanted::Cuda(12)),
-        ] {
-            assert_eq!(parse(name), Ok(wanted));
-        }
-        for name in [
-            "",
-            "cuda:0",
-            "libtorch-cuda",
-            "libtorch-cuda:",
-            "libtorch-cuda:-1",
-            "CPU",
-        ] {
-            parse(name).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn which_gpu() {
-        assert_eq!(["cpu", "libtorch", "cuda"].map(gpu), [None; 3]);
-        assert_eq!(gpu("libtorch-cuda:255"), None); // more than any machine has
-    }
 
     #[test]
     fn every_build_has_the_cpu() {
@@ -276,6 +198,10 @@ mod tests {
         insta::assert_snapshot!(message(DeviceError::NoGpu { found: found() }), @"
         device libtorch-cuda:3: libtorch finds no NVIDIA GPU on this machine
         hint: run `nvidia-smi` to see whether the driver works and is new enough for this libtorch's CUDA; check that CUDA_VISIBLE_DEVICES does not hide the GPU
+        ");
+        insta::assert_snapshot!(message(DeviceError::Reference { found: "atention".to_owned() }), @"
+        SIMMER_REFERENCE: unknown operation `atention`: expected all, or a list of linear, low_rank, attention, linear_cross_entropy, rms_norm, rope, swiglu
+        hint: unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in them
         ");
         insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"
         device libtorch-cuda:3: the last GPU of this machine is libtorch-cuda:1

@@ -4,10 +4,10 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::{Device, Tensor, activation, s};
+use burn::tensor::{Tensor, activation, s};
 use rayon::prelude::*;
 use simmer_hint::Hint;
-use simmer_kernels::{log_sum_exp, most_likely};
+use simmer_kernels::{Capabilities, log_sum_exp, most_likely};
 
 use crate::cache::KvCache;
 use crate::llama::LlamaForCausalLM;
@@ -199,8 +199,7 @@ impl LlamaForCausalLM {
 
 /// Scores targets from their logits, `[N, V]`.
 fn scores(logits: Tensor<2>, targets: &[Target]) -> Vec<Scored> {
-    let device = logits.device().without_autodiff();
-    if device == Device::flex() {
+    if Capabilities::of(&logits.device()).reads_in_place {
         let logits = values(logits);
         let rows = logits.par_chunks(logits.len() / targets.len());
         let scored = rows.zip(targets).map(|(logits, target)| Scored {

@@ -14,6 +14,7 @@ use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
 use simmer_kernels::instructions;
+use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
 use crate::error::TrainError;
@@ -41,7 +42,7 @@ pub struct Manifest {
     pub features: Vec<String>,
     /// Operating system, processor, and the instructions that it computes with.
     pub system: String,
-    /// The device, as named in the recipe.
+    /// The device that computed; `auto` is resolved.
     pub device: String,
     /// The number of threads; the result does not depend on it.
     #[serde(default)]
@@ -154,7 +155,7 @@ impl Manifest {
             commit: program::COMMIT.to_owned(),
             features: program::features(),
             system: system(),
-            device: recipe.device.clone(),
+            device: device::capabilities(&recipe.device)?.name(),
             threads: rayon::current_num_threads(),
             templates: templates(&recipe.data, tokenizer)?,
             recipe: sha256(recipe.resolved().as_bytes()),

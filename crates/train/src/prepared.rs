@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
+use simmer_kernels::Capabilities;
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError};
 use simmer_model::base::Base;
@@ -47,6 +48,7 @@ impl Prepared {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
+        warn_of_reference(&device, observer);
         let mut base = recipe.base.open()?;
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
@@ -101,6 +103,18 @@ fn load_data(
         recipe.data.date = date.map(|date| date.format("%Y-%m-%d").to_string());
     }
     Ok((data, lint))
+}
+
+fn warn_of_reference(device: &Device, observer: &mut dyn Observer) {
+    let device = Capabilities::of(device);
+    let slow = device.without_fused_form();
+    if !slow.is_empty() {
+        observer.on_notice(&format!(
+            "device {}: slow reference implementations in place of fast kernels: {}",
+            device.name(),
+            slow.names()
+        ));
+    }
 }
 
 fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {

@@ -16,9 +16,8 @@ pub const TARGET: &str = env!("SIMMER_TARGET");
 
 /// The Cargo features that simmer is built with.
 pub fn features() -> Vec<String> {
-    let all = [("libtorch", cfg!(feature = "libtorch"))];
-    let on = all.into_iter().filter(|(_, on)| *on);
-    on.map(|(name, _)| name.to_owned()).collect()
+    let features = simmer_kernels::features();
+    features.into_iter().map(str::to_owned).collect()
 }
 
 /// Version and commit on one line: `0.1.0 (603488a1c2d3 2026-11-28)`, or the version alone if the commit is unknown.

@@ -14,7 +14,7 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Device, Kind, Tensor};
 
-use super::{Attended, AttentionBackend, AttentionGradient};
+use super::{Attended, AttentionForms};
 use crate::libtorch::aten::{self, Packed};
 use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
@@ -23,8 +23,10 @@ use crate::rows::{Placed, Row, Rows};
 /// The largest head size that flash attention supports.
 const FLASH: i64 = 256;
 
-impl AttentionBackend for LibTorch {
-    fn attention_rows(
+impl AttentionForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn attention_form(
         q: TchTensor,
         k: TchTensor,
         v: TchTensor,
@@ -40,9 +42,7 @@ impl AttentionBackend for LibTorch {
         };
         (fresh(y), fresh(lse))
     }
-}
 
-impl AttentionGradient for LibTorch {
     fn attention_gradient(attended: Attended<Self>, dy: TchTensor) -> [TchTensor; 3] {
         let Attended {
             qkv,

@@ -18,18 +18,19 @@
 mod flex;
 #[cfg(feature = "libtorch")]
 mod libtorch;
+mod plain;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{
-    Autodiff, AutodiffBackend, Backend, Dispatch, backend_extension, tensor::FloatTensor,
-};
-use burn::tensor::{Bool, Tensor, activation, s};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, tensor::FloatTensor};
+use burn::tensor::Tensor;
 
 use crate::Rows;
+use crate::operation::Operation;
+use crate::reference;
 
 /// Causal attention within each row.
 ///
@@ -61,68 +62,24 @@ pub fn attention_reference(
     rows: &Rows,
     scale: f64,
 ) -> Tensor<3> {
-    let [_, heads, dim] = q.dims();
-    let [_, key_heads, _] = k.dims();
-    let groups = heads / key_heads;
-    let q = q * scale;
-    let rows = rows
-        .iter()
-        .map(|row| {
-            let [t, s] = [row.queries.len(), row.key_count()];
-            let gather = |x: &Tensor<3>| {
-                let ranges = row
-                    .keys
-                    .iter()
-                    .map(|keys| x.clone().slice(s![keys.clone()]));
-                Tensor::cat(ranges.collect(), 0) // [s, K, D]
-            };
-            let q = q
-                .clone()
-                .slice(s![row.queries.clone()])
-                .reshape([t, key_heads, groups, dim])
-                .permute([1, 2, 0, 3]) // [K, G, t, D]
-                .reshape([key_heads, groups * t, dim]); // [K, G·t, D]
-            let k = gather(&k).permute([1, 2, 0]); // [K, D, s]
-            let v = gather(&v).swap_dims(0, 1); // [K, s, D]
-            let scores = q.matmul(k).reshape([key_heads, groups, t, s]); // [K, G, t, s]
-            let weights = activation::softmax(mask_future(scores), 3);
-            weights
-                .reshape([key_heads, groups * t, s])
-                .matmul(v) // [K, G·t, D]
-                .reshape([key_heads, groups, t, dim])
-                .permute([2, 0, 1, 3]) // [t, K, G, D]
-                .reshape([t, heads, dim])
-        })
-        .collect();
-    Tensor::cat(rows, 0)
+    let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
+    let (y, _) = plain::row_by_row::<Dispatch>([q, k, v], rows, scale);
+    Tensor::from_dispatch(y)
 }
 
-/// Sets the scores of all keys after the query to minus infinity.
-///
-/// # Shapes
-/// `scores`, result: `[K, G, t, s]`. The last query has the position of the last key.
-fn mask_future(scores: Tensor<4>) -> Tensor<4> {
-    let [key_heads, groups, t, s] = scores.dims();
-    if t == 1 {
-        return scores;
+backends! {
+    /// [`attention`] on a backend.
+    pub trait AttentionBackend: Backend {
+        /// See [`attention`]. The second result is the log-sum-exp of each query's scores, in the
+        /// layout that the backend's gradient expects.
+        fn attention_rows(
+            q: FloatTensor<Self>,
+            k: FloatTensor<Self>,
+            v: FloatTensor<Self>,
+            rows: Rows,
+            scale: f64,
+        ) -> (FloatTensor<Self>, FloatTensor<Self>);
     }
-    let future = Tensor::<2, Bool>::tril_mask([t, s], (s - t) as i64, &scores.device());
-    let future = future.unsqueeze::<4>().expand([key_heads, groups, t, s]);
-    scores.mask_fill(future, f32::NEG_INFINITY)
-}
-
-/// [`attention`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait AttentionBackend: Backend {
-    /// See [`attention`]. The second result is the log-sum-exp of each query's scores, in the
-    /// layout that the backend's gradient expects.
-    fn attention_rows(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
-        rows: Rows,
-        scale: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// The values of the forward pass that the backward pass of attention needs.
@@ -140,16 +97,59 @@ pub struct Attended<B: Backend> {
     pub scale: f64,
 }
 
-/// The gradient of [`attention`] on a backend.
-pub trait AttentionGradient: AttentionBackend {
+/// The forms of [`attention`] on a backend; without a fused one, the reference implementation.
+pub trait AttentionForms: Backend {
+    /// Whether they are fused.
+    const FUSED: bool = false;
+
+    /// See [`attention`]. The second result is the log-sum-exp of each query's scores, in the layout
+    /// that [`Self::attention_gradient`] expects.
+    fn attention_form(
+        q: FloatTensor<Self>,
+        k: FloatTensor<Self>,
+        v: FloatTensor<Self>,
+        rows: Rows,
+        scale: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        reference::run(Operation::Attention, || {
+            plain::row_by_row::<Self>([q, k, v], &rows, scale)
+        })
+    }
+
     /// Gradients of `q`, `k` and `v`, from the gradient of the result.
     fn attention_gradient(
         attended: Attended<Self>,
         dy: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 3];
+    ) -> [FloatTensor<Self>; 3] {
+        reference::run(Operation::Attention, || plain::gradient(attended, dy))
+    }
 }
 
-impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<B, C> {
+impl<B: AttentionForms> AttentionBackend for B {
+    fn attention_rows(
+        q: FloatTensor<B>,
+        k: FloatTensor<B>,
+        v: FloatTensor<B>,
+        rows: Rows,
+        scale: f64,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        if reference::is_chosen(Operation::Attention) {
+            return reference::run(Operation::Attention, || {
+                plain::row_by_row::<B>([q, k, v], &rows, scale)
+            });
+        }
+        B::attention_form(q, k, v, rows, scale)
+    }
+}
+
+fn gradient<B: AttentionForms>(attended: Attended<B>, dy: FloatTensor<B>) -> [FloatTensor<B>; 3] {
+    if reference::is_chosen(Operation::Attention) {
+        return reference::run(Operation::Attention, || plain::gradient(attended, dy));
+    }
+    B::attention_gradient(attended, dy)
+}
+
+impl<B: AttentionForms, C: CheckpointStrategy> AttentionBackend for Autodiff<B, C> {
     fn attention_rows(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -160,7 +160,7 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
         #[derive(Debug)]
         struct Attention;
 
-        impl<B: AttentionGradient> Backward<B, 3> for Attention {
+        impl<B: AttentionForms> Backward<B, 3> for Attention {
             type State = Attended<B>;
 
             fn backward(
@@ -170,7 +170,7 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
                 _checkpointer: &mut Checkpointer,
             ) {
                 let dy = grads.consume::<B>(&ops.node); // [T, N, D]
-                let found = B::attention_gradient(ops.state, dy);
+                let found = gradient::<B>(ops.state, dy);
                 for (node, gradient) in ops.parents.into_iter().zip(found) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -209,7 +209,7 @@ impl<B: AttentionGradient, C: CheckpointStrategy> AttentionBackend for Autodiff<
 mod tests {
     use super::*;
     use crate::devices::{self, on};
-    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance, s};
     use proptest::prelude::*;
 
     fn random(shape: [usize; 3], device: &Device) -> Tensor<3> {
@@ -249,11 +249,12 @@ mod tests {
         let reference = run(attention_reference, &qkv, rows, &seed);
         for device in devices::all() {
             let qkv = qkv.each_ref().map(|of| on(&device, of));
-            let fused = run(attention, &qkv, rows, &on(&device, &seed));
-            for (fused, reference) in fused.iter().zip(&reference) {
-                // sums of terms of order one over tokens and over features, in two orders
-                let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
-                fused.assert_approx_eq::<f32>(reference, tolerance);
+            for fused in devices::forms(|| run(attention, &qkv, rows, &on(&device, &seed))) {
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // sums of terms of order one over tokens and over features, in two orders
+                    let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
+                    fused.assert_approx_eq::<f32>(reference, tolerance);
+                }
             }
         }
         if let Some(device) = devices::halves() {
@@ -261,12 +262,15 @@ mod tests {
             let seed = devices::rounded(&seed);
             let reference = run(attention_reference, &qkv, rows, &seed);
             let half = |of: &Tensor<3>| on(&device, &of.clone().cast(DType::BF16));
-            let fused = run(attention, &qkv.each_ref().map(half), rows, &half(&seed));
-            for (fused, reference) in fused.iter().zip(&reference) {
-                // rounded are the weights, their gradients, the difference of the two, and the sum
-                // over a group's heads; a weight's gradient is a scaled dot product over D features
-                let scale = devices::largest(reference).max(0.3 * (dim as f32).sqrt());
-                devices::assert_near(fused, reference, 12.0, scale);
+            for fused in
+                devices::forms(|| run(attention, &qkv.each_ref().map(half), rows, &half(&seed)))
+            {
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // rounded are the weights, their gradients, the difference of the two, and the sum
+                    // over a group's heads; a weight's gradient is a scaled dot product over D features
+                    let scale = devices::largest(reference).max(0.3 * (dim as f32).sqrt());
+                    devices::assert_near(fused, reference, 12.0, scale);
+                }
             }
         }
     }

@@ -45,10 +45,15 @@ impl Dropout {
     /// # Shapes
     /// Result: `[T, features]`.
     pub fn mask(&self, features: usize, device: &Device) -> Tensor<2> {
+        Tensor::from_data(self.mask_data(features), device)
+    }
+
+    /// The elements of [`Self::mask`].
+    pub(crate) fn mask_data(&self, features: usize) -> TensorData {
         let shape = [self.keys.len(), features];
         let mut mask = vec![1.0; shape[0] * shape[1]];
         self.apply(&mut mask);
-        Tensor::from_data(TensorData::new(mask, shape), device)
+        TensorData::new(mask, shape)
     }
 
     /// Clears elements, and divides the others by the probability of keeping them.

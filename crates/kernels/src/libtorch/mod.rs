@@ -11,7 +11,6 @@ pub(crate) mod timeline;
 
 use std::ffi::{CStr, c_char};
 
-use burn::backend::DispatchDevice;
 use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::tensor::Device;
 use tch::Tensor;
@@ -19,34 +18,26 @@ use tch::Tensor;
 use crate::profile::{self, Operation};
 
 /// The processor, computing with libtorch.
-pub fn cpu() -> Device {
+pub(crate) fn cpu() -> Device {
     LibTorchDevice::Cpu.into()
 }
 
 /// An NVIDIA GPU, counted from 0. It must exist: see [`gpus`].
-pub fn gpu(index: usize) -> Device {
+pub(crate) fn gpu(index: usize) -> Device {
     LibTorchDevice::Cuda(index).into()
 }
 
 /// Whether this libtorch is built with CUDA.
-pub const HAS_CUDA: bool = cfg!(libtorch_cuda);
+pub(crate) const HAS_CUDA: bool = cfg!(libtorch_cuda);
 
 /// Number of NVIDIA GPUs that libtorch can use; `None` if this libtorch is built without CUDA.
-pub fn gpus() -> Option<usize> {
+pub(crate) fn gpus() -> Option<usize> {
     HAS_CUDA.then(|| usize::try_from(tch::Cuda::device_count()).unwrap_or(0))
 }
 
 /// A tensor that shares its memory with no other.
 pub(crate) fn fresh(tensor: Tensor) -> TchTensor {
     TchTensor::new(tensor)
-}
-
-/// The index of a GPU; `None` for other devices.
-pub(crate) fn gpu_of(device: &Device) -> Option<usize> {
-    match device.clone().without_autodiff().as_dispatch() {
-        DispatchDevice::LibTorch(LibTorchDevice::Cuda(index)) => Some(*index),
-        _ => None,
-    }
 }
 
 /// The error message that a C++ function of this folder wrote to its buffer.

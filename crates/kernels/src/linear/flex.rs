@@ -5,20 +5,20 @@
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::{LinearBackend, LinearGradient};
+use super::LinearForms;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, values};
 use crate::product::{Side, product};
 use crate::profile;
 
-impl LinearBackend for Flex {
-    fn widened_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+impl LinearForms for Flex {
+    const FUSED: bool = true;
+
+    fn linear_form(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
         multiply(x, weight, Side::Transposed)
     }
-}
 
-impl LinearGradient for Flex {
-    fn widened_linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    fn linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
         multiply(dy, weight, Side::Plain)
     }
 }

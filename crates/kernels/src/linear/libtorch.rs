@@ -6,17 +6,17 @@
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
-use super::{LinearBackend, LinearGradient};
+use super::LinearForms;
 use crate::libtorch::{fresh, product};
 
-impl LinearBackend for LibTorch {
-    fn widened_linear(x: TchTensor, weight: TchTensor) -> TchTensor {
+impl LinearForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn linear_form(x: TchTensor, weight: TchTensor) -> TchTensor {
         fresh(product(&x.tensor, &weight.tensor.tr()))
     }
-}
 
-impl LinearGradient for LibTorch {
-    fn widened_linear_gradient(dy: TchTensor, weight: TchTensor) -> TchTensor {
+    fn linear_gradient(dy: TchTensor, weight: TchTensor) -> TchTensor {
         fresh(product(&dy.tensor, &weight.tensor))
     }
 }

@@ -17,12 +17,11 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{
-    Autodiff, Backend, Dispatch, TensorMetadata, backend_extension, tensor::FloatTensor,
-};
-use burn::tensor::{DType, FloatDType, Tensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::Tensor;
 
 use crate::profile::{self, Operation};
+use crate::reference::{self, in_dtype, widened};
 
 /// A linear layer without a bias: `y = x Wᵀ`.
 ///
@@ -40,23 +39,60 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// As [`linear`].
 pub fn linear_reference(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    x.matmul(weight.cast(DType::F32).transpose())
+    let [x, weight] = [x, weight].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(plain::<Dispatch>(x, weight))
 }
 
-/// [`linear`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait LinearBackend: Backend {
+pub(crate) fn plain<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let [x, weight] = [x, weight].map(widened::<B>);
+    in_dtype::<B>(B::float_matmul(x, B::float_transpose(weight)), dtype)
+}
+
+fn plain_gradient<B: Backend>(dy: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = dy.dtype();
+    let [dy, weight] = [dy, weight].map(widened::<B>);
+    in_dtype::<B>(B::float_matmul(dy, weight), dtype)
+}
+
+backends! {
+    /// [`linear`] on a backend.
+    pub trait LinearBackend: Backend {
+        /// See [`linear`].
+        fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
+}
+
+/// The forms of [`linear`] on a backend; without a fused one, the reference implementation.
+pub trait LinearForms: Backend {
+    /// Whether they are fused.
+    const FUSED: bool = false;
+
     /// See [`linear`].
-    fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_form(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::run(Operation::Linear, || plain::<Self>(x, weight))
+    }
+
+    /// The gradient of `x`, from the gradient of the result.
+    fn linear_gradient(dy: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::run(Operation::Linear, || plain_gradient::<Self>(dy, weight))
+    }
 }
 
-/// The gradient of [`linear`] on a backend.
-pub trait LinearGradient: LinearBackend {
-    /// The gradient of `x`, from the gradient of the result.
-    fn widened_linear_gradient(
-        dy: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
+impl<B: LinearForms> LinearBackend for B {
+    fn widened_linear(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+        if reference::is_chosen(Operation::Linear) {
+            return reference::run(Operation::Linear, || plain::<B>(x, weight));
+        }
+        B::linear_form(x, weight)
+    }
+}
+
+fn gradient<B: LinearForms>(dy: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    if reference::is_chosen(Operation::Linear) {
+        return reference::run(Operation::Linear, || plain_gradient::<B>(dy, weight));
+    }
+    B::linear_gradient(dy, weight)
 }
 
 /// `dW = dyᵀ x`, `[O, I]`, f32
@@ -67,20 +103,15 @@ pub(crate) fn gradient_of_weight<B: Backend>(
     let ([t, o], [_, i]) = (dy.shape().dims(), x.shape().dims());
     let bytes = dy.dtype().size() * (t * (o + i) + o * i);
     let _span = profile::span(Operation::Linear, 2 * t * o * i, bytes);
-    widen::<B>(B::float_matmul(B::float_transpose(dy), x))
+    widened::<B>(B::float_matmul(B::float_transpose(dy), x))
 }
 
-/// A weight in f32.
-pub(crate) fn widen<B: Backend>(weight: FloatTensor<B>) -> FloatTensor<B> {
-    B::float_cast(weight, FloatDType::F32)
-}
-
-impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
+impl<B: LinearForms, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
     fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct Linear;
 
-        impl<B: LinearGradient> Backward<B, 2> for Linear {
+        impl<B: LinearForms> Backward<B, 2> for Linear {
             /// The input, which is kept only if the weight is trained, and the weight.
             type State = (Option<FloatTensor<B>>, FloatTensor<B>);
 
@@ -98,7 +129,7 @@ impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> 
                     grads.register::<B>(node.id, d_weight);
                 }
                 if let Some(node) = x_node {
-                    let dx = B::widened_linear_gradient(dy, weight); // [T, I]
+                    let dx = gradient::<B>(dy, weight); // [T, I]
                     grads.register::<B>(node.id, dx);
                 }
             }
@@ -127,7 +158,7 @@ impl<B: LinearGradient, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> 
 mod tests {
     use super::*;
     use crate::devices::{self, on};
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Product = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
@@ -152,21 +183,23 @@ mod tests {
             let reference = run(linear_reference, &x, &w, &seed);
             for device in devices::all() {
                 let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
-                let fused = run(linear, &x, &w, &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // the same terms summed in another order, at most 80 of order one
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(4e-5));
+                for fused in devices::forms(|| run(linear, &x, &w, &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // the same terms summed in another order, at most 80 of order one
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(4e-5));
+                    }
                 }
             }
             if let Some(device) = devices::halves() {
                 let [x, w, seed] = [&x, &w, &seed].map(devices::rounded);
                 let reference = run(linear_reference, &x, &w, &seed);
                 let [x, w, seed] = [x, w, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run(linear, &x, &w, &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // sums in f32, rounded once
-                    let scale = devices::largest(reference).max(0.1);
-                    devices::assert_near(fused, reference, 1.0, scale);
+                for fused in devices::forms(|| run(linear, &x, &w, &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // sums in f32, rounded once
+                        let scale = devices::largest(reference).max(0.1);
+                        devices::assert_near(fused, reference, 1.0, scale);
+                    }
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! The loss with a trained head, on any backend: one chunk of tokens after another.
+//! The loss in plain tensor operations, on any backend: one chunk of tokens after another. Also the form
+//! on flex for a trained head.
 //!
 //! Axes as in [`super`].
 
@@ -7,7 +8,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{IndexingUpdateOp, Shape, Slice};
 
 use super::{LossAndGradients, Wanted};
-use crate::linear::widen;
+use crate::reference::{in_dtype, widened};
 
 /// Elements of a chunk's logits. 32 MiB in f32 limit the memory, and are large enough for matrix
 /// multiplications at full speed.
@@ -22,7 +23,8 @@ pub(super) fn loss<B: Backend>(
 ) -> LossAndGradients<B> {
     let [n, h] = hidden.shape().dims();
     let [v, _] = weight.shape().dims();
-    let weight = widen::<B>(weight); // [V, H]
+    let dtype = hidden.dtype();
+    let [hidden, weight] = [hidden, weight].map(widened::<B>); // [N, H], [V, H]
     let rows = (ELEMENTS / v).max(1);
     let mut losses = Vec::new();
     let mut d_hidden = Vec::new();
@@ -49,7 +51,9 @@ pub(super) fn loss<B: Backend>(
     }
     LossAndGradients {
         loss: B::float_sum(B::float_cat(losses, 0)),
-        hidden: wanted.hidden.then(|| B::float_cat(d_hidden, 0)), // [N, H]
+        hidden: wanted
+            .hidden
+            .then(|| in_dtype::<B>(B::float_cat(d_hidden, 0), dtype)), // [N, H]
         weight: d_weight,
     }
 }

@@ -7,25 +7,15 @@ use burn::backend::ops::IntTensorOps;
 use burn::tensor::IntDType;
 use burn_flex::FlexTensor;
 
-use super::{
-    LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted, chunks, slabs,
-};
+use super::{LinearCrossEntropyForms, LossAndGradients, Wanted, chunks, slabs};
 use crate::flex::{self, contiguous, values};
 use crate::product::Side;
 use crate::profile::{self, Operation};
 
-impl LinearCrossEntropyBackend for Flex {
-    fn linear_cross_entropy(
-        hidden: FlexTensor,
-        weight: FlexTensor,
-        targets: FlexTensor,
-    ) -> FlexTensor {
-        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
-    }
-}
+impl LinearCrossEntropyForms for Flex {
+    const FUSED: bool = true;
 
-impl LinearCrossEntropyGradient for Flex {
-    fn linear_cross_entropy_gradient(
+    fn linear_cross_entropy_form(
         hidden: FlexTensor,
         weight: FlexTensor,
         targets: FlexTensor,

@@ -9,7 +9,7 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-use super::{LinearCrossEntropyBackend, LinearCrossEntropyGradient, LossAndGradients, Wanted};
+use super::{LinearCrossEntropyForms, LossAndGradients, Wanted};
 use crate::libtorch::{bytes, fresh, of_product};
 use crate::profile::{self, Operation};
 
@@ -23,14 +23,10 @@ fn elements(of: &Tensor) -> i64 {
     }
 }
 
-impl LinearCrossEntropyBackend for LibTorch {
-    fn linear_cross_entropy(hidden: TchTensor, weight: TchTensor, targets: TchTensor) -> TchTensor {
-        Self::linear_cross_entropy_gradient(hidden, weight, targets, Wanted::default()).loss
-    }
-}
+impl LinearCrossEntropyForms for LibTorch {
+    const FUSED: bool = true;
 
-impl LinearCrossEntropyGradient for LibTorch {
-    fn linear_cross_entropy_gradient(
+    fn linear_cross_entropy_form(
         hidden: TchTensor,
         weight: TchTensor,
         targets: TchTensor,

@@ -27,8 +27,12 @@ use burn::backend::autodiff::{
     ops::{Backward, Ops, OpsKind},
 };
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Int, Shape, Tensor, activation};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
+use burn::tensor::{Int, Shape, Tensor};
+
+use crate::linear;
+use crate::operation::Operation;
+use crate::reference::{self, widened};
 
 /// Sum of the targets' negative log-probabilities (natural logarithm); not their mean.
 ///
@@ -56,34 +60,82 @@ pub fn linear_cross_entropy_reference(
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
 ) -> Tensor<1> {
-    let logits = hidden.matmul(weight.cast(DType::F32).transpose()); // [N, V]
-    let log_probabilities = activation::log_softmax(logits, 1); // [N, V]
-    log_probabilities
-        .gather(1, targets.unsqueeze_dim(1)) // [N, 1]
-        .sum()
-        .neg()
+    Tensor::from_dispatch(plain::<Dispatch>(
+        hidden.into_dispatch(),
+        weight.into_dispatch(),
+        targets.into_dispatch(),
+    ))
 }
 
-/// [`linear_cross_entropy`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait LinearCrossEntropyBackend: Backend {
-    /// See [`linear_cross_entropy`].
-    fn linear_cross_entropy(
-        hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        targets: IntTensor<Self>,
-    ) -> FloatTensor<Self>;
+/// The definition. It holds all logits, so backends without a fused form take [`chunks`] instead.
+fn plain<B: Backend>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+) -> FloatTensor<B> {
+    let [n, _] = hidden.shape().dims();
+    let logits = linear::plain::<B>(widened::<B>(hidden), weight); // [N, V]
+    let max = B::float_max_dim(B::float_detach(logits.clone()), 1); // [N, 1]
+    let logits = B::float_sub(logits, max);
+    let sum = B::float_sum_dim(B::float_exp(logits.clone()), 1); // [N, 1]
+    let targets = B::int_reshape(targets, Shape::from([n, 1]));
+    let chosen = B::float_gather(1, logits, targets); // [N, 1]
+    B::float_sum(B::float_sub(B::float_log(sum), chosen))
 }
 
-/// [`linear_cross_entropy`] with its gradients, on a backend.
-pub trait LinearCrossEntropyGradient: LinearCrossEntropyBackend {
+backends! {
+    /// [`linear_cross_entropy`] on a backend.
+    pub trait LinearCrossEntropyBackend: Backend {
+        /// See [`linear_cross_entropy`].
+        fn linear_cross_entropy(
+            hidden: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+        ) -> FloatTensor<Self>;
+    }
+}
+
+/// The form of [`linear_cross_entropy`] on a backend; without a fused one, plain tensor operations on
+/// one chunk of tokens after another.
+pub trait LinearCrossEntropyForms: Backend {
+    /// Whether it is fused.
+    const FUSED: bool = false;
+
     /// The loss, and the gradients that `wanted` names, for a gradient of the loss of one.
-    fn linear_cross_entropy_gradient(
+    fn linear_cross_entropy_form(
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
         wanted: Wanted,
-    ) -> LossAndGradients<Self>;
+    ) -> LossAndGradients<Self> {
+        reference::run(Operation::LinearCrossEntropy, || {
+            chunks::loss(hidden, weight, targets, wanted)
+        })
+    }
+}
+
+impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
+    fn linear_cross_entropy(
+        hidden: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        targets: IntTensor<B>,
+    ) -> FloatTensor<B> {
+        loss_and_gradients::<B>(hidden, weight, targets, Wanted::default()).loss
+    }
+}
+
+fn loss_and_gradients<B: LinearCrossEntropyForms>(
+    hidden: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    targets: IntTensor<B>,
+    wanted: Wanted,
+) -> LossAndGradients<B> {
+    if reference::is_chosen(Operation::LinearCrossEntropy) {
+        return reference::run(Operation::LinearCrossEntropy, || {
+            chunks::loss(hidden, weight, targets, wanted)
+        });
+    }
+    B::linear_cross_entropy_form(hidden, weight, targets, wanted)
 }
 
 /// The gradients to compute with the loss.
@@ -106,7 +158,7 @@ pub struct LossAndGradients<B: Backend> {
     pub weight: Option<FloatTensor<B>>,
 }
 
-impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBackend
+impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBackend
     for Autodiff<B, C>
 {
     fn linear_cross_entropy(
@@ -150,7 +202,7 @@ impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBac
         {
             OpsKind::Tracked(prep) => {
                 let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                let result = B::linear_cross_entropy_gradient(hidden, weight, targets, wanted);
+                let result = loss_and_gradients::<B>(hidden, weight, targets, wanted);
                 prep.finish((result.hidden, result.weight), result.loss)
             }
             OpsKind::UnTracked(prep) => {
@@ -165,7 +217,7 @@ impl<B: LinearCrossEntropyGradient, C: CheckpointStrategy> LinearCrossEntropyBac
 mod tests {
     use super::*;
     use crate::devices::{self, on};
-    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Loss = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>;
@@ -219,10 +271,11 @@ mod tests {
             let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-                let fused = run_frozen(linear_cross_entropy, &x, &w, &targets);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(2e-4));
+                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &targets)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(2e-4));
+                    }
                 }
                 let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone().inner());
                 let tracked = linear_cross_entropy(x, w, targets).inner();
@@ -232,12 +285,13 @@ mod tests {
                 let [x, w] = [&x, &w].map(devices::rounded);
                 let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
                 let [x, w] = [x, w].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device));
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // rounded are the logits (the loss can depend on one of order twenty), their
-                    // gradient, and the sums of it
-                    let scale = devices::largest(reference).max(0.1);
-                    devices::assert_near(fused, reference, 40.0, scale);
+                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device))) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // rounded are the logits (the loss can depend on one of order twenty), their
+                        // gradient, and the sums of it
+                        let scale = devices::largest(reference).max(0.1);
+                        devices::assert_near(fused, reference, 40.0, scale);
+                    }
                 }
             }
         }
@@ -252,10 +306,11 @@ mod tests {
             let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-                let fused = run(linear_cross_entropy, &x, &w, &targets);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // sums of at most 12 tokens' losses of order ten, in f32
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-4));
+                for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // sums of at most 12 tokens' losses of order ten, in f32
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-4));
+                    }
                 }
             }
         }
@@ -273,14 +328,15 @@ mod tests {
         let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
         for device in devices::all() {
             let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-            let fused = run(linear_cross_entropy, &x, &w, &targets);
-            for (fused, reference) in fused.iter().zip(&reference) {
-                // 32 thousand exponentials summed in another order. For narrower heads some libraries
-                // use one running sum, which loses three more digits.
-                fused.assert_approx_eq::<f32>(
-                    reference,
-                    Tolerance::relative(1e-4).set_absolute(1e-4),
-                );
+            for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets)) {
+                for (fused, reference) in fused.iter().zip(&reference) {
+                    // 32 thousand exponentials summed in another order. For narrower heads some libraries
+                    // use one running sum, which loses three more digits.
+                    fused.assert_approx_eq::<f32>(
+                        reference,
+                        Tolerance::relative(1e-4).set_absolute(1e-4),
+                    );
+                }
             }
         }
     }

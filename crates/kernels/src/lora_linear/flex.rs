@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
+use super::{Adapted, AdaptedGradients, LoraLinearForms};
 use crate::Dropout;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
@@ -16,8 +16,10 @@ use crate::profile::{self, Operation};
 use crate::skinny::{down, outer, transposed, up, up_transposed};
 use crate::threads;
 
-impl LoraLinearBackend for Flex {
-    fn low_rank_linear(
+impl LoraLinearForms for Flex {
+    const FUSED: bool = true;
+
+    fn low_rank_linear_form(
         x: FlexTensor,
         weight: FlexTensor,
         a: FlexTensor,
@@ -40,9 +42,7 @@ impl LoraLinearBackend for Flex {
         up_transposed(&low, values(&b), rank, &mut y);
         flex::tensor(y, [tokens, out])
     }
-}
 
-impl LoraLinearGradient for Flex {
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
         let parts = [adapted.x, adapted.weight, adapted.a, adapted.b, dy];
         let [x, weight, a, b, dy] = parts.map(contiguous);

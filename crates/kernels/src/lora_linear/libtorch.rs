@@ -8,13 +8,15 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-use super::{Adapted, AdaptedGradients, LoraLinearBackend, LoraLinearGradient};
+use super::{Adapted, AdaptedGradients, LoraLinearForms};
 use crate::Dropout;
 use crate::libtorch::{bytes, fresh, product};
 use crate::profile::{self, Operation};
 
-impl LoraLinearBackend for LibTorch {
-    fn low_rank_linear(
+impl LoraLinearForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn low_rank_linear_form(
         x: TchTensor,
         weight: TchTensor,
         a: TchTensor,
@@ -30,9 +32,7 @@ impl LoraLinearBackend for LibTorch {
         let _ = y.addmm_(&low, &b.tr());
         fresh(y)
     }
-}
 
-impl LoraLinearGradient for LibTorch {
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: TchTensor) -> AdaptedGradients<Self> {
         let Adapted {
             scale,

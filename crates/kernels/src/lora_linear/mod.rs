@@ -19,11 +19,13 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 use crate::Dropout;
-use crate::linear::{gradient_of_weight, linear_reference};
+use crate::linear::{self, gradient_of_weight};
+use crate::operation::Operation;
+use crate::reference::{self, in_dtype, widened};
 
 /// The low-rank branch of [`lora_linear`].
 #[derive(Debug, Clone)]
@@ -71,23 +73,71 @@ pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, branch: LowRank) -> Tensor<2
 /// # Shapes
 /// As [`lora_linear`].
 pub fn lora_linear_reference(x: Tensor<2>, weight: Tensor<2>, branch: LowRank) -> Tensor<2> {
-    let y = linear_reference(x.clone(), weight); // [T, O]
-    let low = linear_reference(branch.input(x), branch.a) * branch.scale; // [T, r]
-    y + linear_reference(low, branch.b)
+    let LowRank {
+        a,
+        b,
+        scale,
+        dropout,
+    } = branch;
+    let inputs = [x, weight, a, b].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(plain::<Dispatch>(inputs, scale, dropout.as_ref()))
 }
 
-/// [`lora_linear`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait LoraLinearBackend: Backend {
-    /// See [`lora_linear`].
-    fn low_rank_linear(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
-        scale: f64,
-        dropout: Option<Dropout>,
-    ) -> FloatTensor<Self>;
+fn plain<B: Backend>(
+    [x, weight, a, b]: [FloatTensor<B>; 4],
+    scale: f64,
+    dropout: Option<&Dropout>,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let x = widened::<B>(x);
+    let y = linear::plain::<B>(x.clone(), weight); // [T, O]
+    let input = match dropout {
+        None => x,
+        Some(dropout) => {
+            let [_, features] = x.shape().dims();
+            let mask = B::float_from_data(dropout.mask_data(features), &x.device());
+            B::float_mul(x, mask)
+        }
+    };
+    let low = linear::plain::<B>(input, a); // [T, r]
+    let low = B::float_mul_scalar(low, scale.into());
+    in_dtype::<B>(B::float_add(y, linear::plain::<B>(low, b)), dtype)
+}
+
+fn plain_gradient<B: Backend>(adapted: Adapted<B>, dy: FloatTensor<B>) -> AdaptedGradients<B> {
+    let Adapted {
+        x,
+        weight,
+        a,
+        b,
+        scale,
+        dropout,
+        below,
+    } = adapted;
+    let of = |[x, weight, a, b]: [_; 4]| {
+        plain::<Autodiff<B>>([x, weight, a, b], scale, dropout.as_ref())
+    };
+    let inputs = [x, weight, a, b];
+    let wanted = [below, false, true, true];
+    match reference::gradients::<B, 4>(inputs, wanted, of, dy) {
+        [x, _, Some(a), Some(b)] => AdaptedGradients { x, a, b },
+        _ => unreachable!("the gradients of A and B are wanted"),
+    }
+}
+
+backends! {
+    /// [`lora_linear`] on a backend.
+    pub trait LoraLinearBackend: Backend {
+        /// See [`lora_linear`].
+        fn low_rank_linear(
+            x: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            a: FloatTensor<Self>,
+            b: FloatTensor<Self>,
+            scale: f64,
+            dropout: Option<Dropout>,
+        ) -> FloatTensor<Self>;
+    }
 }
 
 /// The values of the forward pass that the backward pass of [`lora_linear`] needs.
@@ -120,16 +170,60 @@ pub struct AdaptedGradients<B: Backend> {
     pub b: FloatTensor<B>,
 }
 
-/// The gradient of [`lora_linear`] on a backend.
-pub trait LoraLinearGradient: LoraLinearBackend {
+/// The forms of [`lora_linear`] on a backend; without a fused one, the reference implementation.
+pub trait LoraLinearForms: Backend {
+    /// Whether they are fused.
+    const FUSED: bool = false;
+
+    /// See [`lora_linear`].
+    fn low_rank_linear_form(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> FloatTensor<Self> {
+        reference::run(Operation::LowRank, || {
+            plain::<Self>([x, weight, a, b], scale, dropout.as_ref())
+        })
+    }
+
     /// The gradients of the inputs except the weight's, from the gradient of the result.
     fn low_rank_linear_gradient(
         adapted: Adapted<Self>,
         dy: FloatTensor<Self>,
-    ) -> AdaptedGradients<Self>;
+    ) -> AdaptedGradients<Self> {
+        reference::run(Operation::LowRank, || plain_gradient::<Self>(adapted, dy))
+    }
 }
 
-impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B, C> {
+impl<B: LoraLinearForms> LoraLinearBackend for B {
+    fn low_rank_linear(
+        x: FloatTensor<B>,
+        weight: FloatTensor<B>,
+        a: FloatTensor<B>,
+        b: FloatTensor<B>,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> FloatTensor<B> {
+        if reference::is_chosen(Operation::LowRank) {
+            return reference::run(Operation::LowRank, || {
+                plain::<B>([x, weight, a, b], scale, dropout.as_ref())
+            });
+        }
+        B::low_rank_linear_form(x, weight, a, b, scale, dropout)
+    }
+}
+
+fn gradient<B: LoraLinearForms>(adapted: Adapted<B>, dy: FloatTensor<B>) -> AdaptedGradients<B> {
+    if reference::is_chosen(Operation::LowRank) {
+        return reference::run(Operation::LowRank, || plain_gradient::<B>(adapted, dy));
+    }
+    B::low_rank_linear_gradient(adapted, dy)
+}
+
+impl<B: LoraLinearForms, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B, C> {
     fn low_rank_linear(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -141,7 +235,7 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
         #[derive(Debug)]
         struct LoraLinear;
 
-        impl<B: LoraLinearGradient> Backward<B, 4> for LoraLinear {
+        impl<B: LoraLinearForms> Backward<B, 4> for LoraLinear {
             type State = Adapted<B>;
 
             fn backward(
@@ -157,7 +251,7 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
                     let d_weight = gradient_of_weight::<B>(dy.clone(), adapted.x.clone());
                     grads.register::<B>(node.id, d_weight);
                 }
-                let found = B::low_rank_linear_gradient(adapted, dy);
+                let found = gradient::<B>(adapted, dy);
                 let parts = [
                     (x_node, found.x),
                     (a_node, Some(found.a)),
@@ -207,6 +301,7 @@ impl<B: LoraLinearGradient, C: CheckpointStrategy> LoraLinearBackend for Autodif
 mod tests {
     use super::*;
     use crate::devices::{self, on};
+    use crate::linear_reference;
     use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
@@ -272,10 +367,11 @@ mod tests {
             let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
             for device in devices::all() {
                 let [x, w, seed] = [&x, &w, &seed].map(|of| on(&device, of));
-                let fused = run(lora_linear, &x, &w, &moved(&branch, &device), &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // up to 1400 terms of order one, summed in two orders
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-4).set_absolute(1e-3));
+                for fused in devices::forms(|| run(lora_linear, &x, &w, &moved(&branch, &device), &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // up to 1400 terms of order one, summed in two orders
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-4).set_absolute(1e-3));
+                    }
                 }
             }
             if let Some(device) = devices::halves() {
@@ -290,10 +386,11 @@ mod tests {
                 let w_sizes = w.clone().cast(DType::F32).abs();
                 let sums = run(lora_linear_reference, &positive_x, &w_sizes, &without_signs, &positive_seed);
                 let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run(lora_linear, &x, &on(&device, &w), &moved(&branch, &device), &seed);
-                for ((fused, reference), sums) in fused.iter().zip(&reference).zip(&sums) {
-                    // roundings: the weight, A and B, their input, their inner result, and the sums
-                    devices::assert_near(fused, reference, 6.0, devices::largest(sums));
+                for fused in devices::forms(|| run(lora_linear, &x, &on(&device, &w), &moved(&branch, &device), &seed)) {
+                    for ((fused, reference), sums) in fused.iter().zip(&reference).zip(&sums) {
+                        // roundings: the weight, A and B, their input, their inner result, and the sums
+                        devices::assert_near(fused, reference, 6.0, devices::largest(sums));
+                    }
                 }
             }
         }

@@ -6,15 +6,17 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 use pulp::Simd;
 
-use super::{RmsNormBackend, RmsNormGradient};
+use super::RmsNormForms;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::profile::{self, Operation};
 use crate::simd::{dot, dot3, vectorised};
 use crate::threads;
 
-impl RmsNormBackend for Flex {
-    fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
+impl RmsNormForms for Flex {
+    const FUSED: bool = true;
+
+    fn rms_norm_form(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
         let [x, weight] = [contiguous(x), contiguous(weight)];
         let [_, width] = x.layout().shape().dims();
         let _span = profile::span(
@@ -32,9 +34,7 @@ impl RmsNormBackend for Flex {
         });
         flex::tensor(y, x.layout().shape().clone())
     }
-}
 
-impl RmsNormGradient for Flex {
     fn rms_norm_gradient(
         x: FlexTensor,
         weight: FlexTensor,

@@ -8,19 +8,19 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-use super::{RmsNormBackend, RmsNormGradient};
+use super::RmsNormForms;
 use crate::libtorch::{aten, bytes, fresh};
 use crate::profile::{self, Operation};
 
-impl RmsNormBackend for LibTorch {
-    fn rms_norm(x: TchTensor, weight: TchTensor, eps: f64) -> TchTensor {
+impl RmsNormForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn rms_norm_form(x: TchTensor, weight: TchTensor, eps: f64) -> TchTensor {
         let x = x.tensor;
         let _span = profile::span(Operation::RmsNorm, 4 * x.numel(), 2 * bytes(&[&x]));
         fresh(norm(&x, &weight.tensor, eps).0)
     }
-}
 
-impl RmsNormGradient for LibTorch {
     fn rms_norm_gradient(
         x: TchTensor,
         weight: TchTensor,

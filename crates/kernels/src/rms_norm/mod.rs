@@ -19,8 +19,11 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::{Shape, Tensor};
+
+use crate::operation::Operation;
+use crate::reference::{self, in_dtype, widened};
 
 /// Normalises each token's vector by its root mean square.
 ///
@@ -36,20 +39,56 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
 /// # Shapes
 /// As [`rms_norm`].
 pub fn rms_norm_reference(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
-    let mean_square = x.clone().square().mean_dim(1); // [T, 1]
-    let scale = (mean_square + eps).sqrt().recip(); // [T, 1]
-    x * scale * weight.cast(DType::F32).unsqueeze::<2>()
+    let [x, weight] = [x.into_dispatch(), weight.into_dispatch()];
+    Tensor::from_dispatch(plain::<Dispatch>(x, weight, eps))
 }
 
-/// [`rms_norm`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait RmsNormBackend: Backend {
+fn plain<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let [x, weight] = [x, weight].map(widened::<B>);
+    let [width] = weight.shape().dims();
+    let mean_square = B::float_mean_dim(B::float_mul(x.clone(), x.clone()), 1); // [T, 1]
+    let root = B::float_sqrt(B::float_add_scalar(mean_square, eps.into())); // [T, 1]
+    let x = B::float_mul(x, B::float_recip(root)); // [T, H]
+    let weight = B::float_reshape(weight, Shape::from([1, width]));
+    in_dtype::<B>(B::float_mul(x, weight), dtype)
+}
+
+fn plain_gradient<B: Backend>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    eps: f64,
+    trained: bool,
+) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
+    let of = |[x, weight]: [_; 2]| plain::<Autodiff<B>>(x, weight, eps);
+    let inputs = [x, widened::<B>(weight)]; // the gradient of the weight is in f32
+    let [dx, d_weight] = reference::all_gradients::<B, 2>(inputs, of, dy);
+    (dx, trained.then_some(d_weight))
+}
+
+backends! {
+    /// [`rms_norm`] on a backend.
+    pub trait RmsNormBackend: Backend {
+        /// See [`rms_norm`].
+        fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
+    }
+}
+
+/// The forms of [`rms_norm`] on a backend; without a fused one, the reference implementation.
+pub trait RmsNormForms: Backend {
+    /// Whether they are fused.
+    const FUSED: bool = false;
+
     /// See [`rms_norm`].
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self>;
-}
+    fn rms_norm_form(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        eps: f64,
+    ) -> FloatTensor<Self> {
+        reference::run(Operation::RmsNorm, || plain::<Self>(x, weight, eps))
+    }
 
-/// The gradient of [`rms_norm`] on a backend.
-pub trait RmsNormGradient: RmsNormBackend {
     /// Gradients of `x`, and of `weight` if it is `trained`, from the gradient of the result.
     fn rms_norm_gradient(
         x: FloatTensor<Self>,
@@ -57,15 +96,43 @@ pub trait RmsNormGradient: RmsNormBackend {
         dy: FloatTensor<Self>,
         eps: f64,
         trained: bool,
-    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>);
+    ) -> (FloatTensor<Self>, Option<FloatTensor<Self>>) {
+        reference::run(Operation::RmsNorm, || {
+            plain_gradient::<Self>(x, weight, dy, eps, trained)
+        })
+    }
 }
 
-impl<B: RmsNormGradient, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C> {
+impl<B: RmsNormForms> RmsNormBackend for B {
+    fn rms_norm(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f64) -> FloatTensor<B> {
+        if reference::is_chosen(Operation::RmsNorm) {
+            return reference::run(Operation::RmsNorm, || plain::<B>(x, weight, eps));
+        }
+        B::rms_norm_form(x, weight, eps)
+    }
+}
+
+fn gradient<B: RmsNormForms>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    dy: FloatTensor<B>,
+    eps: f64,
+    trained: bool,
+) -> (FloatTensor<B>, Option<FloatTensor<B>>) {
+    if reference::is_chosen(Operation::RmsNorm) {
+        return reference::run(Operation::RmsNorm, || {
+            plain_gradient::<B>(x, weight, dy, eps, trained)
+        });
+    }
+    B::rms_norm_gradient(x, weight, dy, eps, trained)
+}
+
+impl<B: RmsNormForms, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C> {
     fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f64) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct RmsNorm;
 
-        impl<B: RmsNormGradient> Backward<B, 2> for RmsNorm {
+        impl<B: RmsNormForms> Backward<B, 2> for RmsNorm {
             type State = (FloatTensor<B>, FloatTensor<B>, f64);
 
             fn backward(
@@ -78,7 +145,7 @@ impl<B: RmsNormGradient, C: CheckpointStrategy> RmsNormBackend for Autodiff<B, C
                 let (x, weight, eps) = ops.state;
                 let [x_node, weight_node] = ops.parents;
                 let trained = weight_node.is_some();
-                let (dx, d_weight) = B::rms_norm_gradient(x, weight, dy, eps, trained);
+                let (dx, d_weight) = gradient::<B>(x, weight, dy, eps, trained);
                 for (node, gradient) in [(x_node, Some(dx)), (weight_node, d_weight)] {
                     if let (Some(node), Some(gradient)) = (node, gradient) {
                         grads.register::<B>(node.id, gradient);
@@ -135,10 +202,11 @@ mod tests {
             let seed = Tensor::<2>::random([t, h], normal, &device);
             let reference = run(rms_norm_reference, &x, &w, &seed);
             for device in devices::all() {
-                let fused = run(rms_norm, &on(&device, &x), &on(&device, &w), &on(&device, &seed));
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // up to 700 terms of order one, summed in two orders
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(2e-5).set_absolute(2e-5));
+                for fused in devices::forms(|| run(rms_norm, &on(&device, &x), &on(&device, &w), &on(&device, &seed))) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // up to 700 terms of order one, summed in two orders
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::relative(2e-5).set_absolute(2e-5));
+                    }
                 }
             }
         }
@@ -152,11 +220,12 @@ mod tests {
             let reference = run(rms_norm_reference, &x, &w, &seed);
             if let Some(device) = devices::halves() {
                 let [x, seed] = [&x, &seed].map(|of| on(&device, &of.clone().cast(DType::BF16)));
-                let fused = run(rms_norm, &x, &on(&device, &w), &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // rounded are the result and, on a GPU, each token's part of the weight's gradient
-                    let scale = devices::largest(reference).max(0.1);
-                    devices::assert_near(fused, reference, 2.0, scale);
+                for fused in devices::forms(|| run(rms_norm, &x, &on(&device, &w), &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // rounded are the result and, on a GPU, each token's part of the weight's gradient
+                        let scale = devices::largest(reference).max(0.1);
+                        devices::assert_near(fused, reference, 2.0, scale);
+                    }
                 }
             }
         }

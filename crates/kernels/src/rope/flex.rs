@@ -5,15 +5,17 @@
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::RopeBackend;
+use super::RopeForms;
 use crate::flex::{contiguous, rows_of_task, values, whole};
 use crate::profile::{self, Operation};
 use crate::simd::vectorised;
 use crate::threads;
 
-impl RopeBackend for Flex {
+impl RopeForms for Flex {
+    const FUSED: bool = true;
+
     /// Computes in place if no other tensor shares the memory of `x`.
-    fn rope(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {
+    fn rope_form(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {
         let mut x = whole(x);
         let [cos, sin] = [contiguous(cos), contiguous(sin)];
         let [_, heads, dim] = x.layout().shape().dims();

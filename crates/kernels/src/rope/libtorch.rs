@@ -5,12 +5,14 @@
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
-use super::RopeBackend;
+use super::RopeForms;
 use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
 
-impl RopeBackend for LibTorch {
-    fn rope(x: TchTensor, cos: TchTensor, sin: TchTensor, back: bool) -> TchTensor {
+impl RopeForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn rope_form(x: TchTensor, cos: TchTensor, sin: TchTensor, back: bool) -> TchTensor {
         let x = x.tensor;
         let _span = profile::span(Operation::Rope, 3 * x.numel(), 2 * bytes(&[&x]));
         let half = cos.tensor.size()[1];

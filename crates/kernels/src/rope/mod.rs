@@ -16,8 +16,11 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, s};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::{Shape, Slice, Tensor};
+
+use crate::operation::Operation;
+use crate::reference::{self, in_dtype, widened};
 
 /// Rotates the vector of each head by the angles of its token.
 ///
@@ -33,33 +36,79 @@ pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
 /// # Shapes
 /// As [`rope`].
 pub fn rope_reference(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
-    let [_, _, d] = x.dims();
-    let cos = cos.unsqueeze_dim::<3>(1); // [T, 1, D/2]
-    let sin = sin.unsqueeze_dim::<3>(1); // [T, 1, D/2]
-    let low = x.clone().slice(s![.., .., 0..d / 2]); // [T, N, D/2]
-    let high = x.slice(s![.., .., d / 2..d]); // [T, N, D/2]
-    Tensor::cat(
-        vec![
-            low.clone() * cos.clone() - high.clone() * sin.clone(),
-            high * cos + low * sin,
-        ],
-        2,
-    )
+    let [cos, sin] = [cos, sin].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(plain::<Dispatch>(x.into_dispatch(), cos, sin, false))
 }
 
-/// [`rope`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait RopeBackend: Backend {
+fn plain<B: Backend>(
+    x: FloatTensor<B>,
+    cos: FloatTensor<B>,
+    sin: FloatTensor<B>,
+    back: bool,
+) -> FloatTensor<B> {
+    let dtype = x.dtype();
+    let x = widened::<B>(x);
+    let [t, n, d] = x.shape().dims();
+    let [cos, sin] =
+        [cos, sin].map(|of| B::float_reshape(widened::<B>(of), Shape::from([t, 1, d / 2])));
+    let sin = if back { B::float_neg(sin) } else { sin };
+    let half = |features| {
+        let all = [Slice::from(0..t), Slice::from(0..n), Slice::from(features)];
+        B::float_slice(x.clone(), &all) // [T, N, D/2]
+    };
+    let [low, high] = [half(0..d / 2), half(d / 2..d)];
+    let product = |a: &FloatTensor<B>, b: &FloatTensor<B>| B::float_mul(a.clone(), b.clone());
+    let halves = vec![
+        B::float_sub(product(&low, &cos), product(&high, &sin)),
+        B::float_add(product(&high, &cos), product(&low, &sin)),
+    ];
+    in_dtype::<B>(B::float_cat(halves, 2), dtype)
+}
+
+backends! {
+    /// [`rope`] on a backend.
+    pub trait RopeBackend: Backend {
+        /// See [`rope`]; `back` selects the inverse rotation.
+        fn rope(
+            x: FloatTensor<Self>,
+            cos: FloatTensor<Self>,
+            sin: FloatTensor<Self>,
+            back: bool,
+        ) -> FloatTensor<Self>;
+    }
+}
+
+/// The form of [`rope`] on a backend; without a fused one, the reference implementation.
+pub trait RopeForms: Backend {
+    /// Whether it is fused.
+    const FUSED: bool = false;
+
     /// See [`rope`]; `back` selects the inverse rotation.
-    fn rope(
+    fn rope_form(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
         sin: FloatTensor<Self>,
         back: bool,
-    ) -> FloatTensor<Self>;
+    ) -> FloatTensor<Self> {
+        reference::run(Operation::Rope, || plain::<Self>(x, cos, sin, back))
+    }
 }
 
-impl<B: RopeBackend, C: CheckpointStrategy> RopeBackend for Autodiff<B, C> {
+impl<B: RopeForms> RopeBackend for B {
+    fn rope(
+        x: FloatTensor<B>,
+        cos: FloatTensor<B>,
+        sin: FloatTensor<B>,
+        back: bool,
+    ) -> FloatTensor<B> {
+        if reference::is_chosen(Operation::Rope) {
+            return reference::run(Operation::Rope, || plain::<B>(x, cos, sin, back));
+        }
+        B::rope_form(x, cos, sin, back)
+    }
+}
+
+impl<B: RopeForms, C: CheckpointStrategy> RopeBackend for Autodiff<B, C> {
     fn rope(
         x: FloatTensor<Self>,
         cos: FloatTensor<Self>,
@@ -69,7 +118,7 @@ impl<B: RopeBackend, C: CheckpointStrategy> RopeBackend for Autodiff<B, C> {
         #[derive(Debug)]
         struct Rope;
 
-        impl<B: RopeBackend> Backward<B, 1> for Rope {
+        impl<B: RopeForms> Backward<B, 1> for Rope {
             type State = (FloatTensor<B>, FloatTensor<B>, bool);
 
             fn backward(
@@ -127,10 +176,11 @@ mod tests {
             for device in devices::all() {
                 let [x, seed] = [&x, &seed].map(|of| on(&device, of));
                 let before = x.to_data();
-                let fused = run(rope, &x, &on(&device, &angle), &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // two multiplications and an addition, each rounded once
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-6));
+                for fused in devices::forms(|| run(rope, &x, &on(&device, &angle), &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // two multiplications and an addition, each rounded once
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-6));
+                    }
                 }
                 // a tensor that is still in use is not rotated in place
                 x.into_data().assert_eq(&before, true);
@@ -139,11 +189,12 @@ mod tests {
                 let [x, seed] = [&x, &seed].map(devices::rounded);
                 let reference = run(rope_reference, &x, &angle, &seed);
                 let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run(rope, &x, &on(&device, &angle), &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // rounded are a multiplication and the sum
-                    let scale = devices::largest(reference).max(0.1);
-                    devices::assert_near(fused, reference, 2.0, scale);
+                for fused in devices::forms(|| run(rope, &x, &on(&device, &angle), &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // rounded are a multiplication and the sum
+                        let scale = devices::largest(reference).max(0.1);
+                        devices::assert_near(fused, reference, 2.0, scale);
+                    }
                 }
             }
         }

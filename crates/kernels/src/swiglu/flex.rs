@@ -5,15 +5,17 @@
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::{SwiGluBackend, SwiGluGradient};
+use super::SwiGluForms;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
 use crate::profile::{self, Operation};
 use crate::simd::{sigmoid, vectorised};
 use crate::threads;
 
-impl SwiGluBackend for Flex {
-    fn swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
+impl SwiGluForms for Flex {
+    const FUSED: bool = true;
+
+    fn swiglu_form(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         let [gate, up] = [gate, up].map(contiguous);
         let [g, u] = [values(&gate), values(&up)];
         let _span = profile::span(Operation::SwiGlu, 5 * g.len(), 3 * 4 * g.len());
@@ -25,9 +27,7 @@ impl SwiGluBackend for Flex {
         });
         flex::tensor(y, gate.layout().shape().clone())
     }
-}
 
-impl SwiGluGradient for Flex {
     fn swiglu_gradient(gate: FlexTensor, up: FlexTensor, dy: FlexTensor) -> [FlexTensor; 2] {
         let [gate, up, dy] = [gate, up, dy].map(contiguous);
         let [g, u, dy] = [values(&gate), values(&up), values(&dy)];

@@ -7,20 +7,20 @@
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 
-use super::{SwiGluBackend, SwiGluGradient};
+use super::SwiGluForms;
 use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
 
-impl SwiGluBackend for LibTorch {
-    fn swiglu(gate: TchTensor, up: TchTensor) -> TchTensor {
+impl SwiGluForms for LibTorch {
+    const FUSED: bool = true;
+
+    fn swiglu_form(gate: TchTensor, up: TchTensor) -> TchTensor {
         let gate = gate.tensor;
         let _span = profile::span(Operation::SwiGlu, 5 * gate.numel(), 3 * bytes(&[&gate]));
         let mut y = gate.silu();
         fresh(y.g_mul_(&up.tensor))
     }
-}
 
-impl SwiGluGradient for LibTorch {
     fn swiglu_gradient(gate: TchTensor, up: TchTensor, dy: TchTensor) -> [TchTensor; 2] {
         let [gate, up, dy] = [gate.tensor, up.tensor, dy.tensor];
         let _span = profile::span(Operation::SwiGlu, 9 * gate.numel(), 5 * bytes(&[&gate]));

@@ -16,8 +16,11 @@ use burn::backend::autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension, tensor::FloatTensor};
-use burn::tensor::{Tensor, activation};
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
+use burn::tensor::Tensor;
+
+use crate::operation::Operation;
+use crate::reference::{self, in_dtype, widened};
 
 /// Multiplies `up` by `silu(gate)`.
 ///
@@ -32,32 +35,80 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// As [`swiglu`].
 pub fn swiglu_reference(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    activation::silu(gate) * up
+    let [gate, up] = [gate, up].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(plain::<Dispatch>(gate, up))
 }
 
-/// [`swiglu`] on a backend.
-#[backend_extension(Flex, LibTorch: cfg(feature = "libtorch"), Autodiff)]
-pub trait SwiGluBackend: Backend {
+fn plain<B: Backend>(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+    let dtype = gate.dtype();
+    let [gate, up] = [gate, up].map(widened::<B>);
+    let silu = B::float_mul(gate.clone(), B::sigmoid(gate));
+    in_dtype::<B>(B::float_mul(silu, up), dtype)
+}
+
+fn plain_gradient<B: Backend>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> [FloatTensor<B>; 2] {
+    let of = |[gate, up]: [_; 2]| plain::<Autodiff<B>>(gate, up);
+    reference::all_gradients::<B, 2>([gate, up], of, dy)
+}
+
+backends! {
+    /// [`swiglu`] on a backend.
+    pub trait SwiGluBackend: Backend {
+        /// See [`swiglu`].
+        fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    }
+}
+
+/// The forms of [`swiglu`] on a backend; without a fused one, the reference implementation.
+pub trait SwiGluForms: Backend {
+    /// Whether they are fused.
+    const FUSED: bool = false;
+
     /// See [`swiglu`].
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
-}
+    fn swiglu_form(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+        reference::run(Operation::SwiGlu, || plain::<Self>(gate, up))
+    }
 
-/// The gradient of [`swiglu`] on a backend.
-pub trait SwiGluGradient: SwiGluBackend {
     /// Gradients of `gate` and `up`, from the gradient of the result.
     fn swiglu_gradient(
         gate: FloatTensor<Self>,
         up: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-    ) -> [FloatTensor<Self>; 2];
+    ) -> [FloatTensor<Self>; 2] {
+        reference::run(Operation::SwiGlu, || plain_gradient::<Self>(gate, up, dy))
+    }
 }
 
-impl<B: SwiGluGradient, C: CheckpointStrategy> SwiGluBackend for Autodiff<B, C> {
+impl<B: SwiGluForms> SwiGluBackend for B {
+    fn swiglu(gate: FloatTensor<B>, up: FloatTensor<B>) -> FloatTensor<B> {
+        if reference::is_chosen(Operation::SwiGlu) {
+            return reference::run(Operation::SwiGlu, || plain::<B>(gate, up));
+        }
+        B::swiglu_form(gate, up)
+    }
+}
+
+fn gradient<B: SwiGluForms>(
+    gate: FloatTensor<B>,
+    up: FloatTensor<B>,
+    dy: FloatTensor<B>,
+) -> [FloatTensor<B>; 2] {
+    if reference::is_chosen(Operation::SwiGlu) {
+        return reference::run(Operation::SwiGlu, || plain_gradient::<B>(gate, up, dy));
+    }
+    B::swiglu_gradient(gate, up, dy)
+}
+
+impl<B: SwiGluForms, C: CheckpointStrategy> SwiGluBackend for Autodiff<B, C> {
     fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct SwiGlu;
 
-        impl<B: SwiGluGradient> Backward<B, 2> for SwiGlu {
+        impl<B: SwiGluForms> Backward<B, 2> for SwiGlu {
             type State = (FloatTensor<B>, FloatTensor<B>);
 
             fn backward(
@@ -68,7 +119,7 @@ impl<B: SwiGluGradient, C: CheckpointStrategy> SwiGluBackend for Autodiff<B, C> 
             ) {
                 let dy = grads.consume::<B>(&ops.node); // [T, I]
                 let (gate, up) = ops.state;
-                let found = B::swiglu_gradient(gate, up, dy);
+                let found = gradient::<B>(gate, up, dy);
                 for (node, gradient) in ops.parents.into_iter().zip(found) {
                     if let Some(node) = node {
                         grads.register::<B>(node.id, gradient);
@@ -124,21 +175,23 @@ mod tests {
             let reference = run(swiglu_reference, &gate, &up, &seed);
             for device in devices::all() {
                 let [gate, up, seed] = [&gate, &up, &seed].map(|of| on(&device, of));
-                let fused = run(swiglu, &gate, &up, &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // a few roundings of f32, and an exponential within two units in the last place
-                    fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(1e-5));
+                for fused in devices::forms(|| run(swiglu, &gate, &up, &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // a few roundings of f32, and an exponential within two units in the last place
+                        fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(1e-5));
+                    }
                 }
             }
             if let Some(device) = devices::halves() {
                 let [gate, up, seed] = [&gate, &up, &seed].map(devices::rounded);
                 let reference = run(swiglu_reference, &gate, &up, &seed);
                 let [gate, up, seed] = [gate, up, seed].map(|of| on(&device, &of.cast(DType::BF16)));
-                let fused = run(swiglu, &gate, &up, &seed);
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // rounded are the activation and its product with `up`
-                    let scale = devices::largest(reference).max(0.1);
-                    devices::assert_near(fused, reference, 2.0, scale);
+                for fused in devices::forms(|| run(swiglu, &gate, &up, &seed)) {
+                    for (fused, reference) in fused.iter().zip(&reference) {
+                        // rounded are the activation and its product with `up`
+                        let scale = devices::largest(reference).max(0.1);
+                        devices::assert_near(fused, reference, 2.0, scale);
+                    }
                 }
             }
         }

@@ -6,6 +6,7 @@
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_files::size::grouped;
+use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
 use simmer_model::adapter::targets::Selection;
 
@@ -13,31 +14,14 @@ use super::Subject;
 use super::load::Load;
 use crate::recipe::Method;
 
-/// Fragmentation, the free memory between blocks, as a fraction of activations and temporary buffers; libtorch's
-/// operations also make copies.
-const GAPS: f64 = 0.05;
-const GAPS_OF_LIBTORCH: f64 = 0.4;
-/// Not measured: what torch's allocator usually reserves beyond the memory in use.
-const GAPS_OF_GPU: f64 = 0.15;
-
-/// The program with the tables and threads of its libraries. A build with libtorch loads it in any case; if libtorch
-/// computes, its own threads are added.
-const PROGRAM: u64 = if cfg!(feature = "libtorch") {
-    140 << 20
-} else {
-    36 << 20
-};
-const LIBTORCH: u64 = 60 << 20;
 /// Memory of a tokenizer per entry of its vocabulary, in bytes.
 const VOCABULARY_ENTRY: u64 = 700;
 /// Memory of an example per token, in bytes: the id, and whether it is a label.
 const EXAMPLE_TOKEN: u64 = 8;
 
-/// The most logits that exist at a time, in bytes, on a CPU and on a GPU (with their gradients).
-const LOGITS: u64 = 32 << 20;
-const LOGITS_ON_GPU: u64 = 3 << 30;
-/// The GPU memory of a CUDA context and its libraries, in bytes.
-const CONTEXT: u64 = 600 << 20;
+/// Tensors of the size of a row's attention scores that exist at a time without a fused form: the scores, the weights,
+/// and both once more in the backward pass.
+const SCORES: u64 = 4;
 
 /// Memory by part, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -192,10 +176,10 @@ impl Parts {
         subject: &Subject<'_>,
         load: &Load,
         recompute: Recompute,
-        device: &str,
+        device: &Capabilities,
     ) -> Parts {
         let config = &subject.base.config;
-        let gpu = device.contains("cuda");
+        let overhead = device.overhead;
         let element = subject.element();
         let (tokens, targets) = (load.tokens as u64, load.targets as u64);
         let h = config.hidden_size as u64;
@@ -223,21 +207,18 @@ impl Parts {
         } else {
             0
         };
-        let logits = if gpu { LOGITS_ON_GPU } else { LOGITS };
-        let logits = logits.min(12 * targets * config.vocab_size as u64);
+        let logits = overhead.logits.min(12 * targets * config.vocab_size as u64);
         let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
         let activations = tokens * elements * element;
-        let workspace = during.max(at_head);
-        let libtorch = device.starts_with("libtorch");
-        let gaps = match (libtorch, gpu) {
-            (false, _) => GAPS,
-            (true, false) => GAPS_OF_LIBTORCH,
-            (true, true) => GAPS_OF_GPU,
+        let scores = if device.fused.contains(Operation::Attention) {
+            0
+        } else {
+            SCORES * 4 * config.num_attention_heads as u64 * (load.longest as u64).pow(2)
         };
-        let gaps = ((activations + workspace) as f64 * gaps) as u64;
-        let program = PROGRAM + if libtorch { LIBTORCH } else { 0 };
+        let workspace = (during + scores).max(at_head);
+        let gaps = ((activations + workspace) as f64 * overhead.fragmentation) as u64;
         let trained = 4 * subject.trained as u64;
-        let (weights, mapped) = subject.weights(gpu);
+        let (weights, mapped) = subject.weights(device.memory);
         let data =
             EXAMPLE_TOKEN * subject.data as u64 + VOCABULARY_ENTRY * subject.vocabulary as u64;
         Parts {
@@ -248,7 +229,7 @@ impl Parts {
             optimizer: 2 * trained,
             activations,
             workspace: workspace + gaps,
-            program: if gpu { CONTEXT } else { program + data },
+            program: overhead.program + if device.memory.is_main() { data } else { 0 },
         }
     }
 
@@ -325,12 +306,12 @@ impl Parts {
 
 impl Subject<'_> {
     /// Bytes of the frozen weights, and of the part that stays mapped.
-    fn weights(&self, gpu: bool) -> (u64, u64) {
+    fn weights(&self, memory: Memory) -> (u64, u64) {
         if matches!(self.recipe.method, Method::Full(_)) {
             return (0, 0); // all of them are trained
         }
         let [bytes, mapped] = self.base.bytes();
-        if gpu { (bytes, 0) } else { (bytes, mapped) }
+        (bytes, if memory.is_main() { mapped } else { 0 })
     }
 }
 

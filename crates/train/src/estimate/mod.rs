@@ -15,6 +15,7 @@ use serde::Serialize;
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::size::{duration, grouped, readable, with_prefix};
+use simmer_kernels::Capabilities;
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
 use simmer_model::{Recompute, device};
@@ -121,7 +122,6 @@ pub fn estimate(
     data: &mut Dataset,
     known: Known,
 ) -> Result<Estimate, TrainError> {
-    device::check(&recipe.device)?;
     let (layers, trained) = trained(recipe, base)?;
     let tokens = data.examples().unwrap_or_default();
     let subject = Subject {
@@ -132,7 +132,7 @@ pub fn estimate(
         vocabulary: tokenizer.max_token_id() as usize + 1,
         data: tokens.iter().map(|example| example.tokens.len()).sum(),
     };
-    let device = device::resolved(&recipe.device).to_owned();
+    let device = device::capabilities(&recipe.device)?;
     let room = match known.memory {
         Some(bytes) => Some(Room::of(bytes)),
         None => Room::here(&device),
@@ -152,7 +152,7 @@ pub fn estimate(
     };
     let rate = match known.rate {
         Rate::Unknown => None,
-        Rate::Measured => Some(time::rate(&base.config, &device, precision)?),
+        Rate::Measured => Some(time::rate(&base.config, &device.name(), precision)?),
         Rate::Given(rate) => Some(rate),
     };
     let flops = time::flops(&base.config, &subject.layers, &load, recompute);
@@ -171,9 +171,9 @@ pub fn estimate(
         step,
         run: step.map(|step| subject.run(data, step, &device)),
         instead: Vec::new(),
-        device,
+        device: device.name(),
     };
-    estimate.instead = subject.instead(&estimate);
+    estimate.instead = subject.instead(&estimate, &device);
     Ok(estimate)
 }
 
@@ -195,7 +195,7 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> 
 }
 
 impl Subject<'_> {
-    fn parts(&self, load: &Load, recompute: Recompute, device: &str) -> Parts {
+    fn parts(&self, load: &Load, recompute: Recompute, device: &Capabilities) -> Parts {
         Parts::of(self, load, recompute, device)
     }
 
@@ -211,7 +211,7 @@ impl Subject<'_> {
         &self,
         mut load: impl FnMut(usize) -> Result<Load, TrainError>,
         room: Option<Room>,
-        device: &str,
+        device: &Capabilities,
     ) -> Result<(usize, Load), TrainError> {
         let mut tokens = AUTO_MOST;
         loop {
@@ -228,8 +228,7 @@ impl Subject<'_> {
     }
 
     /// Settings that need less memory, the fastest first.
-    fn instead(&self, estimate: &Estimate) -> Vec<(String, u64)> {
-        let device = &estimate.device;
+    fn instead(&self, estimate: &Estimate, device: &Capabilities) -> Vec<(String, u64)> {
         let mut settings = Vec::new();
         let mut tokens = estimate.micro_batch_tokens;
         let mut add = |name: String, tokens: usize, recompute| {

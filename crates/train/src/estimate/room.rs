@@ -1,9 +1,7 @@
 //! The memory of a device.
 
-use std::fs;
-use std::process::Command;
-
 use serde::Serialize;
+use simmer_kernels::Capabilities;
 
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -24,51 +22,13 @@ impl Room {
     }
 
     /// The memory of a device of this machine; `None` if the system does not report it.
-    pub(super) fn here(device: &str) -> Option<Room> {
-        match device.strip_prefix("libtorch-cuda:") {
-            Some(index) => gpu(index),
-            None => processor(),
-        }
+    pub(super) fn here(device: &Capabilities) -> Option<Room> {
+        let now = device.memory.now()?;
+        Some(Room {
+            total: now.total,
+            available: now.available,
+        })
     }
-}
-
-/// Main memory: Linux's own figures, and the limit of the control group.
-fn processor() -> Option<Room> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let of = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
-    };
-    let mut room = Room {
-        total: of("MemTotal:")?,
-        available: of("MemAvailable:")?,
-    };
-    let number = |file: &str| -> Option<u64> { fs::read_to_string(file).ok()?.trim().parse().ok() };
-    if let Some(limit) = number("/sys/fs/cgroup/memory.max").filter(|limit| *limit < room.total) {
-        let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
-        room.total = limit;
-        room.available = room.available.min(limit.saturating_sub(used));
-    }
-    Some(room)
-}
-
-/// GPU memory, as `nvidia-smi` reports it.
-fn gpu(index: &str) -> Option<Room> {
-    let query = [
-        "--query-gpu=memory.total,memory.free",
-        "--format=csv,noheader,nounits",
-        "-i",
-        index,
-    ];
-    let output = Command::new("nvidia-smi").args(query).output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    let (total, free) = text.lines().next()?.split_once(',')?;
-    let mib = |text: &str| text.trim().parse::<u64>().ok().map(|mib| mib << 20);
-    Some(Room {
-        total: mib(total)?,
-        available: mib(free)?,
-    })
 }
 
 /// A plain number of bytes below this is more likely one of GiB or MiB.
@@ -122,14 +82,6 @@ mod tests {
         );
         for wrong in ["", "GiB", "12 parsecs", "-3", "24"] {
             parse_bytes(wrong).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn a_processor_has_memory() {
-        if cfg!(target_os = "linux") {
-            let room = Room::here("cpu").unwrap();
-            assert!(room.available > 0 && room.available <= room.total);
         }
     }
 }

@@ -2,14 +2,10 @@
 
 use serde::Serialize;
 use simmer_data::{Dataset, Example};
+use simmer_kernels::Capabilities;
 
 use super::{StepTime, Subject, time};
 use crate::config::Interval;
-
-/// Bytes of weights that generation reads per second: each token of an answer reads all of them. The memory of a small
-/// machine, and of a GPU.
-const READ: f64 = 10e9;
-const READ_ON_GPU: f64 = 1e12;
 
 /// The time of a whole run, without loading; early stopping may end it sooner.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -28,7 +24,7 @@ pub struct RunTime {
 
 impl Subject<'_> {
     /// The time of the whole run, at the rate of a step.
-    pub(super) fn run(&self, data: &Dataset, step: StepTime, device: &str) -> RunTime {
+    pub(super) fn run(&self, data: &Dataset, step: StepTime, device: &Capabilities) -> RunTime {
         let train = &self.recipe.train;
         let per_epoch = data.steps_per_epoch().map(|steps| steps as u64);
         let per_epoch = per_epoch.or(train.max_steps).unwrap_or(1).max(1);
@@ -63,18 +59,14 @@ impl Subject<'_> {
         time::forward(&self.base.config, tokens as f64, targets as f64, context)
     }
 
-    /// Seconds in which a model answers the sample prompts, if no answer ends early.
-    fn answers(&self, device: &str) -> f64 {
+    /// Seconds in which a model answers the sample prompts, if no answer ends early. Each token of an answer reads all
+    /// weights.
+    fn answers(&self, device: &Capabilities) -> f64 {
         let Some(samples) = &self.recipe.samples else {
             return 0.0;
         };
         let tokens = samples.prompts.len() * samples.max_new_tokens;
-        let read = if device.contains("cuda") {
-            READ_ON_GPU
-        } else {
-            READ
-        };
-        tokens as f64 * self.base.bytes()[0] as f64 / read
+        tokens as f64 * self.base.bytes()[0] as f64 / device.read_rate
     }
 }
 

@@ -86,11 +86,7 @@ impl Training<'_> {
 pub(crate) fn out_of_memory(panic: &(dyn Any + Send)) -> Option<String> {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied())?;
-    let known = ["out of memory", "allocate memory", "not enough memory"];
-    let line = text
-        .lines()
-        .find(|line| known.iter().any(|words| line.contains(words)))?;
-    Some(line.trim().to_owned())
+    simmer_kernels::out_of_memory(text).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -102,9 +98,6 @@ mod tests {
         let said = |text: &str| out_of_memory(&text.to_owned());
         let gpu = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to allocate 2.00 GiB\")";
         assert_eq!(said(gpu).as_deref(), Some(gpu));
-        let processor = "Internal torch error: [enforce fail]\nDefaultCPUAllocator: can't allocate memory: you tried";
-        let line = "DefaultCPUAllocator: can't allocate memory: you tried";
-        assert_eq!(said(processor).as_deref(), Some(line));
         assert_eq!(said("index out of bounds"), None);
         assert_eq!(out_of_memory(&7), None);
     }

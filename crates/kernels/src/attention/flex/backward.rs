@@ -6,7 +6,7 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
 use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
-use crate::attention::{Attended, AttentionGradient};
+use crate::attention::Attended;
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::profile::{self, Operation};
@@ -25,40 +25,39 @@ struct Found {
     dv: Vec<f32>,
 }
 
-impl AttentionGradient for Flex {
-    fn attention_gradient(attended: Attended<Self>, dy: FlexTensor) -> [FlexTensor; 3] {
-        let Attended {
-            qkv,
-            y,
-            lse,
-            rows,
-            scale,
-        } = attended;
-        let qkv = qkv.map(contiguous);
-        let [y, lse, dy] = [y, lse, dy].map(contiguous);
-        let [q, k, _] = &qkv;
-        let shape = Shape::of(q, k);
-        let size = 4 * (4 * values(q).len() + 4 * values(k).len());
-        let _span = profile::span(Operation::Attention, shape.flops(&rows, 5), size);
-        let pieces = pieces(&rows);
-        let found = tasks(&pieces, shape, |piece, head| {
-            let [t, s] = [piece.queries.len(), piece.key_count()];
-            let mut found = Found {
-                dq: buffer(t * shape.groups * shape.dim),
-                dk: vec![0.0; s * shape.dim],
-                dv: vec![0.0; s * shape.dim],
-            };
-            let sides = Sides::new(&qkv, shape, head, scale);
-            let results = Results {
-                y: values(&y),
-                lse: values(&lse),
-                dy: values(&dy),
-            };
-            backward(sides, results, piece, &mut found);
-            found
-        });
-        gather_gradients(&found, &pieces, shape, &rows)
-    }
+/// See [`super::AttentionForms::attention_gradient`].
+pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor; 3] {
+    let Attended {
+        qkv,
+        y,
+        lse,
+        rows,
+        scale,
+    } = attended;
+    let qkv = qkv.map(contiguous);
+    let [y, lse, dy] = [y, lse, dy].map(contiguous);
+    let [q, k, _] = &qkv;
+    let shape = Shape::of(q, k);
+    let size = 4 * (4 * values(q).len() + 4 * values(k).len());
+    let _span = profile::span(Operation::Attention, shape.flops(&rows, 5), size);
+    let pieces = pieces(&rows);
+    let found = tasks(&pieces, shape, |piece, head| {
+        let [t, s] = [piece.queries.len(), piece.key_count()];
+        let mut found = Found {
+            dq: buffer(t * shape.groups * shape.dim),
+            dk: vec![0.0; s * shape.dim],
+            dv: vec![0.0; s * shape.dim],
+        };
+        let sides = Sides::new(&qkv, shape, head, scale);
+        let results = Results {
+            y: values(&y),
+            lse: values(&lse),
+            dy: values(&dy),
+        };
+        backward(sides, results, piece, &mut found);
+        found
+    });
+    gather_gradients(&found, &pieces, shape, &rows)
 }
 
 /// Combines the gradients of all tasks. The gradient of a key that several pieces see is the sum in

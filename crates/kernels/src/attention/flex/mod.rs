@@ -10,7 +10,7 @@ use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
 use self::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
-use super::AttentionBackend;
+use super::{Attended, AttentionForms};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::profile::{self, Operation};
@@ -18,8 +18,10 @@ use crate::simd::{exp, vectorised};
 use crate::skinny::transposed;
 use crate::{Row, Rows};
 
-impl AttentionBackend for Flex {
-    fn attention_rows(
+impl AttentionForms for Flex {
+    const FUSED: bool = true;
+
+    fn attention_form(
         q: FlexTensor,
         k: FlexTensor,
         v: FlexTensor,
@@ -43,6 +45,10 @@ impl AttentionBackend for Flex {
             tensor(y, [rows.total(), heads, shape.dim]),
             tensor(lse, [rows.total(), heads]),
         )
+    }
+
+    fn attention_gradient(attended: Attended<Self>, dy: FlexTensor) -> [FlexTensor; 3] {
+        backward::gradient(attended, dy)
     }
 }
 
