@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use simmer_checkpoint::numbers::torch_name;
 use simmer_checkpoint::{
     CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
 };
@@ -60,9 +59,8 @@ pub fn save_model(
         writer.append(name, read(burn_dtype(dtype)).as_bytes())?;
     }
     let folder = writer.folder();
-    let mut config = model.config().to_json();
-    config["dtype"] = torch_name(dtype).into();
-    folder.write("config.json", format!("{config:#}\n").as_bytes())?;
+    let config = model.config().to_text(Some(dtype));
+    folder.write("config.json", config.as_bytes())?;
     for file in beside {
         folder.copy(file)?;
     }

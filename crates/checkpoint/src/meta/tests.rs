@@ -79,6 +79,7 @@ fn shapes_come_from_params_and_weights() {
     let config = |name| open(&golden(name)).unwrap().config;
     insta::assert_debug_snapshot!(config("llama1/8"), @r"
     ModelConfig {
+        family: llama,
         vocab_size: 16,
         hidden_size: 32,
         intermediate_size: 88,
@@ -96,12 +97,14 @@ fn shapes_come_from_params_and_weights() {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: [],
+        file: none,
     }
     ");
     let llama3 = config("llama3/4");
     assert_eq!(llama3, config("llama3/1"));
     insta::assert_debug_snapshot!(llama3, @r"
     ModelConfig {
+        family: llama,
         vocab_size: 24,
         hidden_size: 32,
         intermediate_size: 64,
@@ -124,6 +127,7 @@ fn shapes_come_from_params_and_weights() {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: [],
+        file: none,
     }
     ");
 }

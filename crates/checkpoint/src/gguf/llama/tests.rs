@@ -4,12 +4,14 @@ use proptest::sample::Index;
 use simmer_hint::Hint as _;
 
 use super::*;
-use crate::config::RopeScaling;
+use crate::config::{ConfigFile, RopeScaling};
+use crate::family::LLAMA;
 use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
 use crate::stored::paired_row;
 
 fn small() -> ModelConfig {
     ModelConfig {
+        family: &LLAMA,
         vocab_size: 6,
         hidden_size: 8,
         intermediate_size: 32,
@@ -27,6 +29,7 @@ fn small() -> ModelConfig {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: vec![],
+        file: ConfigFile::default(),
     }
 }
 
