@@ -5,12 +5,53 @@ use std::collections::BTreeSet;
 pub use crate::family::ModuleKind;
 
 use crate::config::ModelConfig;
-use crate::family::Module;
+use crate::family::{Activation, HasBias, Module, Size};
 
 /// The path of a layer in GGUF, before its index.
 const GGUF_LAYER: &str = "blk";
 /// The path of a layer in Meta's layout, before its index.
 const META_LAYER: &str = "layers";
+
+impl Size {
+    /// The size in a model.
+    pub fn of(self, config: &ModelConfig) -> usize {
+        match self {
+            Self::Vocabulary => config.vocab_size,
+            Self::Hidden => config.hidden_size,
+            Self::Intermediate => config.intermediate_size,
+            Self::Queries => config.num_attention_heads * config.head_dim,
+            Self::Keys => config.num_key_value_heads * config.head_dim,
+        }
+    }
+}
+
+impl HasBias {
+    /// Whether it has one in a model.
+    pub fn of(self, config: &ModelConfig) -> bool {
+        match self {
+            Self::Never => false,
+            Self::AttentionBias => config.attention_bias,
+            Self::MlpBias => config.mlp_bias,
+        }
+    }
+}
+
+impl Activation {
+    /// Its number of features per token.
+    pub fn features(self, config: &ModelConfig) -> usize {
+        match self {
+            Self::Tokens => 1,
+            Self::LayerInput
+            | Self::AttentionInput
+            | Self::Middle
+            | Self::MlpInput
+            | Self::LastHidden
+            | Self::HeadInput => Size::Hidden.of(config),
+            Self::AttentionValues => Size::Queries.of(config),
+            Self::Gated => Size::Intermediate.of(config),
+        }
+    }
+}
 
 /// One tensor of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

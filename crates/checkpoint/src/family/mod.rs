@@ -10,8 +10,6 @@ use std::fmt;
 
 pub use llama::LLAMA;
 
-use crate::config::ModelConfig;
-
 /// All families.
 pub static ALL: [&Family; 1] = [&LLAMA];
 
@@ -200,19 +198,6 @@ pub enum Size {
     Keys,
 }
 
-impl Size {
-    /// The size in a model.
-    pub fn of(self, config: &ModelConfig) -> usize {
-        match self {
-            Self::Vocabulary => config.vocab_size,
-            Self::Hidden => config.hidden_size,
-            Self::Intermediate => config.intermediate_size,
-            Self::Queries => config.num_attention_heads * config.head_dim,
-            Self::Keys => config.num_key_value_heads * config.head_dim,
-        }
-    }
-}
-
 /// Whether a module has a bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HasBias {
@@ -225,15 +210,6 @@ pub enum HasBias {
 }
 
 impl HasBias {
-    /// Whether it has one in a model.
-    pub fn of(self, config: &ModelConfig) -> bool {
-        match self {
-            Self::Never => false,
-            Self::AttentionBias => config.attention_bias,
-            Self::MlpBias => config.mlp_bias,
-        }
-    }
-
     /// The key of `config.json` that decides, if one does.
     pub fn key(self) -> Option<&'static str> {
         match self {
@@ -279,21 +255,6 @@ pub enum Half {
 }
 
 impl Activation {
-    /// Its number of features per token.
-    pub fn features(self, config: &ModelConfig) -> usize {
-        match self {
-            Self::Tokens => 1,
-            Self::LayerInput
-            | Self::AttentionInput
-            | Self::Middle
-            | Self::MlpInput
-            | Self::LastHidden
-            | Self::HeadInput => Size::Hidden.of(config),
-            Self::AttentionValues => Size::Queries.of(config),
-            Self::Gated => Size::Intermediate.of(config),
-        }
-    }
-
     /// The half of a layer that computes or receives it.
     pub fn half(self) -> Half {
         match self {
