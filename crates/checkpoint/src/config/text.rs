@@ -224,6 +224,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::family::{Family, LLAMA};
 
     /// As transformers 4 wrote it, with keys that simmer does not know, and a number in another spelling.
     const TEXT: &str = r#"{
@@ -284,6 +285,12 @@ mod tests {
 
     #[test]
     fn a_generated_file_names_the_family() {
+        static OTHER: Family = Family {
+            model_type: "other",
+            class: "OtherForCausalLM",
+            hidden_act: "gelu",
+            ..LLAMA
+        };
         let generated = ModelConfig {
             file: ConfigFile::default(),
             ..read()
@@ -293,5 +300,13 @@ mod tests {
         assert_eq!(json["architectures"], json!(["LlamaForCausalLM"]));
         assert_eq!(json["dtype"], "float32");
         assert_eq!(json["eos_token_id"], 2);
+        let json = ModelConfig {
+            family: &OTHER,
+            ..generated
+        }
+        .to_json();
+        assert_eq!(json["model_type"], "other");
+        assert_eq!(json["architectures"], json!(["OtherForCausalLM"]));
+        assert_eq!(json["hidden_act"], "gelu");
     }
 }

@@ -14,6 +14,7 @@ pub use llama::LLAMA;
 pub static ALL: [&Family; 1] = [&LLAMA];
 
 /// A family of models: the value of `model_type` in a configuration, and what it decides.
+#[derive(Clone, Copy)]
 pub struct Family {
     /// `model_type` in `config.json`.
     pub model_type: &'static str,

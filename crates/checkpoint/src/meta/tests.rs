@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::RopeScaling;
+use crate::family::{Family, LLAMA};
 use crate::pth::PthWriter;
 use crate::{Checkpoint, Dtype, ModelConfig, Pretrained, SafetensorsFile, TensorSpec};
 
@@ -224,6 +225,22 @@ fn params_say_no_more_than_they_have_to() {
     smollm["max_position_embeddings"] = json!(8192);
     smollm["rope_theta"] = json!(1e5);
     insta::assert_snapshot!(written(&smollm), @r#"{"dim":32,"ffn_dim_multiplier":0.5,"multiple_of":16,"n_heads":8,"n_layers":2,"norm_eps":1e-6,"rope_theta":100000.0,"max_seq_len":8192,"vocab_size":16}"#);
+}
+
+#[test]
+fn another_family_is_refused() {
+    static OTHER: Family = Family {
+        model_type: "other",
+        ..LLAMA
+    };
+    let config = ModelConfig {
+        family: &OTHER,
+        ..config(&small())
+    };
+    insta::assert_snapshot!(Params::of(&config).unwrap_err(), @r#"
+    Meta's layout cannot hold this model:
+      `model_type`: expected "llama", found "other"
+    "#);
 }
 
 #[test]
