@@ -9,6 +9,7 @@ mod compare;
 pub mod config;
 pub mod convert;
 mod error;
+pub mod family;
 pub mod gguf;
 pub mod hub;
 mod hugging_face;

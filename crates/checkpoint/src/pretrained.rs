@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use simmer_hint::Hint;
 
 use crate::checkpoint::{Checkpoint, Layout};
+use crate::family::Module;
 use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama, split};
 use crate::mapped::Mapped;
 use crate::meta::MetaError;
@@ -14,9 +15,6 @@ use crate::{
     CheckpointError, ConfigError, Difference, Dtype, ModelConfig, TensorInfo, compare,
     hugging_face, layout, meta,
 };
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
 
 /// A model on disk.
 #[derive(Debug, Clone)]
@@ -38,7 +36,7 @@ pub enum PretrainedError {
     /// Weight files are missing or damaged.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A `.gguf` file is damaged, or does not hold a LLaMA model.
+    /// A `.gguf` file is damaged, or does not hold a model of a known family.
     #[error("{}: {source}", path.display())]
     Gguf {
         /// The file.
@@ -79,12 +77,16 @@ pub enum PretrainedError {
     },
     /// A tied head that differs from the embedding.
     #[error(
-        "{}: config.json has `tie_word_embeddings`: true, but {HEAD} differs from {EMBEDDING}",
+        "{}: config.json has `tie_word_embeddings`: true, but {head} differs from {embedding}",
         path.display()
     )]
     TiedHead {
         /// The checkpoint.
         path: PathBuf,
+        /// The head's weight.
+        head: String,
+        /// The embedding's weight.
+        embedding: String,
     },
 }
 
@@ -255,11 +257,16 @@ fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), Pretrained
         .tensors()
         .map(|(name, info)| (name.to_owned(), info.shape.clone()))
         .collect();
+    let [head, embedding] = [&config.family.head, &config.family.embedding].map(Module::weight);
     if config.tie_word_embeddings
-        && found.remove(HEAD).is_some()
-        && checkpoint.tensor(HEAD)? != checkpoint.tensor(EMBEDDING)?
+        && found.remove(&head).is_some()
+        && checkpoint.tensor(&head)? != checkpoint.tensor(&embedding)?
     {
-        return Err(PretrainedError::TiedHead { path: path() });
+        return Err(PretrainedError::TiedHead {
+            path: path(),
+            head,
+            embedding,
+        });
     }
     compare(&expected, &found).map_err(|difference| PretrainedError::Difference {
         path: path(),

@@ -1,7 +1,8 @@
 //! The configurations of the published models of the family, by name, so that they can be used before a download.
 
 use crate::ModelConfig;
-use crate::config::RopeScaling;
+use crate::config::{ConfigFile, RopeScaling};
+use crate::family::LLAMA;
 
 /// A row of the table; fields as in `config.json`.
 struct Size {
@@ -11,11 +12,11 @@ struct Size {
     heads: usize,
     key_heads: usize,
     inner: usize,
-    family: &'static Family,
+    release: &'static Release,
 }
 
 /// The values that all sizes of a release share.
-struct Family {
+struct Release {
     vocab: usize,
     eps: f64,
     theta: f64,
@@ -26,7 +27,7 @@ struct Family {
     eos: u32,
 }
 
-const LLAMA_1: &Family = &Family {
+const LLAMA_1: &Release = &Release {
     vocab: 32_000,
     eps: 1e-6,
     theta: 10_000.0,
@@ -36,20 +37,20 @@ const LLAMA_1: &Family = &Family {
     bos: 1,
     eos: 2,
 };
-const LLAMA_1_65B: &Family = &Family {
+const LLAMA_1_65B: &Release = &Release {
     eps: 1e-5,
     ..*LLAMA_1
 };
-const LLAMA_2: &Family = &Family {
+const LLAMA_2: &Release = &Release {
     eps: 1e-5,
     context: 4096,
     ..*LLAMA_1
 };
-const TINY_LLAMA: &Family = &Family {
+const TINY_LLAMA: &Release = &Release {
     eps: 1e-5,
     ..*LLAMA_1
 };
-const LLAMA_3: &Family = &Family {
+const LLAMA_3: &Release = &Release {
     vocab: 128_256,
     theta: 500_000.0,
     context: 8192,
@@ -57,17 +58,17 @@ const LLAMA_3: &Family = &Family {
     eos: 128_001,
     ..*LLAMA_2
 };
-const LLAMA_3_1: &Family = &Family {
+const LLAMA_3_1: &Release = &Release {
     scaling: llama3(8.0),
     context: 131_072,
     ..*LLAMA_3
 };
-const LLAMA_3_2: &Family = &Family {
+const LLAMA_3_2: &Release = &Release {
     scaling: llama3(32.0),
     tied: true,
     ..*LLAMA_3_1
 };
-const SMOL: &Family = &Family {
+const SMOL: &Release = &Release {
     vocab: 49_152,
     theta: 100_000.0,
     context: 8192,
@@ -76,7 +77,7 @@ const SMOL: &Family = &Family {
     eos: 0,
     ..*LLAMA_2
 };
-const SMOL_LARGE: &Family = &Family {
+const SMOL_LARGE: &Release = &Release {
     theta: 130_000.0,
     ..*SMOL
 };
@@ -93,7 +94,7 @@ const fn llama3(factor: f64) -> RopeScaling {
 const fn size(
     name: &'static str,
     [hidden, layers, heads, key_heads, inner]: [usize; 5],
-    family: &'static Family,
+    release: &'static Release,
 ) -> Size {
     Size {
         name,
@@ -102,7 +103,7 @@ const fn size(
         heads,
         key_heads,
         inner,
-        family,
+        release,
     }
 }
 
@@ -145,25 +146,27 @@ pub fn named(name: &str) -> Option<ModelConfig> {
     };
     let mut sizes = SIZES.iter();
     let size = sizes.find(same).or_else(|| SIZES.iter().find(begins))?;
-    let family = size.family;
+    let release = size.release;
     Some(ModelConfig {
-        vocab_size: family.vocab,
+        family: &LLAMA,
+        vocab_size: release.vocab,
         hidden_size: size.hidden,
         intermediate_size: size.inner,
         num_hidden_layers: size.layers,
         num_attention_heads: size.heads,
         num_key_value_heads: size.key_heads,
         head_dim: size.hidden / size.heads,
-        rms_norm_eps: family.eps,
-        rope_theta: family.theta,
-        rope_scaling: family.scaling,
-        max_position_embeddings: family.context,
+        rms_norm_eps: release.eps,
+        rope_theta: release.theta,
+        rope_scaling: release.scaling,
+        max_position_embeddings: release.context,
         attention_bias: false,
         mlp_bias: false,
-        tie_word_embeddings: family.tied,
+        tie_word_embeddings: release.tied,
         initializer_range: 0.02,
-        bos_token_id: Some(family.bos),
-        eos_token_id: vec![family.eos],
+        bos_token_id: Some(release.bos),
+        eos_token_id: vec![release.eos],
+        file: ConfigFile::default(),
     })
 }
 

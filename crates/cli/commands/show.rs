@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::config::RopeScaling;
+use simmer_checkpoint::family::LLAMA;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
@@ -44,7 +46,7 @@ pub(crate) struct Show {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "q_proj,v_proj",
+        default_value = DEFAULT_TARGETS.as_str(),
         value_name = "NAMES"
     )]
     targets: Vec<String>,
@@ -52,6 +54,10 @@ pub(crate) struct Show {
     #[arg(long)]
     json: bool,
 }
+
+/// The default targets of the LLaMA family, as an argument.
+static DEFAULT_TARGETS: LazyLock<String> =
+    LazyLock::new(|| LLAMA.default_targets().collect::<Vec<_>>().join(","));
 
 impl Show {
     pub(crate) fn run(self) -> Result<(), Failure> {

@@ -92,7 +92,7 @@ impl LlamaForCausalLM {
             // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
                 let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
-                let path = ModulePath::of_layer(index);
+                let path = ModulePath::of_layer(self.config.family, index);
                 add(&mut found, gradients_of(layer, path, &mut recorded));
                 recorded
             };

@@ -7,17 +7,16 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::{ConfigError, ModelConfig};
+use simmer_checkpoint::family::{Family, Module, ModuleKind, Role};
 use simmer_checkpoint::hub::{HubName, Place};
-use simmer_checkpoint::layout::tensors;
+use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::convert as convert_bytes;
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
 use simmer_hint::Hint;
 use simmer_kernels::{Capabilities, mix};
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::llama::{
-    DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
-};
+use crate::llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
 use crate::numbers::count_not_finite;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
@@ -157,6 +156,14 @@ pub enum BaseError {
         /// The number of its values.
         of: usize,
     },
+    /// A family without a module that the forward pass has.
+    #[error("the family `{model_type}` has no module with the role {role:?}")]
+    NoModule {
+        /// The family.
+        model_type: &'static str,
+        /// What the module computes.
+        role: Role,
+    },
     /// `path` does not exist.
     #[error("base model {}: no such folder or file", path.display())]
     NoPath {
@@ -184,7 +191,7 @@ impl Hint for BaseError {
             ),
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
-            Self::Config(_) | Self::Source { .. } => None,
+            Self::Config(_) | Self::Source { .. } | Self::NoModule { .. } => None,
         }
     }
 }
@@ -376,14 +383,14 @@ impl Base {
         }
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
-        let mut source = |tensor: &str, shape: &[usize]| {
+        let mut source = |tensor: &TensorLayout| {
             let data = match &self.checkpoint {
                 Some(checkpoint) => {
-                    let data = checkpoint.data(tensor)?;
-                    check_finite(checkpoint, tensor, &data, precision)?;
-                    self.with_new_rows(tensor, data)
+                    let data = checkpoint.data(&tensor.name)?;
+                    check_finite(checkpoint, &tensor.name, &data, precision)?;
+                    self.with_new_rows(tensor.module, data)
                 }
-                None => random(&self.config, tensor, shape, seed),
+                None => random(&self.config, tensor, seed),
             };
             Ok(stored(convert(data, precision), &can))
         };
@@ -393,11 +400,11 @@ impl Base {
         Ok(model)
     }
 
-    fn with_new_rows(&self, tensor: &str, data: TensorData) -> TensorData {
-        let module = tensor.strip_suffix(".weight");
-        match module {
-            Some(EMBEDDING | HEAD) if !self.new_rows.is_empty() => mean_rows(data, &self.new_rows),
-            _ => data,
+    fn with_new_rows(&self, module: &Module, data: TensorData) -> TensorData {
+        if module.is_outermost() && !self.new_rows.is_empty() {
+            mean_rows(data, &self.new_rows)
+        } else {
+            data
         }
     }
 }
@@ -502,24 +509,24 @@ fn mean_rows(data: TensorData, rows: &Range<usize>) -> TensorData {
 /// Random initialisation of a tensor: ones for norms, zeros for biases, otherwise normal.
 ///
 /// Source: transformers `LlamaPreTrainedModel._init_weights`.
-fn random(config: &ModelConfig, tensor: &str, shape: &[usize], seed: u64) -> TensorData {
-    let size = shape.iter().product();
-    let values = if tensor.ends_with("norm.weight") {
-        vec![1.0; size]
-    } else if tensor.rsplit('.').next() == Some("bias") {
-        vec![0.0; size]
-    } else {
-        let std = config.initializer_range as f32;
-        let mut values = normal(mix(seed), tensor, size);
-        for value in &mut values {
-            *value *= std;
+fn random(config: &ModelConfig, tensor: &TensorLayout, seed: u64) -> TensorData {
+    let size = tensor.shape.iter().product();
+    let values = match (tensor.part, tensor.module.kind) {
+        (Part::Bias, _) => vec![0.0; size],
+        (Part::Weight, ModuleKind::Norm) => vec![1.0; size],
+        (Part::Weight, _) => {
+            let std = config.initializer_range as f32;
+            let mut values = normal(mix(seed), &tensor.name, size);
+            for value in &mut values {
+                *value *= std;
+            }
+            values
         }
-        values
     };
-    TensorData::new(values, shape.to_vec())
+    TensorData::new(values, tensor.shape.clone())
 }
 
-type Source<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<TensorData, BaseError>;
+type Source<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<TensorData, BaseError>;
 
 /// Builds the model from a source of tensors.
 fn build(
@@ -532,21 +539,25 @@ fn build(
         source,
         device,
     };
-    let eps = config.rms_norm_eps;
-    let [vocab, hidden] = [config.vocab_size, config.hidden_size];
+    let Family {
+        embedding,
+        norm,
+        head,
+        ..
+    } = config.family;
     let embed_tokens = Embedding {
-        weight: weights.frozen(&format!("{EMBEDDING}.weight"), [vocab, hidden])?,
+        weight: weights.weight(embedding, None)?,
         adapter: None,
         compute: DType::F32,
     };
     let layers = (0..config.num_hidden_layers)
-        .map(|layer| weights.layer(&format!("model.layers.{layer}")))
+        .map(|layer| weights.layer(layer))
         .collect::<Result<_, _>>()?;
-    let norm = RmsNorm::new(weights.frozen("model.norm.weight", [hidden])?, eps);
+    let norm = weights.norm(norm, None)?;
     let head = if config.tie_word_embeddings {
         None
     } else {
-        Some(weights.frozen(&format!("{HEAD}.weight"), [vocab, hidden])?)
+        Some(weights.weight(head, None)?)
     };
     Ok(LlamaForCausalLM {
         model: LlamaModel {
@@ -572,57 +583,76 @@ struct Weights<'a, 'b> {
 impl Weights<'_, '_> {
     fn frozen<const D: usize>(
         &mut self,
-        name: &str,
-        shape: [usize; D],
+        tensor: &TensorLayout,
     ) -> Result<Param<Tensor<D>>, BaseError> {
-        let data = (self.source)(name, &shape)?;
+        let data = (self.source)(tensor)?;
         let dtype = data.dtype();
         let value = Tensor::from_data(data, (self.device, dtype));
         Ok(Param::initialized(ParamId::new(), value))
     }
 
-    fn linear(&mut self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear, BaseError> {
-        let weight = self.frozen(&format!("{name}.weight"), shape)?;
-        let bias = if bias {
-            Some(self.frozen(&format!("{name}.bias"), [shape[0]])?)
-        } else {
-            None
-        };
-        Ok(Linear {
-            weight,
-            bias,
-            adapter: None,
-        })
+    /// The weight and the bias of a module.
+    fn module<const D: usize>(
+        &mut self,
+        module: &'static Module,
+        layer: Option<usize>,
+    ) -> Result<(Param<Tensor<D>>, Option<Param<Tensor<1>>>), BaseError> {
+        let weight = self.frozen(&TensorLayout::weight(self.config, module, layer))?;
+        let bias = TensorLayout::bias(self.config, module, layer);
+        let bias = bias.map(|bias| self.frozen(&bias)).transpose()?;
+        Ok((weight, bias))
     }
 
-    fn layer(&mut self, path: &str) -> Result<DecoderLayer, BaseError> {
-        let config = self.config;
-        let hidden = config.hidden_size;
-        let inner = config.intermediate_size;
-        let query = config.num_attention_heads * config.head_dim;
-        let key = config.num_key_value_heads * config.head_dim;
-        let [attention, mlp] = [config.attention_bias, config.mlp_bias];
-        let mut norm = |name: &str| -> Result<RmsNorm, BaseError> {
-            let weight = self.frozen(&format!("{path}.{name}.weight"), [hidden])?;
-            Ok(RmsNorm::new(weight, config.rms_norm_eps))
+    /// The weight of a module without a bias.
+    fn weight<const D: usize>(
+        &mut self,
+        module: &'static Module,
+        layer: Option<usize>,
+    ) -> Result<Param<Tensor<D>>, BaseError> {
+        let (weight, _) = self.module(module, layer)?;
+        Ok(weight)
+    }
+
+    fn norm(
+        &mut self,
+        module: &'static Module,
+        layer: Option<usize>,
+    ) -> Result<RmsNorm, BaseError> {
+        let weight = self.weight(module, layer)?;
+        Ok(RmsNorm::new(weight, self.config.rms_norm_eps))
+    }
+
+    fn layer(&mut self, layer: usize) -> Result<DecoderLayer, BaseError> {
+        let family = self.config.family;
+        let module = |role| {
+            family.in_layer(role).ok_or(BaseError::NoModule {
+                model_type: family.model_type,
+                role,
+            })
         };
-        let input_layernorm = norm("input_layernorm")?;
-        let post_attention_layernorm = norm("post_attention_layernorm")?;
-        let mut linear =
-            |name: &str, shape, bias| self.linear(&format!("{path}.{name}"), shape, bias);
+        let input_layernorm = self.norm(module(Role::AttentionNorm)?, Some(layer))?;
+        let post_attention_layernorm = self.norm(module(Role::MlpNorm)?, Some(layer))?;
+        let mut linear = |role| {
+            let (weight, bias) = self.module(module(role)?, Some(layer))?;
+            Ok::<_, BaseError>(Linear {
+                weight,
+                bias,
+                adapter: None,
+            })
+        };
         Ok(DecoderLayer {
             input_layernorm,
             self_attn: SelfAttention {
-                q_proj: linear("self_attn.q_proj", [query, hidden], attention)?,
-                k_proj: linear("self_attn.k_proj", [key, hidden], attention)?,
-                v_proj: linear("self_attn.v_proj", [key, hidden], attention)?,
-                o_proj: linear("self_attn.o_proj", [hidden, query], attention)?,
+                q_proj: linear(Role::Query)?,
+                k_proj: linear(Role::Key)?,
+                v_proj: linear(Role::Value)?,
+                o_proj: linear(Role::AttentionOutput)?,
             },
             post_attention_layernorm,
             mlp: Mlp {
-                gate_proj: linear("mlp.gate_proj", [inner, hidden], mlp)?,
-                up_proj: linear("mlp.up_proj", [inner, hidden], mlp)?,
-                down_proj: linear("mlp.down_proj", [hidden, inner], mlp)?,
+                gate_proj: linear(Role::Gate)?,
+                up_proj: linear(Role::Up)?,
+                down_proj: linear(Role::Down)?,
             },
         })
     }

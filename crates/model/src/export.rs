@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
-use simmer_checkpoint::numbers::torch_name;
 use simmer_checkpoint::{
     CheckpointError, CheckpointWriter, Dtype, MAX_SHARD_BYTES, TensorSpec, plan_shards,
 };
@@ -60,9 +59,8 @@ pub fn save_model(
         writer.append(name, read(burn_dtype(dtype)).as_bytes())?;
     }
     let folder = writer.folder();
-    let mut config = model.config().to_json();
-    config["dtype"] = torch_name(dtype).into();
-    folder.write("config.json", format!("{config:#}\n").as_bytes())?;
+    let config = model.config().to_text(Some(dtype));
+    folder.write("config.json", config.as_bytes())?;
     for file in beside {
         folder.copy(file)?;
     }
@@ -106,5 +104,61 @@ impl ModuleVisitor for Collect {
         let shape = value.dims().to_vec();
         let read = move |dtype| value.clone().cast(dtype).into_data();
         self.tensors.push((key, shape, Box::new(read)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use burn::tensor::Device;
+    use serde_json::{Map, Value};
+    use simmer_checkpoint::convert::to_hugging_face;
+    use simmer_checkpoint::{Pretrained, SINGLE_FILE};
+
+    use super::*;
+    use crate::base::{BaseConfig, load};
+
+    /// Keys of other programs, old and new, with a number that has another spelling in JSON's shortest form.
+    const MORE: &str = r#"{
+  "_name_or_path": "/data/model",
+  "auto_map": {"AutoModel": "x.Y"},
+  "attention_dropout": 0.10,
+  "initializer_range": 2e-2,
+  "transformers_version": "4.40.1",
+"#;
+
+    #[test]
+    fn every_key_of_the_configuration_is_kept() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/tied-gqa");
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("base")).unwrap();
+        fs::copy(golden.join(SINGLE_FILE), at("base").join(SINGLE_FILE)).unwrap();
+        let text = fs::read_to_string(golden.join("config.json")).unwrap();
+        let text = text.replacen("{\n", MORE, 1);
+        fs::write(at("base/config.json"), &text).unwrap();
+        let read = |name: &str| fs::read_to_string(at(name).join("config.json")).unwrap();
+        let keys = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+
+        let base = BaseConfig::from_path(at("base"));
+        let model = load(&base, 0, &Device::flex()).unwrap();
+        save_model(&model, &at("same"), Dtype::F32, &[]).unwrap();
+        assert_eq!(read("same"), text);
+        save_model(&model, &at("half"), Dtype::F16, &[]).unwrap();
+        let mut expected = keys(&text);
+        expected.insert("dtype".to_owned(), "float16".into());
+        // as text: the order counts
+        let saved = read("half");
+        assert_eq!(
+            Value::Object(keys(&saved)).to_string(),
+            Value::Object(expected).to_string()
+        );
+        assert!(saved.contains("\"attention_dropout\": 0.10,"), "{saved}");
+
+        let half = Pretrained::open(&at("half")).unwrap();
+        let progress = &mut |_, _| ();
+        to_hugging_face(&half, &at("back"), Some(Dtype::F32), None, &[], progress).unwrap();
+        assert_eq!(keys(&read("back")), keys(&text));
     }
 }

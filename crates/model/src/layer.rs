@@ -11,7 +11,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
 use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
 
-use crate::adapter::{EmbeddingLora, Lora};
+use crate::lora::{EmbeddingLora, Lora};
 
 /// A linear layer, frozen or trained, with an optional bias and an optional adapter.
 #[derive(Module, Debug)]

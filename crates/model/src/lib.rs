@@ -1,4 +1,4 @@
-//! The LLaMA family: configuration, loading and saving weights, forward pass, adapters, merging, generation.
+//! A language model: configuration, loading and saving weights, forward pass, adapters, merging, generation.
 
 pub mod adapter;
 mod backward;
@@ -10,7 +10,9 @@ pub mod export;
 mod generate;
 mod layer;
 mod llama;
+mod lora;
 pub mod merge;
+mod modules;
 mod numbers;
 mod parameters;
 mod prefix;
@@ -19,6 +21,7 @@ mod rotary;
 mod sampler;
 mod sequence;
 pub mod tensor_file;
+mod trainable;
 
 pub use backward::Recompute;
 pub use batch::Prompt;

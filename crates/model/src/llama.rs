@@ -12,16 +12,11 @@ use burn::tensor::{DType, Device, Tensor};
 use simmer_checkpoint::config::ModelConfig;
 use simmer_kernels::{Rows, attention, rope, swiglu};
 
-use crate::adapter::Lora;
 use crate::cache::KvCache;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
+use crate::lora::Lora;
 use crate::rotary::Rotary;
 use crate::sequence::{Sequence, Target, ids};
-
-/// Module path of the token embedding.
-pub(crate) const EMBEDDING: &str = "model.embed_tokens";
-/// Module path of the output head.
-pub(crate) const HEAD: &str = "lm_head";
 
 /// A causal language model of the LLaMA family.
 #[derive(Module, Debug)]

@@ -7,59 +7,10 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
-
-use crate::llama::LlamaForCausalLM;
+use simmer_checkpoint::family::Family;
 
 /// Flat f32 tensors by name, without automatic differentiation.
 pub type Parameters = BTreeMap<String, Tensor<1>>;
-
-impl LlamaForCausalLM {
-    /// The values of all trainable tensors.
-    pub fn trainable(&self) -> Parameters {
-        let mut values = Parameters::new();
-        self.visit_trainable(&mut |name, value| {
-            values.insert(name, value);
-        });
-        values
-    }
-
-    /// The shapes of all trainable tensors.
-    pub fn trainable_shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let mut shapes = Shapes::default();
-        self.visit(&mut shapes);
-        shapes.found
-    }
-
-    /// Takes the gradients of all trainable tensors out of `gradients`.
-    ///
-    /// A tensor that the loss does not depend on has no entry.
-    pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
-        gradients_of(self, ModulePath::default(), gradients)
-    }
-
-    /// The model with new values for its trainable tensors.
-    ///
-    /// # Panics
-    /// If a trainable tensor has no value, or a value of another size.
-    pub fn with_trainable(self, values: &Parameters) -> Self {
-        self.map(&mut Replace {
-            path: ModulePath::default(),
-            values,
-        })
-    }
-
-    /// The model with every weight in f32 and trainable.
-    pub fn train_all(self) -> Self {
-        self.map(&mut TrainAll)
-    }
-
-    fn visit_trainable(&self, f: &mut dyn FnMut(String, Tensor<1>)) {
-        self.visit(&mut Trainable {
-            path: ModulePath::default(),
-            f,
-        });
-    }
-}
 
 /// Adds gradients to `sum`, tensor by tensor.
 pub fn add(sum: &mut Parameters, more: Parameters) {
@@ -70,6 +21,36 @@ pub fn add(sum: &mut Parameters, more: Parameters) {
         };
         sum.insert(name, gradient);
     }
+}
+
+/// The values of all trainable tensors of a module.
+pub(crate) fn values_of(module: &impl Module) -> Parameters {
+    let mut found = Values::default();
+    module.visit(&mut found);
+    found.found
+}
+
+/// The shapes of all trainable tensors of a module.
+pub(crate) fn shapes_of(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
+    let mut shapes = Shapes::default();
+    module.visit(&mut shapes);
+    shapes.found
+}
+
+/// A module with new values for its trainable tensors.
+///
+/// # Panics
+/// If a trainable tensor has no value, or a value of another size.
+pub(crate) fn with_values<M: Module>(module: M, values: &Parameters) -> M {
+    module.map(&mut Replace {
+        path: ModulePath::default(),
+        values,
+    })
+}
+
+/// A module with every weight in f32 and trainable.
+pub(crate) fn all_trained<M: Module>(module: M) -> M {
+    module.map(&mut TrainAll)
 }
 
 /// Takes the gradients of the tensors of the module at `path` out of `gradients`.
@@ -89,9 +70,7 @@ pub(crate) fn gradients_of(
 
 /// Whether any tensor of a module is trainable.
 pub(crate) fn is_trained(module: &impl Module) -> bool {
-    let mut shapes = Shapes::default();
-    module.visit(&mut shapes);
-    !shapes.found.is_empty()
+    !shapes_of(module).is_empty()
 }
 
 /// A trainable parameter: a leaf in f32 that records gradients.
@@ -105,8 +84,9 @@ pub(crate) struct ModulePath(Vec<String>);
 
 impl ModulePath {
     /// The path of a decoder layer.
-    pub(crate) fn of_layer(layer: usize) -> Self {
-        Self(vec!["model".into(), "layers".into(), layer.to_string()])
+    pub(crate) fn of_layer(family: &Family, layer: usize) -> Self {
+        let path = family.layer_path(layer);
+        Self(path.split('.').map(str::to_owned).collect())
     }
 
     pub(crate) fn enter(&mut self, name: &str) {
@@ -134,12 +114,13 @@ impl ModulePath {
     }
 }
 
-struct Trainable<'a> {
+#[derive(Default)]
+struct Values {
     path: ModulePath,
-    f: &'a mut dyn FnMut(String, Tensor<1>),
+    found: Parameters,
 }
 
-impl ModuleVisitor for Trainable<'_> {
+impl ModuleVisitor for Values {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.enter(name);
     }
@@ -153,7 +134,7 @@ impl ModuleVisitor for Trainable<'_> {
         if value.is_require_grad() {
             let flat = value.inner();
             let size = flat.shape().num_elements();
-            (self.f)(self.path.key(), flat.reshape([size]));
+            self.found.insert(self.path.key(), flat.reshape([size]));
         }
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use simmer_checkpoint::family::Module;
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::peft::AdapterFolder;
@@ -205,15 +206,14 @@ impl Vocabulary {
     /// A warning if tokens were added and their rows are not trained.
     pub(crate) fn untrained(&self, model: &LlamaForCausalLM) -> Option<String> {
         let trained = model.trainable_shapes();
-        let ends = [
-            ("embed_tokens", "model.embed_tokens."),
-            ("lm_head", "lm_head."),
-        ];
-        let frozen = ends.iter().filter(|(_, path)| {
-            let mut names = trained.keys();
-            !names.any(|name| name.starts_with(path))
+        let family = model.config().family;
+        let frozen = [&family.embedding, &family.head].into_iter().filter(|end| {
+            let mut names = trained
+                .keys()
+                .filter_map(|name| name.strip_prefix(end.name));
+            !names.any(|rest| rest.starts_with('.'))
         });
-        let frozen: Vec<&str> = frozen.map(|(name, _)| *name).collect();
+        let frozen: Vec<&str> = frozen.map(Module::last_part).collect();
         (!self.added.is_empty() && !frozen.is_empty()).then(|| {
             format!(
                 "the rows of the added tokens in {} are not trained and all stay the mean of the \

@@ -2,15 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::{ConvertError, Progress, stream};
-use crate::checkpoint::Layout;
 use crate::hugging_face::{CheckpointWriter, plan_shards};
-use crate::numbers::torch_name;
-use crate::{
-    CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, TensorSpec, is_rotary_buffer,
-};
+use crate::{Dtype, MAX_SHARD_BYTES, Pretrained, TensorSpec, is_rotary_buffer};
 
 /// Writes a model as a Hugging Face folder: weights, `config.json`, and copies of the files
 /// `beside`.
@@ -43,32 +37,12 @@ pub fn to_hugging_face(
     stream(checkpoint, &specs, progress, |name, bytes| {
         writer.append(name, bytes)
     })?;
-    let dtypes: Vec<Dtype> = specs.iter().map(|spec| spec.dtype).collect();
-    let config = config_json(model, &dtypes)?;
+    let mut widest = [Dtype::F32, Dtype::BF16].into_iter();
+    let widest = widest.find(|dtype| specs.iter().any(|spec| spec.dtype == *dtype));
+    let config = model.config.to_text(Some(widest.unwrap_or(Dtype::F16)));
     writer.folder().write("config.json", config.as_bytes())?;
     for file in beside {
         writer.folder().copy(file)?;
     }
     Ok(writer.finish()?)
-}
-
-/// The `config.json` of the output: the model's own, if it has one.
-fn config_json(model: &Pretrained, dtypes: &[Dtype]) -> Result<String, ConvertError> {
-    let mut config = model.config.to_json();
-    if model.checkpoint.layout() == Layout::HuggingFace {
-        let path = model.checkpoint.path().join("config.json");
-        let text = std::fs::read(&path).map_err(CheckpointError::io(&path, "read"))?;
-        config = serde_json::from_slice(&text)
-            .map_err(|source| ConfigError::Json { path, source })
-            .map_err(crate::PretrainedError::from)?;
-    }
-    let mut widest = [Dtype::F32, Dtype::BF16].into_iter();
-    let widest = widest.find(|dtype| dtypes.contains(dtype));
-    let name = torch_name(widest.unwrap_or(Dtype::F16));
-    let key = match config.get("torch_dtype") {
-        Some(_) => "torch_dtype",
-        None => "dtype",
-    };
-    config[key] = Value::from(name);
-    Ok(format!("{config:#}\n"))
 }

@@ -10,13 +10,11 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use super::llama::{ARCHITECTURE, hugging_face_row};
-use super::names::{gguf_module, has_paired_rows};
+use super::llama::hugging_face_row;
 use super::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Metadata, blocks};
 use crate::config::ModelConfig;
-use crate::layout::{ModuleKind, ModuleLayout, modules};
-
-const EMBEDDING: &str = "model.embed_tokens";
+use crate::family::{Family, Module};
+use crate::layout::{ModuleKind, ModuleLayout, gguf_name, modules};
 
 /// A module of an adapter: `W + scaling B A`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,15 +50,18 @@ pub fn write_adapter<'a>(
     let alpha = alpha_of(first);
     let modules = modules(config);
     let mut tensors = Vec::new();
+    let mut found = Vec::new();
     for lora in loras {
-        let module = modules.iter().find(|module| module.name == lora.name);
-        let module = module.ok_or_else(|| unknown(lora.name))?;
-        let [output, input] = check(lora, module, config.tie_word_embeddings)?;
-        let module = gguf_module(lora.name).ok_or_else(|| unknown(lora.name))?;
+        let layout = modules.iter().find(|module| module.name == lora.name);
+        let layout = layout.ok_or_else(|| unknown(lora.name))?;
+        let [output, input] = check(lora, layout, config.tie_word_embeddings)?;
+        let module = layout.module.ok_or_else(|| unknown(lora.name))?;
+        found.push(module);
         let mut a = [lora.rank, input];
-        if lora.name == EMBEDDING {
+        if module.kind == ModuleKind::Embedding {
             a.reverse();
         }
+        let module = gguf_name(module, layout.layer);
         for (side, shape) in [("a", a), ("b", [output, lora.rank])] {
             tensors.push(GgufTensorSpec {
                 name: format!("{module}.weight.lora_{side}"),
@@ -69,16 +70,16 @@ pub fn write_adapter<'a>(
             });
         }
     }
-    let mut writer = GgufWriter::new(out, &metadata(name, alpha), tensors)?;
+    let mut writer = GgufWriter::new(out, &metadata(config.family, name, alpha), tensors)?;
     let mut folded = Vec::new();
-    for lora in loras {
+    for (lora, module) in loras.iter().zip(found) {
         let encoded = |numbers: &[f32], side: &str| {
             let mut bytes = Vec::new();
             let encoded = blocks::quantize(kind, numbers, &mut bytes);
             encoded.map_err(|error| refused(format!("{}.lora_{side}", lora.name), error))?;
             Ok::<_, GgufError>(bytes)
         };
-        writer.append(&encoded(&numbers_of_a(lora), "A")?)?;
+        writer.append(&encoded(&numbers_of_a(lora, module), "A")?)?;
         // two ways to compute the same alpha may differ by rounding
         let ratio = alpha_of(lora) / alpha;
         let fold = (ratio - 1.0).abs() > 1e-6;
@@ -92,7 +93,9 @@ pub fn write_adapter<'a>(
                 x
             }
         };
-        let b: Vec<f32> = numbers_of_b(lora, config.head_dim).map(scaled).collect();
+        let b: Vec<f32> = numbers_of_b(lora, module, config.head_dim)
+            .map(scaled)
+            .collect();
         writer.append(&encoded(&b, "B")?)?;
     }
     writer.finish()?;
@@ -103,9 +106,9 @@ fn alpha_of(lora: &LoraModule<'_>) -> f64 {
     lora.scaling * lora.rank as f64
 }
 
-fn metadata(name: &str, alpha: f64) -> Metadata {
+fn metadata(family: &Family, name: &str, alpha: f64) -> Metadata {
     let mut metadata = Metadata::new();
-    metadata.set("general.architecture", ARCHITECTURE);
+    metadata.set("general.architecture", family.gguf);
     metadata.set("general.type", "adapter");
     metadata.set("adapter.type", "lora");
     metadata.set("general.name", name);
@@ -144,9 +147,9 @@ fn check(
 }
 
 /// The elements of A; one row per token for the embedding.
-fn numbers_of_a<'a>(lora: &LoraModule<'a>) -> Cow<'a, [f32]> {
-    let LoraModule { name, rank, a, .. } = *lora;
-    if name != EMBEDDING {
+fn numbers_of_a<'a>(lora: &LoraModule<'a>, module: &Module) -> Cow<'a, [f32]> {
+    let LoraModule { rank, a, .. } = *lora;
+    if module.kind != ModuleKind::Embedding {
         return Cow::Borrowed(a);
     }
     let columns = a.len() / rank;
@@ -155,9 +158,13 @@ fn numbers_of_a<'a>(lora: &LoraModule<'a>) -> Cow<'a, [f32]> {
 }
 
 /// The elements of B, with its rows in the order of the matrix in a GGUF base.
-fn numbers_of_b<'a>(lora: &LoraModule<'a>, head_dim: usize) -> impl Iterator<Item = f32> + 'a {
-    let LoraModule { name, rank, b, .. } = *lora;
-    let paired = has_paired_rows(name);
+fn numbers_of_b<'a>(
+    lora: &LoraModule<'a>,
+    module: &Module,
+    head_dim: usize,
+) -> impl Iterator<Item = f32> + use<'a> {
+    let LoraModule { rank, b, .. } = *lora;
+    let paired = module.gguf.pairs;
     (0..b.len() / rank).flat_map(move |row| {
         let row = if paired {
             hugging_face_row(row, head_dim)

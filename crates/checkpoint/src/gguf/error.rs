@@ -163,7 +163,7 @@ pub enum GgufError {
         /// What it holds, as a verb phrase: "holds an adapter".
         found: String,
         /// What is accepted.
-        expected: &'static str,
+        expected: String,
     },
     /// A file such as llama.cpp's `ggml-vocab-*.gguf`, where weights are needed.
     #[error("this GGUF file holds a vocabulary and no weights")]
@@ -197,8 +197,10 @@ pub enum GgufError {
         reason: String,
     },
     /// A model that GGUF cannot express.
-    #[error("`{key}` {found}: the llama architecture of llama.cpp does not support this")]
-    NotForLlama {
+    #[error("`{key}` {found}: the {architecture} architecture of llama.cpp does not support this")]
+    Inexpressible {
+        /// `general.architecture` of the model's family.
+        architecture: &'static str,
         /// The key of the configuration.
         key: &'static str,
         /// Its value.

@@ -1,21 +1,17 @@
-//! LLaMA models as GGUF: the configuration in metadata, the tensors under other names and in another row order.
+//! Models as GGUF: the configuration in metadata, the tensors under other names and, in some families, in another row order.
 //!
 //! Source: llama.cpp, `convert_hf_to_gguf.py` and `src/llama-model.cpp`.
 
 mod shape;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use super::names::has_paired_rows;
 use super::{GgmlType, Gguf, GgufError, GgufTensor, GgufTensorSpec, blocks, rope};
 use crate::config::ModelConfig;
-use crate::layout;
+use crate::layout::{self, TensorLayout};
 
-pub use super::names::{gguf_name, hugging_face_name};
 pub use shape::{config, metadata};
 
-/// The name of the family in `general.architecture`.
-pub const ARCHITECTURE: &str = "llama";
 /// The tensor with Llama 3's rotary divisors.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Maximum number of contradictions in a message.
@@ -29,7 +25,7 @@ pub fn hugging_face_row(row: usize, head_dim: usize) -> usize {
     head * head_dim + within % 2 * half + within / 2
 }
 
-/// A tensor of a LLaMA model in a file.
+/// A tensor of a model in a file.
 #[derive(Debug, Clone)]
 pub struct LlamaTensor<'a> {
     /// Hugging Face's name.
@@ -73,9 +69,14 @@ pub fn tensors<'a>(
     gguf: &'a Gguf,
     config: &ModelConfig,
 ) -> Result<Vec<LlamaTensor<'a>>, GgufError> {
-    let mut expected: BTreeMap<_, _> = layout::tensors(config)
-        .into_iter()
-        .map(|tensor| (tensor.name, tensor.shape))
+    let all = layout::tensors(config);
+    let by_name: HashMap<String, &TensorLayout> = all
+        .iter()
+        .map(|tensor| (tensor.gguf_name(), tensor))
+        .collect();
+    let mut missing: BTreeMap<&str, &TensorLayout> = all
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
         .collect();
     let mut problems = Vec::new();
     let mut tensors = Vec::new();
@@ -84,29 +85,28 @@ pub fn tensors<'a>(
         if tensor.name == ROPE_FACTORS || tensor.name.ends_with(".attn_rot_embd.weight") {
             continue;
         }
-        let name = hugging_face_name(&tensor.name);
-        let Some((name, shape)) = name.and_then(|name| expected.remove_entry(&name)) else {
+        let expected = by_name.get(&tensor.name);
+        let Some(expected) = expected.and_then(|expected| missing.remove(expected.name.as_str()))
+        else {
             problems.push(format!("`{}` is not a tensor of this model", tensor.name));
             continue;
         };
-        if tensor.shape != shape {
+        if tensor.shape != expected.shape {
             problems.push(format!(
-                "`{}`: expected shape {shape:?}, found {:?}",
-                tensor.name, tensor.shape
+                "`{}`: expected shape {:?}, found {:?}",
+                tensor.name, expected.shape, tensor.shape
             ));
             continue;
         }
         tensors.push(LlamaTensor {
             tensor,
             decoder: blocks::decoder(tensor.kind).map_err(|error| error.of_tensor(&tensor.name))?,
-            paired: has_paired_rows(&name).then_some(config.head_dim),
-            name,
+            paired: paired(expected, config),
+            name: expected.name.clone(),
         });
     }
-    let missing = expected.keys().map(|name| {
-        let name = gguf_name(name).unwrap_or_else(|| name.clone());
-        format!("`{name}` is missing")
-    });
+    let missing = missing.values();
+    let missing = missing.map(|tensor| format!("`{}` is missing", tensor.gguf_name()));
     problems.extend(missing);
     if problems.is_empty() {
         return Ok(tensors);
@@ -117,6 +117,11 @@ pub fn tensors<'a>(
         problems.push(format!("and {more} more"));
     }
     Err(GgufError::Mismatch { problems })
+}
+
+/// Features of a head, if GGUF has the rows of each head as rotary pairs.
+fn paired(tensor: &TensorLayout, config: &ModelConfig) -> Option<usize> {
+    tensor.module.gguf.pairs.then_some(config.head_dim)
 }
 
 /// The tensors of a file with a model of this configuration: matrices as `kind`; norms and biases as F32, which llama.cpp
@@ -131,23 +136,23 @@ pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
         },
         source: Source::Numbers(numbers),
     });
-    let planned = layout::tensors(config).into_iter().filter_map(|tensor| {
+    let planned = layout::tensors(config).into_iter().map(|tensor| {
         let kind = match tensor.shape.as_slice() {
             [_] => GgmlType::F32,
             shape if kind.tensor_bytes(shape).is_none() => GgmlType::F16,
             _ => kind,
         };
-        Some(PlannedTensor {
+        PlannedTensor {
+            source: Source::Tensor {
+                paired: paired(&tensor, config),
+                name: tensor.name.clone(),
+            },
             spec: GgufTensorSpec {
-                name: gguf_name(&tensor.name)?,
+                name: tensor.gguf_name(),
                 shape: tensor.shape,
                 kind,
             },
-            source: Source::Tensor {
-                paired: has_paired_rows(&tensor.name).then_some(config.head_dim),
-                name: tensor.name,
-            },
-        })
+        }
     });
     factors.into_iter().chain(planned).collect()
 }

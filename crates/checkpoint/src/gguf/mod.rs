@@ -16,7 +16,6 @@ mod error;
 mod kind;
 pub mod llama;
 mod metadata;
-mod names;
 mod reader;
 mod rope;
 pub mod split;

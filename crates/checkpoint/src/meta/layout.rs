@@ -4,31 +4,35 @@
 //! `convert_llama_weights_to_hf.py`.
 
 use super::Split;
+use crate::family::{Family, LLAMA, Module, ModuleKind, Role};
 use crate::{ModelConfig, layout};
 
-/// Meta's name, Hugging Face's name, and the dimension along which the tensor is split. Names that start with a dot are
-/// those of tensors in a layer.
-const NAMES: &[(&str, &str, Split)] = &[
-    ("tok_embeddings", "model.embed_tokens", Split::Columns),
-    ("norm", "model.norm", Split::Whole),
-    ("output", "lm_head", Split::Rows),
-    (".attention.wq", ".self_attn.q_proj", Split::Rows),
-    (".attention.wk", ".self_attn.k_proj", Split::Rows),
-    (".attention.wv", ".self_attn.v_proj", Split::Rows),
-    (".attention.wo", ".self_attn.o_proj", Split::Columns),
-    (".feed_forward.w1", ".mlp.gate_proj", Split::Rows),
-    (".feed_forward.w2", ".mlp.down_proj", Split::Columns),
-    (".feed_forward.w3", ".mlp.up_proj", Split::Rows),
-    (".attention_norm", ".input_layernorm", Split::Whole),
-    (".ffn_norm", ".post_attention_layernorm", Split::Whole),
-];
-
-/// Both names of the embedding.
-pub(super) const EMBEDDING: (&str, &str) = ("tok_embeddings.weight", "model.embed_tokens.weight");
-/// Both names of the head.
-pub(super) const HEAD: (&str, &str) = ("output.weight", "lm_head.weight");
+/// The family of the models in this layout.
+pub(super) static FAMILY: &Family = &LLAMA;
 /// Both names of the rotary frequencies, which the configuration determines.
 pub(super) const ROTARY: (&str, &str) = ("rope.freqs", "rotary_emb.inv_freq");
+
+/// Meta's name of the embedding.
+pub(super) fn embedding() -> String {
+    outside(&FAMILY.embedding)
+}
+
+/// Meta's name of the head.
+pub(super) fn head() -> String {
+    outside(&FAMILY.head)
+}
+
+fn outside(module: &Module) -> String {
+    let name = module.meta.map_or("", |meta| meta.name);
+    format!("{name}.weight")
+}
+
+/// Meta's name of a weight in the first layer.
+pub(super) fn in_first_layer(role: Role) -> String {
+    let module = FAMILY.in_layer(role).and_then(|module| module.meta);
+    let name = module.map_or("", |meta| meta.name);
+    format!("layers.0.{name}.weight")
+}
 
 /// A tensor of a model in Meta's layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,35 +60,23 @@ impl MetaTensor {
     }
 }
 
-/// All tensors of a model, always including the head.
+/// All tensors of a model, always including the head; without those that have no name in this layout
+/// ([`Params::of`](super::Params::of) refuses them).
 pub(super) fn tensors(config: &ModelConfig, embedding: Split) -> Vec<MetaTensor> {
     let untied = ModelConfig {
         tie_word_embeddings: false,
         ..config.clone()
     };
     let tensors = layout::tensors(&untied).into_iter().filter_map(|tensor| {
-        let (name, split) = meta_name(&tensor.name)?;
-        let is_embedding = name == EMBEDDING.0;
-        let paired = name.ends_with(".wq.weight") || name.ends_with(".wk.weight");
+        let meta = tensor.module.meta?;
+        let is_embedding = tensor.module.kind == ModuleKind::Embedding;
         Some(MetaTensor {
-            name,
+            name: tensor.meta_name()?,
             hugging_face: tensor.name,
             shape: tensor.shape,
-            split: if is_embedding { embedding } else { split },
-            paired: paired.then_some(config.head_dim),
+            split: if is_embedding { embedding } else { meta.split },
+            paired: meta.pairs.then_some(config.head_dim),
         })
     });
     tensors.collect()
-}
-
-/// Meta's name of a weight with this Hugging Face name; Meta has no biases.
-fn meta_name(hugging_face: &str) -> Option<(String, Split)> {
-    let module = hugging_face.strip_suffix(".weight")?;
-    let (layer, module) = match module.strip_prefix("model.layers.") {
-        Some(rest) => rest.split_at(rest.find('.')?),
-        None => ("", module),
-    };
-    let (meta, _, split) = NAMES.iter().find(|(_, name, _)| *name == module)?;
-    let path = if layer.is_empty() { "" } else { "layers." };
-    Some((format!("{path}{layer}{meta}.weight"), *split))
 }

@@ -12,6 +12,7 @@ mod params;
 mod tests;
 mod write;
 
+pub use crate::family::Split;
 pub use error::MetaError;
 pub use open::open;
 pub use params::Params;
@@ -19,17 +20,6 @@ pub use write::{MetaOptions, MetaWriter};
 
 /// The configuration file.
 pub const PARAMS_FILE: &str = "params.json";
-
-/// How a tensor is split into the parts of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Each part has some of the rows.
-    Rows,
-    /// Each part has some of the columns.
-    Columns,
-    /// Each part has the whole tensor.
-    Whole,
-}
 
 impl Split {
     /// The dimension that is split.

@@ -7,9 +7,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::layout::{EMBEDDING, HEAD, MetaTensor, ROTARY, tensors};
+use super::layout::{FAMILY, MetaTensor, ROTARY, embedding, head, in_first_layer, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, ConfigFile};
+use crate::family::Role;
 use crate::mapped::Mapped;
 use crate::pth::{PthFile, PthTensor};
 use crate::stored::{Joined, Piece, Stored};
@@ -18,10 +19,6 @@ use crate::{
     TensorInfo, compare,
 };
 
-/// The tensor whose number of rows determines the number of parts.
-const QUERY: &str = "layers.0.attention.wq.weight";
-/// The tensor whose number of rows determines the feed-forward size.
-const GATE: &str = "layers.0.feed_forward.w1.weight";
 /// Rows per comparison of the head with the embedding.
 const COMPARED_ROWS: usize = 1024;
 /// Maximum number of a part; the largest model has 16 parts.
@@ -61,9 +58,10 @@ pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
     let mut config = config(&path, &params, &shards)?;
     let mut expected = tensors(&config, embedding_split(&shards, &params));
     // a tied head may be missing
-    if shards.iter().all(|shard| shard.tensor(HEAD.0).is_none()) {
+    let head = head();
+    if shards.iter().all(|shard| shard.tensor(&head).is_none()) {
         config.tie_word_embeddings = true;
-        expected.retain(|tensor| tensor.name != HEAD.0);
+        expected.retain(|tensor| tensor.name != head);
     }
     check_tensors(folder, &shards, &expected)?;
     check_agreement(folder, &shards, &expected)?;
@@ -77,7 +75,7 @@ pub fn open(folder: &Path) -> Result<Pretrained, MetaError> {
     }
     let files: Vec<Mapped> = shards.into_iter().map(|shard| shard.map).collect();
     if is_tied(&stored, &files) {
-        stored.remove(HEAD.1);
+        stored.remove(&FAMILY.head.weight());
         config.tie_word_embeddings = true;
     }
     let checkpoint = Checkpoint::of(folder, Layout::Meta, files, stored, &config);
@@ -142,7 +140,8 @@ fn open_shards(folder: &Path) -> Result<Vec<Shard>, MetaError> {
 
 /// Checks the number of parts against the number of rows of a query projection.
 fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), MetaError> {
-    let Some(rows) = shards[0].rows(QUERY) else {
+    let query = in_first_layer(Role::Query);
+    let Some(rows) = shards[0].rows(&query) else {
         return Ok(());
     };
     let expected = if rows > 0 && params.dim.is_multiple_of(rows) {
@@ -150,7 +149,7 @@ fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), M
     } else {
         return Ok(());
     };
-    let reason = format!("{QUERY} has {rows} of {} rows", params.dim);
+    let reason = format!("{query} has {rows} of {} rows", params.dim);
     let folder = folder.to_owned();
     if expected > MAX_SHARDS || expected == shards.len() {
         Ok(())
@@ -173,7 +172,7 @@ fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), M
 
 /// How the embedding is split: by rows in Llama 3, by columns in earlier models.
 fn embedding_split(shards: &[Shard], params: &Params) -> Split {
-    let embedding = shards[0].tensor(EMBEDDING.0);
+    let embedding = shards[0].tensor(&embedding());
     match embedding.map(|tensor| tensor.info.shape.as_slice()) {
         Some(&[_, columns]) if columns == params.dim => Split::Rows,
         _ => Split::Columns,
@@ -192,19 +191,20 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
         let expected = format!("at most the {tensors} tensors of {}", shards[0].file);
         return Err(wrong("n_layers", expected, params.n_layers.to_string()).into());
     }
-    let rows = |name| {
+    let rows = |name: &str| {
         let rows = shards.iter().filter_map(|shard| shard.rows(name));
         rows.fold(0, usize::saturating_add)
     };
     let embedding_rows = match embedding_split(shards, params) {
-        Split::Rows => rows(EMBEDDING.0),
-        _ => shards[0].rows(EMBEDDING.0).unwrap_or(0),
+        Split::Rows => rows(&embedding()),
+        _ => shards[0].rows(&embedding()).unwrap_or(0),
     };
     let intermediate_size = params.intermediate_size().unwrap_or(0);
-    let gate_rows = rows(GATE);
+    let gate = in_first_layer(Role::Gate);
+    let gate_rows = rows(&gate);
     if gate_rows != 0 && gate_rows != intermediate_size {
         let key = "multiple_of` and `ffn_dim_multiplier";
-        let expected = format!("values that give the {gate_rows} rows of {GATE}");
+        let expected = format!("values that give the {gate_rows} rows of {gate}");
         let multiplier = params.ffn_dim_multiplier;
         let multiplier = multiplier.map_or("nothing".to_owned(), |found| found.to_string());
         let found = format!(
@@ -214,6 +214,7 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
         return Err(wrong(key, expected, found).into());
     }
     let config = ModelConfig {
+        family: FAMILY,
         vocab_size: params.vocab_size.unwrap_or(embedding_rows),
         hidden_size: params.dim,
         intermediate_size,
@@ -231,6 +232,7 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: Vec::new(),
+        file: ConfigFile::default(),
     };
     config.check(path)?;
     Ok(config)
@@ -333,7 +335,8 @@ fn place(tensor: &MetaTensor, shards: &[Shard]) -> Option<Stored> {
 
 /// Whether the head equals the embedding; heads that do not mostly differ in the first row.
 fn is_tied(stored: &BTreeMap<String, Stored>, files: &[Mapped]) -> bool {
-    let (Some(head), Some(embedding)) = (stored.get(HEAD.1), stored.get(EMBEDDING.1)) else {
+    let [head, embedding] = [&FAMILY.head, &FAMILY.embedding].map(|end| stored.get(&end.weight()));
+    let (Some(head), Some(embedding)) = (head, embedding) else {
         return false;
     };
     let rows = head.rows();

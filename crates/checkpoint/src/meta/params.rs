@@ -11,6 +11,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::MetaError;
+use super::layout::FAMILY;
 use crate::config::{ConfigError, Keys, ModelConfig, RopeScaling};
 
 /// Values that all Llama 3 models share and that have no key in `params.json`.
@@ -216,12 +217,21 @@ impl Params {
 /// The properties that a `params.json` cannot express.
 fn problems(config: &ModelConfig) -> Vec<String> {
     let mut problems = Vec::new();
-    for (key, biases) in [
-        ("attention_bias", config.attention_bias),
-        ("mlp_bias", config.mlp_bias),
-    ] {
-        if biases {
-            problems.push(format!("`{key}`: expected false, found true"));
+    if config.family != FAMILY {
+        let (expected, found) = (FAMILY.model_type, config.family.model_type);
+        problems.push(format!(
+            "`model_type`: expected {expected:?}, found {found:?}"
+        ));
+    }
+    for module in config.family.modules() {
+        if module.bias.of(config) {
+            let problem = match module.bias.key() {
+                Some(key) => format!("`{key}`: expected false, found true"),
+                None => format!("{}: expected no bias, found one", module.name),
+            };
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
         }
     }
     if config.head_dim * config.num_attention_heads != config.hidden_size {

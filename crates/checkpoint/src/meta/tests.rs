@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::RopeScaling;
+use crate::family::{Family, LLAMA};
 use crate::pth::PthWriter;
 use crate::{Checkpoint, Dtype, ModelConfig, Pretrained, SafetensorsFile, TensorSpec};
 
@@ -79,6 +80,7 @@ fn shapes_come_from_params_and_weights() {
     let config = |name| open(&golden(name)).unwrap().config;
     insta::assert_debug_snapshot!(config("llama1/8"), @r"
     ModelConfig {
+        family: llama,
         vocab_size: 16,
         hidden_size: 32,
         intermediate_size: 88,
@@ -96,12 +98,14 @@ fn shapes_come_from_params_and_weights() {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: [],
+        file: none,
     }
     ");
     let llama3 = config("llama3/4");
     assert_eq!(llama3, config("llama3/1"));
     insta::assert_debug_snapshot!(llama3, @r"
     ModelConfig {
+        family: llama,
         vocab_size: 24,
         hidden_size: 32,
         intermediate_size: 64,
@@ -124,6 +128,7 @@ fn shapes_come_from_params_and_weights() {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: [],
+        file: none,
     }
     ");
 }
@@ -220,6 +225,22 @@ fn params_say_no_more_than_they_have_to() {
     smollm["max_position_embeddings"] = json!(8192);
     smollm["rope_theta"] = json!(1e5);
     insta::assert_snapshot!(written(&smollm), @r#"{"dim":32,"ffn_dim_multiplier":0.5,"multiple_of":16,"n_heads":8,"n_layers":2,"norm_eps":1e-6,"rope_theta":100000.0,"max_seq_len":8192,"vocab_size":16}"#);
+}
+
+#[test]
+fn another_family_is_refused() {
+    static OTHER: Family = Family {
+        model_type: "other",
+        ..LLAMA
+    };
+    let config = ModelConfig {
+        family: &OTHER,
+        ..config(&small())
+    };
+    insta::assert_snapshot!(Params::of(&config).unwrap_err(), @r#"
+    Meta's layout cannot hold this model:
+      `model_type`: expected "llama", found "other"
+    "#);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use simmer_files::{Existing, StagedFolder, WriteError};
 
-use super::layout::{EMBEDDING, HEAD, MetaTensor, tensors};
+use super::layout::{MetaTensor, head, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
 use crate::pth::PthWriter;
 use crate::stored::paired_row;
@@ -185,13 +185,15 @@ fn plan(
         .into_iter()
         .map(|tensor| {
             let name = source_name(config, &tensor);
-            let dtype = dtypes.get(name).copied();
+            let dtype = dtypes.get(name.as_str()).copied();
             let dtype =
                 dtype.filter(|dtype| matches!(dtype, Dtype::F16 | Dtype::BF16 | Dtype::F32));
             let dtype = dtype.ok_or_else(|| MetaError::Dtype {
                 folder: out.to_owned(),
-                tensor: name.to_owned(),
-                found: dtypes.get(name).map_or_else(String::new, Dtype::to_string),
+                tensor: name.clone(),
+                found: dtypes
+                    .get(name.as_str())
+                    .map_or_else(String::new, Dtype::to_string),
             })?;
             Ok((tensor, dtype))
         });
@@ -199,11 +201,11 @@ fn plan(
 }
 
 /// The Hugging Face tensor that one of Meta's tensors is made from.
-fn source_name<'a>(config: &ModelConfig, tensor: &'a MetaTensor) -> &'a str {
-    if config.tie_word_embeddings && tensor.name == HEAD.0 {
-        EMBEDDING.1
+fn source_name(config: &ModelConfig, tensor: &MetaTensor) -> String {
+    if config.tie_word_embeddings && tensor.name == head() {
+        config.family.embedding.weight()
     } else {
-        &tensor.hugging_face
+        tensor.hugging_face.clone()
     }
 }
 
@@ -239,7 +241,7 @@ fn sources(
         let rows = tensor.shape[0];
         let width = tensor.shape[1..].iter().product::<usize>() * dtype.bitsize() / 8;
         let name = source_name(config, tensor);
-        let source = sources.entry(name.to_owned()).or_insert_with(|| Source {
+        let source = sources.entry(name).or_insert_with(|| Source {
             width,
             len: rows * width,
             written: 0,

@@ -7,18 +7,19 @@ use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::family::{LLAMA, Module};
 use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 use simmer_files::Existing;
 
 use super::AdapterError;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
-use super::lora::{EmbeddingLora, Lora, Settings};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
-use crate::llama::{EMBEDDING, HEAD, LlamaForCausalLM};
+use crate::llama::LlamaForCausalLM;
+use crate::lora::{EmbeddingLora, Lora, Settings};
 use crate::parameters::{Parameters, trained};
 
 /// The recipe's `[method.lora]` table.
@@ -71,7 +72,7 @@ impl Default for LoraConfig {
             rank: 8,
             alpha: 16.0,
             dropout: 0.0,
-            targets: Targets::Names(["q_proj", "v_proj"].map(str::to_owned).to_vec()),
+            targets: Targets::Names(LLAMA.default_targets().map(str::to_owned).collect()),
             exclude_modules: None,
             layers_to_transform: None,
             rank_pattern: Patterns::default(),
@@ -152,7 +153,7 @@ pub fn attach(
     let modules = layout::modules(model.config());
     let selection =
         select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))?;
-    let model = join(model, &selection, config.lora_dropout, seed);
+    let model = join(model, &selection, config.lora_dropout, seed)?;
     Ok(Attached {
         model,
         config: AdapterConfig {
@@ -231,7 +232,7 @@ pub fn save(
         })
         .collect();
     if model.own_vocabulary {
-        for (module, adapted, weight) in model.ends() {
+        for (module, adapted, weight) in ends(model) {
             if !weight.is_require_grad() {
                 let key = frozen_key(module, adapted);
                 tensors.insert(key, weight.inner().into_data());
@@ -262,8 +263,8 @@ fn join_folder(
     let tensors = adapter.tensors(&selection)?;
     let device = model.device().without_autodiff();
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
-    model.replace_ends(&tensors, resized.is_some());
-    let model = join(model, &selection, dropout, 0);
+    replace_ends(&mut model, &tensors, resized.is_some());
+    let model = join(model, &selection, dropout, 0)?;
     let keys = PeftKeys::new(&model);
     let values: Parameters = model
         .trainable_shapes()
@@ -286,12 +287,15 @@ fn join_folder(
 }
 
 /// Attaches new branches to the selected modules, and makes modules to save and selected biases trainable.
+///
+/// # Errors
+/// A module of the family's table for which the model has no field.
 fn join(
     mut model: LlamaForCausalLM,
     selection: &Selection,
     dropout: f64,
     seed: u64,
-) -> LlamaForCausalLM {
+) -> Result<LlamaForCausalLM, AdapterError> {
     let device = model.device();
     for module in &selection.adapted {
         let settings = Settings {
@@ -307,123 +311,127 @@ fn join(
                 model.model.embed_tokens.adapter = Some(branch);
             }
             ModuleKind::OutputHead => model.lm_head.adapter = Some(lora()),
-            _ => model.linear_mut(&module.name).adapter = Some(lora()),
+            ModuleKind::Linear | ModuleKind::Norm | ModuleKind::Container => {
+                let linear = model.linear_mut(module.layer, module.module.role);
+                let linear = linear.ok_or_else(|| no_field(&module.name))?;
+                linear.adapter = Some(lora());
+            }
         }
     }
     for module in &selection.saved {
-        model.train_module(module);
+        train_module(&mut model, module)?;
     }
-    for (name, _) in &selection.biases {
-        let linear = model.linear_mut(name);
+    for module in &selection.biases {
+        let linear = linear_mut(&mut model, module)?;
         linear.bias = linear.bias.take().map(|bias| trained(bias.val()));
     }
-    model
+    Ok(model)
 }
 
-impl LlamaForCausalLM {
-    /// The linear module at a module path of [`layout::modules`].
-    fn linear_mut(&mut self, path: &str) -> &mut Linear {
-        let mut parts = path.trim_start_matches("model.layers.").split('.');
-        let layer = parts.next().and_then(|index| index.parse::<usize>().ok());
-        let found = layer
-            .and_then(|index| self.model.layers.get_mut(index))
-            .and_then(|layer| match parts.next_back()? {
-                "q_proj" => Some(&mut layer.self_attn.q_proj),
-                "k_proj" => Some(&mut layer.self_attn.k_proj),
-                "v_proj" => Some(&mut layer.self_attn.v_proj),
-                "o_proj" => Some(&mut layer.self_attn.o_proj),
-                "gate_proj" => Some(&mut layer.mlp.gate_proj),
-                "up_proj" => Some(&mut layer.mlp.up_proj),
-                "down_proj" => Some(&mut layer.mlp.down_proj),
-                _ => None,
-            });
-        found.unwrap_or_else(|| panic!("{path} is not a linear module of this model"))
+fn no_field(module: &str) -> AdapterError {
+    AdapterError::NoField {
+        module: module.to_owned(),
     }
+}
 
-    /// The normalisation at a module path of [`layout::modules`].
-    fn norm_mut(&mut self, path: &str) -> &mut RmsNorm {
-        let mut parts = path.trim_start_matches("model.layers.").split('.');
-        let layer = parts.next().and_then(|index| index.parse::<usize>().ok());
-        let Some(layer) = layer.and_then(|index| self.model.layers.get_mut(index)) else {
-            return &mut self.model.norm;
-        };
-        match parts.next_back() {
-            Some("input_layernorm") => &mut layer.input_layernorm,
-            _ => &mut layer.post_attention_layernorm,
-        }
-    }
+fn linear_mut<'a>(
+    model: &'a mut LlamaForCausalLM,
+    module: &ModuleLayout,
+) -> Result<&'a mut Linear, AdapterError> {
+    let row = module.module;
+    let linear = row.and_then(|row| model.linear_mut(module.layer, row.role));
+    linear.ok_or_else(|| no_field(&module.name))
+}
 
-    /// Module path of embedding and head, whether the module has a low-rank branch, and its weight. A tied head
-    /// has the embedding's weight.
-    fn ends(&self) -> [(&'static str, bool, Tensor<2>); 2] {
-        let Embedding {
-            weight, adapter, ..
-        } = &self.model.embed_tokens;
-        let head = self.lm_head.weight.as_ref().unwrap_or(weight);
-        [
-            (EMBEDDING, adapter.is_some(), weight.val()),
-            (HEAD, self.lm_head.adapter.is_some(), head.val()),
-        ]
-    }
+fn norm_mut<'a>(
+    model: &'a mut LlamaForCausalLM,
+    module: &ModuleLayout,
+) -> Result<&'a mut RmsNorm, AdapterError> {
+    let row = module.module;
+    let norm = row.and_then(|row| model.norm_mut(module.layer, row.role));
+    norm.ok_or_else(|| no_field(&module.name))
+}
 
-    /// Replaces the weights of embedding and head by those of the adapter: the frozen ones, and the trained
-    /// ones if the adapter has another vocabulary. If the two are tied, one replaces both; two that differ
-    /// untie them.
-    fn replace_ends(&mut self, tensors: &AdapterTensors, resized: bool) {
-        let device = self.device();
-        let weight = |data: &TensorData| {
-            let weight = Tensor::from_data(data.clone(), (&device, data.dtype()));
-            Param::initialized(ParamId::new(), weight)
-        };
-        let of = |module: &str| {
-            let trained = tensors.trained.get(&frozen_key(module, false));
-            let frozen = tensors.base_weights.get(module);
-            frozen.or(trained.filter(|_| resized))
-        };
-        let [embedding, head] = [of(EMBEDDING), of(HEAD)];
-        let tied = self.lm_head.weight.is_none();
-        if let Some(data) = embedding.or(head.filter(|_| tied)) {
-            self.model.embed_tokens.weight = weight(data);
-        }
-        let parted = |data: &&TensorData| {
-            !tied || embedding.is_some_and(|other| other.as_bytes() != data.as_bytes())
-        };
-        if let Some(data) = head.filter(parted) {
-            self.lm_head.weight = Some(weight(data));
-        }
-    }
+/// Module path of embedding and head, whether the module has a low-rank branch, and its weight. A tied head
+/// has the embedding's weight.
+fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, Tensor<2>); 2] {
+    let Embedding {
+        weight, adapter, ..
+    } = &model.model.embed_tokens;
+    let family = model.config.family;
+    let head = model.lm_head.weight.as_ref().unwrap_or(weight);
+    [
+        (family.embedding.name, adapter.is_some(), weight.val()),
+        (
+            family.head.name,
+            model.lm_head.adapter.is_some(),
+            head.val(),
+        ),
+    ]
+}
 
-    /// Makes a module's weight and bias trainable, as PEFT's `modules_to_save`.
-    ///
-    /// This unties embedding and head: a trained head gets a weight of its own, and if the embedding is trained,
-    /// the head keeps the frozen weight that both had.
-    fn train_module(&mut self, module: &ModuleLayout) {
-        let embedding = self.model.embed_tokens.weight.val();
-        match module.kind {
-            ModuleKind::OutputHead => {
-                let weight = self.lm_head.weight.take();
-                let weight = weight.map_or(embedding, |weight| weight.val());
-                self.lm_head.weight = Some(trained(weight));
-            }
-            ModuleKind::Embedding => {
-                if self.lm_head.weight.is_none() {
-                    let frozen = Param::initialized(ParamId::new(), embedding.clone());
-                    self.lm_head.weight = Some(frozen);
-                }
-                self.model.embed_tokens.weight = trained(embedding);
-            }
-            ModuleKind::Norm => {
-                let norm = self.norm_mut(&module.name);
-                norm.weight = trained(norm.weight.val());
-            }
-            ModuleKind::Linear => {
-                let linear = self.linear_mut(&module.name);
-                linear.weight = trained(linear.weight.val());
-                linear.bias = linear.bias.take().map(|bias| trained(bias.val()));
-            }
-            ModuleKind::Container => {}
-        }
+/// Replaces the weights of embedding and head by those of the adapter: the frozen ones, and the trained
+/// ones if the adapter has another vocabulary. If the two are tied, one replaces both; two that differ
+/// untie them.
+fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized: bool) {
+    let device = model.device();
+    let weight = |data: &TensorData| {
+        let weight = Tensor::from_data(data.clone(), (&device, data.dtype()));
+        Param::initialized(ParamId::new(), weight)
+    };
+    let of = |module: &Module| {
+        let trained = tensors.trained.get(&frozen_key(module.name, false));
+        let frozen = tensors.base_weights.get(module.name);
+        frozen.or(trained.filter(|_| resized))
+    };
+    let family = model.config.family;
+    let [embedding, head] = [of(&family.embedding), of(&family.head)];
+    let tied = model.lm_head.weight.is_none();
+    if let Some(data) = embedding.or(head.filter(|_| tied)) {
+        model.model.embed_tokens.weight = weight(data);
     }
+    let parted = |data: &&TensorData| {
+        !tied || embedding.is_some_and(|other| other.as_bytes() != data.as_bytes())
+    };
+    if let Some(data) = head.filter(parted) {
+        model.lm_head.weight = Some(weight(data));
+    }
+}
+
+/// Makes a module's weight and bias trainable, as PEFT's `modules_to_save`.
+///
+/// This unties embedding and head: a trained head gets a weight of its own, and if the embedding is trained,
+/// the head keeps the frozen weight that both had.
+///
+/// # Errors
+/// If the model has no field for the module.
+fn train_module(model: &mut LlamaForCausalLM, module: &ModuleLayout) -> Result<(), AdapterError> {
+    let embedding = model.model.embed_tokens.weight.val();
+    match module.kind {
+        ModuleKind::OutputHead => {
+            let weight = model.lm_head.weight.take();
+            let weight = weight.map_or(embedding, |weight| weight.val());
+            model.lm_head.weight = Some(trained(weight));
+        }
+        ModuleKind::Embedding => {
+            if model.lm_head.weight.is_none() {
+                let frozen = Param::initialized(ParamId::new(), embedding.clone());
+                model.lm_head.weight = Some(frozen);
+            }
+            model.model.embed_tokens.weight = trained(embedding);
+        }
+        ModuleKind::Norm => {
+            let norm = norm_mut(model, module)?;
+            norm.weight = trained(norm.weight.val());
+        }
+        ModuleKind::Linear => {
+            let linear = linear_mut(model, module)?;
+            linear.weight = trained(linear.weight.val());
+            linear.bias = linear.bias.take().map(|bias| trained(bias.val()));
+        }
+        ModuleKind::Container => {}
+    }
+    Ok(())
 }
 
 /// Maps names of trainable tensors to PEFT's keys.
@@ -453,6 +461,9 @@ impl PeftKeys {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+    use simmer_checkpoint::family::Role;
+
     use super::*;
 
     #[test]
@@ -470,5 +481,36 @@ mod tests {
             ..lora
         };
         insta::assert_snapshot!(lora.check_from_alone().unwrap_err(), @"[method.lora] `from`: can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
+    }
+
+    #[test]
+    fn a_norm_that_the_model_does_not_have_is_not_another_one() {
+        let config = simmer_checkpoint::sizes::named("smollm2-135m").map(|config| ModelConfig {
+            vocab_size: 4,
+            hidden_size: 4,
+            intermediate_size: 4,
+            num_hidden_layers: 1,
+            num_attention_heads: 1,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            ..config
+        });
+        let base = crate::base::BaseConfig {
+            init: config,
+            ..crate::base::BaseConfig::default()
+        };
+        let mut model = crate::base::load(&base, 0, &Device::flex()).unwrap();
+        // as the table of a family with a norm of the queries would have it
+        let unknown = ModuleLayout {
+            name: "model.layers.0.self_attn.q_norm".to_owned(),
+            kind: ModuleKind::Norm,
+            shape: vec![4],
+            bias: false,
+            layer: Some(0),
+            module: LLAMA.in_layer(Role::Query),
+        };
+        let error = train_module(&mut model, &unknown).unwrap_err();
+        insta::assert_snapshot!(error, @"`model.layers.0.self_attn.q_norm` cannot be changed by an adapter: simmer's model has no such module");
+        assert!(model.trainable_shapes().is_empty());
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use simmer_checkpoint::family::LLAMA;
 
 use super::config::{AdapterConfig, Bias};
 use super::trained_with::PromptTemplate;
@@ -82,7 +83,8 @@ impl Card {
 
 fn what(config: &AdapterConfig) -> String {
     let targets = config.target_modules.as_ref();
-    let targets = targets.map_or_else(|| "q_proj, v_proj".to_owned(), ToString::to_string);
+    let default = || LLAMA.default_targets().collect::<Vec<_>>().join(", ");
+    let targets = targets.map_or_else(default, ToString::to_string);
     let AdapterConfig { r, lora_alpha, .. } = config;
     let stabilised = if config.use_rslora {
         ", rank-stabilised"

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use simmer_checkpoint::family::{Module, Size, module_at};
+
 use super::AdapterConfig;
 
 /// Hidden size, number of layers and name of well-known base models.
@@ -39,36 +41,32 @@ impl Base {
             let (Some(&first), Some(&last)) = (shape.first(), shape.last()) else {
                 continue;
             };
-            let ends = |ends: &[&str]| ends.iter().any(|end| key.ends_with(end));
-            if ends(&[
-                "q_proj.lora_A.weight",
-                "k_proj.lora_A.weight",
-                "v_proj.lora_A.weight",
-                "gate_proj.lora_A.weight",
-                "up_proj.lora_A.weight",
-                "lm_head.lora_A.weight",
-                "lm_head.weight",
-                "embed_tokens.weight",
-            ]) {
-                base.hidden_size = Some(last);
-            } else if ends(&[
-                "o_proj.lora_B.weight",
-                "down_proj.lora_B.weight",
-                "lora_embedding_B",
-            ]) {
-                base.hidden_size = Some(first);
-            }
-            if ends(&[
-                "lm_head.lora_B.weight",
-                "lm_head.weight",
-                "embed_tokens.weight",
-            ]) {
-                base.vocab_size = Some(first);
-            } else if ends(&["lora_embedding_A"]) {
-                base.vocab_size = Some(last);
+            let Some((module, end)) = split(key) else {
+                continue;
+            };
+            let [rows, columns] = module.shape else {
+                continue;
+            };
+            match end {
+                End::A => base.set(*columns, last),
+                End::B => base.set(*rows, first),
+                End::EmbeddingA => base.set(*rows, last),
+                End::EmbeddingB => base.set(*columns, first),
+                End::Weight => {
+                    base.set(*rows, first);
+                    base.set(*columns, last);
+                }
             }
         }
         base
+    }
+
+    fn set(&mut self, size: Size, found: usize) {
+        match size {
+            Size::Hidden => self.hidden_size = Some(found),
+            Size::Vocabulary => self.vocab_size = Some(found),
+            Size::Intermediate | Size::Queries | Size::Keys => {}
+        }
     }
 
     fn known_as(&self) -> Option<&'static str> {
@@ -79,6 +77,33 @@ impl Base {
             })
             .map(|(_, _, name)| *name)
     }
+}
+
+/// The tensors of an adapter that have sizes of the base model.
+#[derive(Clone, Copy)]
+enum End {
+    A,
+    B,
+    EmbeddingA,
+    EmbeddingB,
+    Weight,
+}
+
+/// The ends of keys; a longer end precedes a shorter one that it ends in.
+const ENDS: [(&str, End); 5] = [
+    (".lora_A.weight", End::A),
+    (".lora_B.weight", End::B),
+    (".lora_embedding_A", End::EmbeddingA),
+    (".lora_embedding_B", End::EmbeddingB),
+    (".weight", End::Weight),
+];
+
+/// The module of a key, and which of its tensors the key names.
+fn split(key: &str) -> Option<(&'static Module, End)> {
+    let (path, end) = ENDS
+        .iter()
+        .find_map(|(end, tensor)| Some((key.strip_suffix(end)?, *tensor)))?;
+    Some((module_at(path)?, end))
 }
 
 /// Why an adapter does not fit.

@@ -93,6 +93,12 @@ pub enum AdapterError {
         /// Why it is not valid.
         why: String,
     },
+    /// A module of the family's table that the forward pass does not have.
+    #[error("`{module}` cannot be changed by an adapter: simmer's model has no such module")]
+    NoField {
+        /// The module.
+        module: String,
+    },
     /// A weight file that cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

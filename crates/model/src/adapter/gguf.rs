@@ -122,7 +122,7 @@ fn check_plain_lora(
 ) -> Result<(), AdapterError> {
     let saved = selection.saved.iter().map(|module| module.name.clone());
     let biases = selection.biases.iter();
-    let biases = biases.map(|(module, _)| format!("{module}.bias"));
+    let biases = biases.map(|module| format!("{}.bias", module.name));
     let weights = tensors.base_weights.keys().cloned();
     let more: Vec<String> = saved.chain(biases).chain(weights).collect();
     if more.is_empty() {

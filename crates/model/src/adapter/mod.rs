@@ -11,7 +11,6 @@ mod error;
 pub mod gguf;
 pub mod inspect;
 mod keys;
-mod lora;
 mod mlx;
 mod names;
 pub mod peft;
@@ -27,7 +26,8 @@ pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, sav
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
-pub use lora::{EmbeddingLora, Lora};
 pub use spectrum::Spectrum;
 pub use trained_with::{PromptTemplate, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;
+
+pub use crate::lora::{EmbeddingLora, Lora};

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::family::{Role, module_at};
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use simmer_checkpoint::{Bytes, Dtype, PT_METADATA, Tensor, compare};
 use simmer_files::{Existing, StagedFolder};
@@ -23,7 +24,6 @@ use super::targets::{Selection, Unmatched, select};
 use super::trained_with::{SETTINGS_FILE, TrainedWith};
 use super::weights::{AdapterWeights, WEIGHT_FILES, check_finite, find, is_head};
 use super::{AdapterError, diagnosis, gguf, mlx};
-use crate::llama::{EMBEDDING, HEAD};
 use crate::tensor_file::{encode_safetensors, to_data};
 
 /// Name of the weight file.
@@ -146,10 +146,11 @@ impl AdapterFolder {
                 _ => None,
             }
         };
+        let [embedding, head] = [base.family.embedding.name, base.family.head.name];
         let frozen = |module| rows(module, BASE_WEIGHT);
         let whole = |module| rows(module, ".weight").or_else(|| frozen(module));
-        let shared = frozen(EMBEDDING).or_else(|| frozen(HEAD));
-        match (whole(EMBEDDING), whole(HEAD), shared) {
+        let shared = frozen(embedding).or_else(|| frozen(head));
+        match (whole(embedding), whole(head), shared) {
             (Some(embedding), Some(head), _) if embedding == head => embedding,
             (Some(_), Some(_), _) => base.vocab_size,
             (_, _, Some(rows)) if base.tie_word_embeddings => rows,
@@ -268,10 +269,8 @@ impl AdapterFolder {
         let weights = encode_safetensors(&path, tensors, PT_METADATA)?;
         staged.write(WEIGHTS_FILE, &weights)?;
         staged.write(CONFIG_FILE, config.to_json().as_bytes())?;
-        let vocab_size = [".weight", BASE_WEIGHT]
-            .iter()
-            .find_map(|suffix| tensors.get(&format!("{KEY_PREFIX}{EMBEDDING}{suffix}")))
-            .map(|embedding| embedding.shape()[0]);
+        let embedding = tensors.iter().find(|(key, _)| is_embedding(key));
+        let vocab_size = embedding.map(|(_, embedding)| embedding.shape()[0]);
         staged.write("README.md", card.text(config, vocab_size).as_bytes())?;
         if let Some(text) = TrainedWith::text(&card.templates) {
             staged.write(SETTINGS_FILE, text.as_bytes())?;
@@ -281,6 +280,15 @@ impl AdapterFolder {
         }
         Ok(staged.commit()?)
     }
+}
+
+/// Whether a key is that of the whole weight of an embedding.
+fn is_embedding(key: &str) -> bool {
+    let path = key.strip_prefix(KEY_PREFIX).unwrap_or(key);
+    let module = path.strip_suffix(BASE_WEIGHT);
+    let module = module.or_else(|| path.strip_suffix(".weight"));
+    let module = module.and_then(module_at);
+    module.is_some_and(|module| module.role == Role::Embedding)
 }
 
 /// Shapes of all tensors of an adapter for these modules, by PEFT's keys.
@@ -305,10 +313,11 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
             insert(&module.name, ".bias", &module.shape[..1]);
         }
     }
-    for (module, features) in &selection.biases {
-        let adapted = selection.adapted.iter().any(|other| other.name == *module);
+    for module in &selection.biases {
+        let mut adapted = selection.adapted.iter();
+        let adapted = adapted.any(|other| other.name == module.name);
         let suffix = if adapted { ".base_layer.bias" } else { ".bias" };
-        insert(module, suffix, &[*features]);
+        insert(&module.name, suffix, &module.shape[..1]);
     }
     shapes
 }

@@ -3,19 +3,19 @@
 use std::sync::OnceLock;
 
 use simmer_checkpoint::layout::{self, ModuleLayout};
-use simmer_checkpoint::sizes;
+use simmer_checkpoint::{family, sizes};
 use simmer_hint::Hint;
 
 use super::AdapterError;
 use super::attach::LoraConfig;
 use super::targets::{SelectionError, Unmatched, select};
 
-/// More layers than any LLaMA has.
+/// More layers than any model has.
 const LAYERS: usize = 256;
 
 impl LoraConfig {
-    /// Checks every setting, and that the names of modules are those of a LLaMA. Which layers the base model has is
-    /// not known yet.
+    /// Checks every setting, and that the names of modules are those of a known family. Which family the base model has, and
+    /// which layers, is not known yet.
     ///
     /// # Errors
     /// [`AdapterError::Setting`] for the first key with an invalid value.
@@ -35,12 +35,17 @@ impl LoraConfig {
         }
         let mut config = config;
         if self.targets.is_all_linear() && self.layers_to_transform.is_none() {
-            // Always possible, and the longest to check: q_proj and v_proj stand for all.
+            // Always possible, and the longest to check: the default targets stand for all.
             config.target_modules = None;
         }
-        select(&config, modules(), Unmatched::Refuse)
-            .map(|_| ())
-            .map_err(|error| as_setting(error.into()))
+        let mut problem = None;
+        for modules in families() {
+            match select(&config, modules, Unmatched::Refuse) {
+                Ok(_) => return Ok(()),
+                Err(error) => problem = problem.or(Some(error)),
+            }
+        }
+        problem.map_or(Ok(()), |error| Err(as_setting(error.into())))
     }
 
     /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
@@ -94,14 +99,19 @@ fn why(error: &SelectionError) -> String {
     text.strip_prefix(&key).unwrap_or(&text).to_owned()
 }
 
-/// The modules of a LLaMA.
-fn modules() -> &'static [ModuleLayout] {
-    static MODULES: OnceLock<Vec<ModuleLayout>> = OnceLock::new();
+/// The modules of a model of each family.
+fn families() -> &'static [Vec<ModuleLayout>] {
+    static MODULES: OnceLock<Vec<Vec<ModuleLayout>>> = OnceLock::new();
     MODULES.get_or_init(|| {
-        sizes::named("llama-7b").map_or_else(Vec::new, |mut config| {
-            config.num_hidden_layers = LAYERS;
+        let Some(mut config) = sizes::named("llama-7b") else {
+            return Vec::new();
+        };
+        config.num_hidden_layers = LAYERS;
+        let modules = family::ALL.into_iter().map(|family| {
+            config.family = family;
             layout::modules(&config)
-        })
+        });
+        modules.collect()
     })
 }
 

@@ -7,8 +7,10 @@
 //! Source: PEFT 0.21, src/peft/tuners/tuners_utils.py, `check_target_module_exists`, and
 //! src/peft/utils/other.py, `get_pattern_key` and `_set_trainable`.
 
-use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use std::collections::BTreeSet;
+
+use simmer_checkpoint::family::Module;
+use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::config::{AdapterConfig, Bias};
 pub use super::names::{Layers, Names, Patterns, Targets};
@@ -17,8 +19,6 @@ use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{ends, nearest, no_match, unmatched_names};
 
-/// PEFT's default targets for LLaMA.
-const DEFAULT_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
 /// From this many names on, PEFT writes the shortest ends of paths that select the same modules.
 const CONDENSED_FROM: usize = 20;
 
@@ -38,8 +38,8 @@ pub struct Selection {
     pub adapted: Vec<Selected>,
     /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
-    /// Modules with a frozen weight and a trained bias, and the length of the bias, in the model's order.
-    pub biases: Vec<(String, usize)>,
+    /// Modules with a frozen weight and a trained bias, in the model's order.
+    pub biases: Vec<ModuleLayout>,
     /// The model's embedding and output head, changed or not.
     pub ends: Vec<ModuleLayout>,
     /// The targets as PEFT writes them.
@@ -55,6 +55,10 @@ pub struct Selected {
     pub name: String,
     /// Linear, output head or embedding.
     pub kind: ModuleKind,
+    /// Its row in the table of the family.
+    pub module: &'static Module,
+    /// Its layer; `None` outside the layers.
+    pub layer: Option<usize>,
     /// `[out, in]`, or `[vocab, hidden]` of the embedding.
     pub shape: [usize; 2],
     /// Rank of its branch.
@@ -156,7 +160,7 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
 /// The targets, with the default and "all-linear" expanded.
 fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets {
     match &config.target_modules {
-        None => Targets::Names(DEFAULT_TARGETS.map(str::to_owned).to_vec()),
+        None => Targets::Names(default_targets(modules)),
         Some(targets) if targets.is_all_linear() => Targets::Names(
             modules
                 .iter()
@@ -168,13 +172,26 @@ fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets
     }
 }
 
+/// PEFT's default targets of the family.
+fn default_targets(modules: &[ModuleLayout]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    let rows = modules.iter().filter_map(|module| module.module);
+    for row in rows.filter(|row| row.default_target) {
+        if names.iter().all(|name| name != row.last_part()) {
+            names.push(row.last_part().to_owned());
+        }
+    }
+    names
+}
+
 fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, SelectionError> {
     let is = match module.kind {
         ModuleKind::Container => Some("is a container of other modules"),
         ModuleKind::Norm => Some("is a normalisation layer"),
         ModuleKind::Linear | ModuleKind::OutputHead | ModuleKind::Embedding => None,
     };
-    let (Ok(shape), None) = (<[usize; 2]>::try_from(&module.shape[..]), is) else {
+    let shape = <[usize; 2]>::try_from(&module.shape[..]);
+    let (Ok(shape), Some(row), None) = (shape, module.module, is) else {
         return Err(SelectionError::Kind {
             module: module.name.clone(),
             is: is.unwrap_or("is not a matrix"),
@@ -191,6 +208,8 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
+        module: row,
+        layer: module.layer,
         shape,
         rank,
         alpha,
@@ -221,7 +240,7 @@ fn trained_biases(
     modules: &[ModuleLayout],
     adapted: &[Selected],
     saved: &[ModuleLayout],
-) -> Vec<(String, usize)> {
+) -> Vec<ModuleLayout> {
     let adapted: BTreeSet<&str> = adapted.iter().map(|module| module.name.as_str()).collect();
     let saved: BTreeSet<&str> = saved.iter().map(|module| module.name.as_str()).collect();
     modules
@@ -232,7 +251,7 @@ fn trained_biases(
             Bias::All => true,
             Bias::LoraOnly => adapted.contains(module.name.as_str()),
         })
-        .map(|module| (module.name.clone(), module.shape[0]))
+        .cloned()
         .collect()
 }
 

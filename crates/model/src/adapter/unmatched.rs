@@ -28,6 +28,8 @@ pub enum SelectionError {
         nearest: Option<String>,
         /// The targets that may be meant if one regular expression was given: `"all-linear"`, or a list of names.
         meant: Option<String>,
+        /// The path of a module of the model; may be empty.
+        example: String,
     },
     /// A name that matches nothing, while others match.
     #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
@@ -74,12 +76,18 @@ pub enum SelectionError {
 impl Hint for SelectionError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoMatch { targets, meant, .. } if targets.starts_with('"') => {
-                const STRING: &str = "a string is one regular expression for the whole path of a module, such as \
-                                      model.layers.0.self_attn.q_proj";
+            Self::NoMatch {
+                targets,
+                meant,
+                example,
+                ..
+            } if targets.starts_with('"') => {
+                let string = format!(
+                    "a string is one regular expression for the whole path of a module, such as {example}"
+                );
                 Some(match meant {
-                    Some(meant) => format!("write {meant}: {STRING}"),
-                    None => STRING.to_owned(),
+                    Some(meant) => format!("write {meant}: {string}"),
+                    None => string,
                 })
             }
             _ => None,
@@ -200,6 +208,10 @@ pub(super) fn no_match(
             Targets::Regex(pattern) => meant(pattern, modules),
             Targets::Names(_) => None,
         },
+        example: modules
+            .iter()
+            .find(|module| module.kind == ModuleKind::Linear)
+            .map_or_else(String::new, |module| module.name.clone()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::family::{Role, module_at, roots};
 use simmer_checkpoint::pth::PthFile;
 use simmer_checkpoint::{Bytes, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorInfo};
 
@@ -220,10 +221,13 @@ fn is_of_an_adapter(part: &str) -> bool {
     part.starts_with("lora_") || part == "modules_to_save"
 }
 
-/// Whether the keys are those of a LLaMA model without PEFT's prefix.
+/// Whether the keys are those of a model without PEFT's prefix.
 fn lacks_prefix(tensors: &[(String, Tensor)]) -> bool {
-    let of_llama = |key: &str| key.starts_with("model.") || key.starts_with("lm_head.");
-    tensors.iter().all(|(key, _)| of_llama(key))
+    let of_model = |key: &str| {
+        let root = key.split('.').next();
+        root.is_some_and(|root| roots().any(|known| known == root))
+    };
+    tensors.iter().all(|(key, _)| of_model(key))
         && tensors.iter().any(|(key, _)| key.contains(".lora_A."))
 }
 
@@ -235,7 +239,8 @@ fn of_mlx(key: &str, tensor: Tensor) -> (String, Tensor) {
     let Some((module, last)) = key.rsplit_once('.') else {
         return (key.to_owned(), tensor);
     };
-    let embedding = module.ends_with("embed_tokens");
+    let known = module_at(module);
+    let embedding = known.is_some_and(|module| module.role == Role::Embedding);
     let end = match (last, embedding) {
         ("lora_a", false) => "lora_A.weight",
         ("lora_b", false) => "lora_B.weight",

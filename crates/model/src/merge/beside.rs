@@ -4,70 +4,51 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use serde_json::value::RawValue;
-use simmer_checkpoint::config::ConfigError;
-use simmer_checkpoint::numbers::torch_name;
+use simmer_checkpoint::config::{ConfigError, RawObject};
 use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, ModelConfig};
 
 use super::{MergeError, MergeOptions};
-use crate::adapter::targets::Patterns;
 use crate::export::{TOKENIZER_FILES, tokenizer_files};
-use crate::llama::EMBEDDING;
 
-/// The text of the base model's config.json; generated if its format has none.
+/// The config.json of the merged model. Unchanged keys keep their text and order.
 pub(super) fn config_text(
     config: &ModelConfig,
     checkpoint: &Checkpoint,
-) -> Result<String, MergeError> {
-    if checkpoint.layout() == Layout::HuggingFace {
-        let path = checkpoint.path().join("config.json");
-        let text = fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
-        return Ok(text);
-    }
-    let matrix = checkpoint.info(&format!("{EMBEDDING}.weight"))?.dtype;
-    let mut json = config.to_json();
-    json["dtype"] = torch_name(matrix).into();
-    Ok(format!("{json:#}\n"))
-}
-
-/// The config.json of the merged model. Unchanged keys keep their text and order.
-pub(super) fn config_json(
-    text: String,
-    base: &Path,
     untied: bool,
-    vocab_size: Option<usize>,
     options: MergeOptions<'_>,
-) -> Result<Vec<u8>, MergeError> {
-    let mut changes: Vec<(&[&str], Value)> = Vec::new();
-    if untied {
-        changes.push((&["tie_word_embeddings"], Value::Bool(false)));
-    }
-    if let Some(vocab_size) = vocab_size {
-        changes.push((&["vocab_size"], vocab_size.into()));
-    }
-    if let Some(dtype) = options.dtype {
-        changes.push((&["torch_dtype", "dtype"], torch_name(dtype).into()));
-    }
+) -> Result<String, MergeError> {
+    let mut config = config.clone();
+    config.tie_word_embeddings &= !untied;
     if let Some(eos) = options.eos {
-        changes.push((EOS, ids(eos)));
+        config.eos_token_id = eos.to_vec();
     }
-    with_changes(text, &base.join("config.json"), &changes)
+    let dtype = match (options.dtype, checkpoint.layout()) {
+        // the file says it already
+        (None, Layout::HuggingFace) => None,
+        (None, Layout::Meta | Layout::Gguf) => {
+            let embedding = config.family.embedding.weight();
+            Some(checkpoint.info(&embedding)?.dtype)
+        }
+        (dtype, _) => dtype,
+    };
+    Ok(config.to_text(dtype))
 }
 
 /// The file of transformers' defaults for generation.
 pub(super) const GENERATION_CONFIG: &str = "generation_config.json";
-/// The key of the tokens that end an answer.
-const EOS: &[&str] = &["eos_token_id"];
-
 /// The generation_config.json of the merged model: that of the base model at `path`, if there is one, with these tokens
 /// that end an answer.
-pub(super) fn generation_config(path: &Path, eos: &[u32]) -> Result<Vec<u8>, MergeError> {
+pub(super) fn generation_config(path: &Path, eos: &[u32]) -> Result<String, MergeError> {
     let text = if path.exists() {
         fs::read_to_string(path).map_err(CheckpointError::io(path, "read"))?
     } else {
         "{}".to_owned()
     };
-    with_changes(text, path, &[(EOS, ids(eos))])
+    let object = RawObject::parse(text).map_err(|source| ConfigError::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(object.with_changes(&[(vec!["eos_token_id"], ids(eos))]))
 }
 
 /// One id, or a list of them.
@@ -76,44 +57,6 @@ fn ids(ids: &[u32]) -> Value {
         [id] => (*id).into(),
         several => several.into(),
     }
-}
-
-/// A JSON object with other values of some keys, each given with its other names. Unchanged keys keep their text and order.
-fn with_changes(
-    text: String,
-    path: &Path,
-    changes: &[(&[&str], Value)],
-) -> Result<Vec<u8>, MergeError> {
-    if changes.is_empty() {
-        return Ok(text.into_bytes());
-    }
-    let mut entries: Patterns<Box<RawValue>> =
-        serde_json::from_str(&text).map_err(|source| ConfigError::Json {
-            path: path.to_owned(),
-            source,
-        })?;
-    for (keys, value) in changes {
-        let mut found = false;
-        for (key, entry) in &mut entries.0 {
-            if keys.contains(&key.as_str()) {
-                *entry = raw(value);
-                found = true;
-            }
-        }
-        if !found {
-            entries.0.push((keys[0].to_owned(), raw(value)));
-        }
-    }
-    let lines: Vec<String> = entries
-        .iter()
-        .map(|(key, value)| format!("  {}: {value}", Value::from(key.as_str())))
-        .collect();
-    Ok(format!("{{\n{}\n}}\n", lines.join(",\n")).into_bytes())
-}
-
-fn raw(value: &Value) -> Box<RawValue> {
-    // the text of a value is always valid JSON
-    RawValue::from_string(value.to_string()).unwrap_or_default()
 }
 
 /// The files of the base model's folder to copy: everything except weights, configuration and model card, such as

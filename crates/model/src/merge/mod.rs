@@ -27,7 +27,7 @@ use std::path::Path;
 
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
-use self::beside::{GENERATION_CONFIG, config_json, config_text, generation_config};
+use self::beside::{GENERATION_CONFIG, config_text, generation_config};
 pub use self::error::MergeError;
 use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
@@ -114,10 +114,8 @@ pub fn merge(
             Origin::Base(_) => report.kept += 1,
         }
     }
-    let vocab_size = report.resized.is_some().then_some(config.vocab_size);
-    let text = config_text(&config, &checkpoint)?;
-    let config = config_json(text, base, plan.untied, vocab_size, options)?;
-    writer.folder().write("config.json", &config)?;
+    let config = config_text(&config, &checkpoint, plan.untied, options)?;
+    writer.folder().write("config.json", config.as_bytes())?;
     for file in files_beside(base, options.tokenizer.or(adapter.tokenizer_path()))? {
         let name = file.file_name().unwrap_or_default();
         report.copied.push(name.to_string_lossy().into_owned());
@@ -127,7 +125,7 @@ pub fn merge(
     }
     if let Some(eos) = options.eos {
         let text = generation_config(&base.join(GENERATION_CONFIG), eos)?;
-        writer.folder().write(GENERATION_CONFIG, &text)?;
+        writer.folder().write(GENERATION_CONFIG, text.as_bytes())?;
     }
     writer.finish()?;
     Ok(report)

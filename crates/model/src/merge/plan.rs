@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::family::{Family, Module};
 use simmer_checkpoint::layout::{self, ModuleKind};
 use simmer_checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
@@ -11,7 +12,6 @@ use super::arithmetic::LowRankBranch;
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
-use crate::llama::{EMBEDDING, HEAD};
 use crate::numbers::to_f64;
 
 /// The plan of a merge.
@@ -61,10 +61,12 @@ impl Plan {
     ) -> Result<Self, MergeError> {
         let selection = adapter.select(&layout::modules(config))?;
         let tensors = adapter.tensors(&selection)?;
-        let untied = config.tie_word_embeddings && unties(&selection, &tensors);
+        let family = config.family;
+        let untied = config.tie_word_embeddings && unties(family, &selection, &tensors);
         let mut warnings = adapter.warnings().to_vec();
         warnings.extend(selection.warnings.iter().cloned());
         let mut sources = Sources {
+            family,
             tied: config.tie_word_embeddings,
             checkpoint,
             selection: &selection,
@@ -81,8 +83,8 @@ impl Plan {
                     dtype: options.dtype.filter(|_| !kept).unwrap_or(tensor.dtype),
                     ..tensor.clone()
                 };
-                let head = format!("{HEAD}.weight");
-                let embedding = spec.name == format!("{EMBEDDING}.weight");
+                let head = family.head.weight();
+                let embedding = spec.name == family.embedding.weight();
                 if embedding || spec.name == head {
                     // the adapter may have resized the vocabulary
                     spec.shape[0] = config.vocab_size;
@@ -129,10 +131,13 @@ impl Plan {
 
 /// Whether the merge makes embedding and head differ. A base weight in the adapter's file alone does not: it
 /// replaces the shared tensor.
-fn unties(selection: &Selection, tensors: &AdapterTensors) -> bool {
+fn unties(family: &Family, selection: &Selection, tensors: &AdapterTensors) -> bool {
     let outermost = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
-    let replaced = |module: &str| tensors.base_weights.get(module).map(TensorData::as_bytes);
-    let replaced_differ = match (replaced(EMBEDDING), replaced(HEAD)) {
+    let replaced = |module: &Module| {
+        let data = tensors.base_weights.get(module.name);
+        data.map(TensorData::as_bytes)
+    };
+    let replaced_differ = match (replaced(&family.embedding), replaced(&family.head)) {
         (Some(embedding), Some(head)) => embedding != head,
         _ => false,
     };
@@ -146,6 +151,7 @@ fn unties(selection: &Selection, tensors: &AdapterTensors) -> bool {
 
 /// Where the tensors come from.
 struct Sources<'a> {
+    family: &'static Family,
     tied: bool,
     checkpoint: &'a Checkpoint,
     selection: &'a Selection,
@@ -189,16 +195,19 @@ impl Sources<'_> {
     fn base(&self, name: &str) -> Origin {
         let of = |module: &str| self.tensors.base_weights.get(module).cloned();
         let module = name.strip_suffix(".weight").unwrap_or(name);
-        let other = match module {
-            EMBEDDING if self.tied => Some(HEAD),
-            HEAD if self.tied => Some(EMBEDDING),
-            _ => None,
+        let [embedding, head] = [&self.family.embedding, &self.family.head];
+        let other = if self.tied && module == embedding.name {
+            Some(head.name)
+        } else if self.tied && module == head.name {
+            Some(embedding.name)
+        } else {
+            None
         };
         if let Some(data) = of(module).or_else(|| of(other?)) {
             return Origin::Adapter(data);
         }
-        if module == HEAD && !self.checkpoint.contains(name) {
-            return Origin::Base(format!("{EMBEDDING}.weight"));
+        if module == head.name && !self.checkpoint.contains(name) {
+            return Origin::Base(embedding.weight());
         }
         Origin::Base(name.to_owned())
     }

@@ -3,8 +3,11 @@
 //! Axes: T tokens, P labels, H hidden size, I intermediate size, N query heads, K key heads, D head_dim,
 //! V vocabulary, L layers.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
+use simmer_checkpoint::family::{Activation, Half, ModuleKind, Size};
 use simmer_files::size::grouped;
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
@@ -44,26 +47,26 @@ pub struct Parts {
     pub program: u64,
 }
 
-/// Which linear modules of a layer keep their input, to compute the gradient of what is trained in them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "one per input of a layer's modules"
-)]
-pub(super) struct KeptInputs {
-    pub(super) qkv: bool,
-    pub(super) o: bool,
-    pub(super) gate_up: bool,
-    pub(super) down: bool,
+/// What is trained in a layer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TrainedLayer {
+    /// What its trained linear modules read. The backward pass needs it again, for the gradient of what is trained in them.
+    pub(super) reads: BTreeSet<Activation>,
     /// Whether anything in the layer is trained, be it only a norm or a bias.
     pub(super) any: bool,
+}
+
+impl TrainedLayer {
+    fn reads(&self, activation: Activation) -> bool {
+        self.reads.contains(&activation)
+    }
 }
 
 /// What is trained in which layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layers {
     /// One entry per layer, the lowest first.
-    pub(super) each: Vec<KeptInputs>,
+    pub(super) each: Vec<TrainedLayer>,
     /// Whether the embedding is trained, so that gradients pass through all layers.
     pub(super) embedding: bool,
     /// Whether the head's weight is trained or has a low-rank branch.
@@ -75,11 +78,10 @@ pub(super) struct Layers {
 impl Layers {
     /// For full fine-tuning: every weight is trained.
     pub(super) fn all(config: &ModelConfig) -> Layers {
-        let all = KeptInputs {
-            qkv: true,
-            o: true,
-            gate_up: true,
-            down: true,
+        let linear = config.family.layer.iter();
+        let linear = linear.filter(|module| module.kind == ModuleKind::Linear);
+        let all = TrainedLayer {
+            reads: linear.map(|module| module.reads).collect(),
             any: true,
         };
         Layers {
@@ -93,30 +95,28 @@ impl Layers {
     /// For an adapter: the modules of its selection are trained.
     pub(super) fn of(selection: &Selection, config: &ModelConfig) -> Layers {
         let mut found = Layers {
-            each: vec![KeptInputs::default(); config.num_hidden_layers],
+            each: vec![TrainedLayer::default(); config.num_hidden_layers],
             embedding: false,
             head: false,
             whole: false,
         };
-        let adapted = selection.adapted.iter().map(|module| (&module.name, true));
-        let saved = selection.saved.iter().map(|module| (&module.name, true));
-        let biases = selection.biases.iter().map(|(name, _)| (name, false));
-        for (name, keeps) in adapted.chain(saved).chain(biases) {
-            let mut parts = name.split('.');
-            let layer = parts.find_map(|part| part.parse::<usize>().ok());
-            let last = name.rsplit('.').next().unwrap_or_default();
+        let adapted = selection.adapted.iter();
+        let adapted = adapted.map(|module| (module.layer, Some(module.module), true));
+        let saved = selection.saved.iter();
+        let saved = saved.map(|module| (module.layer, module.module, true));
+        // the gradient of a bias needs no input
+        let biases = selection.biases.iter();
+        let biases = biases.map(|module| (module.layer, module.module, false));
+        for (layer, module, needs_input) in adapted.chain(saved).chain(biases) {
+            let Some(module) = module else { continue };
             let Some(layer) = layer.and_then(|layer| found.each.get_mut(layer)) else {
-                found.embedding |= last == "embed_tokens";
-                found.head |= last == "lm_head";
+                found.embedding |= module.kind == ModuleKind::Embedding;
+                found.head |= module.kind == ModuleKind::OutputHead;
                 continue;
             };
             layer.any = true;
-            match last {
-                "q_proj" | "k_proj" | "v_proj" => layer.qkv |= keeps,
-                "o_proj" => layer.o |= keeps,
-                "gate_proj" | "up_proj" => layer.gate_up |= keeps,
-                "down_proj" => layer.down |= keeps,
-                _ => {}
+            if needs_input && module.kind == ModuleKind::Linear {
+                layer.reads.insert(module.reads);
             }
         }
         if config.tie_word_embeddings {
@@ -136,39 +136,67 @@ impl Layers {
 }
 
 /// Elements that a layer keeps per token. `below`: whether its input has a gradient.
-fn kept(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
+fn kept(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
     of_attention(config, layer, below) + of_mlp(config, layer, below)
 }
 
 /// Elements that the attention half of a layer keeps per token, the input of the MLP half included.
-fn of_attention(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
-    let h = config.hidden_size as u64;
-    let heads = config.num_attention_heads as u64;
-    let queries = heads * config.head_dim as u64;
-    let keys = (config.num_key_value_heads * config.head_dim) as u64;
-    let when = |condition: bool, elements: u64| if condition { elements } else { 0 };
-    let attention = below || layer.qkv;
-    when(below, h) // the input, for its norm
-        + when(layer.qkv, h) // normalised
-        + when(attention, 2 * queries + 2 * keys + heads) // q, y, k, v, log-sum-exp
-        + when(layer.o && !attention, queries)
-        + when(attention || layer.any, h) // the second norm's input
+fn of_attention(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
+    let operation = if passes_attention(layer, below) {
+        let queries = Size::Queries.of(config);
+        queries + 2 * Size::Keys.of(config) + config.num_attention_heads // q, k, v, log-sum-exp
+    } else {
+        0
+    };
+    read_in(Half::Attention, config, layer, below) + operation as u64
 }
 
 /// Elements that the MLP half of a layer keeps per token.
-fn of_mlp(config: &ModelConfig, layer: KeptInputs, below: bool) -> u64 {
-    let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
-    let when = |condition: bool, elements: u64| if condition { elements } else { 0 };
-    when(below || layer.qkv || layer.any, 2 * i) // gate and up
-        + when(layer.gate_up, h)
-        + when(layer.down, i)
+fn of_mlp(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
+    let operation = if passes_attention(layer, below) || layer.any {
+        2 * Size::Intermediate.of(config) // gate and up
+    } else {
+        0
+    };
+    read_in(Half::Mlp, config, layer, below) + operation as u64
+}
+
+/// Whether a gradient passes through attention itself.
+fn passes_attention(layer: &TrainedLayer, below: bool) -> bool {
+    below || layer.reads(Activation::AttentionInput)
+}
+
+/// Elements per token that modules of one half of a layer read, as far as they are kept; each activation counts once.
+fn read_in(half: Half, config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
+    let modules = config.family.layer.iter();
+    let read: BTreeSet<Activation> = modules.map(|module| module.reads).collect();
+    let kept = read
+        .into_iter()
+        .filter(|activation| activation.half() == half && is_kept(*activation, layer, below));
+    kept.map(|activation| activation.features(config) as u64)
+        .sum()
+}
+
+/// Whether a layer keeps an activation: a norm its input if a gradient passes through it, a linear module if something in it
+/// is trained, attention its result.
+fn is_kept(activation: Activation, layer: &TrainedLayer, below: bool) -> bool {
+    match activation {
+        Activation::LayerInput => below,
+        Activation::AttentionValues => passes_attention(layer, below) || layer.reads(activation),
+        Activation::Middle => passes_attention(layer, below) || layer.any,
+        Activation::AttentionInput | Activation::MlpInput | Activation::Gated => {
+            layer.reads(activation)
+        }
+        Activation::Tokens | Activation::LastHidden | Activation::HeadInput => false,
+    }
 }
 
 /// Further elements per token during the backward pass of the top layer: the gradients of its output, of the gated
 /// features, of gate and up. The gated features themselves are no longer needed then.
-fn backward(config: &ModelConfig, layer: KeptInputs) -> u64 {
+fn backward(config: &ModelConfig, layer: Option<&TrainedLayer>) -> u64 {
     let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
-    h + 3 * i - if layer.down { i } else { 0 }
+    let freed = layer.is_some_and(|layer| layer.reads(Activation::Gated));
+    h + 3 * i - if freed { i } else { 0 }
 }
 
 impl Parts {
@@ -186,10 +214,10 @@ impl Parts {
         let layers = &subject.layers;
         let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
         let count = config.num_hidden_layers;
-        let above = |of: fn(&ModelConfig, KeptInputs, bool) -> u64| {
+        let above = |of: fn(&ModelConfig, &TrainedLayer, bool) -> u64| {
             (lowest..count).map(move |index| {
                 let below = index > lowest || layers.embedding;
-                of(config, layers.each[index], below)
+                of(config, &layers.each[index], below)
             })
         };
         let most = |of| above(of).max().unwrap_or(0);
@@ -199,8 +227,7 @@ impl Parts {
             // the input of every layer, and everything of one layer
             Recompute::Layer => (above(kept).count() as u64 + 1) * h + most(kept).saturating_sub(h),
         };
-        let top = layers.each.last().copied().unwrap_or_default();
-        let during = tokens * backward(config, top) * element;
+        let during = tokens * backward(config, layers.each.last()) * element;
         // the hidden states; those of labels, also normalised, and their gradient
         let head_weight = if layers.head {
             4 * config.vocab_size as u64 * h
@@ -327,52 +354,48 @@ mod tests {
         ModelConfig::from_folder(path.as_ref()).unwrap()
     }
 
+    fn layer(reads: &[Activation], any: bool) -> TrainedLayer {
+        TrainedLayer {
+            reads: reads.iter().copied().collect(),
+            any,
+        }
+    }
+
     #[test]
     fn a_frozen_layer_below_all_that_is_trained_keeps_nothing() {
-        assert_eq!(kept(&config(), KeptInputs::default(), false), 0);
+        assert_eq!(kept(&config(), &layer(&[], false), false), 0);
     }
 
     #[test]
     fn every_low_rank_branch_keeps_its_input() {
         let config = config();
         let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
-        let none = kept(
-            &config,
-            KeptInputs {
-                any: true,
-                ..KeptInputs::default()
-            },
-            true,
-        );
-        let with =
-            |layer: KeptInputs| kept(&config, KeptInputs { any: true, ..layer }, true) - none;
-        assert_eq!(
-            with(KeptInputs {
-                qkv: true,
-                ..KeptInputs::default()
-            }),
-            h
-        );
-        assert_eq!(
-            with(KeptInputs {
-                o: true,
-                ..KeptInputs::default()
-            }),
-            0
-        );
-        assert_eq!(
-            with(KeptInputs {
-                gate_up: true,
-                ..KeptInputs::default()
-            }),
-            h
-        );
-        assert_eq!(
-            with(KeptInputs {
-                down: true,
-                ..KeptInputs::default()
-            }),
-            i
-        );
+        let none = kept(&config, &layer(&[], true), true);
+        let with = |activation| kept(&config, &layer(&[activation], true), true) - none;
+        assert_eq!(with(Activation::AttentionInput), h);
+        // the result of attention is kept anyway
+        assert_eq!(with(Activation::AttentionValues), 0);
+        assert_eq!(with(Activation::MlpInput), h);
+        assert_eq!(with(Activation::Gated), i);
+    }
+
+    /// Counted by hand from the operations of a layer of LLaMA: norm, attention, norm, gated MLP.
+    #[test]
+    fn a_layer_keeps_what_its_operations_need() {
+        let config = config();
+        let (h, i) = (config.hidden_size as u64, config.intermediate_size as u64);
+        let heads = config.num_attention_heads as u64;
+        let queries = heads * config.head_dim as u64;
+        let keys = (config.num_key_value_heads * config.head_dim) as u64;
+        // two norms, attention's q, y, k, v and log-sum-exp, gate and up
+        let frozen = 2 * h + 2 * queries + 2 * keys + heads + 2 * i;
+        assert_eq!(kept(&config, &layer(&[], false), true), frozen);
+        // the lowest trained layer: its input needs no gradient
+        let lowest = |activation| kept(&config, &layer(&[activation], true), false);
+        assert_eq!(lowest(Activation::AttentionInput), frozen);
+        assert_eq!(lowest(Activation::AttentionValues), queries + h + 2 * i);
+        assert_eq!(lowest(Activation::Gated), h + 3 * i);
+        let all = Layers::all(&config);
+        assert_eq!(kept(&config, &all.each[0], true), frozen + 2 * h + i);
     }
 }

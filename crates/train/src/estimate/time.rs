@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::Tensor;
 use simmer_checkpoint::ModelConfig;
+use simmer_checkpoint::family::Half;
 use simmer_checkpoint::layout::{ModuleKind, modules};
 use simmer_kernels::linear;
 use simmer_model::base::Precision;
@@ -31,13 +32,10 @@ pub(super) fn flops(
         if module.kind != ModuleKind::Linear {
             continue;
         }
-        let layer = module
-            .name
-            .split('.')
-            .find_map(|part| part.parse::<usize>().ok());
+        let half = module.module.map(|row| row.reads.half());
         let flops = 2.0 * features(&module.shape) * load.step_tokens;
         forward += flops;
-        if module.name.contains(".mlp.") {
+        if half == Some(Half::Mlp) {
             mlp += flops;
         }
         // the gradient of the weight
@@ -45,7 +43,10 @@ pub(super) fn flops(
             backward += flops;
         }
         // the gradient of the input, if anything below needs it
-        if layer.is_some_and(|layer| layer > lowest || layers.embedding) {
+        if module
+            .layer
+            .is_some_and(|layer| layer > lowest || layers.embedding)
+        {
             backward += flops;
         }
     }

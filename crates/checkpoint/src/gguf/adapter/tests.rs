@@ -1,11 +1,13 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::config::RopeScaling;
+use crate::config::{ConfigFile, RopeScaling};
+use crate::family::LLAMA;
 use crate::gguf::Gguf;
 
 fn base(tie_word_embeddings: bool) -> ModelConfig {
     ModelConfig {
+        family: &LLAMA,
         vocab_size: 3,
         hidden_size: 2,
         intermediate_size: 3,
@@ -23,6 +25,7 @@ fn base(tie_word_embeddings: bool) -> ModelConfig {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: vec![],
+        file: ConfigFile::default(),
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::{ARCHITECTURE, ROPE_FACTORS};
-use crate::config::{ConfigError, ModelConfig, RopeScaling};
+use super::ROPE_FACTORS;
+use crate::config::{ConfigError, ConfigFile, ModelConfig, RopeScaling};
+use crate::family::{self, Family, HasBias, Module};
 use crate::gguf::metadata::required;
 use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
+use crate::layout::gguf_name;
 
 /// The configuration of the model in a file.
 ///
@@ -17,18 +19,14 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     if gguf.tensors().is_empty() && metadata.string("tokenizer.ggml.model")?.is_some() {
         return Err(GgufError::VocabularyOnly);
     }
-    check_is_model(metadata)?;
-    let keys = Keys { metadata };
+    let family = family(metadata)?;
+    let keys = Keys { metadata, family };
     let num_attention_heads = keys.size("attention.head_count")?;
     let hidden_size = keys.size("embedding_length")?;
     let num_hidden_layers = keys.size("block_count")?;
     if num_hidden_layers > gguf.tensors().len() {
         let tensors = format!("at most the number of tensors ({})", gguf.tensors().len());
-        return Err(wrong(
-            "block_count",
-            &tensors,
-            &num_hidden_layers.to_string(),
-        ));
+        return Err(keys.wrong("block_count", &tensors, &num_hidden_layers.to_string()));
     }
     let default_head = hidden_size / num_attention_heads.max(1);
     let head_dim = keys.size_or("attention.key_length", default_head)?;
@@ -36,9 +34,11 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     keys.expect("rope.dimension_count", head_dim, head_dim)?;
     keys.expect("expert_count", 0, 0)?;
     let rope_theta = keys.number("rope.freq_base")?.unwrap_or(10_000.0);
-    let embedding = gguf.tensor("token_embd.weight");
+    let weight = |module: &Module| gguf.tensor(&format!("{}.weight", module.gguf.name));
+    let embedding = weight(&family.embedding);
     let rows = embedding.and_then(|tensor| tensor.shape.first().copied());
     let config = ModelConfig {
+        family,
         vocab_size: keys.size_or("vocab_size", rows.unwrap_or(0))?,
         hidden_size,
         intermediate_size: keys.size("feed_forward_length")?,
@@ -47,18 +47,19 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
         num_key_value_heads: keys.size_or("attention.head_count_kv", num_attention_heads)?,
         head_dim,
         rms_norm_eps: required(
-            "llama.attention.layer_norm_rms_epsilon",
+            &keys.name("attention.layer_norm_rms_epsilon"),
             keys.number("attention.layer_norm_rms_epsilon")?,
         )?,
         rope_theta,
-        rope_scaling: rope_scaling(gguf, files, rope_theta, head_dim)?,
+        rope_scaling: rope_scaling(gguf, files, &keys, rope_theta, head_dim)?,
         max_position_embeddings: keys.size("context_length")?,
-        attention_bias: gguf.tensor("blk.0.attn_q.bias").is_some(),
-        mlp_bias: gguf.tensor("blk.0.ffn_gate.bias").is_some(),
-        tie_word_embeddings: gguf.tensor("output.weight").is_none(),
+        attention_bias: has_biases(gguf, family, HasBias::AttentionBias),
+        mlp_bias: has_biases(gguf, family, HasBias::MlpBias),
+        tie_word_embeddings: weight(&family.head).is_none(),
         initializer_range: 0.02,
         bos_token_id: token(metadata, "bos")?,
         eos_token_id: ends(metadata)?,
+        file: ConfigFile::default(),
     };
     check(&config)?;
     Ok(config)
@@ -69,8 +70,9 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
 /// # Errors
 /// If GGUF cannot hold a size.
 pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Metadata, GgufError> {
+    let architecture = config.family.gguf;
     let mut metadata = Metadata::new();
-    metadata.set("general.architecture", ARCHITECTURE);
+    metadata.set("general.architecture", architecture);
     metadata.set("general.type", "model");
     metadata.set("general.name", name);
     for (key, field, size) in [
@@ -101,20 +103,22 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
         ("rope.dimension_count", "head_dim", config.head_dim),
         ("vocab_size", "vocab_size", config.vocab_size),
     ] {
-        let size = u32::try_from(size).map_err(|_| GgufError::NotForLlama {
+        let size = u32::try_from(size).map_err(|_| GgufError::Inexpressible {
+            architecture,
             key: field,
             found: format!("is {size}"),
         })?;
-        metadata.set(format!("llama.{key}"), size);
+        metadata.set(format!("{architecture}.{key}"), size);
     }
-    metadata.set(
-        "llama.attention.layer_norm_rms_epsilon",
-        config.rms_norm_eps as f32,
-    );
-    metadata.set("llama.rope.freq_base", config.rope_theta as f32);
+    let mut set = |key: &str, number: f64| {
+        metadata.set(format!("{architecture}.{key}"), number as f32);
+    };
+    set("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+    set("rope.freq_base", config.rope_theta);
     if let RopeScaling::Linear { factor } = config.rope_scaling {
-        metadata.set("llama.rope.scaling.type", "linear");
-        metadata.set("llama.rope.scaling.factor", factor as f32);
+        metadata.set(format!("{architecture}.rope.scaling.type"), "linear");
+        let key = format!("{architecture}.rope.scaling.factor");
+        metadata.set(key, factor as f32);
     }
     // llama.cpp's file types: "all" or "mostly" of a type
     let file_type = match kind {
@@ -135,20 +139,34 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
     Ok(metadata)
 }
 
-fn check_is_model(metadata: &Metadata) -> Result<(), GgufError> {
-    let expected = "a model of the llama architecture";
-    let refuse = |found: String| Err(GgufError::NotAModel { found, expected });
+/// The family of the model in a file.
+fn family(metadata: &Metadata) -> Result<&'static Family, GgufError> {
+    let refuse = |found: String| {
+        let names: Vec<&str> = family::ALL.iter().map(|family| family.gguf).collect();
+        let expected = format!("a model of the {} architecture", names.join(" or "));
+        Err(GgufError::NotAModel { found, expected })
+    };
     match metadata.string("general.type")? {
         None | Some("model") => {}
         Some("adapter") => return refuse("holds an adapter".to_owned()),
         Some(other) => return refuse(format!("holds a {other:?}")),
     }
     match metadata.string("general.architecture")? {
-        Some(ARCHITECTURE) => {}
-        Some(other) => return refuse(format!("holds a model of the {other:?} architecture")),
-        None => return refuse("has no key `general.architecture`".to_owned()),
+        Some(name) => Family::of_gguf(name).map_or_else(
+            || refuse(format!("holds a model of the {name:?} architecture")),
+            Ok,
+        ),
+        None => refuse("has no key `general.architecture`".to_owned()),
     }
-    Ok(())
+}
+
+/// Whether the modules whose biases depend on a key of the configuration have them: the first one in layer 0 tells.
+fn has_biases(gguf: &Gguf, family: &'static Family, bias: HasBias) -> bool {
+    let module = family.layer.iter().find(|module| module.bias == bias);
+    module.is_some_and(|module| {
+        let name = gguf_name(module, Some(0));
+        gguf.tensor(&format!("{name}.bias")).is_some()
+    })
 }
 
 /// One of the special tokens.
@@ -173,21 +191,19 @@ fn ends(metadata: &Metadata) -> Result<Vec<u32>, GgufError> {
 fn rope_scaling(
     gguf: &Gguf,
     files: &[&[u8]],
+    keys: &Keys<'_>,
     theta: f64,
     head_dim: usize,
 ) -> Result<RopeScaling, GgufError> {
-    let keys = Keys {
-        metadata: gguf.metadata(),
-    };
     let old = keys.number("rope.scale_linear")?;
     let factor = keys.number("rope.scaling.factor")?.or(old);
     // llama.cpp writes zero if there is none
     let factor = factor.filter(|&factor| factor != 0.0);
-    let scaling = match (keys.metadata.string("llama.rope.scaling.type")?, factor) {
+    let scaling = match (keys.string("rope.scaling.type")?, factor) {
         (Some("none"), _) | (Some("linear") | None, None) => RopeScaling::Default,
         (Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor },
         (Some(other), _) => {
-            return Err(wrong("rope.scaling.type", "\"none\" or \"linear\"", other));
+            return Err(keys.wrong("rope.scaling.type", "\"none\" or \"linear\"", other));
         }
     };
     let Some(tensor) = gguf.tensor(ROPE_FACTORS) else {
@@ -221,7 +237,7 @@ fn check(config: &ModelConfig) -> Result<(), GgufError> {
             found,
         },
         other => GgufError::Key {
-            key: ARCHITECTURE.to_owned(),
+            key: config.family.gguf.to_owned(),
             expected: "the configuration of a model".to_owned(),
             found: other.to_string(),
         },
@@ -231,21 +247,31 @@ fn check(config: &ModelConfig) -> Result<(), GgufError> {
 /// The keys of the architecture.
 struct Keys<'a> {
     metadata: &'a Metadata,
+    family: &'static Family,
 }
 
 impl Keys<'_> {
+    /// The whole name of a key.
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.family.gguf)
+    }
+
     fn size(&self, key: &str) -> Result<usize, GgufError> {
-        let key = format!("{ARCHITECTURE}.{key}");
+        let key = self.name(key);
         required(&key, self.metadata.size(&key)?)
     }
 
     fn size_or(&self, key: &str, default: usize) -> Result<usize, GgufError> {
-        let size = self.metadata.size(&format!("{ARCHITECTURE}.{key}"))?;
+        let size = self.metadata.size(&self.name(key))?;
         Ok(size.unwrap_or(default))
     }
 
     fn number(&self, key: &str) -> Result<Option<f64>, GgufError> {
-        self.metadata.number(&format!("{ARCHITECTURE}.{key}"))
+        self.metadata.number(&self.name(key))
+    }
+
+    fn string(&self, key: &str) -> Result<Option<&str>, GgufError> {
+        self.metadata.string(&self.name(key))
     }
 
     fn expect(&self, key: &str, expected: usize, default: usize) -> Result<(), GgufError> {
@@ -253,14 +279,14 @@ impl Keys<'_> {
         if found == expected {
             return Ok(());
         }
-        Err(wrong(key, &expected.to_string(), &found.to_string()))
+        Err(self.wrong(key, &expected.to_string(), &found.to_string()))
     }
-}
 
-fn wrong(key: &str, expected: &str, found: &str) -> GgufError {
-    GgufError::Key {
-        key: format!("{ARCHITECTURE}.{key}"),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
+    fn wrong(&self, key: &str, expected: &str, found: &str) -> GgufError {
+        GgufError::Key {
+            key: self.name(key),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        }
     }
 }

@@ -4,12 +4,14 @@ use proptest::sample::Index;
 use simmer_hint::Hint as _;
 
 use super::*;
-use crate::config::RopeScaling;
+use crate::config::{ConfigFile, RopeScaling};
+use crate::family::{Family, LLAMA};
 use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
 use crate::stored::paired_row;
 
 fn small() -> ModelConfig {
     ModelConfig {
+        family: &LLAMA,
         vocab_size: 6,
         hidden_size: 8,
         intermediate_size: 32,
@@ -27,6 +29,7 @@ fn small() -> ModelConfig {
         initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: vec![],
+        file: ConfigFile::default(),
     }
 }
 
@@ -141,6 +144,38 @@ fn spellings_of_other_writers_are_read() {
             ..small()
         }
     );
+}
+
+#[test]
+fn keys_begin_with_the_name_of_the_family() {
+    static OTHER: Family = Family {
+        gguf: "other",
+        ..LLAMA
+    };
+    let config = ModelConfig {
+        family: &OTHER,
+        rope_scaling: RopeScaling::Linear { factor: 2.0 },
+        ..small()
+    };
+    let metadata = metadata(&config, "small", GgmlType::F32).unwrap();
+    assert_eq!(
+        metadata.string("general.architecture").unwrap(),
+        Some("other")
+    );
+    for key in [
+        "block_count",
+        "attention.layer_norm_rms_epsilon",
+        "rope.scaling.factor",
+    ] {
+        assert!(
+            metadata.number(&format!("other.{key}")).unwrap().is_some(),
+            "{key}"
+        );
+        assert!(
+            metadata.number(&format!("llama.{key}")).unwrap().is_none(),
+            "{key}"
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use simmer_checkpoint::family::all_modules;
 use simmer_checkpoint::{Dtype, Tensor};
 
 use self::file::AdapterFile;
@@ -366,22 +367,11 @@ fn check_dtype(file: &Path, key: &str, tensor: &Tensor) -> Result<(), AdapterErr
 
 /// Sort key: by layer, and within a layer in the order in which it uses its modules.
 fn order(module: &str) -> (usize, usize, String) {
-    const TARGETS: [&str; 9] = [
-        "embed_tokens",
-        "q_proj",
-        "k_proj",
-        "v_proj",
-        "o_proj",
-        "gate_proj",
-        "up_proj",
-        "down_proj",
-        "lm_head",
-    ];
     let (layer, target) = place(module);
-    let known = TARGETS.iter().position(|name| *name == target);
+    let known = all_modules().position(|module| module.last_part() == target);
     (
         layer.unwrap_or(usize::MAX),
-        known.unwrap_or(TARGETS.len()),
+        known.unwrap_or(usize::MAX),
         module.to_owned(),
     )
 }

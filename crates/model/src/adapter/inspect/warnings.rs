@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use simmer_checkpoint::family::{Module, module_at};
+
 use super::parts::{Parts, place};
 use super::{LowRankModule, OpenBranch};
 use crate::adapter::config::Bias;
@@ -12,8 +14,6 @@ use crate::adapter::{AdapterConfig, AdapterError};
 
 /// Number of names that a message lists; the others are only counted.
 const NAMED: usize = 4;
-/// Embedding and head, which PEFT saves with an adapter if the vocabulary was resized.
-const ENDS: [&str; 2] = ["embed_tokens", "lm_head"];
 /// An effective rank below this share of the rank is reported,
 const FEW: f64 = 0.25;
 /// if the rank is at least this.
@@ -36,6 +36,11 @@ pub(super) fn is_saved(config: Option<&AdapterConfig>, module: &str) -> bool {
     names.is_some_and(|names| {
         ends.any(|path| names.iter().any(|name| path.ends_with(name.as_str())))
     })
+}
+
+/// Whether a module is the embedding or the head, which PEFT saves with an adapter if the vocabulary was resized.
+fn is_outermost(path: &str) -> bool {
+    module_at(path).is_some_and(Module::is_outermost)
 }
 
 /// Compares the keys of the file with the configuration.
@@ -112,7 +117,7 @@ fn unexplained(
         (is_bias(key) && config.bias != Bias::None)
             || is_saved(Some(config), module)
             || is_head(key)
-            || ENDS.iter().any(|end| is_end(module, end))
+            || is_outermost(module)
     };
     let others = parts
         .whole
@@ -203,7 +208,7 @@ impl<'a> Targeted<'a> {
 
     fn names(&self, path: &str) -> Result<bool, AdapterError> {
         match &self.rules {
-            None => Ok(!ENDS.iter().any(|end| is_end(path, end))),
+            None => Ok(!is_outermost(path)),
             Some(rules) => Ok(!rules.excludes(path)? && rules.targets(path)?),
         }
     }

@@ -1,12 +1,19 @@
-//! The configuration of a LLaMA-family model: Hugging Face's `config.json` of transformers 4 and 5.
+//! The configuration of a model: Hugging Face's `config.json` of transformers 4 and 5.
+
+mod keys;
+mod text;
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use simmer_hint::Hint;
 
+pub(crate) use keys::Keys;
+pub use text::{ConfigFile, RawObject};
+
 use crate::MAX_TEXT_BYTES;
+use crate::family::{Family, LLAMA};
 
 /// Larger than in any model, and small enough that products of sizes do not overflow.
 const MAX_LAYERS: usize = 10_000;
@@ -18,11 +25,15 @@ const MAX_SIZE: usize = 1 << 40;
 
 /// The sizes and constants of a model; field names are Hugging Face's.
 ///
-/// Sizes are numbers of features, heads and layers; `max_position_embeddings` is in tokens.
+/// Sizes are numbers of features, heads and layers; `max_position_embeddings` is in tokens. Two configurations are equal if
+/// they describe the same model, whatever else their files contain.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct ModelConfig {
+    /// The family of the model, from `model_type`.
+    #[serde(skip, default = "default_family")]
+    pub family: &'static Family,
     /// Rows of the embedding.
     pub vocab_size: usize,
     /// Features of a token between layers.
@@ -67,6 +78,13 @@ pub struct ModelConfig {
     /// End-of-sequence tokens.
     #[serde(default)]
     pub eos_token_id: Vec<u32>,
+    /// The file that it was read from, with the keys that simmer does not know.
+    #[serde(skip)]
+    pub file: ConfigFile,
+}
+
+fn default_family() -> &'static Family {
+    &LLAMA
 }
 
 fn default_rms_norm_eps() -> f64 {
@@ -171,7 +189,11 @@ impl ModelConfig {
             path: path.clone(),
             source,
         })?;
-        Self::from_json(&json, &path)
+        let mut config = Self::from_json(&json, &path)?;
+        let read = config.to_json();
+        config.file =
+            ConfigFile::new(text, read).map_err(|source| ConfigError::Json { path, source })?;
+        Ok(config)
     }
 
     /// Reads the contents of a `config.json`; `path` is for error messages.
@@ -180,11 +202,12 @@ impl ModelConfig {
     /// As [`ModelConfig::from_folder`].
     pub fn from_json(json: &Value, path: &Path) -> Result<Self, ConfigError> {
         let keys = Keys { json, path };
-        keys.check_architecture()?;
+        let family = keys.family()?;
         let num_attention_heads = keys.size("num_attention_heads")?;
         let hidden_size = keys.size("hidden_size")?;
         let (rope_theta, rope_scaling) = keys.rope()?;
         let config = Self {
+            family,
             vocab_size: keys.size("vocab_size")?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
@@ -205,6 +228,7 @@ impl ModelConfig {
             initializer_range: keys.number_or("initializer_range", default_initializer_range())?,
             bos_token_id: keys.ids("bos_token_id")?.first().copied(),
             eos_token_id: keys.ids("eos_token_id")?,
+            file: ConfigFile::default(),
         };
         config.check(path)?;
         Ok(config)
@@ -335,202 +359,12 @@ impl ModelConfig {
             }
         }
     }
-
-    /// The `config.json` of a model with this shape, as transformers 5 writes it.
-    pub fn to_json(&self) -> Value {
-        let mut rope = Map::new();
-        rope.insert("rope_theta".into(), json!(self.rope_theta));
-        match self.rope_scaling {
-            RopeScaling::Default => {
-                rope.insert("rope_type".into(), json!("default"));
-            }
-            RopeScaling::Linear { factor } => {
-                rope.insert("rope_type".into(), json!("linear"));
-                rope.insert("factor".into(), json!(factor));
-            }
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                rope.insert("rope_type".into(), json!("llama3"));
-                rope.insert("factor".into(), json!(factor));
-                rope.insert("low_freq_factor".into(), json!(low_freq_factor));
-                rope.insert("high_freq_factor".into(), json!(high_freq_factor));
-                rope.insert(
-                    "original_max_position_embeddings".into(),
-                    json!(original_max_position_embeddings),
-                );
-            }
-        }
-        let eos = match self.eos_token_id.as_slice() {
-            [] => Value::Null,
-            [one] => json!(one),
-            many => json!(many),
-        };
-        json!({
-            "architectures": ["LlamaForCausalLM"],
-            "attention_bias": self.attention_bias,
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": eos,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "initializer_range": self.initializer_range,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.max_position_embeddings,
-            "mlp_bias": self.mlp_bias,
-            "model_type": "llama",
-            "num_attention_heads": self.num_attention_heads,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_key_value_heads": self.num_key_value_heads,
-            "pretraining_tp": 1,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_parameters": rope,
-            // for transformers 4; version 5 prefers rope_parameters
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "use_cache": true,
-            "vocab_size": self.vocab_size,
-        })
-    }
-}
-
-/// Typed access to a JSON object, with errors that name file and key.
-pub(crate) struct Keys<'a> {
-    pub(crate) json: &'a Value,
-    pub(crate) path: &'a Path,
-}
-
-impl Keys<'_> {
-    pub(crate) fn error(&self, key: &str, expected: &str, found: Option<&Value>) -> ConfigError {
-        ConfigError::Key {
-            path: self.path.to_owned(),
-            key: key.to_owned(),
-            expected: expected.to_owned(),
-            found: found.map_or_else(|| "nothing".to_owned(), Value::to_string),
-        }
-    }
-
-    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
-        self.json.get(key).filter(|value| !value.is_null())
-    }
-
-    pub(crate) fn size(&self, key: &str) -> Result<usize, ConfigError> {
-        let found = self.get(key);
-        found
-            .and_then(Value::as_u64)
-            .and_then(|value| usize::try_from(value).ok())
-            .filter(|value| (1..=MAX_SIZE).contains(value))
-            .ok_or_else(|| {
-                let large = found.is_some_and(|found| found.as_u64() > Some(MAX_SIZE as u64));
-                let most = format!("at most {MAX_SIZE}");
-                self.error(key, if large { &most } else { "a positive integer" }, found)
-            })
-    }
-
-    pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
-        self.get(key).map_or(Ok(default), |_| self.size(key))
-    }
-
-    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
-        let Some(found) = self.get(key) else {
-            return Ok(default);
-        };
-        let number = found.as_f64().filter(|x| x.is_finite() && *x > 0.0);
-        number.ok_or_else(|| self.error(key, "a positive number", Some(found)))
-    }
-
-    pub(crate) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
-        let Some(found) = self.get(key) else {
-            return Ok(false);
-        };
-        found
-            .as_bool()
-            .ok_or_else(|| self.error(key, "true or false", Some(found)))
-    }
-
-    /// One id, a list of ids, or none.
-    fn ids(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
-        let Some(found) = self.get(key) else {
-            return Ok(Vec::new());
-        };
-        let values = match found {
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        values
-            .iter()
-            .map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()))
-            .collect::<Option<_>>()
-            .ok_or_else(|| self.error(key, "a token id or a list of them", Some(found)))
-    }
-
-    fn check_architecture(&self) -> Result<(), ConfigError> {
-        let model_type = self.get("model_type");
-        if model_type.is_some_and(|value| value != "llama") {
-            return Err(self.error("model_type", "\"llama\"", model_type));
-        }
-        let activation = self.get("hidden_act");
-        if activation.is_some_and(|value| value != "silu") {
-            return Err(self.error("hidden_act", "\"silu\"", activation));
-        }
-        let quantization = self.get("quantization_config");
-        if quantization.is_some() {
-            let expected = "none (weights in f32, bf16 or f16)";
-            return Err(self.error("quantization_config", expected, quantization));
-        }
-        Ok(())
-    }
-
-    /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`
-    /// and `rope_scaling` of transformers 4.
-    fn rope(&self) -> Result<(f64, RopeScaling), ConfigError> {
-        let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
-            (Some(table), _) => (Some(table), "rope_parameters"),
-            (None, table) => (table, "rope_scaling"),
-        };
-        let top = self.number_or("rope_theta", default_rope_theta())?;
-        let Some(table) = table else {
-            return Ok((top, RopeScaling::Default));
-        };
-        let inner = Keys {
-            json: table,
-            path: self.path,
-        };
-        let theta = inner.number_or("rope_theta", top)?;
-        let number = |key: &str| {
-            let found = inner.get(key);
-            let number = found.and_then(|_| inner.number_or(key, 0.0).ok());
-            let key = format!("{name}.{key}");
-            number.ok_or_else(|| self.error(&key, "a positive number", found))
-        };
-        let kind = inner.get("rope_type").or_else(|| inner.get("type"));
-        let scaling = match kind.and_then(Value::as_str) {
-            Some("default") => RopeScaling::Default,
-            None if kind.is_none() => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear {
-                factor: number("factor")?,
-            },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: number("low_freq_factor")?,
-                high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: inner.size("original_max_position_embeddings")?,
-            },
-            _ => {
-                let expected = "\"default\", \"linear\" or \"llama3\"";
-                return Err(self.error(&format!("{name}.rope_type"), expected, kind));
-            }
-        };
-        Ok((theta, scaling))
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn parse(json: &Value) -> Result<ModelConfig, ConfigError> {

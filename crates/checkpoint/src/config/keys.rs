@@ -1,0 +1,143 @@
+//! Typed access to the keys of a JSON object.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{ConfigError, MAX_SIZE, RopeScaling, default_rope_theta};
+use crate::family::{self, Family, LLAMA};
+
+/// Typed access to a JSON object, with errors that name file and key.
+pub(crate) struct Keys<'a> {
+    pub(crate) json: &'a Value,
+    pub(crate) path: &'a Path,
+}
+
+impl Keys<'_> {
+    pub(crate) fn error(&self, key: &str, expected: &str, found: Option<&Value>) -> ConfigError {
+        ConfigError::Key {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            found: found.map_or_else(|| "nothing".to_owned(), Value::to_string),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.json.get(key).filter(|value| !value.is_null())
+    }
+
+    pub(crate) fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        let found = self.get(key);
+        found
+            .and_then(Value::as_u64)
+            .and_then(|value| usize::try_from(value).ok())
+            .filter(|value| (1..=MAX_SIZE).contains(value))
+            .ok_or_else(|| {
+                let large = found.is_some_and(|found| found.as_u64() > Some(MAX_SIZE as u64));
+                let most = format!("at most {MAX_SIZE}");
+                self.error(key, if large { &most } else { "a positive integer" }, found)
+            })
+    }
+
+    pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        self.get(key).map_or(Ok(default), |_| self.size(key))
+    }
+
+    pub(crate) fn number_or(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(default);
+        };
+        let number = found.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        number.ok_or_else(|| self.error(key, "a positive number", Some(found)))
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(false);
+        };
+        found
+            .as_bool()
+            .ok_or_else(|| self.error(key, "true or false", Some(found)))
+    }
+
+    /// One id, a list of ids, or none.
+    pub(super) fn ids(&self, key: &str) -> Result<Vec<u32>, ConfigError> {
+        let Some(found) = self.get(key) else {
+            return Ok(Vec::new());
+        };
+        let values = match found {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        values
+            .iter()
+            .map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()))
+            .collect::<Option<_>>()
+            .ok_or_else(|| self.error(key, "a token id or a list of them", Some(found)))
+    }
+
+    /// The family of the model: LLaMA if `model_type` is missing, as in early conversions.
+    pub(super) fn family(&self) -> Result<&'static Family, ConfigError> {
+        let model_type = self.get("model_type");
+        let name = model_type.map_or(Some(LLAMA.model_type), Value::as_str);
+        let family = name.and_then(Family::of_model_type).ok_or_else(|| {
+            let known = family::ALL.into_iter().map(|family| family.model_type);
+            self.error("model_type", &family::quoted(known), model_type)
+        })?;
+        let activation = self.get("hidden_act");
+        if activation.is_some_and(|value| value != family.hidden_act) {
+            let expected = format!("{:?}", family.hidden_act);
+            return Err(self.error("hidden_act", &expected, activation));
+        }
+        let quantization = self.get("quantization_config");
+        if quantization.is_some() {
+            let expected = "none (weights in f32, bf16 or f16)";
+            return Err(self.error("quantization_config", expected, quantization));
+        }
+        Ok(family)
+    }
+
+    /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`
+    /// and `rope_scaling` of transformers 4.
+    pub(super) fn rope(&self) -> Result<(f64, RopeScaling), ConfigError> {
+        let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
+            (Some(table), _) => (Some(table), "rope_parameters"),
+            (None, table) => (table, "rope_scaling"),
+        };
+        let top = self.number_or("rope_theta", default_rope_theta())?;
+        let Some(table) = table else {
+            return Ok((top, RopeScaling::Default));
+        };
+        let inner = Keys {
+            json: table,
+            path: self.path,
+        };
+        let theta = inner.number_or("rope_theta", top)?;
+        let number = |key: &str| {
+            let found = inner.get(key);
+            let number = found.and_then(|_| inner.number_or(key, 0.0).ok());
+            let key = format!("{name}.{key}");
+            number.ok_or_else(|| self.error(&key, "a positive number", found))
+        };
+        let kind = inner.get("rope_type").or_else(|| inner.get("type"));
+        let scaling = match kind.and_then(Value::as_str) {
+            Some("default") => RopeScaling::Default,
+            None if kind.is_none() => RopeScaling::Default,
+            Some("linear") => RopeScaling::Linear {
+                factor: number("factor")?,
+            },
+            Some("llama3") => RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor: number("low_freq_factor")?,
+                high_freq_factor: number("high_freq_factor")?,
+                original_max_position_embeddings: inner.size("original_max_position_embeddings")?,
+            },
+            _ => {
+                let expected = "\"default\", \"linear\" or \"llama3\"";
+                return Err(self.error(&format!("{name}.rope_type"), expected, kind));
+            }
+        };
+        Ok((theta, scaling))
+    }
+}

@@ -1,0 +1,42 @@
+//! Which tensors of a model are trained: their values, shapes and gradients, by name.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Gradients;
+
+use crate::llama::LlamaForCausalLM;
+use crate::parameters::{
+    ModulePath, Parameters, all_trained, gradients_of, shapes_of, values_of, with_values,
+};
+
+impl LlamaForCausalLM {
+    /// The values of all trainable tensors.
+    pub fn trainable(&self) -> Parameters {
+        values_of(self)
+    }
+
+    /// The shapes of all trainable tensors.
+    pub fn trainable_shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        shapes_of(self)
+    }
+
+    /// Takes the gradients of all trainable tensors out of `gradients`.
+    ///
+    /// A tensor that the loss does not depend on has no entry.
+    pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
+        gradients_of(self, ModulePath::default(), gradients)
+    }
+
+    /// The model with new values for its trainable tensors.
+    ///
+    /// # Panics
+    /// If a trainable tensor has no value, or a value of another size.
+    pub fn with_trainable(self, values: &Parameters) -> Self {
+        with_values(self, values)
+    }
+
+    /// The model with every weight in f32 and trainable.
+    pub fn train_all(self) -> Self {
+        all_trained(self)
+    }
+}
