@@ -7,6 +7,8 @@ use console::{measure_text_width, truncate_str};
 use indicatif::HumanDuration;
 use simmer_train::StepMetrics;
 
+use crate::progress::frame;
+
 /// A step that takes longer shows that it is being computed.
 const LONG: Duration = Duration::from_secs(1);
 
@@ -85,7 +87,7 @@ impl View {
                 };
                 format!(
                     "{count} {} step {}{part}, {}",
-                    spinner(elapsed),
+                    frame(elapsed),
                     self.done + 1,
                     short(elapsed)
                 )
@@ -98,19 +100,13 @@ impl View {
                     0 | 1 => String::new(),
                     all => format!(" {done}/{all}"),
                 };
-                let end = format!("  {}{part}", spinner(elapsed));
+                let end = format!("  {}{part}", frame(elapsed));
                 let room = columns.saturating_sub(measure_text_width(&end));
                 live_line(room, &self.recent, self.steps) + &end
             }
         };
         truncate_str(&line, columns.saturating_sub(1), "").into_owned()
     }
-}
-
-/// A character that changes ten times per second.
-fn spinner(elapsed: Duration) -> char {
-    const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
-    FRAMES[(elapsed.as_millis() / 100 % 10) as usize]
 }
 
 /// About 20 lines per run, and the first steps.

@@ -5,6 +5,7 @@ mod arrow;
 mod csv;
 mod decompress;
 mod json;
+mod kind;
 mod names;
 mod parquet;
 mod rows;
@@ -53,9 +54,8 @@ impl Record {
     pub fn value(&self) -> Result<Value, DataError> {
         match &self.content {
             Content::Columns(columns) => Ok(Value::Object(columns.iter().cloned().collect())),
-            Content::Json(text, column) => serde_json::from_str(text).map_err(|error| {
-                DataError::json(&self.origin.file, &error, self.origin.line, *column)
-            }),
+            Content::Json(text, column) => serde_json::from_str(text)
+                .map_err(|error| DataError::json(&self.origin, &error, text, *column)),
         }
     }
 
@@ -144,6 +144,12 @@ pub(crate) enum Fault {
     Lists(Vec<String>),
     /// A pointer of git-lfs in the file's place.
     Lfs,
+    /// The file is something else than its name says.
+    OtherKind {
+        expected: &'static str,
+        found: &'static str,
+        remedy: &'static str,
+    },
     Parquet(String),
     Arrow(String),
     Long {
@@ -173,12 +179,23 @@ impl Fault {
                 line,
                 column,
                 what,
+                found: String::new(),
             },
             Self::Csv { line, what } | Self::Fields { line, what } => {
                 DataError::Csv { path, line, what }
             }
             Self::Lists(keys) => DataError::SeveralLists { path, keys },
             Self::Lfs => DataError::LfsPointer { path },
+            Self::OtherKind {
+                expected,
+                found,
+                remedy,
+            } => DataError::OtherKind {
+                path,
+                expected,
+                found,
+                remedy,
+            },
             Self::Parquet(what) => DataError::Parquet { path, rows, what },
             Self::Arrow(what) => DataError::Arrow { path, rows, what },
             Self::Long { line } => DataError::LongRow {
@@ -279,9 +296,11 @@ fn source(
     read: &Arc<AtomicU64>,
     wrapper: &mut Option<String>,
 ) -> Result<Source, Fault> {
-    if is_lfs_pointer(path)? {
+    let start = start(path)?;
+    if simmer_files::is_lfs_pointer(&start) {
         return Err(Fault::Lfs);
     }
+    kind::check(path, &start)?;
     let Opening { columns, sample_by } = opening;
     match decompress::kind(path).0.as_deref() {
         Some("parquet") => parquet::Records::open(path, read).map(Source::of_parquet),
@@ -307,12 +326,12 @@ fn source(
     }
 }
 
-/// Whether a pointer of git-lfs stands in the file's place.
-fn is_lfs_pointer(path: &Path) -> Result<bool, Fault> {
+/// The first bytes of a file.
+fn start(path: &Path) -> Result<Vec<u8>, Fault> {
     let file = simmer_files::open(path).map_err(Fault::Open)?;
     let mut start = Vec::new();
     file.take(64).read_to_end(&mut start).map_err(Fault::Io)?;
-    Ok(simmer_files::is_lfs_pointer(&start))
+    Ok(start)
 }
 
 /// A row that is a list of objects has the messages of a conversation.

@@ -6,52 +6,81 @@ use super::row::Row;
 use crate::conversation::{Content, Role};
 use crate::error::{RowError, json_type};
 
-/// Keys of preferences (TRL's DPO and KTO rows, LLaMA-Factory's and ms-swift's names).
-const PREFERENCES: [&str; 10] = [
-    "chosen",
-    "rejected",
-    "chosen_response",
-    "rejected_response",
-    "chosen_messages",
-    "rejected_messages",
+/// Words of keys of preferences: `chosen`, `rejected_response` (TRL, LLaMA-Factory, ms-swift), `score_chosen`.
+const PREFERENCES: [&str; 2] = ["chosen", "rejected"];
+
+/// Other keys of preferences (LLaMA-Factory's KTO, BeaverTails, reward models).
+const VERDICTS: [&str; 9] = [
     "kto_tag",
     "kto_label",
-    "score_chosen",
-    "score_rejected",
+    "preference",
+    "preferred",
+    "is_preferred",
+    "accepted",
+    "better_response_id",
+    "safer_response_id",
+    "winner",
 ];
 
-/// Keys of images, audio and video.
-const MEDIA: [&str; 20] = [
-    "image",
-    "images",
-    "image_path",
-    "image_paths",
-    "image_url",
-    "image_urls",
-    "image_file",
-    "image_bytes",
-    "audio",
-    "audios",
-    "audio_path",
-    "audio_url",
-    "input_audio",
-    "video",
-    "videos",
-    "video_path",
-    "video_url",
-    "input_image",
-    "input_video",
-    "pixel_values",
+/// Words of keys of images, audio and video.
+const MEDIA: [&str; 13] = [
+    "image", "images", "img", "imgs", "pixel", "audio", "audios", "wav", "wavs", "speech", "video",
+    "videos", "frames",
+];
+
+/// Words that may stand beside them where the value is the medium or the place of it.
+const HOLDERS: [&str; 20] = [
+    "path", "paths", "url", "urls", "uri", "file", "files", "filename", "bytes", "base64", "b64",
+    "data", "values", "array", "arrays", "input", "inputs", "list", "obj", "raw",
 ];
 
 /// Keys of the weight of a row in the loss.
-const WEIGHTS: [&str; 4] = ["weight", "loss_weight", "sample_weight", "loss_scale"];
+const WEIGHTS: [&str; 6] = [
+    "weight",
+    "loss_weight",
+    "sample_weight",
+    "example_weight",
+    "instance_weight",
+    "loss_scale",
+];
 
-/// Whether the key is one of images, audio or video.
+/// Keys that say whether a row is trained on, if they are true or false. `loss` may also be a measured loss.
+const SWITCHES: [&str; 3] = ["train", "training", "loss"];
+
+/// Whether the key is one of images, audio or video: `image`, `imagePaths`, `input_audio`, `<video>`.
 pub(super) fn is_medium(key: &str) -> bool {
-    MEDIA
+    let words = words(key);
+    let is_one = |known: &[&str], word: &String| known.contains(&word.as_str());
+    words.iter().any(|word| is_one(&MEDIA, word))
+        && words
+            .iter()
+            .all(|word| is_one(&MEDIA, word) || is_one(&HOLDERS, word))
+}
+
+/// Whether the key is one of preferences.
+pub(super) fn is_preference(key: &str) -> bool {
+    let words = words(key);
+    words
         .iter()
-        .any(|known| known.eq_ignore_ascii_case(key.trim_start_matches('<').trim_end_matches('>')))
+        .any(|word| PREFERENCES.contains(&word.as_str()))
+        || VERDICTS.contains(&words.join("_").as_str())
+}
+
+/// The words of a key, in lower case: `imagePaths` and `Image-Paths` are `image` and `paths`.
+fn words(key: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut lower = false;
+    for letter in key.chars() {
+        if !letter.is_alphanumeric() || (letter.is_uppercase() && lower) {
+            words.push(String::new());
+        }
+        lower = letter.is_lowercase();
+        if let Some(word) = words.last_mut().filter(|_| letter.is_alphanumeric()) {
+            word.extend(letter.to_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// Refuses a row with preferences or media.
@@ -60,8 +89,7 @@ pub(super) fn check(row: &Row) -> Result<(), RowError> {
         if Row::is_blank(value) {
             continue;
         }
-        let known = PREFERENCES.contains(&key);
-        if known || (key == "label" && is_verdict(value)) {
+        if is_preference(key) || (key == "label" && is_verdict(value)) {
             return Err(RowError::Preference { key: key.into() });
         }
         if is_medium(key) {
@@ -74,27 +102,34 @@ pub(super) fn check(row: &Row) -> Result<(), RowError> {
     Ok(())
 }
 
-/// Whether a label says that an answer is good or bad. CSV has text alone.
+/// Whether a label says that an answer is good or bad.
 fn is_verdict(label: &Value) -> bool {
-    match label {
-        Value::Bool(_) => true,
-        Value::String(text) => ["true", "false"]
-            .iter()
-            .any(|word| text.eq_ignore_ascii_case(word)),
-        _ => false,
+    switch(label).is_some()
+}
+
+/// True or false; CSV has them as text.
+fn switch(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(value) => Some(*value),
+        Value::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
+        _ => None,
     }
 }
 
 /// Applies the weight of a row: 1 changes nothing, 0 takes its answers out of the loss.
 pub(super) fn weigh(row: &mut Row, content: &mut Content) -> Result<(), RowError> {
-    for key in WEIGHTS {
+    let switches = SWITCHES
+        .into_iter()
+        .filter(|key| row.get(key).and_then(switch).is_some());
+    let keys: Vec<_> = WEIGHTS.into_iter().chain(switches).collect();
+    for key in keys {
         let Some(value) = row.take(key).filter(|value| !Row::is_blank(value)) else {
             continue;
         };
         let number = match &value {
             Value::Number(number) => number.as_f64(),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
+            Value::String(text) if switch(&value).is_none() => text.trim().parse().ok(),
+            value => switch(value).map(|on| f64::from(u8::from(on))),
         };
         match (number, &mut *content) {
             (Some(1.0), _) => {}

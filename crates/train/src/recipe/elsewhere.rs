@@ -107,10 +107,18 @@ const KEYS: &[Elsewhere] = &[
         "leave it out: this version has LoRA and rsLoRA (`use_rslora`) with PEFT's default initialisation",
     ),
     text(
-        "finetuning_type fine_tune_type adapter training_type train_type peft_type task_type tuner_type",
+        "finetuning_type fine_tune_type adapter training_type train_type peft_type tuner_type",
         "write the table [method.lora], or [method.full] to train all weights",
     ),
+    text(
+        "task_type inference_mode auto_mapping",
+        "leave it out: every recipe trains a causal language model",
+    ),
     // base models
+    text(
+        "revision model_revision",
+        "write it after the name on the hub: path = \"ORG/NAME@REVISION\"",
+    ),
     key(
         "base_model model_name_or_path model_name model_path pretrained_model_name_or_path model model_id base_model_name",
         "base.path",
@@ -321,6 +329,24 @@ const KEYS: &[Elsewhere] = &[
     ),
 ];
 
+/// Keys of a data set in other programs, which mean something else elsewhere.
+const SOURCE_KEYS: &[Elsewhere] = &[
+    key(
+        "type prompt_style prompt_template formatting",
+        "data.train.N.template",
+        "the format of the rows is detected by their keys",
+    ),
+    text(
+        "split name subset data_files config_name",
+        "name the files in the path, such as path = \"hf://datasets/ORG/NAME\" with `:train.jsonl` for one of them, or a local \
+         pattern; a folder's test split is never trained on",
+    ),
+    text(
+        "revision",
+        "write it after the name on the hub: path = \"hf://datasets/ORG/NAME@REVISION\"",
+    ),
+];
+
 /// Values of other programs for a key of a recipe: the key, the values, and what to do.
 const VALUES: &[(&str, &str, &str)] = &[
     (
@@ -405,7 +431,10 @@ pub(super) struct Here {
 /// What a recipe has in place of the unknown key `name` in the table with this path.
 pub(super) fn key_here(name: &str, table: Option<&str>) -> Option<Here> {
     let plain = plain(name);
-    if let Some(found) = KEYS.iter().find(|entry| has(entry.names, &plain)) {
+    let of_sources = SOURCE_KEYS
+        .iter()
+        .find(|entry| table == Some("data.train.N") && has(entry.names, &plain));
+    if let Some(found) = of_sources.or_else(|| KEYS.iter().find(|entry| has(entry.names, &plain))) {
         return Some(found.seen_from(table));
     }
     let place = place_of(&plain)?;
