@@ -23,8 +23,8 @@ pub enum RowError {
     },
     /// A key of the format is missing.
     #[error(
-        "{} `{key}`; the row has {}",
-        if *is_null { "expected text, found null under" } else { "missing key" },
+        "{}; the row has {}",
+        missing(key, *is_null),
         list(keys)
     )]
     MissingKey {
@@ -286,6 +286,14 @@ impl Hint for RowError {
             RowError::Render(error) => error.hint(),
             _ => None,
         }
+    }
+}
+
+fn missing(key: &str, is_null: bool) -> String {
+    if is_null {
+        format!("key `{key}`: expected a value, found null")
+    } else {
+        format!("missing key `{key}`")
     }
 }
 

@@ -151,3 +151,78 @@ pub(super) fn weigh(row: &mut Row, content: &mut Content) -> Result<(), RowError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::conversation::Message;
+
+    #[test]
+    fn keys_of_media_and_preferences_are_known_by_their_words() {
+        for key in [
+            "image",
+            "Images",
+            "<video>",
+            "imagePaths",
+            "image-url",
+            "audio_file",
+            "wav",
+            "input_audio",
+            "img",
+            "video_files",
+            "pixel_values",
+            "image_base64",
+        ] {
+            assert!(is_medium(key), "{key}");
+        }
+        for key in [
+            "text",
+            "file",
+            "image_caption",
+            "video_title",
+            "num_images",
+            "has_audio",
+            "imagination",
+            "url",
+        ] {
+            assert!(!is_medium(key), "{key}");
+        }
+        for key in [
+            "chosen",
+            "Rejected",
+            "score_chosen",
+            "rejectedMessages",
+            "winner",
+        ] {
+            assert!(is_preference(key), "{key}");
+        }
+        for key in ["label", "score", "choice", "unchosen"] {
+            assert!(!is_preference(key), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_row_may_be_switched_off() {
+        let turns = |row: serde_json::Value| {
+            let mut content = Content::Messages(vec![
+                Message::new(Role::User, "a"),
+                Message::new(Role::Assistant, "b"),
+            ]);
+            let entries = row.as_object().unwrap().clone().into_iter().collect();
+            weigh(&mut Row::new(entries), &mut content).map(|()| match content {
+                Content::Messages(messages) => messages[1].train,
+                _ => None,
+            })
+        };
+        assert_eq!(turns(json!({"train": false})).unwrap(), Some(false));
+        assert_eq!(turns(json!({"example_weight": "0"})).unwrap(), Some(false));
+        assert_eq!(turns(json!({"weight": false})).unwrap(), Some(false));
+        assert_eq!(turns(json!({"train": "true"})).unwrap(), None);
+        // a measured loss
+        assert_eq!(turns(json!({"loss": 0.0})).unwrap(), None);
+        let error = turns(json!({"loss_weight": 0.5})).unwrap_err();
+        assert!(error.to_string().contains("found 0.5"), "{error}");
+    }
+}

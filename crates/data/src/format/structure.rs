@@ -255,3 +255,59 @@ pub(super) fn strip_nulls(value: &mut Value) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_one_name() {
+        let read = |call: Value| calls("tool_calls", json!([call])).unwrap().remove(0);
+        let form = |arguments: Value| json!({"function": {"name": "f", "arguments": arguments}});
+        for name in ["arguments", "parameters", "input", "args"] {
+            let call = json!({"function": {"name": "f", name: {"x": 1}}});
+            assert_eq!(read(call), form(json!({"x": 1})), "{name}");
+        }
+        let flat = read(json!({"type": "tool_use", "name": "f", "input": {"x": 1}}));
+        assert_eq!(
+            flat,
+            json!({"type": "tool_use", "name": "f", "arguments": {"x": 1}})
+        );
+        // no arguments as text
+        assert_eq!(read(form(json!(" "))), form(json!("{}")));
+        // an argument may be called `input`
+        let call = form(json!({"input": 1}));
+        assert_eq!(read(call.clone()), call);
+    }
+
+    #[test]
+    fn text_may_be_encoded_twice_and_python_is_named() {
+        let call = json!([{"function": {"name": "f", "arguments": {}}}]);
+        let twice = json!(json!(call.to_string()).to_string());
+        assert_eq!(json!(calls("tool_calls", twice).unwrap()), call);
+        let python = json!("[{'function': None}]");
+        let error = calls("tool_calls", python).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                RowError::InnerJson {
+                    is_python: true,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn tools_by_their_names_are_not_one_tool() {
+        let tools = |tools: Value| take_tools(&mut Row::new(vec![("tools".into(), tools)]));
+        let error = tools(json!({"get": {"type": "function"}})).unwrap_err();
+        assert!(matches!(error, RowError::NotATool { .. }), "{error}");
+        let tool = json!({"type": "function", "function": {"name": "get"}});
+        assert_eq!(tools(tool.clone()).unwrap(), Some(json!([tool])));
+        // tools that the provider has
+        let built_in = json!({"google_search": {}});
+        assert_eq!(tools(built_in.clone()).unwrap(), Some(json!([built_in])));
+    }
+}

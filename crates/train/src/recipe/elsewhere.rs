@@ -143,7 +143,7 @@ const KEYS: &[Elsewhere] = &[
         "leave it out: code in a model's folder is never run",
     ),
     key(
-        "device_map cuda_visible_devices no_cuda use_cpu use_mps_device accelerator",
+        "device_map cuda_visible_devices no_cuda use_cpu use_mps_device accelerator gpu gpus gpu_id",
         "device",
         "such as \"cpu\" or \"libtorch-cuda:0\"",
     ),
@@ -338,8 +338,8 @@ const SOURCE_KEYS: &[Elsewhere] = &[
     ),
     text(
         "split name subset data_files config_name",
-        "name the files in the path, such as path = \"hf://datasets/ORG/NAME\" with `:train.jsonl` for one of them, or a local \
-         pattern; a folder's test split is never trained on",
+        "name the files in the path: path = \"hf://datasets/ORG/NAME:FILE\", or a pattern of local files; files of a test \
+         split are never trained on",
     ),
     text(
         "revision",
