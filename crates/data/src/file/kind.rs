@@ -124,6 +124,13 @@ pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Fault> {
         _ => (None, "rows of JSON"),
     };
     match of(start) {
+        Some(found) if compression.is_some() && matches!(found.ending, Some("gz" | "zst")) => {
+            Err(Fault::OtherKind {
+                expected,
+                found: found.name,
+                remedy: "decompress the file once: it is compressed twice",
+            })
+        }
         Some(found) if found.ending != own || own.is_none() => {
             // a text may well be about HTML
             if expected == "text" && found.start.starts_with(b"<") {

@@ -10,16 +10,14 @@ use crate::error::{RowError, json_type};
 const PREFERENCES: [&str; 2] = ["chosen", "rejected"];
 
 /// Other keys of preferences (LLaMA-Factory's KTO, BeaverTails, reward models).
-const VERDICTS: [&str; 9] = [
+const VERDICTS: [&str; 7] = [
     "kto_tag",
     "kto_label",
     "preference",
     "preferred",
     "is_preferred",
-    "accepted",
     "better_response_id",
     "safer_response_id",
-    "winner",
 ];
 
 /// Words of keys of images, audio and video.
@@ -194,7 +192,7 @@ mod tests {
             "Rejected",
             "score_chosen",
             "rejectedMessages",
-            "winner",
+            "kto_tag",
         ] {
             assert!(is_preference(key), "{key}");
         }
