@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::layout::tensors;
-use simmer_checkpoint::numbers::convert as convert_bytes;
+use simmer_checkpoint::numbers::{convert as convert_bytes, count_not_finite};
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
 use simmer_hint::Hint;
 use simmer_kernels::mix;
@@ -17,7 +17,6 @@ use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{
     DecoderLayer, EMBEDDING, HEAD, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention,
 };
-use crate::numbers::count_not_finite;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 

@@ -101,13 +101,11 @@ pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Fault> {
             remedy: found.remedy,
         })
     };
-    if compression.is_some() {
-        match of(start) {
-            Some(found) if !matches!(found.ending, Some("gz" | "zst")) => {
-                return wrong(found, "compressed data, as the name says");
-            }
-            _ => {}
-        }
+    if compression.is_some()
+        && let Some(found) = of(start)
+        && !matches!(found.ending, Some("gz" | "zst"))
+    {
+        return wrong(found, "compressed data, as the name says");
     }
     let inside;
     let start = if compression.is_some() {
