@@ -62,9 +62,9 @@ fn fetched(name: &HubName, what: What) -> Result<Fetched, Failure> {
         Progress::Waiting { file } => {
             bar.set_message(format!("waiting: another process is downloading {file}"));
         }
-        Progress::Retrying { error, pause } => bar.suspend(|| {
+        Progress::Retrying { error, pause } => {
             output::note(&format!("{error}; retrying in {} s", pause.as_secs()));
-        }),
+        }
     };
     let fetched = fetch(name, what, &HubConfig::from_env()?, &mut advance);
     bar.finish_and_clear();

@@ -22,7 +22,8 @@ struct Shown {
     screen: Screen,
 }
 
-/// Shows a line on standard error until it is dropped; nothing if that is not a terminal. A process has one at a time.
+/// Shows a line on standard error until it is dropped; nothing if that is not a terminal. A process has one at a time: a
+/// second one is not shown.
 #[derive(Debug)]
 pub(crate) struct LiveLine {
     ticker: Option<JoinHandle<()>>,
@@ -35,7 +36,11 @@ impl LiveLine {
         if !is_terminal() || variable("TERM").is_some_and(|term| term == "dumb") {
             return Self { ticker: None };
         }
-        *shown() = Some(Shown {
+        let mut shown = shown();
+        if shown.is_some() {
+            return Self { ticker: None };
+        }
+        *shown = Some(Shown {
             render: Box::new(render),
             screen: Screen {
                 text: String::new(),
@@ -43,6 +48,7 @@ impl LiveLine {
                 reflows: reflows(variable),
             },
         });
+        drop(shown);
         Self {
             ticker: Some(thread::spawn(tick)),
         }

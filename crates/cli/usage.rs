@@ -31,9 +31,25 @@ fn negative_numbers(command: Command) -> Command {
         .mut_subcommands(negative_numbers)
 }
 
-/// An error about an unknown option, with what the option is in a recipe.
+/// An error about an unknown option, with what the option is in a recipe, or about a recipe in place of a command.
 fn explained(mut error: Error, command: &str) -> Error {
-    if error.kind() != ErrorKind::UnknownArgument || !OF_RECIPES.contains(&command) {
+    if error.kind() == ErrorKind::InvalidSubcommand && command == "recipes" {
+        let tip = "`simmer recipes` lists the recipes; `simmer recipes copy NAME` copies one";
+        suggest(&mut error, tip.into());
+        return error;
+    }
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    // clap's own, which is about values that begin with `-`; no argument here has such values
+    let is_value = matches!(
+        error.get(ContextKind::Suggested),
+        Some(ContextValue::StyledStrs(tips)) if tips.iter().any(|tip| tip.to_string().contains("as a value"))
+    );
+    if is_value {
+        error.remove(ContextKind::Suggested);
+    }
+    if !OF_RECIPES.contains(&command) {
         return error;
     }
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else {
@@ -41,10 +57,15 @@ fn explained(mut error: Error, command: &str) -> Error {
     };
     if let Some(hint) = option_here(option) {
         error.remove(ContextKind::SuggestedArg);
-        error.insert(
-            ContextKind::Suggested,
-            ContextValue::StyledStrs(vec![hint.into()]),
-        );
+        suggest(&mut error, hint);
     }
     error
+}
+
+/// Gives an error a tip.
+fn suggest(error: &mut Error, tip: String) {
+    error.insert(
+        ContextKind::Suggested,
+        ContextValue::StyledStrs(vec![tip.into()]),
+    );
 }

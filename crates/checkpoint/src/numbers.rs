@@ -104,6 +104,27 @@ fn convert_between<F: Number, T: Number>(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// How many values of a tensor's bytes are NaN or infinite. Every dtype but F16 and BF16 is read as F32.
+pub fn count_not_finite(bytes: &[u8], dtype: Dtype) -> usize {
+    // all bits of the exponent are set
+    let narrow = |exponent: u16| {
+        let values = bytes.chunks_exact(2);
+        let values = values.map(|value| u16::from_le_bytes([value[0], value[1]]));
+        values.filter(|bits| bits & exponent == exponent).count()
+    };
+    match dtype {
+        Dtype::F16 => narrow(0x7c00),
+        Dtype::BF16 => narrow(0x7f80),
+        _ => {
+            const EXPONENT: u32 = 0x7f80_0000;
+            let values = bytes.chunks_exact(4);
+            let values =
+                values.map(|value| u32::from_le_bytes([value[0], value[1], value[2], value[3]]));
+            values.filter(|bits| bits & EXPONENT == EXPONENT).count()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +152,31 @@ mod tests {
         assert_eq!(bf16_of(f32::from_bits(0x3f80_8000)), 0x3f80);
         assert_eq!(bf16_of(f32::from_bits(0x3f80_8001)), 0x3f81);
         assert_eq!(bf16_of(f32::from_bits(0x3f81_8000)), 0x3f82);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_counted() {
+        let values = [
+            0.0_f32,
+            -0.0,
+            1.0,
+            f32::NAN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MIN_POSITIVE / 2.0,
+            -1e4,
+        ];
+        let wide: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let half: Vec<u8> = values
+            .iter()
+            .flat_map(|x| f16::from_f32(*x).to_le_bytes())
+            .collect();
+        let brain: Vec<u8> = values
+            .iter()
+            .flat_map(|x| bf16::from_f32(*x).to_le_bytes())
+            .collect();
+        assert_eq!(count_not_finite(&wide, Dtype::F32), 3);
+        assert_eq!(count_not_finite(&half, Dtype::F16), 3);
+        assert_eq!(count_not_finite(&brain, Dtype::BF16), 3);
     }
 }

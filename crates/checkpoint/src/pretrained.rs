@@ -103,6 +103,12 @@ impl Hint for PretrainedError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Checkpoint(error) => return error.hint(),
+            Self::Gguf {
+                path,
+                source: GgufError::Magic { .. },
+            } if path.extension().is_none_or(|ending| ending != "gguf") => {
+                return Some(no_model_file(path));
+            }
             Self::Gguf { source, .. } => return source.hint(),
             Self::Meta(error) => return error.hint(),
             Self::Difference { .. } => {
@@ -114,6 +120,20 @@ impl Hint for PretrainedError {
             Self::Dtype { .. } => return None,
         };
         Some(hint.into())
+    }
+}
+
+/// The hint for a file that is no model by itself.
+fn no_model_file(path: &Path) -> String {
+    match path
+        .parent()
+        .filter(|folder| folder.join("config.json").exists())
+    {
+        Some(folder) if folder.as_os_str().is_empty() => {
+            "give the folder of the model, here `.`".into()
+        }
+        Some(folder) => format!("give the folder of the model, {}", folder.display()),
+        None => "give the folder of a model, or a .gguf file".into(),
     }
 }
 

@@ -69,10 +69,25 @@ enum Stored {
     Q8_0,
 }
 
+/// Whether a name is that of a file of weights, which no layout has alone.
+fn is_weights_file(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| ["safetensors", "bin", "pth", "pt", "ckpt"].contains(&ending))
+}
+
 impl Convert {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let is_gguf = self.out.extension().is_some_and(|ext| ext == "gguf");
         let to = self.to.unwrap_or(if is_gguf { To::Gguf } else { To::Hf });
+        if self.to.is_none() && is_weights_file(&self.out) {
+            let text = format!(
+                "{}: expected a folder or a .gguf file to write",
+                self.out.display()
+            );
+            return Err(Failure::new(text).and_hint(
+                "name a folder: the weights are written into it, beside config.json and the tokenizer; --to hf takes any name",
+            ));
+        }
         if self.input.join("adapter_config.json").exists() {
             self.adapter(to)?;
         } else {

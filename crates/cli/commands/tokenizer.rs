@@ -34,7 +34,7 @@ enum Command {
 struct Which {
     /// Tokenizer: a model's folder, a tokenizer file, a .gguf file (a vocabulary alone suffices), or a name on the
     /// Hugging Face Hub
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, alias = "base", value_name = "MODEL")]
     tokenizer: PathBuf,
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use console::{measure_text_width, truncate_str};
 use simmer_train::StepMetrics;
 
-use crate::progress::to_a_second;
+use crate::progress::{frame, to_a_second};
 
 /// A step that takes longer shows that it is being computed.
 const LONG: Duration = Duration::from_secs(1);
@@ -86,7 +86,7 @@ impl View {
                 };
                 format!(
                     "{count} {} step {}{part}, {}",
-                    spinner(elapsed),
+                    frame(elapsed),
                     self.done + 1,
                     to_a_second(elapsed)
                 )
@@ -99,19 +99,13 @@ impl View {
                     0 | 1 => String::new(),
                     all => format!(" {done}/{all}"),
                 };
-                let end = format!("  {}{part}", spinner(elapsed));
+                let end = format!("  {}{part}", frame(elapsed));
                 let room = columns.saturating_sub(measure_text_width(&end));
                 live_line(room, &self.recent, self.steps) + &end
             }
         };
         truncate_str(&line, columns.saturating_sub(1), "").into_owned()
     }
-}
-
-/// A character that changes ten times per second.
-fn spinner(elapsed: Duration) -> char {
-    const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
-    FRAMES[(elapsed.as_millis() / 100 % 10) as usize]
 }
 
 /// About 20 lines per run, and the first steps.

@@ -48,6 +48,16 @@ pub struct Checked {
     pub report: Report,
 }
 
+impl Checked {
+    /// The training examples without those that a run holds out for validation.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if none would be left to train on.
+    pub fn training(&self, config: &DataConfig, seed: u64) -> Result<Vec<Vec<Example>>, DataError> {
+        split(config, self.train.clone(), seed).map(|(train, _)| train)
+    }
+}
+
 /// Reads, renders and tokenises the sources of `config`: at most `rows` rows of each training source. `inspector` is
 /// shown every row.
 ///

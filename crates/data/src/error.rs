@@ -1,11 +1,12 @@
 //! Errors in the data of a recipe.
 
+mod json;
 mod row;
 
 pub use row::RowError;
 pub(crate) use row::{json_type, list};
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use simmer_hint::Hint;
 
@@ -44,6 +45,8 @@ pub enum DataError {
         column: usize,
         /// What is wrong there.
         what: String,
+        /// The text there, if it is known.
+        found: String,
     },
     /// A path that matches no file.
     #[error("{}: {what}", path.display())]
@@ -108,6 +111,18 @@ pub enum DataError {
     LfsPointer {
         /// The file.
         path: PathBuf,
+    },
+    /// The file is something else than its name says.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// What its name says.
+        expected: &'static str,
+        /// What it is.
+        found: &'static str,
+        /// What to do.
+        remedy: &'static str,
     },
     /// The file is one JSON object with several lists that may be the rows.
     #[error(
@@ -203,17 +218,19 @@ impl DataError {
         }
     }
 
-    /// A JSON error in a part of `path` that starts at `line` and `column`.
+    /// A JSON error in the text of a row that starts at `column` of its line.
     pub(crate) fn json(
-        path: &Path,
+        origin: &Origin,
         error: &serde_json::Error,
-        line: usize,
+        text: &str,
         column: usize,
     ) -> DataError {
+        let line = origin.line;
         let what = error.to_string();
         let position = format!(" at line {} column {}", error.line(), error.column());
         DataError::Json {
-            path: path.into(),
+            found: json::at(text, error.line(), error.column()),
+            path: PathBuf::from(&*origin.file),
             line: line + error.line().saturating_sub(1),
             column: match error.line() {
                 0 | 1 => column + error.column().saturating_sub(1),
@@ -231,9 +248,11 @@ impl Hint for DataError {
                 let here = std::env::current_dir().ok()?;
                 Some(format!("check the path, which is relative to {}", here.display()))
             }
-            DataError::Json { .. } | DataError::NotUtf8 { .. } => Some(
-                "save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)"
-                    .into(),
+            DataError::Json { what, found, .. } => Some(json::hint(what, found).into()),
+            DataError::NotUtf8 { .. } => Some(json::SAVE.into()),
+            DataError::OtherKind { remedy, .. } => Some((*remedy).into()),
+            DataError::Parquet { .. } | DataError::Arrow { .. } => Some(
+                "download the file again, or save it anew; it is damaged, or not of this type".into(),
             ),
             DataError::NoSplit { .. } => Some("name a file, or the files by a pattern such as `rows/*.jsonl`".into()),
             DataError::LfsPointer { .. } => Some(simmer_files::LFS_HINT.into()),

@@ -251,14 +251,14 @@ impl Kind {
             Kind::Calls => &Spec {
                 name: "calls",
                 severities: ODDITY,
-                means: "a call has arguments that are text or null, or names a tool that is not among the row's tools",
+                means: "a call has arguments that are no object, or names a tool that is not among the row's tools",
                 remedy: "write arguments as JSON objects without nulls that the tool does not expect, and list every tool in `tools`",
             },
             Kind::LostFields => &Spec {
                 name: "lost_fields",
                 severities: ODDITY,
-                means: "the template prints a field of an earlier message only if that message is the last",
-                remedy: "nothing, if the template drops earlier thoughts on purpose; otherwise split the row after each answer",
+                means: "the text does not have a field of an earlier message",
+                remedy: "nothing, if the template drops earlier thoughts or the names of results on purpose; otherwise split the row after each answer",
             },
             Kind::Encoding => &Spec {
                 name: "encoding",

@@ -217,6 +217,7 @@ fn read(
 ) -> Result<(BTreeMap<usize, Answer>, u64), EvalError> {
     let mut file = BufReader::new(file);
     let (mut found, mut whole) = (BTreeMap::new(), 0);
+    let mut other = None;
     for line in 1.. {
         let mut text = String::new();
         let read = (&mut file)
@@ -244,13 +245,16 @@ fn read(
         };
         if line == 1 {
             let before: Asking = serde_json::from_str(&text).map_err(damaged)?;
-            same(path, &before, asking)?;
+            other = same(path, &before, asking).err();
+        } else if let Some(other) = other.take() {
+            return Err(other);
         } else {
             let answer: Answer = serde_json::from_str(&text).map_err(damaged)?;
             found.insert(answer.row, answer);
         }
     }
-    Ok((found, whole))
+    // Without an answer there is nothing to keep: an evaluation that failed at once does not stand in the way of the next.
+    Ok((found, if other.is_some() { 0 } else { whole }))
 }
 
 fn same(path: &Path, before: &Asking, now: &Asking) -> Result<(), EvalError> {
@@ -317,7 +321,10 @@ mod tests {
     fn answers_of_another_evaluation_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.jsonl");
-        Answers::open(&path, &asking("a")).unwrap();
+        // an evaluation that failed before its first answer leaves nothing
+        Answers::open(&path, &asking("b")).unwrap();
+        let mut answers = Answers::open(&path, &asking("a")).unwrap();
+        answers.add(vec![answer(0)]).unwrap();
         let error = Answers::open(&path, &asking("b")).unwrap_err().to_string();
         assert!(
             error.ends_with("results of another evaluation: the weights differs"),

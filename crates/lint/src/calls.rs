@@ -24,7 +24,9 @@ pub(super) fn check(view: &RowView<'_>, found: &mut Vec<(Kind, String)>) {
     let what = first.next().or_else(|| {
         let [text, object] = oddities.spellings.as_ref()?;
         Some(format!(
-            "arguments are JSON text, and the template would print an object differently: `{text}`, as an object `{object}`"
+            "arguments are JSON text, and the template would print an object differently: `{}`, as an object `{}`",
+            one_line(text),
+            one_line(object)
         ))
     });
     found.extend(what.map(|what| (Kind::Calls, what)));
@@ -51,10 +53,23 @@ fn one(key: &str, call: &Value, known: Option<&[&str]>) -> Option<String> {
             _ => return Some(format!("{key}: arguments are text that is no JSON object")),
         },
         Some(Value::Null) => Some(String::new()),
-        Some(object) => null(object),
+        Some(object @ Value::Object(_)) => null(object),
+        Some(other) => {
+            let kind = if other.is_array() {
+                "a list"
+            } else {
+                "one value"
+            };
+            return Some(format!("{key}: arguments are {kind}, not an object"));
+        }
         None => None,
     }
     .map(|path| format!("{key}: arguments{path} is null"))
+}
+
+/// A text on one line, with its line breaks as `\n`.
+fn one_line(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\r', "\\r")
 }
 
 /// The path of the first null.

@@ -10,14 +10,13 @@ use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::family::{Family, Module, ModuleKind, Role};
 use simmer_checkpoint::hub::{HubName, Place};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
-use simmer_checkpoint::numbers::convert as convert_bytes;
+use simmer_checkpoint::numbers::{convert as convert_bytes, count_not_finite};
 use simmer_checkpoint::{Checkpoint, CheckpointError, Dtype, Layout, Pretrained, PretrainedError};
 use simmer_hint::Hint;
 use simmer_kernels::{Capabilities, mix};
 
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
-use crate::numbers::count_not_finite;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 

@@ -163,6 +163,15 @@ pub enum ConfigError {
 impl Hint for ConfigError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Read { path, .. } if path.with_file_name("adapter_config.json").exists() => Some(
+                "this is the folder of an adapter: give its base model as the model, and this folder as the adapter"
+                    .to_owned(),
+            ),
+            Self::Read { path, .. } if path.with_file_name("recipe.toml").exists() => Some(
+                "this is the folder of a run: give the base model as the model, and the run's folder `adapter` as the \
+                 adapter"
+                    .to_owned(),
+            ),
             Self::Read { .. } => Some(
                 "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
                  (params.json, consolidated.*.pth) or a .gguf file"

@@ -47,6 +47,18 @@ pub enum ConvertError {
     /// Meta's layout cannot hold the model.
     #[error(transparent)]
     Meta(#[from] MetaError),
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: {count} of the values from row {row} are NaN or infinite", path.display())]
+    NotFinite {
+        /// The model.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number of such values in the rows that were read together.
+        count: usize,
+        /// The first of these rows.
+        row: usize,
+    },
     /// A finite weight that is not finite in the requested dtype.
     #[error("tensor `{tensor}`: the weight {found:e} is too large for {dtype}")]
     TooLarge {
@@ -67,6 +79,10 @@ impl Hint for ConvertError {
             Self::Write(error) => error.hint(),
             Self::Gguf { source, .. } => source.hint(),
             Self::Meta(error) => error.hint(),
+            Self::NotFinite { .. } => Some(
+                "download the model again; if it is one that you trained or converted, that has failed"
+                    .to_owned(),
+            ),
             Self::TooLarge { .. } => {
                 Some("convert to bf16 or f32, which hold larger numbers than f16".to_owned())
             }
@@ -121,7 +137,7 @@ fn stream(
 /// Rows of a tensor in another dtype.
 ///
 /// # Errors
-/// If a finite element is not finite in the dtype.
+/// If an element is not finite, in the model or in the dtype.
 fn rows(
     checkpoint: &Checkpoint,
     name: &str,
@@ -130,6 +146,15 @@ fn rows(
 ) -> Result<Vec<u8>, ConvertError> {
     let from = checkpoint.info(name)?.dtype;
     let bytes = checkpoint.rows(name, rows.clone())?;
+    let count = numbers::count_not_finite(&bytes, from);
+    if count > 0 {
+        return Err(ConvertError::NotFinite {
+            path: checkpoint.path().to_owned(),
+            tensor: name.to_owned(),
+            count,
+            row: rows.start,
+        });
+    }
     let converted = if from == to {
         bytes.into_owned()
     } else {
@@ -151,13 +176,9 @@ fn check_finite(name: &str, bytes: &[u8], from: Dtype, f16: &[u8]) -> Result<(),
     };
     let width = from.bitsize() / 8;
     let wide = numbers::convert(&bytes[at * width..][..width], from, Dtype::F32);
-    let found = <f32 as Number>::widen(&wide);
-    if found.is_infinite() {
-        return Ok(());
-    }
     Err(ConvertError::TooLarge {
         tensor: name.to_owned(),
-        found,
+        found: <f32 as Number>::widen(&wide),
         dtype: Dtype::F16,
     })
 }

@@ -164,6 +164,30 @@ fn a_weight_too_large_for_f16_is_an_error() {
 }
 
 #[test]
+fn a_weight_that_is_not_finite_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(8, true);
+    written(&dir.path().join("hf"), &config, Dtype::BF16, u64::MAX);
+    let path = dir.path().join("hf").join(SINGLE_FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[end - 2..].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let model = Pretrained::open(&dir.path().join("hf")).unwrap();
+    let out = dir.path().join("out.gguf");
+    let vocabulary = Vocabulary::default();
+    let error = to_gguf(&model, &out, None, "x", &vocabulary, &mut |_, _| ()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.ends_with(
+            "tensor `model.norm.weight`: 1 of the values from row 0 are NaN or infinite"
+        ),
+        "{error}"
+    );
+    assert!(!out.exists());
+}
+
+#[test]
 fn an_output_that_exists_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let model = written(

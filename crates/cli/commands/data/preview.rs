@@ -283,8 +283,12 @@ impl Lengths {
 /// The steps and micro-batches of the first epoch.
 fn packing(recipe: &Recipe, data: &Checked) -> String {
     let budget = recipe.train.micro_batch_tokens.tokens();
+    let all: usize = data.train.iter().map(Vec::len).sum();
+    // without rows to train on, `train` says why
+    let train = data.training(&recipe.data, recipe.train.seed);
+    let train = train.unwrap_or_else(|_| data.train.clone());
     let order = Order {
-        sources: data.train.iter().map(Vec::len).collect(),
+        sources: train.iter().map(Vec::len).collect(),
         weights: recipe
             .data
             .train
@@ -294,7 +298,8 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
         batch_size: recipe.train.batch_size,
         shuffle: recipe.data.shuffle.then_some(recipe.train.seed),
     };
-    let examples: Vec<&Example> = data.train.iter().flatten().collect();
+    let examples: Vec<&Example> = train.iter().flatten().collect();
+    let held_out = all - examples.len();
     let (mut full, mut all, mut tokens, mut before_last) = (0, 0, 0, 0);
     let steps = order.steps_per_epoch();
     for batch in order.batches(Cursor::default()).take(steps) {
@@ -312,9 +317,11 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
     let share =
         |tokens: usize, count: usize| 100.0 * tokens as f64 / (count.max(1) * budget) as f64;
     let mut text = format!(
-        "{steps} steps of {} examples per epoch, in {all} micro-batches without padding; train.micro_batch_tokens = {budget} \
+        "{steps} step{} of {} examples per epoch, in {all} micro-batch{} without padding; train.micro_batch_tokens = {budget} \
          is filled to {:.1}%",
+        if steps == 1 { "" } else { "s" },
         order.batch_size,
+        if all == 1 { "" } else { "es" },
         share(tokens, all)
     );
     if full > 0 {
@@ -323,6 +330,9 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
             ", to {:.1}% without the last micro-batch of each step",
             share(before_last, full)
         );
+    }
+    if held_out > 0 {
+        let _ = write!(text, "\n{held_out} examples are held out for validation");
     }
     text
 }

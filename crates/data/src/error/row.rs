@@ -23,7 +23,11 @@ pub enum RowError {
         what: String,
     },
     /// A key of the format is missing.
-    #[error("missing key `{key}`; the row has {}", list(keys))]
+    #[error(
+        "{}; the row has {}",
+        missing(key, *is_null),
+        list(keys)
+    )]
     MissingKey {
         /// The name of the row's format.
         format: &'static str,
@@ -31,8 +35,12 @@ pub enum RowError {
         expected: &'static str,
         /// The missing key.
         key: &'static str,
+        /// Whether the row has the key as null.
+        is_null: bool,
         /// The row's keys.
         keys: Vec<String>,
+        /// The line of a recipe that reads another key as this one, if one may be meant.
+        fields: Option<String>,
     },
     /// The row has another format than the file.
     #[error(
@@ -56,8 +64,10 @@ pub enum RowError {
         keys: Vec<String>,
         /// Every known format with its keys.
         known: String,
-        /// The line of a recipe that reads the row, if there is one.
-        fields: Option<String>,
+        /// The key of a format that the row has as null.
+        null: Option<&'static str>,
+        /// What the recipe could say to read the row, if it can be told.
+        reading: Option<String>,
     },
     /// The row has preferences.
     #[error("key `{key}`: this row has preferences, which cannot be trained on yet")]
@@ -168,6 +178,19 @@ pub enum RowError {
         key: String,
         /// What is wrong with it.
         what: String,
+        /// Whether it looks like a value as Python prints it.
+        is_python: bool,
+    },
+    /// An object that should be a tool is none.
+    #[error(
+        "key `{key}`: expected a list of tools, each with `name` or `function`; found an object with {}",
+        list(keys)
+    )]
+    NotATool {
+        /// The key.
+        key: String,
+        /// The object's keys.
+        keys: Vec<String>,
     },
     /// A part of a message is not text.
     #[error("key `{key}`: expected a part of type text, found {kind}")]
@@ -226,11 +249,16 @@ impl Hint for RowError {
                 "if another key has it, name that key beside the path: `fields = {{ {missing} = \"...\" }}`"
             )),
             RowError::TwoSystems { .. } => Some("keep one of them".into()),
-            RowError::UnknownFormat { fields: Some(fields), .. } => Some(format!("to read these rows as questions and answers, set `{fields}` beside their path")),
+            RowError::UnknownFormat { null: Some(key), .. } => Some(format!("`{key}` is null in this row: give it a value, or remove the row")),
+            RowError::UnknownFormat { reading: Some(reading), .. } => Some(format!("to read these rows {reading} beside their path")),
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
                 Some("give each instance a row of its own; these look like Self-Instruct's seed tasks".into())
             }
-            RowError::MissingKey { format, expected, .. } => Some(format!("add the key; a row of format {format} has {expected}")),
+            RowError::MissingKey { key, is_null: true, .. } => Some(format!("give `{key}` a value, or remove the row")),
+            RowError::MissingKey { format, expected, fields, .. } => {
+                let or = fields.as_ref().map_or_else(String::new, |fields| format!(", or set `{fields}` beside the path"));
+                Some(format!("add the key{or}; a row of format {format} has {expected}"))
+            }
             RowError::OtherFormat { .. } => {
                 Some("a file has one format: move these rows to a second file and name both in `data.train`".into())
             }
@@ -241,10 +269,97 @@ impl Hint for RowError {
             RowError::NoAnswer => Some(
                 "move the answer into the messages, as the last one; it may be under another key (`chosen` of preferences)".into(),
             ),
+            RowError::PartWithoutText { .. } | RowError::NotText { .. } => Some(
+                "write each part as {\"type\": \"text\", \"text\": \"...\"}; calls and thoughts are keys of the message, `tool_calls` and `thinking`".into(),
+            ),
+            RowError::NotACall { .. } => Some(
+                "if the turn is plain text, give it to the assistant; `arguments` is an object".into(),
+            ),
+            RowError::NotATool { .. } => Some("write the tools as a list: [{\"name\": ..., \"parameters\": {...}}]".into()),
+            RowError::InnerJson { is_python: true, .. } => Some(
+                "the text is Python's, not JSON: write it with json.dumps".into(),
+            ),
+            RowError::InnerJson { .. } => Some("write the value itself, or its JSON text".into()),
+            RowError::UnusedKey { key } => Some(unused(key)),
+            RowError::UnknownRole { role, known, .. } => Some(unknown_role(role, known)),
+            RowError::TwoKeys { .. } | RowError::Twice { .. } => Some("keep one of them".into()),
+            RowError::WrongType { expected, found, .. } => wrong_type(expected, found),
             RowError::Render(error) => error.hint(),
             _ => None,
         }
     }
+}
+
+fn missing(key: &str, is_null: bool) -> String {
+    if is_null {
+        format!("key `{key}`: expected a value, found null")
+    } else {
+        format!("missing key `{key}`")
+    }
+}
+
+/// The hint for a key of a message that nothing reads.
+fn unused(key: &str) -> String {
+    const KNOWN: [&str; 9] = [
+        "role",
+        "content",
+        "name",
+        "tool_calls",
+        "tool_call_id",
+        "reasoning_content",
+        "thinking",
+        "weight",
+        "train",
+    ];
+    let own = key.rsplit('.').next().unwrap_or(key);
+    if [
+        "mask",
+        "masked",
+        "trainable",
+        "trained",
+        "train_on",
+        "learn",
+    ]
+    .contains(&own)
+    {
+        return "write `\"train\": true` or `false` for a message that is trained on or not, or remove the key".into();
+    }
+    let plain = own.to_lowercase().replace(['_', '-'], "");
+    let near = KNOWN
+        .into_iter()
+        .find(|known| known.replace('_', "") == plain);
+    match near {
+        Some(known) if known != own => format!("rename it to `{known}`, or remove it"),
+        _ => "remove the key, if the rest of the row is enough".into(),
+    }
+}
+
+fn unknown_role(role: &str, known: &str) -> String {
+    let near = known
+        .split(", ")
+        .map(|name| (strsim::jaro_winkler(name, &role.to_lowercase()), name))
+        .filter(|(similarity, _)| *similarity > 0.85)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None => "rename the role, or remove the message".into(),
+    }
+}
+
+fn wrong_type(expected: &str, found: &str) -> Option<String> {
+    let text = expected == "a string";
+    Some(match found {
+        "null" => "give it a value, or remove it".into(),
+        "a number" | "a boolean" if text => "put it in quotes, so that it is text".into(),
+        "an object" if text => "write it as text, for example as its JSON text".into(),
+        "a list" if text => "write one text; several answers are rows of their own".into(),
+        "a list" | "a string" if expected == "an object" => {
+            "write messages as objects of `role` and `content`; a file of columns is saved as rows with pandas' \
+             `to_json(path, orient=\"records\", lines=True)`"
+                .into()
+        }
+        _ => return None,
+    })
 }
 
 /// Names in backticks, separated by commas.

@@ -1,4 +1,5 @@
-//! CSV: a header of column names, then rows. Fields are separated by commas; by semicolons or tabs if the header says so.
+//! CSV: a header of column names, then rows. Fields are separated by commas; by semicolons, tabs or vertical bars if the
+//! header says so.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, BufRead, Read};
@@ -73,10 +74,10 @@ impl Records {
                 row.len()
             );
             if self.delimiter != b',' {
-                let name = if self.delimiter == b'\t' {
-                    "tabs"
-                } else {
-                    "semicolons"
+                let name = match self.delimiter {
+                    b'\t' => "tabs",
+                    b'|' => "vertical bars",
+                    _ => "semicolons",
                 };
                 what = format!("{what} (fields are separated by {name}, as in the header)");
             }
@@ -213,10 +214,10 @@ impl Lines {
     }
 }
 
-/// The delimiter of a header: a comma, unless there are more semicolons or tabs outside quotes.
+/// The delimiter of a header: a comma, unless there are more semicolons, tabs or vertical bars outside quotes.
 fn delimiter_of(text: &[u8]) -> u8 {
     let mut in_quotes = false;
-    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0)];
+    let mut counts = [(b',', 0), (b';', 0), (b'\t', 0), (b'|', 0)];
     for &byte in text {
         match byte {
             b'"' => in_quotes = !in_quotes,

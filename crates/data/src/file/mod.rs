@@ -5,6 +5,7 @@ mod arrow;
 mod csv;
 mod decompress;
 mod json;
+mod kind;
 mod names;
 mod parquet;
 mod rows;
@@ -54,9 +55,8 @@ impl Record {
     pub fn value(&self) -> Result<Value, DataError> {
         match &self.content {
             Content::Columns(columns) => Ok(Value::Object(columns.iter().cloned().collect())),
-            Content::Json(text, column) => serde_json::from_str(text).map_err(|error| {
-                DataError::json(&self.origin.file, &error, self.origin.line, *column)
-            }),
+            Content::Json(text, column) => serde_json::from_str(text)
+                .map_err(|error| DataError::json(&self.origin, &error, text, *column)),
         }
     }
 
@@ -149,6 +149,12 @@ pub(crate) enum Fault {
     Lists(Vec<String>),
     /// A pointer of git-lfs in the file's place.
     Lfs,
+    /// The file is something else than its name says.
+    OtherKind {
+        expected: &'static str,
+        found: &'static str,
+        remedy: &'static str,
+    },
     Parquet(String),
     Arrow(String),
     Long {
@@ -178,12 +184,23 @@ impl Fault {
                 line,
                 column,
                 what,
+                found: String::new(),
             },
             Self::Csv { line, what } | Self::Fields { line, what } => {
                 DataError::Csv { path, line, what }
             }
             Self::Lists(keys) => DataError::SeveralLists { path, keys },
             Self::Lfs => DataError::LfsPointer { path },
+            Self::OtherKind {
+                expected,
+                found,
+                remedy,
+            } => DataError::OtherKind {
+                path,
+                expected,
+                found,
+                remedy,
+            },
             Self::Parquet(what) => DataError::Parquet { path, rows, what },
             Self::Arrow(what) => DataError::Arrow { path, rows, what },
             Self::Long { line } => DataError::LongRow {
@@ -285,9 +302,11 @@ fn source(
     wrapper: &mut Option<String>,
 ) -> Result<Source, Fault> {
     let mut file = simmer_files::open(path).map_err(Fault::Open)?;
-    if is_lfs_pointer(&mut file).map_err(Fault::Io)? {
+    let start = start(&mut file).map_err(Fault::Io)?;
+    if simmer_files::is_lfs_pointer(&start) {
         return Err(Fault::Lfs);
     }
+    kind::check(path, &start)?;
     let Opening { columns, sample_by } = opening;
     let table = |file: File, delimiter| {
         let source = decompress::reader(file, path, read)?;
@@ -324,12 +343,12 @@ fn shape(file: &mut File, path: &Path) -> Result<json::Shape, Fault> {
     json::shape(decompress::reader(file, path, &Arc::default())?)
 }
 
-/// Whether a pointer of git-lfs stands in the file's place. The file is at its start again afterwards.
-fn is_lfs_pointer(file: &mut File) -> std::io::Result<bool> {
+/// The first bytes of a file, which is at its start again afterwards.
+fn start(file: &mut File) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
     file.take(64).read_to_end(&mut start)?;
     file.rewind()?;
-    Ok(simmer_files::is_lfs_pointer(&start))
+    Ok(start)
 }
 
 /// A row that is a list of objects has the messages of a conversation.

@@ -53,7 +53,7 @@ fn row(record: Record) -> Result<FileRow, DataError> {
                 let found = json_type(&other);
                 return Err(DataError::row(origin, RowError::NotAnObject { found }));
             }
-            Err(error) => return Err(DataError::json(&origin.file, &error, origin.line, column)),
+            Err(error) => return Err(DataError::json(&origin, &error, &text, column)),
         },
     };
     Ok(FileRow { origin, fields })

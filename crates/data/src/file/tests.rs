@@ -122,6 +122,13 @@ fn damaged_files_are_named() {
     let packed = gzip(rows.as_bytes());
     insta::assert_snapshot!(error("a.jsonl.gz", &packed[..packed.len() / 2]), @"a.jsonl.gz: damaged after row 49956: incomplete deflate stream");
     insta::assert_snapshot!(error("a.jsonl.gz", b"plain text"), @"a.jsonl.gz: damaged after row 0: invalid gzip header");
+    let twice = gzip(&gzip(rows.as_bytes()));
+    insta::assert_snapshot!(error("a.jsonl.gz", &twice), @"a.jsonl.gz: expected rows of JSON, found gzip data");
+    insta::assert_snapshot!(error("a.jsonl", gzip(b"{}")), @"a.jsonl: expected rows of JSON, found gzip data");
+    insta::assert_snapshot!(error("a.jsonl.gz", b"PK\x03\x04"), @"a.jsonl.gz: expected compressed data, as the name says, found a zip archive or a spreadsheet");
+    insta::assert_snapshot!(error("a.csv", b"\xff\xfea\0"), @"a.csv: expected a table of text, found UTF-16 text");
+    insta::assert_snapshot!(error("a.parquet", b"<!doctype html>"), @"a.parquet: expected a Parquet file, found an HTML page");
+    insta::assert_snapshot!(error("a.json", b"PAR1"), @"a.json: expected rows of JSON, found a Parquet file");
     let packed = zstd::encode_all(rows.as_bytes(), 1).unwrap();
     insta::assert_snapshot!(error("a.jsonl.zst", &packed[..packed.len() / 2]), @"a.jsonl.zst: damaged after row 40960: incomplete frame");
     insta::assert_snapshot!(error("a.csv", "prompt,completion\na,b\nc\n"), @"a.csv: line 3: expected 2 fields as in the header, found 1");

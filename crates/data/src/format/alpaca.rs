@@ -1,12 +1,14 @@
 //! Alpaca's rows: `instruction`, an `input` that may be missing or empty, and `output`.
 //!
 //! Also read: `response` or `completion` for `output`, `context` for `input` (Dolly), and the `system` and `history`
-//! (a list of `[question, answer]`) of later datasets. A row with a history becomes messages.
+//! (a list of `[question, answer]`, or of messages) of later datasets. A row with a history becomes messages.
 
 use serde_json::Value;
 
 use super::row::Row;
-use super::{Format, Spec};
+use super::structure::inner_json;
+use super::turns::messages;
+use super::{Format, SYSTEM, Spec};
 use crate::conversation::{Content, Conversation, Message, Role};
 use crate::error::{RowError, json_type};
 
@@ -32,7 +34,7 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
     }
     let input = row.optional(&["input", "context"])?;
     let output = row.required(Format::Alpaca, &["output", "response", "completion"])?;
-    let system = row.optional(&["system"])?;
+    let system = row.optional(&SYSTEM)?;
     let history = history(row)?;
     let last = Content::Instruction {
         system,
@@ -57,8 +59,19 @@ fn history(row: &mut Row) -> Result<Vec<Message>, RowError> {
         expected: "a list of [question, answer] pairs",
         found: json_type(found),
     };
-    let pairs = match row.take("history") {
+    // CSV files have the list as JSON in a string.
+    let history = match row.take("history") {
+        Some(Value::String(text)) if text.trim_start().starts_with('[') => Some(
+            serde_json::from_str(&text).map_err(|error| inner_json("history", &text, &error))?,
+        ),
+        other => other,
+    };
+    let pairs = match history {
         None => return Ok(Vec::new()),
+        Some(value) if Row::is_blank(&value) => return Ok(Vec::new()),
+        Some(Value::Array(turns)) if turns.iter().all(Value::is_object) => {
+            return messages(row, "history", turns);
+        }
         Some(Value::Array(pairs)) => pairs,
         Some(other) => return Err(wrong(&other)),
     };

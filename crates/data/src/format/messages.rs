@@ -6,8 +6,9 @@
 use serde_json::Value;
 
 use super::row::Row;
+use super::structure::inner_json;
 use super::turns::{check_turns, messages, with_system};
-use super::{Format, Spec};
+use super::{Format, SYSTEM, Spec};
 use crate::conversation::Content;
 use crate::error::{RowError, json_type};
 use crate::integer;
@@ -23,7 +24,7 @@ pub(super) const SPEC: Spec = Spec {
 fn read(row: &mut Row) -> Result<Content, RowError> {
     let items = list(row, Format::Messages, "messages")?;
     let mut messages = messages(row, "messages", items)?;
-    let system = row.optional(&["system", "system_prompt"])?;
+    let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut messages)?;
     row.drop_answers_before_question(&mut messages);
     check_turns("messages", &messages)?;
@@ -39,11 +40,9 @@ pub(super) fn list(
     match row.take(key) {
         Some(Value::Array(items)) => Ok(items),
         // CSV and Parquet files may have the list as JSON in a string.
-        Some(Value::String(text)) if text.trim_start().starts_with('[') => integer::from_str(&text)
-            .map_err(|error| RowError::InnerJson {
-                key: key.into(),
-                what: error.to_string(),
-            }),
+        Some(Value::String(text)) if text.trim_start().starts_with('[') => {
+            integer::from_str(&text).map_err(|error| inner_json(key, &text, &error))
+        }
         Some(other) => Err(RowError::WrongType {
             key: key.into(),
             expected: "a list",

@@ -13,6 +13,7 @@ mod refused;
 mod row;
 mod sharegpt;
 mod structure;
+mod suggest;
 mod text;
 mod turns;
 
@@ -22,6 +23,7 @@ pub use reader::{Reader, Reading, read};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::conversation::Content;
 use crate::error::RowError;
@@ -45,6 +47,9 @@ pub enum Format {
     /// `text` alone.
     Text,
 }
+
+/// The keys that may hold the system message of a row.
+const SYSTEM: [&str; 3] = ["system", "system_prompt", "system_message"];
 
 /// The definition of a format, in its submodule.
 struct Spec {
@@ -98,18 +103,12 @@ impl Format {
         known.join("; ")
     }
 
-    /// The line of a recipe that reads a row of a question and its answer under other names.
-    fn fields(row: &Row) -> Option<String> {
-        let text = |names: &[&'static str]| {
-            let mut names = names.iter().copied();
-            names.find(|name| row.has_text(name))
-        };
-        let question = text(&["question", "query", "user", "human", "input"])?;
-        let answer = text(&["answer", "response", "output", "reply", "assistant", "bot"])?;
-        Some(match answer {
-            "response" | "output" => format!("fields = {{ instruction = \"{question}\" }}"),
-            _ => format!("fields = {{ instruction = \"{question}\", output = \"{answer}\" }}"),
-        })
+    /// The key that would tell the format, if the row has it as null.
+    fn of_null(row: &Row) -> Option<&'static str> {
+        let marks = Format::ALL.map(|format| format.spec().mark);
+        marks
+            .into_iter()
+            .find(|mark| row.get(mark).is_some_and(Value::is_null))
     }
 
     /// Detects the format by a row's keys.

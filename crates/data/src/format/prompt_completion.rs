@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::messages::list;
 use super::row::Row;
 use super::turns::{check_turns, messages, with_system};
-use super::{Format, Spec};
+use super::{Format, SYSTEM, Spec};
 use crate::conversation::{Content, Message, Role};
 use crate::error::RowError;
 
@@ -25,7 +25,7 @@ fn read(row: &mut Row) -> Result<Content, RowError> {
     }
     let prompt = row.required(Format::PromptCompletion, &["prompt"])?;
     let completion = row.required(Format::PromptCompletion, &["completion", "response"])?;
-    let system = row.optional(&["system", "system_prompt"])?;
+    let system = row.optional(&SYSTEM)?;
     Ok(match system {
         None => Content::Completion {
             prompt,
@@ -48,7 +48,7 @@ fn conversation(row: &mut Row) -> Result<Content, RowError> {
             message.train = message.train.or(Some(false));
         }
     }
-    let system = row.optional(&["system", "system_prompt"])?;
+    let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut turns)?;
     let completion = part(row, "completion", Role::Assistant)?;
     if !completion.iter().any(|m| m.role == Role::Assistant) {

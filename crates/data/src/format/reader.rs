@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::refused::{self, weigh};
 use super::row::Row;
 use super::structure::take_tools;
-use super::{Fields, Format};
+use super::{Fields, Format, suggest};
 use crate::bad::BadRow;
 use crate::conversation::{Conversation, Origin};
 use crate::error::{DataError, RowError, json_type};
@@ -279,7 +279,8 @@ impl Parser {
         let row = |error| DataError::row(record.origin.clone(), error);
         let keys = self.row(record)?.map_err(row)?;
         let unknown_format = || RowError::UnknownFormat {
-            fields: Format::fields(&keys),
+            null: Format::of_null(&keys),
+            reading: suggest::for_row(&keys),
             keys: keys.keys(),
             known: Format::list(),
         };
@@ -365,7 +366,7 @@ fn parse(text: &str, origin: &Origin, column: usize) -> Result<Result<Row, RowEr
                     .to_owned();
                 Ok(Err(RowError::Twice { what }))
             }
-            Err(_) => Err(DataError::json(&origin.file, &error, origin.line, column)),
+            Err(_) => Err(DataError::json(origin, &error, text, column)),
         },
     }
 }

@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::structure::strip_nulls;
-use super::{Fields, Format};
+use super::{Fields, Format, suggest};
 use crate::conversation::{Message, Role};
 use crate::error::{RowError, json_type};
 
@@ -106,6 +106,12 @@ impl Row {
             .map(|(key, value)| (key.as_str(), value))
     }
 
+    /// The value of a key that no format has taken.
+    pub(super) fn get(&self, name: &str) -> Option<&Value> {
+        let mut entries = self.entries.iter();
+        entries.find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
     /// All keys that the row had, as error messages show them.
     pub(super) fn keys(&self) -> Vec<String> {
         self.keys.clone()
@@ -113,23 +119,12 @@ impl Row {
 
     /// Whether the key exists and is not null.
     pub(super) fn has(&self, name: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|(key, value)| key == name && !value.is_null())
+        self.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// Whether the key's value is a list.
     pub(super) fn has_list(&self, name: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|(key, value)| key == name && value.is_array())
-    }
-
-    /// Whether the key's value is text.
-    pub(super) fn has_text(&self, name: &str) -> bool {
-        self.entries
-            .iter()
-            .any(|(key, value)| key == name && value.is_string())
+        self.get(name).is_some_and(Value::is_array)
     }
 
     /// Whether a value has no content: null, or an empty string, list or object.
@@ -166,11 +161,14 @@ impl Row {
     }
 
     pub(super) fn missing(&self, format: Format, key: &'static str) -> RowError {
+        let own = self.own(key);
         RowError::MissingKey {
             format: format.name(),
             expected: format.keys(),
             key,
+            is_null: self.keys.contains(&format!("{own} = null")),
             keys: self.keys(),
+            fields: suggest::for_key(self, key),
         }
     }
 
@@ -206,7 +204,11 @@ impl Row {
     /// The keys that the format did not use, except blank ones. A content key among them is an error.
     pub(super) fn unread(self) -> Result<Vec<String>, RowError> {
         let said = self.entries.into_iter().filter(|(_, v)| !Row::is_blank(v));
-        let mut keys: Vec<String> = said.map(|(key, _)| key).collect();
+        let name = |key: String| match key.as_str() {
+            "" => "a column without a name".to_owned(),
+            _ => key,
+        };
+        let mut keys: Vec<String> = said.map(|(key, _)| name(key)).collect();
         let stripped = self.stripped.iter();
         keys.extend(stripped.map(|key| format!("null members inside {key}")));
         match keys.iter().find(|key| CONTENT_KEYS.contains(&key.as_str())) {

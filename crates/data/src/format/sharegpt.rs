@@ -7,7 +7,7 @@
 use super::messages::list;
 use super::row::Row;
 use super::turns::{check_turns, messages, with_system};
-use super::{Format, Spec};
+use super::{Format, SYSTEM, Spec};
 use crate::conversation::Content;
 use crate::error::RowError;
 
@@ -22,7 +22,7 @@ pub(super) const SPEC: Spec = Spec {
 fn read(row: &mut Row) -> Result<Content, RowError> {
     let items = list(row, Format::Sharegpt, "conversations")?;
     let mut messages = messages(row, "conversations", items)?;
-    let system = row.optional(&["system", "system_prompt"])?;
+    let system = row.optional(&SYSTEM)?;
     with_system("system", system, &mut messages)?;
     row.drop_answers_before_question(&mut messages);
     check_turns("conversations", &messages)?;

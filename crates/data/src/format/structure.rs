@@ -22,6 +22,9 @@ pub(super) fn take_tools(row: &mut Row) -> Result<Option<Value>, RowError> {
         if tools.is_empty() {
             continue;
         }
+        if let [Value::Object(tool)] = tools.as_slice() {
+            is_tool(&own, tool)?;
+        }
         if let Some((first, _)) = found {
             return Err(RowError::TwoKeys { first, second: key });
         }
@@ -33,20 +36,67 @@ pub(super) fn take_tools(row: &mut Row) -> Result<Option<Value>, RowError> {
     Ok(found.map(|(_, tools)| Value::Array(tools)))
 }
 
+/// Refuses an object of tools by their names, which is easily taken for one tool.
+fn is_tool(key: &str, tool: &Map<String, Value>) -> Result<(), RowError> {
+    let is_named = ["name", "function", "type"]
+        .iter()
+        .any(|name| tool.contains_key(*name));
+    if is_named
+        || !tool
+            .values()
+            .all(|value| value.is_object() && !Row::is_blank(value))
+    {
+        return Ok(());
+    }
+    Err(RowError::NotATool {
+        key: key.into(),
+        keys: tool.keys().cloned().collect(),
+    })
+}
+
 /// The calls of a message: a list of objects. Arguments that are text stay text, because some templates print them.
 pub(super) fn calls(key: &str, value: Value) -> Result<Vec<Value>, RowError> {
     let mut calls = objects(key, value)?;
     for (index, call) in calls.iter_mut().enumerate() {
-        let Some(function) = call.get_mut("function") else {
-            continue;
-        };
-        if let Value::String(text) = function
+        if let Some(Value::String(text)) = call.get("function")
             && text.trim_start().starts_with('{')
         {
-            *function = parse(&format!("{key}[{index}].function"), text)?;
+            call["function"] = parse(&format!("{key}[{index}].function"), text)?;
         }
+        let function = match call.get_mut("function") {
+            Some(Value::Object(function)) => function,
+            Some(_) => continue,
+            None => match call.as_object_mut() {
+                Some(function) => function,
+                None => continue,
+            },
+        };
+        name_arguments(function);
     }
     Ok(calls)
+}
+
+/// Gives the arguments of a call their name, if it has them under another: Llama's `parameters`, Anthropic's `input`. A
+/// text without content is that of no arguments.
+fn name_arguments(function: &mut Map<String, Value>) {
+    if !function.contains_key("arguments") && function.contains_key("name") {
+        let other = ["parameters", "input", "args", "kwargs"]
+            .into_iter()
+            .find(|name| {
+                matches!(
+                    function.get(*name),
+                    Some(Value::Object(_) | Value::String(_))
+                )
+            });
+        if let Some(arguments) = other.and_then(|name| function.shift_remove(name)) {
+            function.insert("arguments".into(), arguments);
+        }
+    }
+    if let Some(Value::String(text)) = function.get_mut("arguments")
+        && text.trim().is_empty()
+    {
+        *text = "{}".into();
+    }
 }
 
 /// The calls that a speaker `function_call` writes as JSON: `{name, arguments}` or a list of them.
@@ -74,18 +124,18 @@ fn spoken(call: Value, wrong: &dyn Fn(String) -> RowError) -> Result<Value, RowE
     let Value::Object(mut call) = call else {
         return Err(wrong(format!("found {}", json_type(&call))));
     };
-    if let Some(Value::Object(_)) = call.get("function") {
+    if let Some(Value::Object(function)) = call.get_mut("function") {
+        name_arguments(function);
         return Ok(Value::Object(call));
     }
+    name_arguments(&mut call);
     let name = match call.shift_remove("name") {
         Some(Value::String(name)) => name,
         Some(other) => return Err(wrong(format!("`name` is {}", json_type(&other)))),
         None => return Err(wrong("`name` is missing".into())),
     };
-    let arguments = ["arguments", "parameters"]
-        .into_iter()
-        .find_map(|key| call.shift_remove(key))
-        .ok_or_else(|| wrong("`arguments` is missing".into()))?;
+    let arguments = call.shift_remove("arguments");
+    let arguments = arguments.ok_or_else(|| wrong("`arguments` is missing".into()))?;
     if !matches!(arguments, Value::Object(_) | Value::String(_)) {
         return Err(wrong(format!("`arguments` is {}", json_type(&arguments))));
     }
@@ -163,10 +213,25 @@ fn inner(tool: &mut Value, key: &str, member: &str) -> Result<(), RowError> {
 }
 
 fn parse(key: &str, text: &str) -> Result<Value, RowError> {
-    integer::from_str(text).map_err(|error| RowError::InnerJson {
+    match integer::from_str(text) {
+        // Some tools encode twice.
+        Ok(Value::String(inner)) if inner.trim_start().starts_with(['[', '{']) => {
+            integer::from_str(&inner).map_err(|error| inner_json(key, &inner, &error))
+        }
+        parsed => parsed.map_err(|error| inner_json(key, text, &error)),
+    }
+}
+
+/// The error of a text that should be JSON.
+pub(super) fn inner_json(key: &str, text: &str, error: &serde_json::Error) -> RowError {
+    let text = text.trim_start();
+    RowError::InnerJson {
         key: key.into(),
         what: error.to_string(),
-    })
+        is_python: ["[{'", "{'", "['", "None", "True", "False"]
+            .iter()
+            .any(|start| text.starts_with(start)),
+    }
 }
 
 /// Removes the members that are null from every struct; returns whether there were any.
@@ -189,5 +254,61 @@ pub(super) fn strip_nulls(value: &mut Value) -> bool {
             found
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_one_name() {
+        let read = |call: Value| calls("tool_calls", json!([call])).unwrap().remove(0);
+        let form = |arguments: Value| json!({"function": {"name": "f", "arguments": arguments}});
+        for name in ["arguments", "parameters", "input", "args"] {
+            let call = json!({"function": {"name": "f", name: {"x": 1}}});
+            assert_eq!(read(call), form(json!({"x": 1})), "{name}");
+        }
+        let flat = read(json!({"type": "tool_use", "name": "f", "input": {"x": 1}}));
+        assert_eq!(
+            flat,
+            json!({"type": "tool_use", "name": "f", "arguments": {"x": 1}})
+        );
+        // no arguments as text
+        assert_eq!(read(form(json!(" "))), form(json!("{}")));
+        // an argument may be called `input`
+        let call = form(json!({"input": 1}));
+        assert_eq!(read(call.clone()), call);
+    }
+
+    #[test]
+    fn text_may_be_encoded_twice_and_python_is_named() {
+        let call = json!([{"function": {"name": "f", "arguments": {}}}]);
+        let twice = json!(json!(call.to_string()).to_string());
+        assert_eq!(json!(calls("tool_calls", twice).unwrap()), call);
+        let python = json!("[{'function': None}]");
+        let error = calls("tool_calls", python).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                RowError::InnerJson {
+                    is_python: true,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn tools_by_their_names_are_not_one_tool() {
+        let tools = |tools: Value| take_tools(&mut Row::new(vec![("tools".into(), tools)]));
+        let error = tools(json!({"get": {"type": "function"}})).unwrap_err();
+        assert!(matches!(error, RowError::NotATool { .. }), "{error}");
+        let tool = json!({"type": "function", "function": {"name": "get"}});
+        assert_eq!(tools(tool.clone()).unwrap(), Some(json!([tool])));
+        // tools that the provider has
+        let built_in = json!({"google_search": {}});
+        assert_eq!(tools(built_in.clone()).unwrap(), Some(json!([built_in])));
     }
 }

@@ -189,15 +189,15 @@ fn invalid_files_name_the_position() {
     insta::assert_snapshot!(error(" \n[]"), @"rows.json: no rows");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n {\"text\": \"b\",}]"), @"
     rows.json: invalid JSON at line 2 column 15: trailing comma
-    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
+    hint: remove the comma before the closing bracket
     ");
     insta::assert_snapshot!(error("{\"text\": \"a\"}\n{\"text\": \"b\" \"c\"}"), @"
     rows.json: invalid JSON at line 2 column 14: expected `,` or `}`
     hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
     ");
-    insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n"), @"
+    insta::assert_snapshot!(error("{\n  \"text\": \"a\"\n"), @r"
     rows.json: invalid JSON at line 2 column 13: EOF while parsing an object
-    hint: save the file in UTF-8, as a JSON array of objects or as JSONL (one object per line)
+    hint: the row ends too early: the file is incomplete, or a text has a line break that should be written as \n
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"\\ud800\"}]"), @"
     rows.json: invalid JSON at line 2 column 19: unexpected end of hex escape
@@ -205,6 +205,7 @@ fn invalid_files_name_the_position() {
     ");
     insta::assert_snapshot!(error("[{\"text\": \"a\"},\n  {\"text\": \"b\", \"text\": \"c\"}]"), @"
     rows.json: row 2 (line 2): duplicate key `text`
+    hint: keep one of them
     ");
     insta::assert_snapshot!(error(b"{\"text\": \"a\"}\n{\"text\": \"\xE9\"}"), @"
     rows.json: line 2 is not UTF-8
@@ -216,23 +217,32 @@ fn invalid_files_name_the_position() {
 fn rows_that_cannot_be_used_say_why() {
     let good = json!({"instruction": "Add.", "input": "1 1", "output": "2"});
     let second = |row: serde_json::Value| error(format!("[{good},\n{row}]"));
-    insta::assert_snapshot!(second(json!({"input": "1 1", "output": "2"})), @"
+    insta::assert_snapshot!(second(json!({"input": "1 1", "output": "2"})), @r#"
     rows.json: row 2 (line 2): missing key `instruction`; the row has `input`, `output`
-    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
-    ");
+    hint: add the key, or set `fields = { instruction = "input" }` beside the path; a row of format alpaca has `instruction`, `output`, and optionally `input`
+    "#);
     insta::assert_snapshot!(second(json!({"instruction": null, "output": "2"})), @"
-    rows.json: row 2 (line 2): missing key `instruction`; the row has `instruction = null`, `output`
-    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
+    rows.json: row 2 (line 2): key `instruction`: expected a value, found null; the row has `instruction = null`, `output`
+    hint: give `instruction` a value, or remove the row
     ");
     insta::assert_snapshot!(second(json!({"instruction": " ", "output": "2"})), @"rows.json: row 2 (line 2): `instruction` is empty");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "input": "1 1"})), @"
     rows.json: row 2 (line 2): missing key `output`; the row has `instruction`, `input`
     hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
     ");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"rows.json: row 2 (line 2): key `output`: expected a string, found a number");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"rows.json: row 2 (line 2): expected `output` or `response`, found both");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": 2})), @"
+    rows.json: row 2 (line 2): key `output`: expected a string, found a number
+    hint: put it in quotes, so that it is text
+    ");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "response": "3"})), @"
+    rows.json: row 2 (line 2): expected `output` or `response`, found both
+    hint: keep one of them
+    ");
     insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "history": "x"})), @"rows.json: row 2 (line 2): key `history`: expected a list of [question, answer] pairs, found a string");
-    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"rows.json: row 2 (line 2): key `tools[0]`: the string is not valid JSON: expected value at line 1 column 1");
+    insta::assert_snapshot!(second(json!({"instruction": "Add.", "output": "2", "tools": ["x"]})), @"
+    rows.json: row 2 (line 2): key `tools[0]`: the string is not valid JSON: expected value at line 1 column 1
+    hint: write the value itself, or its JSON text
+    ");
     insta::assert_snapshot!(second(json!({"prompt": "1 + 1 =", "completion": "2"})), @"
     rows.json: row 2 (line 2): expected format alpaca (`instruction`, `output`, and optionally `input`), found prompt_completion; the row has `prompt`, `completion`
     hint: a file has one format: move these rows to a second file and name both in `data.train`
@@ -253,10 +263,10 @@ fn an_unknown_format_lists_the_known_ones() {
     rows.json: row 1 (line 1): unknown format; the row has `words`
     hint: convert the rows to a known format: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
     ");
-    insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @"
+    insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @r#"
     rows.json: row 1 (line 1): missing key `instruction`; the row has `input`, `output`
-    hint: add the key; a row of format alpaca has `instruction`, `output`, and optionally `input`
-    ");
+    hint: add the key, or set `fields = { instruction = "input" }` beside the path; a row of format alpaca has `instruction`, `output`, and optionally `input`
+    "#);
     insta::assert_snapshot!(read_as(r#"{"text": "a"}"#, Some(Format::Alpaca)).unwrap_err(), @"
     rows.json: row 1 (line 1): expected format alpaca (`instruction`, `output`, and optionally `input`), found text; the row has `text`
     hint: a file has one format: move these rows to a second file and name both in `data.train`
@@ -274,8 +284,14 @@ fn messages_with_unused_content_are_refused() {
     hint: move the answer into the messages, as the last one; it may be under another key (`chosen` of preferences)
     ");
     insta::assert_snapshot!(row(json!([user, answer, {"role": "system", "content": "Late"}])), @"rows.json: row 1 (line 1): messages[2]: expected a message from user, assistant or tool, found system");
-    insta::assert_snapshot!(row(json!([{"role": "human", "content": "Hi"}, answer])), @"rows.json: row 1 (line 1): key `messages[0].role`: expected one of system, developer, user, assistant, tool, function; found `human`");
-    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"rows.json: row 1 (line 1): key `messages[1].content`: expected a string, found null");
+    insta::assert_snapshot!(row(json!([{"role": "asistant", "content": "Hi"}, answer])), @"
+    rows.json: row 1 (line 1): key `messages[0].role`: expected one of system, developer, user, human, assistant, gpt, chatgpt, bing, bard, model, ai, bot, tool, observation, function_response, tool_response, ipython, function, function_call, tool_call; found `asistant`
+    hint: did you mean `assistant`?
+    ");
+    insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": null}])), @"
+    rows.json: row 1 (line 1): key `messages[1].content`: expected a string, found null
+    hint: give it a value, or remove it
+    ");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "", "image": "x.png"}])), @"
     rows.json: row 1 (line 1): key `messages[1].image`: images, audio and video cannot be trained on; text alone can
     hint: remove the row, or the key if the text alone is enough
@@ -285,7 +301,10 @@ fn messages_with_unused_content_are_refused() {
     hint: remove the row, or the key if the text alone is enough
     ");
     insta::assert_snapshot!(row(json!([user, {"role": "assistant", "content": "Hello", "weight": 0.5}])), @"rows.json: row 1 (line 1): key `messages[1].weight`: expected 0 or 1, found a number");
-    insta::assert_snapshot!(row(json!(["Hi"])), @"rows.json: row 1 (line 1): key `messages[0]`: expected an object, found a string");
+    insta::assert_snapshot!(row(json!(["Hi"])), @r#"
+    rows.json: row 1 (line 1): key `messages[0]`: expected an object, found a string
+    hint: write messages as objects of `role` and `content`; a file of columns is saved as rows with pandas' `to_json(path, orient="records", lines=True)`
+    "#);
     insta::assert_snapshot!(row(json!("Hi")), @"rows.json: row 1 (line 1): key `messages`: expected a list, found a string");
 }
 
@@ -340,7 +359,10 @@ fn sharegpt_names_speakers_in_many_ways() {
     let read = read_with(&path, &reading).unwrap().conversations.remove(0);
     assert_eq!(read.messages().unwrap()[0].content, "Hi");
     let row = json!({"conversations": [{"from": "robot", "value": "Hi"}]}).to_string();
-    insta::assert_snapshot!(error(&row), @"rows.json: row 1 (line 1): key `conversations[0].from`: expected one of human, user, gpt, chatgpt, assistant, bing, bard, model, system, developer, tool, observation, function_response, ipython, function, function_call, tool_call; found `robot`");
+    insta::assert_snapshot!(error(&row), @"
+    rows.json: row 1 (line 1): key `conversations[0].from`: expected one of system, developer, user, human, assistant, gpt, chatgpt, bing, bard, model, ai, bot, tool, observation, function_response, tool_response, ipython, function, function_call, tool_call; found `robot`
+    hint: rename the role, or remove the message
+    ");
 }
 
 #[test]
@@ -369,7 +391,10 @@ fn structure_comes_to_one_form() {
     ] {
         assert_eq!(read(none), Ok(None));
     }
-    insta::assert_snapshot!(read(json!("none")).unwrap_err(), @"rows.json: row 1 (line 1): key `tools`: the string is not valid JSON: expected ident at line 1 column 2");
+    insta::assert_snapshot!(read(json!("none")).unwrap_err(), @"
+    rows.json: row 1 (line 1): key `tools`: the string is not valid JSON: expected ident at line 1 column 2
+    hint: write the value itself, or its JSON text
+    ");
     insta::assert_snapshot!(read(json!("[1]")).unwrap_err(), @"rows.json: row 1 (line 1): key `tools[0]`: expected an object, found a number");
 }
 
@@ -499,6 +524,79 @@ fn common_layouts_of_messages_are_read() {
         error(row.to_string())
             .contains("a part of type text without the key `text`; it has `type`, `value`")
     );
+}
+
+#[test]
+fn authors_of_other_toolkits_are_known() {
+    // ms-swift's calls and results, and LangChain's names
+    let row = json!({"messages": [
+        {"role": "Human", "content": "a"},
+        {"role": "tool_call", "content": r#"{"name": "f", "input": {"x": 1}}"#},
+        {"role": "tool-response", "content": "3"},
+        {"role": "ai", "content": "b", "weight": 1, "train": true},
+    ]});
+    let read = read_text(row.to_string()).unwrap().conversations.remove(0);
+    let messages = read.messages().unwrap();
+    let roles = messages.iter().map(|message| message.role);
+    assert!(roles.eq([Role::User, Role::Assistant, Role::Tool, Role::Assistant]));
+    let call = json!([{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]);
+    assert_eq!(messages[1].more["tool_calls"], call);
+    let both = json!({"messages": [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b", "weight": 0, "train": true},
+    ]});
+    insta::assert_snapshot!(error(both.to_string()), @"
+    rows.json: row 1 (line 1): expected `weight` or `train`, found both
+    hint: keep one of them
+    ");
+}
+
+#[test]
+fn a_system_message_and_a_history_may_be_written_in_many_ways() {
+    let turn = |role: &str, content: &str| json!({"role": role, "content": content});
+    let turns = json!([turn("user", "a"), turn("assistant", "b")]);
+    for (system, history) in [
+        ("system", json!([["a", "b"]])),
+        ("system_prompt", json!(r#"[["a", "b"]]"#)),
+        ("system_message", turns.clone()),
+        ("system", json!(turns.to_string())),
+    ] {
+        let row = json!({"instruction": "c", "output": "d", "history": history, system: "S"});
+        let read = read_text(row.to_string()).unwrap().conversations.remove(0);
+        let messages = read.messages().unwrap();
+        let contents = messages.iter().map(|message| message.content.as_str());
+        assert!(contents.eq(["S", "a", "b", "c", "d"]), "{history}");
+    }
+    let none = contents(r#"{"instruction": "a", "output": "b", "history": "[]"}"#);
+    assert_eq!(none, contents(r#"{"instruction": "a", "output": "b"}"#));
+}
+
+#[test]
+fn rows_under_other_names_are_read_as_the_hint_says() {
+    let turns = json!([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]);
+    let hints = [
+        json!({"id": 1, "dialog": turns}),
+        json!({"Question": "a", "Answer": "b"}),
+        json!({"problem": "a", "solution": "b"}),
+        json!({"Body": "a"}),
+        json!({"messages": null}),
+        json!({"prompt": "a", "answer": "b"}),
+    ]
+    .map(|row| {
+        error(row.to_string())
+            .lines()
+            .nth(1)
+            .unwrap_or_default()
+            .to_owned()
+    });
+    insta::assert_snapshot!(hints.join("\n"), @r#"
+    hint: to read these rows as conversations, set `fields = { messages = "dialog" }` beside their path
+    hint: to read these rows as questions and answers, set `fields = { instruction = "Question", output = "Answer" }` beside their path
+    hint: to read these rows as questions and answers, set `fields = { instruction = "problem", output = "solution" }` beside their path
+    hint: to read these rows as plain text, set `fields = { text = "Body" }` beside their path
+    hint: `messages` is null in this row: give it a value, or remove the row
+    hint: add the key, or set `fields = { completion = "answer" }` beside the path; a row of format prompt_completion has `prompt` and `completion` (or `response`)
+    "#);
 }
 
 #[test]

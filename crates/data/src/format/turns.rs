@@ -2,44 +2,38 @@
 
 use serde_json::{Map, Value};
 
-use super::refused::is_medium;
+use super::refused::{is_medium, is_preference};
 use super::row::Row;
 use super::structure::{calls, spoken_calls};
 use crate::conversation::{Message, Role, THOUGHTS};
 use crate::error::{RowError, json_type};
 
-/// The roles of chat APIs, under `role`.
-const ROLES: [(&str, Role); 6] = [
+/// The names of authors: the roles of chat APIs, ShareGPT's speakers, and those of ms-swift and LangChain. All of them are
+/// read under `role` and `from` alike, in any case, and with `-` for `_`.
+const ROLES: [(&str, Role); 20] = [
     ("system", Role::System),
     ("developer", Role::System),
     ("user", Role::User),
-    ("assistant", Role::Assistant),
-    ("tool", Role::Tool),
-    ("function", Role::Tool),
-];
-
-/// The names of speakers, under `from` or in `conversations`.
-const SPEAKERS: [(&str, Role); 17] = [
     ("human", Role::User),
-    ("user", Role::User),
+    ("assistant", Role::Assistant),
     ("gpt", Role::Assistant),
     ("chatgpt", Role::Assistant),
-    ("assistant", Role::Assistant),
     ("bing", Role::Assistant),
     ("bard", Role::Assistant),
     ("model", Role::Assistant),
-    ("system", Role::System),
-    ("developer", Role::System),
+    ("ai", Role::Assistant),
+    ("bot", Role::Assistant),
     ("tool", Role::Tool),
     ("observation", Role::Tool),
     ("function_response", Role::Tool),
+    ("tool_response", Role::Tool),
     ("ipython", Role::Tool),
     ("function", Role::Tool),
     ("function_call", Role::Assistant),
     ("tool_call", Role::Assistant),
 ];
 
-/// The speakers whose text is a call.
+/// The authors whose text is a call.
 const CALLERS: [&str; 2] = ["function_call", "tool_call"];
 
 /// Other keys of a message, kept for chat templates, beside its thought.
@@ -80,24 +74,19 @@ fn message(
     let keys = |first: [&str; 2], second: [&str; 2]| {
         let first = first.map(|name| row.own(name));
         let other = fields.contains_key(second[0]) && !fields.contains_key(&first[0]);
-        (if other { second.map(Into::into) } else { first }, other)
+        if other { second.map(Into::into) } else { first }
     };
-    let ([role_key, content_key], other) = if conversations {
+    let [role_key, content_key] = if conversations {
         keys(["from", "value"], ["role", "content"])
     } else {
         keys(["role", "content"], ["from", "value"])
     };
     let speaker = text(at, &mut fields, &role_key)?;
-    let role = role(&speaker, conversations || other, || {
-        format!("{at}.{role_key}")
-    })?;
+    let (author, role) = role(&speaker, || format!("{at}.{role_key}"))?;
 
     let key = format!("{at}.{content_key}");
     let mut calls = message_calls(row, at, &mut fields)?;
-    let caller = (conversations || other)
-        && CALLERS
-            .iter()
-            .any(|name| speaker.eq_ignore_ascii_case(name));
+    let caller = CALLERS.contains(&author);
     let null_content = !calls.is_empty() && fields.get(&content_key).is_some_and(Value::is_null);
     let content = match fields.shift_remove(&content_key) {
         Some(mut value) if caller => {
@@ -152,12 +141,12 @@ fn message_calls(
     Ok(found)
 }
 
-fn role(name: &str, speakers: bool, key: impl Fn() -> String) -> Result<Role, RowError> {
-    let known: &[(&str, Role)] = if speakers { &SPEAKERS } else { &ROLES };
-    let same = |known: &str| name == known || (speakers && name.eq_ignore_ascii_case(known));
-    let found = known.iter().find(|(known, _)| same(known));
-    found.map(|(_, role)| *role).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+/// An author's name as it is known, and its role.
+fn role(name: &str, key: impl Fn() -> String) -> Result<(&'static str, Role), RowError> {
+    let plain = name.trim().to_ascii_lowercase().replace(['-', ' '], "_");
+    let found = ROLES.into_iter().find(|(known, _)| plain == *known);
+    found.ok_or_else(|| {
+        let names = ROLES.map(|(name, _)| name);
         RowError::UnknownRole {
             key: key(),
             role: name.into(),
@@ -236,6 +225,7 @@ fn parts_of_text(content: &str, parts: Vec<Value>) -> Result<String, RowError> {
 
 /// Whether the message is trained on, if the row says so.
 fn trained(at: &str, fields: &mut Map<String, Value>) -> Result<Option<bool>, RowError> {
+    let mut said: Option<(&'static str, bool)> = None;
     for (name, expected) in [
         ("weight", "0 or 1"),
         ("loss_weight", "0 or 1"),
@@ -256,9 +246,17 @@ fn trained(at: &str, fields: &mut Map<String, Value>) -> Result<Option<bool>, Ro
                 });
             }
         };
-        return Ok(Some(train));
+        match said {
+            Some((first, other)) if other != train => {
+                return Err(RowError::TwoKeys {
+                    first,
+                    second: name,
+                });
+            }
+            _ => said = Some((name, train)),
+        }
     }
-    Ok(None)
+    Ok(said.map(|(_, train)| train))
 }
 
 /// Refuses other keys with content, which would be lost; the keys in `but` are allowed.
@@ -271,6 +269,8 @@ fn nothing_else(at: &str, fields: &Map<String, Value>, but: &[&str]) -> Result<(
     let key = format!("{at}.{name}");
     Err(if is_medium(name) {
         RowError::Medium { key, kind: None }
+    } else if is_preference(name) {
+        RowError::Preference { key }
     } else {
         RowError::UnusedKey { key }
     })

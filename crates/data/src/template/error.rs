@@ -122,6 +122,14 @@ impl Hint for RenderError {
             RenderError::TextArguments { .. } => Some(
                 "write the arguments as a JSON object, or as the JSON text of one".into(),
             ),
+            RenderError::NoVariant { .. } => Some(
+                "leave the part out that it does not render, or name another template".into(),
+            ),
+            RenderError::Jinja { problem } if problem.contains("undefined") => Some(
+                "the template reads a key that this row lacks: a call has `name` and `arguments`, a tool `name`, and a result \
+                 `content`; `simmer data preview` shows other rows"
+                    .into(),
+            ),
             RenderError::NothingMarked => Some(
                 "mark messages with `\"train\": true`, or change `data.train_on = \"marked\"`"
                     .into(),

@@ -257,11 +257,7 @@ impl Hint for AdapterError {
                     .to_owned(),
             ),
             Self::Pickled { source, .. } => source.hint(),
-            Self::Mismatch { .. } => Some(
-                "use the base model that the adapter was trained on; \
-                 `base_model_name_or_path` in its adapter_config.json names it"
-                    .to_owned(),
-            ),
+            Self::Mismatch { difference, .. } => Some(mismatch(difference.as_deref())),
             Self::NotForLlama { .. } => Some(
                 "merge the adapter into its base model, and convert the merged model".to_owned(),
             ),
@@ -273,6 +269,47 @@ impl Hint for AdapterError {
             _ => None,
         }
     }
+}
+
+/// The hint for tensors that do not fit: those of another base model, unless the adapter's own files differ.
+fn mismatch(difference: Option<&Difference>) -> String {
+    if let Some(difference) = difference
+        && difference.misshapen.is_empty()
+    {
+        let config =
+            "correct `target_modules`, `rank_pattern` and `modules_to_save` in adapter_config.json";
+        if difference.unexpected.is_empty() {
+            return format!(
+                "download or save the adapter again: its file is incomplete; or {config}"
+            );
+        }
+        if difference.missing.is_empty() {
+            return format!("{config}: it does not name these tensors");
+        }
+    }
+    if let Some(rank) = difference.and_then(other_rank) {
+        return format!(
+            "correct `r` or `rank_pattern` in adapter_config.json: these tensors have rank {rank}"
+        );
+    }
+    "use the base model that the adapter was trained on; `base_model_name_or_path` in its adapter_config.json names it"
+        .to_owned()
+}
+
+/// The rank of the tensors in the file, if nothing but the rank differs.
+fn other_rank(difference: &Difference) -> Option<usize> {
+    let ranks = difference.misshapen.iter().map(|(name, expected, found)| {
+        let rank = usize::from(name.contains("lora_B"));
+        let is_rank = expected.len() == 2
+            && found.len() == 2
+            && expected[rank] != found[rank]
+            && expected[1 - rank] == found[1 - rank];
+        is_rank.then(|| found[rank])
+    });
+    let ranks: Vec<usize> = ranks.collect::<Option<_>>()?;
+    let is_alone = difference.missing.is_empty() && difference.unexpected.is_empty();
+    let first = *ranks.first()?;
+    (is_alone && ranks.iter().all(|rank| *rank == first)).then_some(first)
 }
 
 fn listed(difference: Option<&Difference>) -> String {
@@ -299,5 +336,42 @@ impl AdapterError {
             action,
             source,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_names_what_does_not_fit() {
+        let key = |matrix: &str| {
+            format!("base_model.model.model.layers.0.self_attn.q_proj.{matrix}.weight")
+        };
+        let hint = |difference: &Difference| mismatch(Some(difference));
+        let rank = Difference {
+            misshapen: vec![
+                (key("lora_A"), vec![8, 192], vec![16, 192]),
+                (key("lora_B"), vec![192, 8], vec![192, 16]),
+            ],
+            ..Difference::default()
+        };
+        assert!(hint(&rank).contains("these tensors have rank 16"));
+        let width = Difference {
+            misshapen: vec![(key("lora_B"), vec![24, 4], vec![16, 4])],
+            ..Difference::default()
+        };
+        assert!(hint(&width).starts_with("use the base model"));
+        let missing = Difference {
+            missing: vec![(key("lora_B"), vec![192, 8])],
+            ..Difference::default()
+        };
+        assert!(hint(&missing).contains("its file is incomplete"));
+        let unexpected = Difference {
+            unexpected: missing.missing.clone(),
+            ..Difference::default()
+        };
+        assert!(hint(&unexpected).contains("does not name these tensors"));
+        assert!(mismatch(None).starts_with("use the base model"));
     }
 }

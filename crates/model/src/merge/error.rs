@@ -50,6 +50,18 @@ pub enum MergeError {
         /// The dtype that it is stored in.
         dtype: Dtype,
     },
+    /// A weight of the base model that is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: {count} of the values from row {row} are NaN or infinite", path.display())]
+    BaseNotFinite {
+        /// The base model.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number of such values in the rows that were read together.
+        count: usize,
+        /// The first of these rows.
+        row: usize,
+    },
 }
 
 impl From<ConfigError> for MergeError {
@@ -68,6 +80,10 @@ impl Hint for MergeError {
             Self::NotFinite { dtype, .. } if *dtype == Dtype::F16 => Some(
                 "store the merged model as bf16 or f32 (the largest f16 is 65504), or train with a \
                  lower learning rate"
+                    .to_owned(),
+            ),
+            Self::BaseNotFinite { .. } => Some(
+                "download the model again; if it is one that you trained or converted, that has failed"
                     .to_owned(),
             ),
             Self::NotFinite { .. } => Some(

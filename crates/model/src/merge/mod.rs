@@ -33,7 +33,7 @@ use self::plan::{Origin, Output, Plan};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use crate::adapter::peft::AdapterFolder;
-use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::numbers::{convert, count_not_finite};
 use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
 
 /// Bytes of a block of rows after widening.
@@ -177,6 +177,17 @@ impl Merge<'_> {
                     Cow::from(&data.as_bytes()[block.start * row_bytes..block.end * row_bytes])
                 }
             };
+            if let Origin::Base(name) = origin {
+                let count = count_not_finite(&bytes, *stored);
+                if count > 0 {
+                    return Err(MergeError::BaseNotFinite {
+                        path: self.checkpoint.path().to_owned(),
+                        tensor: name.clone(),
+                        count,
+                        row: first,
+                    });
+                }
+            }
             let converted;
             let written = match branch {
                 None if spec.dtype == *stored => &bytes,

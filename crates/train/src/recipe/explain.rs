@@ -190,6 +190,13 @@ fn shape(path: &str) -> Option<String> {
             "write optimizer = \"adamw\", or { adamw = { weight_decay = 0.01 } } with settings"
         }
         "train.early_stop" => "write early_stop = { patience = 3 }",
+        "train.recompute" => "write recompute = \"layer\", \"mlp\" or \"none\"",
+        "train.guard" => "write guard = { not_finite = \"skip\" }, or leave it out",
+        "train.learning_rate" => "write learning_rate = 1e-4, for example",
+        "data" => {
+            "write the table [data] with train = [{ path = \"rows.jsonl\", template = \"chat\" }]"
+        }
+        "train" => "write the table [train] with epochs = 3 and learning_rate = 1e-4, for example",
         "data.validation" => {
             "write validation = { fraction = 0.05 }, { rows = 100 } or { files = [...] }"
         }
@@ -222,6 +229,9 @@ fn rewritten(key: &str, found: &str, expected: &str) -> Option<String> {
     match expected {
         "a boolean" if found.starts_with("integer") => {
             Some(format!("write {key} = true or {key} = false"))
+        }
+        "a string" | "path string" if key.parse::<usize>().is_ok() => {
+            Some(format!("put it in quotes: \"{value}\""))
         }
         "a string" | "path string" => Some(format!("put it in quotes: {key} = \"{value}\"")),
         _ if is_number && found.starts_with("floating point") => {
@@ -307,6 +317,9 @@ fn word(serde: &str) -> String {
         ("floating point ", ""),
     ] {
         if let Some(value) = serde.strip_prefix(name) {
+            let value = value
+                .trim_end_matches(" as i128")
+                .trim_end_matches(" as u128");
             return format!("{word}{value}");
         }
     }

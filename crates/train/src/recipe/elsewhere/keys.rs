@@ -105,10 +105,18 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "leave it out: this version has LoRA and rsLoRA (`use_rslora`) with PEFT's default initialisation",
     ),
     text(
-        "finetuning_type fine_tune_type adapter training_type train_type peft_type task_type tuner_type",
+        "finetuning_type fine_tune_type adapter training_type train_type peft_type tuner_type",
         "write the table [method.lora], or [method.full] to train all weights",
     ),
+    text(
+        "task_type inference_mode auto_mapping",
+        "leave it out: every recipe trains a causal language model",
+    ),
     // base models
+    text(
+        "revision model_revision",
+        "write it after the name on the hub: path = \"ORG/NAME@REVISION\"",
+    ),
     key(
         "base_model model_name_or_path model_name model_path pretrained_model_name_or_path model model_id base_model_name",
         "base.path",
@@ -133,7 +141,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "leave it out: code in a model's folder is never run",
     ),
     key(
-        "device_map cuda_visible_devices no_cuda use_cpu use_mps_device accelerator",
+        "device_map cuda_visible_devices no_cuda use_cpu use_mps_device accelerator gpu gpus gpu_id",
         "device",
         "such as \"cpu\" or \"libtorch-cuda:0\"",
     ),
@@ -325,5 +333,23 @@ pub(super) const KEYS: &[Elsewhere] = &[
     text(
         "training trainer training_args training_arguments train_config",
         "write the table as [train]",
+    ),
+];
+
+/// Keys of a data set in other programs, which mean something else elsewhere.
+pub(super) const SOURCE_KEYS: &[Elsewhere] = &[
+    key(
+        "type prompt_style prompt_template formatting",
+        "data.train.N.template",
+        "the format of the rows is detected by their keys",
+    ),
+    text(
+        "split name subset data_files config_name",
+        "name the files in the path: path = \"hf://datasets/ORG/NAME:FILE\", or a pattern of local files; files of a test \
+         split are never trained on",
+    ),
+    text(
+        "revision",
+        "write it after the name on the hub: path = \"hf://datasets/ORG/NAME@REVISION\"",
     ),
 ];

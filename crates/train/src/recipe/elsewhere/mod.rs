@@ -4,7 +4,7 @@ mod keys;
 mod values;
 
 use super::places::place_of;
-use keys::{Elsewhere, KEYS, key};
+use keys::{Elsewhere, KEYS, SOURCE_KEYS, key};
 use values::VALUES;
 
 /// What a recipe has in place of an unknown key.
@@ -18,7 +18,10 @@ pub(super) struct Here {
 /// What a recipe has in place of the unknown key `name` in the table with this path.
 pub(super) fn key_here(name: &str, table: Option<&str>) -> Option<Here> {
     let plain = plain(name);
-    if let Some(found) = KEYS.iter().find(|entry| has(entry.names, &plain)) {
+    let of_sources = SOURCE_KEYS
+        .iter()
+        .find(|entry| table == Some("data.train.N") && has(entry.names, &plain));
+    if let Some(found) = of_sources.or_else(|| KEYS.iter().find(|entry| has(entry.names, &plain))) {
         return Some(found.seen_from(table));
     }
     let place = place_of(&plain)?;
