@@ -298,7 +298,7 @@ pub(super) fn check_finite(file: &Path, name: &str, tensor: &Tensor) -> Result<(
 pub(super) fn count_not_finite(tensor: &Tensor) -> usize {
     match tensor.dtype {
         Dtype::F32 | Dtype::F16 | Dtype::BF16 => {
-            crate::numbers::count_not_finite(&tensor.bytes, tensor.dtype)
+            simmer_checkpoint::numbers::count_not_finite(&tensor.bytes, tensor.dtype)
         }
         _ => 0,
     }
