@@ -109,6 +109,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "mlflow",
         with: "MLflow's server on the loopback interface: a run, stopped and resumed, and one that the server missed",
         when: "train.track, the tracker MLflow",
+        reference: false,
         packages: &["mlflow==3.17.2"],
         build: PROGRAM,
         script: &[
@@ -122,6 +123,7 @@ const COMPARISONS: &[Comparison] = &[
         name: "wandb",
         with: "`wandb sync` and a server on the loopback interface: what arrives of a run's folder",
         when: "train.track, the tracker W&B",
+        reference: false,
         packages: &["wandb==0.31.0"],
         build: PROGRAM,
         script: &[

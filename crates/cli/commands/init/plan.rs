@@ -1,5 +1,6 @@
 //! Chooses the values of a new recipe, from the rows, the base model and the memory of the machine.
 
+use burn::tensor::DType;
 use simmer_data::dataset::Dataset;
 use simmer_data::{Overlong, Steps};
 use simmer_files::size::{grouped, readable};
@@ -69,7 +70,7 @@ impl Plan {
         settings.fields.clone_from(&rows.fields);
         settings.everything =
             purpose == Purpose::Domain && rows.format != simmer_data::Format::Text;
-        settings.on(machine);
+        settings.on(machine)?;
         let spinner = progress::spinner("reading");
         let surveyed = survey::choose(settings, rows, model, template);
         spinner.finish_and_clear();
@@ -82,13 +83,14 @@ impl Plan {
 
 impl Settings {
     /// Names the device, if it is not the one that every machine has.
-    fn on(&mut self, machine: &Machine) {
-        let named = machine.device.as_deref().unwrap_or("auto");
-        let device = device::resolved(named);
-        self.bf16 = device.contains("cuda");
+    fn on(&mut self, machine: &Machine) -> Result<(), Failure> {
+        let can = device::capabilities(machine.device.as_deref().unwrap_or("auto"))?;
+        // of processors, few are faster in bf16
+        self.bf16 = !can.memory.is_main() && can.computes.contains(&DType::BF16);
         if self.bf16 || machine.device.is_some() {
-            self.device = Some(device.to_owned());
+            self.device = Some(can.name());
         }
+        Ok(())
     }
 
     /// What follows from the number of rows and the width of the model.

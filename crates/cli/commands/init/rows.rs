@@ -157,7 +157,8 @@ fn suggested(error: &DataError) -> Option<&str> {
         return None;
     };
     match &**error {
-        RowError::UnknownFormat { fields, .. } => fields.as_deref(),
+        // as text around the line, which is in backticks
+        RowError::UnknownFormat { reading, .. } => reading.as_deref()?.split('`').nth(1),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Files whose first bytes say that they are something else than their names do.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ fn of(start: &[u8]) -> Option<Kind> {
 }
 
 /// Checks that a file, or what is compressed in it, is not something else than its name says. `start` is how it starts.
-pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Fault> {
+pub(super) fn check(file: &mut File, path: &Path, start: &[u8]) -> Result<(), Fault> {
     let (ending, compression) = decompress::kind(path);
     let ending = ending.as_deref();
     let wrong = |found: Kind, expected| {
@@ -109,7 +110,7 @@ pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Fault> {
     }
     let inside;
     let start = if compression.is_some() {
-        inside = first_bytes(path);
+        inside = first_bytes(file, path).map_err(Fault::Io)?;
         inside.as_slice()
     } else {
         start
@@ -140,13 +141,15 @@ pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// How the decompressed file starts. An error comes again where the rows are read.
-fn first_bytes(path: &Path) -> Vec<u8> {
+/// How the decompressed file starts. An error comes again where the rows are read. The file is at its start again afterwards.
+fn first_bytes(file: &mut File, path: &Path) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
-    if let Ok(file) = decompress::open(path, &Arc::default()) {
-        let _ = file.take(64).read_to_end(&mut start);
+    // Both handles share one position.
+    if let Ok(unpacked) = decompress::reader(file.try_clone()?, path, &Arc::default()) {
+        let _ = unpacked.take(64).read_to_end(&mut start);
     }
-    start
+    file.rewind()?;
+    Ok(start)
 }
 
 #[cfg(test)]

@@ -306,7 +306,7 @@ fn source(
     if simmer_files::is_lfs_pointer(&start) {
         return Err(Fault::Lfs);
     }
-    kind::check(path, &start)?;
+    kind::check(&mut file, path, &start)?;
     let Opening { columns, sample_by } = opening;
     let table = |file: File, delimiter| {
         let source = decompress::reader(file, path, read)?;
