@@ -47,7 +47,7 @@ pub(super) fn method(
     unknown_method_callback(state, value, method, args)
 }
 
-/// The filter `int`, which gives 0 or the given default for what is no number.
+/// The filter `int`, which gives 0 or the given default for other texts than numbers.
 pub(super) fn int(
     state: &State,
     value: &Value,
@@ -59,7 +59,7 @@ pub(super) fn int(
     filters::int(state, value, Some(default), base, named)
 }
 
-/// The filter `float`, which gives 0.0 or the given default for what is no number.
+/// The filter `float`, which gives 0.0 or the given default for other texts than numbers.
 pub(super) fn to_float(
     state: &State,
     value: &Value,

@@ -91,7 +91,7 @@ impl Search<'_> {
     pub(super) fn says(&self, index: usize) -> bool {
         let message = &self.turns.messages[index];
         let content = message.content.trim();
-        // The few characters of a result may be in the text by chance.
+        // The few characters of a short result may be elsewhere in the text, too.
         let short = message.role == Role::Tool && content.len() < SHORT;
         if content.is_empty() || !short && self.text.contains(content) {
             return true;

@@ -123,7 +123,7 @@ fn swapped(text: &str) -> String {
     out
 }
 
-/// The text from a character on; `None` if the place is no number from 0.
+/// The text from a character on; `None` for a negative place, which Python counts from the end.
 fn from<'t>(text: &'t str, place: &Value) -> Option<&'t str> {
     let place = usize::try_from(place.clone()).ok()?;
     let mut places = text.char_indices().map(|(place, _)| place);
