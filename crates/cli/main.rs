@@ -12,6 +12,7 @@ mod output;
 mod profile;
 mod progress;
 mod side_by_side;
+mod terminal;
 mod usage;
 
 use std::panic;
