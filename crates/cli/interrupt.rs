@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::failure::{Context, Failure};
-use crate::live_line;
 use crate::output::note;
+use crate::{live_line, terminal};
 
 /// The exit code of a command that was interrupted: 128 + SIGINT, as shells have it.
 const INTERRUPTED: u8 = 130;
@@ -27,6 +27,7 @@ pub(crate) fn flag(
     ctrlc::set_handler(move || {
         if !heeded.load(Ordering::SeqCst) || raised.swap(true, Ordering::SeqCst) {
             live_line::hide();
+            terminal::restore();
             process::exit(INTERRUPTED.into());
         }
         if !message.is_empty() {

@@ -15,6 +15,7 @@ mod output;
 mod profile;
 mod progress;
 mod side_by_side;
+mod terminal;
 mod usage;
 mod version;
 

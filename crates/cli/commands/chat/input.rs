@@ -6,6 +6,7 @@ use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
 use crate::failure::{Context, Failure};
+use crate::terminal;
 
 /// The commands of a conversation.
 pub(super) const COMMANDS: [&str; 3] = ["/help", "/reset", "/quit"];
@@ -41,6 +42,7 @@ impl Input {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
             return Ok(Self::Lines);
         }
+        terminal::keep();
         let editor = DefaultEditor::new().map_err(Failure::foreign);
         let editor = editor.context("cannot read from the terminal")?;
         Ok(Self::Editor(Box::new(editor)))
