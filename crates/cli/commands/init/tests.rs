@@ -38,7 +38,7 @@ fn written(plan: &Plan, base: &BaseModel) -> String {
     let recipe = Recipe::parse(out, &text, &[]).unwrap();
     assert_eq!(recipe.data.max_tokens, plan.settings.max_tokens);
     let screen = plan.screen(base, false).unwrap();
-    format!("{screen}\n==> my.toml\n{text}")
+    format!("{screen}\n\n==> my.toml\n{text}")
 }
 
 /// Compares with a snapshot, whatever the folder and the size of the program.
