@@ -181,6 +181,10 @@ fn answers_end_with_a_trained_end() {
     let is = tiny().encode("is").unwrap().ids[0];
     let end = 2;
     assert_eq!(ends(&[is, is, end], &[false, true, true]), "");
+    // ChatML's line break, where everything is trained on
+    let line = tiny().encode("\n").unwrap().ids[0];
+    assert_eq!(ends(&[is, end, line], &[false, true, true]), "");
+    insta::assert_snapshot!(ends(&[is, is, line], &[false, true, true]), @r"end_missing: ends with `isis\n`");
     insta::assert_snapshot!(ends(&[is, is, is], &[false, true, true]), @"end_missing: ends with `isisis`");
     insta::assert_snapshot!(ends(&[is, is, end], &[false, true, false]), @"end_missing: ends with `isis<|im_end|>`, but the EOS token is masked");
     insta::assert_snapshot!(ends(&[is, end, end], &[false, true, true]), @"doubled_end: ends with `is<|im_end|><|im_end|>`");

@@ -166,6 +166,7 @@ impl Meanings {
             return Ok(());
         };
         let is_end = |token: &u32| self.eos.contains(token);
+        let last = last.start..self.end_of(last, tokens, tokenizer)?;
         let until = |end: usize| shown(tokenizer, &tokens[end.saturating_sub(SHOWN)..end]);
         if !is_end(&tokens[last.end - 1]) {
             let what = match tokens.get(last.end).filter(|token| is_end(token)) {
@@ -191,6 +192,31 @@ impl Meanings {
             ));
         }
         Ok(())
+    }
+
+    /// The end of an answer, without white space after its EOS token: many chat templates put a line break there, which is
+    /// trained on if everything is.
+    fn end_of(
+        &self,
+        answer: &Range<usize>,
+        tokens: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> Result<usize, TokenizerError> {
+        let mut end = answer.end;
+        while end > answer.start {
+            if self.eos.contains(&tokens[end - 1]) {
+                return Ok(end);
+            }
+            if !tokenizer
+                .decode(&tokens[end - 1..end], false)?
+                .trim()
+                .is_empty()
+            {
+                break;
+            }
+            end -= 1;
+        }
+        Ok(answer.end)
     }
 }
 

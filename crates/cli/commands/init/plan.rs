@@ -14,6 +14,7 @@ use super::purpose::Purpose;
 use super::rows::Rows;
 use super::settings::{Held, Settings};
 use super::survey::{self, Survey};
+use super::text::counted;
 use crate::failure::{Failure, bail};
 use crate::progress;
 
@@ -114,13 +115,15 @@ impl Settings {
             _ => Held::Rows(MOST_HELD),
         };
         self.prompts.clone_from(&survey.prompts);
-        let answer = survey.target_count(0.9).next_multiple_of(16);
-        self.max_new_tokens = answer.clamp(32, 256);
+        if rows_have_answers(self) {
+            let answer = survey.target_count(0.9).next_multiple_of(16);
+            self.max_new_tokens = answer.clamp(32, 256);
+        }
     }
 
     /// The longest example, from the lengths of the rows and the context of the model.
     fn limit(&mut self, survey: &Survey, model: &BaseModel) {
-        let is_text = self.purpose == Purpose::Domain && !self.everything;
+        let is_text = !rows_have_answers(self);
         let whole = survey.length(1.0).next_multiple_of(ROUND);
         let most = survey.length(WHOLE).next_multiple_of(ROUND);
         let wanted = if is_text {
@@ -154,9 +157,9 @@ impl Settings {
             Overlong::Truncate | Overlong::Drop => "cut",
         };
         self.lengths = format!(
-            "{} of {} rows ({share:.1}%) are longer, up to {longest}, and are {becomes}",
+            "{} of {} ({share:.1}%) have more, up to {longest}, and are {becomes}",
             grouped(long as u64),
-            grouped(survey.rows() as u64)
+            counted(survey.rows(), "row")
         );
     }
 
@@ -222,6 +225,11 @@ impl Settings {
             });
         }
     }
+}
+
+/// Whether the rows are more than text.
+fn rows_have_answers(settings: &Settings) -> bool {
+    settings.purpose != Purpose::Domain || settings.everything
 }
 
 /// Settings that take less and less memory, the fastest first.
@@ -297,7 +305,7 @@ pub(super) fn check_purpose(rows: &Rows, purpose: Purpose) -> Result<(), Failure
 /// The purpose with a name, if the rows can serve it.
 pub(super) fn named_purpose(rows: &Rows, name: &str) -> Result<Purpose, Failure> {
     let Some(purpose) = Purpose::named(name) else {
-        bail!("expected instruct, chat or domain, found {name}");
+        bail!("purpose: expected instruct, chat or domain, found {name}");
     };
     check_purpose(rows, purpose)?;
     Ok(purpose)

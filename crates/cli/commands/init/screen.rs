@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 
 use console::Style;
 use simmer_data::{Example, Tokenizer};
-use simmer_files::size::{grouped, readable};
+use simmer_files::size::readable;
 use simmer_model::Recompute;
 
 use super::base::BaseModel;
 use super::plan::Plan;
 use super::settings::Held;
+use super::text::counted;
 use crate::commands::data::shown::{runs, styled, tokens, visible};
 use crate::failure::Failure;
 
@@ -40,18 +41,16 @@ impl Plan {
                 example.targets()
             );
             let _ = writeln!(text, "\n{}", bold.apply_to(title));
-            text += &shown(example, &model.tokenizer, colours)?;
-            text.push('\n');
+            let example = shown(example, &model.tokenizer, colours)?;
+            let _ = writeln!(text, "{}", example.trim_end_matches('\n'));
         }
         let marks = if colours {
             "what is green is trained on"
         } else {
             "what stands between ⟦ and ⟧ is trained on"
         };
-        let _ = writeln!(text, "({marks})\n");
-        for line in self.choices() {
-            let _ = writeln!(text, "{line}");
-        }
+        let _ = writeln!(text, "\n({marks})\n");
+        text += &self.choices().join("\n");
         Ok(text)
     }
 
@@ -62,8 +61,8 @@ impl Plan {
             Held::Nothing => "too few rows for a validation set".to_owned(),
             Held::Split => "validation on the validation split of the folder".to_owned(),
             Held::Fraction(_) | Held::Rows(_) => format!(
-                "{} rows held out for validation",
-                grouped(self.data.validation.len() as u64)
+                "{} held out for validation",
+                counted(self.data.validation.len(), "row")
             ),
         };
         let recompute = match settings.recompute {
@@ -91,10 +90,10 @@ impl Plan {
             ),
             format!("max_tokens = {}: {}", settings.max_tokens, settings.lengths),
             format!(
-                "epochs = {}, batch_size = {}: {} steps; {validation}",
+                "epochs = {}, batch_size = {}: {}; {validation}",
                 settings.epochs,
                 settings.batch_size,
-                grouped(settings.steps() as u64)
+                counted(settings.steps(), "step")
             ),
             format!(
                 "micro_batch_tokens = {}{recompute}: {memory} on {}",
@@ -115,8 +114,7 @@ impl Plan {
         for finding in &self.lint.findings {
             let rows = match finding.rows {
                 0 => String::new(),
-                1 => " in 1 row".to_owned(),
-                rows => format!(" in {} rows", grouped(rows as u64)),
+                rows => format!(" in {}", counted(rows, "row")),
             };
             lines.push(format!(
                 "{}: {}{rows}: {}",

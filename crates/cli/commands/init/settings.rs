@@ -4,13 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use simmer_data::Overlong;
-use simmer_files::size::grouped;
 use simmer_model::Recompute;
 use simmer_train::Recipe;
 
 use super::purpose::Purpose;
 use super::rows::Candidate;
-use super::text::{Lines, line, quoted};
+use super::text::{Lines, counted, line, quoted};
 use crate::commands::train::quoted as word;
 use crate::failure::Failure;
 
@@ -213,7 +212,7 @@ impl Settings {
         }
         lines.add(
             format!("max_tokens = {}", self.max_tokens),
-            &format!("the longest example; {}", self.lengths),
+            &format!("limit per example: {}", self.lengths),
         );
         if self.overlong == Overlong::Split {
             let about = "longer rows become several examples; \"truncate\" cuts them";
@@ -224,10 +223,10 @@ impl Settings {
             lines.add("train_on = \"everything\"", about);
         }
         if self.left_out > 0 {
-            let rows = grouped(self.left_out as u64);
+            let rows = counted(self.left_out, "row");
             lines.add(
                 "bad_rows = \"drop\"",
-                &format!("{rows} rows cannot be used: they are left out, and counted"),
+                &format!("{rows} cannot be used: left out, and counted"),
             );
         }
         lines.to_string()
@@ -242,7 +241,10 @@ impl Settings {
         );
         lines.add(
             format!("batch_size = {}", self.batch_size),
-            &format!("rows per step: {} steps per epoch", self.steps_per_epoch),
+            &format!(
+                "rows per step: {} per epoch",
+                counted(self.steps_per_epoch, "step")
+            ),
         );
         lines.add(
             format!("learning_rate = {:e}", self.learning_rate),
@@ -258,7 +260,7 @@ impl Settings {
         }
         lines.add(
             format!("micro_batch_tokens = {}", self.micro_batch_tokens),
-            "tokens per forward and backward pass: memory and speed, not the result",
+            "tokens per forward and backward pass: memory, not the result",
         );
         let again = "gradient checkpointing: less memory, more time; the same result";
         match self.recompute {

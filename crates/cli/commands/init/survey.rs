@@ -11,6 +11,7 @@ use simmer_data::{
 use super::base::BaseModel;
 use super::rows::{Candidate, Rows};
 use super::settings::{LONGEST, Settings};
+use super::text::counted;
 use crate::failure::{Context, Failure};
 
 /// The longest prompt that is shown at the end of a run, in characters.
@@ -201,9 +202,9 @@ fn cannot(first: &Candidate, survey: &Survey) -> String {
         .and_then(|unusable| unusable.kinds.first());
     let what = kind.map_or_else(String::new, |kind| format!(": {}", kind.what));
     format!(
-        "template `{}` cannot render {} rows{what}",
+        "template `{}` cannot render {}{what}",
         first.name,
-        survey.unusable_rows()
+        counted(survey.unusable_rows(), "row")
     )
 }
 

@@ -38,7 +38,7 @@ fn written(plan: &Plan, base: &BaseModel) -> String {
     let recipe = Recipe::parse(out, &text, &[]).unwrap();
     assert_eq!(recipe.data.max_tokens, plan.settings.max_tokens);
     let screen = plan.screen(base, false).unwrap();
-    format!("{screen}\n==> my.toml\n{text}")
+    format!("{screen}\n\n==> my.toml\n{text}")
 }
 
 /// Compares with a snapshot, whatever the folder and the size of the program.
@@ -128,7 +128,7 @@ fn long_rows_keep_within_the_context_and_few_are_cut() {
     assert!(
         one.settings
             .lengths
-            .starts_with("1 of 201 rows (0.5%) are longer"),
+            .starts_with("1 of 201 rows (0.5%) have more"),
         "{}",
         one.settings.lengths
     );
@@ -156,7 +156,11 @@ fn rows_that_cannot_be_used_are_left_out_if_they_are_few() {
     let path = file(folder.path(), "many.jsonl", &(good.repeat(6) + bad));
     let many = plan(&base, &path, ENOUGH).err().unwrap().text();
     let many = many.replace(&format!("{}/", folder.path().display()), "");
-    insta::assert_snapshot!(many, @"");
+    insta::assert_snapshot!(many, @r#"
+    error: many.jsonl: 1 of 7 rows cannot be used
+      because: many.jsonl: row 7 (line 7): missing key `completion`; the row has `prompt`
+    hint: add the key; a row of format prompt_completion has `prompt` and `completion` (or `response`); or set data.bad_rows = "drop" to leave such rows out
+    "#);
 }
 
 #[test]
@@ -214,7 +218,7 @@ fn another_template_is_taken_for_rows_that_the_first_cannot_render() {
     let plan = plan(&base, &path, ENOUGH).unwrap();
     let template = &plan.settings.template;
     assert_eq!(template.name, "chatml");
-    insta::assert_snapshot!(template.why, @"");
+    insta::assert_snapshot!(template.why, @"template `chat` cannot render 1 row: chat template: no system (line 1)");
 }
 
 #[test]
@@ -305,6 +309,11 @@ fn the_questions_lead_to_a_recipe() {
     assert_eq!(recipe.base.path.as_deref(), Some(Path::new(BASE)));
     let text = fs::read_to_string(&out).unwrap();
     assert!(text.contains("train_on = \"everything\""), "{text}");
+    // `simmer train` would accept it
+    let rows = Rows::open("tests/goldens/rows/alpaca.jsonl").unwrap();
+    let base = BaseModel::open(BASE).unwrap();
+    let plan = Plan::of(&base, &rows, Purpose::Domain, None, &machine(ENOUGH)).unwrap();
+    assert_eq!(plan.lint.counts(), [0, 0]);
 
     // it ends where nobody answers any more, and leaves nothing behind
     let stopped = init.write(&mut Questions::script([""])).unwrap_err();

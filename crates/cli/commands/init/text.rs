@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use simmer_files::size::grouped;
+
 /// The widest line.
 const WIDTH: usize = 120;
 /// Code that is wider has its comment on the line above.
@@ -71,6 +73,12 @@ impl fmt::Display for Lines {
         }
         Ok(())
     }
+}
+
+/// A count with its noun: `1 row`, `1,200 rows`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count as u64))
 }
 
 /// A text on one line, as a comment must be.
