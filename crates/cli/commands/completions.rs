@@ -2,7 +2,7 @@
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Command, CommandFactory};
-use clap_complete::{Shell, generate};
+use clap_complete::aot::{Shell, generate};
 
 use super::recipes;
 use crate::failure::Failure;
