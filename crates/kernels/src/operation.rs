@@ -71,7 +71,7 @@ impl Operations {
     /// The set and one operation more.
     #[must_use]
     pub const fn with(self, operation: Operation) -> Self {
-        Self(self.0 | 1 << operation as u8)
+        Self(self.0 | (1 << operation as u8))
     }
 
     /// The operations of both sets.
@@ -88,7 +88,7 @@ impl Operations {
 
     /// Whether the operation is in the set.
     pub const fn contains(self, operation: Operation) -> bool {
-        self.0 & 1 << operation as u8 != 0
+        self.0 & (1 << operation as u8) != 0
     }
 
     /// Whether the set is empty.

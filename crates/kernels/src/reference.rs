@@ -136,7 +136,9 @@ mod tests {
                 assert!(is_chosen(Operation::Rope) && !is_chosen(Operation::Linear));
             });
             assert!(is_chosen(Operation::Linear));
-            let ended = std::panic::catch_unwind(|| with_reference(inner, || panic!("ended")));
+            let ended = std::panic::catch_unwind(|| {
+                with_reference::<()>(inner, || panic!("ended"));
+            });
             ended.unwrap_err();
             assert_eq!(chosen(), Operations::ALL);
         });
