@@ -20,8 +20,8 @@ fn folder() -> tempfile::TempDir {
 fn init(base: &str) -> Vec<&str> {
     let device = ["--device", "cpu", "--memory", "24GiB"];
     [
-        &["init", "--base", base, "--data", "rows.jsonl"],
-        &device[..],
+        &["init", "--base", base, "--data", "rows.jsonl"][..],
+        &device,
     ]
     .concat()
 }
