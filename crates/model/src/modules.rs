@@ -73,10 +73,8 @@ mod tests {
             "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6,
             "attention_bias": true, "mlp_bias": true
         });
-        let base = BaseConfig {
-            init: Some(ModelConfig::from_json(&json, Path::new("config.json")).unwrap()),
-            ..BaseConfig::default()
-        };
+        let mut base = BaseConfig::default();
+        base.init = Some(ModelConfig::from_json(&json, Path::new("config.json")).unwrap());
         base.open().unwrap().load(0, &Device::flex()).unwrap()
     }
 

@@ -481,10 +481,8 @@ mod tests {
             head_dim: 4,
             ..config
         });
-        let base = crate::base::BaseConfig {
-            init: config,
-            ..crate::base::BaseConfig::default()
-        };
+        let mut base = crate::base::BaseConfig::default();
+        base.init = config;
         let mut model = crate::base::load(&base, 0, &Device::flex()).unwrap();
         // as the table of a family with a norm of the queries would have it
         let unknown = ModuleLayout {
