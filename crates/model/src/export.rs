@@ -113,7 +113,7 @@ mod tests {
 
     use burn::tensor::Device;
     use serde_json::{Map, Value};
-    use simmer_checkpoint::convert::to_hugging_face;
+    use simmer_checkpoint::convert::{Progress, to_hugging_face};
     use simmer_checkpoint::{Pretrained, SINGLE_FILE};
 
     use super::*;
@@ -157,7 +157,7 @@ mod tests {
         assert!(saved.contains("\"attention_dropout\": 0.10,"), "{saved}");
 
         let half = Pretrained::open(&at("half")).unwrap();
-        let progress = &mut |_, _| ();
+        let progress: Progress<'_> = &mut |_, _| ();
         to_hugging_face(&half, &at("back"), Some(Dtype::F32), None, &[], progress).unwrap();
         assert_eq!(keys(&read("back")), keys(&text));
     }
