@@ -118,7 +118,8 @@ def check(folder: Path) -> None:
     (synced,) = (run / "wandb").iterdir()
     assert f"wandb sync {synced}" in done.stderr, done.stderr
     sync = [str(Path(sys.executable).with_name("wandb")), "sync", str(synced)]
-    done = subprocess.run(sync, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(sync, cwd=folder, env=environment, **output)
     assert done.returncode == 0 and "Finished syncing" in done.stdout, done.stdout
 
     wanted = expected(run)
