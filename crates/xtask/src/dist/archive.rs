@@ -55,6 +55,7 @@ pub(super) fn make(dist: &Dist, program: &Path, target: &str) -> Result<()> {
 
 /// Writes what the program prints of itself, completions and man pages, below `prefix`.
 pub(super) fn shared(program: &Path, prefix: &Path) -> Result<()> {
+    fs::create_dir_all(prefix).with_context(|| format!("cannot create {}", prefix.display()))?;
     let program = program.display().to_string();
     for (shell, file) in COMPLETIONS {
         let text = output(&mut command(prefix, &program, &["completions", shell]))?;

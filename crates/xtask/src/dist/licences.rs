@@ -55,7 +55,6 @@ pub(super) fn collect(dist: &Dist, target: &str, features: &[&str]) -> Result<St
         target,
         "--prefix",
         "none",
-        "--no-dedupe",
         "--format",
         "{p}|{l}|{r}",
     ];
