@@ -84,19 +84,16 @@ fn page(command: Command) -> std::io::Result<(String, Vec<u8>)> {
 /// What follows the options of a help text: examples line by line, or notes.
 fn notes(after: &str) -> Roff {
     let mut roff = Roff::new();
-    match after.strip_prefix("Examples:\n") {
-        Some(examples) => {
-            roff.control("SH", ["EXAMPLES"]);
-            roff.control("nf", []);
-            for line in examples.lines() {
-                roff.text([roman(line.trim())]);
-            }
-            roff.control("fi", []);
+    if let Some(examples) = after.strip_prefix("Examples:\n") {
+        roff.control("SH", ["EXAMPLES"]);
+        roff.control("nf", []);
+        for line in examples.lines() {
+            roff.text([roman(line.trim())]);
         }
-        None => {
-            roff.control("SH", ["NOTES"]);
-            roff.text([roman(after)]);
-        }
+        roff.control("fi", []);
+    } else {
+        roff.control("SH", ["NOTES"]);
+        roff.text([roman(after)]);
     }
     roff
 }

@@ -321,7 +321,7 @@ impl Module {
     const fn linear(
         role: Role,
         name: &'static str,
-        shape: &'static [Size; 2],
+        shape: &'static [Size],
         reads: Activation,
     ) -> Self {
         Self::new(role, name, ModuleKind::Linear, shape, reads)

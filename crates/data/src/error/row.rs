@@ -248,7 +248,6 @@ impl Hint for RowError {
             RowError::NoMessageKey { missing, .. } => Some(format!(
                 "if another key has it, name that key beside the path: `fields = {{ {missing} = \"...\" }}`"
             )),
-            RowError::TwoSystems { .. } => Some("keep one of them".into()),
             RowError::UnknownFormat { null: Some(key), .. } => Some(format!("`{key}` is null in this row: give it a value, or remove the row")),
             RowError::UnknownFormat { reading: Some(reading), .. } => Some(format!("to read these rows {reading} beside their path")),
             RowError::MissingKey { keys, .. } if keys.iter().any(|key| key == "instances") => {
@@ -282,7 +281,7 @@ impl Hint for RowError {
             RowError::InnerJson { .. } => Some("write the value itself, or its JSON text".into()),
             RowError::UnusedKey { key } => Some(unused(key)),
             RowError::UnknownRole { role, known, .. } => Some(unknown_role(role, known)),
-            RowError::TwoKeys { .. } | RowError::Twice { .. } => Some("keep one of them".into()),
+            RowError::TwoSystems { .. } | RowError::TwoKeys { .. } | RowError::Twice { .. } => Some("keep one of them".into()),
             RowError::WrongType { expected, found, .. } => wrong_type(expected, found),
             RowError::Render(error) => error.hint(),
             _ => None,

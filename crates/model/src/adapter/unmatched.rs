@@ -19,17 +19,17 @@ pub enum SelectionError {
     #[error("target_modules: {targets} matches no module{narrowed}; the model's modules end in {ends}{}", near(nearest.as_deref()))]
     NoMatch {
         /// The targets.
-        targets: String,
+        targets: Box<str>,
         /// Other keys that exclude modules, as the middle of the sentence; may be empty.
-        narrowed: String,
+        narrowed: Box<str>,
         /// Last parts of the paths of possible targets.
-        ends: String,
+        ends: Box<str>,
         /// The most similar name.
         nearest: Option<String>,
         /// The targets that may be meant if one regular expression was given: `"all-linear"`, or a list of names.
         meant: Option<String>,
         /// The path of a module of the model; may be empty.
-        example: String,
+        example: Box<str>,
     },
     /// A name that matches nothing, while others match.
     #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
@@ -194,13 +194,15 @@ pub(super) fn no_match(
         targets: config
             .target_modules
             .as_ref()
-            .map_or_else(|| targets.to_string(), ToString::to_string),
+            .map_or_else(|| targets.to_string(), ToString::to_string)
+            .into(),
         narrowed: if narrowed.is_empty() {
             String::new()
         } else {
             format!(" ({})", narrowed.join(", "))
-        },
-        ends: ends(modules),
+        }
+        .into(),
+        ends: ends(modules).into(),
         nearest: wanted
             .and_then(|name| nearest(name, modules))
             .filter(|name| is_another(targets, name)),
@@ -211,7 +213,8 @@ pub(super) fn no_match(
         example: modules
             .iter()
             .find(|module| module.kind == ModuleKind::Linear)
-            .map_or_else(String::new, |module| module.name.clone()),
+            .map_or_else(String::new, |module| module.name.clone())
+            .into(),
     }
 }
 
