@@ -107,8 +107,8 @@ impl Workshop {
     fn model(&self) -> PathBuf {
         let base = self.path("base");
         copy(&root().join("data/tiny-base"), &base);
-        let template = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}\
-                        {% if add_generation_prompt %}assistant: {% endif %}";
+        let template = "{% for message in messages %}{{ message.role }}:\n{{ message.content }}\n{% endfor %}\
+                        {% if add_generation_prompt %}assistant:\n{% endif %}";
         self.write("base/chat_template.jinja", template);
         base
     }

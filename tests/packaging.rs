@@ -57,8 +57,9 @@ impl Installed {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let said = String::from_utf8(output.stderr).unwrap();
         let python = said.split_whitespace().find(|word| word.contains("python"));
+        let python = python.unwrap_or("PYTHON");
         said.replace(&self.0.path().display().to_string(), "SITE")
-            .replace(python.unwrap(), "PYTHON")
+            .replace(python, "PYTHON")
     }
 }
 

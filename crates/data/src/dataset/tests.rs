@@ -532,7 +532,7 @@ fn a_check_lists_every_bad_row() {
         (report.train[0].rows, report.train[0].unusable.rows),
         (100, 5)
     );
-    assert_eq!(report.train[0].unusable.kinds.len(), 4);
+    assert_eq!(report.train[0].unusable.kinds.len(), 5);
 }
 
 #[test]

@@ -193,7 +193,10 @@ fn a_wrong_type_says_what_was_expected_and_found() {
     "#);
     insta::assert_snapshot!(said("batch_size = 4", "batch_size = -4"), @"r.toml: line 12, column 14: `train.batch_size`: expected at least 1, found -4; the nearest valid value is 1");
     insta::assert_snapshot!(said("batch_size = 4", "batch_size = 4.5"), @"r.toml: line 12, column 14: `train.batch_size`: expected a whole number, at least 0, found `4.5`");
-    insta::assert_snapshot!(said("1e-4", "true"), @"r.toml: line 13, column 17: `train.learning_rate`: expected a number, found true");
+    insta::assert_snapshot!(said("1e-4", "true"), @r"
+    r.toml: line 13, column 17: `train.learning_rate`: expected a number, found true
+    hint: write learning_rate = 1e-4, for example
+    ");
     insta::assert_snapshot!(said("[{ path = \"rows.json\", template = \"alpaca\" }]", "\"rows.json\""), @r#"
     r.toml: line 8, column 9: `data.train`: expected a list, found the text "rows.json"
     hint: write train = [{ path = "rows.jsonl", template = "chat" }], a list of sources

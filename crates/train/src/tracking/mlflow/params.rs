@@ -49,17 +49,11 @@ fn put(name: String, value: &Value, params: &mut Vec<(String, String)>) {
     }
 }
 
-/// Whether MLflow accepts the names of all keys below a table.
+/// Whether MLflow accepts the names of a table's keys.
 fn has_names(name: &str, table: &Table) -> bool {
-    table.iter().all(|(key, value)| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-        let fits = name.len() + 1 + key.len() <= LONGEST_NAME;
-        let inner = value.as_table();
-        let name = format!("{name}.{key}");
-        !key.is_empty()
-            && key.chars().all(plain)
-            && fits
-            && inner.is_none_or(|inner| has_names(&name, inner))
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    table.keys().all(|key| {
+        !key.is_empty() && key.chars().all(plain) && name.len() + 1 + key.len() <= LONGEST_NAME
     })
 }
 
