@@ -1,8 +1,8 @@
 //! Programs that show runs while they go on: one file or folder each.
 //!
-//! [`Tracker`] is what the loop knows of them. A tracker that writes a file does so at once. One that sends to a server is
-//! a [`Service`](follower::Service), which a [`Follower`](follower::Follower) runs on a thread of its own: it reads the
-//! lines of `metrics.jsonl` that the server does not have yet, so nothing is lost and no step waits.
+//! `Tracker` is what the loop knows of them. A tracker that writes a file does so at once. One that sends to a server is
+//! a `Service`, which a `Follower` runs on a thread of its own: it reads the lines of `metrics.jsonl` that the server does
+//! not have yet, so nothing is lost and no step waits.
 
 mod follower;
 mod kept;
