@@ -72,14 +72,12 @@ mod tests {
     fn every_shell_knows_commands_options_and_recipes() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
             let script = script(shell);
-            for word in [
-                "accept-changes",
-                "tokenizer",
-                "alpaca-smollm2-135m",
-                "libtorch-cuda",
-            ] {
+            for word in ["accept-changes", "tokenizer", "libtorch-cuda"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
+            // clap_complete's scripts for the other shells complete the values of options alone
+            let names = matches!(shell, Shell::Bash | Shell::Zsh);
+            assert_eq!(script.contains("alpaca-smollm2-135m"), names, "{shell}");
             let hidden = [
                 "simmer,reference)",
                 "\n(reference)",
