@@ -8,7 +8,7 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 use simmer_model::adapter::inspect::inspect;
 
-use super::{Folders, GENERATE, logits, with};
+use super::{Folders, GENERATE, SCORE, logits, with};
 use crate::adapters::attached;
 use crate::golden;
 use crate::training::Kitchen;
@@ -195,15 +195,6 @@ const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:00
 
 #[test]
 fn what_is_no_adapter_of_a_language_model_is_named() {
-    let score = [
-        "score",
-        "--base",
-        "base",
-        "--adapter",
-        "adapter",
-        "--text",
-        "soup",
-    ];
     let mut said = Vec::new();
     for file in [
         "adapter/adapter_model.safetensors",
@@ -213,12 +204,12 @@ fn what_is_no_adapter_of_a_language_model_is_named() {
     ] {
         let folders = Folders::new();
         folders.write(file, POINTER);
-        said.push(folders.failure(&score));
+        said.push(folders.failure(&SCORE));
     }
     let folders = Folders::new();
     fs::remove_file(folders.path("adapter/adapter_model.safetensors")).unwrap();
     folders.write("adapter/adapter_model.bin", POINTER);
-    said.push(folders.failure(&score));
+    said.push(folders.failure(&SCORE));
     folders.write("base.gguf", POINTER);
     said.push(folders.failure(&["score", "--base", "base.gguf", "--text", "soup"]));
 
@@ -231,7 +222,7 @@ fn what_is_no_adapter_of_a_language_model_is_named() {
         );
         tensors
     });
-    said.push(folders.failure(&score));
+    said.push(folders.failure(&SCORE));
     let (code, out, told) = folders.run(&["adapter", "inspect", "adapter"]);
     assert_eq!(code, 0);
     assert!(

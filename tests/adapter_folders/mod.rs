@@ -145,6 +145,27 @@ const GENERATE: [&str; 9] = [
     "--json",
 ];
 
+const SCORE: [&str; 7] = [
+    "score",
+    "--base",
+    "base",
+    "--adapter",
+    "adapter",
+    "--text",
+    "soup",
+];
+
+const MERGE: [&str; 8] = [
+    "merge",
+    "--base",
+    "base",
+    "--adapter",
+    "adapter",
+    "--out",
+    "merged",
+    "--no-check",
+];
+
 fn with<'a>(args: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [args, more].concat()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use simmer_data::Tokenizer;
 
-use super::{Folders, GENERATE, copy, with};
+use super::{Folders, GENERATE, MERGE, SCORE, copy, with};
 use crate::golden;
 use crate::training::Kitchen;
 
@@ -44,17 +44,7 @@ fn end_of_sequence_and_chat_template_come_from_the_adapter() {
     let prompt = tokenizer.encode("[user] soup\n").unwrap().ids;
     assert_eq!(answer["prompt_ids"], json!(prompt));
 
-    let merge = [
-        "merge",
-        "--base",
-        "base",
-        "--adapter",
-        "adapter",
-        "--out",
-        "merged",
-        "--no-check",
-    ];
-    let (code, _, told) = folders.run(&merge);
+    let (code, _, told) = folders.run(&MERGE);
     assert_eq!(code, 0, "{told}");
     assert!(
         told.contains("using the adapter's end of sequence"),
@@ -91,16 +81,7 @@ fn a_whole_tokenizer_comes_from_the_adapter() {
         .unwrap();
     }
     // equal to the base model's, whose chat template stays
-    let score = [
-        "score",
-        "--base",
-        "base",
-        "--adapter",
-        "adapter",
-        "--text",
-        "soup",
-        "--json",
-    ];
+    let score = with(&SCORE, &["--json"]);
     let (before, said) = folders.json(&score);
     assert_eq!(said, "");
     let chat = with(&GENERATE, &["--adapter", "adapter", "--chat"]);
@@ -125,17 +106,7 @@ fn a_whole_tokenizer_comes_from_the_adapter() {
     assert_eq!(said, "adapter: using the adapter's tokenizer\n");
     assert_ne!(after["ids"], before["ids"]);
     // a merged model keeps it
-    let merge = [
-        "merge",
-        "--base",
-        "base",
-        "--adapter",
-        "adapter",
-        "--out",
-        "merged",
-        "--no-check",
-    ];
-    assert_eq!(folders.run(&merge).0, 0);
+    assert_eq!(folders.run(&MERGE).0, 0);
     let merged = Tokenizer::from_folder(folders.path("merged")).unwrap();
     let ids = merged.encode("soup").unwrap().ids;
     assert_eq!(json!([merged.prefix(), &ids].concat()), after["ids"]);

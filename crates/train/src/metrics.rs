@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use simmer_files::write_file;
+use simmer_kernels::Memory;
 
 use crate::error::TrainError;
 
@@ -244,12 +245,7 @@ fn kept_lines(path: &Path, step: u64, validated: bool) -> io::Result<String> {
 
 /// Peak memory of this process, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    Memory::Main.peak()
 }
 
 #[cfg(test)]

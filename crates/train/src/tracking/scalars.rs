@@ -1,5 +1,7 @@
 //! The values of a line of metrics under the names that trackers show.
 
+use serde_json::{Value, json};
+
 use crate::metrics::{History, Metrics, now};
 
 /// The tags and values of a line, with the tags of Hugging Face's Trainer for losses.
@@ -20,6 +22,16 @@ pub(super) fn scalars(line: &Metrics) -> Vec<(&'static str, f64)> {
         }
         Metrics::Skip(skip) => vec![("train/epoch", skip.epoch)],
         Metrics::Validation(validation) => vec![("eval/loss", validation.validation_loss)],
+    }
+}
+
+/// A number in JSON, which has no NaN and no infinity: the names that protocol buffers and W&B read.
+pub(super) fn number(value: f64) -> Value {
+    match value {
+        value if value.is_finite() => json!(value),
+        value if value.is_nan() => json!("NaN"),
+        value if value > 0.0 => json!("Infinity"),
+        _ => json!("-Infinity"),
     }
 }
 

@@ -17,7 +17,7 @@ use self::kept::Kept;
 use self::settings::{Experiment, Settings};
 use super::follower::{Follower, Pace, Service};
 use super::lines::Lines;
-use super::scalars::{begun, scalars, time_and_step};
+use super::scalars::{begun, number, scalars, time_and_step};
 use super::{Ending, Unsent, kept as kept_files};
 use crate::error::TrainError;
 use crate::folder::RECIPE_FILE;
@@ -338,16 +338,6 @@ fn metrics(line: &Metrics) -> Vec<Value> {
     let (time, step) = time_and_step(line);
     let metric = |(key, value): (&str, f64)| json!({"key": key, "value": number(value), "timestamp": milliseconds(time), "step": step});
     scalars(line).into_iter().map(metric).collect()
-}
-
-/// A number as protocol buffers write it in JSON.
-fn number(value: f64) -> Value {
-    match value {
-        value if value.is_finite() => json!(value),
-        value if value.is_nan() => json!("NaN"),
-        value if value > 0.0 => json!("Infinity"),
-        _ => json!("-Infinity"),
-    }
 }
 
 fn milliseconds(seconds: f64) -> u64 {

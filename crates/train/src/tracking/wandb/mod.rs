@@ -17,7 +17,7 @@ use simmer_files::write_file;
 
 use self::log::Log;
 use self::records::{About, Records};
-use super::scalars::{begun, scalars, time_and_step};
+use super::scalars::{begun, number, scalars, time_and_step};
 use super::{Ending, Tracker, kept};
 use crate::error::TrainError;
 use crate::folder::RECIPE_FILE;
@@ -217,16 +217,6 @@ fn about(run: &Path, id: &str, begun: f64) -> Result<About, TrainError> {
         begun,
         config,
     })
-}
-
-/// A number as W&B's JSON has it.
-fn number(value: f64) -> Value {
-    match value {
-        value if value.is_finite() => json!(value),
-        value if value.is_nan() => json!("NaN"),
-        value if value > 0.0 => json!("Infinity"),
-        _ => json!("-Infinity"),
-    }
 }
 
 #[cfg(test)]
