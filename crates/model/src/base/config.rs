@@ -1,0 +1,195 @@
+//! The recipe's `[base]` table.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
+use simmer_checkpoint::Pretrained;
+use simmer_checkpoint::config::ModelConfig;
+use simmer_checkpoint::hub::{HubName, Place};
+
+use super::{Base, BaseError};
+
+/// The recipe's `[base]` table: the model to fine-tune.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[derive(schemars::JsonSchema)]
+pub struct BaseConfig {
+    /// The base model: a Hugging Face folder, a folder in Meta's layout, a `.gguf` file, or a name on the hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The base model's name on the hub, `ORG/NAME`, if `path` is a local folder or file: the adapter's card and
+    /// configuration name it as their base model. Default: `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_name: Option<String>,
+    /// The configuration of a randomly initialised model, instead of `path`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<ModelConfig>,
+    /// The folder of the tokenizer, or a name on the hub; required with `init`. Default: the tokenizer of `path`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Words to add as tokens, each with a row in the embedding and the output head.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_tokens: Vec<String>,
+    /// Special tokens to add, such as `<|im_start|>`. Generated text is shown without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add_special_tokens: Vec<String>,
+    /// The padding token for other programs, named in `tokenizer_config.json`: a special token, added if the tokenizer
+    /// does not have it. simmer itself does not pad. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad_token: Option<String>,
+    /// The dtype of frozen weights in memory. Layers compute in `compute` whatever it is. Default: as stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// The dtype that the layers compute in: `"f32"` (default) or, on devices of libtorch only, `"bf16"`. Sums, the
+    /// loss and trained tensors stay in f32.
+    #[serde(default, skip_serializing_if = "Compute::is_default")]
+    pub compute: Compute,
+    /// Local paths of `path` and `tokenizer`, see [`BaseConfig::locate`].
+    #[serde(skip)]
+    located: [Option<PathBuf>; 2],
+}
+
+/// Dtype of frozen weights in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, the exponent range of f32.
+    Bf16,
+    /// 16 bits, IEEE.
+    F16,
+}
+
+impl Precision {
+    /// Burn's name of the dtype.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+            Self::F16 => DType::F16,
+        }
+    }
+}
+
+/// Dtype of the activations between layers, and of the matrix multiplications.
+///
+/// Accumulation within an operation, the loss, and trainable parameters are always f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
+pub enum Compute {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits, the exponent range of f32: half the memory, and the fastest dtype on a GPU.
+    Bf16,
+}
+
+impl Compute {
+    pub(super) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl BaseConfig {
+    /// A base model on disk, with weights kept in their stored dtype.
+    pub fn from_path(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: Some(path.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Sets the local paths of `path` and `tokenizer` when these are names on the hub. Recipes and
+    /// adapters keep the names.
+    pub fn locate(&mut self, path: Option<PathBuf>, tokenizer: Option<PathBuf>) {
+        self.located = [path, tokenizer];
+    }
+
+    /// Local path of the base model; `None` for random initialisation.
+    pub fn found_path(&self) -> Option<&Path> {
+        self.located[0].as_deref().or(self.path.as_deref())
+    }
+
+    /// Local path of the tokenizer; `None` if it is the base model's own.
+    pub fn found_tokenizer(&self) -> Option<&Path> {
+        self.located[1].as_deref().or(self.tokenizer.as_deref())
+    }
+
+    /// Its name on the hub with its revision, if it has one: `hub_name`, or `path` if that is such a name.
+    pub fn on_hub(&self) -> Option<HubName> {
+        if let Some(name) = &self.hub_name {
+            return name.parse().ok();
+        }
+        match Place::of(self.path.as_deref()?) {
+            Ok(Place::Hub { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Its name and revision in the configuration of an adapter. A local path stands there as given.
+    pub fn for_adapters(&self) -> (String, Option<String>) {
+        let Some(name) = self.on_hub() else {
+            let path = self.path.as_deref().map(Path::to_string_lossy);
+            return (path.unwrap_or_default().into_owned(), None);
+        };
+        let revision = name.has_revision().then(|| name.revision().to_owned());
+        (name.repo().to_owned(), revision)
+    }
+
+    /// Opens the base model and checks everything about it, without reading the weights.
+    ///
+    /// # Errors
+    /// If neither or both of `path` and `init` are set, if `path` does not exist, and if the model is damaged
+    /// or not supported: everything that is wrong with it, in one error.
+    pub fn open(&self) -> Result<Base, BaseError> {
+        let (config, checkpoint) = match (self.found_path(), &self.init) {
+            (Some(path), None) if path.exists() => {
+                let Pretrained { config, checkpoint } = Pretrained::open(path)?;
+                (config, Some(checkpoint))
+            }
+            (Some(path), None) => {
+                let path = path.to_owned();
+                return Err(BaseError::NoPath { path });
+            }
+            (None, Some(init)) => {
+                init.check(Path::new("[base] init"))?;
+                (init.clone(), None)
+            }
+            (None, None) => return Err(BaseError::Source { found: "neither" }),
+            (Some(_), Some(_)) => return Err(BaseError::Source { found: "both" }),
+        };
+        Ok(Base {
+            config,
+            checkpoint,
+            precision: self.precision,
+            compute: self.compute,
+            new_rows: 0..0,
+        })
+    }
+
+    /// Path of the tokenizer: a folder, or the `.gguf` file.
+    ///
+    /// # Errors
+    /// If neither `tokenizer` nor `path` is set.
+    pub fn tokenizer_path(&self) -> Result<&Path, BaseError> {
+        let path = self.found_tokenizer().or(self.found_path());
+        path.ok_or(BaseError::Source {
+            found: "`init` without `tokenizer`",
+        })
+    }
+}

@@ -1,0 +1,95 @@
+//! Why a base model cannot be opened or loaded.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use simmer_checkpoint::config::ConfigError;
+use simmer_checkpoint::family::Role;
+use simmer_checkpoint::{CheckpointError, PretrainedError};
+use simmer_hint::Hint;
+
+/// A base model that cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// The configuration `[base] init` is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The model on disk is damaged or not supported.
+    #[error(transparent)]
+    Pretrained(#[from] PretrainedError),
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Neither or both of `path` and `init` are set.
+    #[error("[base] needs either `path` (a checkpoint) or `init` (random weights), found {found}")]
+    Source {
+        /// Which of them are set.
+        found: &'static str,
+    },
+    /// The device cannot compute in the dtype.
+    #[error("`base.compute`: the device `{device}` computes only in {}, found {}", names(computes), dtype.name())]
+    Compute {
+        /// Name of the device.
+        device: String,
+        /// The dtypes that it computes in.
+        computes: &'static [DType],
+        /// The dtype of the recipe.
+        dtype: DType,
+    },
+    /// A weight that is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", path.display())]
+    NotFinite {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The number of such values in it.
+        count: usize,
+        /// The number of its values.
+        of: usize,
+    },
+    /// A family without a module that the forward pass has.
+    #[error("the family `{model_type}` has no module with the role {role:?}")]
+    NoModule {
+        /// The family.
+        model_type: &'static str,
+        /// What the module computes.
+        role: Role,
+    },
+    /// `path` does not exist.
+    #[error("base model {}: no such folder or file", path.display())]
+    NoPath {
+        /// As given.
+        path: PathBuf,
+    },
+}
+
+/// The names of dtypes, separated by commas.
+fn names(dtypes: &[DType]) -> String {
+    let names: Vec<&str> = dtypes.iter().map(DType::name).collect();
+    names.join(", ")
+}
+
+impl Hint for BaseError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoPath { .. } => Some(
+                "use a Hugging Face folder (config.json, *.safetensors), a Meta folder \
+                 (params.json, consolidated.*.pth) or a .gguf file"
+                    .to_owned(),
+            ),
+            Self::NotFinite { .. } => Some(
+                "download the model again; if it is one that you trained or converted, that has failed"
+                    .to_owned(),
+            ),
+            Self::Compute { .. } => Some(
+                "remove `base.compute`, or compute on a GPU with device = \"libtorch-cuda:0\" \
+                 (docs/guide/gpu.md); base.precision = \"bf16\" saves memory on every device"
+                    .to_owned(),
+            ),
+            Self::Pretrained(error) => error.hint(),
+            Self::Checkpoint(error) => error.hint(),
+            Self::Config(_) | Self::Source { .. } | Self::NoModule { .. } => None,
+        }
+    }
+}
