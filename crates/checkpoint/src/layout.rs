@@ -19,8 +19,11 @@ impl Size {
             Self::Vocabulary => config.vocab_size,
             Self::Hidden => config.hidden_size,
             Self::Intermediate => config.intermediate_size,
+            Self::GateAndUp => 2 * config.intermediate_size,
+            Self::Head => config.head_dim,
             Self::Queries => config.num_attention_heads * config.head_dim,
             Self::Keys => config.num_key_value_heads * config.head_dim,
+            Self::QueriesKeysValues => Self::Queries.of(config) + 2 * Self::Keys.of(config),
         }
     }
 }
@@ -30,6 +33,7 @@ impl HasBias {
     pub fn of(self, config: &ModelConfig) -> bool {
         match self {
             Self::Never => false,
+            Self::Always => true,
             Self::AttentionBias => config.attention_bias,
             Self::MlpBias => config.mlp_bias,
         }
@@ -43,11 +47,14 @@ impl Activation {
             Self::Tokens => 1,
             Self::LayerInput
             | Self::AttentionInput
+            | Self::AttentionOutput
             | Self::Middle
             | Self::MlpInput
+            | Self::MlpOutput
             | Self::LastHidden
             | Self::HeadInput => Size::Hidden.of(config),
-            Self::AttentionValues => Size::Queries.of(config),
+            Self::Queries | Self::AttentionValues => Size::Queries.of(config),
+            Self::Keys => Size::Keys.of(config),
             Self::Gated => Size::Intermediate.of(config),
         }
     }

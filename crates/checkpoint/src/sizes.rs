@@ -1,7 +1,7 @@
 //! The configurations of the published models of the family, by name, so that they can be used before a download.
 
 use crate::ModelConfig;
-use crate::config::{ConfigFile, RopeScaling};
+use crate::config::RopeScaling;
 use crate::family::LLAMA;
 
 /// A row of the table; fields as in `config.json`.
@@ -148,7 +148,6 @@ pub fn named(name: &str) -> Option<ModelConfig> {
     let size = sizes.find(same).or_else(|| SIZES.iter().find(begins))?;
     let release = size.release;
     Some(ModelConfig {
-        family: &LLAMA,
         vocab_size: release.vocab,
         hidden_size: size.hidden,
         intermediate_size: size.inner,
@@ -163,10 +162,9 @@ pub fn named(name: &str) -> Option<ModelConfig> {
         attention_bias: false,
         mlp_bias: false,
         tie_word_embeddings: release.tied,
-        initializer_range: 0.02,
         bos_token_id: Some(release.bos),
         eos_token_id: vec![release.eos],
-        file: ConfigFile::default(),
+        ..ModelConfig::of_family(&LLAMA)
     })
 }
 

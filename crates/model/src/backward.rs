@@ -7,7 +7,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use simmer_kernels::profile;
 
-use crate::llama::{LlamaForCausalLM, Pass};
+use crate::decoder::Pass;
+use crate::llama::LlamaForCausalLM;
 use crate::parameters::{ModulePath, Parameters, add, gradients_of, is_trained};
 use crate::sequence::{Sequence, Target};
 

@@ -52,6 +52,8 @@ pub struct Embedding {
     pub weight: Param<Tensor<2>>,
     /// The low-rank branch.
     pub adapter: Option<EmbeddingLora>,
+    /// Factor of the rows.
+    pub(crate) scale: f64,
     /// The dtype that the decoder layers compute in.
     #[module(skip)]
     pub(crate) compute: DType,
@@ -68,6 +70,10 @@ impl Embedding {
             None => rows,
             Some(lora) => rows + lora.forward(tokens),
         };
+        let rows = match self.scale {
+            1.0 => rows,
+            scale => rows * scale,
+        };
         rows.cast(self.compute)
     }
 }
@@ -75,20 +81,43 @@ impl Embedding {
 /// Root mean square normalisation.
 #[derive(Module, Debug)]
 pub struct RmsNorm {
-    /// `[H]`
+    /// `[H]`, or `[D]` for heads
     pub weight: Param<Tensor<1>>,
     eps: f64,
+    /// Whether the factor is one more than the weight.
+    plus_one: bool,
 }
 
 impl RmsNorm {
-    pub(crate) fn new(weight: Param<Tensor<1>>, eps: f64) -> Self {
-        Self { weight, eps }
+    pub(crate) fn new(weight: Param<Tensor<1>>, eps: f64, plus_one: bool) -> Self {
+        Self {
+            weight,
+            eps,
+            plus_one,
+        }
     }
 
     /// # Shapes
     /// `x`, result: `[T, H]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        rms_norm(x, self.weight.val(), self.eps)
+        let weight = self.weight.val();
+        let factor = if self.plus_one {
+            weight.cast(DType::F32) + 1.0
+        } else {
+            weight
+        };
+        rms_norm(x, factor, self.eps)
+    }
+
+    /// Normalises parts of the features alone: as many as the weight has, such as those of a head.
+    ///
+    /// # Shapes
+    /// `x`, result: `[T, N·D]`, where the weight is `[D]`.
+    pub(crate) fn forward_by_head(&self, x: Tensor<2>) -> Tensor<2> {
+        let [t, features] = x.dims();
+        let [dim] = self.weight.val().dims();
+        let parts = x.reshape([t * features / dim, dim]);
+        self.forward(parts).reshape([t, features])
     }
 }
 

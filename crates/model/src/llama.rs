@@ -1,19 +1,19 @@
-//! The LLaMA decoder over packed sequences.
+//! A causal language model of any family over packed sequences.
 //!
-//! Source: Touvron et al. 2023, section 2.2; transformers `modeling_llama.py`.
+//! Source: Touvron et al. 2023, section 2.2; transformers, the `modeling_*.py` of each family.
 //!
-//! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size,
-//! V vocabulary.
+//! Axes: T tokens of all rows, N targets, H hidden size, V vocabulary.
 
 use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
-use simmer_checkpoint::config::ModelConfig;
-use simmer_kernels::{Rows, attention, rope, swiglu};
+use simmer_checkpoint::config::{ModelConfig, Positions};
+use simmer_kernels::Rows;
 
 use crate::cache::KvCache;
-use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
+use crate::decoder::{DecoderLayer, Pass};
+use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::lora::Lora;
 use crate::rotary::Rotary;
 use crate::sequence::{Sequence, Target, ids};
@@ -43,61 +43,6 @@ pub struct LlamaModel {
     pub norm: RmsNorm,
 }
 
-/// One decoder layer.
-#[derive(Module, Debug)]
-pub struct DecoderLayer {
-    /// Normalisation before attention.
-    pub input_layernorm: RmsNorm,
-    /// Attention.
-    pub self_attn: SelfAttention,
-    /// Normalisation before the feed-forward block.
-    pub post_attention_layernorm: RmsNorm,
-    /// Feed-forward block.
-    pub mlp: Mlp,
-}
-
-/// Causal attention with rotary positions and grouped heads.
-#[derive(Module, Debug)]
-pub struct SelfAttention {
-    /// Queries, `[N·D, H]`.
-    pub q_proj: Linear,
-    /// Keys, `[K·D, H]`.
-    pub k_proj: Linear,
-    /// Values, `[K·D, H]`.
-    pub v_proj: Linear,
-    /// Output, `[H, N·D]`.
-    pub o_proj: Linear,
-}
-
-/// The gated feed-forward block.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    /// Gate, `[intermediate, H]`.
-    pub gate_proj: Linear,
-    /// Value, `[intermediate, H]`.
-    pub up_proj: Linear,
-    /// Output, `[H, intermediate]`.
-    pub down_proj: Linear,
-}
-
-/// What all layers of a forward pass share.
-pub(crate) struct Pass<'a> {
-    config: &'a ModelConfig,
-    rotary: Rotary,
-    rows: &'a Rows,
-    dropout_keys: Option<&'a Arc<[u64]>>,
-}
-
-impl Pass<'_> {
-    /// The same without automatic differentiation.
-    pub(crate) fn valid(&self) -> Self {
-        Self {
-            rotary: self.rotary.valid(),
-            ..*self
-        }
-    }
-}
-
 impl LlamaForCausalLM {
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
@@ -111,20 +56,9 @@ impl LlamaForCausalLM {
 
     /// Whether training uses dropout. Its masks depend on the row that a token is in.
     pub fn has_dropout(&self) -> bool {
-        let layers = self.model.layers.iter().flat_map(|layer| {
-            let DecoderLayer { self_attn, mlp, .. } = layer;
-            let attention = [
-                &self_attn.q_proj,
-                &self_attn.k_proj,
-                &self_attn.v_proj,
-                &self_attn.o_proj,
-            ];
-            attention
-                .into_iter()
-                .chain([&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj])
-        });
+        let layers = self.model.layers.iter();
         layers
-            .filter_map(|linear| linear.adapter.as_ref())
+            .flat_map(DecoderLayer::adapters)
             .chain(&self.lm_head.adapter)
             .any(Lora::has_dropout)
     }
@@ -176,10 +110,20 @@ impl LlamaForCausalLM {
         }
         Pass {
             config: &self.config,
-            rotary: Rotary::new(&self.config, &sequence.rows.positions(), &self.device()),
+            rotary: self.rotary(&sequence.rows),
             rows: &sequence.rows,
             dropout_keys: sequence.dropout_keys.as_ref(),
         }
+    }
+
+    /// The rotary tables that the layers use.
+    fn rotary(&self, rows: &Rows) -> [Option<Rotary>; 2] {
+        let positions = rows.positions();
+        [Positions::Global, Positions::Local].map(|kind| {
+            let mut layers = self.model.layers.iter();
+            let is_used = layers.any(|layer| layer.place.positions == kind);
+            is_used.then(|| Rotary::new(&self.config, kind, &positions, &self.device()))
+        })
     }
 
     /// The embeddings of a sequence's tokens, `[T, H]`.
@@ -193,9 +137,18 @@ impl LlamaForCausalLM {
     /// # Shapes
     /// `hidden`: `[T, H]`, from [`LlamaForCausalLM::hidden`]. Result: `[T, V]`, f32.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let hidden = self.model.norm.forward(hidden);
+        let hidden = self.for_head(hidden);
         let logits = self.lm_head.forward(hidden, &self.model.embed_tokens);
         logits.cast(DType::F32)
+    }
+
+    /// What the head reads, from hidden states: a divisor of the logits divides them here already.
+    fn for_head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let hidden = self.model.norm.forward(hidden);
+        match self.config.logits_scaling {
+            1.0 => hidden,
+            divisor => hidden / divisor,
+        }
     }
 
     /// Sum of the targets' negative log-probabilities (natural logarithm).
@@ -229,73 +182,8 @@ impl LlamaForCausalLM {
         });
         let places = ids(targets.iter().map(|target| target.place), &device);
         let tokens = ids(targets.iter().map(|target| target.token), &device);
-        let hidden = self.model.norm.forward(hidden.select(0, places)); // [N, H]
+        let hidden = self.for_head(hidden.select(0, places)); // [N, H]
         self.lm_head
             .loss(hidden, tokens, &self.model.embed_tokens, keys.as_ref())
-    }
-}
-
-impl DecoderLayer {
-    pub(crate) fn forward(
-        &self,
-        x: Tensor<2>,
-        pass: &Pass<'_>,
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Tensor<2> {
-        let x = self.attention_half(x, pass, cache);
-        self.mlp_half(x, pass)
-    }
-
-    pub(crate) fn attention_half(
-        &self,
-        x: Tensor<2>,
-        pass: &Pass<'_>,
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Tensor<2> {
-        let normed = self.input_layernorm.forward(x.clone());
-        x + self.self_attn.forward(normed, pass, cache)
-    }
-
-    pub(crate) fn mlp_half(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        let normed = self.post_attention_layernorm.forward(x.clone());
-        x + self.mlp.forward(normed, pass)
-    }
-}
-
-impl SelfAttention {
-    fn forward(
-        &self,
-        x: Tensor<2>,
-        pass: &Pass<'_>,
-        cache: Option<(&mut KvCache, usize)>,
-    ) -> Tensor<2> {
-        let [t, _] = x.dims();
-        let config = pass.config;
-        let dim = config.head_dim;
-        let project = |linear: &Linear, heads: usize| {
-            linear
-                .forward(x.clone(), pass.dropout_keys)
-                .reshape([t, heads, dim]) // [T, heads, D]
-        };
-        let rotate = |x| rope(x, pass.rotary.cos.clone(), pass.rotary.sin.clone());
-        let q = rotate(project(&self.q_proj, config.num_attention_heads)); // [T, N, D]
-        let k = rotate(project(&self.k_proj, config.num_key_value_heads)); // [T, K, D]
-        let v = project(&self.v_proj, config.num_key_value_heads); // [T, K, D]
-        let [k, v] = match cache {
-            None => [k, v],
-            Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
-        };
-        let scale = 1.0 / (dim as f64).sqrt();
-        let mixed = attention(q, k, v, pass.rows, scale) // [T, N, D]
-            .reshape([t, config.num_attention_heads * dim]);
-        self.o_proj.forward(mixed, pass.dropout_keys)
-    }
-}
-
-impl Mlp {
-    fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        let gate = self.gate_proj.forward(x.clone(), pass.dropout_keys); // [T, intermediate]
-        let up = self.up_proj.forward(x, pass.dropout_keys); // [T, intermediate]
-        self.down_proj.forward(swiglu(gate, up), pass.dropout_keys)
     }
 }

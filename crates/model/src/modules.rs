@@ -4,24 +4,31 @@
 
 use simmer_checkpoint::family::Role;
 
+use crate::decoder::DecoderLayer;
 use crate::layer::{Linear, RmsNorm};
-use crate::llama::{DecoderLayer, LlamaForCausalLM};
+use crate::llama::LlamaForCausalLM;
 
 impl LlamaForCausalLM {
     /// A linear module; `None` if the model has no such field.
     pub(crate) fn linear_mut(&mut self, layer: Option<usize>, role: Role) -> Option<&mut Linear> {
-        let layer = self.layer_mut(layer)?;
+        let DecoderLayer { self_attn, mlp, .. } = self.layer_mut(layer)?;
         match role {
-            Role::Query => Some(&mut layer.self_attn.q_proj),
-            Role::Key => Some(&mut layer.self_attn.k_proj),
-            Role::Value => Some(&mut layer.self_attn.v_proj),
-            Role::AttentionOutput => Some(&mut layer.self_attn.o_proj),
-            Role::Gate => Some(&mut layer.mlp.gate_proj),
-            Role::Up => Some(&mut layer.mlp.up_proj),
-            Role::Down => Some(&mut layer.mlp.down_proj),
+            Role::Query => self_attn.q_proj.as_mut(),
+            Role::Key => self_attn.k_proj.as_mut(),
+            Role::Value => self_attn.v_proj.as_mut(),
+            Role::QueryKeyValue => self_attn.qkv_proj.as_mut(),
+            Role::AttentionOutput => Some(&mut self_attn.o_proj),
+            Role::Gate => mlp.gate_proj.as_mut(),
+            Role::Up => mlp.up_proj.as_mut(),
+            Role::GateUp => mlp.gate_up_proj.as_mut(),
+            Role::Down => Some(&mut mlp.down_proj),
             Role::Embedding
             | Role::AttentionNorm
+            | Role::QueryNorm
+            | Role::KeyNorm
+            | Role::AttentionOutputNorm
             | Role::MlpNorm
+            | Role::MlpOutputNorm
             | Role::FinalNorm
             | Role::Head => None,
         }
@@ -29,17 +36,27 @@ impl LlamaForCausalLM {
 
     /// A normalisation; `None` if the model has no such field.
     pub(crate) fn norm_mut(&mut self, layer: Option<usize>, role: Role) -> Option<&mut RmsNorm> {
+        let family = self.config.family;
         match role {
-            Role::AttentionNorm => Some(&mut self.layer_mut(layer)?.input_layernorm),
-            Role::MlpNorm => Some(&mut self.layer_mut(layer)?.post_attention_layernorm),
             Role::FinalNorm => Some(&mut self.model.norm),
+            Role::QueryNorm => self.layer_mut(layer)?.self_attn.q_norm.as_mut(),
+            Role::KeyNorm => self.layer_mut(layer)?.self_attn.k_norm.as_mut(),
+            Role::AttentionNorm
+            | Role::AttentionOutputNorm
+            | Role::MlpNorm
+            | Role::MlpOutputNorm => {
+                let name = family.in_layer(role)?.last_part();
+                self.layer_mut(layer)?.norm_mut(name)
+            }
             Role::Embedding
             | Role::Query
             | Role::Key
             | Role::Value
+            | Role::QueryKeyValue
             | Role::AttentionOutput
             | Role::Gate
             | Role::Up
+            | Role::GateUp
             | Role::Down
             | Role::Head => None,
         }

@@ -10,19 +10,22 @@
 use std::f64::consts::PI;
 
 use burn::tensor::{Device, Tensor};
-use simmer_checkpoint::config::{ModelConfig, RopeScaling};
+use simmer_checkpoint::config::{ModelConfig, Positions, RopeScaling};
 use simmer_kernels::upload_floats;
 
 use crate::sequence::ids;
 
 /// The frequency of each pair of dimensions, `[D/2]`, in radians per position.
-pub fn inverse_frequencies(config: &ModelConfig) -> Vec<f32> {
-    let dim = config.head_dim;
+pub fn inverse_frequencies(config: &ModelConfig, kind: Positions) -> Vec<f32> {
+    let dim = config.rotary_dim();
+    let (theta, scaling) = match (kind, config.rope_local_base_freq) {
+        (Positions::Local, Some(theta)) => (theta, RopeScaling::Default),
+        _ => (config.rope_theta, config.rope_scaling),
+    };
     (0..dim / 2)
         .map(|pair| {
             let exponent = (2 * pair) as f32 / dim as f32;
-            let base = (config.rope_theta as f32).powf(exponent);
-            scale(1.0 / base, config.rope_scaling)
+            scale(1.0 / (theta as f32).powf(exponent), scaling)
         })
         .collect()
 }
@@ -65,21 +68,26 @@ pub(crate) struct Rotary {
 
 impl Rotary {
     /// The table for tokens at `positions`, `[T]`.
-    pub(crate) fn new(config: &ModelConfig, positions: &[u32], device: &Device) -> Self {
+    pub(crate) fn new(
+        config: &ModelConfig,
+        kind: Positions,
+        positions: &[u32],
+        device: &Device,
+    ) -> Self {
         let end = positions.iter().max().map_or(0, |last| last + 1);
         if end as usize >= positions.len() {
-            return Self::at(config, positions, device);
+            return Self::at(config, kind, positions, device);
         }
         // the rows have most positions in common: compute each position once
         let each: Vec<u32> = (0..end).collect();
-        let once = Self::at(config, &each, device);
+        let once = Self::at(config, kind, &each, device);
         let wanted = ids(positions.iter().copied(), device);
         let [cos, sin] = [once.cos, once.sin].map(|table| table.select(0, wanted.clone()));
         Self { cos, sin }
     }
 
-    fn at(config: &ModelConfig, positions: &[u32], device: &Device) -> Self {
-        let frequencies = inverse_frequencies(config);
+    fn at(config: &ModelConfig, kind: Positions, positions: &[u32], device: &Device) -> Self {
+        let frequencies = inverse_frequencies(config, kind);
         let angles: Vec<f32> = positions
             .iter()
             .flat_map(|position| frequencies.iter().map(|f| *position as f32 * f))

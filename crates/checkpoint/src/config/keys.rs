@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{ConfigError, MAX_SIZE, RopeScaling, default_rope_theta};
+use super::{ConfigError, MAX_SIZE, RopeScaling};
 use crate::family::{self, Family, LLAMA};
 
 /// Typed access to a JSON object, with errors that name file and key.
@@ -53,8 +53,12 @@ impl Keys<'_> {
     }
 
     pub(crate) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        self.flag_or(key, false)
+    }
+
+    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         let Some(found) = self.get(key) else {
-            return Ok(false);
+            return Ok(default);
         };
         found
             .as_bool()
@@ -85,11 +89,19 @@ impl Keys<'_> {
             let known = family::ALL.into_iter().map(|family| family.model_type);
             self.error("model_type", &family::quoted(known), model_type)
         })?;
-        let activation = self.get("hidden_act");
-        if activation.is_some_and(|value| value != family.hidden_act) {
-            let expected = format!("{:?}", family.hidden_act);
-            return Err(self.error("hidden_act", &expected, activation));
+        let activations = family.gated_by.names();
+        let key = ["hidden_activation", "hidden_act"]
+            .into_iter()
+            .find(|key| self.get(key).is_some());
+        if let Some(key) = key {
+            let found = self.get(key);
+            let is_known = |value: &Value| activations.iter().any(|name| value == name);
+            if !found.is_some_and(is_known) {
+                let expected = family::quoted(activations.iter().copied());
+                return Err(self.error(key, &expected, found));
+            }
         }
+        self.check_class(family)?;
         let quantization = self.get("quantization_config");
         if quantization.is_some() {
             let expected = "none (weights in f32, bf16 or f16)";
@@ -98,14 +110,31 @@ impl Keys<'_> {
         Ok(family)
     }
 
+    /// Checks that `architectures` does not name the class of another family.
+    fn check_class(&self, family: &'static Family) -> Result<(), ConfigError> {
+        let classes = self.get("architectures").and_then(Value::as_array);
+        let first = classes.and_then(|classes| classes.first()?.as_str());
+        let other = family::ALL
+            .into_iter()
+            .find(|other| Some(other.class) == first);
+        match other {
+            Some(other) if other != family => {
+                let model_type = family.model_type;
+                let expected = format!("{:?}, since `model_type` is {model_type:?}", family.class);
+                Err(self.error("architectures", &expected, self.get("architectures")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`
     /// and `rope_scaling` of transformers 4.
-    pub(super) fn rope(&self) -> Result<(f64, RopeScaling), ConfigError> {
+    pub(super) fn rope(&self, default_theta: f64) -> Result<(f64, RopeScaling), ConfigError> {
         let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
             (Some(table), _) => (Some(table), "rope_parameters"),
             (None, table) => (table, "rope_scaling"),
         };
-        let top = self.number_or("rope_theta", default_rope_theta())?;
+        let top = self.number_or("rope_theta", default_theta)?;
         let Some(table) = table else {
             return Ok((top, RopeScaling::Default));
         };

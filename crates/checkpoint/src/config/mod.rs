@@ -1,19 +1,22 @@
 //! The configuration of a model: Hugging Face's `config.json` of transformers 4 and 5.
 
+mod attention;
 mod keys;
 mod text;
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use simmer_hint::Hint;
 
+pub use attention::{LayerType, Positions};
 pub(crate) use keys::Keys;
 pub use text::{ConfigFile, RawObject};
 
 use crate::MAX_TEXT_BYTES;
-use crate::family::{Family, LLAMA};
+use crate::family::{self, Family, LLAMA};
 
 /// Larger than in any model, and small enough that products of sizes do not overflow.
 const MAX_LAYERS: usize = 10_000;
@@ -31,8 +34,14 @@ const MAX_SIZE: usize = 1 << 40;
 #[serde(deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct ModelConfig {
-    /// The family of the model, from `model_type`.
-    #[serde(skip, default = "default_family")]
+    /// The family of the model.
+    #[serde(
+        rename = "model_type",
+        default = "default_family",
+        serialize_with = "write_family",
+        deserialize_with = "read_family"
+    )]
+    #[schemars(with = "String")]
     pub family: &'static Family,
     /// Rows of the embedding.
     pub vocab_size: usize,
@@ -66,6 +75,42 @@ pub struct ModelConfig {
     /// Whether the three feed-forward projections have biases.
     #[serde(default)]
     pub mlp_bias: bool,
+    /// Tokens that a query sees in layers with a window, its own included. Default: no layer has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Which layers have the window, if the family does not say so. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layer_types: Vec<LayerType>,
+    /// For each layer 1 if it has rotary positions, 0 if not. Default: all have them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_rope_layers: Vec<u8>,
+    /// Base of the rotary frequencies of layers with a window. Default: as in the other layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_local_base_freq: Option<f64>,
+    /// The part of each head that has rotary positions.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub partial_rotary_factor: f64,
+    /// The scores have the factor `1 / √` of this. Default: `head_dim`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_pre_attn_scalar: Option<f64>,
+    /// Soft cap c of the scores, `c · tanh(s / c)`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attn_logit_softcapping: Option<f64>,
+    /// Soft cap of the logits. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_logit_softcapping: Option<f64>,
+    /// Factor of the embedding, in Granite.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub embedding_multiplier: f64,
+    /// Factor of the scores. Default: `1 / √head_dim`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_multiplier: Option<f64>,
+    /// Factor of what a layer adds to its input.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub residual_multiplier: f64,
+    /// Divisor of the logits.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub logits_scaling: f64,
     /// Whether the output head shares the embedding's weight.
     #[serde(default)]
     pub tie_word_embeddings: bool,
@@ -85,6 +130,39 @@ pub struct ModelConfig {
 
 fn default_family() -> &'static Family {
     &LLAMA
+}
+
+#[expect(
+    clippy::ref_option_ref,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn write_family<S: Serializer>(family: &&'static Family, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(family.model_type)
+}
+
+fn read_family<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Family, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Family::of_model_type(&name).ok_or_else(|| {
+        let known = family::ALL.into_iter().map(|family| family.model_type);
+        D::Error::custom(format!(
+            "`model_type`: expected {}, found {name:?}",
+            family::quoted(known)
+        ))
+    })
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    clippy::float_cmp,
+    reason = "serde passes a reference; only the default itself is left out"
+)]
+fn is_one(number: &f64) -> bool {
+    *number == 1.0
 }
 
 fn default_rms_norm_eps() -> f64 {
@@ -212,35 +290,94 @@ impl ModelConfig {
     pub fn from_json(json: &Value, path: &Path) -> Result<Self, ConfigError> {
         let keys = Keys { json, path };
         let family = keys.family()?;
+        let defaults = &family.defaults;
         let num_attention_heads = keys.size("num_attention_heads")?;
         let hidden_size = keys.size("hidden_size")?;
-        let (rope_theta, rope_scaling) = keys.rope()?;
-        let config = Self {
-            family,
+        let own_heads = match json.get("num_key_value_heads") {
+            None => defaults.num_key_value_heads,
+            Some(_) => None,
+        };
+        let own_dim = match json.get("head_dim") {
+            None => defaults.head_dim,
+            Some(_) => None,
+        };
+        let full = keys.of_full_attention(family);
+        let (rope_theta, rope_scaling) = Keys {
+            json: full.as_ref().unwrap_or(json),
+            path,
+        }
+        .rope(defaults.rope_theta)?;
+        let mut config = Self {
             vocab_size: keys.size("vocab_size")?,
             hidden_size,
             intermediate_size: keys.size("intermediate_size")?,
             num_hidden_layers: keys.size("num_hidden_layers")?,
             num_attention_heads,
-            num_key_value_heads: keys.size_or("num_key_value_heads", num_attention_heads)?,
-            head_dim: keys.size_or("head_dim", hidden_size / num_attention_heads)?,
-            rms_norm_eps: keys.number_or("rms_norm_eps", default_rms_norm_eps())?,
+            num_key_value_heads: keys.size_or(
+                "num_key_value_heads",
+                own_heads.unwrap_or(num_attention_heads),
+            )?,
+            head_dim: keys.size_or(
+                "head_dim",
+                own_dim.unwrap_or(hidden_size / num_attention_heads),
+            )?,
+            rms_norm_eps: keys.number_or("rms_norm_eps", defaults.rms_norm_eps)?,
             rope_theta,
             rope_scaling,
             max_position_embeddings: keys.size_or(
                 "max_position_embeddings",
-                keys.size_or("max_sequence_length", default_max_position_embeddings())?,
+                keys.size_or("max_sequence_length", defaults.max_position_embeddings)?,
             )?,
             attention_bias: keys.flag("attention_bias")?,
             mlp_bias: keys.flag("mlp_bias")?,
-            tie_word_embeddings: keys.flag("tie_word_embeddings")?,
+            tie_word_embeddings: keys
+                .flag_or("tie_word_embeddings", defaults.tie_word_embeddings)?,
             initializer_range: keys.number_or("initializer_range", default_initializer_range())?,
             bos_token_id: keys.ids("bos_token_id")?.first().copied(),
             eos_token_id: keys.ids("eos_token_id")?,
-            file: ConfigFile::default(),
+            ..Self::of_family(family)
         };
+        config.read_family_keys(&keys)?;
         config.check(path)?;
         Ok(config)
+    }
+
+    /// A configuration without sizes, and with the family's forward pass: what another layout does not say.
+    pub(crate) fn of_family(family: &'static Family) -> Self {
+        let defaults = &family.defaults;
+        Self {
+            family,
+            vocab_size: 0,
+            hidden_size: 0,
+            intermediate_size: 0,
+            num_hidden_layers: 0,
+            num_attention_heads: 0,
+            num_key_value_heads: 0,
+            head_dim: 0,
+            rms_norm_eps: defaults.rms_norm_eps,
+            rope_theta: defaults.rope_theta,
+            rope_scaling: RopeScaling::Default,
+            max_position_embeddings: defaults.max_position_embeddings,
+            attention_bias: false,
+            mlp_bias: false,
+            sliding_window: None,
+            layer_types: Vec::new(),
+            no_rope_layers: Vec::new(),
+            rope_local_base_freq: None,
+            partial_rotary_factor: 1.0,
+            query_pre_attn_scalar: None,
+            attn_logit_softcapping: None,
+            final_logit_softcapping: None,
+            embedding_multiplier: 1.0,
+            attention_multiplier: None,
+            residual_multiplier: 1.0,
+            logits_scaling: 1.0,
+            tie_word_embeddings: defaults.tie_word_embeddings,
+            initializer_range: default_initializer_range(),
+            bos_token_id: None,
+            eos_token_id: Vec::new(),
+            file: ConfigFile::default(),
+        }
     }
 
     /// Checks the conditions of the forward pass.
@@ -308,7 +445,12 @@ impl ModelConfig {
             let expected = "an even number (rotary embeddings rotate pairs)".into();
             return Err(wrong("head_dim", expected, self.head_dim));
         }
-        Ok(())
+        self.check_family_keys(&|key, expected, found| ConfigError::Key {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            expected,
+            found,
+        })
     }
 
     /// Checks that results of these numbers are finite.

@@ -65,19 +65,30 @@ impl ModelConfig {
                 );
             }
         }
+        if family.partial_rotary {
+            let part = json!(self.partial_rotary_factor);
+            rope.insert("partial_rotary_factor".into(), part);
+        }
+        let rope = match self.rope_local_base_freq {
+            None => Value::Object(rope),
+            Some(local) => json!({
+                "full_attention": rope,
+                "sliding_attention": {"rope_theta": local, "rope_type": "default"},
+            }),
+        };
         let eos = match self.eos_token_id.as_slice() {
             [] => Value::Null,
             [one] => json!(one),
             many => json!(many),
         };
-        json!({
+        let mut json = json!({
             "architectures": [family.class],
             "attention_bias": self.attention_bias,
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
             "head_dim": self.head_dim,
-            "hidden_act": family.hidden_act,
+            "hidden_act": family.gated_by.names()[0],
             "hidden_size": self.hidden_size,
             "initializer_range": self.initializer_range,
             "intermediate_size": self.intermediate_size,
@@ -95,7 +106,11 @@ impl ModelConfig {
             "tie_word_embeddings": self.tie_word_embeddings,
             "use_cache": true,
             "vocab_size": self.vocab_size,
-        })
+        });
+        if let Value::Object(json) = &mut json {
+            self.write_family_keys(json);
+        }
+        json
     }
 }
 
@@ -224,7 +239,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::family::{Family, LLAMA};
+    use crate::family::{Family, GatedBy, LLAMA};
 
     /// As transformers 4 wrote it, with keys that simmer does not know, and a number in another spelling.
     const TEXT: &str = r#"{
@@ -288,7 +303,7 @@ mod tests {
         static OTHER: Family = Family {
             model_type: "other",
             class: "OtherForCausalLM",
-            hidden_act: "gelu",
+            gated_by: GatedBy::GeluTanh,
             ..LLAMA
         };
         let generated = ModelConfig {
@@ -307,6 +322,6 @@ mod tests {
         .to_json();
         assert_eq!(json["model_type"], "other");
         assert_eq!(json["architectures"], json!(["OtherForCausalLM"]));
-        assert_eq!(json["hidden_act"], "gelu");
+        assert_eq!(json["hidden_act"], "gelu_pytorch_tanh");
     }
 }

@@ -4,14 +4,39 @@
 //! modules, merging, inspection, the memory estimate, the names in GGUF and in Meta's layout. No other code spells the name of
 //! a module. The structs of the forward pass have the same names as fields; a test in `model` compares them with the table.
 
+mod gemma;
+mod granite;
 mod llama;
+mod mistral;
+mod module;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod smollm3;
+mod standard;
 
 use std::fmt;
 
 pub use llama::LLAMA;
+pub use module::{
+    Activation, GgufModule, Half, HasBias, MetaModule, Module, ModuleKind, Role, Size, Split,
+};
 
-/// All families.
-pub static ALL: [&Family; 1] = [&LLAMA];
+/// All families. A GGUF file names an architecture; the first family with that name reads it.
+pub static ALL: [&Family; 11] = [
+    &LLAMA,
+    &mistral::MISTRAL,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &smollm3::SMOLLM3,
+    &phi3::PHI3,
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &olmo2::OLMO2,
+    &granite::GRANITE,
+];
 
 /// A family of models: the value of `model_type` in a configuration, and what it decides.
 #[derive(Clone, Copy)]
@@ -22,8 +47,26 @@ pub struct Family {
     pub class: &'static str,
     /// `general.architecture` in GGUF, which is also the prefix of its keys.
     pub gguf: &'static str,
-    /// The activation function of the MLP: `hidden_act` in `config.json`.
-    pub hidden_act: &'static str,
+    /// What gates the features of the MLP.
+    pub gated_by: GatedBy,
+    /// What the weight of a normalisation stands for.
+    pub norm_weight: NormWeight,
+    /// The factor of the embedding.
+    pub embedding_scale: EmbeddingScale,
+    /// Which layers have a sliding window.
+    pub windows: Windows,
+    /// Whether layers may have no rotary positions: `no_rope_layers`.
+    pub layers_without_positions: bool,
+    /// Whether layers with a window have rotary frequencies of their own: `rope_local_base_freq`.
+    pub local_rotary: bool,
+    /// Whether a part of each head may have no rotary positions: `partial_rotary_factor`.
+    pub partial_rotary: bool,
+    /// Whether scores and logits may have soft caps, and scores the scale `1 / √query_pre_attn_scalar`.
+    pub soft_caps: bool,
+    /// Whether the configuration has Granite's multipliers.
+    pub multipliers: bool,
+    /// What a configuration has where its file lacks a key.
+    pub defaults: Defaults,
     /// The token embedding.
     pub embedding: Module,
     /// The path of the list of layers.
@@ -37,6 +80,28 @@ pub struct Family {
 }
 
 impl Family {
+    /// What families have in common, for `..Family::STANDARD` in their tables: LLaMA's forward pass.
+    pub(crate) const STANDARD: Self = Self {
+        model_type: "",
+        class: "",
+        gguf: "",
+        gated_by: GatedBy::Silu,
+        norm_weight: NormWeight::Factor,
+        embedding_scale: EmbeddingScale::One,
+        windows: Windows::Never,
+        layers_without_positions: false,
+        local_rotary: false,
+        partial_rotary: false,
+        soft_caps: false,
+        multipliers: false,
+        defaults: Defaults::STANDARD,
+        embedding: Module::EMBEDDING,
+        layers: standard::LAYERS,
+        layer: &[],
+        norm: Module::FINAL_NORM,
+        head: Module::HEAD,
+    };
+
     /// The family with this `model_type`.
     pub fn of_model_type(name: &str) -> Option<&'static Self> {
         ALL.into_iter().find(|family| family.model_type == name)
@@ -116,316 +181,104 @@ pub fn roots() -> impl Iterator<Item = &'static str> {
     modules.filter_map(|module| module.name.split('.').next())
 }
 
-/// One module of a family: a row of its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Module {
-    /// What it computes.
-    pub role: Role,
-    /// Its path in Hugging Face; of a module in a layer, the part after the layer's index.
-    pub name: &'static str,
-    /// Its kind.
-    pub kind: ModuleKind,
-    /// `[out, in]` of a linear module, `[vocab, hidden]` of embedding and head, `[features]` of a normalisation.
-    pub shape: &'static [Size],
-    /// Whether it has a bias.
-    pub bias: HasBias,
-    /// Whether PEFT adapts it if `target_modules` is not set.
-    pub default_target: bool,
-    /// What it reads. The backward pass needs this again: a linear module if something in it is trained, a normalisation
-    /// whenever a gradient passes through it.
-    pub reads: Activation,
-    /// The module in GGUF.
-    pub gguf: GgufModule,
-    /// The module in Meta's layout; `None` if that layout cannot hold it.
-    pub meta: Option<MetaModule>,
+/// What a configuration has where its file lacks a key: the defaults of the family's class in transformers.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// `num_key_value_heads`; `None`: `num_attention_heads`.
+    pub num_key_value_heads: Option<usize>,
+    /// `head_dim`; `None`: `hidden_size / num_attention_heads`.
+    pub head_dim: Option<usize>,
+    /// `rms_norm_eps`.
+    pub rms_norm_eps: f64,
+    /// `max_position_embeddings`, in tokens.
+    pub max_position_embeddings: usize,
+    /// `rope_theta`.
+    pub rope_theta: f64,
+    /// `rope_local_base_freq`.
+    pub rope_local_base_freq: f64,
+    /// `tie_word_embeddings`.
+    pub tie_word_embeddings: bool,
+    /// `sliding_window`, in tokens.
+    pub sliding_window: Option<usize>,
+    /// `query_pre_attn_scalar`.
+    pub query_pre_attn_scalar: Option<f64>,
+    /// `attn_logit_softcapping`.
+    pub attn_logit_softcapping: Option<f64>,
+    /// `final_logit_softcapping`.
+    pub final_logit_softcapping: Option<f64>,
 }
 
-/// What a module computes. A model of any family has a field for each role of its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// The token embedding.
-    Embedding,
-    /// The normalisation before attention.
-    AttentionNorm,
-    /// The queries.
-    Query,
-    /// The keys.
-    Key,
-    /// The values.
-    Value,
-    /// The output of attention.
-    AttentionOutput,
-    /// The normalisation before the MLP.
-    MlpNorm,
-    /// The gate of the MLP.
-    Gate,
-    /// The gated features of the MLP.
-    Up,
-    /// The output of the MLP.
-    Down,
-    /// The normalisation before the head.
-    FinalNorm,
-    /// The output head.
-    Head,
+impl Defaults {
+    /// Those of LLaMA.
+    pub(crate) const STANDARD: Self = Self {
+        num_key_value_heads: None,
+        head_dim: None,
+        rms_norm_eps: 1e-6,
+        max_position_embeddings: 2048,
+        rope_theta: 10_000.0,
+        rope_local_base_freq: 10_000.0,
+        tie_word_embeddings: false,
+        sliding_window: None,
+        query_pre_attn_scalar: None,
+        attn_logit_softcapping: None,
+        final_logit_softcapping: None,
+    };
 }
 
-/// The kind of a module, for the selection of target modules.
+/// Which layers have a sliding window, if the configuration does not list it (`layer_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModuleKind {
-    /// A linear layer.
-    Linear,
-    /// The output head, a linear layer that "all-linear" excludes.
-    OutputHead,
-    /// The token embedding.
-    Embedding,
-    /// A normalisation.
-    Norm,
-    /// A container of modules.
-    Container,
-}
-
-/// A size of a model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Size {
-    /// Rows of the embedding.
-    Vocabulary,
-    /// Features of a token between layers.
-    Hidden,
-    /// Features inside the MLP.
-    Intermediate,
-    /// Features of all query heads.
-    Queries,
-    /// Features of all key heads, or of all value heads.
-    Keys,
-}
-
-/// Whether a module has a bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HasBias {
-    /// It has none.
+pub enum Windows {
+    /// None; the family's code knows no windows.
     Never,
-    /// If `attention_bias` is set.
-    AttentionBias,
-    /// If `mlp_bias` is set.
-    MlpBias,
+    /// All, if `sliding_window` is set.
+    EveryLayer,
+    /// Those from `max_window_layers` on, if `use_sliding_window` is set.
+    LastLayers,
+    /// Those without rotary positions, if `use_sliding_window` is set.
+    LayersWithoutPositions,
+    /// All except every n-th; n is `sliding_window_pattern`, by default this.
+    ExceptEvery(usize),
 }
 
-impl HasBias {
-    /// The key of `config.json` that decides, if one does.
-    pub fn key(self) -> Option<&'static str> {
+/// What gates the features of the MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatedBy {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// GELU with tanh, as in PyTorch's `gelu(x, approximate="tanh")`.
+    GeluTanh,
+}
+
+impl GatedBy {
+    /// The names in `hidden_act` or `hidden_activation`; the first is written.
+    ///
+    /// transformers reads "gelu" of Gemma's first files as GELU with tanh, with which it was trained.
+    pub fn names(self) -> &'static [&'static str] {
         match self {
-            Self::Never => None,
-            Self::AttentionBias => Some("attention_bias"),
-            Self::MlpBias => Some("mlp_bias"),
+            Self::Silu => &["silu"],
+            Self::GeluTanh => &["gelu_pytorch_tanh", "gelu"],
         }
     }
 }
 
-/// A value that modules read. Modules that read the same value share it, and the backward pass keeps it once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Activation {
-    /// The ids of the tokens.
-    Tokens,
-    /// The input of a layer.
-    LayerInput,
-    /// The normalised input of attention.
-    AttentionInput,
-    /// The weighted values of all heads.
-    AttentionValues,
-    /// The sum of the layer's input and the output of attention.
-    Middle,
-    /// The normalised input of the MLP.
-    MlpInput,
-    /// The gated features inside the MLP.
-    Gated,
-    /// The output of the last layer.
-    LastHidden,
-    /// The normalised input of the head.
-    HeadInput,
-}
-
-/// A half of a layer, or the modules outside the layers.
+/// What the weight of a normalisation stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
-    /// Attention, up to the input of the MLP's normalisation.
-    Attention,
-    /// The MLP.
-    Mlp,
-    /// Outside the layers.
-    Outside,
+pub enum NormWeight {
+    /// The factor itself.
+    Factor,
+    /// The factor minus one.
+    PlusOne,
 }
 
-impl Activation {
-    /// The half of a layer that computes or receives it.
-    pub fn half(self) -> Half {
-        match self {
-            Self::LayerInput | Self::AttentionInput | Self::AttentionValues | Self::Middle => {
-                Half::Attention
-            }
-            Self::MlpInput | Self::Gated => Half::Mlp,
-            Self::Tokens | Self::LastHidden | Self::HeadInput => Half::Outside,
-        }
-    }
-}
-
-/// A module in GGUF.
+/// The factor of the embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GgufModule {
-    /// Its name; of a module in a layer, the part after the layer's index.
-    pub name: &'static str,
-    /// Whether the rows of each head are stored as rotary pairs `(2i, 2i + 1)` instead of halves `(i, i + half)`.
-    pub pairs: bool,
-}
-
-/// A module in Meta's layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MetaModule {
-    /// Its name; of a module in a layer, the part after the layer's index.
-    pub name: &'static str,
-    /// How its weight is split into the parts of a model.
-    pub split: Split,
-    /// Whether the rows of each head are stored as rotary pairs.
-    pub pairs: bool,
-}
-
-/// How a tensor is split into the parts of a model in Meta's layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Each part has some of the rows.
-    Rows,
-    /// Each part has some of the columns.
-    Columns,
-    /// Each part has the whole tensor.
-    Whole,
-}
-
-impl Module {
-    /// The token embedding.
-    const fn embedding(name: &'static str) -> Self {
-        let shape = &[Size::Vocabulary, Size::Hidden];
-        Self::new(
-            Role::Embedding,
-            name,
-            ModuleKind::Embedding,
-            shape,
-            Activation::Tokens,
-        )
-    }
-
-    /// A normalisation of hidden states.
-    const fn norm(role: Role, name: &'static str, reads: Activation) -> Self {
-        Self::new(role, name, ModuleKind::Norm, &[Size::Hidden], reads)
-    }
-
-    /// A linear module of shape `[out, in]`.
-    const fn linear(
-        role: Role,
-        name: &'static str,
-        shape: &'static [Size],
-        reads: Activation,
-    ) -> Self {
-        Self::new(role, name, ModuleKind::Linear, shape, reads)
-    }
-
-    /// The output head.
-    const fn head(name: &'static str) -> Self {
-        let shape = &[Size::Vocabulary, Size::Hidden];
-        Self::new(
-            Role::Head,
-            name,
-            ModuleKind::OutputHead,
-            shape,
-            Activation::HeadInput,
-        )
-    }
-
-    const fn new(
-        role: Role,
-        name: &'static str,
-        kind: ModuleKind,
-        shape: &'static [Size],
-        reads: Activation,
-    ) -> Self {
-        Self {
-            role,
-            name,
-            kind,
-            shape,
-            bias: HasBias::Never,
-            default_target: false,
-            reads,
-            gguf: GgufModule {
-                name: "",
-                pairs: false,
-            },
-            meta: None,
-        }
-    }
-
-    const fn bias(self, bias: HasBias) -> Self {
-        Self { bias, ..self }
-    }
-
-    /// One of PEFT's default targets.
-    const fn default_target(self) -> Self {
-        Self {
-            default_target: true,
-            ..self
-        }
-    }
-
-    const fn gguf(self, name: &'static str) -> Self {
-        let gguf = GgufModule { name, pairs: false };
-        Self { gguf, ..self }
-    }
-
-    const fn meta(self, name: &'static str, split: Split) -> Self {
-        let meta = MetaModule {
-            name,
-            split,
-            pairs: false,
-        };
-        Self {
-            meta: Some(meta),
-            ..self
-        }
-    }
-
-    /// Its rows are stored as rotary pairs, in GGUF and in Meta's layout.
-    const fn pairs(self) -> Self {
-        let gguf = GgufModule {
-            pairs: true,
-            ..self.gguf
-        };
-        let meta = match self.meta {
-            Some(meta) => Some(MetaModule {
-                pairs: true,
-                ..meta
-            }),
-            None => None,
-        };
-        Self { gguf, meta, ..self }
-    }
-
-    /// Whether it is the embedding or the output head, which may share one tensor.
-    pub fn is_outermost(&self) -> bool {
-        matches!(self.kind, ModuleKind::Embedding | ModuleKind::OutputHead)
-    }
-
-    /// Whether it belongs to each layer.
-    pub fn is_in_layer(&self) -> bool {
-        self.reads.half() != Half::Outside
-    }
-
-    /// The last part of its path.
-    pub fn last_part(&self) -> &'static str {
-        self.name.rsplit('.').next().unwrap_or(self.name)
-    }
-
-    /// The name of its weight in Hugging Face, if it is outside the layers.
-    pub fn weight(&self) -> String {
-        format!("{}.weight", self.name)
-    }
+pub enum EmbeddingScale {
+    /// None.
+    One,
+    /// `√hidden_size`.
+    RootOfHidden,
+    /// `embedding_multiplier`.
+    Multiplier,
 }
 
 #[cfg(test)]
@@ -451,7 +304,7 @@ mod tests {
                 assert!(names.iter().all(|name| !name.is_empty()), "{family:?}");
             }
             assert_eq!(Family::of_model_type(family.model_type), Some(family));
-            assert_eq!(Family::of_gguf(family.gguf), Some(family));
+            assert!(Family::of_gguf(family.gguf).is_some());
             assert!(family.layer.iter().all(Module::is_in_layer));
             for outside in [&family.embedding, &family.norm, &family.head] {
                 assert!(!outside.is_in_layer());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::layout::{FAMILY, MetaTensor, ROTARY, embedding, head, in_first_layer, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
-use crate::config::{ConfigError, ConfigFile};
+use crate::config::ConfigError;
 use crate::family::Role;
 use crate::mapped::Mapped;
 use crate::pth::{PthFile, PthTensor};
@@ -214,7 +214,6 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
         return Err(wrong(key, expected, found).into());
     }
     let config = ModelConfig {
-        family: FAMILY,
         vocab_size: params.vocab_size.unwrap_or(embedding_rows),
         hidden_size: params.dim,
         intermediate_size,
@@ -229,10 +228,9 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
         attention_bias: false,
         mlp_bias: false,
         tie_word_embeddings: false,
-        initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: Vec::new(),
-        file: ConfigFile::default(),
+        ..ModelConfig::of_family(FAMILY)
     };
     config.check(path)?;
     Ok(config)

@@ -65,7 +65,12 @@ impl Base {
         match size {
             Size::Hidden => self.hidden_size = Some(found),
             Size::Vocabulary => self.vocab_size = Some(found),
-            Size::Intermediate | Size::Queries | Size::Keys => {}
+            Size::Intermediate
+            | Size::GateAndUp
+            | Size::Head
+            | Size::Queries
+            | Size::Keys
+            | Size::QueriesKeysValues => {}
         }
     }
 

@@ -3,12 +3,13 @@
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use simmer_checkpoint::config::ModelConfig;
-use simmer_checkpoint::family::{Family, Module, Role};
+use simmer_checkpoint::family::{Family, Module, NormWeight, Role};
 use simmer_checkpoint::layout::TensorLayout;
 
 use super::BaseError;
+use crate::decoder::{DecoderLayer, Mlp, Place, SelfAttention};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
-use crate::llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
+use crate::llama::{LlamaForCausalLM, LlamaModel};
 
 pub(super) type Source<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<TensorData, BaseError>;
 
@@ -32,6 +33,7 @@ pub(super) fn build(
     let embed_tokens = Embedding {
         weight: weights.weight(embedding, None)?,
         adapter: None,
+        scale: config.embedding_scale(),
         compute: DType::F32,
     };
     let layers = (0..config.num_hidden_layers)
@@ -103,40 +105,89 @@ impl Weights<'_, '_> {
         layer: Option<usize>,
     ) -> Result<RmsNorm, BaseError> {
         let weight = self.weight(module, layer)?;
-        Ok(RmsNorm::new(weight, self.config.rms_norm_eps))
+        let plus_one = self.config.family.norm_weight == NormWeight::PlusOne;
+        Ok(RmsNorm::new(weight, self.config.rms_norm_eps, plus_one))
+    }
+
+    /// A linear module of a layer, if the family has one.
+    fn linear_or_none(&mut self, layer: usize, role: Role) -> Result<Option<Linear>, BaseError> {
+        let Some(module) = self.config.family.in_layer(role) else {
+            return Ok(None);
+        };
+        let (weight, bias) = self.module(module, Some(layer))?;
+        let adapter = None;
+        Ok(Some(Linear {
+            weight,
+            bias,
+            adapter,
+        }))
+    }
+
+    fn linear(&mut self, layer: usize, role: Role) -> Result<Linear, BaseError> {
+        let linear = self.linear_or_none(layer, role)?;
+        linear.ok_or_else(|| self.no_module(role))
+    }
+
+    fn no_module(&self, role: Role) -> BaseError {
+        BaseError::NoModule {
+            model_type: self.config.family.model_type,
+            role,
+        }
+    }
+
+    /// A normalisation of a layer by the last part of its name, if the family has one.
+    fn norm_or_none(&mut self, layer: usize, name: &str) -> Result<Option<RmsNorm>, BaseError> {
+        let mut modules = self.config.family.layer.iter();
+        let module = modules.find(|module| module.last_part() == name);
+        module
+            .map(|module| self.norm(module, Some(layer)))
+            .transpose()
+    }
+
+    fn attention(&mut self, layer: usize) -> Result<SelfAttention, BaseError> {
+        let qkv_proj = self.linear_or_none(layer, Role::QueryKeyValue)?;
+        let mut separate = |role| match qkv_proj {
+            Some(_) => Ok(None),
+            None => self.linear(layer, role).map(Some),
+        };
+        Ok(SelfAttention {
+            q_proj: separate(Role::Query)?,
+            k_proj: separate(Role::Key)?,
+            v_proj: separate(Role::Value)?,
+            o_proj: self.linear(layer, Role::AttentionOutput)?,
+            q_norm: self.norm_or_none(layer, "q_norm")?,
+            k_norm: self.norm_or_none(layer, "k_norm")?,
+            qkv_proj,
+        })
+    }
+
+    fn mlp(&mut self, layer: usize) -> Result<Mlp, BaseError> {
+        let gate_up_proj = self.linear_or_none(layer, Role::GateUp)?;
+        let mut separate = |role| match gate_up_proj {
+            Some(_) => Ok(None),
+            None => self.linear(layer, role).map(Some),
+        };
+        Ok(Mlp {
+            gate_proj: separate(Role::Gate)?,
+            up_proj: separate(Role::Up)?,
+            down_proj: self.linear(layer, Role::Down)?,
+            gate_up_proj,
+        })
     }
 
     fn layer(&mut self, layer: usize) -> Result<DecoderLayer, BaseError> {
-        let family = self.config.family;
-        let module = |role| {
-            family.in_layer(role).ok_or(BaseError::NoModule {
-                model_type: family.model_type,
-                role,
-            })
-        };
-        let input_layernorm = self.norm(module(Role::AttentionNorm)?, Some(layer))?;
-        let post_attention_layernorm = self.norm(module(Role::MlpNorm)?, Some(layer))?;
-        let mut linear = |role| {
-            let (weight, bias) = self.module(module(role)?, Some(layer))?;
-            Ok::<_, BaseError>(Linear {
-                weight,
-                bias,
-                adapter: None,
-            })
-        };
+        let post_attention = self.norm_or_none(layer, "post_attention_layernorm")?;
         Ok(DecoderLayer {
-            input_layernorm,
-            self_attn: SelfAttention {
-                q_proj: linear(Role::Query)?,
-                k_proj: linear(Role::Key)?,
-                v_proj: linear(Role::Value)?,
-                o_proj: linear(Role::AttentionOutput)?,
-            },
-            post_attention_layernorm,
-            mlp: Mlp {
-                gate_proj: linear(Role::Gate)?,
-                up_proj: linear(Role::Up)?,
-                down_proj: linear(Role::Down)?,
+            input_layernorm: self.norm_or_none(layer, "input_layernorm")?,
+            self_attn: self.attention(layer)?,
+            post_attention_layernorm: post_attention
+                .ok_or_else(|| self.no_module(Role::MlpNorm))?,
+            pre_feedforward_layernorm: self.norm_or_none(layer, "pre_feedforward_layernorm")?,
+            post_feedforward_layernorm: self.norm_or_none(layer, "post_feedforward_layernorm")?,
+            mlp: self.mlp(layer)?,
+            place: Place {
+                positions: self.config.positions(layer),
+                window: self.config.window(layer),
             },
         })
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use burn::tensor::{DType, Device, TensorData};
 use simmer_checkpoint::config::ModelConfig;
-use simmer_checkpoint::family::{Module, ModuleKind};
+use simmer_checkpoint::family::{Module, ModuleKind, NormWeight};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::{convert as convert_bytes, count_not_finite};
 use simmer_checkpoint::{Checkpoint, Dtype, Layout};
@@ -237,14 +237,17 @@ fn mean_rows(data: TensorData, rows: &Range<usize>) -> TensorData {
     TensorData::from_bytes_vec(out, shape, dtype)
 }
 
-/// Random initialisation of a tensor: ones for norms, zeros for biases, otherwise normal.
+/// Random initialisation of a tensor: the factor one for norms, zeros for biases, otherwise normal.
 ///
 /// Source: transformers `LlamaPreTrainedModel._init_weights`.
 fn random(config: &ModelConfig, tensor: &TensorLayout, seed: u64) -> TensorData {
     let size = tensor.shape.iter().product();
     let values = match (tensor.part, tensor.module.kind) {
         (Part::Bias, _) => vec![0.0; size],
-        (Part::Weight, ModuleKind::Norm) => vec![1.0; size],
+        (Part::Weight, ModuleKind::Norm) => match config.family.norm_weight {
+            NormWeight::Factor => vec![1.0; size],
+            NormWeight::PlusOne => vec![0.0; size],
+        },
         (Part::Weight, _) => {
             let std = config.initializer_range as f32;
             let mut values = normal(mix(seed), &tensor.name, size);

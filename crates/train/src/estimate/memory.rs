@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
-use simmer_checkpoint::family::{Activation, Half, ModuleKind, Size};
+use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
 use simmer_files::size::grouped;
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
@@ -163,31 +163,40 @@ fn of_mlp(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
 
 /// Whether a gradient passes through attention itself.
 fn passes_attention(layer: &TrainedLayer, below: bool) -> bool {
-    below || layer.reads(Activation::AttentionInput)
+    let by_projections = [Activation::AttentionInput, Activation::LayerInput];
+    below || by_projections.into_iter().any(|read| layer.reads(read))
 }
 
 /// Elements per token that modules of one half of a layer read, as far as they are kept; each activation counts once.
 fn read_in(half: Half, config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
     let modules = config.family.layer.iter();
-    let read: BTreeSet<Activation> = modules.map(|module| module.reads).collect();
-    let kept = read
-        .into_iter()
-        .filter(|activation| activation.half() == half && is_kept(*activation, layer, below));
-    kept.map(|activation| activation.features(config) as u64)
+    let kept: BTreeSet<Activation> = modules
+        .filter(|module| module.reads.half() == half && keeps_input(module, layer, below))
+        .map(|module| module.reads)
+        .collect();
+    let attention = half == Half::Attention && passes_attention(layer, below);
+    // attention keeps its result
+    let result = attention.then_some(Activation::AttentionValues);
+    let all: BTreeSet<Activation> = kept.into_iter().chain(result).collect();
+    all.iter()
+        .map(|activation| activation.features(config) as u64)
         .sum()
 }
 
-/// Whether a layer keeps an activation: a norm its input if a gradient passes through it, a linear module if something in it
-/// is trained, attention its result.
-fn is_kept(activation: Activation, layer: &TrainedLayer, below: bool) -> bool {
-    match activation {
+/// Whether a module keeps what it reads: a norm if a gradient passes through it, a linear module if something in it is
+/// trained.
+fn keeps_input(module: &Module, layer: &TrainedLayer, below: bool) -> bool {
+    if module.kind == ModuleKind::Linear {
+        return layer.reads(module.reads);
+    }
+    let trained_in_attention =
+        passes_attention(layer, below) || layer.reads(Activation::AttentionValues);
+    match module.reads {
         Activation::LayerInput => below,
-        Activation::AttentionValues => passes_attention(layer, below) || layer.reads(activation),
-        Activation::Middle => passes_attention(layer, below) || layer.any,
-        Activation::AttentionInput | Activation::MlpInput | Activation::Gated => {
-            layer.reads(activation)
-        }
-        Activation::Tokens | Activation::LastHidden | Activation::HeadInput => false,
+        Activation::Queries | Activation::Keys => passes_attention(layer, below),
+        Activation::AttentionOutput => trained_in_attention,
+        Activation::Middle | Activation::MlpOutput => passes_attention(layer, below) || layer.any,
+        _ => false,
     }
 }
 

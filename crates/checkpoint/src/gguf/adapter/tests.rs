@@ -1,7 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::config::{ConfigFile, RopeScaling};
+use crate::config::RopeScaling;
 use crate::family::LLAMA;
 use crate::gguf::Gguf;
 
@@ -22,10 +22,9 @@ fn base(tie_word_embeddings: bool) -> ModelConfig {
         attention_bias: false,
         mlp_bias: false,
         tie_word_embeddings,
-        initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: vec![],
-        file: ConfigFile::default(),
+        ..ModelConfig::of_family(&LLAMA)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::ROPE_FACTORS;
-use crate::config::{ConfigError, ConfigFile, ModelConfig, RopeScaling};
+use crate::config::{ConfigError, ModelConfig, RopeScaling};
 use crate::family::{self, Family, HasBias, Module};
 use crate::gguf::metadata::required;
 use crate::gguf::{GgmlType, Gguf, GgufError, Metadata, blocks, rope};
@@ -38,7 +38,6 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
     let embedding = weight(&family.embedding);
     let rows = embedding.and_then(|tensor| tensor.shape.first().copied());
     let config = ModelConfig {
-        family,
         vocab_size: keys.size_or("vocab_size", rows.unwrap_or(0))?,
         hidden_size,
         intermediate_size: keys.size("feed_forward_length")?,
@@ -56,10 +55,9 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
         attention_bias: has_biases(gguf, family, HasBias::AttentionBias),
         mlp_bias: has_biases(gguf, family, HasBias::MlpBias),
         tie_word_embeddings: weight(&family.head).is_none(),
-        initializer_range: 0.02,
         bos_token_id: token(metadata, "bos")?,
         eos_token_id: ends(metadata)?,
-        file: ConfigFile::default(),
+        ..ModelConfig::of_family(family)
     };
     check(&config)?;
     Ok(config)

@@ -4,7 +4,7 @@ use proptest::sample::Index;
 use simmer_hint::Hint as _;
 
 use super::*;
-use crate::config::{ConfigFile, RopeScaling};
+use crate::config::RopeScaling;
 use crate::family::{Family, LLAMA};
 use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
 use crate::stored::paired_row;
@@ -26,10 +26,9 @@ fn small() -> ModelConfig {
         attention_bias: false,
         mlp_bias: false,
         tie_word_embeddings: true,
-        initializer_range: 0.02,
         bos_token_id: None,
         eos_token_id: vec![],
-        file: ConfigFile::default(),
+        ..ModelConfig::of_family(&LLAMA)
     }
 }
 

@@ -1,0 +1,403 @@
+//! What differs between families: windows, rotary positions and soft caps of each layer, and multipliers.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{ConfigError, Keys, ModelConfig};
+use crate::family::{EmbeddingScale, Family, GatedBy, Windows};
+
+/// Which keys the queries of a layer see: an item of `layer_types`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
+pub enum LayerType {
+    /// All keys up to their own position.
+    FullAttention,
+    /// The last `sliding_window` of them.
+    SlidingAttention,
+}
+
+impl LayerType {
+    /// Its name in `layer_types`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FullAttention => "full_attention",
+            Self::SlidingAttention => "sliding_attention",
+        }
+    }
+
+    fn sliding(is_sliding: bool) -> Self {
+        if is_sliding {
+            Self::SlidingAttention
+        } else {
+            Self::FullAttention
+        }
+    }
+}
+
+/// The rotary positions of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Positions {
+    /// None: queries and keys are not rotated.
+    None,
+    /// The frequencies of the model.
+    Global,
+    /// The frequencies of layers with a window: `rope_local_base_freq`.
+    Local,
+}
+
+impl ModelConfig {
+    /// The number of keys that a query of a layer sees, its own included; `None`: all up to its own.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        let slides = match self.family.windows {
+            Windows::Never => false,
+            Windows::EveryLayer => true,
+            _ => self.layer_types.get(layer) == Some(&LayerType::SlidingAttention),
+        };
+        self.sliding_window.filter(|_| slides)
+    }
+
+    /// The rotary positions of a layer.
+    pub fn positions(&self, layer: usize) -> Positions {
+        let slides = self.layer_types.get(layer) == Some(&LayerType::SlidingAttention);
+        if self.no_rope_layers.get(layer) == Some(&0) {
+            Positions::None
+        } else if slides && self.rope_local_base_freq.is_some() {
+            Positions::Local
+        } else {
+            Positions::Global
+        }
+    }
+
+    /// Features of a head that have rotary positions; the first ones.
+    pub fn rotary_dim(&self) -> usize {
+        // as Python's int(), towards zero
+        (self.head_dim as f64 * self.partial_rotary_factor) as usize
+    }
+
+    /// The factor of the scores: `1 / √head_dim`, or what the family has instead.
+    pub fn attention_scale(&self) -> f64 {
+        let features = self.query_pre_attn_scalar.unwrap_or(self.head_dim as f64);
+        self.attention_multiplier
+            .unwrap_or_else(|| features.sqrt().recip())
+    }
+
+    /// The factor of the embedding.
+    pub fn embedding_scale(&self) -> f64 {
+        match self.family.embedding_scale {
+            EmbeddingScale::One => 1.0,
+            EmbeddingScale::RootOfHidden => (self.hidden_size as f64).sqrt(),
+            EmbeddingScale::Multiplier => self.embedding_multiplier,
+        }
+    }
+
+    /// Reads the keys that only some families have, after all others.
+    pub(super) fn read_family_keys(&mut self, keys: &Keys<'_>) -> Result<(), ConfigError> {
+        let family = self.family;
+        let defaults = &family.defaults;
+        if family.layers_without_positions {
+            self.no_rope_layers = no_rope_layers(keys, self.num_hidden_layers)?;
+        }
+        (self.sliding_window, self.layer_types) = self.windows(keys)?;
+        if family.local_rotary {
+            self.rope_local_base_freq = Some(keys.local_rope(defaults.rope_local_base_freq)?);
+        }
+        if family.partial_rotary {
+            let top = keys.number_or("partial_rotary_factor", 1.0)?;
+            let table = keys.get("rope_parameters");
+            self.partial_rotary_factor = table.map_or(Ok(top), |json| {
+                let inner = Keys {
+                    json,
+                    path: keys.path,
+                };
+                inner.number_or("partial_rotary_factor", top)
+            })?;
+        }
+        if family.soft_caps {
+            let number = |key, default| keys.number_or_null(key, default);
+            self.query_pre_attn_scalar =
+                number("query_pre_attn_scalar", defaults.query_pre_attn_scalar)?;
+            self.attn_logit_softcapping =
+                number("attn_logit_softcapping", defaults.attn_logit_softcapping)?;
+            self.final_logit_softcapping =
+                number("final_logit_softcapping", defaults.final_logit_softcapping)?;
+        }
+        if family.multipliers {
+            self.embedding_multiplier = keys.number_or("embedding_multiplier", 1.0)?;
+            self.attention_multiplier = Some(keys.number_or("attention_multiplier", 1.0)?);
+            self.residual_multiplier = keys.number_or("residual_multiplier", 1.0)?;
+            self.logits_scaling = keys.number_or("logits_scaling", 1.0)?;
+        }
+        Ok(())
+    }
+
+    /// The window, and the type of each layer; the list is empty if no key says more than the family.
+    fn windows(&self, keys: &Keys<'_>) -> Result<(Option<usize>, Vec<LayerType>), ConfigError> {
+        let layers = self.num_hidden_layers;
+        let rule = self.family.windows;
+        let window = match keys.json.get("sliding_window") {
+            None => self.family.defaults.sliding_window,
+            Some(Value::Null) => None,
+            Some(_) => Some(keys.size("sliding_window")?),
+        };
+        let used = match rule {
+            Windows::Never => false,
+            Windows::EveryLayer => return Ok((window, Vec::new())),
+            Windows::LastLayers | Windows::LayersWithoutPositions => {
+                keys.flag("use_sliding_window")?
+            }
+            Windows::ExceptEvery(_) => true,
+        };
+        let window = window.filter(|_| used);
+        let listed = keys.layer_types()?;
+        let types = match (listed, rule) {
+            (Some(listed), _) => listed,
+            (None, Windows::ExceptEvery(n)) => {
+                let n = keys.size_or("sliding_window_pattern", n)?;
+                let slides = |layer: usize| !(layer + 1).is_multiple_of(n);
+                (0..layers)
+                    .map(|layer| LayerType::sliding(slides(layer)))
+                    .collect()
+            }
+            (None, _) if window.is_none() => Vec::new(),
+            (None, Windows::LastLayers) => {
+                let first = keys.count_or("max_window_layers", 28)?;
+                (0..layers)
+                    .map(|layer| LayerType::sliding(layer >= first))
+                    .collect()
+            }
+            (None, _) => self
+                .no_rope_layers
+                .iter()
+                .map(|rope| LayerType::sliding(*rope == 0))
+                .collect(),
+        };
+        let slides = types.contains(&LayerType::SlidingAttention);
+        if window.is_none() && slides {
+            let expected =
+                "a number of tokens, since `layer_types` has layers with sliding attention";
+            return Err(keys.error("sliding_window", expected, None));
+        }
+        if !slides {
+            return Ok((None, Vec::new()));
+        }
+        Ok((window, types))
+    }
+
+    /// Checks what families differ in.
+    ///
+    /// # Errors
+    /// If lists do not fit the layers, a window has no layers, or a number is out of range.
+    pub(super) fn check_family_keys(
+        &self,
+        wrong: &dyn Fn(&str, String, String) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let layers = self.num_hidden_layers;
+        for (key, length) in [
+            ("layer_types", self.layer_types.len()),
+            ("no_rope_layers", self.no_rope_layers.len()),
+        ] {
+            if length != 0 && length != layers {
+                let expected = format!("one item for each of num_hidden_layers ({layers})");
+                return Err(wrong(key, expected, format!("{length} items")));
+            }
+        }
+        let by_layer = !matches!(self.family.windows, Windows::Never | Windows::EveryLayer);
+        let slides = self.layer_types.contains(&LayerType::SlidingAttention);
+        match self.sliding_window {
+            Some(0) => return Err(wrong("sliding_window", "at least 1".into(), "0".into())),
+            Some(_) if by_layer && !slides => {
+                let expected =
+                    "the layers that have the window of `sliding_window` (\"sliding_attention\")";
+                return Err(wrong("layer_types", expected.into(), "none".into()));
+            }
+            None if by_layer && slides => {
+                let expected =
+                    "a number of tokens, since `layer_types` has layers with sliding attention";
+                return Err(wrong("sliding_window", expected.into(), "nothing".into()));
+            }
+            Some(window) if self.family.windows == Windows::Never => {
+                let expected = format!("nothing (`{}` has no windows)", self.family.model_type);
+                return Err(wrong("sliding_window", expected, window.to_string()));
+            }
+            _ => {}
+        }
+        let rotary = self.rotary_dim();
+        if !(0.0..=1.0).contains(&self.partial_rotary_factor)
+            || rotary == 0
+            || !rotary.is_multiple_of(2)
+        {
+            let expected = format!(
+                "a number up to 1 whose product with head_dim ({}) is even",
+                self.head_dim
+            );
+            let found = self.partial_rotary_factor.to_string();
+            return Err(wrong("partial_rotary_factor", expected, found));
+        }
+        let in_range = |number: f64| (1e-6..=1e9).contains(&number);
+        for (key, number) in [
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+            ("rope_local_base_freq", self.rope_local_base_freq),
+            ("attention_multiplier", self.attention_multiplier),
+            ("embedding_multiplier", Some(self.embedding_multiplier)),
+            ("residual_multiplier", Some(self.residual_multiplier)),
+            ("logits_scaling", Some(self.logits_scaling)),
+        ] {
+            if let Some(number) = number.filter(|number| !in_range(*number)) {
+                let expected = "a number from 1e-6 to 1e9".to_owned();
+                return Err(wrong(key, expected, format!("{number:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the keys that only some families have to a generated `config.json`.
+    pub(super) fn write_family_keys(&self, json: &mut Map<String, Value>) {
+        let family = self.family;
+        let mut set = |key: &str, value: Value| {
+            json.insert(key.to_owned(), value);
+        };
+        if family.windows != Windows::Never {
+            set("sliding_window", json!(self.sliding_window));
+        }
+        if matches!(
+            family.windows,
+            Windows::LastLayers | Windows::LayersWithoutPositions
+        ) {
+            set("use_sliding_window", json!(self.sliding_window.is_some()));
+        }
+        if !matches!(family.windows, Windows::Never | Windows::EveryLayer) {
+            let layers = 0..self.num_hidden_layers;
+            let types = layers.map(|layer| self.layer_types.get(layer).copied());
+            let types = types.map(|kind| kind.unwrap_or(LayerType::FullAttention).name());
+            set("layer_types", json!(types.collect::<Vec<_>>()));
+        }
+        if family.layers_without_positions {
+            let layers = 0..self.num_hidden_layers;
+            let each = layers.map(|layer| self.no_rope_layers.get(layer).copied().unwrap_or(1));
+            set("no_rope_layers", json!(each.collect::<Vec<_>>()));
+        }
+        if family.partial_rotary {
+            set("partial_rotary_factor", json!(self.partial_rotary_factor));
+        }
+        if family.soft_caps {
+            set("query_pre_attn_scalar", json!(self.query_pre_attn_scalar));
+            set("attn_logit_softcapping", json!(self.attn_logit_softcapping));
+            set(
+                "final_logit_softcapping",
+                json!(self.final_logit_softcapping),
+            );
+        }
+        if family.gated_by == GatedBy::GeluTanh {
+            set("hidden_activation", json!(family.gated_by.names()[0]));
+        }
+        if family.multipliers {
+            set("embedding_multiplier", json!(self.embedding_multiplier));
+            set("attention_multiplier", json!(self.attention_multiplier));
+            set("residual_multiplier", json!(self.residual_multiplier));
+            set("logits_scaling", json!(self.logits_scaling));
+        }
+        if let Some(base) = self.rope_local_base_freq {
+            set("rope_local_base_freq", json!(base));
+        }
+    }
+}
+
+/// One number for each layer: 1 if it has rotary positions, 0 if not.
+fn no_rope_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<u8>, ConfigError> {
+    let Some(found) = keys.get("no_rope_layers") else {
+        let every = keys.size_or("no_rope_layer_interval", 4)?;
+        let rotates = |layer: usize| u8::from(!(layer + 1).is_multiple_of(every));
+        return Ok((0..layers).map(rotates).collect());
+    };
+    let items = found.as_array().map(Vec::as_slice).unwrap_or_default();
+    let items: Option<Vec<u8>> = items
+        .iter()
+        .map(|item| match item {
+            Value::Bool(rotates) => Some(u8::from(*rotates)),
+            item => item
+                .as_u64()
+                .filter(|flag| *flag < 2)
+                .map(|flag| flag as u8),
+        })
+        .collect();
+    items.filter(|items| items.len() == layers).ok_or_else(|| {
+        let expected = format!(
+            "a list of 0 and 1 for each of num_hidden_layers ({layers}); 1: with rotary positions"
+        );
+        keys.error("no_rope_layers", &expected, Some(found))
+    })
+}
+
+impl Keys<'_> {
+    /// `layer_types`.
+    fn layer_types(&self) -> Result<Option<Vec<LayerType>>, ConfigError> {
+        let Some(found) = self.get("layer_types") else {
+            return Ok(None);
+        };
+        let types = [LayerType::FullAttention, LayerType::SlidingAttention];
+        let items = found.as_array().map(Vec::as_slice).unwrap_or_default();
+        let items: Option<Vec<LayerType>> = items
+            .iter()
+            .map(|item| types.into_iter().find(|kind| item == kind.name()))
+            .collect();
+        match items {
+            Some(items) if !items.is_empty() => Ok(Some(items)),
+            _ => {
+                let expected = "a list of \"full_attention\" and \"sliding_attention\"";
+                Err(self.error("layer_types", expected, Some(found)))
+            }
+        }
+    }
+
+    /// The rotary base of the layers with a window.
+    fn local_rope(&self, default: f64) -> Result<f64, ConfigError> {
+        let top = self.number_or("rope_local_base_freq", default)?;
+        let table = self.get("rope_parameters");
+        let Some(json) = table.and_then(|table| table.get(LayerType::SlidingAttention.name()))
+        else {
+            return Ok(top);
+        };
+        let inner = Keys {
+            json,
+            path: self.path,
+        };
+        let kind = inner.get("rope_type").or_else(|| inner.get("type"));
+        if kind.is_some_and(|kind| kind != "default") {
+            let key = "rope_parameters.sliding_attention.rope_type";
+            return Err(self.error(key, "\"default\"", kind));
+        }
+        inner.number_or("rope_theta", top)
+    }
+
+    /// A number, or none: `null`, or what is missing where the default is none.
+    fn number_or_null(&self, key: &str, default: Option<f64>) -> Result<Option<f64>, ConfigError> {
+        match self.json.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(_) => self.number_or(key, 1.0).map(Some),
+        }
+    }
+
+    /// A number that may be zero.
+    fn count_or(&self, key: &str, default: usize) -> Result<usize, ConfigError> {
+        match self.get(key) {
+            Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(0),
+            _ => self.size_or(key, default),
+        }
+    }
+
+    /// The keys with which the rotary positions of the model are read: where each layer type has a table of its own, that
+    /// of full attention.
+    pub(super) fn of_full_attention(&self, family: &Family) -> Option<Value> {
+        let table = self
+            .get("rope_parameters")
+            .filter(|_| family.local_rotary)?;
+        let full = table.get(LayerType::FullAttention.name())?;
+        let mut json = self.json.clone();
+        json["rope_parameters"] = full.clone();
+        Some(json)
+    }
+}

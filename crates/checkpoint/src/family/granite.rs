@@ -1,0 +1,26 @@
+//! Granite 3 and 4, the dense models.
+//!
+//! Source: transformers, `modeling_granite.py` and `configuration_granite.py`.
+
+use super::{EmbeddingScale, Family, Module};
+
+/// The Granite family: LLaMA with four multipliers.
+pub(super) static GRANITE: Family = Family {
+    model_type: "granite",
+    class: "GraniteForCausalLM",
+    gguf: "granite",
+    layer: &[
+        Module::QUERY.attention_bias().pairs(),
+        Module::KEY.attention_bias().pairs(),
+        Module::VALUE.attention_bias(),
+        Module::ATTENTION_OUTPUT.attention_bias(),
+        Module::GATE.mlp_bias(),
+        Module::UP.mlp_bias(),
+        Module::DOWN.mlp_bias(),
+        Module::INPUT_NORM,
+        Module::MLP_NORM,
+    ],
+    embedding_scale: EmbeddingScale::Multiplier,
+    multipliers: true,
+    ..Family::STANDARD
+};

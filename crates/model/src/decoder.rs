@@ -1,0 +1,285 @@
+//! A decoder layer of any family: which modules it has, and where, is in the table of the family.
+//!
+//! With normalisations N₁ to N₄, of which a family has some, and the factor m of what a layer adds:
+//! `x += m · N₂(attention(N₁(x)))`, `x += m · N₄(mlp(N₃(x)))`. LLaMA and most others have N₁ and N₃, OLMo 2 has N₂ and N₄,
+//! Gemma 2 and 3 have all four.
+//!
+//! Source: Touvron et al. 2023, section 2.2; transformers, the `modeling_*.py` of each family.
+//!
+//! Axes: T tokens of all rows, S keys, N query heads, K key heads, D head_dim, H hidden size, I intermediate size.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use simmer_checkpoint::config::{ModelConfig, Positions};
+use simmer_checkpoint::family::Role;
+use simmer_kernels::{Rows, attention, rope, swiglu};
+
+use crate::cache::KvCache;
+use crate::layer::{Linear, RmsNorm};
+use crate::lora::Lora;
+use crate::rotary::Rotary;
+
+/// One decoder layer. A family has the normalisations that are in its table.
+#[derive(Module, Debug)]
+pub struct DecoderLayer {
+    /// Normalisation before attention.
+    pub input_layernorm: Option<RmsNorm>,
+    /// Attention.
+    pub self_attn: SelfAttention,
+    /// Normalisation before the MLP; in families with `post_feedforward_layernorm`, of the output of attention.
+    pub post_attention_layernorm: RmsNorm,
+    /// Normalisation before the MLP in families that also normalise the output of attention.
+    pub pre_feedforward_layernorm: Option<RmsNorm>,
+    /// Normalisation of the output of the MLP.
+    pub post_feedforward_layernorm: Option<RmsNorm>,
+    /// The MLP.
+    pub mlp: Mlp,
+    #[module(skip)]
+    pub(crate) place: Place,
+}
+
+/// What a layer's place in the model decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) positions: Positions,
+    /// The number of keys that a query sees.
+    pub(crate) window: Option<usize>,
+}
+
+/// Causal attention with rotary positions and grouped heads. Queries, keys and values are three matrices or one.
+#[derive(Module, Debug)]
+pub struct SelfAttention {
+    /// Queries, `[N·D, H]`.
+    pub q_proj: Option<Linear>,
+    /// Keys, `[K·D, H]`.
+    pub k_proj: Option<Linear>,
+    /// Values, `[K·D, H]`.
+    pub v_proj: Option<Linear>,
+    /// Queries, keys and values, `[(N + 2K)·D, H]`.
+    pub qkv_proj: Option<Linear>,
+    /// Output, `[H, N·D]`.
+    pub o_proj: Linear,
+    /// Normalisation of queries, over `[D]` or `[N·D]`.
+    pub q_norm: Option<RmsNorm>,
+    /// Normalisation of keys, over `[D]` or `[K·D]`.
+    pub k_norm: Option<RmsNorm>,
+}
+
+/// The gated MLP. Gate and gated features are two matrices or one.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// Gate, `[I, H]`.
+    pub gate_proj: Option<Linear>,
+    /// Gated features, `[I, H]`.
+    pub up_proj: Option<Linear>,
+    /// Gate and gated features, `[2I, H]`.
+    pub gate_up_proj: Option<Linear>,
+    /// Output, `[H, I]`.
+    pub down_proj: Linear,
+}
+
+/// What all layers of a forward pass share.
+pub(crate) struct Pass<'a> {
+    pub(crate) config: &'a ModelConfig,
+    /// The frequencies of the model, and those of layers with a window.
+    pub(crate) rotary: [Option<Rotary>; 2],
+    pub(crate) rows: &'a Rows,
+    pub(crate) dropout_keys: Option<&'a Arc<[u64]>>,
+}
+
+impl Pass<'_> {
+    /// The same without automatic differentiation.
+    pub(crate) fn valid(&self) -> Self {
+        Self {
+            rotary: self
+                .rotary
+                .each_ref()
+                .map(|rotary| rotary.as_ref().map(Rotary::valid)),
+            ..*self
+        }
+    }
+
+    fn rotary(&self, positions: Positions) -> Option<&Rotary> {
+        let [global, local] = &self.rotary;
+        match positions {
+            Positions::None => None,
+            Positions::Global => global.as_ref(),
+            Positions::Local => local.as_ref(),
+        }
+    }
+}
+
+impl DecoderLayer {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let x = self.attention_half(x, pass, cache);
+        self.mlp_half(x, pass)
+    }
+
+    pub(crate) fn attention_half(
+        &self,
+        x: Tensor<2>,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let normed = self.normed(Role::AttentionNorm, x.clone(), pass);
+        let y = self.self_attn.forward(normed, self.place, pass, cache);
+        added(x, self.normed(Role::AttentionOutputNorm, y, pass), pass)
+    }
+
+    pub(crate) fn mlp_half(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let normed = self.normed(Role::MlpNorm, x.clone(), pass);
+        let y = self.mlp.forward(normed, pass);
+        added(x, self.normed(Role::MlpOutputNorm, y, pass), pass)
+    }
+
+    /// The normalised `x`; `x` itself if the family has no such normalisation.
+    fn normed(&self, role: Role, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let module = pass.config.family.in_layer(role);
+        match module.and_then(|module| self.norm(module.last_part())) {
+            Some(norm) => norm.forward(x),
+            None => x,
+        }
+    }
+
+    fn norm(&self, name: &str) -> Option<&RmsNorm> {
+        match name {
+            "input_layernorm" => self.input_layernorm.as_ref(),
+            "post_attention_layernorm" => Some(&self.post_attention_layernorm),
+            "pre_feedforward_layernorm" => self.pre_feedforward_layernorm.as_ref(),
+            "post_feedforward_layernorm" => self.post_feedforward_layernorm.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The normalisation with a name.
+    pub(crate) fn norm_mut(&mut self, name: &str) -> Option<&mut RmsNorm> {
+        match name {
+            "input_layernorm" => self.input_layernorm.as_mut(),
+            "post_attention_layernorm" => Some(&mut self.post_attention_layernorm),
+            "pre_feedforward_layernorm" => self.pre_feedforward_layernorm.as_mut(),
+            "post_feedforward_layernorm" => self.post_feedforward_layernorm.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// The low-rank branches of the layer.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &Lora> {
+        let SelfAttention {
+            q_proj,
+            k_proj,
+            v_proj,
+            qkv_proj,
+            o_proj,
+            ..
+        } = &self.self_attn;
+        let Mlp {
+            gate_proj,
+            up_proj,
+            gate_up_proj,
+            down_proj,
+        } = &self.mlp;
+        let perhaps = [
+            q_proj,
+            k_proj,
+            v_proj,
+            qkv_proj,
+            gate_proj,
+            up_proj,
+            gate_up_proj,
+        ];
+        let linears = perhaps.into_iter().flatten().chain([o_proj, down_proj]);
+        linears.filter_map(|linear| linear.adapter.as_ref())
+    }
+}
+
+/// What a layer received, and what it adds.
+fn added(x: Tensor<2>, y: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+    match pass.config.residual_multiplier {
+        1.0 => x + y,
+        factor => x + y * factor,
+    }
+}
+
+impl SelfAttention {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        place: Place,
+        pass: &Pass<'_>,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor<2> {
+        let [t, _] = x.dims();
+        let config = pass.config;
+        let dim = config.head_dim;
+        let [q, k, v] = self.projected(x, pass);
+        let heads = |x: Tensor<2>, heads: usize| x.reshape([t, heads, dim]); // [T, heads, D]
+        let normed = |norm: &Option<RmsNorm>, x: Tensor<2>| match norm {
+            Some(norm) => norm.forward_by_head(x),
+            None => x,
+        };
+        let rotary = pass.rotary(place.positions);
+        let rotate = |x| match rotary {
+            Some(rotary) => rope(x, rotary.cos.clone(), rotary.sin.clone()),
+            None => x,
+        };
+        let q = rotate(heads(normed(&self.q_norm, q), config.num_attention_heads)); // [T, N, D]
+        let k = rotate(heads(normed(&self.k_norm, k), config.num_key_value_heads)); // [T, K, D]
+        let v = heads(v, config.num_key_value_heads); // [T, K, D]
+        let [k, v] = match cache {
+            None => [k, v],
+            Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
+        };
+        let mixed = attention(q, k, v, pass.rows, config.attention_scale()) // [T, N, D]
+            .reshape([t, config.num_attention_heads * dim]);
+        self.o_proj.forward(mixed, pass.dropout_keys)
+    }
+
+    /// Queries `[T, N·D]`, keys and values `[T, K·D]`.
+    fn projected(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 3] {
+        let config = pass.config;
+        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
+        match [&self.q_proj, &self.k_proj, &self.v_proj] {
+            [Some(q), Some(k), Some(v)] => {
+                [project(q, x.clone()), project(k, x.clone()), project(v, x)]
+            }
+            _ => {
+                let queries = config.num_attention_heads * config.head_dim;
+                let keys = config.num_key_value_heads * config.head_dim;
+                let Some(all) = &self.qkv_proj else {
+                    unreachable!("built with three matrices or one");
+                };
+                let all = project(all, x);
+                [
+                    all.clone().narrow(1, 0, queries),
+                    all.clone().narrow(1, queries, keys),
+                    all.narrow(1, queries + keys, keys),
+                ]
+            }
+        }
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
+        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
+        let [gate, up] = match [&self.gate_proj, &self.up_proj] {
+            [Some(gate), Some(up)] => [project(gate, x.clone()), project(up, x)], // [T, I]
+            _ => {
+                let size = pass.config.intermediate_size;
+                let Some(both) = &self.gate_up_proj else {
+                    unreachable!("built with two matrices or one");
+                };
+                let both = project(both, x); // [T, 2I]
+                [both.clone().narrow(1, 0, size), both.narrow(1, size, size)]
+            }
+        };
+        self.down_proj.forward(swiglu(gate, up), pass.dropout_keys)
+    }
+}
