@@ -286,7 +286,7 @@ impl SelfAttention {
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
         };
         let scale = 1.0 / (dim as f64).sqrt();
-        let mixed = attention(q, k, v, pass.rows, scale) // [T, N, D]
+        let mixed = attention(q, k, v, pass.rows, simmer_kernels::Scores::scaled(scale)) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
         self.o_proj.forward(mixed, pass.dropout_keys)
     }
