@@ -15,7 +15,7 @@ use std::time::Duration;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use simmer_kernels::{
-    LowRank, RecyclingAllocator, Rows, attention, attention_reference, linear,
+    LowRank, RecyclingAllocator, Rows, Scores, attention, attention_reference, linear,
     linear_cross_entropy, linear_cross_entropy_reference, linear_reference, lora_linear,
     lora_linear_reference, rms_norm, rms_norm_reference, rope, rope_reference, swiglu,
     swiglu_reference,
@@ -162,7 +162,7 @@ fn attend(criterion: &mut Criterion) {
     let rows = Rows::from_lengths(ROWS);
     let pairs: usize = ROWS.iter().map(|t| t * (t + 1) / 2).sum();
     let product = 2 * pairs * N * D;
-    let scale = 1.0 / (D as f64).sqrt();
+    let scores = Scores::scaled(1.0 / (D as f64).sqrt());
     compare(
         criterion,
         "attention",
@@ -172,8 +172,8 @@ fn attend(criterion: &mut Criterion) {
             backward: 6 * product,
         },
         &[normal([T, N, D]), normal([T, K, D]), normal([T, K, D])],
-        |[q, k, v]| attention(q, k, v, &rows, scale),
-        |[q, k, v]| attention_reference(q, k, v, &rows, scale),
+        |[q, k, v]| attention(q, k, v, &rows, scores),
+        |[q, k, v]| attention_reference(q, k, v, &rows, scores),
     );
 }
 

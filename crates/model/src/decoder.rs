@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::Role;
-use simmer_kernels::{Rows, attention, rope, swiglu};
+use simmer_kernels::{Rows, Scores, attention, rope, swiglu};
 
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
