@@ -234,8 +234,8 @@ fn head(criterion: &mut Criterion) {
             backward: 2 * product,
         },
         &[normal([TARGETS, H])],
-        |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone()),
-        |[hidden]| linear_cross_entropy_reference(hidden, weight.clone(), targets.clone()),
+        |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone(), None),
+        |[hidden]| linear_cross_entropy_reference(hidden, weight.clone(), targets.clone(), None),
     );
 }
 
