@@ -14,8 +14,8 @@ const SCORES: [usize; 2] = [1 << 20, 1 << 23];
 /// Least and largest number of queries of a piece.
 const QUERIES: [usize; 2] = [16, 512];
 
-/// The pieces of the rows. Not longer than the window, because their first query does not see the
-/// last keys, nor the last query the first.
+/// The pieces of the rows. They are not longer than a window, so that at least half of the scores are of
+/// keys that the queries see.
 fn pieces(rows: &Rows, scores: Scores, q: &Tensor) -> Vec<Row> {
     let window = scores.window.unwrap_or(usize::MAX);
     let of_row = |row: &Row| row.key_count().min(window.saturating_mul(2));
