@@ -133,9 +133,9 @@ fn unseen(t: usize, s: usize, window: Option<usize>) -> TensorData {
     let mask = (0..t).flat_map(|query| {
         let last = s - t + query;
         let first = window.map_or(0, |window| (last + 1).saturating_sub(window));
-        let of_key = move |key| match (first..=last).contains(&key) {
-            true => 0.0,
-            false => f32::NEG_INFINITY,
+        let of_key = move |key| {
+            let is_seen = (first..=last).contains(&key);
+            if is_seen { 0.0 } else { f32::NEG_INFINITY }
         };
         (0..s).map(of_key)
     });

@@ -10,9 +10,9 @@ use std::ops::Range;
 use super::{Row, Rows};
 
 impl Row {
-    /// The keys that one of some queries sees or more do, as indices among the row's keys: from the
-    /// first that the first query sees to that of the last query. With a window, a query sees that
-    /// many keys at most, its own last.
+    /// The keys that at least one of some queries sees, as indices among the row's keys: from the first
+    /// key of the first query to the own key of the last one. With a window, a query sees that many
+    /// keys at most, its own last.
     pub(crate) fn seen(&self, queries: &Range<usize>, window: Option<usize>) -> Range<usize> {
         let end = self.key_count() - (self.queries.end - queries.end);
         let of_first = end + 1 - queries.len();
@@ -33,8 +33,8 @@ impl Row {
 }
 
 impl Rows {
-    /// Cuts the rows into pieces of at most `length` queries. A piece has the keys that one of its
-    /// queries sees or more do.
+    /// Cuts the rows into pieces of at most `length` queries. A piece has the keys that at least one of
+    /// its queries sees.
     pub(crate) fn pieces(&self, length: usize, window: Option<usize>) -> Vec<Row> {
         let of_row = |row: &Row| -> Vec<Row> {
             let starts = row.queries.clone().step_by(length);

@@ -9,17 +9,21 @@ use crate::rows::{Row, Rows};
 
 /// Approximate number of scores of a piece: on a processor they stay in its caches, on a GPU there are
 /// enough for all its cores.
-const SCORES: [usize; 2] = [1 << 20, 1 << 24];
+const SCORES: [usize; 2] = [1 << 20, 1 << 23];
 
 /// Least and largest number of queries of a piece.
 const QUERIES: [usize; 2] = [16, 512];
 
+/// The pieces of the rows. They are not longer than a window, so that at least half of the scores are of
+/// keys that the queries see.
 fn pieces(rows: &Rows, scores: Scores, q: &Tensor) -> Vec<Row> {
-    let of_row = |row: &Row| row.key_count().min(scores.window.unwrap_or(usize::MAX));
+    let window = scores.window.unwrap_or(usize::MAX);
+    let of_row = |row: &Row| row.key_count().min(window.saturating_mul(2));
     let keys = rows.iter().map(of_row).max().unwrap_or(1);
     let of_query = keys * q.size()[1] as usize;
     let length = SCORES[usize::from(q.device().is_cuda())] / of_query;
-    rows.pieces(length.clamp(QUERIES[0], QUERIES[1]), scores.window)
+    let length = length.min(window).clamp(QUERIES[0], QUERIES[1]);
+    rows.pieces(length, scores.window)
 }
 
 /// The inputs of a piece.
