@@ -25,7 +25,7 @@ VOCAB = 3 + 1 + 95 + len(MERGES)  # specials, newline, printable ASCII, merges
 class TinyModel:
     """One model folder of tests/goldens.
 
-    `norm` is what the weights of norms are around, and `scales` multiplies the weights of the modules that it names. A
+    `norm` is what the weights of norms are around, and `scales` multiplies it or the weights of the modules that it names. A
     `rounded` model has values of bf16 in its dtype. `logit_rows` are the rows whose logits are stored, all without it;
     `texts` are scored beside the usual ones. `matters` are changes of the configuration, each of which has to change logits.
     """
@@ -195,14 +195,14 @@ def random_weights(spec: TinyModel, folder: Path) -> dict[str, torch.Tensor]:
     weights = {}
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
+        scale = spec.scales.get(name.split(".")[-2], 1.0)
         if name.endswith("norm.weight"):
-            value = spec.norm + 0.2 * noise
+            value = spec.norm * scale + 0.2 * noise
         elif name.endswith(".bias"):
             value = 0.3 * noise
         elif name == "model.embed_tokens.weight":
-            value = 0.6 * noise
+            value = 0.6 * scale * noise
         else:
-            scale = spec.scales.get(name.split(".")[-2], 1.0)
             value = 1.4 * scale * noise / math.sqrt(parameter.shape[1])
         weights[name] = (value.bfloat16() if spec.rounded else value).to(spec.dtype)
     if spec.inv_freq:
