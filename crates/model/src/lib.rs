@@ -31,6 +31,6 @@ pub use layer::{Embedding, Linear, LmHead, RmsNorm};
 pub use llama::{DecoderLayer, LlamaForCausalLM, LlamaModel, Mlp, SelfAttention};
 pub use parameters::{Parameters, add};
 pub use prefix::Shared;
-pub use rotary::inverse_frequencies;
+pub use rotary::RotarySettings;
 pub use sampler::{Sampling, SamplingError};
 pub use sequence::{Sequence, Target};

@@ -15,7 +15,7 @@ use simmer_kernels::{Rows, attention, rope, swiglu};
 use crate::cache::KvCache;
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::lora::Lora;
-use crate::rotary::Rotary;
+use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
 
 /// A causal language model of the LLaMA family.
@@ -176,7 +176,11 @@ impl LlamaForCausalLM {
         }
         Pass {
             config: &self.config,
-            rotary: Rotary::new(&self.config, &sequence.rows.positions(), &self.device()),
+            rotary: Rotary::new(
+                &RotarySettings::of(&self.config),
+                &sequence.rows,
+                &self.device(),
+            ),
             rows: &sequence.rows,
             dropout_keys: sequence.dropout_keys.as_ref(),
         }

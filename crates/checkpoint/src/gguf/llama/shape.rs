@@ -115,10 +115,20 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
     };
     set("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
     set("rope.freq_base", config.rope_theta);
-    if let RopeScaling::Linear { factor } = config.rope_scaling {
-        metadata.set(format!("{architecture}.rope.scaling.type"), "linear");
-        let key = format!("{architecture}.rope.scaling.factor");
-        metadata.set(key, factor as f32);
+    match &config.rope_scaling {
+        RopeScaling::Default | RopeScaling::Llama3 { .. } => {}
+        RopeScaling::Linear { factor } => {
+            metadata.set(format!("{architecture}.rope.scaling.type"), "linear");
+            let key = format!("{architecture}.rope.scaling.factor");
+            metadata.set(key, *factor as f32);
+        }
+        RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => {
+            return Err(GgufError::Inexpressible {
+                architecture,
+                key: "rope_scaling",
+                found: format!("is {}", config.rope_scaling.kind()),
+            });
+        }
     }
     // llama.cpp's file types: "all" or "mostly" of a type
     let file_type = match kind {
