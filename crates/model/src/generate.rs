@@ -170,6 +170,11 @@ impl LlamaForCausalLM {
     }
 
     fn next_logits(&self, text: &[u32], cache: &mut KvCache) -> Vec<f32> {
+        let most = self.config().same_frequencies_up_to();
+        if most.is_some_and(|most| cache.len() <= most && text.len() > most) {
+            // the keys have the frequencies of shorter texts; transformers' Phi-3 computes them again, too
+            *cache = KvCache::default();
+        }
         let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
         let last = sequence.len() - 1;
         let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]

@@ -7,7 +7,7 @@ mod read;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, MAX_CONTEXT};
+use super::{ConfigError, MAX_CONTEXT, ModelConfig};
 
 pub(super) use read::RopeTable;
 
@@ -158,7 +158,8 @@ impl RopeScaling {
         }
     }
 
-    /// The length in tokens up to which all rows have the same frequencies; `None` if rows of every length have.
+    /// The length in tokens up to which all rows have the same frequencies; `None` if rows of every length have. See
+    /// [`ModelConfig::same_frequencies_up_to`].
     pub fn same_up_to(&self, max_position_embeddings: usize) -> Option<usize> {
         match self {
             Self::Dynamic { .. } => Some(max_position_embeddings),
@@ -319,6 +320,14 @@ impl RopeScaling {
                 limits.context(*original, 1)
             }
         }
+    }
+}
+
+impl ModelConfig {
+    /// The length in tokens up to which all rows have the same rotary frequencies; `None` if rows of every length have. Longer
+    /// rows cannot continue the keys of a shorter one.
+    pub fn same_frequencies_up_to(&self) -> Option<usize> {
+        self.rope_scaling.same_up_to(self.max_position_embeddings)
     }
 }
 

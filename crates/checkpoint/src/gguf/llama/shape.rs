@@ -123,10 +123,10 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
             metadata.set(key, *factor as f32);
         }
         RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => {
-            return Err(GgufError::Inexpressible {
-                architecture,
-                key: "rope_scaling",
-                found: format!("is {}", config.rope_scaling.kind()),
+            return Err(GgufError::Key {
+                key: "rope_scaling".to_owned(),
+                expected: "default, linear or llama3 for a GGUF file".to_owned(),
+                found: config.rope_scaling.kind().to_owned(),
             });
         }
     }
