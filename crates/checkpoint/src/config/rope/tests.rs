@@ -99,7 +99,7 @@ fn old_and_new_spellings_mean_the_same() {
     assert_eq!(scaling(keys), yarn());
 
     let divisors = |kind| {
-        let mut table = json!({"short_factor": [1.5; 8], "long_factor": [4; 8]});
+        let mut table = json!({"short_factor": vec![1.5; 8], "long_factor": vec![4; 8]});
         table["type"] = json!(kind);
         table
     };
@@ -168,9 +168,9 @@ fn errors_name_the_key() {
     insta::assert_snapshot!(message(json!({"type": "yarn", "factor": 4, "original_max_position_embeddings": 0})),
         @"config.json: `rope_scaling.original_max_position_embeddings`: expected a positive integer, found 0");
     let long_rope = |short: Value, long: Value| json!({"type": "longrope", "short_factor": short, "long_factor": long});
-    insta::assert_snapshot!(message(long_rope(json!([1; 8]), json!([4; 8]))),
+    insta::assert_snapshot!(message(long_rope(json!(vec![1; 8]), json!(vec![4; 8]))),
         @"config.json: `rope_scaling.original_max_position_embeddings`: expected a positive integer: the context before scaling, in tokens, found nothing");
-    insta::assert_snapshot!(message(long_rope(json!([1; 8]), Value::Null)),
+    insta::assert_snapshot!(message(long_rope(json!(vec![1; 8]), Value::Null)),
         @"config.json: `rope_scaling.long_factor`: expected a list of numbers, found nothing");
     insta::assert_snapshot!(message(json!({"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4})),
         @"config.json: `rope_scaling.original_max_position_embeddings`: expected a positive integer: the context before scaling, in tokens, found nothing");
@@ -179,8 +179,8 @@ fn errors_name_the_key() {
         table["original_max_position_embeddings"] = json!(32);
         message(table)
     };
-    insta::assert_snapshot!(divisors(json!([1, 2, 3]), json!([4; 8])),
+    insta::assert_snapshot!(divisors(json!([1, 2, 3]), json!(vec![4; 8])),
         @"config.json: `rope_scaling.short_factor`: expected 8 numbers, one for each pair of rotary features, found 3");
-    insta::assert_snapshot!(divisors(json!([1; 8]), json!([4, 4, 4, 4, 4, 4, 4, 0])),
+    insta::assert_snapshot!(divisors(json!(vec![1; 8]), json!([4, 4, 4, 4, 4, 4, 4, 0])),
         @"config.json: `rope_scaling.long_factor[7]`: expected a number from 0.001 to 1000000, found 0.0");
 }
