@@ -127,7 +127,7 @@ fn paired(tensor: &TensorLayout, config: &ModelConfig) -> Option<usize> {
 /// The tensors of a file with a model of this configuration: matrices as `kind`; norms and biases as F32, which llama.cpp
 /// requires; matrices whose rows are not whole blocks of `kind` as F16.
 pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
-    let factors = rope::factors(config.rope_scaling, config.rope_theta, config.head_dim);
+    let factors = rope::factors(&config.rope_scaling, config.rope_theta, config.head_dim);
     let factors = factors.map(|numbers| PlannedTensor {
         spec: GgufTensorSpec {
             name: ROPE_FACTORS.to_owned(),

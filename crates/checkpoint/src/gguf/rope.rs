@@ -10,7 +10,7 @@ use crate::config::RopeScaling;
 ///
 /// `[head_dim / 2]`, computed in f32 in the order in which PyTorch does it for llama.cpp's converter: PyTorch divides a
 /// number by a tensor by multiplying with the reciprocal.
-pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
+pub(super) fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
     let RopeScaling::Llama3 {
         factor,
         low_freq_factor,
@@ -21,11 +21,11 @@ pub(super) fn factors(scaling: RopeScaling, theta: f64, head_dim: usize) -> Opti
         return None;
     };
     let (factor, low, high) = (
-        factor as f32,
-        low_freq_factor as f32,
-        high_freq_factor as f32,
+        *factor as f32,
+        *low_freq_factor as f32,
+        *high_freq_factor as f32,
     );
-    let original = original as f32;
+    let original = *original as f32;
     let divisor = |pair: usize| {
         let exponent = (2 * pair) as f32 / head_dim as f32;
         let frequency = (theta as f32).powf(exponent).recip();
@@ -67,7 +67,7 @@ pub(super) fn scaling(
                 high_freq_factor: 4.0,
                 original_max_position_embeddings,
             };
-            if self::factors(scaling, theta, head_dim).is_some_and(|made| same(&made, found)) {
+            if self::factors(&scaling, theta, head_dim).is_some_and(|made| same(&made, found)) {
                 return Ok(scaling);
             }
         }
@@ -110,18 +110,18 @@ mod tests {
             (4.0, 64, 10_000.0, 16),
         ] {
             let scaling = llama3(factor, original);
-            let factors = factors(scaling, theta, head_dim).unwrap();
+            let factors = factors(&scaling, theta, head_dim).unwrap();
             assert_eq!(super::scaling(&factors, theta, head_dim).unwrap(), scaling);
         }
         let plain = super::scaling(&[1.0; 8], 10_000.0, 16).unwrap();
         assert_eq!(plain, RopeScaling::Default);
-        assert_eq!(factors(RopeScaling::Linear { factor: 2.0 }, 1e4, 16), None);
+        assert_eq!(factors(&RopeScaling::Linear { factor: 2.0 }, 1e4, 16), None);
     }
 
     #[test]
     fn values_are_those_of_the_converter() {
         // the converter's lines, computed with PyTorch 2.9
-        let factors = factors(llama3(32.0, 8192), 500_000.0, 64).unwrap();
+        let factors = factors(&llama3(32.0, 8192), 500_000.0, 64).unwrap();
         assert_eq!(factors[..15], [1.0; 15]);
         assert_eq!(factors[15..18], [1.651_329_3, 3.292_262_8, 9.666_731]);
         assert_eq!(factors[18..], [32.0; 14]);

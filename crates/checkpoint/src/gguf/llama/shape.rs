@@ -113,10 +113,20 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
     };
     set("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
     set("rope.freq_base", config.rope_theta);
-    if let RopeScaling::Linear { factor } = config.rope_scaling {
-        metadata.set(format!("{architecture}.rope.scaling.type"), "linear");
-        let key = format!("{architecture}.rope.scaling.factor");
-        metadata.set(key, factor as f32);
+    match &config.rope_scaling {
+        RopeScaling::Default | RopeScaling::Llama3 { .. } => {}
+        RopeScaling::Linear { factor } => {
+            metadata.set(format!("{architecture}.rope.scaling.type"), "linear");
+            let key = format!("{architecture}.rope.scaling.factor");
+            metadata.set(key, *factor as f32);
+        }
+        RopeScaling::Dynamic { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => {
+            return Err(GgufError::Key {
+                key: "rope_scaling".to_owned(),
+                expected: "default, linear or llama3 for a GGUF file".to_owned(),
+                found: config.rope_scaling.kind().to_owned(),
+            });
+        }
     }
     // llama.cpp's file types: "all" or "mostly" of a type
     let file_type = match kind {
