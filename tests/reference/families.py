@@ -252,6 +252,7 @@ FAMILIES = [
             {"residual_multiplier": 1.0},
             {"logits_scaling": 1.0},
         ],
+        scales={"embed_tokens": 0.3, "o_proj": 1.5, "down_proj": 1.5},
         seed=110,
     ),
 ]
