@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::which::foreign;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{EmbeddingScale, Family, GatedBy, Windows};
 
@@ -24,6 +25,10 @@ impl LayerType {
             Self::FullAttention => "full_attention",
             Self::SlidingAttention => "sliding_attention",
         }
+    }
+
+    fn slides(self) -> bool {
+        self == Self::SlidingAttention
     }
 
     fn sliding(is_sliding: bool) -> Self {
@@ -135,59 +140,88 @@ impl ModelConfig {
     fn windows(&self, keys: &Keys<'_>) -> Result<(Option<usize>, Vec<LayerType>), ConfigError> {
         let layers = self.num_hidden_layers;
         let rule = self.family.windows;
+        let listed = keys.layer_types(layers)?;
+        let slides = |types: &[LayerType]| types.contains(&LayerType::SlidingAttention);
+        let used = match rule {
+            Windows::Never => false,
+            Windows::LastLayers | Windows::LayersWithoutPositions => {
+                keys.flag("use_sliding_window")?
+            }
+            Windows::EveryLayer | Windows::ExceptEvery(_) => true,
+        };
         let window = match keys.json.get("sliding_window") {
+            // a window that is not used may have any value
+            _ if !used => None,
             None => self.family.defaults.sliding_window,
             Some(Value::Null) => None,
             Some(_) => Some(keys.size("sliding_window")?),
         };
-        let used = match rule {
-            Windows::Never => false,
-            Windows::EveryLayer => return Ok((window, Vec::new())),
-            Windows::LastLayers | Windows::LayersWithoutPositions => {
-                keys.flag("use_sliding_window")?
-            }
-            Windows::ExceptEvery(_) => true,
+        if rule == Windows::EveryLayer {
+            return match listed {
+                // transformers ignores the list in these families
+                Some(listed) if window.is_some() && listed.iter().any(|kind| !kind.slides()) => {
+                    let expected = every_layer(self.family);
+                    Err(keys.error("layer_types", &expected, keys.get("layer_types")))
+                }
+                _ => Ok((window, Vec::new())),
+            };
+        }
+        let types = match listed {
+            Some(listed) => listed,
+            None if window.is_none() && !matches!(rule, Windows::ExceptEvery(_)) => Vec::new(),
+            None => self.types_of_rule(keys)?,
         };
-        let window = window.filter(|_| used);
-        let listed = keys.layer_types()?;
-        let types = match (listed, rule) {
-            (Some(listed), _) => listed,
-            (None, Windows::ExceptEvery(n)) => {
-                let n = keys.size_or("sliding_window_pattern", n)?;
-                let slides = |layer: usize| !(layer + 1).is_multiple_of(n);
-                (0..layers)
-                    .map(|layer| LayerType::sliding(slides(layer)))
+        match window {
+            _ if !slides(&types) => Ok((None, Vec::new())),
+            Some(window) => Ok((Some(window), types)),
+            None if rule == Windows::Never => {
+                let expected = no_windows(self.family);
+                Err(keys.error("layer_types", &expected, keys.get("layer_types")))
+            }
+            None if !used => {
+                let expected = "true, since `layer_types` has layers with sliding attention (or a list without them)";
+                let found = keys.get("use_sliding_window");
+                Err(keys.error("use_sliding_window", expected, found))
+            }
+            None => Err(keys.error("sliding_window", WINDOW_OF_LAYERS, None)),
+        }
+    }
+
+    /// The type of each layer, if no key lists them.
+    fn types_of_rule(&self, keys: &Keys<'_>) -> Result<Vec<LayerType>, ConfigError> {
+        let layers = 0..self.num_hidden_layers;
+        Ok(match self.family.windows {
+            Windows::Never | Windows::EveryLayer => Vec::new(),
+            Windows::ExceptEvery(default) => {
+                let n = keys.size_or("sliding_window_pattern", default)?;
+                // only the class of Gemma 3 reads the key
+                if n != default && !self.family.local_rotary {
+                    let expected = format!("{default}, as always in `{}`", self.family.model_type);
+                    let found = keys.get("sliding_window_pattern");
+                    return Err(keys.error("sliding_window_pattern", &expected, found));
+                }
+                layers
+                    .map(|layer| LayerType::sliding(!(layer + 1).is_multiple_of(n)))
                     .collect()
             }
-            (None, _) if window.is_none() => Vec::new(),
-            (None, Windows::LastLayers) => {
+            Windows::LastLayers => {
                 let first = keys.count_or("max_window_layers", 28)?;
-                (0..layers)
+                layers
                     .map(|layer| LayerType::sliding(layer >= first))
                     .collect()
             }
-            (None, _) => self
+            Windows::LayersWithoutPositions => self
                 .no_rope_layers
                 .iter()
                 .map(|rope| LayerType::sliding(*rope == 0))
                 .collect(),
-        };
-        let slides = types.contains(&LayerType::SlidingAttention);
-        if window.is_none() && slides {
-            let expected =
-                "a number of tokens, since `layer_types` has layers with sliding attention";
-            return Err(keys.error("sliding_window", expected, None));
-        }
-        if !slides {
-            return Ok((None, Vec::new()));
-        }
-        Ok((window, types))
+        })
     }
 
     /// Checks what families differ in.
     ///
     /// # Errors
-    /// If lists do not fit the layers, a window has no layers, or a number is out of range.
+    /// If lists do not fit the layers, a window has no layers, a key belongs to another family, or a number is out of range.
     pub(super) fn check_family_keys(
         &self,
         wrong: &dyn Fn(&str, String, String) -> ConfigError,
@@ -198,30 +232,14 @@ impl ModelConfig {
             ("no_rope_layers", self.no_rope_layers.len()),
         ] {
             if length != 0 && length != layers {
-                let expected = format!("one item for each of num_hidden_layers ({layers})");
-                return Err(wrong(key, expected, format!("{length} items")));
+                return Err(wrong(key, one_for_each(layers), format!("{length} items")));
             }
         }
-        let by_layer = !matches!(self.family.windows, Windows::Never | Windows::EveryLayer);
-        let slides = self.layer_types.contains(&LayerType::SlidingAttention);
-        match self.sliding_window {
-            Some(0) => return Err(wrong("sliding_window", "at least 1".into(), "0".into())),
-            Some(_) if by_layer && !slides => {
-                let expected =
-                    "the layers that have the window of `sliding_window` (\"sliding_attention\")";
-                return Err(wrong("layer_types", expected.into(), "none".into()));
-            }
-            None if by_layer && slides => {
-                let expected =
-                    "a number of tokens, since `layer_types` has layers with sliding attention";
-                return Err(wrong("sliding_window", expected.into(), "nothing".into()));
-            }
-            Some(window) if self.family.windows == Windows::Never => {
-                let expected = format!("nothing (`{}` has no windows)", self.family.model_type);
-                return Err(wrong("sliding_window", expected, window.to_string()));
-            }
-            _ => {}
+        if let Some(flag) = self.no_rope_layers.iter().find(|flag| **flag > 1) {
+            return Err(wrong("no_rope_layers", "0 or 1".into(), flag.to_string()));
         }
+        self.check_windows(wrong)?;
+        self.check_foreign(wrong)?;
         let rotary = self.rotary_dim();
         if !(0.0..=1.0).contains(&self.partial_rotary_factor)
             || rotary == 0
@@ -239,7 +257,6 @@ impl ModelConfig {
             ("query_pre_attn_scalar", self.query_pre_attn_scalar),
             ("attn_logit_softcapping", self.attn_logit_softcapping),
             ("final_logit_softcapping", self.final_logit_softcapping),
-            ("rope_local_base_freq", self.rope_local_base_freq),
             ("attention_multiplier", self.attention_multiplier),
             ("embedding_multiplier", Some(self.embedding_multiplier)),
             ("residual_multiplier", Some(self.residual_multiplier)),
@@ -248,6 +265,113 @@ impl ModelConfig {
             if let Some(number) = number.filter(|number| !in_range(*number)) {
                 let expected = "a number from 1e-6 to 1e9".to_owned();
                 return Err(wrong(key, expected, format!("{number:?}")));
+            }
+        }
+        match self.rope_local_base_freq {
+            Some(base) if !(1.0..=1e15).contains(&base) => {
+                let expected = "a number from 1 to 1e15".to_owned();
+                Err(wrong("rope_local_base_freq", expected, format!("{base:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a window and its layers fit each other and the family.
+    fn check_windows(
+        &self,
+        wrong: &dyn Fn(&str, String, String) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let slides = self.layer_types.contains(&LayerType::SlidingAttention);
+        match (self.family.windows, self.sliding_window) {
+            (_, Some(0)) => Err(wrong("sliding_window", "at least 1".into(), "0".into())),
+            (Windows::Never, Some(window)) => {
+                let expected = no_windows(self.family);
+                Err(wrong("sliding_window", expected, window.to_string()))
+            }
+            (Windows::Never, None) if slides => {
+                let expected = no_windows(self.family);
+                Err(wrong("layer_types", expected, "sliding_attention".into()))
+            }
+            (Windows::EveryLayer, _) if !self.layer_types.is_empty() => {
+                let found = format!("{} items", self.layer_types.len());
+                Err(wrong("layer_types", every_layer(self.family), found))
+            }
+            (Windows::Never | Windows::EveryLayer, _) => Ok(()),
+            (_, Some(_)) if !slides => {
+                let expected =
+                    "the layers that have the window of `sliding_window` (\"sliding_attention\")";
+                Err(wrong("layer_types", expected.into(), "none".into()))
+            }
+            (_, None) if slides => {
+                let found = "nothing".into();
+                Err(wrong("sliding_window", WINDOW_OF_LAYERS.into(), found))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses values that the forward pass of the family does not have.
+    fn check_foreign(
+        &self,
+        wrong: &dyn Fn(&str, String, String) -> ConfigError,
+    ) -> Result<(), ConfigError> {
+        let other_than_one = |number: f64| Some(number).filter(|number| *number != 1.0);
+        let family = self.family;
+        let without_positions = self.no_rope_layers.contains(&0).then_some(0.0);
+        for (key, is_ours, value) in [
+            (
+                "partial_rotary_factor",
+                family.partial_rotary,
+                other_than_one(self.partial_rotary_factor),
+            ),
+            (
+                "attn_logit_softcapping",
+                family.soft_caps,
+                self.attn_logit_softcapping,
+            ),
+            (
+                "final_logit_softcapping",
+                family.soft_caps,
+                self.final_logit_softcapping,
+            ),
+            (
+                "query_pre_attn_scalar",
+                family.soft_caps,
+                self.query_pre_attn_scalar,
+            ),
+            (
+                "embedding_multiplier",
+                family.multipliers,
+                other_than_one(self.embedding_multiplier),
+            ),
+            (
+                "attention_multiplier",
+                family.multipliers,
+                self.attention_multiplier,
+            ),
+            (
+                "residual_multiplier",
+                family.multipliers,
+                other_than_one(self.residual_multiplier),
+            ),
+            (
+                "logits_scaling",
+                family.multipliers,
+                other_than_one(self.logits_scaling),
+            ),
+            (
+                "rope_local_base_freq",
+                family.local_rotary,
+                self.rope_local_base_freq,
+            ),
+            (
+                "no_rope_layers",
+                family.layers_without_positions,
+                without_positions,
+            ),
+        ] {
+            if let Some(value) = value.filter(|_| !is_ours) {
+                return Err(wrong(key, foreign(key, family), value.to_string()));
             }
         }
         Ok(())
@@ -291,7 +415,7 @@ impl ModelConfig {
             );
         }
         if family.gated_by == GatedBy::GeluTanh {
-            set("hidden_activation", json!(family.gated_by.names()[0]));
+            set("hidden_activation", json!(family.gated_by.name()));
         }
         if family.multipliers {
             set("embedding_multiplier", json!(self.embedding_multiplier));
@@ -303,6 +427,23 @@ impl ModelConfig {
             set("rope_local_base_freq", json!(base));
         }
     }
+}
+
+/// What `sliding_window` must be if layers have one.
+const WINDOW_OF_LAYERS: &str =
+    "a number of tokens, since `layer_types` has layers with sliding attention";
+
+fn no_windows(family: &Family) -> String {
+    format!("none (`{}` has no windows)", family.model_type)
+}
+
+fn every_layer(family: &Family) -> String {
+    let model_type = family.model_type;
+    format!("none: every layer of `{model_type}` has the window of `sliding_window`")
+}
+
+fn one_for_each(layers: usize) -> String {
+    format!("one item for each of num_hidden_layers ({layers})")
 }
 
 /// One number for each layer: 1 if it has rotary positions, 0 if not.
@@ -323,17 +464,21 @@ fn no_rope_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<u8>, ConfigError
                 .map(|flag| flag as u8),
         })
         .collect();
-    items.filter(|items| items.len() == layers).ok_or_else(|| {
+    // "at least the same length as the number of layers"
+    let items = items.filter(|items| items.len() >= layers);
+    let Some(mut items) = items else {
         let expected = format!(
             "a list of 0 and 1 for each of num_hidden_layers ({layers}); 1: with rotary positions"
         );
-        keys.error("no_rope_layers", &expected, Some(found))
-    })
+        return Err(keys.error("no_rope_layers", &expected, Some(found)));
+    };
+    items.truncate(layers);
+    Ok(items)
 }
 
 impl Keys<'_> {
-    /// `layer_types`.
-    fn layer_types(&self) -> Result<Option<Vec<LayerType>>, ConfigError> {
+    /// `layer_types`, of so many layers.
+    fn layer_types(&self, layers: usize) -> Result<Option<Vec<LayerType>>, ConfigError> {
         let Some(found) = self.get("layer_types") else {
             return Ok(None);
         };
@@ -344,7 +489,16 @@ impl Keys<'_> {
             .map(|item| types.into_iter().find(|kind| item == kind.name()))
             .collect();
         match items {
-            Some(items) if !items.is_empty() => Ok(Some(items)),
+            Some(items) if items.len() == layers => Ok(Some(items)),
+            Some(items) if !items.is_empty() => {
+                let found = format!("{} items", items.len());
+                Err(ConfigError::Key {
+                    path: self.path.to_owned(),
+                    key: "layer_types".to_owned(),
+                    expected: one_for_each(layers),
+                    found,
+                })
+            }
             _ => {
                 let expected = "a list of \"full_attention\" and \"sliding_attention\"";
                 Err(self.error("layer_types", expected, Some(found)))
@@ -356,6 +510,11 @@ impl Keys<'_> {
     fn local_rope(&self, default: f64) -> Result<f64, ConfigError> {
         let top = self.number_or("rope_local_base_freq", default)?;
         let table = self.get("rope_parameters");
+        let names = [LayerType::FullAttention, LayerType::SlidingAttention].map(LayerType::name);
+        if table.is_some_and(|table| names.iter().all(|name| table.get(name).is_none())) {
+            let expected = "the tables `full_attention` and `sliding_attention`";
+            return Err(self.error("rope_parameters", expected, table));
+        }
         let Some(json) = table.and_then(|table| table.get(LayerType::SlidingAttention.name()))
         else {
             return Ok(top);

@@ -2,7 +2,9 @@
 
 mod attention;
 mod keys;
+mod refused;
 mod text;
+mod which;
 
 use std::path::{Path, PathBuf};
 
@@ -144,6 +146,9 @@ fn write_family<S: Serializer>(family: &&'static Family, serializer: S) -> Resul
 fn read_family<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Family, D::Error> {
     let name = String::deserialize(deserializer)?;
     Family::of_model_type(&name).ok_or_else(|| {
+        if let Some(refused) = refused::of_model_type(&name) {
+            return D::Error::custom(format!("`model_type`: `{name}` is {}", refused.is));
+        }
         let known = family::ALL.into_iter().map(|family| family.model_type);
         D::Error::custom(format!(
             "`model_type`: expected {}, found {name:?}",
@@ -236,6 +241,20 @@ pub enum ConfigError {
         /// The value found.
         found: String,
     },
+    /// A model that simmer does not read, of a known kind.
+    #[error("{path}: `{key}`: {found} is {is}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The key that shows it.
+        key: String,
+        /// The value found, in backticks.
+        found: String,
+        /// What the model is.
+        is: String,
+        /// What to use instead.
+        instead: String,
+    },
 }
 
 impl Hint for ConfigError {
@@ -255,6 +274,7 @@ impl Hint for ConfigError {
                  (params.json, consolidated.*.pth) or a .gguf file"
                     .to_owned(),
             ),
+            Self::Refused { instead, .. } => Some(instead.clone()),
             Self::Json { .. } | Self::Key { .. } => None,
         }
     }
@@ -338,6 +358,7 @@ impl ModelConfig {
             ..Self::of_family(family)
         };
         config.read_family_keys(&keys)?;
+        keys.check_foreign_keys(family)?;
         config.check(path)?;
         Ok(config)
     }
