@@ -586,8 +586,8 @@ mod tests {
         };
         insta::assert_snapshot!(message("hidden_size", json!("big")),
             @r#"config.json: `hidden_size`: expected a positive integer, found "big""#);
-        insta::assert_snapshot!(message("model_type", json!("gpt2")),
-            @r#"config.json: `model_type`: expected "llama", found "gpt2""#);
+        insta::assert_snapshot!(message("model_type", json!("lama")),
+            @r#"config.json: `model_type`: expected "llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "olmo2" or "granite"; the nearest is "llama", found "lama""#);
         insta::assert_snapshot!(message("rope_scaling", json!({"rope_type": "yarn", "factor": 2})),
             @r#"config.json: `rope_scaling.rope_type`: expected "default", "linear" or "llama3", found "yarn""#);
         insta::assert_snapshot!(message("num_key_value_heads", json!(5)),

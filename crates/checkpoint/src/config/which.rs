@@ -192,3 +192,99 @@ fn unquantised(config: &Path) -> String {
          GGUF files can have quantised blocks"
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use simmer_hint::Hint;
+
+    use super::*;
+    use crate::ModelConfig;
+
+    fn said_at(path: &str, keys: &Value) -> String {
+        let mut json = json!({
+            "vocab_size": 32, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+        });
+        for (key, value) in keys.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        let error = ModelConfig::from_json(&json, Path::new(path)).unwrap_err();
+        let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
+        format!("{error}{}", hint.unwrap_or_default())
+    }
+
+    fn said(keys: &Value) -> String {
+        said_at("config.json", keys)
+    }
+
+    #[test]
+    fn what_is_refused_says_what_it_is_and_what_comes_nearest() {
+        insta::assert_snapshot!(said(&json!({"model_type": "qwen3_moe"})), @r"
+        config.json: `model_type`: `qwen3_moe` is a mixture of experts; simmer reads dense models only
+        hint: the nearest that simmer reads: Qwen/Qwen3-8B, Qwen/Qwen3-14B and Qwen/Qwen3-32B (`qwen3`)
+        ");
+        insta::assert_snapshot!(said(&json!({"model_type": "new", "vision_config": {}})), @r"
+        config.json: `model_type`: `new` is a model of images and text
+        hint: the nearest that simmer reads: the language model that it is built on, usually named on its model card
+        ");
+        insta::assert_snapshot!(said(&json!({"model_type": "mistral", "architectures": ["MixtralForCausalLM"]})), @r"
+        config.json: `architectures`: `MixtralForCausalLM` is a mixture of experts; simmer reads dense models only
+        hint: the nearest that simmer reads: mistralai/Mistral-7B-Instruct-v0.3 and mistralai/Mistral-Small-24B-Instruct-2501 (`mistral`)
+        ");
+        insta::assert_snapshot!(said(&json!({"architectures": ["GPT2LMHeadModel"]})), @r"
+        config.json: `architectures`: `GPT2LMHeadModel` is a decoder of another architecture
+        hint: the nearest that simmer reads: HuggingFaceTB/SmolLM2-135M (`llama`), Qwen/Qwen2.5-0.5B (`qwen2`) and Qwen/Qwen3-0.6B (`qwen3`)
+        ");
+        insta::assert_snapshot!(said(&json!({"model_type": "qwen2", "architectures": ["Qwen2ForSequenceClassification"]})), @r"
+        config.json: `architectures`: `Qwen2ForSequenceClassification` is a classifier of texts
+        hint: simmer trains models that generate text: use the model that this one was made of, a `Qwen2ForCausalLM`
+        ");
+        insta::assert_snapshot!(said(&json!({"model_type": "qwen2", "architectures": ["LlamaForCausalLM"]})),
+            @r#"config.json: `architectures`: expected "Qwen2ForCausalLM", since `model_type` is "qwen2", found ["LlamaForCausalLM"]"#);
+        insta::assert_snapshot!(said(&json!({"model_type": "gemma3_text", "use_bidirectional_attention": true})), @r"
+        config.json: `use_bidirectional_attention`: `true` is of a model that sees the tokens after a position, too: an embedding model
+        hint: simmer trains models that generate text
+        ");
+        assert!(
+            said(&json!({"model_type": "gemma3"}))
+                .contains("text.model = whole.model.language_model")
+        );
+    }
+
+    #[test]
+    fn quantised_weights_name_their_original() {
+        let table = json!({"quantization_config": {"quant_method": "awq", "bits": 4}});
+        let cached = "hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json";
+        insta::assert_snapshot!(said_at(cached, &table), @r"
+        hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json: `quantization_config`: `quantization_config` is of weights quantised with AWQ (4-bit integers); simmer reads f32, bf16 and f16
+        hint: use the repository that it was made from, usually named on its model card and as this one without the suffix: Qwen/Qwen3-8B; GGUF files can have quantised blocks
+        ");
+        assert!(said_at("Llama-3.2-1B-4bit/config.json", &table).contains("suffix: Llama-3.2-1B;"));
+        assert!(said(&table).contains("without the suffix;"));
+    }
+
+    #[test]
+    fn keys_of_another_family_are_refused() {
+        insta::assert_snapshot!(said(&json!({"model_type": "qwen2", "final_logit_softcapping": 30.0})),
+            @r#"config.json: `final_logit_softcapping`: expected none (a key of `gemma2` and `gemma3_text`, but `model_type` is "qwen2"), found 30.0"#);
+        insta::assert_snapshot!(said(&json!({"model_type": "llama", "logits_scaling": 8.0})),
+            @r#"config.json: `logits_scaling`: expected none (a key of `granite`, but `model_type` is "llama"), found 8.0"#);
+        insta::assert_snapshot!(said(&json!({"num_local_experts": 8})),
+            @"config.json: `num_local_experts`: expected none (`llama` has no experts), found 8");
+        insta::assert_snapshot!(said(&json!({"model_type": "gemma2", "hidden_activation": "gelu"})),
+            @r#"config.json: `hidden_activation`: expected "gelu_pytorch_tanh", found "gelu""#);
+    }
+
+    #[test]
+    fn a_class_names_the_family_where_the_type_is_missing() {
+        let json = json!({
+            "architectures": ["MistralForCausalLM"], "vocab_size": 32, "hidden_size": 16,
+            "intermediate_size": 24, "num_hidden_layers": 3, "num_attention_heads": 8,
+            "embedding_multiplier": 1.0, "partial_rotary_factor": 1, "final_logit_softcapping": null,
+        });
+        let config = ModelConfig::from_json(&json, Path::new("config.json")).unwrap();
+        assert_eq!(config.family.model_type, "mistral");
+        assert_eq!(config.sliding_window, Some(4096));
+    }
+}
