@@ -48,6 +48,7 @@ pub(super) static GEMMA2: Family = Family {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
     gguf: "gemma2",
+    activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),
@@ -79,6 +80,7 @@ pub(super) static GEMMA3: Family = Family {
     model_type: "gemma3_text",
     class: "Gemma3ForCausalLM",
     gguf: "gemma3",
+    activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),
