@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use simmer_checkpoint::gguf::{Gguf, Vocabulary, llama};
+use simmer_checkpoint::gguf::{Gguf, Vocabulary, model};
 use simmer_checkpoint::meta::Params;
 use simmer_checkpoint::pickle::Pickle;
 use simmer_checkpoint::pth::PthFile;
@@ -34,8 +34,8 @@ pub(super) fn gguf(bytes: &[u8]) {
         assert!(tensor.range.end <= bytes.len());
     }
     let _ = Vocabulary::from_metadata(gguf.metadata());
-    if let Ok(config) = llama::config(&gguf, &[bytes]) {
-        let _ = llama::tensors(&gguf, &config);
+    if let Ok(config) = model::config(&gguf, &[bytes]) {
+        let _ = model::tensors(&gguf, &config);
     }
 }
 

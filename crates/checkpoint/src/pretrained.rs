@@ -7,7 +7,7 @@ use simmer_hint::Hint;
 
 use crate::checkpoint::{Checkpoint, Layout};
 use crate::family::Module;
-use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, llama, split};
+use crate::gguf::{GgmlType, Gguf, GgufError, Vocabulary, model, split};
 use crate::mapped::Mapped;
 use crate::meta::MetaError;
 use crate::stored::Stored;
@@ -166,11 +166,13 @@ impl Pretrained {
         };
         let (gguf, files) = open_gguf(path)?;
         let bytes: Vec<&[u8]> = files.iter().map(|file| &**file).collect();
-        let config = llama::config(&gguf, &bytes).map_err(wrong)?;
-        let tensors = llama::tensors(&gguf, &config).map_err(wrong)?;
+        let config = model::config(&gguf, &bytes).map_err(wrong)?;
+        let tensors = model::tensors(&gguf, &config).map_err(wrong)?;
         let tensors = tensors.into_iter().map(|found| {
             let kind = found.tensor.kind;
             let (dtype, blocks) = match kind {
+                // 1 is subtracted in f32
+                _ if found.plus_one => (Dtype::F32, Some((kind.name(), found.decoder))),
                 GgmlType::F32 => (Dtype::F32, None),
                 GgmlType::F16 => (Dtype::F16, None),
                 GgmlType::BF16 => (Dtype::BF16, None),
@@ -183,6 +185,7 @@ impl Pretrained {
             let stored = Stored {
                 blocks,
                 paired: found.paired,
+                plus_one: found.plus_one,
                 ..Stored::plain(info, found.tensor.file, found.tensor.range.clone())
             };
             (found.name, stored)

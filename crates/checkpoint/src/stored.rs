@@ -32,6 +32,8 @@ pub(crate) struct Stored {
     /// Features of a head, if the rows of each head are stored as pairs `(2i, 2i + 1)`; Hugging Face stores them as
     /// halves `(i, i + half)`.
     pub(crate) paired: Option<usize>,
+    /// Whether `1 + weight` is stored, in blocks, as GGUF has Gemma's normalisations.
+    pub(crate) plus_one: bool,
 }
 
 /// A part of a tensor, or the whole tensor.
@@ -61,6 +63,7 @@ impl Stored {
             joined: Joined::Rows,
             blocks: None,
             paired: None,
+            plus_one: false,
         }
     }
 
@@ -184,8 +187,9 @@ impl Stored {
         // bytes of a file may be unaligned
         let mut numbers = vec![0.0; out.len() / size_of::<f32>()];
         widen(bytes, &mut numbers);
+        let added = if self.plus_one { 1.0 } else { 0.0 };
         for (out, number) in out.chunks_exact_mut(size_of::<f32>()).zip(numbers) {
-            out.copy_from_slice(&number.to_le_bytes());
+            out.copy_from_slice(&(number - added).to_le_bytes());
         }
     }
 
@@ -237,6 +241,8 @@ pub(crate) fn paired_row(row: usize, head_dim: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::GgmlType;
+    use crate::gguf::blocks::decoder;
 
     fn mapped(bytes: &[u8]) -> Mapped {
         let mut file = tempfile::tempfile().unwrap();
@@ -289,6 +295,31 @@ mod tests {
             }
         }
         assert_eq!(below.read(&files)[..], [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn one_is_subtracted() {
+        let bytes: Vec<u8> = [1.0_f32, 1.5, 0.0]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        let files = [mapped(&bytes)];
+        let decoder = decoder(GgmlType::F32).unwrap();
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: vec![3],
+        };
+        let stored = Stored {
+            blocks: Some(("F32", decoder)),
+            plus_one: true,
+            ..Stored::plain(info, 0, 0..12)
+        };
+        let expected: Vec<u8> = [0.0_f32, 0.5, -1.0]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        assert_eq!(stored.read(&files)[..], expected);
+        assert_eq!(stored.read_rows(&files, 1..2)[..], expected[4..8]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use simmer_checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
-use simmer_checkpoint::gguf::GgmlType;
+use simmer_checkpoint::gguf::{GgmlType, model as gguf_model};
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::{Dtype, Pretrained};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
@@ -138,6 +138,9 @@ impl Convert {
             To::Gguf => {
                 let (vocabulary, notes) = tokenizer::to_gguf(&tokenizer, model.config.vocab_size)?;
                 for note in notes {
+                    output::note(&note);
+                }
+                for note in gguf_model::notes(&model.config) {
                     output::note(&note);
                 }
                 let name = input.file_stem().unwrap_or(input.as_os_str());

@@ -6,7 +6,7 @@ use simmer_files::{WriteError, try_write_file};
 
 use super::{ConvertError, Progress, blocks, rows};
 use crate::gguf::blocks::quantize;
-use crate::gguf::llama::{self, PlannedTensor, Source, hugging_face_row};
+use crate::gguf::model::{self, PlannedTensor, Source, hugging_face_row};
 use crate::gguf::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Vocabulary};
 use crate::{Dtype, Pretrained};
 
@@ -31,7 +31,7 @@ fn own_kind(model: &Pretrained) -> GgmlType {
 /// are stored), norms in f32, and the tokenizer.
 ///
 /// # Errors
-/// If the model cannot be read, GGUF cannot hold it, or the output exists. No partial output remains.
+/// If the model cannot be read, llama.cpp would compute something else than the model, or the output exists. No partial output remains.
 pub fn to_gguf(
     model: &Pretrained,
     out: &Path,
@@ -46,9 +46,9 @@ pub fn to_gguf(
         return Err(WriteError::OutputExists { path }.into());
     }
     let kind = kind.unwrap_or_else(|| own_kind(model));
-    let mut metadata = llama::metadata(&model.config, name, kind).map_err(wrong)?;
+    let mut metadata = model::metadata(&model.config, name, kind).map_err(wrong)?;
     vocabulary.write_to(&mut metadata);
-    let plan = llama::plan(&model.config, kind);
+    let plan = model::plan(&model.config, kind);
     let specs: Vec<GgufTensorSpec> = plan.iter().map(|tensor| tensor.spec.clone()).collect();
     let bytes = |spec: &GgufTensorSpec| spec.kind.tensor_bytes(&spec.shape).unwrap_or(0);
     let total = specs.iter().map(bytes).sum();
@@ -84,8 +84,12 @@ fn encode(
 ) -> Result<(), ConvertError> {
     let wrong = wrong(out);
     let kind = tensor.spec.kind;
-    let (name, paired) = match &tensor.source {
-        Source::Tensor { name, paired } => (name, paired),
+    let (name, paired, plus_one) = match &tensor.source {
+        Source::Tensor {
+            name,
+            paired,
+            plus_one,
+        } => (name, paired, *plus_one),
         Source::Numbers(numbers) => {
             let mut out = Vec::new();
             quantize(kind, numbers, &mut out).map_err(wrong)?;
@@ -108,11 +112,12 @@ fn encode(
                 })
                 .collect();
         }
-        if dtype(kind) == Dtype::F32 && kind != GgmlType::F32 {
+        if dtype(kind) == Dtype::F32 && (kind != GgmlType::F32 || plus_one) {
+            let added = if plus_one { 1.0 } else { 0.0 };
             let (numbers, _) = bytes.as_chunks();
             let numbers: Vec<f32> = numbers
                 .iter()
-                .map(|&bytes| f32::from_le_bytes(bytes))
+                .map(|&bytes| f32::from_le_bytes(bytes) + added)
                 .collect();
             bytes.clear();
             quantize(kind, &numbers, &mut bytes).map_err(wrong)?;

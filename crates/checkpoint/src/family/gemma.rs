@@ -3,8 +3,12 @@
 //! Source: transformers, `modeling_gemma.py`, `modeling_gemma2.py`, `modeling_gemma3.py` and their configurations; Gemma Team
 //! 2024 and 2025.
 
+use super::ConfigNumber::{AttnLogitSoftcapping, FinalLogitSoftcapping};
 use super::Size::Head;
-use super::{Defaults, EmbeddingScale, Family, GatedBy, Module, NormWeight, Windows};
+use super::{
+    Absent, Defaults, EmbeddingScale, Family, GatedBy, GgufFamily, GgufHead, GgufWindows, Module,
+    NormWeight, Windows,
+};
 
 /// What all of them share: normalisations by `1 + weight`, an embedding scaled by the root of its size, GELU.
 const SHARED: Family = Family {
@@ -24,7 +28,10 @@ const SHARED: Family = Family {
 pub(super) static GEMMA: Family = Family {
     model_type: "gemma",
     class: "GemmaForCausalLM",
-    gguf: "gemma",
+    gguf: GgufFamily {
+        head: GgufHead::Never,
+        ..GgufFamily::of("gemma")
+    },
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),
@@ -47,7 +54,19 @@ pub(super) static GEMMA: Family = Family {
 pub(super) static GEMMA2: Family = Family {
     model_type: "gemma2",
     class: "Gemma2ForCausalLM",
-    gguf: "gemma2",
+    gguf: GgufFamily {
+        head: GgufHead::Never,
+        windows: GgufWindows::Applied {
+            default: Some(4096),
+        },
+        // the model of 27B parameters
+        layers_with_scalar_of_hidden: Some(46),
+        numbers: &[
+            AttnLogitSoftcapping.gguf("attn_logit_softcapping", Absent::Default(50.0)),
+            FinalLogitSoftcapping.gguf("final_logit_softcapping", Absent::Default(30.0)),
+        ],
+        ..GgufFamily::of("gemma2")
+    },
     activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),
@@ -79,7 +98,13 @@ pub(super) static GEMMA2: Family = Family {
 pub(super) static GEMMA3: Family = Family {
     model_type: "gemma3_text",
     class: "Gemma3ForCausalLM",
-    gguf: "gemma3",
+    gguf: GgufFamily {
+        windows: GgufWindows::Applied { default: None },
+        // the model of 27B parameters
+        layers_with_scalar_of_hidden: Some(62),
+        numbers: &[FinalLogitSoftcapping.gguf("final_logit_softcapping", Absent::Unused)],
+        ..GgufFamily::of("gemma3")
+    },
     activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),

@@ -2,13 +2,24 @@
 //!
 //! Source: transformers, `modeling_granite.py` and `configuration_granite.py`.
 
-use super::{EmbeddingScale, Family, Module};
+use super::ConfigNumber::{
+    AttentionMultiplier, EmbeddingMultiplier, LogitsScaling, ResidualMultiplier,
+};
+use super::{Absent, EmbeddingScale, Family, GgufFamily, Module};
 
 /// The Granite family: LLaMA with four multipliers.
 pub(super) static GRANITE: Family = Family {
     model_type: "granite",
     class: "GraniteForCausalLM",
-    gguf: "granite",
+    gguf: GgufFamily {
+        numbers: &[
+            EmbeddingMultiplier.gguf("embedding_scale", Absent::Unused),
+            AttentionMultiplier.gguf("attention.scale", Absent::Unused),
+            ResidualMultiplier.gguf("residual_scale", Absent::Unused),
+            LogitsScaling.gguf("logit_scale", Absent::Refused),
+        ],
+        ..GgufFamily::like_llama("granite")
+    },
     layer: &[
         Module::QUERY.attention_bias().pairs(),
         Module::KEY.attention_bias().pairs(),

@@ -4,13 +4,13 @@
 //! `gguf-py/gguf/constants.py` and `convert_hf_to_gguf.py` (`LlamaModel`); meta-llama/llama and llama-models (the parallel
 //! layers of fairscale) with transformers' `convert_llama_weights_to_hf.py`.
 
-use super::{Family, Module, Split};
+use super::{Family, GgufFamily, Module, Split};
 
 /// The LLaMA family.
 pub static LLAMA: Family = Family {
     model_type: "llama",
     class: "LlamaForCausalLM",
-    gguf: "llama",
+    gguf: GgufFamily::like_llama("llama"),
     // by rows in Llama 3
     embedding: Module::EMBEDDING.meta("tok_embeddings", Split::Columns),
     layer: &[

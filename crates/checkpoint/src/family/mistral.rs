@@ -3,13 +3,13 @@
 //! Sources: transformers, `modeling_mistral.py` and `configuration_mistral.py`; llama.cpp's converter stores it as the
 //! architecture `llama`.
 
-use super::{Defaults, Family, Module, Windows};
+use super::{Defaults, Family, GgufFamily, Module, Windows};
 
 /// The Mistral family.
 pub(super) static MISTRAL: Family = Family {
     model_type: "mistral",
     class: "MistralForCausalLM",
-    gguf: "llama",
+    gguf: GgufFamily::like_llama("llama"),
     layer: &[
         Module::QUERY.default_target().pairs(),
         Module::KEY.pairs(),

@@ -5,6 +5,7 @@
 //! a module. The structs of the forward pass have the same names as fields; a test in `model` compares them with the table.
 
 mod gemma;
+mod gguf;
 mod granite;
 mod llama;
 mod mistral;
@@ -18,12 +19,13 @@ mod standard;
 
 use std::fmt;
 
+pub use gguf::{Absent, ConfigNumber, GgufFamily, GgufHead, GgufNumber, GgufWindows};
 pub use llama::LLAMA;
 pub use module::{
     Activation, GgufModule, Half, HasBias, MetaModule, Module, ModuleKind, Role, Size, Split,
 };
 
-/// All families. A GGUF file names an architecture; the first family with that name reads it.
+/// All families.
 pub static ALL: [&Family; 11] = [
     &LLAMA,
     &mistral::MISTRAL,
@@ -45,8 +47,8 @@ pub struct Family {
     pub model_type: &'static str,
     /// The model's class in transformers: `architectures` in `config.json`.
     pub class: &'static str,
-    /// `general.architecture` in GGUF, which is also the prefix of its keys.
-    pub gguf: &'static str,
+    /// The family in GGUF.
+    pub gguf: GgufFamily,
     /// What gates the features of the MLP.
     pub gated_by: GatedBy,
     /// The key of `config.json` that names it.
@@ -86,7 +88,7 @@ impl Family {
     pub(crate) const STANDARD: Self = Self {
         model_type: "",
         class: "",
-        gguf: "",
+        gguf: GgufFamily::of(""),
         gated_by: GatedBy::Silu,
         activation_key: "hidden_act",
         norm_weight: NormWeight::Factor,
@@ -110,9 +112,10 @@ impl Family {
         ALL.into_iter().find(|family| family.model_type == name)
     }
 
-    /// The family with this name in GGUF.
-    pub fn of_gguf(name: &str) -> Option<&'static Self> {
-        ALL.into_iter().find(|family| family.gguf == name)
+    /// The families of this architecture in GGUF; a file says which one if several have the same.
+    pub fn of_gguf(architecture: &str) -> impl Iterator<Item = &'static Self> {
+        ALL.into_iter()
+            .filter(move |family| family.gguf.architecture == architecture)
     }
 
     /// The module of a layer with this role, if the family has one.
@@ -314,7 +317,7 @@ mod tests {
                 assert!(names.iter().all(|name| !name.is_empty()), "{family:?}");
             }
             assert_eq!(Family::of_model_type(family.model_type), Some(family));
-            assert!(Family::of_gguf(family.gguf).is_some());
+            assert!(Family::of_gguf(family.gguf.architecture).any(|other| other == family));
             assert!(family.layer.iter().all(Module::is_in_layer));
             for outside in [&family.embedding, &family.norm, &family.head] {
                 assert!(!outside.is_in_layer());

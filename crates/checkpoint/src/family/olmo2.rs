@@ -4,13 +4,18 @@
 
 use super::Activation::{LayerInput, Middle};
 use super::Size::{Keys, Queries};
-use super::{Defaults, Family, Module};
+use super::{Defaults, Family, GgufFamily, GgufHead, Module};
 
 /// The OLMo 2 family: outputs are normalised instead of inputs, and queries and keys over all heads together.
 pub(super) static OLMO2: Family = Family {
     model_type: "olmo2",
     class: "Olmo2ForCausalLM",
-    gguf: "olmo2",
+    gguf: GgufFamily {
+        biases: &[],
+        head: GgufHead::Always,
+        own_head_dim: false,
+        ..GgufFamily::of("olmo2")
+    },
     layer: &[
         Module::QUERY.attention_bias().reads(LayerInput),
         Module::KEY.attention_bias().reads(LayerInput),

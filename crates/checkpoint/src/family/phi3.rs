@@ -4,13 +4,17 @@
 
 use super::Activation::{AttentionInput, MlpInput};
 use super::Size::{GateAndUp, Hidden, QueriesKeysValues};
-use super::{Defaults, Family, Module, Role, Windows};
+use super::{Defaults, Family, GgufFamily, GgufWindows, Module, Role, Windows};
 
 /// The Phi-3 family: queries, keys and values are one matrix, as are gate and gated features. PEFT has no default targets for it.
 pub(super) static PHI3: Family = Family {
     model_type: "phi3",
     class: "Phi3ForCausalLM",
-    gguf: "phi3",
+    gguf: GgufFamily {
+        own_head_dim: false,
+        windows: GgufWindows::IgnoredButRequired,
+        ..GgufFamily::of("phi3")
+    },
     layer: &[
         Module::ATTENTION_OUTPUT,
         Module::linear(

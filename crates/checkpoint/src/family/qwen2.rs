@@ -2,13 +2,16 @@
 //!
 //! Source: transformers, `modeling_qwen2.py` and `configuration_qwen2.py`.
 
-use super::{Defaults, Family, HasBias, Module, Windows};
+use super::{Defaults, Family, GgufFamily, HasBias, Module, Windows};
 
 /// The Qwen2 family: biases on queries, keys and values.
 pub(super) static QWEN2: Family = Family {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
-    gguf: "qwen2",
+    gguf: GgufFamily {
+        own_head_dim: false,
+        ..GgufFamily::of("qwen2")
+    },
     layer: &[
         Module::QUERY.bias(HasBias::Always).default_target(),
         Module::KEY.bias(HasBias::Always),

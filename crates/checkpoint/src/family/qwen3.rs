@@ -3,13 +3,13 @@
 //! Source: transformers, `modeling_qwen3.py` and `configuration_qwen3.py`.
 
 use super::Size::Head;
-use super::{Defaults, Family, Module, Windows};
+use super::{Defaults, Family, GgufFamily, Module, Windows};
 
 /// The Qwen3 family: queries and keys are normalised, head by head.
 pub(super) static QWEN3: Family = Family {
     model_type: "qwen3",
     class: "Qwen3ForCausalLM",
-    gguf: "qwen3",
+    gguf: GgufFamily::of("qwen3"),
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),

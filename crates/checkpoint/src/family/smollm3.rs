@@ -2,13 +2,16 @@
 //!
 //! Source: transformers, `modeling_smollm3.py` and `configuration_smollm3.py`.
 
-use super::{Defaults, Family, Module, Windows};
+use super::{Defaults, Family, GgufFamily, Module, Windows};
 
 /// The SmolLM3 family: some layers have no rotary positions.
 pub(super) static SMOLLM3: Family = Family {
     model_type: "smollm3",
     class: "SmolLM3ForCausalLM",
-    gguf: "smollm3",
+    gguf: GgufFamily {
+        no_rope_layer_interval: Some(4),
+        ..GgufFamily::of("smollm3")
+    },
     layer: &[
         Module::QUERY.attention_bias().pairs(),
         Module::KEY.attention_bias().pairs(),

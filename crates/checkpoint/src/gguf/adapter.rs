@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use super::llama::hugging_face_row;
+use super::model::hugging_face_row;
 use super::{GgmlType, GgufError, GgufTensorSpec, GgufWriter, Metadata, blocks};
 use crate::config::ModelConfig;
 use crate::family::{Family, Module};
@@ -108,7 +108,7 @@ fn alpha_of(lora: &LoraModule<'_>) -> f64 {
 
 fn metadata(family: &Family, name: &str, alpha: f64) -> Metadata {
     let mut metadata = Metadata::new();
-    metadata.set("general.architecture", family.gguf);
+    metadata.set("general.architecture", family.gguf.architecture);
     metadata.set("general.type", "adapter");
     metadata.set("adapter.type", "lora");
     metadata.set("general.name", name);

@@ -213,6 +213,15 @@ impl Array {
         }
     }
 
+    /// An array of booleans.
+    pub fn flags(values: &[bool]) -> Self {
+        Self {
+            kind: ValueKind::Bool,
+            len: values.len(),
+            bytes: values.iter().map(|&flag| u8::from(flag)).collect(),
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         self.len
@@ -408,6 +417,15 @@ impl Metadata {
             Value::Array(array) => array.whole_numbers(),
             _ => None,
         })
+    }
+
+    /// An array of booleans.
+    ///
+    /// # Errors
+    /// If the key has another type.
+    pub fn flags(&self, key: &str) -> Result<Option<Vec<bool>>, GgufError> {
+        let array = self.array(key, ValueKind::Bool, "an array of true and false")?;
+        Ok(array.map(|array| array.bytes.iter().map(|&byte| byte != 0).collect()))
     }
 
     fn array(

@@ -1,16 +1,103 @@
-//! Llama 3's scaled rotary frequencies, which GGUF stores as one divisor per frequency.
+//! Scaling of the rotary frequencies: keys, and one tensor of divisors for Llama 3's scaling.
 
 use std::f32::consts::PI;
 
-use super::GgufError;
-use crate::config::RopeScaling;
+use super::read::Keys;
+use crate::config::{ModelConfig, RopeScaling};
+use crate::gguf::{Gguf, GgufError, Metadata, blocks};
+
+/// The tensor with Llama 3's rotary divisors.
+const LLAMA3_FACTORS: &str = "rope_freqs.weight";
+/// The tensors that the configuration determines.
+pub(super) const TENSORS: [&str; 1] = [LLAMA3_FACTORS];
+
+/// The tensors that hold the scaling of a model: names and values.
+pub(super) fn tensors(config: &ModelConfig) -> impl Iterator<Item = (&'static str, Vec<f32>)> {
+    let factors = factors(&config.rope_scaling, config.rope_theta, config.rotary_dim());
+    factors.map(|numbers| (LLAMA3_FACTORS, numbers)).into_iter()
+}
+
+/// Writes base and scaling of the frequencies.
+pub(super) fn write(config: &ModelConfig, metadata: &mut Metadata) {
+    let name = |key| format!("{}.rope.{key}", config.family.gguf.architecture);
+    metadata.set(name("freq_base"), config.rope_theta as f32);
+    if let Some(base) = config.rope_local_base_freq {
+        metadata.set(name("freq_base_swa"), base as f32);
+    }
+    if let RopeScaling::Linear { factor } = &config.rope_scaling {
+        metadata.set(name("scaling.type"), "linear");
+        metadata.set(name("scaling.factor"), *factor as f32);
+    }
+}
+
+/// The scaling of the model in a file; `files` are its bytes.
+///
+/// # Errors
+/// If simmer does not know the kind of scaling, or the divisors do not follow Llama 3's rule.
+pub(super) fn read(
+    gguf: &Gguf,
+    files: &[&[u8]],
+    keys: &Keys<'_>,
+    theta: f64,
+    rotary_dim: usize,
+) -> Result<RopeScaling, GgufError> {
+    // llama.cpp's switch for Granite; other families do not read it
+    let switch = keys.name("rope.scaling.finetuned");
+    if keys.family.multipliers && keys.metadata.flag(&switch)? == Some(false) {
+        return Err(keys.wrong("rope.scaling.finetuned", "true (rotary positions)", "false"));
+    }
+    let old = keys.number("rope.scale_linear")?;
+    let factor = keys.number("rope.scaling.factor")?.or(old);
+    // llama.cpp writes zero if there is none
+    let factor = factor.filter(|&factor| factor != 0.0);
+    let scaling = match (keys.string("rope.scaling.type")?, factor) {
+        (Some("none"), _) | (Some("linear") | None, None) => RopeScaling::Default,
+        (Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor },
+        (Some(other), _) => {
+            return Err(keys.wrong("rope.scaling.type", "\"none\" or \"linear\"", other));
+        }
+    };
+    let half = rotary_dim / 2;
+    let Some(divisors) = numbers(gguf, files, LLAMA3_FACTORS, half)? else {
+        return Ok(scaling);
+    };
+    if scaling != RopeScaling::Default {
+        return Err(GgufError::RopeFactors {
+            found: format!("{half} divisors beside {scaling:?} scaling"),
+        });
+    }
+    self::scaling(&divisors, theta, rotary_dim)
+}
+
+/// The values of one of the tensors, if the file has it.
+fn numbers(
+    gguf: &Gguf,
+    files: &[&[u8]],
+    name: &str,
+    half: usize,
+) -> Result<Option<Vec<f32>>, GgufError> {
+    let Some(tensor) = gguf.tensor(name) else {
+        return Ok(None);
+    };
+    if tensor.shape != [half] {
+        let shape = &tensor.shape;
+        return Err(GgufError::RopeFactors {
+            found: format!("{shape:?} for {half} frequencies"),
+        });
+    }
+    let mut numbers = vec![0.0; half];
+    let file = files.get(tensor.file).copied().unwrap_or_default();
+    let bytes = file.get(tensor.range.clone()).unwrap_or_default();
+    blocks::dequantize(tensor.kind, bytes, &mut numbers)?;
+    Ok(Some(numbers))
+}
 
 /// The divisor of each frequency: 1 for short wavelengths, the factor for long ones, interpolated between. `None` for other
 /// kinds of scaling, which are in the metadata.
 ///
 /// `[head_dim / 2]`, computed in f32 in the order in which PyTorch does it for llama.cpp's converter: PyTorch divides a
 /// number by a tensor by multiplying with the reciprocal.
-pub(super) fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
+fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
     let RopeScaling::Llama3 {
         factor,
         low_freq_factor,
@@ -47,11 +134,7 @@ pub(super) fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Opt
 ///
 /// # Errors
 /// If no factor and original context give these divisors.
-pub(super) fn scaling(
-    found: &[f32],
-    theta: f64,
-    head_dim: usize,
-) -> Result<RopeScaling, GgufError> {
+fn scaling(found: &[f32], theta: f64, head_dim: usize) -> Result<RopeScaling, GgufError> {
     if same(&vec![1.0; found.len()], found) {
         return Ok(RopeScaling::Default);
     }

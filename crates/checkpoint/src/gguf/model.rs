@@ -2,18 +2,24 @@
 //!
 //! Source: llama.cpp, `convert_hf_to_gguf.py` and `src/llama-model.cpp`.
 
-mod shape;
+mod limits;
+mod numbers;
+mod read;
+mod rotary;
+mod windows;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{GgmlType, Gguf, GgufError, GgufTensor, GgufTensorSpec, blocks, rope};
+use super::{GgmlType, Gguf, GgufError, GgufTensor, GgufTensorSpec, blocks};
 use crate::config::ModelConfig;
-use crate::layout::{self, TensorLayout};
+use crate::family::{GgufHead, Module, ModuleKind, NormWeight};
+use crate::layout::{self, Part, TensorLayout};
 
-pub use shape::{config, metadata};
+pub use limits::notes;
+pub use read::config;
+pub use write::metadata;
 
-/// The tensor with Llama 3's rotary divisors.
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 /// Maximum number of contradictions in a message.
 const MAX_PROBLEMS: usize = 20;
 
@@ -27,7 +33,7 @@ pub fn hugging_face_row(row: usize, head_dim: usize) -> usize {
 
 /// A tensor of a model in a file.
 #[derive(Debug, Clone)]
-pub struct LlamaTensor<'a> {
+pub struct ModelTensor<'a> {
     /// Hugging Face's name.
     pub name: String,
     /// Its place and shape.
@@ -36,6 +42,8 @@ pub struct LlamaTensor<'a> {
     pub decoder: blocks::Decoder,
     /// Features of a head, if its rows are stored as rotary pairs `(2i, 2i + 1)`.
     pub paired: Option<usize>,
+    /// Whether it is stored as `1 + weight`.
+    pub plus_one: bool,
 }
 
 /// A planned tensor of a file.
@@ -56,6 +64,8 @@ pub enum Source {
         name: String,
         /// Features of a head, if its rows are written as rotary pairs; see [`hugging_face_row`].
         paired: Option<usize>,
+        /// Whether it is written as `1 + weight`.
+        plus_one: bool,
     },
     /// These values.
     Numbers(Vec<f32>),
@@ -68,7 +78,7 @@ pub enum Source {
 pub fn tensors<'a>(
     gguf: &'a Gguf,
     config: &ModelConfig,
-) -> Result<Vec<LlamaTensor<'a>>, GgufError> {
+) -> Result<Vec<ModelTensor<'a>>, GgufError> {
     let all = layout::tensors(config);
     let by_name: HashMap<String, &TensorLayout> = all
         .iter()
@@ -81,8 +91,10 @@ pub fn tensors<'a>(
     let mut problems = Vec::new();
     let mut tensors = Vec::new();
     for tensor in gguf.tensors() {
-        // the second held the rotary frequencies in some early files; the configuration determines them
-        if tensor.name == ROPE_FACTORS || tensor.name.ends_with(".attn_rot_embd.weight") {
+        // the last held the rotary frequencies in some early files; the configuration determines them
+        let is_rotary = rotary::TENSORS.contains(&tensor.name.as_str())
+            || tensor.name.ends_with(".attn_rot_embd.weight");
+        if is_rotary || copied_head(config).is_some_and(|head| tensor.name == gguf_weight(head)) {
             continue;
         }
         let expected = by_name.get(&tensor.name);
@@ -98,10 +110,11 @@ pub fn tensors<'a>(
             ));
             continue;
         }
-        tensors.push(LlamaTensor {
+        tensors.push(ModelTensor {
             tensor,
             decoder: blocks::decoder(tensor.kind).map_err(|error| error.of_tensor(&tensor.name))?,
             paired: paired(expected, config),
+            plus_one: plus_one(expected, config),
             name: expected.name.clone(),
         });
     }
@@ -124,19 +137,38 @@ fn paired(tensor: &TensorLayout, config: &ModelConfig) -> Option<usize> {
     tensor.module.gguf.pairs.then_some(config.head_dim)
 }
 
+/// Whether GGUF has `1 + weight`: the normalisations of families that multiply by that, because llama.cpp multiplies by the
+/// stored factor.
+fn plus_one(tensor: &TensorLayout, config: &ModelConfig) -> bool {
+    config.family.norm_weight == NormWeight::PlusOne
+        && tensor.module.kind == ModuleKind::Norm
+        && tensor.part == Part::Weight
+}
+
+/// The output head, if it is tied and the file has a copy of the embedding for it.
+fn copied_head(config: &ModelConfig) -> Option<&'static Module> {
+    let family = config.family;
+    let copied = config.tie_word_embeddings && family.gguf.head == GgufHead::Always;
+    copied.then_some(&family.head)
+}
+
+/// The weight of a module outside the layers.
+fn gguf_weight(module: &Module) -> String {
+    format!("{}.weight", module.gguf.name)
+}
+
 /// The tensors of a file with a model of this configuration: matrices as `kind`; norms and biases as F32, which llama.cpp
 /// requires; matrices whose rows are not whole blocks of `kind` as F16.
 pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
-    let factors = rope::factors(&config.rope_scaling, config.rope_theta, config.head_dim);
-    let factors = factors.map(|numbers| PlannedTensor {
+    let numbers = rotary::tensors(config).map(|(name, numbers)| PlannedTensor {
         spec: GgufTensorSpec {
-            name: ROPE_FACTORS.to_owned(),
+            name: name.to_owned(),
             shape: vec![numbers.len()],
             kind: GgmlType::F32,
         },
         source: Source::Numbers(numbers),
     });
-    let planned = layout::tensors(config).into_iter().map(|tensor| {
+    let planned = |tensor: TensorLayout| {
         let kind = match tensor.shape.as_slice() {
             [_] => GgmlType::F32,
             shape if kind.tensor_bytes(shape).is_none() => GgmlType::F16,
@@ -145,6 +177,7 @@ pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
         PlannedTensor {
             source: Source::Tensor {
                 paired: paired(&tensor, config),
+                plus_one: plus_one(&tensor, config),
                 name: tensor.name.clone(),
             },
             spec: GgufTensorSpec {
@@ -153,9 +186,17 @@ pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
                 kind,
             },
         }
+    };
+    let copy = copied_head(config).map(|head| {
+        let mut copy = planned(TensorLayout::weight(config, &config.family.embedding, None));
+        copy.spec.name = gguf_weight(head);
+        copy
     });
-    factors.into_iter().chain(planned).collect()
+    let tensors = layout::tensors(config).into_iter().map(planned);
+    numbers.into_iter().chain(tensors).chain(copy).collect()
 }
 
+#[cfg(test)]
+mod families;
 #[cfg(test)]
 mod tests;
