@@ -5,6 +5,7 @@ mod keys;
 mod refused;
 mod text;
 mod which;
+mod windows;
 
 use std::path::{Path, PathBuf};
 
