@@ -6,6 +6,7 @@ mod refused;
 mod rope;
 mod text;
 mod which;
+mod windows;
 
 use std::path::{Path, PathBuf};
 
