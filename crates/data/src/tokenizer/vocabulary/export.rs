@@ -116,15 +116,24 @@ impl<'a> Export<'a> {
         }
     }
 
-    fn byte_level(self, vocabulary: Vocabulary) -> Result<Vocabulary, String> {
-        if !self.json["normalizer"].is_null() {
-            return Err(format!(
-                "expected no normalizer, found {}",
-                self.json["normalizer"]["type"]
-            ));
+    fn byte_level(self, mut vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+        let nfc = match self.normalizers().as_slice() {
+            [] => false,
+            [only] if only["type"] == "NFC" => true,
+            others => {
+                let found: Vec<&str> = others.iter().filter_map(|of| of["type"].as_str()).collect();
+                let found = found.join(", ");
+                return Err(format!("expected no normalizer or NFC, found {found}"));
+            }
+        };
+        if nfc {
+            vocabulary.notes.push(
+                "llama.cpp does not normalise text to NFC: a letter that is written with a separate accent has other tokens there"
+                    .into(),
+            );
         }
         let ignore_merges = self.json["model"]["ignore_merges"] == true;
-        let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges);
+        let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges, nfc);
         let pre = pre.ok_or_else(|| {
             format!(
                 "unknown pre-tokenizer (ignore_merges {ignore_merges}, {}); known are {}",
@@ -170,15 +179,20 @@ impl<'a> Export<'a> {
         })
     }
 
-    /// Whether a space is put in front of every text, and a note if llama.cpp differs.
-    fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
-        let normalizer = match &self.json["normalizer"] {
+    /// The steps of the normalizer.
+    fn normalizers(&self) -> Vec<Value> {
+        match &self.json["normalizer"] {
             Value::Null => Vec::new(),
             json => match &json["normalizers"] {
                 Value::Array(steps) => steps.clone(),
                 _ => vec![json.clone()],
             },
-        };
+        }
+    }
+
+    /// Whether a space is put in front of every text, and a note if llama.cpp differs.
+    fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
+        let normalizer = self.normalizers();
         let prepend = json!({"type": "Prepend", "prepend": SPACE});
         let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
         let pre = &self.json["pre_tokenizer"];
