@@ -149,6 +149,7 @@ pub(super) fn make(
 mod tests {
     use super::*;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
     #[test]
     fn bytes_are_written_as_the_library_writes_them() {
@@ -177,5 +178,45 @@ mod tests {
             }
         }
         assert_eq!(PreTokenizer::named("gpt-5"), None);
+    }
+
+    /// `splits.json`: texts, and the lengths of their pieces in characters by each pre-tokenizer of llama.cpp.
+    #[derive(serde::Deserialize)]
+    struct Splits {
+        texts: Vec<String>,
+        splits: std::collections::BTreeMap<String, Vec<Vec<usize>>>,
+    }
+
+    #[test]
+    fn text_is_split_where_llama_cpp_splits_it() {
+        let file = super::super::sentencepiece::tests::file("splits.json");
+        let golden: Splits = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert!(golden.splits.len() > 20);
+        for (name, splits) in &golden.splits {
+            let pre = PreTokenizer::named(name).unwrap();
+            let pre: PreTokenizerWrapper = from_json(pre.json()).unwrap();
+            for (text, expected) in golden.texts.iter().zip(splits) {
+                let mut pieces = PreTokenizedString::from(text.as_str());
+                pre.pre_tokenize(&mut pieces).unwrap();
+                let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Char);
+                let lengths: Vec<usize> = pieces
+                    .iter()
+                    .map(|(_, (start, end), _)| end - start)
+                    .collect();
+                assert_eq!(&lengths, expected, "{name}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn matches_that_are_kept_are_pieces_as_well() {
+        let mut json = PreTokenizer::named("gpt-4o").unwrap().json();
+        json["pretokenizers"][0]["behavior"] = json!("Removed");
+        json["pretokenizers"][0]["invert"] = json!(true);
+        let found = PreTokenizer::recognise(&json, false, false).unwrap();
+        assert_eq!(found.names[0], "gpt-4o");
+        let qwen = PreTokenizer::named("qwen2").unwrap().json();
+        let name = |nfc| PreTokenizer::recognise(&qwen, false, nfc).unwrap().names[0];
+        assert_eq!((name(true), name(false)), ("qwen2", "deepseek-r1-qwen"));
     }
 }

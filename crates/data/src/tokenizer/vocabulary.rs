@@ -15,7 +15,7 @@ use tokenizers::AddedToken;
 use super::byte_level::{self, PreTokenizer};
 use super::error::library;
 use super::folder::Folder;
-use super::pieces::{Kind, Piece, Pieces, UserDefined};
+use super::pieces::{Kind, Piece, Pieces, SPACE, UserDefined};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
@@ -54,6 +54,8 @@ pub struct Vocabulary {
     pub add_eos: Option<bool>,
     /// Whether a space is put in front of every text.
     pub add_space_prefix: Option<bool>,
+    /// Whether special tokens absorb the spaces after them, which llama.cpp does for Phi-3. Not a key.
+    pub rstrip: bool,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
     /// Where llama.cpp differs from the tokenizer that this was created from. Not a key.
@@ -139,10 +141,25 @@ impl Vocabulary {
     }
 
     fn pieces(&self) -> Vec<Piece> {
-        let of = |(id, (text, &score)): (usize, (&String, &f32))| Piece {
-            text: text.clone(),
-            score,
-            kind: self.kind(id),
+        // llama.cpp's converter makes Gemma's unknown token a control token
+        let has_unknown = self.kinds.contains(&Kind::Unknown);
+        let unknown = self.unk.filter(|_| !has_unknown);
+        let prefix = self.add_space_prefix.unwrap_or(true);
+        let of = |(id, (text, &score)): (usize, (&String, &f32))| {
+            let kind = match unknown {
+                Some(unknown) if unknown as usize == id => Kind::Unknown,
+                _ => self.kind(id),
+            };
+            // Gemma's tokens for several spaces, which GGUF has as text
+            let spaces = !prefix && kind == Kind::UserDefined && is_spaces(text);
+            Piece {
+                text: match spaces {
+                    true => text.replace(' ', SPACE),
+                    false => text.clone(),
+                },
+                score,
+                kind,
+            }
         };
         self.tokens
             .iter()
@@ -159,6 +176,7 @@ impl Vocabulary {
             dummy_prefix: self.add_space_prefix.unwrap_or(true),
             remove_extra_whitespaces: false,
             user_defined: UserDefined::Separate,
+            rstrip: self.rstrip,
         }
     }
 
@@ -266,6 +284,11 @@ impl Tokenizer {
             problem,
         })
     }
+}
+
+/// Whether a token is nothing but spaces, however they are written.
+fn is_spaces(token: &str) -> bool {
+    !token.is_empty() && token.chars().all(|char| char == ' ' || char == '\u{2581}')
 }
 
 fn unused(id: usize) -> String {

@@ -232,19 +232,13 @@ pub(super) const KNOWN: &[PreTokenizer] = &[
     },
     PreTokenizer {
         names: &["tiny_aya", "cohere2moe"],
-        steps: &[
-            Step::Cut(r"\d{1,3}(?=(?:\d{3})*\b)"),
-            Step::Cut(GPT4O),
-        ],
+        steps: &[Step::Cut(r"\d{1,3}(?=(?:\d{3})*\b)"), Step::Cut(GPT4O)],
         ignore_merges: false,
         nfc: false,
     },
     PreTokenizer {
         names: &["superbpe"],
-        steps: &[
-            Step::Cut(r"\p{N}+"),
-            Step::Cut(r"(?=(\d{3})+(?!\d))"),
-        ],
+        steps: &[Step::Cut(r"\p{N}+"), Step::Cut(r"(?=(\d{3})+(?!\d))")],
         ignore_merges: false,
         nfc: false,
     },
@@ -273,4 +267,3 @@ pub(super) const KNOWN: &[PreTokenizer] = &[
         nfc: false,
     },
 ];
-
