@@ -62,6 +62,9 @@ pub struct Vocabulary {
     pub notes: Vec<String>,
 }
 
+/// Tokens that end a turn.
+const ENDS_OF_TURN: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
+
 impl Vocabulary {
     /// Adds unused tokens until each of the model's `rows` embedding rows has a token, as GGUF requires.
     pub fn pad_to(&mut self, rows: usize) {
@@ -234,6 +237,17 @@ impl Vocabulary {
         })
     }
 
+    /// The token that ends a turn in a file that does not name one, as Gemma's do not. llama.cpp knows it by its text.
+    fn end_of_turn(&self) -> Option<u32> {
+        let template = self.chat_template.as_deref()?;
+        let ends = ENDS_OF_TURN.iter().filter(|text| template.contains(**text));
+        let mut ids = ends.filter_map(|text| {
+            let id = self.tokens.iter().position(|token| token == text)?;
+            (self.kind(id) == Kind::Control).then_some(id)
+        });
+        u32::try_from(ids.next()?).ok()
+    }
+
     /// The file's settings under the keys of `tokenizer_config.json`.
     fn own(&self) -> Map<String, Value> {
         let mut own = Map::new();
@@ -251,7 +265,8 @@ impl Vocabulary {
         let add_bos = self.add_bos.unwrap_or(begins);
         own.insert("add_bos_token".into(), json!(add_bos));
         own.insert("add_eos_token".into(), json!(self.add_eos.unwrap_or(false)));
-        let ends: Vec<u32> = self.eot.into_iter().chain(self.eom).collect();
+        let eot = self.eot.or_else(|| self.end_of_turn());
+        let ends: Vec<u32> = eot.into_iter().chain(self.eom).collect();
         own.insert("eos_token_id".into(), json!(ends));
         if let Some(template) = &self.chat_template {
             own.insert("chat_template".into(), json!(template));

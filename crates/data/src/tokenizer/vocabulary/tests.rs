@@ -92,6 +92,23 @@ fn gemmas_model_there_and_back() {
 }
 
 #[test]
+fn the_end_of_a_turn_is_known_by_its_text() {
+    let mut vocabulary = Tokenizer::from_folder(file("gemma"))
+        .unwrap()
+        .vocabulary()
+        .unwrap();
+    assert_eq!(vocabulary.eot, None);
+    let ends = |vocabulary: &Vocabulary| {
+        let gemma = Tokenizer::from_vocabulary(vocabulary, "m").unwrap();
+        let texts = gemma.eos_ids().iter().map(|&id| gemma.token(id).unwrap());
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&vocabulary), ["<eos>"]);
+    vocabulary.chat_template = Some("{{ messages[0].content }}<end_of_turn>".into());
+    assert_eq!(ends(&vocabulary), ["<eos>", "<end_of_turn>"]);
+}
+
+#[test]
 fn qwens_normalisation_is_read_back() {
     let mut qwen = tokenizer("tiktoken").vocabulary().unwrap();
     qwen.pre = Some("qwen2".into());
