@@ -75,7 +75,7 @@ impl Tokenizers {
         let whole = match adapter.tokenizer_path() {
             None => None,
             Some(path) => {
-                let tokenizer = open(path)?;
+                let tokenizer = open(path)?.fitted_to(rows)?;
                 match (tokenizer.check_vocabulary(rows), &base) {
                     (Ok(()), _) => Some(tokenizer),
                     // such a token was never trained: often it is the padding token
@@ -212,6 +212,7 @@ fn from_gguf(found: gguf::Vocabulary) -> Vocabulary {
         add_bos: found.add_bos,
         add_eos: found.add_eos,
         add_space_prefix: found.add_space_prefix,
+        rstrip: found.rstrip,
         chat_template: found.chat_template,
         notes: Vec::new(),
     }
@@ -264,6 +265,7 @@ pub fn to_gguf(
         add_eos: made.add_eos,
         add_space_prefix: made.add_space_prefix,
         remove_extra_whitespaces: None,
+        rstrip: false,
         chat_template: made.chat_template,
         chat_templates: Vec::new(),
     };

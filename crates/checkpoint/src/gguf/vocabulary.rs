@@ -38,6 +38,9 @@ pub struct Vocabulary {
     pub add_space_prefix: Option<bool>,
     /// Whether repeated spaces become one.
     pub remove_extra_whitespaces: Option<bool>,
+    /// Whether special tokens absorb the spaces after them, as Phi-3's do. No key says so: the architecture or the
+    /// model's name does.
+    pub rstrip: bool,
     /// The chat template.
     pub chat_template: Option<String>,
     /// Further chat templates, by name.
@@ -111,6 +114,7 @@ impl Vocabulary {
             add_eos: flag("add_eos_token")?,
             add_space_prefix: flag("add_space_prefix")?,
             remove_extra_whitespaces: flag("remove_extra_whitespaces")?,
+            rstrip: is_phi3(metadata)?,
             chat_template: metadata.string(TEMPLATE)?.map(str::to_owned),
             chat_templates: chat_templates(metadata)?,
             tokens,
@@ -176,6 +180,15 @@ impl Vocabulary {
             metadata.set(format!("{TEMPLATE}.{name}"), template.as_str());
         }
     }
+}
+
+/// Whether the file holds a Phi-3. llama.cpp looks for the name alone (`llama_vocab::impl::load`), and does not find it if
+/// there is a space in it.
+fn is_phi3(metadata: &Metadata) -> Result<bool, GgufError> {
+    let name = metadata.string("general.name")?.unwrap_or_default();
+    let name = name.to_lowercase();
+    let is_named = ["phi-3", "phi3"].iter().any(|phi| name.contains(phi));
+    Ok(is_named || metadata.string("general.architecture")? == Some("phi3"))
 }
 
 fn special_token(metadata: &Metadata, key: &str, tokens: usize) -> Result<Option<u32>, GgufError> {
@@ -263,6 +276,7 @@ mod tests {
             add_eos: Some(false),
             add_space_prefix: Some(true),
             remove_extra_whitespaces: Some(false),
+            rstrip: false,
             chat_template: Some("{{ messages }}".to_owned()),
             chat_templates: vec![("tool_use".to_owned(), "{{ tools }}".to_owned())],
         }
@@ -279,6 +293,20 @@ mod tests {
             let mut metadata = Metadata::new();
             vocabulary.write_to(&mut metadata);
             assert_eq!(Vocabulary::from_metadata(&metadata).unwrap(), vocabulary);
+        }
+    }
+
+    #[test]
+    fn phi_3_is_known_by_its_architecture_or_its_name() {
+        for (key, value, rstrip) in [
+            ("general.architecture", "phi3", true),
+            ("general.name", "Phi-3-mini-4k-instruct", true),
+            ("general.name", "Mistral 7B", false),
+        ] {
+            let mut metadata = Metadata::new();
+            whole().write_to(&mut metadata);
+            metadata.set(key, value);
+            assert_eq!(Vocabulary::from_metadata(&metadata).unwrap().rstrip, rstrip);
         }
     }
 

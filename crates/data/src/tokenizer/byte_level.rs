@@ -1,32 +1,19 @@
 //! Byte-level BPE: text is split by a pattern, the bytes of each piece are written as printable characters, and these
 //! are merged.
 
+mod known;
+
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::{DecoderWrapper, PreTokenizerWrapper};
+use tokenizers::normalizers::NFC;
+use tokenizers::{DecoderWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
 use super::TokenizerError;
 use super::error::library;
 use super::pieces::from_json;
 
-/// GPT-2's pattern, as llama.cpp spells it; the tokenizers library has it built in.
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-
-/// Llama 3's pattern. Source: Meta's `tokenizer.py`.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-#[expect(
-    clippy::unicode_not_nfc,
-    reason = "the ranges end with single code points, the Kelvin sign among them, and not with what they are equivalent to"
-)]
-/// The letters of scripts with capital letters, as DeepSeek LLM's pattern lists them.
-const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
+pub(super) use known::LLAMA_BPE;
+use known::{COMPLETE, KNOWN};
 
 /// How text is split before its bytes are merged. The names are those of GGUF's `tokenizer.ggml.pre`.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +23,8 @@ pub(super) struct PreTokenizer {
     steps: &'static [Step],
     /// Whether a piece that is a token stays whole, whatever the merges.
     pub(super) ignore_merges: bool,
+    /// Whether these models' own tokenizers normalise text to NFC first, which llama.cpp does not.
+    pub(super) nfc: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -44,143 +33,9 @@ enum Step {
     Cut(&'static str),
     /// Every digit becomes a piece of its own.
     Digits,
-    /// [`GPT2`].
+    /// GPT-2's pattern, which the tokenizers library has built in.
     Gpt2,
 }
-
-/// How Llama 3 splits text.
-pub(super) const LLAMA_BPE: &PreTokenizer = &KNOWN[0];
-
-/// Source: `src/llama-vocab.cpp` of llama.cpp, which has several names for most patterns.
-const KNOWN: &[PreTokenizer] = &[
-    PreTokenizer {
-        names: &[
-            "llama-bpe",
-            "llama3",
-            "llama-v3",
-            "falcon3",
-            "falcon-h1",
-            "pixtral",
-            "midm-2.0",
-            "lfm2",
-            "jina-v5-nano",
-        ],
-        steps: &[Step::Cut(LLAMA3)],
-        ignore_merges: true,
-    },
-    PreTokenizer {
-        names: &["smaug-bpe", "dbrx", "glm4", "chatglm-bpe"],
-        steps: &[Step::Cut(LLAMA3)],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &[
-            "gpt-2",
-            "olmo",
-            "mpt",
-            "phi-2",
-            "jais",
-            "exaone4",
-            "trillion",
-            "granite-docling",
-            "gigachat",
-            "a.x-4.0",
-            "mellum",
-            "modern-bert",
-            "roberta-bpe",
-            "jina-es",
-            "jina-de",
-            "jina-v1-en",
-            "jina-v2-es",
-            "jina-v2-de",
-            "jina-v2-code",
-        ],
-        steps: &[Step::Gpt2],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &[
-            "smollm",
-            "starcoder",
-            "refact",
-            "minerva-7b",
-            "command-r",
-            "codeshell",
-            "exaone",
-            "mellum2",
-        ],
-        steps: &[Step::Digits, Step::Gpt2],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &[
-            "qwen2",
-            "deepseek-r1-qwen",
-            "megrez",
-            "kormo",
-            "f2llmv2",
-            "stablelm2",
-            "hunyuan",
-            "solar-open",
-            "grok-2",
-        ],
-        steps: &[Step::Cut(QWEN2)],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &["tekken"],
-        steps: &[Step::Cut(TEKKEN)],
-        ignore_merges: true,
-    },
-    PreTokenizer {
-        names: &["deepseek-coder"],
-        steps: &[
-            Step::Cut(r"[\r\n]"),
-            Step::Cut(r"\s?\p{L}+"),
-            Step::Cut(r"\s?\p{P}+"),
-            Step::Cut("[一-龥\u{800}-一가-\u{d7ff}]+"),
-            Step::Digits,
-        ],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &["deepseek-llm"],
-        steps: &[
-            Step::Cut(r"[\r\n]"),
-            Step::Cut(DEEPSEEK_LETTERS),
-            Step::Cut("\\s?[!-/:-~！-／：-～‘-‟\u{3000}-。]+"),
-            Step::Cut(r"\s+$"),
-            Step::Cut("[一-龥\u{800}-一가-\u{d7ff}]+"),
-            Step::Digits,
-        ],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &["falcon"],
-        steps: &[
-            Step::Cut(r"[\p{P}\$\+<=>\^~\|`]+"),
-            Step::Cut(GPT2),
-            Step::Cut("[0-9][0-9][0-9]"),
-        ],
-        ignore_merges: false,
-    },
-    PreTokenizer {
-        names: &["seed-coder"],
-        steps: &[Step::Cut(SEED_CODER)],
-        ignore_merges: false,
-    },
-    // llama.cpp's default, if the file names none.
-    PreTokenizer {
-        names: &["default"],
-        steps: &[
-            Step::Cut(r"[\p{P}\$\+<=>\^~\|]+"),
-            Step::Cut(GPT2),
-            Step::Cut(r"\p{N}+"),
-            Step::Cut("[0-9][0-9][0-9]"),
-        ],
-        ignore_merges: false,
-    },
-];
 
 impl PreTokenizer {
     pub(super) fn named(name: &str) -> Option<&'static PreTokenizer> {
@@ -201,12 +56,19 @@ impl PreTokenizer {
         matches!(self.names[0], "llama-bpe" | "tekken")
     }
 
-    /// The known pre-tokenizer that equals the library's JSON of one.
-    pub(super) fn recognise(json: &Value, ignore_merges: bool) -> Option<&'static PreTokenizer> {
+    /// The known pre-tokenizer that equals the library's JSON of one, if possible with the same normalisation.
+    pub(super) fn recognise(
+        json: &Value,
+        ignore_merges: bool,
+        nfc: bool,
+    ) -> Option<&'static PreTokenizer> {
+        let json = flat(json);
         let same = |known: &&PreTokenizer| {
-            known.ignore_merges == ignore_merges && flat(&known.json()) == flat(json)
+            known.ignore_merges == ignore_merges && flat(&known.json()) == json
         };
-        KNOWN.iter().find(same)
+        let mut all = KNOWN.iter().filter(same);
+        let first = all.clone().next();
+        all.find(|known| known.nfc == nfc).or(first)
     }
 
     /// Its JSON in `tokenizer.json`.
@@ -238,6 +100,13 @@ fn flat(json: &Value) -> Vec<Value> {
         return steps.iter().flat_map(flat).collect();
     }
     let mut step = json.clone();
+    // Xenova's conversions of tiktoken's patterns keep the matches and remove the text between them.
+    let pattern = step["pattern"]["Regex"].as_str();
+    let is_complete = pattern.is_some_and(|pattern| COMPLETE.contains(&pattern));
+    if is_complete && step["behavior"] == "Removed" && step["invert"] == true {
+        step["behavior"] = json!("Isolated");
+        step["invert"] = json!(false);
+    }
     if let Some(fields) = step.as_object_mut() {
         fields.shift_remove("trim_offsets");
     }
@@ -267,6 +136,9 @@ pub(super) fn make(
         .vocab_and_merges(vocab, merges)
         .ignore_merges(pre.ignore_merges);
     let mut inner = tokenizers::Tokenizer::new(library(model.build())?);
+    if pre.nfc {
+        library(inner.with_normalizer(Some(NormalizerWrapper::NFC(NFC))))?;
+    }
     inner.with_pre_tokenizer(Some(from_json::<PreTokenizerWrapper>(pre.json())?));
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     inner.with_decoder(Some(from_json::<DecoderWrapper>(decoder)?));
@@ -277,6 +149,7 @@ pub(super) fn make(
 mod tests {
     use super::*;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
     #[test]
     fn bytes_are_written_as_the_library_writes_them() {
@@ -297,7 +170,7 @@ mod tests {
             let built: PreTokenizerWrapper = from_json(known.json()).unwrap();
             let json = serde_json::to_value(built).unwrap();
             assert_eq!(
-                PreTokenizer::recognise(&json, known.ignore_merges),
+                PreTokenizer::recognise(&json, known.ignore_merges, known.nfc),
                 Some(known)
             );
             for name in known.names {
@@ -305,5 +178,45 @@ mod tests {
             }
         }
         assert_eq!(PreTokenizer::named("gpt-5"), None);
+    }
+
+    /// `splits.json`: texts, and the lengths of their pieces in characters by each pre-tokenizer of llama.cpp.
+    #[derive(serde::Deserialize)]
+    struct Splits {
+        texts: Vec<String>,
+        splits: std::collections::BTreeMap<String, Vec<Vec<usize>>>,
+    }
+
+    #[test]
+    fn text_is_split_where_llama_cpp_splits_it() {
+        let file = super::super::sentencepiece::tests::file("splits.json");
+        let golden: Splits = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        assert!(golden.splits.len() > 20);
+        for (name, splits) in &golden.splits {
+            let pre = PreTokenizer::named(name).unwrap();
+            let pre: PreTokenizerWrapper = from_json(pre.json()).unwrap();
+            for (text, expected) in golden.texts.iter().zip(splits) {
+                let mut pieces = PreTokenizedString::from(text.as_str());
+                pre.pre_tokenize(&mut pieces).unwrap();
+                let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Char);
+                let lengths: Vec<usize> = pieces
+                    .iter()
+                    .map(|(_, (start, end), _)| end - start)
+                    .collect();
+                assert_eq!(&lengths, expected, "{name}: {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn matches_that_are_kept_are_pieces_as_well() {
+        let mut json = PreTokenizer::named("gpt-4o").unwrap().json();
+        json["pretokenizers"][0]["behavior"] = json!("Removed");
+        json["pretokenizers"][0]["invert"] = json!(true);
+        let found = PreTokenizer::recognise(&json, false, false).unwrap();
+        assert_eq!(found.names[0], "gpt-4o");
+        let qwen = PreTokenizer::named("qwen2").unwrap().json();
+        let name = |nfc| PreTokenizer::recognise(&qwen, false, nfc).unwrap().names[0];
+        assert_eq!((name(true), name(false)), ("qwen2", "deepseek-r1-qwen"));
     }
 }

@@ -197,6 +197,12 @@ impl Folder {
         Ok(notes)
     }
 
+    /// The number of tokens of the model in this folder.
+    pub(super) fn rows(&self) -> Option<usize> {
+        let rows = self.config.fields.get("vocab_size")?.as_u64()?;
+        usize::try_from(rows).ok()
+    }
+
     pub(super) fn max_length(&self) -> Option<Value> {
         self.tokenizer_config
             .fields
@@ -288,8 +294,9 @@ impl Folder {
         }
         for (id, (table, token)) in added {
             let text = token.content.clone();
-            // The tokenizer's own file may have the token already.
-            if inner.token_to_id(&text) != Some(id) {
+            // The tokenizer's own file may have the token already, but not know that it is special.
+            let is_special = inner.get_added_vocabulary().is_special_token(&text);
+            if inner.token_to_id(&text) != Some(id) || (token.special && !is_special) {
                 library(inner.add_tokens([token]))?;
             }
             if inner.token_to_id(&text) != Some(id) {

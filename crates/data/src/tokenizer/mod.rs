@@ -12,6 +12,7 @@ mod merges;
 mod overlay;
 mod pieces;
 mod read;
+mod rows;
 mod save;
 pub mod sentencepiece;
 mod stream;
@@ -110,7 +111,7 @@ impl Tokenizer {
         // From here on, texts are encoded without the post-processor, which would add tokens and trim spaces from
         // offsets.
         inner.with_post_processor(None::<PostProcessorWrapper>);
-        Ok(Tokenizer {
+        let tokenizer = Tokenizer {
             plain: plain(&inner),
             notes: folder.notes(&inner, bos, &eos)?,
             inner,
@@ -123,7 +124,11 @@ impl Tokenizer {
             specials: folder.specials(),
             chat_templates: folder.chat_templates(),
             max_length: folder.max_length(),
-        })
+        };
+        match folder.rows() {
+            Some(rows) => tokenizer.fitted_to(rows),
+            None => Ok(tokenizer),
+        }
     }
 
     /// The tokens of `text`, and no added ones. Special tokens in the text are recognised.
@@ -202,30 +207,6 @@ impl Tokenizer {
     pub fn max_token_id(&self) -> u32 {
         let vocab = self.inner.get_vocab(true);
         vocab.into_values().max().unwrap_or(0)
-    }
-
-    /// Checks that every token has a row in an embedding with `rows` rows. More rows than tokens are allowed.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Vocabulary`], which names tokens without a row.
-    pub fn check_vocabulary(&self, rows: usize) -> Result<(), TokenizerError> {
-        let vocab = self.inner.get_vocab(true).into_iter();
-        let mut beyond: Vec<(u32, String)> = vocab
-            .filter(|&(_, id)| id as usize >= rows)
-            .map(|(token, id)| (id, token))
-            .collect();
-        if beyond.is_empty() {
-            return Ok(());
-        }
-        beyond.sort_unstable();
-        let count = beyond.len();
-        beyond.truncate(4);
-        Err(TokenizerError::Vocabulary {
-            path: self.path.clone(),
-            rows,
-            count,
-            tokens: beyond,
-        })
     }
 
     /// Notes for the user: where files disagree and which one is used, and where this tokenizer differs from the

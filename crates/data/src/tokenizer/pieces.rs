@@ -84,7 +84,12 @@ pub(super) struct Pieces<'a> {
     /// Whether spaces at the ends are removed, and repeated spaces reduced to one.
     pub(super) remove_extra_whitespaces: bool,
     pub(super) user_defined: UserDefined,
+    /// Whether special tokens absorb the spaces after them, as Phi-3's do.
+    pub(super) rstrip: bool,
 }
+
+/// Phi-3's special tokens that leave the spaces after them alone.
+const NOT_STRIPPING: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 /// What user-defined pieces do to the text around them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,19 +288,19 @@ impl Pieces<'_> {
     }
 
     fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<Vec<String>, TokenizerError> {
+        let rstrip = |text: &str| self.rstrip && !NOT_STRIPPING.contains(&text);
         let special = self.texts(&[Kind::Control, Kind::Unknown]);
-        library(
-            inner.add_special_tokens(
-                special
-                    .iter()
-                    .map(|(text, _)| AddedToken::from(*text, true)),
-            ),
-        )?;
+        let special = special
+            .iter()
+            .map(|(text, _)| AddedToken::from(*text, true).rstrip(rstrip(text)));
+        library(inner.add_special_tokens(special))?;
         let raw = self.user_defined == UserDefined::Separate && self.dummy_prefix;
         let user_defined = self.user_defined_texts();
-        let tokens = user_defined
-            .iter()
-            .map(|text| AddedToken::from(*text, false).normalized(!raw));
+        let tokens = user_defined.iter().map(|text| {
+            AddedToken::from(*text, false)
+                .normalized(!raw)
+                .rstrip(rstrip(text))
+        });
         library(inner.add_tokens(tokens))?;
         Ok(match user_defined.first() {
             Some(text) if self.dummy_prefix && !raw => vec![format!(

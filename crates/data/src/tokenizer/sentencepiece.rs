@@ -256,6 +256,7 @@ impl Model {
             dummy_prefix: self.normalizer.add_dummy_prefix,
             remove_extra_whitespaces: self.normalizer.remove_extra_whitespaces,
             user_defined: UserDefined::Belong,
+            rstrip: false,
         };
         let checked = self.check().and_then(|()| Ok(pieces.check()?));
         checked.map_err(|error| TokenizerError::Invalid {

@@ -15,7 +15,7 @@ use tokenizers::AddedToken;
 use super::byte_level::{self, PreTokenizer};
 use super::error::library;
 use super::folder::Folder;
-use super::pieces::{Kind, Piece, Pieces, UserDefined};
+use super::pieces::{Kind, Piece, Pieces, SPACE, UserDefined};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
@@ -54,11 +54,16 @@ pub struct Vocabulary {
     pub add_eos: Option<bool>,
     /// Whether a space is put in front of every text.
     pub add_space_prefix: Option<bool>,
+    /// Whether special tokens absorb the spaces after them, which llama.cpp does for Phi-3. Not a key.
+    pub rstrip: bool,
     /// `tokenizer.chat_template`.
     pub chat_template: Option<String>,
     /// Where llama.cpp differs from the tokenizer that this was created from. Not a key.
     pub notes: Vec<String>,
 }
+
+/// Tokens that end a turn.
+const ENDS_OF_TURN: [&str; 4] = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>"];
 
 impl Vocabulary {
     /// Adds unused tokens until each of the model's `rows` embedding rows has a token, as GGUF requires.
@@ -139,10 +144,25 @@ impl Vocabulary {
     }
 
     fn pieces(&self) -> Vec<Piece> {
-        let of = |(id, (text, &score)): (usize, (&String, &f32))| Piece {
-            text: text.clone(),
-            score,
-            kind: self.kind(id),
+        // llama.cpp's converter makes Gemma's unknown token a control token
+        let has_unknown = self.kinds.contains(&Kind::Unknown);
+        let unknown = self.unk.filter(|_| !has_unknown);
+        let prefix = self.add_space_prefix.unwrap_or(true);
+        let of = |(id, (text, &score)): (usize, (&String, &f32))| {
+            let kind = match unknown {
+                Some(unknown) if unknown as usize == id => Kind::Unknown,
+                _ => self.kind(id),
+            };
+            // Gemma's tokens for several spaces, which GGUF has as text
+            let spaces = !prefix && kind == Kind::UserDefined && is_spaces(text);
+            Piece {
+                text: match spaces {
+                    true => text.replace(' ', SPACE),
+                    false => text.clone(),
+                },
+                score,
+                kind,
+            }
         };
         self.tokens
             .iter()
@@ -159,6 +179,7 @@ impl Vocabulary {
             dummy_prefix: self.add_space_prefix.unwrap_or(true),
             remove_extra_whitespaces: false,
             user_defined: UserDefined::Separate,
+            rstrip: self.rstrip,
         }
     }
 
@@ -216,6 +237,17 @@ impl Vocabulary {
         })
     }
 
+    /// The token that ends a turn in a file that does not name one, as Gemma's do not. llama.cpp knows it by its text.
+    fn end_of_turn(&self) -> Option<u32> {
+        let template = self.chat_template.as_deref()?;
+        let ends = ENDS_OF_TURN.iter().filter(|text| template.contains(**text));
+        let mut ids = ends.filter_map(|text| {
+            let id = self.tokens.iter().position(|token| token == text)?;
+            (self.kind(id) == Kind::Control).then_some(id)
+        });
+        u32::try_from(ids.next()?).ok()
+    }
+
     /// The file's settings under the keys of `tokenizer_config.json`.
     fn own(&self) -> Map<String, Value> {
         let mut own = Map::new();
@@ -233,7 +265,8 @@ impl Vocabulary {
         let add_bos = self.add_bos.unwrap_or(begins);
         own.insert("add_bos_token".into(), json!(add_bos));
         own.insert("add_eos_token".into(), json!(self.add_eos.unwrap_or(false)));
-        let ends: Vec<u32> = self.eot.into_iter().chain(self.eom).collect();
+        let eot = self.eot.or_else(|| self.end_of_turn());
+        let ends: Vec<u32> = eot.into_iter().chain(self.eom).collect();
         own.insert("eos_token_id".into(), json!(ends));
         if let Some(template) = &self.chat_template {
             own.insert("chat_template".into(), json!(template));
@@ -266,6 +299,11 @@ impl Tokenizer {
             problem,
         })
     }
+}
+
+/// Whether a token is nothing but spaces, however they are written.
+fn is_spaces(token: &str) -> bool {
+    !token.is_empty() && token.chars().all(|char| char == ' ' || char == '\u{2581}')
 }
 
 fn unused(id: usize) -> String {

@@ -154,7 +154,7 @@ fn other_family(
     if used.iter().all(|name| modules.contains(*name)) {
         return None;
     }
-    let has = |family: &Family| {
+    let has = |family: &'static Family| {
         let has_one = |name| family.modules().any(|module| module.last_part() == name);
         used.iter().all(|name| has_one(*name))
     };

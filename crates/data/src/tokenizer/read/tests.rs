@@ -200,6 +200,82 @@ fn more_tokens_than_rows_are_named() {
 }
 
 #[test]
+fn special_tokens_without_a_row_or_a_use_are_text() {
+    let mut tokenizer = read(&folder("llama"));
+    tokenizer.path = "MODEL".into();
+    tokenizer.add_tokens(&["<tool>"], false).unwrap();
+    tokenizer.add_tokens(&["<image>"], true).unwrap();
+    let fitted = tokenizer.clone().fitted_to(601).unwrap();
+    fitted.check_vocabulary(601).unwrap();
+    assert_eq!(
+        fitted.notes(),
+        [
+            "MODEL: the model has 601 tokens, so these of the tokenizer are ordinary text: 601 `<image>`"
+        ]
+    );
+    assert_eq!(
+        fitted.encode("a<tool>").unwrap(),
+        tokenizer.encode("a<tool>").unwrap()
+    );
+    let plain = tokenizer.encode_plain("<image>").unwrap();
+    assert_eq!(fitted.encode("<image>").unwrap(), plain);
+    // a token that texts may have, or that has a role, stays and is refused
+    assert_eq!(
+        tokenizer.clone().fitted_to(600).unwrap().max_token_id(),
+        601
+    );
+    tokenizer.set_pad_token("<image>");
+    assert_eq!(tokenizer.fitted_to(601).unwrap().max_token_id(), 601);
+}
+
+#[test]
+fn the_models_configuration_says_how_many_tokens_it_has() {
+    let folder = TempDir::new().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(file("gemma").join(name), folder.path().join(name)).unwrap();
+    }
+    let mut tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    tokenizer.add_tokens(&["<image_soft_token>"], true).unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    write(&folder, "config.json", &json!({"vocab_size": 600}));
+    assert_eq!(
+        Tokenizer::from_folder(folder.path())
+            .unwrap()
+            .max_token_id(),
+        599
+    );
+    write(&folder, "config.json", &json!({"vocab_size": 601}));
+    assert_eq!(
+        Tokenizer::from_folder(folder.path())
+            .unwrap()
+            .max_token_id(),
+        600
+    );
+}
+
+#[test]
+fn turns_of_a_model_file_are_special_if_its_configuration_says_so() {
+    let folder = folder("gemma");
+    let text = "<start_of_turn>the";
+    let turn = read(&folder).token_id("<start_of_turn>").unwrap();
+    // in SentencePiece, it is text like any other
+    assert_eq!(read(&folder).encode_plain(text).unwrap().ids[0], turn);
+    let token = json!({
+        "content": "<start_of_turn>", "special": true, "normalized": false, "lstrip": false, "rstrip": false, "single_word": false,
+    });
+    let decoder = json!({"added_tokens_decoder": {turn.to_string(): token}});
+    write(&folder, "tokenizer_config.json", &decoder);
+    assert_eq!(read(&folder).encode(text).unwrap().ids[0], turn);
+    assert!(
+        !read(&folder)
+            .encode_plain(text)
+            .unwrap()
+            .ids
+            .contains(&turn)
+    );
+}
+
+#[test]
 fn added_tokens_get_the_next_ids_and_stay() {
     let mut tokenizer = read(&folder("llama"));
     let added = tokenizer

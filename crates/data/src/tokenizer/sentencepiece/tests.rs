@@ -75,6 +75,15 @@ fn user_defined_pieces_without_a_space_in_front() {
 }
 
 #[test]
+fn gemmas_settings_give_sentencepieces_ids() {
+    check("gemma", &[]);
+    let tokenizer = tokenizer("gemma");
+    assert_eq!(tokenizer.prefix(), [2]);
+    assert_eq!(tokenizer.eos_ids(), [1]);
+    assert!(tokenizer.notes().is_empty());
+}
+
+#[test]
 fn user_defined_pieces_after_a_space_in_front() {
     check("marked", &["<x>"]);
     insta::assert_snapshot!(

@@ -8,7 +8,7 @@ use super::super::byte_level::PreTokenizer;
 use super::super::merges::derive;
 use super::super::pieces::{Kind, SPACE, byte_piece};
 use super::super::{Tokenizer, TokenizerError};
-use super::{Vocabulary, unused};
+use super::{Vocabulary, is_spaces, unused};
 
 /// The parts of a tokenizer.
 pub(super) struct Export<'a> {
@@ -110,21 +110,30 @@ impl<'a> Export<'a> {
         tokens.sort_unstable();
         match tokens.first() {
             Some(token) => vec![format!(
-                "lstrip, rstrip and single_word of added tokens (`{token}`) are lost"
+                "lstrip, rstrip and single_word of added tokens (`{token}`) are lost; llama.cpp knows Phi-3's rstrip by the model's name"
             )],
             None => Vec::new(),
         }
     }
 
-    fn byte_level(self, vocabulary: Vocabulary) -> Result<Vocabulary, String> {
-        if !self.json["normalizer"].is_null() {
-            return Err(format!(
-                "expected no normalizer, found {}",
-                self.json["normalizer"]["type"]
-            ));
+    fn byte_level(self, mut vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+        let nfc = match self.normalizers().as_slice() {
+            [] => false,
+            [only] if only["type"] == "NFC" => true,
+            others => {
+                let found: Vec<&str> = others.iter().filter_map(|of| of["type"].as_str()).collect();
+                let found = found.join(", ");
+                return Err(format!("expected no normalizer or NFC, found {found}"));
+            }
+        };
+        if nfc {
+            vocabulary.notes.push(
+                "llama.cpp does not normalise text to NFC: a letter that is written with a separate accent has other tokens there"
+                    .into(),
+            );
         }
         let ignore_merges = self.json["model"]["ignore_merges"] == true;
-        let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges);
+        let pre = PreTokenizer::recognise(&self.json["pre_tokenizer"], ignore_merges, nfc);
         let pre = pre.ok_or_else(|| {
             format!(
                 "unknown pre-tokenizer (ignore_merges {ignore_merges}, {}); known are {}",
@@ -147,7 +156,9 @@ impl<'a> Export<'a> {
         })
     }
 
-    fn sentencepiece(self, mut vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+    fn sentencepiece(mut self, mut vocabulary: Vocabulary) -> Result<Vocabulary, String> {
+        self.restore_bytes();
+        self.merges = self.live_merges();
         let bytes = self
             .kinds
             .iter()
@@ -160,9 +171,11 @@ impl<'a> Export<'a> {
         }
         let (prefix, note) = self.space_prefix()?;
         vocabulary.notes.extend(note.map(Into::into));
+        let scores = self.scores()?;
+        self.spell_spaces();
         Ok(Vocabulary {
             model: "llama".into(),
-            scores: self.scores()?,
+            scores,
             tokens: self.tokens,
             kinds: self.kinds,
             add_space_prefix: Some(prefix),
@@ -170,15 +183,62 @@ impl<'a> Export<'a> {
         })
     }
 
-    /// Whether a space is put in front of every text, and a note if llama.cpp differs.
-    fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
-        let normalizer = match &self.json["normalizer"] {
+    /// Spells tokens for single bytes as SentencePiece does. transformers' conversion of Gemma's tokenizer writes a tab
+    /// for the byte of one.
+    fn restore_bytes(&mut self) {
+        let bytes: HashSet<&str> = self.tokens.iter().map(String::as_str).collect();
+        let missing: HashMap<String, String> = (0..0x80)
+            .map(|byte| (char::from(byte).to_string(), byte_piece(byte)))
+            .filter(|(_, piece)| !bytes.contains(piece.as_str()))
+            .collect();
+        for (token, kind) in self.tokens.iter_mut().zip(&mut self.kinds) {
+            if let Some(piece) = missing.get(token.as_str()) {
+                token.clone_from(piece);
+                *kind = Kind::Byte;
+            }
+        }
+    }
+
+    /// The merges between tokens of text. Added tokens are found before anything is merged, so transformers' merges to
+    /// Gemma's line breaks and from special tokens do nothing.
+    fn live_merges(&self) -> Vec<(String, String)> {
+        let tokens = self.tokens.iter().zip(&self.kinds);
+        let normal: HashSet<&str> = tokens
+            .filter(|(_, kind)| **kind == Kind::Normal)
+            .map(|(token, _)| token.as_str())
+            .collect();
+        let live = |(left, right): &&(String, String)| {
+            let merged = [left.as_str(), right].concat();
+            [left.as_str(), right, &merged]
+                .iter()
+                .all(|token| normal.contains(token))
+        };
+        self.merges.iter().filter(live).cloned().collect()
+    }
+
+    /// Writes added tokens for several spaces (Gemma's) with spaces: llama.cpp looks for them in the text as it is.
+    fn spell_spaces(&mut self) {
+        for (token, kind) in self.tokens.iter_mut().zip(&self.kinds) {
+            if *kind == Kind::UserDefined && is_spaces(token) {
+                *token = token.replace(SPACE, " ");
+            }
+        }
+    }
+
+    /// The steps of the normalizer.
+    fn normalizers(&self) -> Vec<Value> {
+        match &self.json["normalizer"] {
             Value::Null => Vec::new(),
             json => match &json["normalizers"] {
                 Value::Array(steps) => steps.clone(),
                 _ => vec![json.clone()],
             },
-        };
+        }
+    }
+
+    /// Whether a space is put in front of every text, and a note if llama.cpp differs.
+    fn space_prefix(&self) -> Result<(bool, Option<&'static str>), String> {
+        let normalizer = self.normalizers();
         let prepend = json!({"type": "Prepend", "prepend": SPACE});
         let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
         let pre = &self.json["pre_tokenizer"];
@@ -186,7 +246,10 @@ impl<'a> Export<'a> {
             [first, second] if *first == prepend && *second == spaces && pre.is_null() => {
                 Ok((true, None))
             }
-            [only] if *only == spaces && pre.is_null() => Ok((false, None)),
+            // Gemma's, whose pre-tokenizer looks for spaces that the normalizer has replaced
+            [only] if *only == spaces && (pre.is_null() || splits_at(pre, " ")) => {
+                Ok((false, None))
+            }
             [] if pre["type"] == "Metaspace"
                 && pre["replacement"] == SPACE
                 && pre["split"] == false =>
@@ -257,4 +320,9 @@ impl<'a> Export<'a> {
             )),
         }
     }
+}
+
+/// Whether a pre-tokenizer does nothing but split at this text.
+fn splits_at(pre: &Value, text: &str) -> bool {
+    pre["type"] == "Split" && pre["pattern"]["String"] == text && pre["invert"] == false
 }
