@@ -8,7 +8,8 @@ const NARROWEST: usize = 30;
 const INDENT: usize = 2;
 
 /// Text whose lines fit into a terminal of so many columns. Lines are broken between words and go on with an indent, in tables
-/// with that of the last column. A command, and what stands in backticks, stays on one line if it fits into one: it can be copied.
+/// with that of the last column. Commands are not broken, so that they can be copied, nor is what stands in backticks if it
+/// fits into a line.
 pub(crate) fn folded(text: &str, columns: usize) -> String {
     let line = |line: &str| {
         if columns < NARROWEST || measure_text_width(line) <= columns {
@@ -71,7 +72,8 @@ fn hanging(line: &str, columns: usize) -> usize {
     column.min(columns / 2)
 }
 
-/// The words of a line, each with the spaces before it; words that belong together are one if they are at most `longest` wide.
+/// The words of a line, each with the spaces before it. A command is one word; words in backticks are one if they are at most
+/// `longest` wide.
 fn words(line: &str, longest: usize) -> Vec<(&str, &str)> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -79,9 +81,14 @@ fn words(line: &str, longest: usize) -> Vec<(&str, &str)> {
         let text = rest.trim_start_matches(' ');
         let (space, _) = rest.split_at(rest.len() - text.len());
         let end = text.find(' ').unwrap_or(text.len());
-        let whole = together(text, words.last().map(|(_, word)| *word));
-        let whole = whole.filter(|end| measure_text_width(&text[..*end]) <= longest);
-        let (word, after) = text.split_at(whole.unwrap_or(end).max(end));
+        let before = words.last().map(|(_, word): &(&str, &str)| *word);
+        let end = if text.starts_with("simmer ") && before.is_none_or(|word| word.ends_with(':')) {
+            text.len()
+        } else {
+            let quoted = quoted(text).filter(|end| measure_text_width(&text[..*end]) <= longest);
+            quoted.unwrap_or(end)
+        };
+        let (word, after) = text.split_at(end);
         if !word.is_empty() {
             words.push((space, word));
         }
@@ -90,11 +97,8 @@ fn words(line: &str, longest: usize) -> Vec<(&str, &str)> {
     words
 }
 
-/// The end of a command, or of words in backticks, with which a text begins after a word.
-fn together(text: &str, before: Option<&str>) -> Option<usize> {
-    if text.starts_with("simmer ") && before.is_none_or(|word| word.ends_with(':')) {
-        return Some(text.len());
-    }
+/// The end of the word with which a text begins, if it has words in backticks.
+fn quoted(text: &str) -> Option<usize> {
     let begin = text.find('`')?;
     if text[..begin].contains(' ') {
         return None;
@@ -117,7 +121,22 @@ mod tests {
                     simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt Why\n\
                     resume with: simmer train my.toml --out runs/my --resume --set a=1\n\
                     error: cannot read /a/folder/with/a/name/that/is/longer/than/the/line/is/wide/x.json: it is missing";
-        insta::assert_snapshot!(folded(text, 60), @"");
+        insta::assert_snapshot!(folded(text, 60), @"
+        no recipe given: training the quickstart
+          (`simmer recipes copy quickstart my.toml` writes its
+          recipe to a file)
+        short
+          before: hot chocolate you need you need you need and five
+            minutes, says Leo
+        run                  23 s  296 steps, 2 validations of 763
+                                   ms, comparison with the base
+                                   model 1.60 s
+
+          simmer generate --base data/tiny-base --adapter runs/quickstart/adapter --prompt Why
+        resume with:
+          simmer train my.toml --out runs/my --resume --set a=1
+        error: cannot read /a/folder/with/a/name/that/is/longer/than/the/line/is/wide/x.json: it is missing
+        ");
         assert_eq!(folded(text, 200), text);
         assert_eq!(folded(text, NARROWEST - 1), text);
     }
