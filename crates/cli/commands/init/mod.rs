@@ -178,7 +178,7 @@ impl Init {
         };
         questions.answer(None, &question, |out| {
             let out = PathBuf::from(out);
-            free(&out)?;
+            free(&out).map_err(|failure| failure.with_hint("type another name"))?;
             Ok(out)
         })
     }
