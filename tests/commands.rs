@@ -1,6 +1,10 @@
 //! The program as a person meets it: help, wrong usage, wrong input.
 
+#[cfg(unix)]
+use std::io::{Read, Write};
 use std::path::Path;
+#[cfg(unix)]
+use std::process::Stdio;
 use std::process::{Command, Output};
 
 use crate::golden;
@@ -214,4 +218,25 @@ fn scores_are_json_for_programs() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let ids = json["ids"].as_array().unwrap().len();
     assert_eq!(json["logprobs"].as_array().unwrap().len(), ids - 1);
+}
+
+/// Whether it is in the middle of an answer or waits for the next message.
+#[cfg(unix)]
+#[test]
+fn sigterm_ends_a_chat() {
+    let mut chat = Command::new(env!("CARGO_BIN_EXE_simmer"))
+        .args(["chat", "--base", "data/tiny-base", "--greedy"])
+        .args(["--max-new-tokens", "900"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    chat.stdin.as_ref().unwrap().write_all(b"Hello\n").unwrap();
+    let answer = chat.stdout.as_mut().unwrap();
+    answer.read_exact(&mut [0]).unwrap();
+    let pid = chat.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.unwrap().success());
+    assert_eq!(chat.wait().unwrap().code(), Some(143));
 }

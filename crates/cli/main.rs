@@ -3,6 +3,7 @@
 mod commands;
 mod embedded;
 mod failure;
+mod folded;
 #[cfg(all(unix, not(feature = "libtorch")))]
 mod hand_over;
 mod hub;
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let cli = usage::parse();
+    if let Err(failure) = interrupt::listen() {
+        failure.report();
+        return ExitCode::FAILURE;
+    }
     // On a thread of the pool, parallel loops start without waking the pool from another thread.
     match rayon::scope(|_| cli.command.run()) {
         Ok(code) => code,

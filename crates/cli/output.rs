@@ -2,10 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use console::Style;
+use console::{Style, Term};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::folded::{folded, printable};
 use crate::live_line;
 
 /// Writes a result as it is.
@@ -21,22 +22,55 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
+/// Writes a result that people read, and ends the line. On a terminal, lines are broken between words.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
+    let stdout = Term::stdout();
+    if stdout.is_term() {
+        line(&folded(text, columns(&stdout)))
+    } else {
+        line(text)
+    }
+}
+
+/// Writes what a model answers, piece by piece. On a terminal, control characters are shown.
+pub(crate) fn answer(piece: &str) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        print(&printable(piece))
+    } else {
+        print(piece)
+    }
+}
+
 /// Writes a result for other programs: one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(Failure::foreign)?)
 }
 
-/// Writes a message for the user, above a live line. On a terminal with colours `error:`, `warning:` and `hint:` have one.
+/// Writes a message for the user, above a live line. Control characters are shown. On a terminal, lines are broken between
+/// words, and `error:`, `warning:` and `hint:` have a colour if it has colours.
 pub(crate) fn note(text: &str) {
-    let text = if console::colors_enabled_stderr() {
-        coloured(text)
-    } else {
-        text.to_owned()
-    };
+    let mut text = printable(text);
+    let stderr = Term::stderr();
+    if stderr.is_term() {
+        text = folded(&text, columns(&stderr));
+    }
+    if console::colors_enabled_stderr() {
+        text = coloured(&text);
+    }
+    note_as_it_is(&text);
+}
+
+/// Writes a message whose lines and colours stay as they are.
+pub(crate) fn note_as_it_is(text: &str) {
     // a message that cannot be written must not stop the work
     live_line::above(|| {
         let _ = writeln!(io::stderr(), "{text}");
     });
+}
+
+fn columns(terminal: &Term) -> usize {
+    let (_, columns) = terminal.size();
+    usize::from(columns)
 }
 
 /// A message whose lines begin with a coloured word.

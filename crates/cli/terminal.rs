@@ -1,7 +1,20 @@
 //! The settings of the terminal, which a signal must not leave as a line editor has set them.
 
+use std::io;
+
+use rustyline::error::ReadlineError;
+
 #[cfg(unix)]
 pub(crate) use of_unix::{keep, restore};
+
+/// What is said of a line that [`is_not_utf8`].
+pub(crate) const NOT_UTF8: &str = "error: what was typed is not UTF-8\n\
+    hint: type it again; the terminal's encoding must be UTF-8";
+
+/// Whether a line could not be read since its bytes are no UTF-8; the next one can be.
+pub(crate) fn is_not_utf8(error: &ReadlineError) -> bool {
+    matches!(error, ReadlineError::Io(error) if error.kind() == io::ErrorKind::InvalidData)
+}
 
 #[cfg(unix)]
 mod of_unix {

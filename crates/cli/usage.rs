@@ -38,6 +38,11 @@ fn explained(mut error: Error, command: &str) -> Error {
         suggest(&mut error, tip.into());
         return error;
     }
+    if let Some(whole) = error.get(ContextKind::InvalidSubcommand).and_then(whole) {
+        error.remove(ContextKind::SuggestedSubcommand);
+        suggest(&mut error, format!("the command is `simmer {whole}`"));
+        return error;
+    }
     if error.kind() != ErrorKind::UnknownArgument {
         return error;
     }
@@ -62,10 +67,45 @@ fn explained(mut error: Error, command: &str) -> Error {
     error
 }
 
+/// The words of the command that has this one: `data lint` for `lint`.
+fn whole(command: &ContextValue) -> Option<String> {
+    let ContextValue::String(command) = command else {
+        return None;
+    };
+    let program = Cli::command();
+    let mut outer = program
+        .get_subcommands()
+        .filter(|outer| !outer.is_hide_set());
+    let found = outer.find(|outer| outer.find_subcommand(command).is_some())?;
+    Some(format!("{} {command}", found.get_name()))
+}
+
 /// Gives an error a tip.
 fn suggest(error: &mut Error, tip: String) {
     error.insert(
         ContextKind::Suggested,
         ContextValue::StyledStrs(vec![tip.into()]),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tip(command: &str) -> String {
+        let error = Cli::command().try_get_matches_from(["simmer", command]);
+        let text = explained(error.unwrap_err(), command).to_string();
+        let tip = text.lines().find(|line| line.contains("tip:"));
+        tip.unwrap_or_default().trim().to_owned()
+    }
+
+    #[test]
+    fn a_word_of_a_longer_command_is_known() {
+        assert_eq!(tip("lint"), "tip: the command is `simmer data lint`");
+        assert_eq!(
+            tip("inspect"),
+            "tip: the command is `simmer adapter inspect`"
+        );
+        assert_eq!(tip("trian"), "tip: a similar subcommand exists: 'train'");
+    }
 }

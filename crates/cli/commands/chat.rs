@@ -72,7 +72,7 @@ impl Chat {
             system: self.system.as_deref(),
             messages: Vec::new(),
             seen: Seen::default(),
-            stop: interrupt::flag("", Arc::clone(&answering))?,
+            stop: interrupt::flag_of_ctrl_c(Arc::clone(&answering)),
             answering,
         };
         talk.reset();
@@ -155,7 +155,7 @@ impl Talk<'_> {
         let mut text = String::new();
         let mut show = |piece: &str| -> Result<(), Failure> {
             text.push_str(piece);
-            output::print(piece)?;
+            output::answer(piece)?;
             if self.stop.load(Ordering::SeqCst) {
                 return Err(Failure::new("interrupted"));
             }

@@ -96,7 +96,7 @@ impl Estimate {
         if self.json {
             output::json(&found)?;
         } else {
-            output::line(&found.to_string())?;
+            output::text(&found.to_string())?;
         }
         if !found.fits() {
             if let Some(setting) = found.fitting() {

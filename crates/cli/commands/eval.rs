@@ -143,7 +143,7 @@ impl Eval {
             stop: interrupt::flag(
                 "stopping after these rows; press Ctrl-C again to stop at once",
                 Arc::clone(&answering),
-            )?,
+            ),
             answering,
         };
         let mut models = vec![(path.display().to_string(), None)];
@@ -179,7 +179,7 @@ impl Eval {
                     files: &task.files,
                 })?;
             } else {
-                output::line(&format!("{:width$}  {}", task.name, task.about))?;
+                output::text(&format!("{:width$}  {}", task.name, task.about))?;
             }
         }
         Ok(())
@@ -370,7 +370,7 @@ impl Eval {
         if self.json {
             return output::json(report);
         }
-        output::print(&report::terminal(report))
+        output::text(report::terminal(report).trim_end_matches('\n'))
     }
 }
 

@@ -100,7 +100,7 @@ impl Generate {
                 stop: stop(answer.stop),
             });
         }
-        loaded.answer(&prompt, &mut cache, length, &sampling, &mut output::print)?;
+        loaded.answer(&prompt, &mut cache, length, &sampling, &mut output::answer)?;
         output::line("")
     }
 

@@ -120,7 +120,7 @@ impl Recipes {
 fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
         let text = without_schema(text);
-        output::line(&format!(
+        output::text(&format!(
             "{name}\n  {}\n  {}",
             summary(text),
             needs(name, text)?

@@ -93,7 +93,7 @@ impl Show {
         if self.json {
             output::json(&shown)
         } else {
-            output::line(&shown.text())
+            output::text(&shown.text())
         }
     }
 

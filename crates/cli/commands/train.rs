@@ -68,7 +68,7 @@ impl Train {
         let stop = interrupt::flag(
             "stopping after this micro-batch; press Ctrl-C again to stop at once",
             watcher.is_training(),
-        )?;
+        );
         let resume = match (self.resume, self.accept_changes) {
             (false, _) => Resume::Never,
             (true, false) => Resume::AsBegun,

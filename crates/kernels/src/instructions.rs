@@ -55,13 +55,12 @@ fn baseline() -> &'static str {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
 mod tests {
     use super::*;
 
     /// The name is that of the instruction set that `/proc/cpuinfo` lists.
     #[test]
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     fn the_instructions_are_those_of_the_processor() {
         let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap();
         let has = |flag: &str| processor.split_whitespace().any(|word| word == flag);

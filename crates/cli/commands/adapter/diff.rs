@@ -58,7 +58,7 @@ impl Diff {
                 "difference": found,
             }));
         }
-        output::print(&text(&files, &found))
+        output::text(text(&files, &found).trim_end_matches('\n'))
     }
 }
 

@@ -79,7 +79,8 @@ impl Inspect {
             if number > 0 {
                 output::line("")?;
             }
-            output::print(&text(inspected, self.modules, console::colors_enabled()))?;
+            let text = text(inspected, self.modules, console::colors_enabled());
+            output::text(text.trim_end_matches('\n'))?;
             warn(inspected);
         }
         Ok(())

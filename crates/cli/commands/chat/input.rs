@@ -5,8 +5,9 @@ use std::io::{self, BufRead, IsTerminal};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use crate::failure::{Context, Failure};
-use crate::terminal;
+use crate::failure::{Context, Failure, bail};
+use crate::output::note;
+use crate::terminal::{self, is_not_utf8};
 
 /// The commands of a conversation.
 pub(super) const COMMANDS: [&str; 3] = ["/help", "/reset", "/quit"];
@@ -25,7 +26,10 @@ pub(super) enum Input {
     /// A terminal. The history is kept in memory only.
     Editor(Box<DefaultEditor>),
     /// A file or a pipe.
-    Lines,
+    Lines {
+        /// The lines that were read.
+        read: usize,
+    },
 }
 
 /// What was typed.
@@ -40,7 +44,7 @@ pub(super) enum Typed {
 impl Input {
     pub(super) fn new() -> Result<Self, Failure> {
         if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return Ok(Self::Lines);
+            return Ok(Self::Lines { read: 0 });
         }
         terminal::keep();
         let editor = DefaultEditor::new().map_err(Failure::foreign);
@@ -54,12 +58,12 @@ impl Input {
 
     /// Reads a message.
     pub(super) fn read(&mut self) -> Result<Typed, Failure> {
-        let Self::Editor(editor) = self else {
-            let mut line = String::new();
-            return Ok(match io::stdin().lock().read_line(&mut line)? {
-                0 => Typed::End,
-                _ => Typed::Text(line),
-            });
+        let editor = match self {
+            Self::Editor(editor) => editor,
+            Self::Lines { read } => {
+                *read += 1;
+                return line(&mut io::stdin().lock(), *read);
+            }
         };
         let mut text = String::new();
         let mut prompt = "> ";
@@ -76,6 +80,7 @@ impl Input {
                 }
                 Err(ReadlineError::Interrupted) => return Ok(Typed::Interrupted),
                 Err(ReadlineError::Eof) => return Ok(Typed::End),
+                Err(error) if is_not_utf8(&error) => note(terminal::NOT_UTF8),
                 Err(error) => {
                     return Err(Failure::foreign(error)).context("cannot read from the terminal");
                 }
@@ -86,6 +91,18 @@ impl Input {
             added.context("cannot keep the message in the history")?;
         }
         Ok(Typed::Text(text))
+    }
+}
+
+/// The next line of a file, the line `number`.
+fn line(file: &mut impl BufRead, number: usize) -> Result<Typed, Failure> {
+    let mut bytes = Vec::new();
+    if file.read_until(b'\n', &mut bytes)? == 0 {
+        return Ok(Typed::End);
+    }
+    match String::from_utf8(bytes) {
+        Ok(line) => Ok(Typed::Text(line)),
+        Err(_) => bail!("standard input: line {number}: not UTF-8"),
     }
 }
 
@@ -111,6 +128,15 @@ mod tests {
         assert_eq!(command("/reset \n"), Err("/reset"));
         assert_eq!(command("/rest now"), Err("/rest"));
         assert_eq!(command("/"), Err("/"));
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_is_named() {
+        let mut file = &b"Hi\n\xff\n"[..];
+        assert!(matches!(line(&mut file, 1), Ok(Typed::Text(text)) if text == "Hi\n"));
+        let failure = line(&mut file, 2).err().unwrap();
+        assert_eq!(failure.to_string(), "standard input: line 2: not UTF-8");
+        assert!(matches!(line(&mut file, 3), Ok(Typed::End)));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Lint {
             output::json(&lint)?;
         } else {
             note(&read.to_string());
-            output::line(&lint.to_string())?;
+            output::text(&lint.to_string())?;
         }
         let [errors, warnings] = lint.counts();
         if errors > 0 || (self.strict && warnings > 0) {

@@ -108,7 +108,10 @@ impl Init {
             memory: self.memory,
         };
         let plan = Plan::of(&model, &rows, purpose, template, &machine)?;
-        note(&plan.screen(&model, console::colors_enabled_stderr())?);
+        let screen = plan.screen(&model, console::colors_enabled_stderr())?;
+        note(&screen.head);
+        output::note_as_it_is(&screen.examples);
+        note(&screen.choices);
 
         let out = self.file(questions, &name)?;
         let text = plan.settings.text(&out);
@@ -175,7 +178,7 @@ impl Init {
         };
         questions.answer(None, &question, |out| {
             let out = PathBuf::from(out);
-            free(&out)?;
+            free(&out).map_err(|failure| failure.with_hint("type another name"))?;
             Ok(out)
         })
     }

@@ -1,7 +1,6 @@
 //! The questions of `simmer init`: on a terminal, with editing and completion of paths; elsewhere the defaults.
 
 use std::borrow::Cow;
-#[cfg(test)]
 use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
@@ -19,6 +18,7 @@ use simmer_hint::Hint;
 
 use crate::failure::{Context, Failure};
 use crate::output::note;
+use crate::terminal::{self, is_not_utf8};
 
 /// The person at the terminal pressed Ctrl-C or Ctrl-D.
 #[derive(Debug)]
@@ -71,7 +71,11 @@ enum Input {
 }
 
 /// Asks questions.
-pub(super) struct Questions(Input);
+pub(super) struct Questions {
+    input: Input,
+    /// Answers that were pasted together with an earlier one, line by line.
+    pasted: VecDeque<String>,
+}
 
 /// A question.
 pub(super) struct Question<'a> {
@@ -89,23 +93,31 @@ impl Questions {
     /// Questions to the terminal, unless there is none or `defaults` is set.
     pub(super) fn new(defaults: bool) -> Result<Self, Failure> {
         if defaults || !io::stdin().is_terminal() || !io::stdout().is_terminal() {
-            return Ok(Self(Input::Nobody));
+            return Ok(Self::of(Input::Nobody));
         }
+        terminal::keep();
         let config = Config::builder().completion_type(CompletionType::List);
         let editor = Editor::with_config(config.build()).map_err(Failure::foreign);
         let mut editor = editor.context("cannot read from the terminal")?;
         editor.set_helper(Some(Paths(FilenameCompleter::new())));
-        Ok(Self(Input::Terminal(Box::new(editor))))
+        Ok(Self::of(Input::Terminal(Box::new(editor))))
+    }
+
+    fn of(input: Input) -> Self {
+        Self {
+            input,
+            pasted: VecDeque::new(),
+        }
     }
 
     #[cfg(test)]
     pub(super) fn script<const N: usize>(answers: [&'static str; N]) -> Self {
-        Self(Input::Script(answers.into()))
+        Self::of(Input::Script(answers.into()))
     }
 
     /// Whether somebody is asked.
     pub(super) fn are_asked(&self) -> bool {
-        !matches!(self.0, Input::Nobody)
+        !matches!(self.input, Input::Nobody)
     }
 
     /// The answer to a question, as `take` reads it: what the option gives, or else what is typed. A typed answer that
@@ -144,15 +156,38 @@ impl Questions {
                 Ok(taken) => return Ok(taken),
                 Err(failure) => failure.report(),
             }
+            // they were meant for what follows a right answer
+            self.pasted.clear();
         }
     }
 
+    /// One answer: a line that was pasted with the one before, or else what is typed now.
     fn read(&mut self, prompt: &str) -> Result<String, Failure> {
-        match &mut self.0 {
-            Input::Terminal(editor) => match editor.readline(prompt) {
-                Ok(line) => Ok(line),
-                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Err(Interrupted.into()),
-                Err(error) => Err(Failure::foreign(error)).context("cannot read from the terminal"),
+        if let Some(line) = self.pasted.pop_front() {
+            note(&format!("{prompt}{line}"));
+            return Ok(line);
+        }
+        let typed = self.typed(prompt)?;
+        let mut lines = typed.trim_end().split(['\r', '\n']).map(str::to_owned);
+        let first = lines.next().unwrap_or_default();
+        self.pasted.extend(lines);
+        Ok(first)
+    }
+
+    fn typed(&mut self, prompt: &str) -> Result<String, Failure> {
+        match &mut self.input {
+            Input::Terminal(editor) => loop {
+                match editor.readline(prompt) {
+                    Ok(line) => return Ok(line),
+                    Err(ReadlineError::Interrupted | ReadlineError::Eof) => {
+                        return Err(Interrupted.into());
+                    }
+                    Err(error) if is_not_utf8(&error) => note(terminal::NOT_UTF8),
+                    Err(error) => {
+                        return Err(Failure::foreign(error))
+                            .context("cannot read from the terminal");
+                    }
+                }
             },
             Input::Nobody => Ok(String::new()),
             #[cfg(test)]
@@ -206,6 +241,16 @@ mod tests {
         // nobody types any more
         let stopped = ask(&mut questions, None).unwrap_err();
         assert!(stopped.downcast_ref::<Interrupted>().is_some());
+    }
+
+    #[test]
+    fn pasted_lines_answer_one_question_each() {
+        let mut questions =
+            Questions::script(["a.csv\nb.csv\r\n\n", "c.csv\nwrong\nd.csv", "e.csv"]);
+        let mut answers = || ask(&mut questions, None).unwrap();
+        assert_eq!([answers(), answers()], ["a.csv", "b.csv"]);
+        // what follows a wrong answer was meant for another question
+        assert_eq!([answers(), answers()], ["c.csv", "e.csv"]);
     }
 
     #[test]

@@ -21,17 +21,40 @@ const PIECE: usize = 600;
 /// The beginning and the end that are shown of it, in characters.
 const ENDS: [usize; 2] = [350, 150];
 
+/// What is shown, in three parts.
+pub(super) struct Screen {
+    pub(super) head: String,
+    /// Their line breaks are those of the rows.
+    pub(super) examples: String,
+    pub(super) choices: String,
+}
+
 impl Plan {
     /// The rows, examples and choices as text.
-    pub(super) fn screen(&self, model: &BaseModel, colours: bool) -> Result<String, Failure> {
-        let bold = Style::new().bold().force_styling(colours);
-        let mut text = format!("{}\n{}\n", model.about(), self.data.report);
+    pub(super) fn screen(&self, model: &BaseModel, colours: bool) -> Result<Screen, Failure> {
+        let mut head = format!("{}\n{}", model.about(), self.data.report);
         if let Some(fields) = &self.settings.fields {
-            let _ = writeln!(
-                text,
-                "  the rows' keys are read as questions and answers: fields = {fields}"
+            let _ = write!(
+                head,
+                "\n  the rows' keys are read as questions and answers: fields = {fields}"
             );
         }
+        let marks = if colours {
+            "what is green is trained on"
+        } else {
+            "what stands between ⟦ and ⟧ is trained on"
+        };
+        let examples = self.examples(model, colours)?;
+        Ok(Screen {
+            head,
+            examples: format!("{examples}\n({marks})\n"),
+            choices: self.choices().join("\n"),
+        })
+    }
+
+    fn examples(&self, model: &BaseModel, colours: bool) -> Result<String, Failure> {
+        let bold = Style::new().bold().force_styling(colours);
+        let mut text = String::new();
         let examples = self.data.examples().unwrap_or_default();
         for example in examples.iter().take(EXAMPLES) {
             let title = format!(
@@ -44,13 +67,6 @@ impl Plan {
             let example = shown(example, &model.tokenizer, colours)?;
             let _ = writeln!(text, "{}", example.trim_end_matches('\n'));
         }
-        let marks = if colours {
-            "what is green is trained on"
-        } else {
-            "what stands between ⟦ and ⟧ is trained on"
-        };
-        let _ = writeln!(text, "\n({marks})\n");
-        text += &self.choices().join("\n");
         Ok(text)
     }
 

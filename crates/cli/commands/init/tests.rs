@@ -38,7 +38,8 @@ fn written(plan: &Plan, base: &BaseModel) -> String {
     let recipe = Recipe::parse(out, &text, &[]).unwrap();
     assert_eq!(recipe.data.max_tokens, plan.settings.max_tokens);
     let screen = plan.screen(base, false).unwrap();
-    format!("{screen}\n\n==> my.toml\n{text}")
+    let parts = [screen.head, screen.examples, screen.choices].join("\n");
+    format!("{parts}\n\n==> my.toml\n{text}")
 }
 
 /// Compares with a snapshot, whatever the folder and the size of the program.

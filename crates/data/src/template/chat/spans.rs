@@ -13,6 +13,9 @@ use super::super::jinja::HERE;
 use super::{Chat, Turns};
 use crate::conversation::{Message, Role};
 
+/// The mark as an escape of JSON: a surrogate pair.
+const HERE_IN_ASCII: &str = r"\udbbf\udfff";
+
 /// A search in the text of a conversation.
 pub(super) struct Search<'a> {
     pub(super) chat: &'a Chat,
@@ -101,7 +104,10 @@ impl Search<'_> {
         // A template that refuses the mark does read the content.
         marked.is_none_or(|_| {
             let text = self.chat.text(&changed, false);
-            text.map_or(true, |text| text.contains(HERE))
+            text.map_or(true, |text| {
+                // the mark, or as `tojson(ensure_ascii=true)` writes it
+                text.contains(HERE) || text.contains(HERE_IN_ASCII)
+            })
         })
     }
 

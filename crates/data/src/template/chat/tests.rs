@@ -348,6 +348,18 @@ fn what_a_template_leaves_out_is_an_error() {
 }
 
 #[test]
+fn a_message_that_is_escaped_is_not_lost() {
+    let ascii =
+        "{{ messages[0].content | tojson(ensure_ascii=True) }}|{{ messages[1].content }}<|im_end|>";
+    let row = Conversation::chat(vec![
+        Message::new(Role::User, "Köln"),
+        Message::new(Role::Assistant, "yes"),
+    ]);
+    let text = marked(&chat(ascii).answers(&row).unwrap());
+    insta::assert_snapshot!(text, @r#""K\u00f6ln"|⟦yes<|im_end|>⟧"#);
+}
+
+#[test]
 fn a_call_whose_name_changes_the_text_around_it_is_an_error() {
     let by_length = "{{ tools }}{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.name }}{{ c.name | length }}{% endfor %}{{ m.content }}{% endfor %}";
     let error = chat(by_length)
