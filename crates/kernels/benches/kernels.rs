@@ -37,6 +37,9 @@ const RANK: usize = 8;
 const ROWS: [usize; 4] = [97, 128, 85, 130];
 const T: usize = ROWS[0] + ROWS[1] + ROWS[2] + ROWS[3];
 
+/// Tokens of a long row, to compare a window with all keys.
+const LONG: usize = 2048;
+
 /// Tokens with a target, which go through the head.
 const TARGETS: usize = 256;
 
@@ -176,7 +179,6 @@ fn attend(criterion: &mut Criterion) {
         |[q, k, v]| attention_reference(q, k, v, &rows, scores),
     );
 
-    const LONG: usize = 2048;
     let rows = Rows::single(LONG);
     for (name, window, soft_cap) in [
         ("attention of a long row", None, None),

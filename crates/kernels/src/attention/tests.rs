@@ -137,30 +137,27 @@ proptest! {
 
 #[test]
 fn rows_longer_than_a_piece_equal_the_reference() {
-    let whole = Scores::scaled(0.3);
-    // within a block of queries, within a piece, over several pieces; pieces of fewer keys than queries
-    for window in [None, Some(3), Some(100), Some(400)] {
-        let scores = Scores { window, ..whole };
-        equals_the_reference(&Rows::from_lengths([700, 3]), [1, 3, 8], scores);
-        equals_the_reference(
-            &Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]),
-            [2, 1, 8],
-            scores,
-        );
-    }
-    let soft_cap = Some(2.0);
-    // on libtorch the scores of 512 queries at most exist at a time
-    equals_the_reference(&Rows::single(700), [1, 3, 8], Scores { soft_cap, ..whole });
-    let window = Some(40);
-    equals_the_reference(
-        &Rows::continuing(100, 600),
-        [1, 1, 8],
-        Scores {
+    let long = Rows::from_lengths([700, 3]);
+    let tree = Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]);
+    let continued = Rows::continuing(100, 300);
+    for (rows, shape, window, soft_cap) in [
+        (&long, [1, 3, 8], None, None),
+        (&tree, [2, 1, 8], None, None),
+        // shorter than a block of queries, than a piece, and longer than it
+        (&long, [1, 1, 8], Some(3), None),
+        (&continued, [1, 2, 8], Some(90), None),
+        (&tree, [1, 1, 8], Some(400), None),
+        // on libtorch, a soft cap has the scores of 512 queries at most
+        (&long, [1, 1, 8], None, Some(2.0)),
+        (&continued, [1, 1, 8], Some(40), Some(2.0)),
+    ] {
+        let scores = Scores {
+            scale: 0.3,
             window,
             soft_cap,
-            ..whole
-        },
-    );
+        };
+        equals_the_reference(rows, shape, scores);
+    }
 }
 
 #[test]
