@@ -152,7 +152,7 @@ proptest! {
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
         // every token after the first is predicted, those of shared beginnings too
         let plain = Sequence::from_rows(&slices);
-        let shared = Sequence::sharing_prefixes(&slices);
+        let shared = Sequence::sharing_prefixes(&slices, None);
         let mut targets = Vec::new();
         let mut shared_targets = Vec::new();
         let mut start = 0;
