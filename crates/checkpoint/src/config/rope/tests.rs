@@ -137,10 +137,10 @@ fn every_kind_reads_back() {
 fn generated_keys_are_those_of_transformers() {
     let mut config = parse(json!({})).unwrap();
     config.rope_scaling = yarn();
-    insta::assert_snapshot!(config.to_json()["rope_parameters"], @r#"{"beta_fast":32.0,"beta_slow":1.0,"factor":4.0,"original_max_position_embeddings":32,"rope_theta":10000.0,"rope_type":"yarn","truncate":true}"#);
+    insta::assert_snapshot!(config.to_json()["rope_parameters"], @r#"{"rope_theta":10000.0,"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":32,"beta_fast":32.0,"beta_slow":1.0,"truncate":true}"#);
     config.rope_scaling = long_rope();
     let json = config.to_json();
-    insta::assert_snapshot!(json["rope_parameters"], @r#"{"long_factor":[4.0,4.0,4.0,4.0,4.0,4.0,4.0,4.0],"original_max_position_embeddings":32,"rope_theta":10000.0,"rope_type":"longrope","short_factor":[1.5,1.5,1.5,1.5,1.5,1.5,1.5,1.5]}"#);
+    insta::assert_snapshot!(json["rope_parameters"], @r#"{"rope_theta":10000.0,"rope_type":"longrope","short_factor":[1.5,1.5,1.5,1.5,1.5,1.5,1.5,1.5],"long_factor":[4.0,4.0,4.0,4.0,4.0,4.0,4.0,4.0],"original_max_position_embeddings":32}"#);
     // where transformers' Phi-3 reads it
     assert_eq!(json["original_max_position_embeddings"], 32);
 }
