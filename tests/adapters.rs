@@ -87,7 +87,7 @@ fn every_gradient_equals_peft() {
             let expected = expected.f32(&format!("grad.{}", keys[&key]));
             let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
             let difference: Vec<f32> = gradient.iter().zip(&expected).map(|(a, b)| a - b).collect();
-            // conditioning.py: 2.4e-6 between f32 and f64
+            // conditioning.py: 5.6e-6 between f32 and f64
             let relative = norm(&difference) / norm(&expected).max(1e-6);
             assert!(relative <= 2e-5, "{model}/{name} {key}: {relative}");
         }

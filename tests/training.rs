@@ -18,7 +18,7 @@ use simmer_train::{
 use crate::adapters::attached;
 use crate::golden::{self, AdapterGolden, Tensors};
 
-/// An f32 loss against PEFT's: conditioning.py found 3e-6 between f32 and f64.
+/// An f32 loss against PEFT's: conditioning.py found 5.5e-6 between f32 and f64.
 const LOSS: f64 = 1e-4;
 
 fn examples(rows: &[golden::Row]) -> Vec<Example> {

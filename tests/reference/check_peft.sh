@@ -64,6 +64,9 @@ train untied-mha 'rank = 2' 'modules_to_save = ["embed_tokens", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "lm_head"]'
 train untied-mha 'rank = 2' 'targets = ["q_proj", "embed_tokens"]'
 unset base
+for model in mistral qwen2 qwen3 smollm3 phi3 gemma gemma2 gemma3_text olmo2 granite; do
+    train "$model" 'rank = 2' 'targets = "all-linear"'
+done
 
 # Every shipped recipe with LoRA: two steps on a tiny model, with rows in the recipe's format.
 for recipe in recipes/*.toml; do

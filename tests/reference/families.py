@@ -145,14 +145,14 @@ FAMILIES = [
         {
             "num_attention_heads": 3,
             "num_key_value_heads": 1,
-            "max_position_embeddings": 64,
+            "max_position_embeddings": 256,
             "original_max_position_embeddings": 16,
             "sliding_window": 7,
             "rope_parameters": LONGROPE | rope(1000.0, rope_type="longrope", partial_rotary_factor=0.75),
         },
         spelled={"rope_theta": 1000.0, "rope_scaling": LONGROPE | {"type": "longrope"}, "partial_rotary_factor": 0.75}
         | {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0},
-        matters=[{"sliding_window": None}, {"original_max_position_embeddings": 64}],
+        matters=[{"sliding_window": None}, {"original_max_position_embeddings": 32}],
         row_lengths=[17, 38, 1, 16, 24],
         seed=105,
     ),

@@ -87,7 +87,8 @@ def compared(first: Path, second: Path) -> dict:
 
 
 def main() -> None:
-    adapters = sorted(path.parent for path in GOLDENS.glob("*/adapters/*/adapter_config.json"))
+    folders = sorted(path.parent for path in GOLDENS.glob("*/adapters/*/adapter_config.json"))
+    adapters = [path for path in folders if json.loads((path.parents[1] / "config.json").read_text())["model_type"] == "llama"]
     golden = {
         "adapters": {str(folder.relative_to(GOLDENS)): inspected(folder) for folder in adapters},
         "pairs": [{"first": a, "second": b, "modules": compared(GOLDENS / a, GOLDENS / b)} for a, b in PAIRS],
