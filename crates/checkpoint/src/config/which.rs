@@ -123,10 +123,10 @@ impl Keys<'_> {
     fn refused(&self, key: &str, found: String, is: String, instead: String) -> ConfigError {
         ConfigError::Refused {
             path: self.path.to_owned(),
-            key: key.to_owned(),
-            found,
-            is,
-            instead,
+            key: key.into(),
+            found: found.into(),
+            is: is.into(),
+            instead: instead.into(),
         }
     }
 
