@@ -249,7 +249,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The key that shows it.
         key: Box<str>,
-        /// The value found, in backticks.
+        /// The value found, in backticks; or "the model".
         found: Box<str>,
         /// What the model is.
         is: Box<str>,
