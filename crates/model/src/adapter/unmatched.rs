@@ -317,7 +317,7 @@ fn has(modules: &[ModuleLayout], name: &str) -> bool {
 /// The families with a module that has this name.
 fn families_with(name: &str) -> Vec<&'static str> {
     let name = last_part(name);
-    let has = |family: &&Family| family.modules().any(|module| module.last_part() == name);
+    let has = |family: &&'static Family| family.modules().any(|module| module.last_part() == name);
     let families = family::ALL.into_iter().filter(has);
     families.map(|family| family.model_type).collect()
 }
