@@ -335,7 +335,7 @@ mod tests {
         let windows = [4, 5, 6].map(|layer| config.window(layer));
         assert_eq!(windows, [Some(512), None, Some(512)]);
         let config = named("gemma-2-27b").unwrap();
-        assert_eq!(config.attention_scale(), 1.0 / 12.0);
+        assert_eq!(Some(config.attention_scale()), Some(1.0 / 12.0));
         assert_eq!((config.window(0), config.window(1)), (Some(4096), None));
         assert_eq!(named("phi-4-mini").unwrap().rotary_dim(), 96);
         assert_eq!(named("mistral-7b-v0.1").unwrap().window(31), Some(4096));

@@ -196,6 +196,10 @@ impl ModelConfig {
     }
 
     /// Refuses values that the forward pass of the family does not have.
+    #[expect(
+        clippy::float_cmp,
+        reason = "only the default itself is the same as no key"
+    )]
     fn check_foreign(
         &self,
         wrong: &dyn Fn(&str, String, String) -> ConfigError,

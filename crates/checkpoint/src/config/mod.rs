@@ -223,13 +223,13 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// The key that shows it.
-        key: String,
-        /// The value found, in backticks.
-        found: String,
+        key: Box<str>,
+        /// The value found, in backticks; or "the model".
+        found: Box<str>,
         /// What the model is.
-        is: String,
+        is: Box<str>,
         /// What to use instead.
-        instead: String,
+        instead: Box<str>,
     },
 }
 
@@ -250,7 +250,7 @@ impl Hint for ConfigError {
                  (params.json, consolidated.*.pth) or a .gguf file"
                     .to_owned(),
             ),
-            Self::Refused { instead, .. } => Some(instead.clone()),
+            Self::Refused { instead, .. } => Some(instead.to_string()),
             Self::Json { .. } | Self::Key { .. } => None,
         }
     }

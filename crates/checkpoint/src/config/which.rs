@@ -9,6 +9,9 @@ use super::{ConfigError, Keys};
 use crate::family::{self, Family, LLAMA};
 use crate::nearest;
 
+/// The subject of an error whose key says nothing that can be quoted.
+const MODEL: &str = "the model";
+
 impl Keys<'_> {
     /// The family of the model. Without `model_type`, that of its class; LLaMA without both, as in early conversions.
     ///
@@ -18,9 +21,8 @@ impl Keys<'_> {
         let family = self.named_family()?;
         self.check_class(family)?;
         if let Some((key, method)) = refused::quantised(self.json) {
-            let found = "`".to_owned() + key + "`";
-            let is = format!("of weights quantised with {method}; simmer reads f32, bf16 and f16");
-            return Err(self.refused(key, found, is, unquantised(self.path)));
+            let is = format!("quantised with {method}; simmer reads weights in f32, bf16 and f16");
+            return Err(self.refused(key, MODEL.to_owned(), is, unquantised(self.path)));
         }
         if let Some(key) = refused::experts(self.json) {
             let found = self.get(key).map_or_else(String::new, Value::to_string);
@@ -28,10 +30,10 @@ impl Keys<'_> {
             return Err(self.key_error(key, expected, found));
         }
         if self.flag("use_bidirectional_attention")? {
-            let is = "of a model that sees the tokens after a position, too: an embedding model";
+            let is = "an embedding model, which also sees the tokens after a position";
             let instead = "simmer trains models that generate text".to_owned();
             let key = "use_bidirectional_attention";
-            return Err(self.refused(key, "`true`".to_owned(), is.to_owned(), instead));
+            return Err(self.refused(key, MODEL.to_owned(), is.to_owned(), instead));
         }
         self.check_activation(family)?;
         Ok(family)
@@ -48,21 +50,16 @@ impl Keys<'_> {
         if let Some(family) = Family::of_model_type(name) {
             return Ok(family);
         }
+        let refused = refused::of_model_type(name).or_else(|| refused::by_keys(self.json));
+        if let Some(Refused { is, instead }) = refused {
+            let found = format!("`{name}`");
+            return Err(self.refused("model_type", found, is.to_owned(), instead));
+        }
         let names = || family::ALL.into_iter().map(|family| family.model_type);
-        let refused = refused::of_model_type(name);
-        // a misspelled name is more likely than a model that nobody here has heard of
-        let near = nearest(name, names()).filter(|_| refused.is_none());
-        if let Some(near) = near {
-            let expected = format!("{}; the nearest is {near:?}", family::quoted(names()));
-            return Err(self.error("model_type", &expected, Some(found)));
-        }
-        match refused.or_else(|| refused::by_keys(self.json)) {
-            Some(Refused { is, instead }) => {
-                let found = format!("`{name}`");
-                Err(self.refused("model_type", found, is.to_owned(), instead))
-            }
-            None => Err(self.error("model_type", &family::quoted(names()), Some(found))),
-        }
+        let near = nearest(name, names());
+        let near = near.map_or_else(String::new, |near| format!("; the nearest is {near:?}"));
+        let expected = format!("{}{near}", family::quoted(names()));
+        Err(self.error("model_type", &expected, Some(found)))
     }
 
     /// Checks that `architectures` does not name the class of another model, or one that does not generate text.
@@ -123,10 +120,10 @@ impl Keys<'_> {
     fn refused(&self, key: &str, found: String, is: String, instead: String) -> ConfigError {
         ConfigError::Refused {
             path: self.path.to_owned(),
-            key: key.to_owned(),
-            found,
-            is,
-            instead,
+            key: key.into(),
+            found: found.into(),
+            is: is.into(),
+            instead: instead.into(),
         }
     }
 
@@ -243,7 +240,7 @@ mod tests {
         insta::assert_snapshot!(said(&json!({"model_type": "qwen2", "architectures": ["LlamaForCausalLM"]})),
             @r#"config.json: `architectures`: expected "Qwen2ForCausalLM", since `model_type` is "qwen2", found ["LlamaForCausalLM"]"#);
         insta::assert_snapshot!(said(&json!({"model_type": "gemma3_text", "use_bidirectional_attention": true})), @r"
-        config.json: `use_bidirectional_attention`: `true` is of a model that sees the tokens after a position, too: an embedding model
+        config.json: `use_bidirectional_attention`: the model is an embedding model, which also sees the tokens after a position
         hint: simmer trains models that generate text
         ");
         assert!(
@@ -257,7 +254,7 @@ mod tests {
         let table = json!({"quantization_config": {"quant_method": "awq", "bits": 4}});
         let cached = "hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json";
         insta::assert_snapshot!(said_at(cached, &table), @r"
-        hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json: `quantization_config`: `quantization_config` is of weights quantised with AWQ (4-bit integers); simmer reads f32, bf16 and f16
+        hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json: `quantization_config`: the model is quantised with AWQ (4-bit integers); simmer reads weights in f32, bf16 and f16
         hint: use the repository that it was made from, usually named on its model card and as this one without the suffix: Qwen/Qwen3-8B; GGUF files can have quantised blocks
         ");
         assert!(said_at("Llama-3.2-1B-4bit/config.json", &table).contains("suffix: Llama-3.2-1B;"));

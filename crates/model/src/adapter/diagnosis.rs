@@ -158,7 +158,7 @@ fn other_family(
         let has_one = |name| family.modules().any(|module| module.last_part() == name);
         used.iter().all(|name| has_one(*name))
     };
-    let families = family::ALL.into_iter().filter(|family| has(family));
+    let families = family::ALL.into_iter().filter(|family| has(*family));
     let names: Vec<String> = families
         .map(|family| format!("`{}`", family.model_type))
         .collect();
@@ -243,7 +243,7 @@ mod tests {
             ("self_attn.o_proj", [3072, 3072]),
         ]);
         let expected = shapes(&[("self_attn.o_proj", [4096, 4096])]);
-        let llama = ["q_proj", "k_proj", "v_proj", "o_proj"]
+        let llama: BTreeSet<String> = ["q_proj", "k_proj", "v_proj", "o_proj"]
             .map(str::to_owned)
             .into();
         let diagnosis = of(&expected, &found, &llama, &AdapterConfig::default());

@@ -501,7 +501,7 @@ mod tests {
         hint: write "all-linear" for every linear module of a layer, whatever the family calls them
         "#);
         insta::assert_snapshot!(said(json!({"target_modules": ["qkv_proj", "gate_up_proj"]}), &model()), @r#"
-        target_modules: ["qkv_proj", "gate_up_proj"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; `qkv_proj` is a module of `phi3`; did you mean `k_proj`?
+        target_modules: ["qkv_proj", "gate_up_proj"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; `qkv_proj` is a module of `phi3`; did you mean `q_proj`?
         hint: write "all-linear" for every linear module of a layer, whatever the family calls them
         "#);
         // PEFT: "Please specify `target_modules` in `peft_config`"

@@ -28,9 +28,9 @@ pub enum SelectionError {
         /// The families that have such modules, as the end of the sentence; may be empty.
         elsewhere: Box<str>,
         /// The most similar name.
-        nearest: Option<String>,
+        nearest: Option<Box<str>>,
         /// The targets that may be meant if one regular expression was given: `"all-linear"`, or a list of names.
-        meant: Option<String>,
+        meant: Option<Box<str>>,
         /// The path of a module of the model; may be empty.
         example: Box<str>,
     },
@@ -228,13 +228,14 @@ pub(super) fn no_match(
         },
         nearest: wanted
             .and_then(|name| nearest(name, modules))
-            .filter(|name| is_another(targets, name)),
+            .filter(|name| is_another(targets, name))
+            .map(String::into_boxed_str),
         meant: match targets {
-            Targets::Regex(pattern) => meant(pattern, modules),
+            Targets::Regex(pattern) => meant(pattern, modules).map(String::into_boxed_str),
             Targets::Names(names) => {
                 let known = names.iter().any(|name| !families_with(name).is_empty());
                 let narrowed_only = names.iter().any(|name| has(modules, name));
-                (known && !narrowed_only).then(|| "all-linear".to_owned())
+                (known && !narrowed_only).then(|| "all-linear".into())
             }
         },
         example: modules

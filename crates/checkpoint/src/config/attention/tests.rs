@@ -133,7 +133,7 @@ fn defaults_and_nulls_are_those_of_transformers() {
     let gemma = read("gemma2", &json!({}));
     assert_eq!(gemma.head_dim, 256);
     assert!(gemma.tie_word_embeddings);
-    assert_eq!(gemma.attention_scale(), 1.0 / 16.0);
+    assert_eq!(Some(gemma.attention_scale()), Some(1.0 / 16.0));
     assert_eq!(gemma.attn_logit_softcapping, Some(50.0));
     assert_eq!(gemma.final_logit_softcapping, Some(30.0));
     let gemma = read(
@@ -141,7 +141,7 @@ fn defaults_and_nulls_are_those_of_transformers() {
         &json!({"attn_logit_softcapping": null, "query_pre_attn_scalar": 144}),
     );
     assert_eq!(gemma.attn_logit_softcapping, None);
-    assert_eq!(gemma.attention_scale(), 1.0 / 12.0);
+    assert_eq!(Some(gemma.attention_scale()), Some(1.0 / 12.0));
     assert_eq!(read("qwen3", &json!({})).head_dim, 128);
     assert_eq!(read("mistral", &json!({"head_dim": null})).head_dim, 16);
     assert_eq!(
