@@ -328,7 +328,7 @@ fn a_profile_says_where_the_steps_went() {
         "linear_cross_entropy",
         "rms_norm",
         "rope",
-        "swiglu",
+        "gated",
         "everything else",
     ] {
         let line = said

@@ -20,7 +20,7 @@ struct Release {
     vocab: usize,
     eps: f64,
     theta: f64,
-    scaling: RopeScaling,
+    scaling: &'static RopeScaling,
     context: usize,
     tied: bool,
     bos: u32,
@@ -31,7 +31,7 @@ const LLAMA_1: &Release = &Release {
     vocab: 32_000,
     eps: 1e-6,
     theta: 10_000.0,
-    scaling: RopeScaling::Default,
+    scaling: &RopeScaling::Default,
     context: 2048,
     tied: false,
     bos: 1,
@@ -59,12 +59,12 @@ const LLAMA_3: &Release = &Release {
     ..*LLAMA_2
 };
 const LLAMA_3_1: &Release = &Release {
-    scaling: llama3(8.0),
+    scaling: &llama3(8.0),
     context: 131_072,
     ..*LLAMA_3
 };
 const LLAMA_3_2: &Release = &Release {
-    scaling: llama3(32.0),
+    scaling: &llama3(32.0),
     tied: true,
     ..*LLAMA_3_1
 };
@@ -157,7 +157,7 @@ pub fn named(name: &str) -> Option<ModelConfig> {
         head_dim: size.hidden / size.heads,
         rms_norm_eps: release.eps,
         rope_theta: release.theta,
-        rope_scaling: release.scaling,
+        rope_scaling: release.scaling.clone(),
         max_position_embeddings: release.context,
         attention_bias: false,
         mlp_bias: false,

@@ -216,15 +216,25 @@ impl Shown {
             config.vocab_size,
             config.max_position_embeddings,
             config.rope_theta,
-            scaling(config.rope_scaling),
+            scaling(&config.rope_scaling),
         )
     }
 }
 
-fn scaling(scaling: RopeScaling) -> String {
+fn scaling(scaling: &RopeScaling) -> String {
     match scaling {
         RopeScaling::Default => String::new(),
         RopeScaling::Linear { factor } => format!(", scaled {factor}x"),
+        RopeScaling::Dynamic { factor } => format!(", scaled {factor}x as needed (dynamic NTK)"),
+        RopeScaling::Yarn {
+            factor,
+            original_max_position_embeddings: original,
+            ..
+        } => format!(", scaled {factor}x from {original} by YaRN"),
+        RopeScaling::LongRope {
+            original_max_position_embeddings: original,
+            ..
+        } => format!(", scaled from {original} by LongRoPE"),
         RopeScaling::Llama3 {
             factor,
             original_max_position_embeddings: original,

@@ -91,7 +91,7 @@ pub(crate) fn score(model: &LlamaForCausalLM, rows: &[&Row]) -> Vec<Vec<Scored>>
     if seen.is_empty() {
         return vec![Vec::new(); rows.len()];
     }
-    let shared = Sequence::sharing_prefixes(&seen);
+    let shared = Sequence::sharing_prefixes(&seen, model.config().same_frequencies_up_to());
     let mut places = shared.places.iter();
     let mut targets = Vec::new();
     let mut counts = Vec::with_capacity(rows.len());

@@ -15,10 +15,10 @@ use std::time::Duration;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use simmer_kernels::{
-    LowRank, RecyclingAllocator, Rows, attention, attention_reference, linear,
-    linear_cross_entropy, linear_cross_entropy_reference, linear_reference, lora_linear,
-    lora_linear_reference, rms_norm, rms_norm_reference, rope, rope_reference, swiglu,
-    swiglu_reference,
+    Activation, LowRank, RecyclingAllocator, Rows, attention, attention_reference, gated,
+    gated_reference, linear, linear_cross_entropy, linear_cross_entropy_reference,
+    linear_reference, lora_linear, lora_linear_reference, rms_norm, rms_norm_reference, rope,
+    rope_reference,
 };
 
 /// As in the program, whose steps reuse the same large buffers.
@@ -148,14 +148,20 @@ fn elementwise(criterion: &mut Criterion) {
         |[x]| rope_reference(x, cos.clone(), sin.clone()),
     );
 
-    compare(
-        criterion,
-        "swiglu",
-        Work::elements(T * F),
-        &[normal([T, F]), normal([T, F])],
-        |[gate, up]| swiglu(gate, up),
-        |[gate, up]| swiglu_reference(gate, up),
-    );
+    for (name, activation) in [
+        ("gated silu", Activation::Silu),
+        ("gated gelu tanh", Activation::GeluTanh),
+        ("gated gelu", Activation::Gelu),
+    ] {
+        compare(
+            criterion,
+            name,
+            Work::elements(T * F),
+            &[normal([T, F]), normal([T, F])],
+            |[gate, up]| gated(activation, gate, up),
+            |[gate, up]| gated_reference(activation, gate, up),
+        );
+    }
 }
 
 fn attend(criterion: &mut Criterion) {
@@ -234,8 +240,8 @@ fn head(criterion: &mut Criterion) {
             backward: 2 * product,
         },
         &[normal([TARGETS, H])],
-        |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone()),
-        |[hidden]| linear_cross_entropy_reference(hidden, weight.clone(), targets.clone()),
+        |[hidden]| linear_cross_entropy(hidden, weight.clone(), targets.clone(), None),
+        |[hidden]| linear_cross_entropy_reference(hidden, weight.clone(), targets.clone(), None),
     );
 }
 

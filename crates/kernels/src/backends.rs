@@ -12,8 +12,8 @@ use crate::memory::Memory;
 use crate::operation::{Operation, Operations};
 use crate::reference;
 use crate::{
-    AttentionForms, LinearCrossEntropyForms, LinearForms, LoraLinearForms, RmsNormForms, RopeForms,
-    SwiGluForms,
+    AttentionForms, GatedForms, LinearCrossEntropyForms, LinearForms, LoraLinearForms,
+    RmsNormForms, RopeForms,
 };
 
 /// Routes the calls of a trait's functions to the backend of their tensors.
@@ -187,7 +187,7 @@ where
         + LinearCrossEntropyForms
         + RmsNormForms
         + RopeForms
-        + SwiGluForms,
+        + GatedForms,
 {
     let all = [
         (Operation::Linear, <B as LinearForms>::FUSED),
@@ -199,7 +199,7 @@ where
         ),
         (Operation::RmsNorm, <B as RmsNormForms>::FUSED),
         (Operation::Rope, <B as RopeForms>::FUSED),
-        (Operation::SwiGlu, <B as SwiGluForms>::FUSED),
+        (Operation::Gated, <B as GatedForms>::FUSED),
     ];
     let mut found = Operations::NONE;
     let mut place = 0;

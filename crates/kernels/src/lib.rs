@@ -28,6 +28,7 @@ mod capabilities;
 mod devices;
 mod dropout;
 mod flex;
+mod gated;
 mod instructions;
 #[cfg(feature = "libtorch")]
 mod libtorch;
@@ -47,7 +48,6 @@ mod rope;
 mod rows;
 mod simd;
 mod skinny;
-mod swiglu;
 mod threads;
 mod tile;
 mod upload;
@@ -56,11 +56,12 @@ pub use attention::{Attended, AttentionBackend, AttentionForms, attention, atten
 pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
+pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference, swiglu};
 pub use instructions::{Instructions, instructions};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, Wanted,
-    linear_cross_entropy, linear_cross_entropy_reference,
+    linear_cross_entropy, linear_cross_entropy_reference, soft_capped,
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{
@@ -76,5 +77,4 @@ pub use reference::{from_environment, with_reference};
 pub use rms_norm::{RmsNormBackend, RmsNormForms, rms_norm, rms_norm_reference};
 pub use rope::{RopeBackend, RopeForms, rope, rope_reference};
 pub use rows::{Row, Rows};
-pub use swiglu::{SwiGluBackend, SwiGluForms, swiglu, swiglu_reference};
 pub use upload::{upload_floats, upload_ints};

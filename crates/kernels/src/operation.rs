@@ -15,8 +15,8 @@ pub enum Operation {
     RmsNorm,
     /// Rotary position embedding.
     Rope,
-    /// SwiGLU, the gated activation.
-    SwiGlu,
+    /// The gated activation.
+    Gated,
     /// Dropout masks, which the low-rank branch draws.
     Dropout,
 }
@@ -31,7 +31,7 @@ impl Operation {
         Self::LinearCrossEntropy,
         Self::RmsNorm,
         Self::Rope,
-        Self::SwiGlu,
+        Self::Gated,
     ];
 
     /// The name in profiles and in `SIMMER_REFERENCE`.
@@ -43,7 +43,7 @@ impl Operation {
             Self::LinearCrossEntropy => "linear_cross_entropy",
             Self::RmsNorm => "rms_norm",
             Self::Rope => "rope",
-            Self::SwiGlu => "swiglu",
+            Self::Gated => "gated",
             Self::Dropout => "dropout",
         }
     }
@@ -146,7 +146,7 @@ mod tests {
             Err("atention".to_owned())
         );
         let rest = Operations::ALL.without(set);
-        assert!(!rest.contains(Operation::Rope) && rest.contains(Operation::SwiGlu));
+        assert!(!rest.contains(Operation::Rope) && rest.contains(Operation::Gated));
         assert!(set.without(set).is_empty());
     }
 }

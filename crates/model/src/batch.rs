@@ -59,6 +59,9 @@ impl LlamaForCausalLM {
         if prompts.is_empty() {
             return Ok(Vec::new());
         }
+        if self.changes_frequencies(prompts, max_new_tokens) {
+            return self.generate_each(prompts, max_new_tokens, eos, on_token);
+        }
         let mut cache = KvCache::default();
         let (mut texts, mut hidden) = self.prefill(prompts, &mut cache);
         for left in (0..max_new_tokens).rev() {
@@ -73,6 +76,40 @@ impl LlamaForCausalLM {
         Ok(texts.into_iter().map(|text| text.generated).collect())
     }
 
+    /// Whether a text may grow beyond the length at which the model's rotary frequencies change; all its
+    /// keys are then computed again.
+    fn changes_frequencies(&self, prompts: &[Prompt<'_>], max_new_tokens: usize) -> bool {
+        let most = self.config().same_frequencies_up_to();
+        most.is_some_and(|most| {
+            let mut lengths = prompts.iter().map(|prompt| prompt.tokens.len());
+            lengths.any(|length| length <= most && length.saturating_add(max_new_tokens) > most)
+        })
+    }
+
+    /// As [`LlamaForCausalLM::generate_batch`], one prompt after another.
+    fn generate_each(
+        &self,
+        prompts: &[Prompt<'_>],
+        max_new_tokens: usize,
+        eos: &[u32],
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Result<Vec<Generated>, GenerateError> {
+        let one = |(number, prompt): (usize, &Prompt<'_>)| {
+            let (mut cache, sampling) = (KvCache::default(), prompt.sampling);
+            let mut on_token = |token| on_token(number, token);
+            let tokens = prompt.tokens;
+            self.generate(
+                tokens,
+                &mut cache,
+                max_new_tokens,
+                eos,
+                sampling,
+                &mut on_token,
+            )
+        };
+        prompts.iter().enumerate().map(one).collect()
+    }
+
     /// Computes the prompts; returns the texts and the hidden states of their last tokens, `[B, H]`.
     fn prefill<'a>(
         &self,
@@ -80,7 +117,7 @@ impl LlamaForCausalLM {
         cache: &mut KvCache,
     ) -> (Vec<Text<'a>>, Tensor<2>) {
         let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
-        let shared = Sequence::sharing_prefixes(&rows);
+        let shared = Sequence::sharing_prefixes(&rows, self.config().same_frequencies_up_to());
         let hidden = self.hidden(&shared.sequence, Some(cache)); // [T, H]
         let last = shared.places.iter().filter_map(|places| places.last());
         let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]

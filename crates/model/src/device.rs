@@ -200,7 +200,7 @@ mod tests {
         hint: run `nvidia-smi` to see whether the driver works and is new enough for this libtorch's CUDA; check that CUDA_VISIBLE_DEVICES does not hide the GPU
         ");
         insta::assert_snapshot!(message(DeviceError::Reference { found: "atention".to_owned() }), @"
-        SIMMER_REFERENCE: unknown operation `atention`: expected all, or a list of linear, low_rank, attention, linear_cross_entropy, rms_norm, rope, swiglu
+        SIMMER_REFERENCE: unknown operation `atention`: expected all, or a list of linear, low_rank, attention, linear_cross_entropy, rms_norm, rope, gated
         hint: unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in them
         ");
         insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"

@@ -170,6 +170,11 @@ impl LlamaForCausalLM {
     }
 
     fn next_logits(&self, text: &[u32], cache: &mut KvCache) -> Vec<f32> {
+        let most = self.config().same_frequencies_up_to();
+        if most.is_some_and(|most| cache.len() <= most && text.len() > most) {
+            // the keys have the frequencies of shorter texts; transformers' Phi-3 computes them again, too
+            *cache = KvCache::default();
+        }
         let sequence = Sequence::continuing(&text[cache.len()..], cache.len());
         let last = sequence.len() - 1;
         let hidden = self.hidden(&sequence, Some(cache)).slice(s![last..=last]); // [1, H]
@@ -231,4 +236,58 @@ pub(crate) fn values(tensor: Tensor<2>) -> Vec<f32> {
 
 pub(crate) fn log_softmax_at(logits: &[f32], token: u32) -> f32 {
     (f64::from(logits[token as usize]) - log_sum_exp(logits)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use serde_json::json;
+    use simmer_checkpoint::config::ModelConfig;
+
+    use super::*;
+    use crate::base::{BaseConfig, load};
+    use crate::batch::Prompt;
+
+    #[test]
+    fn a_text_that_outgrows_the_short_frequencies_is_computed_again() {
+        let json = json!({
+            "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2,
+            "num_attention_heads": 1, "initializer_range": 0.8, "max_position_embeddings": 32,
+            "original_max_position_embeddings": 6,
+            "rope_scaling": {
+                "type": "longrope", "short_factor": [1, 1, 1, 1], "long_factor": [2, 3, 5, 8]
+            }
+        });
+        let mut base = BaseConfig::default();
+        base.init = Some(ModelConfig::from_json(&json, Path::new("config.json")).unwrap());
+        let model = load(&base, 7, &Device::flex()).unwrap();
+        let (prompt, sampling) = ([1, 2, 3], Sampling::default());
+        let mut cache = KvCache::default();
+        let mut go_on = |_| ControlFlow::Continue(());
+        let found = model
+            .generate(&prompt, &mut cache, 8, &[], &sampling, &mut go_on)
+            .unwrap();
+        let text = [&prompt[..], &found.tokens].concat();
+        // `score` gives the log-probabilities from the second token on
+        let [short, long] = [&text[..6], &text].map(|text| model.score(text).unwrap());
+        assert!((short[4] - long[4]).abs() > 1e-3);
+        let of = |place: usize| found.log_probs[place - prompt.len()];
+        for place in 3..6 {
+            assert!((of(place) - short[place - 1]).abs() < 1e-4);
+        }
+        for place in 7..text.len() {
+            assert!((of(place) - long[place - 1]).abs() < 1e-4);
+        }
+        let both = [&prompt[..], &text[..8]].map(|tokens| Prompt {
+            tokens,
+            sampling: &sampling,
+        });
+        let batch = model
+            .generate_batch(&both, 8, &[], &mut |_, _| ControlFlow::Continue(()))
+            .unwrap();
+        assert_eq!(batch[0], found);
+        assert_eq!(batch[1].tokens[..3], text[8..]);
+    }
 }

@@ -160,7 +160,7 @@ impl LmHead {
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
         let Some(lora) = &self.adapter else {
-            return linear_cross_entropy(hidden, weight, targets);
+            return linear_cross_entropy(hidden, weight, targets, None);
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one matrix multiplication: [x, s (m∘x) Aᵀ] [W, B]ᵀ.
         let branch = lora.branch(dropout_keys);
@@ -168,6 +168,6 @@ impl LmHead {
         let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
         let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
-        linear_cross_entropy(hidden, weight, targets)
+        linear_cross_entropy(hidden, weight, targets, None)
     }
 }

@@ -33,6 +33,6 @@ pub use layer::{Embedding, Linear, LmHead, RmsNorm};
 pub use llama::{LlamaForCausalLM, LlamaModel};
 pub use parameters::{Parameters, add};
 pub use prefix::Shared;
-pub use rotary::inverse_frequencies;
+pub use rotary::RotarySettings;
 pub use sampler::{Sampling, SamplingError};
 pub use sequence::{Sequence, Target};

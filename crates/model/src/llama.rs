@@ -15,7 +15,7 @@ use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::lora::Lora;
-use crate::rotary::Rotary;
+use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
 
 /// A causal language model of the LLaMA family.
@@ -118,11 +118,16 @@ impl LlamaForCausalLM {
 
     /// The rotary tables that the layers use.
     fn rotary(&self, rows: &Rows) -> [Option<Rotary>; 2] {
-        let positions = rows.positions();
         [Positions::Global, Positions::Local].map(|kind| {
             let mut layers = self.model.layers.iter();
             let is_used = layers.any(|layer| layer.place.positions == kind);
-            is_used.then(|| Rotary::new(&self.config, kind, &positions, &self.device()))
+            is_used.then(|| {
+                Rotary::new(
+                    &RotarySettings::of(&self.config, kind),
+                    rows,
+                    &self.device(),
+                )
+            })
         })
     }
 

@@ -25,19 +25,27 @@ pub struct Shared {
 impl Sequence {
     /// Packs rows that start at position 0, each shared prefix once.
     ///
-    /// Without dropout: rows that share a prefix would share its dropout masks.
+    /// Without dropout: rows that share a prefix would share its dropout masks. Rows longer than `up_to`
+    /// tokens, if it is given, share nothing: the model's rotary frequencies depend on their length
+    /// ([`ModelConfig::same_frequencies_up_to`](simmer_checkpoint::config::ModelConfig::same_frequencies_up_to)).
     ///
     /// # Panics
     /// If a row is empty.
-    pub fn sharing_prefixes(rows: &[&[u32]]) -> Shared {
+    pub fn sharing_prefixes(rows: &[&[u32]], up_to: Option<usize>) -> Shared {
         let mut tree = Tree {
             rows,
             tokens: Vec::new(),
             segments: Vec::new(),
             places: vec![Vec::new(); rows.len()],
         };
-        let all: Vec<usize> = (0..rows.len()).collect();
-        tree.grow(&all, 0, None);
+        let (sharing, alone): (Vec<usize>, Vec<usize>) =
+            (0..rows.len()).partition(|row| up_to.is_none_or(|most| rows[*row].len() <= most));
+        if !sharing.is_empty() {
+            tree.grow(&sharing, 0, None);
+        }
+        for row in alone {
+            tree.push(&[row], 0..rows[row].len(), None);
+        }
         Shared {
             sequence: Self {
                 tokens: tree.tokens,
@@ -150,10 +158,26 @@ mod tests {
             row(&[(5, 2)]),
         ];
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let shared = Sequence::sharing_prefixes(&slices);
+        let shared = Sequence::sharing_prefixes(&slices, None);
         assert_eq!(shared.sequence.len(), 20 + 3 + 4 + 2);
         let expected = Rows::from_tree([(20, None), (3, Some(0)), (4, Some(0)), (2, None)]);
         assert_eq!(shared.sequence.rows, expected);
+    }
+
+    #[test]
+    fn rows_with_other_frequencies_share_nothing() {
+        let rows = [
+            row(&[(1, 20), (2, 3)]),
+            row(&[(1, 20), (3, 4)]),
+            row(&[(1, 20), (4, 2)]),
+        ];
+        let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
+        let shared = Sequence::sharing_prefixes(&slices, Some(23));
+        let expected = Rows::from_tree([(20, None), (3, Some(0)), (2, Some(0)), (24, None)]);
+        assert_eq!(shared.sequence.rows, expected);
+        assert_eq!(shared.places[1], (25..49).collect::<Vec<u32>>());
+        let shared = Sequence::sharing_prefixes(&slices, Some(1));
+        assert_eq!(shared.sequence.rows, Rows::from_lengths([23, 24, 22]));
     }
 
     #[test]
@@ -166,7 +190,7 @@ mod tests {
             row(&[(1, 8), (3, 20)]),
         ];
         let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-        let shared = Sequence::sharing_prefixes(&slices);
+        let shared = Sequence::sharing_prefixes(&slices, None);
         assert_eq!(shared.sequence.len(), 28 + 2 + 2 + 28 + 2);
     }
 
@@ -177,7 +201,7 @@ mod tests {
         ) {
             let rows: Vec<Vec<u32>> = rows.iter().map(|parts| row(parts)).collect();
             let slices: Vec<&[u32]> = rows.iter().map(Vec::as_slice).collect();
-            let shared = Sequence::sharing_prefixes(&slices);
+            let shared = Sequence::sharing_prefixes(&slices, None);
             let positions = shared.sequence.rows.positions();
             prop_assert!(shared.sequence.len() <= slices.iter().map(|row| row.len()).sum());
             for (row, places) in rows.iter().zip(&shared.places) {

@@ -106,6 +106,7 @@ impl Trainer {
         let packing = Packing {
             micro_batch_tokens: config.micro_batch_tokens.tokens(),
             share_prefixes: config.share_prefixes,
+            shared_up_to: model.config().same_frequencies_up_to(),
             dropout: model.has_dropout().then_some(config.seed),
         };
         Self {

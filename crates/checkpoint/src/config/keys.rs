@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::rope::RopeTable;
 use super::{ConfigError, MAX_SIZE, RopeScaling};
 use crate::family::{self, Family, LLAMA};
 
@@ -143,30 +144,12 @@ impl Keys<'_> {
             path: self.path,
         };
         let theta = inner.number_or("rope_theta", top)?;
-        let number = |key: &str| {
-            let found = inner.get(key);
-            let number = found.and_then(|_| inner.number_or(key, 0.0).ok());
-            let key = format!("{name}.{key}");
-            number.ok_or_else(|| self.error(&key, "a positive number", found))
+        let table = RopeTable {
+            top: self,
+            inner: &inner,
+            name,
         };
-        let kind = inner.get("rope_type").or_else(|| inner.get("type"));
-        let scaling = match kind.and_then(Value::as_str) {
-            Some("default") => RopeScaling::Default,
-            None if kind.is_none() => RopeScaling::Default,
-            Some("linear") => RopeScaling::Linear {
-                factor: number("factor")?,
-            },
-            Some("llama3") => RopeScaling::Llama3 {
-                factor: number("factor")?,
-                low_freq_factor: number("low_freq_factor")?,
-                high_freq_factor: number("high_freq_factor")?,
-                original_max_position_embeddings: inner.size("original_max_position_embeddings")?,
-            },
-            _ => {
-                let expected = "\"default\", \"linear\" or \"llama3\"";
-                return Err(self.error(&format!("{name}.rope_type"), expected, kind));
-            }
-        };
+        let scaling = table.scaling()?;
         Ok((theta, scaling))
     }
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod keys;
+mod rope;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use simmer_hint::Hint;
 
 pub use attention::{LayerType, Positions};
 pub(crate) use keys::Keys;
+pub use rope::RopeScaling;
 pub use text::{ConfigFile, RawObject};
 
 use crate::MAX_TEXT_BYTES;
@@ -176,33 +178,6 @@ fn default_max_position_embeddings() -> usize {
 }
 fn default_initializer_range() -> f64 {
     0.02
-}
-
-/// Scaling of the rotary frequencies.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-#[derive(schemars::JsonSchema)]
-pub enum RopeScaling {
-    /// Unscaled frequencies.
-    #[default]
-    Default,
-    /// Every frequency divided by `factor`.
-    Linear {
-        /// Scaling of the context length.
-        factor: f64,
-    },
-    /// Llama 3's rule: the frequencies of long wavelengths are divided by `factor`, those of short ones are kept, with linear
-    /// interpolation between.
-    Llama3 {
-        /// Scaling of the context length.
-        factor: f64,
-        /// Wavelengths above `original / low_freq_factor` are scaled.
-        low_freq_factor: f64,
-        /// Wavelengths below `original / high_freq_factor` are kept.
-        high_freq_factor: f64,
-        /// Context before scaling, in tokens.
-        original_max_position_embeddings: usize,
-    },
 }
 
 /// Why a `config.json` cannot be used.
@@ -463,7 +438,6 @@ impl ModelConfig {
         };
         // these comparisons are false for NaN
         let small = |number: f64| number > 0.0 && number <= 1.0;
-        let factor = |number: f64| (1e-3..=1e6).contains(&number);
         for (key, number) in [
             ("rms_norm_eps", self.rms_norm_eps),
             ("initializer_range", self.initializer_range),
@@ -479,36 +453,16 @@ impl ModelConfig {
                 self.rope_theta,
             ));
         }
-        let stretch = |key: &str, number: f64| {
-            let key = format!("rope_scaling.{key}");
-            factor(number)
-                .then_some(())
-                .ok_or_else(|| wrong(&key, "a number from 0.001 to 1000000", number))
-        };
-        match self.rope_scaling {
-            RopeScaling::Default => Ok(()),
-            RopeScaling::Linear { factor } => stretch("factor", factor),
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor: low,
-                high_freq_factor: high,
-                original_max_position_embeddings: original,
-            } => {
-                stretch("factor", factor)?;
-                stretch("low_freq_factor", low)?;
-                stretch("high_freq_factor", high)?;
-                if low >= high {
-                    let expected = format!("a number above low_freq_factor ({low})");
-                    return Err(wrong("rope_scaling.high_freq_factor", &expected, high));
-                }
-                if original == 0 || original > MAX_CONTEXT {
-                    let key = "rope_scaling.original_max_position_embeddings";
-                    let expected = format!("a number from 1 to {MAX_CONTEXT}");
-                    return Err(wrong(key, &expected, original as f64));
-                }
-                Ok(())
-            }
-        }
+        self.rope_scaling.check(
+            self.rope_theta,
+            self.rotary_dim(),
+            &|key, expected, found| ConfigError::Key {
+                path: path.to_owned(),
+                key: key.to_owned(),
+                expected,
+                found,
+            },
+        )
     }
 }
 
@@ -567,8 +521,6 @@ mod tests {
             @r#"config.json: `hidden_size`: expected a positive integer, found "big""#);
         insta::assert_snapshot!(message("model_type", json!("gpt2")),
             @r#"config.json: `model_type`: expected "llama", found "gpt2""#);
-        insta::assert_snapshot!(message("rope_scaling", json!({"rope_type": "yarn", "factor": 2})),
-            @r#"config.json: `rope_scaling.rope_type`: expected "default", "linear" or "llama3", found "yarn""#);
         insta::assert_snapshot!(message("num_key_value_heads", json!(5)),
             @"config.json: `num_key_value_heads`: expected a divisor of num_attention_heads (32), found 5");
     }

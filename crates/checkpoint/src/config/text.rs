@@ -8,7 +8,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{ModelConfig, RopeScaling};
+use super::ModelConfig;
 use crate::Dtype;
 use crate::numbers::torch_name;
 
@@ -41,30 +41,7 @@ impl ModelConfig {
         let family = self.family;
         let mut rope = Map::new();
         rope.insert("rope_theta".into(), json!(self.rope_theta));
-        match self.rope_scaling {
-            RopeScaling::Default => {
-                rope.insert("rope_type".into(), json!("default"));
-            }
-            RopeScaling::Linear { factor } => {
-                rope.insert("rope_type".into(), json!("linear"));
-                rope.insert("factor".into(), json!(factor));
-            }
-            RopeScaling::Llama3 {
-                factor,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings,
-            } => {
-                rope.insert("rope_type".into(), json!("llama3"));
-                rope.insert("factor".into(), json!(factor));
-                rope.insert("low_freq_factor".into(), json!(low_freq_factor));
-                rope.insert("high_freq_factor".into(), json!(high_freq_factor));
-                rope.insert(
-                    "original_max_position_embeddings".into(),
-                    json!(original_max_position_embeddings),
-                );
-            }
-        }
+        rope.extend(self.rope_scaling.to_json());
         if family.partial_rotary {
             let part = json!(self.partial_rotary_factor);
             rope.insert("partial_rotary_factor".into(), part);
@@ -107,6 +84,9 @@ impl ModelConfig {
             "use_cache": true,
             "vocab_size": self.vocab_size,
         });
+        if let Some(original) = self.rope_scaling.top_level_original() {
+            json["original_max_position_embeddings"] = json!(original);
+        }
         if let Value::Object(json) = &mut json {
             self.write_family_keys(json);
         }

@@ -130,7 +130,7 @@ impl Params {
             ffn_dim_multiplier,
             norm_eps: config.rms_norm_eps,
             rope_theta: config.rope_theta,
-            rope_scaling: config.rope_scaling,
+            rope_scaling: config.rope_scaling.clone(),
             max_seq_len: config.max_position_embeddings,
         })
     }
@@ -242,7 +242,7 @@ fn problems(config: &ModelConfig) -> Vec<String> {
     }
     let expected =
         "default, or llama3 with low_freq_factor 1 and original_max_position_embeddings 8192";
-    match config.rope_scaling {
+    match &config.rope_scaling {
         RopeScaling::Linear { factor } => problems.push(format!(
             "`rope_scaling`: expected {expected}, found linear with factor {factor}"
         )),
@@ -250,10 +250,14 @@ fn problems(config: &ModelConfig) -> Vec<String> {
             low_freq_factor: low,
             original_max_position_embeddings: original,
             ..
-        } if low != LOW_FREQ_FACTOR || original != ORIGINAL_CONTEXT => problems.push(format!(
+        } if *low != LOW_FREQ_FACTOR || *original != ORIGINAL_CONTEXT => problems.push(format!(
             "`rope_scaling`: expected {expected}, found {low} and {original}"
         )),
         RopeScaling::Default | RopeScaling::Llama3 { .. } => {}
+        other => problems.push(format!(
+            "`rope_scaling`: expected {expected}, found {}",
+            other.kind()
+        )),
     }
     problems
 }

@@ -19,6 +19,7 @@ pub(super) fn loss<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
+    soft_cap: Option<f64>,
     wanted: Wanted,
 ) -> LossAndGradients<B> {
     let [n, h] = hidden.shape().dims();
@@ -36,7 +37,8 @@ pub(super) fn loss<B: Backend>(
         let target = B::int_slice(targets.clone(), &[chunk]);
         let target = B::int_reshape(target, Shape::from([c, 1]));
         let logits = B::float_matmul(x.clone(), B::float_transpose(weight.clone())); // [c, V]
-        let (loss, d_logits) = softmax_loss::<B>(logits, target, wanted.hidden || wanted.weight);
+        let (loss, d_logits) =
+            capped_loss::<B>(logits, target, soft_cap, wanted.hidden || wanted.weight);
         losses.push(loss);
         if wanted.weight {
             let part = B::float_matmul(B::float_transpose(d_logits.clone()), x); // [V, H]
@@ -55,6 +57,29 @@ pub(super) fn loss<B: Backend>(
             .hidden
             .then(|| in_dtype::<B>(B::float_cat(d_hidden, 0), dtype)), // [N, H]
         weight: d_weight,
+    }
+}
+
+/// [`softmax_loss`] of logits with a soft cap, if there is one.
+fn capped_loss<B: Backend>(
+    logits: FloatTensor<B>,
+    target: IntTensor<B>,
+    soft_cap: Option<f64>,
+    gradient: bool,
+) -> (FloatTensor<B>, FloatTensor<B>) {
+    let Some(cap) = soft_cap else {
+        return softmax_loss::<B>(logits, target, gradient);
+    };
+    let share = B::float_tanh(B::float_div_scalar(logits, cap.into())); // [c, V]
+    let slope = gradient.then(|| {
+        let square = B::float_mul(share.clone(), share.clone());
+        B::float_add_scalar(B::float_neg(square), 1.0.into()) // [c, V]
+    });
+    let logits = B::float_mul_scalar(share, cap.into());
+    let (loss, d_logits) = softmax_loss::<B>(logits, target, gradient);
+    match slope {
+        None => (loss, d_logits),
+        Some(slope) => (loss, B::float_mul(d_logits, slope)),
     }
 }
 

@@ -19,6 +19,7 @@ impl LinearCrossEntropyForms for Flex {
         hidden: FlexTensor,
         weight: FlexTensor,
         targets: FlexTensor,
+        soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         let [n, h] = hidden.layout().shape().dims();
@@ -31,14 +32,15 @@ impl LinearCrossEntropyForms for Flex {
             bytes,
         );
         if wanted.weight {
-            return chunks::loss::<Self>(hidden, weight, targets, wanted);
+            return chunks::loss::<Self>(hidden, weight, targets, soft_cap, wanted);
         }
         let targets = Self::int_cast(targets, IntDType::I64);
         let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
         let start = targets.layout().start_offset();
         let targets = &targets.storage::<i64>()[start..start + n];
         let weight = flex::weight(&weight, Side::Transposed);
-        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, wanted.hidden);
+        let cap = soft_cap.map(|cap| cap as f32);
+        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, cap, wanted.hidden);
         LossAndGradients {
             loss: flex::tensor(vec![loss], [1]),
             hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),

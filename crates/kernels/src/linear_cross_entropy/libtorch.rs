@@ -30,6 +30,7 @@ impl LinearCrossEntropyForms for LibTorch {
         hidden: TchTensor,
         weight: TchTensor,
         targets: TchTensor,
+        soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         let [hidden, targets] = [hidden.tensor, targets.tensor];
@@ -49,14 +50,25 @@ impl LinearCrossEntropyForms for LibTorch {
             let x = hidden.narrow(0, start, c); // [c, H]
             let target = targets.narrow(0, start, c).unsqueeze(1); // [c, 1]
             let mut logits = x.mm(&weight.tr()).to_kind(Kind::Float); // [c, V]
+            if let Some(cap) = soft_cap {
+                let _ = logits.g_div_scalar_(cap).tanh_().g_mul_scalar_(cap);
+            }
             let lse = logits.logsumexp([1_i64], true); // [c, 1]
             losses.push(&lse - logits.gather(1, &target, false));
             if !(wanted.hidden || wanted.weight) {
                 continue;
             }
+            let slope = soft_cap.map(|cap| {
+                let mut share = &logits / cap; // [c, V]
+                share.square_().neg_().g_add_scalar_(1.0)
+            });
             let mut d_logits = logits.g_sub_(&lse).exp_(); // [c, V]
             let minus_one = lse.full_like(-1.0);
-            let d_logits = d_logits.scatter_add_(1, &target, &minus_one).to_kind(kind);
+            let mut d_logits = d_logits.scatter_add_(1, &target, &minus_one);
+            if let Some(slope) = slope {
+                let _ = d_logits.g_mul_(&slope);
+            }
+            let d_logits = d_logits.to_kind(kind);
             if wanted.weight {
                 let part = d_logits.tr().mm(&x).to_kind(Kind::Float); // [V, H]
                 d_weight = Some(match d_weight {

@@ -3,6 +3,8 @@
 //! `loss = Σ_n (log Σ_v exp z_nv - z_n,target(n))`, `z = hidden Wᵀ`;
 //! `dz = softmax(z) - onehot(target)`, `d hidden = dz W`, `dW = dzᵀ hidden`.
 //!
+//! With a soft cap c, `z = c tanh(hidden Wᵀ / c)`, and `dz` is multiplied by `1 - (z / c)²`.
+//!
 //! The forward pass computes the gradients too, and the `[N, V]` logits never exist as a whole. With
 //! a frozen head this is attention over the vocabulary: for one slab of W after another,
 //! `Σ_v exp(z_v - m) W_v` and `Σ_v exp(z_v - m)` are summed with a running maximum m, and each slab is
@@ -10,7 +12,8 @@
 //! processed in chunks.
 //!
 //! Source: Wijmans et al. 2024 (Cut Your Losses) for never storing the logits; Milakov and Gimelshein
-//! 2018 for the running maximum.
+//! 2018 for the running maximum; transformers `Gemma2ForCausalLM` (`final_logit_softcapping`) for the
+//! soft cap.
 //!
 //! Axes: N tokens with a target, H hidden size, V vocabulary size, c tokens of one chunk, s
 //! vocabulary entries of one slab.
@@ -34,7 +37,8 @@ use crate::linear;
 use crate::operation::Operation;
 use crate::reference::{self, widened};
 
-/// Sum of the targets' negative log-probabilities (natural logarithm); not their mean.
+/// Sum of the targets' negative log-probabilities (natural logarithm); not their mean. With `soft_cap`,
+/// the logits are those of [`soft_capped`].
 ///
 /// # Shapes
 /// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, in its stored dtype. `targets`: `[N]`, each below V.
@@ -43,12 +47,25 @@ pub fn linear_cross_entropy(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
+    soft_cap: Option<f64>,
 ) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::linear_cross_entropy(
         hidden.into_dispatch(),
         weight.into_dispatch(),
         targets.into_dispatch(),
+        soft_cap,
     ))
+}
+
+/// Logits limited to between `-soft_cap` and `soft_cap`: `c tanh(z / c)`; without a cap, as they are.
+///
+/// # Shapes
+/// `logits`: `[N, V]`. Result: `[N, V]`.
+pub fn soft_capped(logits: Tensor<2>, soft_cap: Option<f64>) -> Tensor<2> {
+    match soft_cap {
+        None => logits,
+        Some(cap) => (logits / cap).tanh() * cap,
+    }
 }
 
 /// The reference implementation of [`linear_cross_entropy`], in plain tensor operations.
@@ -59,11 +76,13 @@ pub fn linear_cross_entropy_reference(
     hidden: Tensor<2>,
     weight: Tensor<2>,
     targets: Tensor<1, Int>,
+    soft_cap: Option<f64>,
 ) -> Tensor<1> {
     Tensor::from_dispatch(plain::<Dispatch>(
         hidden.into_dispatch(),
         weight.into_dispatch(),
         targets.into_dispatch(),
+        soft_cap,
     ))
 }
 
@@ -72,9 +91,14 @@ fn plain<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
+    soft_cap: Option<f64>,
 ) -> FloatTensor<B> {
     let [n, _] = hidden.shape().dims();
-    let logits = linear::plain::<B>(widened::<B>(hidden), weight); // [N, V]
+    let mut logits = linear::plain::<B>(widened::<B>(hidden), weight); // [N, V]
+    if let Some(cap) = soft_cap {
+        let share = B::float_tanh(B::float_div_scalar(logits, cap.into()));
+        logits = B::float_mul_scalar(share, cap.into());
+    }
     let max = B::float_max_dim(B::float_detach(logits.clone()), 1); // [N, 1]
     let logits = B::float_sub(logits, max);
     let sum = B::float_sum_dim(B::float_exp(logits.clone()), 1); // [N, 1]
@@ -91,6 +115,7 @@ backends! {
             hidden: FloatTensor<Self>,
             weight: FloatTensor<Self>,
             targets: IntTensor<Self>,
+            soft_cap: Option<f64>,
         ) -> FloatTensor<Self>;
     }
 }
@@ -106,10 +131,11 @@ pub trait LinearCrossEntropyForms: Backend {
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         reference::run(Operation::LinearCrossEntropy, || {
-            chunks::loss(hidden, weight, targets, wanted)
+            chunks::loss(hidden, weight, targets, soft_cap, wanted)
         })
     }
 }
@@ -119,8 +145,9 @@ impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
         hidden: FloatTensor<B>,
         weight: FloatTensor<B>,
         targets: IntTensor<B>,
+        soft_cap: Option<f64>,
     ) -> FloatTensor<B> {
-        loss_and_gradients::<B>(hidden, weight, targets, Wanted::default()).loss
+        loss_and_gradients::<B>(hidden, weight, targets, soft_cap, Wanted::default()).loss
     }
 }
 
@@ -128,14 +155,15 @@ fn loss_and_gradients<B: LinearCrossEntropyForms>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
+    soft_cap: Option<f64>,
     wanted: Wanted,
 ) -> LossAndGradients<B> {
     if reference::is_chosen(Operation::LinearCrossEntropy) {
         return reference::run(Operation::LinearCrossEntropy, || {
-            chunks::loss(hidden, weight, targets, wanted)
+            chunks::loss(hidden, weight, targets, soft_cap, wanted)
         });
     }
-    B::linear_cross_entropy_form(hidden, weight, targets, wanted)
+    B::linear_cross_entropy_form(hidden, weight, targets, soft_cap, wanted)
 }
 
 /// The gradients to compute with the loss.
@@ -165,6 +193,7 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
         hidden: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         targets: IntTensor<Self>,
+        soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
         #[derive(Debug)]
         struct LinearCrossEntropy;
@@ -202,12 +231,12 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
         {
             OpsKind::Tracked(prep) => {
                 let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                let result = loss_and_gradients::<B>(hidden, weight, targets, wanted);
+                let result = loss_and_gradients::<B>(hidden, weight, targets, soft_cap, wanted);
                 prep.finish((result.hidden, result.weight), result.loss)
             }
             OpsKind::UnTracked(prep) => {
                 let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                prep.finish(B::linear_cross_entropy(hidden, weight, targets))
+                prep.finish(B::linear_cross_entropy(hidden, weight, targets, soft_cap))
             }
         }
     }
@@ -220,7 +249,7 @@ mod tests {
     use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
-    type Loss = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>;
+    type Loss = fn(Tensor<2>, Tensor<2>, Tensor<1, Int>, Option<f64>) -> Tensor<1>;
 
     fn ids(list: &[i64], device: &Device) -> Tensor<1, Int> {
         Tensor::from_data(TensorData::new(list.to_vec(), [list.len()]), device)
@@ -230,9 +259,15 @@ mod tests {
         Tensor::from_data(ids.to_data(), &device.clone().autodiff())
     }
 
-    fn run(f: Loss, x: &Tensor<2>, w: &Tensor<2>, targets: &Tensor<1, Int>) -> Vec<TensorData> {
+    fn run(
+        f: Loss,
+        x: &Tensor<2>,
+        w: &Tensor<2>,
+        targets: &Tensor<1, Int>,
+        cap: Option<f64>,
+    ) -> Vec<TensorData> {
         let (x, w) = (x.clone().require_grad(), w.clone().require_grad());
-        let loss = f(x.clone(), w.clone(), targets.clone());
+        let loss = f(x.clone(), w.clone(), targets.clone(), cap);
         let grads = (loss.clone() * 0.25).backward();
         let gradient = |leaf: &Tensor<2>| leaf.grad(&grads).unwrap().into_data();
         vec![loss.inner().into_data(), gradient(&x), gradient(&w)]
@@ -244,14 +279,20 @@ mod tests {
         x: &Tensor<2>,
         w: &Tensor<2>,
         targets: &Tensor<1, Int>,
+        cap: Option<f64>,
     ) -> Vec<TensorData> {
         let x = x.clone().require_grad();
-        let loss = f(x.clone(), w.clone(), targets.clone());
+        let loss = f(x.clone(), w.clone(), targets.clone(), cap);
         let grads = (loss.clone() * 0.25).backward();
         vec![
             loss.inner().into_data(),
             x.grad(&grads).unwrap().into_data(),
         ]
+    }
+
+    /// No soft cap, one that most logits are near, and Gemma 2's.
+    fn caps() -> impl Strategy<Value = Option<f64>> {
+        prop::sample::select(vec![None, Some(2.0), Some(30.0)])
     }
 
     proptest! {
@@ -262,30 +303,31 @@ mod tests {
             h in 1_usize..40,
             v in 2_usize..5000,
             dtype in prop::sample::select(vec![DType::F32, DType::BF16, DType::F16]),
+            cap in caps(),
         ) {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w) = (random([n, h]), random([v, h]).cast(dtype));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 977) % v as i64).collect();
             let targets = ids(&targets, &device);
-            let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
+            let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets, cap);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &targets)) {
+                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &targets, cap)) {
                     for (fused, reference) in fused.iter().zip(&reference) {
                         // sums of up to 5,000 exponentials, and of 40 losses of order ten, in f32
                         fused.assert_approx_eq::<f32>(reference, Tolerance::relative(1e-5).set_absolute(2e-4));
                     }
                 }
-                let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone().inner());
-                let tracked = linear_cross_entropy(x, w, targets).inner();
+                let alone = linear_cross_entropy(x.clone().inner(), w.clone().inner(), targets.clone().inner(), cap);
+                let tracked = linear_cross_entropy(x, w, targets, cap).inner();
                 alone.into_data().assert_eq(&tracked.into_data(), true);
             }
             if let Some(device) = devices::halves() {
                 let [x, w] = [&x, &w].map(devices::rounded);
-                let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets);
+                let reference = run_frozen(linear_cross_entropy_reference, &x, &w, &targets, cap);
                 let [x, w] = [x, w].map(|of| on(&device, &of.cast(DType::BF16)));
-                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device))) {
+                for fused in devices::forms(|| run_frozen(linear_cross_entropy, &x, &w, &ids_on(&targets, &device), cap)) {
                     for (fused, reference) in fused.iter().zip(&reference) {
                         // rounded are the logits (the loss can depend on one of order twenty), their
                         // gradient, and the sums of it
@@ -297,21 +339,83 @@ mod tests {
         }
 
         #[test]
-        fn equals_the_reference(n in 1_usize..12, h in 1_usize..16, v in 2_usize..40, seed in 0_i64..1000) {
+        fn equals_the_reference(
+            n in 1_usize..12,
+            h in 1_usize..16,
+            v in 2_usize..40,
+            seed in 0_i64..1000,
+            cap in caps(),
+        ) {
             let device = Device::flex().autodiff();
             let random = |shape| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device);
             let (x, w) = (random([n, h]), random([v, h]));
             let targets: Vec<i64> = (0..n as i64).map(|i| (i * 7 + seed) % v as i64).collect();
             let targets = ids(&targets, &device);
-            let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
+            let reference = run(linear_cross_entropy_reference, &x, &w, &targets, cap);
             for device in devices::all() {
                 let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-                for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets)) {
+                for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets, cap)) {
                     for (fused, reference) in fused.iter().zip(&reference) {
                         // sums of at most 12 tokens' losses of order ten, in f32
                         fused.assert_approx_eq::<f32>(reference, Tolerance::absolute(1e-4));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    #[expect(clippy::excessive_precision, reason = "as PyTorch prints them")]
+    fn a_soft_cap_matches_pytorch() {
+        // torch 2.9: l = c * torch.tanh((x @ w.T) / c), F.cross_entropy(l, targets, reduction="sum")
+        let device = Device::flex().autodiff();
+        let x = [[1.0_f32, -2.0, 0.5], [3.0, 1.0, -1.0]];
+        let w = [
+            [0.5_f32, 1.0, -1.0],
+            [2.0, -1.5, 0.25],
+            [-1.0, 0.75, 3.0],
+            [1.5, 2.0, 0.5],
+        ];
+        let (x, w) = (Tensor::from_data(x, &device), Tensor::from_data(w, &device));
+        let logits = TensorData::from([
+            [
+                -1.848_468_66_f32,
+                3.427_270_41,
+                -0.979_674_637,
+                -2.039_319_99,
+            ],
+            [2.815_622_33, 3.146_475_32, -3.459_626_44, 3.620_593_07],
+        ]);
+        let d_x = [
+            [-0.594_249_606_f32, -1.852_061_75, -0.273_720_086],
+            [-0.347_940_415, 0.683_519_542, -0.131_657_556],
+        ];
+        let d_w = [
+            [0.330_790_877_f32, 0.101_076_707, -0.106_982_581],
+            [-0.539_595_246, -0.787_137_628, 0.396_748_126],
+            [0.011_526_656_3, -0.022_336_443_9, 0.005_507_303_87],
+            [-0.475_166_023, 1.561_306, -0.455_788_016],
+        ];
+        let capped = soft_capped(linear::linear(x.clone(), w.clone()), Some(4.0));
+        capped
+            .into_data()
+            .assert_approx_eq::<f32>(&logits, Tolerance::absolute(1e-6));
+        for f in [linear_cross_entropy, linear_cross_entropy_reference] {
+            let all = run(f, &x, &w, &ids(&[3, 1], &device), Some(4.0));
+            let frozen = run_frozen(f, &x, &w, &ids(&[3, 1], &device), Some(4.0));
+            // `run` asks for a quarter of the gradient
+            let quarter = |x: f32| 0.25 * x;
+            let expected = [
+                TensorData::from([6.689_742_09_f32]),
+                TensorData::from(d_x.map(|row| row.map(quarter))),
+                TensorData::from(d_w.map(|row| row.map(quarter))),
+            ];
+            let both = all
+                .iter()
+                .zip(&expected)
+                .chain(frozen.iter().zip(&expected));
+            for (found, expected) in both {
+                found.assert_approx_eq::<f32>(expected, Tolerance::absolute(2e-6));
             }
         }
     }
@@ -325,10 +429,11 @@ mod tests {
         let w = Tensor::<2>::random([v, h], Distribution::Normal(0.0, 1.0), &device);
         let targets: Vec<i64> = (0..n as i64).map(|i| i * 977 % v as i64).collect();
         let targets = ids(&targets, &device);
-        let reference = run(linear_cross_entropy_reference, &x, &w, &targets);
+        let cap = None;
+        let reference = run(linear_cross_entropy_reference, &x, &w, &targets, cap);
         for device in devices::all() {
             let (x, w, targets) = (on(&device, &x), on(&device, &w), ids_on(&targets, &device));
-            for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets)) {
+            for fused in devices::forms(|| run(linear_cross_entropy, &x, &w, &targets, cap)) {
                 for (fused, reference) in fused.iter().zip(&reference) {
                     // 32 thousand exponentials summed in another order. For narrower heads some libraries
                     // use one running sum, which loses three more digits.

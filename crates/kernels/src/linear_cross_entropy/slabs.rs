@@ -4,17 +4,21 @@
 
 use crate::buffer::buffer;
 use crate::product::{Side, Weight, product};
-use crate::simd::{exp, max, sum, vectorised};
+use crate::simd::{exp, max, sum, tanh, vectorised};
 use crate::threads;
 
 /// Vocabulary entries per slab: their logits for a few hundred tokens fit into a cache.
 const SLAB: usize = 2048;
+
+/// Exponentials that are summed before they are multiplied by the slopes of the soft cap.
+const BLOCK: usize = 256;
 
 /// The loss and, if `gradient` is set, the gradient of the hidden states, `[N, H]`.
 pub(super) fn loss(
     hidden: &[f32],
     weight: Weight<'_>,
     targets: &[i64],
+    cap: Option<f32>,
     gradient: bool,
 ) -> (f32, Option<Vec<f32>>) {
     let [v, h] = [weight.rows, weight.columns];
@@ -36,9 +40,16 @@ pub(super) fn loss(
         let slab = weight.slab(start, width);
         let logits = &mut logits[..n * width]; // [N, s]
         product(hidden, slab, logits, false);
-        threads::chunk_pairs(logits, width, &mut tokens, 1, |_, logits, token| {
-            add_slab(logits, start, &mut token[0]);
-        });
+        threads::chunk_pairs(
+            logits,
+            width,
+            &mut tokens,
+            1,
+            |_, logits, token| match cap {
+                None => add_slab(logits, start, &mut token[0]),
+                Some(cap) => add_capped_slab(logits, start, cap, &mut token[0]),
+            },
+        );
         if gradient {
             rescale(&mut d_hidden, &tokens);
             let slab = Weight {
@@ -56,8 +67,9 @@ pub(super) fn loss(
         let token = &tokens[token];
         let mut target = buffer(h);
         weight.values.widen_chunk(token.target * h, &mut target);
+        let slope = cap.map_or(1.0, |cap| slope(token.chosen / cap));
         for (sum, target) in sum.iter_mut().zip(target) {
-            *sum = *sum / token.sum - target;
+            *sum = *sum / token.sum - slope * target;
         }
     });
     (loss as f32, Some(d_hidden))
@@ -92,6 +104,22 @@ struct Token {
 }
 
 impl Token {
+    /// Records the logits of a slab: that of the target, and the largest.
+    #[inline(always)]
+    fn see(&mut self, logits: &[f32], start: usize, largest: f32) {
+        if let Some(chosen) = self.target.checked_sub(start).and_then(|i| logits.get(i)) {
+            self.chosen = *chosen;
+        }
+        let largest = largest.max(self.max);
+        self.factor = if self.sum > 0.0 {
+            exp(self.max - largest)
+        } else {
+            1.0
+        };
+        self.sum *= self.factor;
+        self.max = largest;
+    }
+
     fn loss(&self) -> f64 {
         f64::from(self.sum.ln()) + f64::from(self.max) - f64::from(self.chosen)
     }
@@ -100,17 +128,44 @@ impl Token {
 vectorised! {
     /// Adds a slab's logits to a token's softmax, and replaces them by `exp(z - max)`.
     fn add_slab(simd, logits: &'a mut [f32], start: usize, token: &'a mut Token) {
-        if let Some(chosen) = token.target.checked_sub(start).and_then(|i| logits.get(i)) {
-            token.chosen = *chosen;
-        }
-        let largest = max(simd, logits).max(token.max);
-        token.factor = if token.sum > 0.0 { exp(token.max - largest) } else { 1.0 };
-        token.sum *= token.factor;
-        token.max = largest;
+        token.see(logits, start, max(simd, logits));
         let max = token.max;
         for logit in logits.iter_mut() {
             *logit = exp(*logit - max);
         }
         token.sum += sum(simd, logits);
+    }
+}
+
+/// The derivative of the soft cap where the capped logit is `share` of the cap.
+#[inline(always)]
+fn slope(share: f32) -> f32 {
+    1.0 - share * share
+}
+
+vectorised! {
+    /// As [`add_slab`], with a soft cap: `exp(z - max)` is summed, and replaces the logits multiplied by
+    /// the slope of the cap.
+    fn add_capped_slab(
+        simd,
+        logits: &'a mut [f32],
+        start: usize,
+        cap: f32,
+        token: &'a mut Token,
+    ) {
+        for logit in logits.iter_mut() {
+            *logit = cap * tanh(*logit / cap);
+        }
+        token.see(logits, start, max(simd, logits));
+        let max = token.max;
+        let mut exponentials = [0.0; BLOCK];
+        for logits in logits.chunks_mut(BLOCK) {
+            let exponentials = &mut exponentials[..logits.len()];
+            for (exponential, logit) in exponentials.iter_mut().zip(logits) {
+                *exponential = exp(*logit - max);
+                *logit = *exponential * slope(*logit / cap);
+            }
+            token.sum += sum(simd, exponentials);
+        }
     }
 }

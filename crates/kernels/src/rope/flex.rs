@@ -18,15 +18,15 @@ impl RopeForms for Flex {
     fn rope_form(x: FlexTensor, cos: FlexTensor, sin: FlexTensor, back: bool) -> FlexTensor {
         let mut x = whole(x);
         let [cos, sin] = [contiguous(cos), contiguous(sin)];
-        let [_, heads, dim] = x.layout().shape().dims();
-        let size = values(&x).len();
+        let [t, heads, dim] = x.layout().shape().dims();
+        let [_, half] = cos.layout().shape().dims();
+        let size = t * heads * 2 * half;
         let _span = profile::span(Operation::Rope, 3 * size, 2 * 4 * size);
         let tokens = rows_of_task(heads * dim);
         threads::chunks(x.storage_mut::<f32>(), tokens * heads * dim, |task, x| {
-            let angles = x.len() / heads / 2;
-            let [cos, sin] =
-                [&cos, &sin].map(|of| &values(of)[task * tokens * dim / 2..][..angles]);
-            rotate(x, cos, sin, [heads, dim], back);
+            let angles = x.len() / (heads * dim) * half;
+            let [cos, sin] = [&cos, &sin].map(|of| &values(of)[task * tokens * half..][..angles]);
+            rotate(x, cos, sin, [heads, dim, half], back);
         });
         x
     }
@@ -38,16 +38,15 @@ vectorised! {
         x: &'a mut [f32],
         cos: &'a [f32],
         sin: &'a [f32],
-        shape: [usize; 2],
+        shape: [usize; 3],
         back: bool,
     ) {
-        let [heads, dim] = shape;
-        let half = dim / 2;
+        let [heads, dim, half] = shape;
         let sign = if back { -1.0 } else { 1.0 };
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
         for (x, (cos, sin)) in x.chunks_exact_mut(heads * dim).zip(angles) {
             for x in x.chunks_exact_mut(dim) {
-                let (low, high) = x.split_at_mut(half);
+                let (low, high) = x[..2 * half].split_at_mut(half);
                 let pairs = low.iter_mut().zip(high);
                 for ((low, high), (cos, sin)) in pairs.zip(cos.iter().zip(sin)) {
                     let [l, h, s] = [*low, *high, sign * sin];

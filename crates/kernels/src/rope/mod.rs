@@ -1,11 +1,13 @@
 //! Rotary position embedding, in Hugging Face's half-split layout.
 //!
-//! `y[i] = x[i]·cos - x[i + D/2]·sin`, `y[i + D/2] = x[i + D/2]·cos + x[i]·sin` for `i < D/2`;
-//! the gradient is the inverse rotation: the same formula with `-sin`.
+//! `y[i] = x[i]·cos - x[i + R/2]·sin`, `y[i + R/2] = x[i + R/2]·cos + x[i]·sin` for `i < R/2`,
+//! `y[i] = x[i]` from R on; the gradient is the same formula with `-sin`. If cos and sin have a common
+//! factor (YaRN, LongRoPE), the rotated features are multiplied by it.
 //!
-//! Source: Su et al. 2021, equation 34; transformers `apply_rotary_pos_emb`.
+//! Source: Su et al. 2021, equation 34; transformers `apply_rotary_pos_emb`, that of `modeling_phi3.py`
+//! for R < D.
 //!
-//! Axes: T tokens, N heads, D `head_dim`.
+//! Axes: T tokens, N heads, D `head_dim`, R rotated features of a head.
 
 mod flex;
 #[cfg(feature = "libtorch")]
@@ -22,10 +24,10 @@ use burn::tensor::{Shape, Slice, Tensor};
 use crate::operation::Operation;
 use crate::reference::{self, in_dtype, widened};
 
-/// Rotates the vector of each head by the angles of its token.
+/// Rotates the first R features of each head by the angles of its token, and keeps the others.
 ///
 /// # Shapes
-/// `x`: `[T, N, D]`. `cos`, `sin`: `[T, D/2]`. Result: `[T, N, D]`.
+/// `x`: `[T, N, D]`. `cos`, `sin`: `[T, R/2]`, R at most D. Result: `[T, N, D]`.
 pub fn rope(x: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>) -> Tensor<3> {
     let [cos, sin] = [cos.into_dispatch(), sin.into_dispatch()];
     Tensor::from_dispatch(Dispatch::rope(x.into_dispatch(), cos, sin, false))
@@ -49,20 +51,24 @@ fn plain<B: Backend>(
     let dtype = x.dtype();
     let x = widened::<B>(x);
     let [t, n, d] = x.shape().dims();
+    let [_, r] = cos.shape().dims(); // R/2
     let [cos, sin] =
-        [cos, sin].map(|of| B::float_reshape(widened::<B>(of), Shape::from([t, 1, d / 2])));
+        [cos, sin].map(|of| B::float_reshape(widened::<B>(of), Shape::from([t, 1, r])));
     let sin = if back { B::float_neg(sin) } else { sin };
-    let half = |features| {
+    let part = |features| {
         let all = [Slice::from(0..t), Slice::from(0..n), Slice::from(features)];
-        B::float_slice(x.clone(), &all) // [T, N, D/2]
+        B::float_slice(x.clone(), &all)
     };
-    let [low, high] = [half(0..d / 2), half(d / 2..d)];
+    let [low, high] = [part(0..r), part(r..2 * r)]; // [T, N, R/2]
     let product = |a: &FloatTensor<B>, b: &FloatTensor<B>| B::float_mul(a.clone(), b.clone());
-    let halves = vec![
+    let mut parts = vec![
         B::float_sub(product(&low, &cos), product(&high, &sin)),
         B::float_add(product(&high, &cos), product(&low, &sin)),
     ];
-    in_dtype::<B>(B::float_cat(halves, 2), dtype)
+    if 2 * r < d {
+        parts.push(part(2 * r..d)); // [T, N, D - R]
+    }
+    in_dtype::<B>(B::float_cat(parts, 2), dtype)
 }
 
 backends! {
@@ -166,11 +172,17 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn equals_the_reference(t in 1_usize..40, n in 1_usize..5, half in 1_usize..40) {
+        fn equals_the_reference(
+            t in 1_usize..40,
+            n in 1_usize..5,
+            half in 1_usize..40,
+            rest in prop::sample::select(vec![0_usize, 0, 1, 2, 16, 33]),
+        ) {
+            let d = 2 * half + rest;
             let device = Device::flex().autodiff();
             let uniform = Distribution::Uniform(-1.0, 1.0);
-            let x = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
-            let seed = Tensor::<3>::random([t, n, 2 * half], uniform, &device);
+            let x = Tensor::<3>::random([t, n, d], uniform, &device);
+            let seed = Tensor::<3>::random([t, n, d], uniform, &device);
             let angle = Tensor::<2>::random([t, half], Distribution::Uniform(0.0, 6.3), &device);
             let reference = run(rope_reference, &x, &angle, &seed);
             for device in devices::all() {
@@ -213,5 +225,43 @@ mod tests {
         rope(x, cos, sin)
             .into_data()
             .assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    #[expect(clippy::excessive_precision, reason = "as PyTorch prints them")]
+    fn rotates_a_part_as_transformers_does() {
+        // `apply_rotary_pos_emb` of modeling_phi3.py in transformers 5, with cos and sin as below
+        let device = Device::flex().autodiff();
+        let x = [
+            [[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]],
+            [[-1.0, 0.5, 2.0, -0.25, 3.0, 1.0, -2.0]],
+        ];
+        let x = Tensor::<3>::from_data(x, &device);
+        let expected = TensorData::from([
+            [[
+                0.103_163_719_f32,
+                -4.505_161_29,
+                4.742_294_31,
+                4.970_263_48,
+                5.0,
+                6.0,
+                7.0,
+            ]],
+            [[
+                -0.593_701_005,
+                0.544_763_803,
+                -3.301_138_88,
+                -0.637_461_662,
+                3.0,
+                1.0,
+                -2.0,
+            ]],
+        ]);
+        let angle = Tensor::<2>::from_data([[0.3_f32, 1.2], [2.5, -0.4]], &device);
+        let [cos, sin] = [angle.clone().cos() * 1.5, angle.sin() * 1.5];
+        for f in [rope, rope_reference] {
+            let found = f(x.clone(), cos.clone(), sin.clone()).into_data();
+            found.assert_approx_eq::<f32>(&expected, Tolerance::absolute(2e-6));
+        }
     }
 }

@@ -28,12 +28,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Packs the first steps of a run, as training will do.
+    /// Packs the first steps of a run, as training will do; rows up to `shared_up_to` tokens share prefixes.
     ///
     /// # Errors
     /// As [`Dataset::batch`].
     pub(super) fn of(
         recipe: &Recipe,
+        shared_up_to: Option<usize>,
         data: &mut Dataset,
         budget: usize,
     ) -> Result<Load, TrainError> {
@@ -63,7 +64,9 @@ impl Load {
                     .map(|row| &micro_batch.tokens[row[0]..row[1]])
                     .collect();
                 let tokens = if shares {
-                    Sequence::sharing_prefixes(&rows).sequence.len()
+                    Sequence::sharing_prefixes(&rows, shared_up_to)
+                        .sequence
+                        .len()
                 } else {
                     micro_batch.tokens.len()
                 };

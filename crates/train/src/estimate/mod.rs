@@ -138,7 +138,8 @@ pub fn estimate(
         None => Room::here(&device),
     };
     let recompute = recipe.train.recompute;
-    let mut load = |tokens| Load::of(recipe, data, tokens);
+    let shared_up_to = base.config.same_frequencies_up_to();
+    let mut load = |tokens| Load::of(recipe, shared_up_to, data, tokens);
     let (micro_batch_tokens, load) = match recipe.train.micro_batch_tokens {
         MicroBatchTokens::Tokens(tokens) => (tokens, load(tokens)?),
         MicroBatchTokens::Auto => subject.auto(load, room, &device)?,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use simmer_checkpoint::config::{ConfigError, ModelConfig, RopeScaling};
+use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::hub::HubName;
 use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
@@ -128,12 +128,8 @@ fn of_init(init: &ModelConfig, error: ConfigError) -> Problem {
             found,
             ..
         } => {
-            let scaling = match init.rope_scaling {
-                RopeScaling::Default => "rope_scaling",
-                RopeScaling::Linear { .. } => "rope_scaling.linear",
-                RopeScaling::Llama3 { .. } => "rope_scaling.llama3",
-            };
-            let key = key.replace("rope_scaling", scaling);
+            let kind = init.rope_scaling.kind();
+            let key = key.replace("rope_scaling.", &format!("rope_scaling.{kind}."));
             let why = format!("expected {expected}, found {found}");
             Problem::new(format!("base.init.{key}"), why)
         }

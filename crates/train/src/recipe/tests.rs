@@ -353,6 +353,13 @@ fn an_override_replaces_the_alternative() {
              rope_scaling = 'default' } }",
             "base.init.rope_scaling.linear.factor=2",
         ],
+        [
+            "base={ tokenizer = 't', init = { vocab_size = 8, hidden_size = 4, intermediate_size = 4, \
+             num_hidden_layers = 1, num_attention_heads = 1, num_key_value_heads = 1, head_dim = 4, \
+             rope_scaling.yarn = { factor = 4, original_max_position_embeddings = 512 } } }",
+            "base.init.rope_scaling.longrope={ short_factor = [1, 1.5], long_factor = [2, 8], \
+             original_max_position_embeddings = 512 }",
+        ],
     ];
     for [first, then] in sets {
         parse(MINIMAL, &[first, then]).unwrap_or_else(|e| panic!("{first}, {then}: {e}"));
