@@ -7,19 +7,55 @@ use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// The tiny models, and the adapters of each.
-pub(crate) const MODELS: [&str; 4] = ["tied-gqa", "untied-mha", "llama3-rope", "linear-rope"];
-pub(crate) const ADAPTERS: [(&str, &str); 9] = [
-    ("tied-gqa", "init"),
-    ("tied-gqa", "qkvo"),
-    ("tied-gqa", "rslora"),
-    ("untied-mha", "all-linear"),
-    ("untied-mha", "saved-head"),
-    ("untied-mha", "lora-only-bias"),
-    ("llama3-rope", "qkvo"),
-    ("tied-gqa", "new-tokens"),
-    ("untied-mha", "new-tokens"),
+/// The tiny LLaMA models, and the adapters of each.
+const LLAMA: [(&str, &[&str]); 4] = [
+    ("tied-gqa", &["init", "qkvo", "rslora", "new-tokens"]),
+    (
+        "untied-mha",
+        &["all-linear", "saved-head", "lora-only-bias", "new-tokens"],
+    ),
+    ("llama3-rope", &["qkvo"]),
+    ("linear-rope", &[]),
 ];
+
+/// The tiny models of the other families, and the adapters of each. Their files have fewer tensors.
+const FAMILIES: [(&str, &[&str]); 10] = [
+    ("mistral", &["all-linear"]),
+    ("qwen2", &["all-linear"]),
+    ("qwen3", &["all-linear"]),
+    ("smollm3", &["all-linear"]),
+    ("phi3", &["all-linear"]),
+    ("gemma", &["all-linear"]),
+    ("gemma2", &["all-linear"]),
+    ("gemma3_text", &["all-linear"]),
+    ("olmo2", &["all-linear"]),
+    ("granite", &["all-linear"]),
+];
+
+fn folders() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    LLAMA.into_iter().chain(FAMILIES)
+}
+
+/// The tiny models.
+pub(crate) fn models() -> impl Iterator<Item = &'static str> {
+    folders().map(|(model, _)| model)
+}
+
+/// The adapters of all tiny models, each with its model.
+pub(crate) fn adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
+    folders().flat_map(|(model, names)| names.iter().map(move |name| (model, *name)))
+}
+
+/// The adapters of the LLaMA models alone.
+pub(crate) fn llama_adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
+    adapters().filter(|(model, _)| LLAMA.iter().any(|(llama, _)| llama == model))
+}
+
+/// The tiny models that have the keys of transformers 4 beside those of transformers 5, in
+/// `config.old.json`.
+pub(crate) fn models_with_old_config() -> impl Iterator<Item = &'static str> {
+    models().filter(|model| folder(model).join("config.old.json").exists())
+}
 
 #[derive(Deserialize)]
 pub(crate) struct Row {
@@ -156,6 +192,17 @@ impl Tensors {
         let mut names: Vec<String> = tensors.names().into_iter().map(str::to_owned).collect();
         names.sort();
         names
+    }
+
+    /// The rows whose logits a file has: all of a LLaMA model's, some of another family's.
+    pub(crate) fn rows_with_logits(&self) -> Vec<usize> {
+        let rows: Vec<usize> = self
+            .names_after("logits.")
+            .iter()
+            .map(|row| row.parse().unwrap())
+            .collect();
+        assert!(!rows.is_empty(), "no logits");
+        rows
     }
 
     /// The names with a prefix, without it.

@@ -28,7 +28,7 @@ fn ordered(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
 
 #[test]
 fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
-    for (model, name) in golden::ADAPTERS {
+    for (model, name) in golden::adapters() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("merged");
         let adapter = golden::adapter_folder(model, name);
@@ -84,7 +84,7 @@ fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
 
 #[test]
 fn a_merged_model_answers_as_base_and_adapter() {
-    for (model, name) in golden::ADAPTERS {
+    for (model, name) in golden::adapters() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("merged");
         let options = MergeOptions {

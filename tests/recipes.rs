@@ -26,9 +26,11 @@ fn rows(source: &SourceConfig) -> PathBuf {
 fn model(recipe: &Recipe) -> PathBuf {
     let named = recipe.base.path.clone().unwrap_or_default();
     let named = named.to_string_lossy();
+    let mut sources = recipe.data.train.iter();
+    let is_chat = sources.any(|source| source.template == "chat");
     golden::folder(if named.contains("Llama-3") {
         "llama3-rope"
-    } else if named.contains("TinyLlama") || named.contains("SmolLM2") {
+    } else if is_chat || named.contains("SmolLM2") {
         "tied-gqa"
     } else {
         "untied-mha"

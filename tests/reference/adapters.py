@@ -10,6 +10,7 @@ In addition to the two files that PEFT writes, each adapter folder gets a golden
 and a golden.json with the loss, the training steps and greedy answers.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 @dataclass
 class TinyAdapter:
     """One adapter folder. `lora` are the arguments of LoraConfig; B is random unless `fresh` is set. `new_tokens` are
-    first added to the tokenizer and the base model, and the tokenizer is saved with the adapter."""
+    first added to the tokenizer and the base model, and the tokenizer is saved with the adapter. A `compact` one stores
+    only a part of its tensors: see `compacted`."""
 
     model: str
     name: str
@@ -39,6 +41,7 @@ class TinyAdapter:
     steps: training.Settings
     fresh: bool = False
     new_tokens: tuple[str, ...] = ()
+    compact: bool = False
 
 
 ADAPTERS = [
@@ -118,7 +121,13 @@ ADAPTERS = [
 ]
 
 
-def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], prompts: list[list[int]]) -> tuple[dict, dict]:
+def make_adapter(
+    spec: TinyAdapter,
+    folder: Path,
+    golden_rows: list[dict],
+    prompts: list[list[int]],
+    logit_rows: list[int] | None = None,
+) -> tuple[dict, dict]:
     """Saves the adapter with PEFT, and returns its golden tensors and scalars."""
     torch.manual_seed(spec.seed)
     base = models.load(spec.model)
@@ -131,6 +140,8 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec.lora))
     if not spec.fresh:
         move_from_initial(model)
+    if spec.compact:
+        round_values(model)
     model.save_pretrained(folder)
     (folder / "README.md").unlink()  # PEFT's model card, an empty form
 
@@ -147,7 +158,7 @@ def make_adapter(spec: TinyAdapter, folder: Path, golden_rows: list[dict], promp
     tensors |= {f"trained.{key}": value.clone() for key, value in trained(model).items()}
     tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
     check_saved(folder, tensors)
-    return tensors, scalars
+    return compacted(tensors, logit_rows) if spec.compact else tensors, scalars
 
 
 @torch.no_grad()
@@ -168,6 +179,30 @@ def move_from_initial(model: PeftModel) -> None:
         if parameter.requires_grad and "lora_A" not in name:
             scale = 0.3 if "lora_B" in name else 0.1
             parameter += scale * torch.randn_like(parameter)
+
+
+@torch.no_grad()
+def round_values(model: PeftModel) -> None:
+    """Leaves the adapter values of bf16, which git compresses to half."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.copy_(parameter.bfloat16())
+
+
+def compacted(tensors: dict[str, torch.Tensor], logit_rows: list[int]) -> dict[str, torch.Tensor]:
+    """The logits of some rows, every gradient, and of each kind of module the trained and merged tensors of one layer:
+    layer 0 of the first kind, layer 1 of the second, and so on."""
+    module = re.compile(r"layers\.(\d+)\.((?:self_attn|mlp)\.\w+)")
+    places = [match for key in tensors if key.startswith("merged.") and (match := module.search(key))]
+    layers = 1 + max(int(place[1]) for place in places)
+    kinds = {kind: index % layers for index, kind in enumerate(dict.fromkeys(place[2] for place in places))}
+
+    def stored(key: str) -> bool:
+        what, name = key.split(".", 1)
+        place = module.search(key)
+        return what == "grad" or (int(name) in logit_rows if what == "logits" else kinds[place[2]] == int(place[1]))
+
+    return {key: value for key, value in tensors.items() if stored(key)}
 
 
 def saved_keys(model: PeftModel, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

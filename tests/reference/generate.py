@@ -1,11 +1,14 @@
 """Generates the goldens of models and adapters with transformers and PEFT: see README.md in this folder.
 
-    python tests/reference/generate.py            all models, about a minute and a half
-    python tests/reference/generate.py tied-gqa   one model
+    python tests/reference/generate.py                   everything, about four minutes
+    python tests/reference/generate.py --only tied-gqa   one model, and no other file
 """
 
+import argparse
+import json
 import os
 import sys
+from copy import deepcopy
 
 if os.environ.get("PYTHONHASHSEED") != "0":  # PEFT writes sets of names in hash order
     os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"PYTHONHASHSEED": "0"})
@@ -20,9 +23,10 @@ import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import adapters
+import families
 import models
 import optimizers
 import rows
@@ -30,20 +34,26 @@ import selection
 from files import write_json
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
+MODELS = models.MODELS + families.FAMILIES
+ADAPTERS = adapters.ADAPTERS + families.ADAPTERS
 TEXTS = ["the rain in the mountains", "Q: 2 + 2?\nA: {4}"]
 VERSIONS = {module.__name__: module.__version__ for module in (torch, transformers, peft, safetensors, tokenizers)}
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=[spec.name for spec in MODELS], metavar="NAME")
+    only = parser.parse_args().only
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     transformers.logging.disable_progress_bar()
     GOLDENS.mkdir(exist_ok=True)
     os.chdir(GOLDENS)  # so that adapters name their base model by the folder's name only
-    chosen = sys.argv[1:] or [spec.name for spec in models.MODELS]
-    for spec in models.MODELS:
-        if spec.name in chosen:
+    for spec in MODELS:
+        if only is None or spec.name in only:
             make_model(spec)
+    if only is not None:
+        return
     write_json(Path("schedules.json"), optimizers.schedules())
     write_json(Path("adamw.json"), optimizers.adamw())
     write_json(Path("selection.json"), selection.cases())
@@ -58,8 +68,10 @@ def make_model(spec: models.TinyModel) -> None:
     models.write_model(spec, folder)
     model = models.load(folder)
     golden_rows = rows.random_rows(spec.row_lengths, models.VOCAB, spec.seed)
-    tensors = {f"logits.{i}": rows.logits(model, row["input_ids"]).detach() for i, row in enumerate(golden_rows)}
-    save_file(tensors, folder / "golden.safetensors")
+    logits = [rows.logits(model, row["input_ids"]).detach() for row in golden_rows]
+    check_configs(spec, model, golden_rows, logits)
+    stored = range(len(logits)) if spec.logit_rows is None else spec.logit_rows
+    save_file({f"logits.{i}": logits[i] for i in stored}, folder / "golden.safetensors")
     generations = greedy_cases(model, spec)
     golden = {
         "about": spec.about,
@@ -67,15 +79,41 @@ def make_model(spec: models.TinyModel) -> None:
         "loss": rows.backward(model, golden_rows),
         "trained_tokens": rows.trained_tokens(golden_rows),
         "greedy": generations,
-        "score": [score(model, folder, text) for text in TEXTS],
+        "score": [score(model, folder, text) for text in TEXTS + spec.texts],
         "chat": chat(folder),
     }
     write_json(folder / "golden.json", golden)
-    for adapter in adapters.ADAPTERS:
+    for adapter in ADAPTERS:
         if adapter.model == spec.name:
             path = folder / "adapters" / adapter.name
-            made = adapters.make_adapter(adapter, path, golden_rows, [case["prompt"] for case in generations])
+            prompts = [case["prompt"] for case in generations]
+            made = adapters.make_adapter(adapter, path, golden_rows, prompts, spec.logit_rows)
             adapters.write_golden(path, *made)
+
+
+def check_configs(spec: models.TinyModel, model, golden_rows: list[dict], logits: list[torch.Tensor]) -> None:
+    """The other spellings of the configuration give the same logits (weights elsewhere in memory: other roundings), and each change that matters gives others."""
+    for name in spec.other_configs:
+        again = logits_with(model, json.loads(Path(spec.name, name).read_text()), golden_rows)
+        gap = largest_gap(logits, again)
+        assert gap < 1e-5, f"{spec.name}/{name}: logits differ by {gap}"
+    for change in spec.matters:
+        again = logits_with(model, spec.config | change, golden_rows)
+        gap = largest_gap(logits, again)
+        print(f"{spec.name}: {change} changes logits by {gap:.2}")
+        assert gap > 1e-3, f"{spec.name}: {change} does not matter"
+
+
+def largest_gap(ours: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    return max((a - b).abs().max().item() for a, b in zip(ours, others))
+
+
+def logits_with(model, config: dict, golden_rows: list[dict]) -> list[torch.Tensor]:
+    """The logits of the model's weights under another configuration."""
+    settings = AutoConfig.for_model(**deepcopy(config))
+    other = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, attn_implementation="eager").eval()
+    other.load_state_dict(model.state_dict())
+    return [rows.logits(other, row["input_ids"]).detach() for row in golden_rows]
 
 
 def greedy_cases(model, spec: models.TinyModel) -> list[dict]:

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, processors
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from files import write_json
 
@@ -23,7 +23,12 @@ VOCAB = 3 + 1 + 95 + len(MERGES)  # specials, newline, printable ASCII, merges
 
 @dataclass
 class TinyModel:
-    """One model folder of tests/goldens."""
+    """One model folder of tests/goldens.
+
+    `norm` is what the weights of norms are around, and `scales` multiplies it or the weights of the modules that it names. A
+    `rounded` model has values of bf16 in its dtype. `logit_rows` are the rows whose logits are stored, all without it;
+    `texts` are scored beside the usual ones. `matters` are changes of the configuration, each of which has to change logits.
+    """
 
     name: str
     about: str
@@ -36,6 +41,12 @@ class TinyModel:
     bos: bool = False
     chat_template_in_config: bool = False
     other_configs: dict[str, dict] = field(default_factory=dict)
+    norm: float = 1.0
+    scales: dict[str, float] = field(default_factory=dict)
+    rounded: bool = False
+    logit_rows: list[int] | None = None
+    texts: list[str] = field(default_factory=list)
+    matters: list[dict] = field(default_factory=list)
 
 
 COMMON = {
@@ -180,19 +191,20 @@ def write_model(spec: TinyModel, folder: Path) -> None:
 def random_weights(spec: TinyModel, folder: Path) -> dict[str, torch.Tensor]:
     """Random weights, large enough for uneven attention and for logits that differ by several units."""
     generator = torch.Generator().manual_seed(spec.seed)
-    model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     weights = {}
     for name, parameter in model.named_parameters():
         noise = torch.randn(parameter.shape, generator=generator)
+        scale = spec.scales.get(name.split(".")[-2], 1.0)
         if name.endswith("norm.weight"):
-            value = 1.0 + 0.2 * noise
+            value = spec.norm * scale + 0.2 * noise
         elif name.endswith(".bias"):
             value = 0.3 * noise
         elif name == "model.embed_tokens.weight":
-            value = 0.6 * noise
+            value = 0.6 * scale * noise
         else:
-            value = 1.4 * noise / math.sqrt(parameter.shape[1])
-        weights[name] = value.to(spec.dtype)
+            value = 1.4 * scale * noise / math.sqrt(parameter.shape[1])
+        weights[name] = (value.bfloat16() if spec.rounded else value).to(spec.dtype)
     if spec.inv_freq:
         for layer in range(model.config.num_hidden_layers):
             key = f"model.layers.{layer}.self_attn.rotary_emb.inv_freq"
@@ -244,12 +256,12 @@ def write_tokenizer(spec: TinyModel, folder: Path) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
-def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The model of a folder with eager attention, in evaluation mode."""
     return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
 
 
-def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str = torch.float32) -> LlamaForCausalLM:
+def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
     """The base model of an adapter, resized to the embedding in the adapter's file, if it has one."""
     model = load(folder, dtype)
     with safe_open(Path(adapter, "adapter_model.safetensors"), "pt") as file:

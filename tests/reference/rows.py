@@ -70,5 +70,10 @@ def greedy(model: PreTrainedModel, prompt: list[int], new_tokens: int, eos: int 
 @torch.no_grad()
 def margin(model, prompt: list[int], answer: list[int]) -> float:
     """The smallest margin of a chosen token's logit over the second: a rounding error below it cannot change the answer."""
-    best = logits(model, prompt + answer)[len(prompt) - 1 : -1].topk(2).values
-    return (best[:, 0] - best[:, 1]).min().item()
+    if "longrope" in str(model.config.rope_parameters):  # the frequencies depend on the length of the text so far
+        steps = torch.stack([logits(model, prompt + answer[:end])[-1] for end in range(len(answer))])
+    else:
+        steps = logits(model, prompt + answer)[len(prompt) - 1 : -1]
+    best = steps.topk(2)
+    assert best.indices[:, 0].tolist() == answer or best.values.diff().abs().min() < 1e-4, "the cache changes the answer"
+    return (best.values[:, 0] - best.values[:, 1]).min().item()

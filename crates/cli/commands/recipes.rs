@@ -45,6 +45,12 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "chatdoctor-lora-7b",
     "llama-2-7b-lora",
     "llama-3-8b-lora",
+    "qwen3-0.6b",
+    "qwen2.5-1.5b",
+    "mistral-7b",
+    "gemma-2-2b",
+    "smollm3-3b",
+    "phi-4-mini",
     "pretrain-small",
 ];
 

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::config::RopeScaling;
-use simmer_checkpoint::family::LLAMA;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
@@ -24,8 +22,8 @@ use crate::{hub, output};
 /// Show a recipe with all its defaults, or the shape and size of a model
 ///
 /// A model is a folder in Hugging Face's or Meta's layout, a .gguf file, a name on the Hugging Face
-/// Hub, or the name of a published size: llama-7b, llama-2-13b, llama-3.2-1b, tinyllama,
-/// smollm2-135m ...
+/// Hub, or the name of a published size: llama-7b, llama-3.2-1b, smollm2-135m, mistral-7b, qwen3-0.6b,
+/// gemma-2-2b, phi-4-mini ...
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,22 +40,14 @@ pub(crate) struct Show {
     /// Rank of the adapter whose trainable parameters are counted
     #[arg(long, default_value_t = 8, value_name = "N")]
     rank: usize,
-    /// Target modules of that adapter, or all-linear
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = DEFAULT_TARGETS.as_str(),
-        value_name = "NAMES"
-    )]
+    /// Target modules of that adapter, or all-linear. Default: those of PEFT for the family, such as
+    /// q_proj,v_proj; all-linear if it has none
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     targets: Vec<String>,
     /// Print the model as JSON
     #[arg(long)]
     json: bool,
 }
-
-/// The default targets of the LLaMA family, as an argument.
-static DEFAULT_TARGETS: LazyLock<String> =
-    LazyLock::new(|| LLAMA.default_targets().collect::<Vec<_>>().join(","));
 
 impl Show {
     pub(crate) fn run(self) -> Result<(), Failure> {
@@ -90,12 +80,13 @@ impl Show {
     }
 
     fn model(&self, config: &ModelConfig, files: Option<Files>) -> Result<(), Failure> {
+        let targets = self.targets(config);
         let shown = Shown {
             model: self.what.display().to_string(),
             parameters: parameter_count(config),
-            trainable: self.trainable(config)?,
+            trainable: self.trainable(config, &targets)?,
             rank: self.rank,
-            targets: self.targets.join(", "),
+            targets: targets.join(", "),
             files,
             config: config.clone(),
         };
@@ -106,9 +97,21 @@ impl Show {
         }
     }
 
+    /// The targets of the adapter whose parameters are counted.
+    fn targets(&self, config: &ModelConfig) -> Vec<String> {
+        if !self.targets.is_empty() {
+            return self.targets.clone();
+        }
+        let default: Vec<_> = config.family.default_targets().map(str::to_owned).collect();
+        if default.is_empty() {
+            return vec!["all-linear".to_owned()];
+        }
+        default
+    }
+
     /// The trainable parameters of an adapter.
-    fn trainable(&self, config: &ModelConfig) -> Result<usize, Failure> {
-        let targets = match self.targets.as_slice() {
+    fn trainable(&self, config: &ModelConfig, targets: &[String]) -> Result<usize, Failure> {
+        let targets = match targets {
             [one] if one == "all-linear" => Targets::Regex(one.clone()),
             names => Targets::Names(names.to_vec()),
         };
@@ -196,7 +199,7 @@ impl Shown {
              bytes            {files}\n\
              adapter          {} trainable ({:.3}%) at rank {} on {}; {} in f32\n\
              layers           {} with hidden size {}\n\
-             attention        {} query heads, {} key/value heads, head size {}\n\
+             attention        {} query heads, {} key/value heads, head size {}{}\n\
              feed-forward     intermediate size {}\n\
              vocabulary       {}, output head {head}\n\
              context          {} tokens, rope_theta {}{}",
@@ -212,12 +215,29 @@ impl Shown {
             config.num_attention_heads,
             config.num_key_value_heads,
             config.head_dim,
+            windows(config),
             config.intermediate_size,
             config.vocab_size,
             config.max_position_embeddings,
             config.rope_theta,
             scaling(&config.rope_scaling),
         )
+    }
+}
+
+/// The layers with a sliding window, if there are any.
+fn windows(config: &ModelConfig) -> String {
+    let layers = config.num_hidden_layers;
+    let windows: Vec<usize> = (0..layers)
+        .filter_map(|layer| config.window(layer))
+        .collect();
+    match windows.first() {
+        Some(window) if windows.len() == layers => format!(", window of {window} tokens"),
+        Some(window) => format!(
+            ", window of {window} tokens in {} of {layers} layers",
+            windows.len()
+        ),
+        None => String::new(),
     }
 }
 

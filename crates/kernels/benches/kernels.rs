@@ -15,7 +15,7 @@ use std::time::Duration;
 use burn::tensor::{DType, Device, Distribution, Int, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use simmer_kernels::{
-    Activation, LowRank, RecyclingAllocator, Rows, attention, attention_reference, gated,
+    Activation, LowRank, RecyclingAllocator, Rows, Scores, attention, attention_reference, gated,
     gated_reference, linear, linear_cross_entropy, linear_cross_entropy_reference,
     linear_reference, lora_linear, lora_linear_reference, rms_norm, rms_norm_reference, rope,
     rope_reference,
@@ -166,21 +166,53 @@ fn elementwise(criterion: &mut Criterion) {
 
 fn attend(criterion: &mut Criterion) {
     let rows = Rows::from_lengths(ROWS);
-    let pairs: usize = ROWS.iter().map(|t| t * (t + 1) / 2).sum();
-    let product = 2 * pairs * N * D;
-    let scale = 1.0 / (D as f64).sqrt();
+    let scores = Scores::scaled(1.0 / (D as f64).sqrt());
     compare(
         criterion,
         "attention",
-        // scores and values, and the gradients of both factors of each
-        Work {
-            forward: 2 * product,
-            backward: 6 * product,
-        },
+        attention_work(&ROWS, T),
         &[normal([T, N, D]), normal([T, K, D]), normal([T, K, D])],
-        |[q, k, v]| attention(q, k, v, &rows, scale),
-        |[q, k, v]| attention_reference(q, k, v, &rows, scale),
+        |[q, k, v]| attention(q, k, v, &rows, scores),
+        |[q, k, v]| attention_reference(q, k, v, &rows, scores),
     );
+
+    const LONG: usize = 2048;
+    let rows = Rows::single(LONG);
+    for (name, window, soft_cap) in [
+        ("attention of a long row", None, None),
+        ("attention of a long row, window 256", Some(256), None),
+        ("attention of a long row, soft cap", None, Some(50.0)),
+    ] {
+        let scores = Scores {
+            window,
+            soft_cap,
+            ..scores
+        };
+        compare(
+            criterion,
+            name,
+            attention_work(&[LONG], window.unwrap_or(LONG)),
+            &[
+                normal([LONG, N, D]),
+                normal([LONG, K, D]),
+                normal([LONG, K, D]),
+            ],
+            |[q, k, v]| attention(q, k, v, &rows, scores),
+            |[q, k, v]| attention_reference(q, k, v, &rows, scores),
+        );
+    }
+}
+
+/// The work of attention in rows of these lengths, with a window.
+fn attention_work(rows: &[usize], window: usize) -> Work {
+    let seen = rows.iter().flat_map(|row| 1..=*row);
+    let pairs: usize = seen.map(|keys| keys.min(window)).sum();
+    let product = 2 * pairs * N * D;
+    // scores and values, and the gradients of both factors of each
+    Work {
+        forward: 2 * product,
+        backward: 6 * product,
+    }
 }
 
 fn multiply(criterion: &mut Criterion, dtype: DType, input: usize, output: usize) {

@@ -52,7 +52,9 @@ mod threads;
 mod tile;
 mod upload;
 
-pub use attention::{Attended, AttentionBackend, AttentionForms, attention, attention_reference};
+pub use attention::{
+    Attended, AttentionBackend, AttentionForms, Scores, attention, attention_reference,
+};
 pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};

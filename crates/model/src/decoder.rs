@@ -13,8 +13,8 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_checkpoint::config::{ModelConfig, Positions};
-use simmer_checkpoint::family::Role;
-use simmer_kernels::{Rows, attention, rope, swiglu};
+use simmer_checkpoint::family::{GatedBy, Role};
+use simmer_kernels::{Activation, Rows, Scores, attention, gated, rope};
 
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
@@ -236,7 +236,12 @@ impl SelfAttention {
             None => [k, v],
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
         };
-        let mixed = attention(q, k, v, pass.rows, config.attention_scale()) // [T, N, D]
+        let scores = Scores {
+            scale: config.attention_scale(),
+            window: place.window,
+            soft_cap: config.attn_logit_softcapping,
+        };
+        let mixed = attention(q, k, v, pass.rows, scores) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
         self.o_proj.forward(mixed, pass.dropout_keys)
     }
@@ -280,6 +285,11 @@ impl Mlp {
                 [both.clone().narrow(1, 0, size), both.narrow(1, size, size)]
             }
         };
-        self.down_proj.forward(swiglu(gate, up), pass.dropout_keys)
+        let activation = match pass.config.family.gated_by {
+            GatedBy::Silu => Activation::Silu,
+            GatedBy::GeluTanh => Activation::GeluTanh,
+        };
+        self.down_proj
+            .forward(gated(activation, gate, up), pass.dropout_keys)
     }
 }

@@ -135,7 +135,7 @@ impl LmHead {
         self.weight.as_ref().unwrap_or(&embedding.weight).val()
     }
 
-    /// Logits over the vocabulary.
+    /// Logits over the vocabulary, without their soft cap.
     ///
     /// # Shapes
     /// `hidden`: `[T, H]`. Result: `[T, V]`.
@@ -157,10 +157,11 @@ impl LmHead {
         targets: Tensor<1, Int>,
         embedding: &Embedding,
         dropout_keys: Option<&Arc<[u64]>>,
+        soft_cap: Option<f64>,
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
         let Some(lora) = &self.adapter else {
-            return linear_cross_entropy(hidden, weight, targets, None);
+            return linear_cross_entropy(hidden, weight, targets, soft_cap);
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one matrix multiplication: [x, s (m∘x) Aᵀ] [W, B]ᵀ.
         let branch = lora.branch(dropout_keys);
@@ -168,6 +169,6 @@ impl LmHead {
         let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
         let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
-        linear_cross_entropy(hidden, weight, targets, None)
+        linear_cross_entropy(hidden, weight, targets, soft_cap)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use simmer_checkpoint::config::{ModelConfig, Positions};
-use simmer_kernels::Rows;
+use simmer_kernels::{Rows, soft_capped};
 
 use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Pass};
@@ -121,13 +121,8 @@ impl LlamaForCausalLM {
         [Positions::Global, Positions::Local].map(|kind| {
             let mut layers = self.model.layers.iter();
             let is_used = layers.any(|layer| layer.place.positions == kind);
-            is_used.then(|| {
-                Rotary::new(
-                    &RotarySettings::of(&self.config, kind),
-                    rows,
-                    &self.device(),
-                )
-            })
+            let settings = RotarySettings::of(&self.config, kind);
+            is_used.then(|| Rotary::new(&settings, rows, &self.device()))
         })
     }
 
@@ -144,7 +139,7 @@ impl LlamaForCausalLM {
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
         let hidden = self.for_head(hidden);
         let logits = self.lm_head.forward(hidden, &self.model.embed_tokens);
-        logits.cast(DType::F32)
+        soft_capped(logits.cast(DType::F32), self.config.final_logit_softcapping)
     }
 
     /// What the head reads, from hidden states: a divisor of the logits divides them here already.
@@ -188,7 +183,12 @@ impl LlamaForCausalLM {
         let places = ids(targets.iter().map(|target| target.place), &device);
         let tokens = ids(targets.iter().map(|target| target.token), &device);
         let hidden = self.for_head(hidden.select(0, places)); // [N, H]
-        self.lm_head
-            .loss(hidden, tokens, &self.model.embed_tokens, keys.as_ref())
+        self.lm_head.loss(
+            hidden,
+            tokens,
+            &self.model.embed_tokens,
+            keys.as_ref(),
+            self.config.final_logit_softcapping,
+        )
     }
 }

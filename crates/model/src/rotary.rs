@@ -17,9 +17,6 @@ use simmer_kernels::{Rows, upload_floats};
 
 use crate::sequence::ids;
 
-/// The scaling of layers with a base of their own.
-static UNSCALED: RopeScaling = RopeScaling::Default;
-
 /// What determines the rotary table of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct RotarySettings<'a> {
@@ -34,10 +31,10 @@ pub struct RotarySettings<'a> {
 }
 
 impl<'a> RotarySettings<'a> {
-    /// Those of a model's layers with these positions.
+    /// Those of some layers of a model.
     pub fn of(config: &'a ModelConfig, positions: Positions) -> Self {
         let (theta, scaling) = match (positions, config.rope_local_base_freq) {
-            (Positions::Local, Some(theta)) => (theta, &UNSCALED),
+            (Positions::Local, Some(theta)) => (theta, &RopeScaling::Default),
             _ => (config.rope_theta, &config.rope_scaling),
         };
         Self {

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::rope::RopeTable;
 use super::{ConfigError, MAX_SIZE, RopeScaling};
-use crate::family::{self, Family, LLAMA};
 
 /// Typed access to a JSON object, with errors that name file and key.
 pub(crate) struct Keys<'a> {
@@ -80,52 +79,6 @@ impl Keys<'_> {
             .map(|value| value.as_u64().and_then(|id| u32::try_from(id).ok()))
             .collect::<Option<_>>()
             .ok_or_else(|| self.error(key, "a token id or a list of them", Some(found)))
-    }
-
-    /// The family of the model: LLaMA if `model_type` is missing, as in early conversions.
-    pub(super) fn family(&self) -> Result<&'static Family, ConfigError> {
-        let model_type = self.get("model_type");
-        let name = model_type.map_or(Some(LLAMA.model_type), Value::as_str);
-        let family = name.and_then(Family::of_model_type).ok_or_else(|| {
-            let known = family::ALL.into_iter().map(|family| family.model_type);
-            self.error("model_type", &family::quoted(known), model_type)
-        })?;
-        let activations = family.gated_by.names();
-        let key = ["hidden_activation", "hidden_act"]
-            .into_iter()
-            .find(|key| self.get(key).is_some());
-        if let Some(key) = key {
-            let found = self.get(key);
-            let is_known = |value: &Value| activations.iter().any(|name| value == name);
-            if !found.is_some_and(is_known) {
-                let expected = family::quoted(activations.iter().copied());
-                return Err(self.error(key, &expected, found));
-            }
-        }
-        self.check_class(family)?;
-        let quantization = self.get("quantization_config");
-        if quantization.is_some() {
-            let expected = "none (weights in f32, bf16 or f16)";
-            return Err(self.error("quantization_config", expected, quantization));
-        }
-        Ok(family)
-    }
-
-    /// Checks that `architectures` does not name the class of another family.
-    fn check_class(&self, family: &'static Family) -> Result<(), ConfigError> {
-        let classes = self.get("architectures").and_then(Value::as_array);
-        let first = classes.and_then(|classes| classes.first()?.as_str());
-        let other = family::ALL
-            .into_iter()
-            .find(|other| Some(other.class) == first);
-        match other {
-            Some(other) if other != family => {
-                let model_type = family.model_type;
-                let expected = format!("{:?}, since `model_type` is {model_type:?}", family.class);
-                Err(self.error("architectures", &expected, self.get("architectures")))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`

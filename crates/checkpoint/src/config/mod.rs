@@ -2,8 +2,10 @@
 
 mod attention;
 mod keys;
+mod refused;
 mod rope;
 mod text;
+mod which;
 
 use std::path::{Path, PathBuf};
 
@@ -146,6 +148,9 @@ fn write_family<S: Serializer>(family: &&'static Family, serializer: S) -> Resul
 fn read_family<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static Family, D::Error> {
     let name = String::deserialize(deserializer)?;
     Family::of_model_type(&name).ok_or_else(|| {
+        if let Some(refused) = refused::of_model_type(&name) {
+            return D::Error::custom(format!("`model_type`: `{name}` is {}", refused.is));
+        }
         let known = family::ALL.into_iter().map(|family| family.model_type);
         D::Error::custom(format!(
             "`model_type`: expected {}, found {name:?}",
@@ -211,6 +216,20 @@ pub enum ConfigError {
         /// The value found.
         found: String,
     },
+    /// A model that simmer does not read, of a known kind.
+    #[error("{path}: `{key}`: {found} is {is}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// The key that shows it.
+        key: String,
+        /// The value found, in backticks.
+        found: String,
+        /// What the model is.
+        is: String,
+        /// What to use instead.
+        instead: String,
+    },
 }
 
 impl Hint for ConfigError {
@@ -230,6 +249,7 @@ impl Hint for ConfigError {
                  (params.json, consolidated.*.pth) or a .gguf file"
                     .to_owned(),
             ),
+            Self::Refused { instead, .. } => Some(instead.clone()),
             Self::Json { .. } | Self::Key { .. } => None,
         }
     }
@@ -313,6 +333,7 @@ impl ModelConfig {
             ..Self::of_family(family)
         };
         config.read_family_keys(&keys)?;
+        keys.check_foreign_keys(family)?;
         config.check(path)?;
         Ok(config)
     }
@@ -519,8 +540,8 @@ mod tests {
         };
         insta::assert_snapshot!(message("hidden_size", json!("big")),
             @r#"config.json: `hidden_size`: expected a positive integer, found "big""#);
-        insta::assert_snapshot!(message("model_type", json!("gpt2")),
-            @r#"config.json: `model_type`: expected "llama", found "gpt2""#);
+        insta::assert_snapshot!(message("model_type", json!("lama")),
+            @r#"config.json: `model_type`: expected "llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "olmo2" or "granite"; the nearest is "llama", found "lama""#);
         insta::assert_snapshot!(message("num_key_value_heads", json!(5)),
             @"config.json: `num_key_value_heads`: expected a divisor of num_attention_heads (32), found 5");
     }

@@ -65,7 +65,7 @@ impl ModelConfig {
             "bos_token_id": self.bos_token_id,
             "eos_token_id": eos,
             "head_dim": self.head_dim,
-            "hidden_act": family.gated_by.names()[0],
+            "hidden_act": family.gated_by.name(),
             "hidden_size": self.hidden_size,
             "initializer_range": self.initializer_range,
             "intermediate_size": self.intermediate_size,

@@ -67,6 +67,7 @@ pub(super) static GEMMA2: Family = Family {
         ],
         ..GgufFamily::of("gemma2")
     },
+    activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),
@@ -104,6 +105,7 @@ pub(super) static GEMMA3: Family = Family {
         numbers: &[FinalLogitSoftcapping.gguf("final_logit_softcapping", Absent::Unused)],
         ..GgufFamily::of("gemma3")
     },
+    activation_key: "hidden_activation",
     layer: &[
         Module::QUERY.attention_bias().default_target(),
         Module::KEY.attention_bias(),

@@ -1,4 +1,4 @@
-//! Granite 3 and 4, the dense models.
+//! Granite 3.0 to 3.3, the dense models. (Granite 4 is another architecture, `granitemoehybrid`.)
 //!
 //! Source: transformers, `modeling_granite.py` and `configuration_granite.py`.
 

@@ -51,6 +51,8 @@ pub struct Family {
     pub gguf: GgufFamily,
     /// What gates the features of the MLP.
     pub gated_by: GatedBy,
+    /// The key of `config.json` that names it.
+    pub activation_key: &'static str,
     /// What the weight of a normalisation stands for.
     pub norm_weight: NormWeight,
     /// The factor of the embedding.
@@ -88,6 +90,7 @@ impl Family {
         class: "",
         gguf: GgufFamily::of(""),
         gated_by: GatedBy::Silu,
+        activation_key: "hidden_act",
         norm_weight: NormWeight::Factor,
         embedding_scale: EmbeddingScale::One,
         windows: Windows::Never,
@@ -253,14 +256,21 @@ pub enum GatedBy {
 }
 
 impl GatedBy {
-    /// The names in `hidden_act` or `hidden_activation`; the first is written.
+    /// The names that a key of the configuration may have; the first is written.
     ///
-    /// transformers reads "gelu" of Gemma's first files as GELU with tanh, with which it was trained.
-    pub fn names(self) -> &'static [&'static str] {
+    /// transformers reads "gelu" in `hidden_act` of Gemma's first files as GELU with tanh, with which it was trained; in
+    /// `hidden_activation` of Gemma 2 and 3 it is the exact one.
+    pub fn names(self, key: &str) -> &'static [&'static str] {
         match self {
-            Self::Silu => &["silu"],
-            Self::GeluTanh => &["gelu_pytorch_tanh", "gelu"],
+            Self::Silu => &["silu", "swish"],
+            Self::GeluTanh if key == "hidden_act" => &["gelu_pytorch_tanh", "gelu"],
+            Self::GeluTanh => &["gelu_pytorch_tanh"],
         }
+    }
+
+    /// The name that is written.
+    pub fn name(self) -> &'static str {
+        self.names("")[0]
     }
 }
 

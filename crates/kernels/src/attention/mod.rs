@@ -1,16 +1,20 @@
 //! Causal attention with grouped query heads, inside each row of a packed sequence.
 //!
-//! For a query and the keys `j` up to its own position in the row:
-//! `y = Σ_j p_j v_j`, `p_j = exp(scale · q·k_j - l)`, `l = log Σ_j exp(scale · q·k_j)`.
-//! Query head `h` reads key head `h / (N / K)`.
+//! For a query and the keys `j` that it sees:
+//! `y = Σ_j p_j v_j`, `p_j = exp(s_j - l)`, `l = log Σ_j exp(s_j)`, `s_j = scale · q·k_j`.
+//! Query head `h` reads key head `h / (N / K)`. A query at position `p` of its row sees the keys at
+//! positions `0 ..= p`; with a sliding window of `w` keys, at positions `p - w + 1 ..= p`. With a soft
+//! cap `c`, the score is `s_j = c tanh(scale · q·k_j / c)`. [`Scores`] holds scale, window and cap.
 //!
 //! Backward, with `δ = dy·y`: `ds_j = p_j (dy·v_j - δ)`, `dq = scale Σ_j ds_j k_j`,
-//! `dk_j = scale Σ_queries ds_j q`, `dv_j = Σ_queries p_j dy`. The log-sum-exp `l` is kept from the
-//! forward pass. The backward pass recomputes `p` from it block by block, so no `T x T` tensor ever
-//! exists.
+//! `dk_j = scale Σ_queries ds_j q`, `dv_j = Σ_queries p_j dy`. With a soft cap, `ds_j` has the factor
+//! `1 - (s_j / c)²`. The log-sum-exp `l` is kept from the forward pass. The backward pass recomputes
+//! `p` from it block by block, so no `T x T` tensor ever exists. With a window, a block of queries
+//! reads only the keys that these see.
 //!
 //! Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for grouped heads; Dao et al. 2022
-//! for the backward pass that does not store the attention weights.
+//! for the backward pass that does not store the attention weights; Beltagy et al. 2020 for the
+//! sliding window; Gemma Team 2024 (Gemma 2) for the soft cap.
 //!
 //! Axes: T query tokens, S key tokens, N query heads, K key heads, G = N / K, D head_dim;
 //! t and s are T and S of one row.
@@ -19,6 +23,7 @@ mod flex;
 #[cfg(feature = "libtorch")]
 mod libtorch;
 mod plain;
+mod scores;
 
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
@@ -27,6 +32,8 @@ use burn::backend::autodiff::{
 };
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, tensor::FloatTensor};
 use burn::tensor::Tensor;
+
+pub use scores::Scores;
 
 use crate::Rows;
 use crate::operation::Operation;
@@ -38,8 +45,15 @@ use crate::reference;
 /// `q`: `[T, N, D]`. `k`, `v`: `[S, K, D]`. Result: `[T, N, D]`.
 ///
 /// # Panics
-/// If `rows` has other numbers of tokens and keys than the tensors.
-pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &Rows, scale: f64) -> Tensor<3> {
+/// If `rows` has other numbers of tokens and keys than the tensors, if the window is zero, or if the soft
+/// cap is not a positive number.
+pub fn attention(
+    q: Tensor<3>,
+    k: Tensor<3>,
+    v: Tensor<3>,
+    rows: &Rows,
+    scores: Scores,
+) -> Tensor<3> {
     let [t, s] = [q.dims()[0], k.dims()[0]];
     assert_eq!(
         [t, s],
@@ -47,7 +61,8 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, rows: &Rows, scale: f
         "numbers of queries and keys, in the tensors and in the rows"
     );
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
-    let (y, _) = Dispatch::attention_rows(q, k, v, rows.clone(), scale);
+    let scores = scores.within(rows);
+    let (y, _) = Dispatch::attention_rows(q, k, v, rows.clone(), scores);
     Tensor::from_dispatch(y)
 }
 
@@ -60,10 +75,10 @@ pub fn attention_reference(
     k: Tensor<3>,
     v: Tensor<3>,
     rows: &Rows,
-    scale: f64,
+    scores: Scores,
 ) -> Tensor<3> {
     let [q, k, v] = [q, k, v].map(Tensor::into_dispatch);
-    let (y, _) = plain::row_by_row::<Dispatch>([q, k, v], rows, scale);
+    let (y, _) = plain::row_by_row::<Dispatch>([q, k, v], rows, scores);
     Tensor::from_dispatch(y)
 }
 
@@ -77,7 +92,7 @@ backends! {
             k: FloatTensor<Self>,
             v: FloatTensor<Self>,
             rows: Rows,
-            scale: f64,
+            scores: Scores,
         ) -> (FloatTensor<Self>, FloatTensor<Self>);
     }
 }
@@ -93,8 +108,8 @@ pub struct Attended<B: Backend> {
     pub lse: FloatTensor<B>,
     /// Rows of the packed sequence.
     pub rows: Rows,
-    /// Factor of the scores, usually `1 / √D`.
-    pub scale: f64,
+    /// How the keys were scored.
+    pub scores: Scores,
 }
 
 /// The forms of [`attention`] on a backend; without a fused one, the reference implementation.
@@ -109,10 +124,10 @@ pub trait AttentionForms: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: Rows,
-        scale: f64,
+        scores: Scores,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         reference::run(Operation::Attention, || {
-            plain::row_by_row::<Self>([q, k, v], &rows, scale)
+            plain::row_by_row::<Self>([q, k, v], &rows, scores)
         })
     }
 
@@ -131,14 +146,14 @@ impl<B: AttentionForms> AttentionBackend for B {
         k: FloatTensor<B>,
         v: FloatTensor<B>,
         rows: Rows,
-        scale: f64,
+        scores: Scores,
     ) -> (FloatTensor<B>, FloatTensor<B>) {
         if reference::is_chosen(Operation::Attention) {
             return reference::run(Operation::Attention, || {
-                plain::row_by_row::<B>([q, k, v], &rows, scale)
+                plain::row_by_row::<B>([q, k, v], &rows, scores)
             });
         }
-        B::attention_form(q, k, v, rows, scale)
+        B::attention_form(q, k, v, rows, scores)
     }
 }
 
@@ -155,7 +170,7 @@ impl<B: AttentionForms, C: CheckpointStrategy> AttentionBackend for Autodiff<B, 
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         rows: Rows,
-        scale: f64,
+        scores: Scores,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         #[derive(Debug)]
         struct Attention;
@@ -186,7 +201,7 @@ impl<B: AttentionForms, C: CheckpointStrategy> AttentionBackend for Autodiff<B, 
         let q = q.into_primitive();
         let k = k.into_primitive();
         let v = v.into_primitive();
-        let (y, lse) = B::attention_rows(q.clone(), k.clone(), v.clone(), rows.clone(), scale);
+        let (y, lse) = B::attention_rows(q.clone(), k.clone(), v.clone(), rows.clone(), scores);
         let untracked = <Self as AutodiffBackend>::from_inner(lse.clone());
         let y = match prepared {
             OpsKind::Tracked(prep) => {
@@ -195,7 +210,7 @@ impl<B: AttentionForms, C: CheckpointStrategy> AttentionBackend for Autodiff<B, 
                     y: y.clone(),
                     lse,
                     rows,
-                    scale,
+                    scores,
                 };
                 prep.finish(attended, y)
             }
@@ -206,169 +221,4 @@ impl<B: AttentionForms, C: CheckpointStrategy> AttentionBackend for Autodiff<B, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::devices::{self, on};
-    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance, s};
-    use proptest::prelude::*;
-
-    fn random(shape: [usize; 3], device: &Device) -> Tensor<3> {
-        Tensor::random(shape, Distribution::Normal(0.0, 1.0), device)
-    }
-
-    fn assert_close(actual: Tensor<3>, expected: Tensor<3>) {
-        let expected: TensorData = expected.into_data();
-        actual
-            .into_data()
-            .assert_approx_eq::<f32>(&expected, Tolerance::absolute(1e-5));
-    }
-
-    type Attention = fn(Tensor<3>, Tensor<3>, Tensor<3>, &Rows, f64) -> Tensor<3>;
-
-    /// Result and gradients of `sum(f(q, k, v) · seed)`.
-    fn run(f: Attention, qkv: &[Tensor<3>; 3], rows: &Rows, seed: &Tensor<3>) -> Vec<TensorData> {
-        let [q, k, v] = qkv.clone().map(Tensor::require_grad);
-        let y = f(q.clone(), k.clone(), v.clone(), rows, 0.3);
-        let grads = (y.clone() * seed.clone()).sum().backward();
-        let gradients = [q, k, v].map(|leaf| leaf.grad(&grads).unwrap());
-        std::iter::once(y.inner())
-            .chain(gradients)
-            .map(Tensor::into_data)
-            .collect()
-    }
-
-    fn equals_the_reference(rows: &Rows, [key_heads, groups, dim]: [usize; 3]) {
-        let device = Device::flex().autodiff();
-        let [t, s] = [rows.total(), rows.keys()];
-        let qkv = [
-            random([t, key_heads * groups, dim], &device),
-            random([s, key_heads, dim], &device),
-            random([s, key_heads, dim], &device),
-        ];
-        let seed = random([t, key_heads * groups, dim], &device);
-        let reference = run(attention_reference, &qkv, rows, &seed);
-        for device in devices::all() {
-            let qkv = qkv.each_ref().map(|of| on(&device, of));
-            for fused in devices::forms(|| run(attention, &qkv, rows, &on(&device, &seed))) {
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // sums of terms of order one over tokens and over features, in two orders
-                    let tolerance = Tolerance::relative(5e-5).set_absolute(5e-5);
-                    fused.assert_approx_eq::<f32>(reference, tolerance);
-                }
-            }
-        }
-        if let Some(device) = devices::halves() {
-            let qkv = qkv.each_ref().map(devices::rounded);
-            let seed = devices::rounded(&seed);
-            let reference = run(attention_reference, &qkv, rows, &seed);
-            let half = |of: &Tensor<3>| on(&device, &of.clone().cast(DType::BF16));
-            for fused in
-                devices::forms(|| run(attention, &qkv.each_ref().map(half), rows, &half(&seed)))
-            {
-                for (fused, reference) in fused.iter().zip(&reference) {
-                    // rounded are the weights, their gradients, the difference of the two, and the sum
-                    // over a group's heads; a weight's gradient is a scaled dot product over D features
-                    let scale = devices::largest(reference).max(0.3 * (dim as f32).sqrt());
-                    devices::assert_near(fused, reference, 12.0, scale);
-                }
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn rows_equal_the_reference(
-            lengths in prop::collection::vec(1_usize..90, 1..5),
-            key_heads in 1_usize..4,
-            groups in 1_usize..5,
-            dim in 1_usize..40,
-        ) {
-            equals_the_reference(&Rows::from_lengths(lengths), [key_heads, groups, 2 * dim]);
-        }
-
-        #[test]
-        fn trees_of_rows_equal_the_reference(
-            rows in prop::collection::vec((1_usize..40, prop::option::of(0_usize..100)), 1..7),
-            key_heads in 1_usize..3,
-            groups in 1_usize..4,
-        ) {
-            let rows = rows.into_iter().enumerate().map(|(row, (length, parent))| {
-                (length, parent.filter(|_| row > 0).map(|parent| parent % row))
-            });
-            equals_the_reference(&Rows::from_tree(rows), [key_heads, groups, 16]);
-        }
-
-        #[test]
-        fn continued_rows_equal_the_reference(
-            seen in 0_usize..200,
-            length in 1_usize..40,
-            groups in 1_usize..10,
-        ) {
-            equals_the_reference(&Rows::continuing(seen, length), [2, groups, 8]);
-        }
-
-        #[test]
-        fn single_queries_equal_the_reference(
-            seen in 0_usize..300,
-            rows in 1_usize..5,
-            groups in 1_usize..5,
-            dim in 1_usize..40,
-        ) {
-            equals_the_reference(&Rows::continuing(seen, 1), [2, groups, dim]);
-            let rows = (0..rows).map(|row| (1, row.checked_sub(2)));
-            equals_the_reference(&Rows::from_tree(rows), [2, groups, dim]);
-        }
-    }
-
-    #[test]
-    fn rows_longer_than_a_piece_equal_the_reference() {
-        equals_the_reference(&Rows::from_lengths([700, 3]), [1, 3, 8]);
-        equals_the_reference(
-            &Rows::from_tree([(300, None), (300, Some(0)), (5, Some(0))]),
-            [2, 1, 8],
-        );
-    }
-
-    #[test]
-    fn one_query_by_hand() {
-        let device = Device::flex();
-        let q = Tensor::from_data([[[1.0_f32]]], &device);
-        let k = Tensor::from_data([[[0.0_f32]], [[2.0_f32.ln()]]], &device);
-        let v = Tensor::from_data([[[3.0_f32]], [[6.0_f32]]], &device);
-        // weights 1/3 and 2/3
-        let expected = Tensor::from_data([[[5.0_f32]]], &device);
-        assert_close(attention(q, k, v, &Rows::continuing(1, 1), 1.0), expected);
-    }
-
-    #[test]
-    fn rows_do_not_see_each_other() {
-        let device = Device::flex();
-        let (q, k, v) = (
-            random([7, 4, 6], &device),
-            random([7, 2, 6], &device),
-            random([7, 2, 6], &device),
-        );
-        let rows = Rows::from_lengths([4, 1, 2]);
-        let together = attention(q.clone(), k.clone(), v.clone(), &rows, 0.4);
-        for row in rows.ranges() {
-            let one = Rows::single(row.len());
-            let cut = |x: &Tensor<3>| x.clone().slice(s![row.clone()]);
-            let alone = attention(cut(&q), cut(&k), cut(&v), &one, 0.4);
-            assert_close(cut(&together), alone);
-        }
-    }
-
-    #[test]
-    fn newest_queries_equal_the_whole_row() {
-        let device = Device::flex();
-        let (q, k, v) = (
-            random([5, 3, 4], &device),
-            random([5, 1, 4], &device),
-            random([5, 1, 4], &device),
-        );
-        let whole = attention(q.clone(), k.clone(), v.clone(), &Rows::single(5), 1.0);
-        let newest = attention(q.slice(s![3..5]), k, v, &Rows::continuing(3, 2), 1.0);
-        assert_close(newest, whole.slice(s![3..5]));
-    }
-}
+mod tests;

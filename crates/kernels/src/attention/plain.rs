@@ -8,7 +8,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, TensorMetadata};
 use burn::tensor::{FloatDType, Shape, Slice, TensorData};
 
-use super::Attended;
+use super::{Attended, Scores};
 use crate::reference::{all_gradients, in_dtype, widened};
 use crate::{Row, Rows};
 
@@ -16,12 +16,12 @@ use crate::{Row, Rows};
 pub(super) fn row_by_row<B: Backend>(
     qkv: [FloatTensor<B>; 3],
     rows: &Rows,
-    scale: f64,
+    scores: Scores,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let dtype = qkv[0].dtype();
     let (y, lse) = rows
         .iter()
-        .map(|row| one_row::<B>(of_row::<B>(&qkv, row), scale))
+        .map(|row| one_row::<B>(of_row::<B>(&qkv, row), scores))
         .unzip();
     let y = B::float_cat(y, 0);
     (in_dtype::<B>(y, dtype), B::float_cat(lse, 0))
@@ -33,7 +33,7 @@ pub(super) fn gradient<B: Backend>(
     dy: FloatTensor<B>,
 ) -> [FloatTensor<B>; 3] {
     let Attended {
-        qkv, rows, scale, ..
+        qkv, rows, scores, ..
     } = attended;
     let dtype = dy.dtype();
     let zeros = |of: &FloatTensor<B>| B::float_zeros(of.shape(), &of.device(), FloatDType::F32);
@@ -41,7 +41,7 @@ pub(super) fn gradient<B: Backend>(
     let mut dq = Vec::new();
     for row in &rows {
         let dy = widened::<B>(part::<B>(&dy, row.queries.clone()));
-        let of = |qkv: [_; 3]| one_row::<Autodiff<B>>(qkv, scale).0;
+        let of = |qkv: [_; 3]| one_row::<Autodiff<B>>(qkv, scores).0;
         let [q, k, v] = all_gradients::<B, 3>(of_row::<B>(&qkv, row), of, dy);
         dq.push(q);
         dk = with_row::<B>(dk, &k, row);
@@ -89,7 +89,7 @@ fn with_row<B: Backend>(
 /// One row, in f32: the result, `[t, N, D]`, and the log-sum-exp of the scores, `[t, N]`.
 fn one_row<B: Backend>(
     [q, k, v]: [FloatTensor<B>; 3],
-    scale: f64,
+    by: Scores,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let [t, heads, dim] = q.shape().dims();
     let [s, key_heads, _] = k.shape().dims();
@@ -98,15 +98,19 @@ fn one_row<B: Backend>(
     let q = shaped(q, &[t, key_heads, groups, dim]);
     let q = B::float_permute(q, &[1, 2, 0, 3]); // [K, G, t, D]
     let q = shaped(
-        B::float_mul_scalar(q, scale.into()),
+        B::float_mul_scalar(q, by.scale.into()),
         &[key_heads, groups * t, dim],
     );
     let k = B::float_permute(k, &[1, 2, 0]); // [K, D, s]
     let v = B::float_permute(v, &[1, 0, 2]); // [K, s, D]
     let scores = B::float_matmul(q, k); // [K, G·t, s]
     let mut scores = shaped(scores, &[key_heads, groups, t, s]);
-    if t > 1 {
-        let mask = B::float_from_data(future(t, s), &scores.device());
+    if let Some(cap) = by.soft_cap {
+        let tanh = B::float_tanh(B::float_div_scalar(scores, cap.into()));
+        scores = B::float_mul_scalar(tanh, cap.into());
+    }
+    if t > 1 || by.window.is_some() {
+        let mask = B::float_from_data(unseen(t, s, by.window), &scores.device());
         scores = B::float_add(scores, mask);
     }
     // the result does not depend on what is subtracted
@@ -123,12 +127,17 @@ fn one_row<B: Backend>(
     (shaped(y, &[t, heads, dim]), shaped(lse, &[t, heads]))
 }
 
-/// Minus infinity for the keys after each query, else zero, `[1, 1, t, s]`. The last query has the
-/// position of the last key.
-fn future(t: usize, s: usize) -> TensorData {
+/// Minus infinity for the keys that each query does not see, else zero, `[1, 1, t, s]`. The last query
+/// has the position of the last key.
+fn unseen(t: usize, s: usize, window: Option<usize>) -> TensorData {
     let mask = (0..t).flat_map(|query| {
         let last = s - t + query;
-        (0..s).map(move |key| if key > last { f32::NEG_INFINITY } else { 0.0 })
+        let first = window.map_or(0, |window| (last + 1).saturating_sub(window));
+        let of_key = move |key| {
+            let is_seen = (first..=last).contains(&key);
+            if is_seen { 0.0 } else { f32::NEG_INFINITY }
+        };
+        (0..s).map(of_key)
     });
     TensorData::new(mask.collect::<Vec<f32>>(), [1, 1, t, s])
 }

@@ -14,6 +14,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 using at::Tensor;
 
@@ -44,13 +45,23 @@ struct Spans {
     int64_t longest_q;
     int64_t longest_k;
     double scale;
+    int64_t window; // keys that a query sees at most, its own included; 0 without a window
+
+    // Keys that a query sees before its own, and after it.
+    std::optional<int64_t> before() const {
+        return window > 0 ? std::optional<int64_t>(window - 1) : std::nullopt;
+    }
+    std::optional<int64_t> after() const {
+        return window > 0 ? std::optional<int64_t>(0) : std::nullopt;
+    }
 };
 
 int simmer_flash_attention(const Tensor *const *qkv, Spans spans, Tensor **out, char *said, size_t room) {
     return guarded(said, room, [&] {
         auto found = at::_flash_attention_forward(
             *qkv[0], *qkv[1], *qkv[2], *spans.starts_q, *spans.starts_k, spans.longest_q, spans.longest_k,
-            /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, spans.scale);
+            /*dropout_p=*/0.0, /*is_causal=*/true, /*return_debug_mask=*/false, spans.scale,
+            spans.before(), spans.after());
         give<2>(out, {std::get<0>(found), std::get<1>(found)});
     });
 }
@@ -60,7 +71,8 @@ int simmer_flash_attention_backward(const Tensor *const *in, Spans spans, Tensor
         auto state = no_state(*in[0]);
         auto found = at::_flash_attention_backward(
             *in[0], *in[1], *in[2], *in[3], *in[4], *in[5], *spans.starts_q, *spans.starts_k, spans.longest_q,
-            spans.longest_k, /*dropout_p=*/0.0, /*is_causal=*/true, state, state, spans.scale);
+            spans.longest_k, /*dropout_p=*/0.0, /*is_causal=*/true, state, state, spans.scale,
+            spans.before(), spans.after());
         give<3>(out, {std::get<0>(found), std::get<1>(found), std::get<2>(found)});
     });
 }

@@ -24,6 +24,7 @@ struct Spans {
     longest_q: i64,
     longest_k: i64,
     scale: f64,
+    window: i64,
 }
 
 #[expect(unsafe_code, reason = "the functions of aten.cpp are C++")]
@@ -100,6 +101,8 @@ pub(crate) struct Packed<'a> {
     pub(crate) longest: [i64; 2],
     /// Factor of the scores.
     pub(crate) scale: f64,
+    /// Number of keys that a query sees at most, its own included. Only for flash attention.
+    pub(crate) window: Option<usize>,
 }
 
 impl Packed<'_> {
@@ -110,12 +113,14 @@ impl Packed<'_> {
             longest_q: self.longest[0],
             longest_k: self.longest[1],
             scale: self.scale,
+            window: self.window.map_or(0, |window| window as i64),
         }
     }
 }
 
 /// Causal attention on a GPU for 16-bit dtypes, by `_flash_attention_forward`: the result, and the
-/// log-sum-exp in a layout of its own. The last query of a row has the position of its last key.
+/// log-sum-exp in a layout of its own. The last query of a row has the position of its last key, also
+/// for a window.
 ///
 /// # Shapes
 /// `q`: `[T, N, D]`. `k`, `v`: `[S, K, D]`. Result: `[T, N, D]`.
@@ -145,7 +150,8 @@ pub(crate) fn flash_attention_backward(
 }
 
 /// As [`flash_attention`], for every dtype, by `_efficient_attention_forward`. Keys must have as many
-/// heads as queries.
+/// heads as queries. Without a window: the backward kernel places it wrongly in a row with fewer queries
+/// than keys (`kernel_backward.h` in torch 2.9).
 ///
 /// # Shapes
 /// `q`, result: `[1, T, N, D]`. `k`, `v`: `[1, S, N, D]`.

@@ -2,6 +2,7 @@
 //!
 //! Axes: T tokens (queries), S keys; t and s are T and S of one row.
 
+mod pieces;
 #[cfg(feature = "libtorch")]
 mod placed;
 
@@ -160,15 +161,6 @@ impl Rows {
     /// Number of tokens in all rows, `T`.
     pub fn total(&self) -> usize {
         self.total
-    }
-
-    /// Number of pairs of a query and a key that it sees.
-    pub(crate) fn pairs(&self) -> usize {
-        let of_row = |row: &Row| {
-            let [t, s] = [row.queries.len(), row.key_count()];
-            t * (s - t) + t * (t + 1) / 2
-        };
-        self.iter().map(of_row).sum()
     }
 
     /// Number of keys of all rows, `S`.

@@ -5,7 +5,6 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
-use simmer_checkpoint::family::LLAMA;
 
 use super::config::{AdapterConfig, Bias};
 use super::trained_with::PromptTemplate;
@@ -83,7 +82,7 @@ impl Card {
 
 fn what(config: &AdapterConfig) -> String {
     let targets = config.target_modules.as_ref();
-    let default = || LLAMA.default_targets().collect::<Vec<_>>().join(", ");
+    let default = || "PEFT's default targets".to_owned();
     let targets = targets.map_or_else(default, ToString::to_string);
     let AdapterConfig { r, lora_alpha, .. } = config;
     let stabilised = if config.use_rslora {

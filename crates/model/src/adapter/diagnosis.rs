@@ -1,23 +1,46 @@
 //! Guesses which base model an adapter is for, if it does not fit the given one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use simmer_checkpoint::family::{Module, Size, module_at};
+use simmer_checkpoint::family::{self, Family, Module, Size, module_at};
 
 use super::AdapterConfig;
 
 /// Hidden size, number of layers and name of well-known base models.
 const KNOWN: &[(usize, usize, &str)] = &[
     (576, 30, "SmolLM2-135M"),
+    (640, 18, "Gemma-3-270m"),
+    (896, 24, "Qwen2.5-0.5B"),
     (960, 32, "SmolLM2-360M"),
-    (2048, 16, "Llama-3.2-1B"),
+    (1024, 28, "Qwen3-0.6B"),
+    (1152, 26, "Gemma-3-1b"),
+    (1536, 28, "Qwen2.5-1.5B"),
+    (2048, 16, "Llama-3.2-1B or OLMo-2-1B"),
+    (2048, 18, "Gemma-2b"),
     (2048, 22, "TinyLlama-1.1B"),
     (2048, 24, "SmolLM2-1.7B"),
-    (3072, 28, "Llama-3.2-3B"),
-    (4096, 32, "LLaMA 7B or 8B"),
-    (5120, 40, "LLaMA 13B"),
+    (2048, 28, "Qwen3-1.7B"),
+    (2048, 36, "Qwen2.5-3B or SmolLM3-3B"),
+    (2048, 40, "Granite-3.3-2b"),
+    (2304, 26, "Gemma-2-2b"),
+    (2560, 36, "Qwen3-4B"),
+    (3072, 28, "Llama-3.2-3B or Gemma-7b"),
+    (3072, 32, "Phi-3-mini, Phi-3.5-mini or Phi-4-mini"),
+    (3584, 28, "Qwen2.5-7B"),
+    (3584, 42, "Gemma-2-9b"),
+    (4096, 32, "LLaMA 7B or 8B, Mistral 7B or OLMo-2-7B"),
+    (4096, 36, "Qwen3-8B"),
+    (4096, 40, "Granite-3.3-8b"),
+    (4608, 46, "Gemma-2-27b"),
+    (
+        5120,
+        40,
+        "LLaMA 13B, Mistral NeMo or Small, Phi-4, Qwen3-14B or OLMo-2-13B",
+    ),
+    (5120, 48, "Qwen2.5-14B"),
+    (5120, 64, "Qwen2.5-32B or Qwen3-32B"),
     (6656, 60, "LLaMA 33B"),
-    (8192, 80, "LLaMA 65B or 70B"),
+    (8192, 80, "LLaMA 65B or 70B, or Qwen2.5-72B"),
     (16384, 126, "Llama-3.1-405B"),
 ];
 
@@ -119,10 +142,35 @@ pub(super) struct Diagnosis {
     pub(super) is_other_base: bool,
 }
 
-/// Compares the shapes that the base model needs with those of the file.
+/// The families that have all modules of a file, if the base model lacks one of them: `phi3`, or two or three names.
+fn other_family(
+    found: &BTreeMap<String, Vec<usize>>,
+    modules: &BTreeSet<String>,
+) -> Option<String> {
+    let used: BTreeSet<&str> = found
+        .keys()
+        .filter_map(|key| Some(split(key)?.0.last_part()))
+        .collect();
+    if used.iter().all(|name| modules.contains(*name)) {
+        return None;
+    }
+    let has = |family: &Family| {
+        let has_one = |name| family.modules().any(|module| module.last_part() == name);
+        used.iter().all(|name| has_one(*name))
+    };
+    let families = family::ALL.into_iter().filter(|family| has(family));
+    let names: Vec<String> = families
+        .map(|family| format!("`{}`", family.model_type))
+        .collect();
+    (1..=3).contains(&names.len()).then(|| names.join(" or "))
+}
+
+/// Compares the shapes that the base model needs with those of the file. `modules` are the last parts of the paths of all
+/// modules of the base model.
 pub(super) fn of(
     expected: &BTreeMap<String, Vec<usize>>,
     found: &BTreeMap<String, Vec<usize>>,
+    modules: &BTreeSet<String>,
     config: &AdapterConfig,
 ) -> Diagnosis {
     let (wanted, made_for) = (Base::of(expected), Base::of(found));
@@ -144,6 +192,10 @@ pub(super) fn of(
         .map_or_else(String::new, |name| {
             format!("; its base_model_name_or_path is `{name}`")
         });
+    let family = other_family(found, modules);
+    if let Some(family) = &family {
+        differences.insert(0, format!("its modules are those of {family}"));
+    }
     if differences.is_empty() {
         return Diagnosis {
             text: named,
@@ -153,7 +205,8 @@ pub(super) fn of(
     let differs = |one: Option<usize>, other: Option<usize>| {
         one.zip(other).is_some_and(|(one, other)| one != other)
     };
-    let is_other_base = differs(made_for.hidden_size, wanted.hidden_size)
+    let is_other_base = family.is_some()
+        || differs(made_for.hidden_size, wanted.hidden_size)
         || differs(made_for.layers, wanted.layers);
     let known = made_for
         .known_as()
@@ -165,5 +218,41 @@ pub(super) fn of(
     Diagnosis {
         text,
         is_other_base,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes(modules: &[(&str, [usize; 2])]) -> BTreeMap<String, Vec<usize>> {
+        let key = |(name, [rows, columns]): &(&str, [usize; 2])| {
+            let path = format!("base_model.model.model.layers.31.{name}");
+            [
+                (format!("{path}.lora_A.weight"), vec![4, *columns]),
+                (format!("{path}.lora_B.weight"), vec![*rows, 4]),
+            ]
+        };
+        modules.iter().flat_map(key).collect()
+    }
+
+    #[test]
+    fn an_adapter_of_another_family_is_named_as_such() {
+        let found = shapes(&[
+            ("self_attn.qkv_proj", [9216, 3072]),
+            ("self_attn.o_proj", [3072, 3072]),
+        ]);
+        let expected = shapes(&[("self_attn.o_proj", [4096, 4096])]);
+        let llama = ["q_proj", "k_proj", "v_proj", "o_proj"]
+            .map(str::to_owned)
+            .into();
+        let diagnosis = of(&expected, &found, &llama, &AdapterConfig::default());
+        insta::assert_snapshot!(diagnosis.text, @"; it seems to be for another base model (Phi-3-mini, Phi-3.5-mini or Phi-4-mini): its modules are those of `phi3`; hidden size 3072, this base has 4096");
+        assert!(diagnosis.is_other_base);
+        let diagnosis = of(&expected, &expected, &llama, &AdapterConfig::default());
+        assert_eq!(
+            (diagnosis.text.as_str(), diagnosis.is_other_base),
+            ("", false)
+        );
     }
 }

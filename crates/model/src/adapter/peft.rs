@@ -214,7 +214,7 @@ impl AdapterFolder {
             keys.insert(name, (key, tensor));
         }
         compare(&expected, &found).map_err(|difference| {
-            let diagnosis = diagnosis::of(&expected, &found, &self.config);
+            let diagnosis = diagnosis::of(&expected, &found, &selection.names, &self.config);
             AdapterError::Mismatch {
                 file: self.weights.path().into(),
                 diagnosis: diagnosis.text,

@@ -17,7 +17,7 @@ pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
 pub use super::unmatched::SelectionError;
-use super::unmatched::{ends, nearest, no_match, unmatched_names};
+use super::unmatched::{elsewhere, ends, linear_ends, nearest, no_match, unmatched_names};
 
 /// From this many names on, PEFT writes the shortest ends of paths that select the same modules.
 const CONDENSED_FROM: usize = 20;
@@ -42,6 +42,8 @@ pub struct Selection {
     pub biases: Vec<ModuleLayout>,
     /// The model's embedding and output head, changed or not.
     pub ends: Vec<ModuleLayout>,
+    /// The last parts of the paths of all modules of the model.
+    pub names: BTreeSet<String>,
     /// The targets as PEFT writes them.
     pub target_modules: Targets,
     /// Names that matched nothing, one sentence each.
@@ -80,7 +82,7 @@ pub fn select(
     unmatched: Unmatched,
 ) -> Result<Selection, SelectionError> {
     check_combination(config)?;
-    let targets = resolved_targets(config, modules);
+    let targets = resolved_targets(config, modules)?;
     let rules = Rules::new(config, &targets)?;
 
     let mut adapted = Vec::new();
@@ -103,6 +105,7 @@ pub fn select(
         let error = SelectionError::Unmatched {
             key,
             nearest: nearest(&name, modules),
+            elsewhere: elsewhere(std::slice::from_ref(&name), modules),
             name,
             ends: ends(modules),
         };
@@ -113,6 +116,7 @@ pub fn select(
     }
     let biases = trained_biases(config, modules, &adapted, &saved);
     Ok(Selection {
+        names: last_parts(modules),
         target_modules: condensed(targets, modules),
         adapted,
         saved,
@@ -158,9 +162,19 @@ fn check_combination(config: &AdapterConfig) -> Result<(), SelectionError> {
 }
 
 /// The targets, with the default and "all-linear" expanded.
-fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets {
-    match &config.target_modules {
-        None => Targets::Names(default_targets(modules)),
+fn resolved_targets(
+    config: &AdapterConfig,
+    modules: &[ModuleLayout],
+) -> Result<Targets, SelectionError> {
+    Ok(match &config.target_modules {
+        None => {
+            let names = default_targets(modules);
+            if names.is_empty() {
+                let ends = linear_ends(modules);
+                return Err(SelectionError::NoDefault { ends });
+            }
+            Targets::Names(names)
+        }
         Some(targets) if targets.is_all_linear() => Targets::Names(
             modules
                 .iter()
@@ -169,7 +183,7 @@ fn resolved_targets(config: &AdapterConfig, modules: &[ModuleLayout]) -> Targets
                 .collect(),
         ),
         Some(targets) => targets.clone(),
-    }
+    })
 }
 
 /// PEFT's default targets of the family.
@@ -182,6 +196,11 @@ fn default_targets(modules: &[ModuleLayout]) -> Vec<String> {
         }
     }
     names
+}
+
+fn last_parts(modules: &[ModuleLayout]) -> BTreeSet<String> {
+    let rows = modules.iter().filter_map(|module| module.module);
+    rows.map(|row| row.last_part().to_owned()).collect()
 }
 
 fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, SelectionError> {
@@ -460,6 +479,43 @@ mod tests {
         "#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "layers_to_transform": [7]})), @r#"target_modules: ["q_proj"] matches no module (layers_to_transform = [7]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
         insta::assert_snapshot!(refused(json!({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})), @r#"target_modules: ["q_proj"] matches no module (exclude_modules = ["q_proj"]); the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head"#);
+    }
+
+    fn phi3() -> Vec<ModuleLayout> {
+        let config = json!({
+            "model_type": "phi3", "vocab_size": 16, "hidden_size": 8, "intermediate_size": 12,
+            "num_hidden_layers": 2, "num_attention_heads": 2,
+        });
+        modules(&ModelConfig::from_json(&config, Path::new("config.json")).unwrap())
+    }
+
+    #[test]
+    fn modules_of_another_family_are_named() {
+        let said = |keys: Value, modules: &[ModuleLayout]| {
+            let error = select(&config(keys), modules, Unmatched::Warn).unwrap_err();
+            let hint = error.hint().map(|hint| format!("\nhint: {hint}"));
+            format!("{error}{}", hint.unwrap_or_default())
+        };
+        insta::assert_snapshot!(said(json!({"target_modules": ["q_proj", "v_proj"]}), &phi3()), @r#"
+        target_modules: ["q_proj", "v_proj"] matches no module; the model's modules end in embed_tokens, o_proj, qkv_proj, gate_up_proj, down_proj, lm_head; did you mean `qkv_proj`?
+        hint: write "all-linear" for every linear module of a layer, whatever the family calls them
+        "#);
+        insta::assert_snapshot!(said(json!({"target_modules": ["qkv_proj", "gate_up_proj"]}), &model()), @r#"
+        target_modules: ["qkv_proj", "gate_up_proj"] matches no module; the model's modules end in embed_tokens, q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, lm_head; `qkv_proj` is a module of `phi3`; did you mean `k_proj`?
+        hint: write "all-linear" for every linear module of a layer, whatever the family calls them
+        "#);
+        // PEFT: "Please specify `target_modules` in `peft_config`"
+        insta::assert_snapshot!(said(json!({}), &phi3()), @r#"
+        target_modules: not set, and PEFT has no default for this family of models; the model's linear modules end in o_proj, qkv_proj, gate_up_proj, down_proj
+        hint: write "all-linear" for every linear module of a layer, whatever the family calls them
+        "#);
+        assert_eq!(
+            select(&config(json!({})), &model(), Unmatched::Warn)
+                .unwrap()
+                .adapted
+                .len(),
+            6
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use simmer_checkpoint::family::{self, Family};
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use simmer_hint::Hint;
 use thiserror::Error;
@@ -16,7 +17,7 @@ use super::targets::Selected;
 #[non_exhaustive]
 pub enum SelectionError {
     /// The targets match no module.
-    #[error("target_modules: {targets} matches no module{narrowed}; the model's modules end in {ends}{}", near(nearest.as_deref()))]
+    #[error("target_modules: {targets} matches no module{narrowed}; the model's modules end in {ends}{elsewhere}{}", near(nearest.as_deref()))]
     NoMatch {
         /// The targets.
         targets: Box<str>,
@@ -24,6 +25,8 @@ pub enum SelectionError {
         narrowed: Box<str>,
         /// Last parts of the paths of possible targets.
         ends: Box<str>,
+        /// The families that have such modules, as the end of the sentence; may be empty.
+        elsewhere: Box<str>,
         /// The most similar name.
         nearest: Option<String>,
         /// The targets that may be meant if one regular expression was given: `"all-linear"`, or a list of names.
@@ -31,8 +34,16 @@ pub enum SelectionError {
         /// The path of a module of the model; may be empty.
         example: Box<str>,
     },
+    /// No targets, for a family for which PEFT has no default.
+    #[error(
+        "target_modules: not set, and PEFT has no default for this family of models; the model's linear modules end in {ends}"
+    )]
+    NoDefault {
+        /// Last parts of the paths of the linear modules.
+        ends: String,
+    },
     /// A name that matches nothing, while others match.
-    #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{}", near(nearest.as_deref()))]
+    #[error("{key}: `{name}` matches no module; the model's modules end in {ends}{elsewhere}{}", near(nearest.as_deref()))]
     Unmatched {
         /// The key.
         key: &'static str,
@@ -40,6 +51,8 @@ pub enum SelectionError {
         name: String,
         /// Last parts of the paths of possible targets.
         ends: String,
+        /// The families that have such a module, as the end of the sentence; may be empty.
+        elsewhere: String,
         /// The most similar name.
         nearest: Option<String>,
     },
@@ -90,16 +103,22 @@ impl Hint for SelectionError {
                     None => string,
                 })
             }
+            Self::NoDefault { .. } => Some(ALL_LINEAR.to_owned()),
+            // names of another family
+            Self::NoMatch { meant: Some(_), .. } => Some(ALL_LINEAR.to_owned()),
             _ => None,
         }
     }
 }
 
+const ALL_LINEAR: &str =
+    "write \"all-linear\" for every linear module of a layer, whatever the family calls them";
+
 impl SelectionError {
     /// The key, in PEFT's spelling; the message begins with it.
     pub fn key(&self) -> &'static str {
         match self {
-            Self::NoMatch { .. } | Self::Kind { .. } => "target_modules",
+            Self::NoMatch { .. } | Self::NoDefault { .. } | Self::Kind { .. } => "target_modules",
             Self::Unmatched { key, .. } | Self::Regex { key, .. } | Self::Conflict { key, .. } => {
                 key
             }
@@ -203,12 +222,20 @@ pub(super) fn no_match(
         }
         .into(),
         ends: ends(modules).into(),
+        elsewhere: match targets {
+            Targets::Names(names) => elsewhere(names, modules).into(),
+            Targets::Regex(_) => "".into(),
+        },
         nearest: wanted
             .and_then(|name| nearest(name, modules))
             .filter(|name| is_another(targets, name)),
         meant: match targets {
             Targets::Regex(pattern) => meant(pattern, modules),
-            Targets::Names(_) => None,
+            Targets::Names(names) => {
+                let known = names.iter().any(|name| !families_with(name).is_empty());
+                let narrowed_only = names.iter().any(|name| has(modules, name));
+                (known && !narrowed_only).then(|| "all-linear".to_owned())
+            }
         },
         example: modules
             .iter()
@@ -271,6 +298,40 @@ pub(super) fn ends(modules: &[ModuleLayout]) -> String {
         .filter(|end| seen.insert(*end))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// Last parts of the paths of the linear modules of a layer.
+pub(super) fn linear_ends(modules: &[ModuleLayout]) -> String {
+    let linear = modules
+        .iter()
+        .filter(|module| module.kind == ModuleKind::Linear);
+    ends(&linear.cloned().collect::<Vec<_>>())
+}
+
+/// Whether a module's path ends in this name.
+fn has(modules: &[ModuleLayout], name: &str) -> bool {
+    modules.iter().any(|module| is_end(&module.name, name))
+}
+
+/// The families with a module that has this name.
+fn families_with(name: &str) -> Vec<&'static str> {
+    let name = last_part(name);
+    let has = |family: &&Family| family.modules().any(|module| module.last_part() == name);
+    let families = family::ALL.into_iter().filter(has);
+    families.map(|family| family.model_type).collect()
+}
+
+/// The families that have modules that this model has not, as the end of a sentence: names that most families have say
+/// nothing.
+pub(super) fn elsewhere(names: &[String], modules: &[ModuleLayout]) -> String {
+    let missing = names.iter().filter(|name| !has(modules, name));
+    let mut found = missing.map(|name| (name, families_with(name)));
+    let Some((name, families)) = found.find(|(_, families)| (1..=3).contains(&families.len()))
+    else {
+        return String::new();
+    };
+    let families: Vec<String> = families.iter().map(|name| format!("`{name}`")).collect();
+    format!("; `{name}` is a module of {}", families.join(", "))
 }
 
 fn last_part(path: &str) -> &str {

@@ -5,7 +5,9 @@
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
+use super::blocks::{
+    Block, PIECE, Shape, Sides, blind, blocks, cap_with_slopes, fill_before, scatter, tasks,
+};
 use crate::attention::Attended;
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
@@ -32,15 +34,19 @@ pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor;
         y,
         lse,
         rows,
-        scale,
+        scores,
     } = attended;
     let qkv = qkv.map(contiguous);
     let [y, lse, dy] = [y, lse, dy].map(contiguous);
     let [q, k, _] = &qkv;
     let shape = Shape::of(q, k);
     let size = 4 * (4 * values(q).len() + 4 * values(k).len());
-    let _span = profile::span(Operation::Attention, shape.flops(&rows, 5), size);
-    let pieces = pieces(&rows);
+    let _span = profile::span(
+        Operation::Attention,
+        shape.flops(&rows, scores.window, 5),
+        size,
+    );
+    let pieces = rows.pieces(PIECE, scores.window);
     let found = tasks(&pieces, shape, |piece, head| {
         let [t, s] = [piece.queries.len(), piece.key_count()];
         let mut found = Found {
@@ -48,7 +54,7 @@ pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor;
             dk: vec![0.0; s * shape.dim],
             dv: vec![0.0; s * shape.dim],
         };
-        let sides = Sides::new(&qkv, shape, head, scale);
+        let sides = Sides::new(&qkv, shape, head, scores);
         let results = Results {
             y: values(&y),
             lse: values(&lse),
@@ -113,7 +119,7 @@ vectorised! {
     ) {
         let Shape { key_heads, groups, dim } = sides.shape;
         let mut done = 0; // columns of the blocks before
-        for (tokens, keys) in blocks(piece, sides.shape) {
+        for Block { tokens, keys, first } in blocks(piece, &sides) {
             let c = tokens.len() * groups;
             let q = sides.group(sides.q, tokens.clone()); // [c, D]
             let y = sides.group(results.y, tokens.clone()); // [c, D]
@@ -132,6 +138,7 @@ vectorised! {
                 .copied()
                 .collect(); // [c]
             let mut p = sides.against(simd, sides.k, &keys, &transposed(&q, dim), sides.scale);
+            let slopes = cap_with_slopes(&mut p, sides.soft_cap);
             let mut ds = sides.against(simd, sides.v, &keys, &transposed(&dy, dim), 1.0); // [s, c]
             let s = p.len() / c;
             for (j, (p, ds)) in p.chunks_exact_mut(c).zip(ds.chunks_exact_mut(c)).enumerate() {
@@ -144,6 +151,12 @@ vectorised! {
                 p[..blind].fill(0.0);
                 ds[..blind].fill(0.0);
             }
+            for values in [&mut p, &mut ds] {
+                fill_before(values, [tokens.len(), groups], sides.window, 0.0);
+            }
+            for (ds, slope) in ds.iter_mut().zip(slopes.iter().flatten()) {
+                *ds *= slope;
+            }
             let dq = &mut found.dq[done * dim..][..c * dim];
             sides.combine(simd, sides.k, &keys, &ds, sides.scale, dq);
             for (weights, columns, scale, gradient) in [
@@ -152,7 +165,7 @@ vectorised! {
             ] {
                 let left = Left { values: weights, row: c, depth: 1 };
                 let right = Right { values: columns, depth: dim };
-                let output = Output { values: gradient, row: dim, add: true };
+                let output = Output { values: &mut gradient[first * dim..], row: dim, add: true };
                 tile::multiply(simd, [s, c, dim], scale, left, right, output);
             }
             done += c;

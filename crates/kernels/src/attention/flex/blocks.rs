@@ -11,14 +11,16 @@ use std::ops::Range;
 
 use burn_flex::FlexTensor;
 
+use crate::attention::Scores;
 use crate::buffer::buffer;
 use crate::flex::values;
+use crate::simd::tanh;
 use crate::threads;
 use crate::tile::{self, Left, Output, Right};
 use crate::{Row, Rows};
 
 /// Queries per task. A longer row is cut into pieces; each piece also sees the keys before it.
-const PIECE: usize = 256;
+pub(super) const PIECE: usize = 256;
 
 /// Approximate number of columns per block.
 const COLUMNS: usize = 64;
@@ -58,38 +60,11 @@ impl Shape {
         self.key_heads * self.dim
     }
 
-    /// Multiplications and additions of `products` matrix multiplications over all queries and keys.
-    pub(super) fn flops(self, rows: &Rows, products: usize) -> usize {
-        2 * products * rows.pairs() * self.key_heads * self.groups * self.dim
+    /// Multiplications and additions of `products` matrix multiplications over all queries and the keys
+    /// that they see.
+    pub(super) fn flops(self, rows: &Rows, window: Option<usize>, products: usize) -> usize {
+        2 * products * rows.pairs(window) * self.key_heads * self.groups * self.dim
     }
-}
-
-/// Cuts rows into pieces of at most [`PIECE`] queries.
-pub(super) fn pieces(rows: &Rows) -> Vec<Row> {
-    let mut pieces = Vec::new();
-    for row in rows {
-        for start in row.queries.clone().step_by(PIECE) {
-            let end = row.queries.end.min(start + PIECE);
-            pieces.push(Row {
-                queries: start..end,
-                keys: first_keys(row, row.key_count() - (row.queries.end - end)),
-            });
-        }
-    }
-    pieces
-}
-
-/// The first `count` keys of a row.
-fn first_keys(row: &Row, mut count: usize) -> Vec<Range<usize>> {
-    let mut keys = Vec::new();
-    for range in &row.keys {
-        let length = count.min(range.len());
-        if length > 0 {
-            keys.push(range.start..range.start + length);
-        }
-        count -= length;
-    }
-    keys
 }
 
 /// Runs a task for every piece and key head. The results are ordered by piece, then by head.
@@ -123,10 +98,12 @@ pub(super) struct Sides<'a> {
     pub(super) shape: Shape,
     pub(super) head: usize,
     pub(super) scale: f32,
+    pub(super) window: Option<usize>,
+    pub(super) soft_cap: Option<f32>,
 }
 
 impl<'a> Sides<'a> {
-    pub(super) fn new(qkv: &'a [FlexTensor; 3], shape: Shape, head: usize, scale: f64) -> Self {
+    pub(super) fn new(qkv: &'a [FlexTensor; 3], shape: Shape, head: usize, scores: Scores) -> Self {
         let [q, k, v] = qkv.each_ref().map(values);
         Self {
             q,
@@ -134,7 +111,9 @@ impl<'a> Sides<'a> {
             v,
             shape,
             head,
-            scale: scale as f32,
+            scale: scores.scale as f32,
+            window: scores.window,
+            soft_cap: scores.soft_cap.map(|cap| cap as f32),
         }
     }
 
@@ -236,21 +215,28 @@ fn numbered(keys: &[Range<usize>]) -> impl Iterator<Item = (usize, &Range<usize>
     })
 }
 
-/// The blocks of a piece: the tokens of each, and the keys that they see.
-pub(super) fn blocks(
-    piece: &Row,
-    shape: Shape,
-) -> impl Iterator<Item = (Range<usize>, Vec<Range<usize>>)> {
-    let seen = piece.key_count() - piece.queries.len();
-    piece
-        .queries
-        .clone()
-        .step_by(shape.block())
-        .map(move |start| {
-            let end = piece.queries.end.min(start + shape.block());
-            let keys = first_keys(piece, seen + end - piece.queries.start);
-            (start..end, keys)
-        })
+/// A block of queries.
+pub(super) struct Block {
+    pub(super) tokens: Range<usize>,
+    /// The keys that they see.
+    pub(super) keys: Vec<Range<usize>>,
+    /// Number of keys of the piece before them.
+    pub(super) first: usize,
+}
+
+/// The blocks of a piece.
+pub(super) fn blocks<'a>(piece: &'a Row, sides: &Sides<'_>) -> impl Iterator<Item = Block> + 'a {
+    let length = sides.shape.block();
+    let window = sides.window;
+    piece.queries.clone().step_by(length).map(move |start| {
+        let tokens = start..piece.queries.end.min(start + length);
+        let seen = piece.seen(&tokens, window);
+        Block {
+            first: seen.start,
+            keys: piece.keys_at(seen),
+            tokens,
+        }
+    })
 }
 
 /// Number of columns of a block that must not see key `j`, because their tokens come before it.
@@ -259,4 +245,49 @@ pub(super) fn blocks(
 #[inline(always)]
 pub(super) fn blind(j: usize, s: usize, tokens: usize, groups: usize) -> usize {
     (j + tokens).saturating_sub(s) * groups
+}
+
+/// Fills the elements of the columns of a block that must not see a key, because it comes before their
+/// window. `values`: `[s, c]`.
+///
+/// The `tokens` of the block are the last of its `s` keys.
+#[inline(always)]
+pub(super) fn fill_before(
+    values: &mut [f32],
+    [tokens, groups]: [usize; 2],
+    window: Option<usize>,
+    value: f32,
+) {
+    let Some(window) = window else { return };
+    let c = tokens * groups;
+    let s = values.len() / c;
+    let lines = values.chunks_exact_mut(c).take(s.saturating_sub(window));
+    for (j, line) in lines.enumerate() {
+        let seeing = (j + window + tokens - s) * groups;
+        line[seeing..].fill(value);
+    }
+}
+
+/// Caps scores.
+#[inline(always)]
+pub(super) fn cap(scores: &mut [f32], soft_cap: Option<f32>) {
+    let Some(cap) = soft_cap else { return };
+    let inverse = 1.0 / cap;
+    for score in scores {
+        *score = cap * tanh(*score * inverse);
+    }
+}
+
+/// As [`cap`]; also returns the derivative of each capped score.
+#[inline(always)]
+pub(super) fn cap_with_slopes(scores: &mut [f32], soft_cap: Option<f32>) -> Option<Vec<f32>> {
+    let cap = soft_cap?;
+    let inverse = 1.0 / cap;
+    let mut slopes = buffer(scores.len());
+    for (score, slope) in scores.iter_mut().zip(&mut slopes) {
+        let tanh = tanh(*score * inverse);
+        *score = cap * tanh;
+        *slope = 1.0 - tanh * tanh;
+    }
+    Some(slopes)
 }

@@ -9,8 +9,8 @@ mod single;
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use self::blocks::{Shape, Sides, blind, blocks, pieces, scatter, tasks};
-use super::{Attended, AttentionForms};
+use self::blocks::{Block, PIECE, Shape, Sides, blind, blocks, cap, fill_before, scatter, tasks};
+use super::{Attended, AttentionForms, Scores};
 use crate::buffer::buffer;
 use crate::flex::{contiguous, tensor, values};
 use crate::profile::{self, Operation};
@@ -26,20 +26,25 @@ impl AttentionForms for Flex {
         k: FlexTensor,
         v: FlexTensor,
         rows: Rows,
-        scale: f64,
+        scores: Scores,
     ) -> (FlexTensor, FlexTensor) {
         let qkv = [q, k, v].map(contiguous);
         let [q, k, _] = &qkv;
         let shape = Shape::of(q, k);
         let size = 4 * (2 * values(q).len() + 2 * values(k).len());
-        let _span = profile::span(Operation::Attention, shape.flops(&rows, 2), size);
+        let _span = profile::span(
+            Operation::Attention,
+            shape.flops(&rows, scores.window, 2),
+            size,
+        );
         let heads = shape.key_heads * shape.groups;
         let mut y = buffer(rows.total() * heads * shape.dim);
         let mut lse = buffer(rows.total() * heads);
         if rows.iter().all(|row| row.queries.len() == 1) {
-            single::attend(&qkv, shape, &rows, scale as f32, &mut y, &mut lse);
+            let rows = rows.pieces(1, scores.window);
+            single::attend(&qkv, shape, &rows, scores, &mut y, &mut lse);
         } else {
-            by_piece(&qkv, shape, &rows, scale, &mut y, &mut lse);
+            by_piece(&qkv, shape, &rows, scores, &mut y, &mut lse);
         }
         (
             tensor(y, [rows.total(), heads, shape.dim]),
@@ -57,15 +62,15 @@ fn by_piece(
     qkv: &[FlexTensor; 3],
     shape: Shape,
     rows: &Rows,
-    scale: f64,
+    scores: Scores,
     y: &mut [f32],
     lse: &mut [f32],
 ) {
-    let pieces = pieces(rows);
+    let pieces = rows.pieces(PIECE, scores.window);
     let found = tasks(&pieces, shape, |piece, head| {
         let mut y = buffer(piece.queries.len() * shape.groups * shape.dim); // [t, G, D]
         let mut lse = buffer(piece.queries.len() * shape.groups); // [t, G]
-        let sides = Sides::new(qkv, shape, head, scale);
+        let sides = Sides::new(qkv, shape, head, scores);
         attend(sides, piece, &mut y, &mut lse);
         [y, lse]
     });
@@ -82,10 +87,13 @@ vectorised! {
     fn attend(simd, sides: Sides<'a>, piece: &'a Row, y: &'a mut [f32], lse: &'a mut [f32]) {
         let Shape { groups, dim, .. } = sides.shape;
         let mut done = 0; // columns of the blocks before
-        for (tokens, keys) in blocks(piece, sides.shape) {
+        for Block { tokens, keys, .. } in blocks(piece, &sides) {
             let q = transposed(&sides.group(sides.q, tokens.clone()), dim); // [D, c]
             let c = tokens.len() * groups;
             let mut weights = sides.against(simd, sides.k, &keys, &q, sides.scale); // [s, c]
+            cap(&mut weights, sides.soft_cap);
+            let columns = [tokens.len(), groups];
+            fill_before(&mut weights, columns, sides.window, f32::NEG_INFINITY);
             let s = weights.len() / c;
             let mut largest = vec![f32::NEG_INFINITY; c];
             for (j, scores) in weights.chunks_exact(c).enumerate() {
@@ -104,6 +112,7 @@ vectorised! {
                     *total += *score;
                 }
             }
+            fill_before(&mut weights, columns, sides.window, 0.0);
             let y = &mut y[done * dim..][..c * dim];
             sides.combine(simd, sides.v, &keys, &weights, 1.0, y);
             for (y, total) in y.chunks_exact_mut(dim).zip(&total) {

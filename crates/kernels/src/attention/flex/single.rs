@@ -4,14 +4,17 @@
 //! heads of a token together. A task takes a block of keys. The weights of a block are relative to
 //! the largest score in that block; the blocks of a row are combined in order.
 //!
+//! With a window, a row has only the keys that its query sees.
+//!
 //! Axes as in [`super::super`]; s keys of a block.
 
 use std::ops::Range;
 
 use burn_flex::FlexTensor;
 
-use super::blocks::Shape;
-use crate::Rows;
+use super::blocks::{Shape, cap};
+use crate::Row;
+use crate::attention::Scores;
 use crate::buffer::buffer;
 use crate::flex::values;
 use crate::simd::{dot, exp, max, prefetch, sum, vectorised};
@@ -40,8 +43,8 @@ struct Part {
 pub(super) fn attend(
     qkv: &[FlexTensor; 3],
     shape: Shape,
-    rows: &Rows,
-    scale: f32,
+    rows: &[Row],
+    scores: Scores,
     y: &mut [f32],
     lse: &mut [f32],
 ) {
@@ -55,7 +58,7 @@ pub(super) fn attend(
             total: buffer(heads),
             y: vec![0.0; heads * shape.dim],
         };
-        attend_block(sides, shape, *query, keys.clone(), scale, &mut part);
+        attend_block(sides, shape, *query, keys.clone(), scores, &mut part);
         part
     });
     let mut rest = &parts[..];
@@ -72,7 +75,7 @@ pub(super) fn attend(
 }
 
 /// The blocks of a row: its query, and the keys of each block.
-fn blocks(row: &crate::Row) -> impl Iterator<Item = (usize, Range<usize>)> {
+fn blocks(row: &Row) -> impl Iterator<Item = (usize, Range<usize>)> {
     let ranges = row.keys.iter().flat_map(|keys| {
         let starts = keys.clone().step_by(KEYS);
         starts.map(|start| start..keys.end.min(start + KEYS))
@@ -87,10 +90,11 @@ vectorised! {
         shape: Shape,
         query: usize,
         keys: Range<usize>,
-        scale: f32,
+        scores: Scores,
         part: &'a mut Part,
     ) {
         let Shape { groups, dim, .. } = shape;
+        let scale = scores.scale as f32;
         let [queries, width] = [shape.query_stride(), shape.key_stride()];
         let [q, k, v] = sides;
         let q = &q[query * queries..][..queries];
@@ -107,6 +111,7 @@ vectorised! {
                 weights[head * s + j] = scale * dot(simd, q, key);
             }
         }
+        cap(&mut weights, scores.soft_cap.map(|cap| cap as f32));
         let heads = weights.chunks_exact_mut(s).zip(&mut part.largest);
         for ((weights, largest), total) in heads.zip(&mut part.total) {
             *largest = max(simd, weights);
