@@ -247,7 +247,7 @@ fn ignored_windows_are_reported() {
     hint: use llama.cpp with a context of at most 32 tokens (-c 32)
     ");
     let gemma2 = json!({"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "sliding_window_pattern": 3});
-    insta::assert_snapshot!(notes("gemma2", gemma2), @"all layers but every 3th have a window; versions of llama.cpp that do not read `gemma2.attention.sliding_window_pattern` assume another number");
+    insta::assert_snapshot!(notes("gemma2", gemma2), @"all layers have a window except every n-th, and n is 3: versions of llama.cpp that do not read `gemma2.attention.sliding_window_pattern` assume 2, and answer something else");
     // within the window nothing differs
     assert_eq!(notes("mistral", json!({"sliding_window": 64})), "");
     assert_eq!(

@@ -72,10 +72,10 @@ pub fn notes(config: &ModelConfig) -> Vec<String> {
             config.family.model_type
         ));
     }
-    if let Some(every) = windows::unusual_period(config) {
+    if let Some((n, assumed)) = windows::written_period(config) {
         notes.push(format!(
-            "all layers but every {every}th have a window; versions of llama.cpp that do not read \
-             `{}.attention.sliding_window_pattern` assume another number",
+            "all layers have a window except every n-th, and n is {n}: versions of llama.cpp that do not read \
+             `{}.attention.sliding_window_pattern` assume {assumed}, and answer something else",
             config.family.gguf.architecture
         ));
     }
