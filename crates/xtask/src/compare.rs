@@ -82,6 +82,21 @@ const COMPARISONS: &[Comparison] = &[
         arguments: "MODEL [ADAPTER]",
     },
     Comparison {
+        name: "gguf-families",
+        with: "llama.cpp, its converter and transformers: a random model of each family as GGUF and back",
+        when: "GGUF, a family",
+        reference: true,
+        packages: &["llama-cpp-python"],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_gguf_families.py",
+            "target/debug/simmer",
+            "data/tiny-base",
+        ],
+        arguments: "[--llama-cpp CHECKOUT] [FAMILY ...]",
+    },
+    Comparison {
         name: "meta",
         with: "PyTorch: a folder in Meta's layout equals the same model in Hugging Face's, bit by bit",
         when: "Meta's layout, pickles",

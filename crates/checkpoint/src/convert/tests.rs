@@ -4,7 +4,8 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::gguf::Vocabulary;
+use crate::family::{self, NormWeight};
+use crate::gguf::{Gguf, Vocabulary};
 use crate::hugging_face::{CheckpointWriter, plan_shards};
 use crate::{INDEX_FILE, Layout, ModelConfig, Pretrained, SINGLE_FILE, TensorSpec, layout};
 
@@ -141,6 +142,65 @@ proptest! {
             next = block.end;
         }
         prop_assert_eq!(next, rows);
+    }
+}
+
+/// Each family as GGUF and back: the same bytes, and the same configuration.
+#[test]
+fn every_family_comes_back_from_gguf() {
+    for family in family::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let json = serde_json::json!({
+            "model_type": family.model_type, "vocab_size": 48, "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+            "query_pre_attn_scalar": 16, "sliding_window": 8, "partial_rotary_factor": 1.0
+        });
+        let config = ModelConfig::from_json(&json, Path::new("config.json")).unwrap();
+        let model = written(&at("hf"), &config, Dtype::BF16, u64::MAX);
+        let progress: Progress<'_> = &mut |_, _| ();
+        let vocabulary = Vocabulary::default();
+        to_gguf(&model, &at("x.gguf"), None, "x", &vocabulary, progress).unwrap();
+        let gguf = Pretrained::open(&at("x.gguf")).unwrap();
+        assert_eq!(gguf.config, model.config);
+        let bf16 = Some(Dtype::BF16);
+        to_hugging_face(&gguf, &at("back"), bf16, None, &[], progress).unwrap();
+        let back = Pretrained::open(&at("back")).unwrap();
+        assert_eq!(back.config, model.config);
+        for name in model.checkpoint.names() {
+            let [before, after] = [&model, &back].map(|model| {
+                let bytes = model.checkpoint.tensor(name).unwrap().bytes;
+                numbers::convert(&bytes, Dtype::BF16, Dtype::F32)
+            });
+            let pairs = before.as_chunks().0.iter().zip(after.as_chunks().0);
+            for (before, after) in pairs {
+                let [before, after] = [before, after].map(|bytes| f32::from_le_bytes(*bytes));
+                // 1 + weight keeps all bits of a weight in bf16 that is not below 2^-16
+                let small = family.norm_weight == NormWeight::PlusOne
+                    && name.ends_with("norm.weight")
+                    && before.abs() < 2.0_f32.powi(-16);
+                let most = if small { 2.0_f32.powi(-24) } else { 0.0 };
+                assert!((before - after).abs() <= most, "{name}: {before} {after}");
+            }
+        }
+        // the factor itself in GGUF
+        if family.norm_weight == NormWeight::PlusOne {
+            let name = "model.norm.weight";
+            let weight = model.checkpoint.tensor(name).unwrap().bytes;
+            let weight = numbers::convert(&weight, Dtype::BF16, Dtype::F32);
+            let file = fs::read(at("x.gguf")).unwrap();
+            let parsed = Gguf::parse(file.clone().into()).unwrap();
+            let stored = parsed.tensor("output_norm.weight").unwrap().range.clone();
+            let number = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+            let expected: Vec<f32> = weight
+                .as_chunks()
+                .0
+                .iter()
+                .map(|x| number(x) + 1.0)
+                .collect();
+            let found: Vec<f32> = file[stored].as_chunks().0.iter().map(number).collect();
+            assert_eq!(found, expected);
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub struct GgufFamily {
     pub own_head_dim: bool,
     /// Whether llama.cpp reads the divisors of rotary frequencies (`rope_freqs.weight`), for Llama 3's scaling.
     pub rotary_divisors: bool,
+    /// Whether llama.cpp reads the divisors of LongRoPE.
+    pub long_rope: GgufLongRope,
     /// What llama.cpp does with windows.
     pub windows: GgufWindows,
     /// Every n-th layer has no rotary positions; a file cannot say otherwise.
@@ -38,6 +40,7 @@ impl GgufFamily {
             head: GgufHead::Untied,
             own_head_dim: true,
             rotary_divisors: false,
+            long_rope: GgufLongRope::Never,
             windows: GgufWindows::Ignored,
             no_rope_layer_interval: None,
             layers_with_scalar_of_hidden: None,
@@ -58,6 +61,7 @@ impl GgufFamily {
                 Role::Down,
             ],
             rotary_divisors: true,
+            long_rope: GgufLongRope::WithType,
             ..Self::of(architecture)
         }
     }
@@ -72,6 +76,17 @@ pub enum GgufHead {
     Always,
     /// Never: llama.cpp has only tied heads.
     Never,
+}
+
+/// Whether llama.cpp reads the divisors of LongRoPE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GgufLongRope {
+    /// It refuses a file with them.
+    Never,
+    /// If the file names the type of scaling.
+    WithType,
+    /// If the file has them; the converter does not name the type.
+    WithoutType,
 }
 
 /// What llama.cpp does with windows.

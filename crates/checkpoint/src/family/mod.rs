@@ -19,7 +19,7 @@ mod standard;
 
 use std::fmt;
 
-pub use gguf::{Absent, ConfigNumber, GgufFamily, GgufHead, GgufNumber, GgufWindows};
+pub use gguf::{Absent, ConfigNumber, GgufFamily, GgufHead, GgufLongRope, GgufNumber, GgufWindows};
 pub use llama::LLAMA;
 pub use module::{
     Activation, GgufModule, Half, HasBias, MetaModule, Module, ModuleKind, Role, Size, Split,

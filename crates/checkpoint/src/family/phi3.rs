@@ -4,7 +4,7 @@
 
 use super::Activation::{AttentionInput, MlpInput};
 use super::Size::{GateAndUp, Hidden, QueriesKeysValues};
-use super::{Defaults, Family, GgufFamily, GgufWindows, Module, Role, Windows};
+use super::{Defaults, Family, GgufFamily, GgufLongRope, GgufWindows, Module, Role, Windows};
 
 /// The Phi-3 family: queries, keys and values are one matrix, as are gate and gated features. PEFT has no default targets for it.
 pub(super) static PHI3: Family = Family {
@@ -12,6 +12,7 @@ pub(super) static PHI3: Family = Family {
     class: "Phi3ForCausalLM",
     gguf: GgufFamily {
         own_head_dim: false,
+        long_rope: GgufLongRope::WithoutType,
         windows: GgufWindows::IgnoredButRequired,
         ..GgufFamily::of("phi3")
     },

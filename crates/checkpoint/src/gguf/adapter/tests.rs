@@ -128,6 +128,67 @@ fn root_scaling_is_one_alpha_where_ranks_are_the_same() {
     assert_eq!(gguf.tensors()[0].kind, GgmlType::F16);
 }
 
+/// As llama.cpp's `convert_lora_to_gguf.py`, which calls the converter of the base model.
+#[test]
+fn names_and_rows_are_those_of_the_family() {
+    let halves: [f32; 4] = [1.0, 2.0, 3.0, 4.0];
+    let pairs = [1.0, 3.0, 2.0, 4.0];
+    for (model_type, architecture, b) in [
+        ("mistral", "llama", pairs),
+        ("smollm3", "smollm3", pairs),
+        ("granite", "granite", pairs),
+        ("qwen2", "qwen2", halves),
+        ("qwen3", "qwen3", halves),
+        ("gemma2", "gemma2", halves),
+        ("gemma3_text", "gemma3", halves),
+        ("olmo2", "olmo2", halves),
+    ] {
+        let config = ModelConfig {
+            family: Family::of_model_type(model_type).unwrap(),
+            ..base(true)
+        };
+        let mut file = Vec::new();
+        write_adapter(&mut file, &config, "x", GgmlType::F32, &[query(1.0)]).unwrap();
+        let file = Bytes::from(file);
+        assert_eq!(
+            numbers(&file, "blk.0.attn_q.weight.lora_b").1,
+            b,
+            "{model_type}"
+        );
+        let gguf = Gguf::parse(file).unwrap();
+        let found = gguf.metadata().string("general.architecture").unwrap();
+        assert_eq!(found, Some(architecture));
+    }
+}
+
+#[test]
+fn fused_modules_of_phi3_keep_their_rows() {
+    let config = ModelConfig {
+        family: Family::of_model_type("phi3").unwrap(),
+        ..base(true)
+    };
+    let b: Vec<f32> = (0..12_u8).map(f32::from).collect();
+    let fused = LoraModule {
+        name: "model.layers.0.self_attn.qkv_proj",
+        b: &b,
+        ..query(1.0)
+    };
+    let features = LoraModule {
+        name: "model.layers.0.mlp.gate_up_proj",
+        b: &b[..6],
+        ..query(1.0)
+    };
+    let mut file = Vec::new();
+    write_adapter(&mut file, &config, "x", GgmlType::F32, &[fused, features]).unwrap();
+    let file = Bytes::from(file);
+    assert_eq!(
+        numbers(&file, "blk.0.attn_qkv.weight.lora_b"),
+        (vec![12, 1], b.clone())
+    );
+    let features = numbers(&file, "blk.0.ffn_up.weight.lora_b");
+    assert_eq!(features, (vec![6, 1], b[..6].to_vec()));
+}
+
 #[test]
 fn what_llama_cpp_cannot_apply_is_refused() {
     let message = |lora: LoraModule<'_>| {

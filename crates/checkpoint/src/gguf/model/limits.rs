@@ -1,6 +1,6 @@
 //! Which models llama.cpp can compute: a file of any other would load and answer something else, or not load at all.
 
-use super::windows;
+use super::{rotary, windows};
 use crate::config::{ModelConfig, RopeScaling};
 use crate::family::{GgufHead, GgufWindows};
 use crate::gguf::GgufError;
@@ -37,9 +37,7 @@ pub(super) fn check(config: &ModelConfig) -> Result<(), GgufError> {
     if gguf.head == GgufHead::Never && !config.tie_word_embeddings {
         return refuse("tie_word_embeddings", "is false".to_owned());
     }
-    if matches!(config.rope_scaling, RopeScaling::Llama3 { .. }) && !gguf.rotary_divisors {
-        return refuse("rope_scaling", "is llama3".to_owned());
-    }
+    rotary::check(config)?;
     if let Some(interval) = gguf.no_rope_layer_interval
         && config.no_rope_layers != no_rope_layers(interval, config.num_hidden_layers)
     {
@@ -74,11 +72,22 @@ pub fn notes(config: &ModelConfig) -> Vec<String> {
             config.family.model_type
         ));
     }
-    if let Some(every) = windows::unusual_period(config) {
+    if let Some((n, assumed)) = windows::written_period(config) {
         notes.push(format!(
-            "all layers but every {every}th have a window; versions of llama.cpp that do not read \
-             `{}.attention.sliding_window_pattern` assume another number",
+            "all layers have a window except every n-th, and n is {n}: versions of llama.cpp that do not read \
+             `{}.attention.sliding_window_pattern` assume {assumed}, and answer something else",
             config.family.gguf.architecture
+        ));
+    }
+    if let RopeScaling::LongRope {
+        original_max_position_embeddings: original,
+        ..
+    } = config.rope_scaling
+    {
+        notes.push(format!(
+            "LongRoPE: llama.cpp takes `long_factor` if its context (-c) is longer than {original} tokens, and this model if \
+             the text is\n\
+             hint: for texts of up to {original} tokens, use llama.cpp with a context of at most that (-c {original})"
         ));
     }
     notes

@@ -1,33 +1,141 @@
-//! Scaling of the rotary frequencies: keys, and one tensor of divisors for Llama 3's scaling.
+//! Scaling of the rotary frequencies: keys, and tensors with a divisor for each frequency.
+//!
+//! | scaling | keys `rope.scaling.*` | tensors |
+//! |---|---|---|
+//! | linear | `type`, `factor` | |
+//! | YaRN | `type`, `factor`, `original_context_length`, `attn_factor`, `yarn_attn_factor` | |
+//! | LongRoPE | `type` (not in Phi-3), `original_context_length`, `attn_factor` | `rope_factors_long`, `rope_factors_short` |
+//! | Llama 3 | | `rope_freqs` |
+//!
+//! With YaRN, llama.cpp multiplies cos and sin by `(0.1 ln factor + 1) · attn_factor`, with LongRoPE by `attn_factor`.
 
-use std::f32::consts::PI;
+mod llama3;
 
 use super::read::Keys;
 use crate::config::{ModelConfig, RopeScaling};
+use crate::family::GgufLongRope;
+use crate::gguf::metadata::required;
 use crate::gguf::{Gguf, GgufError, Metadata, blocks};
 
-/// The tensor with Llama 3's rotary divisors.
-const LLAMA3_FACTORS: &str = "rope_freqs.weight";
+/// The tensor with Llama 3's divisors.
+const LLAMA3: &str = "rope_freqs.weight";
+/// The tensors with LongRoPE's divisors.
+const LONG: &str = "rope_factors_long.weight";
+const SHORT: &str = "rope_factors_short.weight";
 /// The tensors that the configuration determines.
-pub(super) const TENSORS: [&str; 1] = [LLAMA3_FACTORS];
+pub(super) const TENSORS: [&str; 3] = [LLAMA3, LONG, SHORT];
+
+const ORIGINAL: &str = "rope.scaling.original_context_length";
+const ATTENTION: &str = "rope.scaling.attn_factor";
+const YARN_ATTENTION: &str = "rope.scaling.yarn_attn_factor";
 
 /// The tensors that hold the scaling of a model: names and values.
 pub(super) fn tensors(config: &ModelConfig) -> impl Iterator<Item = (&'static str, Vec<f32>)> {
-    let factors = factors(&config.rope_scaling, config.rope_theta, config.rotary_dim());
-    factors.map(|numbers| (LLAMA3_FACTORS, numbers)).into_iter()
+    let narrow = |numbers: &[f64]| numbers.iter().map(|&number| number as f32).collect();
+    let tensors = match &config.rope_scaling {
+        RopeScaling::LongRope {
+            short_factor,
+            long_factor,
+            ..
+        } => vec![(LONG, narrow(long_factor)), (SHORT, narrow(short_factor))],
+        scaling => llama3::factors(scaling, config.rope_theta, config.rotary_dim())
+            .map(|divisors| (LLAMA3, divisors))
+            .into_iter()
+            .collect(),
+    };
+    tensors.into_iter()
+}
+
+/// Checks that llama.cpp scales the frequencies as the model.
+///
+/// # Errors
+/// If it does not.
+pub(super) fn check(config: &ModelConfig) -> Result<(), GgufError> {
+    let gguf = &config.family.gguf;
+    let kind = config.rope_scaling.kind();
+    let found = match &config.rope_scaling {
+        RopeScaling::Default | RopeScaling::Linear { .. } => return Ok(()),
+        RopeScaling::Llama3 { .. } if gguf.rotary_divisors => return Ok(()),
+        RopeScaling::LongRope { .. } if gguf.long_rope != GgufLongRope::Never => return Ok(()),
+        // llama.cpp would scale the layers with a base of their own, too
+        RopeScaling::Yarn {
+            beta_fast,
+            beta_slow,
+            truncate,
+            ..
+        } if !config.family.local_rotary => {
+            let fixed = [(beta_fast, 32.0_f64), (beta_slow, 1.0)];
+            let same = fixed.iter().all(|(a, b)| a.to_bits() == b.to_bits());
+            if same && *truncate {
+                return Ok(());
+            }
+            "is yarn with other values than `beta_fast` 32, `beta_slow` 1 and `truncate` true"
+                .to_owned()
+        }
+        _ => format!("is {kind}"),
+    };
+    Err(GgufError::Inexpressible {
+        architecture: gguf.architecture,
+        key: "rope_scaling",
+        found,
+    })
 }
 
 /// Writes base and scaling of the frequencies.
 pub(super) fn write(config: &ModelConfig, metadata: &mut Metadata) {
-    let name = |key| format!("{}.rope.{key}", config.family.gguf.architecture);
-    metadata.set(name("freq_base"), config.rope_theta as f32);
+    let gguf = &config.family.gguf;
+    let name = |key: &str| format!("{}.{key}", gguf.architecture);
+    metadata.set(name("rope.freq_base"), config.rope_theta as f32);
     if let Some(base) = config.rope_local_base_freq {
-        metadata.set(name("freq_base_swa"), base as f32);
+        metadata.set(name("rope.freq_base_swa"), base as f32);
     }
-    if let RopeScaling::Linear { factor } = &config.rope_scaling {
-        metadata.set(name("scaling.type"), "linear");
-        metadata.set(name("scaling.factor"), *factor as f32);
+    let typed = gguf.long_rope != GgufLongRope::WithoutType;
+    let scaling = &config.rope_scaling;
+    let attention = scaling.attention_factor(config.max_position_embeddings);
+    match scaling {
+        RopeScaling::LongRope { .. } if !typed => {}
+        RopeScaling::Linear { .. } | RopeScaling::Yarn { .. } | RopeScaling::LongRope { .. } => {
+            metadata.set(name("rope.scaling.type"), scaling.kind());
+        }
+        RopeScaling::Default | RopeScaling::Llama3 { .. } | RopeScaling::Dynamic { .. } => {}
     }
+    if let RopeScaling::Linear { factor } | RopeScaling::Yarn { factor, .. } = scaling {
+        metadata.set(name("rope.scaling.factor"), *factor as f32);
+    }
+    if let RopeScaling::Yarn {
+        original_max_position_embeddings: original,
+        ..
+    }
+    | RopeScaling::LongRope {
+        original_max_position_embeddings: original,
+        ..
+    } = scaling
+    {
+        metadata.set(name(ORIGINAL), u32::try_from(*original).unwrap_or(u32::MAX));
+    }
+    match scaling {
+        RopeScaling::LongRope { .. } => metadata.set(name(ATTENTION), attention as f32),
+        RopeScaling::Yarn {
+            factor,
+            attention_factor,
+            ..
+        } => {
+            // the converter writes it, and llama.cpp does not read it in these families
+            if let Some(given) = attention_factor {
+                metadata.set(name(YARN_ATTENTION), *given as f32);
+            }
+            let quotient = attention / yarn_attention(*factor);
+            if (quotient - 1.0).abs() > 1e-7 {
+                metadata.set(name(ATTENTION), quotient as f32);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The factor of cos and sin that llama.cpp takes for YaRN.
+fn yarn_attention(factor: f64) -> f64 {
+    0.1 * factor.ln() + 1.0
 }
 
 /// The scaling of the model in a file; `files` are its bytes.
@@ -44,29 +152,96 @@ pub(super) fn read(
     // llama.cpp's switch for Granite; other families do not read it
     let switch = keys.name("rope.scaling.finetuned");
     if keys.family.multipliers && keys.metadata.flag(&switch)? == Some(false) {
-        return Err(keys.wrong("rope.scaling.finetuned", "true (rotary positions)", "false"));
+        let expected = "true (rotary positions)";
+        return Err(keys.wrong("rope.scaling.finetuned", expected, "false"));
     }
     let old = keys.number("rope.scale_linear")?;
     let factor = keys.number("rope.scaling.factor")?.or(old);
     // llama.cpp writes zero if there is none
     let factor = factor.filter(|&factor| factor != 0.0);
-    let scaling = match (keys.string("rope.scaling.type")?, factor) {
+    let half = rotary_dim / 2;
+    let divisors = |name: &str| numbers(gguf, files, name, half);
+    let kind = keys.string("rope.scaling.type")?;
+    if let (None | Some("longrope"), Some(long)) = (kind, divisors(LONG)?) {
+        let short = divisors(SHORT)?.ok_or_else(|| missing(SHORT))?;
+        return long_rope(keys, &long, &short);
+    }
+    let scaling = match (kind, factor) {
         (Some("none"), _) | (Some("linear") | None, None) => RopeScaling::Default,
         (Some("linear") | None, Some(factor)) => RopeScaling::Linear { factor },
+        (Some("yarn"), factor) => yarn(keys, required(&keys.name("rope.scaling.factor"), factor)?)?,
+        (Some("longrope"), _) => return Err(missing(LONG)),
         (Some(other), _) => {
-            return Err(keys.wrong("rope.scaling.type", "\"none\" or \"linear\"", other));
+            let expected = r#""none", "linear", "yarn" or "longrope""#;
+            return Err(keys.wrong("rope.scaling.type", expected, other));
         }
     };
-    let half = rotary_dim / 2;
-    let Some(divisors) = numbers(gguf, files, LLAMA3_FACTORS, half)? else {
+    let Some(divisors) = divisors(LLAMA3)? else {
         return Ok(scaling);
     };
     if scaling != RopeScaling::Default {
         return Err(GgufError::RopeFactors {
-            found: format!("{half} divisors beside {scaling:?} scaling"),
+            found: format!("{half} divisors beside {} scaling", scaling.kind()),
         });
     }
-    self::scaling(&divisors, theta, rotary_dim)
+    llama3::scaling(&divisors, theta, rotary_dim)
+}
+
+/// YaRN's scaling. The keys that llama.cpp does not read are those of the converted model.
+fn yarn(keys: &Keys<'_>, factor: f64) -> Result<RopeScaling, GgufError> {
+    let number = |key: &str, default: f64| Ok(keys.number(key)?.unwrap_or(default));
+    let attention = keys.number(ATTENTION)?.filter(|&quotient| quotient != 0.0);
+    let attention = attention.map(|quotient| quotient * yarn_attention(factor));
+    Ok(RopeScaling::Yarn {
+        factor,
+        original_max_position_embeddings: original(keys)?,
+        beta_fast: number("rope.scaling.yarn_beta_fast", 32.0)?,
+        beta_slow: number("rope.scaling.yarn_beta_slow", 1.0)?,
+        attention_factor: keys.number(YARN_ATTENTION)?.or(attention),
+        mscale: None,
+        mscale_all_dim: None,
+        truncate: true,
+    })
+}
+
+fn long_rope(keys: &Keys<'_>, long: &[f32], short: &[f32]) -> Result<RopeScaling, GgufError> {
+    // the shortest decimals, as for metadata
+    let wide = |numbers: &[f32]| {
+        let decimal = |&number: &f32| number.to_string().parse().unwrap_or(f64::from(number));
+        numbers.iter().map(decimal).collect()
+    };
+    let scaling = |attention_factor| {
+        Ok::<_, GgufError>(RopeScaling::LongRope {
+            short_factor: wide(short),
+            long_factor: wide(long),
+            original_max_position_embeddings: original(keys)?,
+            factor: None,
+            attention_factor,
+        })
+    };
+    let usual = scaling(None)?;
+    let attention = keys.number(ATTENTION)?.unwrap_or(1.0);
+    let assumed = usual.attention_factor(keys.size("context_length")?);
+    if (attention / assumed - 1.0).abs() < 1e-6 {
+        return Ok(usual);
+    }
+    scaling(Some(attention))
+}
+
+fn missing(tensor: &str) -> GgufError {
+    GgufError::Key {
+        key: tensor.to_owned(),
+        expected: "a tensor".to_owned(),
+        found: "none".to_owned(),
+    }
+}
+
+/// The context before scaling.
+fn original(keys: &Keys<'_>) -> Result<usize, GgufError> {
+    match keys.optional_size(ORIGINAL)?.filter(|&tokens| tokens > 0) {
+        Some(tokens) => Ok(tokens),
+        None => keys.size("context_length"),
+    }
 }
 
 /// The values of one of the tensors, if the file has it.
@@ -80,9 +255,11 @@ fn numbers(
         return Ok(None);
     };
     if tensor.shape != [half] {
-        let shape = &tensor.shape;
-        return Err(GgufError::RopeFactors {
-            found: format!("{shape:?} for {half} frequencies"),
+        let found = format!("{:?}", tensor.shape);
+        return Err(GgufError::Key {
+            key: name.to_owned(),
+            expected: format!("a tensor with {half} elements, one for each frequency"),
+            found,
         });
     }
     let mut numbers = vec![0.0; half];
@@ -90,130 +267,4 @@ fn numbers(
     let bytes = file.get(tensor.range.clone()).unwrap_or_default();
     blocks::dequantize(tensor.kind, bytes, &mut numbers)?;
     Ok(Some(numbers))
-}
-
-/// The divisor of each frequency: 1 for short wavelengths, the factor for long ones, interpolated between. `None` for other
-/// kinds of scaling, which are in the metadata.
-///
-/// `[head_dim / 2]`, computed in f32 in the order in which PyTorch does it for llama.cpp's converter: PyTorch divides a
-/// number by a tensor by multiplying with the reciprocal.
-fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Option<Vec<f32>> {
-    let RopeScaling::Llama3 {
-        factor,
-        low_freq_factor,
-        high_freq_factor,
-        original_max_position_embeddings: original,
-    } = scaling
-    else {
-        return None;
-    };
-    let (factor, low, high) = (
-        *factor as f32,
-        *low_freq_factor as f32,
-        *high_freq_factor as f32,
-    );
-    let original = *original as f32;
-    let divisor = |pair: usize| {
-        let exponent = (2 * pair) as f32 / head_dim as f32;
-        let frequency = (theta as f32).powf(exponent).recip();
-        let wavelength = frequency.recip() * (2.0 * PI);
-        if wavelength < original / high {
-            1.0
-        } else if wavelength > original / low {
-            factor
-        } else {
-            let smooth = (wavelength.recip() * original - low) / (high - low);
-            ((1.0 - smooth) / factor + smooth).recip()
-        }
-    };
-    Some((0..head_dim / 2).map(divisor).collect())
-}
-
-/// The scaling with these divisors, assuming the `low_freq_factor` 1 and `high_freq_factor` 4 of all Llama 3 models; the
-/// rule uses only the quotients of the original context and these two.
-///
-/// # Errors
-/// If no factor and original context give these divisors.
-fn scaling(found: &[f32], theta: f64, head_dim: usize) -> Result<RopeScaling, GgufError> {
-    if same(&vec![1.0; found.len()], found) {
-        return Ok(RopeScaling::Default);
-    }
-    // the longest wavelength has the full factor unless it is interpolated
-    let largest = found.iter().copied().fold(0.0, f32::max);
-    let factors = [largest, 8.0, 32.0, 2.0, 4.0, 16.0, 64.0];
-    let originals = [8192].into_iter().chain((4..=20).map(|bits| 1 << bits));
-    for original_max_position_embeddings in originals {
-        for factor in factors {
-            let scaling = RopeScaling::Llama3 {
-                factor: factor.into(),
-                low_freq_factor: 1.0,
-                high_freq_factor: 4.0,
-                original_max_position_embeddings,
-            };
-            if self::factors(&scaling, theta, head_dim).is_some_and(|made| same(&made, found)) {
-                return Ok(scaling);
-            }
-        }
-    }
-    let range = |pick: fn(f32, f32) -> f32, start| found.iter().copied().fold(start, pick);
-    Err(GgufError::RopeFactors {
-        found: format!(
-            "{} divisors from {} to {}",
-            found.len(),
-            range(f32::min, f32::INFINITY),
-            range(f32::max, f32::NEG_INFINITY)
-        ),
-    })
-}
-
-/// Equal up to the difference of two ways to compute a power in f32.
-fn same(made: &[f32], found: &[f32]) -> bool {
-    made.len() == found.len()
-        && (made.iter().zip(found)).all(|(made, found)| (made - found).abs() <= 1e-4 * made)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn llama3(factor: f64, original_max_position_embeddings: usize) -> RopeScaling {
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor: 1.0,
-            high_freq_factor: 4.0,
-            original_max_position_embeddings,
-        }
-    }
-
-    #[test]
-    fn the_models_in_use_are_recognised() {
-        for (factor, original, theta, head_dim) in [
-            (8.0, 8192, 500_000.0, 128),
-            (32.0, 8192, 500_000.0, 64),
-            (4.0, 64, 10_000.0, 16),
-        ] {
-            let scaling = llama3(factor, original);
-            let factors = factors(&scaling, theta, head_dim).unwrap();
-            assert_eq!(super::scaling(&factors, theta, head_dim).unwrap(), scaling);
-        }
-        let plain = super::scaling(&[1.0; 8], 10_000.0, 16).unwrap();
-        assert_eq!(plain, RopeScaling::Default);
-        assert_eq!(factors(&RopeScaling::Linear { factor: 2.0 }, 1e4, 16), None);
-    }
-
-    #[test]
-    fn values_are_those_of_the_converter() {
-        // the converter's lines, computed with PyTorch 2.9
-        let factors = factors(&llama3(32.0, 8192), 500_000.0, 64).unwrap();
-        assert_eq!(factors[..15], [1.0; 15]);
-        assert_eq!(factors[15..18], [1.651_329_3, 3.292_262_8, 9.666_731]);
-        assert_eq!(factors[18..], [32.0; 14]);
-    }
-
-    #[test]
-    fn other_divisors_are_refused() {
-        let message = scaling(&[1.0, 1.5, 7.0, 3.0], 10_000.0, 8).unwrap_err();
-        insta::assert_snapshot!(message,
-            @"`rope_freqs.weight`: 4 divisors from 1 to 7; only Llama 3's rule is supported");
-    }
 }

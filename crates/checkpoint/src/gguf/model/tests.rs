@@ -5,7 +5,7 @@ use simmer_hint::Hint as _;
 
 use super::*;
 use crate::config::RopeScaling;
-use crate::family::{Family, LLAMA};
+use crate::family::{Family, GgufFamily, LLAMA};
 use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
 use crate::stored::paired_row;
 
@@ -33,7 +33,7 @@ fn small() -> ModelConfig {
 }
 
 /// A file of zeros, except for the values in the plan.
-fn file(metadata: &Metadata, plan: Vec<PlannedTensor>) -> Bytes {
+pub(super) fn file(metadata: &Metadata, plan: Vec<PlannedTensor>) -> Bytes {
     let specs = plan.iter().map(|tensor| tensor.spec.clone()).collect();
     let mut writer = GgufWriter::new(Vec::new(), metadata, specs).unwrap();
     for PlannedTensor { spec, source } in plan {
@@ -47,7 +47,7 @@ fn file(metadata: &Metadata, plan: Vec<PlannedTensor>) -> Bytes {
     writer.finish().unwrap().into()
 }
 
-fn read(file: &Bytes) -> Result<ModelConfig, GgufError> {
+pub(super) fn read(file: &Bytes) -> Result<ModelConfig, GgufError> {
     config(&Gguf::parse(file.clone())?, &[file])
 }
 
@@ -148,7 +148,10 @@ fn spellings_of_other_writers_are_read() {
 #[test]
 fn keys_begin_with_the_name_of_the_family() {
     static OTHER: Family = Family {
-        gguf: "other",
+        gguf: GgufFamily {
+            architecture: "other",
+            ..LLAMA.gguf
+        },
         ..LLAMA
     };
     let config = ModelConfig {
@@ -188,16 +191,20 @@ fn what_simmer_cannot_compute_is_refused() {
             .map_or(String::new(), |hint| format!(" | {hint}"));
         format!("{error}{hint}")
     };
-    insta::assert_snapshot!(message("general.architecture", "qwen2".into()),
-        @r#"this GGUF file holds a model of the "qwen2" architecture; expected a model of the llama architecture"#);
+    insta::assert_snapshot!(message("general.architecture", "mamba".into()),
+        @r#"this GGUF file holds a model of the "mamba" architecture; expected a model of the llama, qwen2, qwen3, smollm3, phi3, gemma, gemma2, gemma3, olmo2 or granite architecture"#);
     insta::assert_snapshot!(message("general.type", "adapter".into()),
-        @"this GGUF file holds an adapter; expected a model of the llama architecture | give the file or folder of the base model, not of an adapter");
+        @"this GGUF file holds an adapter; expected a model of the llama, qwen2, qwen3, smollm3, phi3, gemma, gemma2, gemma3, olmo2 or granite architecture | give the file or folder of the base model, not of an adapter");
     insta::assert_snapshot!(message("llama.expert_count", 8.into()),
         @"`llama.expert_count`: expected 0, found 8");
     insta::assert_snapshot!(message("llama.rope.dimension_count", 1.into()),
         @"`llama.rope.dimension_count`: expected 2, found 1");
+    insta::assert_snapshot!(message("llama.rope.scaling.type", "ntk".into()),
+        @r#"`llama.rope.scaling.type`: expected "none", "linear", "yarn" or "longrope", found ntk"#);
     insta::assert_snapshot!(message("llama.rope.scaling.type", "yarn".into()),
-        @r#"`llama.rope.scaling.type`: expected "none" or "linear", found yarn"#);
+        @"`llama.rope.scaling.factor`: expected a value, found nothing");
+    insta::assert_snapshot!(message("llama.rope.scaling.type", "longrope".into()),
+        @"`rope_factors_long.weight`: expected a tensor, found none");
     insta::assert_snapshot!(message("llama.block_count", (1 << 30).into()),
         @"`llama.block_count`: expected at most the number of tensors (20), found 1073741824");
     insta::assert_snapshot!(message("llama.attention.head_count", 0.into()),

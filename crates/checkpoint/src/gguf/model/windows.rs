@@ -75,11 +75,13 @@ pub(super) fn check(config: &ModelConfig) -> Result<(), GgufError> {
     })
 }
 
-/// The n of a model whose layers all have a window except every n-th, if llama.cpp assumes another.
-pub(super) fn unusual_period(config: &ModelConfig) -> Option<usize> {
+/// The n of the pattern that has to be written, because llama.cpp assumes another; and the one that it assumes.
+pub(super) fn written_period(config: &ModelConfig) -> Option<(usize, usize)> {
     let usual = applied(config)?;
-    config.sliding_window?;
-    period(config).filter(|&n| n != usual)
+    let windows = config.family.gguf.windows;
+    let has_default = matches!(windows, GgufWindows::Applied { default: Some(_) });
+    let n = period(config).filter(|&n| n != usual)?;
+    (has_default || config.sliding_window.is_some()).then_some((n, usual))
 }
 
 /// Writes the window and the layers that have it.
@@ -96,13 +98,13 @@ pub(super) fn write(config: &ModelConfig, metadata: &mut Metadata) {
             Value::U32(window.try_into().unwrap_or(u32::MAX)),
         );
     }
-    if let Some(usual) = applied(config) {
-        let has_default = matches!(gguf.windows, GgufWindows::Applied { default: Some(_) });
-        let n = period(config).filter(|&n| n != usual);
-        if let Some(n) = n.filter(|_| has_default || config.sliding_window.is_some()) {
-            metadata.set(name(PATTERN), Value::U32(n.try_into().unwrap_or(u32::MAX)));
-        }
-    } else if config.sliding_window.is_some() && !config.layer_types.is_empty() {
+    if let Some((n, _)) = written_period(config) {
+        let n = Value::U32(n.try_into().unwrap_or(u32::MAX));
+        metadata.set(name(PATTERN), n);
+    } else if applied(config).is_none()
+        && config.sliding_window.is_some()
+        && !config.layer_types.is_empty()
+    {
         metadata.set(name(PATTERN), Array::flags(&slides(config)));
     }
 }
