@@ -349,8 +349,8 @@ fn what_a_template_leaves_out_is_an_error() {
 
 #[test]
 fn a_message_that_is_escaped_is_not_lost() {
-    let ascii =
-        "{{ messages[0].content | tojson(ensure_ascii=True) }}|{{ messages[1].content }}<|im_end|>";
+    let ascii = "{% for m in messages %}{% if m.role == 'user' %}{{ m.content | tojson(ensure_ascii=True) }}|\
+        {% else %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}";
     let row = Conversation::chat(vec![
         Message::new(Role::User, "Köln"),
         Message::new(Role::Assistant, "yes"),
