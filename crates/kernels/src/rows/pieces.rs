@@ -65,6 +65,10 @@ impl Rows {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "these are lists with one range, not ranges to be expanded"
+)]
 mod tests {
     use super::*;
 
