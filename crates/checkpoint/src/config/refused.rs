@@ -508,7 +508,6 @@ mod tests {
             }
         }
         for family in family::ALL {
-            assert_eq!(of_class(family.class), None);
             assert_eq!(of_model_type(family.model_type), None);
         }
     }
