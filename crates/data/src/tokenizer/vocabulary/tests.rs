@@ -1,5 +1,5 @@
 use super::super::pieces::SPACE;
-use super::super::sentencepiece::tests::{file, goldens};
+use super::super::sentencepiece::tests::{Golden, file, goldens};
 use super::super::tests::{tiny, tiny_with_bos};
 use super::*;
 
@@ -9,9 +9,13 @@ fn tokenizer(name: &str) -> Tokenizer {
 
 /// Checks that the tokenizer of the vocabulary gives the same ids.
 fn round_trip(tokenizer: &Tokenizer, texts: &str) -> Vocabulary {
+    round_trip_of(tokenizer, &goldens(texts))
+}
+
+fn round_trip_of(tokenizer: &Tokenizer, goldens: &[Golden]) -> Vocabulary {
     let vocabulary = tokenizer.vocabulary().unwrap();
     let again = Tokenizer::from_vocabulary(&vocabulary, "model.gguf").unwrap();
-    for golden in goldens(texts) {
+    for golden in goldens {
         let ids = |tokenizer: &Tokenizer| tokenizer.encode(&golden.text).unwrap().ids;
         assert_eq!(ids(&again), ids(tokenizer), "{:?}", golden.text);
         let plain = |tokenizer: &Tokenizer| tokenizer.encode_plain(&golden.text).unwrap().ids;
@@ -59,10 +63,14 @@ fn sentencepieces_vocabulary_there_and_back() {
 #[test]
 fn gemmas_tokenizer_as_transformers_writes_it_there_and_back() {
     let gemma = Tokenizer::from_folder(file("gemma")).unwrap();
-    let vocabulary = round_trip(&gemma, "gemma/tokens");
-    for golden in goldens("gemma/tokens") {
+    let mut texts = goldens("gemma/tokens");
+    for golden in &texts {
         assert_eq!(gemma.encode(&golden.text).unwrap().ids, golden.ids);
     }
+    // transformers looks for the tokens of several spaces in a text that has the character itself
+    texts.retain(|golden| !golden.text.contains(SPACE));
+    assert!(texts.len() > 100);
+    let vocabulary = round_trip_of(&gemma, &texts);
     assert_eq!(vocabulary.model, "llama");
     assert_eq!(vocabulary.add_space_prefix, Some(false));
     let kind = |token: &str| {
