@@ -189,7 +189,7 @@ pub(super) fn read(
 
 /// YaRN's scaling. The keys that llama.cpp does not read are those of the converted model.
 fn yarn(keys: &Keys<'_>, factor: f64) -> Result<RopeScaling, GgufError> {
-    let number = |key: &str, default: f64| Ok(keys.number(key)?.unwrap_or(default));
+    let number = |key, default: f64| keys.number(key).map(|found| found.unwrap_or(default));
     let attention = keys.number(ATTENTION)?.filter(|&quotient| quotient != 0.0);
     let attention = attention.map(|quotient| quotient * yarn_attention(factor));
     Ok(RopeScaling::Yarn {

@@ -47,7 +47,11 @@ pub(super) fn factors(scaling: &RopeScaling, theta: f64, head_dim: usize) -> Opt
 ///
 /// # Errors
 /// If no factor and original context give these divisors.
-fn scaling(found: &[f32], theta: f64, head_dim: usize) -> Result<RopeScaling, GgufError> {
+pub(super) fn scaling(
+    found: &[f32],
+    theta: f64,
+    head_dim: usize,
+) -> Result<RopeScaling, GgufError> {
     if same(&vec![1.0; found.len()], found) {
         return Ok(RopeScaling::Default);
     }
