@@ -3,12 +3,13 @@
 
 Usage: check_gguf_families.py SIMMER TOKENIZER_DIR [--llama-cpp CHECKOUT] [FAMILY ...]
 
-Needs torch, transformers, gguf and llama-cpp-python. TOKENIZER_DIR is a folder with a tokenizer that simmer writes as GGUF, as
+Needs torch, transformers, peft, gguf and llama-cpp-python. TOKENIZER_DIR is a folder with a tokenizer that simmer writes as GGUF, as
 data/tiny-base. CHECKOUT is a checkout of llama.cpp: then the keys and tensors of simmer's file are compared with those of
 llama.cpp's converter, without the tokenizer.
 
 For each family:
   logits   llama.cpp's of the converted file, and greedy tokens, against transformers'
+  adapter  an adapter of all linear modules, made by PEFT: llama.cpp's logits and greedy tokens against PEFT's
   back     the folder that simmer makes of the file has the same tensors, and transformers computes the same logits
   keys     what the converter writes, simmer writes, with the same values; further keys of simmer are listed
   tensors  the same names, shapes and values
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 import transformers
 from llama_cpp import Llama
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -106,10 +108,10 @@ def greedy(model, ids):
     return ids[-NEW:]
 
 
-def check_logits(model, file):
+def check_logits(model, file, lora=None):
     rows = np.random.default_rng(1).integers(3, SIZES["vocab_size"], TOKENS).tolist()
     ours = logits_of(model, rows)
-    llama = Llama(str(file), n_ctx=256, n_batch=256, n_threads=2, verbose=False, logits_all=True,
+    llama = Llama(str(file), n_ctx=256, n_batch=256, n_threads=2, verbose=False, logits_all=True, lora_path=lora,
                   type_k=0, type_v=0)  # keys and values in f32
     llama.eval(rows)
     theirs = np.array(llama.scores[: len(rows)])
@@ -126,6 +128,21 @@ def check_logits(model, file):
     if found != greedy(model, rows):
         problems.append("greedy tokens differ")
     return problems, f"logits within {difference:.1e} of {np.abs(ours).max():.1f}, {NEW} greedy tokens"
+
+
+def check_adapter(program, source, file, work):
+    """An adapter of all linear modules, with another rank for one of them."""
+    base = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager").float().eval()
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", rank_pattern={"o_proj": 2}, task_type="CAUSAL_LM")
+    adapted = get_peft_model(base, lora)
+    torch.manual_seed(1)
+    for key, value in adapted.named_parameters():
+        if ".lora_B." in key:
+            torch.nn.init.normal_(value, std=0.1)
+    adapted.save_pretrained(work / "adapter")
+    simmer(program, "convert", work / "adapter", work / "adapter.gguf", "--base", source)
+    problems, text = check_logits(adapted.eval(), file, str(work / "adapter.gguf"))
+    return [f"adapter: {problem}" for problem in problems], f"adapter: {text}"
 
 
 def tensors_of(folder):
@@ -216,7 +233,11 @@ def main():
             model = make(name, source, args.tokenizer)
             try:
                 said = simmer(args.simmer, "convert", source, file)
-                checks = [lambda: check_logits(model, file), lambda: check_back(args.simmer, model, source, file, work / "back")]
+                checks = [
+                    lambda: check_logits(model, file),
+                    lambda: check_adapter(args.simmer, source, file, work),
+                    lambda: check_back(args.simmer, model, source, file, work / "back"),
+                ]
                 if args.llama_cpp:
                     checks.append(lambda: check_converter(source, file, work / "theirs.gguf"))
                 results = [check() for check in checks]

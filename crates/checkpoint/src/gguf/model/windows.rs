@@ -50,9 +50,12 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Gguf
         return Err(keys.wrong(PATTERN, &expected, &slides.len().to_string()));
     }
     if slides.contains(&true) {
-        let of = |&slides: &bool| match slides {
-            true => LayerType::SlidingAttention,
-            false => LayerType::FullAttention,
+        let of = |&slides: &bool| {
+            if slides {
+                LayerType::SlidingAttention
+            } else {
+                LayerType::FullAttention
+            }
         };
         config.sliding_window = window;
         config.layer_types = slides.iter().map(of).collect();
