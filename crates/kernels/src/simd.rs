@@ -105,12 +105,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
     let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
     let square = x * x;
     let mut p = -5.704_988_7e-3_f32;
-    for coefficient in [
-        2.063_909e-2,
-        -5.373_971_6e-2,
-        1.333_144_2e-1,
-        -3.333_328e-1,
-    ] {
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p.mul_add(square, coefficient);
     }
     let near = (p * square).mul_add(x, x);

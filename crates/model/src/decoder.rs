@@ -250,46 +250,45 @@ impl SelfAttention {
     fn projected(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 3] {
         let config = pass.config;
         let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
-        match [&self.q_proj, &self.k_proj, &self.v_proj] {
-            [Some(q), Some(k), Some(v)] => {
-                [project(q, x.clone()), project(k, x.clone()), project(v, x)]
-            }
-            _ => {
-                let queries = config.num_attention_heads * config.head_dim;
-                let keys = config.num_key_value_heads * config.head_dim;
-                let Some(all) = &self.qkv_proj else {
-                    unreachable!("built with three matrices or one");
-                };
-                let all = project(all, x);
-                [
-                    all.clone().narrow(1, 0, queries),
-                    all.clone().narrow(1, queries, keys),
-                    all.narrow(1, queries + keys, keys),
-                ]
-            }
+        if let [Some(q), Some(k), Some(v)] = [&self.q_proj, &self.k_proj, &self.v_proj] {
+            return [project(q, x.clone()), project(k, x.clone()), project(v, x)];
         }
+        let Some(all) = &self.qkv_proj else {
+            unreachable!("built with three matrices or one");
+        };
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let all = project(all, x); // [T, (N + 2K)·D]
+        [
+            all.clone().narrow(1, 0, queries),
+            all.clone().narrow(1, queries, keys),
+            all.narrow(1, queries + keys, keys),
+        ]
     }
 }
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
-        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
-        let [gate, up] = match [&self.gate_proj, &self.up_proj] {
-            [Some(gate), Some(up)] => [project(gate, x.clone()), project(up, x)], // [T, I]
-            _ => {
-                let size = pass.config.intermediate_size;
-                let Some(both) = &self.gate_up_proj else {
-                    unreachable!("built with two matrices or one");
-                };
-                let both = project(both, x); // [T, 2I]
-                [both.clone().narrow(1, 0, size), both.narrow(1, size, size)]
-            }
-        };
+        let [gate, up] = self.projected(x, pass);
         let activation = match pass.config.family.gated_by {
             GatedBy::Silu => Activation::Silu,
             GatedBy::GeluTanh => Activation::GeluTanh,
         };
         self.down_proj
             .forward(gated(activation, gate, up), pass.dropout_keys)
+    }
+
+    /// Gate and gated features, `[T, I]`.
+    fn projected(&self, x: Tensor<2>, pass: &Pass<'_>) -> [Tensor<2>; 2] {
+        let project = |linear: &Linear, x: Tensor<2>| linear.forward(x, pass.dropout_keys);
+        if let [Some(gate), Some(up)] = [&self.gate_proj, &self.up_proj] {
+            return [project(gate, x.clone()), project(up, x)];
+        }
+        let Some(both) = &self.gate_up_proj else {
+            unreachable!("built with two matrices or one");
+        };
+        let size = pass.config.intermediate_size;
+        let both = project(both, x); // [T, 2I]
+        [both.clone().narrow(1, 0, size), both.narrow(1, size, size)]
     }
 }

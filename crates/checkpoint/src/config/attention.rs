@@ -123,8 +123,10 @@ impl ModelConfig {
             let number = |key, default| keys.number_or_null(key, default);
             self.query_pre_attn_scalar =
                 number("query_pre_attn_scalar", defaults.query_pre_attn_scalar)?;
-            self.attn_logit_softcapping =
-                number("attn_logit_softcapping", defaults.attn_logit_softcapping)?;
+            if family.caps_scores {
+                self.attn_logit_softcapping =
+                    number("attn_logit_softcapping", defaults.attn_logit_softcapping)?;
+            }
             self.final_logit_softcapping =
                 number("final_logit_softcapping", defaults.final_logit_softcapping)?;
         }
@@ -215,7 +217,7 @@ impl ModelConfig {
             ),
             (
                 "attn_logit_softcapping",
-                family.soft_caps,
+                family.caps_scores,
                 self.attn_logit_softcapping,
             ),
             (
@@ -297,7 +299,9 @@ impl ModelConfig {
         }
         if family.soft_caps {
             set("query_pre_attn_scalar", json!(self.query_pre_attn_scalar));
-            set("attn_logit_softcapping", json!(self.attn_logit_softcapping));
+            if family.caps_scores {
+                set("attn_logit_softcapping", json!(self.attn_logit_softcapping));
+            }
             set(
                 "final_logit_softcapping",
                 json!(self.final_logit_softcapping),

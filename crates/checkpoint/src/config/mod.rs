@@ -138,7 +138,6 @@ fn default_family() -> &'static Family {
 }
 
 #[expect(
-    clippy::ref_option_ref,
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
 )]

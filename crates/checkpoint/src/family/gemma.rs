@@ -83,6 +83,7 @@ pub(super) static GEMMA2: Family = Family {
     ],
     windows: Windows::ExceptEvery(2),
     soft_caps: true,
+    caps_scores: true,
     defaults: Defaults {
         num_key_value_heads: Some(4),
         sliding_window: Some(4096),

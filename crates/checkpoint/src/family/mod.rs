@@ -41,6 +41,10 @@ pub static ALL: [&Family; 11] = [
 ];
 
 /// A family of models: the value of `model_type` in a configuration, and what it decides.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether the family's configuration has a key"
+)]
 #[derive(Clone, Copy)]
 pub struct Family {
     /// `model_type` in `config.json`.
@@ -65,8 +69,10 @@ pub struct Family {
     pub local_rotary: bool,
     /// Whether a part of each head may have no rotary positions: `partial_rotary_factor`.
     pub partial_rotary: bool,
-    /// Whether scores and logits may have soft caps, and scores the scale `1 / √query_pre_attn_scalar`.
+    /// Whether logits may have a soft cap, and scores the scale `1 / √query_pre_attn_scalar`.
     pub soft_caps: bool,
+    /// Whether attention applies `attn_logit_softcapping`. Gemma 3's configuration has the key, and transformers does not apply it.
+    pub caps_scores: bool,
     /// Whether the configuration has Granite's multipliers.
     pub multipliers: bool,
     /// What a configuration has where its file lacks a key.
@@ -98,6 +104,7 @@ impl Family {
         local_rotary: false,
         partial_rotary: false,
         soft_caps: false,
+        caps_scores: false,
         multipliers: false,
         defaults: Defaults::STANDARD,
         embedding: Module::EMBEDDING,

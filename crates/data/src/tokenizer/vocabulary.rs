@@ -156,9 +156,10 @@ impl Vocabulary {
             // Gemma's tokens for several spaces, which GGUF has as text
             let spaces = !prefix && kind == Kind::UserDefined && is_spaces(text);
             Piece {
-                text: match spaces {
-                    true => text.replace(' ', SPACE),
-                    false => text.clone(),
+                text: if spaces {
+                    text.replace(' ', SPACE)
+                } else {
+                    text.clone()
                 },
                 score,
                 kind,

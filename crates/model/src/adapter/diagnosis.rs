@@ -158,7 +158,7 @@ fn other_family(
         let has_one = |name| family.modules().any(|module| module.last_part() == name);
         used.iter().all(|name| has_one(*name))
     };
-    let families = family::ALL.into_iter().filter(|family| has(*family));
+    let families = family::ALL.into_iter().filter(|family| has(family));
     let names: Vec<String> = families
         .map(|family| format!("`{}`", family.model_type))
         .collect();

@@ -103,9 +103,10 @@ impl Hint for SelectionError {
                     None => string,
                 })
             }
-            Self::NoDefault { .. } => Some(ALL_LINEAR.to_owned()),
-            // names of another family
-            Self::NoMatch { meant: Some(_), .. } => Some(ALL_LINEAR.to_owned()),
+            // no default, or names of another family
+            Self::NoDefault { .. } | Self::NoMatch { meant: Some(_), .. } => {
+                Some(ALL_LINEAR.to_owned())
+            }
             _ => None,
         }
     }
