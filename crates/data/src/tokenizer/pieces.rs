@@ -88,8 +88,16 @@ pub(super) struct Pieces<'a> {
     /// Whether spaces at the ends are removed, and repeated spaces reduced to one.
     pub(super) remove_extra_whitespaces: bool,
     pub(super) user_defined: UserDefined,
-    /// Whether special tokens absorb the spaces after them, as Phi-3's do.
-    pub(super) rstrip: bool,
+    pub(super) after: After,
+}
+
+/// What becomes of the spaces after special tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// They are text.
+    Kept,
+    /// They are part of the token, as for most of Phi-3's.
+    Absorbed,
 }
 
 /// Phi-3's special tokens that leave the spaces after them alone.
@@ -292,7 +300,8 @@ impl Pieces<'_> {
     }
 
     fn add_tokens(&self, inner: &mut tokenizers::Tokenizer) -> Result<Vec<String>, TokenizerError> {
-        let rstrip = |text: &str| self.rstrip && !NOT_STRIPPING.contains(&text);
+        let absorbed = self.after == After::Absorbed;
+        let rstrip = |text: &str| absorbed && !NOT_STRIPPING.contains(&text);
         let special = self.texts(&[Kind::Control, Kind::Unknown]);
         let special = special
             .iter()

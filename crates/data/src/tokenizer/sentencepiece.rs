@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Map, json};
 use simmer_hint::Hint;
 
-use super::pieces::{Kind, Piece, PieceError, Pieces, UserDefined};
+use super::pieces::{After, Kind, Piece, PieceError, Pieces, UserDefined};
 use super::wire::{Fields, Malformed, Value};
 use super::{Made, TokenizerError};
 
@@ -256,7 +256,7 @@ impl Model {
             dummy_prefix: self.normalizer.add_dummy_prefix,
             remove_extra_whitespaces: self.normalizer.remove_extra_whitespaces,
             user_defined: UserDefined::Belong,
-            rstrip: false,
+            after: After::Kept,
         };
         let checked = self.check().and_then(|()| Ok(pieces.check()?));
         checked.map_err(|error| TokenizerError::Invalid {

@@ -15,7 +15,7 @@ use tokenizers::AddedToken;
 use super::byte_level::{self, PreTokenizer};
 use super::error::library;
 use super::folder::Folder;
-use super::pieces::{Kind, Piece, Pieces, SPACE, UserDefined};
+use super::pieces::{After, Kind, Piece, Pieces, SPACE, UserDefined};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
@@ -180,7 +180,11 @@ impl Vocabulary {
             dummy_prefix: self.add_space_prefix.unwrap_or(true),
             remove_extra_whitespaces: false,
             user_defined: UserDefined::Separate,
-            rstrip: self.rstrip,
+            after: if self.rstrip {
+                After::Absorbed
+            } else {
+                After::Kept
+            },
         }
     }
 
