@@ -75,10 +75,6 @@ impl Hint for PieceError {
 }
 
 /// A vocabulary of pieces, and how text is normalised for it.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a setting of SentencePiece's models, with its name there"
-)]
 pub(super) struct Pieces<'a> {
     pub(super) list: &'a [Piece],
     /// Whether characters without a piece become bytes.

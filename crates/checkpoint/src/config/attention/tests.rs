@@ -98,12 +98,13 @@ fn windows_are_those_of_transformers() {
 
 #[test]
 fn positions_are_those_of_transformers() {
+    use Positions::{Global, Local, None};
+
     let positions = |config: &ModelConfig| {
         (0..4)
             .map(|layer| config.positions(layer))
             .collect::<Vec<_>>()
     };
-    use Positions::{Global, Local, None};
     let smol = read("smollm3", &json!({}));
     assert_eq!(positions(&smol), [Global, Global, Global, None]);
     // "at least the same length as the number of layers"
