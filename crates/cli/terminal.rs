@@ -7,7 +7,7 @@ use rustyline::error::ReadlineError;
 #[cfg(unix)]
 pub(crate) use of_unix::{keep, restore};
 
-/// What is said of a line that [`is_not_utf8`].
+/// What is reported of a line that [`is_not_utf8`].
 pub(crate) const NOT_UTF8: &str = "error: what was typed is not UTF-8\n\
     hint: type it again; the terminal's encoding must be UTF-8";
 
