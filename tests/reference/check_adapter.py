@@ -41,14 +41,18 @@ class RaiseOnWarning(logging.Handler):
 
 def load_strictly(model_folder: str, adapter_folder: str) -> PeftModel:
     base = models.load_for(adapter_folder, model_folder)
+    # only while the adapter is loaded: transformers has advice on the configurations of some base models
     handler = RaiseOnWarning(logging.WARNING)
-    for name in ("", "transformers", "peft"):
-        logging.getLogger(name).addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("", "transformers", "peft")]
+    for logger in loggers:
+        logger.addHandler(handler)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # PEFT 0.21 reads this deprecated attribute of transformers 5.23 for every adapter.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = PeftModel.from_pretrained(base, adapter_folder)
+    for logger in loggers:
+        logger.removeHandler(handler)
     saved = load_file(Path(adapter_folder, "adapter_model.safetensors"))
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     ends = ("embed_tokens.weight", "embed_tokens.base_layer.weight", "lm_head.weight", "lm_head.base_layer.weight")
