@@ -298,7 +298,7 @@ impl ModelConfig {
             set("partial_rotary_factor", json!(self.partial_rotary_factor));
         }
         if family.soft_caps {
-            set("query_pre_attn_scalar", json!(self.query_pre_attn_scalar));
+            set("query_pre_attn_scalar", whole(self.query_pre_attn_scalar));
             if family.caps_scores {
                 set("attn_logit_softcapping", json!(self.attn_logit_softcapping));
             }
@@ -319,6 +319,14 @@ impl ModelConfig {
         if let Some(base) = self.rope_local_base_freq {
             set("rope_local_base_freq", json!(base));
         }
+    }
+}
+
+/// A number as an integer if it is one: transformers refuses `256.0` where it expects an integer.
+fn whole(number: Option<f64>) -> Value {
+    match number {
+        Some(number) if number.fract() == 0.0 => json!(number as u64),
+        number => json!(number),
     }
 }
 

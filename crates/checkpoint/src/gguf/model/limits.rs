@@ -85,8 +85,8 @@ pub fn notes(config: &ModelConfig) -> Vec<String> {
     } = config.rope_scaling
     {
         notes.push(format!(
-            "LongRoPE: llama.cpp takes `long_factor` if its context (-c) is longer than {original} tokens, and this model if \
-             the text is\n\
+            "LongRoPE: llama.cpp takes `long_factor` if its context (-c) is longer than {original} tokens, this model if the \
+             text is longer\n\
              hint: for texts of up to {original} tokens, use llama.cpp with a context of at most that (-c {original})"
         ));
     }
