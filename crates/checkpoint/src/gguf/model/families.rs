@@ -225,10 +225,6 @@ fn a_model_that_llama_cpp_would_change_is_refused() {
         ),
         message(
             "gemma3_text",
-            json!({"head_dim": 16, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 50.0}),
-        ),
-        message(
-            "gemma3_text",
             json!({"head_dim": 16, "query_pre_attn_scalar": 16, "layer_types": sixth(2)}),
         ),
         message("smollm3", json!({"no_rope_layer_interval": 3})),
@@ -243,7 +239,20 @@ fn a_model_that_llama_cpp_would_change_is_refused() {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}}),
         ),
     ];
-    insta::assert_snapshot!(messages.join("\n"));
+    insta::assert_snapshot!(messages.join("\n"), @"
+    `head_dim` is 16, not hidden_size / num_attention_heads (8): the qwen2 architecture of llama.cpp does not support this
+    `attention_bias` is true, with `model.layers.0.self_attn.o_proj.bias`: the qwen3 architecture of llama.cpp does not support this
+    `attention_bias` is true, with `model.layers.0.self_attn.q_proj.bias`: the olmo2 architecture of llama.cpp does not support this
+    `mlp_bias` is true, with `model.layers.0.mlp.gate_proj.bias`: the smollm3 architecture of llama.cpp does not support this
+    `tie_word_embeddings` is false: the gemma2 architecture of llama.cpp does not support this
+    `query_pre_attn_scalar` is 8, not 16, as llama.cpp assumes: the gemma2 architecture of llama.cpp does not support this
+    `attn_logit_softcapping` is null: the gemma2 architecture of llama.cpp does not support this
+    `layer_types` does not have full attention in every n-th layer alone: the gemma3 architecture of llama.cpp does not support this
+    `no_rope_layers` does not have 0 for every 4th layer, and 1 for the others: the smollm3 architecture of llama.cpp does not support this
+    `rope_scaling` is yarn with other values than `beta_fast` 32, `beta_slow` 1 and `truncate` true: the llama architecture of llama.cpp does not support this
+    `rope_scaling` is dynamic: the llama architecture of llama.cpp does not support this
+    `rope_scaling` is llama3: the qwen3 architecture of llama.cpp does not support this
+    ");
 }
 
 #[test]
