@@ -47,8 +47,11 @@ fn folded_line(line: &str, columns: usize) -> String {
             width = indent + more;
         } else {
             folded.push_str(space);
+            width += space.len() + more;
             // the terminal breaks what is longer than a line
-            width = (width + space.len() + more) % columns.max(1);
+            if width > columns {
+                width %= columns;
+            }
         }
         folded.push_str(word);
     }

@@ -106,6 +106,9 @@ mod tests {
             tip("inspect"),
             "tip: the command is `simmer adapter inspect`"
         );
-        assert_eq!(tip("trian"), "tip: a similar subcommand exists: 'train'");
+        assert_eq!(
+            tip("estimat"),
+            "tip: a similar subcommand exists: 'estimate'"
+        );
     }
 }

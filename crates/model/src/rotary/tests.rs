@@ -17,6 +17,11 @@ fn config(case: &Value) -> ModelConfig {
         "num_attention_heads": 1, "head_dim": case["dim"]
     });
     let keys = case["keys"].as_object().unwrap();
+    // the family that has rotary positions in a part of each head, here in three quarters
+    if case["keys"].to_string().contains("partial_rotary_factor") {
+        json["model_type"] = json!("phi3");
+        json["head_dim"] = json!(size(&case["dim"]) * 4 / 3);
+    }
     json.as_object_mut().unwrap().extend(keys.clone());
     ModelConfig::from_json(&json, Path::new("config.json")).unwrap()
 }

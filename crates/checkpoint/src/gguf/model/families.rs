@@ -262,7 +262,17 @@ fn ignored_windows_are_reported() {
     llama.cpp ignores the window of mistral models: beyond `sliding_window` (32 tokens) of a context of up to `max_position_embeddings` (64), its answers differ from those of this model
     hint: use llama.cpp with a context of at most 32 tokens (-c 32)
     ");
-    let gemma2 = json!({"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8, "sliding_window_pattern": 3});
+    let every_third: Vec<&str> = (1..=8)
+        .map(|layer| {
+            if layer % 3 == 0 {
+                "full_attention"
+            } else {
+                "sliding_attention"
+            }
+        })
+        .collect();
+    let gemma2 = json!({"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 8,
+        "layer_types": every_third});
     insta::assert_snapshot!(notes("gemma2", gemma2), @"all layers have a window except every n-th, and n is 3: versions of llama.cpp that do not read `gemma2.attention.sliding_window_pattern` assume 2, and answer something else");
     // within the window nothing differs
     assert_eq!(notes("mistral", json!({"sliding_window": 64})), "");
