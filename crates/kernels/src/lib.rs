@@ -58,7 +58,7 @@ pub use attention::{
 pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
-pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference, swiglu};
+pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{

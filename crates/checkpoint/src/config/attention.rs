@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::which::foreign;
+use super::which::{foreign, has_key};
 use super::windows::one_for_each;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{EmbeddingScale, Family, GatedBy, Windows};
@@ -32,7 +32,7 @@ impl LayerType {
         self == Self::SlidingAttention
     }
 
-    pub(super) fn sliding(is_sliding: bool) -> Self {
+    pub(crate) fn sliding(is_sliding: bool) -> Self {
         if is_sliding {
             Self::SlidingAttention
         } else {
@@ -209,59 +209,28 @@ impl ModelConfig {
         let other_than_one = |number: f64| Some(number).filter(|number| *number != 1.0);
         let family = self.family;
         let without_positions = self.no_rope_layers.contains(&0).then_some(0.0);
-        for (key, is_ours, value) in [
+        for (key, value) in [
             (
                 "partial_rotary_factor",
-                family.partial_rotary,
                 other_than_one(self.partial_rotary_factor),
             ),
-            (
-                "attn_logit_softcapping",
-                family.caps_scores,
-                self.attn_logit_softcapping,
-            ),
-            (
-                "final_logit_softcapping",
-                family.soft_caps,
-                self.final_logit_softcapping,
-            ),
-            (
-                "query_pre_attn_scalar",
-                family.soft_caps,
-                self.query_pre_attn_scalar,
-            ),
+            ("attn_logit_softcapping", self.attn_logit_softcapping),
+            ("final_logit_softcapping", self.final_logit_softcapping),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
             (
                 "embedding_multiplier",
-                family.multipliers,
                 other_than_one(self.embedding_multiplier),
             ),
-            (
-                "attention_multiplier",
-                family.multipliers,
-                self.attention_multiplier,
-            ),
+            ("attention_multiplier", self.attention_multiplier),
             (
                 "residual_multiplier",
-                family.multipliers,
                 other_than_one(self.residual_multiplier),
             ),
-            (
-                "logits_scaling",
-                family.multipliers,
-                other_than_one(self.logits_scaling),
-            ),
-            (
-                "rope_local_base_freq",
-                family.local_rotary,
-                self.rope_local_base_freq,
-            ),
-            (
-                "no_rope_layers",
-                family.layers_without_positions,
-                without_positions,
-            ),
+            ("logits_scaling", other_than_one(self.logits_scaling)),
+            ("rope_local_base_freq", self.rope_local_base_freq),
+            ("no_rope_layers", without_positions),
         ] {
-            if let Some(value) = value.filter(|_| !is_ours) {
+            if let Some(value) = value.filter(|_| !has_key(family, key)) {
                 return Err(wrong(key, foreign(key, family), value.to_string()));
             }
         }
@@ -330,12 +299,17 @@ fn whole(number: Option<f64>) -> Value {
     }
 }
 
+/// `no_rope_layers` of a model in which all layers except every n-th have rotary positions.
+pub(crate) fn rotating_except_every(n: usize, layers: usize) -> Vec<u8> {
+    let rotates = |layer: usize| u8::from(!(layer + 1).is_multiple_of(n));
+    (0..layers).map(rotates).collect()
+}
+
 /// One number for each layer: 1 if it has rotary positions, 0 if not.
 fn no_rope_layers(keys: &Keys<'_>, layers: usize) -> Result<Vec<u8>, ConfigError> {
     let Some(found) = keys.get("no_rope_layers") else {
         let every = keys.size_or("no_rope_layer_interval", 4)?;
-        let rotates = |layer: usize| u8::from(!(layer + 1).is_multiple_of(every));
-        return Ok((0..layers).map(rotates).collect());
+        return Ok(rotating_except_every(every, layers));
     };
     let items = found.as_array().map(Vec::as_slice).unwrap_or_default();
     let items: Option<Vec<u8>> = items

@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use simmer_hint::Hint;
 
+pub(crate) use attention::rotating_except_every;
 pub use attention::{LayerType, Positions};
 pub(crate) use keys::Keys;
 pub use rope::RopeScaling;

@@ -129,18 +129,21 @@ impl Keys<'_> {
 
     /// Refuses keys that change what another family computes, and would be ignored in this one.
     pub(super) fn check_foreign_keys(&self, family: &'static Family) -> Result<(), ConfigError> {
-        for (key, is_ours, neutral) in [
-            ("partial_rotary_factor", family.partial_rotary, Some(1.0)),
-            ("attn_logit_softcapping", family.soft_caps, None),
-            ("final_logit_softcapping", family.soft_caps, None),
-            ("query_pre_attn_scalar", family.soft_caps, None),
-            ("embedding_multiplier", family.multipliers, Some(1.0)),
-            ("attention_multiplier", family.multipliers, None),
-            ("residual_multiplier", family.multipliers, Some(1.0)),
-            ("logits_scaling", family.multipliers, Some(1.0)),
-            ("rope_local_base_freq", family.local_rotary, None),
-            ("no_rope_layers", family.layers_without_positions, None),
+        for (key, neutral) in [
+            ("partial_rotary_factor", Some(1.0)),
+            ("attn_logit_softcapping", None),
+            ("final_logit_softcapping", None),
+            ("query_pre_attn_scalar", None),
+            ("embedding_multiplier", Some(1.0)),
+            ("attention_multiplier", None),
+            ("residual_multiplier", Some(1.0)),
+            ("logits_scaling", Some(1.0)),
+            ("rope_local_base_freq", None),
+            ("no_rope_layers", None),
         ] {
+            // Gemma 3's files may have a cap of the scores, which transformers ignores
+            let is_ignored = key == "attn_logit_softcapping" && family.soft_caps;
+            let is_ours = has_key(family, key) || is_ignored;
             let found = self.get(key).filter(|_| !is_ours);
             if let Some(found) = found.filter(|found| found.as_f64() != neutral) {
                 let expected = foreign(key, family);
@@ -151,17 +154,21 @@ impl Keys<'_> {
     }
 }
 
-/// What is expected of a key that other families have.
-pub(super) fn foreign(key: &str, family: &Family) -> String {
-    let has = |family: &&Family| match key {
+/// Whether a key that only some families have changes what a model of this family computes.
+pub(super) fn has_key(family: &Family, key: &str) -> bool {
+    match key {
         "partial_rotary_factor" => family.partial_rotary,
         "rope_local_base_freq" => family.local_rotary,
         "no_rope_layers" => family.layers_without_positions,
-        "attn_logit_softcapping" | "final_logit_softcapping" | "query_pre_attn_scalar" => {
-            family.soft_caps
-        }
+        "attn_logit_softcapping" => family.caps_scores,
+        "final_logit_softcapping" | "query_pre_attn_scalar" => family.soft_caps,
         _ => family.multipliers,
-    };
+    }
+}
+
+/// What is expected of a key that other families have.
+pub(super) fn foreign(key: &str, family: &Family) -> String {
+    let has = |family: &&'static Family| has_key(family, key);
     let names = family::ALL.into_iter().filter(has);
     let names: Vec<_> = names
         .map(|family| format!("`{}`", family.model_type))

@@ -138,6 +138,11 @@ impl Family {
             .chain([&self.norm, &self.head])
     }
 
+    /// Whether the path of one of its modules ends in this part.
+    pub fn has_module(&'static self, last_part: &str) -> bool {
+        self.modules().any(|module| module.last_part() == last_part)
+    }
+
     /// The targets of an adapter that names none: PEFT's defaults, as the last parts of module paths.
     pub fn default_targets(&'static self) -> impl Iterator<Item = &'static str> {
         let targets = self.modules().filter(|module| module.default_target);

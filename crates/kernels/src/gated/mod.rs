@@ -56,14 +56,6 @@ pub fn gated(activation: Activation, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2
     Tensor::from_dispatch(Dispatch::gated(activation, gate, up))
 }
 
-/// [`gated`] with [`Activation::Silu`].
-///
-/// # Shapes
-/// As [`gated`].
-pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    gated(Activation::Silu, gate, up)
-}
-
 /// The reference implementation of [`gated`], in plain tensor operations.
 ///
 /// # Shapes

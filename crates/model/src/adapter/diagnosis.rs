@@ -154,11 +154,8 @@ fn other_family(
     if used.iter().all(|name| modules.contains(*name)) {
         return None;
     }
-    let has = |family: &'static Family| {
-        let has_one = |name| family.modules().any(|module| module.last_part() == name);
-        used.iter().all(|name| has_one(*name))
-    };
-    let families = family::ALL.into_iter().filter(|family| has(family));
+    let has_all = |family: &&'static Family| used.iter().all(|name| family.has_module(name));
+    let families = family::ALL.into_iter().filter(has_all);
     let names: Vec<String> = families
         .map(|family| format!("`{}`", family.model_type))
         .collect();

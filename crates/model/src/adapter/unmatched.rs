@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use simmer_checkpoint::family::{self, Family};
+use simmer_checkpoint::family;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use simmer_hint::Hint;
 use thiserror::Error;
@@ -318,8 +318,9 @@ fn has(modules: &[ModuleLayout], name: &str) -> bool {
 /// The families with a module that has this name.
 fn families_with(name: &str) -> Vec<&'static str> {
     let name = last_part(name);
-    let has = |family: &&'static Family| family.modules().any(|module| module.last_part() == name);
-    let families = family::ALL.into_iter().filter(has);
+    let families = family::ALL
+        .into_iter()
+        .filter(|family| family.has_module(name));
     families.map(|family| family.model_type).collect()
 }
 

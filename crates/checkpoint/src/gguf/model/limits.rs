@@ -1,7 +1,7 @@
 //! Which models llama.cpp can compute: a file of any other would load and answer something else, or not load at all.
 
 use super::{rotary, windows};
-use crate::config::{ModelConfig, RopeScaling};
+use crate::config::{ModelConfig, RopeScaling, rotating_except_every};
 use crate::family::{GgufHead, GgufWindows};
 use crate::gguf::GgufError;
 use crate::layout::{self, Part};
@@ -39,7 +39,7 @@ pub(super) fn check(config: &ModelConfig) -> Result<(), GgufError> {
     }
     rotary::check(config)?;
     if let Some(interval) = gguf.no_rope_layer_interval
-        && config.no_rope_layers != no_rope_layers(interval, config.num_hidden_layers)
+        && config.no_rope_layers != rotating_except_every(interval, config.num_hidden_layers)
     {
         let found = format!("does not have 0 for every {interval}th layer, and 1 for the others");
         return refuse("no_rope_layers", found);
@@ -91,12 +91,6 @@ pub fn notes(config: &ModelConfig) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// For each layer 1 if it has rotary positions: all except every n-th.
-pub(super) fn no_rope_layers(interval: usize, layers: usize) -> Vec<u8> {
-    let rotates = |layer: usize| u8::from(!(layer + 1).is_multiple_of(interval));
-    (0..layers).map(rotates).collect()
 }
 
 /// What llama.cpp assumes.

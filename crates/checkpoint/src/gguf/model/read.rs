@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{gguf_weight, limits, numbers, rotary, windows};
-use crate::config::{ConfigError, ModelConfig};
+use crate::config::{ConfigError, ModelConfig, rotating_except_every};
 use crate::family::{self, Family, GgufHead, HasBias, Windows};
 use crate::gguf::metadata::required;
 use crate::gguf::{Gguf, GgufError, GgufTensor, Metadata};
@@ -63,7 +63,7 @@ pub fn config(gguf: &Gguf, files: &[&[u8]]) -> Result<ModelConfig, GgufError> {
         ..ModelConfig::of_family(family)
     };
     if let Some(interval) = family.gguf.no_rope_layer_interval {
-        config.no_rope_layers = limits::no_rope_layers(interval, num_hidden_layers);
+        config.no_rope_layers = rotating_except_every(interval, num_hidden_layers);
     }
     if family.local_rotary {
         let base = keys.number("rope.freq_base_swa")?;

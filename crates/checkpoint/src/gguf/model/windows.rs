@@ -50,15 +50,8 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Gguf
         return Err(keys.wrong(PATTERN, &expected, &slides.len().to_string()));
     }
     if slides.contains(&true) {
-        let of = |&slides: &bool| {
-            if slides {
-                LayerType::SlidingAttention
-            } else {
-                LayerType::FullAttention
-            }
-        };
         config.sliding_window = window;
-        config.layer_types = slides.iter().map(of).collect();
+        config.layer_types = slides.into_iter().map(LayerType::sliding).collect();
     }
     Ok(())
 }
