@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use rayon::prelude::*;
+use simmer_blocks::paired_row;
 
 use crate::gguf::blocks::Decoder;
 use crate::mapped::Mapped;
@@ -226,16 +227,6 @@ impl Stored {
     pub(crate) fn len(&self) -> usize {
         self.rows() * self.row_bytes()
     }
-}
-
-/// The index in Meta's order of a row in Hugging Face's order: within a head, row `i` of the first half is the first row
-/// of pair `i`, and row `i` of the second half is the second.
-///
-/// Source: transformers, `convert_llama_weights_to_hf.py` (`permute`).
-pub(crate) fn paired_row(row: usize, head_dim: usize) -> usize {
-    let (head, within) = (row / head_dim, row % head_dim);
-    let half = head_dim / 2;
-    head * head_dim + within % half * 2 + within / half
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use simmer_blocks::paired_row;
 use simmer_files::{Existing, StagedFolder, WriteError};
 
 use super::layout::{MetaTensor, head, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
 use crate::pth::PthWriter;
-use crate::stored::paired_row;
 use crate::{CheckpointError, Dtype, ModelConfig, TensorSpec, compare, nearest};
 
 /// Bytes of a matrix that are split into columns at a time.

@@ -1,16 +1,11 @@
-//! Quantised blocks, and their conversion to and from f32.
-//!
-//! A block has a scale, for some types also a minimum, and a small integer `q` per element: `scale * q` or
-//! `scale * q + minimum` (`- minimum` in the K types, whose blocks have sub-blocks with their own scales). The result has
-//! the same bits as `dequantize` of the Python package gguf.
-//!
-//! Source: ggml, `ggml-common.h` and `ggml-quants.c`.
+//! The types of ggml, and their conversion to and from f32. The quantised ones are in [`simmer_blocks::ggml`].
 
 mod quantize;
-mod single;
-mod sub_blocks;
+mod plain;
 
 pub use quantize::{ENCODED, quantize};
+
+use simmer_blocks::ggml::{BlockType, widen};
 
 use super::{GgmlType, GgufError};
 
@@ -30,6 +25,7 @@ pub const DECODED: &[GgmlType] = &[
     GgmlType::Q4_K,
     GgmlType::Q5_K,
     GgmlType::Q6_K,
+    GgmlType::IQ4_NL,
 ];
 
 /// The decoder of a type.
@@ -38,17 +34,18 @@ pub const DECODED: &[GgmlType] = &[
 /// If the type is not in [`DECODED`].
 pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
     Ok(match kind {
-        GgmlType::F32 => single::f32,
-        GgmlType::F16 => single::f16,
-        GgmlType::BF16 => single::bf16,
-        GgmlType::Q8_0 => single::q8_0,
-        GgmlType::Q4_0 => single::q4_0,
-        GgmlType::Q4_1 => single::q4_1,
-        GgmlType::Q5_0 => single::q5_0,
-        GgmlType::Q5_1 => single::q5_1,
-        GgmlType::Q4_K => sub_blocks::q4_k,
-        GgmlType::Q5_K => sub_blocks::q5_k,
-        GgmlType::Q6_K => sub_blocks::q6_k,
+        GgmlType::F32 => plain::f32,
+        GgmlType::F16 => plain::f16,
+        GgmlType::BF16 => plain::bf16,
+        GgmlType::Q8_0 => |row, out| widen(BlockType::Q8_0, row, 0, out),
+        GgmlType::Q4_0 => |row, out| widen(BlockType::Q4_0, row, 0, out),
+        GgmlType::Q4_1 => |row, out| widen(BlockType::Q4_1, row, 0, out),
+        GgmlType::Q5_0 => |row, out| widen(BlockType::Q5_0, row, 0, out),
+        GgmlType::Q5_1 => |row, out| widen(BlockType::Q5_1, row, 0, out),
+        GgmlType::Q4_K => |row, out| widen(BlockType::Q4_K, row, 0, out),
+        GgmlType::Q5_K => |row, out| widen(BlockType::Q5_K, row, 0, out),
+        GgmlType::Q6_K => |row, out| widen(BlockType::Q6_K, row, 0, out),
+        GgmlType::IQ4_NL => |row, out| widen(BlockType::IQ4_NL, row, 0, out),
         kind => {
             return Err(GgufError::UnsupportedType {
                 tensor: None,
@@ -87,11 +84,6 @@ fn each_block<const BYTES: usize, const LEN: usize>(
     for (block, place) in blocks.iter().zip(places) {
         widen(block, place);
     }
-}
-
-/// The f16 at a byte offset of a block.
-fn half(block: &[u8], at: usize) -> f32 {
-    half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use simmer_blocks::paired_row;
 use simmer_hint::Hint as _;
 
 use super::*;
 use crate::config::RopeScaling;
 use crate::family::{Family, GgufFamily, LLAMA};
 use crate::gguf::{Array, GgufWriter, Metadata, Value, Vocabulary};
-use crate::stored::paired_row;
 
 fn small() -> ModelConfig {
     ModelConfig {

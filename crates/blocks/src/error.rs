@@ -1,0 +1,41 @@
+//! What can be wrong with a quantised matrix.
+
+use thiserror::Error;
+
+/// Parts that do not make up a quantised matrix.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum BlocksError {
+    /// A part has the wrong length.
+    #[error("{part}: expected {expected} for a matrix of {} x {}, found {found}", shape[0], shape[1])]
+    Length {
+        /// Name of the part, such as `absmax`.
+        part: &'static str,
+        /// Shape of the matrix.
+        shape: [usize; 2],
+        /// Elements or bytes that it should have.
+        expected: usize,
+        /// Elements or bytes that it has.
+        found: usize,
+    },
+    /// Rows cannot be cut into whole blocks.
+    #[error("rows of {columns} elements are not whole blocks of {block} ({kind})")]
+    Rows {
+        /// The type.
+        kind: &'static str,
+        /// Elements of a row.
+        columns: usize,
+        /// Elements of a block.
+        block: usize,
+    },
+    /// A scale is NaN or infinite.
+    #[error("{part}: value {index} is {value}")]
+    NotFinite {
+        /// Name of the part.
+        part: &'static str,
+        /// Index in the part.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+}

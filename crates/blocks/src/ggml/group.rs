@@ -1,0 +1,170 @@
+//! A group of 32 elements of each type.
+//!
+//! Byte `i` of the 4-bit and 5-bit blocks holds elements `i` (lower bits) and `i + 16` (upper bits).
+
+use half::f16;
+
+use super::GROUP;
+
+/// Groups of a block with this many bytes.
+#[inline(always)]
+pub(super) fn groups_of(block_bytes: usize) -> usize {
+    if block_bytes > 34 { 8 } else { 1 }
+}
+
+/// The f16 at a byte offset of a block.
+#[inline(always)]
+fn half(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32_const()
+}
+
+/// `d: f16, q: [i8; 32]`
+#[inline(always)]
+pub(super) fn q8_0(block: &[u8; 34], _: usize, out: &mut [f32; GROUP]) {
+    let d = half(block, 0);
+    for (out, &q) in out.iter_mut().zip(&block[2..]) {
+        *out = f32::from(q as i8) * d;
+    }
+}
+
+/// `d: f16, q: [u4; 32]`, stored with an offset of 8.
+#[inline(always)]
+pub(super) fn q4_0(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
+    let d = half(block, 0);
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
+        *low = d * f32::from((q & 15) as i8 - 8);
+        *high = d * f32::from((q >> 4) as i8 - 8);
+    }
+}
+
+/// `d: f16, m: f16, q: [u4; 32]`
+#[inline(always)]
+pub(super) fn q4_1(block: &[u8; 20], _: usize, out: &mut [f32; GROUP]) {
+    let (d, m) = (half(block, 0), half(block, 2));
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[4..]) {
+        *low = d * f32::from(q & 15) + m;
+        *high = d * f32::from(q >> 4) + m;
+    }
+}
+
+/// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored with an offset of 16.
+#[inline(always)]
+pub(super) fn q5_0(block: &[u8; 22], _: usize, out: &mut [f32; GROUP]) {
+    let d = half(block, 0);
+    let q = five_bits(&block[2..6], &block[6..]);
+    for (out, q) in out.iter_mut().zip(q) {
+        *out = d * f32::from(q as i8 - 16);
+    }
+}
+
+/// `d: f16, m: f16, fifth bits: [u1; 32], q: [u4; 32]`
+#[inline(always)]
+pub(super) fn q5_1(block: &[u8; 24], _: usize, out: &mut [f32; GROUP]) {
+    let (d, m) = (half(block, 0), half(block, 2));
+    let q = five_bits(&block[4..8], &block[8..]);
+    for (out, q) in out.iter_mut().zip(q) {
+        *out = d * f32::from(q) + m;
+    }
+}
+
+/// Bit `i` of the fifth bits belongs to element `i`.
+#[inline(always)]
+fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
+    let fifth = u32::from_le_bytes([fifth[0], fifth[1], fifth[2], fifth[3]]);
+    let mut q = [0; GROUP];
+    let (low, high) = q.split_at_mut(16);
+    for ((low, high), &four) in low.iter_mut().zip(high).zip(four) {
+        *low = four & 15;
+        *high = four >> 4;
+    }
+    for (bit, q) in q.iter_mut().enumerate() {
+        *q |= ((fifth >> bit & 1) << 4) as u8;
+    }
+    q
+}
+
+/// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
+#[inline(always)]
+pub(super) fn iq4_nl(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
+    const VALUES: [i8; 16] = [
+        -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+    ];
+    let d = half(block, 0);
+    let (low, high) = out.split_at_mut(16);
+    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
+        *low = d * f32::from(VALUES[usize::from(q & 15)]);
+        *high = d * f32::from(VALUES[usize::from(q >> 4)]);
+    }
+}
+
+/// `d: f16, m: f16, scales and minima: [u6; 16], q: [u4; 256]`
+///
+/// 32 bytes of `q` hold two groups, the first in the lower bits.
+#[inline(always)]
+pub(super) fn q4_k(block: &[u8; 144], group: usize, out: &mut [f32; GROUP]) {
+    let (d, m) = scale_and_minimum(block, group);
+    let q = &block[16 + group / 2 * GROUP..][..GROUP];
+    let shift = group % 2 * 4;
+    for (out, &q) in out.iter_mut().zip(q) {
+        *out = d * f32::from(q >> shift & 15) - m;
+    }
+}
+
+/// `d: f16, m: f16, scales and minima: [u6; 16], fifth bits: [u8; 32], q: [u4; 256]`
+///
+/// As [`q4_k`]; bit `p` of fifth bits `i` belongs to element `i` of group `p`.
+#[inline(always)]
+pub(super) fn q5_k(block: &[u8; 176], group: usize, out: &mut [f32; GROUP]) {
+    let (d, m) = scale_and_minimum(block, group);
+    let q = &block[48 + group / 2 * GROUP..][..GROUP];
+    let shift = group % 2 * 4;
+    for ((out, &q), &fifth) in out.iter_mut().zip(q).zip(&block[16..48]) {
+        *out = d * f32::from(q >> shift & 15 | (fifth >> group & 1) << 4) - m;
+    }
+}
+
+/// `lower bits: [u4; 256], upper bits: [u2; 256], scales: [i8; 16], d: f16`, stored with an offset of 32.
+///
+/// Each half of the block has 64 bytes of lower bits, for elements `i` and `i + 64`, and 32 bytes of upper
+/// bits, for elements `i`, `i + 32`, `i + 64` and `i + 96`. Each scale is for 16 elements.
+#[inline(always)]
+pub(super) fn q6_k(block: &[u8; 210], group: usize, out: &mut [f32; GROUP]) {
+    let (half_of_block, within) = (group / 4, group % 4);
+    let lower = &block[64 * half_of_block + 32 * (within % 2)..][..GROUP];
+    let upper = &block[128 + 32 * half_of_block..][..GROUP];
+    let [lower_shift, upper_shift] = [within / 2 * 4, within * 2];
+    let d = half(block, 208);
+    let scales = &block[192 + 2 * group..][..2];
+    let scales = [scales[0], scales[1]].map(|scale| d * f32::from(scale as i8));
+    let (parts, _) = out.as_chunks_mut::<16>();
+    let bits = lower.chunks_exact(16).zip(upper.chunks_exact(16));
+    for ((out, (lower, upper)), d) in parts.iter_mut().zip(bits).zip(scales) {
+        for ((out, &lower), &upper) in out.iter_mut().zip(lower).zip(upper) {
+            let q = lower >> lower_shift & 15 | (upper >> upper_shift & 3) << 4;
+            *out = d * f32::from(q as i8 - 32);
+        }
+    }
+}
+
+/// Scale and minimum of a group of a block of Q4_K or Q5_K.
+///
+/// Of the 12 bytes after `d` and `m`, the lower six bits of the first eight are the scales and then the
+/// minima of the first four groups. The lower four bits of those of the other groups are in the last four
+/// bytes, their upper two bits in the upper two bits of the first eight.
+#[inline(always)]
+fn scale_and_minimum(block: &[u8], group: usize) -> (f32, f32) {
+    let (d, m) = (half(block, 0), half(block, 2));
+    let packed = &block[4..16];
+    let (scale, minimum) = if group < 4 {
+        (packed[group] & 63, packed[group + 4] & 63)
+    } else {
+        let rest = packed[group + 4];
+        (
+            rest & 15 | packed[group - 4] >> 6 << 4,
+            rest >> 4 | packed[group] >> 6 << 4,
+        )
+    };
+    (d * f32::from(scale), m * f32::from(minimum))
+}
