@@ -36,7 +36,7 @@ pub enum Fp8Scales {
 
 /// The value of a code; NaN for the two codes without a number.
 #[inline(always)]
-pub(crate) fn e4m3(code: u8) -> f32 {
+pub fn e4m3(code: u8) -> f32 {
     let [sign, size] = [u32::from(code & 0x80) << 24, u32::from(code & 0x7f)];
     if size == 0x7f {
         return f32::NAN;
@@ -90,7 +90,12 @@ impl Fp8 {
                 scales,
             } => {
                 length(PART, shape, shape[1].div_ceil(size[1]), *columns)?;
-                length(PART, shape, shape[0].div_ceil(size[0]) * columns, scales.len())?;
+                length(
+                    PART,
+                    shape,
+                    shape[0].div_ceil(size[0]) * columns,
+                    scales.len(),
+                )?;
                 finite(PART, scales)
             }
         }

@@ -15,10 +15,16 @@ pub struct Int8 {
 }
 
 impl Int8 {
+    /// The factor of the codes of a stored row.
+    #[inline(always)]
+    pub fn scale(&self, row: usize) -> f32 {
+        self.row_max[row] * (1.0 / 127.0)
+    }
+
     /// Widens codes of a stored row.
     #[inline(always)]
     pub(crate) fn widen(&self, codes: &[u8], row: usize, out: &mut [f32]) {
-        let scale = self.row_max[row] * (1.0 / 127.0);
+        let scale = self.scale(row);
         for (out, code) in out.iter_mut().zip(codes) {
             *out = f32::from(*code as i8) * scale;
         }

@@ -4,7 +4,7 @@
 
 use half::f16;
 
-use super::GROUP;
+use super::{GROUP, IQ4_NL_VALUES};
 
 /// Groups of a block with this many bytes.
 #[inline(always)]
@@ -88,14 +88,11 @@ fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
-    const VALUES: [i8; 16] = [
-        -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-    ];
     let d = half(block, 0);
     let (low, high) = out.split_at_mut(16);
     for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = d * f32::from(VALUES[usize::from(q & 15)]);
-        *high = d * f32::from(VALUES[usize::from(q >> 4)]);
+        *low = d * f32::from(IQ4_NL_VALUES[usize::from(q & 15)]);
+        *high = d * f32::from(IQ4_NL_VALUES[usize::from(q >> 4)]);
     }
 }
 

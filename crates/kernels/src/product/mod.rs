@@ -1,6 +1,6 @@
-//! Matrix multiplications with a weight in its stored dtype.
+//! Matrix multiplications with a weight in its stored dtype, or quantised.
 //!
-//! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype of the weight. The implementation depends
+//! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype and quantised type of the weight. The implementation depends
 //! on the processor and the number of tokens:
 //!
 //! - `few`, for a few tokens: reads the weight once and does not copy it;
@@ -22,7 +22,7 @@ mod weight;
 
 use std::sync::OnceLock;
 
-pub(crate) use weight::{Side, Values, Weight};
+pub(crate) use weight::{Rows, Side, Values, Weight, widen_row};
 
 /// Largest number of tokens for which the weight is not packed.
 const FEW: usize = 8;
