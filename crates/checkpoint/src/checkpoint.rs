@@ -6,6 +6,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use simmer_blocks::Quantised;
+
 use crate::hugging_face::{self, Shard, plan_shards};
 use crate::mapped::Mapped;
 use crate::stored::Stored;
@@ -143,6 +145,51 @@ impl Checkpoint {
             .iter()
             .filter(|(name, _)| !is_rotary_buffer(name));
         weights.map(|(_, stored)| stored.encoding())
+    }
+
+    /// The stored type of a tensor: `BF16`, `Q4_K`.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn encoding(&self, name: &str) -> Result<&str, CheckpointError> {
+        Ok(self.stored(name)?.encoding())
+    }
+
+    /// Bytes of a tensor in the files, scales included.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn stored_bytes(&self, name: &str) -> Result<u64, CheckpointError> {
+        Ok(self.stored(name)?.stored_bytes())
+    }
+
+    /// A quantised matrix as it lies in the mapped file: its codes share the pages of the file.
+    ///
+    /// `None`: the tensor is not quantised, is a vector, or is stored in several pieces. [`Self::tensor`] and
+    /// [`Self::rows`] widen every tensor to f32.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists (the message names the most similar one), its file has changed, or its parts do not make up
+    /// a matrix, such as a scale that is NaN.
+    pub fn quantised(&self, name: &str) -> Result<Option<Quantised>, CheckpointError> {
+        let stored = self.stored(name)?;
+        self.check_pieces(stored)?;
+        stored
+            .quantised(&self.files)
+            .map_err(|source| CheckpointError::Quantised {
+                file: self.file_of(stored).to_owned(),
+                tensor: name.to_owned(),
+                source,
+            })
+    }
+
+    /// The file of a tensor's first piece.
+    fn file_of(&self, stored: &Stored) -> &Path {
+        let file = stored.pieces.first().map(|piece| &self.files[piece.file]);
+        file.map_or(&self.path, |file| file.path())
     }
 
     /// Dtype and shape of a tensor.

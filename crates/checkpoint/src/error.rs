@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
+use simmer_blocks::BlocksError;
 use simmer_files::WriteError;
 use simmer_hint::Hint;
 use thiserror::Error;
@@ -239,6 +240,16 @@ pub enum CheckpointError {
         tensor: String,
         /// Its dtype.
         dtype: String,
+    },
+    /// Parts of a quantised tensor that do not make up a matrix.
+    #[error("{}: tensor `{tensor}`: {source}", file.display())]
+    Quantised {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        source: BlocksError,
     },
     /// A file or folder cannot be written.
     #[error(transparent)]

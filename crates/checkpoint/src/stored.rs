@@ -10,7 +10,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use rayon::prelude::*;
-use simmer_blocks::paired_row;
+use simmer_blocks::ggml::BlockType;
+use simmer_blocks::{BlocksError, Form, Quantised, paired_row};
 
 use crate::gguf::blocks::Decoder;
 use crate::mapped::Mapped;
@@ -77,6 +78,32 @@ impl Stored {
             (None, Dtype::BF16) => "BF16",
             _ => "another dtype",
         }
+    }
+
+    /// The quantised matrix as it lies in the file. `None`: the tensor is not quantised, is a vector, or is not stored in
+    /// one piece.
+    ///
+    /// # Errors
+    /// If its parts do not make up such a matrix.
+    pub(crate) fn quantised(&self, files: &[Mapped]) -> Result<Option<Quantised>, BlocksError> {
+        let kind = self.blocks.and_then(|(name, _)| BlockType::named(name));
+        let (Some(kind), &[rows, columns], [piece], false) =
+            (kind, &self.info.shape[..], &self.pieces[..], self.plus_one)
+        else {
+            return Ok(None);
+        };
+        let codes = files[piece.file].bytes(piece.range.clone());
+        let matrix = Quantised::new([rows, columns], codes, Form::Blocks(kind))?;
+        Ok(Some(match self.paired {
+            Some(head) => matrix.paired(head),
+            None => matrix,
+        }))
+    }
+
+    /// Bytes of the tensor in the files.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        let pieces = self.pieces.iter();
+        pieces.map(|piece| piece.range.len() as u64).sum()
     }
 
     /// Number of rows: the outermost dimension; a scalar is one row.
@@ -311,6 +338,44 @@ mod tests {
             .collect();
         assert_eq!(stored.read(&files)[..], expected);
         assert_eq!(stored.read_rows(&files, 1..2)[..], expected[4..8]);
+    }
+
+    #[test]
+    fn a_quantised_matrix_is_the_files_own_pages() {
+        // one block of Q8_0 a row: a scale of 1 and 32 codes; two rows are one head
+        let block = |first: u8| [0, 0x3c].into_iter().chain(first..first + 32);
+        let bytes: Vec<u8> = block(0).chain(block(32)).chain([9]).collect();
+        let files = [mapped(&bytes)];
+        let stored = |shape: &[usize]| Stored {
+            blocks: Some(("Q8_0", decoder(GgmlType::Q8_0).unwrap())),
+            ..Stored::plain(
+                TensorInfo {
+                    dtype: Dtype::F32,
+                    shape: shape.to_vec(),
+                },
+                0,
+                0..68,
+            )
+        };
+        let matrix = stored(&[2, 32]).quantised(&files).unwrap().unwrap();
+        assert_eq!(matrix.codes().as_ptr(), files[0].as_ptr());
+        assert_eq!((matrix.kind(), matrix.bytes()), ("Q8_0", 68));
+        assert_eq!(matrix.rows(1..2)[..3], [32.0, 33.0, 34.0]);
+        assert_eq!(stored(&[2, 32]).stored_bytes(), 68);
+        let paired = Stored {
+            paired: Some(2),
+            ..stored(&[2, 32])
+        };
+        let matrix = paired.quantised(&files).unwrap().unwrap();
+        assert_eq!(matrix.head_of_pairs(), Some(2));
+        let vector = stored(&[64]);
+        let in_two = Stored {
+            pieces: vec![piece(0, 0..34), piece(0, 34..68)],
+            ..stored(&[2, 32])
+        };
+        for widened in [vector, in_two] {
+            assert!(widened.quantised(&files).unwrap().is_none());
+        }
     }
 
     #[test]
