@@ -31,7 +31,6 @@ pub enum FrozenWeight {
 #[derive(Debug, Clone)]
 pub struct QuantisedWeight {
     placed: Placed,
-    device: Device,
 }
 
 impl QuantisedWeight {
@@ -40,7 +39,6 @@ impl QuantisedWeight {
     pub fn new(matrix: Quantised, device: &Device) -> Self {
         Self {
             placed: Placed::on(device, matrix),
-            device: device.clone(),
         }
     }
 
@@ -74,14 +72,6 @@ impl FrozenWeight {
         }
     }
 
-    /// The device that it is on.
-    pub fn device(&self) -> Device {
-        match self {
-            Self::Dense(weight) => weight.device(),
-            Self::Quantised(weight) => weight.device.clone(),
-        }
-    }
-
     /// Bytes of the stored weight.
     pub fn bytes(&self) -> usize {
         match self {
@@ -107,16 +97,16 @@ impl FrozenWeight {
         }
     }
 
-    /// All elements, in f32: a copy of a quantised weight, which may be large.
+    /// All elements, in f32, on the device of the weight: a copy of a quantised weight, which may be large.
     ///
     /// # Shapes
     /// Result: `[R, C]`.
-    pub fn widened(&self) -> Tensor<2> {
+    pub fn widened(&self, device: &Device) -> Tensor<2> {
         match self {
             Self::Dense(weight) => weight.clone().cast(DType::F32),
             Self::Quantised(weight) => {
                 let [rows, _] = weight.shape();
-                self.rows(Tensor::arange(0..rows as i64, &weight.device))
+                self.rows(Tensor::arange(0..rows as i64, device))
             }
         }
     }

@@ -208,8 +208,11 @@ fn all_elements_are_widened_exactly() {
         let matrix = matrix(form, [12, 200], 3).paired(6);
         for device in devices::all() {
             let [quantised, widened] = both(&matrix, &device);
-            let truth = widened.widened().into_data();
-            quantised.widened().into_data().assert_eq(&truth, true);
+            let truth = widened.widened(&device).into_data();
+            quantised
+                .widened(&device)
+                .into_data()
+                .assert_eq(&truth, true);
             let reference = crate::with_reference(crate::Operations::ALL, || {
                 linear(random(2, matrix.shape()[1], 1, &device), quantised.clone())
             });
