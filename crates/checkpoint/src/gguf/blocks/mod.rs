@@ -1,7 +1,7 @@
 //! The types of ggml, and their conversion to and from f32. The quantised ones are in [`simmer_blocks::ggml`].
 
-mod quantize;
 mod plain;
+mod quantize;
 
 pub use quantize::{ENCODED, quantize};
 
@@ -54,6 +54,11 @@ pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
             });
         }
     })
+}
+
+/// The quantised type with blocks that is meant, if there is one.
+pub fn block_type(kind: GgmlType) -> Option<BlockType> {
+    BlockType::named(kind.name())
 }
 
 /// Dequantises the blocks `bytes` to f32.
