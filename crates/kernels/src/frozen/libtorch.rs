@@ -52,7 +52,7 @@ enum TorchForm {
         block: usize,
         rounding: Rounding,
     },
-    /// Signed bytes; the scale of each row, `[R, 1]`.
+    /// Signed bytes; the largest absolute value of each row, `[R, 1]`.
     Int8(Shared),
     /// The value of each code, `[256]`, and the scales.
     Fp8 {
@@ -122,8 +122,7 @@ impl Matrix {
                 }
             }
             Form::Int8(int8) => {
-                let scales: Vec<f32> = (0..rows).map(|row| int8.scale(row)).collect();
-                TorchForm::Int8(place(Tensor::from_slice(&scales).view([-1, 1])))
+                TorchForm::Int8(place(Tensor::from_slice(&int8.row_max).view([-1, 1])))
             }
             Form::Fp8(fp8) => TorchForm::Fp8 {
                 table: floats(&std::array::from_fn::<f32, 256, _>(|code| {
@@ -242,7 +241,8 @@ impl Matrix {
             }
             TorchForm::Int8(scales) => {
                 let wide = codes.view_dtype(Kind::Int8).to_kind(Kind::Float);
-                wide * scales.get().index_select(0, &stored)
+                let wide = wide * scales.get().index_select(0, &stored);
+                wide * f64::from(1.0_f32 / 127.0)
             }
             TorchForm::Fp8 { table, scales } => {
                 let wide = looked_up(table.get(), &codes).view([count, columns]);
