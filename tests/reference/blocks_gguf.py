@@ -18,7 +18,7 @@ OUT = Path(__file__).parent.parent / "goldens" / "gguf" / "blocks.gguf"
 # Offsets of the f16 scales of a block, in bytes.
 SCALES = {
     Type.Q8_0: [0], Type.Q4_0: [0], Type.Q4_1: [0, 2], Type.Q5_0: [0], Type.Q5_1: [0, 2],
-    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
+    Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208], Type.IQ4_NL: [0],
 }  # fmt: skip
 
 # Zero, the smallest and largest subnormal, the smallest normal, one, the largest; and their negatives.

@@ -28,6 +28,26 @@ pub enum BlocksError {
         /// Elements of a block.
         block: usize,
     },
+    /// A block of a length that the type does not have.
+    #[error("{part}: a block of {found} elements; expected {expected}")]
+    Block {
+        /// Whose blocks.
+        part: &'static str,
+        /// The lengths that there are.
+        expected: &'static str,
+        /// The length.
+        found: usize,
+    },
+    /// An element that cannot be quantised.
+    #[error("element {index} is {value}, which {kind} cannot hold")]
+    Element {
+        /// The type.
+        kind: &'static str,
+        /// Index in the matrix, row after row.
+        index: usize,
+        /// The element.
+        value: f32,
+    },
     /// A scale is NaN or infinite.
     #[error("{part}: value {index} is {value}")]
     NotFinite {

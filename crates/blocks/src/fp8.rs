@@ -89,6 +89,13 @@ impl Fp8 {
                 columns,
                 scales,
             } => {
+                if size.contains(&0) {
+                    return Err(BlocksError::Block {
+                        part: "fp8",
+                        expected: "one or more in both directions",
+                        found: 0,
+                    });
+                }
                 length(PART, shape, shape[1].div_ceil(size[1]), *columns)?;
                 length(
                     PART,

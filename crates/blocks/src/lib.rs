@@ -6,6 +6,7 @@
 //!
 //! Axes: R rows (output features), C columns (input features).
 
+mod encoder;
 mod error;
 mod four_bit;
 mod fp8;
@@ -16,9 +17,13 @@ mod types;
 
 pub mod ggml;
 
+pub use encoder::{Encoder, Encoding, FourBitKind};
 pub use error::BlocksError;
-pub use four_bit::{Absmax, FourBit};
+pub use four_bit::{Absmax, FP4, FourBit, NF4, nested_values};
 pub use fp8::{Fp8, Fp8Scales};
 pub use int8::Int8;
 pub use matrix::{Form, Quantised, paired_row};
 pub use types::Rounding;
+
+#[cfg(test)]
+mod tests;

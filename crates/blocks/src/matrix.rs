@@ -1,18 +1,23 @@
 //! A quantised matrix.
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::four_bit::Pairs;
 use crate::ggml::{BlockType, widen};
 use crate::{BlocksError, FourBit, Fp8, Int8};
 
 /// A matrix of quantised elements, in the bytes of its file.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Quantised {
     shape: [usize; 2],
     codes: Bytes,
     form: Form,
+    /// What the bytes of four-bit codes stand for.
+    pairs: Option<Arc<Pairs>>,
     /// Features of a head, if the rows of each head are stored as pairs `(2i, 2i + 1)`; the rows of this
     /// matrix are halves `(i, i + half)`, as Hugging Face stores them.
     paired: Option<usize>,
@@ -50,10 +55,15 @@ impl Quantised {
             });
         }
         form.check(shape)?;
+        let pairs = match &form {
+            Form::FourBit(four_bit) => Some(four_bit.pairs()),
+            Form::Blocks(_) | Form::Int8(_) | Form::Fp8(_) => None,
+        };
         Ok(Self {
             shape,
             codes,
             form,
+            pairs,
             paired: None,
         })
     }
@@ -120,11 +130,15 @@ impl Quantised {
         let row = self.stored_row(row);
         let codes = &self.codes[..];
         match &self.form {
+            Form::FourBit(four_bit) => {
+                if let Some(pairs) = &self.pairs {
+                    four_bit.widen(pairs, codes, row * columns + start, out);
+                }
+            }
             Form::Blocks(kind) => {
                 let width = kind.row_bytes(columns);
                 widen(*kind, &codes[row * width..][..width], start, out);
             }
-            Form::FourBit(four_bit) => four_bit.widen(codes, row * columns + start, out),
             Form::Int8(int8) => int8.widen(&codes[row * columns + start..], row, out),
             Form::Fp8(fp8) => fp8.widen(&codes[row * columns + start..], row, start, out),
         }
@@ -146,6 +160,17 @@ impl Quantised {
     }
 }
 
+impl fmt::Debug for Quantised {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Quantised")
+            .field("shape", &self.shape)
+            .field("kind", &self.kind())
+            .field("paired", &self.paired)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Form {
     /// The name of the type.
     pub fn name(&self) -> &'static str {
@@ -164,9 +189,9 @@ impl Form {
                 columns,
                 block: kind.block_len(),
             }),
-            Self::Blocks(kind) => Ok(rows * kind.row_bytes(columns)),
-            Self::FourBit(_) => Ok((rows * columns).div_ceil(2)),
-            Self::Int8(_) | Self::Fp8(_) => Ok(rows * columns),
+            Self::Blocks(kind) => Ok(rows.saturating_mul(kind.row_bytes(columns))),
+            Self::FourBit(_) => Ok(rows.saturating_mul(columns).div_ceil(2)),
+            Self::Int8(_) | Self::Fp8(_) => Ok(rows.saturating_mul(columns)),
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) fn groups_of(block_bytes: usize) -> usize {
 
 /// The f16 at a byte offset of a block.
 #[inline(always)]
-fn half(block: &[u8], at: usize) -> f32 {
+pub(super) fn half(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32_const()
 }
 
@@ -85,17 +85,19 @@ fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
     q
 }
 
+/// The values of IQ4_NL's codes.
+pub(super) const IQ4_NL_VALUES: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
-    const VALUES: [i8; 16] = [
-        -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-    ];
     let d = half(block, 0);
     let (low, high) = out.split_at_mut(16);
     for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = d * f32::from(VALUES[usize::from(q & 15)]);
-        *high = d * f32::from(VALUES[usize::from(q >> 4)]);
+        *low = d * f32::from(IQ4_NL_VALUES[usize::from(q & 15)]);
+        *high = d * f32::from(IQ4_NL_VALUES[usize::from(q >> 4)]);
     }
 }
 

@@ -7,7 +7,11 @@
 //!
 //! Source: ggml, `ggml-common.h` and `ggml-quants.c`.
 
+mod encode;
 mod group;
+
+pub use encode::encode;
+pub(crate) use encode::first_not_finite;
 
 /// Elements that are widened together; every block is a whole number of groups.
 pub const GROUP: usize = 32;

@@ -56,6 +56,11 @@ pub fn decoder(kind: GgmlType) -> Result<Decoder, GgufError> {
     })
 }
 
+/// The quantised type with blocks that is meant, if there is one.
+pub fn block_type(kind: GgmlType) -> Option<BlockType> {
+    BlockType::named(kind.name())
+}
+
 /// Dequantises the blocks `bytes` to f32.
 ///
 /// # Errors

@@ -2,19 +2,36 @@
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+use simmer_blocks::BlocksError;
+use simmer_blocks::ggml::encode;
 
+use super::block_type;
 use crate::gguf::{GgmlType, GgufError};
 
 /// The types that can be written.
-pub const ENCODED: &[GgmlType] = &[GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0];
+pub const ENCODED: &[GgmlType] = &[
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+    GgmlType::IQ4_NL,
+];
 
-/// Appends `values` to `out`, rounded to the nearest value of the type: ties to even for F16 and BF16, away from zero for
-/// Q8_0, with the same bits as ggml's reference implementation.
+/// Appends `values` to `out`, rounded to the nearest value of F16 and BF16, ties to even, and for quantised types with the
+/// same bits as ggml's implementation without an importance matrix. Quantised blocks are computed on all threads of rayon's
+/// pool.
 ///
 /// # Errors
 /// If the type is not in [`ENCODED`], the values are not whole blocks, or the type cannot hold a value: finite values beyond
-/// its largest, and for Q8_0 values that are not finite, which would make their whole block useless. `out` is then
-/// unchanged.
+/// its largest, and for quantised types values that are not finite, which would make their whole block useless. `out` is
+/// then unchanged.
 pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), GgufError> {
     let Some(bytes) = kind.tensor_bytes(&[values.len()]) else {
         return Err(GgufError::Blocks {
@@ -31,14 +48,7 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
             let beyond = f32::from_bits(0x7F7F_8000);
             first_not(values, |x| (x.abs() < beyond) | !x.is_finite())
         }
-        GgmlType::Q8_0 => first_not(values, |x| x.abs() / 127.0 < 65_520.0),
-        kind => {
-            return Err(GgufError::UnsupportedType {
-                tensor: None,
-                kind,
-                supported: ENCODED,
-            });
-        }
+        kind => return blocks(kind, values, bytes as usize, out),
     };
     if let Some(index) = unfit {
         return Err(GgufError::OutOfRange {
@@ -53,10 +63,40 @@ pub fn quantize(kind: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(),
     match kind {
         GgmlType::F32 => each(values, out, |x: f32| x.to_le_bytes()),
         GgmlType::BF16 => each(values, out, |x| bf16::from_f32(x).to_le_bytes()),
-        GgmlType::F16 => halves(values, out),
-        _ => q8_0(values, out),
+        _ => halves(values, out),
     }
     Ok(())
+}
+
+/// Appends quantised blocks.
+fn blocks(
+    kind: GgmlType,
+    values: &[f32],
+    bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), GgufError> {
+    let Some(encoded) = block_type(kind) else {
+        return Err(GgufError::UnsupportedType {
+            tensor: None,
+            kind,
+            supported: ENCODED,
+        });
+    };
+    let begin = out.len();
+    out.resize(begin + bytes, 0);
+    encode(encoded, values, &mut out[begin..]).map_err(|error| {
+        out.truncate(begin);
+        match error {
+            BlocksError::Element { index, value, .. } => {
+                GgufError::OutOfRange { kind, index, value }
+            }
+            _ => GgufError::Blocks {
+                kind,
+                bytes,
+                numbers: values.len(),
+            },
+        }
+    })
 }
 
 /// The index of the first value that fails the check.
@@ -89,26 +129,5 @@ fn halves(values: &[f32], out: &mut [u8]) {
         let rounded = &mut rounded[..values.len()];
         rounded.convert_from_f32_slice(values);
         each(rounded, out, f16::to_le_bytes);
-    }
-}
-
-/// `d = max|x| / 127, q = round(x / d)`
-fn q8_0(values: &[f32], out: &mut [u8]) {
-    // truncating after adding the largest f32 below 0.5 rounds as `f32::round`, and is vectorised
-    const BEFORE_HALF: f32 = 0.5f32.next_down();
-    let (blocks, _) = values.as_chunks::<32>();
-    let (places, _) = out.as_chunks_mut::<34>();
-    for (block, place) in blocks.iter().zip(places) {
-        // the bits of finite non-negative numbers have the order of the numbers
-        let largest = block.iter().fold(0, |max, x| x.abs().to_bits().max(max));
-        let d = f32::from_bits(largest) / 127.0;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let (scale, q) = place.split_at_mut(2);
-        scale.copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        // if the inverse is infinite, d is zero as f16, so that any q means zero
-        for (q, x) in q.iter_mut().zip(block) {
-            let scaled = x * inverse;
-            *q = (scaled + BEFORE_HALF.copysign(scaled)) as i32 as u8;
-        }
     }
 }

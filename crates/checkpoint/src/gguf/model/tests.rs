@@ -241,7 +241,7 @@ fn a_number_type_that_cannot_be_widened_is_named() {
     let file = file(&metadata(&small(), "small", GgmlType::F32).unwrap(), plan);
     let gguf = Gguf::parse(file).unwrap();
     insta::assert_snapshot!(tensors(&gguf, &small()).unwrap_err(),
-        @"tensor `token_embd.weight`: I32 (type 26) is not supported; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K are");
+        @"tensor `token_embd.weight`: I32 (type 26) is not supported; F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K and IQ4_NL are");
 }
 
 #[test]

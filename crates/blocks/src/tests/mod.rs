@@ -1,0 +1,7 @@
+//! Tests of whole matrices.
+
+mod bitsandbytes;
+mod ggml;
+mod golden;
+mod invariants;
+mod refused;
