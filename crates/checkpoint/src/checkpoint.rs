@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use simmer_blocks::Quantised;
+use simmer_blocks::{BlocksError, Quantised};
 
 use crate::hugging_face::{self, Shard, plan_shards};
 use crate::mapped::Mapped;
@@ -179,17 +179,16 @@ impl Checkpoint {
         self.check_pieces(stored)?;
         stored
             .quantised(&self.files)
-            .map_err(|source| CheckpointError::Quantised {
-                file: self.file_of(stored).to_owned(),
-                tensor: name.to_owned(),
-                source,
-            })
+            .map_err(|source| self.wrong_parts(name, stored, source))
     }
 
-    /// The file of a tensor's first piece.
-    fn file_of(&self, stored: &Stored) -> &Path {
+    fn wrong_parts(&self, name: &str, stored: &Stored, source: BlocksError) -> CheckpointError {
         let file = stored.pieces.first().map(|piece| &self.files[piece.file]);
-        file.map_or(&self.path, |file| file.path())
+        CheckpointError::Quantised {
+            file: file.map_or(&*self.path, Mapped::path).to_owned(),
+            tensor: name.to_owned(),
+            source,
+        }
     }
 
     /// Dtype and shape of a tensor.
@@ -212,7 +211,7 @@ impl Checkpoint {
     }
 
     fn check_pieces(&self, stored: &Stored) -> Result<(), CheckpointError> {
-        let mut pieces = stored.pieces.iter();
+        let mut pieces = stored.all_pieces();
         pieces.try_for_each(|piece| self.files[piece.file].check_unchanged())
     }
 
@@ -221,14 +220,17 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If no such tensor exists (the message names the most similar one), or its file has changed.
+    /// If no such tensor exists (the message names the most similar one), its file has changed, or the scales of a quantised
+    /// tensor are not finite.
     pub fn tensor(&self, name: &str) -> Result<Tensor, CheckpointError> {
         let stored = self.stored(name)?;
         self.check_pieces(stored)?;
         Ok(Tensor {
             dtype: stored.info.dtype,
             shape: stored.info.shape.clone(),
-            bytes: stored.read(&self.files),
+            bytes: stored
+                .read(&self.files)
+                .map_err(|source| self.wrong_parts(name, stored, source))?,
         })
     }
 
@@ -237,7 +239,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If no such tensor exists (the message names the most similar one), or its file has changed.
+    /// If no such tensor exists (the message names the most similar one), its file has changed, or the scales of a quantised
+    /// tensor are not finite.
     ///
     /// # Panics
     ///
@@ -245,7 +248,9 @@ impl Checkpoint {
     pub fn rows(&self, name: &str, rows: Range<usize>) -> Result<Cow<'_, [u8]>, CheckpointError> {
         let stored = self.stored(name)?;
         self.check_pieces(stored)?;
-        Ok(stored.read_rows(&self.files, rows))
+        stored
+            .read_rows(&self.files, rows)
+            .map_err(|source| self.wrong_parts(name, stored, source))
     }
 
     /// Reads all files into memory sequentially, at the speed of the disk; page faults during the first forward pass would

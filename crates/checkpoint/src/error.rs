@@ -251,6 +251,24 @@ pub enum CheckpointError {
         /// What is wrong.
         source: BlocksError,
     },
+    /// A part of a quantised tensor that is missing, or not as the others need it.
+    #[error("{}: tensor `{tensor}`: expected {expected}, found {found}", file.display())]
+    QuantisedPart {
+        /// The file.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A configuration of quantised weights beside plain weights.
+    #[error("{}: config.json has `quantization_config`, but no weight is quantised", folder.display())]
+    NotQuantised {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file or folder cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -287,6 +305,12 @@ impl Hint for CheckpointError {
             | Self::ShardsMissing { .. } => INCOMPLETE_DOWNLOAD,
             Self::HeaderTooLarge { .. } | Self::HeaderJson { .. } => {
                 "download the file again; it is damaged, or not a safetensors file"
+            }
+            Self::Quantised { .. } | Self::QuantisedPart { .. } => {
+                "download the model again, or quantise the original again and save it with save_pretrained"
+            }
+            Self::NotQuantised { .. } => {
+                "remove `quantization_config` from config.json to use the weights as they are"
             }
             Self::IndexMismatch { .. } => {
                 "download the model again into an empty folder; files of two models may be mixed"

@@ -21,6 +21,7 @@ pub mod numbers;
 pub mod pickle;
 mod pretrained;
 pub mod pth;
+mod quantised;
 pub mod sizes;
 mod stored;
 pub mod web;

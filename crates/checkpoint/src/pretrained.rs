@@ -13,7 +13,7 @@ use crate::meta::MetaError;
 use crate::stored::Stored;
 use crate::{
     CheckpointError, ConfigError, Difference, Dtype, ModelConfig, TensorInfo, compare,
-    hugging_face, layout, meta,
+    hugging_face, layout, meta, quantised,
 };
 
 /// A model on disk.
@@ -154,7 +154,10 @@ impl Pretrained {
             return meta::open(path).map_err(|error| Box::new(error).into());
         }
         let config = ModelConfig::from_folder(path)?;
-        let checkpoint = hugging_face::open(path)?;
+        let mut checkpoint = hugging_face::open(path)?;
+        if let Some(method) = config.file.method() {
+            checkpoint = quantised::join(checkpoint, method)?;
+        }
         check(&config, &checkpoint)?;
         Ok(Self { config, checkpoint })
     }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rayon::prelude::*;
@@ -15,6 +16,7 @@ use simmer_blocks::{BlocksError, Form, Quantised, paired_row};
 
 use crate::gguf::blocks::Decoder;
 use crate::mapped::Mapped;
+use crate::quantised::Scales;
 use crate::{Dtype, TensorInfo};
 
 /// Bytes of output per parallel task: enough to be worth a thread.
@@ -34,6 +36,8 @@ pub(crate) struct Stored {
     /// Features of a head, if the rows of each head are stored as pairs `(2i, 2i + 1)`; Hugging Face stores them as
     /// halves `(i, i + half)`.
     pub(crate) paired: Option<usize>,
+    /// For codes whose scales are in other tensors: where they are.
+    pub(crate) scales: Option<Arc<Scales>>,
     /// Whether `1 + weight` is stored, in blocks, as GGUF has Gemma's normalisations.
     pub(crate) plus_one: bool,
 }
@@ -65,12 +69,16 @@ impl Stored {
             joined: Joined::Rows,
             blocks: None,
             paired: None,
+            scales: None,
             plus_one: false,
         }
     }
 
     /// The name of its type in the files.
     pub(crate) fn encoding(&self) -> &str {
+        if let Some(scales) = &self.scales {
+            return scales.name();
+        }
         match (self.blocks, self.info.dtype) {
             (Some((name, _)), _) => name,
             (None, Dtype::F32) => "F32",
@@ -86,24 +94,36 @@ impl Stored {
     /// # Errors
     /// If its parts do not make up such a matrix.
     pub(crate) fn quantised(&self, files: &[Mapped]) -> Result<Option<Quantised>, BlocksError> {
-        let kind = self.blocks.and_then(|(name, _)| BlockType::named(name));
-        let (Some(kind), &[rows, columns], [piece], false) =
-            (kind, &self.info.shape[..], &self.pieces[..], self.plus_one)
+        let (&[rows, columns], [piece], false) =
+            (&self.info.shape[..], &self.pieces[..], self.plus_one)
         else {
             return Ok(None);
         };
+        let kind = self.blocks.and_then(|(name, _)| BlockType::named(name));
+        let form = match (&self.scales, kind) {
+            (Some(scales), _) => scales.form(files, [rows, columns])?,
+            (None, Some(kind)) => Form::Blocks(kind),
+            (None, None) => return Ok(None),
+        };
         let codes = files[piece.file].bytes(piece.range.clone());
-        let matrix = Quantised::new([rows, columns], codes, Form::Blocks(kind))?;
+        let matrix = Quantised::new([rows, columns], codes, form)?;
         Ok(Some(match self.paired {
             Some(head) => matrix.paired(head),
             None => matrix,
         }))
     }
 
+    /// Its pieces, and those of its scales.
+    pub(crate) fn all_pieces(&self) -> impl Iterator<Item = &Piece> {
+        let scales = self.scales.iter().flat_map(|scales| scales.pieces());
+        self.pieces.iter().chain(scales)
+    }
+
     /// Bytes of the tensor in the files.
     pub(crate) fn stored_bytes(&self) -> u64 {
-        let pieces = self.pieces.iter();
-        pieces.map(|piece| piece.range.len() as u64).sum()
+        self.all_pieces()
+            .map(|piece| piece.range.len() as u64)
+            .sum()
     }
 
     /// Number of rows: the outermost dimension; a scalar is one row.
@@ -123,54 +143,73 @@ impl Stored {
     /// The range of a file that holds the whole tensor in its final form, if there is one.
     fn whole(&self) -> Option<&Piece> {
         match self.pieces.as_slice() {
-            [piece] if self.blocks.is_none() && self.paired.is_none() => Some(piece),
+            [piece] if self.blocks.is_none() && self.scales.is_none() && self.paired.is_none() => {
+                Some(piece)
+            }
             _ => None,
         }
     }
 
     /// The tensor; it shares the pages of the file if it is stored in its final form.
-    pub(crate) fn read(&self, files: &[Mapped]) -> Bytes {
-        match self.whole() {
+    ///
+    /// # Errors
+    /// If its scales are not those of such a matrix.
+    pub(crate) fn read(&self, files: &[Mapped]) -> Result<Bytes, BlocksError> {
+        Ok(match self.whole() {
             Some(piece) => files[piece.file].bytes(piece.range.clone()),
-            None => self.gathered(files, 0..self.rows()).into(),
-        }
+            None => self.gathered(files, 0..self.rows())?.into(),
+        })
     }
 
     /// Some rows of the tensor.
     ///
+    /// # Errors
+    /// If its scales are not those of such a matrix.
+    ///
     /// # Panics
     /// If these rows do not exist.
-    pub(crate) fn read_rows<'a>(&self, files: &'a [Mapped], rows: Range<usize>) -> Cow<'a, [u8]> {
+    pub(crate) fn read_rows<'a>(
+        &self,
+        files: &'a [Mapped],
+        rows: Range<usize>,
+    ) -> Result<Cow<'a, [u8]>, BlocksError> {
         assert!(rows.end <= self.rows(), "no such rows");
         let Some(piece) = self.whole() else {
-            return Cow::Owned(self.gathered(files, rows));
+            return Ok(Cow::Owned(self.gathered(files, rows)?));
         };
         let width = self.row_bytes();
         let bytes = &files[piece.file][piece.range.clone()];
-        Cow::Borrowed(&bytes[rows.start * width..rows.end * width])
+        Ok(Cow::Borrowed(&bytes[rows.start * width..rows.end * width]))
     }
 
     /// Decodes rows, several at a time.
-    fn gathered(&self, files: &[Mapped], rows: Range<usize>) -> Vec<u8> {
+    fn gathered(&self, files: &[Mapped], rows: Range<usize>) -> Result<Vec<u8>, BlocksError> {
         let width = self.row_bytes();
         let mut out = vec![0; rows.len() * width];
         if width == 0 {
-            return out;
+            return Ok(out);
         }
         if self.blocks.is_some() && self.info.shape.len() == 1 {
             self.gather_numbers(files, rows, &mut out);
-            return out;
+            return Ok(out);
         }
+        let scaled = match &self.scales {
+            Some(_) => self.quantised(files)?,
+            None => None,
+        };
         let together = (TASK_BYTES / width).max(1);
         out.par_chunks_mut(together * width)
             .enumerate()
             .for_each(|(task, out)| {
                 let first = rows.start + task * together;
                 for (index, out) in out.chunks_mut(width).enumerate() {
-                    self.gather(files, first + index, out);
+                    match &scaled {
+                        Some(matrix) => widen_row(matrix, first + index, out),
+                        None => self.gather(files, first + index, out),
+                    }
                 }
             });
-        out
+        Ok(out)
     }
 
     /// Elements of a quantised vector. It has no rows, so that parts of it cannot be decoded alone.
@@ -216,9 +255,7 @@ impl Stored {
         let mut numbers = vec![0.0; out.len() / size_of::<f32>()];
         widen(bytes, &mut numbers);
         let added = if self.plus_one { 1.0 } else { 0.0 };
-        for (out, number) in out.chunks_exact_mut(size_of::<f32>()).zip(numbers) {
-            out.copy_from_slice(&(number - added).to_le_bytes());
-        }
+        put(out, numbers.into_iter().map(|number| number - added));
     }
 
     /// Releases the pages of some rows.
@@ -256,6 +293,18 @@ impl Stored {
     }
 }
 
+fn widen_row(matrix: &Quantised, row: usize, out: &mut [u8]) {
+    let mut numbers = vec![0.0; out.len() / size_of::<f32>()];
+    matrix.widen(row, 0, &mut numbers);
+    put(out, numbers);
+}
+
+fn put(out: &mut [u8], numbers: impl IntoIterator<Item = f32>) {
+    for (out, number) in out.chunks_exact_mut(size_of::<f32>()).zip(numbers) {
+        out.copy_from_slice(&number.to_le_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,9 +332,9 @@ mod tests {
     fn a_plain_tensor_is_the_files_own_pages() {
         let files = [mapped(&[9, 1, 2, 3, 4, 5, 6, 9])];
         let tensor = Stored::plain(info(&[3, 2]), 0, 1..7);
-        assert_eq!(tensor.read(&files)[..], [1, 2, 3, 4, 5, 6]);
+        assert_eq!(tensor.read(&files).unwrap()[..], [1, 2, 3, 4, 5, 6]);
         assert!(matches!(
-            tensor.read_rows(&files, 1..3),
+            tensor.read_rows(&files, 1..3).unwrap(),
             Cow::Borrowed([3, 4, 5, 6])
         ));
     }
@@ -299,20 +348,20 @@ mod tests {
             ..Stored::plain(info(&[4, 2]), 0, 0..0)
         };
         let below = stored(Joined::Rows);
-        assert_eq!(below.read(&files)[..], [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(below.read_rows(&files, 1..3)[..], [3, 4, 5, 6]);
+        assert_eq!(below.read(&files).unwrap()[..], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(below.read_rows(&files, 1..3).unwrap()[..], [3, 4, 5, 6]);
         let beside = Stored {
             info: info(&[2, 4]),
             ..stored(Joined::Columns)
         };
-        assert_eq!(beside.read(&files)[..], [1, 2, 5, 6, 3, 4, 7, 8]);
-        assert_eq!(beside.read_rows(&files, 1..2)[..], [3, 4, 7, 8]);
+        assert_eq!(beside.read(&files).unwrap()[..], [1, 2, 5, 6, 3, 4, 7, 8]);
+        assert_eq!(beside.read_rows(&files, 1..2).unwrap()[..], [3, 4, 7, 8]);
         for tensor in [&below, &beside] {
             for rows in [0..1, 1..2, 0..2] {
                 tensor.release(&files, rows);
             }
         }
-        assert_eq!(below.read(&files)[..], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(below.read(&files).unwrap()[..], [1, 2, 3, 4, 5, 6, 7, 8]);
     }
 
     #[test]
@@ -336,8 +385,8 @@ mod tests {
             .iter()
             .flat_map(|x| x.to_le_bytes())
             .collect();
-        assert_eq!(stored.read(&files)[..], expected);
-        assert_eq!(stored.read_rows(&files, 1..2)[..], expected[4..8]);
+        assert_eq!(stored.read(&files).unwrap()[..], expected);
+        assert_eq!(stored.read_rows(&files, 1..2).unwrap()[..], expected[4..8]);
     }
 
     #[test]
@@ -386,12 +435,12 @@ mod tests {
             paired: Some(4),
             ..Stored::plain(info(&[8, 1]), 0, 0..8)
         };
-        assert_eq!(stored.read(&files)[..], [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(stored.read_rows(&files, 5..7)[..], [5, 6]);
+        assert_eq!(stored.read(&files).unwrap()[..], [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(stored.read_rows(&files, 5..7).unwrap()[..], [5, 6]);
         let vector = Stored {
             info: info(&[8]),
             ..stored
         };
-        assert_eq!(vector.read(&files)[..], [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(vector.read(&files).unwrap()[..], [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 }

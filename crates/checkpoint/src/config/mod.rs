@@ -23,6 +23,7 @@ pub use text::{ConfigFile, RawObject};
 
 use crate::MAX_TEXT_BYTES;
 use crate::family::{self, Family, LLAMA};
+use crate::quantised::Method;
 
 /// Larger than in any model, and small enough that products of sizes do not overflow.
 const MAX_LAYERS: usize = 10_000;
@@ -274,8 +275,10 @@ impl ModelConfig {
         })?;
         let mut config = Self::from_json(&json, &path)?;
         let read = config.to_json();
-        config.file =
-            ConfigFile::new(text, read).map_err(|source| ConfigError::Json { path, source })?;
+        // a method that is not read was refused
+        let method = Method::of(&json).unwrap_or_default();
+        config.file = ConfigFile::new(text, read, method)
+            .map_err(|source| ConfigError::Json { path, source })?;
         Ok(config)
     }
 

@@ -400,56 +400,6 @@ pub(super) fn task_of_class(class: &str) -> Option<&'static str> {
     .map(|(_, is)| is)
 }
 
-/// The quantised weights that a configuration describes.
-pub(super) fn quantised(json: &Value) -> Option<(&'static str, &'static str)> {
-    ["quantization_config", "compression_config", "quantization"]
-        .into_iter()
-        .find_map(|key| {
-            let table = json.get(key).filter(|table| !table.is_null())?;
-            Some((key, method(table)?))
-        })
-}
-
-/// The name of a quantisation method, in plain words; `None`: it quantises nothing.
-fn method(table: &Value) -> Option<&'static str> {
-    let flag = |key: &str| table.get(key) == Some(&Value::Bool(true));
-    let text = |key: &str| table.get(key).and_then(Value::as_str).unwrap_or_default();
-    Some(match text("quant_method") {
-        "gptq" | "gptqmodel" => "GPTQ (integers of a few bits)",
-        "awq" => "AWQ (4-bit integers)",
-        "bitsandbytes" | "bitsandbytes_4bit" | "bitsandbytes_8bit" | ""
-            if flag("load_in_4bit") || flag("_load_in_4bit") =>
-        {
-            match text("bnb_4bit_quant_type") {
-                "nf4" => "bitsandbytes (4-bit, nf4)",
-                _ => "bitsandbytes (4-bit)",
-            }
-        }
-        "bitsandbytes" | "bitsandbytes_4bit" | "bitsandbytes_8bit" | ""
-            if flag("load_in_8bit") || flag("_load_in_8bit") =>
-        {
-            "bitsandbytes (8-bit integers)"
-        }
-        "bitsandbytes" => return None,
-        "fp8" | "fbgemm_fp8" | "finegrained_fp8" => "fp8 (8-bit floating point)",
-        "compressed-tensors" | "compressed_tensors" => "compressed-tensors (of llm-compressor)",
-        "mxfp4" => "mxfp4 (4-bit floating point)",
-        "modelopt" | "modelopt_fp4" => "modelopt (of NVIDIA)",
-        "bitnet" => "BitNet (1.58 bits)",
-        "hqq" => "HQQ",
-        "aqlm" => "AQLM",
-        "quanto" => "quanto",
-        "torchao" => "torchao",
-        "eetq" => "EETQ",
-        "auto-round" | "intel/auto-round" => "AutoRound",
-        "exl2" | "exl3" => "ExLlama",
-        "" if table.get("group_size").is_some() && table.get("bits").is_some() => {
-            "MLX (integers of a few bits)"
-        }
-        _ => "an unknown method",
-    })
-}
-
 /// Ends of the names of quantised copies of a model.
 const SUFFIXES: [&str; 21] = [
     "-unsloth-bnb-4bit",
@@ -487,8 +437,6 @@ pub(super) fn original(folder: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use serde_json::json;
 
     use super::*;
     use crate::family::{self, Family};
@@ -530,40 +478,8 @@ mod tests {
         assert_eq!(of_class("Model"), None);
     }
 
-    /// The tables of published models.
     #[test]
-    fn quantised_weights_are_named_in_plain_words() {
-        let named = |table: Value| quantised(&json!({"quantization_config": table}));
-        for (table, words) in [
-            (json!({"quant_method": "gptq", "bits": 4}), "GPTQ"),
-            (json!({"quant_method": "awq", "bits": 4}), "AWQ"),
-            (
-                json!({"quant_method": "bitsandbytes", "load_in_4bit": true, "bnb_4bit_quant_type": "nf4"}),
-                "bitsandbytes (4-bit, nf4)",
-            ),
-            (
-                json!({"quant_method": "bitsandbytes", "load_in_8bit": true, "load_in_4bit": false}),
-                "bitsandbytes (8-bit",
-            ),
-            (
-                json!({"quant_method": "fp8", "activation_scheme": "dynamic"}),
-                "fp8",
-            ),
-            (
-                json!({"quant_method": "compressed-tensors"}),
-                "compressed-tensors",
-            ),
-            (json!({"quant_method": "mxfp4"}), "mxfp4"),
-            (json!({"group_size": 64, "bits": 4}), "MLX"),
-            (json!({"quant_method": "new"}), "an unknown method"),
-        ] {
-            let (_, found) = named(table.clone()).unwrap();
-            assert!(found.starts_with(words), "{table}: {found}");
-        }
-        let off =
-            json!({"quant_method": "bitsandbytes", "load_in_4bit": false, "load_in_8bit": false});
-        assert_eq!(named(off), None);
-        assert_eq!(named(Value::Null), None);
+    fn the_original_of_a_quantised_copy() {
         assert_eq!(original("Qwen3-8B-AWQ"), Some("Qwen3-8B"));
         assert_eq!(
             original("Llama-3.2-1B-Instruct-unsloth-bnb-4bit"),

@@ -11,13 +11,15 @@ use serde_json::{Map, Value, json};
 use super::ModelConfig;
 use crate::Dtype;
 use crate::numbers::torch_name;
+use crate::quantised::{self, Method};
 
 /// The spellings of the key of the dtype: that of transformers 4, and that of transformers 5.
 const DTYPE: &[&str] = &["torch_dtype", "dtype"];
 
 impl ModelConfig {
     /// The text of `config.json`: as it was read, with what has changed since, or generated if the model had none. `dtype` is
-    /// that of the weights; `None` leaves the key as it is.
+    /// that of the weights; `None` leaves the key as it is. The weights are plain ones: a configuration of quantised weights is
+    /// left out.
     pub fn to_text(&self, dtype: Option<Dtype>) -> String {
         let dtype = dtype.map(|dtype| Value::from(torch_name(dtype)));
         let mut ours = self.to_json();
@@ -33,7 +35,11 @@ impl ModelConfig {
             .map(|(key, value)| (vec![key.as_str()], value.clone()))
             .collect();
         changes.extend(dtype.map(|dtype| (DTYPE.to_vec(), dtype)));
-        file.object.with_changes(&changes)
+        let removed = match file.method {
+            Some(_) => &quantised::KEYS[..],
+            None => &[],
+        };
+        file.object.with_and_without(&changes, removed)
     }
 
     /// The `config.json` of a model with this configuration, as transformers 5 writes it: only the keys that simmer knows.
@@ -104,16 +110,32 @@ struct FileContents {
     object: RawObject,
     /// The keys that simmer knows, with the values that it read.
     read: Value,
+    /// How the weights are quantised.
+    method: Option<Method>,
 }
 
 impl ConfigFile {
-    /// The text of the file, and the keys that were read from it.
+    /// The text of the file, the keys that were read from it, and how the weights are quantised.
     ///
     /// # Errors
     /// If the text is not a JSON object.
-    pub(super) fn new(text: String, read: Value) -> Result<Self, serde_json::Error> {
+    pub(super) fn new(
+        text: String,
+        read: Value,
+        method: Option<Method>,
+    ) -> Result<Self, serde_json::Error> {
         let object = RawObject::parse(text)?;
-        Ok(Self(Some(Arc::new(FileContents { object, read }))))
+        let contents = FileContents {
+            object,
+            read,
+            method,
+        };
+        Ok(Self(Some(Arc::new(contents))))
+    }
+
+    /// How the weights beside the file are quantised.
+    pub(crate) fn method(&self) -> Option<&Method> {
+        self.0.as_ref()?.method.as_ref()
     }
 }
 
@@ -152,12 +174,18 @@ impl RawObject {
     /// The text with other values of some keys. A change has all spellings of its key: those in the object are changed; if
     /// there are none, the first is added at the end. Without a change the text is the same, byte for byte.
     pub fn with_changes(&self, changes: &[(Vec<&str>, Value)]) -> String {
+        self.with_and_without(changes, &[])
+    }
+
+    /// As [`Self::with_changes`], without the keys `removed`.
+    fn with_and_without(&self, changes: &[(Vec<&str>, Value)], removed: &[&str]) -> String {
         let mut entries: Vec<(&str, String)> = self
             .entries
             .iter()
+            .filter(|(key, _)| !removed.contains(&key.as_str()))
             .map(|(key, value)| (key.as_str(), value.get().to_owned()))
             .collect();
-        let mut changed = false;
+        let mut changed = entries.len() != self.entries.len();
         for (keys, value) in changes {
             let mut found = false;
             for (key, entry) in &mut entries {

@@ -8,6 +8,7 @@ use super::refused::{self, Refused};
 use super::{ConfigError, Keys};
 use crate::family::{self, Family, LLAMA};
 use crate::nearest;
+use crate::quantised::{Method, NotRead};
 
 /// The subject of an error whose key says nothing that can be quoted.
 const MODEL: &str = "the model";
@@ -20,8 +21,10 @@ impl Keys<'_> {
     pub(super) fn family(&self) -> Result<&'static Family, ConfigError> {
         let family = self.named_family()?;
         self.check_class(family)?;
-        if let Some((key, method)) = refused::quantised(self.json) {
-            let is = format!("quantised with {method}; simmer reads weights in f32, bf16 and f16");
+        if let Err(NotRead { key, name }) = Method::of(self.json) {
+            let is = format!(
+                "quantised with {name}; of quantised weights simmer reads those of bitsandbytes, fp8 and GGUF"
+            );
             return Err(self.refused(key, MODEL.to_owned(), is, unquantised(self.path)));
         }
         if let Some(key) = refused::experts(self.json) {
@@ -193,7 +196,7 @@ fn unquantised(config: &Path) -> String {
     let end = original.map_or_else(String::new, |name| format!(": {name}"));
     format!(
         "use the repository that it was made from, usually named on its model card and as this one without the suffix{end}; \
-         GGUF files can have quantised blocks"
+         a GGUF file of it; or the original with base.precision = \"nf4\", which quantises it while it is loaded"
     )
 }
 
@@ -260,10 +263,10 @@ mod tests {
     fn quantised_weights_name_their_original() {
         let table = json!({"quantization_config": {"quant_method": "awq", "bits": 4}});
         let cached = "hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json";
-        insta::assert_snapshot!(said_at(cached, &table), @r"
-        hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json: `quantization_config`: the model is quantised with AWQ (4-bit integers); simmer reads weights in f32, bf16 and f16
-        hint: use the repository that it was made from, usually named on its model card and as this one without the suffix: Qwen/Qwen3-8B; GGUF files can have quantised blocks
-        ");
+        insta::assert_snapshot!(said_at(cached, &table), @r#"
+        hub/models--Qwen--Qwen3-8B-AWQ/snapshots/0a1b/config.json: `quantization_config`: the model is quantised with AWQ (4-bit integers); of quantised weights simmer reads those of bitsandbytes, fp8 and GGUF
+        hint: use the repository that it was made from, usually named on its model card and as this one without the suffix: Qwen/Qwen3-8B; a GGUF file of it; or the original with base.precision = "nf4", which quantises it while it is loaded
+        "#);
         assert!(said_at("Llama-3.2-1B-4bit/config.json", &table).contains("suffix: Llama-3.2-1B;"));
         assert!(said(&table).contains("without the suffix;"));
     }
