@@ -36,7 +36,7 @@ pub enum Fp8Scales {
 
 /// The value of a code; NaN for the two codes without a number.
 #[inline(always)]
-pub(crate) fn e4m3(code: u8) -> f32 {
+pub fn e4m3(code: u8) -> f32 {
     let [sign, size] = [u32::from(code & 0x80) << 24, u32::from(code & 0x7f)];
     if size == 0x7f {
         return f32::NAN;

@@ -20,7 +20,7 @@ pub mod ggml;
 pub use encoder::{Encoder, Encoding, FourBitKind};
 pub use error::BlocksError;
 pub use four_bit::{Absmax, FP4, FourBit, NF4, nested_values};
-pub use fp8::{Fp8, Fp8Scales};
+pub use fp8::{Fp8, Fp8Scales, e4m3};
 pub use int8::Int8;
 pub use matrix::{Form, Quantised, paired_row};
 pub use types::Rounding;

@@ -178,6 +178,16 @@ impl Kind {
     }
 }
 
+/// The device as tch names it, if libtorch computes on it.
+#[cfg(feature = "libtorch")]
+pub(crate) fn torch_device(device: &Device) -> Option<tch::Device> {
+    match Kind::of(device.as_dispatch()) {
+        Kind::Cpu => None,
+        Kind::LibTorch => Some(tch::Device::Cpu),
+        Kind::Cuda(index) => Some(tch::Device::Cuda(index)),
+    }
+}
+
 /// The operations that a backend has a fused form of.
 const fn fused<B>() -> Operations
 where

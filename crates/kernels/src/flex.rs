@@ -1,10 +1,12 @@
 //! Conversions between tensors of the flex backend and slices.
 
+use burn::backend::Flex;
 use burn::tensor::{Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
 use half::{bf16, f16};
 
-use crate::product::{Side, Values, Weight};
+use crate::frozen::WeightOn;
+use crate::product::{Rows, Side, Values, Weight};
 
 /// Elements per task of an elementwise loop: enough to outweigh the cost of starting a task.
 const TASK: usize = 1 << 14;
@@ -57,11 +59,26 @@ pub(crate) fn stored(tensor: &FlexTensor) -> Values<'_> {
     }
 }
 
-/// A contiguous weight, for a matrix multiplication from this side.
-pub(crate) fn weight(tensor: &FlexTensor, side: Side) -> Weight<'_> {
-    let [rows, columns] = tensor.layout().shape().dims();
+/// A weight whose elements are in row-major order, without gaps.
+pub(crate) fn held(weight: WeightOn<Flex>) -> WeightOn<Flex> {
+    match weight {
+        WeightOn::Dense(tensor) => WeightOn::Dense(contiguous(tensor)),
+        quantised @ WeightOn::Quantised(_) => quantised,
+    }
+}
+
+/// A weight that is [`held`], for a matrix multiplication from this side.
+pub(crate) fn weight(weight: &WeightOn<Flex>, side: Side) -> Weight<'_> {
+    let [rows, columns] = weight.shape();
+    let values = match weight {
+        WeightOn::Dense(tensor) => stored(tensor),
+        WeightOn::Quantised(placed) => Values::Quantised(Rows {
+            matrix: placed.host(),
+            first: 0,
+        }),
+    };
     Weight {
-        values: stored(tensor),
+        values,
         rows,
         columns,
         side,

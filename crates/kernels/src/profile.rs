@@ -146,7 +146,7 @@ pub(crate) fn span(operation: Operation, flops: usize, bytes: usize) -> Recordin
 /// Records a matrix multiplication of `tokens` rows with a weight.
 pub(crate) fn product(tokens: usize, weight: Weight<'_>) -> Recording {
     let [k, n] = weight.inner_outer();
-    let bytes = 4 * tokens * (k + n) + weight.values.width() * k * n;
+    let bytes = 4 * tokens * (k + n) + weight.bytes();
     span(Operation::Linear, 2 * tokens * k * n, bytes)
 }
 

@@ -12,12 +12,13 @@ use burn::tensor::{DType, Int, Tensor};
 use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
 
 use crate::lora::{EmbeddingLora, Lora};
+use crate::weight::Weight;
 
 /// A linear layer, frozen or trained, with an optional bias and an optional adapter.
 #[derive(Module, Debug)]
 pub struct Linear {
-    /// `[O, I]`, in its stored precision.
-    pub weight: Param<Tensor<2>>,
+    /// `[O, I]`, as stored.
+    pub weight: Weight,
     /// `[O]`
     pub bias: Option<Param<Tensor<1>>>,
     /// The low-rank branch.
@@ -48,8 +49,8 @@ impl Linear {
 /// The token embedding.
 #[derive(Module, Debug)]
 pub struct Embedding {
-    /// `[V, H]`, in its stored precision.
-    pub weight: Param<Tensor<2>>,
+    /// `[V, H]`, as stored.
+    pub weight: Weight,
     /// The low-rank branch.
     pub adapter: Option<EmbeddingLora>,
     /// Factor of the rows.
@@ -65,7 +66,7 @@ impl Embedding {
     /// # Shapes
     /// `tokens`: `[T]`. Result: `[T, H]`, in the dtype that the layers compute in.
     pub fn forward(&self, tokens: Tensor<1, Int>) -> Tensor<2> {
-        let rows = self.weight.val().select(0, tokens.clone()).cast(DType::F32);
+        let rows = self.weight.val().rows(tokens.clone());
         let rows = match &self.adapter {
             None => rows,
             Some(lora) => rows + lora.forward(tokens),
@@ -125,14 +126,14 @@ impl RmsNorm {
 #[derive(Module, Debug)]
 pub struct LmHead {
     /// `[V, H]`; `None` if the head is tied to the embedding.
-    pub weight: Option<Param<Tensor<2>>>,
+    pub weight: Option<Weight>,
     /// The low-rank branch.
     pub adapter: Option<Lora>,
 }
 
 impl LmHead {
-    fn weight(&self, embedding: &Embedding) -> Tensor<2> {
-        self.weight.as_ref().unwrap_or(&embedding.weight).val()
+    fn weight<'a>(&'a self, embedding: &'a Embedding) -> &'a Weight {
+        self.weight.as_ref().unwrap_or(&embedding.weight)
     }
 
     /// Logits over the vocabulary, without their soft cap.
@@ -140,7 +141,7 @@ impl LmHead {
     /// # Shapes
     /// `hidden`: `[T, H]`. Result: `[T, V]`.
     pub fn forward(&self, hidden: Tensor<2>, embedding: &Embedding) -> Tensor<2> {
-        let weight = self.weight(embedding);
+        let weight = self.weight(embedding).val();
         match &self.adapter {
             None => linear(hidden, weight),
             Some(lora) => lora_linear(hidden, weight, lora.branch(None)),
@@ -161,13 +162,14 @@ impl LmHead {
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
         let Some(lora) = &self.adapter else {
-            return linear_cross_entropy(hidden, weight, targets, soft_cap);
+            return linear_cross_entropy(hidden, weight.val(), targets, soft_cap);
         };
         // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one matrix multiplication: [x, s (m∘x) Aᵀ] [W, B]ᵀ.
         let branch = lora.branch(dropout_keys);
         let dtype = hidden.dtype();
         let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
         let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
+        let weight = weight.tensor(&hidden.device());
         let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
         linear_cross_entropy(hidden, weight, targets, soft_cap)
     }

@@ -23,6 +23,7 @@ mod sampler;
 mod sequence;
 pub mod tensor_file;
 mod trainable;
+mod weight;
 
 pub use backward::Recompute;
 pub use batch::Prompt;

@@ -65,7 +65,7 @@ impl LlamaForCausalLM {
 
     /// The device of the weights.
     pub fn device(&self) -> Device {
-        self.model.embed_tokens.weight.val().device()
+        self.model.norm.weight.val().device()
     }
 
     /// Hidden states after the last layer, before the last normalisation.

@@ -119,7 +119,7 @@ mod tests {
                 match module.kind {
                     ModuleKind::Linear => {
                         let linear = model.linear_mut(module.layer, role).unwrap();
-                        linear.weight = trained(linear.weight.val());
+                        linear.weight = linear.weight.trained(&Device::flex().autodiff());
                         assert!(frozen.clone().norm_mut(module.layer, role).is_none());
                     }
                     ModuleKind::Norm => {

@@ -9,6 +9,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
 use simmer_checkpoint::family::Family;
 
+use crate::weight::DENSE;
+
 /// Flat f32 tensors by name, without automatic differentiation.
 pub type Parameters = BTreeMap<String, Tensor<1>>;
 
@@ -98,13 +100,13 @@ impl ModulePath {
     }
 
     /// The tensor's key. Here an adapter is a field of the linear layer; in PEFT its matrices are modules
-    /// of their own.
+    /// of their own. A weight is a struct here, and a tensor there.
     pub(crate) fn key(&self) -> String {
         let parts: Vec<&str> = self
             .0
             .iter()
             .map(String::as_str)
-            .filter(|part| *part != "adapter")
+            .filter(|part| !["adapter", DENSE].contains(part))
             .collect();
         let key = parts.join(".");
         match parts.last() {

@@ -4,7 +4,7 @@
 
 use half::f16;
 
-use super::GROUP;
+use super::{GROUP, IQ4_NL_VALUES};
 
 /// Groups of a block with this many bytes.
 #[inline(always)]

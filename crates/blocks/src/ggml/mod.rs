@@ -16,6 +16,11 @@ pub(crate) use encode::first_not_finite;
 /// Elements that are widened together; every block is a whole number of groups.
 pub const GROUP: usize = 32;
 
+/// The value of each code of IQ4_NL.
+pub const IQ4_NL_VALUES: [i8; 16] = [
+    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
+];
+
 /// A quantised type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(non_camel_case_types, reason = "the names of ggml")]

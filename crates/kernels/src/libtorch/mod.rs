@@ -11,10 +11,13 @@ pub(crate) mod timeline;
 
 use std::ffi::{CStr, c_char};
 
+use burn::backend::LibTorch;
 use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::tensor::Device;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
+use crate::frozen::WeightOn;
+use crate::product::Side;
 use crate::profile::{self, Operation};
 
 /// The processor, computing with libtorch.
@@ -52,21 +55,39 @@ pub(crate) fn bytes(tensors: &[&Tensor]) -> usize {
     tensors.iter().map(bytes).sum()
 }
 
-/// `x · weight` in the dtype of `x`; a weight in another dtype is converted first.
+/// `x Wᵀ` or `x W` in the dtype of `x`; a weight in another dtype, or a quantised one, is converted first.
 ///
 /// # Shapes
-/// `x`: `[T, K]`. `weight`: `[K, N]`. Result: `[T, N]`.
-pub(crate) fn product(x: &Tensor, weight: &Tensor) -> Tensor {
-    let [flops, size] = of_product(x, weight);
-    let _span = profile::span(Operation::Linear, flops, size);
-    x.mm(&weight.to_kind(x.kind()))
+/// `x`: `[T, K]`. `weight`: `[N, K]` or `[K, N]`, see [`Side`]. Result: `[T, N]`.
+pub(crate) fn product_with(x: &Tensor, weight: &WeightOn<LibTorch>, side: Side) -> Tensor {
+    let [rows, columns] = weight.shape();
+    let tokens = x.size()[0] as usize;
+    let size = tokens * (rows + columns) * x.kind().elt_size_in_bytes() + stored_bytes(weight);
+    let _span = profile::span(Operation::Linear, 2 * tokens * rows * columns, size);
+    let weight = weight_in(weight, x.kind());
+    match side {
+        Side::Transposed => x.mm(&weight.tr()),
+        Side::Plain => x.mm(&weight),
+    }
 }
 
-/// Multiplications and additions of `x · weight`, and its bytes.
-pub(crate) fn of_product(x: &Tensor, weight: &Tensor) -> [usize; 2] {
-    let tokens = x.size()[0] as usize;
-    let out = tokens * weight.size()[1] as usize * x.kind().elt_size_in_bytes();
-    [2 * tokens * weight.numel(), bytes(&[x, weight]) + out]
+/// A weight in a dtype.
+///
+/// # Shapes
+/// Result: `[R, C]`.
+pub(crate) fn weight_in(weight: &WeightOn<LibTorch>, kind: Kind) -> Tensor {
+    match weight {
+        WeightOn::Dense(weight) => weight.tensor.to_kind(kind),
+        WeightOn::Quantised(weight) => weight.torch().widened(kind),
+    }
+}
+
+/// Bytes of a weight, as stored.
+pub(crate) fn stored_bytes(weight: &WeightOn<LibTorch>) -> usize {
+    match weight {
+        WeightOn::Dense(weight) => bytes(&[&weight.tensor]),
+        WeightOn::Quantised(weight) => weight.bytes(),
+    }
 }
 
 /// Copies a tensor in the processor's memory to a device. A copy to a GPU is queued behind earlier

@@ -8,23 +8,24 @@ use burn_flex::FlexTensor;
 use super::LinearForms;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, values};
+use crate::frozen::WeightOn;
 use crate::product::{Side, product};
 use crate::profile;
 
 impl LinearForms for Flex {
     const FUSED: bool = true;
 
-    fn linear_form(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    fn linear_form(x: FlexTensor, weight: WeightOn<Self>) -> FlexTensor {
         multiply(x, weight, Side::Transposed)
     }
 
-    fn linear_gradient(dy: FlexTensor, weight: FlexTensor) -> FlexTensor {
+    fn linear_gradient(dy: FlexTensor, weight: WeightOn<Self>) -> FlexTensor {
         multiply(dy, weight, Side::Plain)
     }
 }
 
-fn multiply(x: FlexTensor, weight: FlexTensor, side: Side) -> FlexTensor {
-    let [x, weight] = [x, weight].map(contiguous);
+fn multiply(x: FlexTensor, weight: WeightOn<Flex>, side: Side) -> FlexTensor {
+    let (x, weight) = (contiguous(x), flex::held(weight));
     let [tokens, _] = x.layout().shape().dims();
     let weight = flex::weight(&weight, side);
     let [k, n] = weight.inner_outer();

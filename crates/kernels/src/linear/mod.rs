@@ -2,7 +2,7 @@
 //!
 //! `y = x Wᵀ`, `dx = dy W`, `dW = dyᵀ x` (only if the weight is trained).
 //!
-//! The weight is widened to f32 inside the matrix multiplication, in the forward pass and again in
+//! The weight, dense or quantised, is widened to f32 inside the matrix multiplication, in the forward pass and again in
 //! the backward pass, so that no widened copy outlives the operation. Plain automatic differentiation
 //! would keep one.
 //!
@@ -15,23 +15,27 @@ mod libtorch;
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
+use burn::backend::{
+    Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, tensor::FloatTensor,
+};
 use burn::tensor::Tensor;
 
+use crate::frozen::{FrozenForms, FrozenWeight, Placed, WeightOn};
 use crate::profile::{self, Operation};
 use crate::reference::{self, in_dtype, widened};
 
 /// A linear layer without a bias: `y = x Wᵀ`.
 ///
 /// # Shapes
-/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16 or f16. Result: `[T, O]`, f32.
-pub fn linear(x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::widened_linear(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-    ))
+/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16, f16 or quantised. Result: `[T, O]`, f32.
+pub fn linear(x: Tensor<2>, weight: impl Into<FrozenWeight>) -> Tensor<2> {
+    let x = x.into_dispatch();
+    Tensor::from_dispatch(match weight.into() {
+        FrozenWeight::Dense(weight) => Dispatch::widened_linear(x, weight.into_dispatch()),
+        FrozenWeight::Quantised(weight) => Dispatch::quantised_linear(x, weight.placed()),
+    })
 }
 
 /// The reference implementation of [`linear`], in plain tensor operations.
@@ -60,37 +64,62 @@ backends! {
     pub trait LinearBackend: Backend {
         /// See [`linear`].
         fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+
+        /// See [`linear`].
+        fn quantised_linear(x: FloatTensor<Self>, weight: Placed) -> FloatTensor<Self>;
     }
 }
 
 /// The forms of [`linear`] on a backend; without a fused one, the reference implementation.
-pub trait LinearForms: Backend {
+pub trait LinearForms: FrozenForms {
     /// Whether they are fused.
     const FUSED: bool = false;
 
     /// See [`linear`].
-    fn linear_form(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        reference::run(Operation::Linear, || plain::<Self>(x, weight))
+    fn linear_form(x: FloatTensor<Self>, weight: WeightOn<Self>) -> FloatTensor<Self> {
+        reference::run(Operation::Linear, || on_tensor(x, weight, plain::<Self>))
     }
 
     /// The gradient of `x`, from the gradient of the result.
-    fn linear_gradient(dy: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        reference::run(Operation::Linear, || plain_gradient::<Self>(dy, weight))
+    fn linear_gradient(dy: FloatTensor<Self>, weight: WeightOn<Self>) -> FloatTensor<Self> {
+        reference::run(Operation::Linear, || {
+            on_tensor(dy, weight, plain_gradient::<Self>)
+        })
     }
 }
 
 impl<B: LinearForms> LinearBackend for B {
     fn widened_linear(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-        if reference::is_chosen(Operation::Linear) {
-            return reference::run(Operation::Linear, || plain::<B>(x, weight));
-        }
-        B::linear_form(x, weight)
+        result::<B>(x, WeightOn::Dense(weight))
+    }
+
+    fn quantised_linear(x: FloatTensor<B>, weight: Placed) -> FloatTensor<B> {
+        result::<B>(x, WeightOn::Quantised(weight))
     }
 }
 
-fn gradient<B: LinearForms>(dy: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+/// A reference implementation on the weight as a tensor.
+fn on_tensor<B: FrozenForms>(
+    x: FloatTensor<B>,
+    weight: WeightOn<B>,
+    f: fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+) -> FloatTensor<B> {
+    let weight = weight.tensor(&x.device());
+    f(x, weight)
+}
+
+fn result<B: LinearForms>(x: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
     if reference::is_chosen(Operation::Linear) {
-        return reference::run(Operation::Linear, || plain_gradient::<B>(dy, weight));
+        return reference::run(Operation::Linear, || on_tensor(x, weight, plain::<B>));
+    }
+    B::linear_form(x, weight)
+}
+
+fn gradient<B: LinearForms>(dy: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
+    if reference::is_chosen(Operation::Linear) {
+        return reference::run(Operation::Linear, || {
+            on_tensor(dy, weight, plain_gradient::<B>)
+        });
     }
     B::linear_gradient(dy, weight)
 }
@@ -108,49 +137,69 @@ pub(crate) fn gradient_of_weight<B: Backend>(
 
 impl<B: LinearForms, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
     fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct Linear;
+        let trained = weight.is_tracked();
+        let node = weight.node();
+        recorded::<B, C>(x, node, WeightOn::Dense(weight.into_primitive()), trained)
+    }
 
-        impl<B: LinearForms> Backward<B, 2> for Linear {
-            /// The input, which is kept only if the weight is trained, and the weight.
-            type State = (Option<FloatTensor<B>>, FloatTensor<B>);
+    fn quantised_linear(x: FloatTensor<Self>, weight: Placed) -> FloatTensor<Self> {
+        let node = untracked::<B, C>(&x);
+        recorded::<B, C>(x, node, WeightOn::Quantised(weight), false)
+    }
+}
 
-            fn backward(
-                self,
-                ops: Ops<Self::State, 2>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let [x_node, weight_node] = ops.parents;
-                let dy = grads.consume::<B>(&ops.node); // [T, O]
-                let (x, weight) = ops.state;
-                if let (Some(node), Some(x)) = (weight_node, x) {
-                    let d_weight = gradient_of_weight::<B>(dy.clone(), x);
-                    grads.register::<B>(node.id, d_weight);
-                }
-                if let Some(node) = x_node {
-                    let dx = gradient::<B>(dy, weight); // [T, I]
-                    grads.register::<B>(node.id, dx);
-                }
+/// A node of the graph without a gradient, in the place of a weight that is not a tensor.
+pub(crate) fn untracked<B: Backend, C: CheckpointStrategy>(
+    x: &FloatTensor<Autodiff<B, C>>,
+) -> NodeGuard {
+    // shares the memory of `x`, so that nothing is allocated
+    Autodiff::<B, C>::from_inner(x.clone().into_primitive()).node()
+}
+
+fn recorded<B: LinearForms, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    weight_node: NodeGuard,
+    weight: WeightOn<B>,
+    weight_is_trained: bool,
+) -> FloatTensor<Autodiff<B, C>> {
+    #[derive(Debug)]
+    struct Linear;
+
+    impl<B: LinearForms> Backward<B, 2> for Linear {
+        /// The input, which is kept only if the weight is trained, and the weight.
+        type State = (Option<FloatTensor<B>>, WeightOn<B>);
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, 2>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let [x_node, weight_node] = ops.parents;
+            let dy = grads.consume::<B>(&ops.node); // [T, O]
+            let (x, weight) = ops.state;
+            if let (Some(node), Some(x)) = (weight_node, x) {
+                let d_weight = gradient_of_weight::<B>(dy.clone(), x);
+                grads.register::<B>(node.id, d_weight);
+            }
+            if let Some(node) = x_node {
+                let dx = gradient::<B>(dy, weight); // [T, I]
+                grads.register::<B>(node.id, dx);
             }
         }
+    }
 
-        let weight_is_trained = weight.is_tracked();
-        match Linear
-            .prepare::<C>([x.node(), weight.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let (x, weight) = (x.into_primitive(), weight.into_primitive());
-                let y = B::widened_linear(x.clone(), weight.clone());
-                prep.finish((weight_is_trained.then_some(x), weight), y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(B::widened_linear(
-                x.into_primitive(),
-                weight.into_primitive(),
-            )),
+    match Linear
+        .prepare::<C>([x.node(), weight_node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let x = x.into_primitive();
+            let y = result(x.clone(), weight.clone());
+            prep.finish((weight_is_trained.then_some(x), weight), y)
         }
+        OpsKind::UnTracked(prep) => prep.finish(result(x.into_primitive(), weight)),
     }
 }
 

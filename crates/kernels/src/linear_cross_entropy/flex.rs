@@ -5,10 +5,11 @@
 use burn::backend::Flex;
 use burn::backend::ops::IntTensorOps;
 use burn::tensor::IntDType;
-use burn_flex::FlexTensor;
+use burn_flex::{FlexDevice, FlexTensor};
 
 use super::{LinearCrossEntropyForms, LossAndGradients, Wanted, chunks, slabs};
 use crate::flex::{self, contiguous, values};
+use crate::frozen::WeightOn;
 use crate::product::Side;
 use crate::profile::{self, Operation};
 
@@ -17,25 +18,27 @@ impl LinearCrossEntropyForms for Flex {
 
     fn linear_cross_entropy_form(
         hidden: FlexTensor,
-        weight: FlexTensor,
+        weight: WeightOn<Self>,
         targets: FlexTensor,
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         let [n, h] = hidden.layout().shape().dims();
-        let [v, _] = weight.layout().shape().dims();
+        let [v, _] = weight.shape();
+        let weight = flex::held(weight);
         let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
-        let bytes = weight.dtype().size() * v * h + 4 * 2 * n * h;
+        let bytes = flex::weight(&weight, Side::Transposed).bytes() + 4 * 2 * n * h;
         let _span = profile::span(
             Operation::LinearCrossEntropy,
             products * 2 * n * v * h,
             bytes,
         );
         if wanted.weight {
+            let weight = weight.tensor(&FlexDevice::default());
             return chunks::loss::<Self>(hidden, weight, targets, soft_cap, wanted);
         }
         let targets = Self::int_cast(targets, IntDType::I64);
-        let [hidden, weight, targets] = [hidden, weight, targets].map(contiguous);
+        let [hidden, targets] = [hidden, targets].map(contiguous);
         let start = targets.layout().start_offset();
         let targets = &targets.storage::<i64>()[start..start + n];
         let weight = flex::weight(&weight, Side::Transposed);

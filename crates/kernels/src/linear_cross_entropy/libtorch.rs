@@ -10,7 +10,8 @@ use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
 use super::{LinearCrossEntropyForms, LossAndGradients, Wanted};
-use crate::libtorch::{bytes, fresh, of_product};
+use crate::frozen::WeightOn;
+use crate::libtorch::{bytes, fresh, stored_bytes, weight_in};
 use crate::profile::{self, Operation};
 
 /// Elements of a chunk's logits. A GPU needs more tokens than a processor for matrix multiplications
@@ -28,18 +29,19 @@ impl LinearCrossEntropyForms for LibTorch {
 
     fn linear_cross_entropy_form(
         hidden: TchTensor,
-        weight: TchTensor,
+        weight: WeightOn<Self>,
         targets: TchTensor,
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         let [hidden, targets] = [hidden.tensor, targets.tensor];
         let products = 1 + usize::from(wanted.hidden) + usize::from(wanted.weight);
-        let [flops, _] = of_product(&hidden, &weight.tensor.tr());
-        let size = bytes(&[&weight.tensor, &hidden, &hidden]);
+        let [v, h] = weight.shape();
+        let flops = 2 * hidden.size()[0] as usize * v * h;
+        let size = stored_bytes(&weight) + bytes(&[&hidden, &hidden]);
         let _span = profile::span(Operation::LinearCrossEntropy, products * flops, size);
         let kind = hidden.kind();
-        let weight = weight.tensor.to_kind(kind); // [V, H]
+        let weight = weight_in(&weight, kind); // [V, H]
         let tokens = hidden.size()[0];
         let rows = (elements(&hidden) / weight.size()[0]).max(1);
         let mut losses = Vec::new();

@@ -27,13 +27,14 @@ mod slabs;
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Int, Shape, Tensor};
 
-use crate::linear;
+use crate::frozen::{FrozenWeight, Placed, WeightOn};
+use crate::linear::{self, LinearForms, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, widened};
 
@@ -41,20 +42,23 @@ use crate::reference::{self, widened};
 /// the logits are those of [`soft_capped`].
 ///
 /// # Shapes
-/// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, in its stored dtype. `targets`: `[N]`, each below V.
+/// `hidden`: `[N, H]`, f32. `weight`: `[V, H]`, as stored. `targets`: `[N]`, each below V.
 /// Result: `[1]`.
 pub fn linear_cross_entropy(
     hidden: Tensor<2>,
-    weight: Tensor<2>,
+    weight: impl Into<FrozenWeight>,
     targets: Tensor<1, Int>,
     soft_cap: Option<f64>,
 ) -> Tensor<1> {
-    Tensor::from_dispatch(Dispatch::linear_cross_entropy(
-        hidden.into_dispatch(),
-        weight.into_dispatch(),
-        targets.into_dispatch(),
-        soft_cap,
-    ))
+    let (hidden, targets) = (hidden.into_dispatch(), targets.into_dispatch());
+    Tensor::from_dispatch(match weight.into() {
+        FrozenWeight::Dense(weight) => {
+            Dispatch::linear_cross_entropy(hidden, weight.into_dispatch(), targets, soft_cap)
+        }
+        FrozenWeight::Quantised(weight) => {
+            Dispatch::quantised_linear_cross_entropy(hidden, targets, weight.placed(), soft_cap)
+        }
+    })
 }
 
 /// Logits limited to between `-soft_cap` and `soft_cap`: `c tanh(z / c)`; without a cap, as they are.
@@ -117,24 +121,33 @@ backends! {
             targets: IntTensor<Self>,
             soft_cap: Option<f64>,
         ) -> FloatTensor<Self>;
+
+        /// See [`linear_cross_entropy`].
+        fn quantised_linear_cross_entropy(
+            hidden: FloatTensor<Self>,
+            targets: IntTensor<Self>,
+            weight: Placed,
+            soft_cap: Option<f64>,
+        ) -> FloatTensor<Self>;
     }
 }
 
 /// The form of [`linear_cross_entropy`] on a backend; without a fused one, plain tensor operations on
 /// one chunk of tokens after another.
-pub trait LinearCrossEntropyForms: Backend {
+pub trait LinearCrossEntropyForms: LinearForms {
     /// Whether it is fused.
     const FUSED: bool = false;
 
     /// The loss, and the gradients that `wanted` names, for a gradient of the loss of one.
     fn linear_cross_entropy_form(
         hidden: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: WeightOn<Self>,
         targets: IntTensor<Self>,
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
         reference::run(Operation::LinearCrossEntropy, || {
+            let weight = weight.tensor(&hidden.device());
             chunks::loss(hidden, weight, targets, soft_cap, wanted)
         })
     }
@@ -147,19 +160,31 @@ impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
         targets: IntTensor<B>,
         soft_cap: Option<f64>,
     ) -> FloatTensor<B> {
+        let weight = WeightOn::Dense(weight);
+        loss_and_gradients::<B>(hidden, weight, targets, soft_cap, Wanted::default()).loss
+    }
+
+    fn quantised_linear_cross_entropy(
+        hidden: FloatTensor<B>,
+        targets: IntTensor<B>,
+        weight: Placed,
+        soft_cap: Option<f64>,
+    ) -> FloatTensor<B> {
+        let weight = WeightOn::Quantised(weight);
         loss_and_gradients::<B>(hidden, weight, targets, soft_cap, Wanted::default()).loss
     }
 }
 
 fn loss_and_gradients<B: LinearCrossEntropyForms>(
     hidden: FloatTensor<B>,
-    weight: FloatTensor<B>,
+    weight: WeightOn<B>,
     targets: IntTensor<B>,
     soft_cap: Option<f64>,
     wanted: Wanted,
 ) -> LossAndGradients<B> {
     if reference::is_chosen(Operation::LinearCrossEntropy) {
         return reference::run(Operation::LinearCrossEntropy, || {
+            let weight = weight.tensor(&hidden.device());
             chunks::loss(hidden, weight, targets, soft_cap, wanted)
         });
     }
@@ -195,49 +220,73 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
         targets: IntTensor<Self>,
         soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LinearCrossEntropy;
+        let (node, trained) = (weight.node(), weight.is_tracked());
+        let weight = WeightOn::Dense(weight.into_primitive());
+        recorded::<B, C>(hidden, (node, weight), targets, soft_cap, trained)
+    }
 
-        impl<B: Backend> Backward<B, 2> for LinearCrossEntropy {
-            /// The gradients of the hidden states and of the weight, for a gradient of the loss of one.
-            type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+    fn quantised_linear_cross_entropy(
+        hidden: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        weight: Placed,
+        soft_cap: Option<f64>,
+    ) -> FloatTensor<Self> {
+        let node = untracked::<B, C>(&hidden);
+        let weight = WeightOn::Quantised(weight);
+        recorded::<B, C>(hidden, (node, weight), targets, soft_cap, false)
+    }
+}
 
-            fn backward(
-                self,
-                ops: Ops<Self::State, 2>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let d_loss = grads.consume::<B>(&ops.node);
-                let d_loss = B::float_reshape(d_loss, Shape::from([1, 1]));
-                let parts = [ops.state.0, ops.state.1];
-                for (node, part) in ops.parents.into_iter().zip(parts) {
-                    if let (Some(node), Some(part)) = (node, part) {
-                        let d_loss = B::float_cast(d_loss.clone(), part.dtype().into());
-                        grads.register::<B>(node.id, B::float_mul(part, d_loss));
-                    }
+fn recorded<B: LinearCrossEntropyForms, C: CheckpointStrategy>(
+    hidden: FloatTensor<Autodiff<B, C>>,
+    (weight_node, weight): (NodeGuard, WeightOn<B>),
+    targets: IntTensor<B>,
+    soft_cap: Option<f64>,
+    weight_is_trained: bool,
+) -> FloatTensor<Autodiff<B, C>> {
+    #[derive(Debug)]
+    struct LinearCrossEntropy;
+
+    impl<B: Backend> Backward<B, 2> for LinearCrossEntropy {
+        /// The gradients of the hidden states and of the weight, for a gradient of the loss of one.
+        type State = (Option<FloatTensor<B>>, Option<FloatTensor<B>>);
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, 2>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let d_loss = grads.consume::<B>(&ops.node);
+            let d_loss = B::float_reshape(d_loss, Shape::from([1, 1]));
+            let parts = [ops.state.0, ops.state.1];
+            for (node, part) in ops.parents.into_iter().zip(parts) {
+                if let (Some(node), Some(part)) = (node, part) {
+                    let d_loss = B::float_cast(d_loss.clone(), part.dtype().into());
+                    grads.register::<B>(node.id, B::float_mul(part, d_loss));
                 }
             }
         }
+    }
 
-        let wanted = Wanted {
-            hidden: hidden.is_tracked(),
-            weight: weight.is_tracked(),
-        };
-        match LinearCrossEntropy
-            .prepare::<C>([hidden.node(), weight.node()])
-            .compute_bound()
-            .stateful()
-        {
-            OpsKind::Tracked(prep) => {
-                let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                let result = loss_and_gradients::<B>(hidden, weight, targets, soft_cap, wanted);
-                prep.finish((result.hidden, result.weight), result.loss)
-            }
-            OpsKind::UnTracked(prep) => {
-                let (hidden, weight) = (hidden.into_primitive(), weight.into_primitive());
-                prep.finish(B::linear_cross_entropy(hidden, weight, targets, soft_cap))
-            }
+    let wanted = Wanted {
+        hidden: hidden.is_tracked(),
+        weight: weight_is_trained,
+    };
+    match LinearCrossEntropy
+        .prepare::<C>([hidden.node(), weight_node])
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => {
+            let hidden = hidden.into_primitive();
+            let result = loss_and_gradients::<B>(hidden, weight, targets, soft_cap, wanted);
+            prep.finish((result.hidden, result.weight), result.loss)
+        }
+        OpsKind::UnTracked(prep) => {
+            let hidden = hidden.into_primitive();
+            let none = Wanted::default();
+            prep.finish(loss_and_gradients::<B>(hidden, weight, targets, soft_cap, none).loss)
         }
     }
 }

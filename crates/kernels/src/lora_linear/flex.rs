@@ -11,6 +11,7 @@ use super::{Adapted, AdaptedGradients, LoraLinearForms};
 use crate::Dropout;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
+use crate::frozen::WeightOn;
 use crate::product::{Side, product};
 use crate::profile::{self, Operation};
 use crate::skinny::{down, outer, transposed, up, up_transposed};
@@ -21,13 +22,14 @@ impl LoraLinearForms for Flex {
 
     fn low_rank_linear_form(
         x: FlexTensor,
-        weight: FlexTensor,
+        weight: WeightOn<Self>,
         a: FlexTensor,
         b: FlexTensor,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FlexTensor {
-        let [x, weight, a, b] = [x, weight, a, b].map(contiguous);
+        let [x, a, b] = [x, a, b].map(contiguous);
+        let weight = flex::held(weight);
         let [tokens, inner] = x.layout().shape().dims();
         let [out, rank] = b.layout().shape().dims();
         let mut y = buffer(tokens * out);
@@ -44,8 +46,8 @@ impl LoraLinearForms for Flex {
     }
 
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
-        let parts = [adapted.x, adapted.weight, adapted.a, adapted.b, dy];
-        let [x, weight, a, b, dy] = parts.map(contiguous);
+        let [x, a, b, dy] = [adapted.x, adapted.a, adapted.b, dy].map(contiguous);
+        let weight = flex::held(adapted.weight);
         let [tokens, inner] = x.layout().shape().dims();
         let [out, rank] = b.layout().shape().dims();
         let mut dx = None;

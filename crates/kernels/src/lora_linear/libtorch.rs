@@ -10,7 +10,9 @@ use tch::{Kind, Tensor};
 
 use super::{Adapted, AdaptedGradients, LoraLinearForms};
 use crate::Dropout;
-use crate::libtorch::{bytes, fresh, product};
+use crate::frozen::WeightOn;
+use crate::libtorch::{bytes, fresh, product_with};
+use crate::product::Side;
 use crate::profile::{self, Operation};
 
 impl LoraLinearForms for LibTorch {
@@ -18,14 +20,14 @@ impl LoraLinearForms for LibTorch {
 
     fn low_rank_linear_form(
         x: TchTensor,
-        weight: TchTensor,
+        weight: WeightOn<Self>,
         a: TchTensor,
         b: TchTensor,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> TchTensor {
         let x = x.tensor;
-        let mut y = product(&x, &weight.tensor.tr()); // [T, O]
+        let mut y = product_with(&x, &weight, Side::Transposed); // [T, O]
         let _span = span(&x, &y, &a.tensor, 1);
         let [a, b] = [a, b].map(|of| of.tensor.to_kind(x.kind()));
         let low = input(&x, dropout.as_ref()).mm(&a.tr()) * scale; // [T, r]
@@ -41,7 +43,7 @@ impl LoraLinearForms for LibTorch {
             ..
         } = adapted;
         let [x, dy] = [adapted.x.tensor, dy.tensor];
-        let mut dx = below.then(|| product(&dy, &adapted.weight.tensor)); // [T, I]
+        let mut dx = below.then(|| product_with(&dy, &adapted.weight, Side::Plain)); // [T, I]
         let _span = span(&x, &dy, &adapted.a.tensor, 2);
         let [a, b] = [adapted.a, adapted.b].map(|of| of.tensor.to_kind(x.kind()));
         let input = input(&x, dropout.as_ref());

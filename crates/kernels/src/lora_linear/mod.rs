@@ -17,13 +17,14 @@ mod libtorch;
 use burn::backend::autodiff::{
     checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
     grads::Gradients,
-    ops::{Backward, Ops, OpsKind},
+    ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::Tensor;
 
 use crate::Dropout;
-use crate::linear::{self, gradient_of_weight};
+use crate::frozen::{FrozenWeight, Placed, WeightOn};
+use crate::linear::{self, LinearForms, gradient_of_weight, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, in_dtype, widened};
 
@@ -56,16 +57,23 @@ impl LowRank {
 /// `x Wᵀ` plus the scaled low-rank branch.
 ///
 /// # Shapes
-/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, in its stored precision. Result: `[T, O]`, f32.
-pub fn lora_linear(x: Tensor<2>, weight: Tensor<2>, branch: LowRank) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::low_rank_linear(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        branch.a.into_dispatch(),
-        branch.b.into_dispatch(),
-        branch.scale,
-        branch.dropout,
-    ))
+/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, as stored. Result: `[T, O]`, f32.
+pub fn lora_linear(x: Tensor<2>, weight: impl Into<FrozenWeight>, branch: LowRank) -> Tensor<2> {
+    let LowRank {
+        a,
+        b,
+        scale,
+        dropout,
+    } = branch;
+    let [x, a, b] = [x, a, b].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(match weight.into() {
+        FrozenWeight::Dense(weight) => {
+            Dispatch::low_rank_linear(x, weight.into_dispatch(), a, b, scale, dropout)
+        }
+        FrozenWeight::Quantised(weight) => {
+            Dispatch::quantised_low_rank_linear(x, a, b, weight.placed(), scale, dropout)
+        }
+    })
 }
 
 /// The reference implementation of [`lora_linear`], in plain tensor operations.
@@ -104,7 +112,7 @@ fn plain<B: Backend>(
     in_dtype::<B>(B::float_add(y, linear::plain::<B>(low, b)), dtype)
 }
 
-fn plain_gradient<B: Backend>(adapted: Adapted<B>, dy: FloatTensor<B>) -> AdaptedGradients<B> {
+fn plain_gradient<B: LinearForms>(adapted: Adapted<B>, dy: FloatTensor<B>) -> AdaptedGradients<B> {
     let Adapted {
         x,
         weight,
@@ -117,6 +125,7 @@ fn plain_gradient<B: Backend>(adapted: Adapted<B>, dy: FloatTensor<B>) -> Adapte
     let of = |[x, weight, a, b]: [_; 4]| {
         plain::<Autodiff<B>>([x, weight, a, b], scale, dropout.as_ref())
     };
+    let weight = weight.tensor(&x.device());
     let inputs = [x, weight, a, b];
     let wanted = [below, false, true, true];
     match reference::gradients::<B, 4>(inputs, wanted, of, dy) {
@@ -137,6 +146,16 @@ backends! {
             scale: f64,
             dropout: Option<Dropout>,
         ) -> FloatTensor<Self>;
+
+        /// See [`lora_linear`].
+        fn quantised_low_rank_linear(
+            x: FloatTensor<Self>,
+            a: FloatTensor<Self>,
+            b: FloatTensor<Self>,
+            weight: Placed,
+            scale: f64,
+            dropout: Option<Dropout>,
+        ) -> FloatTensor<Self>;
     }
 }
 
@@ -146,7 +165,7 @@ pub struct Adapted<B: Backend> {
     /// `[T, I]`
     pub x: FloatTensor<B>,
     /// `[O, I]`
-    pub weight: FloatTensor<B>,
+    pub weight: WeightOn<B>,
     /// `[r, I]`
     pub a: FloatTensor<B>,
     /// `[O, r]`
@@ -171,20 +190,21 @@ pub struct AdaptedGradients<B: Backend> {
 }
 
 /// The forms of [`lora_linear`] on a backend; without a fused one, the reference implementation.
-pub trait LoraLinearForms: Backend {
+pub trait LoraLinearForms: LinearForms {
     /// Whether they are fused.
     const FUSED: bool = false;
 
     /// See [`lora_linear`].
     fn low_rank_linear_form(
         x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
+        weight: WeightOn<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {
         reference::run(Operation::LowRank, || {
+            let weight = weight.tensor(&x.device());
             plain::<Self>([x, weight, a, b], scale, dropout.as_ref())
         })
     }
@@ -207,13 +227,35 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
-        if reference::is_chosen(Operation::LowRank) {
-            return reference::run(Operation::LowRank, || {
-                plain::<B>([x, weight, a, b], scale, dropout.as_ref())
-            });
-        }
-        B::low_rank_linear_form(x, weight, a, b, scale, dropout)
+        result::<B>(x, WeightOn::Dense(weight), [a, b], scale, dropout)
     }
+
+    fn quantised_low_rank_linear(
+        x: FloatTensor<B>,
+        a: FloatTensor<B>,
+        b: FloatTensor<B>,
+        weight: Placed,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> FloatTensor<B> {
+        result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout)
+    }
+}
+
+fn result<B: LoraLinearForms>(
+    x: FloatTensor<B>,
+    weight: WeightOn<B>,
+    [a, b]: [FloatTensor<B>; 2],
+    scale: f64,
+    dropout: Option<Dropout>,
+) -> FloatTensor<B> {
+    if reference::is_chosen(Operation::LowRank) {
+        return reference::run(Operation::LowRank, || {
+            let weight = weight.tensor(&x.device());
+            plain::<B>([x, weight, a, b], scale, dropout.as_ref())
+        });
+    }
+    B::low_rank_linear_form(x, weight, a, b, scale, dropout)
 }
 
 fn gradient<B: LoraLinearForms>(adapted: Adapted<B>, dy: FloatTensor<B>) -> AdaptedGradients<B> {
@@ -232,68 +274,87 @@ impl<B: LoraLinearForms, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {
-        #[derive(Debug)]
-        struct LoraLinear;
+        let node = weight.node();
+        let weight = WeightOn::Dense(weight.into_primitive());
+        recorded::<B, C>(x, (node, weight), [a, b], scale, dropout)
+    }
 
-        impl<B: LoraLinearForms> Backward<B, 4> for LoraLinear {
-            type State = Adapted<B>;
+    fn quantised_low_rank_linear(
+        x: FloatTensor<Self>,
+        a: FloatTensor<Self>,
+        b: FloatTensor<Self>,
+        weight: Placed,
+        scale: f64,
+        dropout: Option<Dropout>,
+    ) -> FloatTensor<Self> {
+        let node = untracked::<B, C>(&x);
+        let weight = WeightOn::Quantised(weight);
+        recorded::<B, C>(x, (node, weight), [a, b], scale, dropout)
+    }
+}
 
-            fn backward(
-                self,
-                ops: Ops<Self::State, 4>,
-                grads: &mut Gradients,
-                _checkpointer: &mut Checkpointer,
-            ) {
-                let [x_node, weight_node, a_node, b_node] = ops.parents;
-                let dy = grads.consume::<B>(&ops.node); // [T, O]
-                let adapted = ops.state;
-                if let Some(node) = weight_node {
-                    let d_weight = gradient_of_weight::<B>(dy.clone(), adapted.x.clone());
-                    grads.register::<B>(node.id, d_weight);
-                }
-                let found = gradient::<B>(adapted, dy);
-                let parts = [
-                    (x_node, found.x),
-                    (a_node, Some(found.a)),
-                    (b_node, Some(found.b)),
-                ];
-                for (node, gradient) in parts {
-                    if let (Some(node), Some(gradient)) = (node, gradient) {
-                        grads.register::<B>(node.id, gradient);
-                    }
+fn recorded<B: LoraLinearForms, C: CheckpointStrategy>(
+    x: FloatTensor<Autodiff<B, C>>,
+    (weight_node, weight): (NodeGuard, WeightOn<B>),
+    [a, b]: [FloatTensor<Autodiff<B, C>>; 2],
+    scale: f64,
+    dropout: Option<Dropout>,
+) -> FloatTensor<Autodiff<B, C>> {
+    #[derive(Debug)]
+    struct LoraLinear;
+
+    impl<B: LoraLinearForms> Backward<B, 4> for LoraLinear {
+        type State = Adapted<B>;
+
+        fn backward(
+            self,
+            ops: Ops<Self::State, 4>,
+            grads: &mut Gradients,
+            _checkpointer: &mut Checkpointer,
+        ) {
+            let [x_node, weight_node, a_node, b_node] = ops.parents;
+            let dy = grads.consume::<B>(&ops.node); // [T, O]
+            let adapted = ops.state;
+            if let Some(node) = weight_node {
+                let d_weight = gradient_of_weight::<B>(dy.clone(), adapted.x.clone());
+                grads.register::<B>(node.id, d_weight);
+            }
+            let found = gradient::<B>(adapted, dy);
+            let parts = [
+                (x_node, found.x),
+                (a_node, Some(found.a)),
+                (b_node, Some(found.b)),
+            ];
+            for (node, gradient) in parts {
+                if let (Some(node), Some(gradient)) = (node, gradient) {
+                    grads.register::<B>(node.id, gradient);
                 }
             }
         }
+    }
 
-        let below = x.is_tracked();
-        let prepared = LoraLinear
-            .prepare::<C>([x.node(), weight.node(), a.node(), b.node()])
-            .compute_bound()
-            .stateful();
-        let parts = [
-            x.into_primitive(),
-            weight.into_primitive(),
-            a.into_primitive(),
-            b.into_primitive(),
-        ];
-        let [x, weight, a, b] = parts.clone();
-        let y = B::low_rank_linear(x, weight, a, b, scale, dropout.clone());
-        let [x, weight, a, b] = parts;
-        match prepared {
-            OpsKind::Tracked(prep) => {
-                let adapted = Adapted {
-                    x,
-                    weight,
-                    a,
-                    b,
-                    scale,
-                    dropout,
-                    below,
-                };
-                prep.finish(adapted, y)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(y),
+    let below = x.is_tracked();
+    let prepared = LoraLinear
+        .prepare::<C>([x.node(), weight_node, a.node(), b.node()])
+        .compute_bound()
+        .stateful();
+    let [x, a, b] = [x, a, b].map(|of| of.into_primitive());
+    let branch = [a.clone(), b.clone()];
+    let y = result(x.clone(), weight.clone(), branch, scale, dropout.clone());
+    match prepared {
+        OpsKind::Tracked(prep) => {
+            let adapted = Adapted {
+                x,
+                weight,
+                a,
+                b,
+                scale,
+                dropout,
+                below,
+            };
+            prep.finish(adapted, y)
         }
+        OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }
 

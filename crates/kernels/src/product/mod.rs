@@ -1,6 +1,6 @@
-//! Matrix multiplications with a weight in its stored dtype.
+//! Matrix multiplications with a weight in its stored dtype, or quantised.
 //!
-//! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype of the weight. The implementation depends
+//! `y = x Wᵀ` or `y = x W`, computed in f32 for every dtype and quantised type of the weight. The implementation depends
 //! on the processor and the number of tokens:
 //!
 //! - `few`, for a few tokens: reads the weight once and does not copy it;
@@ -22,7 +22,7 @@ mod weight;
 
 use std::sync::OnceLock;
 
-pub(crate) use weight::{Side, Values, Weight};
+pub(crate) use weight::{Rows, Side, Values, Weight, widen_row};
 
 /// Largest number of tokens for which the weight is not packed.
 const FEW: usize = 8;
@@ -235,6 +235,48 @@ mod tests {
                 wide.to_bits() == truth.to_bits() || wide.is_nan() && truth.is_nan(),
                 "{bits:#x}: {wide}"
             );
+        }
+    }
+
+    #[test]
+    fn timing() {
+        use simmer_blocks::ggml::BlockType;
+        use simmer_blocks::*;
+        let (n, k) = (2048usize, 4096usize);
+        let w = numbers(k * n, 2);
+        let bf: Vec<bf16> = w.iter().map(|w| bf16::from_f32(*w)).collect();
+        let mut ms: Vec<(String, Quantised)> = Vec::new();
+        for kind in BlockType::ALL {
+            let bytes = n * kind.row_bytes(k);
+            let mut codes: Vec<u8> = (0..bytes as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
+            for b in codes.chunks_exact_mut(kind.block_bytes()) { for p in [0usize, 2, b.len() - 2] { b[p] = 0; b[p + 1] = 0x20; } }
+            ms.push((kind.name().into(), Quantised::new([n, k], codes.into(), Form::Blocks(kind)).unwrap()));
+        }
+        let codes: Vec<u8> = (0..(n * k / 2) as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
+        let four = FourBit { name: "nf4", values: std::array::from_fn(|i| i as f32 / 7.5 - 1.0), block: 64, absmax: Absmax::Plain(vec![0.02; n * k / 64].into()), rounding: Rounding::Bf16 };
+        ms.push(("nf4".into(), Quantised::new([n, k], codes.into(), Form::FourBit(four)).unwrap()));
+        let codes: Vec<u8> = (0..(n * k) as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
+        ms.push(("int8".into(), Quantised::new([n, k], codes.clone().into(), Form::Int8(Int8 { row_max: vec![0.02; n].into() })).unwrap()));
+        ms.push(("fp8".into(), Quantised::new([n, k], codes.into(), Form::Fp8(Fp8 { scales: Fp8Scales::Matrix(0.02) })).unwrap()));
+        for m in [1usize, 4, 512] {
+            let x = numbers(m * k.max(n), 1);
+            let mut all: Vec<(String, Values<'_>)> = vec![("f32".into(), Values::F32(&w)), ("bf16".into(), Values::Bf16(&bf))];
+            for (name, q) in &ms { all.push((name.clone(), Values::Quantised(Rows { matrix: q, first: 0 }))); }
+            for side in [Side::Transposed, Side::Plain] {
+                if m < 9 && side == Side::Plain { continue; }
+                for (name, values) in &all {
+                    let weight = Weight { values: *values, rows: n, columns: k, side };
+                    let [kk, nn] = weight.inner_outer();
+                    let mut y = vec![0.0; m * nn];
+                    let mut best = f64::MAX;
+                    for _ in 0..(if m > 8 { 4 } else { 12 }) {
+                        let t = std::time::Instant::now();
+                        product(&x[..m * kk], weight, &mut y, false);
+                        best = best.min(t.elapsed().as_secs_f64());
+                    }
+                    println!("{m} {side:?} {name}: {:.3} ms, {:.2} ns/weight", best * 1e3, best * 1e9 / (n * k) as f64);
+                }
+            }
         }
     }
 }

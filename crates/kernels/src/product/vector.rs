@@ -18,7 +18,7 @@ use std::ops::Range;
 use pulp::{NullaryFnOnce, Simd};
 
 use super::weight::Number;
-use super::{Side, Values, Weight};
+use super::{Rows as QuantisedRows, Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{prefetch, vectorised};
 use crate::threads;
@@ -269,6 +269,56 @@ fn pack<S: Simd>(
         Values::F32(values) => pack_numbers(simd, values, weight, features, summed, right),
         Values::Bf16(values) => pack_numbers(simd, values, weight, features, summed, right),
         Values::F16(values) => pack_numbers(simd, values, weight, features, summed, right),
+        Values::Quantised(rows) => {
+            pack_quantised(simd, rows, weight.side, features, summed, right);
+        }
+    }
+}
+
+/// As [`pack_numbers`], of a quantised matrix: each part of a row is widened once, into the cache.
+#[inline(always)]
+fn pack_quantised<S: Simd>(
+    simd: S,
+    rows: QuantisedRows<'_>,
+    side: Side,
+    features: &Range<usize>,
+    summed: &Range<usize>,
+    right: &mut [f32],
+) {
+    let QuantisedRows { matrix, first } = rows;
+    let size = summed.len() * PANEL;
+    match side {
+        Side::Plain => {
+            let mut wide: Vec<f32> = buffer(features.len());
+            for (depth, row) in summed.clone().enumerate() {
+                matrix.widen(first + row, features.start, &mut wide);
+                let panels = right.chunks_exact_mut(size);
+                for (wide, panel) in wide.chunks(PANEL).zip(panels) {
+                    let (place, rest) = panel[depth * PANEL..][..PANEL].split_at_mut(wide.len());
+                    place.copy_from_slice(wide);
+                    rest.fill(0.0);
+                }
+            }
+        }
+        Side::Transposed => {
+            let mut tile = [[0.0; TILE]; PANEL];
+            let panels = right.chunks_exact_mut(size);
+            for (feature, panel) in features.clone().step_by(PANEL).zip(panels) {
+                let rows = feature..features.end.min(feature + PANEL);
+                let mut start = summed.start;
+                let mut rest = panel;
+                while !rest.is_empty() {
+                    // from here to where the next tile of the row begins, so that no block is widened twice
+                    let depth = (TILE - start % TILE).min(rest.len() / PANEL);
+                    for (row, tile) in rows.clone().zip(tile.iter_mut()) {
+                        matrix.widen(first + row, start, &mut tile[..depth]);
+                    }
+                    let (part, after) = rest.split_at_mut(depth * PANEL);
+                    transpose_tile(simd, &tile, part);
+                    (start, rest) = (start + depth, after);
+                }
+            }
+        }
     }
 }
 
@@ -336,6 +386,12 @@ fn pack_transposed<S: Simd, T: Number>(
             None => widen(row, tile),
         }
     }
+    transpose_tile(simd, tile, panel);
+}
+
+/// Transposes a tile into a part of a panel.
+#[inline(always)]
+fn transpose_tile<S: Simd>(simd: S, tile: &[[f32; TILE]; PANEL], panel: &mut [f32]) {
     let (bands, _) = tile.as_chunks::<SIDE>();
     for (step, panel) in panel.chunks_mut(SIDE * PANEL).enumerate() {
         for (band, rows) in bands.iter().enumerate() {

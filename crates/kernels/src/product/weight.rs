@@ -1,8 +1,9 @@
-//! A weight in its stored dtype.
+//! A weight in its stored dtype, or quantised.
 //!
 //! Axes: R rows and C columns, as stored; K inner dimension (summed over), N output features.
 
 use half::{bf16, f16};
+use simmer_blocks::Quantised;
 
 use crate::simd::vectorised;
 
@@ -12,6 +13,14 @@ pub(crate) enum Values<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
     F16(&'a [f16]),
+    Quantised(Rows<'a>),
+}
+
+/// The rows of a quantised matrix from one on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) matrix: &'a Quantised,
+    pub(crate) first: usize,
 }
 
 /// An element in a stored dtype.
@@ -82,6 +91,10 @@ impl<'a> Weight<'a> {
             Values::F32(values) => Values::F32(&values[range]),
             Values::Bf16(values) => Values::Bf16(&values[range]),
             Values::F16(values) => Values::F16(&values[range]),
+            Values::Quantised(Rows { matrix, first }) => Values::Quantised(Rows {
+                matrix,
+                first: first + start,
+            }),
         };
         Self {
             values,
@@ -99,15 +112,22 @@ impl<'a> Weight<'a> {
     }
 }
 
-impl Values<'_> {
-    /// Bytes per element.
-    pub(crate) fn width(&self) -> usize {
-        match self {
-            Self::F32(_) => 4,
-            Self::Bf16(_) | Self::F16(_) => 2,
+impl Weight<'_> {
+    /// Its bytes, as stored.
+    pub(crate) fn bytes(&self) -> usize {
+        let elements = self.rows * self.columns;
+        match self.values {
+            Values::F32(_) => 4 * elements,
+            Values::Bf16(_) | Values::F16(_) => 2 * elements,
+            Values::Quantised(Rows { matrix, .. }) => {
+                let [rows, _] = matrix.shape();
+                matrix.bytes() / rows.max(1) * self.rows
+            }
         }
     }
+}
 
+impl Values<'_> {
     /// One element in f32.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> f32 {
@@ -115,10 +135,15 @@ impl Values<'_> {
             Self::F32(values) => values[index],
             Self::Bf16(values) => values[index].to_f32(),
             Self::F16(values) => values[index].to_f32(),
+            Self::Quantised(_) => {
+                let mut value = [0.0];
+                self.widen_chunk(index, &mut value);
+                value[0]
+            }
         }
     }
 
-    /// Fills `wide` with the elements from `start` on, in f32.
+    /// Fills `wide` with the elements from `start` on, in f32. Of a quantised matrix they are of one row.
     pub(crate) fn widen_chunk(&self, start: usize, wide: &mut [f32]) {
         use half::slice::HalfFloatSliceExt;
         let range = start..start + wide.len();
@@ -126,7 +151,24 @@ impl Values<'_> {
             Self::F32(values) => wide.copy_from_slice(&values[range]),
             Self::Bf16(values) => widen_bf16(&values[range], wide),
             Self::F16(values) => values[range].convert_to_f32_slice(wide),
+            Self::Quantised(Rows { matrix, first }) => {
+                let [_, columns] = matrix.shape();
+                widen_row(matrix, first + start / columns, start % columns, wide);
+            }
         }
+    }
+}
+
+vectorised! {
+    /// Widens the columns from `start` on of a row of a quantised matrix, as many as `wide` has.
+    pub(crate) fn widen_row(
+        _simd,
+        matrix: &'a Quantised,
+        row: usize,
+        start: usize,
+        wide: &'a mut [f32],
+    ) {
+        matrix.widen(row, start, wide);
     }
 }
 

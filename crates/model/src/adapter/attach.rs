@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
@@ -21,6 +20,7 @@ use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::lora::{EmbeddingLora, Lora, Settings};
 use crate::parameters::{Parameters, trained};
+use crate::weight::Weight;
 
 /// The recipe's `[method.lora]` table.
 ///
@@ -232,10 +232,11 @@ pub fn save(
         })
         .collect();
     if model.own_vocabulary {
+        let device = model.device();
         for (module, adapted, weight) in ends(model) {
-            if !weight.is_require_grad() {
+            if !weight.is_trained() {
                 let key = frozen_key(module, adapted);
-                tensors.insert(key, weight.inner().into_data());
+                tensors.insert(key, weight.tensor(&device).inner().into_data());
             }
         }
     }
@@ -354,19 +355,15 @@ fn norm_mut<'a>(
 
 /// Module path of embedding and head, whether the module has a low-rank branch, and its weight. A tied head
 /// has the embedding's weight.
-fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, Tensor<2>); 2] {
+fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, &Weight); 2] {
     let Embedding {
         weight, adapter, ..
     } = &model.model.embed_tokens;
     let family = model.config.family;
     let head = model.lm_head.weight.as_ref().unwrap_or(weight);
     [
-        (family.embedding.name, adapter.is_some(), weight.val()),
-        (
-            family.head.name,
-            model.lm_head.adapter.is_some(),
-            head.val(),
-        ),
+        (family.embedding.name, adapter.is_some(), weight),
+        (family.head.name, model.lm_head.adapter.is_some(), head),
     ]
 }
 
@@ -376,8 +373,7 @@ fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, Tensor<2>); 2] {
 fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized: bool) {
     let device = model.device();
     let weight = |data: &TensorData| {
-        let weight = Tensor::from_data(data.clone(), (&device, data.dtype()));
-        Param::initialized(ParamId::new(), weight)
+        Weight::frozen(Tensor::from_data(data.clone(), (&device, data.dtype())))
     };
     let of = |module: &Module| {
         let trained = tensors.trained.get(&frozen_key(module.name, false));
@@ -406,19 +402,16 @@ fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized:
 /// # Errors
 /// If the model has no field for the module.
 fn train_module(model: &mut LlamaForCausalLM, module: &ModuleLayout) -> Result<(), AdapterError> {
-    let embedding = model.model.embed_tokens.weight.val();
+    let device = model.device();
+    let embedding = model.model.embed_tokens.weight.clone();
     match module.kind {
         ModuleKind::OutputHead => {
-            let weight = model.lm_head.weight.take();
-            let weight = weight.map_or(embedding, |weight| weight.val());
-            model.lm_head.weight = Some(trained(weight));
+            let weight = model.lm_head.weight.take().unwrap_or(embedding);
+            model.lm_head.weight = Some(weight.trained(&device));
         }
         ModuleKind::Embedding => {
-            if model.lm_head.weight.is_none() {
-                let frozen = Param::initialized(ParamId::new(), embedding.clone());
-                model.lm_head.weight = Some(frozen);
-            }
-            model.model.embed_tokens.weight = trained(embedding);
+            model.model.embed_tokens.weight = embedding.trained(&device);
+            let _ = model.lm_head.weight.get_or_insert(embedding);
         }
         ModuleKind::Norm => {
             let norm = norm_mut(model, module)?;
@@ -426,7 +419,7 @@ fn train_module(model: &mut LlamaForCausalLM, module: &ModuleLayout) -> Result<(
         }
         ModuleKind::Linear => {
             let linear = linear_mut(model, module)?;
-            linear.weight = trained(linear.weight.val());
+            linear.weight = linear.weight.trained(&device);
             linear.bias = linear.bias.take().map(|bias| trained(bias.val()));
         }
         ModuleKind::Container => {}

@@ -2,21 +2,31 @@
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
+use simmer_blocks::Quantised;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Family, Module, NormWeight, Role};
 use simmer_checkpoint::layout::TensorLayout;
+use simmer_kernels::QuantisedWeight;
 
 use super::BaseError;
 use crate::decoder::{DecoderLayer, Mlp, Place, SelfAttention};
 use crate::layer::{Embedding, Linear, LmHead, RmsNorm};
 use crate::llama::{LlamaForCausalLM, LlamaModel};
+use crate::weight::Weight;
 
-pub(super) type Source<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<TensorData, BaseError>;
+/// A tensor of the base model.
+pub(super) enum Source {
+    Dense(TensorData),
+    Quantised(Quantised),
+}
+
+/// Where the tensors come from.
+pub(super) type Sources<'a> = &'a mut dyn FnMut(&TensorLayout) -> Result<Source, BaseError>;
 
 /// Builds the model from a source of tensors.
 pub(super) fn build(
     config: &ModelConfig,
-    source: Source<'_>,
+    source: Sources<'_>,
     device: &Device,
 ) -> Result<LlamaForCausalLM, BaseError> {
     let mut weights = Weights {
@@ -31,7 +41,7 @@ pub(super) fn build(
         ..
     } = config.family;
     let embed_tokens = Embedding {
-        weight: weights.weight(embedding, None)?,
+        weight: weights.matrix(embedding, None)?,
         adapter: None,
         scale: config.embedding_scale(),
         compute: DType::F32,
@@ -43,7 +53,7 @@ pub(super) fn build(
     let head = if config.tie_word_embeddings {
         None
     } else {
-        Some(weights.weight(head, None)?)
+        Some(weights.matrix(head, None)?)
     };
     Ok(LlamaForCausalLM {
         model: LlamaModel {
@@ -60,9 +70,15 @@ pub(super) fn build(
     })
 }
 
+/// A quantised matrix in f32.
+pub(super) fn widened(matrix: &Quantised) -> TensorData {
+    let [rows, columns] = matrix.shape();
+    TensorData::new(matrix.rows(0..rows), [rows, columns])
+}
+
 struct Weights<'a, 'b> {
     config: &'a ModelConfig,
-    source: Source<'b>,
+    source: Sources<'b>,
     device: &'a Device,
 }
 
@@ -71,32 +87,32 @@ impl Weights<'_, '_> {
         &mut self,
         tensor: &TensorLayout,
     ) -> Result<Param<Tensor<D>>, BaseError> {
-        let data = (self.source)(tensor)?;
+        let data = match (self.source)(tensor)? {
+            Source::Dense(data) => data,
+            // only matrices are quantised
+            Source::Quantised(matrix) => widened(&matrix),
+        };
         let dtype = data.dtype();
         let value = Tensor::from_data(data, (self.device, dtype));
         Ok(Param::initialized(ParamId::new(), value))
     }
 
-    /// The weight and the bias of a module.
-    fn module<const D: usize>(
+    /// The weight of a linear module, the embedding or the head.
+    fn matrix(
         &mut self,
         module: &'static Module,
         layer: Option<usize>,
-    ) -> Result<(Param<Tensor<D>>, Option<Param<Tensor<1>>>), BaseError> {
-        let weight = self.frozen(&TensorLayout::weight(self.config, module, layer))?;
-        let bias = TensorLayout::bias(self.config, module, layer);
-        let bias = bias.map(|bias| self.frozen(&bias)).transpose()?;
-        Ok((weight, bias))
-    }
-
-    /// The weight of a module without a bias.
-    fn weight<const D: usize>(
-        &mut self,
-        module: &'static Module,
-        layer: Option<usize>,
-    ) -> Result<Param<Tensor<D>>, BaseError> {
-        let (weight, _) = self.module(module, layer)?;
-        Ok(weight)
+    ) -> Result<Weight, BaseError> {
+        let tensor = TensorLayout::weight(self.config, module, layer);
+        Ok(match (self.source)(&tensor)? {
+            Source::Dense(data) => {
+                let dtype = data.dtype();
+                Weight::frozen(Tensor::from_data(data, (self.device, dtype)))
+            }
+            Source::Quantised(matrix) => {
+                Weight::quantised(QuantisedWeight::new(matrix, self.device))
+            }
+        })
     }
 
     fn norm(
@@ -104,7 +120,7 @@ impl Weights<'_, '_> {
         module: &'static Module,
         layer: Option<usize>,
     ) -> Result<RmsNorm, BaseError> {
-        let weight = self.weight(module, layer)?;
+        let weight = self.frozen(&TensorLayout::weight(self.config, module, layer))?;
         let plus_one = self.config.family.norm_weight == NormWeight::PlusOne;
         Ok(RmsNorm::new(weight, self.config.rms_norm_eps, plus_one))
     }
@@ -114,7 +130,9 @@ impl Weights<'_, '_> {
         let Some(module) = self.config.family.in_layer(role) else {
             return Ok(None);
         };
-        let (weight, bias) = self.module(module, Some(layer))?;
+        let weight = self.matrix(module, Some(layer))?;
+        let bias = TensorLayout::bias(self.config, module, Some(layer));
+        let bias = bias.map(|bias| self.frozen(&bias)).transpose()?;
         let adapter = None;
         Ok(Some(Linear {
             weight,

@@ -7,6 +7,7 @@ mod error;
 use std::ops::Range;
 
 use burn::tensor::{DType, Device, TensorData};
+use simmer_blocks::Quantised;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Module, ModuleKind, NormWeight};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
@@ -18,7 +19,7 @@ use crate::llama::LlamaForCausalLM;
 use crate::random::normal;
 use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
 
-use build::build;
+use build::{Source, build};
 pub use config::{BaseConfig, Compute, Precision};
 pub use error::BaseError;
 
@@ -69,8 +70,21 @@ impl Base {
         };
         let plain = checkpoint.layout() == Layout::HuggingFace;
         let [mut bytes, mut mapped] = [0, 0];
-        for (_, info) in checkpoint.tensors() {
+        for tensor in tensors(&self.config) {
+            let Ok(info) = checkpoint.info(&tensor.name) else {
+                continue; // rows of a tied head, or a tensor that loading reports
+            };
             let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
+            let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
+            let quantised = match matrix {
+                true => checkpoint.quantised(&tensor.name).ok().flatten(),
+                false => None,
+            };
+            if let Some(matrix) = quantised {
+                bytes += matrix.bytes() as u64;
+                mapped += matrix.codes().len() as u64;
+                continue;
+            }
             let dtype = wanted.unwrap_or(stored);
             let size = numbers(&info.shape) * dtype.size() as u64;
             bytes += size;
@@ -121,6 +135,9 @@ impl Base {
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &TensorLayout| {
+            if let Some(matrix) = self.quantised(tensor)? {
+                return Ok(Source::Quantised(matrix));
+            }
             let data = match &self.checkpoint {
                 Some(checkpoint) => {
                     let data = checkpoint.data(&tensor.name)?;
@@ -129,12 +146,34 @@ impl Base {
                 }
                 None => random(&self.config, tensor, seed),
             };
-            Ok(stored(convert(data, precision), &can))
+            Ok(Source::Dense(stored(convert(data, precision), &can)))
         };
         let mut model = build(&self.config, &mut source, device)?;
         model.model.embed_tokens.compute = self.compute.dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
         Ok(model)
+    }
+
+    /// A matrix that stays quantised as it is stored.
+    fn quantised(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return Ok(None);
+        };
+        if !self.stays_quantised(tensor.module) || tensor.part != Part::Weight {
+            return Ok(None);
+        }
+        let matrix = checkpoint.quantised(&tensor.name)?;
+        if let Some(matrix) = &matrix {
+            check_scales(checkpoint, &tensor.name, matrix)?;
+        }
+        Ok(matrix)
+    }
+
+    /// Whether a module's weight stays as it is stored if that is quantised: a dtype was not asked for, no rows
+    /// are added, and an operation takes it.
+    fn stays_quantised(&self, module: &Module) -> bool {
+        let grows = module.is_outermost() && !self.new_rows.is_empty();
+        self.precision.is_none() && module.kind != ModuleKind::Norm && !grows
     }
 
     fn with_new_rows(&self, module: &Module, data: TensorData) -> TensorData {
@@ -154,6 +193,9 @@ pub fn load(base: &BaseConfig, seed: u64, device: &Device) -> Result<LlamaForCau
     base.open()?.load(seed, device)
 }
 
+/// A tensor of this many bytes is checked whatever happens to it.
+const FEW: usize = 1 << 20;
+
 /// Checks that the values of a tensor are finite, if they are read now anyway or are few: loading must not read a large
 /// mapped tensor.
 fn check_finite(
@@ -162,8 +204,6 @@ fn check_finite(
     data: &TensorData,
     precision: Option<DType>,
 ) -> Result<(), BaseError> {
-    /// A tensor of this many bytes is checked whatever happens to it.
-    const FEW: usize = 1 << 20;
     let copied = checkpoint.layout() != Layout::HuggingFace
         || precision.is_some_and(|dtype| dtype != data.dtype());
     let float = match data.dtype() {
@@ -175,15 +215,44 @@ fn check_finite(
     if !copied && data.as_bytes().len() > FEW {
         return Ok(());
     }
-    match count_not_finite(data.as_bytes(), float) {
-        0 => Ok(()),
-        count => Err(BaseError::NotFinite {
-            path: checkpoint.path().to_owned(),
-            tensor: tensor.to_owned(),
-            count,
-            of: data.num_elements(),
-        }),
+    let count = count_not_finite(data.as_bytes(), float);
+    not_finite(checkpoint, tensor, count, data.num_elements())
+}
+
+/// Checks that the values of a small quantised matrix are finite: a large one is not read when it is loaded.
+fn check_scales(
+    checkpoint: &Checkpoint,
+    tensor: &str,
+    matrix: &Quantised,
+) -> Result<(), BaseError> {
+    let [rows, columns] = matrix.shape();
+    if rows * columns * size_of::<f32>() > FEW {
+        return Ok(());
     }
+    let values = matrix.rows(0..rows).into_iter();
+    not_finite(
+        checkpoint,
+        tensor,
+        values.filter(|value| !value.is_finite()).count(),
+        rows * columns,
+    )
+}
+
+fn not_finite(
+    checkpoint: &Checkpoint,
+    tensor: &str,
+    count: usize,
+    of: usize,
+) -> Result<(), BaseError> {
+    if count == 0 {
+        return Ok(());
+    }
+    Err(BaseError::NotFinite {
+        path: checkpoint.path().to_owned(),
+        tensor: tensor.to_owned(),
+        count,
+        of,
+    })
 }
 
 /// In f32, if the device does not hold weights in the dtype.

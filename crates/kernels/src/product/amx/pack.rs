@@ -17,7 +17,7 @@ pub(super) fn parts(values: Values<'_>) -> usize {
     match values {
         Values::Bf16(_) => 1,
         Values::F16(_) => 2,
-        Values::F32(_) => 3,
+        Values::F32(_) | Values::Quantised(_) => 3,
     }
 }
 
@@ -172,6 +172,9 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
     if summed.len() < DEPTH || features.len() < TILE {
         return pack_edge(weight, summed, features, lines);
     }
+    if let Values::Quantised(_) = weight.values {
+        return pack_quantised(weight, summed, features, lines);
+    }
     let columns = weight.columns;
     match (weight.values, weight.side) {
         (Values::Bf16(values), Side::Transposed) => {
@@ -231,6 +234,32 @@ fn pack_tile(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, l
     }
 }
 
+/// Widens a tile of a quantised matrix, and packs it as one in f32.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn pack_quantised(
+    weight: Weight<'_>,
+    summed: Range<usize>,
+    features: Range<usize>,
+    lines: &mut [Line],
+) {
+    let (rows, columns) = match weight.side {
+        Side::Transposed => (features, summed),
+        Side::Plain => (summed, features),
+    };
+    let mut wide = [0.0; TILE * DEPTH];
+    for (row, wide) in rows.clone().zip(wide.chunks_exact_mut(columns.len())) {
+        let start = row * weight.columns + columns.start;
+        weight.values.widen_chunk(start, wide);
+    }
+    let tile = Weight {
+        values: Values::F32(&wide),
+        rows: rows.len(),
+        columns: columns.len(),
+        side: weight.side,
+    };
+    pack_tile(tile, 0..DEPTH, 0..TILE, lines);
+}
+
 /// Packs a tile that the weight does not fill, one element at a time.
 fn pack_edge(weight: Weight<'_>, summed: Range<usize>, features: Range<usize>, lines: &mut [Line]) {
     lines.fill(Line([0; DEPTH]));
@@ -263,6 +292,7 @@ fn load(values: Values<'_>, start: usize) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(bits)))
         }
         Values::F16(values) => _mm512_cvtph_ps(load_half(&values[range])),
+        Values::Quantised(_) => unreachable!("tiles of quantised matrices are widened before"),
     }
 }
 

@@ -1,0 +1,344 @@
+//! Quantised weights on libtorch: widened by ATen's operations, some rows at a time, so that their
+//! intermediate tensors stay small.
+//!
+//! Axes: R rows, C columns, n blocks or groups, b bytes of a block.
+
+use burn::backend::LibTorch;
+use burn::backend::libtorch::TchTensor;
+use simmer_blocks::ggml::BlockType;
+use simmer_blocks::{Absmax, Form, Fp8Scales, Quantised, Rounding, paired_row};
+use tch::{Device, Kind, Tensor};
+
+use super::{FrozenForms, Placed};
+use crate::libtorch::{fresh, uploaded};
+
+mod ggml;
+
+/// Elements that are widened at a time.
+const TOGETHER: usize = 16 << 20;
+
+/// A quantised matrix in tensors of libtorch.
+pub(crate) struct Matrix {
+    shape: [usize; 2],
+    kind: &'static str,
+    bytes: usize,
+    /// Bytes, `[rows, bytes of a row]`, or one list where rows are not whole bytes.
+    codes: Shared,
+    form: TorchForm,
+    /// The stored row of each row, `[R]`, if they differ.
+    order: Option<Shared>,
+}
+
+/// A tensor that several threads read.
+struct Shared(TchTensor);
+
+impl Shared {
+    fn new(tensor: Tensor) -> Self {
+        Self(fresh(tensor))
+    }
+
+    fn get(&self) -> &Tensor {
+        &self.0.tensor
+    }
+}
+
+enum TorchForm {
+    Blocks(BlockType),
+    FourBit {
+        /// The values of the two codes of a byte, `[256, 2]`.
+        table: Shared,
+        /// The scale of each block, f32.
+        absmax: Scales,
+        block: usize,
+        rounding: Rounding,
+    },
+    /// Signed bytes; the largest absolute value of each row, `[R, 1]`.
+    Int8(Shared),
+    /// The value of each code, `[256]`, and the scales.
+    Fp8 {
+        table: Shared,
+        scales: Fp8Torch,
+    },
+}
+
+enum Scales {
+    Plain(Shared),
+    Nested {
+        codes: Shared,
+        /// `[256]`
+        values: Shared,
+        absmax: Shared,
+        block: usize,
+        offset: f32,
+    },
+}
+
+enum Fp8Torch {
+    Matrix(f32),
+    /// `[R, 1]`
+    Rows(Shared),
+    /// `[R / size, C / size]`
+    Blocks {
+        size: [usize; 2],
+        scales: Shared,
+    },
+}
+
+impl Matrix {
+    /// Copies a matrix to a device.
+    pub(super) fn on(device: Device, matrix: &Quantised) -> Self {
+        let place = |tensor: Tensor| Shared::new(uploaded(&tensor, device));
+        let floats = |values: &[f32]| place(Tensor::from_slice(values));
+        let [rows, columns] = matrix.shape();
+        let codes = Tensor::from_slice(&matrix.codes()[..]);
+        let form = match matrix.form() {
+            Form::Blocks(kind) => TorchForm::Blocks(*kind),
+            Form::FourBit(four_bit) => {
+                let value = |code: usize| four_bit.values[code];
+                let table: Vec<f32> = (0..256_usize)
+                    .flat_map(|byte| [value(byte >> 4), value(byte & 15)])
+                    .collect();
+                let absmax = match &four_bit.absmax {
+                    Absmax::Plain(absmax) => Scales::Plain(floats(absmax)),
+                    Absmax::Nested {
+                        codes,
+                        values,
+                        absmax,
+                        block,
+                        offset,
+                    } => Scales::Nested {
+                        codes: place(Tensor::from_slice(&codes[..])),
+                        values: floats(values),
+                        absmax: floats(absmax),
+                        block: *block,
+                        offset: *offset,
+                    },
+                };
+                TorchForm::FourBit {
+                    table: place(Tensor::from_slice(&table).view([256, 2])),
+                    absmax,
+                    block: four_bit.block,
+                    rounding: four_bit.rounding,
+                }
+            }
+            Form::Int8(int8) => {
+                TorchForm::Int8(place(Tensor::from_slice(&int8.row_max).view([-1, 1])))
+            }
+            Form::Fp8(fp8) => TorchForm::Fp8 {
+                table: floats(&std::array::from_fn::<f32, 256, _>(|code| {
+                    simmer_blocks::e4m3(code as u8)
+                })),
+                scales: match &fp8.scales {
+                    Fp8Scales::Matrix(scale) => Fp8Torch::Matrix(*scale),
+                    Fp8Scales::Rows(scales) => {
+                        Fp8Torch::Rows(place(Tensor::from_slice(scales).view([-1, 1])))
+                    }
+                    Fp8Scales::Blocks {
+                        size,
+                        columns,
+                        scales,
+                    } => Fp8Torch::Blocks {
+                        size: *size,
+                        scales: place(Tensor::from_slice(scales).view([-1, *columns as i64])),
+                    },
+                },
+            },
+        };
+        let by_rows = rows > 0 && matrix.codes().len() % rows == 0 && !four_bit_across(matrix);
+        let codes = if by_rows {
+            codes.view([rows as i64, -1])
+        } else {
+            codes
+        };
+        let order = matrix.head_of_pairs().map(|head| {
+            let order: Vec<i64> = (0..rows).map(|row| paired_row(row, head) as i64).collect();
+            place(Tensor::from_slice(&order))
+        });
+        Self {
+            shape: [rows, columns],
+            kind: matrix.kind(),
+            bytes: matrix.bytes(),
+            codes: place(codes),
+            form,
+            order,
+        }
+    }
+
+    pub(super) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All elements in a dtype.
+    ///
+    /// # Shapes
+    /// Result: `[R, C]`.
+    pub(crate) fn widened(&self, kind: Kind) -> Tensor {
+        let [rows, columns] = self.shape;
+        let options = (kind, self.codes.get().device());
+        let wide = Tensor::empty([rows as i64, columns as i64], options);
+        if self.codes.get().dim() == 1 {
+            let all = self.flat().view([rows as i64, columns as i64]);
+            return self.ordered(all).to_kind(kind);
+        }
+        let together = (TOGETHER / columns.max(1)).max(1);
+        for start in (0..rows).step_by(together) {
+            let count = together.min(rows - start) as i64;
+            let start = start as i64;
+            let ids = Tensor::arange_start(start, start + count, (Kind::Int64, options.1));
+            wide.narrow(0, start, count).copy_(&self.rows(&ids));
+        }
+        wide
+    }
+
+    fn ordered(&self, stored: Tensor) -> Tensor {
+        match &self.order {
+            None => stored,
+            Some(order) => stored.index_select(0, order.get()),
+        }
+    }
+
+    /// Some rows in f32.
+    ///
+    /// # Shapes
+    /// `ids`: `[T]`, i64. Result: `[T, C]`.
+    fn rows(&self, ids: &Tensor) -> Tensor {
+        if self.codes.get().dim() == 1 {
+            let [rows, columns] = self.shape;
+            let all = self.flat().view([rows as i64, columns as i64]);
+            return self.ordered(all).index_select(0, ids);
+        }
+        let stored = match &self.order {
+            None => ids.shallow_clone(),
+            Some(order) => order.get().index_select(0, ids),
+        };
+        let codes = self.codes.get().index_select(0, &stored); // [T, bytes of a row]
+        let columns = self.shape[1] as i64;
+        let count = ids.size()[0];
+        match &self.form {
+            TorchForm::Blocks(kind) => {
+                let blocks = codes.view([-1, kind.block_bytes() as i64]);
+                ggml::widened(*kind, &blocks).view([count, columns])
+            }
+            TorchForm::FourBit {
+                table,
+                absmax,
+                block,
+                rounding,
+            } => {
+                let blocks_of_row = columns / *block as i64;
+                let wide = looked_up(table.get(), &codes); // [T · bytes, 2]
+                let scales = absmax.by_rows(blocks_of_row).index_select(0, &stored);
+                let wide = wide.view([-1, *block as i64]) * scales.view([-1, 1]);
+                rounded(wide, *rounding).view([count, columns])
+            }
+            TorchForm::Int8(scales) => {
+                let wide = codes.view_dtype(Kind::Int8).to_kind(Kind::Float);
+                let wide = wide * scales.get().index_select(0, &stored);
+                wide * f64::from(1.0_f32 / 127.0)
+            }
+            TorchForm::Fp8 { table, scales } => {
+                let wide = looked_up(table.get(), &codes).view([count, columns]);
+                match scales {
+                    Fp8Torch::Matrix(scale) => wide * f64::from(*scale),
+                    Fp8Torch::Rows(scales) => wide * scales.get().index_select(0, &stored),
+                    Fp8Torch::Blocks { size, scales } => {
+                        let block = stored.floor_divide_scalar(size[0] as i64);
+                        let scales = scales.get().index_select(0, &block); // [T, C / size]
+                        let scales = scales.repeat_interleave_self_int(size[1] as i64, 1, None);
+                        wide * scales.narrow(1, 0, columns)
+                    }
+                }
+            }
+        }
+    }
+
+    /// All elements in stored order, of a matrix in four bits whose rows are not whole blocks.
+    fn flat(&self) -> Tensor {
+        let TorchForm::FourBit {
+            table,
+            absmax,
+            block,
+            rounding,
+        } = &self.form
+        else {
+            unreachable!("only matrices in four bits have blocks across rows");
+        };
+        let elements = (self.shape[0] * self.shape[1]) as i64;
+        let wide = looked_up(table.get(), self.codes.get()).flatten(0, -1);
+        let wide = wide.narrow(0, 0, elements);
+        let scales = absmax
+            .all()
+            .repeat_interleave_self_int(*block as i64, 0, None);
+        rounded(wide * scales.narrow(0, 0, elements), *rounding)
+    }
+}
+
+/// Whether rows of a matrix in four bits are not whole blocks and bytes.
+fn four_bit_across(matrix: &Quantised) -> bool {
+    match matrix.form() {
+        Form::FourBit(four_bit) => matrix.shape()[1] % four_bit.block != 0,
+        _ => false,
+    }
+}
+
+impl Scales {
+    /// The scale of each block.
+    fn all(&self) -> Tensor {
+        match self {
+            Self::Plain(absmax) => absmax.get().shallow_clone(),
+            Self::Nested {
+                codes,
+                values,
+                absmax,
+                block,
+                offset,
+            } => {
+                let wide = looked_up(values.get(), codes.get());
+                let count = wide.size()[0];
+                let scales = absmax.get();
+                let scales = scales.repeat_interleave_self_int(*block as i64, 0, None);
+                wide * scales.narrow(0, 0, count) + f64::from(*offset)
+            }
+        }
+    }
+
+    /// `[R, blocks of a row]`
+    fn by_rows(&self, blocks_of_row: i64) -> Tensor {
+        self.all().view([-1, blocks_of_row])
+    }
+}
+
+/// The entries of a table for bytes.
+///
+/// # Shapes
+/// `table`: `[256, ...]`. Result: `[bytes, ...]`.
+fn looked_up(table: &Tensor, codes: &Tensor) -> Tensor {
+    table.index_select(0, &codes.flatten(0, -1).to_kind(Kind::Int))
+}
+
+fn rounded(wide: Tensor, rounding: Rounding) -> Tensor {
+    match rounding {
+        Rounding::F32 => wide,
+        Rounding::Bf16 => wide.to_kind(Kind::BFloat16).to_kind(Kind::Float),
+        Rounding::F16 => wide.to_kind(Kind::Half).to_kind(Kind::Float),
+    }
+}
+
+impl FrozenForms for LibTorch {
+    fn widened_weight(weight: &Placed, _: &Self::Device) -> TchTensor {
+        fresh(weight.torch().widened(Kind::Float))
+    }
+
+    fn widened_rows(weight: &Placed, rows: TchTensor) -> TchTensor {
+        let rows = rows.tensor.to_kind(Kind::Int64);
+        fresh(weight.torch().rows(&rows))
+    }
+}

@@ -1,0 +1,191 @@
+//! A frozen weight in the form in which it is stored: dense in f32, bf16 or f16, or quantised.
+//!
+//! Matrix multiplications widen it inside, so that no widened copy of a whole weight exists on the
+//! processor. On libtorch a quantised weight is widened for each multiplication, into memory that the
+//! next one uses again.
+//!
+//! Axes: T tokens, R rows (output features, or the vocabulary), C columns (input features).
+
+#[cfg(feature = "libtorch")]
+pub(crate) mod libtorch;
+mod placed;
+
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use simmer_blocks::Quantised;
+
+pub use placed::Placed;
+
+/// A weight in the form in which it is stored. A weight that is trained is dense.
+#[derive(Debug, Clone)]
+pub enum FrozenWeight {
+    /// `[R, C]`, in f32, bf16 or f16.
+    Dense(Tensor<2>),
+    /// `[R, C]`, quantised.
+    Quantised(QuantisedWeight),
+}
+
+/// A quantised weight on a device.
+#[derive(Debug, Clone)]
+pub struct QuantisedWeight {
+    placed: Placed,
+}
+
+impl QuantisedWeight {
+    /// A quantised matrix on a device. On the processor it stays where it is, mapped from its file for
+    /// instance.
+    pub fn new(matrix: Quantised, device: &Device) -> Self {
+        Self {
+            placed: Placed::on(device, matrix),
+        }
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        self.placed.shape()
+    }
+
+    /// The name of the type, such as `nf4` or `Q4_K`.
+    pub fn kind(&self) -> &'static str {
+        self.placed.kind()
+    }
+
+    pub(crate) fn placed(self) -> Placed {
+        self.placed
+    }
+}
+
+impl From<Tensor<2>> for FrozenWeight {
+    fn from(weight: Tensor<2>) -> Self {
+        Self::Dense(weight)
+    }
+}
+
+impl FrozenWeight {
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.dims(),
+            Self::Quantised(weight) => weight.shape(),
+        }
+    }
+
+    /// Bytes of the stored weight.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => {
+                let [rows, columns] = weight.dims();
+                rows * columns * weight.dtype().size()
+            }
+            Self::Quantised(weight) => weight.placed.bytes(),
+        }
+    }
+
+    /// Some rows, such as the embeddings of tokens.
+    ///
+    /// # Shapes
+    /// `rows`: `[T]`, each below R. Result: `[T, C]`, f32.
+    pub fn rows(&self, rows: Tensor<1, Int>) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.clone().select(0, rows).cast(DType::F32),
+            Self::Quantised(weight) => {
+                let placed = weight.placed.clone();
+                Tensor::from_dispatch(Dispatch::quantised_rows(rows.into_dispatch(), placed))
+            }
+        }
+    }
+
+    /// All elements, in f32, on the device of the weight: a copy of a quantised weight, which may be large.
+    ///
+    /// # Shapes
+    /// Result: `[R, C]`.
+    pub fn widened(&self, device: &Device) -> Tensor<2> {
+        match self {
+            Self::Dense(weight) => weight.clone().cast(DType::F32),
+            Self::Quantised(weight) => {
+                let [rows, _] = weight.shape();
+                self.rows(Tensor::arange(0..rows as i64, device))
+            }
+        }
+    }
+}
+
+/// A weight as the forms of an operation receive it.
+#[derive(Debug, Clone)]
+pub enum WeightOn<B: Backend> {
+    /// `[R, C]`, in f32, bf16 or f16.
+    Dense(FloatTensor<B>),
+    /// `[R, C]`, quantised.
+    Quantised(Placed),
+}
+
+impl<B: FrozenForms> WeightOn<B> {
+    /// Rows and columns.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        match self {
+            Self::Dense(weight) => weight.shape().dims(),
+            Self::Quantised(weight) => weight.shape(),
+        }
+    }
+
+    /// A tensor with all elements; a dense one is not copied.
+    pub(crate) fn tensor(self, device: &B::Device) -> FloatTensor<B> {
+        match self {
+            Self::Dense(weight) => weight,
+            Self::Quantised(weight) => B::widened_weight(&weight, device),
+        }
+    }
+}
+
+/// How a backend widens a quantised weight outside of a matrix multiplication.
+pub trait FrozenForms: Backend {
+    /// All elements in f32.
+    ///
+    /// # Shapes
+    /// Result: `[R, C]`.
+    fn widened_weight(weight: &Placed, device: &Self::Device) -> FloatTensor<Self> {
+        let matrix = weight.host();
+        let values = matrix.rows(0..matrix.shape()[0]);
+        Self::float_from_data(TensorData::new(values, matrix.shape()), device)
+    }
+
+    /// Some rows in f32.
+    ///
+    /// # Shapes
+    /// `rows`: `[T]`. Result: `[T, C]`.
+    fn widened_rows(weight: &Placed, rows: IntTensor<Self>) -> FloatTensor<Self> {
+        let all = Self::widened_weight(weight, &rows.device());
+        Self::float_select(all, 0, rows)
+    }
+}
+
+impl FrozenForms for Flex {
+    fn widened_rows(weight: &Placed, rows: IntTensor<Self>) -> FloatTensor<Self> {
+        placed::rows_on_flex(weight, rows)
+    }
+}
+
+backends! {
+    /// [`FrozenWeight::rows`] of a quantised weight on a backend.
+    pub trait QuantisedRowsBackend: Backend {
+        /// See [`FrozenWeight::rows`].
+        fn quantised_rows(rows: IntTensor<Self>, weight: Placed) -> FloatTensor<Self>;
+    }
+}
+
+impl<B: FrozenForms> QuantisedRowsBackend for B {
+    fn quantised_rows(rows: IntTensor<B>, weight: Placed) -> FloatTensor<B> {
+        B::widened_rows(&weight, rows)
+    }
+}
+
+impl<B: FrozenForms, C: CheckpointStrategy> QuantisedRowsBackend for Autodiff<B, C> {
+    fn quantised_rows(rows: IntTensor<Self>, weight: Placed) -> FloatTensor<Self> {
+        Self::from_inner(B::widened_rows(&weight, rows))
+    }
+}
+
+#[cfg(test)]
+mod tests;

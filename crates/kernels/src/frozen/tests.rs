@@ -1,0 +1,222 @@
+//! Quantised weights against their widened copies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use half::f16;
+use proptest::prelude::*;
+use simmer_blocks::ggml::BlockType;
+use simmer_blocks::{Absmax, Form, FourBit, Fp8, Fp8Scales, Int8, Rounding};
+
+use super::*;
+use crate::devices;
+use crate::{LowRank, linear, linear_cross_entropy, lora_linear};
+
+/// Bytes without a pattern.
+fn noise(count: usize, seed: u64) -> Vec<u8> {
+    (0..count as u64)
+        .map(|index| (crate::mix(seed << 32 ^ index) >> 24) as u8)
+        .collect()
+}
+
+/// Scales between 0.01 and 0.02.
+fn scales(count: usize, seed: u64) -> Arc<[f32]> {
+    let byte = |byte: u8| 0.01 + f32::from(byte) / 25_600.0;
+    noise(count, seed).into_iter().map(byte).collect()
+}
+
+/// Rows of blocks with moderate scales.
+fn blocks(kind: BlockType, [rows, columns]: [usize; 2], seed: u64) -> Vec<u8> {
+    let mut bytes = noise(rows * kind.row_bytes(columns), seed);
+    let places: &[usize] = match kind {
+        BlockType::Q6_K => &[208],
+        BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4_K | BlockType::Q5_K => &[0, 2],
+        _ => &[0],
+    };
+    for block in bytes.chunks_exact_mut(kind.block_bytes()) {
+        for place in places {
+            let size = 0.001 + f32::from(block[*place]) / 256_000.0;
+            block[*place..place + 2].copy_from_slice(&f16::from_f32(size).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// A matrix of every form. `columns` is cut to whole blocks.
+fn matrix(form: usize, [rows, columns]: [usize; 2], seed: u64) -> Quantised {
+    let kinds = BlockType::ALL.len();
+    if form < kinds {
+        let kind = BlockType::ALL[form];
+        let columns = columns.next_multiple_of(kind.block_len());
+        let codes = blocks(kind, [rows, columns], seed);
+        return Quantised::new([rows, columns], codes.into(), Form::Blocks(kind)).unwrap();
+    }
+    let shape = [rows, columns];
+    let count = rows * columns;
+    let codes = |count| Bytes::from(noise(count, seed));
+    let (codes, form) = match form - kinds {
+        at @ (0 | 1) => {
+            let blocks = count.div_ceil(64);
+            let absmax = if at == 0 {
+                Absmax::Plain(scales(blocks, 5))
+            } else {
+                Absmax::Nested {
+                    codes: noise(blocks, 6).into(),
+                    values: scales(256, 7),
+                    absmax: scales(blocks.div_ceil(256), 8),
+                    block: 256,
+                    offset: 0.02,
+                }
+            };
+            let four_bit = FourBit {
+                name: "nf4",
+                values: std::array::from_fn(|code| code as f32 / 7.5 - 1.0),
+                block: 64,
+                absmax,
+                rounding: if at == 0 {
+                    Rounding::F32
+                } else {
+                    Rounding::Bf16
+                },
+            };
+            (codes(count.div_ceil(2)), Form::FourBit(four_bit))
+        }
+        2 => {
+            let row_max = scales(rows, 9);
+            (codes(count), Form::Int8(Int8 { row_max }))
+        }
+        at => {
+            let bytes = noise(count, seed).into_iter();
+            // without NaN and the largest numbers
+            let codes: Vec<u8> = bytes.map(|code| code & 0xbf).collect();
+            let [down, across] = [rows.div_ceil(48), columns.div_ceil(40)];
+            let scales = match at {
+                3 => Fp8Scales::Matrix(0.5),
+                4 => Fp8Scales::Rows(scales(rows, 10)),
+                _ => Fp8Scales::Blocks {
+                    size: [48, 40],
+                    columns: across,
+                    scales: scales(down * across, 11),
+                },
+            };
+            (codes.into(), Form::Fp8(Fp8 { scales }))
+        }
+    };
+    Quantised::new(shape, codes, form).unwrap()
+}
+
+/// Number of forms that [`matrix`] makes.
+const FORMS: usize = BlockType::ALL.len() + 6;
+
+/// A weight on a device, and its widened copy in f32 there.
+fn both(matrix: &Quantised, device: &Device) -> [FrozenWeight; 2] {
+    let device = device.clone().autodiff();
+    let [rows, columns] = matrix.shape();
+    let data = TensorData::new(matrix.rows(0..rows), [rows, columns]);
+    let widened = Tensor::<2>::from_data(data, &device);
+    let quantised = QuantisedWeight::new(matrix.clone(), &device);
+    [FrozenWeight::Quantised(quantised), widened.into()]
+}
+
+fn random(rows: usize, columns: usize, seed: u64, device: &Device) -> Tensor<2> {
+    let unit = |at: u64| (crate::mix(seed << 40 ^ at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+    let values: Vec<f32> = (0..(rows * columns) as u64).map(unit).collect();
+    let data = TensorData::new(values, [rows, columns]);
+    Tensor::from_data(data, &device.clone().autodiff())
+}
+
+/// Results and gradients of all operations with a weight.
+fn operations(weight: &FrozenWeight, tokens: usize, device: &Device) -> Vec<TensorData> {
+    let [rows, columns] = weight.shape();
+    let x = random(tokens, columns, 1, device).require_grad();
+    let seed = random(tokens, rows, 2, device);
+    let y = linear(x.clone(), weight.clone());
+    let grads = (y.clone() * seed.clone()).sum().backward();
+    let mut all = vec![y.inner(), x.grad(&grads).unwrap()];
+
+    let x = random(tokens, columns, 1, device).require_grad();
+    let branch = LowRank {
+        a: random(3, columns, 3, device).require_grad(),
+        b: random(rows, 3, 4, device).require_grad(),
+        scale: 0.5,
+        dropout: None,
+    };
+    let y = lora_linear(x.clone(), weight.clone(), branch.clone());
+    let grads = (y.clone() * seed).sum().backward();
+    all.push(y.inner());
+    all.extend([x, branch.a, branch.b].map(|of| of.grad(&grads).unwrap()));
+
+    let x = random(tokens, columns, 1, device).require_grad();
+    let ids: Vec<i64> = (0..tokens).map(|token| (token * 7 % rows) as i64).collect();
+    let data = TensorData::new(ids, [tokens]);
+    let ids = Tensor::<1, Int>::from_data(data, &device.clone().autodiff());
+    let loss = linear_cross_entropy(x.clone(), weight.clone(), ids.clone(), None);
+    let grads = loss.clone().backward();
+    all.push(loss.inner().unsqueeze());
+    all.push(x.grad(&grads).unwrap());
+    all.push(weight.rows(ids).inner());
+    all.into_iter().map(Tensor::into_data).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn a_quantised_weight_computes_as_its_widened_copy(
+        form in 0..FORMS,
+        rows in 1_usize..70,
+        columns in 1_usize..150,
+        tokens in 1_usize..30,
+        pairs: bool,
+    ) {
+        let rows = if pairs { rows.next_multiple_of(4) } else { rows };
+        let mut matrix = matrix(form, [rows, columns], 1);
+        if pairs {
+            matrix = matrix.paired(4);
+        }
+        for device in devices::all() {
+            let [quantised, widened] = both(&matrix, &device);
+            let truth = operations(&widened, tokens, &device);
+            for found in devices::forms(|| operations(&quantised, tokens, &device)) {
+                for (found, truth) in found.iter().zip(&truth) {
+                    // the same f32 values; sums of up to 1000 terms of order one in another order
+                    let scale = devices::largest(truth).max(0.1);
+                    found.assert_approx_eq::<f32>(truth, burn::tensor::Tolerance::absolute(1e-5 * scale));
+                }
+            }
+        }
+    }
+}
+
+/// Packed panels hold the same numbers as those of the widened copy, so that results have the same bits.
+#[test]
+fn on_the_processor_results_have_the_same_bits() {
+    let device = Device::flex();
+    for form in 0..FORMS {
+        // an inner dimension in several parts that are not whole blocks
+        let matrix = matrix(form, [100, 1300], 2);
+        let [quantised, widened] = both(&matrix, &device);
+        let found = operations(&quantised, 20, &device);
+        for (found, truth) in found.iter().zip(&operations(&widened, 20, &device)) {
+            found.assert_eq(truth, true);
+        }
+    }
+}
+
+#[test]
+fn all_elements_are_widened_exactly() {
+    for form in 0..FORMS {
+        let matrix = matrix(form, [12, 200], 3).paired(6);
+        for device in devices::all() {
+            let [quantised, widened] = both(&matrix, &device);
+            let truth = widened.widened(&device).into_data();
+            quantised
+                .widened(&device)
+                .into_data()
+                .assert_eq(&truth, true);
+            let reference = crate::with_reference(crate::Operations::ALL, || {
+                linear(random(2, matrix.shape()[1], 1, &device), quantised.clone())
+            });
+            assert_eq!(reference.dims(), [2, 12]);
+        }
+    }
+}
