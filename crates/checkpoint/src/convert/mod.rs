@@ -1,5 +1,7 @@
 //! Converts models from one layout to another, a few rows at a time, so that a model may be larger than the memory.
 
+mod report;
+mod to_bitsandbytes;
 mod to_gguf;
 mod to_hugging_face;
 mod to_meta;
@@ -10,6 +12,8 @@ use std::path::PathBuf;
 use simmer_files::WriteError;
 use simmer_hint::Hint;
 
+pub use report::{Instead, QuantisationReport, QuantisedModule, WeightError};
+pub use to_bitsandbytes::{BitsAndBytes, Codes, to_bitsandbytes};
 pub use to_gguf::to_gguf;
 pub use to_hugging_face::to_hugging_face;
 pub use to_meta::to_meta;
@@ -59,6 +63,9 @@ pub enum ConvertError {
         /// The first of these rows.
         row: usize,
     },
+    /// The output head cannot be quantised alone.
+    #[error("the output head is tied to the embedding, which bitsandbytes does not quantise")]
+    TiedHead,
     /// A finite weight that is not finite in the requested dtype.
     #[error("tensor `{tensor}`: the weight {found:e} is too large for {dtype}")]
     TooLarge {
@@ -83,6 +90,7 @@ impl Hint for ConvertError {
                 "download the model again; if it is one that you trained or converted, that has failed"
                     .to_owned(),
             ),
+            Self::TiedHead => Some("quantise without the head, or to a type of GGUF".to_owned()),
             Self::TooLarge { .. } => {
                 Some("convert to bf16 or f32, which hold larger numbers than f16".to_owned())
             }
@@ -183,5 +191,7 @@ fn check_finite(name: &str, bytes: &[u8], from: Dtype, f16: &[u8]) -> Result<(),
     })
 }
 
+#[cfg(test)]
+mod quantising;
 #[cfg(test)]
 mod tests;

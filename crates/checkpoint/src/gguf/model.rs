@@ -2,6 +2,7 @@
 //!
 //! Source: llama.cpp, `convert_hf_to_gguf.py` and `src/llama-model.cpp`.
 
+mod file_type;
 mod limits;
 mod numbers;
 mod read;
@@ -13,9 +14,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{GgmlType, Gguf, GgufError, GgufTensor, GgufTensorSpec, blocks};
 use crate::config::ModelConfig;
-use crate::family::{GgufHead, Module, ModuleKind, NormWeight};
+use crate::family::{GgufHead, Module, ModuleKind, NormWeight, Role};
 use crate::layout::{self, Part, TensorLayout};
 
+pub use file_type::{FileType, Mix};
 pub use limits::notes;
 pub use read::config;
 pub use write::metadata;
@@ -53,6 +55,8 @@ pub struct PlannedTensor {
     pub spec: GgufTensorSpec,
     /// Its source.
     pub source: Source,
+    /// The type that its rows are not whole blocks of, if it has another for that reason.
+    pub instead_of: Option<GgmlType>,
 }
 
 /// The source of a tensor.
@@ -157,9 +161,11 @@ fn gguf_weight(module: &Module) -> String {
     format!("{}.weight", module.gguf.name)
 }
 
-/// The tensors of a file with a model of this configuration: matrices as `kind`; norms and biases as F32, which llama.cpp
-/// requires; matrices whose rows are not whole blocks of `kind` as F16.
-pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
+/// The tensors of a file with a model of this configuration: matrices as `kinds`; norms and biases as F32, which llama.cpp
+/// requires. Matrices whose rows are not whole blocks have the type that llama.cpp chooses instead: Q5_0 for Q4_K, Q5_1 for
+/// Q5_K, Q8_0 for Q6_K, else F16.
+pub fn plan(config: &ModelConfig, kinds: impl Into<FileType>) -> Vec<PlannedTensor> {
+    let kinds = kinds.into();
     let numbers = rotary::tensors(config).map(|(name, numbers)| PlannedTensor {
         spec: GgufTensorSpec {
             name: name.to_owned(),
@@ -167,14 +173,18 @@ pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
             kind: GgmlType::F32,
         },
         source: Source::Numbers(numbers),
+        instead_of: None,
     });
-    let planned = |tensor: TensorLayout| {
-        let kind = match tensor.shape.as_slice() {
-            [_] => GgmlType::F32,
-            shape if kind.tensor_bytes(shape).is_none() => GgmlType::F16,
-            _ => kind,
+    let planned = |tensor: TensorLayout, role: Role| {
+        let (wanted, kind) = match tensor.shape.as_slice() {
+            [.., columns] if tensor.shape.len() > 1 => {
+                let wanted = kinds.wanted(role, tensor.layer.unwrap_or(0), config);
+                (wanted, file_type::fitting(wanted, *columns))
+            }
+            _ => (GgmlType::F32, GgmlType::F32),
         };
         PlannedTensor {
+            instead_of: (kind != wanted).then_some(wanted),
             source: Source::Tensor {
                 paired: paired(&tensor, config),
                 plus_one: plus_one(&tensor, config),
@@ -188,11 +198,19 @@ pub fn plan(config: &ModelConfig, kind: GgmlType) -> Vec<PlannedTensor> {
         }
     };
     let copy = copied_head(config).map(|head| {
-        let mut copy = planned(TensorLayout::weight(config, &config.family.embedding, None));
+        let embedding = TensorLayout::weight(config, &config.family.embedding, None);
+        let mut copy = planned(embedding, Role::Head);
         copy.spec.name = gguf_weight(head);
         copy
     });
-    let tensors = layout::tensors(config).into_iter().map(planned);
+    let is_head = config.tie_word_embeddings && copy.is_none();
+    let tensors = layout::tensors(config).into_iter().map(|tensor| {
+        let role = match tensor.module.role {
+            Role::Embedding if is_head => Role::Head,
+            role => role,
+        };
+        planned(tensor, role)
+    });
     numbers.into_iter().chain(tensors).chain(copy).collect()
 }
 

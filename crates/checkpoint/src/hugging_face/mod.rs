@@ -6,6 +6,7 @@ mod write;
 
 pub use file::SafetensorsFile;
 pub use header::read_header;
+pub(crate) use write::plan_shards_of;
 pub use write::{CheckpointWriter, Shard, encode_safetensors, plan_shards, write_safetensors};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -111,17 +111,27 @@ pub struct Shard {
 /// the next tensor does not fit, and a tensor larger than the limit gets its own file. A single file is named
 /// `model.safetensors`; several are named `model-00001-of-00002.safetensors` and so on.
 pub fn plan_shards(tensors: Vec<TensorSpec>, max_bytes: u64) -> Vec<Shard> {
+    plan_shards_of(tensors.into_iter().map(|tensor| vec![tensor]), max_bytes)
+}
+
+/// As [`plan_shards`], for weights of several tensors each, which stay together.
+pub(crate) fn plan_shards_of(
+    weights: impl IntoIterator<Item = Vec<TensorSpec>>,
+    max_bytes: u64,
+) -> Vec<Shard> {
     let mut groups: Vec<Vec<TensorSpec>> = Vec::new();
     let mut filled = 0_u64;
-    for tensor in tensors {
-        let bytes = byte_len(tensor.dtype, &tensor.shape).unwrap_or(u64::MAX);
+    for weight in weights {
+        let bytes = weight.iter().fold(0_u64, |sum, tensor| {
+            sum.saturating_add(byte_len(tensor.dtype, &tensor.shape).unwrap_or(u64::MAX))
+        });
         match groups.last_mut() {
             Some(group) if filled.saturating_add(bytes) <= max_bytes => {
-                group.push(tensor);
+                group.extend(weight);
                 filled += bytes;
             }
             _ => {
-                groups.push(vec![tensor]);
+                groups.push(weight);
                 filled = bytes;
             }
         }

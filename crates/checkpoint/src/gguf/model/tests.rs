@@ -36,7 +36,7 @@ fn small() -> ModelConfig {
 pub(super) fn file(metadata: &Metadata, plan: Vec<PlannedTensor>) -> Bytes {
     let specs = plan.iter().map(|tensor| tensor.spec.clone()).collect();
     let mut writer = GgufWriter::new(Vec::new(), metadata, specs).unwrap();
-    for PlannedTensor { spec, source } in plan {
+    for PlannedTensor { spec, source, .. } in plan {
         let mut bytes = vec![0; spec.kind.tensor_bytes(&spec.shape).unwrap() as usize];
         if let Source::Numbers(numbers) = source {
             bytes.clear();

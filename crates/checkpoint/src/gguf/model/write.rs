@@ -1,14 +1,18 @@
 //! The metadata of a file, from the configuration of a model.
 
-use super::{limits, numbers, rotary, windows};
+use super::{FileType, limits, numbers, rotary, windows};
 use crate::config::ModelConfig;
-use crate::gguf::{GgmlType, GgufError, Metadata, blocks};
+use crate::gguf::{GgufError, Metadata};
 
-/// The metadata of a file with a model of this configuration, without the tokenizer; `kind` is the type of its matrices.
+/// The metadata of a file with a model of this configuration, without the tokenizer; `kinds` are the types of its matrices.
 ///
 /// # Errors
 /// If GGUF cannot hold a size, or llama.cpp would compute something else than the model.
-pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Metadata, GgufError> {
+pub fn metadata(
+    config: &ModelConfig,
+    name: &str,
+    kinds: impl Into<FileType>,
+) -> Result<Metadata, GgufError> {
     limits::check(config)?;
     let architecture = config.family.gguf.architecture;
     let mut metadata = Metadata::new();
@@ -28,7 +32,7 @@ pub fn metadata(config: &ModelConfig, name: &str, kind: GgmlType) -> Result<Meta
     rotary::write(config, &mut metadata);
     windows::write(config, &mut metadata);
     numbers::write(config, &mut metadata)?;
-    metadata.set("general.file_type", file_type(kind)?);
+    metadata.set("general.file_type", kinds.into().number()?);
     metadata.set("general.quantization_version", 2u32);
     Ok(metadata)
 }
@@ -63,19 +67,4 @@ fn sizes(config: &ModelConfig) -> [(&'static str, &'static str, usize); 10] {
         ("rope.dimension_count", "head_dim", config.rotary_dim()),
         ("vocab_size", "vocab_size", config.vocab_size),
     ]
-}
-
-/// llama.cpp's file types: "all" or "mostly" of a type.
-fn file_type(kind: GgmlType) -> Result<u32, GgufError> {
-    match kind {
-        GgmlType::F32 => Ok(0),
-        GgmlType::F16 => Ok(1),
-        GgmlType::Q8_0 => Ok(7),
-        GgmlType::BF16 => Ok(32),
-        kind => Err(GgufError::UnsupportedType {
-            tensor: None,
-            kind,
-            supported: blocks::ENCODED,
-        }),
-    }
 }
