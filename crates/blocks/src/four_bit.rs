@@ -108,7 +108,12 @@ impl FourBit {
                 ..
             } => {
                 length("nested_quant_map", shape, 256, values.len())?;
-                length("nested_absmax", shape, blocks.div_ceil(*block), absmax.len())?;
+                length(
+                    "nested_absmax",
+                    shape,
+                    blocks.div_ceil(*block),
+                    absmax.len(),
+                )?;
                 finite("nested_quant_map", values)?;
                 finite("nested_absmax", absmax)
             }

@@ -90,7 +90,12 @@ impl Fp8 {
                 scales,
             } => {
                 length(PART, shape, shape[1].div_ceil(size[1]), *columns)?;
-                length(PART, shape, shape[0].div_ceil(size[0]) * columns, scales.len())?;
+                length(
+                    PART,
+                    shape,
+                    shape[0].div_ceil(size[0]) * columns,
+                    scales.len(),
+                )?;
                 finite(PART, scales)
             }
         }

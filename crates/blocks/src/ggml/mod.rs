@@ -9,7 +9,6 @@
 
 mod group;
 
-
 /// Elements that are widened together; every block is a whole number of groups.
 pub const GROUP: usize = 32;
 

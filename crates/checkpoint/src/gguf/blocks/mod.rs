@@ -1,7 +1,7 @@
 //! The types of ggml, and their conversion to and from f32. The quantised ones are in [`simmer_blocks::ggml`].
 
-mod quantize;
 mod plain;
+mod quantize;
 
 pub use quantize::{ENCODED, quantize};
 
