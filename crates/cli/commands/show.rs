@@ -10,7 +10,7 @@ use simmer_checkpoint::config::RopeScaling;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
-use simmer_files::size::{grouped, readable};
+use simmer_files::size::{grouped, plural, readable};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
@@ -175,11 +175,11 @@ impl Shown {
         let config = &self.config;
         let files = match &self.files {
             Some(files) => format!(
-                "{} in {} {} file{}, {}",
+                "{} in {} {} {}, {}",
                 readable(files.bytes),
                 files.count,
                 files.layout,
-                if files.count == 1 { "" } else { "s" },
+                plural(files.count, "file"),
                 files.dtypes.join(", ")
             ),
             None => format!(

@@ -6,6 +6,7 @@ use burn::tensor::DType;
 use simmer_checkpoint::config::ConfigError;
 use simmer_checkpoint::family::Role;
 use simmer_checkpoint::{CheckpointError, PretrainedError};
+use simmer_files::size::are;
 use simmer_hint::Hint;
 
 /// A base model that cannot be loaded.
@@ -37,7 +38,7 @@ pub enum BaseError {
         dtype: DType,
     },
     /// A weight that is NaN or infinite.
-    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", path.display())]
+    #[error("{}: tensor `{tensor}`: {count} of {} NaN or infinite", path.display(), are(*of, "value"))]
     NotFinite {
         /// The checkpoint.
         path: PathBuf,

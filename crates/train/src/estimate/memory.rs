@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
-use simmer_files::size::grouped;
+use simmer_files::size::{grouped, plural};
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
 use simmer_model::adapter::targets::Selection;
@@ -324,7 +324,11 @@ impl Parts {
             (
                 "activations",
                 self.activations,
-                format!("{} tokens per pass, {layers}", grouped(load.tokens as u64)),
+                format!(
+                    "{} {} per pass, {layers}",
+                    grouped(load.tokens as u64),
+                    plural(load.tokens as usize, "token")
+                ),
             ),
             (
                 "workspace",

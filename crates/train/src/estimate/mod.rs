@@ -14,7 +14,7 @@ use std::fmt;
 use serde::Serialize;
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
-use simmer_files::size::{duration, grouped, readable, with_prefix};
+use simmer_files::size::{duration, grouped, plural, readable, with_prefix};
 use simmer_kernels::Capabilities;
 use simmer_model::adapter::selection;
 use simmer_model::base::{Base, Compute, Precision};
@@ -338,10 +338,11 @@ impl fmt::Display for Estimate {
         if let Some(step) = self.step {
             write!(
                 f,
-                "\n{:<12} {:>12}  {} tokens, {}FLOP at {}FLOP/s (matrix multiplications)",
+                "\n{:<12} {:>12}  {} {}, {}FLOP at {}FLOP/s (matrix multiplications)",
                 "step",
                 duration(step.seconds),
                 grouped(self.load.step_tokens.round() as u64),
+                plural(self.load.step_tokens.round() as usize, "token"),
                 with_prefix(step.flops),
                 with_prefix(step.rate),
             )?;
@@ -349,10 +350,11 @@ impl fmt::Display for Estimate {
         if let Some(run) = self.run {
             write!(
                 f,
-                "\n{:<12} {:>12}  {} steps",
+                "\n{:<12} {:>12}  {} {}",
                 "run",
                 duration(run.seconds),
-                grouped(run.steps)
+                grouped(run.steps),
+                plural(run.steps as usize, "step")
             )?;
             match run.validations {
                 0 => {}
