@@ -3,6 +3,7 @@
 mod build;
 mod config;
 mod error;
+mod offload;
 
 use std::ops::Range;
 
@@ -17,11 +18,12 @@ use simmer_kernels::{Capabilities, mix};
 
 use crate::llama::LlamaForCausalLM;
 use crate::random::normal;
-use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
+use crate::tensor_file::{ReadData, stored_dtype};
 
 use build::{Source, build};
 pub use config::{BaseConfig, Compute, Precision};
 pub use error::BaseError;
+pub use offload::Offload;
 
 /// An opened base model: its configuration, and where its weights come from.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub struct Base {
     checkpoint: Option<Checkpoint>,
     precision: Option<Precision>,
     compute: Compute,
+    offload: Option<Offload>,
     /// Rows of tokens that were added to the tokenizer.
     new_rows: Range<usize>,
 }
@@ -68,30 +71,11 @@ impl Base {
                 0,
             ];
         };
-        let plain = checkpoint.layout() == Layout::HuggingFace;
         let [mut bytes, mut mapped] = [0, 0];
         for tensor in tensors(&self.config) {
-            let Ok(info) = checkpoint.info(&tensor.name) else {
-                continue; // rows of a tied head, or a tensor that loading reports
-            };
-            let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
-            let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
-            let quantised = match matrix {
-                true => checkpoint.quantised(&tensor.name).ok().flatten(),
-                false => None,
-            };
-            if let Some(matrix) = quantised {
-                bytes += matrix.bytes() as u64;
-                mapped += matrix.codes().len() as u64;
-                continue;
-            }
-            let dtype = wanted.unwrap_or(stored);
-            let size = numbers(&info.shape) * dtype.size() as u64;
-            bytes += size;
-            // a converted tensor is a copy in memory, and its mapped source is dropped
-            if plain && dtype == stored {
-                mapped += size;
-            }
+            let size = self.size(checkpoint, &tensor);
+            bytes += size.bytes;
+            mapped += size.mapped;
         }
         [bytes, mapped]
     }
@@ -132,6 +116,7 @@ impl Base {
                 dtype,
             });
         }
+        self.check_offload(device)?;
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &TensorLayout| {
@@ -151,6 +136,7 @@ impl Base {
         let mut model = build(&self.config, &mut source, device)?;
         model.model.embed_tokens.compute = self.compute.dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
+        model.pages = self.layer_pages()?;
         Ok(model)
     }
 
