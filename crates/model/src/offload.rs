@@ -134,3 +134,6 @@ impl fmt::Debug for LayerPages {
         f.debug_tuple("LayerPages").field(&bytes).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

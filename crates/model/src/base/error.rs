@@ -155,7 +155,7 @@ impl Hint for BaseError {
             Self::OffloadCopy {
                 precision: Some(_), ..
             } => Some(
-                "remove `base.precision`, or convert the model once, with `simmer convert IN OUT --precision`"
+                "remove `base.precision`, or convert the model once, with `simmer convert IN OUT --dtype`"
                     .to_owned(),
             ),
             Self::OffloadCopy { .. } => Some(

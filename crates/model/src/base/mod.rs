@@ -61,19 +61,9 @@ impl Base {
     /// Bytes that the weights take, and how many of them stay memory-mapped, so that the operating system can drop them and
     /// read them again when memory is short.
     pub fn bytes(&self) -> [u64; 2] {
-        let numbers = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-        let wanted = self.precision.map(Precision::dtype);
-        let Some(checkpoint) = &self.checkpoint else {
-            let each = wanted.unwrap_or(DType::F32).size() as u64;
-            let all = tensors(&self.config);
-            return [
-                all.iter().map(|tensor| each * numbers(&tensor.shape)).sum(),
-                0,
-            ];
-        };
         let [mut bytes, mut mapped] = [0, 0];
         for tensor in tensors(&self.config) {
-            let size = self.size(checkpoint, &tensor);
+            let size = self.size(&tensor);
             bytes += size.bytes;
             mapped += size.mapped;
         }
@@ -116,7 +106,7 @@ impl Base {
                 dtype,
             });
         }
-        self.check_offload(device)?;
+        self.check_offload(&can)?;
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &TensorLayout| {

@@ -1,10 +1,10 @@
 //! Where the frozen weights are while they are not used.
 
-use burn::tensor::{DType, Device};
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::family::ModuleKind;
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
-use simmer_checkpoint::{Checkpoint, Layout, Pages};
+use simmer_checkpoint::{Layout, Pages};
 use simmer_kernels::Capabilities;
 
 use super::{Base, BaseError};
@@ -46,11 +46,10 @@ impl Base {
     /// # Errors
     /// A device that reads no weights from files, random weights, and weights that are converted when they are loaded: a
     /// converted copy is in memory.
-    pub fn check_offload(&self, device: &Device) -> Result<(), BaseError> {
+    pub fn check_offload(&self, can: &Capabilities) -> Result<(), BaseError> {
         let Some(offload) = self.offload else {
             return Ok(());
         };
-        let can = Capabilities::of(device);
         if !can.reads_in_place || offload == Offload::Host {
             return Err(BaseError::OffloadDevice {
                 device: can.name(),
@@ -63,7 +62,7 @@ impl Base {
         };
         let mut layers = tensors(&self.config).into_iter();
         let copied = layers.find(|tensor| {
-            let size = self.size(checkpoint, tensor);
+            let size = self.size(tensor);
             tensor.layer.is_some() && is_large(tensor) && size.mapped < size.bytes / 2
         });
         match copied {
@@ -77,27 +76,43 @@ impl Base {
         }
     }
 
-    /// The most bytes of mapped weights that are in memory at a time with `base.offload = "disk"`: those of two layers,
-    /// of the head, and of the embedding.
-    pub fn mapped_at_a_time(&self) -> u64 {
-        let Some(checkpoint) = &self.checkpoint else {
-            return 0;
+    /// Whether `base.offload = "disk"` is possible on a device.
+    pub fn can_offload(&self, device: &Capabilities) -> bool {
+        let offload = Some(Offload::Disk);
+        let base = Self {
+            offload,
+            ..self.clone()
         };
+        base.check_offload(device).is_ok()
+    }
+
+    /// The most bytes of weights that are in memory at a time with `base.offload = "disk"`: those of two layers, of the
+    /// head, and of the embedding.
+    pub fn bytes_at_a_time(&self) -> u64 {
         let mut layers = vec![0; self.config.num_hidden_layers];
         let mut outside = 0;
         for tensor in tensors(&self.config) {
-            let mapped = self.size(checkpoint, &tensor).mapped;
+            let bytes = self.size(&tensor).bytes;
             match tensor.layer {
-                Some(layer) => layers[layer] += mapped,
-                None => outside += mapped,
+                Some(layer) => layers[layer] += bytes,
+                None => outside += bytes,
             }
         }
         let two = layers.windows(2).map(|pair| pair[0] + pair[1]).max();
         two.or(layers.first().copied()).unwrap_or(0) + outside
     }
 
-    /// Bytes of a tensor of a checkpoint in memory; none of one that loading reports.
-    pub(super) fn size(&self, checkpoint: &Checkpoint, tensor: &TensorLayout) -> Size {
+    /// Bytes of a tensor in memory; none of one that loading reports.
+    pub(super) fn size(&self, tensor: &TensorLayout) -> Size {
+        let wanted = self.precision.map(super::Precision::dtype);
+        let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        let Some(checkpoint) = &self.checkpoint else {
+            let dtype = wanted.unwrap_or(DType::F32);
+            return Size {
+                bytes: elements(&tensor.shape) * dtype.size() as u64,
+                mapped: 0,
+            };
+        };
         let Ok(info) = checkpoint.info(&tensor.name) else {
             return Size::default();
         };
@@ -113,9 +128,8 @@ impl Base {
                 mapped: matrix.codes().len() as u64,
             };
         }
-        let dtype = self.precision.map_or(stored, super::Precision::dtype);
-        let elements = info.shape.iter().product::<usize>() as u64;
-        let bytes = elements * dtype.size() as u64;
+        let dtype = wanted.unwrap_or(stored);
+        let bytes = elements(&info.shape) * dtype.size() as u64;
         // a converted tensor is a copy in memory, and its mapped source is dropped
         let plain = checkpoint.layout() == Layout::HuggingFace && dtype == stored;
         let plain = plain && checkpoint.shares_pages(&tensor.name).unwrap_or(false);
@@ -136,7 +150,7 @@ impl Base {
         let all = tensors(&self.config);
         let pages = |wanted: &dyn Fn(&TensorLayout) -> bool| -> Result<Pages, BaseError> {
             let of = all.iter().filter(|tensor| {
-                is_large(tensor) && wanted(tensor) && self.size(checkpoint, tensor).mapped > 0
+                is_large(tensor) && wanted(tensor) && self.size(tensor).mapped > 0
             });
             Ok(checkpoint.pages(of.map(|tensor| tensor.name.as_str()))?)
         };
