@@ -97,7 +97,10 @@ fn earlier(folder: &Path, step: u64) -> VecDeque<StepMetrics> {
 
 impl Observer for Live {
     fn on_load(&mut self, base: &Base) {
-        read_ahead(base);
+        // layers that are read as they are needed do not all fit into memory
+        if base.offload().is_none() {
+            read_ahead(base);
+        }
     }
 
     fn on_notice(&mut self, text: &str) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
-use simmer_files::size::counted;
+use simmer_files::size::{counted, readable};
 use simmer_kernels::Capabilities;
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError};
@@ -51,6 +51,7 @@ impl Prepared {
         let device = device::named(&recipe.device)?;
         warn_of_reference(&device, observer);
         let mut base = recipe.base.open()?;
+        base.check_offload(&Capabilities::of(&device))?;
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);
@@ -264,6 +265,13 @@ fn check_room(
             fitting: expected.fitting().map(str::to_owned),
             otherwise: expected.otherwise(recipe),
         });
+    }
+    if let Some(setting) = expected.offloading() {
+        observer.on_notice(&format!(
+            "warning: the frozen weights, {}, do not fit into the free memory beside the rest, and will be read from \
+             their files again and again; with {setting} each layer is read ahead of its use",
+            readable(expected.parts.mapped)
+        ));
     }
     observer.on_estimate(&expected);
     Ok(expected.peak)
