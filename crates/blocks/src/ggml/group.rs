@@ -85,11 +85,6 @@ fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
     q
 }
 
-/// The values of IQ4_NL's codes.
-pub(super) const IQ4_NL_VALUES: [i8; 16] = [
-    -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113,
-];
-
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {

@@ -4,7 +4,7 @@
 
 use super::put;
 use super::simple::nibbles;
-use crate::ggml::group::IQ4_NL_VALUES as VALUES;
+use crate::ggml::IQ4_NL_VALUES as VALUES;
 
 /// Below this, all elements of a block are taken for zero.
 const NOTHING: f32 = 1e-15;
