@@ -8,6 +8,7 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::{Conversation, Example};
 use simmer_eval::report::{self, MetricReport};
 use simmer_eval::{Evaluator, Reference};
+use simmer_files::size::counted;
 use simmer_files::write_file;
 use simmer_model::base::BaseConfig;
 use simmer_model::{KvCache, Sampling};
@@ -85,13 +86,8 @@ impl Comparison {
             return;
         }
         note(&format!(
-            "\non {} held-out {}: before, after, difference [95% bootstrap interval], * if p < 0.05",
-            self.held_out_rows,
-            if self.held_out_rows == 1 {
-                "row"
-            } else {
-                "rows"
-            }
+            "\non {}: before, after, difference [95% bootstrap interval], * if p < 0.05",
+            counted(self.held_out_rows, "held-out row")
         ));
         for line in report::lines(&self.scores) {
             note(&format!("  {line}"));

@@ -6,6 +6,12 @@
 //!
 //! Axes: R rows (output features), C columns (input features).
 
+#![expect(
+    clippy::inline_always,
+    clippy::needless_bitwise_bool,
+    reason = "the compiler is to vectorise loops, in the callers too"
+)]
+
 mod encoder;
 mod error;
 mod four_bit;

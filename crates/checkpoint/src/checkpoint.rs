@@ -268,7 +268,7 @@ impl Checkpoint {
         }
     }
 
-    fn stored(&self, name: &str) -> Result<&Stored, CheckpointError> {
+    pub(crate) fn stored(&self, name: &str) -> Result<&Stored, CheckpointError> {
         let stored = self.tensors.get(name);
         stored.ok_or_else(|| CheckpointError::TensorNotFound {
             path: self.path.clone(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use simmer_blocks::BlocksError;
 use simmer_files::WriteError;
+use simmer_files::size::are;
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -204,7 +205,7 @@ pub enum CheckpointError {
         shard: String,
     },
     /// Missing shards.
-    #[error("{}: {} of {total} files are missing: {}", index.display(), missing.len(), missing.join(", "))]
+    #[error("{}: {} of {} missing: {}", index.display(), missing.len(), are(*total, "file"), missing.join(", "))]
     ShardsMissing {
         /// The index file.
         index: PathBuf,

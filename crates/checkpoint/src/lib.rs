@@ -18,6 +18,7 @@ mod mapped;
 pub mod meta;
 mod nearest;
 pub mod numbers;
+mod pages;
 pub mod pickle;
 mod pretrained;
 pub mod pth;
@@ -36,6 +37,7 @@ pub use hugging_face::{
     write_safetensors,
 };
 pub use nearest::nearest;
+pub use pages::{Chunk, Pages};
 pub use pretrained::{Pretrained, PretrainedError, gguf_in, gguf_vocabulary};
 pub use safetensors::Dtype;
 

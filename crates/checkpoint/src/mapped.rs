@@ -94,6 +94,10 @@ impl Mapped {
         &self.path
     }
 
+    pub(crate) fn map(&self) -> &Mmap {
+        &self.map
+    }
+
     /// A range of the file; it keeps the map alive.
     pub(crate) fn bytes(&self, range: Range<usize>) -> Bytes {
         self.shared.slice(range)

@@ -141,7 +141,7 @@ impl Stored {
     }
 
     /// The range of a file that holds the whole tensor in its final form, if there is one.
-    fn whole(&self) -> Option<&Piece> {
+    pub(crate) fn whole(&self) -> Option<&Piece> {
         match self.pieces.as_slice() {
             [piece] if self.blocks.is_none() && self.scales.is_none() && self.paired.is_none() => {
                 Some(piece)

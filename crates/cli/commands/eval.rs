@@ -14,7 +14,7 @@ use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
     Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
 };
-use simmer_files::size::duration;
+use simmer_files::size::{counted, duration};
 use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
@@ -317,8 +317,11 @@ impl Eval {
             answered?;
             let took = duration(begin.elapsed().as_secs_f64());
             let new = answers.len() - before;
-            let rows = if new == 1 { "row" } else { "rows" };
-            output::note(&format!("{name}: {}: {new} {rows} in {took}", task.name));
+            output::note(&format!(
+                "{name}: {}: {} in {took}",
+                task.name,
+                counted(new, "row")
+            ));
             kept.push(answers);
         }
         Ok(Some(kept))

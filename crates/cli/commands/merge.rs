@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::hub::What;
-use simmer_files::size::readable;
+use simmer_files::size::{counted, readable};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 
@@ -165,8 +165,8 @@ fn describe(report: &MergeReport) {
         note(&format!("warning: {warning}"));
     }
     note(&format!(
-        "{} tensors merged, {} replaced, {} kept: {}",
-        report.merged.len(),
+        "{} merged, {} replaced, {} kept: {}",
+        counted(report.merged.len(), "tensor"),
         report.replaced.len(),
         report.kept,
         readable(report.bytes)
@@ -212,11 +212,11 @@ fn rounding(report: &MergeReport) {
     let hit = hit.count();
     if hit > 0 {
         note(&format!(
-            "warning: rounding to {} lost more than {:.0}% of the change in {hit} of {} tensors\n\
+            "warning: rounding to {} lost more than {:.0}% of the change in {hit} of {}\n\
              hint: use --dtype f32 (files twice as large), or base model and adapter unmerged",
             lost.dtype,
             100.0 * LOST,
-            report.merged.len()
+            counted(report.merged.len(), "tensor")
         ));
     }
 }

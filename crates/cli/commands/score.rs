@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use simmer_data::Content;
 use simmer_data::format::{self, Format};
+use simmer_files::size::counted;
 
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, ModelArgs};
@@ -57,8 +58,9 @@ impl Score {
         if !self.json && texts.len() > 1 {
             let perplexity = (-sum / count as f64).exp();
             output::line(&format!(
-                "{} texts, {count} tokens: perplexity {perplexity:.4}",
-                texts.len()
+                "{} texts, {}: perplexity {perplexity:.4}",
+                texts.len(),
+                counted(count, "token")
             ))?;
         }
         Ok(())
@@ -108,8 +110,8 @@ fn table(loaded: &Loaded, scored: &Scored) -> String {
         })
         .collect();
     lines.push(format!(
-        "{} tokens: sum {:.4}, perplexity {:.4}",
-        scored.logprobs.len(),
+        "{}: sum {:.4}, perplexity {:.4}",
+        counted(scored.logprobs.len(), "token"),
         scored.logprobs.iter().map(|x| f64::from(*x)).sum::<f64>(),
         scored.perplexity
     ));

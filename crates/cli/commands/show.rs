@@ -10,7 +10,7 @@ use simmer_checkpoint::config::RopeScaling;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
 use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, Pretrained, nearest, sizes};
-use simmer_files::size::{grouped, readable};
+use simmer_files::size::{counted, grouped, plural, readable};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
@@ -184,11 +184,10 @@ impl Files {
     /// Bytes and weights of each type.
     fn by_type(&self) -> String {
         let types = self.stored.iter().map(|(kind, stored)| {
-            let s = if stored.weights == 1 { "" } else { "s" };
             format!(
-                "{kind} {} in {} weight{s}",
+                "{kind} {} in {}",
                 readable(stored.bytes),
-                stored.weights
+                counted(stored.weights, "weight")
             )
         });
         types.collect::<Vec<_>>().join(", ")
@@ -211,11 +210,11 @@ impl Shown {
         let config = &self.config;
         let files = match &self.files {
             Some(files) => format!(
-                "{} in {} {} file{}, {}",
+                "{} in {} {} {}, {}",
                 readable(files.bytes),
                 files.count,
                 files.layout,
-                if files.count == 1 { "" } else { "s" },
+                plural(files.count, "file"),
                 files.dtypes.join(", ")
             ),
             None => format!(

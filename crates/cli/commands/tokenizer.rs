@@ -10,6 +10,7 @@ use simmer_checkpoint::hub::What;
 use simmer_data::format::{self, Format};
 use simmer_data::tokenizer::{TrainOptions, train};
 use simmer_data::{Content, Tokenizer as Loaded};
+use simmer_files::size::counted;
 use simmer_train::tokenizer;
 
 use crate::failure::{Context, Failure, bail};
@@ -302,9 +303,9 @@ impl Train {
         };
         let tokenizer = train(&texts, &options, &self.out)?;
         output::note(&format!(
-            "trained a tokenizer of {} tokens on {} texts: {}",
-            tokenizer.vocab_size(),
-            texts.len(),
+            "trained a tokenizer of {} on {}: {}",
+            counted(tokenizer.vocab_size(), "token"),
+            counted(texts.len(), "text"),
             self.out.display()
         ));
         Ok(())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
+use simmer_files::size::counted;
 use simmer_kernels::Capabilities;
 use simmer_model::device;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
@@ -170,7 +171,7 @@ fn report(
             held_out,
         } => {
             let early = if stopped_early { ", stopped early" } else { "" };
-            note(&format!("done: {step} steps{early}"));
+            note(&format!("done: {}{early}", counted(step as usize, "step")));
             if let Some(best) = best {
                 note(&format!(
                     "best validation loss {:.4} at step {}",

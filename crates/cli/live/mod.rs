@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use simmer_files::size::readable;
+use simmer_files::size::{counted, readable};
 use simmer_model::base::Base;
 use simmer_train::estimate::Estimate;
 use simmer_train::{
@@ -97,7 +97,10 @@ fn earlier(folder: &Path, step: u64) -> VecDeque<StepMetrics> {
 
 impl Observer for Live {
     fn on_load(&mut self, base: &Base) {
-        read_ahead(base);
+        // layers that are read as they are needed do not all fit into memory
+        if base.offload().is_none() {
+            read_ahead(base);
+        }
     }
 
     fn on_notice(&mut self, text: &str) {
@@ -117,10 +120,12 @@ impl Observer for Live {
             note(&start.lint.to_string());
         }
         let examples = match start.examples {
-            None => format!("a stream: {} steps", start.steps),
+            None => format!("a stream: {}", counted(start.steps as usize, "step")),
             Some(examples) => format!(
-                "{examples} examples: {} steps, {} per epoch",
-                start.steps, start.steps_per_epoch
+                "{}: {}, {} per epoch",
+                counted(examples as usize, "example"),
+                counted(start.steps as usize, "step"),
+                start.steps_per_epoch
             ),
         };
         note(&format!(

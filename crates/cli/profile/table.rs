@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use simmer_files::size::counted;
 use simmer_kernels::Peak;
 use simmer_kernels::profile::{Kernel, Recorded, Span};
 
@@ -152,8 +153,8 @@ pub(super) fn table(recorded: &Recorded, elapsed: Duration, peak: &Peak, on_gpu:
     };
     let mut lines = vec![
         format!(
-            "{} steps took {:.2} s of {:.2} s",
-            steps.len(),
+            "{} took {:.2} s of {:.2} s",
+            counted(steps.len(), "step"),
             inside.as_secs_f64(),
             elapsed.as_secs_f64(),
         ),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conversation::Origin;
 use crate::error::DataError;
+use simmer_files::size::counted;
 
 /// The number of rows of each kind that are kept with their reasons.
 const KEPT: usize = 1000;
@@ -207,8 +208,7 @@ impl BadKind {
 
 impl fmt::Display for BadKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = if self.rows == 1 { "row" } else { "rows" };
-        write!(f, "{}: {} {noun}", self.what, self.rows)
+        write!(f, "{}: {}", self.what, counted(self.rows, "row"))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::pass::{Inspect, Pass};
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
+use simmer_files::size::counted;
 
 /// How many rows of each streamed source are checked before training starts.
 const CHECKED: usize = 10_000;
@@ -255,7 +256,8 @@ fn split(
     };
     if count >= rows {
         return wrong(format!(
-            "expected fewer than {rows} rows, found {count}: none would be left to train on"
+            "expected fewer than {}, found {count}: none would be left to train on",
+            counted(rows, "row")
         ));
     }
     let mut chosen = validation_rows(rows, count, seed).into_iter();

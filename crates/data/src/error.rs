@@ -8,6 +8,7 @@ pub(crate) use row::{json_type, list};
 
 use std::path::PathBuf;
 
+use simmer_files::size::counted;
 use simmer_hint::Hint;
 
 use crate::bad::BadRow;
@@ -163,8 +164,8 @@ pub enum DataError {
     Unusable(BadRow),
     /// More rows cannot be used than the recipe allows.
     #[error(
-        "{}: {bad} of {rows} rows cannot be used, more than `data.max_bad_share` = {most} of them; the first: {first}",
-        path.display()
+        "{}: {bad} of {} cannot be used, more than `data.max_bad_share` = {most} of them; the first: {first}",
+        path.display(), counted(*rows, "row")
     )]
     TooManyBad {
         /// The source's path.
@@ -280,6 +281,8 @@ impl Hint for DataError {
                     "check that the rows have answers, and that template `{template}` renders them: `simmer data preview` \
                      shows what is trained on"
                 )
+            } else if why.contains("weight 0") {
+                "an answer of weight 0 is read and not trained on: remove `weight` from the row, or set it to 1".into()
             } else if why.contains("dropped") {
                 "raise `data.max_tokens`, or set `data.overlong = \"truncate\"`".into()
             } else {

@@ -204,7 +204,7 @@ impl Kind {
                 name: "untrained",
                 severities: FAULT,
                 means: "the row has no token to train on and is skipped",
-                remedy: "raise data.max_tokens if the prompt alone is too long, or add an answer to the row",
+                remedy: "raise data.max_tokens if the prompt alone is too long, add an answer to the row, or raise the weight of its answers",
             },
             Kind::Dropped => &Spec {
                 name: "dropped",

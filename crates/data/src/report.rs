@@ -13,6 +13,7 @@ use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
 use crate::format::Format;
+use simmer_files::size::counted;
 
 /// How many rows of each kind are listed by number.
 const NAMED: usize = 5;
@@ -204,7 +205,9 @@ impl SourceReport {
                 }
             }
             Outcome::Overlong { .. } => self.overlong.push(origin),
-            Outcome::Untrained { .. } => self.untrained.push(origin),
+            Outcome::Untrained { .. } | Outcome::Weightless { .. } => {
+                self.untrained.push(origin);
+            }
         }
         if self.first.is_none() && !matches!(outcome, Outcome::Kept { .. }) {
             self.first = Some(outcome.clone());
@@ -215,14 +218,22 @@ impl SourceReport {
         let row = first.row;
         let why = match self.first {
             Some(Outcome::Overlong { tokens }) => {
-                format!("row {row} has {tokens} tokens, and overlong rows are dropped")
+                format!(
+                    "row {row} has {}, and overlong rows are dropped",
+                    counted(tokens, "token")
+                )
+            }
+            Some(Outcome::Weightless { .. }) => {
+                format!("all answers of row {row} have weight 0")
             }
             Some(Outcome::Untrained { tokens, targets: 0 }) => {
-                format!("row {row} has {tokens} tokens and no answer")
+                format!("row {row} has {} and no answer", counted(tokens, "token"))
             }
             Some(Outcome::Untrained { tokens, targets }) => {
                 format!(
-                    "row {row} has {tokens} tokens, and truncation removed all {targets} tokens of its answer"
+                    "row {row} has {}, and truncation removed all {} of its answer",
+                    counted(tokens, "token"),
+                    counted(targets, "token")
                 )
             }
             _ => "there are no rows".into(),
@@ -243,8 +254,7 @@ impl fmt::Display for Rows {
             .iter()
             .map(|origin| origin.row.to_string())
             .collect();
-        let noun = if self.count == 1 { "row" } else { "rows" };
-        write!(f, "{} {noun} ({}", self.count, rows.join(", "))?;
+        write!(f, "{} ({}", counted(self.count, "row"), rows.join(", "))?;
         f.write_str(if self.count > rows.len() {
             ", ...)"
         } else {
@@ -267,16 +277,18 @@ impl fmt::Display for SourceReport {
         } = self;
         write!(
             f,
-            "{path}: {rows} rows ({format}, template {template}): {examples} examples, {tokens} tokens, {targets} of them trained on"
+            "{path}: {} ({format}, template {template}): {}, {}, {targets} of them trained on",
+            counted(*rows, "row"),
+            counted(*examples, "example"),
+            counted(*tokens, "token"),
         )?;
         self.write_files(f)?;
         if self.unusable.rows > 0 {
-            let noun = if self.unusable.rows == 1 {
-                "row"
-            } else {
-                "rows"
-            };
-            write!(f, "\n  cannot be used: {} {noun}", self.unusable.rows)?;
+            write!(
+                f,
+                "\n  cannot be used: {}",
+                counted(self.unusable.rows, "row")
+            )?;
         }
         for kind in &self.unusable.kinds {
             let kind = kind.clone().listing(LISTED);
@@ -285,8 +297,9 @@ impl fmt::Display for SourceReport {
         if self.truncated.count > 0 && !self.truncated_elsewhere {
             write!(
                 f,
-                "\n  truncated: {}, {} labels lost",
-                self.truncated, self.truncated_targets
+                "\n  truncated: {}, {} lost",
+                self.truncated,
+                counted(self.truncated_targets, "label")
             )?;
         }
         let kinds = [
@@ -306,15 +319,15 @@ impl fmt::Display for SourceReport {
         if self.leading_answers > 0 {
             write!(
                 f,
-                "\n  dropped an answer before the first question: {} rows",
-                self.leading_answers
+                "\n  dropped an answer before the first question: {}",
+                counted(self.leading_answers, "row")
             )?;
         }
         if !self.ignored_keys.is_empty() {
             let keys: Vec<_> = self
                 .ignored_keys
                 .iter()
-                .map(|(key, rows)| format!("{key} (in {rows} rows)"))
+                .map(|(key, rows)| format!("{key} (in {})", counted(*rows, "row")))
                 .collect();
             write!(f, "\n  keys not used: {}", keys.join(", "))?;
         }
@@ -335,10 +348,10 @@ impl SourceReport {
         };
         let one = self.files.len() == 1 && self.files[0].0.as_os_str() == self.path.as_str();
         if !one && !self.files.is_empty() {
-            let files = self.files.iter().map(|(file, rows)| {
-                let noun = if *rows == 1 { "row" } else { "rows" };
-                format!("{} ({rows} {noun})", below(file))
-            });
+            let files = self
+                .files
+                .iter()
+                .map(|(file, rows)| format!("{} ({})", below(file), counted(*rows, "row")));
             write!(f, "\n  files: {}", list(files.collect()))?;
         }
         if let Some(key) = &self.wrapper {

@@ -7,7 +7,7 @@ pub fn readable(bytes: u64) -> String {
     const GIB: u64 = 1 << 30;
     const TEN_GIB: u64 = 10 * GIB;
     match bytes {
-        0..KIB => format!("{bytes} bytes"),
+        0..KIB => counted(bytes as usize, "byte"),
         KIB..MIB => format!("{:.1} KiB", bytes as f64 / KIB as f64),
         MIB..GIB => format!("{:.1} MiB", bytes as f64 / MIB as f64),
         GIB..TEN_GIB => format!("{:.2} GiB", bytes as f64 / GIB as f64),
@@ -26,6 +26,27 @@ pub fn grouped(count: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A count with its noun: `1 row`, `12 rows`, `2 batches`, `3 entries`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {}", plural(count, noun))
+}
+
+/// A count with its noun and verb: `1 row is`, `12 rows are`.
+pub fn are(count: usize, noun: &str) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(count, noun))
+}
+
+/// The noun of a count, which another place writes: `row` of 1, else `rows`.
+pub fn plural(count: usize, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if count == 1 => noun.to_owned(),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
+        _ if noun.ends_with("ch") || noun.ends_with(['s', 'x']) => format!("{noun}es"),
+        _ => format!("{noun}s"),
+    }
 }
 
 /// A time of so many seconds: `12 ms`, `9.57 s`, `43 s`, `5 min 12 s`, `47 min`, `3 h 12 min`, `2 d 4 h`. Below 10 s,
@@ -93,6 +114,32 @@ mod tests {
                 "6,738,415,616"
             ]
         );
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(
+            [0, 1, 2].map(|count| counted(count, "row")),
+            ["0 rows", "1 row", "2 rows"]
+        );
+        let nouns = ["batch", "entry", "key", "index", "loss", "trained token"];
+        assert_eq!(nouns.map(|noun| plural(1, noun)), nouns);
+        assert_eq!(
+            nouns.map(|noun| plural(2, noun)),
+            [
+                "batches",
+                "entries",
+                "keys",
+                "indexes",
+                "losses",
+                "trained tokens"
+            ]
+        );
+        assert_eq!(
+            [1, 2].map(|count| are(count, "file")),
+            ["1 file is", "2 files are"]
+        );
+        assert_eq!(readable(1), "1 byte");
     }
 
     #[test]

@@ -215,7 +215,9 @@ impl Inspect for Linter {
                     ..
                 } => (example.targets(), *cut_targets),
                 // not truncated, but dropped
-                Outcome::Untrained { .. } | Outcome::Overlong { .. } => (0, 0),
+                Outcome::Untrained { .. }
+                | Outcome::Weightless { .. }
+                | Outcome::Overlong { .. } => (0, 0),
             };
             targets += kept + cut;
             cut_targets += cut;

@@ -9,6 +9,7 @@ use super::{Kind, LintConfig, Severity};
 use simmer_data::bad::BadKind;
 pub use simmer_data::bad::Offender;
 use simmer_data::conversation::Origin;
+use simmer_files::size::counted;
 
 /// The findings of all rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -138,10 +139,8 @@ impl fmt::Display for Finding {
             ..
         } = self;
         write!(f, "{severity}: {kind}")?;
-        match rows {
-            0 => {}
-            1 => write!(f, " in 1 row")?,
-            rows => write!(f, " in {rows} rows")?,
+        if *rows > 0 {
+            write!(f, " in {}", counted(*rows, "row"))?;
         }
         write!(f, ": {}", kind.means())?;
         if let Some(detail) = &self.detail {
@@ -165,11 +164,11 @@ impl fmt::Display for LintReport {
             } else {
                 Severity::Warning
             };
-            let noun = if kind.rows == 1 { "row" } else { "rows" };
             write!(
                 f,
-                "{severity}: cannot use {} {noun}: {}",
-                kind.rows, kind.what
+                "{severity}: cannot use {}: {}",
+                counted(kind.rows, "row"),
+                kind.what
             )?;
             writeln!(f, "\n{}", kind.list("  "))?;
         }
@@ -180,7 +179,6 @@ impl fmt::Display for LintReport {
             writeln!(f, "note: {note}")?;
         }
         let [errors, warnings] = self.counts();
-        let counted = |count, noun| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
         write!(f, "{} checked", counted(self.rows, "row"))?;
         let unusable = self.unusable_rows();
         if unusable > 0 {

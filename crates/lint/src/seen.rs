@@ -10,6 +10,7 @@ use super::part::{Part, Place};
 use super::report::Tally;
 use super::words::{self, Vocabulary};
 use simmer_data::conversation::{Conversation, Origin, Role};
+use simmer_files::size::counted;
 
 /// The maximum number of rows kept, about 100 bytes each.
 const MOST_ROWS: usize = 500_000;
@@ -258,7 +259,7 @@ impl Seen {
         (
             tally,
             notes
-                .map(|(rows, what)| format!("{rows} rows {what}"))
+                .map(|(rows, what)| format!("{} {what}", counted(rows, "row")))
                 .collect(),
         )
     }

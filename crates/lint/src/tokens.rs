@@ -7,6 +7,7 @@ use simmer_data::RowView;
 use simmer_data::conversation::{Content, Conversation, Role};
 use simmer_data::example::{Example, Outcome, prompt_tokens};
 use simmer_data::tokenizer::{Tokenizer, TokenizerError};
+use simmer_files::size::{are, counted};
 
 use super::Kind;
 use super::excerpt::{around, beginning, ending, line};
@@ -90,14 +91,16 @@ impl Meanings {
                 } => {
                     if *cut > 0 {
                         let what = format!(
-                            "{cut} tokens are cut off, including {cut_targets} trained tokens"
+                            "{} cut off, including {}",
+                            are(*cut, "token"),
+                            counted(*cut_targets, "trained token")
                         );
                         found.push((Kind::Truncated, what));
                     }
                     self.surroundings(example, tokenizer, found)?;
                 }
                 Outcome::Overlong { tokens } => {
-                    found.push((Kind::Dropped, format!("has {tokens} tokens")));
+                    found.push((Kind::Dropped, format!("has {}", counted(*tokens, "token"))));
                 }
                 Outcome::Untrained { tokens, targets: 0 } => {
                     found.push((
@@ -105,9 +108,15 @@ impl Meanings {
                         format!("has {tokens} tokens, none of them trained"),
                     ));
                 }
+                Outcome::Weightless { .. } => {
+                    found.push((Kind::Untrained, "all answers have weight 0".to_owned()));
+                }
                 Outcome::Untrained { tokens, targets } => {
-                    let what =
-                        format!("has {tokens} tokens; all {targets} trained tokens are cut off");
+                    let what = format!(
+                        "has {}; all {} cut off",
+                        counted(*tokens, "token"),
+                        are(*targets, "trained token")
+                    );
                     found.push((Kind::Untrained, what));
                 }
             }

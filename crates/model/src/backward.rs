@@ -9,6 +9,7 @@ use simmer_kernels::profile;
 
 use crate::decoder::Pass;
 use crate::llama::LlamaForCausalLM;
+use crate::offload::Part;
 use crate::parameters::{ModulePath, Parameters, add, gradients_of, is_trained};
 use crate::sequence::{Sequence, Target};
 
@@ -80,6 +81,8 @@ impl LlamaForCausalLM {
         drop(forward);
         let _backward = profile::phase("backward");
         let x = leaf(hidden, lowest <= self.model.layers.len());
+        let top = self.model.layers.len().checked_sub(1);
+        self.enter(Part::Head, top.map(Part::Layer));
         let loss = self.loss_of_hidden(x.clone(), sequence, targets);
         let value = loss.clone().inner();
         let mut recorded = (loss * factor).backward();
@@ -89,6 +92,8 @@ impl LlamaForCausalLM {
             let (Some(dy), Some(Some(saved))) = (dx.take(), saved.pop()) else {
                 break;
             };
+            let below = index.checked_sub(1).filter(|below| below + 1 >= lowest);
+            self.enter(Part::Layer(index), below.map(Part::Layer));
             let _layer = profile::phase("layer again");
             // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
@@ -141,6 +146,7 @@ impl LlamaForCausalLM {
         let mut all = Vec::new();
         let plain = pass.valid();
         for (index, layer) in self.model.layers.iter().enumerate() {
+            self.enter(Part::Layer(index), Some(self.above(index)));
             let x = leaf(hidden.clone(), index >= lowest);
             let needed = index.saturating_add(1) >= lowest;
             let (saved, y) = match recompute {

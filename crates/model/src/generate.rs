@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Tensor, activation, s};
 use rayon::prelude::*;
+use simmer_files::size::counted;
 use simmer_hint::Hint;
 use simmer_kernels::{Capabilities, log_sum_exp, most_likely};
 
@@ -58,7 +59,7 @@ pub enum GenerateError {
     #[error("the prompt has no tokens")]
     EmptyPrompt,
     /// The text is longer than the model's context.
-    #[error("the text has {found} tokens, the model takes {limit} (max_position_embeddings)")]
+    #[error("the text has {}, the model takes {limit} (max_position_embeddings)", counted(*found, "token"))]
     TooLong {
         /// Number of tokens of the text.
         found: usize,

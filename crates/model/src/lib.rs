@@ -15,6 +15,7 @@ mod lora;
 pub mod merge;
 mod modules;
 mod numbers;
+mod offload;
 mod parameters;
 mod prefix;
 mod random;

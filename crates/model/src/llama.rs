@@ -15,6 +15,7 @@ use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
 use crate::lora::Lora;
+use crate::offload::{LayerPages, Part};
 use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
 
@@ -30,6 +31,9 @@ pub struct LlamaForCausalLM {
     /// Whether embedding and head differ from those of the base model on disk; the adapter holds them then.
     #[module(skip)]
     pub(crate) own_vocabulary: bool,
+    /// The pages of the layers, if the base model is larger than memory.
+    #[module(skip)]
+    pub(crate) pages: Option<LayerPages>,
 }
 
 /// Embedding, decoder layers and the last normalisation.
@@ -82,12 +86,29 @@ impl LlamaForCausalLM {
         let pass = self.pass(sequence, cache.as_deref());
         let mut x = self.embed(sequence); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate() {
+            self.enter(Part::Layer(index), Some(self.above(index)));
             x = layer.forward(x, &pass, cache.as_deref_mut().map(|cache| (cache, index)));
         }
         if let Some(cache) = cache {
             cache.advance(sequence.len());
         }
         x
+    }
+
+    /// Is called before a part of the model computes, with the part that computes next.
+    pub(crate) fn enter(&self, now: Part, next: Option<Part>) {
+        if let Some(pages) = &self.pages {
+            pages.enter(now, next);
+        }
+    }
+
+    /// The part that computes after a layer in a forward pass.
+    pub(crate) fn above(&self, layer: usize) -> Part {
+        if layer + 1 < self.model.layers.len() {
+            Part::Layer(layer + 1)
+        } else {
+            Part::Head
+        }
     }
 
     /// What the layers share in a forward pass over a packed sequence.
@@ -137,6 +158,7 @@ impl LlamaForCausalLM {
     /// # Shapes
     /// `hidden`: `[T, H]`, from [`LlamaForCausalLM::hidden`]. Result: `[T, V]`, f32.
     pub fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
+        self.enter(Part::Head, Some(Part::Layer(0)));
         let hidden = self.for_head(hidden);
         let logits = self.lm_head.forward(hidden, &self.model.embed_tokens);
         soft_capped(logits.cast(DType::F32), self.config.final_logit_softcapping)
@@ -161,7 +183,9 @@ impl LlamaForCausalLM {
     /// # Panics
     /// If there is no target.
     pub fn loss(&self, sequence: &Sequence, targets: &[Target]) -> Tensor<1> {
-        self.loss_of_hidden(self.hidden(sequence, None), sequence, targets)
+        let hidden = self.hidden(sequence, None);
+        self.enter(Part::Head, Some(Part::Layer(0)));
+        self.loss_of_hidden(hidden, sequence, targets)
     }
 
     /// The loss from hidden states, `[T, H]`, from [`LlamaForCausalLM::hidden`].

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use simmer_data::{DataError, Template, Tokenizer, Validation};
+use simmer_files::size::counted;
 use simmer_model::adapter::{Card, PromptTemplate};
 
 use crate::config::{TrainConfig, Weights};
@@ -127,7 +128,11 @@ fn facts(
         ("method", method(recipe)),
         (
             "steps",
-            format!("{} of {batch_size} examples, seed {seed}", state.step),
+            format!(
+                "{} of {}, seed {seed}",
+                state.step,
+                counted(batch_size, "example")
+            ),
         ),
         ("labels (tokens trained on)", state.targets.to_string()),
         (

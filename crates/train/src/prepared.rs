@@ -5,6 +5,7 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use simmer_checkpoint::Checkpoint;
 use simmer_data::{Dataset, Steps, Tokenizer};
+use simmer_files::size::{counted, readable};
 use simmer_kernels::Capabilities;
 use simmer_lint::LintReport;
 use simmer_model::adapter::{self, AdapterConfig, AdapterError};
@@ -50,6 +51,7 @@ impl Prepared {
         let device = device::named(&recipe.device)?;
         warn_of_reference(&device, observer);
         let mut base = recipe.base.open()?;
+        base.check_offload(&Capabilities::of(&device))?;
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);
@@ -123,8 +125,9 @@ fn warn_of_long_rows(data: &Dataset, base: &Base, observer: &mut dyn Observer) {
     let context = base.config.max_position_embeddings;
     if let Some(longest) = longest.filter(|longest| *longest > context) {
         observer.on_notice(&format!(
-            "the longest row has {longest} tokens, but the base model supports {context} \
-             (max_position_embeddings)"
+            "the longest row has {}, but the base model supports {context} \
+             (max_position_embeddings)",
+            counted(longest, "token")
         ));
     }
 }
@@ -147,8 +150,9 @@ fn check_rates(
     if highest as f32 == 0.0 {
         let (key, why) = if warmup > 0 && train.schedule.largest(steps) == 0.0 {
             let why = format!(
-                "a warmup of {warmup} steps begins with the learning rate 0, and the run has {steps} steps: nothing would \
-                 be learnt"
+                "a warmup of {} begins with the learning rate 0, and the run has {}: nothing would be learnt",
+                counted(warmup as usize, "step"),
+                counted(steps as usize, "step")
             );
             ("train.schedule", why)
         } else {
@@ -161,8 +165,9 @@ fn check_rates(
     }
     if warmup >= steps && warmup > 0 {
         observer.on_notice(&format!(
-            "warning: the warmup of {warmup} steps is as long as the run of {steps}: the highest learning rate is \
+            "warning: the warmup of {} is as long as the run of {steps}: the highest learning rate is \
              {highest:.3e}, not {:e}",
+            counted(warmup as usize, "step"),
             train.learning_rate
         ));
     }
@@ -260,6 +265,13 @@ fn check_room(
             fitting: expected.fitting().map(str::to_owned),
             otherwise: expected.otherwise(recipe),
         });
+    }
+    if let Some(setting) = expected.offloading() {
+        observer.on_notice(&format!(
+            "warning: the frozen weights, {}, do not fit into the free memory beside the rest, and will be read from \
+             their files again and again; with {setting} each layer is read ahead of its use",
+            readable(expected.parts.mapped)
+        ));
     }
     observer.on_estimate(&expected);
     Ok(expected.peak)

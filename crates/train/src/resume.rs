@@ -5,6 +5,7 @@ use toml::{Table, Value};
 /// Keys that do not affect the result. The contents of files are compared by their hashes instead of their paths.
 const FREE: &[&str] = &[
     "base.hub_name",
+    "base.offload",
     "base.path",
     "base.tokenizer",
     "data.max_bad_share",
@@ -104,7 +105,7 @@ mod tests {
     fn keys_that_alter_the_mathematics_are_named() {
         let parse = |text: &str| text.parse::<Table>().unwrap();
         let before = parse(
-            "device = 'cpu'\n[base]\npath = 'a'\n[data]\ntrain = [{ path = 'x', template = 'alpaca' }]\n\
+            "device = 'cpu'\n[base]\npath = 'a'\noffload = 'disk'\n[data]\ntrain = [{ path = 'x', template = 'alpaca' }]\n\
              [train]\nkeep = 2\nlearning_rate = 1e-4\nmicro_batch_tokens = 64\ncheckpoint_every = 'epoch'",
         );
         let now = parse(

@@ -18,6 +18,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::{MAX_TEXT_BYTES, PT_METADATA, SafetensorsFile};
 use simmer_files::digest::{sha256, sha256_of_file};
+use simmer_files::size::counted;
 use simmer_files::{Existing, StagedFolder};
 use simmer_model::Parameters;
 use simmer_model::tensor_file::{ReadData, write_safetensors};
@@ -292,7 +293,7 @@ impl TrainingCheckpoint {
         let held = |name: &String| self.parameters.get(name).map(|value| value.dims()[0]);
         let names: BTreeSet<&String> = shapes.keys().chain(self.parameters.keys()).collect();
         let shown = |count: Option<usize>| {
-            count.map_or_else(|| "none".to_owned(), |count| format!("{count} elements"))
+            count.map_or_else(|| "none".to_owned(), |count| counted(count, "element"))
         };
         let wrong = names.into_iter().filter(|name| size(name) != held(name));
         let problems: Vec<String> = wrong

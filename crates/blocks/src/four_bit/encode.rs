@@ -40,7 +40,7 @@ impl Table {
             FourBitKind::Fp4 => (FP4, [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3]),
         };
         let value = |i: usize| values[usize::from(codes[i])];
-        let bounds = std::array::from_fn(|i| (value(i) + value(i + 1)) / 2.0);
+        let bounds = std::array::from_fn(|i| f32::midpoint(value(i), value(i + 1)));
         Self { bounds, codes }
     }
 

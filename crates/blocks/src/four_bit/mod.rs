@@ -20,7 +20,11 @@ use crate::matrix_checks::{finite, length};
 use crate::{BlocksError, Rounding};
 
 /// The values of nf4.
-#[expect(clippy::excessive_precision, reason = "as published")]
+#[expect(
+    clippy::excessive_precision,
+    clippy::unreadable_literal,
+    reason = "as published"
+)]
 pub const NF4: [f32; 16] = [
     -1.0,
     -0.6961928009986877,
@@ -45,7 +49,7 @@ pub const FP4: [f32; 16] = [
     0.0,
     0.0625 / 12.0,
     8.0 / 12.0,
-    12.0 / 12.0,
+    1.0,
     4.0 / 12.0,
     6.0 / 12.0,
     2.0 / 12.0,
@@ -53,7 +57,7 @@ pub const FP4: [f32; 16] = [
     0.0,
     -0.0625 / 12.0,
     -8.0 / 12.0,
-    -12.0 / 12.0,
+    -1.0,
     -4.0 / 12.0,
     -6.0 / 12.0,
     -2.0 / 12.0,

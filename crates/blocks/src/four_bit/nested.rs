@@ -19,7 +19,7 @@ pub fn nested_values() -> [f32; 256] {
     for (power, steps) in POWERS.into_iter().zip((0..7).map(|i| 1u8 << i)) {
         let bound = |i| boundary(i, steps);
         for step in 0..steps {
-            let value = power * ((bound(step) + bound(step + 1)) / 2.0);
+            let value = power * f32::midpoint(bound(step), bound(step + 1));
             values[at] = value;
             values[at + 1] = -value;
             at += 2;
@@ -135,7 +135,7 @@ mod tests {
     fn values_ascend_from_almost_minus_one_to_one() {
         let values = nested_values();
         assert!(values.is_sorted_by(|a, b| a < b));
-        assert_eq!(values[127], 0.0);
-        assert_eq!(values[255], 1.0);
+        let bits = |value: f32| value.to_bits();
+        assert_eq!([values[127], values[255]].map(bits), [0.0, 1.0].map(bits));
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! Byte `i` of the 4-bit and 5-bit blocks holds elements `i` (lower bits) and `i + 16` (upper bits).
 
-use half::f16;
-
 use super::{GROUP, IQ4_NL_VALUES};
 
 /// Groups of a block with this many bytes.
@@ -15,7 +13,13 @@ pub(super) fn groups_of(block_bytes: usize) -> usize {
 /// The f16 at a byte offset of a block.
 #[inline(always)]
 pub(super) fn half(block: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([block[at], block[at + 1]]).to_f32_const()
+    let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
+    let (sign, size) = (bits >> 15 << 31, bits & 0x7fff);
+    // the exponent's bias is 15: as an f32 with bias 127 the value is 2^-112 times what it should be,
+    // subnormal ones too
+    let value = f32::from_bits(size << 13) * f32::from_bits((127 + 112) << 23);
+    let not_finite = if size < 0x7c00 { 0 } else { 0x7f80_0000 };
+    f32::from_bits(sign | not_finite | value.to_bits())
 }
 
 /// `d: f16, q: [i8; 32]`
@@ -164,4 +168,23 @@ fn scale_and_minimum(block: &[u8], group: usize) -> (f32, f32) {
         )
     };
     (d * f32::from(scale), m * f32::from(minimum))
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::half;
+
+    #[test]
+    fn every_f16_widens() {
+        for bits in 0..=u16::MAX {
+            let [found, expected] = [half(&bits.to_le_bytes(), 0), f16::from_bits(bits).to_f32()];
+            assert_eq!(found.is_nan(), expected.is_nan());
+            assert!(
+                found.is_nan() || found.to_bits() == expected.to_bits(),
+                "{bits:#06x}"
+            );
+        }
+    }
 }

@@ -7,6 +7,7 @@ use super::which::{foreign, has_key};
 use super::windows::one_for_each;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{EmbeddingScale, Family, GatedBy, Windows};
+use simmer_files::size::counted;
 
 /// Which keys the queries of a layer see: an item of `layer_types`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,7 +154,7 @@ impl ModelConfig {
             ("no_rope_layers", self.no_rope_layers.len()),
         ] {
             if length != 0 && length != layers {
-                return Err(wrong(key, one_for_each(layers), format!("{length} items")));
+                return Err(wrong(key, one_for_each(layers), counted(length, "item")));
             }
         }
         if let Some(flag) = self.no_rope_layers.iter().find(|flag| **flag > 1) {

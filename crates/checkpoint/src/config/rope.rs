@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{ConfigError, MAX_CONTEXT, ModelConfig};
+use simmer_files::size::counted;
 
 pub(super) use read::RopeTable;
 
@@ -370,7 +371,10 @@ impl Limits<'_> {
     fn divisors(&self, key: &str, numbers: &[f64], dim: usize) -> Result<(), ConfigError> {
         let count = dim / 2;
         if numbers.len() != count {
-            let expected = format!("{count} numbers, one for each pair of rotary features");
+            let expected = format!(
+                "{}, one for each pair of rotary features",
+                counted(count, "number")
+            );
             let found = numbers.len().to_string();
             return Err((self.wrong)(
                 &format!("rope_scaling.{key}"),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::attention::LayerType;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{Family, Windows};
+use simmer_files::size::counted;
 
 impl ModelConfig {
     /// The window, and the type of each layer; the list is empty if no key says more than the family.
@@ -109,7 +110,7 @@ impl ModelConfig {
                 Err(wrong("layer_types", expected, "sliding_attention".into()))
             }
             (Windows::EveryLayer, _) if !self.layer_types.is_empty() => {
-                let found = format!("{} items", self.layer_types.len());
+                let found = counted(self.layer_types.len(), "item");
                 Err(wrong("layer_types", every_layer(self.family), found))
             }
             (Windows::Never | Windows::EveryLayer, _) => Ok(()),
@@ -159,7 +160,7 @@ impl Keys<'_> {
         match items {
             Some(items) if items.len() == layers => Ok(Some(items)),
             Some(items) if !items.is_empty() => {
-                let found = format!("{} items", items.len());
+                let found = counted(items.len(), "item");
                 Err(ConfigError::Key {
                     path: self.path.to_owned(),
                     key: "layer_types".to_owned(),

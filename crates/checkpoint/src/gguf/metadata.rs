@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::GgufError;
+use simmer_files::size::counted;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +164,12 @@ impl fmt::Display for Value {
                 let more = if shown.len() < text.len() { "..." } else { "" };
                 write!(out, "{shown:?}{more}")
             }
-            Self::Array(array) => write!(out, "{} values of {:?}", array.len, array.kind),
+            Self::Array(array) => write!(
+                out,
+                "{} of {:?}",
+                counted(array.len as usize, "value"),
+                array.kind
+            ),
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Gguf, GgufError, Metadata};
+use simmer_files::size::counted;
 
 /// Maximum number of parts, more than any model has.
 const MAX_PARTS: u64 = 9999;
@@ -81,7 +82,11 @@ impl Gguf {
         let tensors = whole.tensors().len() as u64;
         match whole.metadata().unsigned("split.tensors.count")? {
             Some(said) if said != tensors => Err(GgufError::Part {
-                found: format!("{tensors} tensors in {count} parts"),
+                found: format!(
+                    "{} in {}",
+                    counted(tensors as usize, "tensor"),
+                    counted(count as usize, "part")
+                ),
                 expected: format!("{said}"),
             }),
             _ => Ok(whole),

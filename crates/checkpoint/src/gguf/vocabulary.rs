@@ -2,6 +2,7 @@
 
 use super::metadata::required;
 use super::{Array, GgufError, Metadata};
+use simmer_files::size::counted;
 
 /// The values of `tokenizer.ggml.*` and `tokenizer.chat_template*`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -243,8 +244,8 @@ fn same_length(name: &str, found: Option<usize>, tokens: usize) -> Result<(), Gg
     match found {
         Some(found) if found != tokens => Err(GgufError::Key {
             key: format!("tokenizer.ggml.{name}"),
-            expected: format!("one value for each of {tokens} tokens"),
-            found: format!("{found} values"),
+            expected: format!("one value for each of {}", counted(tokens, "token")),
+            found: counted(found, "value"),
         }),
         _ => Ok(()),
     }
@@ -324,7 +325,7 @@ mod tests {
             @"`tokenizer.ggml.bos_token_id`: expected an id below 3, found 3");
         insta::assert_snapshot!(
             message("tokenizer.ggml.scores", Array::floats(&[1.0]).into()),
-            @"`tokenizer.ggml.scores`: expected one value for each of 3 tokens, found 1 values");
+            @"`tokenizer.ggml.scores`: expected one value for each of 3 tokens, found 1 value");
         insta::assert_snapshot!(
             message("tokenizer.ggml.token_type", Array::integers(&[1, 7, 1]).into()),
             @"`tokenizer.ggml.token_type[1]`: expected 0 to 6, found 7");

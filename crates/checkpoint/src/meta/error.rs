@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use simmer_files::WriteError;
+use simmer_files::size::{are, counted};
 use simmer_hint::Hint;
 
 use crate::pth::PthError;
@@ -37,7 +38,7 @@ pub enum MetaError {
         folder: PathBuf,
     },
     /// Some files are missing.
-    #[error("{}: {} of {total} files are missing: {} ({reason})", folder.display(), missing.len(), missing.join(", "))]
+    #[error("{}: {} of {} missing: {} ({reason})", folder.display(), missing.len(), are(*total, "file"), missing.join(", "))]
     ShardsMissing {
         /// The folder.
         folder: PathBuf,
@@ -49,7 +50,7 @@ pub enum MetaError {
         reason: String,
     },
     /// More files than the tensors are split into.
-    #[error("{}: {found} files, but their tensors are split into {expected} ({reason})", folder.display())]
+    #[error("{}: {}, but their tensors are split into {expected} ({reason})", folder.display(), counted(*found, "file"))]
     TooManyShards {
         /// The folder.
         folder: PathBuf,

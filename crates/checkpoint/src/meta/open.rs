@@ -18,6 +18,7 @@ use crate::{
     Checkpoint, CheckpointError, Dtype, Layout, MAX_TEXT_BYTES, ModelConfig, Pretrained,
     TensorInfo, compare,
 };
+use simmer_files::size::counted;
 
 /// Rows per comparison of the head with the embedding.
 const COMPARED_ROWS: usize = 1024;
@@ -149,7 +150,7 @@ fn check_count(folder: &Path, shards: &[Shard], params: &Params) -> Result<(), M
     } else {
         return Ok(());
     };
-    let reason = format!("{query} has {rows} of {} rows", params.dim);
+    let reason = format!("{query} has {rows} of {}", counted(params.dim, "row"));
     let folder = folder.to_owned();
     if expected > MAX_SHARDS || expected == shards.len() {
         Ok(())
@@ -188,7 +189,11 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
     };
     let tensors = shards[0].tensors.len();
     if params.n_layers > tensors {
-        let expected = format!("at most the {tensors} tensors of {}", shards[0].file);
+        let expected = format!(
+            "at most the {} of {}",
+            counted(tensors, "tensor"),
+            shards[0].file
+        );
         return Err(wrong("n_layers", expected, params.n_layers.to_string()).into());
     }
     let rows = |name: &str| {
@@ -204,7 +209,10 @@ fn config(path: &Path, params: &Params, shards: &[Shard]) -> Result<ModelConfig,
     let gate_rows = rows(&gate);
     if gate_rows != 0 && gate_rows != intermediate_size {
         let key = "multiple_of` and `ffn_dim_multiplier";
-        let expected = format!("values that give the {gate_rows} rows of {gate}");
+        let expected = format!(
+            "values that give the {} of {gate}",
+            counted(gate_rows, "row")
+        );
         let multiplier = params.ffn_dim_multiplier;
         let multiplier = multiplier.map_or("nothing".to_owned(), |found| found.to_string());
         let found = format!(

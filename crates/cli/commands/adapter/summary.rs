@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use simmer_files::size::readable;
+use simmer_files::size::{counted, readable};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::inspect::Inspection;
 use simmer_model::adapter::targets::Targets;
@@ -72,7 +72,7 @@ fn method(config: &AdapterConfig) -> String {
         (config.alpha_pattern.iter().count(), "alpha_pattern"),
     ] {
         if patterns > 0 {
-            let _ = write!(text, ", {what} with {patterns} entries");
+            let _ = write!(text, ", {what} with {}", counted(patterns, "entry"));
         }
     }
     text
@@ -103,8 +103,8 @@ fn modules(found: &Inspection) -> String {
     let layers: BTreeSet<usize> = layers.flatten().collect();
     let mut text = format!(
         "{} in {}",
-        count(found.modules.len(), "low-rank module"),
-        count(layers.len(), "layer")
+        counted(found.modules.len(), "low-rank module"),
+        counted(layers.len(), "layer")
     );
     if outside > 0 {
         let _ = write!(text, ", {outside} outside the layers");
@@ -131,10 +131,10 @@ fn whole(found: &Inspection) -> Vec<Line> {
         ));
     }
     if trained > 0 {
-        lines.push(("full", count(trained, "tensor") + " trained in full"));
+        lines.push(("full", counted(trained, "tensor") + " trained in full"));
     }
     if frozen > 0 {
-        let of_base = count(frozen, "tensor") + " of the base, for a resized vocabulary";
+        let of_base = counted(frozen, "tensor") + " of the base, for a resized vocabulary";
         lines.push(("frozen", of_base));
     }
     lines
@@ -146,8 +146,8 @@ fn not_finite(found: &Inspection) -> Option<Line> {
     let values = found.not_finite.iter().map(|tensor| tensor.count).sum();
     let text = format!(
         "{} NaN or infinite, in {}; first {}",
-        count(values, "value"),
-        count(found.not_finite.len(), "tensor"),
+        counted(values, "value"),
+        counted(found.not_finite.len(), "tensor"),
         first.key
     );
     Some(("not finite", text))
@@ -162,8 +162,4 @@ fn parameters(found: &Inspection) -> String {
         found.parameters(),
         dtypes.join(" and ")
     )
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

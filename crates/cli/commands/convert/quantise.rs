@@ -4,7 +4,7 @@ use clap::{ArgAction, Args};
 use simmer_checkpoint::Pretrained;
 use simmer_checkpoint::convert::{BitsAndBytes, Codes, FourBitKind, QuantisationReport};
 use simmer_checkpoint::gguf::model::FileType;
-use simmer_files::size::readable;
+use simmer_files::size::{are, readable};
 
 use super::To;
 use crate::failure::{Failure, bail};
@@ -105,8 +105,11 @@ pub(super) fn note(report: &QuantisationReport) {
     }
     for instead in &report.instead {
         output::note(&format!(
-            "{} weights are {} instead of {}: rows of {} are not whole blocks",
-            instead.weights, instead.kind, instead.wanted, instead.columns
+            "{} {} instead of {}: rows of {} elements are not whole blocks",
+            are(instead.weights, "weight"),
+            instead.kind,
+            instead.wanted,
+            instead.columns
         ));
     }
     let rows = report.modules.iter().map(|module| {

@@ -7,6 +7,7 @@ use clap::Args;
 use console::Style;
 use simmer_data::dataset::Checked;
 use simmer_data::{Cursor, Example, Order, Tokenizer, pack};
+use simmer_files::size::{are, counted};
 use simmer_files::write_file;
 use simmer_lint::LintReport;
 use simmer_train::Recipe;
@@ -104,8 +105,8 @@ impl Preview {
             let origin = &example.origin;
             Ok(Shown {
                 title: format!(
-                    "{origin}: {} tokens, {} trained on",
-                    example.tokens.len(),
+                    "{origin}: {}, {} trained on",
+                    counted(example.tokens.len(), "token"),
                     example.targets()
                 ),
                 tokens: tokens(example, tokenizer)?,
@@ -317,11 +318,11 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
     let share =
         |tokens: usize, count: usize| 100.0 * tokens as f64 / (count.max(1) * budget) as f64;
     let mut text = format!(
-        "{steps} step{} of {} examples per epoch, in {all} micro-batch{} without padding; train.micro_batch_tokens = {budget} \
+        "{} of {} per epoch, in {} without padding; train.micro_batch_tokens = {budget} \
          is filled to {:.1}%",
-        if steps == 1 { "" } else { "s" },
-        order.batch_size,
-        if all == 1 { "" } else { "es" },
+        counted(steps, "step"),
+        counted(order.batch_size, "example"),
+        counted(all, "micro-batch"),
         share(tokens, all)
     );
     if full > 0 {
@@ -332,7 +333,11 @@ fn packing(recipe: &Recipe, data: &Checked) -> String {
         );
     }
     if held_out > 0 {
-        let _ = write!(text, "\n{held_out} examples are held out for validation");
+        let _ = write!(
+            text,
+            "\n{} held out for validation",
+            are(held_out, "example")
+        );
     }
     text
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use console::Style;
 use simmer_data::{Example, Tokenizer};
-use simmer_files::size::readable;
+use simmer_files::size::{counted, readable};
 use simmer_model::Recompute;
 
 use super::base::BaseModel;
@@ -58,9 +58,9 @@ impl Plan {
         let examples = self.data.examples().unwrap_or_default();
         for example in examples.iter().take(EXAMPLES) {
             let title = format!(
-                "── {}: {} tokens, {} trained on ──",
+                "── {}: {}, {} trained on ──",
                 example.origin,
-                example.tokens.len(),
+                counted(example.tokens.len(), "token"),
                 example.targets()
             );
             let _ = writeln!(text, "\n{}", bold.apply_to(title));
@@ -167,8 +167,8 @@ fn shortened(text: &str) -> String {
     let head: String = text.chars().take(first).collect();
     let tail: String = text.chars().skip(count - last).collect();
     format!(
-        "{head} [... {} characters ...] {tail}",
-        count - first - last
+        "{head} [... {} ...] {tail}",
+        counted(count - first - last, "character")
     )
 }
 

@@ -7,6 +7,7 @@ use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{
     BadRows, Content, Conversation, DataError, Inspect, Outcome, Role, RowView, Tokenizer,
 };
+use simmer_files::size::counted;
 
 use super::base::BaseModel;
 use super::rows::{Candidate, Rows};
@@ -49,7 +50,9 @@ impl Inspect for Survey {
     fn check(&self, view: &RowView<'_>) -> Result<Seen, TokenizerError> {
         let size = |outcome: &Outcome| match outcome {
             Outcome::Kept { example, .. } => Some((example.tokens.len(), example.targets())),
-            Outcome::Overlong { .. } | Outcome::Untrained { .. } => None,
+            Outcome::Overlong { .. } | Outcome::Untrained { .. } | Outcome::Weightless { .. } => {
+                None
+            }
         };
         Ok(Seen {
             sizes: view.outcomes.iter().filter_map(size).collect(),
@@ -259,7 +262,11 @@ impl Settings {
         }
         data.bad_rows = BadRows::Error;
         let first = dataset::read(&data, &model.tokenizer, usize::MAX, &mut ());
-        let context = format!("{}: {bad} of {all} rows cannot be used", rows.path);
+        let context = format!(
+            "{}: {bad} of {} cannot be used",
+            rows.path,
+            counted(all, "row")
+        );
         Err(match first {
             Err(error) => Failure::from(error).within(context),
             Ok(_) => Failure::new(context),

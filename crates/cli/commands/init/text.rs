@@ -1,8 +1,7 @@
 //! Lines of TOML with their comments in one column.
 
+use simmer_files::size::{grouped, plural};
 use std::fmt;
-
-use simmer_files::size::grouped;
 
 /// The widest line.
 const WIDTH: usize = 120;
@@ -77,8 +76,7 @@ impl fmt::Display for Lines {
 
 /// A count with its noun: `1 row`, `1,200 rows`.
 pub(super) fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(count as u64))
+    format!("{} {}", grouped(count as u64), plural(count, noun))
 }
 
 /// A text on one line, as a comment must be.

@@ -1,7 +1,7 @@
 //! The data and the files of runs.
 
 use serde::Serialize;
-use simmer_files::size::grouped;
+use simmer_files::size::{grouped, plural};
 use simmer_train::{Fingerprint, SourceCounts, UnusableCounts};
 
 use super::run::Run;
@@ -60,7 +60,13 @@ fn named(source: &SourceCounts) -> Option<String> {
         return None;
     }
     let files = source.files.iter();
-    let files = files.map(|(file, rows)| format!("{file} ({} rows)", grouped(*rows as u64)));
+    let files = files.map(|(file, rows)| {
+        format!(
+            "{file} ({} {})",
+            grouped(*rows as u64),
+            plural(*rows as usize, "row")
+        )
+    });
     let unread = source.unread.iter();
     let unread = unread.map(|(file, why)| format!("{file} (not read: {why})"));
     let all: Vec<String> = files.chain(unread).collect();

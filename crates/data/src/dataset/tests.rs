@@ -172,6 +172,27 @@ unknown variant `part`, expected one of `fraction`, `rows`, `files`
 }
 
 #[test]
+fn rows_of_weight_0_are_named_as_such() {
+    let row = |weight: &str| {
+        format!(
+            r#"{{"messages": [{{"role": "user", "content": "Hi"}}, {{"role": "assistant", "content": "Ho", "weight": {weight}}}]}}"#
+        )
+    };
+    let folder = TempDir::new().unwrap();
+    let recipe = r#"train = [{ path = "DIR/rows.jsonl", template = "chatml" }]"#;
+    let write = |rows: &str| std::fs::write(folder.path().join("rows.jsonl"), rows).unwrap();
+    write(&row("0"));
+    insta::assert_snapshot!(error(&folder, recipe), @"
+    DIR/rows.jsonl: no row has a token to train on (template `chatml`, max_tokens 1024): all answers of row 1 have weight 0
+    hint: an answer of weight 0 is read and not trained on: remove `weight` from the row, or set it to 1
+    ");
+    write(&[row("0"), row("1")].join("\n"));
+    let data = load(&folder, recipe).unwrap();
+    assert_eq!(data.report.train[0].untrained.count, 1);
+    assert_eq!(data.report.train[0].examples, 1);
+}
+
+#[test]
 fn rows_without_anything_to_train_on_are_an_error() {
     let folder = folder();
     insta::assert_snapshot!(error(&folder, &format!("{TRAIN}\nmax_tokens = 20")), @"
@@ -461,7 +482,7 @@ fn a_bad_row_in_the_middle_has_a_hint() {
     std::fs::write(folder.path().join("rows.jsonl"), r#"{"prompt": "a"}"#).unwrap();
     let none = error(&folder, &all);
     assert!(
-        none.starts_with("DIR/rows.jsonl: 1 of 1 rows cannot be used"),
+        none.starts_with("DIR/rows.jsonl: 1 of 1 row cannot be used"),
         "{none}"
     );
 }
@@ -552,7 +573,7 @@ fn a_folder_in_the_layout_of_the_hub_is_read_by_splits() {
       files: train-1.json (1 row), train-2.json (1 row)
       not read: dev.json (validation), test-1.json (test)
       a token lies across prompt and answer: 2 rows (1, 1)
-    DIR/rows: 1 rows (prompt_completion, template completion): 1 examples, 5 tokens, 4 of them trained on
+    DIR/rows: 1 row (prompt_completion, template completion): 1 example, 5 tokens, 4 of them trained on
       files: dev.json (1 row)
       not read: test-1.json (test), train-1.json (train), train-2.json (train)
     ");

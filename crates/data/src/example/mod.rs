@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::conversation::{Conversation, Origin};
+use crate::conversation::{Conversation, Origin, Role};
 use crate::error::DataError;
 use crate::template::{Rendered, Template, TrainOn};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -92,6 +92,11 @@ pub enum Outcome {
         /// Labels among those, all removed by truncation.
         targets: usize,
     },
+    /// Dropped, because the row gives all of its answers weight 0.
+    Weightless {
+        /// The number of tokens before truncation.
+        tokens: usize,
+    },
 }
 
 /// The tokens of a generation prompt.
@@ -142,11 +147,25 @@ pub(crate) fn encode_row(
     let rendered = maker.render(row, limits.train_on)?;
     let mut outcomes = maker.outcomes(&rendered)?;
     for outcome in &mut outcomes {
-        if let Outcome::Kept { example, .. } = outcome {
-            example.origin = row.origin.clone();
+        match outcome {
+            Outcome::Kept { example, .. } => example.origin = row.origin.clone(),
+            Outcome::Untrained { tokens, targets: 0 } if weightless(row) => {
+                *outcome = Outcome::Weightless { tokens: *tokens };
+            }
+            _ => {}
         }
     }
     Ok(EncodedRow { rendered, outcomes })
+}
+
+/// Whether the row has answers, and takes all of them out of the loss.
+fn weightless(row: &Conversation) -> bool {
+    let messages = row.messages().unwrap_or_default();
+    let mut answers = messages
+        .iter()
+        .filter(|message| message.role == Role::Assistant)
+        .peekable();
+    answers.peek().is_some() && answers.all(|answer| answer.train == Some(false))
 }
 
 /// Encodes a rendered conversation as one example. With [`Overlong::Split`], too, a long one is truncated.

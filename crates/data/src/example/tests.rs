@@ -385,7 +385,7 @@ fn parts_are_chosen_by_the_whole_conversation() {
             message.train = Some(false);
         }
     }
-    insta::assert_snapshot!(texts(&split(&row, "chatml", &limits(TrainOn::Answers))), @"Untrained { tokens: 127, targets: 0 }");
+    insta::assert_snapshot!(texts(&split(&row, "chatml", &limits(TrainOn::Answers))), @"Weightless { tokens: 127 }");
 }
 
 #[test]

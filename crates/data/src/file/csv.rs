@@ -8,6 +8,7 @@ use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use serde_json::Value;
 
 use super::{Content, Fault, MAX_RECORD};
+use simmer_files::size::counted;
 
 /// The rows of a CSV file.
 pub(super) struct Records {
@@ -69,8 +70,8 @@ impl Records {
         };
         if row.len() != self.columns.len() {
             let mut what = format!(
-                "expected {} fields as in the header, found {}",
-                self.columns.len(),
+                "expected {} as in the header, found {}",
+                counted(self.columns.len(), "field"),
                 row.len()
             );
             if self.delimiter != b',' {

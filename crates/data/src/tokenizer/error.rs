@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use simmer_files::WriteError;
+use simmer_files::size::{counted, plural};
 use simmer_hint::Hint;
 
 use crate::guarded::guarded;
@@ -55,7 +56,7 @@ pub enum TokenizerError {
         path: PathBuf,
     },
     /// The tokenizer has tokens that the model has no embedding for.
-    #[error("{}: {}, but the model's embedding has {rows} rows", path.display(), beyond(tokens, *count))]
+    #[error("{}: {}, but the model's embedding has {}", path.display(), beyond(tokens, *count), counted(*rows, "row"))]
     Vocabulary {
         /// Where the tokenizer was read from.
         path: PathBuf,
@@ -117,7 +118,7 @@ fn beyond(tokens: &[(u32, String)], count: usize) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let noun = if count == 1 { "token" } else { "tokens" };
+    let noun = plural(count, "token");
     format!("the tokenizer has {noun} {}{more}", named.join(", "))
 }
 

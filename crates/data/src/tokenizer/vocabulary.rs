@@ -19,6 +19,7 @@ use super::pieces::{After, Kind, Piece, Pieces, SPACE, UserDefined};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
+use simmer_files::size::counted;
 
 /// The tokenizer in a GGUF file's metadata. Each field is the key `tokenizer.ggml.*` with the field's name, unless its
 /// comment names another.
@@ -90,7 +91,8 @@ impl Vocabulary {
             let optional = length == 0 && (key == "scores") == (self.model == "gpt2");
             if length != tokens && !optional {
                 return Err(format!(
-                    "tokenizer.ggml.{key}: expected {tokens} entries, one per token, found {length}"
+                    "tokenizer.ggml.{key}: expected {}, one per token, found {length}",
+                    counted(tokens, "entry")
                 ));
             }
         }

@@ -2,6 +2,7 @@
 
 use super::{MetricReport, Report, TaskReport};
 use crate::statistics::{Difference, Mean};
+use simmer_files::size::{are, counted};
 
 /// Differences with a smaller p-value get a star.
 const SIGNIFICANT: f64 = 0.05;
@@ -122,7 +123,11 @@ fn models(metric: &MetricReport) -> Vec<String> {
 }
 
 fn macro_row(metric: &MetricReport) -> Vec<String> {
-    let groups = format!("{}, mean of {} groups", metric.metric, metric.groups.len());
+    let groups = format!(
+        "{}, mean of {}",
+        metric.metric,
+        counted(metric.groups.len(), "group")
+    );
     let mut row = vec![String::new(), groups, String::new()];
     for (number, value) in metric.macro_average.iter().enumerate() {
         row.push(format!("{value:.4}"));
@@ -167,8 +172,9 @@ fn notes(report: &Report) -> Vec<String> {
         for (model, cut) in report.models.iter().zip(&task.cut) {
             if *cut > 0 {
                 notes.push(format!(
-                    "{}: {cut} of {} rows are longer than the context of {model}; their start was truncated.",
-                    task.task, task.rows
+                    "{}: {cut} of {} longer than the context of {model}; their start was truncated.",
+                    task.task,
+                    are(task.rows, "row")
                 ));
             }
         }

@@ -7,6 +7,7 @@ use simmer_checkpoint::gguf::GgufError;
 use simmer_checkpoint::pth::PthError;
 use simmer_checkpoint::{CheckpointError, Difference};
 use simmer_files::WriteError;
+use simmer_files::size::{are, counted};
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -142,7 +143,7 @@ pub enum AdapterError {
         diagnosis: String,
     },
     /// A weight that is NaN or infinite.
-    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", file.display())]
+    #[error("{}: tensor `{tensor}`: {count} of {} NaN or infinite", file.display(), are(*of, "value"))]
     NotFinite {
         /// The weight file.
         file: PathBuf,
@@ -324,7 +325,7 @@ fn task(task_type: Option<&str>) -> String {
 fn others(count: usize) -> String {
     match count {
         0 | 1 => String::new(),
-        _ => format!("; the other {} modules likewise", count - 1),
+        _ => format!("; the other {} likewise", counted(count - 1, "module")),
     }
 }
 

@@ -7,6 +7,7 @@ use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
 use simmer_checkpoint::gguf::{GgmlType, Gguf};
 use simmer_checkpoint::layout::{ModuleKind, modules};
+use simmer_files::size::counted;
 use simmer_files::{WriteError, try_write_file};
 
 use super::peft::{AdapterFolder, KEY_PREFIX};
@@ -67,9 +68,9 @@ pub fn to_gguf(
     let folded = write(adapter, config, out, &loras)?;
     if let Some(first) = folded.first() {
         notes.push(format!(
-            "llama.cpp has one alpha for all modules; {} modules differ from it, and their scale is \
+            "llama.cpp has one alpha for all modules; {} with another, whose scale is \
              multiplied into B ({first}, ...)",
-            folded.len()
+            counted(folded.len(), "module")
         ));
     }
     Ok(notes)

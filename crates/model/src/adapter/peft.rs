@@ -16,6 +16,7 @@ use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Role, module_at};
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 use simmer_checkpoint::{Bytes, Dtype, PT_METADATA, Tensor, compare};
+use simmer_files::size::counted;
 use simmer_files::{Existing, StagedFolder};
 
 use super::card::Card;
@@ -132,8 +133,9 @@ impl AdapterFolder {
         let folder = self.folder.display();
         (rows != before).then(|| {
             format!(
-                "{folder}: the adapter has an embedding of {rows} rows, the base model has {before}: \
-                 the base model is resized"
+                "{folder}: the adapter has an embedding of {}, the base model has {before}: \
+                 the base model is resized",
+                counted(rows, "row")
             )
         })
     }

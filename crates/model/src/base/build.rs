@@ -67,6 +67,7 @@ pub(super) fn build(
         },
         config: config.clone(),
         own_vocabulary: false,
+        pages: None,
     })
 }
 

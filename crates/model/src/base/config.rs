@@ -8,7 +8,7 @@ use simmer_checkpoint::Pretrained;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::hub::{HubName, Place};
 
-use super::{Base, BaseError};
+use super::{Base, BaseError, Offload};
 
 /// The recipe's `[base]` table: the model to fine-tune.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,11 @@ pub struct BaseConfig {
     /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
     pub compute: Compute,
+    /// Where the frozen weights are while they are not used, for a base model that is larger than memory: `"disk"`, in their
+    /// files, on the device `cpu`; it needs `train.recompute = "layer"` or `"mlp"`. `"host"`, in main memory, is for
+    /// devices with memory of their own, none of which supports it yet. Default: in memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
     /// Local paths of `path` and `tokenizer`, see [`BaseConfig::locate`].
     #[serde(skip)]
     located: [Option<PathBuf>; 2],
@@ -178,6 +183,7 @@ impl BaseConfig {
             checkpoint,
             precision: self.precision,
             compute: self.compute,
+            offload: self.offload,
             new_rows: 0..0,
         })
     }

@@ -6,7 +6,10 @@ use burn::tensor::DType;
 use simmer_checkpoint::config::ConfigError;
 use simmer_checkpoint::family::Role;
 use simmer_checkpoint::{CheckpointError, PretrainedError};
+use simmer_files::size::are;
 use simmer_hint::Hint;
+
+use super::Offload;
 
 /// A base model that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +40,7 @@ pub enum BaseError {
         dtype: DType,
     },
     /// A weight that is NaN or infinite.
-    #[error("{}: tensor `{tensor}`: {count} of {of} values are NaN or infinite", path.display())]
+    #[error("{}: tensor `{tensor}`: {count} of {} NaN or infinite", path.display(), are(*of, "value"))]
     NotFinite {
         /// The checkpoint.
         path: PathBuf,
@@ -48,6 +51,34 @@ pub enum BaseError {
         /// The number of its values.
         of: usize,
     },
+    /// The device cannot leave weights where `base.offload` says.
+    #[error("`base.offload`: {}", no_offload(device, *reads_in_place, *offload))]
+    OffloadDevice {
+        /// Name of the device.
+        device: String,
+        /// Whether it reads weights in main memory.
+        reads_in_place: bool,
+        /// As given.
+        offload: Offload,
+    },
+    /// Random weights are in no file.
+    #[error("`base.offload`: random weights (`base.init`) are in no file")]
+    OffloadRandom,
+    /// A weight is a copy in memory, because it is converted when it is loaded.
+    #[error("`base.offload`: {}: tensor `{tensor}`: {}", path.display(), copied(stored, *precision))]
+    OffloadCopy {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+        /// Its type in the files.
+        stored: String,
+        /// `base.precision`.
+        precision: Option<DType>,
+    },
+    /// The system starts no thread.
+    #[error("cannot start the thread that reads layers (`base.offload`): {0}")]
+    Thread(std::io::Error),
     /// A family without a module that the forward pass has.
     #[error("the family `{model_type}` has no module with the role {role:?}")]
     NoModule {
@@ -70,6 +101,33 @@ fn names(dtypes: &[DType]) -> String {
     names.join(", ")
 }
 
+fn no_offload(device: &str, reads_in_place: bool, offload: Offload) -> String {
+    if reads_in_place {
+        return format!(
+            "the device `{device}` computes in main memory, so that \"host\" would save nothing"
+        );
+    }
+    let name = match offload {
+        Offload::Host => "host",
+        Offload::Disk => "disk",
+    };
+    format!(
+        "the device `{device}` copies all weights when they are loaded, and does not support \"{name}\""
+    )
+}
+
+fn copied(stored: &str, precision: Option<DType>) -> String {
+    match precision {
+        Some(precision) => format!(
+            "stored in {stored}, and converted to {} when it is loaded (`base.precision`): a copy in memory",
+            precision.name()
+        ),
+        None => format!(
+            "stored in {stored}, and joined, aligned or widened when it is loaded: a copy in memory"
+        ),
+    }
+}
+
 impl Hint for BaseError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -87,9 +145,27 @@ impl Hint for BaseError {
                  (docs/guide/gpu.md); base.precision = \"bf16\" saves memory on every device"
                     .to_owned(),
             ),
+            Self::OffloadDevice {
+                reads_in_place: true,
+                ..
+            } => Some("set base.offload = \"disk\", or remove it".to_owned()),
+            Self::OffloadDevice { .. } => Some(
+                "remove `base.offload`, or compute on the processor with device = \"cpu\"".to_owned(),
+            ),
+            Self::OffloadRandom => Some("remove `base.offload`".to_owned()),
+            Self::OffloadCopy {
+                precision: Some(_), ..
+            } => Some(
+                "remove `base.precision`, or convert the model once, with `simmer convert IN OUT --dtype`"
+                    .to_owned(),
+            ),
+            Self::OffloadCopy { .. } => Some(
+                "convert the model once to a Hugging Face folder, with `simmer convert IN OUT`"
+                    .to_owned(),
+            ),
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),
-            Self::Config(_) | Self::Source { .. } | Self::NoModule { .. } => None,
+            Self::Config(_) | Self::Source { .. } | Self::NoModule { .. } | Self::Thread(_) => None,
         }
     }
 }

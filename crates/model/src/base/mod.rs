@@ -3,6 +3,7 @@
 mod build;
 mod config;
 mod error;
+mod offload;
 
 use std::ops::Range;
 
@@ -17,11 +18,12 @@ use simmer_kernels::{Capabilities, mix};
 
 use crate::llama::LlamaForCausalLM;
 use crate::random::normal;
-use crate::tensor_file::{ReadData, burn_dtype, stored_dtype};
+use crate::tensor_file::{ReadData, stored_dtype};
 
 use build::{Source, build};
 pub use config::{BaseConfig, Compute, Precision};
 pub use error::BaseError;
+pub use offload::Offload;
 
 /// An opened base model: its configuration, and where its weights come from.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub struct Base {
     checkpoint: Option<Checkpoint>,
     precision: Option<Precision>,
     compute: Compute,
+    offload: Option<Offload>,
     /// Rows of tokens that were added to the tokenizer.
     new_rows: Range<usize>,
 }
@@ -58,40 +61,11 @@ impl Base {
     /// Bytes that the weights take, and how many of them stay memory-mapped, so that the operating system can drop them and
     /// read them again when memory is short.
     pub fn bytes(&self) -> [u64; 2] {
-        let numbers = |shape: &[usize]| shape.iter().product::<usize>() as u64;
-        let wanted = self.precision.map(Precision::dtype);
-        let Some(checkpoint) = &self.checkpoint else {
-            let each = wanted.unwrap_or(DType::F32).size() as u64;
-            let all = tensors(&self.config);
-            return [
-                all.iter().map(|tensor| each * numbers(&tensor.shape)).sum(),
-                0,
-            ];
-        };
-        let plain = checkpoint.layout() == Layout::HuggingFace;
         let [mut bytes, mut mapped] = [0, 0];
         for tensor in tensors(&self.config) {
-            let Ok(info) = checkpoint.info(&tensor.name) else {
-                continue; // rows of a tied head, or a tensor that loading reports
-            };
-            let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
-            let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
-            let quantised = match matrix {
-                true => checkpoint.quantised(&tensor.name).ok().flatten(),
-                false => None,
-            };
-            if let Some(matrix) = quantised {
-                bytes += matrix.bytes() as u64;
-                mapped += matrix.codes().len() as u64;
-                continue;
-            }
-            let dtype = wanted.unwrap_or(stored);
-            let size = numbers(&info.shape) * dtype.size() as u64;
-            bytes += size;
-            // a converted tensor is a copy in memory, and its mapped source is dropped
-            if plain && dtype == stored {
-                mapped += size;
-            }
+            let size = self.size(&tensor);
+            bytes += size.bytes;
+            mapped += size.mapped;
         }
         [bytes, mapped]
     }
@@ -132,6 +106,7 @@ impl Base {
                 dtype,
             });
         }
+        self.check_offload(&can)?;
         let device = &device.clone().autodiff();
         let precision = self.precision.map(Precision::dtype);
         let mut source = |tensor: &TensorLayout| {
@@ -151,6 +126,7 @@ impl Base {
         let mut model = build(&self.config, &mut source, device)?;
         model.model.embed_tokens.compute = self.compute.dtype();
         model.own_vocabulary = !self.new_rows.is_empty();
+        model.pages = self.layer_pages()?;
         Ok(model)
     }
 

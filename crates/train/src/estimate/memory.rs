@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
-use simmer_files::size::grouped;
+use simmer_files::size::{grouped, plural};
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
 use simmer_model::adapter::targets::Selection;
+use simmer_model::base::Offload;
 
 use super::Subject;
 use super::load::Load;
@@ -213,6 +214,7 @@ impl Parts {
         subject: &Subject<'_>,
         load: &Load,
         recompute: Recompute,
+        offload: Option<Offload>,
         device: &Capabilities,
     ) -> Parts {
         let config = &subject.base.config;
@@ -254,7 +256,7 @@ impl Parts {
         let workspace = (during + scores).max(at_head);
         let gaps = ((activations + workspace) as f64 * overhead.fragmentation) as u64;
         let trained = 4 * subject.trained as u64;
-        let (weights, mapped) = subject.weights(device.memory);
+        let (weights, mapped) = subject.weights(device.memory, offload);
         let data =
             EXAMPLE_TOKEN * subject.data as u64 + VOCABULARY_ENTRY * subject.vocabulary as u64;
         Parts {
@@ -293,8 +295,11 @@ impl Parts {
         &self,
         load: &Load,
         recompute: Recompute,
+        offload: Option<Offload>,
     ) -> [(&'static str, u64, String); 7] {
-        let mapped = if self.mapped > 0 {
+        let mapped = if offload.is_some() {
+            "frozen; two layers, embedding and head at a time"
+        } else if self.mapped > 0 {
             "frozen, mapped from their files"
         } else {
             "frozen"
@@ -324,7 +329,11 @@ impl Parts {
             (
                 "activations",
                 self.activations,
-                format!("{} tokens per pass, {layers}", grouped(load.tokens as u64)),
+                format!(
+                    "{} {} per pass, {layers}",
+                    grouped(load.tokens as u64),
+                    plural(load.tokens as usize, "token")
+                ),
             ),
             (
                 "workspace",
@@ -342,9 +351,12 @@ impl Parts {
 
 impl Subject<'_> {
     /// Bytes of the frozen weights, and of the part that stays mapped.
-    fn weights(&self, memory: Memory) -> (u64, u64) {
+    fn weights(&self, memory: Memory, offload: Option<Offload>) -> (u64, u64) {
         if matches!(self.recipe.method, Method::Full(_)) {
             return (0, 0); // all of them are trained
+        }
+        if offload.is_some() {
+            return (self.base.bytes_at_a_time(), 0); // the run needs them at the same time
         }
         let [bytes, mapped] = self.base.bytes();
         (bytes, if memory.is_main() { mapped } else { 0 })

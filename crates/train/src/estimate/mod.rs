@@ -14,10 +14,10 @@ use std::fmt;
 use serde::Serialize;
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::{Dataset, Tokenizer};
-use simmer_files::size::{duration, grouped, readable, with_prefix};
+use simmer_files::size::{duration, grouped, plural, readable, with_prefix};
 use simmer_kernels::Capabilities;
 use simmer_model::adapter::selection;
-use simmer_model::base::{Base, Compute, Precision};
+use simmer_model::base::{Base, Compute, Offload, Precision};
 use simmer_model::{Recompute, device};
 
 pub use load::Load;
@@ -58,12 +58,29 @@ pub struct Estimate {
     pub micro_batch_tokens: usize,
     /// `train.recompute`: what the backward pass recomputes.
     pub recompute: Recompute,
+    /// `base.offload`: where the frozen weights are while they are not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offload: Option<Offload>,
     /// The time of a step, if it was asked for.
     pub step: Option<StepTime>,
     /// The time of the whole run, if that of a step was asked for.
     pub run: Option<RunTime>,
     /// Settings that need less memory, each with the peak that it would have, in bytes.
     pub instead: Vec<(String, u64)>,
+    /// The first of them with which the run would fit.
+    #[serde(skip)]
+    fitting: Option<String>,
+    /// The setting for weights that do not fit into the free memory beside the rest.
+    #[serde(skip)]
+    offloading: Option<String>,
+}
+
+/// A setting that needs less memory.
+struct Setting {
+    name: String,
+    /// The peak that it would have, and the part of it that the system cannot drop, in bytes.
+    peak: u64,
+    needed: u64,
 }
 
 /// Given properties of a device.
@@ -133,6 +150,9 @@ pub fn estimate(
         data: tokens.iter().map(|example| example.tokens.len()).sum(),
     };
     let device = device::capabilities(&recipe.device)?;
+    if base.checkpoint().is_some() {
+        base.check_offload(&device)?;
+    }
     let room = match known.memory {
         Some(bytes) => Some(Room::of(bytes)),
         None => Room::here(&device),
@@ -144,7 +164,8 @@ pub fn estimate(
         MicroBatchTokens::Tokens(tokens) => (tokens, load(tokens)?),
         MicroBatchTokens::Auto => subject.auto(load, room, &device)?,
     };
-    let parts = subject.parts(&load, recompute, &device);
+    let offload = base.offload();
+    let parts = subject.parts(&load, recompute, offload, &device);
     // trained weights are in f32
     let precision = if subject.layers.whole {
         Precision::F32
@@ -169,12 +190,27 @@ pub fn estimate(
         load,
         micro_batch_tokens,
         recompute,
+        offload,
         step,
         run: step.map(|step| subject.run(data, step, &device)),
         instead: Vec::new(),
+        fitting: None,
+        offloading: None,
         device: device.name(),
     };
-    estimate.instead = subject.instead(&estimate, &device);
+    let offloading = subject.offloading(&estimate, &device);
+    estimate.offloading = offloading.as_ref().map(|setting| setting.name.clone());
+    let instead = offloading.into_iter();
+    let instead: Vec<Setting> = instead.chain(subject.instead(&estimate, &device)).collect();
+    let fits = |setting: &&Setting| room.is_some_and(|room| setting.needed <= room.available);
+    estimate.fitting = instead
+        .iter()
+        .find(fits)
+        .map(|setting| setting.name.clone());
+    let instead = instead.into_iter();
+    estimate.instead = instead
+        .map(|setting| (setting.name, setting.peak))
+        .collect();
     Ok(estimate)
 }
 
@@ -196,8 +232,33 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> 
 }
 
 impl Subject<'_> {
-    fn parts(&self, load: &Load, recompute: Recompute, device: &Capabilities) -> Parts {
-        Parts::of(self, load, recompute, device)
+    fn parts(
+        &self,
+        load: &Load,
+        recompute: Recompute,
+        offload: Option<Offload>,
+        device: &Capabilities,
+    ) -> Parts {
+        Parts::of(self, load, recompute, offload, device)
+    }
+
+    /// `base.offload = "disk"`, if the weights do not fit into the free memory beside the rest: the system would then drop
+    /// pages that are needed soon.
+    fn offloading(&self, estimate: &Estimate, device: &Capabilities) -> Option<Setting> {
+        let room = estimate.room?;
+        let mapped = estimate.parts.mapped;
+        if mapped == 0 || estimate.peak <= room.available || !self.base.can_offload(device) {
+            return None;
+        }
+        let (name, recompute) = match estimate.recompute {
+            Recompute::None => (
+                "base.offload = \"disk\", train.recompute = \"layer\"",
+                Recompute::Layer,
+            ),
+            kept => ("base.offload = \"disk\"", kept),
+        };
+        let parts = self.parts(&estimate.load, recompute, Some(Offload::Disk), device);
+        Some(Setting::of(name.to_owned(), parts))
     }
 
     fn element(&self) -> u64 {
@@ -218,7 +279,12 @@ impl Subject<'_> {
         loop {
             let found = load(tokens)?;
             let peak = self
-                .parts(&found, self.recipe.train.recompute, device)
+                .parts(
+                    &found,
+                    self.recipe.train.recompute,
+                    self.base.offload(),
+                    device,
+                )
                 .needed();
             let fits = room.is_none_or(|room| peak as f64 <= AUTO_PART * room.available as f64);
             if fits || tokens <= AUTO_LEAST {
@@ -229,12 +295,13 @@ impl Subject<'_> {
     }
 
     /// Settings that need less memory, the fastest first.
-    fn instead(&self, estimate: &Estimate, device: &Capabilities) -> Vec<(String, u64)> {
+    fn instead(&self, estimate: &Estimate, device: &Capabilities) -> Vec<Setting> {
         let mut settings = Vec::new();
         let mut tokens = estimate.micro_batch_tokens;
         let mut add = |name: String, tokens: usize, recompute| {
             let load = estimate.load.within(tokens);
-            settings.push((name, self.parts(&load, recompute, device).peak()));
+            let parts = self.parts(&load, recompute, estimate.offload, device);
+            settings.push(Setting::of(name, parts));
         };
         let more = match estimate.recompute {
             Recompute::None => &[("mlp", Recompute::Mlp), ("layer", Recompute::Layer)][..],
@@ -257,8 +324,18 @@ impl Subject<'_> {
                 add(name, tokens, Recompute::Layer);
             }
         }
-        settings.retain(|(_, peak)| (*peak as f64) < WORTHWHILE * estimate.peak as f64);
+        settings.retain(|setting| (setting.peak as f64) < WORTHWHILE * estimate.peak as f64);
         settings
+    }
+}
+
+impl Setting {
+    fn of(name: String, parts: Parts) -> Self {
+        Self {
+            name,
+            peak: parts.peak(),
+            needed: parts.needed(),
+        }
     }
 }
 
@@ -272,11 +349,13 @@ impl Estimate {
 
     /// The first setting of `instead` with which the run would fit.
     pub fn fitting(&self) -> Option<&str> {
-        let room = self.room?;
-        let mapped = self.parts.mapped;
-        let fits = |peak: u64| peak - mapped.min(peak) <= room.available;
-        let found = self.instead.iter().find(|(_, peak)| fits(*peak));
-        found.map(|(name, _)| name.as_str())
+        self.fitting.as_deref()
+    }
+
+    /// The setting with which layers are read ahead of their use, if the frozen weights do not fit into the free memory
+    /// beside the rest.
+    pub fn offloading(&self) -> Option<&str> {
+        self.offloading.as_deref()
     }
 
     /// What to do about a run that fits with no setting of `instead`: an instruction that depends on what takes most
@@ -302,6 +381,11 @@ impl Estimate {
                 };
                 format!("{smaller}; or adapt fewer modules (method.lora.targets)")
             }
+            _ if frozen > needed / 2 && self.offload.is_none() && recipe.base.precision.is_some() => {
+                "remove base.precision, so that the weights stay in their files (with base.offload = \"disk\", two layers \
+                 are in memory at a time), or choose a smaller base model"
+                    .to_owned()
+            }
             _ if frozen > needed / 2 => {
                 "choose a smaller base model, set base.precision = \"bf16\" if it is in f32, or use a device with \
                  more memory"
@@ -317,7 +401,7 @@ impl Estimate {
 
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, bytes, what) in self.parts.lines(&self.load, self.recompute) {
+        for (name, bytes, what) in self.parts.lines(&self.load, self.recompute, self.offload) {
             writeln!(f, "{name:<12} {:>12}  {what}", readable(bytes))?;
         }
         write!(
@@ -338,10 +422,11 @@ impl fmt::Display for Estimate {
         if let Some(step) = self.step {
             write!(
                 f,
-                "\n{:<12} {:>12}  {} tokens, {}FLOP at {}FLOP/s (matrix multiplications)",
+                "\n{:<12} {:>12}  {} {}, {}FLOP at {}FLOP/s (matrix multiplications)",
                 "step",
                 duration(step.seconds),
                 grouped(self.load.step_tokens.round() as u64),
+                plural(self.load.step_tokens.round() as usize, "token"),
                 with_prefix(step.flops),
                 with_prefix(step.rate),
             )?;
@@ -349,10 +434,11 @@ impl fmt::Display for Estimate {
         if let Some(run) = self.run {
             write!(
                 f,
-                "\n{:<12} {:>12}  {} steps",
+                "\n{:<12} {:>12}  {} {}",
                 "run",
                 duration(run.seconds),
-                grouped(run.steps)
+                grouped(run.steps),
+                plural(run.steps as usize, "step")
             )?;
             match run.validations {
                 0 => {}

@@ -6,6 +6,7 @@ use simmer_checkpoint::config::{ConfigError, ModelConfig};
 use simmer_checkpoint::hub::HubName;
 use simmer_data::{DataConfig, DataError, Template};
 use simmer_hint::Hint;
+use simmer_model::Recompute;
 use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseConfig;
 use simmer_model::device;
@@ -28,6 +29,7 @@ impl Recipe {
         if let Method::Lora(lora) = &self.method {
             lora.check().map_err(of_lora)?;
         }
+        self.check_offload()?;
         check_data(&self.data)?;
         self.train.check()?;
         if let Some(samples) = &self.samples {
@@ -47,6 +49,34 @@ impl Recipe {
             }
         }
         self.check_stream()
+    }
+
+    /// A base model in its files is frozen, and its layers compute one after the other in both directions.
+    fn check_offload(&self) -> Result<(), Problem> {
+        if self.base.offload.is_none() {
+            return Ok(());
+        }
+        let problem = |why: &str, hint: &str| {
+            let problem = Problem::new("base.offload", why);
+            Err(problem.with_hint(Some(hint.to_owned())))
+        };
+        if matches!(self.method, Method::Full(_)) {
+            let why = "cannot be combined with [method.full], which trains a copy of every weight in memory";
+            return problem(
+                why,
+                "train an adapter, [method.lora], or remove base.offload",
+            );
+        }
+        if self.base.init.is_some() {
+            let why = "cannot be combined with `base.init`: random weights are in no file";
+            return problem(why, "remove base.offload");
+        }
+        if self.train.recompute == Recompute::None {
+            let why = "needs gradient checkpointing, which computes the layers one by one";
+            let hint = "set train.recompute = \"layer\", or \"mlp\", which needs more memory and less time";
+            return problem(why, hint);
+        }
+        Ok(())
     }
 
     /// A stream has no last row, so its epochs cannot be counted.

@@ -97,7 +97,7 @@ fn nearest_value(x: f32) -> (u8, f32) {
     let (mut code, mut value) = (0, f32::from(VALUES[0]));
     for pair in VALUES.windows(2) {
         let [low, high] = [f32::from(pair[0]), f32::from(pair[1])];
-        let above = x >= (low + high) / 2.0;
+        let above = x >= f32::midpoint(low, high);
         code += u8::from(above);
         value += if above { high - low } else { 0.0 };
     }

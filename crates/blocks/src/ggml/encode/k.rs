@@ -2,7 +2,7 @@
 //!
 //! The groups of a block are lanes: `[[f32; LANES]; LEN]` has element `i` of every group in row `i`.
 
-use super::{nearest, put};
+use super::{WHOLE, nearest, put};
 use crate::ggml::group::half;
 
 /// Below this, all elements of a group are taken for zero.
@@ -126,7 +126,7 @@ fn with_minima<const MAX: i32, const STEPS: usize>(
     let mut q = fit.codes::<MAX>(&x);
     for (q, x) in q.iter_mut().zip(&x) {
         for lane in 0..8 {
-            let l = nearest((x[lane] + m[lane]) / d[lane]).clamp(0, MAX);
+            let l = within((x[lane] + m[lane]) / d[lane], 0.0, MAX as f32);
             q[lane] = if d[lane] == 0.0 { q[lane] } else { l as u8 };
         }
     }
@@ -177,7 +177,7 @@ impl Fit {
         };
         for lane in 0..8 {
             min[lane] = if min[lane] > 0.0 { 0.0 } else { min[lane] };
-            fit.flat[lane] = max[lane] == min[lane];
+            fit.flat[lane] = max[lane] <= min[lane];
             fit.by[lane] = MAX as f32 / (max[lane] - min[lane]);
             fit.scale[lane] = 1.0 / fit.by[lane];
         }
@@ -224,8 +224,16 @@ impl Fit {
 }
 
 #[inline(always)]
-fn code<const MAX: i32>(x: f32, by: f32, from: f32) -> i32 {
-    nearest(by * (x - from)).clamp(0, MAX)
+fn code<const MAX: i32>(x: f32, by: f32, from: f32) -> f32 {
+    within(by * (x - from), 0.0, MAX as f32)
+}
+
+/// The nearest integer, ties to even, from `low` to `high`. Without integers, so that it is vectorised.
+#[inline(always)]
+fn within(x: f32, low: f32, high: f32) -> f32 {
+    let whole = x + WHOLE - WHOLE;
+    let whole = if whole > low { whole } else { low };
+    if whole < high { whole } else { high }
 }
 
 /// `root of the mean square + |x|`
@@ -259,7 +267,7 @@ fn solve<const MAX: i32>(
     let [mut sum_l, mut sum_l2, mut sum_xl] = [[0.0; 8]; 3];
     for (x, w) in x.iter().zip(weights) {
         for lane in 0..8 {
-            let l = code::<MAX>(x[lane], by[lane], from[lane]) as f32;
+            let l = code::<MAX>(x[lane], by[lane], from[lane]);
             let wl = w[lane] * l;
             sum_l[lane] += wl;
             sum_l2[lane] += wl * l;
@@ -294,7 +302,7 @@ fn error<const MAX: i32>(
     let mut error = [0.0; 8];
     for (x, w) in x.iter().zip(weights) {
         for lane in 0..8 {
-            let l = code::<MAX>(x[lane], by[lane], from[lane]) as f32;
+            let l = code::<MAX>(x[lane], by[lane], from[lane]);
             let difference = scale[lane] * l + offset[lane] - x[lane];
             error[lane] += w[lane] * (difference * difference);
         }
@@ -339,8 +347,8 @@ fn around_zero(x: &[[f32; 16]; 16]) -> ([f32; 16], [[u8; 16]; 16]) {
         let nothing = furthest[lane].abs() < NOTHING;
         scale[lane] = if nothing { 0.0 } else { scale[lane] };
         for (q, x) in q.iter_mut().zip(x) {
-            let l = nearest(by[lane] * x[lane]).clamp(-32, 31);
-            q[lane] = if nothing { 0 } else { (l + 32) as u8 };
+            let l = within(by[lane] * x[lane], -32.0, 31.0);
+            q[lane] = if nothing { 0 } else { (l + 32.0) as u8 };
         }
     }
     (scale, q)
@@ -352,7 +360,7 @@ fn products(x: &[[f32; 16]; 16], by: &[f32; 16]) -> [[f32; 16]; 2] {
     let [mut sum_xl, mut sum_l2] = [[0.0; 16]; 2];
     for x in x {
         for lane in 0..16 {
-            let l = nearest(by[lane] * x[lane]).clamp(-32, 31) as f32;
+            let l = within(by[lane] * x[lane], -32.0, 31.0);
             let w = x[lane] * x[lane];
             sum_xl[lane] += w * x[lane] * l;
             sum_l2[lane] += w * l * l;

@@ -18,6 +18,9 @@ use crate::BlocksError;
 /// Bits of a scale in f16 from which it is not finite.
 const INFINITE: u16 = 0x7c00;
 
+/// The last bit of a sum with this is worth one.
+const WHOLE: f32 = 12_582_912.0;
+
 /// Elements that a thread takes at once, whole blocks of every type.
 const PART: usize = 1 << 14;
 
@@ -163,7 +166,6 @@ fn inverse(x: f32) -> f32 {
 /// The nearest integer, ties to even, of `|x| < 2^22`.
 #[inline(always)]
 fn nearest(x: f32) -> i32 {
-    // the last bit of the mantissa of this sum is worth one
-    let bits = (x + 12_582_912.0).to_bits();
+    let bits = (x + WHOLE).to_bits();
     (bits & 0x007f_ffff) as i32 - 0x0040_0000
 }

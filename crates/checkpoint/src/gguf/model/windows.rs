@@ -8,6 +8,7 @@ use crate::config::{LayerType, ModelConfig};
 use crate::family::{GgufWindows, Windows};
 use crate::gguf::metadata::required;
 use crate::gguf::{Array, GgufError, Metadata, Value};
+use simmer_files::size::counted;
 
 const WINDOW: &str = "attention.sliding_window";
 const PATTERN: &str = "attention.sliding_window_pattern";
@@ -46,7 +47,7 @@ pub(super) fn read(keys: &Keys<'_>, config: &mut ModelConfig) -> Result<(), Gguf
         None => except_every(required(&pattern, every)?, layers),
     };
     if slides.len() != layers {
-        let expected = format!("one value for each of {layers} layers");
+        let expected = format!("one value for each of {}", counted(layers, "layer"));
         return Err(keys.wrong(PATTERN, &expected, &slides.len().to_string()));
     }
     if slides.contains(&true) {

@@ -127,7 +127,7 @@ fn tensors_that_are_wrong_are_named() {
     insta::assert_snapshot!(one(&[1; 5], 0, 0).error(),
         @"tensor `x`: expected at most 4 dimensions, found 5");
     insta::assert_snapshot!(one(&[1 << 32, 1 << 32], 0, 0).error(),
-        @"tensor `x`: F32 [4294967296, 4294967296] is not a valid shape (F32 has 1 elements per block)");
+        @"tensor `x`: F32 [4294967296, 4294967296] is not a valid shape (F32 has 1 element per block)");
     insta::assert_snapshot!(one(&[33, 2], 8, 0).error(),
         @"tensor `x`: Q8_0 [2, 33] is not a valid shape (Q8_0 has 32 elements per block)");
     insta::assert_snapshot!(one(&[32], 99, 0).error(), @"tensor `x`: unknown type 99");

@@ -9,6 +9,7 @@ use super::super::merges::derive;
 use super::super::pieces::{Kind, SPACE, byte_piece};
 use super::super::{Tokenizer, TokenizerError};
 use super::{Vocabulary, is_spaces, unused};
+use simmer_files::size::counted;
 
 /// The parts of a tokenizer.
 pub(super) struct Export<'a> {
@@ -166,7 +167,8 @@ impl<'a> Export<'a> {
             .count();
         if bytes != 256 {
             return Err(format!(
-                "expected a token for each of the 256 bytes, found {bytes} tokens"
+                "expected a token for each of the 256 bytes, found {}",
+                counted(bytes, "token")
             ));
         }
         let (prefix, note) = self.space_prefix()?;

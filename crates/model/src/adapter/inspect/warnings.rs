@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use simmer_checkpoint::family::{Module, module_at};
+use simmer_files::size::counted;
 
 use super::parts::{Parts, place};
 use super::{LowRankModule, OpenBranch};
@@ -61,8 +62,8 @@ pub(super) fn of_keys(
         .count();
     if magnitudes > 0 {
         warnings.push(format!(
-            "{magnitudes} modules have a magnitude vector (DoRA): only s·B·A is shown, but DoRA also scales the rows \
-             of the weights"
+            "magnitude vectors (DoRA) of {}: only s·B·A is shown, but DoRA also scales the rows of the weights",
+            counted(magnitudes, "module")
         ));
     }
     if let Some(config) = config {
@@ -245,10 +246,10 @@ pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     let few: Vec<(f64, f64, &LowRankModule)> = modules.iter().filter_map(few_directions).collect();
     if let Some((_, least, module)) = few.iter().min_by(|a, b| a.0.total_cmp(&b.0)) {
         warnings.push(format!(
-            "in {} of {} modules the effective rank is below a quarter of the rank (lowest: {least:.1} of {} in {}): a \
+            "in {} of {} the effective rank is below a quarter of the rank (lowest: {least:.1} of {} in {}): a \
              lower rank would represent nearly the same update",
             few.len(),
-            modules.len(),
+            counted(modules.len(), "module"),
             module.rank,
             module.module
         ));

@@ -61,6 +61,11 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "use a base model in bf16 or f16, or a quantised .gguf file, which is widened when it is read: this version \
          has no QLoRA",
     ),
+    key(
+        "offload_folder offload_dir offload_param offload_params cpu_offload",
+        "base.offload",
+        "`\"disk\"` leaves frozen weights in their files until a layer needs them",
+    ),
     // adapters
     key(
         "lora peft peft_config lora_config lora_parameters adapter_config adapters",

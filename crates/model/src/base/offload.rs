@@ -1,0 +1,175 @@
+//! Where the frozen weights are while they are not used.
+
+use burn::tensor::DType;
+use serde::{Deserialize, Serialize};
+use simmer_checkpoint::family::ModuleKind;
+use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
+use simmer_checkpoint::{Layout, Pages};
+use simmer_kernels::Capabilities;
+
+use super::{Base, BaseError};
+use crate::offload::LayerPages;
+use crate::tensor_file::burn_dtype;
+
+/// Where the frozen weights are while they are not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
+pub enum Offload {
+    /// In main memory, for a device with memory of its own.
+    Host,
+    /// In their files. The layers are read while the layer before computes, forward and backward, so that about two
+    /// layers are in memory at a time. The losses are the same as without.
+    Disk,
+}
+
+/// Bytes of a tensor in memory, and how many of them are pages of its file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) bytes: u64,
+    pub(super) mapped: u64,
+}
+
+impl Base {
+    /// Where the frozen weights are while they are not used; `None`: in the device's memory.
+    pub fn offload(&self) -> Option<Offload> {
+        self.offload
+    }
+
+    /// Sets where the frozen weights are while they are not used.
+    pub fn set_offload(&mut self, offload: Option<Offload>) {
+        self.offload = offload;
+    }
+
+    /// Checks that the frozen weights of the layers can be where `base.offload` says.
+    ///
+    /// # Errors
+    /// A device that reads no weights from files, random weights, and weights that are converted when they are loaded: a
+    /// converted copy is in memory.
+    pub fn check_offload(&self, can: &Capabilities) -> Result<(), BaseError> {
+        let Some(offload) = self.offload else {
+            return Ok(());
+        };
+        if !can.reads_in_place || offload == Offload::Host {
+            return Err(BaseError::OffloadDevice {
+                device: can.name(),
+                reads_in_place: can.reads_in_place,
+                offload,
+            });
+        }
+        let Some(checkpoint) = &self.checkpoint else {
+            return Err(BaseError::OffloadRandom);
+        };
+        let mut layers = tensors(&self.config).into_iter();
+        let copied = layers.find(|tensor| {
+            let size = self.size(tensor);
+            tensor.layer.is_some() && is_large(tensor) && size.mapped < size.bytes / 2
+        });
+        match copied {
+            None => Ok(()),
+            Some(tensor) => Err(BaseError::OffloadCopy {
+                path: checkpoint.path().to_owned(),
+                stored: checkpoint.encoding(&tensor.name)?.to_owned(),
+                precision: self.precision.map(super::Precision::dtype),
+                tensor: tensor.name,
+            }),
+        }
+    }
+
+    /// Whether `base.offload = "disk"` is possible on a device.
+    pub fn can_offload(&self, device: &Capabilities) -> bool {
+        let offload = Some(Offload::Disk);
+        let base = Self {
+            offload,
+            ..self.clone()
+        };
+        base.check_offload(device).is_ok()
+    }
+
+    /// The most bytes of weights that are in memory at a time with `base.offload = "disk"`: those of two layers, of the
+    /// head, and of the embedding.
+    pub fn bytes_at_a_time(&self) -> u64 {
+        let mut layers = vec![0; self.config.num_hidden_layers];
+        let mut outside = 0;
+        for tensor in tensors(&self.config) {
+            let bytes = self.size(&tensor).bytes;
+            match tensor.layer {
+                Some(layer) => layers[layer] += bytes,
+                None => outside += bytes,
+            }
+        }
+        let two = layers.windows(2).map(|pair| pair[0] + pair[1]).max();
+        two.or(layers.first().copied()).unwrap_or(0) + outside
+    }
+
+    /// Bytes of a tensor in memory; none of one that loading reports.
+    pub(super) fn size(&self, tensor: &TensorLayout) -> Size {
+        let wanted = self.precision.map(super::Precision::dtype);
+        let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
+        let Some(checkpoint) = &self.checkpoint else {
+            let dtype = wanted.unwrap_or(DType::F32);
+            return Size {
+                bytes: elements(&tensor.shape) * dtype.size() as u64,
+                mapped: 0,
+            };
+        };
+        let Ok(info) = checkpoint.info(&tensor.name) else {
+            return Size::default();
+        };
+        let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
+        let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
+        let quantised = match matrix {
+            true => checkpoint.quantised(&tensor.name).ok().flatten(),
+            false => None,
+        };
+        if let Some(matrix) = quantised {
+            return Size {
+                bytes: matrix.bytes() as u64,
+                mapped: matrix.codes().len() as u64,
+            };
+        }
+        let dtype = wanted.unwrap_or(stored);
+        let bytes = elements(&info.shape) * dtype.size() as u64;
+        // a converted tensor is a copy in memory, and its mapped source is dropped
+        let plain = checkpoint.layout() == Layout::HuggingFace && dtype == stored;
+        let plain = plain && checkpoint.shares_pages(&tensor.name).unwrap_or(false);
+        Size {
+            bytes,
+            mapped: if plain { bytes } else { 0 },
+        }
+    }
+
+    /// The pages of the layers, for a base model with `base.offload = "disk"`.
+    ///
+    /// # Errors
+    /// If the system starts no thread.
+    pub(super) fn layer_pages(&self) -> Result<Option<LayerPages>, BaseError> {
+        let (Some(Offload::Disk), Some(checkpoint)) = (self.offload, &self.checkpoint) else {
+            return Ok(None);
+        };
+        let all = tensors(&self.config);
+        let pages = |wanted: &dyn Fn(&TensorLayout) -> bool| -> Result<Pages, BaseError> {
+            let of = all.iter().filter(|tensor| {
+                is_large(tensor) && wanted(tensor) && self.size(tensor).mapped > 0
+            });
+            Ok(checkpoint.pages(of.map(|tensor| tensor.name.as_str()))?)
+        };
+        let layers = (0..self.config.num_hidden_layers)
+            .map(|layer| pages(&|tensor| tensor.layer == Some(layer)))
+            .collect::<Result<_, _>>()?;
+        let of_kind = |kind| pages(&|tensor| tensor.module.kind == kind);
+        let embedding = of_kind(ModuleKind::Embedding)?;
+        let (head, embedding) = if self.config.tie_word_embeddings {
+            (embedding, Pages::default())
+        } else {
+            (of_kind(ModuleKind::OutputHead)?, embedding)
+        };
+        let pages = LayerPages::new(layers, head, embedding).map_err(BaseError::Thread)?;
+        Ok(Some(pages))
+    }
+}
+
+/// Whether a tensor is a matrix; norms and biases are small, and may be copied.
+fn is_large(tensor: &TensorLayout) -> bool {
+    tensor.part == Part::Weight && tensor.module.kind != ModuleKind::Norm
+}
