@@ -63,6 +63,17 @@ fn a_quantised_file_is_the_folder_it_converts_to() {
 }
 
 #[test]
+fn a_quantised_model_has_its_error_and_its_types_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let output = simmer(folder, &["convert", BASE, "nf4", "--quantize", "nf4"]);
+    assert!(output.status.success());
+    let mut text = String::from_utf8(output.stderr).unwrap();
+    text.push_str(&run(folder, &["show", "nf4"]));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
 fn a_base_of_another_layout_is_trained_and_merged() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path();
@@ -130,6 +141,21 @@ fn bad_files_say_what_is_wrong() {
             &["convert", BASE, "out", "--dtype", "q8_0"],
         ),
         ("output_exists", &["convert", BASE, "model.gguf"]),
+        (
+            "nf4_in_a_file",
+            &["convert", BASE, "m.gguf", "--quantize", "nf4"],
+        ),
+        (
+            "tied_head",
+            &[
+                "convert",
+                BASE,
+                "m",
+                "--quantize",
+                "int8",
+                "--quantize-head",
+            ],
+        ),
     ] {
         let output = simmer(folder, args);
         let root = env!("CARGO_MANIFEST_DIR");

@@ -184,6 +184,40 @@ fn scores_equal_transformers() {
     }
 }
 
+#[derive(serde::Deserialize)]
+struct Widened {
+    ids: Vec<u32>,
+    /// Log-probabilities by a plain model of transformers with the widened weights.
+    widened: Vec<f32>,
+}
+
+/// Checkpoints as bitsandbytes writes them, and fp8 as published models have it; see `tests/reference/quantised.py`.
+#[test]
+fn quantised_checkpoints_score_as_transformers() {
+    for folder in [
+        "nf4",
+        "nf4-bf16",
+        "fp4",
+        "int8",
+        "fp8-blocks",
+        "fp8-tensor",
+        "fp8-channel",
+        "fp8-fbgemm",
+    ] {
+        let folder = golden::folder("quantised").join(folder);
+        let expected: Widened = golden::json(folder.join("expected.json"));
+        let base = BaseConfig::from_path(&folder);
+        let model = base::load(&base, 0, &golden::device()).unwrap();
+        let found = model.score(&expected.ids).unwrap();
+        let difference = golden::max_difference(&found, &expected.widened);
+        assert!(
+            difference <= TOLERANCE,
+            "{}: {difference}",
+            folder.display()
+        );
+    }
+}
+
 #[test]
 fn a_cache_changes_nothing() {
     let model = load("tied-gqa", &golden::device());

@@ -138,6 +138,77 @@ fn indexes() {
     );
 }
 
+/// A quantised model with other bytes in its weights file.
+fn replaced(golden: &str, from: &str, to: &str) -> String {
+    assert_eq!(from.len(), to.len());
+    let folder = Folder::of(golden);
+    let mut bytes = fs::read(folder.at("model.safetensors")).unwrap();
+    let at = bytes
+        .windows(from.len())
+        .position(|window| window == from.as_bytes())
+        .unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    open(&folder.with("model.safetensors", bytes))
+}
+
+#[test]
+fn quantised_weights() {
+    let nf4 = |from: &str, to: &str| replaced("quantised/nf4", from, to);
+    let named = |method: &str| {
+        let table = json!({"quant_method": method, "bits": 4, "group_size": 128});
+        open(&Folder::of("tied-gqa").with_key("config.json", "quantization_config", table))
+    };
+    shown(
+        "model::quantised_weights",
+        &[
+            ("GPTQ", named("gptq")),
+            ("a method that nobody knows", named("new")),
+            ("plain weights, and `quant_method` bitsandbytes", {
+                let table = json!({"quant_method": "bitsandbytes", "load_in_4bit": true});
+                open(&Folder::of("tied-gqa").with_key("config.json", "quantization_config", table))
+            }),
+            (
+                "nf4 with blocks of 63",
+                nf4("\"blocksize\": 64", "\"blocksize\": 63"),
+            ),
+            (
+                "nf4 with blocks of 32 and the scales of blocks of 64",
+                nf4("\"blocksize\": 64", "\"blocksize\": 32"),
+            ),
+            (
+                "nf4 whose state is no JSON",
+                nf4("{\"quant_type\"", "[\"quant_type\""),
+            ),
+            (
+                "nf4 without scales",
+                nf4("weight.absmax\"", "weight.abxmax\""),
+            ),
+            (
+                "nf4 without its state",
+                nf4("weight.quant_state", "weight.quant_stat_"),
+            ),
+            (
+                "int8 without scales",
+                replaced("quantised/int8", ".SCB\"", ".SCX\""),
+            ),
+            (
+                "fp8 without scales",
+                replaced("quantised/fp8-tensor", "weight_scale\"", "weight_scalf\""),
+            ),
+            ("fp8 in blocks of no rows", {
+                let folder = Folder::of("quantised/fp8-blocks");
+                let key = "quantization_config.weight_block_size";
+                open(&folder.with_key("config.json", key, json!([0, 16])))
+            }),
+            ("nf4, cut short", {
+                let folder = Folder::of("quantised/nf4");
+                let whole = fs::read(folder.at("model.safetensors")).unwrap();
+                open(&folder.with("model.safetensors", &whole[..whole.len() - 100]))
+            }),
+        ],
+    );
+}
+
 fn safetensors(header: &str, data: usize) -> Vec<u8> {
     let mut file = (header.len() as u64).to_le_bytes().to_vec();
     file.extend(header.as_bytes());

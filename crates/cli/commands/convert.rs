@@ -1,11 +1,14 @@
 //! `simmer convert`: converts models between the layouts of Hugging Face, Meta and llama.cpp, and adapters
 //! to that of llama.cpp.
 
+mod quantise;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use simmer_checkpoint::convert::{to_gguf, to_hugging_face, to_meta};
-use simmer_checkpoint::gguf::{GgmlType, model as gguf_model};
+use simmer_checkpoint::convert::{to_bitsandbytes, to_gguf, to_hugging_face, to_meta};
+use simmer_checkpoint::gguf::GgmlType;
+use simmer_checkpoint::gguf::model::{self as gguf_model, FileType};
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::{Dtype, Pretrained};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
@@ -13,6 +16,7 @@ use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::files_beside;
 use simmer_train::tokenizer::{self, Tokenizers};
 
+use self::quantise::{Kind, Quantise};
 use super::merge::{byte_size, lacks_hugging_face_tokenizer};
 use crate::failure::{Context, Failure, bail};
 use crate::{hub, output, progress};
@@ -27,6 +31,8 @@ use crate::{hub, output, progress};
 Examples:
   simmer convert runs/merged merged.gguf --dtype q8_0
   simmer convert model.gguf folder
+  simmer convert folder folder-nf4 --quantize nf4
+  simmer convert folder model.gguf --quantize q4_k_m
   simmer convert runs/quickstart/adapter adapter.gguf")]
 pub(crate) struct Convert {
     /// Model or adapter to convert
@@ -42,6 +48,8 @@ pub(crate) struct Convert {
     /// which represents them exactly
     #[arg(long, value_name = "f32|bf16|f16|q8_0")]
     dtype: Option<Stored>,
+    #[command(flatten)]
+    quantise: Quantise,
     /// Maximum size of a weights file of a Hugging Face folder, such as 5GB or 500MB
     #[arg(long, value_parser = byte_size, value_name = "SIZE")]
     max_shard_size: Option<u64>,
@@ -99,6 +107,7 @@ impl Convert {
     }
 
     fn model(&self, input: &Path, to: To) -> Result<(), Failure> {
+        let kind = self.quantise.kind(to, self.dtype.is_some())?;
         let model = Pretrained::open(input)?;
         let tokenizer = tokenizer::open(input)?;
         tokenizer.check_vocabulary(model.config.vocab_size)?;
@@ -113,12 +122,27 @@ impl Convert {
             }
             Ok(files_beside(input, other.then_some(saved.path()))?)
         };
+        if kind.is_some() {
+            quantise::note_again(&model);
+        }
+        let mut report = None;
         let bar = progress::bytes(0, "converting");
         let mut advance = |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         };
         match to {
+            To::Hf if let Some(Kind::BitsAndBytes(how)) = kind => {
+                report = Some(to_bitsandbytes(
+                    &model,
+                    &self.out,
+                    how,
+                    self.dtype()?,
+                    self.max_shard_size,
+                    &beside()?,
+                    &mut advance,
+                )?);
+            }
             To::Hf => to_hugging_face(
                 &model,
                 &self.out,
@@ -144,17 +168,24 @@ impl Convert {
                     output::note(&note);
                 }
                 let name = input.file_stem().unwrap_or(input.as_os_str());
-                to_gguf(
+                let quantised = match kind {
+                    Some(Kind::Gguf(kinds)) => Some(kinds),
+                    _ => None,
+                };
+                report = Some(to_gguf(
                     &model,
                     &self.out,
-                    self.kind(),
+                    quantised.or(self.kind()),
                     &name.to_string_lossy(),
                     &vocabulary,
                     &mut advance,
-                )?;
+                )?);
             }
         }
         bar.finish_and_clear();
+        if let Some(report) = &report {
+            quantise::note(report);
+        }
         if model.checkpoint.rotary_buffers() > 0 {
             output::note("rotary tables were dropped; they follow from the configuration");
         }
@@ -167,6 +198,9 @@ impl Convert {
         }
         if self.dtype.is_some_and(|dtype| dtype != Stored::F32) {
             bail!("--dtype: adapters are always written in f32");
+        }
+        if self.quantise.is_set() {
+            bail!("--quantize: adapters are always written in f32");
         }
         let named = || -> Result<PathBuf, Failure> {
             let config = self.input.join("adapter_config.json");
@@ -206,12 +240,13 @@ impl Convert {
         })
     }
 
-    fn kind(&self) -> Option<GgmlType> {
-        self.dtype.map(|dtype| match dtype {
+    fn kind(&self) -> Option<FileType> {
+        let kind = self.dtype.map(|dtype| match dtype {
             Stored::F32 => GgmlType::F32,
             Stored::Bf16 => GgmlType::BF16,
             Stored::F16 => GgmlType::F16,
             Stored::Q8_0 => GgmlType::Q8_0,
-        })
+        });
+        kind.map(FileType::from)
     }
 }

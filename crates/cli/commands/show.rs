@@ -1,6 +1,6 @@
 //! `simmer show`: shows a recipe or a model.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -9,8 +9,8 @@ use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::config::RopeScaling;
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::layout::{modules, parameter_count};
-use simmer_checkpoint::{Checkpoint, Layout, Pretrained, nearest, sizes};
-use simmer_files::size::{grouped, plural, readable};
+use simmer_checkpoint::{Checkpoint, CheckpointError, Layout, Pretrained, nearest, sizes};
+use simmer_files::size::{counted, grouped, plural, readable};
 use simmer_model::adapter::AdapterConfig;
 use simmer_model::adapter::peft::tensor_shapes;
 use simmer_model::adapter::targets::{Targets, Unmatched, select};
@@ -76,7 +76,7 @@ impl Show {
 
     fn on_disk(&self, path: &Path) -> Result<(), Failure> {
         let Pretrained { config, checkpoint } = Pretrained::open(path)?;
-        self.model(&config, Some(Files::of(&checkpoint)))
+        self.model(&config, Some(Files::of(&checkpoint)?))
     }
 
     fn model(&self, config: &ModelConfig, files: Option<Files>) -> Result<(), Failure> {
@@ -134,6 +134,9 @@ fn is_gguf(path: &Path) -> bool {
     path.is_file() && path.extension().is_some_and(|ext| ext == "gguf")
 }
 
+/// Dtypes that are not quantised.
+const PLAIN: [&str; 4] = ["F32", "BF16", "F16", "another dtype"];
+
 /// The files of a model.
 #[derive(Serialize)]
 struct Files {
@@ -141,12 +144,31 @@ struct Files {
     count: usize,
     bytes: u64,
     dtypes: Vec<String>,
+    /// Weights and bytes by type, if some are quantised.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    stored: BTreeMap<String, Stored>,
+}
+
+/// The weights of a type.
+#[derive(Default, Serialize)]
+struct Stored {
+    weights: usize,
+    bytes: u64,
 }
 
 impl Files {
-    fn of(checkpoint: &Checkpoint) -> Self {
+    fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
         let dtypes: BTreeSet<String> = checkpoint.encodings().map(str::to_owned).collect();
-        Self {
+        let mut stored: BTreeMap<String, Stored> = BTreeMap::new();
+        if dtypes.iter().any(|dtype| !PLAIN.contains(&dtype.as_str())) {
+            for name in checkpoint.names() {
+                let kind = checkpoint.encoding(name)?.to_owned();
+                let stored = stored.entry(kind).or_default();
+                stored.weights += 1;
+                stored.bytes += checkpoint.stored_bytes(name)?;
+            }
+        }
+        Ok(Self {
             layout: match checkpoint.layout() {
                 Layout::HuggingFace => "Hugging Face",
                 Layout::Meta => "Meta",
@@ -155,7 +177,20 @@ impl Files {
             count: checkpoint.files(),
             bytes: checkpoint.file_bytes(),
             dtypes: dtypes.into_iter().collect(),
-        }
+            stored,
+        })
+    }
+
+    /// Bytes and weights of each type.
+    fn by_type(&self) -> String {
+        let types = self.stored.iter().map(|(kind, stored)| {
+            format!(
+                "{kind} {} in {}",
+                readable(stored.bytes),
+                counted(stored.weights, "weight")
+            )
+        });
+        types.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -187,6 +222,12 @@ impl Shown {
                 readable(self.parameters as u64 * 2),
                 readable(self.parameters as u64 * 4)
             ),
+        };
+        let files = match &self.files {
+            Some(stored) if !stored.stored.is_empty() => {
+                format!("{files}\ntypes            {}", stored.by_type())
+            }
+            _ => files,
         };
         let head = if config.tie_word_embeddings {
             "tied to the embedding"

@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use simmer_files::WriteError;
 use simmer_hint::Hint;
 
+pub use simmer_blocks::FourBitKind;
+
 pub use report::{Instead, QuantisationReport, QuantisedModule, WeightError};
 pub use to_bitsandbytes::{BitsAndBytes, Codes, to_bitsandbytes};
 pub use to_gguf::to_gguf;
@@ -90,7 +92,9 @@ impl Hint for ConvertError {
                 "download the model again; if it is one that you trained or converted, that has failed"
                     .to_owned(),
             ),
-            Self::TiedHead => Some("quantise without the head, or to a type of GGUF".to_owned()),
+            Self::TiedHead => {
+                Some("leave out --quantize-head, or quantise to a type of GGUF".to_owned())
+            }
             Self::TooLarge { .. } => {
                 Some("convert to bf16 or f32, which hold larger numbers than f16".to_owned())
             }

@@ -150,3 +150,100 @@ fn is_70b(config: &ModelConfig) -> bool {
     };
     known && config.num_hidden_layers == 80
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::super::plan;
+    use super::*;
+
+    /// The numbers of tensors of each type that `llama_model_quantize` of llama.cpp wrote; see
+    /// `tests/reference/check_quantised.py`, which compares the types of all tensors, and their bytes.
+    #[test]
+    fn mixes_are_those_of_llama_cpp() {
+        for (model_type, tied, layers, hidden, inner, expected) in [
+            (
+                "llama",
+                false,
+                18,
+                256,
+                512,
+                [
+                    ("q4_k_s", "F32 37, Q4_K 121, Q5_K 6, Q6_K 1"),
+                    ("q4_k_m", "F32 37, Q4_K 109, Q6_K 19"),
+                    ("q5_k_m", "F32 37, Q5_K 109, Q6_K 19"),
+                ],
+            ),
+            (
+                "qwen2",
+                true,
+                9,
+                256,
+                512,
+                [
+                    ("q4_k_s", "F32 46, Q4_K 58, Q5_K 5, Q6_K 1"),
+                    ("q4_k_m", "F32 46, Q4_K 53, Q6_K 11"),
+                    ("q5_k_m", "F32 46, Q5_K 53, Q6_K 11"),
+                ],
+            ),
+            (
+                "phi3",
+                false,
+                8,
+                256,
+                512,
+                [
+                    ("q4_k_s", "F32 17, Q4_K 28, Q5_K 5, Q6_K 1"),
+                    ("q4_k_m", "F32 17, Q4_K 25, Q6_K 9"),
+                    ("q5_k_m", "F32 17, Q5_K 25, Q6_K 9"),
+                ],
+            ),
+            (
+                "llama",
+                false,
+                8,
+                96,
+                80,
+                [
+                    ("q4_k_s", "F16 8, F32 17, Q5_0 45, Q5_1 4, Q8_0 1"),
+                    ("q4_k_m", "F16 8, F32 17, Q5_0 45, Q8_0 5"),
+                    ("q5_k_m", "F16 8, F32 17, Q5_1 45, Q8_0 5"),
+                ],
+            ),
+            (
+                "llama",
+                false,
+                80,
+                256,
+                256,
+                [
+                    ("q4_k_s", "F32 161, Q4_K 471, Q5_K 90, Q6_K 1"),
+                    ("q4_k_m", "F32 161, Q4_K 441, Q5_K 40, Q6_K 81"),
+                    ("q5_k_m", "F32 161, Q5_K 481, Q6_K 81"),
+                ],
+            ),
+        ] {
+            let config = json!({
+                "model_type": model_type, "vocab_size": 1536, "hidden_size": hidden, "intermediate_size": inner,
+                "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
+                "tie_word_embeddings": tied,
+            });
+            let config = ModelConfig::from_json(&config, Path::new("config.json")).unwrap();
+            for (name, expected) in expected {
+                let mut types: BTreeMap<&str, usize> = BTreeMap::new();
+                for tensor in plan(&config, FileType::named(name).unwrap()) {
+                    *types.entry(tensor.spec.kind.name()).or_default() += 1;
+                }
+                let types: Vec<String> = types
+                    .iter()
+                    .map(|(kind, count)| format!("{kind} {count}"))
+                    .collect();
+                assert_eq!(types.join(", "), expected, "{model_type} {layers} {name}");
+            }
+        }
+    }
+}
