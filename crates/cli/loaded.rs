@@ -12,7 +12,7 @@ use simmer_data::{Template, Tokenizer};
 use simmer_files::digest::sha256;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
-use simmer_model::base::{Base, BaseConfig, Precision};
+use simmer_model::base::{Base, BaseConfig, BasePrecision};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -29,16 +29,16 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<PathBuf>,
     /// Dtype of the weights in memory. Default: as stored
-    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
-    precision: Option<Precision>,
+    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
+    precision: Option<BasePrecision>,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
 }
 
-pub(crate) fn precision(text: &str) -> Result<Precision, String> {
+pub(crate) fn precision(text: &str) -> Result<BasePrecision, String> {
     serde_json::from_value(text.into())
-        .map_err(|_| format!("expected f32, bf16 or f16, found {text}"))
+        .map_err(|_| format!("expected f32, bf16, f16, nf4, fp4 or int8, found {text}"))
 }
 
 /// A loaded model.

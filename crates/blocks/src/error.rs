@@ -48,6 +48,18 @@ pub enum BlocksError {
         /// The element.
         value: f32,
     },
+    /// A code or the scale of a block is not a number or infinite.
+    #[error(
+        "stored row {row}, column {column}: {kind} with a scale or value that is NaN or infinite"
+    )]
+    Code {
+        /// The type.
+        kind: &'static str,
+        /// Row, as stored.
+        row: usize,
+        /// First column of the block.
+        column: usize,
+    },
     /// A scale is NaN or infinite.
     #[error("{part}: value {index} is {value}")]
     NotFinite {

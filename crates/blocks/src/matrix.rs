@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::four_bit::Pairs;
-use crate::ggml::{BlockType, widen};
+use crate::ggml::{BlockType, first_infinite, widen};
 use crate::{BlocksError, FourBit, Fp8, Int8};
 
 /// A matrix of quantised elements, in the bytes of its file.
@@ -111,6 +111,28 @@ impl Quantised {
         match self.paired {
             None => row,
             Some(head) => paired_row(row, head),
+        }
+    }
+
+    /// Checks the scales that are inside the codes, which [`new`](Self::new) does not read, since a file may be
+    /// larger than memory.
+    ///
+    /// # Errors
+    /// If a block has a scale that is NaN or infinite, or a code of fp8 is NaN.
+    pub fn check_codes(&self) -> Result<(), BlocksError> {
+        let [_, columns] = self.shape;
+        let (index, of) = match &self.form {
+            Form::Blocks(kind) => (first_infinite(*kind, &self.codes), kind.block_len()),
+            Form::Fp8(_) => (self.codes.iter().position(|code| code & 0x7f == 0x7f), 1),
+            Form::FourBit(_) | Form::Int8(_) => (None, 1),
+        };
+        match index {
+            None => Ok(()),
+            Some(index) => Err(BlocksError::Code {
+                kind: self.kind(),
+                row: index * of / columns,
+                column: index * of % columns,
+            }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use simmer_checkpoint::sizes;
 use simmer_data::Steps;
-use simmer_model::base::Precision;
+use simmer_model::base::BasePrecision;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
 use simmer_train::{Observer, Recipe, recipe_tokenizer};
 
@@ -72,7 +72,7 @@ impl Estimate {
                 recipe.base.tokenizer = recipe.base.path.take();
             }
             (recipe.base.path, recipe.base.init) = (None, Some(shape));
-            recipe.base.precision.get_or_insert(Precision::Bf16);
+            recipe.base.precision.get_or_insert(BasePrecision::Bf16);
         }
         hub::locate_recipe(&mut recipe)?;
         let base = recipe.base.open()?;

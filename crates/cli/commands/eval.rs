@@ -19,7 +19,7 @@ use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
-use simmer_model::base::{BaseConfig, Precision};
+use simmer_model::base::{BaseConfig, BasePrecision};
 
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
@@ -44,8 +44,8 @@ pub(crate) struct Eval {
     #[arg(long, value_name = "ADAPTER")]
     adapter: Vec<PathBuf>,
     /// Dtype of the weights in memory. Default: as stored
-    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16")]
-    precision: Option<Precision>,
+    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
+    precision: Option<BasePrecision>,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,

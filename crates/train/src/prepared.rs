@@ -18,7 +18,7 @@ use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::problem::Problem;
-use crate::recipe::{Method, Recipe, of_lora};
+use crate::recipe::{Method, Recipe, full_on_quantised, of_lora};
 use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
 
@@ -52,6 +52,9 @@ impl Prepared {
         warn_of_reference(&device, observer);
         let mut base = recipe.base.open()?;
         base.check_offload(&Capabilities::of(&device))?;
+        if let (Method::Full(_), Some((_, kind))) = (&recipe.method, base.quantised_weight()) {
+            return Err(full_on_quantised(kind).into());
+        }
         let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);

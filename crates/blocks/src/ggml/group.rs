@@ -15,11 +15,12 @@ pub(super) fn groups_of(block_bytes: usize) -> usize {
 pub(super) fn half(block: &[u8], at: usize) -> f32 {
     let bits = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
     let (sign, size) = (bits >> 15 << 31, bits & 0x7fff);
-    // the exponent's bias is 15: as an f32 with bias 127 the value is 2^-112 times what it should be,
-    // subnormal ones too
-    let value = f32::from_bits(size << 13) * f32::from_bits((127 + 112) << 23);
+    // the exponent's bias is 15, that of an f32 is 127; processors are slow with subnormal f32
+    let normal = (size << 13) + ((127 - 15) << 23);
+    let subnormal = (size as f32 * f32::from_bits((127 - 24) << 23)).to_bits();
+    let value = if size < 0x0400 { subnormal } else { normal };
     let not_finite = if size < 0x7c00 { 0 } else { 0x7f80_0000 };
-    f32::from_bits(sign | not_finite | value.to_bits())
+    f32::from_bits(sign | not_finite | value)
 }
 
 /// `d: f16, q: [i8; 32]`
@@ -35,10 +36,8 @@ pub(super) fn q8_0(block: &[u8; 34], _: usize, out: &mut [f32; GROUP]) {
 #[inline(always)]
 pub(super) fn q4_0(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
     let d = half(block, 0);
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = d * f32::from((q & 15) as i8 - 8);
-        *high = d * f32::from((q >> 4) as i8 - 8);
+    for (out, q) in out.iter_mut().zip(four_bits(&block[2..])) {
+        *out = d * f32::from(q as i8 - 8);
     }
 }
 
@@ -46,10 +45,8 @@ pub(super) fn q4_0(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
 #[inline(always)]
 pub(super) fn q4_1(block: &[u8; 20], _: usize, out: &mut [f32; GROUP]) {
     let (d, m) = (half(block, 0), half(block, 2));
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[4..]) {
-        *low = d * f32::from(q & 15) + m;
-        *high = d * f32::from(q >> 4) + m;
+    for (out, q) in out.iter_mut().zip(four_bits(&block[4..])) {
+        *out = d * f32::from(q) + m;
     }
 }
 
@@ -73,16 +70,25 @@ pub(super) fn q5_1(block: &[u8; 24], _: usize, out: &mut [f32; GROUP]) {
     }
 }
 
+#[inline(always)]
+fn four_bits(bytes: &[u8]) -> [u8; GROUP] {
+    let mut q = [0; GROUP];
+    let (low, high) = q.split_at_mut(16);
+    // two loops, so that each is vectorised
+    for (q, byte) in low.iter_mut().zip(bytes) {
+        *q = byte & 15;
+    }
+    for (q, byte) in high.iter_mut().zip(bytes) {
+        *q = byte >> 4;
+    }
+    q
+}
+
 /// Bit `i` of the fifth bits belongs to element `i`.
 #[inline(always)]
 fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
     let fifth = u32::from_le_bytes([fifth[0], fifth[1], fifth[2], fifth[3]]);
-    let mut q = [0; GROUP];
-    let (low, high) = q.split_at_mut(16);
-    for ((low, high), &four) in low.iter_mut().zip(high).zip(four) {
-        *low = four & 15;
-        *high = four >> 4;
-    }
+    let mut q = four_bits(four);
     for (bit, q) in q.iter_mut().enumerate() {
         *q |= ((fifth >> bit & 1) << 4) as u8;
     }
@@ -93,10 +99,9 @@ fn five_bits(fifth: &[u8], four: &[u8]) -> [u8; GROUP] {
 #[inline(always)]
 pub(super) fn iq4_nl(block: &[u8; 18], _: usize, out: &mut [f32; GROUP]) {
     let d = half(block, 0);
-    let (low, high) = out.split_at_mut(16);
-    for ((low, high), &q) in low.iter_mut().zip(high).zip(&block[2..]) {
-        *low = d * f32::from(IQ4_NL_VALUES[usize::from(q & 15)]);
-        *high = d * f32::from(IQ4_NL_VALUES[usize::from(q >> 4)]);
+    let values = four_bits(&block[2..]).map(|q| IQ4_NL_VALUES[usize::from(q)]);
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = d * f32::from(value);
     }
 }
 

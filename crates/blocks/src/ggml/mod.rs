@@ -11,7 +11,7 @@ mod encode;
 mod group;
 
 pub use encode::encode;
-pub(crate) use encode::first_not_finite;
+pub(crate) use encode::{first_infinite, first_not_finite};
 
 /// Elements that are widened together; every block is a whole number of groups.
 pub const GROUP: usize = 32;
@@ -108,18 +108,25 @@ impl BlockType {
 /// If the row has fewer elements.
 #[inline(always)]
 pub fn widen(kind: BlockType, row: &[u8], start: usize, out: &mut [f32]) {
-    // one loop for each type, so that the type is known inside
-    match kind {
-        BlockType::Q8_0 => groups(row, start, out, group::q8_0),
-        BlockType::Q4_0 => groups(row, start, out, group::q4_0),
-        BlockType::Q4_1 => groups(row, start, out, group::q4_1),
-        BlockType::Q5_0 => groups(row, start, out, group::q5_0),
-        BlockType::Q5_1 => groups(row, start, out, group::q5_1),
-        BlockType::IQ4_NL => groups(row, start, out, group::iq4_nl),
-        BlockType::Q4_K => groups(row, start, out, group::q4_k),
-        BlockType::Q5_K => groups(row, start, out, group::q5_k),
-        BlockType::Q6_K => groups(row, start, out, group::q6_k),
+    // one loop for each type, so that the type is known inside; a closure is inlined where a function that
+    // is passed as one may not be
+    macro_rules! widen {
+        ($($kind:ident $group:ident),*) => {
+            match kind {
+                $(BlockType::$kind => groups(
+                    row,
+                    start,
+                    out,
+                    #[inline(always)]
+                    |block, index, out| group::$group(block, index, out),
+                ),)*
+            }
+        };
     }
+    widen!(
+        Q8_0 q8_0, Q4_0 q4_0, Q4_1 q4_1, Q5_0 q5_0, Q5_1 q5_1, IQ4_NL iq4_nl,
+        Q4_K q4_k, Q5_K q5_k, Q6_K q6_k
+    );
 }
 
 #[inline(always)]
@@ -135,11 +142,14 @@ fn groups<const BYTES: usize>(
     let mut rest = out;
     let before = start % GROUP;
     if before > 0 {
-        let mut wide = [0.0; GROUP];
-        widen(&blocks[index / of_block], index % of_block, &mut wide);
-        let count = (GROUP - before).min(rest.len());
-        let (part, after) = rest.split_at_mut(count);
-        part.copy_from_slice(&wide[before..before + count]);
+        let (part, after) = rest.split_at_mut((GROUP - before).min(rest.len()));
+        part_of_group(
+            &blocks[index / of_block],
+            index % of_block,
+            before,
+            part,
+            &widen,
+        );
         (rest, index) = (after, index + 1);
     }
     let (whole, tail) = rest.as_chunks_mut::<GROUP>();
@@ -148,8 +158,20 @@ fn groups<const BYTES: usize>(
         index += 1;
     }
     if !tail.is_empty() {
-        let mut wide = [0.0; GROUP];
-        widen(&blocks[index / of_block], index % of_block, &mut wide);
-        tail.copy_from_slice(&wide[..tail.len()]);
+        part_of_group(&blocks[index / of_block], index % of_block, 0, tail, &widen);
     }
+}
+
+/// Widens some elements of a group.
+#[inline(never)]
+fn part_of_group<const BYTES: usize>(
+    block: &[u8; BYTES],
+    index: usize,
+    start: usize,
+    out: &mut [f32],
+    widen: &impl Fn(&[u8; BYTES], usize, &mut [f32; GROUP]),
+) {
+    let mut wide = [0.0; GROUP];
+    widen(block, index, &mut wide);
+    out.copy_from_slice(&wide[start..][..out.len()]);
 }

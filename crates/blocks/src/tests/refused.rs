@@ -95,6 +95,23 @@ fn scales_that_are_not_finite() {
 }
 
 #[test]
+fn scales_inside_blocks_that_are_not_finite() {
+    let check = |codes: Vec<u8>, shape, form| {
+        let matrix = Quantised::new(shape, codes.into(), form).unwrap();
+        matrix.check_codes()
+    };
+    let mut q4_k = vec![0; 4 * 144];
+    let form = || Form::Blocks(BlockType::Q4_K);
+    assert_eq!(check(q4_k.clone(), [2, 512], form()), Ok(()));
+    q4_k[3 * 144 + 3] = 0x7e;
+    insta::assert_snapshot!(check(q4_k, [2, 512], form()).unwrap_err(),
+        @"stored row 1, column 256: Q4_K with a scale or value that is NaN or infinite");
+    let scales = Fp8Scales::Matrix(1.0);
+    insta::assert_snapshot!(check(vec![0, 1, 2, 3, 0xff, 5], [2, 3], Form::Fp8(Fp8 { scales })).unwrap_err(),
+        @"stored row 1, column 1: fp8 with a scale or value that is NaN or infinite");
+}
+
+#[test]
 fn elements_that_cannot_be_quantised() {
     let nf4 = Encoding::FourBit {
         kind: FourBitKind::Nf4,

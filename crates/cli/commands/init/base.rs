@@ -9,7 +9,7 @@ use simmer_checkpoint::hub::{Place, What};
 use simmer_checkpoint::layout::parameter_count;
 use simmer_data::Tokenizer;
 use simmer_files::size::readable;
-use simmer_model::base::{Base, BaseConfig, Precision};
+use simmer_model::base::{Base, BaseConfig, BasePrecision};
 use simmer_train::tokenizer;
 
 use crate::failure::{Context, Failure};
@@ -96,7 +96,7 @@ fn without_weights(folder: &Path) -> Result<Base, Failure> {
 }
 
 /// The dtype of the weights, as the configuration names it; models without a name for it are mostly in 16 bits.
-fn stored(folder: &Path) -> Precision {
+fn stored(folder: &Path) -> BasePrecision {
     let text = simmer_files::read_text(&folder.join("config.json"), LARGEST);
     let json: Option<Value> = text.ok().and_then(|text| serde_json::from_str(&text).ok());
     let dtype = json.as_ref().and_then(|json| {
@@ -104,8 +104,8 @@ fn stored(folder: &Path) -> Precision {
         dtype.as_str()
     });
     match dtype {
-        Some("float32") => Precision::F32,
-        Some("float16") => Precision::F16,
-        _ => Precision::Bf16,
+        Some("float32") => BasePrecision::F32,
+        Some("float16") => BasePrecision::F16,
+        _ => BasePrecision::Bf16,
     }
 }

@@ -1,28 +1,32 @@
-//! Operands of `~` and `+` as Python joins them.
+//! Operators of texts as Python computes them: `~`, `+` and `%`.
 //!
 //! minijinja turns the operands of `~` into text itself, and writes some floats and lists otherwise than Python. So a
 //! template's source is changed before it is compiled: `a ~ b` becomes `(a)|string ~ (b)|string`, with our filter
 //! `string`. Also, a text that is marked as `safe` escapes the texts that are added to it: `'<'|safe + a` becomes
-//! `'<'|safe + (a)|escape`. No line is moved, so line numbers in errors stay right.
+//! `'<'|safe + (a)|escape`. `a % b`, which formats texts, becomes `(a)|__mod__(b)`. No line is moved, so line numbers in errors stay right.
 
 use std::ops::Range;
 
-/// The source with the filters that join texts as Python does.
-pub(super) fn as_python_joins(source: &str) -> String {
-    let source = with_filter(source, Join::Tilde);
+/// The source with the filters that compute operators as Python does.
+pub(super) fn as_in_python(source: &str) -> String {
+    // It binds its operands first.
+    let source = with_filter(source, Join::Percent);
+    let source = with_filter(&source, Join::Tilde);
     if source.contains("safe") {
         return with_filter(&source, Join::Plus);
     }
     source
 }
 
-/// An operator that joins texts.
+/// An operator of texts.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Join {
     /// `~`, whose operands become texts.
     Tilde,
     /// `+`, whose operands are escaped if one is `safe`, as those of markupsafe's `Markup.__add__`.
     Plus,
+    /// `%`, which formats a text or is the remainder of numbers.
+    Percent,
 }
 
 /// The source with a filter on the operands of an operator.
@@ -47,12 +51,17 @@ fn with_filter(source: &str, join: Join) -> String {
             }
         };
     }
-    edits.sort_by_key(|(place, _)| *place);
+    edits.sort_by_key(|edit: &Edit| edit.place);
     let (mut out, mut done) = (String::with_capacity(source.len()), 0);
-    for (place, text) in edits {
+    for Edit {
+        place,
+        removed,
+        text,
+    } in edits
+    {
         out.push_str(&source[done..place]);
         out.push_str(text);
-        done = place;
+        done = place + removed;
     }
     out.push_str(&source[done..]);
     out
@@ -110,6 +119,7 @@ impl Join {
         match self {
             Join::Tilde => '~',
             Join::Plus => '+',
+            Join::Percent => '%',
         }
     }
 
@@ -125,6 +135,8 @@ impl Join {
                 let escapes = all.iter().any(|operand| is_safe(operand));
                 (escapes && !is_safe(operand)).then_some(")|escape")
             }
+            // Its operands are those of a call.
+            Join::Percent => None,
         }
     }
 }
@@ -135,6 +147,25 @@ struct Operands {
     found: Vec<Range<usize>>,
     current: Option<Range<usize>>,
     operators: usize,
+    /// The operators `*`, `/`, `//` and `%` in the current operand: where they are, and whether they are `%`.
+    products: Vec<(usize, bool)>,
+}
+
+/// A change of the source: a text in the place of `removed` bytes.
+struct Edit {
+    place: usize,
+    removed: usize,
+    text: &'static str,
+}
+
+impl Edit {
+    fn insert(place: usize, text: &'static str) -> Edit {
+        Edit {
+            place,
+            removed: 0,
+            text,
+        }
+    }
 }
 
 /// A scan of the expressions in one tag.
@@ -148,7 +179,7 @@ struct Scan<'s> {
     last: &'s str,
     /// The word before that.
     earlier: &'s str,
-    edits: Vec<(usize, &'static str)>,
+    edits: Vec<Edit>,
 }
 
 /// Words that end an operand.
@@ -193,6 +224,8 @@ impl<'s> Scan<'s> {
                 }
                 c if c.is_whitespace() => self.at += c.len_utf8(),
                 c if c.is_alphanumeric() || c == '_' => self.word(&mut first),
+                '*' | '/' | '%' if self.join == Join::Percent => self.product(character),
+                '~' if self.join == Join::Percent => self.end_operand(),
                 c if c == self.join.operator() => self.operator(),
                 // `~` binds its operands first.
                 '~' => self.token(1, ""),
@@ -277,6 +310,42 @@ impl<'s> Scan<'s> {
         self.last = "";
     }
 
+    /// An operator that binds as `%` does, or `**`, which binds first.
+    fn product(&mut self, character: char) {
+        let double = character != '%' && self.source[self.at + 1..].starts_with(character);
+        if let Some(level) = self.levels.last_mut()
+            && level.current.is_some()
+            && !(double && character == '*')
+        {
+            level.products.push((self.at, character == '%'));
+        }
+        self.token(if double { 2 } else { 1 }, "");
+    }
+
+    /// Turns each `%` of a chain into a call of the filter, with everything before it in brackets.
+    fn remainders(&mut self, operand: &Range<usize>, products: &[(usize, bool)]) {
+        let ends = products.iter().skip(1).map(|(place, _)| *place);
+        let ends = ends.chain([operand.end]);
+        for ((place, _), end) in products
+            .iter()
+            .zip(ends)
+            .filter(|((_, percent), _)| *percent)
+        {
+            let right = self.source[place + 1..end].trim_end();
+            // A missing operand is an error, which the unchanged source shows.
+            if right.is_empty() {
+                return;
+            }
+            self.edits.push(Edit::insert(operand.start, "("));
+            self.edits.push(Edit {
+                place: *place,
+                removed: 1,
+                text: ")|__mod__(",
+            });
+            self.edits.push(Edit::insert(place + 1 + right.len(), ")"));
+        }
+    }
+
     /// Ends the chain of operands at an operator of one character.
     fn end_operand(&mut self) {
         self.end_operand_of(1);
@@ -297,7 +366,11 @@ impl<'s> Scan<'s> {
             mut found,
             current,
             operators,
+            products,
         } = std::mem::take(level);
+        if let Some(operand) = &current {
+            self.remainders(operand, &products);
+        }
         found.extend(current);
         // A missing operand is an error, which the unchanged source shows.
         if operators > 0 && found.len() == operators + 1 {
@@ -307,8 +380,8 @@ impl<'s> Scan<'s> {
                 .collect();
             for (operand, text) in found.iter().zip(&all) {
                 if let Some(filter) = self.join.filter(text, &all) {
-                    self.edits.push((operand.start, "("));
-                    self.edits.push((operand.end, filter));
+                    self.edits.push(Edit::insert(operand.start, "("));
+                    self.edits.push(Edit::insert(operand.end, filter));
                 }
             }
         }
@@ -327,7 +400,7 @@ fn is_literal(operand: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Join, as_python_joins, with_filter};
+    use super::{Join, as_in_python, with_filter};
 
     #[test]
     fn operands_get_the_filter() {
@@ -340,7 +413,7 @@ mod tests {
             "{{ 'a' ~ \"b\" }}",
         ];
         for source in same {
-            assert_eq!(as_python_joins(source), source);
+            assert_eq!(as_in_python(source), source);
         }
         for (source, expected) in [
             ("{{ a ~ b }}", "{{ (a)|string ~ (b)|string }}"),
@@ -365,7 +438,7 @@ mod tests {
                  {{ (c)|string ~ (d)|string }}",
             ),
         ] {
-            assert_eq!(as_python_joins(source), expected);
+            assert_eq!(as_in_python(source), expected);
         }
     }
 
@@ -386,7 +459,36 @@ mod tests {
                 "{% set x = -1 + (a|safe)|string ~ (b)|string if c + d %}",
             ),
         ] {
-            assert_eq!(as_python_joins(source), expected);
+            assert_eq!(as_in_python(source), expected);
+        }
+    }
+
+    #[test]
+    fn a_remainder_becomes_a_call() {
+        for (source, expected) in [
+            (
+                "{% if a %}{{ '%' }}{# a % b #}{% endif %}",
+                "{% if a %}{{ '%' }}{# a % b #}{% endif %}",
+            ),
+            ("{{ a % }}{{ % b }}", "{{ a % }}{{ % b }}"),
+            (
+                "{{ 'x %s' % a.b['k']|trim }}",
+                "{{ ('x %s' )|__mod__( a.b['k']|trim) }}",
+            ),
+            (
+                "{% if loop.index0 % 2 == 1 and not 2 * x % -y**2 * z -%}",
+                "{% if (loop.index0 )|__mod__( 2) == 1 and not (2 * x )|__mod__( -y**2) * z -%}",
+            ),
+            (
+                "{{ a - b % c % (d % e) ~ f }}",
+                "{{ a - ((b )|__mod__( c) )|__mod__( ((d )|__mod__( e))) ~ f }}",
+            ),
+            (
+                "{% set x = '%s' % (a, 1) if b else c //d%e %}",
+                "{% set x = ('%s' )|__mod__( (a, 1)) if b else (c //d)|__mod__(e) %}",
+            ),
+        ] {
+            assert_eq!(with_filter(source, Join::Percent), expected);
         }
     }
 
@@ -403,8 +505,9 @@ mod tests {
             "{{ a + 'b'|safe + }}",
             "{{ safe + (",
         ] {
-            as_python_joins(source);
+            as_in_python(source);
             with_filter(source, Join::Plus);
+            with_filter(&source.replace(['~', '+'], "%"), Join::Percent);
         }
     }
 }

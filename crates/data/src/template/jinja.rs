@@ -114,6 +114,8 @@ pub(super) fn environment(clock: Clock) -> Environment<'static> {
     env.add_filter("float", python::to_float);
     env.add_filter("escape", python::escape);
     env.add_filter("e", python::escape);
+    env.add_filter(python::percent::REMAINDER, python::percent::remainder);
+    env.add_filter("format", python::percent::format);
     env.add_filter(python::JOIN, minijinja::filters::join);
     env.add_filter("join", python::join);
     env.add_function("raise_exception", |message: String| -> Result<(), Error> {

@@ -4,6 +4,7 @@
 //! engine. So functions here that could take unbounded memory or time consume steps before they run.
 
 mod methods;
+pub(super) mod percent;
 mod print;
 
 use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs, from_args};

@@ -248,24 +248,85 @@ mod tests {
         let mut ms: Vec<(String, Quantised)> = Vec::new();
         for kind in BlockType::ALL {
             let bytes = n * kind.row_bytes(k);
-            let mut codes: Vec<u8> = (0..bytes as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
-            for b in codes.chunks_exact_mut(kind.block_bytes()) { for p in [0usize, 2, b.len() - 2] { b[p] = 0; b[p + 1] = 0x20; } }
-            ms.push((kind.name().into(), Quantised::new([n, k], codes.into(), Form::Blocks(kind)).unwrap()));
+            let mut codes: Vec<u8> = (0..bytes as u64)
+                .map(|i| (crate::mix(i) >> 24) as u8)
+                .collect();
+            for b in codes.chunks_exact_mut(kind.block_bytes()) {
+                for p in [0usize, 2, b.len() - 2] {
+                    b[p] = 0;
+                    b[p + 1] = 0x20;
+                }
+            }
+            ms.push((
+                kind.name().into(),
+                Quantised::new([n, k], codes.into(), Form::Blocks(kind)).unwrap(),
+            ));
         }
-        let codes: Vec<u8> = (0..(n * k / 2) as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
-        let four = FourBit { name: "nf4", values: std::array::from_fn(|i| i as f32 / 7.5 - 1.0), block: 64, absmax: Absmax::Plain(vec![0.02; n * k / 64].into()), rounding: Rounding::Bf16 };
-        ms.push(("nf4".into(), Quantised::new([n, k], codes.into(), Form::FourBit(four)).unwrap()));
-        let codes: Vec<u8> = (0..(n * k) as u64).map(|i| (crate::mix(i) >> 24) as u8).collect();
-        ms.push(("int8".into(), Quantised::new([n, k], codes.clone().into(), Form::Int8(Int8 { row_max: vec![0.02; n].into() })).unwrap()));
-        ms.push(("fp8".into(), Quantised::new([n, k], codes.into(), Form::Fp8(Fp8 { scales: Fp8Scales::Matrix(0.02) })).unwrap()));
+        let codes: Vec<u8> = (0..(n * k / 2) as u64)
+            .map(|i| (crate::mix(i) >> 24) as u8)
+            .collect();
+        let four = FourBit {
+            name: "nf4",
+            values: std::array::from_fn(|i| i as f32 / 7.5 - 1.0),
+            block: 64,
+            absmax: Absmax::Plain(vec![0.02; n * k / 64].into()),
+            rounding: Rounding::Bf16,
+        };
+        ms.push((
+            "nf4".into(),
+            Quantised::new([n, k], codes.into(), Form::FourBit(four)).unwrap(),
+        ));
+        let codes: Vec<u8> = (0..(n * k) as u64)
+            .map(|i| (crate::mix(i) >> 24) as u8)
+            .collect();
+        ms.push((
+            "int8".into(),
+            Quantised::new(
+                [n, k],
+                codes.clone().into(),
+                Form::Int8(Int8 {
+                    row_max: vec![0.02; n].into(),
+                }),
+            )
+            .unwrap(),
+        ));
+        ms.push((
+            "fp8".into(),
+            Quantised::new(
+                [n, k],
+                codes.into(),
+                Form::Fp8(Fp8 {
+                    scales: Fp8Scales::Matrix(0.02),
+                }),
+            )
+            .unwrap(),
+        ));
         for m in [1usize, 4, 512] {
             let x = numbers(m * k.max(n), 1);
-            let mut all: Vec<(String, Values<'_>)> = vec![("f32".into(), Values::F32(&w)), ("bf16".into(), Values::Bf16(&bf))];
-            for (name, q) in &ms { all.push((name.clone(), Values::Quantised(Rows { matrix: q, first: 0 }))); }
+            let mut all: Vec<(String, Values<'_>)> = vec![
+                ("f32".into(), Values::F32(&w)),
+                ("bf16".into(), Values::Bf16(&bf)),
+            ];
+            for (name, q) in &ms {
+                all.push((
+                    name.clone(),
+                    Values::Quantised(Rows {
+                        matrix: q,
+                        first: 0,
+                    }),
+                ));
+            }
             for side in [Side::Transposed, Side::Plain] {
-                if m < 9 && side == Side::Plain { continue; }
+                if m < 9 && side == Side::Plain {
+                    continue;
+                }
                 for (name, values) in &all {
-                    let weight = Weight { values: *values, rows: n, columns: k, side };
+                    let weight = Weight {
+                        values: *values,
+                        rows: n,
+                        columns: k,
+                        side,
+                    };
                     let [kk, nn] = weight.inner_outer();
                     let mut y = vec![0.0; m * nn];
                     let mut best = f64::MAX;
@@ -274,7 +335,11 @@ mod tests {
                         product(&x[..m * kk], weight, &mut y, false);
                         best = best.min(t.elapsed().as_secs_f64());
                     }
-                    println!("{m} {side:?} {name}: {:.3} ms, {:.2} ns/weight", best * 1e3, best * 1e9 / (n * k) as f64);
+                    println!(
+                        "{m} {side:?} {name}: {:.3} ms, {:.2} ns/weight",
+                        best * 1e3,
+                        best * 1e9 / (n * k) as f64
+                    );
                 }
             }
         }

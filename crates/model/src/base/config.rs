@@ -11,7 +11,7 @@ use simmer_checkpoint::hub::{HubName, Place};
 use super::{Base, BaseError, Offload};
 
 /// The recipe's `[base]` table: the model to fine-tune.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
 pub struct BaseConfig {
@@ -38,9 +38,14 @@ pub struct BaseConfig {
     /// does not have it. simmer itself does not pad. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad_token: Option<String>,
-    /// The dtype of frozen weights in memory. Layers compute in `compute` whatever it is. Default: as stored.
+    /// How frozen weights are held in memory: a dtype, or a quantised type for the linear modules of an ordinary
+    /// base model (QLoRA: `"nf4"`). Layers compute in `compute` whatever it is. Default: as stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub precision: Option<Precision>,
+    pub precision: Option<BasePrecision>,
+    /// Whether the scales of `"nf4"` and `"fp4"` are quantised once more, as in QLoRA: 4.13 bits a weight instead of
+    /// 4.5. Default: true.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub double_quant: bool,
     /// The dtype that the layers compute in: `"f32"` (default) or, on devices of libtorch only, `"bf16"`. Sums, the
     /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
@@ -55,7 +60,67 @@ pub struct BaseConfig {
     located: [Option<PathBuf>; 2],
 }
 
-/// Dtype of frozen weights in memory.
+/// How frozen weights are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[derive(schemars::JsonSchema)]
+pub enum BasePrecision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, the exponent range of f32.
+    Bf16,
+    /// 16 bits, IEEE.
+    F16,
+    /// Four bits, quantiles of the normal distribution, with a scale for each 64 weights.
+    Nf4,
+    /// Four bits, floating point, with a scale for each 64 weights.
+    Fp4,
+    /// Eight bits, with a scale for each row.
+    Int8,
+}
+
+impl BasePrecision {
+    /// The dtype, if it is one.
+    pub fn float(self) -> Option<Precision> {
+        match self {
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Bf16),
+            Self::F16 => Some(Precision::F16),
+            Self::Nf4 | Self::Fp4 | Self::Int8 => None,
+        }
+    }
+
+    /// Burn's name of the dtype, if it is one.
+    pub fn dtype(self) -> Option<DType> {
+        self.float().map(Precision::dtype)
+    }
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Nf4 => "nf4",
+            Self::Fp4 => "fp4",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+/// A dtype of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[derive(schemars::JsonSchema)]
@@ -107,6 +172,25 @@ impl Compute {
     )]
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+impl Default for BaseConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            hub_name: None,
+            init: None,
+            tokenizer: None,
+            add_tokens: Vec::new(),
+            add_special_tokens: Vec::new(),
+            pad_token: None,
+            precision: None,
+            double_quant: true,
+            compute: Compute::default(),
+            offload: None,
+            located: [None, None],
+        }
     }
 }
 
@@ -182,6 +266,7 @@ impl BaseConfig {
             config,
             checkpoint,
             precision: self.precision,
+            double_quant: self.double_quant,
             compute: self.compute,
             offload: self.offload,
             new_rows: 0..0,

@@ -74,11 +74,21 @@ pub enum BaseError {
         /// Its type in the files.
         stored: String,
         /// `base.precision`.
-        precision: Option<DType>,
+        precision: Option<&'static str>,
     },
     /// The system starts no thread.
     #[error("cannot start the thread that reads layers (`base.offload`): {0}")]
     Thread(std::io::Error),
+    /// A weight that cannot be quantised.
+    #[error("{}: tensor `{tensor}` cannot be quantised: {source}", path.display())]
+    Quantise {
+        /// The checkpoint; empty for random weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        source: simmer_blocks::BlocksError,
+    },
     /// A family without a module that the forward pass has.
     #[error("the family `{model_type}` has no module with the role {role:?}")]
     NoModule {
@@ -116,11 +126,10 @@ fn no_offload(device: &str, reads_in_place: bool, offload: Offload) -> String {
     )
 }
 
-fn copied(stored: &str, precision: Option<DType>) -> String {
+fn copied(stored: &str, precision: Option<&str>) -> String {
     match precision {
         Some(precision) => format!(
-            "stored in {stored}, and converted to {} when it is loaded (`base.precision`): a copy in memory",
-            precision.name()
+            "stored in {stored}, and converted to {precision} when it is loaded (`base.precision`): a copy in memory"
         ),
         None => format!(
             "stored in {stored}, and joined, aligned or widened when it is loaded: a copy in memory"
@@ -162,6 +171,9 @@ impl Hint for BaseError {
             Self::OffloadCopy { .. } => Some(
                 "convert the model once to a Hugging Face folder, with `simmer convert IN OUT`"
                     .to_owned(),
+            ),
+            Self::Quantise { .. } => Some(
+                "leave `base.precision` out, so that the weights stay as they are stored".to_owned(),
             ),
             Self::Pretrained(error) => error.hint(),
             Self::Checkpoint(error) => error.hint(),

@@ -4,6 +4,7 @@ mod build;
 mod config;
 mod error;
 mod offload;
+mod quantise;
 
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
 use build::{Source, build};
-pub use config::{BaseConfig, Compute, Precision};
+pub use config::{BaseConfig, BasePrecision, Compute, Precision};
 pub use error::BaseError;
 pub use offload::Offload;
 
@@ -32,7 +33,9 @@ pub struct Base {
     pub config: ModelConfig,
     /// Its weights; `None` for random initialisation.
     checkpoint: Option<Checkpoint>,
-    precision: Option<Precision>,
+    precision: Option<BasePrecision>,
+    /// Whether scales of nf4 and fp4 are quantised once more.
+    double_quant: bool,
     compute: Compute,
     offload: Option<Offload>,
     /// Rows of tokens that were added to the tokenizer.
@@ -45,7 +48,7 @@ impl Base {
         self.checkpoint.as_ref()
     }
 
-    /// Dtype of frozen weights in memory; if they have several, that of the first tensor.
+    /// Dtype of frozen weights in memory that are not quantised; if they have several, that of the first tensor.
     pub fn precision(&self) -> Precision {
         let stored = self.checkpoint.as_ref().and_then(|checkpoint| {
             let (_, info) = checkpoint.tensors().next()?;
@@ -55,7 +58,8 @@ impl Base {
                 _ => None,
             }
         });
-        self.precision.or(stored).unwrap_or(Precision::F32)
+        let wanted = self.precision.and_then(BasePrecision::float);
+        wanted.or(stored).unwrap_or(Precision::F32)
     }
 
     /// Bytes that the weights take, and how many of them stay memory-mapped, so that the operating system can drop them and
@@ -68,6 +72,12 @@ impl Base {
             mapped += size.mapped;
         }
         [bytes, mapped]
+    }
+
+    /// The dtype of weights that are not quantised; `None`: as stored.
+    fn dtype(&self) -> Option<DType> {
+        let beside = self.checkpoint.is_none().then_some(DType::BF16);
+        self.precision.and_then(|wanted| wanted.dtype().or(beside))
     }
 
     /// Adds rows to the embedding and the output head for tokens that were added to the tokenizer. Each new row is
@@ -92,7 +102,7 @@ impl Base {
     ///
     /// The model records gradients; [`Module::valid`](burn::module::Module::valid) returns a model for inference.
     /// Weights that are stored in the requested dtype stay memory-mapped; a widened copy exists only within an
-    /// operation. Random weights are drawn from `seed`, in f32 unless `precision` is set.
+    /// operation. Random weights are drawn from `seed`, in f32 unless `precision` is set; beside quantised ones in bf16.
     ///
     /// # Errors
     /// A dtype that Burn does not support, or that the device does not compute in.
@@ -108,9 +118,12 @@ impl Base {
         }
         self.check_offload(&can)?;
         let device = &device.clone().autodiff();
-        let precision = self.precision.map(Precision::dtype);
+        let precision = self.dtype();
         let mut source = |tensor: &TensorLayout| {
-            if let Some(matrix) = self.quantised(tensor)? {
+            if let Some(matrix) = self.quantised(tensor, seed)? {
+                if let Some(checkpoint) = &self.checkpoint {
+                    check_scales(checkpoint, &tensor.name, &matrix)?;
+                }
                 return Ok(Source::Quantised(matrix));
             }
             let data = match &self.checkpoint {
@@ -128,28 +141,6 @@ impl Base {
         model.own_vocabulary = !self.new_rows.is_empty();
         model.pages = self.layer_pages()?;
         Ok(model)
-    }
-
-    /// A matrix that stays quantised as it is stored.
-    fn quantised(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
-        let Some(checkpoint) = &self.checkpoint else {
-            return Ok(None);
-        };
-        if !self.stays_quantised(tensor.module) || tensor.part != Part::Weight {
-            return Ok(None);
-        }
-        let matrix = checkpoint.quantised(&tensor.name)?;
-        if let Some(matrix) = &matrix {
-            check_scales(checkpoint, &tensor.name, matrix)?;
-        }
-        Ok(matrix)
-    }
-
-    /// Whether a module's weight stays as it is stored if that is quantised: a dtype was not asked for, no rows
-    /// are added, and an operation takes it.
-    fn stays_quantised(&self, module: &Module) -> bool {
-        let grows = module.is_outermost() && !self.new_rows.is_empty();
-        self.precision.is_none() && module.kind != ModuleKind::Norm && !grows
     }
 
     fn with_new_rows(&self, module: &Module, data: TensorData) -> TensorData {

@@ -70,7 +70,7 @@ impl Base {
             Some(tensor) => Err(BaseError::OffloadCopy {
                 path: checkpoint.path().to_owned(),
                 stored: checkpoint.encoding(&tensor.name)?.to_owned(),
-                precision: self.precision.map(super::Precision::dtype),
+                precision: self.precision.map(super::BasePrecision::name),
                 tensor: tensor.name,
             }),
         }
@@ -104,7 +104,16 @@ impl Base {
 
     /// Bytes of a tensor in memory; none of one that loading reports.
     pub(super) fn size(&self, tensor: &TensorLayout) -> Size {
-        let wanted = self.precision.map(super::Precision::dtype);
+        let wanted = self.dtype();
+        if let Some(matrix) = self.as_stored(tensor).ok().flatten() {
+            return Size {
+                bytes: matrix.bytes() as u64,
+                mapped: matrix.codes().len() as u64,
+            };
+        }
+        if let Some(bytes) = self.encoded_bytes(tensor) {
+            return Size { bytes, mapped: 0 };
+        }
         let elements = |shape: &[usize]| shape.iter().product::<usize>() as u64;
         let Some(checkpoint) = &self.checkpoint else {
             let dtype = wanted.unwrap_or(DType::F32);
@@ -117,17 +126,6 @@ impl Base {
             return Size::default();
         };
         let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
-        let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
-        let quantised = match matrix {
-            true => checkpoint.quantised(&tensor.name).ok().flatten(),
-            false => None,
-        };
-        if let Some(matrix) = quantised {
-            return Size {
-                bytes: matrix.bytes() as u64,
-                mapped: matrix.codes().len() as u64,
-            };
-        }
         let dtype = wanted.unwrap_or(stored);
         let bytes = elements(&info.shape) * dtype.size() as u64;
         // a converted tensor is a copy in memory, and its mapped source is dropped

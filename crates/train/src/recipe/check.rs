@@ -48,7 +48,20 @@ impl Recipe {
                 return needs_validation("train.weights");
             }
         }
+        self.check_quantised()?;
         self.check_stream()
+    }
+
+    /// Quantised weights are frozen.
+    fn check_quantised(&self) -> Result<(), Problem> {
+        let quantised = self
+            .base
+            .precision
+            .filter(|precision| precision.dtype().is_none());
+        match (quantised, &self.method) {
+            (Some(precision), Method::Full(_)) => Err(full_on_quantised(precision.name())),
+            _ => Ok(()),
+        }
     }
 
     /// A base model in its files is frozen, and its layers compute one after the other in both directions.
@@ -223,4 +236,11 @@ fn check_added_tokens(base: &BaseConfig) -> Result<(), Problem> {
         seen.push(token);
     }
     Ok(())
+}
+/// `method.full` on quantised weights.
+pub(crate) fn full_on_quantised(kind: &str) -> Problem {
+    let why = format!("trains every weight, but those of the base model are quantised ({kind})");
+    let hint = "train an adapter, [method.lora], or set base.precision = \"f32\", which widens the weights when they are \
+                loaded";
+    Problem::new("method.full", why).with_hint(Some(hint.to_owned()))
 }

@@ -21,7 +21,7 @@ use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
 use crate::sample::SampleConfig;
-pub(crate) use check::of_lora;
+pub(crate) use check::{full_on_quantised, of_lora};
 pub use elsewhere::option_here;
 use source::Sources;
 

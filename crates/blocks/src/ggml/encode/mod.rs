@@ -67,57 +67,54 @@ fn encode_part(kind: BlockType, values: &[f32], out: &mut [u8]) -> Option<usize>
     if let Some(index) = first_not_finite(values) {
         return Some(index);
     }
-    // where the f16 scales of a block are
-    let scales: &[usize] = match kind {
-        BlockType::Q8_0 => {
-            each(values, out, simple::q8_0);
-            &[0]
-        }
-        BlockType::Q4_0 => {
-            each(values, out, simple::q4_0);
-            &[0]
-        }
-        BlockType::Q4_1 => {
-            each(values, out, simple::q4_1);
-            &[0, 2]
-        }
-        BlockType::Q5_0 => {
-            each(values, out, simple::q5_0);
-            &[0]
-        }
-        BlockType::Q5_1 => {
-            each(values, out, simple::q5_1);
-            &[0, 2]
-        }
-        BlockType::Q4_K => {
-            each(values, out, k::q4_k);
-            &[0, 2]
-        }
-        BlockType::Q5_K => {
-            each(values, out, k::q5_k);
-            &[0, 2]
-        }
-        BlockType::Q6_K => {
-            each(values, out, k::q6_k);
-            &[208]
-        }
-        BlockType::IQ4_NL => {
-            iq4_nl::encode(values, out);
-            &[0]
-        }
-    };
-    beyond_f16(kind, values, out, scales)
+    // a closure is inlined where a function that is passed as one may not be
+    macro_rules! each {
+        ($path:path) => {
+            each(
+                values,
+                out,
+                #[inline(always)]
+                |block, place| $path(block, place),
+            )
+        };
+    }
+    match kind {
+        BlockType::Q8_0 => each!(simple::q8_0),
+        BlockType::Q4_0 => each!(simple::q4_0),
+        BlockType::Q4_1 => each!(simple::q4_1),
+        BlockType::Q5_0 => each!(simple::q5_0),
+        BlockType::Q5_1 => each!(simple::q5_1),
+        BlockType::Q4_K => each!(k::q4_k),
+        BlockType::Q5_K => each!(k::q5_k),
+        BlockType::Q6_K => each!(k::q6_k),
+        BlockType::IQ4_NL => iq4_nl::encode(values, out),
+    }
+    beyond_f16(kind, values, out)
+}
+
+/// Where the f16 scales of a block are, in bytes.
+fn scales_of(kind: BlockType) -> &'static [usize] {
+    match kind {
+        BlockType::Q8_0 | BlockType::Q4_0 | BlockType::Q5_0 | BlockType::IQ4_NL => &[0],
+        BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4_K | BlockType::Q5_K => &[0, 2],
+        BlockType::Q6_K => &[208],
+    }
+}
+
+/// The index of the first block with a scale that is not finite.
+pub(crate) fn first_infinite(kind: BlockType, codes: &[u8]) -> Option<usize> {
+    codes.chunks_exact(kind.block_bytes()).position(|block| {
+        scales_of(kind).iter().any(|&at| {
+            let scale = u16::from_le_bytes([block[at], block[at + 1]]);
+            scale & INFINITE == INFINITE
+        })
+    })
 }
 
 /// The largest element of the first block with a scale that f16 cannot hold.
 #[inline(always)]
-fn beyond_f16(kind: BlockType, values: &[f32], out: &[u8], scales: &[usize]) -> Option<usize> {
-    let block = out.chunks_exact(kind.block_bytes()).position(|block| {
-        scales.iter().any(|&at| {
-            let scale = u16::from_le_bytes([block[at], block[at + 1]]);
-            scale & INFINITE == INFINITE
-        })
-    })?;
+fn beyond_f16(kind: BlockType, values: &[f32], out: &[u8]) -> Option<usize> {
+    let block = first_infinite(kind, out)?;
     let begin = block * kind.block_len();
     let block = &values[begin..][..kind.block_len()];
     let larger = |a: &(usize, &f32), b: &(usize, &f32)| a.1.abs().total_cmp(&b.1.abs());

@@ -14,7 +14,7 @@ use chrono::NaiveDate;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, ErrorKind};
 
-use super::concat::as_python_joins;
+use super::concat::as_in_python;
 use super::jinja::{CLOSE, Clock, HERE, OPEN, environment, mark_generation, within_steps};
 use super::{Chosen, Oddities, RenderError, Rendered, TemplateError};
 use crate::conversation::{Conversation, Layout, Message, Role};
@@ -100,7 +100,7 @@ impl Chat {
         self.env = environment(self.clock.clone());
         let added = self
             .env
-            .add_template_owned(TEMPLATE, as_python_joins(&self.source));
+            .add_template_owned(TEMPLATE, as_in_python(&self.source));
         added.or_else(|_| self.env.add_template_owned(TEMPLATE, self.source.clone()))
     }
 

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::super::concat::as_python_joins;
+use super::super::concat::as_in_python;
 use super::super::jinja::{Clock, environment, within_steps};
 use super::print::float;
 use crate::integer::{self, Exact};
@@ -34,7 +34,7 @@ fn golden() -> Golden {
 
 fn render(template: &str, values: &serde_json::Value) -> Result<String, String> {
     let mut env = environment(Clock::today());
-    env.add_template_owned("t", as_python_joins(template))
+    env.add_template_owned("t", as_in_python(template))
         .map_err(|error| error.to_string())?;
     let context = Value::from(Serde(Exact(values)));
     within_steps(

@@ -55,11 +55,20 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `base.precision` for the dtype of the frozen weights (default: as stored) and, on libtorch devices, \
          `base.compute = \"bf16\"` to compute in bf16; trainable parameters are always f32",
     ),
-    text(
+    key(
         "load_in_4bit load_in_8bit quantization_bit quantization_method quantization_config bnb_4bit_quant_type \
-         bnb_4bit_compute_dtype bnb_config quantization quantize qlora bits",
-        "use a base model in bf16 or f16, or a quantised .gguf file, which is widened when it is read: this version \
-         has no QLoRA",
+         bnb_config quantization quantize qlora bits",
+        "base.precision",
+        "`\"nf4\"` (QLoRA), `\"fp4\"` or `\"int8\"`; the weights of a model that is stored in quantised form stay so",
+    ),
+    key(
+        "bnb_4bit_use_double_quant use_double_quant double_quantization",
+        "base.double_quant",
+        "",
+    ),
+    text(
+        "bnb_4bit_compute_dtype",
+        "set `base.compute`: \"f32\" or, on libtorch devices, \"bf16\"",
     ),
     key(
         "offload_folder offload_dir offload_param offload_params cpu_offload",

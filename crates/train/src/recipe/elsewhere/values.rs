@@ -26,18 +26,20 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     (
         "method",
         "qlora",
-        "write [method.lora] with a base model in bf16 or f16, or a quantised .gguf file, which is widened when it is \
-         read: this version has no QLoRA",
+        "write [method.lora], and precision = \"nf4\" in [base]",
     ),
     (
         "method",
         "dora ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
         "write [method.lora] or [method.full]: this version has no other method",
     ),
+    ("base.precision", "int4 4bit q4", "set \"nf4\" (QLoRA)"),
+    ("base.precision", "8bit q8", "set \"int8\""),
     (
         "base.precision",
-        "int8 int4 nf4 fp4 4bit 8bit",
-        "set \"bf16\", \"f16\" or \"f32\": this version has no QLoRA",
+        "gptq awq hqq aqlm q4_0 q4_k q4_k_m q5_k q5_k_m q6_k q8_0 fp8",
+        "set \"nf4\" or \"int8\", or name a .gguf file or a folder of such a model in `base.path`: its weights stay as they \
+         are stored",
     ),
     (
         "base.precision",

@@ -1,0 +1,171 @@
+//! Weights that stay quantised as they are stored, or are quantised while they are loaded.
+//!
+//! Axes: R rows, C columns of a matrix.
+
+use burn::tensor::TensorData;
+use simmer_blocks::{Encoder, Encoding, FourBitKind, Quantised, Rounding};
+use simmer_checkpoint::family::{Module, ModuleKind};
+use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
+use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::{Checkpoint, Dtype};
+
+use super::{Base, BaseError, BasePrecision, random};
+
+/// Bytes of rows in f32 that are quantised at a time.
+const TOGETHER: usize = 16 << 20;
+
+/// Elements of a block of nf4 and fp4, as in QLoRA.
+const BLOCK: usize = 64;
+
+/// Blocks that share a scale of their scales.
+const NESTED_BLOCK: usize = 256;
+
+impl Base {
+    /// The first weight that is quantised in memory: its name, and the name of its type.
+    pub fn quantised_weight(&self) -> Option<(String, &'static str)> {
+        tensors(&self.config).into_iter().find_map(|tensor| {
+            if let Some(encoding) = self.encoding(&tensor) {
+                return Some((tensor.name, encoding.name()));
+            }
+            let matrix = self.as_stored(&tensor).ok()??;
+            Some((tensor.name, matrix.kind()))
+        })
+    }
+
+    /// A quantised matrix: one that stays as it is stored, or one that `base.precision` asks for.
+    pub(super) fn quantised(
+        &self,
+        tensor: &TensorLayout,
+        seed: u64,
+    ) -> Result<Option<Quantised>, BaseError> {
+        if let Some(matrix) = self.as_stored(tensor)? {
+            return Ok(Some(matrix));
+        }
+        let Some(encoding) = self.encoding(tensor) else {
+            return Ok(None);
+        };
+        let found = match &self.checkpoint {
+            Some(checkpoint) => encoded(checkpoint, tensor, encoding)?,
+            None => encoded_values(&random(&self.config, tensor, seed), encoding),
+        };
+        let path = self.checkpoint.as_ref().map(Checkpoint::path);
+        found.map(Some).map_err(|source| BaseError::Quantise {
+            path: path.map(ToOwned::to_owned).unwrap_or_default(),
+            tensor: tensor.name.clone(),
+            source,
+        })
+    }
+
+    /// A matrix that stays quantised as it is stored.
+    pub(super) fn as_stored(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return Ok(None);
+        };
+        if tensor.part != Part::Weight || !self.stays_quantised(tensor.module) {
+            return Ok(None);
+        }
+        match checkpoint.contains(&tensor.name) {
+            true => Ok(checkpoint.quantised(&tensor.name)?),
+            false => Ok(None),
+        }
+    }
+
+    /// Whether a module's weight stays as it is stored if that is quantised: another dtype was not asked for, no
+    /// rows are added, and an operation takes it.
+    fn stays_quantised(&self, module: &Module) -> bool {
+        let grows = module.is_outermost() && !self.new_rows.is_empty();
+        let wanted = self.precision.and_then(BasePrecision::dtype);
+        wanted.is_none() && module.kind != ModuleKind::Norm && !grows
+    }
+
+    /// How a weight is quantised while it is loaded: linear modules, where `base.precision` asks for it. The
+    /// embedding and the output head stay as they are, as with bitsandbytes.
+    fn encoding(&self, tensor: &TensorLayout) -> Option<Encoding> {
+        if tensor.part != Part::Weight || tensor.module.kind != ModuleKind::Linear {
+            return None;
+        }
+        let stored = self.checkpoint.as_ref();
+        let stored = stored.and_then(|checkpoint| Some(checkpoint.info(&tensor.name).ok()?.dtype));
+        let rounding = match stored {
+            Some(Dtype::BF16) => Rounding::Bf16,
+            Some(Dtype::F16) => Rounding::F16,
+            _ => Rounding::F32,
+        };
+        let four_bit = |kind| Encoding::FourBit {
+            kind,
+            block: BLOCK,
+            nested: self.double_quant,
+            rounding,
+        };
+        match self.precision? {
+            BasePrecision::Nf4 => Some(four_bit(FourBitKind::Nf4)),
+            BasePrecision::Fp4 => Some(four_bit(FourBitKind::Fp4)),
+            BasePrecision::Int8 => Some(Encoding::Int8),
+            BasePrecision::F32 | BasePrecision::Bf16 | BasePrecision::F16 => None,
+        }
+    }
+
+    /// Bytes of a weight that is quantised while it is loaded.
+    pub(super) fn encoded_bytes(&self, tensor: &TensorLayout) -> Option<u64> {
+        let elements: usize = tensor.shape.iter().product();
+        let bytes = match self.encoding(tensor)? {
+            Encoding::FourBit { block, nested, .. } => {
+                let blocks = elements.div_ceil(block);
+                let scales = if nested {
+                    blocks + (256 + blocks.div_ceil(NESTED_BLOCK)) * size_of::<f32>()
+                } else {
+                    blocks * size_of::<f32>()
+                };
+                elements.div_ceil(2) + scales
+            }
+            Encoding::Int8 => elements + tensor.shape[0] * size_of::<f32>(),
+            Encoding::Blocks(kind) => kind.row_bytes(elements),
+        };
+        Some(bytes as u64)
+    }
+}
+
+type Encoded = Result<Quantised, simmer_blocks::BlocksError>;
+
+/// Quantises a matrix of a checkpoint, some rows at a time.
+fn encoded(
+    checkpoint: &Checkpoint,
+    tensor: &TensorLayout,
+    encoding: Encoding,
+) -> Result<Encoded, BaseError> {
+    let info = checkpoint.info(&tensor.name)?;
+    let (dtype, [rows, columns]) = (info.dtype, shape(&info.shape));
+    let together = (TOGETHER / (columns * size_of::<f32>()).max(1)).max(1);
+    let mut encoder = match Encoder::new(encoding, [rows, columns]) {
+        Ok(encoder) => encoder,
+        Err(error) => return Ok(Err(error)),
+    };
+    for start in (0..rows).step_by(together) {
+        let part = start..rows.min(start + together);
+        let bytes = checkpoint.rows(&tensor.name, part.clone())?;
+        if let Err(error) = encoder.rows(&floats(&convert(&bytes, dtype, Dtype::F32))) {
+            return Ok(Err(error));
+        }
+        checkpoint.release(&tensor.name, part);
+    }
+    Ok(encoder.finish())
+}
+
+fn encoded_values(data: &TensorData, encoding: Encoding) -> Encoded {
+    Quantised::encode(encoding, shape(&data.shape()), &floats(data.as_bytes()))
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (values, _) = bytes.as_chunks();
+    values
+        .iter()
+        .map(|value| f32::from_le_bytes(*value))
+        .collect()
+}
+
+fn shape(shape: &[usize]) -> [usize; 2] {
+    match shape {
+        [rows, columns] => [*rows, *columns],
+        other => [1, other.iter().product()],
+    }
+}
