@@ -38,7 +38,7 @@ impl Checkpoint {
         let mut pieces = Vec::new();
         for name in names {
             let stored = self.stored(name)?;
-            let of = stored.pieces.iter();
+            let of = stored.all_pieces();
             pieces.extend(of.map(|piece| (piece.file, piece.range.clone())));
         }
         pieces.sort_by_key(|(file, range)| (*file, range.start));
@@ -130,7 +130,7 @@ mod tests {
         let numbers = vec![0_u8; 20_000];
         let view = |bytes| TensorView {
             dtype: Dtype::F32,
-            shape: vec![5_000],
+            shape: &[5_000],
             bytes,
         };
         let tensors: BTreeMap<String, TensorView<'_>> = ["a", "b", "c", "d"]
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn chunks_cover_the_pages() {
         let mut file = tempfile::tempfile().unwrap();
-        std::io::Write::write_all(&mut file, &vec![1; 100]).unwrap();
+        std::io::Write::write_all(&mut file, &[1; 100]).unwrap();
         file.set_len(2 * CHUNK as u64 + 100).unwrap();
         let file = Mapped::new(file, "x".as_ref()).unwrap();
         let pages = Pages {

@@ -167,7 +167,7 @@ impl fmt::Display for Value {
             Self::Array(array) => write!(
                 out,
                 "{} of {:?}",
-                counted(array.len as usize, "value"),
+                counted(array.len, "value"),
                 array.kind
             ),
         }

@@ -16,13 +16,15 @@ use crate::{CheckpointError, Dtype};
 
 /// What stands before the name of the type in the name of a quantisation state.
 const STATE: &str = ".quant_state.bitsandbytes__";
+/// The end of the name of int8's scales.
+const SCALES: &str = ".SCB";
 /// Ends of the names of parts, which no weight has.
 const PARTS: [&str; 6] = [
     ".absmax",
     ".quant_map",
     ".nested_absmax",
     ".nested_quant_map",
-    ".SCB",
+    SCALES,
     ".weight_format",
 ];
 const MISSING_STATE: &str = "a tensor `.quant_state.bitsandbytes__nf4` or `__fp4` beside it";
@@ -151,8 +153,8 @@ impl State {
 
 /// Joins the weights in int8.
 pub(super) fn int8(parts: &mut Parts) -> Result<(), CheckpointError> {
-    for name in parts.names(|name, _| name.ends_with(".SCB")) {
-        let module = name.trim_end_matches(".SCB");
+    for name in parts.names(|name, _| name.ends_with(SCALES)) {
+        let module = name.trim_end_matches(SCALES);
         let weight = format!("{module}.weight");
         let Some(row_max) = parts.take(&name) else {
             continue;
