@@ -130,7 +130,7 @@ mod tests {
         let numbers = vec![0_u8; 20_000];
         let view = |bytes| TensorView {
             dtype: Dtype::F32,
-            shape: vec![5_000],
+            shape: &[5_000],
             bytes,
         };
         let tensors: BTreeMap<String, TensorView<'_>> = ["a", "b", "c", "d"]

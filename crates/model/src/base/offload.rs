@@ -118,9 +118,10 @@ impl Base {
         };
         let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
         let matrix = tensor.part == Part::Weight && self.stays_quantised(tensor.module);
-        let quantised = match matrix {
-            true => checkpoint.quantised(&tensor.name).ok().flatten(),
-            false => None,
+        let quantised = if matrix {
+            checkpoint.quantised(&tensor.name).ok().flatten()
+        } else {
+            None
         };
         if let Some(matrix) = quantised {
             return Size {
