@@ -21,6 +21,7 @@ mod inspecting;
 mod merging;
 mod model;
 mod names;
+mod offload;
 mod packaging;
 mod recipes;
 mod report;

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use simmer_files::size::counted;
 
 use crate::conversation::Origin;
 use crate::error::DataError;
-use simmer_files::size::counted;
 
 /// The number of rows of each kind that are kept with their reasons.
 const KEPT: usize = 1000;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use simmer_files::size::counted;
+
 use crate::bad::OnBad;
 use crate::config::{DataConfig, Validation};
 use crate::error::DataError;
@@ -11,7 +13,6 @@ use crate::pass::{Inspect, Pass};
 use crate::report::Report;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use simmer_files::size::counted;
 
 /// How many rows of each streamed source are checked before training starts.
 const CHECKED: usize = 10_000;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::NaiveDate;
+use simmer_files::size::counted;
 
 use crate::bad::{BadKind, BadRow, LISTED, OnBad, Unusable};
 use crate::config::SourceConfig;
@@ -13,7 +14,6 @@ use crate::conversation::Origin;
 use crate::error::DataError;
 use crate::example::{Limits, Outcome};
 use crate::format::Format;
-use simmer_files::size::counted;
 
 /// How many rows of each kind are listed by number.
 const NAMED: usize = 5;

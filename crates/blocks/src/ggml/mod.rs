@@ -154,7 +154,10 @@ fn groups<const BYTES: usize>(
     }
     let (whole, tail) = rest.as_chunks_mut::<GROUP>();
     for out in whole {
-        widen(&blocks[index / of_block], index % of_block, out);
+        // into an array of its own, which the compiler knows to be apart from the block
+        let mut wide = [0.0; GROUP];
+        widen(&blocks[index / of_block], index % of_block, &mut wide);
+        *out = wide;
         index += 1;
     }
     if !tail.is_empty() {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use console::Style;
 use simmer_data::{Example, Tokenizer};
-use simmer_files::size::{counted, readable};
+use simmer_files::size::readable;
 use simmer_model::Recompute;
 
 use super::base::BaseModel;

@@ -7,7 +7,6 @@ use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{
     BadRows, Content, Conversation, DataError, Inspect, Outcome, Role, RowView, Tokenizer,
 };
-use simmer_files::size::counted;
 
 use super::base::BaseModel;
 use super::rows::{Candidate, Rows};

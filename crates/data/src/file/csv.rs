@@ -6,9 +6,9 @@ use std::io::{self, BufRead, Read};
 
 use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use serde_json::Value;
+use simmer_files::size::counted;
 
 use super::{Content, Fault, MAX_RECORD};
-use simmer_files::size::counted;
 
 /// The rows of a CSV file.
 pub(super) struct Records {

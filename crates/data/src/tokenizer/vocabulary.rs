@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
+use simmer_files::size::counted;
 use tokenizers::AddedToken;
 
 use super::byte_level::{self, PreTokenizer};
@@ -19,7 +20,6 @@ use super::pieces::{After, Kind, Piece, Pieces, SPACE, UserDefined};
 use super::read::finish;
 use super::{Made, Tokenizer, TokenizerError};
 use export::Export;
-use simmer_files::size::counted;
 
 /// The tokenizer in a GGUF file's metadata. Each field is the key `tokenizer.ggml.*` with the field's name, unless its
 /// comment names another.

@@ -216,6 +216,10 @@ fn weights_that_cannot_stay_in_their_files_are_named() {
     let mut as_stored = disk;
     as_stored.precision = Some(Precision::F32);
     load(&as_stored, 0, &Device::flex()).unwrap();
+    // two layers with two norms each; embedding, head and the last norm
+    let norm = 4 * 128;
+    let at_a_time = 2 * (LAYER + 2 * norm) + 2 * 50 * norm + norm;
+    assert_eq!(as_stored.open().unwrap().bytes_at_a_time(), at_a_time);
     insta::assert_snapshot!(said(&offloaded(&at("base"), Some(Offload::Host))), @r#"
     `base.offload`: the device `cpu` computes in main memory, so that "host" would save nothing
     hint: set base.offload = "disk", or remove it

@@ -63,6 +63,9 @@ const SHORT: usize = 16;
 /// Why the start of an answer cannot be found.
 const MISMATCH: &str = "the answer's turn does not start with the generation prompt";
 
+/// Why the start of an answer after another one cannot be found.
+const SECOND: &str = "it follows another answer, and the template has no generation prompt there";
+
 /// A span's edge, or why it cannot be found.
 type Found<T> = Result<T, &'static str>;
 
@@ -183,6 +186,9 @@ impl Search<'_> {
     fn start(&self, index: usize, words: &Words) -> Found<(usize, bool)> {
         let prompt = self.chat.text(&self.turns.first(index), true);
         let prompt = prompt.map_err(|_| "the template cannot render a generation prompt for it")?;
+        if let Some(start) = self.second(index, words, &prompt)? {
+            return Ok((start, false));
+        }
         if prompt.len() <= words.start.unwrap_or(words.end) && self.text.starts_with(&prompt) {
             return Ok((prompt.len(), false));
         }
@@ -212,6 +218,43 @@ impl Search<'_> {
                 Ok((from + end, other_start))
             }
         }
+    }
+
+    /// The start of an answer that follows another one, if the template has no generation prompt there but does start a
+    /// turn: after the header that the first answer of the two has.
+    fn second(&self, index: usize, words: &Words, prompt: &str) -> Found<Option<usize>> {
+        let messages = &self.turns.messages[..index];
+        let question = messages.iter().rposition(|m| m.role != Role::Assistant);
+        let first = question.map_or(0, |question| question + 1);
+        let history = self.chat.text(&self.turns.first(index), false);
+        if first == index || history.is_ok_and(|text| text.trim_end() != prompt.trim_end()) {
+            return Ok(None);
+        }
+        let start = words.start()?;
+        let from = self.words(index - 1).map_or(prompt.len(), |last| last.end);
+        let turn = self.text.get(from..start).ok_or(SECOND)?;
+        if let Some(end) = self
+            .added(first)
+            .and_then(|header| end_of_header(&header, turn))
+        {
+            return Ok(Some(from + end));
+        }
+        // The two are one turn if nothing but white space is between them.
+        let between = self.text.strip_prefix(prompt);
+        let between = between.and_then(|rest| rest.get(..start.checked_sub(prompt.len())?));
+        match between {
+            Some(between) if between.trim().is_empty() => Ok(None),
+            _ => Err(SECOND),
+        }
+    }
+
+    /// What the generation prompt before `messages[index]` adds to the conversation.
+    fn added(&self, index: usize) -> Option<String> {
+        let prompt = self.chat.text(&self.turns.first(index), true).ok()?;
+        let history = self.chat.text(&self.turns.first(index), false).ok()?;
+        let added = prompt.strip_prefix(&history).map(str::to_owned);
+        let added = added.or_else(|| self.header(index, &prompt));
+        added.filter(|header| !header.trim().is_empty())
     }
 
     /// The end of the longest common beginning of the generation prompt and the answer's turn, in `before`: the text

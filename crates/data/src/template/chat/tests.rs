@@ -600,3 +600,58 @@ fn fields_that_the_template_does_not_print_are_lost() {
     let row = Conversation::chat(messages);
     insta::assert_snapshot!(all.answers(&row).unwrap_err(), @"template `chat` does not render `name` of messages[1], which would be lost");
 }
+
+/// A conversation with two answers in a row.
+fn two_answers() -> Conversation {
+    let mut messages = dialogue().messages().unwrap();
+    messages.retain(|message| message.role != Role::System);
+    let second = Message::new(Role::Assistant, "Again.");
+    messages.insert(2, second);
+    Conversation::chat(messages)
+}
+
+#[test]
+fn the_header_of_a_second_answer_is_not_trained_on() {
+    // As Apriel 1.6: no generation prompt after an answer, and no end of the last turn.
+    let ended_if_not_last = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}\n\
+        {% else %}<bot>\n{{ m.content }}{% if not loop.last %}\n<end>\n{% endif %}{% endif %}{% endfor %}\
+        {% if add_generation_prompt and messages[-1].role != 'assistant' %}<bot>\nThoughts:\n{% endif %}";
+    insta::assert_snapshot!(marked(&chat(ended_if_not_last).answers(&two_answers()).unwrap()), @"
+    <user>Hi
+    <bot>
+    ⟦ Hello! ⟧<end>
+    <bot>
+    ⟦Again.⟧<end>
+    <user>Bye
+    <bot>
+    ⟦Bye!⟧
+    ");
+    // As Reka Edge and GigaChat 3: words before the mark that ends a header.
+    let words = "{% for m in messages %}{{ m.role }}<sep>\n{{ m.content }}{{ eos_token }}\n{% endfor %}\
+        {% if add_generation_prompt and messages[-1].role == 'user' %}assistant<sep>\n{% endif %}";
+    insta::assert_snapshot!(marked(&chat(words).answers(&two_answers()).unwrap()), @"
+    user<sep>
+    Hi<|im_end|>
+    assistant<sep>
+    ⟦ Hello! <|im_end|>⟧
+    assistant<sep>
+    ⟦Again.<|im_end|>⟧
+    user<sep>
+    Bye<|im_end|>
+    assistant<sep>
+    ⟦Bye!<|im_end|>⟧
+    ");
+    // As Mistral: an answer has no header, so nothing is before the second.
+    let without = "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]\
+        {% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}";
+    insta::assert_snapshot!(marked(&chat(without).answers(&two_answers()).unwrap()), @"[INST] Hi [/INST]⟦  Hello! <|im_end|> Again.<|im_end|>⟧[INST] Bye [/INST]⟦ Bye!<|im_end|>⟧");
+    // A second answer with a header of its own.
+    let other = "{% for m in messages %}{% if m.role == 'user' %}<user>{{ m.content }}\n\
+        {% else %}{{ '<more>' if loop.index0 > 0 and messages[loop.index0 - 1].role == 'assistant' else '<bot>' }}{{ m.content }}\
+        {{ eos_token }}{% endif %}{% endfor %}\
+        {% if add_generation_prompt and messages[-1].role != 'assistant' %}<bot>{% endif %}";
+    insta::assert_snapshot!(chat(other).answers(&two_answers()).unwrap_err(), @"chat template: cannot find messages[2] (assistant) in its text: it follows another answer, and the template has no generation prompt there");
+    // Templates with a generation prompt after every message know where a second answer starts.
+    let dialogue = two_answers();
+    assert!(marked(&template("chat").answers(&dialogue).unwrap()).contains("assistant\n⟦Again."));
+}

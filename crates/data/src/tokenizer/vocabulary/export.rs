@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
+use simmer_files::size::counted;
 
 use super::super::byte_level::PreTokenizer;
 use super::super::merges::derive;
 use super::super::pieces::{Kind, SPACE, byte_piece};
 use super::super::{Tokenizer, TokenizerError};
 use super::{Vocabulary, is_spaces, unused};
-use simmer_files::size::counted;
 
 /// The parts of a tokenizer.
 pub(super) struct Export<'a> {
