@@ -131,7 +131,7 @@ fn facts(
             format!(
                 "{} of {}, seed {seed}",
                 state.step,
-                counted(batch_size, "example")
+                counted(*batch_size, "example")
             ),
         ),
         ("labels (tokens trained on)", state.targets.to_string()),

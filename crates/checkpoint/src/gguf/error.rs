@@ -73,7 +73,7 @@ pub enum GgufError {
         number: u32,
     },
     /// A shape with more than four dimensions, too large, or with rows that are not whole blocks.
-    #[error("tensor `{tensor}`: {kind} {shape:?} is not a valid shape ({kind} has {} per block)", counted(kind.block_len() as usize, "element"))]
+    #[error("tensor `{tensor}`: {kind} {shape:?} is not a valid shape ({kind} has {} per block)", counted(kind.block_len(), "element"))]
     Shape {
         /// The tensor.
         tensor: String,
@@ -139,7 +139,7 @@ pub enum GgufError {
         supported: &'static [GgmlType],
     },
     /// Numbers of bytes and elements that contradict each other.
-    #[error("{kind}: {bytes} bytes for {numbers} elements; a block is {} in {}", counted(kind.block_len() as usize, "element"), counted(kind.block_bytes() as usize, "byte"))]
+    #[error("{kind}: {bytes} bytes for {numbers} elements; a block is {} in {}", counted(kind.block_len(), "element"), counted(kind.block_bytes(), "byte"))]
     Blocks {
         /// The type.
         kind: GgmlType,

@@ -164,12 +164,9 @@ impl fmt::Display for Value {
                 let more = if shown.len() < text.len() { "..." } else { "" };
                 write!(out, "{shown:?}{more}")
             }
-            Self::Array(array) => write!(
-                out,
-                "{} of {:?}",
-                counted(array.len as usize, "value"),
-                array.kind
-            ),
+            Self::Array(array) => {
+                write!(out, "{} of {:?}", counted(array.len, "value"), array.kind)
+            }
         }
     }
 }
