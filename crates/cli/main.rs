@@ -3,6 +3,7 @@
 mod commands;
 mod embedded;
 mod failure;
+mod fitted;
 mod folded;
 #[cfg(all(unix, not(feature = "libtorch")))]
 mod hand_over;

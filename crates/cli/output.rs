@@ -6,6 +6,7 @@ use console::{Style, Term};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::fitted::fitted;
 use crate::folded::{folded, printable};
 use crate::live_line;
 
@@ -22,11 +23,13 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     print(&format!("{text}\n"))
 }
 
-/// Writes a result that people read, and ends the line. On a terminal, lines are broken between words.
+/// Writes a result that people read, and ends the line. On a terminal, lines are broken between words, and
+/// texts in wide tables are shortened.
 pub(crate) fn text(text: &str) -> Result<(), Failure> {
     let stdout = Term::stdout();
     if stdout.is_term() {
-        line(&folded(text, columns(&stdout)))
+        let columns = columns(&stdout);
+        line(&folded(&fitted(text, columns), columns))
     } else {
         line(text)
     }
@@ -52,7 +55,8 @@ pub(crate) fn note(text: &str) {
     let mut text = printable(text);
     let stderr = Term::stderr();
     if stderr.is_term() {
-        text = folded(&text, columns(&stderr));
+        let columns = columns(&stderr);
+        text = folded(&fitted(&text, columns), columns);
     }
     if console::colors_enabled_stderr() {
         text = coloured(&text);

@@ -123,7 +123,7 @@ impl Observer for Live {
             None => format!("a stream: {}", counted(start.steps as usize, "step")),
             Some(examples) => format!(
                 "{}: {}, {} per epoch",
-                counted(examples as usize, "example"),
+                counted(examples, "example"),
                 counted(start.steps as usize, "step"),
                 start.steps_per_epoch
             ),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
+use simmer_files::size::counted;
 
 use super::{Kind, LintConfig, Severity};
 use simmer_data::bad::BadKind;
 pub use simmer_data::bad::Offender;
 use simmer_data::conversation::Origin;
-use simmer_files::size::counted;
 
 /// The findings of all rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use simmer_files::size::counted;
+
 use super::Kind;
 use super::excerpt::{beginning, middle};
 use super::near::{MOST_STEPS, Texts};
@@ -10,7 +12,6 @@ use super::part::{Part, Place};
 use super::report::Tally;
 use super::words::{self, Vocabulary};
 use simmer_data::conversation::{Conversation, Origin, Role};
-use simmer_files::size::counted;
 
 /// The maximum number of rows kept, about 100 bytes each.
 const MOST_ROWS: usize = 500_000;

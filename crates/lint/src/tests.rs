@@ -293,7 +293,7 @@ fn lost_tokens_are_counted() {
     insta::assert_snapshot!(cut(Overlong::Truncate).report(&rows), @"
         warning: untrained in 1 row: the row has no token to train on and is skipped
           rows.json: row 2 (line 3): has 480 tokens; all 6 trained tokens are cut off
-          hint: raise data.max_tokens if the prompt alone is too long, or add an answer to the row
+          hint: raise data.max_tokens if the prompt alone is too long, add an answer to the row, or raise the weight of its answers
         warning: truncated in 1 row: the row is longer than data.max_tokens and is truncated
           52 of 107 trained tokens are cut off
           rows.json: row 1 (line 2): 52 tokens are cut off, including 52 trained tokens

@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use simmer_files::size::counted;
 
 use super::which::{foreign, has_key};
 use super::windows::one_for_each;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{EmbeddingScale, Family, GatedBy, Windows};
-use simmer_files::size::counted;
 
 /// Which keys the queries of a layer see: an item of `layer_types`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl ModelConfig {
         }
         if family.partial_rotary {
             let top = keys.number_or("partial_rotary_factor", 1.0)?;
-            let table = keys.get("rope_parameters");
+            let (table, _) = keys.rope_table();
             self.partial_rotary_factor = table.map_or(Ok(top), |json| {
                 let inner = Keys {
                     json,
@@ -378,7 +378,15 @@ impl Keys<'_> {
             .filter(|_| family.local_rotary)?;
         let full = table.get(LayerType::FullAttention.name())?;
         let mut json = self.json.clone();
-        json["rope_parameters"] = full.clone();
+        let mut full = full.clone();
+        // As in transformers' `Gemma3TextConfig`.
+        if let (Some(full), Some(Value::Object(scaling))) =
+            (full.as_object_mut(), self.get("rope_scaling"))
+        {
+            full.extend(scaling.clone());
+            json["rope_scaling"] = Value::Null;
+        }
+        json["rope_parameters"] = full;
         Some(json)
     }
 }

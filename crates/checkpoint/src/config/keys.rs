@@ -81,13 +81,26 @@ impl Keys<'_> {
             .ok_or_else(|| self.error(key, "a token id or a list of them", Some(found)))
     }
 
-    /// Base and scaling of the rotary frequencies: `rope_parameters` of transformers 5, or the top-level keys `rope_theta`
-    /// and `rope_scaling` of transformers 4.
+    /// The table of the rotary frequencies, and its key: `rope_parameters` of transformers 5, or `rope_scaling` of version 4.
+    /// If a file has both, `rope_scaling` is used, and the other is not read at all.
+    ///
+    /// Source: `convert_rope_params_to_dict` in transformers' `modeling_rope_utils.py`.
+    pub(super) fn rope_table(&self) -> (Option<&Value>, &'static str) {
+        let old = self.get("rope_scaling");
+        // An empty table is none in Python.
+        let is_empty = |table: &Value| table.as_object().is_some_and(serde_json::Map::is_empty);
+        match (
+            self.get("rope_parameters"),
+            old.filter(|table| !is_empty(table)),
+        ) {
+            (_, Some(table)) => (Some(table), "rope_scaling"),
+            (table, None) => (table, "rope_parameters"),
+        }
+    }
+
+    /// Base and scaling of the rotary frequencies: those of the table, or the top-level key `rope_theta`.
     pub(super) fn rope(&self, default_theta: f64) -> Result<(f64, RopeScaling), ConfigError> {
-        let (table, name) = match (self.get("rope_parameters"), self.get("rope_scaling")) {
-            (Some(table), _) => (Some(table), "rope_parameters"),
-            (None, table) => (table, "rope_scaling"),
-        };
+        let (table, name) = self.rope_table();
         let top = self.number_or("rope_theta", default_theta)?;
         let Some(table) = table else {
             return Ok((top, RopeScaling::Default));

@@ -1,6 +1,7 @@
 //! The configuration of a model: Hugging Face's `config.json` of transformers 4 and 5.
 
 mod attention;
+mod error;
 mod keys;
 mod refused;
 mod rope;
@@ -8,15 +9,15 @@ mod text;
 mod which;
 mod windows;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
-use simmer_hint::Hint;
 
 pub(crate) use attention::rotating_except_every;
 pub use attention::{LayerType, Positions};
+pub use error::ConfigError;
 pub(crate) use keys::Keys;
 pub use rope::RopeScaling;
 pub use text::{ConfigFile, RawObject};
@@ -185,76 +186,6 @@ fn default_max_position_embeddings() -> usize {
 }
 fn default_initializer_range() -> f64 {
     0.02
-}
-
-/// Why a `config.json` cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// The file is not JSON.
-    #[error("{path} is not valid JSON: {source}")]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// The error of the JSON parser.
-        source: serde_json::Error,
-    },
-    /// A key is missing, has the wrong type, or has a value that simmer does not support.
-    #[error("{path}: `{key}`: expected {expected}, found {found}")]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// What is accepted.
-        expected: String,
-        /// The value found.
-        found: String,
-    },
-    /// A model that simmer does not read, of a known kind.
-    #[error("{path}: `{key}`: {found} is {is}")]
-    Refused {
-        /// The file.
-        path: PathBuf,
-        /// The key that shows it.
-        key: Box<str>,
-        /// The value found, in backticks; or "the model".
-        found: Box<str>,
-        /// What the model is.
-        is: Box<str>,
-        /// What to use instead.
-        instead: Box<str>,
-    },
-}
-
-impl Hint for ConfigError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Read { path, .. } if path.with_file_name("adapter_config.json").exists() => Some(
-                "this is the folder of an adapter: give its base model as the model, and this folder as the adapter"
-                    .to_owned(),
-            ),
-            Self::Read { path, .. } if path.with_file_name("recipe.toml").exists() => Some(
-                "this is the folder of a run: give the base model as the model, and the run's folder `adapter` as the \
-                 adapter"
-                    .to_owned(),
-            ),
-            Self::Read { .. } => Some(
-                "a model is a Hugging Face folder (config.json, *.safetensors), a Meta folder \
-                 (params.json, consolidated.*.pth) or a .gguf file"
-                    .to_owned(),
-            ),
-            Self::Refused { instead, .. } => Some(instead.to_string()),
-            Self::Json { .. } | Self::Key { .. } => None,
-        }
-    }
 }
 
 impl ModelConfig {
@@ -492,61 +423,4 @@ impl ModelConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn parse(json: &Value) -> Result<ModelConfig, ConfigError> {
-        ModelConfig::from_json(json, Path::new("config.json"))
-    }
-
-    fn llama_7b() -> Value {
-        json!({
-            "model_type": "llama", "hidden_act": "silu", "vocab_size": 32000,
-            "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-            "num_attention_heads": 32, "rms_norm_eps": 1e-6, "bos_token_id": 1,
-            "eos_token_id": [2, 3], "rope_scaling": null
-        })
-    }
-
-    #[test]
-    fn old_and_new_spellings_mean_the_same() {
-        let mut old = llama_7b();
-        old["rope_theta"] = json!(500_000.0);
-        old["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
-        let mut new = llama_7b();
-        new["rope_parameters"] =
-            json!({"rope_theta": 500_000.0, "rope_type": "linear", "factor": 2.0});
-        assert_eq!(parse(&old).unwrap(), parse(&new).unwrap());
-        let config = parse(&old).unwrap();
-        assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 2.0 });
-        assert_eq!((config.head_dim, config.num_key_value_heads), (128, 32));
-        assert_eq!(config.eos_token_id, [2, 3]);
-    }
-
-    #[test]
-    fn written_config_reads_back() {
-        let mut json = llama_7b();
-        json["rope_parameters"] = json!({"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0,
-            "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 8192});
-        let config = parse(&json).unwrap();
-        assert_eq!(parse(&config.to_json()).unwrap(), config);
-    }
-
-    #[test]
-    fn errors_name_the_key() {
-        let message = |key: &str, value: Value| {
-            let mut json = llama_7b();
-            json[key] = value;
-            parse(&json).unwrap_err().to_string()
-        };
-        insta::assert_snapshot!(message("hidden_size", json!("big")),
-            @r#"config.json: `hidden_size`: expected a positive integer, found "big""#);
-        insta::assert_snapshot!(message("model_type", json!("lama")),
-            @r#"config.json: `model_type`: expected "llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text", "olmo2" or "granite"; the nearest is "llama", found "lama""#);
-        insta::assert_snapshot!(message("num_key_value_heads", json!(5)),
-            @"config.json: `num_key_value_heads`: expected a divisor of num_attention_heads (32), found 5");
-    }
-}
+mod tests;

@@ -6,9 +6,9 @@ mod read;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use simmer_files::size::counted;
 
 use super::{ConfigError, MAX_CONTEXT, ModelConfig};
-use simmer_files::size::counted;
 
 pub(super) use read::RopeTable;
 

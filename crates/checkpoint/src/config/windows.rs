@@ -1,11 +1,11 @@
 //! Sliding windows: which layers have one, as transformers derives it from the keys of a configuration.
 
 use serde_json::Value;
+use simmer_files::size::counted;
 
 use super::attention::LayerType;
 use super::{ConfigError, Keys, ModelConfig};
 use crate::family::{Family, Windows};
-use simmer_files::size::counted;
 
 impl ModelConfig {
     /// The window, and the type of each layer; the list is empty if no key says more than the family.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bytes::Bytes;
+use simmer_files::size::counted;
 
 use super::GgufError;
-use simmer_files::size::counted;
 
 /// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

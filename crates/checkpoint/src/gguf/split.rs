@@ -7,8 +7,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Gguf, GgufError, Metadata};
 use simmer_files::size::counted;
+
+use super::{Gguf, GgufError, Metadata};
 
 /// Maximum number of parts, more than any model has.
 const MAX_PARTS: u64 = 9999;

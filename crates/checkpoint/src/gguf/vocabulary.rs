@@ -1,8 +1,9 @@
 //! The tokenizer in the metadata of a file.
 
+use simmer_files::size::counted;
+
 use super::metadata::required;
 use super::{Array, GgufError, Metadata};
-use simmer_files::size::counted;
 
 /// The values of `tokenizer.ggml.*` and `tokenizer.chat_template*`.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+use simmer_files::size::counted;
 
 use super::layout::{FAMILY, MetaTensor, ROTARY, embedding, head, in_first_layer, tensors};
 use super::{MetaError, PARAMS_FILE, Params, Split, shard_file};
@@ -18,7 +19,6 @@ use crate::{
     Checkpoint, CheckpointError, Dtype, Layout, MAX_TEXT_BYTES, ModelConfig, Pretrained,
     TensorInfo, compare,
 };
-use simmer_files::size::counted;
 
 /// Rows per comparison of the head with the embedding.
 const COMPARED_ROWS: usize = 1024;

@@ -64,7 +64,7 @@ fn named(source: &SourceCounts) -> Option<String> {
         format!(
             "{file} ({} {})",
             grouped(*rows as u64),
-            plural(*rows as usize, "row")
+            plural(*rows, "row")
         )
     });
     let unread = source.unread.iter();

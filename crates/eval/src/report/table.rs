@@ -1,8 +1,9 @@
 //! Scores as a table, for the terminal and in Markdown.
 
+use simmer_files::size::{are, counted};
+
 use super::{MetricReport, Report, TaskReport};
 use crate::statistics::{Difference, Mean};
-use simmer_files::size::{are, counted};
 
 /// Differences with a smaller p-value get a star.
 const SIGNIFICANT: f64 = 0.05;

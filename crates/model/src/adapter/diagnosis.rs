@@ -1,6 +1,7 @@
 //! Guesses which base model an adapter is for, if it does not fit the given one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use simmer_checkpoint::family::{self, Family, Module, Size, module_at};
 
@@ -183,12 +184,13 @@ pub(super) fn of(
             differences.push(format!("{what} {found}, this base has {wanted}"));
         }
     }
-    let named = config
-        .base_model_name_or_path
-        .as_ref()
-        .map_or_else(String::new, |name| {
-            format!("; its base_model_name_or_path is `{name}`")
-        });
+    let mut named = String::new();
+    if let Some(class) = &config.base_class {
+        let _ = write!(named, "; its base model is a {class} (auto_mapping)");
+    }
+    if let Some(name) = &config.base_model_name_or_path {
+        let _ = write!(named, "; its base_model_name_or_path is `{name}`");
+    }
     let family = other_family(found, modules);
     if let Some(family) = &family {
         differences.insert(0, format!("its modules are those of {family}"));
@@ -246,6 +248,22 @@ mod tests {
         let diagnosis = of(&expected, &found, &llama, &AdapterConfig::default());
         insta::assert_snapshot!(diagnosis.text, @"; it seems to be for another base model (Phi-3-mini, Phi-3.5-mini or Phi-4-mini): its modules are those of `phi3`; hidden size 3072, this base has 4096");
         assert!(diagnosis.is_other_base);
+        // PEFT names the class of a model that it has no task for
+        let config = serde_json::json!({
+            "peft_type": "LORA", "task_type": null, "base_model_name_or_path": "org/phi",
+            "auto_mapping": {"base_model_class": "Phi3Model", "parent_library": "transformers.models.phi3"},
+        });
+        let map = config.as_object().unwrap().clone();
+        let (config, warnings) =
+            AdapterConfig::from_json(map, std::path::Path::new("adapter_config.json")).unwrap();
+        assert!(warnings.is_empty());
+        let named = of(&expected, &found, &llama, &config).text;
+        assert!(
+            named.ends_with(
+                "; its base model is a Phi3Model (auto_mapping); its base_model_name_or_path is `org/phi`"
+            ),
+            "{named}"
+        );
         let diagnosis = of(&expected, &expected, &llama, &AdapterConfig::default());
         assert_eq!(
             (diagnosis.text.as_str(), diagnosis.is_other_base),

@@ -11,7 +11,6 @@ use super::names::{Layers, Names, Targets};
 
 /// Keys that do not affect what an adapter computes.
 const NEUTRAL: &[&str] = &[
-    "auto_mapping",
     "corda_config",
     "eva_config",
     "inference_mode",
@@ -67,6 +66,7 @@ impl ConfigKeys<'_> {
             base_model_name_or_path: self.take("base_model_name_or_path", "a string")?,
             revision: self.take("revision", "a string")?,
             task_type: self.take("task_type", "a string")?,
+            base_class: self.base_class()?,
             peft_version: self.take("peft_version", "a string")?,
             r: self.take("r", "a whole number")?.unwrap_or(default.r),
             lora_alpha: self
@@ -107,6 +107,22 @@ impl ConfigKeys<'_> {
         }
         self.check_init(&config.init_lora_weights)?;
         Ok(config)
+    }
+
+    /// The class in `auto_mapping`: `{"base_model_class": "LlamaModel", "parent_library": "transformers..."}`.
+    fn base_class(&mut self) -> Result<Option<String>, AdapterError> {
+        let expected = "an object with the text `base_model_class`";
+        let Some(mapping) = self.take::<Map<String, Value>>("auto_mapping", expected)? else {
+            return Ok(None);
+        };
+        match mapping.get("base_model_class") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(class)) => Ok(Some(class.clone())),
+            Some(_) => {
+                let found = Value::Object(mapping).to_string();
+                Err(self.wrong("auto_mapping", expected, found))
+            }
+        }
     }
 
     /// Removes a key and parses its value; `None` if it is missing or null.

@@ -332,7 +332,7 @@ impl Parts {
                 format!(
                     "{} {} per pass, {layers}",
                     grouped(load.tokens as u64),
-                    plural(load.tokens as usize, "token")
+                    plural(load.tokens, "token")
                 ),
             ),
             (

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::config::RopeScaling;
 
 fn json(model_type: &str, keys: &Value) -> Value {
     let mut json = json!({
@@ -268,4 +269,25 @@ fn same(found: &Value, expected: &Value) -> bool {
         }
         _ => found == expected,
     }
+}
+
+/// As `Gemma3TextConfig` of transformers 5.23 resolves them.
+#[test]
+fn rope_scaling_beside_two_tables_is_that_of_full_attention() {
+    let tables = json!({
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 3e5},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+    });
+    let config = read(
+        "gemma3_text",
+        &json!({
+            "head_dim": 16, "rope_parameters": tables, "rope_theta": 5.0, "rope_local_base_freq": 6.0,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        }),
+    );
+    assert_eq!(config.rope_scaling, RopeScaling::Linear { factor: 2.0 });
+    assert_eq!(
+        (config.rope_theta, config.rope_local_base_freq),
+        (3e5, Some(2e4))
+    );
 }

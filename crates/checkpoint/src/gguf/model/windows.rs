@@ -3,12 +3,13 @@
 //! `attention.sliding_window` is a number of tokens, the query's own included. `attention.sliding_window_pattern` is a number
 //! n, if all layers except every n-th have the window, or a list with true for each layer that has it.
 
+use simmer_files::size::counted;
+
 use super::read::Keys;
 use crate::config::{LayerType, ModelConfig};
 use crate::family::{GgufWindows, Windows};
 use crate::gguf::metadata::required;
 use crate::gguf::{Array, GgufError, Metadata, Value};
-use simmer_files::size::counted;
 
 const WINDOW: &str = "attention.sliding_window";
 const PATTERN: &str = "attention.sliding_window_pattern";
