@@ -2,7 +2,8 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
-use simmer_checkpoint::convert::to_meta;
+use simmer_checkpoint::convert::{to_gguf, to_meta};
+use simmer_checkpoint::gguf::{GgmlType, Vocabulary};
 use simmer_checkpoint::{Dtype, ModelConfig, Pretrained};
 use simmer_hint::Hint;
 
@@ -100,6 +101,33 @@ fn losses_and_gradients_have_the_same_bits() {
         let scores = |model: &LlamaForCausalLM| model.score(&text).unwrap();
         assert_eq!(scores(&offloaded), scores(&plain));
     }
+}
+
+#[test]
+fn quantised_weights_stay_in_their_file() {
+    let (sequence, targets) = rows();
+    let folder = tempfile::tempdir().unwrap();
+    saved(&folder.path().join("base"), false);
+    let model = Pretrained::open(&folder.path().join("base")).unwrap();
+    let file = folder.path().join("q8.gguf");
+    let (kind, vocabulary) = (Some(GgmlType::Q8_0), Vocabulary::default());
+    to_gguf(&model, &file, kind, "x", &vocabulary, &mut |_, _| ()).unwrap();
+    let run = |offload| {
+        let model = tuned(&file, offload, r"\d");
+        let (loss, gradients) =
+            model.loss_and_gradients(&sequence, &targets, 1.0, Recompute::Layer);
+        (bits(loss), all_bits(gradients), model.pages)
+    };
+    let (loss, gradients, _) = run(None);
+    let offloaded = run(Some(Offload::Disk));
+    assert_eq!((offloaded.0, offloaded.1), (loss, gradients));
+    // 34 bytes for 32 elements; the pages of every layer are known
+    let shown = format!("{:?}", offloaded.2.unwrap());
+    let layer = LAYER / 4 / 32 * 34;
+    assert!(
+        shown.starts_with(&format!("LayerPages([{layer}, {layer},")),
+        "{shown}"
+    );
 }
 
 /// The bytes of the files in a folder that this process has in memory.

@@ -430,15 +430,15 @@ fn a_base_model_in_its_files_needs_layers_one_by_one() {
         error(&parse(&text.replacen(find, replacement, 1), &[]).unwrap_err())
     };
     insta::assert_snapshot!(said("epochs", "epochs"), @r#"
-    r.toml: line 4, column 11: `base.offload`: needs gradient checkpointing, which computes the layers one by one
+    r.toml: line 4, column 1: `base.offload`: needs gradient checkpointing, which computes the layers one by one
     hint: set train.recompute = "layer", or "mlp", which needs more memory and less time
     "#);
     insta::assert_snapshot!(said("[method.lora]", "[method.full]"), @"
-    r.toml: line 4, column 11: `base.offload`: cannot be combined with [method.full], which trains a copy of every weight in memory
+    r.toml: line 4, column 1: `base.offload`: cannot be combined with [method.full], which trains a copy of every weight in memory
     hint: train an adapter, [method.lora], or remove base.offload
     ");
     insta::assert_snapshot!(said("\"disk\"", "true"), @r#"
-    r.toml: line 4, column 11: `base.offload`: expected a name, found true
+    r.toml: line 4, column 11: `base.offload`: expected a name or a table
     hint: write offload = "disk", or leave it out
     "#);
     for recompute in ["train.recompute=layer", "train.recompute=mlp"] {
