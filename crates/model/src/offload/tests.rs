@@ -3,6 +3,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 use simmer_checkpoint::convert::{to_gguf, to_meta};
+use simmer_checkpoint::gguf::model::FileType;
 use simmer_checkpoint::gguf::{GgmlType, Vocabulary};
 use simmer_checkpoint::{Dtype, ModelConfig, Pretrained};
 use simmer_hint::Hint;
@@ -10,7 +11,7 @@ use simmer_hint::Hint;
 use super::*;
 use crate::adapter::targets::Targets;
 use crate::adapter::{LoraConfig, attach};
-use crate::base::{BaseConfig, BaseError, Offload, Precision, load};
+use crate::base::{BaseConfig, BaseError, BasePrecision, Offload, load};
 use crate::export::save_model;
 use crate::parameters::Parameters;
 use crate::sequence::{Sequence, Target};
@@ -110,7 +111,7 @@ fn quantised_weights_stay_in_their_file() {
     saved(&folder.path().join("base"), false);
     let model = Pretrained::open(&folder.path().join("base")).unwrap();
     let file = folder.path().join("q8.gguf");
-    let (kind, vocabulary) = (Some(GgmlType::Q8_0), Vocabulary::default());
+    let (kind, vocabulary) = (Some(FileType::Of(GgmlType::Q8_0)), Vocabulary::default());
     to_gguf(&model, &file, kind, "x", &vocabulary, &mut |_, _| ()).unwrap();
     let run = |offload| {
         let model = tuned(&file, offload, r"\d");
@@ -236,13 +237,13 @@ fn weights_that_cannot_stay_in_their_files_are_named() {
     };
     let disk = offloaded(&at("base"), Some(Offload::Disk));
     let mut converted = disk.clone();
-    converted.precision = Some(Precision::Bf16);
+    converted.precision = Some(BasePrecision::Bf16);
     insta::assert_snapshot!(said(&converted), @"
     `base.offload`: /base: tensor `model.layers.0.self_attn.q_proj.weight`: stored in F32, and converted to bf16 when it is loaded (`base.precision`): a copy in memory
     hint: remove `base.precision`, or convert the model once, with `simmer convert IN OUT --dtype`
     ");
     let mut as_stored = disk;
-    as_stored.precision = Some(Precision::F32);
+    as_stored.precision = Some(BasePrecision::F32);
     load(&as_stored, 0, &Device::flex()).unwrap();
     // two layers with two norms each; embedding, head and the last norm
     let norm = 4 * 128;
