@@ -30,8 +30,6 @@ use crate::{hub, output, progress};
 #[command(after_help = "\
 Examples:
   simmer convert runs/merged merged.gguf --dtype q8_0
-  simmer convert model.gguf folder
-  simmer convert folder folder-nf4 --quantize nf4
   simmer convert folder model.gguf --quantize q4_k_m
   simmer convert runs/quickstart/adapter adapter.gguf")]
 pub(crate) struct Convert {
