@@ -144,7 +144,8 @@ impl Matrix {
                 },
             },
         };
-        let by_rows = rows > 0 && matrix.codes().len() % rows == 0 && !four_bit_across(matrix);
+        let by_rows =
+            rows > 0 && matrix.codes().len().is_multiple_of(rows) && !four_bit_across(matrix);
         let codes = if by_rows {
             codes.view([rows as i64, -1])
         } else {
@@ -284,7 +285,7 @@ impl Matrix {
 /// Whether rows of a matrix in four bits are not whole blocks and bytes.
 fn four_bit_across(matrix: &Quantised) -> bool {
     match matrix.form() {
-        Form::FourBit(four_bit) => matrix.shape()[1] % four_bit.block != 0,
+        Form::FourBit(four_bit) => !matrix.shape()[1].is_multiple_of(four_bit.block),
         _ => false,
     }
 }

@@ -20,6 +20,10 @@ pub use placed::Placed;
 
 /// A weight in the form in which it is stored. A weight that is trained is dense.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is made for one call, and a box would be an allocation for each"
+)]
 pub enum FrozenWeight {
     /// `[R, C]`, in f32, bf16 or f16.
     Dense(Tensor<2>),

@@ -34,7 +34,7 @@ impl LinearCrossEntropyForms for Flex {
             bytes,
         );
         if wanted.weight {
-            let weight = weight.tensor(&FlexDevice::default());
+            let weight = weight.tensor(&FlexDevice);
             return chunks::loss::<Self>(hidden, weight, targets, soft_cap, wanted);
         }
         let targets = Self::int_cast(targets, IntDType::I64);

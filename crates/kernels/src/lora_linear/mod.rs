@@ -338,7 +338,7 @@ fn recorded<B: LoraLinearForms, C: CheckpointStrategy>(
         .prepare::<C>([x.node(), weight_node, a.node(), b.node()])
         .compute_bound()
         .stateful();
-    let [x, a, b] = [x, a, b].map(|of| of.into_primitive());
+    let (x, a, b) = (x.into_primitive(), a.into_primitive(), b.into_primitive());
     let branch = [a.clone(), b.clone()];
     let y = result(x.clone(), weight.clone(), branch, scale, dropout.clone());
     match prepared {

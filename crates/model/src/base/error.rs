@@ -87,7 +87,7 @@ pub enum BaseError {
         /// The tensor.
         tensor: String,
         /// Why not.
-        source: simmer_blocks::BlocksError,
+        source: Box<simmer_blocks::BlocksError>,
     },
     /// A family without a module that the forward pass has.
     #[error("the family `{model_type}` has no module with the role {role:?}")]

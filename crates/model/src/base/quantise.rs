@@ -52,7 +52,7 @@ impl Base {
         found.map(Some).map_err(|source| BaseError::Quantise {
             path: path.map(ToOwned::to_owned).unwrap_or_default(),
             tensor: tensor.name.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 
@@ -64,10 +64,10 @@ impl Base {
         if tensor.part != Part::Weight || !self.stays_quantised(tensor.module) {
             return Ok(None);
         }
-        match checkpoint.contains(&tensor.name) {
-            true => Ok(checkpoint.quantised(&tensor.name)?),
-            false => Ok(None),
+        if !checkpoint.contains(&tensor.name) {
+            return Ok(None);
         }
+        Ok(checkpoint.quantised(&tensor.name)?)
     }
 
     /// Whether a module's weight stays as it is stored if that is quantised: another dtype was not asked for, no
@@ -152,7 +152,7 @@ fn encoded(
 }
 
 fn encoded_values(data: &TensorData, encoding: Encoding) -> Encoded {
-    Quantised::encode(encoding, shape(&data.shape()), &floats(data.as_bytes()))
+    Quantised::encode(encoding, shape(data.shape()), &floats(data.as_bytes()))
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {

@@ -181,7 +181,7 @@ fn an_unknown_choice_is_named_with_the_nearest() {
     ");
     insta::assert_snapshot!(said("path = \"base\"", "path = \"base\"\nprecision = \"fp16\""), @r"
     r.toml: line 4, column 13: `base.precision`: unknown value `fp16`; did you mean `f16`?
-    hint: possible values: f32, bf16, f16
+    hint: possible values: f32, bf16, f16, nf4, fp4, int8
     ");
 }
 

@@ -141,6 +141,10 @@ impl Arguments {
 
 /// One conversion: `%(key)-10.2f`.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "Python's flags, each on or off"
+)]
 struct Spec {
     left: bool,
     plus: bool,
@@ -258,7 +262,7 @@ impl Spec {
                 }
                 if safe && !value.is_safe() {
                     let escaped = escape(state, &Value::from(shown))?;
-                    shown = escaped.as_str().unwrap_or_default().to_owned();
+                    shown = escaped.as_str().map(str::to_owned).unwrap_or_default();
                 }
                 if let Some(most) = self.precision {
                     shown = shown.chars().take(most).collect();
