@@ -187,7 +187,7 @@ impl Checkpoint {
         CheckpointError::Quantised {
             file: file.map_or(&*self.path, Mapped::path).to_owned(),
             tensor: name.to_owned(),
-            source,
+            source: Box::new(source),
         }
     }
 

@@ -250,7 +250,7 @@ pub enum CheckpointError {
         /// The tensor.
         tensor: String,
         /// What is wrong.
-        source: BlocksError,
+        source: Box<BlocksError>,
     },
     /// A part of a quantised tensor that is missing, or not as the others need it.
     #[error("{}: tensor `{tensor}`: expected {expected}, found {found}", file.display())]

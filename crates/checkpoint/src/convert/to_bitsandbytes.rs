@@ -260,7 +260,7 @@ impl Work<'_> {
         let wrong = |source| CheckpointError::Quantised {
             file: self.checkpoint.path().to_owned(),
             tensor: read.name.clone(),
-            source,
+            source: Box::new(source),
         };
         let encoding = match codes {
             Codes::FourBit { kind, nested } => Encoding::FourBit {

@@ -115,7 +115,7 @@ impl Part {
         CheckpointError::Quantised {
             file: self.file.clone(),
             tensor: self.name.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 
