@@ -4,7 +4,7 @@ use bytes::Bytes;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::four_bit::FourBitEncoder;
+use crate::four_bit::{FourBitEncoder, absmax_bytes};
 use crate::ggml::{BlockType, encode, first_not_finite};
 use crate::int8::encode_row;
 use crate::{BlocksError, FP4, Form, Int8, NF4, Quantised, Rounding};
@@ -70,6 +70,22 @@ impl Encoding {
             Self::Blocks(kind) => kind.name(),
             Self::FourBit { kind, .. } => kind.name(),
             Self::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of codes and scales of a matrix.
+    ///
+    /// # Shapes
+    /// `shape`: `[R, C]`, with rows of whole blocks for the types of ggml.
+    pub fn bytes(self, [rows, columns]: [usize; 2]) -> usize {
+        let elements = rows * columns;
+        match self {
+            Self::Blocks(kind) => rows * kind.row_bytes(columns),
+            Self::FourBit { block, nested, .. } => {
+                let blocks = elements.div_ceil(block);
+                elements.div_ceil(2) + absmax_bytes(blocks, nested)
+            }
+            Self::Int8 => elements + rows * size_of::<f32>(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub mod ggml;
 
 pub use encoder::{Encoder, Encoding, FourBitKind};
 pub use error::BlocksError;
-pub use four_bit::{Absmax, FP4, FourBit, NF4, nested_values};
+pub use four_bit::{Absmax, FP4, FourBit, NF4, Pairs, nested_values};
 pub use fp8::{Fp8, Fp8Scales, e4m3};
 pub use int8::Int8;
 pub use matrix::{Form, Quantised, paired_row};

@@ -82,6 +82,16 @@ pub fn convert(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
     }
 }
 
+/// The values of elements.
+///
+/// # Panics
+///
+/// If the dtype is not F32, F16 or BF16.
+pub fn floats(bytes: &[u8], dtype: Dtype) -> Vec<f32> {
+    let wide = convert(bytes, dtype, Dtype::F32);
+    wide.chunks_exact(f32::BYTES).map(f32::widen).collect()
+}
+
 fn convert_from<F: Number>(bytes: &[u8], to: Dtype) -> Vec<u8> {
     match to {
         Dtype::F32 => convert_between::<F, f32>(bytes),

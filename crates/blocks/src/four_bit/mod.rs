@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub(crate) use encode::FourBitEncoder;
+pub(crate) use nested::absmax_bytes;
 pub use nested::nested_values;
 
 use crate::matrix_checks::{finite, length};
@@ -100,7 +101,7 @@ pub enum Absmax {
 }
 
 /// The two values of each byte of codes.
-pub(crate) type Pairs = [[f32; 2]; 256];
+pub type Pairs = [[f32; 2]; 256];
 
 impl Absmax {
     /// The scale of a block.
@@ -131,7 +132,8 @@ impl FourBit {
         self.name
     }
 
-    pub(crate) fn pairs(&self) -> Arc<Pairs> {
+    /// The two values of each byte of codes.
+    pub fn pairs(&self) -> Arc<Pairs> {
         let value = |code: usize| self.values[code];
         Arc::new(std::array::from_fn(|byte| {
             [value(byte >> 4), value(byte & 15)]

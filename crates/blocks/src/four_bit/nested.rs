@@ -10,6 +10,15 @@ use super::Absmax;
 /// Codes of a block.
 const BLOCK: usize = 256;
 
+/// Bytes of the scales of blocks of codes.
+pub(crate) fn absmax_bytes(blocks: usize, nested: bool) -> usize {
+    if nested {
+        blocks + (256 + blocks.div_ceil(BLOCK)) * size_of::<f32>()
+    } else {
+        blocks * size_of::<f32>()
+    }
+}
+
 /// The 256 values of nested codes, ascending: for each power of ten from 1e-6 to 1, twice as many steps as for
 /// the one below, of both signs; zero; and one.
 pub fn nested_values() -> [f32; 256] {

@@ -10,7 +10,7 @@
 mod encode;
 mod group;
 
-pub use encode::encode;
+pub use encode::{encode, first_not};
 pub(crate) use encode::{first_infinite, first_not_finite};
 
 /// Elements that are widened together; every block is a whole number of groups.

@@ -49,6 +49,18 @@ fn step(encoding: Encoding) -> f32 {
     }
 }
 
+#[test]
+fn an_encoding_tells_the_bytes_of_its_matrices() {
+    for encoding in encodings() {
+        // more blocks than share a scale of their scales
+        for shape in [[3, 256], [200, 512]] {
+            let values = vec![0.5; shape[0] * shape[1]];
+            let matrix = Quantised::encode(encoding, shape, &values).unwrap();
+            assert_eq!(encoding.bytes(shape), matrix.bytes(), "{encoding:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn elements_stay_within_half_a_step(

@@ -13,7 +13,7 @@ use crate::config::RawObject;
 use crate::family::ModuleKind;
 use crate::hugging_face::{CheckpointWriter, plan_shards_of};
 use crate::layout::{self, Part};
-use crate::numbers::{self, Number, torch_name};
+use crate::numbers::{self, torch_name};
 use crate::{
     Checkpoint, CheckpointError, ConfigError, Dtype, MAX_SHARD_BYTES, Pretrained, PretrainedError,
     TensorSpec, is_rotary_buffer,
@@ -290,8 +290,7 @@ impl Work<'_> {
     /// Rows of a weight in its dtype, as f32.
     fn wide(&self, read: &TensorSpec, block: Range<usize>) -> Result<Vec<f32>, ConvertError> {
         let bytes = rows(self.checkpoint, &read.name, block, read.dtype)?;
-        let wide = numbers::convert(&bytes, read.dtype, Dtype::F32);
-        Ok(wide.chunks_exact(f32::BYTES).map(f32::widen).collect())
+        Ok(numbers::floats(&bytes, read.dtype))
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use simmer_blocks::{Absmax, BlocksError, Form, FourBit, Fp8, Fp8Scales, Int8, Rounding};
 
+use crate::TensorInfo;
 use crate::mapped::Mapped;
-use crate::numbers::{self, Number};
+use crate::numbers;
 use crate::stored::Piece;
-use crate::{Dtype, TensorInfo};
 
 /// Scales, and the tensors of the files that hold them.
 #[derive(Debug, Clone)]
@@ -64,8 +64,7 @@ pub(crate) struct Numbers {
 impl Numbers {
     fn read(&self, files: &[Mapped]) -> Arc<[f32]> {
         let bytes = &files[self.piece.file][self.piece.range.clone()];
-        let wide = numbers::convert(bytes, self.info.dtype, Dtype::F32);
-        wide.chunks_exact(f32::BYTES).map(f32::widen).collect()
+        numbers::floats(bytes, self.info.dtype).into()
     }
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::TensorData;
 use simmer_blocks::{Encoder, Encoding, FourBitKind, Quantised, Rounding};
 use simmer_checkpoint::family::{Module, ModuleKind};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
-use simmer_checkpoint::numbers::convert;
+use simmer_checkpoint::numbers::floats;
 use simmer_checkpoint::{Checkpoint, Dtype};
 
 use super::{Base, BaseError, BasePrecision, random};
@@ -16,9 +16,6 @@ const TOGETHER: usize = 16 << 20;
 
 /// Elements of a block of nf4 and fp4, as in QLoRA.
 const BLOCK: usize = 64;
-
-/// Blocks that share a scale of their scales.
-const NESTED_BLOCK: usize = 256;
 
 impl Base {
     /// The first weight that is quantised in memory: its name, and the name of its type.
@@ -107,20 +104,7 @@ impl Base {
 
     /// Bytes of a weight that is quantised while it is loaded.
     pub(super) fn encoded_bytes(&self, tensor: &TensorLayout) -> Option<u64> {
-        let elements: usize = tensor.shape.iter().product();
-        let bytes = match self.encoding(tensor)? {
-            Encoding::FourBit { block, nested, .. } => {
-                let blocks = elements.div_ceil(block);
-                let scales = if nested {
-                    blocks + (256 + blocks.div_ceil(NESTED_BLOCK)) * size_of::<f32>()
-                } else {
-                    blocks * size_of::<f32>()
-                };
-                elements.div_ceil(2) + scales
-            }
-            Encoding::Int8 => elements + tensor.shape[0] * size_of::<f32>(),
-            Encoding::Blocks(kind) => kind.row_bytes(elements),
-        };
+        let bytes = self.encoding(tensor)?.bytes(shape(&tensor.shape));
         Some(bytes as u64)
     }
 }
@@ -143,7 +127,7 @@ fn encoded(
     for start in (0..rows).step_by(together) {
         let part = start..rows.min(start + together);
         let bytes = checkpoint.rows(&tensor.name, part.clone())?;
-        if let Err(error) = encoder.rows(&floats(&convert(&bytes, dtype, Dtype::F32))) {
+        if let Err(error) = encoder.rows(&floats(&bytes, dtype)) {
             return Ok(Err(error));
         }
         checkpoint.release(&tensor.name, part);
@@ -152,15 +136,11 @@ fn encoded(
 }
 
 fn encoded_values(data: &TensorData, encoding: Encoding) -> Encoded {
-    Quantised::encode(encoding, shape(data.shape()), &floats(data.as_bytes()))
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks();
-    values
-        .iter()
-        .map(|value| f32::from_le_bytes(*value))
-        .collect()
+    Quantised::encode(
+        encoding,
+        shape(data.shape()),
+        &floats(data.as_bytes(), Dtype::F32),
+    )
 }
 
 fn shape(shape: &[usize]) -> [usize; 2] {

@@ -125,12 +125,22 @@ fn beyond_f16(kind: BlockType, values: &[f32], out: &[u8]) -> Option<usize> {
 /// The index of the first value that is not finite.
 #[inline(always)]
 pub(crate) fn first_not_finite(values: &[f32]) -> Option<usize> {
+    first_not(
+        values,
+        #[inline(always)]
+        |x| x.abs() < f32::INFINITY,
+    )
+}
+
+/// The index of the first value that fails a check.
+#[inline(always)]
+pub fn first_not(values: &[f32], is_so: impl Fn(f32) -> bool) -> Option<usize> {
     const TOGETHER: usize = 64;
     // without an early exit per element, the compiler vectorises this
-    let all = |values: &[f32]| values.iter().fold(true, |all, x| all & x.is_finite());
+    let all = |values: &[f32]| values.iter().fold(true, |all, &x| all & is_so(x));
     let chunk = values.chunks(TOGETHER).position(|values| !all(values))?;
     let begin = chunk * TOGETHER;
-    let within = values[begin..].iter().position(|x| !x.is_finite())?;
+    let within = values[begin..].iter().position(|&x| !is_so(x))?;
     Some(begin + within)
 }
 

@@ -3,26 +3,13 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use simmer_blocks::BlocksError;
-use simmer_blocks::ggml::encode;
+use simmer_blocks::ggml::{encode, first_not};
 
-use super::block_type;
+use super::{DECODED, block_type};
 use crate::gguf::{GgmlType, GgufError};
 
-/// The types that can be written.
-pub const ENCODED: &[GgmlType] = &[
-    GgmlType::F32,
-    GgmlType::F16,
-    GgmlType::BF16,
-    GgmlType::Q8_0,
-    GgmlType::Q4_0,
-    GgmlType::Q4_1,
-    GgmlType::Q5_0,
-    GgmlType::Q5_1,
-    GgmlType::Q4_K,
-    GgmlType::Q5_K,
-    GgmlType::Q6_K,
-    GgmlType::IQ4_NL,
-];
+/// The types that can be written: those that can be read.
+pub const ENCODED: &[GgmlType] = DECODED;
 
 /// Appends `values` to `out`, rounded to the nearest value of F16 and BF16, ties to even, and for quantised types with the
 /// same bits as ggml's implementation without an importance matrix. Quantised blocks are computed on all threads of rayon's
@@ -97,17 +84,6 @@ fn blocks(
             },
         }
     })
-}
-
-/// The index of the first value that fails the check.
-fn first_not(values: &[f32], is_so: impl Fn(f32) -> bool) -> Option<usize> {
-    const TOGETHER: usize = 64;
-    // without an early exit per element, the compiler vectorises this
-    let all = |values: &[f32]| values.iter().fold(true, |all, &x| all & is_so(x));
-    let chunk = values.chunks(TOGETHER).position(|values| !all(values))?;
-    let begin = chunk * TOGETHER;
-    let within = values[begin..].iter().position(|&x| !is_so(x))?;
-    Some(begin + within)
 }
 
 fn each<T: Copy, const BYTES: usize>(
