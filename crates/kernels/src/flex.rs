@@ -72,8 +72,8 @@ pub(crate) fn weight(weight: &WeightOn<Flex>, side: Side) -> Weight<'_> {
     let [rows, columns] = weight.shape();
     let values = match weight {
         WeightOn::Dense(tensor) => stored(tensor),
-        WeightOn::Quantised(placed) => Values::Quantised(Rows {
-            matrix: placed.host(),
+        WeightOn::Quantised(weight) => Values::Quantised(Rows {
+            matrix: weight.host(),
             first: 0,
         }),
     };

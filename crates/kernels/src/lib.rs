@@ -59,9 +59,7 @@ pub use attention::{
 pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
-pub use frozen::{
-    FrozenForms, FrozenWeight, Placed, QuantisedRowsBackend, QuantisedWeight, WeightOn,
-};
+pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};

@@ -9,7 +9,7 @@ use simmer_blocks::ggml::BlockType;
 use simmer_blocks::{Absmax, Form, Fp8Scales, Quantised, Rounding, paired_row};
 use tch::{Device, Kind, Tensor};
 
-use super::{FrozenForms, Placed};
+use super::{FrozenForms, QuantisedWeight};
 use crate::libtorch::{fresh, uploaded};
 
 mod ggml;
@@ -23,51 +23,38 @@ pub(crate) struct Matrix {
     kind: &'static str,
     bytes: usize,
     /// Bytes, `[rows, bytes of a row]`, or one list where rows are not whole bytes.
-    codes: Shared,
+    codes: TchTensor,
     form: TorchForm,
     /// The stored row of each row, `[R]`, if they differ.
-    order: Option<Shared>,
-}
-
-/// A tensor that several threads read.
-struct Shared(TchTensor);
-
-impl Shared {
-    fn new(tensor: Tensor) -> Self {
-        Self(fresh(tensor))
-    }
-
-    fn get(&self) -> &Tensor {
-        &self.0.tensor
-    }
+    order: Option<TchTensor>,
 }
 
 enum TorchForm {
     Blocks(BlockType),
     FourBit {
         /// The values of the two codes of a byte, `[256, 2]`.
-        table: Shared,
+        table: TchTensor,
         /// The scale of each block, f32.
         absmax: Scales,
         block: usize,
         rounding: Rounding,
     },
     /// Signed bytes; the largest absolute value of each row, `[R, 1]`.
-    Int8(Shared),
+    Int8(TchTensor),
     /// The value of each code, `[256]`, and the scales.
     Fp8 {
-        table: Shared,
+        table: TchTensor,
         scales: Fp8Torch,
     },
 }
 
 enum Scales {
-    Plain(Shared),
+    Plain(TchTensor),
     Nested {
-        codes: Shared,
+        codes: TchTensor,
         /// `[256]`
-        values: Shared,
-        absmax: Shared,
+        values: TchTensor,
+        absmax: TchTensor,
         block: usize,
         offset: f32,
     },
@@ -76,28 +63,24 @@ enum Scales {
 enum Fp8Torch {
     Matrix(f32),
     /// `[R, 1]`
-    Rows(Shared),
+    Rows(TchTensor),
     /// `[R / size, C / size]`
     Blocks {
         size: [usize; 2],
-        scales: Shared,
+        scales: TchTensor,
     },
 }
 
 impl Matrix {
     /// Copies a matrix to a device.
     pub(super) fn on(device: Device, matrix: &Quantised) -> Self {
-        let place = |tensor: Tensor| Shared::new(uploaded(&tensor, device));
+        let place = |tensor: Tensor| fresh(uploaded(&tensor, device));
         let floats = |values: &[f32]| place(Tensor::from_slice(values));
         let [rows, columns] = matrix.shape();
         let codes = Tensor::from_slice(&matrix.codes()[..]);
         let form = match matrix.form() {
             Form::Blocks(kind) => TorchForm::Blocks(*kind),
             Form::FourBit(four_bit) => {
-                let value = |code: usize| four_bit.values[code];
-                let table: Vec<f32> = (0..256_usize)
-                    .flat_map(|byte| [value(byte >> 4), value(byte & 15)])
-                    .collect();
                 let absmax = match &four_bit.absmax {
                     Absmax::Plain(absmax) => Scales::Plain(floats(absmax)),
                     Absmax::Nested {
@@ -115,7 +98,9 @@ impl Matrix {
                     },
                 };
                 TorchForm::FourBit {
-                    table: place(Tensor::from_slice(&table).view([256, 2])),
+                    table: place(
+                        Tensor::from_slice(four_bit.pairs().as_flattened()).view([256, 2]),
+                    ),
                     absmax,
                     block: four_bit.block,
                     rounding: four_bit.rounding,
@@ -183,12 +168,12 @@ impl Matrix {
     /// Result: `[R, C]`.
     pub(crate) fn widened(&self, kind: Kind) -> Tensor {
         let [rows, columns] = self.shape;
-        let options = (kind, self.codes.get().device());
-        let wide = Tensor::empty([rows as i64, columns as i64], options);
-        if self.codes.get().dim() == 1 {
+        let options = (kind, self.codes.tensor.device());
+        if self.codes.tensor.dim() == 1 {
             let all = self.flat().view([rows as i64, columns as i64]);
             return self.ordered(all).to_kind(kind);
         }
+        let wide = Tensor::empty([rows as i64, columns as i64], options);
         let together = (TOGETHER / columns.max(1)).max(1);
         for start in (0..rows).step_by(together) {
             let count = together.min(rows - start) as i64;
@@ -202,7 +187,7 @@ impl Matrix {
     fn ordered(&self, stored: Tensor) -> Tensor {
         match &self.order {
             None => stored,
-            Some(order) => stored.index_select(0, order.get()),
+            Some(order) => stored.index_select(0, &order.tensor),
         }
     }
 
@@ -211,16 +196,16 @@ impl Matrix {
     /// # Shapes
     /// `ids`: `[T]`, i64. Result: `[T, C]`.
     fn rows(&self, ids: &Tensor) -> Tensor {
-        if self.codes.get().dim() == 1 {
+        if self.codes.tensor.dim() == 1 {
             let [rows, columns] = self.shape;
             let all = self.flat().view([rows as i64, columns as i64]);
             return self.ordered(all).index_select(0, ids);
         }
         let stored = match &self.order {
             None => ids.shallow_clone(),
-            Some(order) => order.get().index_select(0, ids),
+            Some(order) => order.tensor.index_select(0, ids),
         };
-        let codes = self.codes.get().index_select(0, &stored); // [T, bytes of a row]
+        let codes = self.codes.tensor.index_select(0, &stored); // [T, bytes of a row]
         let columns = self.shape[1] as i64;
         let count = ids.size()[0];
         match &self.form {
@@ -235,24 +220,26 @@ impl Matrix {
                 rounding,
             } => {
                 let blocks_of_row = columns / *block as i64;
-                let wide = looked_up(table.get(), &codes); // [T · bytes, 2]
-                let scales = absmax.by_rows(blocks_of_row).index_select(0, &stored);
-                let wide = wide.view([-1, *block as i64]) * scales.view([-1, 1]);
+                let within = Tensor::arange(blocks_of_row, (Kind::Int64, stored.device()));
+                let blocks = stored.unsqueeze(1) * blocks_of_row + within; // [T, blocks of a row]
+                let wide = looked_up(&table.tensor, &codes); // [T · bytes, 2]
+                let scales = absmax.of(&blocks.flatten(0, -1)).unsqueeze(1);
+                let wide = wide.view([-1, *block as i64]) * scales;
                 rounded(wide, *rounding).view([count, columns])
             }
             TorchForm::Int8(scales) => {
                 let wide = codes.view_dtype(Kind::Int8).to_kind(Kind::Float);
-                let wide = wide * scales.get().index_select(0, &stored);
+                let wide = wide * scales.tensor.index_select(0, &stored);
                 wide * f64::from(1.0_f32 / 127.0)
             }
             TorchForm::Fp8 { table, scales } => {
-                let wide = looked_up(table.get(), &codes).view([count, columns]);
+                let wide = looked_up(&table.tensor, &codes).view([count, columns]);
                 match scales {
                     Fp8Torch::Matrix(scale) => wide * f64::from(*scale),
-                    Fp8Torch::Rows(scales) => wide * scales.get().index_select(0, &stored),
+                    Fp8Torch::Rows(scales) => wide * scales.tensor.index_select(0, &stored),
                     Fp8Torch::Blocks { size, scales } => {
                         let block = stored.floor_divide_scalar(size[0] as i64);
-                        let scales = scales.get().index_select(0, &block); // [T, C / size]
+                        let scales = scales.tensor.index_select(0, &block); // [T, C / size]
                         let scales = scales.repeat_interleave_self_int(size[1] as i64, 1, None);
                         wide * scales.narrow(1, 0, columns)
                     }
@@ -273,11 +260,12 @@ impl Matrix {
             unreachable!("only matrices in four bits have blocks across rows");
         };
         let elements = (self.shape[0] * self.shape[1]) as i64;
-        let wide = looked_up(table.get(), self.codes.get()).flatten(0, -1);
+        let wide = looked_up(&table.tensor, &self.codes.tensor).flatten(0, -1);
         let wide = wide.narrow(0, 0, elements);
-        let scales = absmax
-            .all()
-            .repeat_interleave_self_int(*block as i64, 0, None);
+        let blocks = (elements as usize).div_ceil(*block) as i64;
+        let blocks = Tensor::arange(blocks, (Kind::Int64, wide.device()));
+        let scales = absmax.of(&blocks);
+        let scales = scales.repeat_interleave_self_int(*block as i64, 0, None);
         rounded(wide * scales.narrow(0, 0, elements), *rounding)
     }
 }
@@ -291,10 +279,13 @@ fn four_bit_across(matrix: &Quantised) -> bool {
 }
 
 impl Scales {
-    /// The scale of each block.
-    fn all(&self) -> Tensor {
+    /// The scales of some blocks.
+    ///
+    /// # Shapes
+    /// `blocks`, result: `[n]`.
+    fn of(&self, blocks: &Tensor) -> Tensor {
         match self {
-            Self::Plain(absmax) => absmax.get().shallow_clone(),
+            Self::Plain(absmax) => absmax.tensor.index_select(0, blocks),
             Self::Nested {
                 codes,
                 values,
@@ -302,18 +293,11 @@ impl Scales {
                 block,
                 offset,
             } => {
-                let wide = looked_up(values.get(), codes.get());
-                let count = wide.size()[0];
-                let scales = absmax.get();
-                let scales = scales.repeat_interleave_self_int(*block as i64, 0, None);
-                wide * scales.narrow(0, 0, count) + f64::from(*offset)
+                let wide = looked_up(&values.tensor, &codes.tensor.index_select(0, blocks));
+                let outer = blocks.floor_divide_scalar(*block as i64);
+                wide * absmax.tensor.index_select(0, &outer) + f64::from(*offset)
             }
         }
-    }
-
-    /// `[R, blocks of a row]`
-    fn by_rows(&self, blocks_of_row: i64) -> Tensor {
-        self.all().view([-1, blocks_of_row])
     }
 }
 
@@ -334,11 +318,11 @@ fn rounded(wide: Tensor, rounding: Rounding) -> Tensor {
 }
 
 impl FrozenForms for LibTorch {
-    fn widened_weight(weight: &Placed, _: &Self::Device) -> TchTensor {
+    fn widened_weight(weight: &QuantisedWeight, _: &Self::Device) -> TchTensor {
         fresh(weight.torch().widened(Kind::Float))
     }
 
-    fn widened_rows(weight: &Placed, rows: TchTensor) -> TchTensor {
+    fn widened_rows(weight: &QuantisedWeight, rows: TchTensor) -> TchTensor {
         let rows = rows.tensor.to_kind(Kind::Int64);
         fresh(weight.torch().rows(&rows))
     }

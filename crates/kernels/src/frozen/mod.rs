@@ -1,22 +1,20 @@
 //! A frozen weight in the form in which it is stored: dense in f32, bf16 or f16, or quantised.
 //!
 //! Matrix multiplications widen it inside, so that no widened copy of a whole weight exists on the
-//! processor. On libtorch a quantised weight is widened for each multiplication, into memory that the
-//! next one uses again.
+//! processor. On libtorch a quantised weight is widened as a whole for each multiplication.
 //!
 //! Axes: T tokens, R rows (output features, or the vocabulary), C columns (input features).
 
 #[cfg(feature = "libtorch")]
 pub(crate) mod libtorch;
-mod placed;
+mod quantised;
 
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, Flex, TensorMetadata};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use simmer_blocks::Quantised;
 
-pub use placed::Placed;
+pub use quantised::QuantisedWeight;
 
 /// A weight in the form in which it is stored. A weight that is trained is dense.
 #[derive(Debug, Clone)]
@@ -29,36 +27,6 @@ pub enum FrozenWeight {
     Dense(Tensor<2>),
     /// `[R, C]`, quantised.
     Quantised(QuantisedWeight),
-}
-
-/// A quantised weight on a device.
-#[derive(Debug, Clone)]
-pub struct QuantisedWeight {
-    placed: Placed,
-}
-
-impl QuantisedWeight {
-    /// A quantised matrix on a device. On the processor it stays where it is, mapped from its file for
-    /// instance.
-    pub fn new(matrix: Quantised, device: &Device) -> Self {
-        Self {
-            placed: Placed::on(device, matrix),
-        }
-    }
-
-    /// Rows and columns.
-    pub fn shape(&self) -> [usize; 2] {
-        self.placed.shape()
-    }
-
-    /// The name of the type, such as `nf4` or `Q4_K`.
-    pub fn kind(&self) -> &'static str {
-        self.placed.kind()
-    }
-
-    pub(crate) fn placed(self) -> Placed {
-        self.placed
-    }
 }
 
 impl From<Tensor<2>> for FrozenWeight {
@@ -76,17 +44,6 @@ impl FrozenWeight {
         }
     }
 
-    /// Bytes of the stored weight.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Dense(weight) => {
-                let [rows, columns] = weight.dims();
-                rows * columns * weight.dtype().size()
-            }
-            Self::Quantised(weight) => weight.placed.bytes(),
-        }
-    }
-
     /// Some rows, such as the embeddings of tokens.
     ///
     /// # Shapes
@@ -95,8 +52,8 @@ impl FrozenWeight {
         match self {
             Self::Dense(weight) => weight.clone().select(0, rows).cast(DType::F32),
             Self::Quantised(weight) => {
-                let placed = weight.placed.clone();
-                Tensor::from_dispatch(Dispatch::quantised_rows(rows.into_dispatch(), placed))
+                let weight = weight.clone();
+                Tensor::from_dispatch(Dispatch::quantised_rows(rows.into_dispatch(), weight))
             }
         }
     }
@@ -122,7 +79,7 @@ pub enum WeightOn<B: Backend> {
     /// `[R, C]`, in f32, bf16 or f16.
     Dense(FloatTensor<B>),
     /// `[R, C]`, quantised.
-    Quantised(Placed),
+    Quantised(QuantisedWeight),
 }
 
 impl<B: FrozenForms> WeightOn<B> {
@@ -149,7 +106,7 @@ pub trait FrozenForms: Backend {
     ///
     /// # Shapes
     /// Result: `[R, C]`.
-    fn widened_weight(weight: &Placed, device: &Self::Device) -> FloatTensor<Self> {
+    fn widened_weight(weight: &QuantisedWeight, device: &Self::Device) -> FloatTensor<Self> {
         let matrix = weight.host();
         let values = matrix.rows(0..matrix.shape()[0]);
         Self::float_from_data(TensorData::new(values, matrix.shape()), device)
@@ -159,15 +116,15 @@ pub trait FrozenForms: Backend {
     ///
     /// # Shapes
     /// `rows`: `[T]`. Result: `[T, C]`.
-    fn widened_rows(weight: &Placed, rows: IntTensor<Self>) -> FloatTensor<Self> {
+    fn widened_rows(weight: &QuantisedWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
         let all = Self::widened_weight(weight, &rows.device());
         Self::float_select(all, 0, rows)
     }
 }
 
 impl FrozenForms for Flex {
-    fn widened_rows(weight: &Placed, rows: IntTensor<Self>) -> FloatTensor<Self> {
-        placed::rows_on_flex(weight, rows)
+    fn widened_rows(weight: &QuantisedWeight, rows: IntTensor<Self>) -> FloatTensor<Self> {
+        quantised::rows_on_flex(weight, rows)
     }
 }
 
@@ -175,18 +132,18 @@ backends! {
     /// [`FrozenWeight::rows`] of a quantised weight on a backend.
     pub trait QuantisedRowsBackend: Backend {
         /// See [`FrozenWeight::rows`].
-        fn quantised_rows(rows: IntTensor<Self>, weight: Placed) -> FloatTensor<Self>;
+        fn quantised_rows(rows: IntTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self>;
     }
 }
 
 impl<B: FrozenForms> QuantisedRowsBackend for B {
-    fn quantised_rows(rows: IntTensor<B>, weight: Placed) -> FloatTensor<B> {
+    fn quantised_rows(rows: IntTensor<B>, weight: QuantisedWeight) -> FloatTensor<B> {
         B::widened_rows(&weight, rows)
     }
 }
 
 impl<B: FrozenForms, C: CheckpointStrategy> QuantisedRowsBackend for Autodiff<B, C> {
-    fn quantised_rows(rows: IntTensor<Self>, weight: Placed) -> FloatTensor<Self> {
+    fn quantised_rows(rows: IntTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self> {
         Self::from_inner(B::widened_rows(&weight, rows))
     }
 }

@@ -1,4 +1,4 @@
-//! Where the parts of a quantised weight are.
+//! A quantised weight on a device.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::flex::{contiguous, tensor};
 use crate::product::widen_row;
 use crate::threads;
 
-/// A quantised weight where a backend multiplies by it. Clones share it.
+/// A quantised weight on a device. Clones share it.
 #[derive(Clone)]
-pub struct Placed(Arc<Parts>);
+pub struct QuantisedWeight(Arc<Parts>);
 
 enum Parts {
     /// In the processor's memory.
@@ -26,15 +26,16 @@ enum Parts {
     Torch(super::libtorch::Matrix),
 }
 
-impl fmt::Debug for Placed {
+impl fmt::Debug for QuantisedWeight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.kind(), self.shape())
     }
 }
 
-impl Placed {
-    /// Places a matrix on a device.
-    pub(super) fn on(device: &Device, matrix: Quantised) -> Self {
+impl QuantisedWeight {
+    /// A quantised matrix on a device. On the processor it stays where it is, mapped from its file for
+    /// instance.
+    pub fn new(matrix: Quantised, device: &Device) -> Self {
         #[cfg(feature = "libtorch")]
         if let Some(device) = crate::backends::torch_device(device) {
             let matrix = super::libtorch::Matrix::on(device, &matrix);
@@ -44,7 +45,8 @@ impl Placed {
         Self(Arc::new(Parts::Host(matrix)))
     }
 
-    pub(crate) fn shape(&self) -> [usize; 2] {
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
         match &*self.0 {
             Parts::Host(matrix) => matrix.shape(),
             #[cfg(feature = "libtorch")]
@@ -52,7 +54,8 @@ impl Placed {
         }
     }
 
-    pub(crate) fn kind(&self) -> &'static str {
+    /// The name of the type, such as `nf4` or `Q4_K`.
+    pub fn kind(&self) -> &'static str {
         match &*self.0 {
             Parts::Host(matrix) => matrix.kind(),
             #[cfg(feature = "libtorch")]
@@ -60,6 +63,11 @@ impl Placed {
         }
     }
 
+    /// Bytes of codes and scales.
+    #[cfg_attr(
+        not(feature = "libtorch"),
+        expect(dead_code, reason = "for profiles of libtorch")
+    )]
     pub(crate) fn bytes(&self) -> usize {
         match &*self.0 {
             Parts::Host(matrix) => matrix.bytes(),
@@ -97,7 +105,7 @@ impl Placed {
 ///
 /// # Shapes
 /// `rows`: `[T]`. Result: `[T, C]`.
-pub(super) fn rows_on_flex(weight: &Placed, rows: FlexTensor) -> FlexTensor {
+pub(super) fn rows_on_flex(weight: &QuantisedWeight, rows: FlexTensor) -> FlexTensor {
     let matrix = weight.host();
     let [_, columns] = matrix.shape();
     let rows = contiguous(Flex::int_cast(rows, IntDType::I64));

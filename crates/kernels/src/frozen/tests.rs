@@ -6,7 +6,7 @@ use bytes::Bytes;
 use half::f16;
 use proptest::prelude::*;
 use simmer_blocks::ggml::BlockType;
-use simmer_blocks::{Absmax, Form, FourBit, Fp8, Fp8Scales, Int8, Rounding};
+use simmer_blocks::{Absmax, Form, FourBit, Fp8, Fp8Scales, Int8, Quantised, Rounding};
 
 use super::*;
 use crate::devices;

@@ -22,7 +22,7 @@ use burn::backend::{
 };
 use burn::tensor::Tensor;
 
-use crate::frozen::{FrozenForms, FrozenWeight, Placed, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
 use crate::profile::{self, Operation};
 use crate::reference::{self, in_dtype, widened};
 
@@ -34,7 +34,7 @@ pub fn linear(x: Tensor<2>, weight: impl Into<FrozenWeight>) -> Tensor<2> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(match weight.into() {
         FrozenWeight::Dense(weight) => Dispatch::widened_linear(x, weight.into_dispatch()),
-        FrozenWeight::Quantised(weight) => Dispatch::quantised_linear(x, weight.placed()),
+        FrozenWeight::Quantised(weight) => Dispatch::quantised_linear(x, weight),
     })
 }
 
@@ -66,7 +66,7 @@ backends! {
         fn widened_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 
         /// See [`linear`].
-        fn quantised_linear(x: FloatTensor<Self>, weight: Placed) -> FloatTensor<Self>;
+        fn quantised_linear(x: FloatTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self>;
     }
 }
 
@@ -77,14 +77,12 @@ pub trait LinearForms: FrozenForms {
 
     /// See [`linear`].
     fn linear_form(x: FloatTensor<Self>, weight: WeightOn<Self>) -> FloatTensor<Self> {
-        reference::run(Operation::Linear, || on_tensor(x, weight, plain::<Self>))
+        by_reference(x, weight, plain::<Self>)
     }
 
     /// The gradient of `x`, from the gradient of the result.
     fn linear_gradient(dy: FloatTensor<Self>, weight: WeightOn<Self>) -> FloatTensor<Self> {
-        reference::run(Operation::Linear, || {
-            on_tensor(dy, weight, plain_gradient::<Self>)
-        })
+        by_reference(dy, weight, plain_gradient::<Self>)
     }
 }
 
@@ -93,33 +91,33 @@ impl<B: LinearForms> LinearBackend for B {
         result::<B>(x, WeightOn::Dense(weight))
     }
 
-    fn quantised_linear(x: FloatTensor<B>, weight: Placed) -> FloatTensor<B> {
+    fn quantised_linear(x: FloatTensor<B>, weight: QuantisedWeight) -> FloatTensor<B> {
         result::<B>(x, WeightOn::Quantised(weight))
     }
 }
 
-/// A reference implementation on the weight as a tensor.
-fn on_tensor<B: FrozenForms>(
+/// Runs a reference implementation on the weight as a tensor.
+fn by_reference<B: FrozenForms>(
     x: FloatTensor<B>,
     weight: WeightOn<B>,
     f: fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
 ) -> FloatTensor<B> {
-    let weight = weight.tensor(&x.device());
-    f(x, weight)
+    reference::run(Operation::Linear, || {
+        let weight = weight.tensor(&x.device());
+        f(x, weight)
+    })
 }
 
 fn result<B: LinearForms>(x: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
     if reference::is_chosen(Operation::Linear) {
-        return reference::run(Operation::Linear, || on_tensor(x, weight, plain::<B>));
+        return by_reference(x, weight, plain::<B>);
     }
     B::linear_form(x, weight)
 }
 
 fn gradient<B: LinearForms>(dy: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
     if reference::is_chosen(Operation::Linear) {
-        return reference::run(Operation::Linear, || {
-            on_tensor(dy, weight, plain_gradient::<B>)
-        });
+        return by_reference(dy, weight, plain_gradient::<B>);
     }
     B::linear_gradient(dy, weight)
 }
@@ -142,7 +140,7 @@ impl<B: LinearForms, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
         recorded::<B, C>(x, node, WeightOn::Dense(weight.into_primitive()), trained)
     }
 
-    fn quantised_linear(x: FloatTensor<Self>, weight: Placed) -> FloatTensor<Self> {
+    fn quantised_linear(x: FloatTensor<Self>, weight: QuantisedWeight) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&x);
         recorded::<B, C>(x, node, WeightOn::Quantised(weight), false)
     }

@@ -33,7 +33,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Int, Shape, Tensor};
 
-use crate::frozen::{FrozenWeight, Placed, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
 use crate::linear::{self, LinearForms, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, widened};
@@ -56,7 +56,7 @@ pub fn linear_cross_entropy(
             Dispatch::linear_cross_entropy(hidden, weight.into_dispatch(), targets, soft_cap)
         }
         FrozenWeight::Quantised(weight) => {
-            Dispatch::quantised_linear_cross_entropy(hidden, targets, weight.placed(), soft_cap)
+            Dispatch::quantised_linear_cross_entropy(hidden, targets, weight, soft_cap)
         }
     })
 }
@@ -126,7 +126,7 @@ backends! {
         fn quantised_linear_cross_entropy(
             hidden: FloatTensor<Self>,
             targets: IntTensor<Self>,
-            weight: Placed,
+            weight: QuantisedWeight,
             soft_cap: Option<f64>,
         ) -> FloatTensor<Self>;
     }
@@ -146,10 +146,7 @@ pub trait LinearCrossEntropyForms: LinearForms {
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
-        reference::run(Operation::LinearCrossEntropy, || {
-            let weight = weight.tensor(&hidden.device());
-            chunks::loss(hidden, weight, targets, soft_cap, wanted)
-        })
+        by_reference::<Self>(hidden, weight, targets, soft_cap, wanted)
     }
 }
 
@@ -167,12 +164,26 @@ impl<B: LinearCrossEntropyForms> LinearCrossEntropyBackend for B {
     fn quantised_linear_cross_entropy(
         hidden: FloatTensor<B>,
         targets: IntTensor<B>,
-        weight: Placed,
+        weight: QuantisedWeight,
         soft_cap: Option<f64>,
     ) -> FloatTensor<B> {
         let weight = WeightOn::Quantised(weight);
         loss_and_gradients::<B>(hidden, weight, targets, soft_cap, Wanted::default()).loss
     }
+}
+
+/// The loss in plain tensor operations, on one chunk of tokens after another.
+fn by_reference<B: FrozenForms>(
+    hidden: FloatTensor<B>,
+    weight: WeightOn<B>,
+    targets: IntTensor<B>,
+    soft_cap: Option<f64>,
+    wanted: Wanted,
+) -> LossAndGradients<B> {
+    reference::run(Operation::LinearCrossEntropy, || {
+        let weight = weight.tensor(&hidden.device());
+        chunks::loss(hidden, weight, targets, soft_cap, wanted)
+    })
 }
 
 fn loss_and_gradients<B: LinearCrossEntropyForms>(
@@ -183,10 +194,7 @@ fn loss_and_gradients<B: LinearCrossEntropyForms>(
     wanted: Wanted,
 ) -> LossAndGradients<B> {
     if reference::is_chosen(Operation::LinearCrossEntropy) {
-        return reference::run(Operation::LinearCrossEntropy, || {
-            let weight = weight.tensor(&hidden.device());
-            chunks::loss(hidden, weight, targets, soft_cap, wanted)
-        });
+        return by_reference::<B>(hidden, weight, targets, soft_cap, wanted);
     }
     B::linear_cross_entropy_form(hidden, weight, targets, soft_cap, wanted)
 }
@@ -228,7 +236,7 @@ impl<B: LinearCrossEntropyForms, C: CheckpointStrategy> LinearCrossEntropyBacken
     fn quantised_linear_cross_entropy(
         hidden: FloatTensor<Self>,
         targets: IntTensor<Self>,
-        weight: Placed,
+        weight: QuantisedWeight,
         soft_cap: Option<f64>,
     ) -> FloatTensor<Self> {
         let node = untracked::<B, C>(&hidden);

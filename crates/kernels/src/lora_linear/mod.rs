@@ -23,7 +23,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTe
 use burn::tensor::Tensor;
 
 use crate::Dropout;
-use crate::frozen::{FrozenWeight, Placed, WeightOn};
+use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
 use crate::linear::{self, LinearForms, gradient_of_weight, untracked};
 use crate::operation::Operation;
 use crate::reference::{self, in_dtype, widened};
@@ -71,7 +71,7 @@ pub fn lora_linear(x: Tensor<2>, weight: impl Into<FrozenWeight>, branch: LowRan
             Dispatch::low_rank_linear(x, weight.into_dispatch(), a, b, scale, dropout)
         }
         FrozenWeight::Quantised(weight) => {
-            Dispatch::quantised_low_rank_linear(x, a, b, weight.placed(), scale, dropout)
+            Dispatch::quantised_low_rank_linear(x, a, b, weight, scale, dropout)
         }
     })
 }
@@ -152,7 +152,7 @@ backends! {
             x: FloatTensor<Self>,
             a: FloatTensor<Self>,
             b: FloatTensor<Self>,
-            weight: Placed,
+            weight: QuantisedWeight,
             scale: f64,
             dropout: Option<Dropout>,
         ) -> FloatTensor<Self>;
@@ -203,10 +203,7 @@ pub trait LoraLinearForms: LinearForms {
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {
-        reference::run(Operation::LowRank, || {
-            let weight = weight.tensor(&x.device());
-            plain::<Self>([x, weight, a, b], scale, dropout.as_ref())
-        })
+        by_reference::<Self>(x, weight, [a, b], scale, dropout.as_ref())
     }
 
     /// The gradients of the inputs except the weight's, from the gradient of the result.
@@ -234,12 +231,25 @@ impl<B: LoraLinearForms> LoraLinearBackend for B {
         x: FloatTensor<B>,
         a: FloatTensor<B>,
         b: FloatTensor<B>,
-        weight: Placed,
+        weight: QuantisedWeight,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<B> {
         result::<B>(x, WeightOn::Quantised(weight), [a, b], scale, dropout)
     }
+}
+
+fn by_reference<B: FrozenForms>(
+    x: FloatTensor<B>,
+    weight: WeightOn<B>,
+    [a, b]: [FloatTensor<B>; 2],
+    scale: f64,
+    dropout: Option<&Dropout>,
+) -> FloatTensor<B> {
+    reference::run(Operation::LowRank, || {
+        let weight = weight.tensor(&x.device());
+        plain::<B>([x, weight, a, b], scale, dropout)
+    })
 }
 
 fn result<B: LoraLinearForms>(
@@ -250,10 +260,7 @@ fn result<B: LoraLinearForms>(
     dropout: Option<Dropout>,
 ) -> FloatTensor<B> {
     if reference::is_chosen(Operation::LowRank) {
-        return reference::run(Operation::LowRank, || {
-            let weight = weight.tensor(&x.device());
-            plain::<B>([x, weight, a, b], scale, dropout.as_ref())
-        });
+        return by_reference::<B>(x, weight, [a, b], scale, dropout.as_ref());
     }
     B::low_rank_linear_form(x, weight, a, b, scale, dropout)
 }
@@ -283,7 +290,7 @@ impl<B: LoraLinearForms, C: CheckpointStrategy> LoraLinearBackend for Autodiff<B
         x: FloatTensor<Self>,
         a: FloatTensor<Self>,
         b: FloatTensor<Self>,
-        weight: Placed,
+        weight: QuantisedWeight,
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FloatTensor<Self> {

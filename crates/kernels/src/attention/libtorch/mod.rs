@@ -25,7 +25,7 @@ use super::{Attended, AttentionForms, Scores};
 use crate::libtorch::aten::{self, Packed};
 use crate::libtorch::{bytes, fresh};
 use crate::profile::{self, Operation};
-use crate::rows::{Placed, Row, Rows};
+use crate::rows::{QuantisedWeight, Row, Rows};
 
 /// The largest head size that flash attention supports.
 const FLASH: i64 = 256;
@@ -104,7 +104,7 @@ fn span(
     profile::span(Operation::Attention, flops, passes * bytes(&[q, k, v, q]))
 }
 
-fn packed(placed: &Placed, scores: Scores) -> Packed<'_> {
+fn packed(placed: &QuantisedWeight, scores: Scores) -> Packed<'_> {
     Packed {
         starts: placed.starts.each_ref(),
         longest: placed.longest,
@@ -119,7 +119,7 @@ fn is_flash(q: &Tensor) -> bool {
 }
 
 /// The keys (or values) that the rows see, row after row, `[S', K, D]`.
-fn seen(of: Tensor, placed: &Placed) -> Tensor {
+fn seen(of: Tensor, placed: &QuantisedWeight) -> Tensor {
     match &placed.keys {
         None => of,
         Some(keys) => of.index_select(0, keys),
@@ -180,7 +180,7 @@ fn for_every_head(of: &Tensor, q: &Tensor) -> Tensor {
 
 /// Scatters the gradients of gathered keys back, `[S, K, D]`. Gradients of a key that several rows
 /// see are summed in f32 and in a fixed order.
-fn scattered(of: Tensor, placed: &Placed, keys: usize) -> Tensor {
+fn scattered(of: Tensor, placed: &QuantisedWeight, keys: usize) -> Tensor {
     let Some(index) = &placed.keys else {
         return of;
     };
