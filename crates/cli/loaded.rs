@@ -28,7 +28,7 @@ pub(crate) struct ModelArgs {
     /// Adapter in PEFT's layout: a folder, or a name on the Hugging Face Hub
     #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<PathBuf>,
-    /// Dtype of the weights in memory. Default: as stored
+    /// How the weights are held in memory. Default: as stored
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
     precision: Option<BasePrecision>,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N

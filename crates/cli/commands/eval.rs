@@ -43,7 +43,7 @@ pub(crate) struct Eval {
     /// Adapter to compare with the base model; repeatable
     #[arg(long, value_name = "ADAPTER")]
     adapter: Vec<PathBuf>,
-    /// Dtype of the weights in memory. Default: as stored
+    /// How the weights are held in memory. Default: as stored
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
     precision: Option<BasePrecision>,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
