@@ -119,6 +119,31 @@ impl Absmax {
         }
     }
 
+    /// The scales of blocks from one on, as many as `out` has.
+    #[inline]
+    pub fn fill(&self, first: usize, out: &mut [f32]) {
+        match self {
+            Self::Plain(absmax) => out.copy_from_slice(&absmax[first..first + out.len()]),
+            Self::Nested {
+                codes,
+                values,
+                absmax,
+                block,
+                offset,
+            } => {
+                let codes = &codes[first..first + out.len()];
+                let (mut outer, mut within) = (first / block, first % block);
+                for (out, code) in out.iter_mut().zip(codes) {
+                    *out = values[usize::from(*code)] * absmax[outer] + offset;
+                    within += 1;
+                    if within == *block {
+                        (outer, within) = (outer + 1, 0);
+                    }
+                }
+            }
+        }
+    }
+
     fn len(&self) -> usize {
         match self {
             Self::Plain(absmax) => absmax.len(),

@@ -202,6 +202,50 @@ fn on_the_processor_results_have_the_same_bits() {
     }
 }
 
+/// Few tokens are multiplied with codes that are unpacked in registers, in an order of their own.
+#[test]
+fn products_of_a_few_tokens_have_the_precision_of_f32() {
+    use crate::product::{Rows, Side, Values, Weight, product};
+    for form in 0..FORMS {
+        // whole blocks, which four-bit codes are unpacked by, and rows of bytes with a rest
+        for columns in [512, 250] {
+            let matrix = matrix(form, [40, columns], 4).paired(8);
+            let [_, columns] = matrix.shape();
+            let (first, rows) = (5, 31);
+            let weight = Weight {
+                values: Values::Quantised(Rows {
+                    matrix: &matrix,
+                    first,
+                }),
+                rows,
+                columns,
+                side: Side::Transposed,
+            };
+            for tokens in [1, 3, 4, 8] {
+                let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                let x: Vec<f32> = (0..(tokens * columns) as u64).map(unit).collect();
+                let mut y = vec![0.0; tokens * rows];
+                product(&x, weight, &mut y, false);
+                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact(rows)) {
+                    for (row, y) in y.iter().enumerate() {
+                        let w = matrix.rows(first + row..first + row + 1);
+                        let terms = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                        let largest = w.iter().fold(0.0_f32, |all, w| all.max(w.abs()));
+                        let size: f64 = x.iter().map(|x| f64::from(x.abs() * largest)).sum();
+                        let error = (f64::from(*y) - terms.sum::<f64>()).abs();
+                        // codes are summed before they are scaled, so the terms are as large as the largest weight
+                        assert!(
+                            error <= 3e-7 * size,
+                            "{} {row}: {error:e} of {size}",
+                            matrix.kind()
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn all_elements_are_widened_exactly() {
     for form in 0..FORMS {

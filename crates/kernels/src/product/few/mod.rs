@@ -1,9 +1,12 @@
 //! Matrix multiplications for a few tokens, as in generation: packing the weight would not pay off.
 //!
-//! Reading the weight takes most of the time. It is therefore read once, in its stored dtype, and
+//! Reading the weight takes most of the time. It is therefore read once, in its stored dtype or quantised, and
 //! widened in registers.
 //!
 //! Axes: M tokens (at most [`FEW`](super::FEW)), K inner dimension (summed over), N output features.
+
+#[cfg(target_arch = "x86_64")]
+mod codes;
 
 use std::ops::Range;
 
@@ -50,6 +53,11 @@ fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let x = Tokens {
         x,
         halves: words(weight).map(|_| deinterleave(x)),
+        #[cfg(target_arch = "x86_64")]
+        unpacked: match weight.values {
+            Values::Quantised(rows) => codes::Tokens::new(x, rows.matrix),
+            _ => None,
+        },
     };
     if m == 1 && !add {
         return threads::chunks(y, rows, |task, y| dot_rows(&x, weight, task * rows, y));
@@ -72,6 +80,9 @@ struct Tokens<'a> {
     x: &'a [f32],
     /// Even and odd features, `[M, K/2]` each, if the weight is read in words.
     halves: Option<[Vec<f32>; 2]>,
+    /// In the order in which codes are unpacked, if the weight is quantised and its codes are.
+    #[cfg(target_arch = "x86_64")]
+    unpacked: Option<codes::Tokens>,
 }
 
 /// A weight in bf16 as words of two neighbouring elements; `None` if rows do not start on whole words
@@ -83,6 +94,15 @@ fn words(weight: Weight<'_>) -> Option<&[u32]> {
     }
 }
 
+/// `result[row][token] = x[token] · W[first + row]`
+fn dot_rows(x: &Tokens<'_>, weight: Weight<'_>, first: usize, result: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(tokens), Values::Quantised(rows)) = (&x.unpacked, weight.values) {
+        return tokens.dots(rows.matrix, rows.first + first, result);
+    }
+    widened_dot_rows(x, weight, first, result);
+}
+
 fn deinterleave(x: &[f32]) -> [Vec<f32>; 2] {
     let (pairs, _) = x.as_chunks::<2>();
     [0, 1].map(|i| pairs.iter().map(|pair| pair[i]).collect())
@@ -90,7 +110,7 @@ fn deinterleave(x: &[f32]) -> [Vec<f32>; 2] {
 
 vectorised! {
     /// `result[row][token] = x[token] · W[first + row]`
-    fn dot_rows(simd, x: &'a Tokens<'a>, weight: Weight<'a>, first: usize, result: &'a mut [f32]) {
+    fn widened_dot_rows(simd, x: &'a Tokens<'a>, weight: Weight<'a>, first: usize, result: &'a mut [f32]) {
         let k = weight.columns;
         let m = x.x.len() / k;
         let rows = first..first + result.len() / m;
