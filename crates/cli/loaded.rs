@@ -62,9 +62,12 @@ impl ModelArgs {
     }
 }
 
-/// Reads the files of a base model into memory, with a progress bar.
+/// Reads the files of a base model into memory, with a progress bar. Weights that are quantised while they are loaded are
+/// read then, one after another, so that there is never more than a part of one in memory.
 pub(crate) fn read_ahead(base: &Base) {
-    if let Some(checkpoint) = base.checkpoint() {
+    if base.quantises() {
+        output::note("quantising the weights of the linear modules while they are loaded");
+    } else if let Some(checkpoint) = base.checkpoint() {
         let bar = progress::bytes(checkpoint.file_bytes(), "reading");
         checkpoint.read_ahead(|bytes| bar.inc(bytes));
         bar.finish_and_clear();
