@@ -97,6 +97,20 @@ const COMPARISONS: &[Comparison] = &[
         arguments: "[--llama-cpp CHECKOUT] [FAMILY ...]",
     },
     Comparison {
+        name: "qlora",
+        with: "PEFT with bitsandbytes: ten steps on a model in nf4; PEFT with an adapter that was trained on a GGUF file",
+        when: "quantised weights, the forward or backward pass",
+        reference: true,
+        packages: &["bitsandbytes==0.50.2"],
+        build: PROGRAM,
+        script: &[
+            "PYTHON",
+            "tests/reference/check_qlora.py",
+            "target/debug/simmer",
+        ],
+        arguments: "[MODEL] [--gguf FILE]",
+    },
+    Comparison {
         name: "meta",
         with: "PyTorch: a folder in Meta's layout equals the same model in Hugging Face's, bit by bit",
         when: "Meta's layout, pickles",
