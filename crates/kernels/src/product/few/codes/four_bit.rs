@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use simmer_blocks::{FourBit, Rounding};
 
-use super::vector::{LANES, both, bytes, numbers, product};
-use super::{GROUP, Part};
+use super::Part;
+use super::vector::{LANES, both, bytes, numbers, parts, product};
 use crate::simd::prefetch;
 
 /// Elements that 32 bytes hold.
@@ -19,39 +19,43 @@ pub(super) fn takes(form: &FourBit, columns: usize) -> bool {
     form.block.is_multiple_of(UNIT) && columns.is_multiple_of(form.block)
 }
 
-/// `Σ x w` over a row, for each token; `scales` has that of each block.
+/// `Σ x w` over some rows, for each token; `scales` has those of the blocks of each row.
 ///
 /// The values of a block, rounded as they are when a matrix is widened, are a table in two vectors, from which codes
 /// select.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dots<const M: usize>(
+pub(super) fn dots<const M: usize, const R: usize>(
     form: &FourBit,
-    codes: &[u8],
+    rows: [&[u8]; R],
     scales: &[f32],
     tokens: &Part<'_, M>,
-) -> [f32; M] {
+) -> [[f32; M]; R] {
     let values = [numbers(&form.values), numbers(&form.values[LANES..])];
-    let mut sums = [[_mm256_setzero_ps(); 2]; M];
-    let blocks = codes.chunks_exact(form.block / 2).zip(scales);
-    for (block, (codes, scale)) in blocks.enumerate() {
-        let scale = _mm256_set1_ps(*scale);
-        let table = [
-            round(_mm256_mul_ps(values[0], scale), form.rounding),
-            round(_mm256_mul_ps(values[1], scale), form.rounding),
-        ];
-        let (units, _) = codes.as_chunks::<{ UNIT / 2 }>();
-        for (unit, codes) in units.iter().enumerate() {
-            prefetch(codes, AHEAD);
-            let w = unpack(table, bytes(codes));
-            let group = block * (form.block / GROUP) + 2 * unit;
-            for (x, [first, second]) in tokens.x.iter().zip(&mut sums) {
-                *first = product(&x[group], [w[0], w[1], w[2], w[3]], *first);
-                *second = product(&x[group + 1], [w[4], w[5], w[6], w[7]], *second);
+    let rows = parts::<{ UNIT / 2 }, R>(rows);
+    let count = scales.len() / R;
+    let units = form.block / UNIT;
+    let mut first = [[_mm256_setzero_ps(); M]; R];
+    let mut second = first;
+    for block in 0..count {
+        for (row, codes) in rows.iter().enumerate() {
+            let scale = _mm256_set1_ps(scales[row * count + block]);
+            let table = [
+                round(_mm256_mul_ps(values[0], scale), form.rounding),
+                round(_mm256_mul_ps(values[1], scale), form.rounding),
+            ];
+            for unit in block * units..(block + 1) * units {
+                prefetch(&codes[unit], AHEAD);
+                let w = unpack(table, bytes(&codes[unit]));
+                for (token, x) in tokens.x.iter().enumerate() {
+                    let [one, other] = [&mut first[row][token], &mut second[row][token]];
+                    *one = product(&x[2 * unit], [w[0], w[1], w[2], w[3]], *one);
+                    *other = product(&x[2 * unit + 1], [w[4], w[5], w[6], w[7]], *other);
+                }
             }
         }
     }
-    both(sums)
+    both(first, second)
 }
 
 /// The 64 elements of eight words of codes: element `v` of each word in vector `v`. The upper half of a byte is the

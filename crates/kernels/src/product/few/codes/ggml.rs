@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
 
 use super::Part;
-use super::vector::{LANES, bytes, numbers, product, signed, sums, words};
+use super::vector::{LANES, both, bytes, numbers, parts, product, signed, words};
 use crate::simd::prefetch;
 
 /// Bytes ahead that are prefetched.
@@ -40,24 +40,28 @@ struct Group {
     scale: __m256,
 }
 
-/// The sum of a row, `Σ x w`, for each token.
+/// The sums of some rows, `Σ x w`, for each token.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dots<const M: usize>(kind: BlockType, row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
+pub(super) fn dots<const M: usize, const R: usize>(
+    kind: BlockType,
+    rows: [&[u8]; R],
+    tokens: &Part<'_, M>,
+) -> [[f32; M]; R] {
     match kind {
-        BlockType::Q8_0 => q8_0(row, tokens),
-        BlockType::Q4_0 => q4_0(row, tokens),
-        BlockType::Q4_1 => q4_1(row, tokens),
-        BlockType::Q5_0 => q5_0(row, tokens),
-        BlockType::Q5_1 => q5_1(row, tokens),
-        BlockType::IQ4_NL => iq4_nl(row, tokens),
-        BlockType::Q4_K => q4_k(row, tokens),
-        BlockType::Q5_K => q5_k(row, tokens),
-        BlockType::Q6_K => q6_k(row, tokens),
+        BlockType::Q8_0 => q8_0(rows, tokens),
+        BlockType::Q4_0 => q4_0(rows, tokens),
+        BlockType::Q4_1 => q4_1(rows, tokens),
+        BlockType::Q5_0 => q5_0(rows, tokens),
+        BlockType::Q5_1 => q5_1(rows, tokens),
+        BlockType::IQ4_NL => iq4_nl(rows, tokens),
+        BlockType::Q4_K => q4_k(rows, tokens),
+        BlockType::Q5_K => q5_k(rows, tokens),
+        BlockType::Q6_K => q6_k(rows, tokens),
     }
 }
 
-/// Blocks of `UNITS · GROUPS` groups.
+/// The sums of rows of blocks of `UNITS · GROUPS` groups, one block of each row after another.
 ///
 /// `head` reads the scales of a block, `unit` unpacks some groups. If `OFFSET`, the sum of a group starts with the tokens'
 /// sums; else `low` adds what the minima contribute.
@@ -69,83 +73,89 @@ fn blocks<
     const GROUPS: usize,
     const OFFSET: bool,
     const M: usize,
+    const R: usize,
     H,
 >(
-    row: &[u8],
+    rows: [&[u8]; R],
     tokens: &Part<'_, M>,
     head: impl Fn(&[u8; BYTES]) -> H,
     low: impl Fn(&H, &[f32], __m256) -> __m256,
     unit: impl Fn(&[u8; BYTES], &H, usize) -> [Group; GROUPS],
-) -> [f32; M] {
-    let mut total = [_mm256_setzero_ps(); M];
-    let mut lows = [_mm256_setzero_ps(); M];
-    let (blocks, _) = row.as_chunks::<BYTES>();
-    for (index, block) in blocks.iter().enumerate() {
-        // one prefetch for each line, also where blocks are shorter
-        if BYTES > LINE || index % (LINE / BYTES.min(LINE)) == 0 {
-            for line in (0..BYTES).step_by(LINE) {
-                prefetch(&block[line..], AHEAD);
+) -> [[f32; M]; R] {
+    let mut totals = [[_mm256_setzero_ps(); M]; R];
+    let mut lows = [[_mm256_setzero_ps(); M]; R];
+    let rows = parts::<BYTES, R>(rows);
+    let count = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let of_block = tokens.sums[0].len().checked_div(count).unwrap_or(0);
+    for index in 0..count {
+        for (row, (totals, lows)) in rows.iter().zip(totals.iter_mut().zip(&mut lows)) {
+            let block = &row[index];
+            // one prefetch for each line, also where blocks are shorter
+            if BYTES > LINE || index % (LINE / BYTES.min(LINE)) == 0 {
+                for line in (0..BYTES).step_by(LINE) {
+                    prefetch(&block[line..], AHEAD);
+                }
             }
-        }
-        let head = head(block);
-        if !OFFSET {
-            for (lows, sums) in lows.iter_mut().zip(&tokens.sums) {
-                let of_block = sums.len() / blocks.len();
-                *lows = low(&head, &sums[index * of_block..][..of_block], *lows);
+            let head = head(block);
+            if !OFFSET {
+                for (lows, sums) in lows.iter_mut().zip(&tokens.sums) {
+                    *lows = low(&head, &sums[index * of_block..][..of_block], *lows);
+                }
             }
-        }
-        for at in 0..UNITS {
-            let first = (index * UNITS + at) * GROUPS;
-            for (group, Group { codes, scale }) in unit(block, &head, at).into_iter().enumerate() {
-                let group = first + group;
-                let w = words(codes);
-                for (token, total) in total.iter_mut().enumerate() {
-                    let start = if OFFSET {
-                        numbers(&tokens.sums[token][group * LANES..])
-                    } else {
-                        _mm256_setzero_ps()
-                    };
-                    let sum = product(&tokens.x[token][group], w, start);
-                    *total = _mm256_fmadd_ps(sum, scale, *total);
+            for at in 0..UNITS {
+                let first = (index * UNITS + at) * GROUPS;
+                let groups = unit(block, &head, at);
+                for (group, Group { codes, scale }) in groups.into_iter().enumerate() {
+                    let group = first + group;
+                    let w = words(codes);
+                    for (token, total) in totals.iter_mut().enumerate() {
+                        let start = if OFFSET {
+                            numbers(&tokens.sums[token][group * LANES..])
+                        } else {
+                            _mm256_setzero_ps()
+                        };
+                        let sum = product(&tokens.x[token][group], w, start);
+                        *total = _mm256_fmadd_ps(sum, scale, *total);
+                    }
                 }
             }
         }
     }
-    for (total, low) in total.iter_mut().zip(lows) {
-        *total = _mm256_add_ps(*total, low);
-    }
-    sums(total)
+    both(totals, lows)
 }
 
 /// `d: f16, q: [i8; 32]`
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q8_0<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    let mut total = [_mm256_setzero_ps(); M];
-    let (blocks, _) = row.as_chunks::<34>();
-    for (index, block) in blocks.iter().enumerate() {
-        prefetch(&block[..], AHEAD);
-        let scale = _mm256_set1_ps(half(block, 0));
-        let w = [
-            signed(block, 2),
-            signed(block, 10),
-            signed(block, 18),
-            signed(block, 26),
-        ];
-        for (x, total) in tokens.x.iter().zip(&mut total) {
-            let sum = product(&x[index], w, _mm256_setzero_ps());
-            *total = _mm256_fmadd_ps(sum, scale, *total);
+fn q8_0<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    let mut totals = [[_mm256_setzero_ps(); M]; R];
+    let rows = parts::<34, R>(rows);
+    for (index, _) in rows[0].iter().enumerate() {
+        for (row, totals) in rows.iter().zip(&mut totals) {
+            let block = &row[index];
+            prefetch(&block[..], AHEAD);
+            let scale = _mm256_set1_ps(half(block, 0));
+            let w = [
+                signed(block, 2),
+                signed(block, 10),
+                signed(block, 18),
+                signed(block, 26),
+            ];
+            for (x, total) in tokens.x.iter().zip(totals) {
+                let sum = product(&x[index], w, _mm256_setzero_ps());
+                *total = _mm256_fmadd_ps(sum, scale, *total);
+            }
         }
     }
-    sums(total)
+    both(totals, [[_mm256_setzero_ps(); M]; R])
 }
 
 /// `d: f16, q: [u4; 32]`, stored with an offset of 8.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_0<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<18, 1, 1, true, M, _>(
-        row,
+fn q4_0<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<18, 1, 1, true, M, R, _>(
+        rows,
         tokens,
         |block| half(block, 0),
         |_, _, low| low,
@@ -156,9 +166,9 @@ fn q4_0<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// `d: f16, m: f16, q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_1<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<20, 1, 1, false, M, _>(
-        row,
+fn q4_1<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<20, 1, 1, false, M, R, _>(
+        rows,
         tokens,
         |block| halves(block),
         |[_, m], sums, low| _mm256_fmadd_ps(numbers(sums), _mm256_set1_ps(*m), low),
@@ -169,9 +179,9 @@ fn q4_1<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// `d: f16, fifth bits: [u1; 32], q: [u4; 32]`, stored with an offset of 16.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_0<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<22, 1, 1, true, M, _>(
-        row,
+fn q5_0<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<22, 1, 1, true, M, R, _>(
+        rows,
         tokens,
         |block| half(block, 0),
         |_, _, low| low,
@@ -182,9 +192,9 @@ fn q5_0<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// `d: f16, m: f16, fifth bits: [u1; 32], q: [u4; 32]`
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_1<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<24, 1, 1, false, M, _>(
-        row,
+fn q5_1<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<24, 1, 1, false, M, R, _>(
+        rows,
         tokens,
         |block| halves(block),
         |[_, m], sums, low| _mm256_fmadd_ps(numbers(sums), _mm256_set1_ps(*m), low),
@@ -195,10 +205,10 @@ fn q5_1<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// `d: f16, q: [u4; 32]`, where a code stands for a value of a table.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn iq4_nl<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
+fn iq4_nl<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
     let values = _mm256_broadcastsi128_si256(bytemuck::cast(IQ4_NL_BYTES));
-    blocks::<18, 1, 1, true, M, _>(
-        row,
+    blocks::<18, 1, 1, true, M, R, _>(
+        rows,
         tokens,
         |block| half(block, 0),
         |_, _, low| low,
@@ -214,9 +224,9 @@ fn iq4_nl<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// 32 bytes of `q` hold two groups, the first in the lower bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q4_k<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<144, 4, 2, false, M, _>(
-        row,
+fn q4_k<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<144, 4, 2, false, M, R, _>(
+        rows,
         tokens,
         |block| Scales::of(block),
         |scales, sums, low| scales.low(sums, low),
@@ -235,9 +245,9 @@ fn q4_k<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// As [`q4_k`]; bit `p` of fifth bits `i` belongs to element `i` of group `p`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q5_k<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<176, 4, 2, false, M, _>(
-        row,
+fn q5_k<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<176, 4, 2, false, M, R, _>(
+        rows,
         tokens,
         |block| Scales::of(block),
         |scales, sums, low| scales.low(sums, low),
@@ -261,9 +271,9 @@ fn q5_k<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
 /// elements `i`, `i + 32`, `i + 64` and `i + 96`. Each scale is for 16 elements, which are in half of the lanes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn q6_k<const M: usize>(row: &[u8], tokens: &Part<'_, M>) -> [f32; M] {
-    blocks::<210, 2, 4, true, M, _>(
-        row,
+fn q6_k<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) -> [[f32; M]; R] {
+    blocks::<210, 2, 4, true, M, R, _>(
+        rows,
         tokens,
         |block| {
             let d = _mm256_set1_ps(half(block, 208));

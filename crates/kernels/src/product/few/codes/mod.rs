@@ -4,7 +4,7 @@
 //! multiplied with the tokens there, and the sum of a group is multiplied with its scale. So the time is that of
 //! reading the codes. For processors with AVX2; others widen a row first.
 //!
-//! Axes: M tokens, K inner dimension (summed over); four tokens at a time, or one.
+//! Axes: M tokens, K inner dimension (summed over), R rows: four tokens of a row at a time, or four rows of one token.
 
 #![expect(
     unsafe_code,
@@ -185,47 +185,74 @@ struct Part<'a, const M: usize> {
     sums: [&'a [f32]; M],
 }
 
+/// Rows of one token that are read together: sums of several rows do not wait for each other.
+const ROWS: usize = 4;
+
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
-    for (row, result) in result.chunks_exact_mut(tokens.tokens).enumerate() {
-        let row = matrix.stored_row(first + row);
-        if let [result] = result {
-            [*result] = row_dots::<1>(matrix, row, &tokens.part(0), &mut scales);
-            continue;
+    if tokens.tokens == 1 {
+        let part = tokens.part::<1>(0);
+        let (whole, rest) = result.as_chunks_mut::<ROWS>();
+        let mut first = first;
+        for result in whole {
+            let sums = row_dots::<1, ROWS>(matrix, first, &part, &mut scales);
+            for (result, [sum]) in result.iter_mut().zip(sums) {
+                *result = sum;
+            }
+            first += ROWS;
         }
+        for (row, result) in rest.iter_mut().enumerate() {
+            [[*result]] = row_dots::<1, 1>(matrix, first + row, &part, &mut scales);
+        }
+        return;
+    }
+    for (row, result) in result.chunks_exact_mut(tokens.tokens).enumerate() {
         for (part, result) in result.chunks_mut(TOKENS).enumerate() {
             let part = tokens.part(part * TOKENS);
-            let sums = row_dots::<TOKENS>(matrix, row, &part, &mut scales);
+            let [sums] = row_dots::<TOKENS, 1>(matrix, first + row, &part, &mut scales);
             result.copy_from_slice(&sums[..result.len()]);
         }
     }
 }
 
-/// The products of some tokens with a stored row. `scales` is a buffer.
+/// The products of some tokens with `R` rows from one on. `scales` is a buffer.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn row_dots<const M: usize>(
+fn row_dots<const M: usize, const R: usize>(
     matrix: &Quantised,
-    row: usize,
+    first: usize,
     tokens: &Part<'_, M>,
     scales: &mut Vec<f32>,
-) -> [f32; M] {
+) -> [[f32; M]; R] {
     let [_, columns] = matrix.shape();
     let codes = &matrix.codes()[..];
-    match matrix.form() {
-        Form::Blocks(kind) => {
-            let width = kind.row_bytes(columns);
-            ggml::dots(*kind, &codes[row * width..][..width], tokens)
+    let mut stored = [0; R];
+    for (row, stored) in stored.iter_mut().enumerate() {
+        *stored = matrix.stored_row(first + row);
+    }
+    let bytes = |width: usize| {
+        let mut rows: [&[u8]; R] = [&[]; R];
+        for (bytes, row) in rows.iter_mut().zip(stored) {
+            *bytes = &codes[row * width..][..width];
         }
+        rows
+    };
+    match matrix.form() {
+        Form::Blocks(kind) => ggml::dots(*kind, bytes(kind.row_bytes(columns)), tokens),
         Form::FourBit(form) => {
-            scales.resize(columns / form.block, 0.0);
-            form.absmax.fill(row * columns / form.block, scales);
-            let codes = &codes[row * columns / 2..][..columns / 2];
-            four_bit::dots(form, codes, scales, tokens)
+            let count = columns / form.block;
+            scales.resize(R * count, 0.0);
+            for (row, scales) in stored.iter().zip(scales.chunks_exact_mut(count)) {
+                form.absmax.fill(row * count, scales);
+            }
+            four_bit::dots(form, bytes(columns / 2), scales, tokens)
         }
         Form::Int8(form) => {
-            let scale = form.row_max[row] * (1.0 / 127.0);
-            int8::dots(&codes[row * columns..][..columns], scale, tokens)
+            let mut scales = [0.0; R];
+            for (scale, row) in scales.iter_mut().zip(stored) {
+                *scale = form.row_max[row] * (1.0 / 127.0);
+            }
+            int8::dots(bytes(columns), scales, tokens)
         }
         Form::Fp8(_) => unreachable!("rows in fp8 are widened"),
     }

@@ -14,6 +14,16 @@ pub(super) fn available() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
+/// The whole parts of `N` bytes of some rows. A loop, because an array's own `map` is not compiled for these instructions.
+#[inline]
+pub(super) fn parts<'a, const N: usize, const R: usize>(rows: [&'a [u8]; R]) -> [&'a [[u8; N]]; R] {
+    let mut parts: [&[[u8; N]]; R] = [&[]; R];
+    for (part, row) in parts.iter_mut().zip(rows) {
+        *part = row.as_chunks().0;
+    }
+    parts
+}
+
 /// The first eight numbers of a slice.
 #[inline]
 pub(super) fn numbers(numbers: &[f32]) -> __m256 {
@@ -58,22 +68,24 @@ pub(super) fn product(x: &[f32; GROUP], w: [__m256; 4], start: __m256) -> __m256
     _mm256_fmadd_ps(x[3], w[3], sum)
 }
 
-/// The sum of the lanes of each vector.
-#[inline]
-pub(super) fn sums<const M: usize>(vectors: [__m256; M]) -> [f32; M] {
-    vectors.map(|vector| {
-        let [a, b, c, d, e, f, g, h]: [f32; 8] = bytemuck::cast(vector);
-        ((a + e) + (c + g)) + ((b + f) + (d + h))
-    })
-}
-
-/// The sums of two vectors for each token.
+/// The sum of the lanes of two vectors, for each row and token.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn both<const M: usize>(vectors: [[__m256; 2]; M]) -> [f32; M] {
-    let mut added = [_mm256_setzero_ps(); M];
-    for (added, [first, second]) in added.iter_mut().zip(vectors) {
-        *added = _mm256_add_ps(first, second);
+pub(super) fn both<const M: usize, const R: usize>(
+    first: [[__m256; M]; R],
+    second: [[__m256; M]; R],
+) -> [[f32; M]; R] {
+    let mut sums = [[0.0; M]; R];
+    for (sums, (first, second)) in sums.iter_mut().zip(first.into_iter().zip(second)) {
+        for (sum, (first, second)) in sums.iter_mut().zip(first.into_iter().zip(second)) {
+            let vector = _mm256_add_ps(first, second);
+            let half = _mm_add_ps(
+                _mm256_castps256_ps128(vector),
+                _mm256_extractf128_ps::<1>(vector),
+            );
+            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            *sum = _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+        }
     }
-    sums(added)
+    sums
 }
