@@ -62,7 +62,7 @@ impl Merged {
         let apart = attached(self.model, self.adapter).model.valid();
         let heard = Heard::from(&apart, prompts).unwrap();
         let merged = base::load(&BaseConfig::from_path(merged), 0, &golden::device()).unwrap();
-        heard.compare(&merged, self.rounding).unwrap()
+        heard.compare(&merged, self.rounding).unwrap().0
     }
 
     fn agreement(&self) -> Agreement {

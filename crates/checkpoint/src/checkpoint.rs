@@ -156,6 +156,21 @@ impl Checkpoint {
         Ok(self.stored(name)?.encoding())
     }
 
+    /// The quantised type that a tensor is stored in, such as `nf4` or `Q4_K`; `None` for floats. Reads no scales.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn quantised_type(&self, name: &str) -> Result<Option<&'static str>, CheckpointError> {
+        Ok(self.stored(name)?.quantised_type())
+    }
+
+    /// The first weight that is stored in a quantised type: its key, and the name of the type.
+    pub fn first_quantised(&self) -> Option<(&str, &'static str)> {
+        let mut weights = self.tensors.iter();
+        weights.find_map(|(name, stored)| Some((name.as_str(), stored.quantised_type()?)))
+    }
+
     /// Bytes of a tensor in the files, scales included.
     ///
     /// # Errors

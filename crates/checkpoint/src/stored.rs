@@ -88,6 +88,16 @@ impl Stored {
         }
     }
 
+    /// The name of its quantised type; `None`: its elements are floats.
+    pub(crate) fn quantised_type(&self) -> Option<&'static str> {
+        match (&self.scales, self.blocks) {
+            (Some(scales), _) => Some(scales.name()),
+            // floats from which 1 is subtracted have a decoder too
+            (None, Some((name, _))) => BlockType::named(name).map(BlockType::name),
+            (None, None) => None,
+        }
+    }
+
     /// The quantised matrix as it lies in the file. `None`: the tensor is not quantised, is a vector, or is not stored in
     /// one piece.
     ///

@@ -22,7 +22,7 @@ use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
 use build::{Source, build};
-pub use config::{BaseConfig, BasePrecision, Compute, Precision};
+pub use config::{BaseConfig, BasePrecision, Compute, Precision, QuantisedOnLoad};
 pub use error::BaseError;
 pub use offload::Offload;
 

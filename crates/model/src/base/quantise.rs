@@ -7,9 +7,9 @@ use simmer_blocks::{Encoder, Encoding, FourBitKind, Quantised, Rounding};
 use simmer_checkpoint::family::{Module, ModuleKind};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::floats;
-use simmer_checkpoint::{Checkpoint, Dtype};
+use simmer_checkpoint::{Checkpoint, Dtype, Pretrained};
 
-use super::{Base, BaseError, BasePrecision, random};
+use super::{Base, BaseError, BasePrecision, Compute, QuantisedOnLoad, random};
 
 /// Bytes of rows in f32 that are quantised at a time.
 const TOGETHER: usize = 16 << 20;
@@ -38,6 +38,42 @@ impl Base {
         if let Some(matrix) = self.as_stored(tensor)? {
             return Ok(Some(matrix));
         }
+        self.quantised_on_load(tensor, seed)
+    }
+
+    /// A base model on disk; its linear weights are quantised while they are loaded, if so asked.
+    pub(crate) fn of(model: Pretrained, quantised: Option<QuantisedOnLoad>) -> Self {
+        Self {
+            config: model.config,
+            checkpoint: Some(model.checkpoint),
+            precision: quantised.map(|quantised| quantised.precision),
+            double_quant: quantised.is_none_or(|quantised| quantised.double_quant),
+            compute: Compute::default(),
+            offload: None,
+            new_rows: 0..0,
+        }
+    }
+
+    /// The type that a weight is quantised to while it is loaded, and the dtype that holds its widened values exactly.
+    pub(crate) fn type_on_load(&self, tensor: &TensorLayout) -> Option<(&'static str, Dtype)> {
+        let encoding = self.encoding(tensor)?;
+        let dtype = match encoding {
+            Encoding::FourBit { rounding, .. } => match rounding {
+                Rounding::F32 => Dtype::F32,
+                Rounding::Bf16 => Dtype::BF16,
+                Rounding::F16 => Dtype::F16,
+            },
+            Encoding::Int8 | Encoding::Blocks(_) => Dtype::F32,
+        };
+        Some((encoding.name(), dtype))
+    }
+
+    /// A matrix that `base.precision` quantises while it is loaded.
+    pub(crate) fn quantised_on_load(
+        &self,
+        tensor: &TensorLayout,
+        seed: u64,
+    ) -> Result<Option<Quantised>, BaseError> {
         let Some(encoding) = self.encoding(tensor) else {
             return Ok(None);
         };
