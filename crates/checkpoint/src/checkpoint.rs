@@ -197,6 +197,27 @@ impl Checkpoint {
             .map_err(|source| self.wrong_parts(name, stored, source))
     }
 
+    /// Bytes that the matrix of [`Self::quantised`] takes in memory, and how many of them are pages of the file. Reads only
+    /// the headers of the files. `None`: it returns no matrix.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn quantised_bytes(&self, name: &str) -> Result<Option<[u64; 2]>, CheckpointError> {
+        Ok(self.stored(name)?.quantised_bytes())
+    }
+
+    /// Checks the scales and codes of a quantised matrix, which [`Self::quantised`] does not read.
+    ///
+    /// # Errors
+    ///
+    /// If a scale inside the codes is NaN or infinite, or a code is NaN; if no such tensor exists.
+    pub fn check_codes(&self, name: &str, matrix: &Quantised) -> Result<(), CheckpointError> {
+        let stored = self.stored(name)?;
+        let checked = matrix.check_codes();
+        checked.map_err(|source| self.wrong_parts(name, stored, source))
+    }
+
     fn wrong_parts(&self, name: &str, stored: &Stored, source: BlocksError) -> CheckpointError {
         let file = stored.pieces.first().map(|piece| &self.files[piece.file]);
         CheckpointError::Quantised {

@@ -9,7 +9,7 @@ use simmer_model::adapter::QuantisedBase;
 use simmer_model::base::{BasePrecision, QuantisedOnLoad};
 use simmer_model::merge::OtherForm;
 
-use crate::failure::{Failure, bail};
+use crate::failure::Failure;
 use crate::{hub, loaded};
 
 /// The weights that an adapter is merged into.
