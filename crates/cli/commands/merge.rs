@@ -33,7 +33,7 @@ const LOST: f64 = 0.1;
 Examples:
   simmer merge --base data/tiny-base --adapter runs/quickstart/adapter --out runs/merged
   simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --dtype bf16
-  simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --into original --original folder")]
+  simmer merge --base nf4 --adapter runs/a/adapter --out merged --into original --original folder")]
 pub(crate) struct Merge {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]
