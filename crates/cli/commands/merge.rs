@@ -74,7 +74,8 @@ fn dtype(text: &str) -> Result<Dtype, String> {
         "f16" => Ok(Dtype::F16),
         quantised if is_quantised(quantised) => Err(format!(
             "a merged model is written in f32, bf16 or f16, not in {quantised}; merge, then quantise the merged model: \
-             simmer convert MERGED OUT --quantize {quantised}"
+             simmer convert MERGED OUT --quantize {}",
+            quantised.to_ascii_lowercase()
         )),
         _ => Err(format!("expected f32, bf16 or f16, found {text}")),
     }
@@ -106,6 +107,7 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 
 impl Merge {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        check_out(&self.out)?;
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let folder = AdapterFolder::open(&adapter)?;
@@ -165,6 +167,18 @@ impl Merge {
         }
         Ok(texts)
     }
+}
+
+/// A merged model is written as a folder.
+fn check_out(path: &Path) -> Result<(), Failure> {
+    if path.extension().is_none_or(|end| end != "gguf") {
+        return Ok(());
+    }
+    let out = path.display();
+    let error = format!("--out {out}: a merged model is a Hugging Face folder, not a .gguf file");
+    Err(Failure::new(error).with_hint(format!(
+        "merge to a folder, then convert it: simmer convert FOLDER {out}; --quantize q4_k_m makes it smaller"
+    )))
 }
 
 fn as_json(
@@ -271,6 +285,22 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantised_outputs_name_the_way_to_them() {
+        let error = dtype("Q4_K_M").unwrap_err();
+        assert!(
+            error.contains("convert MERGED OUT --quantize q4_k_m"),
+            "{error}"
+        );
+        assert_eq!(
+            dtype("f8"),
+            Err("expected f32, bf16 or f16, found f8".to_owned())
+        );
+        assert!(check_out(Path::new("runs/merged")).is_ok());
+        let error = check_out(Path::new("m.gguf")).unwrap_err();
+        assert!(error.text().contains("simmer convert FOLDER m.gguf"));
+    }
 
     #[test]
     fn sizes_are_read_as_hugging_face_writes_them() {
