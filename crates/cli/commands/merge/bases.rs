@@ -124,7 +124,11 @@ impl BaseArgs {
             precision,
             double_quant: self.double_quant,
         });
-        let on_load = named.or_else(|| trained_on?.on_load());
+        // a model that is stored in a quantised type stays in it
+        let on_load = match stored {
+            Some(_) => None,
+            None => named.or_else(|| trained_on?.on_load()),
+        };
         let trained = form(base, on_load);
         let (kind, original) = match (stored, on_load) {
             (Some(kind), _) => (kind.to_owned(), original.map(|path| form(&path, None))),

@@ -64,7 +64,17 @@ fn the_weights_of_the_training_are_the_default() {
             None
         ),
         (NONE, None, Some(trained_on("Q4_K", false))),
-    ]), @"");
+    ]), @r"
+    merged into the original base model: base, which is not quantised
+    merged into the dequantised base model: base quantised to nf4 with double quantisation and widened again, as in training (--into original merges into the weights before quantisation)
+    merged into the original base model: base; the adapter was trained on that model quantised to int8, so that the merged model differs from the trained one by the error of the quantisation
+    merged into the dequantised base model: base, stored in Q4_K, widened, as in training (--original MODEL, the model that it was quantised from, measures the error of the quantisation)
+    merged into the dequantised base model: base, stored in Q4_K, widened, as in training (--into original merges into the weights before quantisation)
+    merged into the original base model: orig; the adapter was trained on base, stored in fp8, so that the merged model differs from the trained one by the error of the quantisation
+    merged into the dequantised base model: base quantised to nf4 without double quantisation and widened again, as in training (--into original merges into the weights before quantisation)
+    merged into the original base model: base, which is not quantised
+      warning: the adapter was trained on a base model in Q4_K, and base is not quantised: the merged model differs from the trained one by the error of the quantisation. To measure it, name the quantised model with --base and this one with --original
+    ");
 }
 
 #[test]
@@ -84,7 +94,18 @@ fn what_cannot_be_merged_into_is_said() {
             Some("Q8_0"),
             None
         ),
-    ]), @"");
+    ]), @r"
+    error: --into original: base is stored in nf4, and has no original weights
+    hint: name the model that it was quantised from with --original MODEL
+    error: --into dequantised: base is not quantised
+    hint: remove --into; for an adapter that was trained on this model quantised while it was loaded (QLoRA), say how with --precision
+    error: --into dequantised: base is not quantised
+    hint: the adapter was trained on a model in Q4_K: name it with --base
+    error: --original: base is not stored in a quantised type, so that it is the original itself
+    hint: remove --original, or give the quantised model with --base
+    error: --precision: base is already stored in Q8_0, so that nothing is quantised while it is loaded
+    hint: remove --precision; name the model that it was quantised from with --original
+    ");
 }
 
 #[test]
