@@ -35,7 +35,7 @@ pub(super) struct BaseArgs {
     /// How the base was quantised while it was loaded for training. Default: as `simmer.json` of the adapter says
     #[arg(long, value_parser = precision, value_name = "nf4|fp4|int8")]
     precision: Option<BasePrecision>,
-    /// Whether the scales of nf4 and fp4 were quantised too (bitsandbytes: bnb_4bit_use_double_quant)
+    /// Whether the scales of nf4 and fp4 were quantised too (bitsandbytes: `bnb_4bit_use_double_quant`)
     #[arg(
         long,
         value_name = "true|false",

@@ -179,7 +179,7 @@ struct Merge<'a> {
 
 /// The rows that a tensor is made of.
 enum Source<'a> {
-    Base(Rows<'a>),
+    Base(Box<Rows<'a>>),
     Adapter { bytes: &'a [u8], row_bytes: usize },
 }
 
@@ -209,7 +209,7 @@ impl<'a> Merge<'a> {
             return Ok(None);
         }
         let source = match origin {
-            Origin::Base(name) => Source::Base(self.weights.rows(name)?),
+            Origin::Base(name) => Source::Base(Box::new(self.weights.rows(name)?)),
             Origin::Adapter(data) => Source::Adapter {
                 bytes: data.as_bytes(),
                 row_bytes,
