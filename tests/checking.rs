@@ -62,7 +62,7 @@ impl Merged {
         let apart = attached(self.model, self.adapter).model.valid();
         let heard = Heard::from(&apart, prompts).unwrap();
         let merged = base::load(&BaseConfig::from_path(merged), 0, &golden::device()).unwrap();
-        heard.compare(&merged, self.rounding).unwrap()
+        heard.compare(&merged, self.rounding).unwrap().0
     }
 
     fn agreement(&self) -> Agreement {
@@ -205,4 +205,106 @@ fn the_command_checks_and_says_what_it_found() {
     assert_eq!(json["check"]["altered"].as_array().unwrap().len(), 0);
     assert_eq!(json["merged"].as_array().unwrap().len(), 14);
     assert_eq!(json["merged"][0]["dtype"], "BF16");
+}
+
+#[test]
+fn differences_of_tokens_are_those_of_their_scores() {
+    let merged = Merged::new("tied-gqa", "qkvo", Dtype::BF16);
+    let agreement = merged.agreement();
+    let apart = attached("tied-gqa", "qkvo").model.valid();
+    let whole = base::load(&BaseConfig::from_path(merged.out()), 0, &golden::device()).unwrap();
+    let mut changes = Vec::new();
+    for row in golden::rows("tied-gqa", "qkvo") {
+        let [before, after] = [&apart, &whole].map(|model| model.score(&row.input_ids).unwrap());
+        let pairs = before.into_iter().zip(after);
+        changes.extend(pairs.map(|(before, after)| f64::from(after) - f64::from(before)));
+    }
+    let count = changes.len() as f64;
+    let mean = changes.iter().map(|change| change.abs()).sum::<f64>() / count;
+    let largest = changes
+        .iter()
+        .fold(0.0_f64, |most, change| most.max(change.abs()));
+    let found = agreement.tokens;
+    assert_eq!(found.tokens, changes.len());
+    // sums of f32 in another order: one row at a time
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-5;
+    assert!(close(found.mean, mean) && mean > 1e-4, "{found:?} {mean}");
+    assert!(close(found.largest, largest), "{found:?} {largest}");
+    assert!(close(
+        found.loss_change,
+        -changes.iter().sum::<f64>() / count
+    ));
+}
+
+/// `simmer.json` of the run says how its base model was quantised.
+#[test]
+fn an_adapter_of_a_quantised_base_is_merged_into_either_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    let rows = r#"{"text": "The rain falls on the kitchen."}
+{"text": "Soup and bread."}"#;
+    std::fs::write(folder.join("rows.jsonl"), rows).unwrap();
+    let recipe = "[base]\npath = 'data/tiny-base'\nprecision = 'nf4'\n[method.lora]\nrank = 2\n\
+         [data]\ntrain = [{ path = 'rows.jsonl', template = 'completion' }]\n\
+         [train]\nmax_steps = 4\nbatch_size = 2\nlearning_rate = 1e-2\n";
+    std::fs::write(folder.join("recipe.toml"), recipe).unwrap();
+    let trained = simmer(folder, &["train", "recipe.toml", "--out", "run"]);
+    assert!(trained.status.success(), "{trained:?}");
+    let settings: serde_json::Value = golden::json(folder.join("run/adapter/simmer.json"));
+    assert_eq!(
+        settings["base"],
+        serde_json::json!({"kind": "nf4", "on_load": true, "double_quant": true})
+    );
+    let card = std::fs::read_to_string(folder.join("run/adapter/README.md")).unwrap();
+    assert!(
+        card.contains("quantised to nf4 with double quantisation"),
+        "{card}"
+    );
+    let [dequantised, original] = [&[][..], &["--into", "original"]].map(|more| {
+        let out = ["dequantised", "original"][usize::from(!more.is_empty())];
+        let args = [
+            "merge",
+            "--base",
+            "data/tiny-base",
+            "--adapter",
+            "run/adapter",
+        ];
+        let all = [
+            &args,
+            &["--prompts", "rows.jsonl", "--out", out, "--json"],
+            more,
+        ]
+        .concat();
+        let merged = simmer(folder, &all);
+        let said = String::from_utf8(merged.stderr).unwrap();
+        assert!(merged.status.success(), "{said}");
+        assert!(
+            said.contains(&format!("merged into the {out} base model")),
+            "{said}"
+        );
+        assert!(said.contains("quantisation: "), "{said}");
+        let json: serde_json::Value = serde_json::from_slice(&merged.stdout).unwrap();
+        assert_eq!(json["into"], out);
+        json
+    });
+    // the error of the quantisation is the same from both sides
+    assert_eq!(dequantised["quantised"], original["quantised"]);
+    let errors = dequantised["quantised"].as_array().unwrap();
+    assert!(errors.len() >= dequantised["merged"].as_array().unwrap().len());
+    let nf4 = |tensor: &serde_json::Value| {
+        let relative = tensor["relative"].as_f64().unwrap();
+        tensor["kind"] == "nf4" && (0.05..0.15).contains(&relative)
+    };
+    assert!(errors.iter().all(nf4), "{errors:?}");
+    let mean = |json: &serde_json::Value, of: &str| json["check"][of]["mean"].as_f64().unwrap();
+    for json in [&dequantised, &original] {
+        let agreement = &json["check"]["agreement"];
+        assert_eq!(agreement["prompts"], 2);
+        assert_eq!(agreement["agrees"], true);
+        // the merge itself is exact but for rounding; the quantisation moves the trained model
+        let rounding = agreement["tokens"]["mean"].as_f64().unwrap();
+        assert!(10.0 * rounding < mean(json, "original"), "{json}");
+    }
+    let [one, other] = [&dequantised, &original].map(|json| mean(json, "original"));
+    assert!((one - other).abs() < 0.1 * one, "{one} {other}");
 }

@@ -156,6 +156,21 @@ impl Checkpoint {
         Ok(self.stored(name)?.encoding())
     }
 
+    /// The quantised type that a tensor is stored in, such as `nf4` or `Q4_K`; `None` for floats. Reads no scales.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn quantised_type(&self, name: &str) -> Result<Option<&'static str>, CheckpointError> {
+        Ok(self.stored(name)?.quantised_type())
+    }
+
+    /// The first weight that is stored in a quantised type: its key, and the name of the type.
+    pub fn first_quantised(&self) -> Option<(&str, &'static str)> {
+        let mut weights = self.tensors.iter();
+        weights.find_map(|(name, stored)| Some((name.as_str(), stored.quantised_type()?)))
+    }
+
     /// Bytes of a tensor in the files, scales included.
     ///
     /// # Errors
@@ -180,6 +195,27 @@ impl Checkpoint {
         stored
             .quantised(&self.files)
             .map_err(|source| self.wrong_parts(name, stored, source))
+    }
+
+    /// Bytes that the matrix of [`Self::quantised`] takes in memory, and how many of them are pages of the file. Reads only
+    /// the headers of the files. `None`: it returns no matrix.
+    ///
+    /// # Errors
+    ///
+    /// If no such tensor exists; the message names the most similar one.
+    pub fn quantised_bytes(&self, name: &str) -> Result<Option<[u64; 2]>, CheckpointError> {
+        Ok(self.stored(name)?.quantised_bytes())
+    }
+
+    /// Checks the scales and codes of a quantised matrix, which [`Self::quantised`] does not read.
+    ///
+    /// # Errors
+    ///
+    /// If a scale inside the codes is NaN or infinite, or a code is NaN; if no such tensor exists.
+    pub fn check_codes(&self, name: &str, matrix: &Quantised) -> Result<(), CheckpointError> {
+        let stored = self.stored(name)?;
+        let checked = matrix.check_codes();
+        checked.map_err(|source| self.wrong_parts(name, stored, source))
     }
 
     fn wrong_parts(&self, name: &str, stored: &Stored, source: BlocksError) -> CheckpointError {

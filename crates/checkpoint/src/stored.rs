@@ -88,6 +88,16 @@ impl Stored {
         }
     }
 
+    /// The name of its quantised type; `None`: its elements are floats.
+    pub(crate) fn quantised_type(&self) -> Option<&'static str> {
+        match (&self.scales, self.blocks) {
+            (Some(scales), _) => Some(scales.name()),
+            // floats from which 1 is subtracted have a decoder too
+            (None, Some((name, _))) => BlockType::named(name).map(BlockType::name),
+            (None, None) => None,
+        }
+    }
+
     /// The quantised matrix as it lies in the file. `None`: the tensor is not quantised, is a vector, or is not stored in
     /// one piece.
     ///
@@ -111,6 +121,19 @@ impl Stored {
             Some(head) => matrix.paired(head),
             None => matrix,
         }))
+    }
+
+    /// Bytes that [`Self::quantised`] takes: codes with scales, and the codes alone, which are pages of the file. Reads
+    /// neither.
+    pub(crate) fn quantised_bytes(&self) -> Option<[u64; 2]> {
+        let (&[_, _], [piece], false) = (&self.info.shape[..], &self.pieces[..], self.plus_one)
+        else {
+            return None;
+        };
+        self.quantised_type()?;
+        let codes = piece.range.len() as u64;
+        let scales = self.scales.as_ref().map_or(0, |scales| scales.bytes());
+        Some([codes + scales, codes])
     }
 
     /// Its pieces, and those of its scales.
@@ -411,6 +434,7 @@ mod tests {
         assert_eq!((matrix.kind(), matrix.bytes()), ("Q8_0", 68));
         assert_eq!(matrix.rows(1..2)[..3], [32.0, 33.0, 34.0]);
         assert_eq!(stored(&[2, 32]).stored_bytes(), 68);
+        assert_eq!(stored(&[2, 32]).quantised_bytes(), Some([68, 68]));
         let paired = Stored {
             paired: Some(2),
             ..stored(&[2, 32])
@@ -424,6 +448,7 @@ mod tests {
         };
         for widened in [vector, in_two] {
             assert!(widened.quantised(&files).unwrap().is_none());
+            assert!(widened.quantised_bytes().is_none());
         }
     }
 

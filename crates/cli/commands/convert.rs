@@ -16,6 +16,7 @@ use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::files_beside;
 use simmer_train::tokenizer::{self, Tokenizers};
 
+pub(super) use self::quantise::TYPES;
 use self::quantise::{Kind, Quantise};
 use super::merge::{byte_size, lacks_hugging_face_tokenizer};
 use crate::failure::{Context, Failure, bail};

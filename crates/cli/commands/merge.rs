@@ -1,6 +1,8 @@
 //! `simmer merge`: merges an adapter into its base model.
 
+mod bases;
 mod check;
+mod quantisation;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +32,8 @@ const LOST: f64 = 0.1;
 #[command(after_help = "\
 Examples:
   simmer merge --base data/tiny-base --adapter runs/quickstart/adapter --out runs/merged
-  simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --dtype bf16")]
+  simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --dtype bf16
+  simmer merge --base nf4 --adapter runs/a/adapter --out merged --into original --original folder")]
 pub(crate) struct Merge {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]
@@ -41,6 +44,8 @@ pub(crate) struct Merge {
     /// Folder to write; must be new or empty
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
+    #[command(flatten)]
+    bases: bases::BaseArgs,
     /// Dtype of the written weights. Default: that of each tensor of the base model
     #[arg(long, value_parser = dtype, value_name = "f32|bf16|f16")]
     dtype: Option<Dtype>,
@@ -51,10 +56,13 @@ pub(crate) struct Merge {
     /// texts
     #[arg(long, value_name = "TEXT", conflicts_with = "no_check")]
     prompt: Vec<String>,
+    /// File of more such texts, one row {"text": ...} per line
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "no_check")]
+    prompts: Option<PathBuf>,
     /// Do not verify the files or compare the models
     #[arg(long)]
     no_check: bool,
-    /// Print the merged tensors, the rounding of each and the check as one line of JSON
+    /// Print the merged tensors, the rounding of each, the error of quantised tensors and the check as one line of JSON
     #[arg(long)]
     json: bool,
 }
@@ -64,8 +72,19 @@ fn dtype(text: &str) -> Result<Dtype, String> {
         "f32" => Ok(Dtype::F32),
         "bf16" => Ok(Dtype::BF16),
         "f16" => Ok(Dtype::F16),
+        quantised if is_quantised(quantised) => Err(format!(
+            "a merged model is written in f32, bf16 or f16, not in {quantised}; merge, then quantise the merged model: \
+             simmer convert MERGED OUT --quantize {}",
+            quantised.to_ascii_lowercase()
+        )),
         _ => Err(format!("expected f32, bf16 or f16, found {text}")),
     }
+}
+
+/// Whether a text names a quantised type of `simmer convert`.
+fn is_quantised(text: &str) -> bool {
+    let mut names = super::convert::TYPES.iter();
+    names.any(|name| name.eq_ignore_ascii_case(text))
 }
 
 /// A size as Hugging Face writes it: 5GB is 5·10⁹ bytes.
@@ -88,29 +107,37 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 
 impl Merge {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        check_out(&self.out)?;
         let base = hub::locate(&self.base, What::Model)?;
         let adapter = hub::locate(&self.adapter, What::Adapter)?;
         let folder = AdapterFolder::open(&adapter)?;
+        let trained_with = folder.trained_with();
+        let trained_on = trained_with.and_then(|trained_with| trained_with.base.as_ref());
+        let bases = self.bases.choose(&base, trained_on)?;
+        let base = &bases.target.path;
         let saved = tempfile::tempdir()?;
-        let merged = tokenizer::of_merge(&base, &folder, saved.path())?;
+        let merged = tokenizer::of_merge(base, &folder, saved.path())?;
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
             tokenizer: merged.files.as_deref(),
             eos: merged.eos.as_deref(),
+            quantised: bases.target.on_load,
+            other: bases.other(),
         };
-        let prompts = check::Prompts::new(&self.prompt, merged.tokenizer)?;
+        let prompts = check::Prompts::new(&self.texts()?, merged.tokenizer)?;
         let bar = progress::bytes(0, "merging");
         let mut advance = |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let report = merge(&base, &adapter, &self.out, options, &mut advance)
+        let report = merge(base, &adapter, &self.out, options, &mut advance)
             .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         bar.finish_and_clear();
         describe(&report);
+        quantisation::describe(&bases, &report);
         let merge = check::Merged {
-            base: &base,
+            bases: &bases,
             adapter: &adapter,
             out: &self.out,
             options,
@@ -122,7 +149,7 @@ impl Merge {
             Some(merge.check(prompts)?)
         };
         if self.json {
-            output::json(&as_json(&self.out, &report, checked.as_ref()))?;
+            output::json(&as_json(&self.out, &bases, &report, checked.as_ref()))?;
         } else {
             output::line(&self.out.display().to_string())?;
         }
@@ -131,11 +158,40 @@ impl Merge {
             Some(failure) => bail!("{failure}"),
         }
     }
+
+    /// The texts for the comparison.
+    fn texts(&self) -> Result<Vec<String>, Failure> {
+        let mut texts = self.prompt.clone();
+        if let Some(file) = &self.prompts {
+            texts.extend(super::score::texts(file)?);
+        }
+        Ok(texts)
+    }
 }
 
-fn as_json(out: &Path, report: &MergeReport, checked: Option<&check::Checked>) -> Value {
+/// A merged model is written as a folder.
+fn check_out(path: &Path) -> Result<(), Failure> {
+    if path.extension().is_none_or(|end| end != "gguf") {
+        return Ok(());
+    }
+    let out = path.display();
+    let error = format!("--out {out}: a merged model is a Hugging Face folder, not a .gguf file");
+    Err(Failure::new(error).with_hint(format!(
+        "merge to a folder, then convert it: simmer convert FOLDER {out}; --quantize q4_k_m makes it smaller"
+    )))
+}
+
+fn as_json(
+    out: &Path,
+    bases: &bases::Bases,
+    report: &MergeReport,
+    checked: Option<&check::Checked>,
+) -> Value {
     json!({
         "out": out,
+        "into": bases.into.name(),
+        "base": bases.target.path,
+        "quantised": report.quantised,
         "bytes": report.bytes,
         "kept": report.kept,
         "replaced": report.replaced,
@@ -229,6 +285,22 @@ fn percent(share: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantised_outputs_name_the_way_to_them() {
+        let error = dtype("Q4_K_M").unwrap_err();
+        assert!(
+            error.contains("convert MERGED OUT --quantize q4_k_m"),
+            "{error}"
+        );
+        assert_eq!(
+            dtype("f8"),
+            Err("expected f32, bf16 or f16, found f8".to_owned())
+        );
+        assert!(check_out(Path::new("runs/merged")).is_ok());
+        let error = check_out(Path::new("m.gguf")).unwrap_err();
+        assert!(error.text().contains("simmer convert FOLDER m.gguf"));
+    }
 
     #[test]
     fn sizes_are_read_as_hugging_face_writes_them() {

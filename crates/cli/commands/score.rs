@@ -1,6 +1,6 @@
 //! `simmer score`: the log-probability of a given text.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -70,13 +70,18 @@ impl Score {
         let Some(file) = &self.file else {
             return Ok(self.text.iter().cloned().collect());
         };
-        let source = format::read(file, Some(Format::Text))?;
-        let rows = source.into_iter().map(|row| match row.content {
-            Content::Text(text) => Ok(text),
-            _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
-        });
-        rows.collect()
+        texts(file)
     }
+}
+
+/// The texts of a file with one row `{"text": ...}` per line.
+pub(super) fn texts(file: &Path) -> Result<Vec<String>, Failure> {
+    let source = format::read(file, Some(Format::Text))?;
+    let rows = source.into_iter().map(|row| match row.content {
+        Content::Text(text) => Ok(text),
+        _ => bail!("{}: expected rows of {{\"text\": ...}}", file.display()),
+    });
+    rows.collect()
 }
 
 fn score(loaded: &Loaded, text: &str) -> Result<Scored, Failure> {

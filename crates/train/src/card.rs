@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use simmer_data::{DataError, Template, Tokenizer, Validation};
 use simmer_files::size::counted;
-use simmer_model::adapter::{Card, PromptTemplate};
+use simmer_model::adapter::{Card, PromptTemplate, QuantisedBase};
 
 use crate::config::{TrainConfig, Weights};
 use crate::error::TrainError;
@@ -48,6 +48,7 @@ pub(crate) fn templates(
 pub(crate) fn card(
     recipe: &Recipe,
     templates: &[PromptTemplate],
+    base: Option<QuantisedBase>,
     manifest: &Manifest,
     state: &TrainingState,
     losses: Losses,
@@ -63,6 +64,7 @@ pub(crate) fn card(
     Card {
         datasets,
         templates: templates.to_vec(),
+        base,
         training: training(recipe, manifest, state, losses),
     }
 }
@@ -119,11 +121,13 @@ fn facts(
             Some(name) => format!("`{name}`"),
             None => format!("`{}`", path.display()),
         });
+    let base = base.unwrap_or_else(|| "random weights".to_owned());
+    let base = match recipe.base.quantised_on_load() {
+        Some(quantised) => format!("{base}, quantised to {quantised} while it was loaded"),
+        None => base,
+    };
     let mut facts = vec![
-        (
-            "base model",
-            base.unwrap_or_else(|| "random weights".to_owned()),
-        ),
+        ("base model", base),
         ("data", data(recipe)),
         ("method", method(recipe)),
         (

@@ -66,7 +66,8 @@ impl WeightError {
         }
     }
 
-    pub(super) fn add(&mut self, before: &[f32], after: &[f32]) {
+    /// Adds weights, and what they became.
+    pub fn add(&mut self, before: &[f32], after: &[f32]) {
         for (before, after) in before.iter().zip(after) {
             let before = f64::from(*before);
             self.differences += (f64::from(*after) - before).powi(2);

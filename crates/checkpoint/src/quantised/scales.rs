@@ -66,6 +66,11 @@ impl Numbers {
         let bytes = &files[self.piece.file][self.piece.range.clone()];
         numbers::floats(bytes, self.info.dtype).into()
     }
+
+    /// Bytes of what [`Self::read`] returns.
+    fn bytes(&self) -> usize {
+        self.info.shape.iter().product::<usize>() * size_of::<f32>()
+    }
 }
 
 impl Scales {
@@ -96,6 +101,28 @@ impl Scales {
             }
             Self::Int8(numbers) | Self::Fp8(numbers, _) => vec![&numbers.piece],
         }
+    }
+
+    /// Bytes that they take in memory, where those of a tensor of numbers are in f32. Reads none of them.
+    pub(crate) fn bytes(&self) -> u64 {
+        let bytes = match self {
+            Self::FourBit {
+                absmax: StoredAbsmax::Plain(absmax),
+                ..
+            } => absmax.bytes(),
+            Self::FourBit {
+                absmax:
+                    StoredAbsmax::Nested {
+                        codes,
+                        values,
+                        absmax,
+                        ..
+                    },
+                ..
+            } => codes.range.len() + values.bytes() + absmax.bytes(),
+            Self::Int8(numbers) | Self::Fp8(numbers, _) => numbers.bytes(),
+        };
+        bytes as u64
     }
 
     /// Reads them.

@@ -48,6 +48,9 @@ fn widened_weights_are_those_of_the_library_bit_for_bit() {
             };
             assert_eq!(matrix.kind(), kind, "{folder}: {name}");
             assert_eq!(checkpoint.encoding(name).unwrap(), kind);
+            assert_eq!(checkpoint.quantised_type(name).unwrap(), Some(kind));
+            let bytes = [matrix.bytes(), matrix.codes().len()].map(|bytes| bytes as u64);
+            assert_eq!(checkpoint.quantised_bytes(name).unwrap(), Some(bytes));
             assert_eq!(info.dtype, Dtype::F32);
             let expected = wide(&expected.tensor(name).unwrap());
             let found = wide(&checkpoint.tensor(name).unwrap());

@@ -11,7 +11,7 @@ use crate::failure::{Failure, bail};
 use crate::output;
 
 /// The types that `--quantize` knows.
-const TYPES: [&str; 14] = [
+pub(crate) const TYPES: [&str; 14] = [
     "nf4", "fp4", "int8", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k", "q4_k_s",
     "q4_k_m", "q5_k_m",
 ];

@@ -5,11 +5,13 @@ use std::path::Path;
 use burn::module::Module;
 use serde::Serialize;
 use simmer_data::Tokenizer;
-use simmer_model::base::BaseConfig;
-use simmer_model::merge::agreement::{Agreement, Heard};
+use simmer_model::LlamaForCausalLM;
+use simmer_model::base::QuantisedOnLoad;
+use simmer_model::merge::agreement::{Agreement, Heard, TokenDifference};
 use simmer_model::merge::{Altered, MergeOptions, verify};
 use simmer_model::{adapter, device};
 
+use super::bases::{Bases, Form, Into};
 use crate::failure::{Context, Failure};
 use crate::output::note;
 use crate::progress;
@@ -35,7 +37,7 @@ pub(super) enum Prompts {
 
 /// A finished merge.
 pub(super) struct Merged<'a> {
-    pub(super) base: &'a Path,
+    pub(super) bases: &'a Bases,
     pub(super) adapter: &'a Path,
     pub(super) out: &'a Path,
     pub(super) options: MergeOptions<'a>,
@@ -47,6 +49,11 @@ pub(super) struct Merged<'a> {
 pub(super) struct Checked {
     altered: Vec<Altered>,
     agreement: Agreement,
+    /// The difference between the quantised base model with the adapter, which is the trained model, and the merge into the
+    /// original weights, if both are at hand.
+    original: Option<TokenDifference>,
+    #[serde(skip)]
+    into: Into,
 }
 
 impl Prompts {
@@ -101,36 +108,65 @@ impl Merged<'_> {
             bar.set_position(done);
         };
         let altered = verify(
-            self.base,
+            &self.bases.target.path,
             self.adapter,
             self.out,
             self.options,
             &mut advance,
         );
         bar.finish_and_clear();
+        let altered = altered.with_context(failed)?;
+        let (agreement, original) = self.agreement(prompts).with_context(failed)?;
         let checked = Checked {
-            altered: altered.with_context(failed)?,
-            agreement: self.agreement(prompts).with_context(failed)?,
+            altered,
+            agreement,
+            original,
+            into: self.bases.into,
         };
         checked.describe();
         Ok(checked)
     }
 
-    fn agreement(&self, prompts: Prompts) -> Result<Agreement, Failure> {
+    /// Runs base and adapter, in one or both forms of the base model, and the merged model.
+    fn agreement(&self, prompts: Prompts) -> Result<(Agreement, Option<TokenDifference>), Failure> {
         let bar = progress::spinner("running base + adapter");
-        let device = device::named("cpu")?;
-        let load = |path: &Path| BaseConfig::from_path(path).open()?.load(0, &device);
-        let apart = adapter::load(load(self.base)?, self.adapter)?.model.valid();
+        let apart = self.apart(&self.bases.target)?;
         let config = apart.config();
         let prompts = prompts.tokens(config.vocab_size, config.max_position_embeddings);
-        let heard = Heard::from(&apart, prompts)?;
+        let target = Heard::from(&apart, prompts)?;
         drop(apart);
+        let other = match &self.bases.other {
+            None => None,
+            Some(form) => {
+                bar.set_message(match self.bases.into {
+                    Into::Dequantised => "running the original base + adapter",
+                    Into::Original => "running the quantised base + adapter",
+                });
+                Some(Heard::from(&self.apart(form)?, target.prompts().to_vec())?)
+            }
+        };
         bar.set_message("running the merged model");
-        let merged = load(self.out)?.valid();
-        let agreement = heard.compare(&merged, self.rounding)?;
+        let merged = load(self.out, None)?.valid();
+        let (agreement, merged) = target.compare(&merged, self.rounding)?;
         bar.finish_and_clear();
-        Ok(agreement)
+        let original = other.map(|other| match self.bases.into {
+            Into::Dequantised => target.tokens_of(&other),
+            Into::Original => other.tokens_of(&merged),
+        });
+        Ok((agreement, original))
     }
+
+    /// The base model in one form with the adapter.
+    fn apart(&self, form: &Form) -> Result<LlamaForCausalLM, Failure> {
+        let base = load(&form.path, form.on_load)?;
+        Ok(adapter::load(base, self.adapter)?.model.valid())
+    }
+}
+
+fn load(path: &Path, on_load: Option<QuantisedOnLoad>) -> Result<LlamaForCausalLM, Failure> {
+    let device = device::named("cpu")?;
+    let config = QuantisedOnLoad::config(on_load, path);
+    Ok(config.open()?.load(0, &device)?)
 }
 
 impl Checked {
@@ -142,6 +178,7 @@ impl Checked {
             largest,
             mean,
             explained,
+            tokens,
             ..
         } = &self.agreement;
         note(&format!(
@@ -149,6 +186,27 @@ impl Checked {
              positions of {prompts} prompts; log-probabilities differ by {mean:.1e} on average, {largest:.1e} at most \
              (rounding explains up to {explained:.1e} there)"
         ));
+        let apart = match self.into {
+            _ if self.original.is_none() => "base + adapter",
+            Into::Dequantised => "the dequantised base + adapter",
+            Into::Original => "the original base + adapter",
+        };
+        note(&format!(
+            "check: from {apart} to the merged model, {}",
+            difference(tokens)
+        ));
+        if let Some(original) = &self.original {
+            note(&match self.into {
+                Into::Dequantised => format!(
+                    "check: --into original would change the trained model: {}",
+                    difference(original)
+                ),
+                Into::Original => format!(
+                    "check: from the quantised base + adapter, which is the trained model, to the merged model, {}",
+                    difference(original)
+                ),
+            });
+        }
         if self.altered.is_empty() {
             note("check: the written files equal the merged weights, bit for bit");
         }
@@ -175,4 +233,17 @@ impl Checked {
             )
         })
     }
+}
+
+fn difference(difference: &TokenDifference) -> String {
+    let TokenDifference {
+        tokens,
+        mean,
+        largest,
+        loss_change,
+    } = difference;
+    format!(
+        "the log-probabilities of the {tokens} tokens differ by {mean:.1e} on average, {largest:.1e} at most; the mean loss \
+         changes by {loss_change:+.1e}"
+    )
 }

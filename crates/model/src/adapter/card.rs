@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::config::{AdapterConfig, Bias};
-use super::trained_with::PromptTemplate;
+use super::trained_with::{PromptTemplate, QuantisedBase};
 
 /// Values that vLLM accepts for `--max-lora-rank`.
 const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
@@ -19,6 +19,8 @@ pub struct Card {
     pub datasets: Vec<String>,
     /// The prompt templates of the training rows, each once; `chat` is the model's own chat template.
     pub templates: Vec<PromptTemplate>,
+    /// How the base model was quantised, if it was.
+    pub base: Option<QuantisedBase>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
@@ -181,6 +183,7 @@ mod tests {
                 name: "alpaca".to_owned(),
                 text: String::new(),
             }],
+            base: None,
             training: "## Training\n\nTen steps.\n".to_owned(),
         };
         insta::assert_snapshot!(card.text(&config(), None));

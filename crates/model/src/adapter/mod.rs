@@ -27,7 +27,7 @@ pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use spectrum::Spectrum;
-pub use trained_with::{PromptTemplate, SETTINGS_FILE, TrainedWith};
+pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;
 
 pub use crate::lora::{EmbeddingLora, Lora};

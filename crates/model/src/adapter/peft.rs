@@ -251,7 +251,8 @@ impl AdapterFolder {
     }
 
     /// Saves a folder that PEFT loads: configuration, weights, a README from `card`, and copies of the files
-    /// `beside` (the tokenizer). The prompt templates of `card` are in `simmer.json`, which PEFT does not read.
+    /// `beside` (the tokenizer). The prompt templates and the quantised base model of `card` are in `simmer.json`, which PEFT does
+    /// not read.
     ///
     /// The weight file is byte for byte the one that PEFT writes for the same tensors.
     ///
@@ -274,7 +275,7 @@ impl AdapterFolder {
         let embedding = tensors.iter().find(|(key, _)| is_embedding(key));
         let vocab_size = embedding.map(|(_, embedding)| embedding.shape()[0]);
         staged.write("README.md", card.text(config, vocab_size).as_bytes())?;
-        if let Some(text) = TrainedWith::text(&card.templates) {
+        if let Some(text) = TrainedWith::text(&card.templates, card.base.as_ref()) {
             staged.write(SETTINGS_FILE, text.as_bytes())?;
         }
         for file in beside {

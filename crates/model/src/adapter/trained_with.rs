@@ -3,20 +3,23 @@
 //! ```json
 //! {
 //!   "version": 1,
-//!   "templates": [{"name": "alpaca", "text": "..."}]
+//!   "templates": [{"name": "alpaca", "text": "..."}],
+//!   "base": {"kind": "nf4", "on_load": true, "double_quant": true}
 //! }
 //! ```
 //!
 //! `version` is that of this schema. `templates` has the prompt templates of the training rows, in the order of the recipe,
-//! each once: its name as in the recipe, and its text (of `chat`, the model's chat template). PEFT does not read the file.
+//! each once: its name as in the recipe, and its text (of `chat`, the model's chat template). `base` is there if the base model was
+//! quantised: the adapter is exact for its widened weights alone. PEFT does not read the file.
 
 use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::MAX_TEXT_BYTES;
+use simmer_checkpoint::{Checkpoint, MAX_TEXT_BYTES};
 
 use super::AdapterError;
+use crate::base::{BaseConfig, BasePrecision, QuantisedOnLoad};
 
 /// The file's name.
 pub const SETTINGS_FILE: &str = "simmer.json";
@@ -31,6 +34,58 @@ pub struct TrainedWith {
     /// The prompt templates of the training rows.
     #[serde(default)]
     pub templates: Vec<PromptTemplate>,
+    /// The quantised base model; `None` if the weights were not quantised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<QuantisedBase>,
+}
+
+/// How the base model was quantised that an adapter was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuantisedBase {
+    /// The type, such as `nf4` or `Q4_K`; of several, that of the first weight.
+    pub kind: String,
+    /// Whether an ordinary model was quantised while it was loaded (`base.precision`). Otherwise it is stored so.
+    pub on_load: bool,
+    /// Whether the scales of nf4 and fp4 were quantised once more while it was loaded.
+    #[serde(default)]
+    pub double_quant: bool,
+}
+
+impl QuantisedBase {
+    /// How the base model of a recipe is quantised, if it is.
+    pub fn of(recipe: &BaseConfig, base: Option<&Checkpoint>) -> Option<Self> {
+        if let Some(QuantisedOnLoad {
+            precision,
+            double_quant,
+        }) = recipe.quantised_on_load()
+        {
+            return Some(Self {
+                kind: precision.name().to_owned(),
+                on_load: true,
+                double_quant: double_quant && precision != BasePrecision::Int8,
+            });
+        }
+        // another dtype widens the weights when they are loaded, to the values that they have
+        let (_, kind) = base?.first_quantised()?;
+        Some(Self {
+            kind: kind.to_owned(),
+            on_load: false,
+            double_quant: false,
+        })
+    }
+
+    /// How an ordinary model is to be quantised while it is loaded, to get the same weights. `None`: it is stored so, or the
+    /// type is not known.
+    pub fn on_load(&self) -> Option<QuantisedOnLoad> {
+        let precision = [BasePrecision::Nf4, BasePrecision::Fp4, BasePrecision::Int8];
+        let precision = precision
+            .into_iter()
+            .find(|known| known.name() == self.kind);
+        Some(QuantisedOnLoad {
+            precision: precision.filter(|_| self.on_load)?,
+            double_quant: self.double_quant,
+        })
+    }
 }
 
 /// A prompt template.
@@ -79,13 +134,17 @@ impl TrainedWith {
     }
 
     /// The text of the file; `None` if there is nothing to keep.
-    pub(super) fn text(templates: &[PromptTemplate]) -> Option<String> {
-        if templates.is_empty() {
+    pub(super) fn text(
+        templates: &[PromptTemplate],
+        base: Option<&QuantisedBase>,
+    ) -> Option<String> {
+        if templates.is_empty() && base.is_none() {
             return None;
         }
         let trained_with = Self {
             version: VERSION,
             templates: templates.to_vec(),
+            base: base.cloned(),
         };
         // strings and a number always have a text
         let text = serde_json::to_string_pretty(&trained_with).unwrap_or_default();
@@ -103,18 +162,49 @@ mod tests {
     fn what_is_written_reads_back() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(TrainedWith::read(dir.path()).unwrap(), None);
-        assert_eq!(TrainedWith::text(&[]), None);
+        assert_eq!(TrainedWith::text(&[], None), None);
         let templates = [("alpaca", "text = \"é\""), ("chat:tool", "{{ x }}")];
         let templates = templates.map(|(name, text)| PromptTemplate {
             name: name.to_owned(),
             text: text.to_owned(),
         });
-        let text = TrainedWith::text(&templates).unwrap();
+        let text = TrainedWith::text(&templates, None).unwrap();
+        assert!(!text.contains("base"));
         fs::write(dir.path().join(SETTINGS_FILE), text).unwrap();
         let found = TrainedWith::read(dir.path()).unwrap().unwrap();
+        assert_eq!(found.base, None);
         assert_eq!(found.templates, templates);
         assert_eq!(found.templates[0].chat_name(), None);
         assert_eq!(found.templates[1].chat_name(), Some("tool"));
+    }
+
+    #[test]
+    fn a_quantised_base_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut recipe = BaseConfig::from_path("base");
+        assert_eq!(QuantisedBase::of(&recipe, None), None);
+        recipe.precision = Some(BasePrecision::Bf16);
+        assert_eq!(QuantisedBase::of(&recipe, None), None);
+        recipe.precision = Some(BasePrecision::Nf4);
+        for double_quant in [true, false] {
+            recipe.double_quant = double_quant;
+            let base = QuantisedBase::of(&recipe, None).unwrap();
+            let text = TrainedWith::text(&[], Some(&base)).unwrap();
+            fs::write(dir.path().join(SETTINGS_FILE), text).unwrap();
+            let found = TrainedWith::read(dir.path())
+                .unwrap()
+                .unwrap()
+                .base
+                .unwrap();
+            assert_eq!(found.on_load(), recipe.quantised_on_load());
+            assert_eq!(found, base);
+        }
+        let stored = QuantisedBase {
+            kind: "nf4".to_owned(),
+            on_load: false,
+            double_quant: false,
+        };
+        assert_eq!(stored.on_load(), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The recipe's `[base]` table.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
@@ -104,6 +105,41 @@ impl BasePrecision {
             Self::Nf4 => "nf4",
             Self::Fp4 => "fp4",
             Self::Int8 => "int8",
+        }
+    }
+}
+
+/// How the linear weights of an ordinary base model are quantised while it is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuantisedOnLoad {
+    /// The type: nf4, fp4 or int8.
+    pub precision: BasePrecision,
+    /// Whether the scales of nf4 and fp4 are quantised once more.
+    pub double_quant: bool,
+}
+
+impl QuantisedOnLoad {
+    /// The recipe's table for a base model that is loaded in this way; `None`: one whose weights are as stored.
+    pub fn config(quantised: Option<Self>, path: impl Into<PathBuf>) -> BaseConfig {
+        BaseConfig {
+            precision: quantised.map(|quantised| quantised.precision),
+            double_quant: quantised.is_none_or(|quantised| quantised.double_quant),
+            ..BaseConfig::from_path(path)
+        }
+    }
+}
+
+impl fmt::Display for QuantisedOnLoad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.precision.name())?;
+        match (self.precision, self.double_quant) {
+            (BasePrecision::Nf4 | BasePrecision::Fp4, true) => {
+                f.write_str(" with double quantisation")
+            }
+            (BasePrecision::Nf4 | BasePrecision::Fp4, false) => {
+                f.write_str(" without double quantisation")
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -238,6 +274,15 @@ impl BaseConfig {
         };
         let revision = name.has_revision().then(|| name.revision().to_owned());
         (name.repo().to_owned(), revision)
+    }
+
+    /// How `precision` quantises its linear weights while it is loaded, if it does.
+    pub fn quantised_on_load(&self) -> Option<QuantisedOnLoad> {
+        let precision = self.precision.filter(|wanted| wanted.float().is_none())?;
+        Some(QuantisedOnLoad {
+            precision,
+            double_quant: self.double_quant,
+        })
     }
 
     /// Opens the base model and checks everything about it, without reading the weights.

@@ -22,7 +22,7 @@ use crate::random::normal;
 use crate::tensor_file::{ReadData, stored_dtype};
 
 use build::{Source, build};
-pub use config::{BaseConfig, BasePrecision, Compute, Precision};
+pub use config::{BaseConfig, BasePrecision, Compute, Precision, QuantisedOnLoad};
 pub use error::BaseError;
 pub use offload::Offload;
 
@@ -122,7 +122,7 @@ impl Base {
         let mut source = |tensor: &TensorLayout| {
             if let Some(matrix) = self.quantised(tensor, seed)? {
                 if let Some(checkpoint) = &self.checkpoint {
-                    check_scales(checkpoint, &tensor.name, &matrix)?;
+                    check_codes(checkpoint, &tensor.name, &matrix)?;
                 }
                 return Ok(Source::Quantised(matrix));
             }
@@ -186,23 +186,13 @@ fn check_finite(
     not_finite(checkpoint, tensor, count, data.num_elements())
 }
 
-/// Checks that the values of a small quantised matrix are finite: a large one is not read when it is loaded.
-fn check_scales(
-    checkpoint: &Checkpoint,
-    tensor: &str,
-    matrix: &Quantised,
-) -> Result<(), BaseError> {
-    let [rows, columns] = matrix.shape();
-    if rows * columns * size_of::<f32>() > FEW {
+/// Checks the scales and codes of a quantised matrix as it is stored, if they are few: a large one is not read when it is
+/// loaded.
+fn check_codes(checkpoint: &Checkpoint, tensor: &str, matrix: &Quantised) -> Result<(), BaseError> {
+    if matrix.codes().len() > FEW {
         return Ok(());
     }
-    let values = matrix.rows(0..rows).into_iter();
-    not_finite(
-        checkpoint,
-        tensor,
-        values.filter(|value| !value.is_finite()).count(),
-        rows * columns,
-    )
+    Ok(checkpoint.check_codes(tensor, matrix)?)
 }
 
 fn not_finite(

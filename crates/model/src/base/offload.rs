@@ -105,11 +105,8 @@ impl Base {
     /// Bytes of a tensor in memory; none of one that loading reports.
     pub(super) fn size(&self, tensor: &TensorLayout) -> Size {
         let wanted = self.dtype();
-        if let Some(matrix) = self.as_stored(tensor).ok().flatten() {
-            return Size {
-                bytes: matrix.bytes() as u64,
-                mapped: matrix.codes().len() as u64,
-            };
+        if let Some([bytes, mapped]) = self.bytes_as_stored(tensor) {
+            return Size { bytes, mapped };
         }
         if let Some(bytes) = self.encoded_bytes(tensor) {
             return Size { bytes, mapped: 0 };

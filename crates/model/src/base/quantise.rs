@@ -7,9 +7,9 @@ use simmer_blocks::{Encoder, Encoding, FourBitKind, Quantised, Rounding};
 use simmer_checkpoint::family::{Module, ModuleKind};
 use simmer_checkpoint::layout::{Part, TensorLayout, tensors};
 use simmer_checkpoint::numbers::floats;
-use simmer_checkpoint::{Checkpoint, Dtype};
+use simmer_checkpoint::{Checkpoint, Dtype, Pretrained};
 
-use super::{Base, BaseError, BasePrecision, random};
+use super::{Base, BaseError, BasePrecision, Compute, QuantisedOnLoad, random};
 
 /// Bytes of rows in f32 that are quantised at a time.
 const TOGETHER: usize = 16 << 20;
@@ -24,8 +24,9 @@ impl Base {
             if let Some(encoding) = self.encoding(&tensor) {
                 return Some((tensor.name, encoding.name()));
             }
-            let matrix = self.as_stored(&tensor).ok()??;
-            Some((tensor.name, matrix.kind()))
+            self.bytes_as_stored(&tensor)?;
+            let kind = self.checkpoint.as_ref()?.quantised_type(&tensor.name);
+            Some((tensor.name, kind.ok()??))
         })
     }
 
@@ -44,6 +45,42 @@ impl Base {
         if let Some(matrix) = self.as_stored(tensor)? {
             return Ok(Some(matrix));
         }
+        self.quantised_on_load(tensor, seed)
+    }
+
+    /// A base model on disk; its linear weights are quantised while they are loaded, if so asked.
+    pub(crate) fn of(model: Pretrained, quantised: Option<QuantisedOnLoad>) -> Self {
+        Self {
+            config: model.config,
+            checkpoint: Some(model.checkpoint),
+            precision: quantised.map(|quantised| quantised.precision),
+            double_quant: quantised.is_none_or(|quantised| quantised.double_quant),
+            compute: Compute::default(),
+            offload: None,
+            new_rows: 0..0,
+        }
+    }
+
+    /// The type that a weight is quantised to while it is loaded, and the dtype that holds its widened values exactly.
+    pub(crate) fn type_on_load(&self, tensor: &TensorLayout) -> Option<(&'static str, Dtype)> {
+        let encoding = self.encoding(tensor)?;
+        let dtype = match encoding {
+            Encoding::FourBit { rounding, .. } => match rounding {
+                Rounding::F32 => Dtype::F32,
+                Rounding::Bf16 => Dtype::BF16,
+                Rounding::F16 => Dtype::F16,
+            },
+            Encoding::Int8 | Encoding::Blocks(_) => Dtype::F32,
+        };
+        Some((encoding.name(), dtype))
+    }
+
+    /// A matrix that `base.precision` quantises while it is loaded.
+    pub(crate) fn quantised_on_load(
+        &self,
+        tensor: &TensorLayout,
+        seed: u64,
+    ) -> Result<Option<Quantised>, BaseError> {
         let Some(encoding) = self.encoding(tensor) else {
             return Ok(None);
         };
@@ -60,17 +97,26 @@ impl Base {
     }
 
     /// A matrix that stays quantised as it is stored.
-    pub(super) fn as_stored(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
-        let Some(checkpoint) = &self.checkpoint else {
-            return Ok(None);
-        };
-        if tensor.part != Part::Weight || !self.stays_quantised(tensor.module) {
-            return Ok(None);
+    fn as_stored(&self, tensor: &TensorLayout) -> Result<Option<Quantised>, BaseError> {
+        match self.stays_in(tensor) {
+            Some(checkpoint) => Ok(checkpoint.quantised(&tensor.name)?),
+            None => Ok(None),
         }
-        if !checkpoint.contains(&tensor.name) {
-            return Ok(None);
-        }
-        Ok(checkpoint.quantised(&tensor.name)?)
+    }
+
+    /// Bytes of a matrix that stays quantised as it is stored, and how many of them are pages of its file.
+    pub(super) fn bytes_as_stored(&self, tensor: &TensorLayout) -> Option<[u64; 2]> {
+        let checkpoint = self.stays_in(tensor)?;
+        checkpoint.quantised_bytes(&tensor.name).ok()?
+    }
+
+    /// The checkpoint of a weight that stays as it is stored if that is quantised.
+    fn stays_in(&self, tensor: &TensorLayout) -> Option<&Checkpoint> {
+        let checkpoint = self.checkpoint.as_ref()?;
+        let stays = tensor.part == Part::Weight
+            && self.stays_quantised(tensor.module)
+            && checkpoint.contains(&tensor.name);
+        stays.then_some(checkpoint)
     }
 
     /// Whether a module's weight stays as it is stored if that is quantised: another dtype was not asked for, no
@@ -153,5 +199,52 @@ fn shape(shape: &[usize]) -> [usize; 2] {
     match shape {
         [rows, columns] => [*rows, *columns],
         other => [1, other.iter().product()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use burn::tensor::Device;
+    use simmer_checkpoint::convert::to_gguf;
+    use simmer_checkpoint::gguf::Vocabulary;
+    use simmer_checkpoint::gguf::model::FileType;
+
+    use crate::base::{BaseConfig, load};
+
+    #[test]
+    fn a_scale_inside_the_blocks_of_a_file_that_is_nan_is_named() {
+        let goldens = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/tied-gqa");
+        let model = simmer_checkpoint::Pretrained::open(Path::new(goldens)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("model.gguf");
+        let kinds = FileType::named("q8_0");
+        to_gguf(
+            &model,
+            &file,
+            kinds,
+            "x",
+            &Vocabulary::default(),
+            &mut |_, _| (),
+        )
+        .unwrap();
+        let base = BaseConfig::from_path(&file).open().unwrap();
+        let up = "model.layers.1.mlp.up_proj.weight";
+        let matrix = base.checkpoint().unwrap().quantised(up).unwrap().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        let codes = matrix.codes().to_vec();
+        let mut places = bytes.windows(codes.len());
+        let place = places.position(|window| window == codes).unwrap();
+        drop((base, matrix));
+        // the scale of the third row, of one block: NaN in f16
+        bytes[place + 2 * 34..][..2].copy_from_slice(&[0x01, 0x7e]);
+        fs::write(&file, bytes).unwrap();
+        let error = load(&BaseConfig::from_path(&file), 0, &Device::flex()).unwrap_err();
+        let said = error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR");
+        insta::assert_snapshot!(said, @"DIR/model.gguf: tensor `model.layers.1.mlp.up_proj.weight`: stored row 2, column 0: Q8_0 with a scale or value that is NaN or infinite");
     }
 }

@@ -16,6 +16,8 @@ use crate::sequence::{Sequence, ids};
 
 /// Number of tokens compared at each position.
 const CANDIDATES: usize = 8;
+/// Prompts are run together up to this number of tokens.
+const TOGETHER: usize = 2048;
 /// Number of positions whose logits are computed at a time.
 const CHUNK: usize = 32;
 /// Allowed change of a log-probability, in standard deviations of the logits per unit of rounding: layers amplify
@@ -36,6 +38,8 @@ pub struct Heard {
 struct Position {
     /// The most likely tokens in descending order, with their log-probabilities.
     candidates: Vec<(u32, f32)>,
+    /// The log-probability of the token that follows in the prompt; `None` after the last one.
+    next: Option<f32>,
     /// Standard deviation of the logits.
     spread: f64,
 }
@@ -57,23 +61,44 @@ pub struct Agreement {
     pub explained: f64,
     /// Whether rounding explains the differences at all positions.
     pub agrees: bool,
+    /// The log-probabilities of the prompts' own tokens.
+    pub tokens: TokenDifference,
+}
+
+/// The difference of two models in the log-probabilities (natural logarithm) of the tokens of some prompts, each after the
+/// tokens before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct TokenDifference {
+    /// Number of tokens: all but the first of each prompt.
+    pub tokens: usize,
+    /// Mean of the absolute differences.
+    pub mean: f64,
+    /// Largest absolute difference.
+    pub largest: f64,
+    /// How much the mean loss of the second model is above that of the first.
+    pub loss_change: f64,
 }
 
 impl Heard {
-    /// Runs a model over prompts, in one forward pass.
+    /// Runs a model over prompts.
     ///
     /// # Errors
     /// If a prompt is empty, longer than the context, or has tokens outside the vocabulary.
     pub fn from(model: &LlamaForCausalLM, prompts: Vec<Vec<u32>>) -> Result<Self, GenerateError> {
         let mut positions = Vec::new();
-        each_position(model, &prompts, &mut |logits| {
-            positions.push(Position::of(logits));
+        each_position(model, &prompts, &mut |logits, next| {
+            positions.push(Position::of(logits, next));
         })?;
         Ok(Self { prompts, positions })
     }
 
+    /// The prompts.
+    pub fn prompts(&self) -> &[Vec<u32>] {
+        &self.prompts
+    }
+
     /// Compares another model, whose weights have the relative error `rounding`
-    /// ([`super::MergeReport::rounding`]).
+    /// ([`super::MergeReport::rounding`]). Returns its predictions too.
     ///
     /// # Errors
     /// As [`Heard::from`].
@@ -81,7 +106,7 @@ impl Heard {
         &self,
         model: &LlamaForCausalLM,
         rounding: f64,
-    ) -> Result<Agreement, GenerateError> {
+    ) -> Result<(Agreement, Self), GenerateError> {
         let mut agreement = Agreement {
             prompts: self.prompts.len(),
             positions: self.positions.len(),
@@ -90,20 +115,22 @@ impl Heard {
             mean: 0.0,
             explained: 0.0,
             agrees: true,
+            tokens: TokenDifference::default(),
         };
         let mut places = self.positions.iter();
         let mut compared = 0_usize;
-        each_position(model, &self.prompts, &mut |logits| {
+        let mut positions = Vec::new();
+        each_position(model, &self.prompts, &mut |logits, next| {
             let Some(position) = places.next() else {
                 return;
             };
             let bound = AMPLIFICATION * rounding.hypot(ARITHMETIC) * position.spread;
-            let likeliest = Position::of(logits).candidates[0].0;
+            let found = Position::of(logits, next);
+            let likeliest = found.candidates[0].0;
+            positions.push(found);
             agreement.same_likeliest += usize::from(likeliest == position.candidates[0].0);
             for &(token, log_prob) in &position.candidates {
-                let found = logits
-                    .get(token as usize)
-                    .map_or(f32::NAN, |_| log_softmax_at(logits, token));
+                let found = log_prob_of(logits, token);
                 let difference = (f64::from(found) - f64::from(log_prob)).abs();
                 agreement.mean += difference;
                 compared += 1;
@@ -116,12 +143,39 @@ impl Heard {
             }
         })?;
         agreement.mean /= compared.max(1) as f64;
-        Ok(agreement)
+        let other = Self {
+            prompts: self.prompts.clone(),
+            positions,
+        };
+        agreement.tokens = self.tokens_of(&other);
+        Ok((agreement, other))
+    }
+
+    /// How another model's log-probabilities of the tokens of the same prompts differ.
+    pub fn tokens_of(&self, other: &Self) -> TokenDifference {
+        let pairs = self.positions.iter().zip(&other.positions);
+        let pairs = pairs.filter_map(|(one, other)| Some((one.next?, other.next?)));
+        let mut difference = TokenDifference::default();
+        for (one, other) in pairs {
+            let change = f64::from(other) - f64::from(one);
+            difference.tokens += 1;
+            difference.mean += change.abs();
+            difference.loss_change -= change;
+            // NaN stays
+            if change.abs() > difference.largest || change.is_nan() {
+                difference.largest = change.abs();
+            }
+        }
+        let tokens = difference.tokens.max(1) as f64;
+        difference.mean /= tokens;
+        difference.loss_change /= tokens;
+        difference
     }
 }
 
 impl Position {
-    fn of(logits: &[f32]) -> Self {
+    /// `next` is the token that follows in the prompt.
+    fn of(logits: &[f32], next: Option<u32>) -> Self {
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
         let count = CANDIDATES.min(order.len());
         let falling = |a: &u32, b: &u32| {
@@ -145,30 +199,61 @@ impl Position {
                 .into_iter()
                 .map(|token| (token, log_softmax_at(logits, token)))
                 .collect(),
+            next: next.map(|token| log_prob_of(logits, token)),
             spread: (square / count).sqrt(),
         }
     }
 }
 
-/// Calls `show` with the logits of every position, `[V]` each, in order.
+/// The log-probability of a token; NaN for one that the model does not have.
+fn log_prob_of(logits: &[f32], token: u32) -> f32 {
+    let logit = logits.get(token as usize);
+    logit.map_or(f32::NAN, |_| log_softmax_at(logits, token))
+}
+
+/// Calls `show` with the logits of every position, `[V]` each, in order, and with the token that follows in the prompt.
 fn each_position(
     model: &LlamaForCausalLM,
     prompts: &[Vec<u32>],
-    show: &mut dyn FnMut(&[f32]),
+    show: &mut dyn FnMut(&[f32], Option<u32>),
 ) -> Result<(), GenerateError> {
     for prompt in prompts {
         model.check_tokens(prompt)?;
     }
+    let mut rest = prompts;
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fits = rest.iter().take_while(|prompt| {
+            tokens += prompt.len();
+            tokens <= TOGETHER
+        });
+        let (some, others) = rest.split_at(fits.count().max(1));
+        positions_of(model, some, show);
+        rest = others;
+    }
+    Ok(())
+}
+
+fn positions_of(
+    model: &LlamaForCausalLM,
+    prompts: &[Vec<u32>],
+    show: &mut dyn FnMut(&[f32], Option<u32>),
+) {
     let rows: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let next = rows.iter().flat_map(|row| {
+        let after = row.iter().skip(1).copied().map(Some);
+        after.chain([None])
+    });
+    let next: Vec<Option<u32>> = next.collect();
     let sequence = Sequence::from_rows(&rows);
     let hidden = model.hidden(&sequence, None); // [T, H]
     let places: Vec<u32> = (0..sequence.len() as u32).collect();
-    for chunk in places.chunks(CHUNK) {
+    for (chunk, next) in places.chunks(CHUNK).zip(next.chunks(CHUNK)) {
         let chosen = ids(chunk.iter().copied(), &hidden.device());
         let logits = values(model.logits(hidden.clone().select(0, chosen))); // [N, V]
-        logits
-            .chunks(logits.len() / chunk.len())
-            .for_each(&mut *show);
+        let logits = logits.chunks(logits.len() / chunk.len());
+        for (logits, next) in logits.zip(next) {
+            show(logits, *next);
+        }
     }
-    Ok(())
 }

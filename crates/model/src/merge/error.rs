@@ -9,6 +9,7 @@ use simmer_hint::Hint;
 use thiserror::Error;
 
 use crate::adapter::AdapterError;
+use crate::base::BaseError;
 
 /// A merge that failed. An existing output stays as it was.
 #[derive(Debug, Error)]
@@ -17,6 +18,50 @@ pub enum MergeError {
     /// The base model cannot be used.
     #[error(transparent)]
     Base(#[from] PretrainedError),
+    /// A weight of the base model cannot be quantised as in training.
+    #[error(transparent)]
+    Quantise(#[from] BaseError),
+    /// The model that a base model is to be quantised from is itself quantised.
+    #[error("{}: `{tensor}` is stored in {kind}: expected the original model, with weights in F32, BF16 or F16", path.display())]
+    OriginalQuantised {
+        /// The model.
+        path: PathBuf,
+        /// Its first quantised tensor.
+        tensor: String,
+        /// The type of that.
+        kind: &'static str,
+    },
+    /// The model that a base model is to be quantised from has other tensors.
+    #[error("{}: not the model that {} was quantised from:\n{difference}", original.display(), quantised.display())]
+    OtherTensors {
+        /// The original.
+        original: PathBuf,
+        /// The quantised model.
+        quantised: PathBuf,
+        /// All differences.
+        difference: Difference,
+    },
+    /// The model that a base model is to be quantised from has other weights.
+    #[error(
+        "{}: not the model that {} was quantised from: `{tensor}` differs by {:.0}% of its norm, and the error of {kind} is \
+         below {:.0}%",
+        original.display(),
+        quantised.display(),
+        100.0 * error,
+        100.0 * super::quantisation::LARGEST
+    )]
+    OtherWeights {
+        /// The original.
+        original: PathBuf,
+        /// The quantised model.
+        quantised: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+        /// Its quantised type.
+        kind: &'static str,
+        /// The difference, relative to the norm of the original.
+        error: f64,
+    },
     /// The adapter cannot be used, or does not fit the base model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
@@ -74,6 +119,13 @@ impl Hint for MergeError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Base(error) => error.hint(),
+            Self::Quantise(error) => error.hint(),
+            Self::OriginalQuantised { .. }
+            | Self::OtherTensors { .. }
+            | Self::OtherWeights { .. } => Some(
+                "give the model that the base model was quantised from; its model card often names it as `base_model`"
+                    .to_owned(),
+            ),
             Self::Adapter(error) => error.hint(),
             Self::Output(error) => error.hint(),
             Self::Write(error) => error.hint(),

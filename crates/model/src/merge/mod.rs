@@ -10,6 +10,11 @@
 //! the same as base model and adapter. (PEFT's `merge_and_unload` adds the change to the shared tensor,
 //! and so also to the side that the adapter does not change.)
 //!
+//! **Quantised base models.** An adapter that was trained on quantised weights is exact for their widened values. They are
+//! widened tensor by tensor; weights that training quantised while it loaded an ordinary model are quantised here in the
+//! same way, and widened again. With the original weights at hand, the error of the quantisation is measured for each
+//! tensor ([`OtherForm`]).
+//!
 //! **Precision.** The change is computed in f32 with the same rounding as PyTorch's matrix multiplication,
 //! so that merged weights equal PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
 //! f16 or bf16 adapter to the adapter's dtype before adding it; here it stays in f32.
@@ -19,10 +24,13 @@ mod arithmetic;
 mod beside;
 mod error;
 mod plan;
+mod quantisation;
 mod report;
 mod verify;
+mod weights;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::Path;
 
 use self::arithmetic::{Change, change_rows};
@@ -30,11 +38,15 @@ pub use self::beside::files_beside;
 use self::beside::{GENERATION_CONFIG, config_text, generation_config};
 pub use self::error::MergeError;
 use self::plan::{Origin, Output, Plan};
+use self::quantisation::{Comparison, Other};
+pub use self::quantisation::{OtherForm, QuantisedTensor};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
+use self::weights::{Rows, Weights};
 use crate::adapter::peft::AdapterFolder;
+use crate::base::QuantisedOnLoad;
 use simmer_checkpoint::numbers::{convert, count_not_finite};
-use simmer_checkpoint::{Checkpoint, CheckpointWriter, Dtype, Pretrained};
+use simmer_checkpoint::{CheckpointWriter, Dtype};
 
 /// Bytes of a block of rows after widening.
 const BLOCK_BYTES: usize = 8 << 20;
@@ -52,6 +64,11 @@ pub struct MergeOptions<'a> {
     /// Tokens that end an answer, if they are not those of the base model: they go into config.json and
     /// generation_config.json.
     pub eos: Option<&'a [u32]>,
+    /// How the linear weights are quantised before they are widened and the adapter is added, for an adapter that was
+    /// trained on an ordinary model quantised while it was loaded. `None`: as stored.
+    pub quantised: Option<QuantisedOnLoad>,
+    /// The other form of the base model, to measure the error of the quantisation.
+    pub other: Option<OtherForm<'a>>,
 }
 
 /// Merges the adapter in the folder `adapter` into the base model in the folder `base`, and writes a
@@ -71,20 +88,22 @@ pub fn merge(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<MergeReport, MergeError> {
     options.check()?;
-    let Pretrained {
-        mut config,
-        checkpoint,
-    } = Pretrained::open(base)?;
+    let weights = Weights::open(base, options.quantised)?;
+    let other = options.other.map(|other| Other::open(other, &weights));
+    let other = other.transpose()?;
     let adapter = AdapterFolder::open(adapter)?;
+    let mut config = weights.config().clone();
     let resized = adapter.resize(&mut config);
-    let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
+    let plan = Plan::new(&config, &weights, &adapter, options)?;
 
     let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;
     let mut append = |output: &Output, _: usize, bytes: &[u8]| -> Result<(), MergeError> {
         Ok(writer.append(&output.spec.name, bytes)?)
     };
     let mut merge = Merge {
-        checkpoint: &checkpoint,
+        weights: &weights,
+        other: other.as_ref(),
+        quantised: Vec::new(),
         sink: &mut append,
         done: 0,
         total: plan.bytes(),
@@ -95,6 +114,7 @@ pub fn merge(
         replaced: Vec::new(),
         kept: 0,
         narrowed: Vec::new(),
+        quantised: Vec::new(),
         bytes: merge.total,
         untied: plan.untied,
         resized,
@@ -114,7 +134,8 @@ pub fn merge(
             Origin::Base(_) => report.kept += 1,
         }
     }
-    let config = config_text(&config, &checkpoint, plan.untied, options)?;
+    report.quantised = merge.quantised;
+    let config = config_text(&config, weights.checkpoint(), plan.untied, options)?;
     writer.folder().write("config.json", config.as_bytes())?;
     for file in files_beside(base, options.tokenizer.or(adapter.tokenizer_path()))? {
         let name = file.file_name().unwrap_or_default();
@@ -145,14 +166,35 @@ type Sink<'a> = dyn FnMut(&Output, usize, &[u8]) -> Result<(), MergeError> + 'a;
 
 /// Computes the merged tensors in order.
 struct Merge<'a> {
-    checkpoint: &'a Checkpoint,
+    weights: &'a Weights,
+    /// The other form of the base model, if the error of the quantisation is to be measured.
+    other: Option<&'a Other>,
+    /// The error of the quantised tensors so far.
+    quantised: Vec<QuantisedTensor>,
     sink: &'a mut Sink<'a>,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-impl Merge<'_> {
+/// The rows that a tensor is made of.
+enum Source<'a> {
+    Base(Box<Rows<'a>>),
+    Adapter { bytes: &'a [u8], row_bytes: usize },
+}
+
+impl Source<'_> {
+    fn read(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, MergeError> {
+        match self {
+            Self::Base(base) => base.read(rows),
+            Self::Adapter { bytes, row_bytes } => Ok(Cow::from(
+                &bytes[rows.start * row_bytes..rows.end * row_bytes],
+            )),
+        }
+    }
+}
+
+impl<'a> Merge<'a> {
     /// Computes one tensor, block by block; returns statistics if an adapter was merged into it.
     fn tensor(&mut self, output: &Output) -> Result<Option<MergedTensor>, MergeError> {
         let Output {
@@ -166,27 +208,25 @@ impl Merge<'_> {
         if row_bytes == 0 {
             return Ok(None);
         }
+        let source = match origin {
+            Origin::Base(name) => Source::Base(Box::new(self.weights.rows(name)?)),
+            Origin::Adapter(data) => Source::Adapter {
+                bytes: data.as_bytes(),
+                row_bytes,
+            },
+        };
+        let mut comparison = self.comparison(output)?;
         let rows = spec.shape.first().copied().unwrap_or(1);
         let block_rows = (BLOCK_BYTES / (columns * size_of::<f32>())).max(1);
         let mut change = Change::default();
         for first in (0..rows).step_by(block_rows) {
             let block = first..rows.min(first + block_rows);
-            let bytes = match origin {
-                Origin::Base(name) => self.checkpoint.rows(name, block.clone())?,
-                Origin::Adapter(data) => {
-                    Cow::from(&data.as_bytes()[block.start * row_bytes..block.end * row_bytes])
-                }
-            };
+            let bytes = source.read(block.clone())?;
             if let Origin::Base(name) = origin {
-                let count = count_not_finite(&bytes, *stored);
-                if count > 0 {
-                    return Err(MergeError::BaseNotFinite {
-                        path: self.checkpoint.path().to_owned(),
-                        tensor: name.clone(),
-                        count,
-                        row: first,
-                    });
-                }
+                self.check_finite(name, &bytes, *stored, first)?;
+            }
+            if let Some(comparison) = &mut comparison {
+                comparison.add(block.clone(), &bytes, *stored)?;
             }
             let converted;
             let written = match branch {
@@ -204,10 +244,13 @@ impl Merge<'_> {
             };
             (self.sink)(output, first, written)?;
             self.done += written.len() as u64;
-            if let Origin::Base(name) = origin {
-                self.checkpoint.release(name, block);
+            if let Source::Base(base) = &source {
+                base.release(block);
             }
             (self.progress)(self.done, self.total);
+        }
+        if let Some(comparison) = comparison {
+            self.quantised.push(comparison.finish()?);
         }
         if let Some(row) = change.not_finite {
             return Err(MergeError::NotFinite {
@@ -218,6 +261,40 @@ impl Merge<'_> {
         }
         let changed = branch.is_some();
         Ok(changed.then(|| MergedTensor::new(&spec.name, spec.dtype, &change)))
+    }
+
+    /// The comparison of a tensor of the base model with its other form, if one of them is quantised. An output head that
+    /// is a copy of the embedding is not compared again.
+    fn comparison<'b>(&self, output: &'b Output) -> Result<Option<Comparison<'b>>, MergeError>
+    where
+        'a: 'b,
+    {
+        match (self.other, &output.origin) {
+            (Some(other), Origin::Base(name)) if *name == output.spec.name => {
+                other.comparison(self.weights, name)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks rows of the base model, from row `first` on.
+    fn check_finite(
+        &self,
+        tensor: &str,
+        bytes: &[u8],
+        stored: Dtype,
+        first: usize,
+    ) -> Result<(), MergeError> {
+        let count = count_not_finite(bytes, stored);
+        if count == 0 {
+            return Ok(());
+        }
+        Err(MergeError::BaseNotFinite {
+            path: self.weights.checkpoint().path().to_owned(),
+            tensor: tensor.to_owned(),
+            count,
+            row: first,
+        })
     }
 }
 

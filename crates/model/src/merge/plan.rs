@@ -6,9 +6,10 @@ use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Family, Module};
 use simmer_checkpoint::layout::{self, ModuleKind};
-use simmer_checkpoint::{Checkpoint, Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
+use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
 use super::arithmetic::LowRankBranch;
+use super::weights::Weights;
 use super::{MergeError, MergeOptions};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
@@ -55,7 +56,7 @@ impl Plan {
     /// `config` is that of the base model, already resized to the vocabulary of the adapter.
     pub(super) fn new(
         config: &ModelConfig,
-        checkpoint: &Checkpoint,
+        weights: &Weights,
         adapter: &AdapterFolder,
         options: MergeOptions<'_>,
     ) -> Result<Self, MergeError> {
@@ -68,13 +69,14 @@ impl Plan {
         let mut sources = Sources {
             family,
             tied: config.tie_word_embeddings,
-            checkpoint,
+            weights,
             selection: &selection,
             tensors,
         };
 
         let mut shards = Vec::new();
         let mut outputs = Vec::new();
+        let checkpoint = weights.checkpoint();
         for file in checkpoint.shards() {
             let mut specs = Vec::new();
             for tensor in &file.tensors {
@@ -153,7 +155,7 @@ fn unties(family: &Family, selection: &Selection, tensors: &AdapterTensors) -> b
 struct Sources<'a> {
     family: &'static Family,
     tied: bool,
-    checkpoint: &'a Checkpoint,
+    weights: &'a Weights,
     selection: &'a Selection,
     tensors: AdapterTensors,
 }
@@ -165,7 +167,7 @@ impl Sources<'_> {
             None => self.base(&spec.name),
         };
         let stored = match &origin {
-            Origin::Base(name) => self.checkpoint.info(name)?.dtype,
+            Origin::Base(name) => self.weights.dtype(name)?,
             Origin::Adapter(data) => stored_dtype(data),
         };
         let adapted = spec.name.strip_suffix(".weight").and_then(|module| {
@@ -206,7 +208,7 @@ impl Sources<'_> {
         if let Some(data) = of(module).or_else(|| of(other?)) {
             return Origin::Adapter(data);
         }
-        if module == head.name && !self.checkpoint.contains(name) {
+        if module == head.name && !self.weights.checkpoint().contains(name) {
             return Origin::Base(embedding.weight());
         }
         Origin::Base(name.to_owned())

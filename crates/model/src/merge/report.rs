@@ -4,6 +4,7 @@ use serde::Serialize;
 use simmer_checkpoint::Dtype;
 
 use super::arithmetic::Change;
+use super::quantisation::QuantisedTensor;
 
 /// The result of a merge.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +17,9 @@ pub struct MergeReport {
     pub kept: usize,
     /// Number of unchanged or replaced tensors whose conversion loses precision or range, by their new dtype.
     pub narrowed: Vec<(Dtype, usize)>,
+    /// The quantised tensors, if the original weights are at hand: how far their values are from the original ones. Tensors
+    /// that the adapter replaces are not among them.
+    pub quantised: Vec<QuantisedTensor>,
     /// Bytes of weights written.
     pub bytes: u64,
     /// Whether the output head was tied to the embedding and is now a tensor of its own.

@@ -6,7 +6,9 @@ use burn::tensor::{DType, TensorData};
 use proptest::prelude::*;
 use serde_json::json;
 use simmer_checkpoint::layout;
-use simmer_checkpoint::{INDEX_FILE, ModelConfig, PT_METADATA, SINGLE_FILE, Shard};
+use simmer_checkpoint::{
+    Checkpoint, INDEX_FILE, ModelConfig, PT_METADATA, Pretrained, SINGLE_FILE, Shard,
+};
 use simmer_files::Existing;
 use simmer_hint::Hint;
 
@@ -329,7 +331,7 @@ fn merges_are_pefts() {
 }
 
 /// The largest distance between two tensors, in steps of their dtype.
-fn ulps_apart(a: &TensorData, b: &TensorData) -> i64 {
+pub(super) fn ulps_apart(a: &TensorData, b: &TensorData) -> i64 {
     fn ordered(bits: i64, sign: i64) -> i64 {
         if bits & sign == 0 { bits } else { sign - bits }
     }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 use simmer_checkpoint::{CheckpointError, Dtype, Pretrained, compare};
 
 use super::plan::{Output, Plan};
+use super::weights::Weights;
 use super::{Merge, MergeError, MergeOptions};
 use crate::adapter::peft::AdapterFolder;
 
@@ -35,13 +36,11 @@ pub fn verify(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Altered>, MergeError> {
     options.check()?;
-    let Pretrained {
-        mut config,
-        checkpoint,
-    } = Pretrained::open(base)?;
+    let weights = Weights::open(base, options.quantised)?;
     let adapter = AdapterFolder::open(adapter)?;
+    let mut config = weights.config().clone();
     let _ = adapter.resize(&mut config);
-    let plan = Plan::new(&config, &checkpoint, &adapter, options)?;
+    let plan = Plan::new(&config, &weights, &adapter, options)?;
     let merged = Pretrained::open(merged)?.checkpoint;
     let shapes = |name: &str| merged.info(name).map(|info| info.shape.clone());
     let expected = plan
@@ -87,7 +86,10 @@ pub fn verify(
         Ok(())
     };
     let mut stream = Merge {
-        checkpoint: &checkpoint,
+        weights: &weights,
+        // the merge has measured it
+        other: None,
+        quantised: Vec::new(),
         sink: &mut check,
         done: 0,
         total: plan.bytes(),

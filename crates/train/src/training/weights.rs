@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use simmer_checkpoint::Dtype;
 use simmer_files::Existing;
-use simmer_model::adapter::{self, Card};
+use simmer_model::adapter::{self, Card, QuantisedBase};
 use simmer_model::base::Precision;
 use simmer_model::export;
 
@@ -65,6 +65,7 @@ impl Training<'_> {
         Ok(card(
             self.recipe,
             &self.templates,
+            QuantisedBase::of(&self.recipe.base, self.files.as_ref()),
             &self.manifest,
             &self.state,
             losses,
