@@ -39,6 +39,7 @@ mod logits;
 mod lora_linear;
 mod memory;
 mod operation;
+mod optional;
 mod peak;
 mod product;
 pub mod profile;
@@ -74,6 +75,7 @@ pub use lora_linear::{
 };
 pub use memory::{Amounts, Memory};
 pub use operation::{Operation, Operations};
+pub use optional::{OptionalKernel, optional_kernels};
 pub use peak::{Peak, peak};
 pub use product::{ProductUnit, product_unit};
 pub use recycle::{RecyclingAllocator, Usage};
