@@ -83,4 +83,4 @@ pub use reference::{from_environment, with_reference};
 pub use rms_norm::{RmsNormBackend, RmsNormForms, rms_norm, rms_norm_reference};
 pub use rope::{RopeBackend, RopeForms, rope, rope_reference};
 pub use rows::{Row, Rows};
-pub use upload::{upload_floats, upload_ints};
+pub use upload::{upload_floats, upload_ints, upload_weight};

@@ -71,9 +71,6 @@ mod tests {
         assert_eq!(parse(" all"), Ok(OptionalKernel::ALL.to_vec()));
         let cudnn = OptionalKernel::CudnnAttention;
         assert_eq!(parse("cudnn_attention,"), Ok(vec![cudnn]));
-        assert_eq!(
-            parse("cudnn_attention,cudnn"),
-            Err("cudnn".to_owned())
-        );
+        assert_eq!(parse("cudnn_attention,cudnn"), Err("cudnn".to_owned()));
     }
 }

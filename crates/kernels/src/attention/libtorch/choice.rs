@@ -74,7 +74,8 @@ impl Choice<'_> {
     pub(super) fn form(&self) -> Form {
         let is_half = matches!(self.kind, Kind::BFloat16 | Kind::Half);
         // heads that a kernel loads 16 bytes at a time
-        let head_dim = self.head_dim.next_multiple_of(if is_half { 8 } else { 4 });
+        let width = if is_half { 8 } else { 4 };
+        let head_dim = (self.head_dim as u64).next_multiple_of(width) as i64;
         let is_flash = is_half && head_dim <= FLASH;
         match self.scores {
             Scores {
@@ -103,10 +104,12 @@ impl Choice<'_> {
         let Some(batches) = batches(self.rows) else {
             return false;
         };
-        let flash = self.rows.iter().map(|row| self.seconds(row.queries.len(), 0));
-        let of_batch = |length: usize, rows: usize| {
-            rows as f64 * self.seconds(length, 1) + CUDNN_CALL
-        };
+        let flash = self
+            .rows
+            .iter()
+            .map(|row| self.seconds(row.queries.len(), 0));
+        let of_batch =
+            |length: usize, rows: usize| rows as f64 * self.seconds(length, 1) + CUDNN_CALL;
         let cudnn = batches
             .iter()
             .map(|batch| of_batch(batch.length, batch.rows.len()));

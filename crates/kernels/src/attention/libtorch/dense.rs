@@ -66,7 +66,10 @@ impl Batch {
     fn of(&self, whole: &Tensor) -> Tensor {
         let [_, heads, dim] = sizes(whole);
         let [count, length] = [self.rows.len() as i64, self.length as i64];
-        let is_range = self.rows.windows(2).all(|pair| pair[0].end == pair[1].start)
+        let is_range = self
+            .rows
+            .windows(2)
+            .all(|pair| pair[0].end == pair[1].start)
             && self.rows.iter().all(|row| row.len() == self.length);
         let batch = if is_range {
             whole.narrow(0, self.rows[0].start as i64, count * length)
@@ -74,7 +77,9 @@ impl Batch {
             let options = (whole.kind(), whole.device());
             let batch = Tensor::zeros([count * length, heads, dim], options);
             self.each(|row, start, length| {
-                batch.narrow(0, row, length).copy_(&whole.narrow(0, start, length));
+                batch
+                    .narrow(0, row, length)
+                    .copy_(&whole.narrow(0, start, length));
             });
             batch
         };
@@ -86,14 +91,20 @@ impl Batch {
         let [_, heads, dim] = sizes(whole);
         let batch = batch.transpose(1, 2).reshape([-1, heads, dim]);
         self.each(|row, start, length| {
-            whole.narrow(0, start, length).copy_(&batch.narrow(0, row, length));
+            whole
+                .narrow(0, start, length)
+                .copy_(&batch.narrow(0, row, length));
         });
     }
 
     /// For each row: its start in the batch, its start in the packed sequence, and its length.
     fn each(&self, f: impl Fn(i64, i64, i64)) {
         for (index, row) in self.rows.iter().enumerate() {
-            f((index * self.length) as i64, row.start as i64, row.len() as i64);
+            f(
+                (index * self.length) as i64,
+                row.start as i64,
+                row.len() as i64,
+            );
         }
     }
 }
@@ -169,7 +180,13 @@ impl DenseCall {
         }
         let [k, v] = [k, v].map(|of| for_every_head(of, q));
         let (y, lse) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu(
-            q, &k, &v, 0.0, true, None::<Tensor>, scale,
+            q,
+            &k,
+            &v,
+            0.0,
+            true,
+            None::<Tensor>,
+            scale,
         );
         [y, lse]
     }
@@ -186,7 +203,16 @@ impl DenseCall {
         }
         let [wide_k, wide_v] = [k, v].map(|of| for_every_head(of, q));
         let (dq, dk, dv) = Tensor::internal_scaled_dot_product_flash_attention_for_cpu_backward(
-            dy, q, &wide_k, &wide_v, y, lse, 0.0, true, None::<Tensor>, scale,
+            dy,
+            q,
+            &wide_k,
+            &wide_v,
+            y,
+            lse,
+            0.0,
+            true,
+            None::<Tensor>,
+            scale,
         );
         let of_group = |of: Tensor| {
             let [count, heads, length, dim] = k.size()[..] else {
