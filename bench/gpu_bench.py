@@ -138,6 +138,11 @@ class Bench:
         return self.run(self.args.simmer, *words, environment={**self.simmer_environment(), **variables})
 
     @property
+    def dtype(self) -> str:
+        """Dtype of other programs: most processors have no bf16, and emulate it slowly."""
+        return "float32" if self.gpu is None else "bfloat16"
+
+    @property
     def is_tiny(self) -> bool:
         return self.args.shape == "tiny"
 

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda:0", help="device name in torch, default %(default)s")
     device = parser.parse_args().device
     is_gpu = device.startswith("cuda")
-    sizes, repeated = ([4096, 8192, 16384], REPEATED) if is_gpu else ([512, 1024], 1)
+    sizes, repeated = ([4096, 8192, 16384], REPEATED) if is_gpu else ([256], 1)
     found = {
         "device": torch.cuda.get_device_name(device) if is_gpu else platform.machine(),
         "memory_mib": torch.cuda.get_device_properties(device).total_memory >> 20 if is_gpu else None,
@@ -76,7 +76,7 @@ def main() -> None:
         "cuda": torch.version.cuda,
         "transformers": transformers.__version__,
         "peft": peft.__version__,
-        "memory_gb_per_second": round(memory_rate(device, (4 << 30) if is_gpu else (64 << 20), repeated), 1),
+        "memory_gb_per_second": round(memory_rate(device, (4 << 30) if is_gpu else (16 << 20), repeated), 1),
         "bf16_tflops": round(max(rate(device, size, repeated) for size in sizes), 3),
     }
     print(json.dumps(found))

@@ -13,6 +13,7 @@ from gpu_bench import (
     ALL_LINEAR,
     BENCH,
     LEAST_SECONDS,
+    PROFILED_STEPS,
     RANK,
     TINY,
     Bench,
@@ -106,7 +107,7 @@ class Stages(Bench):
             shared = (self.args.python, BENCH / "shared_model.py", self.args.simmer, name, model, "--layers", layers)
             self.run(*shared, environment=self.simmer_environment())
             tokens = self.long_tokens()
-            write_long_rows(data, LONG_ROWS * 6, tokens)
+            write_long_rows(data, LONG_ROWS * PROFILED_STEPS, tokens)
             settings = self.long_settings(tokens) | {"batch_rows": LONG_ROWS}
             for kernel in self.optional_kernels():
                 operation, prefix = OPTIONAL[kernel]
@@ -145,7 +146,7 @@ class Stages(Bench):
             simmer = {"batch_rows": self.args.batch_rows, "micro_batch": 2 * RUN_TOKENS}
             peer = lambda *words: self.peer(
                 *(BENCH / "peers.py", words[0], model, data, *words[1:]),
-                *("--dtype", "bfloat16", "--rank", RANK, "--rows", rows),
+                *("--dtype", self.dtype, "--rank", RANK, "--rows", rows),
             )
             found = self.measure(
                 config,
@@ -206,13 +207,21 @@ class Stages(Bench):
         return {"shape": size, "layers": layers, "of_layers": all_layers, "programs": found}
 
     def long_tokens(self) -> int:
-        return 48 if self.is_tiny else 4096
+        return 224 if self.is_tiny else 4096
+
+    @property
+    def groups(self) -> int:
+        return 1 if self.is_tiny else LONG_GROUPS
+
+    @property
+    def steps(self) -> int:
+        return 3 if self.is_tiny else LONG_STEPS
 
     def long_settings(self, tokens: int) -> dict:
         return {
             "targets": ALL_LINEAR,
             "max_tokens": tokens,
-            "batch_rows": LONG_ROWS * LONG_GROUPS,
+            "batch_rows": LONG_ROWS * self.groups,
             "micro_batch": LONG_ROWS * tokens,
         }
 
@@ -226,10 +235,10 @@ class Stages(Bench):
         with self.place() as folder:
             model, data = folder / "model", folder / "rows.json"
             config = self.write_model("llama-3-8b", model)
-            write_long_rows(data, LONG_ROWS * LONG_GROUPS * LONG_STEPS, tokens)
+            write_long_rows(data, LONG_ROWS * self.groups * self.steps, tokens)
             settings = self.long_settings(tokens)
             ours = lambda recompute: self.train(model, data, folder / recompute, **settings, recompute=recompute)
-            peer = lambda mode: self.long_peer(model, mode, LONG_ROWS, tokens, LONG_GROUPS, LONG_STEPS)
+            peer = lambda mode: self.long_peer(model, mode, LONG_ROWS, tokens, self.groups, self.steps)
             found = self.measure(
                 config,
                 {
@@ -314,7 +323,7 @@ class Stages(Bench):
     def decode_transformers(self, model: Path, prompts: Path) -> dict:
         ids = list(range(5, 17))
         prompts.write_text(json.dumps({str(count): [ids, count] for count in NEW_TOKENS}))
-        words = ("transformers", model, prompts, "--dtype", "bfloat16", "--device", self.torch_device)
+        words = ("transformers", model, prompts, "--dtype", self.dtype, "--device", self.torch_device)
         told = self.run(self.args.python, BENCH / "decode_peers.py", *words).json()
         few, many = (told[str(count)] for count in NEW_TOKENS)
         count, seconds = len(many["ids"]) - len(few["ids"]), many["seconds"] - few["seconds"]
@@ -327,7 +336,7 @@ class Stages(Bench):
         tokens = self.long_tokens()
         with self.place() as folder:
             data = folder / "rows.json"
-            write_long_rows(data, LONG_ROWS * LONG_GROUPS * LONG_STEPS, tokens)
+            write_long_rows(data, LONG_ROWS * self.groups * self.steps, tokens)
             settings = self.long_settings(tokens)
             recipe = self.recipe(TINY, data, folder / "try", **settings, compute="fp8")
             try:
@@ -343,8 +352,8 @@ class Stages(Bench):
 
     def nf4(self) -> dict:
         """The 8B shape with a base in nf4: simmer beside PEFT on bitsandbytes."""
-        tokens, steps = (24, 3) if self.is_tiny else (512, LONG_STEPS)
-        rows = 4 if self.is_tiny else 16
+        tokens = 224 if self.is_tiny else 512
+        rows, steps = 2 if self.is_tiny else 16, self.steps
         with self.place() as folder:
             model, data = folder / "model", folder / "rows.json"
             config = self.write_model("llama-3-8b", model)

@@ -9,7 +9,7 @@ liger             with the kernels of liger-kernel
 liger-checkpoint  the same, with gradient checkpointing
 nf4               with a base in nf4 by bitsandbytes
 
-LoRA on all linear modules, alpha twice the rank, the base in bf16, the adapter in the dtype
+LoRA on all linear modules, alpha twice the rank, the base in bf16 (on a processor f32), the adapter in the dtype
 that PEFT creates it in (f32), AdamW (fused). A step is `--groups`
 micro-batches of `--rows` rows. The last line of the output is JSON, with the keys of peers.py; if a package is missing, or
 the device cannot run the mode, it has the key `skipped` with the reason.
@@ -54,6 +54,8 @@ def load(args):
         from liger_kernel.transformers import apply_liger_kernel_to_llama
 
         apply_liger_kernel_to_llama()
+    # most processors have no bf16, and emulate it slowly
+    dtype = torch.bfloat16 if args.device.startswith("cuda") else torch.float32
     options = {}
     if mode == "nf4":
         from transformers import BitsAndBytesConfig
@@ -62,7 +64,7 @@ def load(args):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
         options["device_map"] = {"": args.device}
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16, attn_implementation="sdpa", **options)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, attn_implementation="sdpa", **options)
     if mode == "nf4":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     else:
