@@ -251,14 +251,14 @@ mod tests {
     #[test]
     fn batches_have_rows_of_one_length() {
         let rows = Rows::from_lengths([60, 200, 64, 10]);
-        let batch = |length, rows: &[Range<usize>]| Batch {
+        let batch = |length, rows: &[[usize; 2]]| Batch {
             length,
-            rows: rows.to_vec(),
+            rows: rows.iter().map(|[start, end]| *start..*end).collect(),
         };
         let expected = [
-            batch(64, &[0..60, 260..324]),
-            batch(64, &[324..334]),
-            batch(256, &[60..260]),
+            batch(64, &[[0, 60], [260, 324]]),
+            batch(64, &[[324, 334]]),
+            batch(256, &[[60, 260]]),
         ];
         assert_eq!(batches(&rows).unwrap(), expected);
         for rows in [
