@@ -1,6 +1,6 @@
 """Times greedy generation in transformers or llama.cpp: the programs that `decode` compares simmer with.
 
-    python bench/decode_peers.py transformers MODEL_DIR PROMPTS.json [--dtype float32] [--threads 2]
+    python bench/decode_peers.py transformers MODEL_DIR PROMPTS.json [--dtype float32] [--threads 2] [--device cpu]
     python bench/decode_peers.py llama-cpp FILE.gguf PROMPTS.json [--threads 2]
 
 PROMPTS.json has named prompts: {"name": [token ids, number of new tokens]}. The last line of the output is JSON: for each
@@ -19,16 +19,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 Answer = Callable[[list[int], int], list[int]]
 
 
-def transformers(model_dir: str, dtype: str, threads: int) -> Answer:
+def transformers(model_dir: str, dtype: str, threads: int, device: str) -> Answer:
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
-    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype)).eval()
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype)).to(device).eval()
 
     def answer(prompt: list[int], new_tokens: int) -> list[int]:
-        ids = torch.tensor([prompt])
-        whole = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False)
+        ids = torch.tensor([prompt], device=device)
+        count = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens if device != "cpu" else None}
+        whole = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, **count)
         return whole[0, len(prompt) :].tolist()
 
     return answer
@@ -58,10 +59,11 @@ def main() -> None:
     parser.add_argument("prompts", metavar="PROMPTS.json", type=Path)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="of transformers; on a GPU no answer ends before its last token")
     args = parser.parse_args()
     prompts = json.loads(args.prompts.read_text())
     if args.peer == "transformers":
-        answer = transformers(args.model, args.dtype, args.threads)
+        answer = transformers(args.model, args.dtype, args.threads, args.device)
     else:
         answer = llama_cpp(args.model, args.threads)
     answer(*next(iter(prompts.values())))

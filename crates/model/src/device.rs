@@ -9,7 +9,9 @@
 
 use burn::tensor::Device;
 use simmer_hint::Hint;
-use simmer_kernels::{Capabilities, Operations, Unavailable, from_environment};
+use simmer_kernels::{
+    Capabilities, Operations, OptionalKernel, Unavailable, from_environment, optional_kernels,
+};
 
 /// An unavailable device.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -52,6 +54,15 @@ pub enum DeviceError {
         /// The name.
         found: String,
     },
+    /// `SIMMER_KERNELS` names an unknown kernel.
+    #[error(
+        "SIMMER_KERNELS: unknown kernel `{found}`: expected all, or a list of {}",
+        OptionalKernel::names()
+    )]
+    Kernels {
+        /// The name.
+        found: String,
+    },
 }
 
 impl Hint for DeviceError {
@@ -73,6 +84,9 @@ impl Hint for DeviceError {
             Self::Reference { .. } => {
                 "unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in \
                  them"
+            }
+            Self::Kernels { .. } => {
+                "unset the environment variable SIMMER_KERNELS: it switches on kernels that were not checked on a GPU"
             }
             Self::NoSuchGpu { .. } => {
                 "run `nvidia-smi` to list the GPUs; CUDA_VISIBLE_DEVICES hides and renumbers them"
@@ -153,9 +167,10 @@ pub fn check(name: &str) -> Result<(), DeviceError> {
 ///
 /// # Errors
 /// If the name is unknown, if this build or this machine does not have the device, or if the environment
-/// variable `SIMMER_REFERENCE` names an unknown operation.
+/// variable `SIMMER_REFERENCE` or `SIMMER_KERNELS` has an unknown name.
 pub fn named(name: &str) -> Result<Device, DeviceError> {
     from_environment().map_err(|found| DeviceError::Reference { found })?;
+    optional_kernels().map_err(|found| DeviceError::Kernels { found })?;
     simmer_kernels::open(name).map_err(error(name))
 }
 
@@ -202,6 +217,10 @@ mod tests {
         insta::assert_snapshot!(message(DeviceError::Reference { found: "atention".to_owned() }), @"
         SIMMER_REFERENCE: unknown operation `atention`: expected all, or a list of linear, low_rank, attention, linear_cross_entropy, rms_norm, rope, gated
         hint: unset the environment variable SIMMER_REFERENCE: it replaces fast kernels to find a fault in them
+        ");
+        insta::assert_snapshot!(message(DeviceError::Kernels { found: "cudnn".to_owned() }), @"
+        SIMMER_KERNELS: unknown kernel `cudnn`: expected all, or a list of cudnn_attention
+        hint: unset the environment variable SIMMER_KERNELS: it switches on kernels that were not checked on a GPU
         ");
         insta::assert_snapshot!(message(DeviceError::NoSuchGpu { found: found(), last: 1 }), @"
         device libtorch-cuda:3: the last GPU of this machine is libtorch-cuda:1

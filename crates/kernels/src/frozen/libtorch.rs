@@ -10,7 +10,7 @@ use simmer_blocks::{Absmax, Form, Fp8Scales, Quantised, Rounding, paired_row};
 use tch::{Device, Kind, Tensor};
 
 use super::{FrozenForms, QuantisedWeight};
-use crate::libtorch::{fresh, uploaded};
+use crate::libtorch::{bytes_on, fresh, uploaded};
 
 mod ggml;
 
@@ -77,7 +77,7 @@ impl Matrix {
         let place = |tensor: Tensor| fresh(uploaded(&tensor, device));
         let floats = |values: &[f32]| place(Tensor::from_slice(values));
         let [rows, columns] = matrix.shape();
-        let codes = Tensor::from_slice(&matrix.codes()[..]);
+        let codes = bytes_on(&matrix.codes()[..], device);
         let form = match matrix.form() {
             Form::Blocks(kind) => TorchForm::Blocks(*kind),
             Form::FourBit(four_bit) => {
@@ -90,7 +90,7 @@ impl Matrix {
                         block,
                         offset,
                     } => Scales::Nested {
-                        codes: place(Tensor::from_slice(&codes[..])),
+                        codes: fresh(bytes_on(&codes[..], device)),
                         values: floats(values),
                         absmax: floats(absmax),
                         block: *block,
@@ -144,7 +144,7 @@ impl Matrix {
             shape: [rows, columns],
             kind: matrix.kind(),
             bytes: matrix.bytes(),
-            codes: place(codes),
+            codes: fresh(codes),
             form,
             order,
         }

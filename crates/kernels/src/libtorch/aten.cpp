@@ -10,10 +10,16 @@
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/_fused_rms_norm_backward.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention.h>
+#include <ATen/ops/_scaled_dot_product_cudnn_attention_backward.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 using at::Tensor;
@@ -103,6 +109,59 @@ int simmer_fused_rms_norm_backward(const Tensor *const *in, bool trained, Tensor
             *in[0], *in[1], in[3]->sizes(), *in[2], *in[3], std::array<bool, 2>{true, trained});
         give<2>(out, {std::get<0>(found), std::get<1>(found)});
     });
+}
+
+int simmer_cudnn_attention(const Tensor *const *qkv, double scale, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto found = at::_scaled_dot_product_cudnn_attention(
+            *qkv[0], *qkv[1], *qkv[2], /*attn_bias=*/{}, /*compute_log_sumexp=*/true, /*dropout_p=*/0.0,
+            /*is_causal=*/true, /*return_debug_mask=*/false, scale);
+        give<2>(out, {std::get<0>(found), std::get<1>(found)});
+    });
+}
+
+int simmer_cudnn_attention_backward(const Tensor *const *in, double scale, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto state = at::zeros({}, in[0]->options().dtype(at::kLong));
+        auto found = at::_scaled_dot_product_cudnn_attention_backward(
+            *in[0], *in[1], *in[2], *in[3], *in[4], *in[5], state, state, /*attn_bias=*/Tensor(),
+            /*cum_seq_q=*/Tensor(), /*cum_seq_k=*/Tensor(), in[1]->size(2), in[2]->size(2), /*dropout_p=*/0.0,
+            /*is_causal=*/true, scale);
+        give<3>(out, {std::get<0>(found), std::get<1>(found), std::get<2>(found)});
+    });
+}
+
+// Memory that a GPU can read while the processor continues. Without a device: naming one prints a warning.
+int simmer_pinned(int64_t bytes, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        give<1>(out, {at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true))});
+    });
+}
+
+int simmer_pin(const Tensor *tensor, Tensor **out, char *said, size_t room) {
+    return guarded(said, room, [&] { give<1>(out, {tensor->pin_memory()}); });
+}
+
+// A copy of pinned memory that the host does not wait for.
+int simmer_copy_queued(const Tensor *to, const Tensor *from, char *said, size_t room) {
+    return guarded(said, room, [&] { to->copy_(*from, /*non_blocking=*/true); });
+}
+
+// The end of the work that was given to a GPU so far.
+int simmer_event(int64_t gpu, c10::Event **out, char *said, size_t room) {
+    return guarded(said, room, [&] {
+        auto device = c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(gpu));
+        auto stream = c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA).getStream(device);
+        auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+        event->record(stream);
+        *out = event.release();
+    });
+}
+
+// Waits for it, and frees it.
+int simmer_event_wait(c10::Event *event, char *said, size_t room) {
+    std::unique_ptr<c10::Event> owned(event);
+    return guarded(said, room, [&] { owned->synchronize(); });
 }
 
 } // extern "C"

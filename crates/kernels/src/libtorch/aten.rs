@@ -10,10 +10,10 @@ use tch::Tensor;
 use torch_sys::C_tensor;
 
 /// Size of the buffer for a call's error message, in bytes.
-const SAID: usize = 4096;
+pub(super) const SAID: usize = 4096;
 
-type Input = *const C_tensor;
-type Outputs = *mut *mut C_tensor;
+pub(super) type Input = *const C_tensor;
+pub(super) type Outputs = *mut *mut C_tensor;
 
 /// The rows of queries and keys, as the `simmer_*_attention` functions take them.
 #[repr(C)]
@@ -57,6 +57,20 @@ unsafe extern "C" {
         said: *mut c_char,
         room: usize,
     ) -> c_int;
+    fn simmer_cudnn_attention(
+        qkv: *const Input,
+        scale: f64,
+        out: Outputs,
+        said: *mut c_char,
+        room: usize,
+    ) -> c_int;
+    fn simmer_cudnn_attention_backward(
+        forward: *const Input,
+        scale: f64,
+        out: Outputs,
+        said: *mut c_char,
+        room: usize,
+    ) -> c_int;
     fn simmer_fused_rms_norm_backward(
         inputs: *const Input,
         trained: bool,
@@ -70,7 +84,7 @@ unsafe extern "C" {
 ///
 /// # Panics
 /// If the function fails. Functions of tch do the same.
-fn call<const N: usize>(
+pub(super) fn call<const N: usize>(
     f: impl FnOnce(Outputs, *mut c_char, usize) -> c_int,
 ) -> [Option<Tensor>; N] {
     let mut out = [std::ptr::null_mut(); N];
@@ -84,7 +98,7 @@ fn call<const N: usize>(
     })
 }
 
-fn all<const N: usize>(tensors: [Option<Tensor>; N]) -> [Tensor; N] {
+pub(super) fn all<const N: usize>(tensors: [Option<Tensor>; N]) -> [Tensor; N] {
     tensors.map(|tensor| match tensor {
         Some(tensor) => tensor,
         None => unreachable!("aten.cpp fills every result"),
@@ -177,6 +191,36 @@ pub(crate) fn efficient_attention_backward(
     #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
     all(call(|out, said, room| unsafe {
         simmer_efficient_attention_backward(inputs.as_ptr(), packed.spans(), out, said, room)
+    }))
+}
+
+/// Causal attention within rows of one length on a GPU, by `_scaled_dot_product_cudnn_attention`, which keeps a plan
+/// for each shape: the result, and the log-sum-exp in a layout of its own.
+///
+/// # Shapes
+/// `q`, result: `[B, N, L, D]`. `k`, `v`: `[B, K, L, D]`.
+pub(crate) fn cudnn_attention(qkv: [&Tensor; 3], scale: f64) -> [Tensor; 2] {
+    let inputs = qkv.map(Tensor::as_ptr);
+    // SAFETY: the function reads three tensors, which outlive the call, and writes at most two.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
+    all(call(|out, said, room| unsafe {
+        simmer_cudnn_attention(inputs.as_ptr(), scale, out, said, room)
+    }))
+}
+
+/// Gradients of `q`, `k` and `v`, by `_scaled_dot_product_cudnn_attention_backward`.
+pub(crate) fn cudnn_attention_backward(
+    dy: &Tensor,
+    qkv: [&Tensor; 3],
+    [y, lse]: [&Tensor; 2],
+    scale: f64,
+) -> [Tensor; 3] {
+    let [q, k, v] = qkv;
+    let inputs = [dy, q, k, v, y, lse].map(Tensor::as_ptr);
+    // SAFETY: the function reads six tensors, which outlive the call, and writes at most three.
+    #[expect(unsafe_code, reason = "calls a function of aten.cpp with raw pointers")]
+    all(call(|out, said, room| unsafe {
+        simmer_cudnn_attention_backward(inputs.as_ptr(), scale, out, said, room)
     }))
 }
 

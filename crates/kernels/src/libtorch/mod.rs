@@ -7,6 +7,7 @@
 //! Axes: T tokens, K inner dimension (summed over), N output features.
 
 pub(crate) mod aten;
+mod copy;
 pub(crate) mod timeline;
 
 use std::ffi::{CStr, c_char};
@@ -16,6 +17,7 @@ use burn::backend::libtorch::{LibTorchDevice, TchTensor};
 use burn::tensor::Device;
 use tch::{Kind, Tensor};
 
+pub(crate) use self::copy::{bytes_on, fill, uploaded};
 use crate::frozen::WeightOn;
 use crate::product::Side;
 use crate::profile::{self, Operation};
@@ -87,16 +89,5 @@ pub(crate) fn stored_bytes(weight: &WeightOn<LibTorch>) -> usize {
     match weight {
         WeightOn::Dense(weight) => bytes(&[&weight.tensor]),
         WeightOn::Quantised(weight) => weight.bytes(),
-    }
-}
-
-/// Copies a tensor in the processor's memory to a device. A copy to a GPU is queued behind earlier
-/// work, and the host does not wait for it.
-pub(crate) fn uploaded(here: &Tensor, device: tch::Device) -> Tensor {
-    if device.is_cuda() {
-        here.pin_memory(device)
-            .to_device_(device, here.kind(), true, false)
-    } else {
-        here.to_device(device)
     }
 }

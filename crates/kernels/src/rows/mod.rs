@@ -11,7 +11,7 @@ use std::ops::Range;
 #[cfg(feature = "libtorch")]
 use placed::OnDevice;
 #[cfg(feature = "libtorch")]
-pub(crate) use placed::QuantisedWeight;
+pub(crate) use placed::Placed;
 
 /// The rows of a packed sequence: the tokens of each row, and the keys that they see.
 ///

@@ -11,7 +11,7 @@ use crate::libtorch::uploaded;
 
 /// The inputs of one attention call over all rows.
 #[derive(Debug)]
-pub(crate) struct QuantisedWeight {
+pub(crate) struct Placed {
     /// Offsets of each row, and the end of the last one, for queries and for keys: `[rows + 1]` each,
     /// in i32.
     pub(crate) starts: [Tensor; 2],
@@ -25,15 +25,15 @@ pub(crate) struct QuantisedWeight {
 #[derive(Debug, Clone, Default)]
 pub(super) struct OnDevice(Arc<Mutex<Last>>);
 
-type Last = Option<(Device, Arc<QuantisedWeight>)>;
+type Last = Option<(Device, Arc<Placed>)>;
 
-// SAFETY: the tensors of a `QuantisedWeight` are only read after it is created. They take no part in torch's
+// SAFETY: the tensors of a `Placed` are only read after it is created. They take no part in torch's
 // automatic differentiation, and torch's reference counts are atomic.
 #[expect(
     unsafe_code,
     reason = "tch does not mark its tensors Sync, because others may be written through a shared reference"
 )]
-unsafe impl Sync for QuantisedWeight {}
+unsafe impl Sync for Placed {}
 
 /// The cached copy does not affect equality of rows.
 impl PartialEq for OnDevice {
@@ -46,7 +46,7 @@ impl Eq for OnDevice {}
 
 impl Rows {
     /// The rows as tensors on a device.
-    pub(crate) fn on_device(&self, device: Device) -> Arc<QuantisedWeight> {
+    pub(crate) fn on_device(&self, device: Device) -> Arc<Placed> {
         let mut last = self.placed.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &*last {
             Some((on, placed)) if *on == device => Arc::clone(placed),
@@ -58,7 +58,7 @@ impl Rows {
         }
     }
 
-    fn place(&self, device: Device) -> QuantisedWeight {
+    fn place(&self, device: Device) -> Placed {
         let starts = |count: fn(&super::Row) -> usize| {
             let ends = self.iter().scan(0, |end, row| {
                 *end += count(row) as i32;
@@ -78,7 +78,7 @@ impl Rows {
             .map(|key| key as i64)
             .collect();
         let lies_so = order.iter().copied().eq(0..self.keys as i64);
-        QuantisedWeight {
+        Placed {
             starts: [starts(queries), starts(keys)],
             longest: [longest(queries), longest(keys)],
             keys: (!lies_so).then(|| uploaded(&Tensor::from_slice(&order), device)),

@@ -6,7 +6,7 @@ use simmer_blocks::Quantised;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Family, Module, NormWeight, Role};
 use simmer_checkpoint::layout::TensorLayout;
-use simmer_kernels::QuantisedWeight;
+use simmer_kernels::{QuantisedWeight, upload_weight};
 
 use super::BaseError;
 use crate::decoder::{DecoderLayer, Mlp, Place, SelfAttention};
@@ -93,8 +93,7 @@ impl Weights<'_, '_> {
             // only matrices are quantised
             Source::Quantised(matrix) => widened(&matrix),
         };
-        let dtype = data.dtype();
-        let value = Tensor::from_data(data, (self.device, dtype));
+        let value = upload_weight(data, self.device);
         Ok(Param::initialized(ParamId::new(), value))
     }
 
@@ -106,10 +105,7 @@ impl Weights<'_, '_> {
     ) -> Result<Weight, BaseError> {
         let tensor = TensorLayout::weight(self.config, module, layer);
         Ok(match (self.source)(&tensor)? {
-            Source::Dense(data) => {
-                let dtype = data.dtype();
-                Weight::frozen(Tensor::from_data(data, (self.device, dtype)))
-            }
+            Source::Dense(data) => Weight::frozen(upload_weight(data, self.device)),
             Source::Quantised(matrix) => {
                 Weight::quantised(QuantisedWeight::new(matrix, self.device))
             }

@@ -3,6 +3,7 @@
 //! Activations are counted tensor by tensor, as the layers keep them for the backward pass; everything else follows from
 //! shapes and dtypes. The measurements behind the few constants are in docs/guide/memory.md.
 
+mod gpu;
 mod load;
 mod memory;
 mod room;
@@ -11,8 +12,9 @@ mod time;
 
 use std::fmt;
 
+use burn::tensor::DType;
 use serde::Serialize;
-use simmer_checkpoint::layout::parameter_count;
+use simmer_checkpoint::layout::{parameter_count, tensors};
 use simmer_data::{Dataset, Tokenizer};
 use simmer_files::size::{duration, grouped, plural, readable, with_prefix};
 use simmer_kernels::Capabilities;
@@ -122,6 +124,8 @@ struct Subject<'a> {
     layers: Layers,
     /// Trainable parameters.
     trained: usize,
+    /// Their tensors, and the features of low-rank branches.
+    updated: gpu::Trained,
     /// Entries of the tokenizer's vocabulary.
     vocabulary: usize,
     /// Tokens of all training examples.
@@ -139,13 +143,14 @@ pub fn estimate(
     data: &mut Dataset,
     known: Known,
 ) -> Result<Estimate, TrainError> {
-    let (layers, trained) = trained(recipe, base)?;
+    let (layers, trained, updated) = trained(recipe, base)?;
     let tokens = data.examples().unwrap_or_default();
     let subject = Subject {
         recipe,
         base,
         layers,
         trained,
+        updated,
         vocabulary: tokenizer.max_token_id() as usize + 1,
         data: tokens.iter().map(|example| example.tokens.len()).sum(),
     };
@@ -172,17 +177,8 @@ pub fn estimate(
     } else {
         base.precision()
     };
-    let rate = match known.rate {
-        Rate::Unknown => None,
-        Rate::Measured => Some(time::rate(&base.config, &device.name(), precision)?),
-        Rate::Given(rate) => Some(rate),
-    };
-    let flops = time::flops(&base.config, &subject.layers, &load, recompute);
-    let step = rate.map(|rate| StepTime {
-        flops,
-        rate,
-        seconds: flops / rate * time::REST,
-    });
+    let work = time::flops(&base.config, &subject.layers, &load, recompute);
+    let step = subject.step(&work, &load, precision, &device, known.rate)?;
     let mut estimate = Estimate {
         peak: parts.peak(),
         parts,
@@ -214,11 +210,17 @@ pub fn estimate(
     Ok(estimate)
 }
 
-/// The inputs that each layer keeps, and the number of trainable parameters.
-fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> {
+/// The inputs that each layer keeps, the number of trainable parameters, and their tensors.
+fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained), TrainError> {
     let config = &base.config;
     Ok(match &recipe.method {
-        Method::Full(_) => (Layers::all(config), parameter_count(config)),
+        Method::Full(_) => {
+            let updated = gpu::Trained {
+                features: 0.0,
+                tensors: tensors(config).len(),
+            };
+            (Layers::all(config), parameter_count(config), updated)
+        }
         Method::Lora(lora) => {
             let selection = selection(lora, config).map_err(of_adapter)?;
             let shapes = simmer_model::adapter::peft::tensor_shapes(&selection);
@@ -226,12 +228,58 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize), TrainError> 
                 .values()
                 .map(|shape| shape.iter().product::<usize>())
                 .sum();
-            (Layers::of(&selection, config), parameters)
+            let updated = gpu::Trained {
+                features: parameters as f64 / lora.rank.max(1) as f64,
+                tensors: shapes.len(),
+            };
+            (Layers::of(&selection, config), parameters, updated)
         }
     })
 }
 
 impl Subject<'_> {
+    /// The time of a step, if it was asked for.
+    fn step(
+        &self,
+        work: &time::Work,
+        load: &Load,
+        precision: Precision,
+        device: &Capabilities,
+        rate: Rate,
+    ) -> Result<Option<StepTime>, TrainError> {
+        let (config, flops) = (&self.base.config, work.total());
+        let name = device.name();
+        if !device.is_asynchronous {
+            let rate = match rate {
+                Rate::Unknown => return Ok(None),
+                Rate::Measured => time::rate(config, &name, precision)?,
+                Rate::Given(rate) => rate,
+            };
+            let seconds = flops / rate * time::REST;
+            return Ok(Some(StepTime {
+                flops,
+                rate,
+                seconds,
+            }));
+        }
+        let compute = match self.recipe.base.compute {
+            Compute::F32 => DType::F32,
+            Compute::Bf16 => DType::BF16,
+        };
+        let rates = match rate {
+            Rate::Unknown => return Ok(None),
+            Rate::Measured => time::gpu_rates(config, &name, compute, load.tokens)?,
+            Rate::Given(rate) => gpu::Rates::of_products(rate),
+        };
+        let (recompute, element) = (self.recipe.train.recompute, self.element());
+        let seconds = gpu::seconds(config, work, load, self.updated, recompute, element, rates);
+        Ok(Some(StepTime {
+            flops,
+            rate: rates.products,
+            seconds,
+        }))
+    }
+
     fn parts(
         &self,
         load: &Load,

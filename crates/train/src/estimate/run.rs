@@ -35,7 +35,7 @@ impl Subject<'_> {
         } else {
             times(train.validate_every, steps, per_epoch)
         };
-        let forward = |rows: &[Example]| self.forward(rows) / step.rate * time::REST;
+        let forward = |rows: &[Example]| self.forward(rows) * step.seconds / step.flops;
         let validation = forward(rows);
         let compared = &rows[..rows.len().min(train.compare_rows)];
         let comparison = 2.0 * (forward(compared) + self.answers(device));

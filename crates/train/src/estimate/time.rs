@@ -1,8 +1,8 @@
-//! The time of a step and of a forward pass.
+//! The work of a step and of a forward pass, and the rates of devices.
 
 use std::time::Instant;
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Distribution, Tensor};
 use simmer_checkpoint::ModelConfig;
 use simmer_checkpoint::family::Half;
 use simmer_checkpoint::layout::{ModuleKind, modules};
@@ -10,6 +10,7 @@ use simmer_kernels::linear;
 use simmer_model::base::Precision;
 use simmer_model::{Recompute, device};
 
+use super::gpu::Rates;
 use super::load::Load;
 use super::memory::Layers;
 use crate::error::TrainError;
@@ -18,13 +19,30 @@ use crate::error::TrainError;
 /// Measured on SmolLM2-135M, where matrix multiplications took 3/4 of a step; the rest is smaller in larger models.
 pub(super) const REST: f64 = 1.33;
 
+/// Floating-point operations of a step, by operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    /// Matrix multiplications of the layers.
+    pub(super) linear: f64,
+    /// Scores and weighted sums.
+    pub(super) attention: f64,
+    /// The output head.
+    pub(super) head: f64,
+}
+
+impl Work {
+    pub(super) fn total(&self) -> f64 {
+        self.linear + self.attention + self.head
+    }
+}
+
 /// Floating-point operations of a step's matrix multiplications and attention.
 pub(super) fn flops(
     config: &ModelConfig,
     layers: &Layers,
     load: &Load,
     recompute: Recompute,
-) -> f64 {
+) -> Work {
     let lowest = layers.lowest().unwrap_or(config.num_hidden_layers);
     let features = |module: &[usize]| module.iter().product::<usize>() as f64;
     let (mut forward, mut backward, mut mlp) = (0.0, 0.0, 0.0);
@@ -52,17 +70,21 @@ pub(super) fn flops(
     }
     // attention: scores and weighted sums, once forward and two and a half times backward
     let heads = (config.num_attention_heads * config.head_dim) as f64;
-    let attention = 4.0 * load.step_tokens * load.context * heads;
-    forward += attention * config.num_hidden_layers as f64;
-    backward +=
-        2.5 * attention * (config.num_hidden_layers - lowest.min(config.num_hidden_layers)) as f64;
-    let again = match recompute {
-        Recompute::None => 0.0,
-        Recompute::Mlp => mlp,
-        Recompute::Layer => forward,
+    let once = 4.0 * load.step_tokens * load.context * heads;
+    let all_layers = once * config.num_hidden_layers as f64;
+    let backward_layers = config.num_hidden_layers - lowest.min(config.num_hidden_layers);
+    let attention = all_layers + 2.5 * once * backward_layers as f64;
+    let [linear_again, attention_again] = match recompute {
+        Recompute::None => [0.0, 0.0],
+        Recompute::Mlp => [mlp, 0.0],
+        Recompute::Layer => [forward, all_layers],
     };
     let head = 2.0 * (config.vocab_size * config.hidden_size) as f64 * load.step_targets;
-    forward + backward + again + 2.0 * head
+    Work {
+        linear: forward + backward + linear_again,
+        attention: attention + attention_again,
+        head: 2.0 * head,
+    }
 }
 
 /// Floating-point operations of a forward pass with its loss. `context` is the mean number of earlier tokens that a token
@@ -80,8 +102,23 @@ pub(super) fn forward(config: &ModelConfig, tokens: f64, targets: f64, context: 
     tokens * (2.0 * parameters as f64 + attention) + targets * head
 }
 
-/// Tokens in the matrix multiplication that is timed.
+/// Tokens in the matrix multiplication that is timed on a processor, and at most on a GPU, which needs many to be fast.
 const TOKENS: usize = 256;
+const TOKENS_ON_GPU: usize = 8192;
+
+/// Elements of the sum that the rate of a GPU's memory is measured with.
+const ELEMENTS: usize = 256 << 20;
+
+/// The shortest of a few times. A GPU has finished only when a result is read.
+fn shortest(run: impl Fn() -> Tensor<2>) -> f64 {
+    let mut best = f64::MAX;
+    for _ in 0..4 {
+        let begin = Instant::now();
+        let _ = run().slice([0..1, 0..1]).into_scalar::<f32>();
+        best = best.min(begin.elapsed().as_secs_f64());
+    }
+    best
+}
 
 /// Floating-point operations per second of a matrix multiplication with the model's shape, measured now.
 pub(super) fn rate(
@@ -94,13 +131,32 @@ pub(super) fn rate(
     // the time does not depend on the values, and random ones of a large model take seconds to draw
     let filled = |shape: [usize; 2]| Tensor::<2>::full(shape, 0.01, &device);
     let (x, weight) = (filled([TOKENS, i]), filled([o, i]).cast(precision.dtype()));
-    let product = || linear(x.clone(), weight.clone());
-    let mut best = f64::MAX;
-    for _ in 0..4 {
-        let begin = Instant::now();
-        // a GPU has finished only when the result is read
-        let _ = product().sum().into_scalar::<f32>();
-        best = best.min(begin.elapsed().as_secs_f64());
-    }
+    let best = shortest(|| linear(x.clone(), weight.clone()));
     Ok(2.0 * (TOKENS * i * o) as f64 / best)
+}
+
+/// The rates of a GPU, measured now: of a matrix multiplication with the model's shape in the dtype of the activations, for
+/// as many tokens as a micro-batch has, and of its memory.
+pub(super) fn gpu_rates(
+    config: &ModelConfig,
+    device: &str,
+    compute: DType,
+    tokens: usize,
+) -> Result<Rates, TrainError> {
+    let device = device::named(device)?;
+    let [i, o] = [config.hidden_size, config.intermediate_size];
+    let tokens = tokens.clamp(TOKENS, TOKENS_ON_GPU);
+    // products of equal values take less power, and so run faster
+    let random = |shape: [usize; 2]| {
+        Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &device).cast(compute)
+    };
+    let (x, weight) = (random([tokens, i]), random([o, i]));
+    let product = shortest(|| linear(x.clone(), weight.clone()));
+    let columns = 1 << 12;
+    let list = Tensor::<2>::zeros([ELEMENTS / columns, columns], (&device, compute));
+    let sum = shortest(|| list.clone() + 1.0);
+    Ok(Rates {
+        products: 2.0 * (tokens * i * o) as f64 / product,
+        memory: 2.0 * (ELEMENTS * compute.size()) as f64 / sum,
+    })
 }
