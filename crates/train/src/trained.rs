@@ -123,8 +123,8 @@ impl Trained {
         };
         let value = optimizer.update_flat(buffer.value.clone(), gradient, found, rate);
         if buffer.in_place {
-            if let Some(half) = &buffer.half {
-                copy_again(half.value.clone(), value.clone());
+            if let Some(half) = &mut buffer.half {
+                half.value = copy_again(half.value.clone(), value.clone());
             }
             buffer.value = value;
         } else {

@@ -7,6 +7,7 @@
 //! Axes: T tokens, K inner dimension (summed over), N output features.
 
 pub(crate) mod aten;
+mod thread;
 pub(crate) mod timeline;
 
 use std::ffi::{CStr, c_char};
@@ -22,11 +23,13 @@ use crate::profile::{self, Operation};
 
 /// The processor, computing with libtorch.
 pub(crate) fn cpu() -> Device {
+    thread::without_autograd();
     LibTorchDevice::Cpu.into()
 }
 
 /// An NVIDIA GPU, counted from 0. It must exist: see [`gpus`].
 pub(crate) fn gpu(index: usize) -> Device {
+    thread::without_autograd();
     LibTorchDevice::Cuda(index).into()
 }
 
