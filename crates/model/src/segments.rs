@@ -362,7 +362,7 @@ mod tests {
     /// A random model with an adapter. With more than ten layers, names are in another order than layers.
     fn tuned() -> LlamaForCausalLM {
         let json = json!({
-            "model_type": "llama", "vocab_size": 20, "hidden_size": 6, "intermediate_size": 10,
+            "model_type": "llama", "vocab_size": 20, "hidden_size": 8, "intermediate_size": 10,
             "num_hidden_layers": 12, "num_attention_heads": 2, "tie_word_embeddings": false
         });
         let mut base = BaseConfig::default();
