@@ -6,7 +6,7 @@ unsafe extern "C" {
 }
 
 /// Lets this thread's calls go to their kernels directly, not first through PyTorch's automatic differentiation: Burn's
-/// is in its place, and no tensor here records gradients for PyTorch's. Small operations take about a quarter less time.
+/// is in its place, and no tensor here records gradients for PyTorch's. A small operation takes about a fifth less time.
 pub(crate) fn without_autograd() {
     #[expect(unsafe_code, reason = "calls a function of thread.cpp")]
     // SAFETY: the function takes nothing and sets a variable of the thread, which it can do at any time.
