@@ -58,8 +58,8 @@ const ALIGNMENT: usize = 16;
 impl Segments {
     /// The segments of a model's trained tensors.
     pub fn of(model: &LlamaForCausalLM) -> Self {
-        let mut found = Shapes::default();
-        model.visit(&mut found);
+        let mut visitor = Shapes::default();
+        model.visit(&mut visitor);
         let mut before = trained_tensors(&model.model.embed_tokens);
         let before_layer = model.model.layers.iter().map(|layer| {
             let here = before;
@@ -68,8 +68,8 @@ impl Segments {
         });
         Self {
             before_layer: before_layer.collect(),
-            has_frozen: found.has_frozen,
-            ..Self::of_shapes(&found.shapes)
+            has_frozen: visitor.has_frozen,
+            ..Self::of_shapes(&visitor.found)
         }
     }
 
@@ -274,7 +274,7 @@ fn trained_tensors(module: &impl Module) -> usize {
 #[derive(Default)]
 struct Shapes {
     path: ModulePath,
-    shapes: Vec<(String, Vec<usize>)>,
+    found: Vec<(String, Vec<usize>)>,
     has_frozen: bool,
 }
 
@@ -290,7 +290,7 @@ impl ModuleVisitor for Shapes {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if param.is_require_grad() {
             let shape = param.val().dims().to_vec();
-            self.shapes.push((self.path.key(), shape));
+            self.found.push((self.path.key(), shape));
         } else {
             self.has_frozen = true;
         }
