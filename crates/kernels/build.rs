@@ -29,6 +29,10 @@ fn aten() {
         .std("c++17")
         .warnings(false)
         .include(include)
-        .files(["src/libtorch/aten.cpp", "src/libtorch/timeline.cpp"])
+        .files([
+            "src/libtorch/aten.cpp",
+            "src/libtorch/thread.cpp",
+            "src/libtorch/timeline.cpp",
+        ])
         .compile("simmer_aten");
 }

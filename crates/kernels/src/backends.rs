@@ -139,6 +139,7 @@ impl Kind {
             memory: Memory::Main,
             is_asynchronous: false,
             reads_in_place: true,
+            updates_in_place: false,
             overhead: Overhead {
                 program: PROGRAM,
                 fragmentation: 0.05,
@@ -151,6 +152,7 @@ impl Kind {
             fused: LIBTORCH.without(reference::chosen()),
             computes: &[DType::F32, DType::BF16],
             reads_in_place: false,
+            updates_in_place: true,
             overhead: Overhead {
                 program: PROGRAM + THREADS_OF_LIBTORCH,
                 fragmentation: 0.4, // its operations also make copies

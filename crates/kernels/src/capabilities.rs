@@ -28,6 +28,9 @@ pub struct Capabilities {
     pub is_asynchronous: bool,
     /// Whether the values of a tensor are read where they are, without a copy.
     pub reads_in_place: bool,
+    /// Whether [`adamw`](crate::adamw) updates a buffer of parameters in place, so that tensors cut from it show the
+    /// update. Elsewhere they are cut anew.
+    pub updates_in_place: bool,
     /// What it costs beside the tensors of a model.
     pub overhead: Overhead,
     /// Bytes of weights that it reads per second when each is used once, as in generation: an order of

@@ -27,6 +27,7 @@ mod capabilities;
 #[cfg(test)]
 mod devices;
 mod dropout;
+mod flat;
 mod flex;
 mod frozen;
 mod gated;
@@ -60,6 +61,9 @@ pub use attention::{
 pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
+pub use flat::{
+    AdamWStep, AdamWTensors, FlatBackend, Part, adamw, adamw_reference, copy_again, norm,
+};
 pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};

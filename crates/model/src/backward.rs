@@ -10,7 +10,8 @@ use simmer_kernels::profile;
 use crate::decoder::Pass;
 use crate::llama::LlamaForCausalLM;
 use crate::offload::Part;
-use crate::parameters::{ModulePath, Parameters, add, gradients_of, is_trained};
+use crate::parameters::{Parameters, is_trained};
+use crate::segments::{SegmentGradients, Segments};
 use crate::sequence::{Sequence, Target};
 
 /// Gradient checkpointing: which activations the backward pass recomputes.
@@ -43,36 +44,56 @@ impl LlamaForCausalLM {
         factor: f64,
         recompute: Recompute,
     ) -> (Tensor<1>, Parameters) {
+        let segments = Segments::of(self);
+        let (loss, gradients) =
+            self.loss_and_segment_gradients(&segments, sequence, targets, factor, recompute);
+        (loss, segments.named_gradients(gradients))
+    }
+
+    /// As [`LlamaForCausalLM::loss_and_gradients`], with the gradients of the model's segments in order.
+    ///
+    /// # Panics
+    /// As [`LlamaForCausalLM::loss`].
+    pub fn loss_and_segment_gradients(
+        &self,
+        segments: &Segments,
+        sequence: &Sequence,
+        targets: &[Target],
+        factor: f64,
+        recompute: Recompute,
+    ) -> (Tensor<1>, SegmentGradients) {
         match recompute {
-            Recompute::None => self.keeping_all(sequence, targets, factor),
+            Recompute::None => self.keeping_all(segments, sequence, targets, factor),
             Recompute::Mlp | Recompute::Layer => {
-                self.layer_by_layer(sequence, targets, factor, recompute)
+                self.layer_by_layer(segments, sequence, targets, factor, recompute)
             }
         }
     }
 
     fn keeping_all(
         &self,
+        segments: &Segments,
         sequence: &Sequence,
         targets: &[Target],
         factor: f64,
-    ) -> (Tensor<1>, Parameters) {
+    ) -> (Tensor<1>, SegmentGradients) {
         let forward = profile::phase("forward");
         let loss = self.loss(sequence, targets);
         drop(forward);
         let _backward = profile::phase("backward");
         let value = loss.clone().inner();
         let mut gradients = (loss * factor).backward();
-        (value, self.gradients(&mut gradients))
+        (value, segments.take_all(self, &mut gradients))
     }
 
     fn layer_by_layer(
         &self,
+        segments: &Segments,
         sequence: &Sequence,
         targets: &[Target],
         factor: f64,
         recompute: Recompute,
-    ) -> (Tensor<1>, Parameters) {
+    ) -> (Tensor<1>, SegmentGradients) {
         let forward = profile::phase("forward");
         let pass = self.pass(sequence, None);
         let embedded = self.embed(sequence);
@@ -86,7 +107,7 @@ impl LlamaForCausalLM {
         let loss = self.loss_of_hidden(x.clone(), sequence, targets);
         let value = loss.clone().inner();
         let mut recorded = (loss * factor).backward();
-        let mut found = self.gradients(&mut recorded);
+        let mut found = segments.take_all(self, &mut recorded);
         let mut dx = x.grad_remove(&mut recorded); // [T, H]
         for (index, layer) in self.model.layers.iter().enumerate().rev() {
             let (Some(dy), Some(Some(saved))) = (dx.take(), saved.pop()) else {
@@ -98,8 +119,7 @@ impl LlamaForCausalLM {
             // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
                 let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
-                let path = ModulePath::of_layer(self.config.family, index);
-                add(&mut found, gradients_of(layer, path, &mut recorded));
+                segments.take_layer(layer, index, &mut recorded, &mut found);
                 recorded
             };
             let SavedTensors { x, mid } = saved;
@@ -119,7 +139,7 @@ impl LlamaForCausalLM {
         }
         if let Some(dx) = dx {
             let mut recorded = (embedded * Tensor::from_inner(dx)).sum().backward();
-            add(&mut found, self.gradients(&mut recorded));
+            segments.take(self, 0, &mut recorded, &mut found);
         }
         (value, found)
     }

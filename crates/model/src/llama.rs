@@ -67,6 +67,11 @@ impl LlamaForCausalLM {
             .any(Lora::has_dropout)
     }
 
+    /// The dtype that the decoder layers compute in.
+    pub fn computes_in(&self) -> DType {
+        self.model.embed_tokens.compute
+    }
+
     /// The device of the weights.
     pub fn device(&self) -> Device {
         self.model.norm.weight.val().device()

@@ -6,24 +6,12 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{DType, Gradients, Tensor};
-use simmer_checkpoint::family::Family;
+use burn::tensor::{DType, Tensor};
 
 use crate::weight::DENSE;
 
 /// Flat f32 tensors by name, without automatic differentiation.
 pub type Parameters = BTreeMap<String, Tensor<1>>;
-
-/// Adds gradients to `sum`, tensor by tensor.
-pub fn add(sum: &mut Parameters, more: Parameters) {
-    for (name, gradient) in more {
-        let gradient = match sum.remove(&name) {
-            Some(sum) => sum + gradient,
-            None => gradient,
-        };
-        sum.insert(name, gradient);
-    }
-}
 
 /// The values of all trainable tensors of a module.
 pub(crate) fn values_of(module: &impl Module) -> Parameters {
@@ -55,21 +43,6 @@ pub(crate) fn all_trained<M: Module>(module: M) -> M {
     module.map(&mut TrainAll)
 }
 
-/// Takes the gradients of the tensors of the module at `path` out of `gradients`.
-pub(crate) fn gradients_of(
-    module: &impl Module,
-    path: ModulePath,
-    gradients: &mut Gradients,
-) -> Parameters {
-    let mut taken = TakeGradients {
-        path,
-        gradients,
-        found: Parameters::new(),
-    };
-    module.visit(&mut taken);
-    taken.found
-}
-
 /// Whether any tensor of a module is trainable.
 pub(crate) fn is_trained(module: &impl Module) -> bool {
     !shapes_of(module).is_empty()
@@ -85,12 +58,6 @@ pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
 pub(crate) struct ModulePath(Vec<String>);
 
 impl ModulePath {
-    /// The path of a decoder layer.
-    pub(crate) fn of_layer(family: &Family, layer: usize) -> Self {
-        let path = family.layer_path(layer);
-        Self(path.split('.').map(str::to_owned).collect())
-    }
-
     pub(crate) fn enter(&mut self, name: &str) {
         self.0.push(name.to_owned());
     }
@@ -160,29 +127,6 @@ impl ModuleVisitor for Shapes {
         let value = param.val();
         if value.is_require_grad() {
             self.found.insert(self.path.key(), value.dims().to_vec());
-        }
-    }
-}
-
-struct TakeGradients<'a> {
-    path: ModulePath,
-    gradients: &'a mut Gradients,
-    found: Parameters,
-}
-
-impl ModuleVisitor for TakeGradients<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad_remove(self.gradients) {
-            let size = gradient.shape().num_elements();
-            self.found.insert(self.path.key(), gradient.reshape([size]));
         }
     }
 }

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use burn::tensor::Gradients;
 
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::{
-    ModulePath, Parameters, all_trained, gradients_of, shapes_of, values_of, with_values,
-};
+use crate::parameters::{Parameters, all_trained, shapes_of, values_of, with_values};
+use crate::segments::Segments;
 
 impl LlamaForCausalLM {
     /// The values of all trainable tensors.
@@ -24,7 +23,8 @@ impl LlamaForCausalLM {
     ///
     /// A tensor that the loss does not depend on has no entry.
     pub fn gradients(&self, gradients: &mut Gradients) -> Parameters {
-        gradients_of(self, ModulePath::default(), gradients)
+        let segments = Segments::of(self);
+        segments.named_gradients(segments.take_all(self, gradients))
     }
 
     /// The model with new values for its trainable tensors.

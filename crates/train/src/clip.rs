@@ -2,9 +2,7 @@
 //!
 //! Source: torch `nn/utils/clip_grad.py`, `clip_grad_norm_`.
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use simmer_model::Parameters;
 
 use crate::problem::Problem;
 
@@ -26,17 +24,12 @@ impl Default for Clip {
 }
 
 impl Clip {
-    /// Clips gradients whose norm is `norm`: `g · min(1, max / (norm + 10⁻⁶))`.
-    pub(crate) fn apply(self, gradients: Parameters, norm: f64) -> Parameters {
-        let factor = match self {
-            Self::None => return gradients,
-            Self::Norm(most) => most / (norm + 1e-6),
-        };
-        if factor >= 1.0 {
-            return gradients;
+    /// The factor of a gradient whose norm is `norm`: `min(1, max / (norm + 10⁻⁶))`.
+    pub(crate) fn factor(self, norm: f64) -> f64 {
+        match self {
+            Self::None => 1.0,
+            Self::Norm(most) => (most / (norm + 1e-6)).min(1.0),
         }
-        let scale = |(name, gradient)| (name, gradient * factor);
-        gradients.into_iter().map(scale).collect()
     }
 
     pub(crate) fn check(self) -> Result<(), Problem> {
@@ -51,62 +44,15 @@ impl Clip {
     }
 }
 
-/// Elements per sum. Backends split longer sums among threads, and the order of a sum must not depend on the number of
-/// threads.
-const PIECE: usize = 1 << 20;
-
-/// The Euclidean norm of all gradients together.
-pub(crate) fn norm(gradients: &Parameters) -> f64 {
-    let pieces = gradients
-        .values()
-        .flat_map(|gradient| gradient.clone().split(PIECE, 0));
-    let sums: Vec<Tensor<1>> = pieces.map(|piece| piece.square().sum()).collect();
-    if sums.is_empty() {
-        return 0.0;
-    }
-    let sums = Tensor::cat(sums, 0).into_data();
-    sums.iter::<f64>().sum::<f64>().sqrt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, TensorData};
-
-    fn gradients(values: &[&[f32]]) -> Parameters {
-        let named = values.iter().enumerate().map(|(index, values)| {
-            let data = TensorData::from(*values);
-            (index.to_string(), Tensor::from_data(data, &Device::flex()))
-        });
-        named.collect()
-    }
-
-    fn values(gradients: &Parameters) -> Vec<f32> {
-        let values = gradients
-            .values()
-            .flat_map(|g| g.to_data().try_to_vec::<f32>().unwrap());
-        values.collect()
-    }
-
-    #[test]
-    fn the_norm_is_over_all_tensors() {
-        assert!((norm(&gradients(&[&[1.0, 2.0], &[-4.0], &[2.0]])) - 5.0).abs() < 1e-12);
-        let long = vec![0.5_f32; 2 * PIECE + 3];
-        let expected = 0.5 * (long.len() as f64).sqrt();
-        assert!((norm(&gradients(&[&long])) / expected - 1.0).abs() < 1e-6);
-        assert!(norm(&gradients(&[&[1.0], &[f32::NAN]])).is_nan());
-    }
 
     #[test]
     fn long_gradients_are_shortened_and_short_ones_are_kept() {
-        let given = gradients(&[&[3.0], &[4.0]]);
-        let clipped = values(&Clip::Norm(1.0).apply(given.clone(), 5.0));
-        // 1 / (5 + 10⁻⁶), as in torch
-        assert_eq!(clipped, [3.0 * 0.199_999_96_f32, 4.0 * 0.199_999_96_f32]);
-        assert_eq!(
-            values(&Clip::Norm(6.0).apply(given.clone(), 5.0)),
-            [3.0, 4.0]
-        );
-        assert_eq!(values(&Clip::None.apply(given, 5.0)), [3.0, 4.0]);
+        // as in torch
+        assert_eq!(Clip::Norm(1.0).factor(5.0), 1.0 / (5.0 + 1e-6));
+        assert_eq!(Clip::Norm(6.0).factor(5.0), 1.0);
+        assert_eq!(Clip::None.factor(5.0), 1.0);
     }
 }

@@ -1,17 +1,13 @@
-//! AdamW over named tensors.
-//!
-//! `m ← m + (1-β₁)(g-m)`, `v ← β₂v + (1-β₂)g²`,
-//! `p ← p(1-ηλ) - η/(1-β₁ᵗ) · m / (√v/√(1-β₂ᵗ) + ε)`
-//!
-//! Source: Loshchilov and Hutter 2019; torch `optim/adamw.py`, `_single_tensor_adamw`.
+//! AdamW over the segments of the trained tensors: its settings and its moments. `simmer_kernels::adamw` has the formula.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize};
-use simmer_model::Parameters;
+use simmer_kernels::{AdamWStep, AdamWTensors, Part, adamw};
+use simmer_model::{Group, Parameters, SegmentGradients, Segments};
 
 use crate::named::{self, Named};
 use crate::problem::Problem;
@@ -151,9 +147,24 @@ impl OptimizerConfig {
 #[derive(Debug, Clone)]
 pub struct AdamW {
     config: AdamWConfig,
-    /// Names of the tensors that decay.
-    decayed: BTreeSet<String>,
-    state: Moments,
+    segments: Arc<Segments>,
+    /// Updates so far, t.
+    updates: u64,
+    held: Held,
+}
+
+/// Where the moments m and v of the segments are.
+#[derive(Debug, Clone)]
+enum Held {
+    /// In two buffers, beside one with the values.
+    Flat {
+        /// `None` before the first update.
+        moments: Option<[Tensor<1>; 2]>,
+        /// The segments that have been updated.
+        updated: Vec<bool>,
+    },
+    /// Tensor by tensor; `None` before its first update.
+    Tensors(Vec<Option<[Tensor<1>; 2]>>),
 }
 
 /// AdamW's moments: the running averages of each tensor.
@@ -168,86 +179,190 @@ pub struct Moments {
 }
 
 impl AdamW {
-    /// An optimizer before its first update, without moments.
-    ///
-    /// # Shapes
-    /// `shapes`: the shapes of the trained tensors; with `Decay::Matrices` they decide which tensors decay.
-    pub fn new(config: &AdamWConfig, shapes: &BTreeMap<String, Vec<usize>>) -> Self {
-        let decays = |shape: &[usize]| match config.decay {
-            Decay::All => true,
-            Decay::Matrices => shape.len() > 1,
+    /// An optimizer before its first update, of a flat buffer or of single tensors.
+    pub fn new(config: &AdamWConfig, segments: Arc<Segments>, is_flat: bool) -> Self {
+        let count = segments.all().len();
+        let held = if is_flat {
+            Held::Flat {
+                moments: None,
+                updated: vec![false; count],
+            }
+        } else {
+            Held::Tensors(vec![None; count])
         };
-        let decayed = shapes.iter().filter(|(_, shape)| decays(shape));
         Self {
             config: config.clone(),
-            decayed: decayed.map(|(name, _)| name.clone()).collect(),
-            state: Moments::default(),
+            segments,
+            updates: 0,
+            held,
         }
     }
 
-    /// The moments.
-    pub fn state(&self) -> &Moments {
-        &self.state
+    /// Updates so far, t.
+    pub fn updates(&self) -> u64 {
+        self.updates
+    }
+
+    /// The moments of each tensor that has been updated.
+    pub fn state(&self) -> Moments {
+        let [mut mean, mut square] = [Parameters::new(), Parameters::new()];
+        for (index, segment) in self.segments.all().iter().enumerate() {
+            if let Some([m, v]) = self.moments_of(index) {
+                mean.insert(segment.name.clone(), m);
+                square.insert(segment.name.clone(), v);
+            }
+        }
+        Moments {
+            updates: self.updates,
+            mean,
+            square,
+        }
+    }
+
+    fn moments_of(&self, index: usize) -> Option<[Tensor<1>; 2]> {
+        match &self.held {
+            Held::Flat { moments, updated } => {
+                let range = &self.segments.all()[index].range;
+                let moments = moments.as_ref().filter(|_| updated[index])?;
+                Some(moments.each_ref().map(|of| of.clone().slice(range.clone())))
+            }
+            Held::Tensors(moments) => moments[index].clone(),
+        }
     }
 
     /// Continues from the moments of a training checkpoint.
-    pub fn restore(&mut self, state: Moments) {
-        self.state = state;
+    pub fn restore(&mut self, state: &Moments, device: &Device) {
+        self.updates = state.updates;
+        let Moments { mean, square, .. } = state;
+        let both = |name: &String| Some([mean.get(name)?.clone(), square.get(name)?.clone()]);
+        let all = self.segments.all().iter();
+        match &mut self.held {
+            Held::Flat { moments, updated } => {
+                *updated = all.map(|of| both(&of.name).is_some()).collect();
+                *moments = Some([mean, square].map(|of| self.segments.flat(of, device)));
+            }
+            Held::Tensors(moments) => *moments = all.map(|of| both(&of.name)).collect(),
+        }
     }
 
-    /// The parameters after one update. A parameter without a gradient does not change.
-    pub fn update(
+    /// The buffer after one update. A segment that is not `found`, without a gradient, does not change.
+    ///
+    /// # Panics
+    /// If the optimizer is one of single tensors.
+    pub fn update_flat(
+        &mut self,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        found: &[bool],
+        rate: Rate,
+    ) -> Tensor<1> {
+        let Held::Flat { moments, updated } = &mut self.held else {
+            panic!("an optimizer of single tensors has no buffer");
+        };
+        self.updates += 1;
+        let mut parts: Vec<Part> = Vec::new();
+        for (index, segment) in self.segments.all().iter().enumerate() {
+            if !found[index] {
+                continue;
+            }
+            updated[index] = true;
+            let decay = self.config.decay_of(segment.group, rate);
+            match parts.last_mut() {
+                Some(last) if index > 0 && found[index - 1] && last.decay == decay => {
+                    last.range.end = segment.range.end;
+                }
+                _ => parts.push(Part {
+                    range: segment.range.clone(),
+                    decay,
+                }),
+            }
+        }
+        let step = self.config.step(self.updates, rate);
+        let [mean, square] = moments
+            .take()
+            .unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
+        let tensors = AdamWTensors {
+            value,
+            mean,
+            square,
+        };
+        let after = adamw(tensors, gradient, step, parts);
+        *moments = Some([after.mean, after.square]);
+        after.value
+    }
+
+    /// The tensors after one update. One without a gradient does not change.
+    ///
+    /// # Panics
+    /// If the optimizer is one of a flat buffer.
+    pub fn update_tensors(
         &mut self,
         mut parameters: Parameters,
-        gradients: Parameters,
-        learning_rate: f64,
+        gradients: SegmentGradients,
+        rate: Rate,
     ) -> Parameters {
-        self.state.updates += 1;
-        for (name, gradient) in gradients {
-            if let Some(value) = parameters.remove(&name) {
-                let value = self.update_one(&name, value, gradient, learning_rate);
-                parameters.insert(name, value);
-            }
+        let Held::Tensors(moments) = &mut self.held else {
+            panic!("an optimizer of a flat buffer has no single tensors");
+        };
+        self.updates += 1;
+        let step = self.config.step(self.updates, rate);
+        let all = self.segments.all().iter().zip(moments).zip(gradients);
+        for ((segment, moments), gradient) in all {
+            let (Some(gradient), Some(value)) = (gradient, parameters.remove(&segment.name)) else {
+                continue;
+            };
+            let [mean, square] = moments
+                .take()
+                .unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
+            let tensors = AdamWTensors {
+                value,
+                mean,
+                square,
+            };
+            let part = Part {
+                range: 0..segment.range.len(),
+                decay: self.config.decay_of(segment.group, rate),
+            };
+            let after = adamw(tensors, gradient, step, vec![part]);
+            *moments = Some([after.mean, after.square]);
+            parameters.insert(segment.name.clone(), after.value);
         }
         parameters
     }
+}
 
-    fn update_one(
-        &mut self,
-        name: &str,
-        value: Tensor<1>,
-        gradient: Tensor<1>,
-        learning_rate: f64,
-    ) -> Tensor<1> {
-        let AdamWConfig {
-            beta1,
-            beta2,
-            eps,
-            weight_decay,
-            ..
-        } = self.config;
-        let take = |moments: &mut Parameters| {
-            let old = moments.remove(name);
-            old.unwrap_or_else(|| gradient.zeros_like())
-        };
-        let mean = take(&mut self.state.mean);
-        let square = take(&mut self.state.square);
-        let mean = mean.clone() + (gradient.clone() - mean) * (1.0 - beta1);
-        let square = square * beta2 + gradient.square() * (1.0 - beta2);
+/// How far an update goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// η
+    pub learning_rate: f64,
+    /// Factor of the gradient.
+    pub clip: f64,
+    /// Whether values may be updated in place.
+    pub in_place: bool,
+}
 
-        let updates = self.state.updates as f64;
-        let correction1 = 1.0 - beta1.powf(updates);
-        let correction2 = 1.0 - beta2.powf(updates);
-        let root = square.clone().sqrt() / correction2.sqrt() + eps;
-        let value = if weight_decay > 0.0 && self.decayed.contains(name) {
-            value * (1.0 - learning_rate * weight_decay)
-        } else {
-            value
-        };
-        let value = value - mean.clone() / root * (learning_rate / correction1);
-        self.state.mean.insert(name.to_owned(), mean);
-        self.state.square.insert(name.to_owned(), square);
-        value
+impl AdamWConfig {
+    fn step(&self, updates: u64, rate: Rate) -> AdamWStep {
+        AdamWStep {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            learning_rate: rate.learning_rate,
+            updates,
+            clip: rate.clip,
+            in_place: rate.in_place,
+        }
+    }
+
+    /// `1-ηλ` for a group whose weights decay.
+    fn decay_of(&self, group: Group, rate: Rate) -> Option<f64> {
+        let decays = self.weight_decay > 0.0
+            && match self.decay {
+                Decay::All => true,
+                Decay::Matrices => group == Group::Matrix,
+            };
+        decays.then_some(1.0 - rate.learning_rate * self.weight_decay)
     }
 }
 
@@ -277,9 +392,32 @@ mod tests {
         value: Vec<f32>,
     }
 
+    fn tensor(values: &[f32]) -> Tensor<1> {
+        Tensor::from_data(values, &Device::flex())
+    }
+
     fn named(values: &[f32]) -> Parameters {
-        let value = Tensor::from_data(values, &Device::flex());
-        [("w".to_owned(), value)].into()
+        [("w".to_owned(), tensor(values))].into()
+    }
+
+    fn values(of: &Tensor<1>) -> Vec<f32> {
+        of.to_data().try_to_vec::<f32>().unwrap()
+    }
+
+    fn segments(shapes: &[(&str, Vec<usize>)]) -> Arc<Segments> {
+        let shapes: Vec<_> = shapes
+            .iter()
+            .map(|(name, shape)| ((*name).to_owned(), shape.clone()))
+            .collect();
+        Arc::new(Segments::of_shapes(&shapes))
+    }
+
+    fn rate(learning_rate: f64) -> Rate {
+        Rate {
+            learning_rate,
+            clip: 1.0,
+            in_place: false,
+        }
     }
 
     #[test]
@@ -300,12 +438,19 @@ mod tests {
                 weight_decay: settings.weight_decay,
                 decay: Decay::All,
             };
-            let mut optimizer = AdamW::new(&config, &[("w".to_owned(), vec![6])].into());
+            let segments = segments(&[("w", vec![6])]);
+            let mut flat = AdamW::new(&config, segments.clone(), true);
+            let mut single = AdamW::new(&config, segments, false);
+            let mut buffer = tensor(&initial);
             let mut parameters = named(&initial);
             for step in steps {
-                parameters = optimizer.update(parameters, named(&step.gradient), settings.lr);
+                let gradient = tensor(&step.gradient);
+                let rate = rate(settings.lr);
+                buffer = flat.update_flat(buffer, gradient.clone(), &[true], rate);
+                parameters = single.update_tensors(parameters, vec![Some(gradient)], rate);
+                assert_eq!(values(&buffer), values(&parameters["w"]));
                 // a few rounding errors of values of order one
-                parameters["w"].to_data().assert_approx_eq::<f32>(
+                buffer.to_data().assert_approx_eq::<f32>(
                     &burn::tensor::TensorData::from(step.value.as_slice()),
                     Tolerance::absolute(3e-7),
                 );
@@ -319,17 +464,48 @@ mod tests {
             weight_decay: 0.5,
             ..AdamWConfig::default()
         };
-        let update = |config: &AdamWConfig, shape: Vec<usize>| {
-            let mut optimizer = AdamW::new(config, &[("w".to_owned(), shape)].into());
-            let parameters = optimizer.update(named(&[1.0, 1.0]), named(&[0.0, 0.0]), 0.1);
-            parameters["w"].to_data().try_to_vec::<f32>().unwrap()
+        let segments = segments(&[("bias", vec![16]), ("matrix", vec![1, 16])]);
+        let update = |config: &AdamWConfig| {
+            let mut optimizer = AdamW::new(config, segments.clone(), true);
+            let [ones, zeros] = [[1.0; 32], [0.0; 32]].map(|of| tensor(&of));
+            let after = optimizer.update_flat(ones, zeros, &[true, true], rate(0.1));
+            let after = values(&after);
+            [after[0], after[31]]
         };
-        assert_eq!(update(&config, vec![2]), [1.0, 1.0]);
-        assert_eq!(update(&config, vec![1, 2]), [0.95, 0.95]);
+        assert_eq!(update(&config), [1.0, 0.95]);
         let all = AdamWConfig {
             decay: Decay::All,
             ..config
         };
-        assert_eq!(update(&all, vec![2]), [0.95, 0.95]);
+        assert_eq!(update(&all), [0.95, 0.95]);
+    }
+
+    #[test]
+    fn what_has_no_gradient_keeps_its_value_and_has_no_moments() {
+        let config = AdamWConfig {
+            weight_decay: 0.5,
+            decay: Decay::All,
+            ..AdamWConfig::default()
+        };
+        let segments = segments(&[("a", vec![16]), ("b", vec![16]), ("c", vec![16])]);
+        let mut optimizer = AdamW::new(&config, segments.clone(), true);
+        let ones = tensor(&[1.0; 48]);
+        let after = optimizer.update_flat(ones.clone(), ones, &[true, false, true], rate(0.1));
+        let after = values(&after);
+        assert!(
+            after[..16]
+                .iter()
+                .chain(&after[32..])
+                .all(|value| *value < 0.95)
+        );
+        assert_eq!(after[16..32], [1.0; 16]);
+        let state = optimizer.state();
+        assert_eq!(state.mean.keys().collect::<Vec<_>>(), ["a", "c"]);
+        let mut resumed = AdamW::new(&config, segments, true);
+        resumed.restore(&state, &Device::flex());
+        let again = resumed.state();
+        assert_eq!(again.updates, 1);
+        assert_eq!(again.square.keys().collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(values(&again.square["c"]), values(&state.square["c"]));
     }
 }

@@ -11,17 +11,19 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_data::{Batch, Example};
 use simmer_kernels::profile;
-use simmer_model::{LlamaForCausalLM, Parameters, Recompute, add};
+use simmer_model::{LlamaForCausalLM, Parameters, Recompute};
 
-use crate::clip::{Clip, norm};
+use crate::clip::Clip;
 use crate::config::TrainConfig;
-use crate::optimizer::{AdamW, OptimizerConfig};
+use crate::gradient::Gradient;
+use crate::optimizer::{AdamW, Moments, OptimizerConfig, Rate};
 use crate::packing::{Packed, Packing};
+use crate::trained::Trained;
 
 /// A model with its optimizer.
 #[derive(Debug)]
 pub struct Trainer {
-    model: LlamaForCausalLM,
+    trained: Trained,
     optimizer: AdamW,
     clip: Clip,
     packing: Packing,
@@ -102,16 +104,16 @@ impl Trainer {
     /// A trainer for a model whose trainable tensors are chosen; the optimizer has no moments yet.
     pub fn new(model: LlamaForCausalLM, config: &TrainConfig) -> Self {
         let OptimizerConfig::AdamW(adamw) = &config.optimizer;
-        let optimizer = AdamW::new(adamw, &model.trainable_shapes());
         let packing = Packing {
             micro_batch_tokens: config.micro_batch_tokens.tokens(),
             share_prefixes: config.share_prefixes,
             shared_up_to: model.config().same_frequencies_up_to(),
             dropout: model.has_dropout().then_some(config.seed),
         };
+        let trained = Trained::new(model);
         Self {
-            model,
-            optimizer,
+            optimizer: AdamW::new(adamw, trained.segments().clone(), trained.is_flat()),
+            trained,
             clip: config.clip,
             packing,
             recompute: config.recompute,
@@ -126,7 +128,7 @@ impl Trainer {
 
     /// The model as it is now.
     pub fn model(&self) -> &LlamaForCausalLM {
-        &self.model
+        self.trained.model()
     }
 
     /// The optimizer as it is now.
@@ -136,13 +138,13 @@ impl Trainer {
 
     /// The model at the end.
     pub fn into_model(self) -> LlamaForCausalLM {
-        self.model
+        self.trained.into_model()
     }
 
     /// Continues from the weights and moments of a training checkpoint.
-    pub fn restore(&mut self, parameters: &Parameters, moments: crate::optimizer::Moments) {
-        self.model = self.model.clone().with_trainable(parameters);
-        self.optimizer.restore(moments);
+    pub fn restore(&mut self, parameters: &Parameters, moments: &Moments) {
+        self.trained.put(parameters);
+        self.optimizer.restore(moments, &self.trained.device());
     }
 
     /// How steps are packed; a copy, so that a step can be packed while another one is computed.
@@ -169,16 +171,18 @@ impl Trainer {
         stop: &AtomicBool,
     ) -> Result<Step, NoStep> {
         let _step = profile::phase("step");
-        let (step, gradients) = self.gradients(packed, stop)?;
+        let (step, gradient) = self.gradient(packed, stop)?;
         if step.loss > most {
             let loss = step.loss;
             return Err(NoStep::Spike { loss, most });
         }
         let _phase = profile::phase("optimizer");
-        let gradients = self.clip.apply(gradients, step.grad_norm);
-        let parameters = self.model.trainable();
-        let updated = self.optimizer.update(parameters, gradients, learning_rate);
-        self.model = self.model.clone().with_trainable(&updated);
+        let rate = Rate {
+            learning_rate,
+            clip: self.clip.factor(step.grad_norm),
+            in_place: false,
+        };
+        self.trained.update(&mut self.optimizer, gradient, rate);
         Ok(step)
     }
 
@@ -186,14 +190,12 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    pub fn gradients(
-        &self,
-        packed: &Packed,
-        stop: &AtomicBool,
-    ) -> Result<(Step, Parameters), NoStep> {
+    fn gradient(&self, packed: &Packed, stop: &AtomicBool) -> Result<(Step, Gradient), NoStep> {
         let factor = 1.0 / packed.targets as f64;
         let mut sum: Option<Tensor<1>> = None;
-        let mut gradients = Parameters::new();
+        let segments = self.trained.segments();
+        let device = self.trained.device();
+        let mut gradient = self.trained.no_gradient();
         let progress = &self.progress;
         progress.done.store(0, Ordering::Relaxed);
         progress
@@ -203,7 +205,8 @@ impl Trainer {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
             }
-            let (value, found) = self.model.loss_and_gradients(
+            let (value, found) = self.trained.computing().loss_and_segment_gradients(
+                segments,
                 &micro_batch.sequence,
                 &micro_batch.targets,
                 factor,
@@ -213,7 +216,7 @@ impl Trainer {
                 Some(sum) => sum + value,
                 None => value,
             });
-            add(&mut gradients, found);
+            gradient.add(segments, found, &device);
             progress.done.fetch_add(1, Ordering::Relaxed);
         }
         let targets = packed.targets.max(1) as f64;
@@ -221,7 +224,7 @@ impl Trainer {
         if !loss.is_finite() {
             return Err(NoStep::Loss(loss));
         }
-        let grad_norm = norm(&gradients);
+        let grad_norm = gradient.norm(segments);
         // If the loss is 0 up to rounding, a gradient of 0 is right.
         let vanished = grad_norm == 0.0 && loss > f64::from(f32::EPSILON);
         if !grad_norm.is_finite() || vanished {
@@ -233,7 +236,7 @@ impl Trainer {
             tokens: packed.tokens,
             targets: packed.targets,
         };
-        Ok((step, gradients))
+        Ok((step, gradient))
     }
 
     /// The loss of each example, without dropout; `None` if interrupted.
@@ -254,7 +257,7 @@ impl Trainer {
         stop: &AtomicBool,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Option<Evaluation> {
-        let model = self.model.valid();
+        let model = self.trained.computing().valid();
         let packed = self.packing.measured(examples);
         let all = packed
             .sequences

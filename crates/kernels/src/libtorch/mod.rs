@@ -8,6 +8,7 @@
 
 pub(crate) mod aten;
 mod copy;
+mod thread;
 pub(crate) mod timeline;
 
 use std::ffi::{CStr, c_char};
@@ -24,11 +25,13 @@ use crate::profile::{self, Operation};
 
 /// The processor, computing with libtorch.
 pub(crate) fn cpu() -> Device {
+    thread::without_autograd();
     LibTorchDevice::Cpu.into()
 }
 
 /// An NVIDIA GPU, counted from 0. It must exist: see [`gpus`].
 pub(crate) fn gpu(index: usize) -> Device {
+    thread::without_autograd();
     LibTorchDevice::Cuda(index).into()
 }
 

@@ -71,7 +71,7 @@ impl Training<'_> {
     /// update was broken off halfway.
     fn keep(&mut self) -> Result<Option<PathBuf>, TrainError> {
         let step = self.state.step;
-        let whole = self.trainer.optimizer().state().updates == self.state.updates();
+        let whole = self.trainer.optimizer().updates() == self.state.updates();
         if step == 0 || !whole {
             return Ok(None);
         }

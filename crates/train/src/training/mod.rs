@@ -115,7 +115,7 @@ impl<'a> Training<'a> {
             Some(last) => {
                 check_recipe(&last, &recipe_sha256, &manifest, &folder)?;
                 last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
-                trainer.restore(&last.parameters, last.moments);
+                trainer.restore(&last.parameters, &last.moments);
                 last.state
             }
         };

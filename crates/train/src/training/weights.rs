@@ -24,7 +24,7 @@ impl Training<'_> {
             state: self.state.clone(),
             recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),
-            moments: self.trainer.optimizer().state().clone(),
+            moments: self.trainer.optimizer().state(),
         };
         let card = self.card()?;
         let more = |folder: &Path| match &self.adapter {
