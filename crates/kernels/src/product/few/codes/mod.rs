@@ -38,7 +38,7 @@ pub(super) struct Tokens {
     /// What the smallest code of a group stands for is multiplied with these, `[M, ..]`; see [`Sums`].
     sums: Vec<f32>,
     /// Number of tokens, without those that were filled in.
-    tokens: usize,
+    count: usize,
     k: usize,
 }
 
@@ -109,7 +109,7 @@ impl Tokens {
         Some(Self {
             sums: sums.of(&x),
             x,
-            tokens,
+            count: tokens,
             k,
         })
     }
@@ -191,7 +191,7 @@ const ROWS: usize = 4;
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
-    if tokens.tokens == 1 {
+    if tokens.count == 1 {
         let part = tokens.part::<1>(0);
         let (whole, rest) = result.as_chunks_mut::<ROWS>();
         let mut first = first;
@@ -207,7 +207,7 @@ fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32
         }
         return;
     }
-    for (row, result) in result.chunks_exact_mut(tokens.tokens).enumerate() {
+    for (row, result) in result.chunks_exact_mut(tokens.count).enumerate() {
         for (part, result) in result.chunks_mut(TOKENS).enumerate() {
             let part = tokens.part(part * TOKENS);
             let [sums] = row_dots::<TOKENS, 1>(matrix, first + row, &part, &mut scales);

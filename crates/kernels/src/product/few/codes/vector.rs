@@ -16,7 +16,7 @@ pub(super) fn available() -> bool {
 
 /// The whole parts of `N` bytes of some rows. A loop, because an array's own `map` is not compiled for these instructions.
 #[inline]
-pub(super) fn parts<'a, const N: usize, const R: usize>(rows: [&'a [u8]; R]) -> [&'a [[u8; N]]; R] {
+pub(super) fn parts<const N: usize, const R: usize>(rows: [&[u8]; R]) -> [&[[u8; N]]; R] {
     let mut parts: [&[[u8; N]]; R] = [&[]; R];
     for (part, row) in parts.iter_mut().zip(rows) {
         *part = row.as_chunks().0;
