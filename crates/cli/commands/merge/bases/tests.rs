@@ -23,7 +23,7 @@ fn choose(
     args.of(Path::new("base"), stored, args.original.clone(), trained_on)
 }
 
-/// What is said about each choice, or the error.
+/// The lines about each choice, or the error.
 fn said(cases: &[(BaseArgs, Option<&str>, Option<QuantisedBase>)]) -> String {
     let lines =
         cases.iter().map(
