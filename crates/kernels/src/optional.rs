@@ -3,8 +3,6 @@
 //! `SIMMER_KERNELS` switches them on. `bench/gpu --stages kernels` compares each of them with the reference
 //! implementation, and measures it beside the form that runs without it.
 
-use std::sync::LazyLock;
-
 /// A kernel that is off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionalKernel {
@@ -24,7 +22,9 @@ impl OptionalKernel {
     }
 
     /// Whether the environment variable `SIMMER_KERNELS` switches it on.
+    #[cfg(feature = "libtorch")]
     pub(crate) fn is_on(self) -> bool {
+        use std::sync::LazyLock;
         static ON: LazyLock<Vec<OptionalKernel>> =
             LazyLock::new(|| optional_kernels().unwrap_or_default());
         ON.contains(&self)
