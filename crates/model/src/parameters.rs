@@ -22,9 +22,7 @@ pub(crate) fn values_of(module: &impl Module) -> Parameters {
 
 /// The shapes of all trainable tensors of a module.
 pub(crate) fn shapes_of(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
-    let mut shapes = Shapes::default();
-    module.visit(&mut shapes);
-    shapes.found
+    Shapes::of(module).found.into_iter().collect()
 }
 
 /// A module with new values for its trainable tensors.
@@ -108,10 +106,22 @@ impl ModuleVisitor for Values {
     }
 }
 
+/// The trainable tensors of a module.
 #[derive(Default)]
-struct Shapes {
+pub(crate) struct Shapes {
     path: ModulePath,
-    found: BTreeMap<String, Vec<usize>>,
+    /// Their names and shapes, in the order in which the module tree is visited.
+    pub(crate) found: Vec<(String, Vec<usize>)>,
+    /// Whether the module has tensors that are not trainable.
+    pub(crate) has_frozen: bool,
+}
+
+impl Shapes {
+    pub(crate) fn of(module: &impl Module) -> Self {
+        let mut shapes = Self::default();
+        module.visit(&mut shapes);
+        shapes
+    }
 }
 
 impl ModuleVisitor for Shapes {
@@ -124,9 +134,11 @@ impl ModuleVisitor for Shapes {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        if value.is_require_grad() {
-            self.found.insert(self.path.key(), value.dims().to_vec());
+        if param.is_require_grad() {
+            let shape = param.val().dims().to_vec();
+            self.found.push((self.path.key(), shape));
+        } else {
+            self.has_frozen = true;
         }
     }
 }

@@ -12,7 +12,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::{ModulePath, Parameters};
+use crate::parameters::{Parameters, Shapes};
 
 /// A trained tensor in the flat buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,8 +58,7 @@ const ALIGNMENT: usize = 16;
 impl Segments {
     /// The segments of a model's trained tensors.
     pub fn of(model: &LlamaForCausalLM) -> Self {
-        let mut visitor = Shapes::default();
-        model.visit(&mut visitor);
+        let shapes = Shapes::of(model);
         let mut before = trained_tensors(&model.model.embed_tokens);
         let before_layer = model.model.layers.iter().map(|layer| {
             let here = before;
@@ -68,8 +67,8 @@ impl Segments {
         });
         Self {
             before_layer: before_layer.collect(),
-            has_frozen: visitor.has_frozen,
-            ..Self::of_shapes(&visitor.found)
+            has_frozen: shapes.has_frozen,
+            ..Self::of_shapes(&shapes.found)
         }
     }
 
@@ -269,32 +268,6 @@ fn trained_tensors(module: &impl Module) -> usize {
     let mut count = Count(0);
     module.visit(&mut count);
     count.0
-}
-
-#[derive(Default)]
-struct Shapes {
-    path: ModulePath,
-    found: Vec<(String, Vec<usize>)>,
-    has_frozen: bool,
-}
-
-impl ModuleVisitor for Shapes {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if param.is_require_grad() {
-            let shape = param.val().dims().to_vec();
-            self.found.push((self.path.key(), shape));
-        } else {
-            self.has_frozen = true;
-        }
-    }
 }
 
 struct Take<'a> {

@@ -282,17 +282,7 @@ impl AdamW {
             }
         }
         let step = self.config.step(self.updates, rate);
-        let [mean, square] = moments
-            .take()
-            .unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
-        let tensors = AdamWTensors {
-            value,
-            mean,
-            square,
-        };
-        let after = adamw(tensors, gradient, step, parts);
-        *moments = Some([after.mean, after.square]);
-        after.value
+        updated_value(moments, value, gradient, step, parts)
     }
 
     /// The tensors after one update. One without a gradient does not change.
@@ -315,24 +305,36 @@ impl AdamW {
             let (Some(gradient), Some(value)) = (gradient, parameters.remove(&segment.name)) else {
                 continue;
             };
-            let [mean, square] = moments
-                .take()
-                .unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
-            let tensors = AdamWTensors {
-                value,
-                mean,
-                square,
-            };
             let part = Part {
                 range: 0..segment.range.len(),
                 decay: self.config.decay_of(segment.group, rate),
             };
-            let after = adamw(tensors, gradient, step, vec![part]);
-            *moments = Some([after.mean, after.square]);
-            parameters.insert(segment.name.clone(), after.value);
+            let value = updated_value(moments, value, gradient, step, vec![part]);
+            parameters.insert(segment.name.clone(), value);
         }
         parameters
     }
+}
+
+/// A tensor after one update; the moments are updated too, and begin at zero.
+fn updated_value(
+    moments: &mut Option<[Tensor<1>; 2]>,
+    value: Tensor<1>,
+    gradient: Tensor<1>,
+    step: AdamWStep,
+    parts: Vec<Part>,
+) -> Tensor<1> {
+    let [mean, square] = moments
+        .take()
+        .unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
+    let tensors = AdamWTensors {
+        value,
+        mean,
+        square,
+    };
+    let after = adamw(tensors, gradient, step, parts);
+    *moments = Some([after.mean, after.square]);
+    after.value
 }
 
 /// How far an update goes.

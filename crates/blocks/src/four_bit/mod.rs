@@ -106,21 +106,14 @@ pub type Pairs = [[f32; 2]; 256];
 impl Absmax {
     /// The scale of a block.
     #[inline(always)]
-    pub fn of(&self, block_index: usize) -> f32 {
-        match self {
-            Self::Plain(absmax) => absmax[block_index],
-            Self::Nested {
-                codes,
-                values,
-                absmax,
-                block,
-                offset,
-            } => values[usize::from(codes[block_index])] * absmax[block_index / block] + offset,
-        }
+    fn of(&self, block_index: usize) -> f32 {
+        let mut scale = [0.0];
+        self.fill(block_index, &mut scale);
+        scale[0]
     }
 
     /// The scales of blocks from one on, as many as `out` has.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, first: usize, out: &mut [f32]) {
         match self {
             Self::Plain(absmax) => out.copy_from_slice(&absmax[first..first + out.len()]),

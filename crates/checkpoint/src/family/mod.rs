@@ -148,11 +148,6 @@ impl Family {
         let targets = self.modules().filter(|module| module.default_target);
         targets.map(Module::last_part)
     }
-
-    /// The path of a layer.
-    pub fn layer_path(&self, layer: usize) -> String {
-        format!("{}.{layer}", self.layers)
-    }
 }
 
 /// Families are equal if they have the same `model_type`.

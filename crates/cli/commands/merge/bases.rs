@@ -56,7 +56,7 @@ fn target(text: &str) -> Result<Into, String> {
 
 fn precision(text: &str) -> Result<BasePrecision, String> {
     let known = loaded::precision(text).ok();
-    let quantised = known.filter(|precision| precision.float().is_none());
+    let quantised = known.filter(|precision| precision.is_quantised());
     quantised.ok_or_else(|| format!("expected nf4, fp4 or int8, found {text}"))
 }
 

@@ -91,6 +91,11 @@ impl BasePrecision {
         }
     }
 
+    /// Whether it is a quantised type, and not a dtype.
+    pub fn is_quantised(self) -> bool {
+        self.float().is_none()
+    }
+
     /// Burn's name of the dtype, if it is one.
     pub fn dtype(self) -> Option<DType> {
         self.float().map(Precision::dtype)
@@ -278,7 +283,7 @@ impl BaseConfig {
 
     /// How `precision` quantises its linear weights while it is loaded, if it does.
     pub fn quantised_on_load(&self) -> Option<QuantisedOnLoad> {
-        let precision = self.precision.filter(|wanted| wanted.float().is_none())?;
+        let precision = self.precision.filter(|wanted| wanted.is_quantised())?;
         Some(QuantisedOnLoad {
             precision,
             double_quant: self.double_quant,

@@ -32,8 +32,7 @@ impl Base {
 
     /// Whether weights are quantised while they are loaded: the pages of the files are read once, and not needed again.
     pub fn quantises(&self) -> bool {
-        let precision = self.precision;
-        precision.is_some_and(|precision| precision.dtype().is_none())
+        self.precision.is_some_and(BasePrecision::is_quantised)
     }
 
     /// A quantised matrix: one that stays as it is stored, or one that `base.precision` asks for.

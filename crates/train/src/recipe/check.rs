@@ -57,7 +57,7 @@ impl Recipe {
         let quantised = self
             .base
             .precision
-            .filter(|precision| precision.dtype().is_none());
+            .filter(|precision| precision.is_quantised());
         match (quantised, &self.method) {
             (Some(precision), Method::Full(_)) => Err(full_on_quantised(precision.name())),
             _ => Ok(()),

@@ -6,13 +6,11 @@ use simmer_blocks::{FourBit, Rounding};
 
 use super::Part;
 use super::vector::{LANES, both, bytes, numbers, parts, product};
+use crate::product::few::AHEAD;
 use crate::simd::prefetch;
 
 /// Elements that 32 bytes hold.
 const UNIT: usize = 64;
-
-/// Bytes ahead that are prefetched.
-const AHEAD: usize = 1024;
 
 /// If rows of `columns` elements are unpacked: they start and end with a block, and blocks are whole units.
 pub(super) fn takes(form: &FourBit, columns: usize) -> bool {

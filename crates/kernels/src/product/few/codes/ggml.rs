@@ -10,10 +10,8 @@ use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
 
 use super::Part;
 use super::vector::{LANES, both, bytes, numbers, parts, product, signed, words};
+use crate::product::few::AHEAD;
 use crate::simd::prefetch;
-
-/// Bytes ahead that are prefetched.
-const AHEAD: usize = 1024;
 
 /// Bytes that the processor reads at once.
 const LINE: usize = 64;

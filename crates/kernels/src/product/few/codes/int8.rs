@@ -4,10 +4,8 @@ use std::arch::x86_64::*;
 
 use super::vector::{both, parts, product, signed};
 use super::{GROUP, Part};
+use crate::product::few::AHEAD;
 use crate::simd::prefetch;
-
-/// Codes ahead that are prefetched.
-const AHEAD: usize = 1024;
 
 /// `scale · Σ x q` over some rows, for each token.
 #[inline]

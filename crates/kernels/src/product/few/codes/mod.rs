@@ -1,8 +1,8 @@
 //! Dot products of a few tokens with rows of a quantised weight, computed from its codes.
 //!
 //! A row of codes is read once, and its elements are never written to memory: codes are unpacked in vector registers,
-//! multiplied with the tokens there, and the sum of a group is multiplied with its scale. So the time is that of
-//! reading the codes. For processors with AVX2; others widen a row first.
+//! multiplied with the tokens there, and the sum of a group is multiplied with its scale. For processors with AVX2;
+//! others widen a row first.
 //!
 //! Axes: M tokens, K inner dimension (summed over), R rows: four tokens of a row at a time, or four rows of one token.
 
