@@ -56,6 +56,31 @@ pub(crate) fn prefetch<T>(values: &[T], ahead: usize) {
     let _ = (values, ahead);
 }
 
+/// Sixteen numbers as a vector.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[expect(
+    unsafe_code,
+    reason = "bytemuck has no casts to vectors of AVX-512 without a feature of its own"
+)]
+pub(crate) fn sixteen(numbers: &[f32; 16]) -> std::arch::x86_64::__m512 {
+    // SAFETY: an array has the size of the vector that is read.
+    unsafe { std::arch::x86_64::_mm512_loadu_ps(numbers.as_ptr()) }
+}
+
+/// The sixteen numbers of a vector.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[expect(unsafe_code, reason = "as above")]
+pub(crate) fn numbers(vector: std::arch::x86_64::__m512) -> [f32; 16] {
+    let mut numbers = [0.0; 16];
+    // SAFETY: an array has the size of the vector that is written.
+    unsafe { std::arch::x86_64::_mm512_storeu_ps(numbers.as_mut_ptr(), vector) };
+    numbers
+}
+
 /// `exp(x)` without a branch, so that a loop over it is vectorised.
 ///
 /// `x = n ln 2 + r`, `exp(x) = 2ⁿ exp(r)`, with a polynomial of degree 7 for `exp(r)` on

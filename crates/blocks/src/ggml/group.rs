@@ -140,18 +140,28 @@ pub(super) fn q6_k(block: &[u8; 210], group: usize, out: &mut [f32; GROUP]) {
     let (half_of_block, within) = (group / 4, group % 4);
     let lower = &block[64 * half_of_block + 32 * (within % 2)..][..GROUP];
     let upper = &block[128 + 32 * half_of_block..][..GROUP];
-    let [lower_shift, upper_shift] = [within / 2 * 4, within * 2];
     let d = half(block, 208);
     let scales = &block[192 + 2 * group..][..2];
     let scales = [scales[0], scales[1]].map(|scale| d * f32::from(scale as i8));
-    let (parts, _) = out.as_chunks_mut::<16>();
-    let bits = lower.chunks_exact(16).zip(upper.chunks_exact(16));
-    for ((out, (lower, upper)), d) in parts.iter_mut().zip(bits).zip(scales) {
-        for ((out, &lower), &upper) in out.iter_mut().zip(lower).zip(upper) {
-            let q = lower >> lower_shift & 15 | (upper >> upper_shift & 3) << 4;
-            *out = d * f32::from(q as i8 - 32);
-        }
+    let q = match within {
+        0 => six_bits::<0, 0>(lower, upper),
+        1 => six_bits::<0, 2>(lower, upper),
+        2 => six_bits::<4, 4>(lower, upper),
+        _ => six_bits::<4, 6>(lower, upper),
+    };
+    for (at, (out, q)) in out.iter_mut().zip(q).enumerate() {
+        *out = scales[at / 16] * f32::from(q as i8 - 32);
     }
+}
+
+/// Codes of six bits: four from one bit of a byte on, and two from one bit of another on.
+#[inline(always)]
+fn six_bits<const LOWER: u8, const UPPER: u8>(lower: &[u8], upper: &[u8]) -> [u8; GROUP] {
+    let mut q = [0; GROUP];
+    for (q, (&lower, &upper)) in q.iter_mut().zip(lower.iter().zip(upper)) {
+        *q = lower >> LOWER & 15 | (upper >> UPPER & 3) << 4;
+    }
+    q
 }
 
 /// Scale and minimum of a group of a block of Q4_K or Q5_K.

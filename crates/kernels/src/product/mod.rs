@@ -19,10 +19,12 @@ mod few;
 mod transpose;
 mod vector;
 mod weight;
+mod widen;
 
 use std::sync::OnceLock;
 
-pub(crate) use weight::{Rows, Side, Values, Weight, widen_row};
+pub(crate) use weight::{Rows, Side, Values, Weight};
+pub(crate) use widen::widen_row;
 
 /// Largest number of tokens for which the weight is not packed.
 const FEW: usize = 8;

@@ -18,6 +18,7 @@ use std::ops::Range;
 use pulp::{NullaryFnOnce, Simd};
 
 use super::weight::Number;
+use super::widen::widen as widen_part;
 use super::{Rows as QuantisedRows, Side, Values, Weight};
 use crate::buffer::buffer;
 use crate::simd::{prefetch, vectorised};
@@ -291,7 +292,7 @@ fn pack_quantised<S: Simd>(
         Side::Plain => {
             let mut wide: Vec<f32> = buffer(features.len());
             for (depth, row) in summed.clone().enumerate() {
-                matrix.widen(first + row, features.start, &mut wide);
+                widen_part(simd, matrix, first + row, features.start, &mut wide);
                 let panels = right.chunks_exact_mut(size);
                 for (wide, panel) in wide.chunks(PANEL).zip(panels) {
                     let (place, rest) = panel[depth * PANEL..][..PANEL].split_at_mut(wide.len());
@@ -301,17 +302,17 @@ fn pack_quantised<S: Simd>(
             }
         }
         Side::Transposed => {
-            let mut tile = [[0.0; TILE]; PANEL];
+            let mut tile = [[0.0; WIDE_TILE]; PANEL];
             let panels = right.chunks_exact_mut(size);
             for (feature, panel) in features.clone().step_by(PANEL).zip(panels) {
                 let rows = feature..features.end.min(feature + PANEL);
                 let mut start = summed.start;
                 let mut rest = panel;
                 while !rest.is_empty() {
-                    // from here to where the next tile of the row begins, so that no block is widened twice
-                    let depth = (TILE - start % TILE).min(rest.len() / PANEL);
+                    // from here to where the next tile of the row begins, so that no group is widened twice
+                    let depth = (WIDE_TILE - start % WIDE_TILE).min(rest.len() / PANEL);
                     for (row, tile) in rows.clone().zip(tile.iter_mut()) {
-                        matrix.widen(first + row, start, &mut tile[..depth]);
+                        widen_part(simd, matrix, first + row, start, &mut tile[..depth]);
                     }
                     let (part, after) = rest.split_at_mut(depth * PANEL);
                     transpose_tile(simd, &tile, part);
@@ -365,6 +366,10 @@ fn pack_numbers<S: Simd, T: Number>(
 /// Steps of K that are transposed at a time.
 const TILE: usize = 32;
 
+/// As [`TILE`], of quantised matrices: several groups of codes, so that finding the place and the scales of a row costs
+/// little. The tile takes 24 KiB, and stays in the first-level cache.
+const WIDE_TILE: usize = 128;
+
 /// Rows and columns of a transpose in registers.
 const SIDE: usize = 16;
 
@@ -391,7 +396,7 @@ fn pack_transposed<S: Simd, T: Number>(
 
 /// Transposes a tile into a part of a panel.
 #[inline(always)]
-fn transpose_tile<S: Simd>(simd: S, tile: &[[f32; TILE]; PANEL], panel: &mut [f32]) {
+fn transpose_tile<S: Simd, const W: usize>(simd: S, tile: &[[f32; W]; PANEL], panel: &mut [f32]) {
     let (bands, _) = tile.as_chunks::<SIDE>();
     for (step, panel) in panel.chunks_mut(SIDE * PANEL).enumerate() {
         for (band, rows) in bands.iter().enumerate() {

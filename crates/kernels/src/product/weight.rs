@@ -5,6 +5,7 @@
 use half::{bf16, f16};
 use simmer_blocks::Quantised;
 
+use super::widen::widen_row;
 use crate::simd::vectorised;
 
 /// Elements in their stored dtype.
@@ -156,19 +157,6 @@ impl Values<'_> {
                 widen_row(matrix, first + start / columns, start % columns, wide);
             }
         }
-    }
-}
-
-vectorised! {
-    /// Widens the columns from `start` on of a row of a quantised matrix, as many as `wide` has.
-    pub(crate) fn widen_row(
-        _simd,
-        matrix: &'a Quantised,
-        row: usize,
-        start: usize,
-        wide: &'a mut [f32],
-    ) {
-        matrix.widen(row, start, wide);
     }
 }
 

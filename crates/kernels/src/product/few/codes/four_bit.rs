@@ -6,7 +6,6 @@ use simmer_blocks::{FourBit, Rounding};
 
 use super::Part;
 use super::vector::{LANES, both, bytes, numbers, parts, product};
-use crate::product::few::AHEAD;
 use crate::simd::prefetch;
 
 /// Elements that 32 bytes hold.
@@ -43,7 +42,7 @@ pub(super) fn dots<const M: usize, const R: usize>(
                 round(_mm256_mul_ps(values[1], scale), form.rounding),
             ];
             for unit in block * units..(block + 1) * units {
-                prefetch(&codes[unit], AHEAD);
+                prefetch(&codes[unit], tokens.ahead);
                 let w = unpack(table, bytes(&codes[unit]));
                 for (token, x) in tokens.x.iter().enumerate() {
                     let [one, other] = [&mut first[row][token], &mut second[row][token]];

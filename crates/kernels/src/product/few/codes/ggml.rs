@@ -10,7 +10,6 @@ use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
 
 use super::Part;
 use super::vector::{LANES, both, bytes, numbers, parts, product, signed, words};
-use crate::product::few::AHEAD;
 use crate::simd::prefetch;
 
 /// Bytes that the processor reads at once.
@@ -91,7 +90,7 @@ fn blocks<
             // one prefetch for each line, also where blocks are shorter
             if BYTES > LINE || index % (LINE / BYTES.min(LINE)) == 0 {
                 for line in (0..BYTES).step_by(LINE) {
-                    prefetch(&block[line..], AHEAD);
+                    prefetch(&block[line..], tokens.ahead);
                 }
             }
             let head = head(block);
@@ -131,7 +130,7 @@ fn q8_0<const M: usize, const R: usize>(rows: [&[u8]; R], tokens: &Part<'_, M>) 
     for (index, _) in rows[0].iter().enumerate() {
         for (row, totals) in rows.iter().zip(&mut totals) {
             let block = &row[index];
-            prefetch(&block[..], AHEAD);
+            prefetch(&block[..], tokens.ahead);
             let scale = _mm256_set1_ps(half(block, 0));
             let w = [
                 signed(block, 2),
@@ -362,7 +361,7 @@ fn scaled(codes: [u32; 2], by: f32) -> __m256 {
 /// The f16 at a byte offset of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn half(block: &[u8], at: usize) -> f32 {
+pub(super) fn half(block: &[u8], at: usize) -> f32 {
     let bits: u16 = bytemuck::pod_read_unaligned(&block[at..at + 2]);
     _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(bits))))
 }
@@ -370,7 +369,7 @@ fn half(block: &[u8], at: usize) -> f32 {
 /// The two f16 at the start of a block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves(block: &[u8]) -> [f32; 2] {
+pub(super) fn halves(block: &[u8]) -> [f32; 2] {
     let bits: i32 = bytemuck::pod_read_unaligned(&block[..4]);
     let halves = _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
     [

@@ -4,7 +4,6 @@ use std::arch::x86_64::*;
 
 use super::vector::{both, parts, product, signed};
 use super::{GROUP, Part};
-use crate::product::few::AHEAD;
 use crate::simd::prefetch;
 
 /// `scale · Σ x q` over some rows, for each token.
@@ -21,7 +20,7 @@ pub(super) fn dots<const M: usize, const R: usize>(
     for (group, _) in groups[0].iter().enumerate() {
         for (row, codes) in groups.iter().enumerate() {
             let codes = &codes[group];
-            prefetch(&codes[..], AHEAD);
+            prefetch(&codes[..], tokens.ahead);
             let w = [
                 signed(codes, 0),
                 signed(codes, 8),

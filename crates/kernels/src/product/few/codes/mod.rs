@@ -1,8 +1,8 @@
 //! Dot products of a few tokens with rows of a quantised weight, computed from its codes.
 //!
 //! A row of codes is read once, and its elements are never written to memory: codes are unpacked in vector registers,
-//! multiplied with the tokens there, and the sum of a group is multiplied with its scale. For processors with AVX2;
-//! others widen a row first.
+//! multiplied with the tokens there, and the sum of a group is multiplied with its scale; on AVX-512 the scale is in the
+//! table that codes are looked up in. For processors with AVX2; others widen a row first.
 //!
 //! Axes: M tokens, K inner dimension (summed over), R rows: four tokens of a row at a time, or four rows of one token.
 
@@ -19,11 +19,13 @@ mod four_bit;
 mod ggml;
 mod int8;
 mod vector;
+mod wide;
 
 use simmer_blocks::ggml::BlockType;
 use simmer_blocks::{Form, Quantised};
 
 use self::vector::LANES;
+use super::AHEAD;
 
 /// Tokens that share the unpacking of a row, if there is more than one.
 const TOKENS: usize = 4;
@@ -33,6 +35,7 @@ const GROUP: usize = 32;
 
 /// Tokens in the order in which the codes of a weight are unpacked.
 pub(super) struct Tokens {
+    instructions: Instructions,
     /// `[M, K]`; M is one, or filled with zeros to a multiple of [`TOKENS`].
     x: Vec<f32>,
     /// What the smallest code of a group stands for is multiplied with these, `[M, ..]`; see [`Sums`].
@@ -63,12 +66,35 @@ enum Order {
     Bytes,
     /// Vector `v` multiplies element `v` of each word of eight: lane `l` is feature `8 l + v` of two groups.
     Nibbles,
+    /// Vector `v` of sixteen lanes multiplies four bits `4 h + v` of each word, counted from the lowest: lane `8 h + l` is
+    /// feature `8 l + (4 h + v ^ 1)` of two groups, because the upper half of a byte is its first element.
+    Halves,
 }
 
-/// How the codes of a weight are unpacked; `None` if they are not, here or on this processor.
-fn order(matrix: &Quantised) -> Option<(Order, Sums)> {
+/// The instructions that unpack codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instructions {
+    Avx2,
+    Avx512,
+}
+
+impl Instructions {
+    /// The best ones of this processor; `None` if it has neither.
+    fn best() -> Option<Self> {
+        if wide::available() {
+            Some(Self::Avx512)
+        } else {
+            vector::available().then_some(Self::Avx2)
+        }
+    }
+}
+
+/// How the codes of a weight are unpacked; `None` if they are not.
+fn order(matrix: &Quantised, with: Instructions) -> Option<(Order, Sums)> {
     let [_, columns] = matrix.shape();
+    let wide = with == Instructions::Avx512;
     let order = match matrix.form() {
+        Form::Blocks(kind) if wide && wide::takes(*kind) => (Order::Natural, Sums::None),
         Form::Blocks(kind) => match kind {
             BlockType::Q8_0 => (Order::Natural, Sums::None),
             BlockType::Q4_0 => (Order::Bytes, Sums::Lanes { factor: -8.0 }),
@@ -81,17 +107,25 @@ fn order(matrix: &Quantised) -> Option<(Order, Sums)> {
             BlockType::Q4_1 | BlockType::Q5_1 => (Order::Bytes, Sums::Lanes { factor: 1.0 }),
             BlockType::Q4_K | BlockType::Q5_K => (Order::Bytes, Sums::Groups),
         },
-        Form::FourBit(form) if four_bit::takes(form, columns) => (Order::Nibbles, Sums::None),
+        Form::FourBit(form) if four_bit::takes(form, columns) => {
+            let order = if wide { Order::Halves } else { Order::Nibbles };
+            (order, Sums::None)
+        }
         Form::Int8(_) => (Order::Natural, Sums::None),
         Form::FourBit(_) | Form::Fp8(_) => return None,
     };
-    (columns > 0 && vector::available()).then_some(order)
+    (columns > 0).then_some(order)
 }
 
 impl Tokens {
     /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened.
     pub(super) fn new(x: &[f32], matrix: &Quantised) -> Option<Self> {
-        let (order, sums) = order(matrix)?;
+        Self::unpacked_with(Instructions::best()?, x, matrix)
+    }
+
+    /// As [`new`](Self::new), for instructions that this processor has.
+    fn unpacked_with(instructions: Instructions, x: &[f32], matrix: &Quantised) -> Option<Self> {
+        let (order, sums) = order(matrix, instructions)?;
         let [_, k] = matrix.shape();
         let tokens = x.len() / k;
         let rows = if tokens == 1 {
@@ -103,10 +137,12 @@ impl Tokens {
         x.resize(rows * k, 0.0);
         match order {
             Order::Natural => {}
-            Order::Bytes => reorder::<{ 4 * LANES }>(&mut x),
-            Order::Nibbles => reorder::<{ 8 * LANES }>(&mut x),
+            Order::Bytes => reorder::<{ 4 * LANES }>(&mut x, by_lane::<{ 4 * LANES }>),
+            Order::Nibbles => reorder::<{ 8 * LANES }>(&mut x, by_lane::<{ 8 * LANES }>),
+            Order::Halves => reorder::<{ 4 * wide::LANES }>(&mut x, by_half),
         }
         Some(Self {
+            instructions,
             sums: sums.of(&x),
             x,
             count: tokens,
@@ -119,8 +155,7 @@ impl Tokens {
     /// # Shapes
     /// `result`: `[rows, M]`, without the tokens that were filled in.
     pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
-        // SAFETY: `order` has found the instructions on this processor, else there are no tokens.
-        unsafe { dot_rows(self, matrix, first, result) }
+        dot_rows(self, matrix, first, result);
     }
 
     /// `M` tokens from one on.
@@ -128,6 +163,8 @@ impl Tokens {
     fn part<const M: usize>(&self, first: usize) -> Part<'_, M> {
         let of_token = self.sums.len() / (self.x.len() / self.k);
         let mut part = Part {
+            instructions: self.instructions,
+            ahead: AHEAD,
             x: [&[]; M],
             rest: [&[]; M],
             sums: [&[]; M],
@@ -141,13 +178,25 @@ impl Tokens {
     }
 }
 
-/// Lane `l` of vector `v` becomes feature `N / LANES · l + v` of each `N` features; rows are whole such parts, or their
-/// codes are not unpacked.
-fn reorder<const N: usize>(x: &mut [f32]) {
+/// Puts each `N` features into another order, `from` says from where; rows are whole such parts, or their codes are not
+/// unpacked.
+fn reorder<const N: usize>(x: &mut [f32], from: impl Fn(usize) -> usize) {
     for features in x.as_chunks_mut::<N>().0 {
         let before = *features;
-        *features = std::array::from_fn(|i| before[i % LANES * (N / LANES) + i / LANES]);
+        *features = std::array::from_fn(|at| before[from(at)]);
     }
+}
+
+/// Lane `l` of vector `v` is feature `N / LANES · l + v`.
+fn by_lane<const N: usize>(at: usize) -> usize {
+    at % LANES * (N / LANES) + at / LANES
+}
+
+/// See [`Order::Halves`].
+fn by_half(at: usize) -> usize {
+    let [vector, lane] = [at / wide::LANES, at % wide::LANES];
+    let [half, word] = [lane / 8, lane % 8];
+    8 * word + ((4 * half + vector) ^ 1)
 }
 
 impl Sums {
@@ -178,6 +227,9 @@ impl Sums {
 /// Some tokens, and their sums.
 #[derive(Clone, Copy)]
 struct Part<'a, const M: usize> {
+    instructions: Instructions,
+    /// Codes are prefetched this many bytes ahead: where the rows continue that are read after these.
+    ahead: usize,
     /// `[M, K / GROUP, GROUP]`
     x: [&'a [[f32; GROUP]]; M],
     /// The features after the last whole group.
@@ -188,7 +240,7 @@ struct Part<'a, const M: usize> {
 /// Rows of one token that are read together: sums of several rows do not wait for each other.
 const ROWS: usize = 4;
 
-#[target_feature(enable = "avx2,fma,f16c")]
+/// See [`Tokens::dots`].
 fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
     if tokens.count == 1 {
@@ -217,43 +269,128 @@ fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32
 }
 
 /// The products of some tokens with `R` rows from one on. `scales` is a buffer.
-#[target_feature(enable = "avx2,fma,f16c")]
 fn row_dots<const M: usize, const R: usize>(
     matrix: &Quantised,
     first: usize,
     tokens: &Part<'_, M>,
     scales: &mut Vec<f32>,
 ) -> [[f32; M]; R] {
-    let [_, columns] = matrix.shape();
+    let [rows, columns] = matrix.shape();
     let codes = &matrix.codes()[..];
+    let tokens = &Part {
+        ahead: AHEAD.max(R * codes.len() / rows),
+        ..*tokens
+    };
     let mut stored = [0; R];
     for (row, stored) in stored.iter_mut().enumerate() {
         *stored = matrix.stored_row(first + row);
     }
-    let bytes = |width: usize| {
-        let mut rows: [&[u8]; R] = [&[]; R];
-        for (bytes, row) in rows.iter_mut().zip(stored) {
-            *bytes = &codes[row * width..][..width];
-        }
-        rows
-    };
+    let bytes = |width: usize| stored.map(|row| &codes[row * width..][..width]);
+    let wide = tokens.instructions == Instructions::Avx512;
     match matrix.form() {
-        Form::Blocks(kind) => ggml::dots(*kind, bytes(kind.row_bytes(columns)), tokens),
+        Form::Blocks(kind) => {
+            let rows = bytes(kind.row_bytes(columns));
+            // SAFETY: tokens are made for instructions that this processor has.
+            unsafe {
+                if wide && wide::takes(*kind) {
+                    wide::dots(*kind, rows, tokens)
+                } else {
+                    ggml::dots(*kind, rows, tokens)
+                }
+            }
+        }
         Form::FourBit(form) => {
             let count = columns / form.block;
             scales.resize(R * count, 0.0);
             for (row, scales) in stored.iter().zip(scales.chunks_exact_mut(count)) {
                 form.absmax.fill(row * count, scales);
             }
-            four_bit::dots(form, bytes(columns / 2), scales, tokens)
+            let rows = bytes(columns / 2);
+            // SAFETY: as above.
+            unsafe {
+                if wide {
+                    wide::four_bit(form, rows, scales, tokens)
+                } else {
+                    four_bit::dots(form, rows, scales, tokens)
+                }
+            }
         }
         Form::Int8(form) => {
-            let mut scales = [0.0; R];
-            for (scale, row) in scales.iter_mut().zip(stored) {
-                *scale = form.row_max[row] * (1.0 / 127.0);
-            }
-            int8::dots(bytes(columns), scales, tokens)
+            let scales = stored.map(|row| form.row_max[row] * (1.0 / 127.0));
+            // SAFETY: as above.
+            unsafe { int8::dots(bytes(columns), scales, tokens) }
         }
         Form::Fp8(_) => unreachable!("rows in fp8 are widened"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use simmer_blocks::{Absmax, FourBit, NF4, Rounding};
+
+    use super::*;
+
+    /// Bytes without a pattern, whose f16 are moderate numbers.
+    fn codes(count: usize) -> Vec<u8> {
+        let byte = |at: u64| (crate::mix(at) >> 24) as u8 & 0xbf;
+        (0..count as u64).map(byte).collect()
+    }
+
+    fn matrices(shape: [usize; 2]) -> Vec<Quantised> {
+        let [rows, columns] = shape;
+        let blocks = BlockType::ALL.map(|kind| (kind.row_bytes(columns), Form::Blocks(kind)));
+        let roundings = [Rounding::F32, Rounding::Bf16, Rounding::F16];
+        let four_bits = roundings.map(|rounding| {
+            let absmax = (0..rows * columns / 64).map(|at| 0.1 + (at % 7) as f32);
+            let form = FourBit {
+                name: "nf4",
+                values: NF4,
+                block: 64,
+                absmax: Absmax::Plain(absmax.collect::<Arc<[f32]>>()),
+                rounding,
+            };
+            (columns / 2, Form::FourBit(form))
+        });
+        let all = blocks.into_iter().chain(four_bits);
+        let matrix = |(bytes, form)| Quantised::new(shape, codes(rows * bytes).into(), form);
+        all.map(|parts| matrix(parts).unwrap()).collect()
+    }
+
+    /// Every set of instructions that this processor has, against f64.
+    #[test]
+    fn all_instructions_give_the_dot_products() {
+        let sets = [
+            (vector::available(), Instructions::Avx2),
+            (wide::available(), Instructions::Avx512),
+        ];
+        let [rows, columns] = [9, 512];
+        for matrix in matrices([rows, columns]) {
+            for (_, instructions) in sets.into_iter().filter(|(available, _)| *available) {
+                for count in [1, 3] {
+                    let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                    let x: Vec<f32> = (0..(count * columns) as u64).map(unit).collect();
+                    let tokens = Tokens::unpacked_with(instructions, &x, &matrix).unwrap();
+                    let mut found = vec![0.0; rows * count];
+                    tokens.dots(&matrix, 0, &mut found);
+                    for (row, found) in found.chunks_exact(count).enumerate() {
+                        let w = matrix.rows(row..row + 1);
+                        let largest = w.iter().fold(0.0_f64, |all, w| all.max(w.abs().into()));
+                        for (x, found) in x.chunks_exact(columns).zip(found) {
+                            let terms = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
+                            let size: f64 = x.iter().map(|x| f64::from(x.abs()) * largest).sum();
+                            let error = (f64::from(*found) - terms.sum::<f64>()).abs();
+                            // codes are summed before they are scaled: the terms are as large as the largest weight
+                            assert!(
+                                error <= 3e-7 * size,
+                                "{} {instructions:?} row {row}, {count} tokens: {error:e} of {size}",
+                                matrix.kind()
+                            );
+                        }
+                    }
+                }
+            }
+        }
     }
 }
