@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use serde::Deserialize;
-use simmer_data::{Origin, Tokenizer};
+use serde_json::json;
+use simmer_data::Tokenizer;
 use simmer_eval::{Answer, Answers, Asked, Evaluator, Measure, Question, Task, Watch, mean};
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::BaseConfig;
@@ -33,6 +34,9 @@ struct GoldenAnswer {
     pairs: Vec<String>,
     prompt: Option<String>,
     text: Option<String>,
+    /// The SHA-256 of what the model was sent, or of each choice's.
+    #[serde(default)]
+    sha256: serde_json::Value,
     #[serde(default)]
     scores: BTreeMap<String, f64>,
 }
@@ -50,10 +54,10 @@ struct TaskGolden {
     golden: Golden,
 }
 
-/// What the harness finds in a text that was generated for GSM8K.
+/// What the harness finds in a text that was generated.
 #[derive(Deserialize)]
 struct Found {
-    gold: String,
+    gold: serde_json::Value,
     cut: String,
     scores: BTreeMap<String, f64>,
 }
@@ -65,7 +69,12 @@ fn task(name: &str) -> Task {
     } else {
         name
     };
-    let mut task = Task::named(name).unwrap();
+    // simmer has the tasks of BIG-bench Hard as groups of one
+    let of_bbh = name.strip_prefix("bbh_");
+    let mut task = Task::named(of_bbh.map_or(name, |_| "bbh")).unwrap();
+    if let Some(name) = of_bbh {
+        task.files = vec![format!("bbh/{name}.json")];
+    }
     if let Some(generation) = &mut task.generation {
         generation.max_new_tokens = 24;
     }
@@ -148,36 +157,61 @@ fn answers_are_the_harness_s() {
 
 #[test]
 fn what_is_found_in_a_text_is_what_the_harness_finds() {
-    let task = task("gsm8k_cot");
-    let measure = Measure::new(&task).unwrap();
-    let texts: Vec<Found> = golden::json(golden::folder("eval/found/gsm8k_cot.json"));
-    assert!(texts.len() > 20);
-    for Found { gold, cut, scores } in texts {
-        let question = Question {
-            origin: Origin::default(),
-            number: 0,
-            groups: Vec::new(),
-            fields: serde_json::Map::new(),
-            asked: Asked::Text {
-                prompt: String::new(),
-                answers: vec![gold],
-            },
-        };
-        let answer = Answer {
-            texts: vec![cut.clone()],
-            ..Answer::default()
-        };
-        for score in measure.scores(&question, &answer).unwrap() {
-            let way = score.metric.strip_prefix("exact_match,").unwrap();
-            let difference = (score.value - scores[way]).abs();
-            assert!(
-                difference < 1e-9,
-                "{cut:?}: {} {}",
-                score.metric,
-                score.value
-            );
+    // the file of a task's rows, and a row with a right answer
+    let rows: [(&str, &str, fn(&serde_json::Value) -> serde_json::Value); 3] = [
+        (
+            "gsm8k_cot",
+            "gsm8k/test.jsonl",
+            |gold| json!({"question": "", "answer": format!("#### {}", gold.as_str().unwrap())}),
+        ),
+        (
+            "triviaqa",
+            "triviaqa/validation.jsonl",
+            |gold| json!({"question": "", "answer": {"aliases": gold}}),
+        ),
+        (
+            "hendrycks_math",
+            "hendrycks_math/algebra/test.jsonl",
+            |gold| json!({"problem": "", "type": "", "solution": gold}),
+        ),
+    ];
+    for (name, file, row) in rows {
+        let task = task(name);
+        let measure = Measure::new(&task).unwrap();
+        let found = golden::folder("eval/found").join(format!("{name}.json"));
+        let texts: Vec<Found> = golden::json(found);
+        assert!(texts.len() > 9);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let lines = texts.iter().map(|text| format!("{}\n", row(&text.gold)));
+        std::fs::write(&file, lines.collect::<String>()).unwrap();
+        let questions = task.questions(folder.path(), usize::MAX).unwrap();
+        for (question, Found { cut, scores, .. }) in questions.iter().zip(&texts) {
+            let answer = Answer {
+                texts: vec![cut.clone()],
+                ..Answer::default()
+            };
+            let ours = measure.scores(question, &answer).unwrap();
+            assert_eq!(ours.len(), scores.len());
+            for score in ours {
+                let way = score.metric.strip_prefix("exact_match,");
+                let expected = scores[way.unwrap_or("remove_whitespace")];
+                let difference = (score.value - expected).abs();
+                assert!(
+                    difference < 1e-9,
+                    "{name}: {cut:?}: {} {}",
+                    score.metric,
+                    score.value
+                );
+            }
         }
     }
+}
+
+/// The SHA-256 of a context and its continuation, as the goldens have it.
+fn digest(context: &str, continuation: &str) -> String {
+    simmer_files::digest::sha256(format!("{context}\0{continuation}").as_bytes())
 }
 
 fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, golden: &Golden) {
@@ -188,6 +222,13 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
         let answer = answers.find(question).unwrap().unwrap();
         match &question.asked {
             Asked::Choice { pairs, .. } => {
+                let sent = pairs.iter();
+                let sent = sent.map(|pair| digest(&pair.context, &pair.continuation));
+                let sent = serde_json::Value::from(sent.collect::<Vec<_>>());
+                assert!(
+                    expected.sha256.is_null() || expected.sha256 == sent,
+                    "{what}: {pairs:?}"
+                );
                 let asked = pairs.iter();
                 let asked: Vec<String> = asked
                     .map(|pair| format!("{}\0{}", pair.context, pair.continuation))
@@ -198,6 +239,11 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
                 );
             }
             Asked::Text { prompt, .. } => {
+                let sent = serde_json::Value::from(digest(prompt, ""));
+                assert!(
+                    expected.sha256.is_null() || expected.sha256 == sent,
+                    "{what}: {prompt:?}"
+                );
                 assert!(
                     expected.prompt.as_ref().is_none_or(|text| text == prompt),
                     "{what}"
@@ -236,6 +282,7 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
         };
         let ours = match (name, task.name.as_str()) {
             ("acc", "truthfulqa_mc2") => "mc2".to_owned(),
+            ("exact_match", "triviaqa") => name.to_owned(),
             ("exact_match", _) => metric.clone(),
             _ => name.to_owned(),
         };

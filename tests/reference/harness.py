@@ -2,7 +2,7 @@
 
     python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    runs the harness
     python tests/reference/harness.py compare OUT ANSWERS                          compares simmer's answers
-    python tests/reference/harness.py goldens                                      generates tests/goldens/eval
+    python tests/reference/harness.py goldens [TASK ...]                           generates tests/goldens/eval
 
 OUT is one file if its name ends in .json, else a folder with a TASK.json for each task; `compare` needs the folder. The
 word `run` may be omitted. ANSWERS is the folder of a model that `simmer eval --out` wrote. All commands need
@@ -48,6 +48,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
 from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.tasks.hendrycks_math import utils as hendrycks_math
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 YAML = {
@@ -65,7 +66,13 @@ YAML = {
     "gsm8k_cot": "gsm8k/gsm8k-cot.yaml",
     "gsm8k": "gsm8k/gsm8k.yaml",
     "nq_open": "nq_open/nq_open.yaml",
+    "triviaqa": "triviaqa/default.yaml",
+    "race": "race/race.yaml",
+    "hendrycks_math": "hendrycks_math/hendrycks_math_algebra.yaml",
 }
+# BIG-bench Hard has a YAML file for each of its tasks.
+BBH = "bbh_"
+BBH_YAML = "bbh/cot_fewshot/{}.yaml"
 FILES = {
     "piqa": "mc/piqa_valid.jsonl",
     "social_iqa": "mc/social_i_qa.jsonl",
@@ -81,6 +88,9 @@ FILES = {
     "gsm8k_cot": "gsm8k/test.jsonl",
     "gsm8k": "gsm8k/test.jsonl",
     "nq_open": "NQ-open.dev.jsonl",
+    "triviaqa": "triviaqa/validation.jsonl",
+    "race": "race/high/test.jsonl",
+    "hendrycks_math": "hendrycks_math/algebra/test.jsonl",
 }
 # Largest allowed difference of a log-likelihood (relative to it if that is above 1): f32 sums in another order.
 TOLERANCE = 1e-3
@@ -139,6 +149,10 @@ def as_the_harness_wants(task: str, row: dict) -> dict:
             return truthful(row)
         case "crows_pairs":
             return {"sent_more": row["sent_more"], "sent_less": row["sent_less"], "bias_type": row["bias_type"]}
+        case "hendrycks_math":
+            # what `process_docs` does, without the data set's cache
+            answer = hendrycks_math.remove_boxed(hendrycks_math.last_boxed_only_string(row["solution"]))
+            return {**row, "answer": answer}
         case _:
             return row
 
@@ -157,8 +171,12 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
         splits["dev"] = mmlu_rows(data / f"mmlu/dev/{subject}_dev.csv")
         config["num_fewshot"] = MMLU_SHOTS
     else:
-        config = load_yaml(TASKS / YAML[task])
-        rows = [as_the_harness_wants(task, row) for row in rows_of(data / FILES[task])][:limit]
+        name = task.removeprefix(BBH)
+        config = load_yaml(TASKS / (BBH_YAML.format(name) if task.startswith(BBH) else YAML[task]))
+        if task.startswith(BBH):
+            rows = json.loads((data / f"bbh/{name}.json").read_text(encoding="utf-8"))["examples"][:limit]
+        else:
+            rows = [as_the_harness_wants(task, row) for row in rows_of(data / FILES[task])][:limit]
         splits = {config.get("test_split") or config["validation_split"]: rows}
         if task == "gsm8k":
             splits["train"] = rows_of(data / "gsm8k/train.jsonl")
@@ -167,7 +185,7 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
                 config[unused] = None
     if shots is not None and config.get("num_fewshot"):
         config["num_fewshot"] = shots
-    if task == "hellaswag":
+    if task in ("hellaswag", "hendrycks_math"):
         config.pop("process_docs")
     tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
     config.update(task=task, custom_dataset=lambda **_: datasets.DatasetDict(tables))
@@ -287,7 +305,8 @@ TINY = GOLDENS.parents[1] / "data" / "tiny-base"
 SHORT = 24
 FEW = 2
 # The tasks in eval/MODEL.json.
-FIRST = [*(task for task in YAML if task not in ("gsm8k", "nq_open")), "mmlu_anatomy"]
+FIRST = [*(task for task in list(YAML)[:12]), "mmlu_anatomy"]
+BBH_TASKS = ["bbh_boolean_expressions", "bbh_word_sorting"]
 
 
 def write_rows(folder: Path) -> None:
@@ -310,12 +329,28 @@ def write_rows(folder: Path) -> None:
             csv.writer(file, lineterminator="\n").writerows(rows)
 
 
+def write_hub_rows(folder: Path) -> None:
+    """Writes the rows of harness_rows.py that have the columns of the hub."""
+    from harness_rows import HUB_ROWS
+
+    for name, rows in HUB_ROWS.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.startswith("bbh/"):
+            text = json.dumps({"canary": "", "examples": rows}, ensure_ascii=False) + "\n"
+        else:
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_text(text, encoding="utf-8")
+
+
 def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
     """The answer that the task extracts from a generated text, truncated at its stop sequences, and its score."""
     # a string that occurs in no text stands for the model's EOS token
     stops = handle_stop_sequences(list(task.config.generation_kwargs["until"]), eos="<eos>")
     cut = postprocess_generated_text(text, stops, None)
-    doc = {"question": "", "answer": gold}
+    # the fields that hold the right answer: GSM8K's and NaturalQuestions', TriviaQA's, MATH's
+    aliases = {"aliases": gold} if task.config.task == "triviaqa" else gold
+    doc = {"question": "", "answer": aliases, "solution": gold}
     asked = Instance("generate_until", doc, ("", {}), 0, resps=[cut])
     found, scores = {}, {}
     for filters in task._filters:
@@ -326,12 +361,14 @@ def judged(task: ConfigurableTask, gold: str | list[str], text: str) -> dict:
     return {"gold": gold, "text": text, "cut": cut, "found": found, "scores": scores}
 
 
-def findings(folder: Path) -> None:
+def findings(folder: Path, tasks: list[str]) -> None:
     """Writes eval/found/TASK.json: the answers extracted from texts that the tiny models do not generate."""
     from harness_rows import TEXTS
 
     (folder / "found").mkdir(exist_ok=True)
     for name, texts in TEXTS.items():
+        if tasks and name not in tasks:
+            continue
         task = load(name, folder / "rows", None, FEW)
         found = ",\n".join(json.dumps(judged(task, *pair), ensure_ascii=False) for pair in texts)
         (folder / "found" / f"{name}.json").write_text(f"[\n{found}\n]\n", encoding="utf-8")
@@ -362,35 +399,37 @@ def rounded(found: dict) -> dict:
     return found
 
 
-def goldens() -> None:
+def goldens(tasks: list[str]) -> None:
     """Writes eval/MODEL.json from eval/data, eval/MODEL/TASK.json from eval/rows with few shots, and eval/found.
 
-    All generated answers are short.
+    All generated answers are short. With names of tasks, only theirs are written, and no eval/MODEL.json.
     """
     torch.set_num_threads(1)
     folder = GOLDENS / "eval"
     write_rows(folder / "data")
-    findings(folder)
+    write_hub_rows(folder / "rows")
+    findings(folder, tasks)
     short = {"max_gen_toks": SHORT}
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
         found = {}
-        for task in FIRST:
+        for task in [] if tasks else FIRST:
             found[task] = brief(ask(model, task, folder / "data", generation=short), path == TINY)
-        text = json.dumps(found, ensure_ascii=False, indent=1)
-        (folder / f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
+        if not tasks:
+            text = json.dumps(found, ensure_ascii=False, indent=1)
+            (folder / f"{path.name}.json").write_text(text + "\n", encoding="utf-8")
         if path == TINY:
             continue
         (folder / path.name).mkdir(exist_ok=True)
-        for task in [*YAML, "mmlu_anatomy"]:
+        for task in tasks or [*YAML, "mmlu_anatomy", *BBH_TASKS]:
             answers = ask(model, task, folder / "rows", shots=FEW, generation=short)
             text = lines(rounded(without(answers, "pairs", "prompt")))
             (folder / path.name / f"{task}.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    if sys.argv[1:] == ["goldens"]:
-        return goldens()
+    if sys.argv[1:2] == ["goldens"]:
+        return goldens(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     if sys.argv[1:2] == ["compare"]:
         parser.add_argument("command")

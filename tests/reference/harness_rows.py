@@ -137,6 +137,51 @@ TEXTS = {
         ("#### 7", "9 8 7 ."),
         ("#### 7", "9 8 7 .."),
     ],
+    "triviaqa": [
+        (["black"], " Black"),
+        (["black"], " Black.\nQ: what"),
+        (["black"], " the black"),
+        (["8", "eight"], " Eight, mostly"),
+        (["kiwi's", "a kiwi"], "\n Kiwis"),
+        (["kiwi's", "a kiwi"], " A  kiwi"),
+        (["U.S.", "America"], " U.S."),
+        (["naïve – yes"], "   Naïve – YES"),
+        (["AC/DC"], " ACDC"),
+        (["x"], ""),
+    ],
+    "hendrycks_math": [
+        (solution, text)
+        for solution, texts in {
+            r"So it is $\boxed{\frac{1}{2}}$.": [
+                r" The answer is $\frac12$.",
+                r" $\dfrac{1}{2}$",
+                " 1/2",
+                " $0.5$",
+                " $ .5 $",
+                r" $x=\tfrac 12$",
+                r" $\boxed{\frac{1}{2}}$",
+                r" first $1$, then $\frac{1}{2}$",
+                " one half",
+                "",
+                "$",
+                r" $\frac1{2}$ Problem: $3$",
+            ],
+            r"\boxed{1}, no, $\boxed{\left(3,\, \frac{\pi}{2}\right)}$": [
+                r" $(3,\,\frac{\pi}{2})$",
+                r" $\left( 3,\, \frac{\pi}2 \right)$",
+            ],
+            r"It is $\boxed 7$ again": [" 7", " $7$", " 07", r" $7\text{ cm}$", " $7/1$"],
+            r"$\boxed{45^\circ}$": [" 45", r" $45^{\circ}$", " 45\\%"],
+            r"$\boxed{10\sqrt{3}\text{ cm}}$": [r" $10\sqrt3$", r"$10\sqrt{3}\text{ m}$", r"$10 \sqrt 3$"],
+            r"$\boxed{a/b}$": [" a/b", " a / b", " $a/b$"],
+            r"$\boxed{-3/4}$": [r" $-\frac34$", r" $\frac{-3}{4}$", " -3/4", " -03/4"],
+            r"$\boxed{\$1,234.50}$": [r"\$1,234.50", " 1,234.50", " 1234.5"],
+            r"$\boxed{y = 2x + \{.5\}}$": [" y=2x+\\{0.5\\}", "2x+\\{.5\\}"],
+            r"$\boxed{\text{Evelyn}}$": [r" \text{Evelyn}", " Evelyn", r" \text{ Evelyn}", r"\text{ a}\text{ b}"],
+            r"$\boxed{x\sqrt}$": [r" x\sqrt", r" x \sqrt", r" \frac", r" \frac1"],
+        }.items()
+        for text in texts
+    ],
     "nq_open": [
         (["black"], " Black"),
         (["black"], " Black.\nQ: what"),
@@ -155,5 +200,55 @@ TEXTS = {
         (["U.S."], " U.S."),
         (["U.S."], " us"),
         (["the"], " the"),
+    ],
+}
+
+# In the columns of the hub.
+HUB_ROWS = {
+    "triviaqa/validation.jsonl": [
+        {
+            "question": "Which fruit is used for cider",
+            "question_id": "k_1",
+            "answer": {"aliases": ["Apple", "Apples", "The apple"], "normalized_aliases": ["apple"], "value": "Apple"},
+        },
+        {
+            "question": "What colour is “black” pudding",
+            "question_id": "k_2",
+            "answer": {"aliases": ["Black"], "normalized_aliases": ["black"], "value": "Black"},
+        },
+    ],
+    "race/high/test.jsonl": [
+        {
+            "article": "Ann bakes bread on Sunday.\nHer brother's cake burnt.",
+            "problems": str(
+                [
+                    {"question": "Ann bakes  _  .", "answer": "B", "options": ["cake", "bread", "pies", "fish"]},
+                    {"question": "Who's hungry?", "answer": "D", "options": ["Ann", "Tom", "it isn't \"said\"", "nobody"]},
+                    {"question": "What burnt?", "answer": "A", "options": ["The cake", "The bread", "The oven", "Nothing"]},
+                ]
+            ),
+            "example_id": "high1.txt",
+        },
+        {
+            "article": "Soup.",
+            "problems": str([{"question": "The text is about  _  .", "answer": "C", "options": ["tea", "salt", "soup", "rain"]}]),
+            "example_id": "high2.txt",
+        },
+    ],
+    "hendrycks_math/algebra/test.jsonl": [
+        {
+            "problem": "A cake of $12$ slices is shared by 3. How many has each?",
+            "level": "Level 1",
+            "type": "Algebra",
+            "solution": r"Each has $12/3 = \boxed{4}$ slices.",
+        },
+        {"problem": "Half of a half?", "level": "Level 1", "type": "Algebra", "solution": r"$\boxed{\frac{1}{4}}$"},
+    ],
+    "bbh/boolean_expressions.json": [
+        {"input": "not ( True ) and ( True ) is", "target": "False"},
+        {"input": "True and not not ( not False ) is", "target": "True"},
+    ],
+    "bbh/word_sorting.json": [
+        {"input": "Sort the following words alphabetically: List: soup bread apple", "target": "apple bread soup"},
     ],
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use simmer_checkpoint::hub::What;
 use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
-    Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Task, Watch,
+    Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Suite, Task, Watch,
 };
 use simmer_files::size::{counted, duration};
 use simmer_files::write_file;
@@ -52,6 +52,9 @@ pub(crate) struct Eval {
     /// Tasks: names, or files that end in .toml
     #[arg(long, value_delimiter = ',', value_name = "TASK,...")]
     tasks: Vec<String>,
+    /// All tasks of a suite whose files are in the data folder: llama-paper
+    #[arg(long, value_name = "NAME", value_parser = suite)]
+    suite: Option<&'static Suite>,
     /// List the tasks and exit
     #[arg(long)]
     list: bool,
@@ -82,9 +85,10 @@ pub(crate) struct Eval {
     /// Apply the chat template of the model to the prompts of generation tasks
     #[arg(long)]
     chat: bool,
-    /// Prompts and metrics: harness (as lm-evaluation-harness) or paper (as the LLaMA paper)
-    #[arg(long, value_parser = protocol, default_value = "harness", value_name = "NAME")]
-    protocol: Protocol,
+    /// Prompts and metrics: harness (as lm-evaluation-harness) or paper (as the LLaMA paper). Default: that of the
+    /// suite, else harness
+    #[arg(long, value_parser = protocol, value_name = "NAME")]
+    protocol: Option<Protocol>,
     /// Folder for the answers
     #[arg(long, value_name = "FOLDER", default_value = "runs/eval")]
     out: PathBuf,
@@ -100,6 +104,11 @@ pub(crate) struct Eval {
     /// Also write the scores and the answers, side by side, as an HTML page
     #[arg(long, value_name = "FILE.html")]
     html: Option<PathBuf>,
+}
+
+fn suite(text: &str) -> Result<&'static Suite, String> {
+    let names: Vec<&str> = Suite::names().collect();
+    Suite::named(text).ok_or_else(|| format!("expected {}, found {text}", names.join(" or ")))
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {
@@ -196,14 +205,55 @@ impl Eval {
             let file = hub::locate_file(file)?;
             tasks.push((self.of_file(&file)?, Path::new("")));
         }
-        if tasks.is_empty() {
-            bail!("no task given; use --tasks NAME,... or --file FILE");
+        if tasks.is_empty() && self.suite.is_none() {
+            bail!("no task given; use --tasks NAME,..., --suite NAME or --file FILE");
         }
-        let asked = tasks.into_iter().map(|(task, folder)| {
+        let mut asked = match self.suite {
+            Some(suite) => self.of_suite(suite, &data)?,
+            None => Vec::new(),
+        };
+        for (task, folder) in tasks {
             let questions = task.questions(folder, self.limit)?;
-            Ok(Asked { task, questions })
-        });
-        asked.collect()
+            asked.push(Asked { task, questions });
+        }
+        Ok(asked)
+    }
+
+    /// The tasks of a suite whose files are there, except those of --tasks. Says which are missing.
+    fn of_suite(&self, suite: &Suite, data: &Path) -> Result<Vec<Asked>, Failure> {
+        let mut asked = Vec::new();
+        let others = |name: &&&str| !self.tasks.iter().any(|known| known == **name);
+        for name in suite.tasks.iter().filter(others) {
+            let task = self.settled(Task::named(name)?)?;
+            match task.questions(data, self.limit) {
+                Ok(questions) => asked.push(Asked { task, questions }),
+                Err(EvalError::NoFile { files, .. }) => {
+                    let files = files.join(", ");
+                    output::note(&format!(
+                        "{}: skipped {name}: not found: {files}",
+                        suite.name
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for (what, why) in suite.without {
+            output::note(&format!("{}: without {what}: {why}", suite.name));
+        }
+        if asked.is_empty() && self.tasks.is_empty() {
+            bail!(
+                "{}: {} has the files of none of its tasks",
+                suite.name,
+                data.display()
+            );
+        }
+        Ok(asked)
+    }
+
+    /// The prompts and metrics of all tasks.
+    fn protocol(&self) -> Protocol {
+        let of_suite = self.suite.map(|suite| suite.protocol);
+        self.protocol.or(of_suite).unwrap_or_default()
     }
 
     /// The task of --file. All models get the same prompts: those of the template that is given, or that the adapters
@@ -257,7 +307,7 @@ impl Eval {
     }
 
     fn settled(&self, task: Task) -> Result<Task, Failure> {
-        let mut task = task.under(self.protocol)?;
+        let mut task = task.under(self.protocol())?;
         if let Some(shots) = self.shots {
             task = task.with_shots(shots)?;
         }
@@ -354,7 +404,7 @@ impl Eval {
             tasks.push(TaskReport::new(task, questions, &results, size));
         }
         Ok(Report {
-            protocol: self.protocol,
+            protocol: self.protocol(),
             models,
             size: size.map(str::to_owned),
             tasks,

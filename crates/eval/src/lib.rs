@@ -24,5 +24,5 @@ pub use question::{Asked, Pair, Question};
 pub use statistics::{Difference, Mean, difference, mean};
 pub use task::{
     Choice, ChoiceMetric, Extraction, Generation, Instruction, Normalisation, Otherwise, Paper,
-    Protocol, Shots, Table, Take, Task, TextMetric,
+    Protocol, Shots, Suite, Table, Take, Task, TextMetric,
 };

@@ -54,6 +54,19 @@ impl Default for Blanks {
 }
 
 impl Blanks {
+    /// Adds a filter for templates and expressions: `field | name`.
+    pub fn add_filter(
+        &mut self,
+        name: &'static str,
+        filter: fn(&serde_json::Value) -> Result<serde_json::Value, String>,
+    ) {
+        let wrong = |what| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+        self.env.add_filter(name, move |value: Value| {
+            let found = filter(&json(value).map_err(wrong)?).map_err(wrong)?;
+            Ok::<_, minijinja::Error>(Value::from(Serde(&found)))
+        });
+    }
+
     /// Adds a template.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! Metrics: one score per row and metric.
 
 mod choice;
+mod math;
 mod rouge;
 mod text;
 
 use serde::{Deserialize, Serialize};
 use simmer_ifeval::{Outcome, of_row};
 
+pub(crate) use math::boxed;
 pub use rouge::rouge_l;
 
 use crate::answer::{Answer, Reference};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fancy_regex::Regex;
 
+use super::math::{boxed, unified};
 use super::{Score, rouge_l};
 use crate::error::EvalError;
 use crate::task::{
@@ -21,6 +22,7 @@ struct Normaliser {
     ignore_case: bool,
     ignore_punctuation: bool,
     ignore_spaces: bool,
+    math: bool,
 }
 
 impl Normaliser {
@@ -37,6 +39,7 @@ impl Normaliser {
             ignore_case: normalisation.ignore_case,
             ignore_punctuation: normalisation.ignore_punctuation,
             ignore_spaces: normalisation.ignore_spaces,
+            math: normalisation.math,
         })
     }
 
@@ -58,6 +61,9 @@ impl Normaliser {
         if self.ignore_spaces {
             text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         }
+        if self.math {
+            text = unified(&text);
+        }
         text
     }
 }
@@ -76,9 +82,16 @@ type NamedWay = (Option<String>, Option<Way>);
 
 #[derive(Debug)]
 struct Way {
-    pattern: Regex,
-    take: Take,
+    place: Place,
     otherwise: Option<Otherwise>,
+}
+
+/// Where an answer is.
+#[derive(Debug)]
+enum Place {
+    Pattern(Regex, Take),
+    /// In the last box.
+    Box,
 }
 
 impl Texts {
@@ -119,7 +132,7 @@ impl Texts {
                     }
                     TextMetric::Majority => {
                         let each = samples.iter().map(found);
-                        self.is_right(&most_frequent(each), answers)
+                        self.is_right(&self.most_frequent(each), answers)
                     }
                     TextMetric::RougeL => {
                         let first = samples.first().map_or("", String::as_str);
@@ -135,6 +148,25 @@ impl Texts {
             }
         }
         scores
+    }
+
+    /// The most frequent text, the first if several are equal. Formulas count as equal in every notation.
+    fn most_frequent(&self, texts: impl Iterator<Item = String>) -> String {
+        let mut counts: Vec<(String, String, usize)> = Vec::new();
+        for text in texts {
+            let same = if self.normaliser.math {
+                self.normaliser.apply(&text)
+            } else {
+                text.clone()
+            };
+            match counts.iter_mut().find(|(known, ..)| *known == same) {
+                Some((.., count)) => *count += 1,
+                None => counts.push((same, text, 1)),
+            }
+        }
+        let most = counts.iter().map(|(.., count)| *count).max().unwrap_or(0);
+        let first = counts.into_iter().find(|(.., count)| *count == most);
+        first.map(|(_, text, _)| text).unwrap_or_default()
     }
 
     fn is_right(&self, found: &str, answers: &[String]) -> f64 {
@@ -159,17 +191,22 @@ impl TextMetric {
 
 impl Way {
     fn found(&self, text: &str) -> String {
-        let places = self.pattern.captures_iter(text).filter_map(Result::ok);
-        let place = match self.take {
+        let found = match &self.place {
+            Place::Box => boxed(text).map(|found| found.trim().to_owned()),
+            Place::Pattern(pattern, take) => Self::matched(pattern, *take, text),
+        };
+        found.unwrap_or_else(|| match self.otherwise {
+            Some(Otherwise::All) => text.to_owned(),
+            None => NOTHING.to_owned(),
+        })
+    }
+
+    fn matched(pattern: &Regex, take: Take, text: &str) -> Option<String> {
+        let places = pattern.captures_iter(text).filter_map(Result::ok);
+        let place = match take {
             Take::First => places.into_iter().next(),
             Take::Last => places.into_iter().last(),
-        };
-        let Some(place) = place else {
-            return match self.otherwise {
-                Some(Otherwise::All) => text.to_owned(),
-                None => NOTHING.to_owned(),
-            };
-        };
+        }?;
         let found = if place.len() == 1 {
             place.get(0)
         } else {
@@ -181,7 +218,7 @@ impl Way {
             }
         };
         let found = found.map_or(NOTHING, |group| group.as_str());
-        found.trim().to_owned()
+        Some(found.trim().to_owned())
     }
 }
 
@@ -190,9 +227,20 @@ fn ways(task: &str, extract: &BTreeMap<String, Extraction>) -> Result<Vec<NamedW
         return Ok(vec![(None, None)]);
     }
     let ways = extract.iter().map(|(name, extraction)| {
+        let place = match (&extraction.pattern, extraction.boxed) {
+            (Some(pattern), false) => Place::Pattern(compiled(task, pattern)?, extraction.take),
+            (None, true) => Place::Box,
+            (Some(_), true) | (None, false) => {
+                return Err(EvalError::Task {
+                    name: task.to_owned(),
+                    problem: format!(
+                        "[generation.extract.{name}]: expected either `pattern` or `boxed = true`"
+                    ),
+                });
+            }
+        };
         let way = Way {
-            pattern: compiled(task, &extraction.pattern)?,
-            take: extraction.take,
+            place,
             otherwise: extraction.otherwise,
         };
         Ok((Some(name.clone()), Some(way)))
@@ -208,28 +256,13 @@ fn compiled(task: &str, pattern: &str) -> Result<Regex, EvalError> {
     })
 }
 
-/// The most frequent text, the first if several are equal.
-fn most_frequent(texts: impl Iterator<Item = String>) -> String {
-    let mut counts: Vec<(String, usize)> = Vec::new();
-    for text in texts {
-        match counts.iter_mut().find(|(known, _)| *known == text) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((text, 1)),
-        }
-    }
-    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0);
-    let first = counts.into_iter().find(|(_, count)| *count == most);
-    first.map(|(text, _)| text).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn found(pattern: &str, take: Take, text: &str) -> String {
         let way = Way {
-            pattern: Regex::new(pattern).unwrap(),
-            take,
+            place: Place::Pattern(Regex::new(pattern).unwrap(), take),
             otherwise: None,
         };
         way.found(text)
@@ -271,7 +304,23 @@ mod tests {
 
     #[test]
     fn the_most_frequent_answer_counts() {
-        let texts = |list: &[&str]| most_frequent(list.iter().map(|text| (*text).to_owned()));
+        let texts = |list: &[&str], math: bool| {
+            let of = Texts {
+                ways: Vec::new(),
+                normaliser: Normaliser::new(
+                    "t",
+                    &Normalisation {
+                        math,
+                        ..Normalisation::default()
+                    },
+                )
+                .unwrap(),
+                metrics: Vec::new(),
+            };
+            of.most_frequent(list.iter().map(|text| (*text).to_owned()))
+        };
+        assert_eq!(texts(&["1", "1/2", "0.5"], true), "1/2");
+        let texts = |list: &[&str]| texts(list, false);
         assert_eq!(texts(&["8", "9", "9", "8", "7"]), "8");
         assert_eq!(texts(&["7", "9", "9"]), "9");
         assert_eq!(texts(&[]), "");

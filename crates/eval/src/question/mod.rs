@@ -1,6 +1,7 @@
 //! Questions made from the rows of a task: prompts, choices and right answers.
 
 mod fill;
+mod literal;
 mod rows;
 mod texts;
 

@@ -13,6 +13,9 @@ use crate::task::{Table, Task};
 /// The field that holds the name of a row's file, without its ending.
 const FILE: &str = "file";
 
+/// The field that holds the name of the folder of a row's file.
+const FOLDER: &str = "folder";
+
 /// The origin of a row, and its fields.
 pub(super) type Row = (Origin, Map<String, Value>);
 
@@ -28,6 +31,9 @@ fn with_file(row: FileRow) -> Row {
     let stem = origin.file.file_stem().unwrap_or_default();
     let stem = stem.to_string_lossy().into_owned();
     fields.entry(FILE).or_insert(Value::String(stem));
+    let folder = origin.file.parent().and_then(Path::file_name);
+    let folder = folder.unwrap_or_default().to_string_lossy().into_owned();
+    fields.entry(FOLDER).or_insert(Value::String(folder));
     (origin, fields)
 }
 

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 use simmer_data::Origin;
 use simmer_data::template::Blanks;
 
+use super::literal;
 use super::rows::{self, Rows, read};
 use crate::error::EvalError;
+use crate::metric::boxed;
 use crate::task::Task;
 
 /// The names of a task's templates.
@@ -33,6 +35,8 @@ pub(super) struct Texts<'a> {
 impl<'a> Texts<'a> {
     pub(super) fn new(task: &'a Task, folder: &Path) -> Result<Self, EvalError> {
         let mut blanks = Blanks::default();
+        blanks.add_filter("python", literal::value_of);
+        blanks.add_filter("boxed", in_box);
         for (name, source) in sources(task) {
             blanks
                 .add(&name, source)
@@ -170,6 +174,14 @@ impl<'a> Texts<'a> {
         }
         Ok(texts)
     }
+}
+
+/// The answer in the last box of a solution in LaTeX.
+fn in_box(solution: &Value) -> Result<Value, String> {
+    let found = solution.as_str().and_then(boxed);
+    let found =
+        found.ok_or_else(|| format!(r"expected a text with \boxed{{...}}, found {solution}"))?;
+    Ok(found.into())
 }
 
 /// The templates of a task with their names.

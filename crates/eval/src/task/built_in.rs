@@ -23,6 +23,12 @@ pub(super) const TASKS: &[(&str, &str)] = tasks![
     "winogender",
     "gsm8k_cot",
     "nq_open",
+    "triviaqa",
+    "race",
+    "race_middle",
+    "hendrycks_math",
+    "math_500",
+    "bbh",
     "ifeval",
     "user_oriented",
 ];

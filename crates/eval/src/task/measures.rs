@@ -45,7 +45,10 @@ pub enum TextMetric {
 #[serde(deny_unknown_fields)]
 pub struct Extraction {
     /// The regular expression. The answer is its first group that is not empty, or the whole match if it has no groups.
-    pub pattern: String,
+    pub pattern: Option<String>,
+    /// Instead of a pattern: the content of the last `\\boxed{...}`.
+    #[serde(default)]
+    pub boxed: bool,
     /// Which match is taken.
     #[serde(default)]
     pub take: Take,
@@ -90,4 +93,6 @@ pub struct Normalisation {
     pub ignore_articles: bool,
     /// The amount of white space, and white space at the ends.
     pub ignore_spaces: bool,
+    /// How a formula in LaTeX is written: spaces, units, kinds of fractions (the comparison of MATH). Comes last.
+    pub math: bool,
 }

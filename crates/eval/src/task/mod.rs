@@ -15,6 +15,7 @@
 
 mod built_in;
 mod measures;
+mod suite;
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -22,6 +23,8 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
+
+pub use suite::Suite;
 
 pub use measures::{ChoiceMetric, Extraction, Normalisation, Otherwise, Take, TextMetric};
 
@@ -176,6 +179,12 @@ pub struct Instruction {
 pub struct Paper {
     /// Replaces the task's `head`.
     pub head: Option<String>,
+    /// Replaces the prompt of `generation`.
+    pub prompt: Option<String>,
+    /// Replaces the text between few-shot examples.
+    pub between: Option<String>,
+    /// Replaces what is ignored when texts are compared.
+    pub normalise: Option<Normalisation>,
     /// Replaces the metrics of `choice`.
     pub metrics: Option<Vec<ChoiceMetric>>,
     /// Published scores in percent, by model size.
@@ -363,6 +372,17 @@ impl Task {
         }
         if let (Some(choice), Some(metrics)) = (&mut self.choice, &paper.metrics) {
             choice.metrics.clone_from(metrics);
+        }
+        if let Some(generation) = &mut self.generation {
+            if let Some(prompt) = &paper.prompt {
+                generation.prompt.clone_from(prompt);
+            }
+            if let Some(normalise) = &paper.normalise {
+                generation.normalise.clone_from(normalise);
+            }
+        }
+        if let (Some(shots), Some(between)) = (&mut self.shots, &paper.between) {
+            shots.between.clone_from(between);
         }
         Ok(self)
     }
