@@ -155,10 +155,13 @@ fn answers_are_the_harness_s() {
     }
 }
 
+/// A row with a right answer.
+type RowOf = fn(&serde_json::Value) -> serde_json::Value;
+
 #[test]
 fn what_is_found_in_a_text_is_what_the_harness_finds() {
-    // the file of a task's rows, and a row with a right answer
-    let rows: [(&str, &str, fn(&serde_json::Value) -> serde_json::Value); 3] = [
+    // the file of a task's rows, and how they are made
+    let rows: [(&str, &str, RowOf); 3] = [
         (
             "gsm8k_cot",
             "gsm8k/test.jsonl",

@@ -73,7 +73,7 @@ fn simplified(formula: &str) -> Result<String, Unusual> {
     text = text.replace(' ', "");
     text = with_braces_in_fractions(&text)?;
     if text == "0.5" {
-        text = r"\frac{1}{2}".to_owned();
+        return Ok(r"\frac{1}{2}".to_owned());
     }
     as_fraction(text)
 }
@@ -109,7 +109,7 @@ fn with_braces_after_root(text: &str) -> Result<String, Unusual> {
             new.push_str(part);
         } else {
             let rest = &part[first.len_utf8()..];
-            new.push_str(&format!("{{{first}}}{rest}"));
+            new.extend(["{", &part[..first.len_utf8()], "}", rest]);
         }
     }
     Ok(new)
@@ -131,11 +131,13 @@ fn with_braces_in_fractions(text: &str) -> Result<String, Unusual> {
             return Ok(text.to_owned());
         };
         let rest = characters.as_str();
-        new.push_str(&if second == '{' {
-            format!("{{{first}}}{second}{rest}")
+        new.extend(['{', first, '}']);
+        if second == '{' {
+            new.push(second);
         } else {
-            format!("{{{first}}}{{{second}}}{rest}")
-        });
+            new.extend(['{', second, '}']);
+        }
+        new.push_str(rest);
     }
     Ok(new)
 }

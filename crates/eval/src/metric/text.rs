@@ -16,6 +16,7 @@ const NOTHING: &str = "[invalid]";
 
 /// A [`Normalisation`] with compiled patterns.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "as in Normalisation")]
 struct Normaliser {
     without: Vec<Regex>,
     articles: Option<Regex>,

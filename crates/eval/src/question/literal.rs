@@ -153,29 +153,30 @@ impl Reader<'_> {
             return Err(self.wrong("a string without an end"));
         };
         self.at += c.len_utf8();
-        let digits = match c {
-            'n' => return Ok(out.push('\n')),
-            't' => return Ok(out.push('\t')),
-            'r' => return Ok(out.push('\r')),
-            '\n' => return Ok(()),
-            '\\' | '\'' | '"' => return Ok(out.push(c)),
-            'x' => 2,
-            'u' => 4,
-            'U' => 8,
+        match c {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            'r' => out.push('\r'),
+            '\n' => {}
+            '\\' | '\'' | '"' => out.push(c),
+            'x' => out.push(self.character(2)?),
+            'u' => out.push(self.character(4)?),
+            'U' => out.push(self.character(8)?),
             // Python leaves other escapes as they are
-            other => {
-                out.extend(['\\', other]);
-                return Ok(());
-            }
-        };
+            other => out.extend(['\\', other]),
+        }
+        Ok(())
+    }
+
+    /// The character whose code follows in hexadecimal digits.
+    fn character(&mut self, digits: usize) -> Result<char, String> {
         let code = self.rest().get(..digits);
         let code = code.and_then(|code| u32::from_str_radix(code, 16).ok());
         let Some(code) = code.and_then(char::from_u32) else {
             return Err(self.wrong("expected the digits of a character"));
         };
         self.at += digits;
-        out.push(code);
-        Ok(())
+        Ok(code)
     }
 
     fn number(&mut self) -> Result<Value, String> {

@@ -302,7 +302,7 @@ fn pack_quantised<S: Simd>(
             }
         }
         Side::Transposed => {
-            let mut tile = [[0.0; WIDE_TILE]; PANEL];
+            let mut tile = vec![[0.0; WIDE_TILE]; PANEL];
             let panels = right.chunks_exact_mut(size);
             for (feature, panel) in features.clone().step_by(PANEL).zip(panels) {
                 let rows = feature..features.end.min(feature + PANEL);
@@ -396,7 +396,7 @@ fn pack_transposed<S: Simd, T: Number>(
 
 /// Transposes a tile into a part of a panel.
 #[inline(always)]
-fn transpose_tile<S: Simd, const W: usize>(simd: S, tile: &[[f32; W]; PANEL], panel: &mut [f32]) {
+fn transpose_tile<S: Simd, const W: usize>(simd: S, tile: &[[f32; W]], panel: &mut [f32]) {
     let (bands, _) = tile.as_chunks::<SIDE>();
     for (step, panel) in panel.chunks_mut(SIDE * PANEL).enumerate() {
         for (band, rows) in bands.iter().enumerate() {
