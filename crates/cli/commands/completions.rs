@@ -1,6 +1,6 @@
 //! `simmer completions`: scripts that complete the program's commands and options in a shell.
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::aot::{Shell, generate};
 
@@ -56,7 +56,7 @@ fn script(shell: Shell) -> String {
 fn fish_arguments(command: &Command, above: &[&str], script: &mut String) {
     for argument in command.get_positionals() {
         let values = argument.get_possible_values();
-        let names: Vec<&str> = values.iter().map(|value| value.get_name()).collect();
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
         if let ([first, rest @ ..], false) = (above, names.is_empty()) {
             let mut place = format!("__fish_simmer_using_subcommand {first}");
             for name in rest {
@@ -64,9 +64,8 @@ fn fish_arguments(command: &Command, above: &[&str], script: &mut String) {
                 place.push_str(name);
             }
             let names = names.join(" ");
-            script.push_str(&format!(
-                "complete -c simmer -n \"{place}\" -f -a \"{names}\"\n"
-            ));
+            let line = format!("complete -c simmer -n \"{place}\" -f -a \"{names}\"\n");
+            script.push_str(&line);
         }
     }
     for inner in command.get_subcommands() {
