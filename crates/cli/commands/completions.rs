@@ -1,6 +1,6 @@
 //! `simmer completions`: scripts that complete the program's commands and options in a shell.
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Command, CommandFactory};
 use clap_complete::aot::{Shell, generate};
 
@@ -45,7 +45,33 @@ fn script(shell: Shell) -> String {
     let mut script = Vec::new();
     generate(shell, &mut program, "simmer", &mut script);
     // the text is made of the program's own names and help, which are UTF-8
-    String::from_utf8_lossy(&script).into_owned()
+    let mut script = String::from_utf8_lossy(&script).into_owned();
+    if shell == Shell::Fish {
+        fish_arguments(&program, &[], &mut script);
+    }
+    script
+}
+
+/// Adds the values of arguments without a name: clap_complete's script for fish offers files in their place.
+fn fish_arguments(command: &Command, above: &[&str], script: &mut String) {
+    for argument in command.get_positionals() {
+        let values = argument.get_possible_values();
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+        if let ([first, rest @ ..], false) = (above, names.is_empty()) {
+            let mut place = format!("__fish_simmer_using_subcommand {first}");
+            for name in rest {
+                place.push_str("; and __fish_seen_subcommand_from ");
+                place.push_str(name);
+            }
+            let names = names.join(" ");
+            let line = format!("complete -c simmer -n \"{place}\" -f -a \"{names}\"\n");
+            script.push_str(&line);
+        }
+    }
+    for inner in command.get_subcommands() {
+        let path = [above, &[inner.get_name()]].concat();
+        fish_arguments(inner, &path, script);
+    }
 }
 
 /// A command with the values that a shell offers where the command itself accepts any text.
@@ -75,8 +101,8 @@ mod tests {
             for word in ["accept-changes", "tokenizer", "libtorch-cuda"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
-            // clap_complete's scripts for the other shells complete the values of options alone
-            let names = matches!(shell, Shell::Bash | Shell::Zsh);
+            // clap_complete's script for PowerShell completes the values of options alone
+            let names = shell != Shell::PowerShell;
             assert_eq!(script.contains("alpaca-smollm2-135m"), names, "{shell}");
             let hidden = [
                 "simmer,reference)",
@@ -114,5 +140,73 @@ mod tests {
         assert_eq!(completed("simmer trai"), "train");
         assert_eq!(completed("simmer train --acc"), "--accept-changes");
         assert_eq!(completed("simmer recipes copy quick"), "quickstart");
+    }
+
+    /// Fish itself completes words with the script, on machines that have it.
+    #[test]
+    fn fish_completes_with_the_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("simmer.fish");
+        std::fs::write(&file, script(Shell::Fish)).unwrap();
+        let completed = |words: &str| {
+            let lines = "source $argv[1]; complete -C $argv[2] | string split -f 1 \\t";
+            let mut fish = Command::new("fish");
+            fish.args(["--no-config", "-c", lines]).arg(&file);
+            let output = fish.arg(words).output().ok()?;
+            Some(String::from_utf8(output.stdout).unwrap())
+        };
+        let Some(commands) = completed("simmer trai") else {
+            eprintln!("there is no fish: not tried");
+            return;
+        };
+        assert_eq!(commands, "train\n");
+        let option = completed("simmer train --acc").unwrap();
+        assert_eq!(option, "--accept-changes\n");
+        let recipe = completed("simmer recipes copy quick").unwrap();
+        assert_eq!(recipe, "quickstart\n");
+        let shells = completed("simmer completions fi").unwrap();
+        assert_eq!(shells, "fish\n");
+    }
+
+    /// Zsh itself completes words with the script, at its prompt in a terminal of its own, on machines that have it.
+    #[test]
+    fn zsh_completes_with_the_script() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("_simmer"), script(Shell::Zsh)).unwrap();
+        // zpty is a terminal inside zsh: completions need a prompt. The list that TAB opens ends up in the file.
+        let driver = r#"
+            zmodload zsh/zpty || exit 3
+            cd $1
+            export TERM=dumb
+            zpty inner zsh -f -i
+            inner() { zpty -w inner "$1"; }
+            inner "fpath=($1 \$fpath); autoload -U compinit; compinit -u -d $1/dump; PS1=; unsetopt beep"
+            inner "accepted() { print -rn -- \$BUFFER > $1/got.new; mv $1/got.new $1/got; BUFFER=; zle accept-line }"
+            inner "zle -N accepted; bindkey '^G' accepted"
+            for words in "simmer trai" "simmer train --acc" "simmer recipes copy quick" "simmer completions fi"; do
+                rm -f $1/got
+                zpty -n -w inner "$words"$'\t\a'
+                for wait in {1..200}; do [[ -e $1/got ]] && break; sleep 0.1; done
+                print -r -- "$(<$1/got)"
+            done
+            zpty -d inner"#;
+        let mut zsh = Command::new("zsh");
+        let Ok(output) = zsh
+            .args(["-f", "-c", driver, "zsh"])
+            .arg(folder.path())
+            .output()
+        else {
+            eprintln!("there is no zsh: not tried");
+            return;
+        };
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        let expected = [
+            "simmer train",
+            "simmer train --accept-changes",
+            "simmer recipes copy quickstart",
+            "simmer completions fish",
+        ];
+        assert_eq!(lines, expected);
     }
 }
