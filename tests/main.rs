@@ -15,6 +15,7 @@ mod estimate;
 mod eval;
 mod golden;
 mod guard;
+mod halves;
 mod hostile;
 mod init;
 mod inspecting;

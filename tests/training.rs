@@ -263,7 +263,7 @@ seed = 5
         text.lines().map(parse).collect()
     }
 
-    fn losses(&self, run: &str) -> Vec<f64> {
+    pub(crate) fn losses(&self, run: &str) -> Vec<f64> {
         let lines = self.metrics(run);
         lines
             .iter()

@@ -135,7 +135,7 @@ impl Kind {
             index: None,
             fused: const { fused::<Flex>() }.without(reference::chosen()),
             stores: FLOATS,
-            computes: &[DType::F32],
+            computes: &[DType::F32, DType::BF16],
             memory: Memory::Main,
             is_asynchronous: false,
             reads_in_place: true,

@@ -24,3 +24,5 @@ pub(crate) trait Plain: Copy {}
 
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for u32 {}
+impl Plain for half::bf16 {}

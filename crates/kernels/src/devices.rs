@@ -9,22 +9,11 @@ use crate::{Operations, with_reference};
 
 /// All devices with fused forms.
 pub(crate) fn all() -> Vec<Device> {
-    std::iter::once(Device::flex()).chain(halves()).collect()
-}
-
-/// The device whose fused forms also accept 16-bit activations, if this build has it.
-#[cfg_attr(
-    feature = "libtorch",
-    expect(
-        clippy::unnecessary_wraps,
-        reason = "without libtorch it returns `None`"
-    )
-)]
-pub(crate) fn halves() -> Option<Device> {
+    let flex = std::iter::once(Device::flex());
     #[cfg(feature = "libtorch")]
-    return Some(libtorch());
+    return flex.chain([libtorch()]).collect();
     #[cfg(not(feature = "libtorch"))]
-    None
+    flex.collect()
 }
 
 #[cfg(feature = "libtorch")]

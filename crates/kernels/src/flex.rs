@@ -6,7 +6,8 @@ use burn_flex::{FlexTensor, Layout};
 use half::{bf16, f16};
 
 use crate::frozen::WeightOn;
-use crate::product::{Rows, Side, Values, Weight};
+use crate::product::{Numbers, ProductUnit, Rows, Side, Values, Weight, half_unit};
+use crate::{buffer::buffer, rounding};
 
 /// Elements per task of an elementwise loop: enough to outweigh the cost of starting a task.
 const TASK: usize = 1 << 14;
@@ -42,6 +43,47 @@ pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
 pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     let start = tensor.layout().start_offset();
     &tensor.storage::<f32>()[start..start + tensor.layout().num_elements()]
+}
+
+/// The elements of a contiguous tensor in f32 or bf16.
+///
+/// # Panics
+/// If the tensor has another dtype.
+pub(crate) fn numbers(tensor: &FlexTensor) -> Numbers<'_> {
+    if is_half(tensor) {
+        let start = tensor.layout().start_offset();
+        let range = start..start + tensor.layout().num_elements();
+        return Numbers::Bf16(&tensor.storage::<bf16>()[range]);
+    }
+    Numbers::F32(values(tensor))
+}
+
+/// Whether a tensor is in bf16.
+pub(crate) fn is_half(tensor: &FlexTensor) -> bool {
+    tensor.dtype() == DType::BF16
+}
+
+/// Whether matrix multiplications of bf16 values are faster than those in f32. Elsewhere activations in bf16 are widened.
+pub(crate) fn has_half_products() -> bool {
+    half_unit() == ProductUnit::Bf16
+}
+
+/// The tensor in f32, in row-major order.
+pub(crate) fn widened(x: FlexTensor) -> FlexTensor {
+    if !is_half(&x) {
+        return x;
+    }
+    let x = contiguous(x);
+    let wide = numbers(&x).widened().into_owned();
+    tensor(wide, x.layout().shape().clone())
+}
+
+/// A tensor in f32, rounded to bf16.
+pub(crate) fn narrowed(x: FlexTensor) -> FlexTensor {
+    let x = contiguous(x);
+    let mut narrow = buffer(values(&x).len());
+    rounding::round(values(&x), &mut narrow);
+    half_tensor(narrow, x.layout().shape().clone())
 }
 
 /// The elements of a contiguous weight, in their stored dtype.
@@ -89,4 +131,10 @@ pub(crate) fn weight(weight: &WeightOn<Flex>, side: Side) -> Weight<'_> {
 pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     let layout = Layout::contiguous(shape.into());
     FlexTensor::new(Bytes::from_elems(values), layout, DType::F32)
+}
+
+/// A tensor of bf16 elements in row-major order.
+pub(crate) fn half_tensor(values: Vec<bf16>, shape: impl Into<Shape>) -> FlexTensor {
+    let layout = Layout::contiguous(shape.into());
+    FlexTensor::new(Bytes::from_elems(values), layout, DType::BF16)
 }

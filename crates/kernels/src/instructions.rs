@@ -27,7 +27,7 @@ impl fmt::Display for Instructions {
         f.write_str(self.vectors)?;
         match self.product {
             ProductUnit::Amx => f.write_str(", AMX"),
-            ProductUnit::Vector => Ok(()),
+            ProductUnit::Bf16 | ProductUnit::Vector => Ok(()),
         }
     }
 }

@@ -119,6 +119,7 @@ fn differentiated<A: AutodiffBackend, const N: usize>(
     });
     let y = f(leaves.clone());
     // the gradient of `Σ y · dy` is `dy` times that of `y`, without a rounding
+    let y = in_dtype::<A>(y, dy.dtype());
     let weighted = A::float_sum(A::float_mul(y, A::from_inner(dy)));
     let mut found = A::backward(weighted);
     leaves.map(|leaf| A::grad_remove(&leaf, &mut found))

@@ -118,7 +118,7 @@ impl LlamaForCausalLM {
             let _layer = profile::phase("layer again");
             // the derivative of sum(y · dy) with respect to y is dy
             let mut through = |y: Tensor<2>, dy: Tensor<2>| {
-                let mut recorded = (y * Tensor::from_inner(dy)).sum().backward();
+                let mut recorded = weighted(y, dy).backward();
                 segments.take_layer(layer, index, &mut recorded, &mut found);
                 recorded
             };
@@ -138,7 +138,7 @@ impl LlamaForCausalLM {
             };
         }
         if let Some(dx) = dx {
-            let mut recorded = (embedded * Tensor::from_inner(dx)).sum().backward();
+            let mut recorded = weighted(embedded, dx).backward();
             segments.take(self, 0, &mut recorded, &mut found);
         }
         (value, found)
@@ -193,6 +193,12 @@ struct SavedTensors {
     x: Tensor<2>,
     /// The recorded result of its attention half; `None` if the whole layer runs again.
     mid: Option<Tensor<2>>,
+}
+
+/// A number whose gradient with respect to `y` is `dy`, in the dtype of `y`.
+fn weighted(y: Tensor<2>, dy: Tensor<2>) -> Tensor<1> {
+    let dy = Tensor::from_inner(dy.cast(y.dtype()));
+    (y * dy).sum()
 }
 
 /// A leaf of the autodiff graph, which records a gradient if `wanted`.

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::{GatedBy, Role};
-use simmer_kernels::{Activation, Rows, Scores, attention, gated, rope};
+use simmer_kernels::{Activation, Rows, Scores, attention, gated, residual, rope};
 
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
@@ -202,8 +202,8 @@ impl DecoderLayer {
 /// What a layer received, and what it adds.
 fn added(x: Tensor<2>, y: Tensor<2>, pass: &Pass<'_>) -> Tensor<2> {
     match pass.config.residual_multiplier {
-        1.0 => x + y,
-        factor => x + y * factor,
+        1.0 => residual(x, y),
+        factor => residual(x, y * factor),
     }
 }
 

@@ -10,23 +10,44 @@ use burn_flex::FlexTensor;
 use super::{Activation, CUBIC, GatedForms};
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
+use crate::product::Numbers;
 use crate::profile::{self, Operation};
+use crate::rounding;
 use crate::simd::{erf, exp, sigmoid, vectorised};
 use crate::threads;
+
+/// Elements of bf16 that are widened at a time.
+const PART: usize = 1024;
 
 impl GatedForms for Flex {
     const FUSED: bool = true;
 
     fn gated_form(activation: Activation, gate: FlexTensor, up: FlexTensor) -> FlexTensor {
         let [gate, up] = [gate, up].map(contiguous);
-        let [g, u] = [values(&gate), values(&up)];
-        let _span = profile::span(Operation::Gated, 5 * g.len(), 3 * 4 * g.len());
+        let bytes = 3 * gate.dtype().size() * gate.layout().num_elements();
+        let _span = profile::span(Operation::Gated, 5 * gate.layout().num_elements(), bytes);
         let forward = match activation {
             Activation::Silu => silu,
             Activation::GeluTanh => gelu_tanh,
             Activation::Gelu => gelu,
         };
         let task = rows_of_task(1);
+        if let [Numbers::Bf16(g), Numbers::Bf16(u)] = [&gate, &up].map(flex::numbers) {
+            let mut y = buffer(g.len());
+            threads::chunks(&mut y, task, |index, y| {
+                let [g, u] = [g, u].map(|of| &of[index * task..][..y.len()]);
+                let mut wide = [[0.0; PART]; 3];
+                for ((y, g), u) in y.chunks_mut(PART).zip(g.chunks(PART)).zip(u.chunks(PART)) {
+                    let [wide_g, wide_u, wide_y] = wide.each_mut().map(|part| &mut part[..y.len()]);
+                    rounding::widen_part(g, wide_g);
+                    rounding::widen_part(u, wide_u);
+                    forward(wide_g, wide_u, wide_y);
+                    rounding::round_part(wide_y, y);
+                }
+            });
+            return flex::half_tensor(y, gate.layout().shape().clone());
+        }
+        let [g, u] = [values(&gate), values(&up)];
         let mut y = buffer(g.len());
         threads::chunks(&mut y, task, |index, y| {
             let [g, u] = [g, u].map(|of| &of[index * task..][..y.len()]);
@@ -41,21 +62,45 @@ impl GatedForms for Flex {
         up: FlexTensor,
         dy: FlexTensor,
     ) -> [FlexTensor; 2] {
-        let [gate, up, dy] = [gate, up, dy].map(contiguous);
-        let [g, u, dy] = [values(&gate), values(&up), values(&dy)];
-        let _span = profile::span(Operation::Gated, 9 * g.len(), 5 * 4 * g.len());
+        let [gate, up, dy] = [gate, up, flex::widened(dy)].map(contiguous);
+        let size = gate.layout().num_elements();
+        let bytes = (4 * gate.dtype().size() + 4) * size;
+        let _span = profile::span(Operation::Gated, 9 * size, bytes);
         let backward = match activation {
             Activation::Silu => silu_backward,
             Activation::GeluTanh => gelu_tanh_backward,
             Activation::Gelu => gelu_backward,
         };
         let task = rows_of_task(1);
+        let shape = gate.layout().shape();
+        if let [Numbers::Bf16(g), Numbers::Bf16(u)] = [&gate, &up].map(flex::numbers) {
+            // matrix multiplications alone read these gradients, and would round them
+            let [mut dg, mut du] = [buffer(size), buffer(size)];
+            let dy = values(&dy);
+            threads::chunk_pairs(&mut dg, task, &mut du, task, |index, dg, du| {
+                let range = index * task..index * task + dg.len();
+                let [g, u] = [g, u].map(|of| of[range.clone()].chunks(PART));
+                let inputs = g.zip(u).zip(dy[range].chunks(PART));
+                let mut wide = [[0.0; PART]; 4];
+                let results = dg.chunks_mut(PART).zip(du.chunks_mut(PART));
+                for (((g, u), dy), (dg, du)) in inputs.zip(results) {
+                    let [wide_g, wide_u, wide_dg, wide_du] =
+                        wide.each_mut().map(|part| &mut part[..dy.len()]);
+                    rounding::widen_part(g, wide_g);
+                    rounding::widen_part(u, wide_u);
+                    backward(wide_g, wide_u, dy, wide_dg, wide_du);
+                    rounding::round_part(wide_dg, dg);
+                    rounding::round_part(wide_du, du);
+                }
+            });
+            return [dg, du].map(|of| flex::half_tensor(of, shape.clone()));
+        }
+        let [g, u, dy] = [values(&gate), values(&up), values(&dy)];
         let [mut dg, mut du] = [buffer(g.len()), buffer(g.len())];
         threads::chunk_pairs(&mut dg, task, &mut du, task, |index, dg, du| {
             let [g, u, dy] = [g, u, dy].map(|of| &of[index * task..][..dg.len()]);
             backward(g, u, dy, dg, du);
         });
-        let shape = gate.layout().shape();
         [
             flex::tensor(dg, shape.clone()),
             flex::tensor(du, shape.clone()),

@@ -264,7 +264,7 @@ mod tests {
                     }
                 }
             }
-            if let Some(device) = devices::halves() {
+            for device in devices::all() {
                 let [gate, up, seed] = [&gate, &up, &seed].map(devices::rounded);
                 let reference = run(gated_reference, activation, [&gate, &up, &seed]);
                 let [gate, up, seed] = [gate, up, seed].map(|of| on(&device, &of.cast(DType::BF16)));

@@ -5,6 +5,7 @@
 
 use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
+use burn::tensor::DType;
 
 use super::LinearForms;
 use crate::frozen::WeightOn;
@@ -18,7 +19,7 @@ impl LinearForms for LibTorch {
         fresh(product_with(&x.tensor, &weight, Side::Transposed))
     }
 
-    fn linear_gradient(dy: TchTensor, weight: WeightOn<Self>) -> TchTensor {
+    fn linear_gradient(dy: TchTensor, weight: WeightOn<Self>, _dtype: DType) -> TchTensor {
         fresh(product_with(&dy.tensor, &weight, Side::Plain))
     }
 }

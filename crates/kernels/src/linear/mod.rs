@@ -20,7 +20,7 @@ use burn::backend::autodiff::{
 use burn::backend::{
     Autodiff, AutodiffBackend, Backend, Dispatch, TensorMetadata, tensor::FloatTensor,
 };
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
 use crate::profile::{self, Operation};
@@ -29,7 +29,7 @@ use crate::reference::{self, in_dtype, widened};
 /// A linear layer without a bias: `y = x Wᵀ`.
 ///
 /// # Shapes
-/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, f32, bf16, f16 or quantised. Result: `[T, O]`, f32.
+/// `x`: `[T, I]`, f32 or bf16. `weight`: `[O, I]`, f32, bf16, f16 or quantised. Result: `[T, O]`, in the dtype of `x`.
 pub fn linear(x: Tensor<2>, weight: impl Into<FrozenWeight>) -> Tensor<2> {
     let x = x.into_dispatch();
     Tensor::from_dispatch(match weight.into() {
@@ -80,9 +80,19 @@ pub trait LinearForms: FrozenForms {
         by_reference(x, weight, plain::<Self>)
     }
 
-    /// The gradient of `x`, from the gradient of the result.
-    fn linear_gradient(dy: FloatTensor<Self>, weight: WeightOn<Self>) -> FloatTensor<Self> {
+    /// The gradient of `x`, whose dtype is `dtype`, from the gradient of the result.
+    fn linear_gradient(
+        dy: FloatTensor<Self>,
+        weight: WeightOn<Self>,
+        dtype: DType,
+    ) -> FloatTensor<Self> {
+        let _ = dtype;
         by_reference(dy, weight, plain_gradient::<Self>)
+    }
+
+    /// `dW = dyᵀ x`, `[O, I]`
+    fn weight_gradient(dy: FloatTensor<Self>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(Self::float_transpose(dy), x)
     }
 }
 
@@ -115,22 +125,26 @@ fn result<B: LinearForms>(x: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor
     B::linear_form(x, weight)
 }
 
-fn gradient<B: LinearForms>(dy: FloatTensor<B>, weight: WeightOn<B>) -> FloatTensor<B> {
+fn gradient<B: LinearForms>(
+    dy: FloatTensor<B>,
+    weight: WeightOn<B>,
+    dtype: DType,
+) -> FloatTensor<B> {
     if reference::is_chosen(Operation::Linear) {
         return by_reference(dy, weight, plain_gradient::<B>);
     }
-    B::linear_gradient(dy, weight)
+    B::linear_gradient(dy, weight, dtype)
 }
 
 /// `dW = dyᵀ x`, `[O, I]`, f32
-pub(crate) fn gradient_of_weight<B: Backend>(
+pub(crate) fn gradient_of_weight<B: LinearForms>(
     dy: FloatTensor<B>,
     x: FloatTensor<B>,
 ) -> FloatTensor<B> {
     let ([t, o], [_, i]) = (dy.shape().dims(), x.shape().dims());
     let bytes = dy.dtype().size() * (t * (o + i) + o * i);
     let _span = profile::span(Operation::Linear, 2 * t * o * i, bytes);
-    widened::<B>(B::float_matmul(B::float_transpose(dy), x))
+    widened::<B>(B::weight_gradient(dy, x))
 }
 
 impl<B: LinearForms, C: CheckpointStrategy> LinearBackend for Autodiff<B, C> {
@@ -164,8 +178,8 @@ fn recorded<B: LinearForms, C: CheckpointStrategy>(
     struct Linear;
 
     impl<B: LinearForms> Backward<B, 2> for Linear {
-        /// The input, which is kept only if the weight is trained, and the weight.
-        type State = (Option<FloatTensor<B>>, WeightOn<B>);
+        /// The input, which is kept only if the weight is trained, its dtype, and the weight.
+        type State = (Option<FloatTensor<B>>, DType, WeightOn<B>);
 
         fn backward(
             self,
@@ -175,13 +189,13 @@ fn recorded<B: LinearForms, C: CheckpointStrategy>(
         ) {
             let [x_node, weight_node] = ops.parents;
             let dy = grads.consume::<B>(&ops.node); // [T, O]
-            let (x, weight) = ops.state;
+            let (x, dtype, weight) = ops.state;
             if let (Some(node), Some(x)) = (weight_node, x) {
                 let d_weight = gradient_of_weight::<B>(dy.clone(), x);
                 grads.register::<B>(node.id, d_weight);
             }
             if let Some(node) = x_node {
-                let dx = gradient::<B>(dy, weight); // [T, I]
+                let dx = gradient::<B>(dy, weight, dtype); // [T, I]
                 grads.register::<B>(node.id, dx);
             }
         }
@@ -195,7 +209,8 @@ fn recorded<B: LinearForms, C: CheckpointStrategy>(
         OpsKind::Tracked(prep) => {
             let x = x.into_primitive();
             let y = result(x.clone(), weight.clone());
-            prep.finish((weight_is_trained.then_some(x), weight), y)
+            let dtype = x.dtype();
+            prep.finish((weight_is_trained.then_some(x), dtype, weight), y)
         }
         OpsKind::UnTracked(prep) => prep.finish(result(x.into_primitive(), weight)),
     }
@@ -205,7 +220,7 @@ fn recorded<B: LinearForms, C: CheckpointStrategy>(
 mod tests {
     use super::*;
     use crate::devices::{self, on};
-    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Product = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
@@ -237,7 +252,7 @@ mod tests {
                     }
                 }
             }
-            if let Some(device) = devices::halves() {
+            for device in devices::all() {
                 let [x, w, seed] = [&x, &w, &seed].map(devices::rounded);
                 let reference = run(linear_reference, &x, &w, &seed);
                 let [x, w, seed] = [x, w, seed].map(|of| on(&device, &of.cast(DType::BF16)));

@@ -8,7 +8,7 @@ use burn::tensor::IntDType;
 use burn_flex::{FlexDevice, FlexTensor};
 
 use super::{LinearCrossEntropyForms, LossAndGradients, Wanted, chunks, slabs};
-use crate::flex::{self, contiguous, values};
+use crate::flex::{self, contiguous};
 use crate::frozen::WeightOn;
 use crate::product::Side;
 use crate::profile::{self, Operation};
@@ -43,7 +43,8 @@ impl LinearCrossEntropyForms for Flex {
         let targets = &targets.storage::<i64>()[start..start + n];
         let weight = flex::weight(&weight, Side::Transposed);
         let cap = soft_cap.map(|cap| cap as f32);
-        let (loss, gradient) = slabs::loss(values(&hidden), weight, targets, cap, wanted.hidden);
+        let (loss, gradient) =
+            slabs::loss(flex::numbers(&hidden), weight, targets, cap, wanted.hidden);
         LossAndGradients {
             loss: flex::tensor(vec![loss], [1]),
             hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),

@@ -3,7 +3,7 @@
 //! Axes as in [`super`].
 
 use crate::buffer::buffer;
-use crate::product::{Side, Weight, product};
+use crate::product::{Numbers, Side, Sums, Term, Weight, product, products};
 use crate::simd::{exp, max, sum, tanh, vectorised};
 use crate::threads;
 
@@ -15,7 +15,7 @@ const BLOCK: usize = 256;
 
 /// The loss and, if `gradient` is set, the gradient of the hidden states, `[N, H]`.
 pub(super) fn loss(
-    hidden: &[f32],
+    hidden: Numbers<'_>,
     weight: Weight<'_>,
     targets: &[i64],
     cap: Option<f32>,
@@ -39,7 +39,7 @@ pub(super) fn loss(
         let width = SLAB.min(v - start);
         let slab = weight.slab(start, width);
         let logits = &mut logits[..n * width]; // [N, s]
-        product(hidden, slab, logits, false);
+        multiply(hidden, hidden, slab, logits, false);
         threads::chunk_pairs(
             logits,
             width,
@@ -56,7 +56,7 @@ pub(super) fn loss(
                 side: Side::Plain,
                 ..slab
             };
-            product(logits, slab, &mut d_hidden, true);
+            multiply(hidden, Numbers::F32(logits), slab, &mut d_hidden, true);
         }
     }
     let loss: f64 = tokens.iter().map(Token::loss).sum();
@@ -73,6 +73,14 @@ pub(super) fn loss(
         }
     });
     (loss as f32, Some(d_hidden))
+}
+
+/// `y = x · weight`, or `y += x · weight`: of bf16 values if the hidden states are in bf16.
+fn multiply(hidden: Numbers<'_>, x: Numbers<'_>, weight: Weight<'_>, y: &mut [f32], add: bool) {
+    match (hidden, x) {
+        (Numbers::F32(_), Numbers::F32(x)) => product(x, weight, y, add),
+        _ => products(&[Term { x, weight }], Sums::F32 { y, add }),
+    }
 }
 
 /// Rescales the gradients summed so far from the old running maxima to the new ones.

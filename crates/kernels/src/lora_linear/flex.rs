@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
 
-use super::{Adapted, AdaptedGradients, LoraLinearForms};
+use super::{Adapted, AdaptedGradients, LoraLinearForms, halves};
 use crate::Dropout;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
@@ -28,6 +28,15 @@ impl LoraLinearForms for Flex {
         scale: f64,
         dropout: Option<Dropout>,
     ) -> FlexTensor {
+        let [a, b] = [a, b].map(flex::widened);
+        if flex::is_half(&x) {
+            if flex::has_half_products() {
+                return halves::forward(x, weight, [a, b], scale, dropout.as_ref());
+            }
+            let wide = flex::widened(x);
+            let y = Self::low_rank_linear_form(wide, weight, a, b, scale, dropout);
+            return flex::narrowed(y);
+        }
         let [x, a, b] = [x, a, b].map(contiguous);
         let weight = flex::held(weight);
         let [tokens, inner] = x.layout().shape().dims();
@@ -46,6 +55,15 @@ impl LoraLinearForms for Flex {
     }
 
     fn low_rank_linear_gradient(adapted: Adapted<Self>, dy: FlexTensor) -> AdaptedGradients<Self> {
+        let [a, b] = [adapted.a, adapted.b].map(flex::widened);
+        let adapted = Adapted { a, b, ..adapted };
+        if flex::is_half(&adapted.x) {
+            if flex::has_half_products() {
+                return halves::gradient(adapted, dy);
+            }
+            let [x, dy] = [adapted.x, dy].map(flex::widened);
+            return Self::low_rank_linear_gradient(Adapted { x, ..adapted }, dy);
+        }
         let [x, a, b, dy] = [adapted.x, adapted.a, adapted.b, dy].map(contiguous);
         let weight = flex::held(adapted.weight);
         let [tokens, inner] = x.layout().shape().dims();
@@ -94,7 +112,7 @@ fn input<'a>(x: &'a [f32], dropout: Option<&Dropout>) -> Cow<'a, [f32]> {
 }
 
 /// `sum += x`
-fn add(x: &[f32], sum: &mut [f32]) {
+pub(super) fn add(x: &[f32], sum: &mut [f32]) {
     let task = rows_of_task(1);
     threads::chunks(sum, task, |index, sum| {
         for (sum, x) in sum.iter_mut().zip(&x[index * task..]) {
@@ -103,7 +121,11 @@ fn add(x: &[f32], sum: &mut [f32]) {
     });
 }
 
-fn span(tokens: usize, [inner, out, rank]: [usize; 3], passes: usize) -> profile::Recording {
+pub(super) fn span(
+    tokens: usize,
+    [inner, out, rank]: [usize; 3],
+    passes: usize,
+) -> profile::Recording {
     let size = tokens * (inner + out);
     profile::span(
         Operation::LowRank,

@@ -11,6 +11,7 @@
 //! Axes: T tokens, I input features, O output features, r rank.
 
 mod flex;
+mod halves;
 #[cfg(feature = "libtorch")]
 mod libtorch;
 
@@ -20,7 +21,7 @@ use burn::backend::autodiff::{
     ops::{Backward, NodeGuard, Ops, OpsKind},
 };
 use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::Dropout;
 use crate::frozen::{FrozenForms, FrozenWeight, QuantisedWeight, WeightOn};
@@ -47,7 +48,7 @@ impl LowRank {
         match &self.dropout {
             Some(dropout) => {
                 let mask = dropout.mask(x.dims()[1], &x.device());
-                x * mask
+                x.cast(DType::F32) * mask
             }
             None => x,
         }
@@ -57,7 +58,7 @@ impl LowRank {
 /// `x Wᵀ` plus the scaled low-rank branch.
 ///
 /// # Shapes
-/// `x`: `[T, I]`, f32. `weight`: `[O, I]`, as stored. Result: `[T, O]`, f32.
+/// `x`: `[T, I]`, f32 or bf16. `weight`: `[O, I]`, as stored. Result: `[T, O]`, in the dtype of `x`.
 pub fn lora_linear(x: Tensor<2>, weight: impl Into<FrozenWeight>, branch: LowRank) -> Tensor<2> {
     let LowRank {
         a,
@@ -370,7 +371,7 @@ mod tests {
     use super::*;
     use crate::devices::{self, on};
     use crate::linear_reference;
-    use burn::tensor::{DType, Device, Distribution, TensorData, Tolerance};
+    use burn::tensor::{Device, Distribution, TensorData, Tolerance};
     use proptest::prelude::*;
 
     type Adapted = fn(Tensor<2>, Tensor<2>, LowRank) -> Tensor<2>;
@@ -442,7 +443,7 @@ mod tests {
                     }
                 }
             }
-            if let Some(device) = devices::halves() {
+            for device in devices::all() {
                 let [x, seed] = [&x, &seed].map(devices::rounded);
                 let reference = run(lora_linear_reference, &x, &w, &branch, &seed);
                 let without_signs = LowRank {

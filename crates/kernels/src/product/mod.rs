@@ -8,13 +8,19 @@
 //!   value, so that a unit for bf16 multiplies in f32 precision;
 //! - `vector`, otherwise: packs both sides for fused multiply-add on vectors.
 //!
+//! [`products`] is for activations in bf16. On processors with the instruction, `bf16` multiplies bf16 values and sums in
+//! f32; elsewhere, and for a few tokens, the activations are widened for the implementations above.
+//!
 //! Every element of the result is one sum in a fixed order, for any number of threads.
 //!
 //! Axes: M tokens, K inner dimension (summed over), N output features.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod bf16;
 mod few;
+mod halves;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 mod vector;
@@ -23,6 +29,7 @@ mod widen;
 
 use std::sync::OnceLock;
 
+pub(crate) use halves::{Numbers, Sums, Term, half_unit, packed_products, products};
 pub(crate) use weight::{Rows, Side, Values, Weight};
 pub(crate) use widen::widen_row;
 
@@ -34,22 +41,29 @@ const FEW: usize = 8;
 pub enum ProductUnit {
     /// AMX tiles, on f32 values split into bf16 parts.
     Amx,
+    /// Products of bf16 pairs on vectors (`avx512_bf16`), for activations in bf16.
+    Bf16,
     /// Fused multiply-add on vectors.
     Vector,
 }
 
-/// The instructions that large matrix multiplications use: AMX if the processor has it and the
-/// environment variable `SIMMER_PRODUCT` is not `vector`.
+/// The instructions that large matrix multiplications in f32 use: AMX if the processor has it and the
+/// environment variable `SIMMER_PRODUCT` is neither `vector` nor `avx512_bf16`.
 pub fn product_unit() -> ProductUnit {
     static UNIT: OnceLock<ProductUnit> = OnceLock::new();
     *UNIT.get_or_init(|| {
-        let wanted = std::env::var_os("SIMMER_PRODUCT").is_none_or(|unit| unit != "vector");
-        if wanted && amx_available() {
+        let without = wanted("vector") || wanted("avx512_bf16");
+        if !without && amx_available() {
             ProductUnit::Amx
         } else {
             ProductUnit::Vector
         }
     })
+}
+
+/// Whether the environment variable `SIMMER_PRODUCT` has this value.
+fn wanted(unit: &str) -> bool {
+    std::env::var_os("SIMMER_PRODUCT").is_some_and(|wanted| wanted == unit)
 }
 
 fn amx_available() -> bool {

@@ -4,12 +4,15 @@
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
+use half::bf16;
 use pulp::Simd;
 
 use super::RmsNormForms;
 use crate::buffer::buffer;
 use crate::flex::{self, contiguous, rows_of_task, values};
+use crate::product::Numbers;
 use crate::profile::{self, Operation};
+use crate::rounding::{self, to_bf16, to_f32};
 use crate::simd::{dot, dot3, vectorised};
 use crate::threads;
 
@@ -18,16 +21,21 @@ impl RmsNormForms for Flex {
 
     fn rms_norm_form(x: FlexTensor, weight: FlexTensor, eps: f64) -> FlexTensor {
         let [x, weight] = [contiguous(x), contiguous(weight)];
-        let [_, width] = x.layout().shape().dims();
-        let _span = profile::span(
-            Operation::RmsNorm,
-            4 * values(&x).len(),
-            2 * 4 * values(&x).len(),
-        );
+        let [tokens, width] = x.layout().shape().dims();
+        let size = tokens * width;
+        let _span = profile::span(Operation::RmsNorm, 4 * size, 2 * x.dtype().size() * size);
         let mut wide = buffer(width);
         flex::stored(&weight).widen_chunk(0, &mut wide);
         let rows = rows_of_task(width) * width;
-        let mut y = buffer(values(&x).len());
+        if let Numbers::Bf16(x) = flex::numbers(&x) {
+            let mut y = buffer(size);
+            threads::chunks(&mut y, rows, |task, y| {
+                let x = &x[task * rows..][..y.len()];
+                forward_halves(x, &wide, eps as f32, y);
+            });
+            return flex::half_tensor(y, [tokens, width]);
+        }
+        let mut y = buffer(size);
         threads::chunks(&mut y, rows, |task, y| {
             let x = &values(&x)[task * rows..][..y.len()];
             forward(x, &wide, eps as f32, y);
@@ -42,7 +50,7 @@ impl RmsNormForms for Flex {
         eps: f64,
         trained: bool,
     ) -> (FlexTensor, Option<FlexTensor>) {
-        let [x, weight, dy] = [x, weight, dy].map(contiguous);
+        let [x, weight, dy] = [x, weight, flex::widened(dy)].map(contiguous);
         let [tokens, width] = x.layout().shape().dims();
         let size = tokens * width;
         let _span = profile::span(Operation::RmsNorm, 10 * size, 3 * 4 * size);
@@ -53,7 +61,10 @@ impl RmsNormForms for Flex {
         let kept = if trained { width } else { 0 };
         let mut parts = vec![0.0; size.div_ceil(rows) * kept];
         threads::chunk_pairs(&mut dx, rows, &mut parts, kept, |task, dx, d_weight| {
-            let [x, dy] = [&x, &dy].map(|of| &values(of)[task * rows..][..dx.len()]);
+            let range = task * rows..task * rows + dx.len();
+            let dy = &values(&dy)[range.clone()];
+            let mut widened = Vec::new();
+            let x = rounding::part(flex::numbers(&x), range, &mut widened);
             backward(x, &wide, dy, eps as f32, dx, d_weight);
         });
         let dx = flex::tensor(dx, [tokens, width]);
@@ -85,6 +96,23 @@ vectorised! {
             let s = scale(simd, x, eps);
             for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
                 *y = x * s * w;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// As [`forward`], from and to bf16.
+    fn forward_halves(simd, x: &'a [bf16], weight: &'a [f32], eps: f32, y: &'a mut [bf16]) {
+        let width = weight.len();
+        let mut wide = vec![0.0; width];
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            for (wide, x) in wide.iter_mut().zip(x) {
+                *wide = to_f32(*x);
+            }
+            let s = scale(simd, &wide, eps);
+            for ((y, x), w) in y.iter_mut().zip(&wide).zip(weight) {
+                *y = to_bf16(x * s * w);
             }
         }
     }

@@ -218,7 +218,7 @@ mod tests {
             let [x, seed] = [0; 2].map(|_| devices::rounded(&Tensor::<2>::random([t, h], normal, &device)));
             let w = devices::rounded(&Tensor::<1>::random([h], normal, &device));
             let reference = run(rms_norm_reference, &x, &w, &seed);
-            if let Some(device) = devices::halves() {
+            for device in devices::all() {
                 let [x, seed] = [&x, &seed].map(|of| on(&device, &of.clone().cast(DType::BF16)));
                 for fused in devices::forms(|| run(rms_norm, &x, &on(&device, &w), &seed)) {
                     for (fused, reference) in fused.iter().zip(&reference) {

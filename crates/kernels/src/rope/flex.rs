@@ -4,10 +4,13 @@
 
 use burn::backend::Flex;
 use burn_flex::FlexTensor;
+use half::bf16;
 
 use super::RopeForms;
-use crate::flex::{contiguous, rows_of_task, values, whole};
+use crate::buffer::buffer;
+use crate::flex::{self, contiguous, rows_of_task, values, whole};
 use crate::profile::{self, Operation};
+use crate::rounding;
 use crate::simd::vectorised;
 use crate::threads;
 
@@ -21,12 +24,27 @@ impl RopeForms for Flex {
         let [t, heads, dim] = x.layout().shape().dims();
         let [_, half] = cos.layout().shape().dims();
         let size = t * heads * 2 * half;
-        let _span = profile::span(Operation::Rope, 3 * size, 2 * 4 * size);
+        let bytes = 2 * x.dtype().size() * size;
+        let _span = profile::span(Operation::Rope, 3 * size, bytes);
         let tokens = rows_of_task(heads * dim);
+        let shape = [heads, dim, half];
+        let angles = |task: usize, elements: usize| {
+            let count = elements / (heads * dim) * half;
+            [&cos, &sin].map(|of| &values(of)[task * tokens * half..][..count])
+        };
+        if flex::is_half(&x) {
+            threads::chunks(x.storage_mut::<bf16>(), tokens * heads * dim, |task, x| {
+                let [cos, sin] = angles(task, x.len());
+                let mut wide = buffer(x.len());
+                rounding::widen_part(x, &mut wide);
+                rotate(&mut wide, cos, sin, shape, back);
+                rounding::round_part(&wide, x);
+            });
+            return x;
+        }
         threads::chunks(x.storage_mut::<f32>(), tokens * heads * dim, |task, x| {
-            let angles = x.len() / (heads * dim) * half;
-            let [cos, sin] = [&cos, &sin].map(|of| &values(of)[task * tokens * half..][..angles]);
-            rotate(x, cos, sin, [heads, dim, half], back);
+            let [cos, sin] = angles(task, x.len());
+            rotate(x, cos, sin, shape, back);
         });
         x
     }

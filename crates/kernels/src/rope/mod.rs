@@ -197,7 +197,7 @@ mod tests {
                 // a tensor that is still in use is not rotated in place
                 x.into_data().assert_eq(&before, true);
             }
-            if let Some(device) = devices::halves() {
+            for device in devices::all() {
                 let [x, seed] = [&x, &seed].map(devices::rounded);
                 let reference = run(rope_reference, &x, &angle, &seed);
                 let [x, seed] = [x, seed].map(|of| on(&device, &of.cast(DType::BF16)));

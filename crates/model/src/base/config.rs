@@ -47,7 +47,7 @@ pub struct BaseConfig {
     /// 4.5. Default: true.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub double_quant: bool,
-    /// The dtype that the layers compute in: `"f32"` (default) or, on devices of libtorch only, `"bf16"`. Sums, the
+    /// The dtype that the layers compute in: `"f32"` (default) or `"bf16"`. Sums, the
     /// loss and trained tensors stay in f32.
     #[serde(default, skip_serializing_if = "Compute::is_default")]
     pub compute: Compute,

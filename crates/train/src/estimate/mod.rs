@@ -249,10 +249,14 @@ impl Subject<'_> {
     ) -> Result<Option<StepTime>, TrainError> {
         let (config, flops) = (&self.base.config, work.total());
         let name = device.name();
+        let compute = match self.recipe.base.compute {
+            Compute::F32 => DType::F32,
+            Compute::Bf16 => DType::BF16,
+        };
         if !device.is_asynchronous {
             let rate = match rate {
                 Rate::Unknown => return Ok(None),
-                Rate::Measured => time::rate(config, &name, precision)?,
+                Rate::Measured => time::rate(config, &name, precision, compute)?,
                 Rate::Given(rate) => rate,
             };
             let seconds = flops / rate * time::REST;
@@ -262,10 +266,6 @@ impl Subject<'_> {
                 seconds,
             }));
         }
-        let compute = match self.recipe.base.compute {
-            Compute::F32 => DType::F32,
-            Compute::Bf16 => DType::BF16,
-        };
         let rates = match rate {
             Rate::Unknown => return Ok(None),
             Rate::Measured => time::gpu_rates(config, &name, compute, load.tokens)?,

@@ -120,17 +120,20 @@ fn shortest(run: impl Fn() -> Tensor<2>) -> f64 {
     best
 }
 
-/// Floating-point operations per second of a matrix multiplication with the model's shape, measured now.
+/// Floating-point operations per second of a matrix multiplication with the model's shape and activations in this dtype,
+/// measured now.
 pub(super) fn rate(
     config: &ModelConfig,
     device: &str,
     precision: Precision,
+    compute: DType,
 ) -> Result<f64, TrainError> {
     let device = device::named(device)?;
     let [i, o] = [config.hidden_size, config.intermediate_size];
     // the time does not depend on the values, and random ones of a large model take seconds to draw
     let filled = |shape: [usize; 2]| Tensor::<2>::full(shape, 0.01, &device);
-    let (x, weight) = (filled([TOKENS, i]), filled([o, i]).cast(precision.dtype()));
+    let x = filled([TOKENS, i]).cast(compute);
+    let weight = filled([o, i]).cast(precision.dtype());
     let best = shortest(|| linear(x.clone(), weight.clone()));
     Ok(2.0 * (TOKENS * i * o) as f64 / best)
 }

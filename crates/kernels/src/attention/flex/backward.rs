@@ -10,7 +10,7 @@ use super::blocks::{
 };
 use crate::attention::Attended;
 use crate::buffer::buffer;
-use crate::flex::{contiguous, tensor, values};
+use crate::flex::{contiguous, tensor, values, widened};
 use crate::profile::{self, Operation};
 use crate::simd::{dot, exp, vectorised};
 use crate::skinny::transposed;
@@ -18,13 +18,13 @@ use crate::tile::{self, Left, Output, Right};
 use crate::{Row, Rows};
 
 /// The gradients of a task: one piece and key head.
-struct Found {
+pub(super) struct Found {
     /// `[t, G, D]`
-    dq: Vec<f32>,
+    pub(super) dq: Vec<f32>,
     /// `[s, D]`
-    dk: Vec<f32>,
+    pub(super) dk: Vec<f32>,
     /// `[s, D]`
-    dv: Vec<f32>,
+    pub(super) dv: Vec<f32>,
 }
 
 /// See [`super::AttentionForms::attention_gradient`].
@@ -36,8 +36,12 @@ pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor;
         rows,
         scores,
     } = attended;
-    let qkv = qkv.map(contiguous);
-    let [y, lse, dy] = [y, lse, dy].map(contiguous);
+    #[cfg(target_arch = "x86_64")]
+    if super::halves::can(&qkv[0], &rows) {
+        return super::halves::gradient(qkv, [y, lse, dy], &rows, scores);
+    }
+    let qkv = qkv.map(widened).map(contiguous);
+    let [y, lse, dy] = [y, lse, dy].map(widened).map(contiguous);
     let [q, k, _] = &qkv;
     let shape = Shape::of(q, k);
     let size = 4 * (4 * values(q).len() + 4 * values(k).len());
@@ -68,7 +72,12 @@ pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor;
 
 /// Combines the gradients of all tasks. The gradient of a key that several pieces see is the sum in
 /// the order of the pieces.
-fn gather_gradients(found: &[Found], pieces: &[Row], shape: Shape, rows: &Rows) -> [FlexTensor; 3] {
+pub(super) fn gather_gradients(
+    found: &[Found],
+    pieces: &[Row],
+    shape: Shape,
+    rows: &Rows,
+) -> [FlexTensor; 3] {
     let Shape {
         key_heads,
         groups,
@@ -119,7 +128,7 @@ vectorised! {
     ) {
         let Shape { key_heads, groups, dim } = sides.shape;
         let mut done = 0; // columns of the blocks before
-        for Block { tokens, keys, first } in blocks(piece, &sides) {
+        for Block { tokens, keys, first } in blocks(piece, sides.shape, sides.window) {
             let c = tokens.len() * groups;
             let q = sides.group(sides.q, tokens.clone()); // [c, D]
             let y = sides.group(results.y, tokens.clone()); // [c, D]
@@ -141,19 +150,8 @@ vectorised! {
             let slopes = cap_with_slopes(&mut p, sides.soft_cap);
             let mut ds = sides.against(simd, sides.v, &keys, &transposed(&dy, dim), 1.0); // [s, c]
             let s = p.len() / c;
-            for (j, (p, ds)) in p.chunks_exact_mut(c).zip(ds.chunks_exact_mut(c)).enumerate() {
-                let columns = p.iter_mut().zip(ds.iter_mut());
-                for ((p, ds), (lse, delta)) in columns.zip(lse.iter().zip(&delta)) {
-                    *p = exp(*p - lse);
-                    *ds = *p * (*ds - delta);
-                }
-                let blind = blind(j, s, tokens.len(), groups);
-                p[..blind].fill(0.0);
-                ds[..blind].fill(0.0);
-            }
-            for values in [&mut p, &mut ds] {
-                fill_before(values, [tokens.len(), groups], sides.window, 0.0);
-            }
+            let columns = [tokens.len(), groups];
+            weights(&mut p, &mut ds, [&lse, &delta], columns, sides.window);
             for (ds, slope) in ds.iter_mut().zip(slopes.iter().flatten()) {
                 *ds *= slope;
             }
@@ -170,5 +168,36 @@ vectorised! {
             }
             done += c;
         }
+    }
+}
+
+/// Replaces the scores of a block, `[s, c]`, by the attention weights, and the gradients of the weights by those of the
+/// scores; both are zero where a column does not see the key. `lse`, `delta`: `[c]`.
+#[inline(always)]
+pub(super) fn weights(
+    p: &mut [f32],
+    ds: &mut [f32],
+    [lse, delta]: [&[f32]; 2],
+    [tokens, groups]: [usize; 2],
+    window: Option<usize>,
+) {
+    let c = tokens * groups;
+    let s = p.len() / c;
+    for (j, (p, ds)) in p
+        .chunks_exact_mut(c)
+        .zip(ds.chunks_exact_mut(c))
+        .enumerate()
+    {
+        let columns = p.iter_mut().zip(ds.iter_mut());
+        for ((p, ds), (lse, delta)) in columns.zip(lse.iter().zip(delta)) {
+            *p = exp(*p - lse);
+            *ds = *p * (*ds - delta);
+        }
+        let blind = blind(j, s, tokens, groups);
+        p[..blind].fill(0.0);
+        ds[..blind].fill(0.0);
+    }
+    for values in [p, ds] {
+        fill_before(values, [tokens, groups], window, 0.0);
     }
 }

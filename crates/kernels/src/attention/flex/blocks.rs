@@ -225,9 +225,12 @@ pub(super) struct Block {
 }
 
 /// The blocks of a piece.
-pub(super) fn blocks<'a>(piece: &'a Row, sides: &Sides<'_>) -> impl Iterator<Item = Block> + 'a {
-    let length = sides.shape.block();
-    let window = sides.window;
+pub(super) fn blocks(
+    piece: &Row,
+    shape: Shape,
+    window: Option<usize>,
+) -> impl Iterator<Item = Block> + '_ {
+    let length = shape.block();
     piece.queries.clone().step_by(length).map(move |start| {
         let tokens = start..piece.queries.end.min(start + length);
         let seen = piece.seen(&tokens, window);

@@ -4,6 +4,8 @@
 
 mod backward;
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod single;
 
 use burn::backend::Flex;
@@ -12,7 +14,7 @@ use burn_flex::FlexTensor;
 use self::blocks::{Block, PIECE, Shape, Sides, blind, blocks, cap, fill_before, scatter, tasks};
 use super::{Attended, AttentionForms, Scores};
 use crate::buffer::buffer;
-use crate::flex::{contiguous, tensor, values};
+use crate::flex::{self, contiguous, tensor, values};
 use crate::profile::{self, Operation};
 use crate::simd::{exp, vectorised};
 use crate::skinny::transposed;
@@ -28,6 +30,15 @@ impl AttentionForms for Flex {
         rows: Rows,
         scores: Scores,
     ) -> (FlexTensor, FlexTensor) {
+        if flex::is_half(&q) {
+            #[cfg(target_arch = "x86_64")]
+            if halves::can(&q, &rows) {
+                return halves::forward([q, k, v], &rows, scores);
+            }
+            let [q, k, v] = [q, k, v].map(flex::widened);
+            let (y, lse) = Self::attention_form(q, k, v, rows, scores);
+            return (flex::narrowed(y), lse);
+        }
         let qkv = [q, k, v].map(contiguous);
         let [q, k, _] = &qkv;
         let shape = Shape::of(q, k);
@@ -87,44 +98,63 @@ vectorised! {
     fn attend(simd, sides: Sides<'a>, piece: &'a Row, y: &'a mut [f32], lse: &'a mut [f32]) {
         let Shape { groups, dim, .. } = sides.shape;
         let mut done = 0; // columns of the blocks before
-        for Block { tokens, keys, .. } in blocks(piece, &sides) {
+        for Block { tokens, keys, .. } in blocks(piece, sides.shape, sides.window) {
             let q = transposed(&sides.group(sides.q, tokens.clone()), dim); // [D, c]
             let c = tokens.len() * groups;
             let mut weights = sides.against(simd, sides.k, &keys, &q, sides.scale); // [s, c]
             cap(&mut weights, sides.soft_cap);
             let columns = [tokens.len(), groups];
-            fill_before(&mut weights, columns, sides.window, f32::NEG_INFINITY);
-            let s = weights.len() / c;
-            let mut largest = vec![f32::NEG_INFINITY; c];
-            for (j, scores) in weights.chunks_exact(c).enumerate() {
-                let blind = blind(j, s, tokens.len(), groups);
-                for (largest, score) in largest[blind..].iter_mut().zip(&scores[blind..]) {
-                    *largest = if *score > *largest { *score } else { *largest };
-                }
-            }
-            let mut total = vec![0.0; c];
-            for (j, scores) in weights.chunks_exact_mut(c).enumerate() {
-                let blind = blind(j, s, tokens.len(), groups);
-                scores[..blind].fill(0.0);
-                let seeing = scores[blind..].iter_mut().zip(&largest[blind..]);
-                for ((score, largest), total) in seeing.zip(&mut total[blind..]) {
-                    *score = exp(*score - largest);
-                    *total += *score;
-                }
-            }
-            fill_before(&mut weights, columns, sides.window, 0.0);
+            let [largest, total] = exponentials(&mut weights, columns, sides.window);
             let y = &mut y[done * dim..][..c * dim];
             sides.combine(simd, sides.v, &keys, &weights, 1.0, y);
-            for (y, total) in y.chunks_exact_mut(dim).zip(&total) {
-                let share = 1.0 / total;
-                for y in y {
-                    *y *= share;
-                }
-            }
-            for ((lse, largest), total) in lse[done..].iter_mut().zip(&largest).zip(&total) {
-                *lse = largest + total.ln();
-            }
+            finish(y, &mut lse[done..done + c], [&largest, &total], dim);
             done += c;
         }
+    }
+}
+
+/// Replaces the scores of a block, `[s, c]`, by `exp(score - largest)`, zero where a column does not see the key. Returns
+/// the largest score and the sum of each column, `[c]`.
+#[inline(always)]
+fn exponentials(
+    weights: &mut [f32],
+    [tokens, groups]: [usize; 2],
+    window: Option<usize>,
+) -> [Vec<f32>; 2] {
+    let c = tokens * groups;
+    fill_before(weights, [tokens, groups], window, f32::NEG_INFINITY);
+    let s = weights.len() / c;
+    let mut largest = vec![f32::NEG_INFINITY; c];
+    for (j, scores) in weights.chunks_exact(c).enumerate() {
+        let blind = blind(j, s, tokens, groups);
+        for (largest, score) in largest[blind..].iter_mut().zip(&scores[blind..]) {
+            *largest = if *score > *largest { *score } else { *largest };
+        }
+    }
+    let mut total = vec![0.0; c];
+    for (j, scores) in weights.chunks_exact_mut(c).enumerate() {
+        let blind = blind(j, s, tokens, groups);
+        scores[..blind].fill(0.0);
+        let seeing = scores[blind..].iter_mut().zip(&largest[blind..]);
+        for ((score, largest), total) in seeing.zip(&mut total[blind..]) {
+            *score = exp(*score - largest);
+            *total += *score;
+        }
+    }
+    fill_before(weights, [tokens, groups], window, 0.0);
+    [largest, total]
+}
+
+/// Divides the sums of a block, `[c, D]`, by the totals of their columns, and writes the log-sum-exp, `[c]`.
+#[inline(always)]
+fn finish(y: &mut [f32], lse: &mut [f32], [largest, total]: [&[f32]; 2], dim: usize) {
+    for (y, total) in y.chunks_exact_mut(dim).zip(total) {
+        let share = 1.0 / total;
+        for y in y {
+            *y *= share;
+        }
+    }
+    for ((lse, largest), total) in lse.iter_mut().zip(largest).zip(total) {
+        *lse = largest + total.ln();
     }
 }

@@ -52,7 +52,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     // dtypes
     text(
         "bf16 fp16 tf32 half float16 bfloat16 mixed_precision torch_dtype dtype compute_type pure_bf16",
-        "set `base.precision` for the dtype of the frozen weights (default: as stored) and, on libtorch devices, \
+        "set `base.precision` for the dtype of the frozen weights (default: as stored), and \
          `base.compute = \"bf16\"` to compute in bf16; trainable parameters are always f32",
     ),
     key(
@@ -68,7 +68,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     ),
     text(
         "bnb_4bit_compute_dtype",
-        "set `base.compute`: \"f32\" or, on libtorch devices, \"bf16\"",
+        "set `base.compute`: \"f32\" or \"bf16\"",
     ),
     key(
         "offload_folder offload_dir offload_param offload_params cpu_offload",

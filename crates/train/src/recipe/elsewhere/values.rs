@@ -49,7 +49,7 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     (
         "base.compute",
         "f16 fp16 float16",
-        "set \"bf16\" (libtorch devices only) or \"f32\"",
+        "set \"bf16\" or \"f32\"",
     ),
     (
         "train.validate_every",

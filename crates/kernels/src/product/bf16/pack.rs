@@ -1,0 +1,318 @@
+//! Packing of both sides of a matrix multiplication into words of two bf16 values that follow one another in K.
+//!
+//! Axes: see [`bf16`](super).
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::{LANES, PANEL, Piece, ROWS, STRIDE};
+use crate::buffer::buffer;
+use crate::product::transpose::sixteen;
+use crate::product::{Numbers, Rows, Side, Values, Weight};
+use crate::simd::prefetch;
+
+/// Rows of a weight are prefetched this many rows ahead.
+const AHEAD_ROWS: usize = 8;
+
+/// Elements of K that are packed at a time: a vector of words.
+const STEP: usize = 2 * LANES;
+
+/// Packs some rows of the left side, `[M, K]`, for a piece of K. An odd K ends with a zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn pack_left(
+    x: Numbers<'_>,
+    k: usize,
+    rows: &Range<usize>,
+    piece: &Piece,
+    left: &mut [u32],
+) {
+    let values = match x {
+        Numbers::F32(x) => Values::F32(x),
+        Numbers::Bf16(x) => Values::Bf16(x),
+    };
+    let words = piece.summed.len().div_ceil(2);
+    for (row, left) in rows.clone().zip(left.chunks_exact_mut(STRIDE)) {
+        let left = &mut left[piece.place..][..words];
+        let start = row * k + piece.summed.start;
+        for (step, left) in left.chunks_mut(LANES).enumerate() {
+            let start = start + step * STEP;
+            let count = (row * k + piece.summed.end - start).min(STEP);
+            match x {
+                Numbers::F32(x) => {
+                    // the same elements of the next rows
+                    prefetch(&x[start..], ROWS * k);
+                    prefetch(&x[start..], ROWS * k + LANES);
+                }
+                Numbers::Bf16(x) => prefetch(&x[start..], ROWS * k),
+            }
+            store(load(values, start, count), left);
+        }
+    }
+}
+
+/// Packs a piece of a weight: panel after panel, `[depth, V · 16]` each, where V is the number of vectors that the panel's
+/// features fill. Padding is zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn pack_right(
+    weight: Weight<'_>,
+    features: &Range<usize>,
+    piece: &Piece,
+    depth: usize,
+    right: &mut [u32],
+) {
+    match (weight.side, weight.values) {
+        (Side::Transposed, _) => pack_transposed(weight, features, piece, depth, right),
+        (Side::Plain, Values::Quantised(rows)) => {
+            let Rows { matrix, first } = rows;
+            let size = features.len();
+            let mut wide: Vec<f32> = buffer(2 * size);
+            for (word, row) in piece.summed.clone().step_by(2).enumerate() {
+                let (even, odd) = wide.split_at_mut(size);
+                matrix.widen(first + row, features.start, even);
+                if row + 1 < piece.summed.end {
+                    matrix.widen(first + row + 1, features.start, odd);
+                } else {
+                    odd.fill(0.0);
+                }
+                let both = [0, size];
+                pack_pair(
+                    Values::F32(&wide),
+                    both,
+                    size,
+                    piece.place + word,
+                    depth,
+                    right,
+                );
+            }
+        }
+        (Side::Plain, values) => {
+            let columns = weight.columns;
+            for (word, row) in piece.summed.clone().step_by(2).enumerate() {
+                let start = row * columns + features.start;
+                let place = piece.place + word;
+                prefetch_rows(values, start, features.len(), columns);
+                if row + 1 < piece.summed.end {
+                    let both = [start, start + columns];
+                    pack_pair(values, both, features.len(), place, depth, right);
+                } else {
+                    pack_last(values, start, features.len(), place, depth, right);
+                }
+            }
+        }
+    }
+}
+
+/// Prefetches two rows of a weight that are packed later.
+#[inline]
+fn prefetch_rows(values: Values<'_>, start: usize, features: usize, columns: usize) {
+    match values {
+        Values::F32(values) => prefetch_lines::<16, _>(&values[start..], features, columns),
+        Values::Bf16(values) => prefetch_lines::<32, _>(&values[start..], features, columns),
+        Values::F16(values) => prefetch_lines::<32, _>(&values[start..], features, columns),
+        Values::Quantised(_) => {}
+    }
+}
+
+/// See [`prefetch_rows`]; a cache line has `LINE` elements.
+#[inline]
+fn prefetch_lines<const LINE: usize, T>(values: &[T], features: usize, columns: usize) {
+    for place in (0..features).step_by(LINE) {
+        prefetch(&values[place..], AHEAD_ROWS * columns);
+        prefetch(&values[place..], (AHEAD_ROWS + 1) * columns);
+    }
+}
+
+/// The vectors of each panel with its place: words before it, its vectors, and features before them.
+fn bands(features: usize, depth: usize) -> impl Iterator<Item = Band> {
+    (0..features).step_by(LANES).map(move |first| {
+        let panel = first / PANEL;
+        let inside = features.min((panel + 1) * PANEL) - panel * PANEL;
+        Band {
+            first,
+            count: LANES.min(features - first),
+            start: panel * depth * PANEL + first % PANEL,
+            stride: inside.next_multiple_of(LANES),
+        }
+    })
+}
+
+/// A vector of features of a panel.
+struct Band {
+    /// Its first feature in the task's.
+    first: usize,
+    /// Its features; the rest of the vector is padding.
+    count: usize,
+    /// Its first word in the right side.
+    start: usize,
+    /// Words from one word of K to the next.
+    stride: usize,
+}
+
+/// Packs two rows of a weight, which follow one another in K and start at `both`, as one word of each feature.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_pair(
+    values: Values<'_>,
+    both: [usize; 2],
+    features: usize,
+    place: usize,
+    depth: usize,
+    right: &mut [u32],
+) {
+    for band in bands(features, depth) {
+        let even = load_half(values, both[0] + band.first, band.count);
+        let odd = load_half(values, both[1] + band.first, band.count);
+        let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+        let words = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+        let at = band.start + place * band.stride;
+        store(words, &mut right[at..at + LANES]);
+    }
+}
+
+/// As [`pack_pair`], for the last row of an odd K.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_last(
+    values: Values<'_>,
+    start: usize,
+    features: usize,
+    place: usize,
+    depth: usize,
+    right: &mut [u32],
+) {
+    for band in bands(features, depth) {
+        let even = load_half(values, start + band.first, band.count);
+        let at = band.start + place * band.stride;
+        store(_mm512_cvtepu16_epi32(even), &mut right[at..at + LANES]);
+    }
+}
+
+/// Packs rows of a weight, each a feature: squares of sixteen features and sixteen words are transposed in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn pack_transposed(
+    weight: Weight<'_>,
+    features: &Range<usize>,
+    piece: &Piece,
+    depth: usize,
+    right: &mut [u32],
+) {
+    let columns = weight.columns;
+    let mut wide = [0.0; LANES * STEP];
+    for band in bands(features.len(), depth) {
+        let rows = features.start + band.first..features.start + band.first + band.count;
+        for start in piece.summed.clone().step_by(STEP) {
+            let count = STEP.min(piece.summed.end - start);
+            let mut square = [_mm512_setzero_si512(); LANES];
+            for (row, words) in rows.clone().zip(square.iter_mut()) {
+                *words = match weight.values {
+                    Values::Quantised(Rows { matrix, first }) => {
+                        let wide = &mut wide[..count];
+                        matrix.widen(first + row, start, wide);
+                        load(Values::F32(wide), 0, count)
+                    }
+                    values => {
+                        if let Values::Bf16(values) = values {
+                            prefetch(&values[row * columns + start..], 8 * STEP);
+                        }
+                        load(values, row * columns + start, count)
+                    }
+                };
+            }
+            let word = piece.place + (start - piece.summed.start) / 2;
+            let at = band.start + word * band.stride;
+            let places = right[at..].chunks_mut(band.stride);
+            let all = sixteen(&square);
+            for (words, place) in all.iter().take(count.div_ceil(2)).zip(places) {
+                store(*words, &mut place[..LANES]);
+            }
+        }
+    }
+}
+
+/// Loads up to 32 elements in bf16; the rest is zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn load(values: Values<'_>, start: usize, count: usize) -> __m512i {
+    let range = start..start + count;
+    let mask = (u64::MAX >> (64 - count)) as u32;
+    match values {
+        // SAFETY: slicing has checked the range, and the elements behind it are masked.
+        Values::Bf16(values) => unsafe {
+            _mm512_maskz_loadu_epi16(mask, values[range].as_ptr().cast())
+        },
+        // SAFETY: as above; an address behind the range is not read.
+        Values::F32(values) => unsafe {
+            let at = values[range].as_ptr();
+            let low = _mm512_maskz_loadu_ps(mask as u16, at);
+            let high = _mm512_maskz_loadu_ps((mask >> 16) as u16, at.wrapping_add(LANES));
+            both(low, high)
+        },
+        Values::F16(_) => {
+            let [low, high] = [count.min(LANES), count.saturating_sub(LANES)];
+            both(
+                widened(values, start, low),
+                widened(values, start + LANES, high),
+            )
+        }
+        Values::Quantised(_) => unreachable!("rows of quantised matrices are widened before"),
+    }
+}
+
+/// Loads up to sixteen elements in bf16; the rest is zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn load_half(values: Values<'_>, start: usize, count: usize) -> __m256i {
+    match values {
+        // SAFETY: slicing has checked the range, and the elements behind it are masked.
+        Values::Bf16(values) => unsafe {
+            let at = values[start..start + count].as_ptr();
+            _mm256_maskz_loadu_epi16(mask(count), at.cast())
+        },
+        values => super::rounded(widened(values, start, count)),
+    }
+}
+
+/// Up to sixteen elements of f32 or f16 in f32; the rest is zero.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn widened(values: Values<'_>, start: usize, count: usize) -> __m512 {
+    if count == 0 {
+        return _mm512_setzero_ps();
+    }
+    let range = start..start + count;
+    match values {
+        // SAFETY: slicing has checked the range, and the elements behind it are masked.
+        Values::F32(values) => unsafe {
+            _mm512_maskz_loadu_ps(mask(count), values[range].as_ptr())
+        },
+        // SAFETY: as above.
+        Values::F16(values) => unsafe {
+            let at = values[range].as_ptr();
+            _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask(count), at.cast()))
+        },
+        Values::Bf16(_) | Values::Quantised(_) => {
+            unreachable!("bf16 is not widened, and rows of quantised matrices are widened before")
+        }
+    }
+}
+
+/// The lowest bits of a mask.
+fn mask(count: usize) -> u16 {
+    (u32::MAX >> (32 - count)) as u16
+}
+
+/// 32 values in bf16, in order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn both(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: both types are 512 bits, of which any pattern is valid.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// Stores the first words of a vector, as many as there are places.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(words: __m512i, places: &mut [u32]) {
+    // SAFETY: the lanes behind the places are masked.
+    unsafe { _mm512_mask_storeu_epi32(places.as_mut_ptr().cast(), mask(places.len()), words) };
+}

@@ -1,0 +1,118 @@
+//! Activations in bf16 (`base.compute`), beside the goldens and the runs in f32.
+
+use std::sync::atomic::AtomicBool;
+
+use simmer_model::base::{self, BaseConfig, Compute};
+use simmer_model::{LlamaForCausalLM, Recompute, Sequence, Target, adapter};
+use simmer_train::{Outcome, Resume, train};
+
+use crate::golden::{self, AdapterGolden, Tensors};
+use crate::training::{Kitchen, StopAfter};
+
+const BF16: &str = "base.compute=bf16";
+
+fn attached(model: &str, name: &str) -> LlamaForCausalLM {
+    let mut config = BaseConfig::from_path(golden::folder(model));
+    config.compute = Compute::Bf16;
+    let base = base::load(&config, 0, &golden::device()).unwrap();
+    adapter::load(base, &golden::adapter_folder(model, name))
+        .unwrap()
+        .model
+}
+
+fn values(tensor: burn::tensor::Tensor<1>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+/// Loss and gradients of each golden, against those of PEFT in f32.
+#[test]
+fn losses_and_gradients_are_near_those_in_f32() {
+    for (model, name) in golden::adapters() {
+        let tuned = attached(model, name);
+        let keys = adapter::peft_keys(&tuned);
+        let rows = golden::rows(model, name);
+        let folder = golden::adapter_folder(model, name);
+        let golden: AdapterGolden = golden::json(folder.join("golden.json"));
+        let expected = Tensors::open(folder.join("golden.safetensors"));
+        let ids: Vec<&[u32]> = rows.iter().map(|row| &row.input_ids[..]).collect();
+        let sequence = Sequence::from_rows(&ids);
+        let slots: Vec<_> = rows.iter().flat_map(golden::Row::targets).collect();
+        let targets = Target::from_slots(&slots);
+        let factor = 1.0 / targets.len() as f64;
+        for recompute in [Recompute::None, Recompute::Mlp, Recompute::Layer] {
+            let (loss, gradients) =
+                tuned.loss_and_gradients(&sequence, &targets, factor, recompute);
+            let what = format!("{model}/{name} {recompute:?}");
+            let loss = f64::from(values(loss)[0]) * factor;
+            // a rounding of each activation, 2^-9 of it, in logits of a few units
+            assert!((loss - golden.loss).abs() <= 0.02, "{what}: loss {loss}");
+            assert_eq!(gradients.len(), keys.len(), "{what}");
+            for (key, gradient) in gradients {
+                let gradient = values(gradient);
+                let expected = expected.f32(&format!("grad.{}", keys[&key]));
+                let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+                let difference: Vec<f32> =
+                    gradient.iter().zip(&expected).map(|(a, b)| a - b).collect();
+                // some ten roundings, each 2^-9, one after another; gradients of queries and keys are differences
+                // of larger terms, and 0.032 was the largest difference at first
+                let relative = norm(&difference) / norm(&expected).max(1e-4);
+                assert!(relative <= 0.06, "{what} {key}: {relative}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_bytes_on_any_number_of_threads_and_with_a_resume() {
+    let kitchen = Kitchen::new();
+    let expected = kitchen.whole(&[BF16], "here");
+    for threads in ["1", "2", "4"] {
+        let mut command = kitchen.command(threads, &["--set", BF16]);
+        let status = command.env("RAYON_NUM_THREADS", threads).status().unwrap();
+        assert!(status.success());
+        assert!(kitchen.adapter(threads) == expected, "{threads} threads");
+    }
+    let stop = AtomicBool::new(false);
+    let mut observer = StopAfter {
+        step: 5,
+        in_validation: false,
+        stop: &stop,
+    };
+    let run = kitchen.path("stopped");
+    let recipe = kitchen.recipe(&[BF16]);
+    let outcome = train(&recipe, &run, Resume::Never, &mut observer, &stop).unwrap();
+    assert!(matches!(outcome, Outcome::Interrupted { step: 5, .. }));
+    kitchen.train(&[BF16], "stopped", true).unwrap();
+    assert!(kitchen.adapter("stopped") == expected, "resumed");
+    // a resumed run keeps its own
+    kitchen.train(&[], "here", true).unwrap_err();
+}
+
+/// Losses of whole runs: low-rank branches with dropout, a quantised base, the whole model.
+#[test]
+fn runs_are_near_those_in_f32() {
+    let kitchen = Kitchen::new();
+    let all: [&[&str]; 4] = [
+        &[],
+        &["train.recompute=layer"],
+        &["base.precision=nf4"],
+        &["method={ full = {} }", "train.learning_rate=1e-3"],
+    ];
+    for (index, sets) in all.into_iter().enumerate() {
+        let [wide, half] = ["f32", "bf16"].map(|compute| {
+            let run = format!("{index}-{compute}");
+            let compute = format!("base.compute={compute}");
+            let sets: Vec<&str> = sets.iter().copied().chain([compute.as_str()]).collect();
+            kitchen.train(&sets, &run, false).unwrap();
+            kitchen.losses(&run)
+        });
+        assert_eq!(wide.len(), 12);
+        for (step, (wide, half)) in wide.iter().zip(&half).enumerate() {
+            // the loss of a rounding of each activation, and of steps that differ a little
+            assert!(
+                (wide - half).abs() <= 0.03,
+                "{sets:?} step {step}: {wide} {half}"
+            );
+        }
+    }
+}
