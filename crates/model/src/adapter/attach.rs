@@ -13,12 +13,12 @@ use simmer_files::Existing;
 use super::AdapterError;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
+use super::kind::{self, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
-use crate::lora::{EmbeddingLora, Lora, Settings};
 use crate::parameters::{Parameters, trained};
 use crate::weight::Weight;
 
@@ -287,7 +287,7 @@ fn join_folder(
     })
 }
 
-/// Attaches new branches to the selected modules, and makes modules to save and selected biases trainable.
+/// Attaches new adapters to the selected modules, and makes modules to save and selected biases trainable.
 ///
 /// # Errors
 /// A module of the family's table for which the model has no field.
@@ -299,23 +299,30 @@ fn join(
 ) -> Result<LlamaForCausalLM, AdapterError> {
     let device = model.device();
     for module in &selection.adapted {
-        let settings = Settings {
+        let start = |weight: &Weight| Start {
+            module: &module.name,
+            shape: module.shape,
+            rank: module.rank,
             scale: module.scaling,
             dropout,
             seed,
+            weight: weight.val(),
+            device: &device,
         };
-        let lora = || Lora::new(&module.name, module.shape, module.rank, settings, &device);
-        match module.kind {
-            ModuleKind::Embedding => {
-                let branch =
-                    EmbeddingLora::new(&module.name, module.shape, module.rank, settings, &device);
-                model.model.embed_tokens.adapter = Some(branch);
+        let begin = module.adapter.linear.start;
+        match (module.kind, &module.adapter.embedding) {
+            (ModuleKind::Embedding, Some(form)) => {
+                let embedding = &mut model.model.embed_tokens;
+                embedding.adapter = Some((form.start)(&start(&embedding.weight)));
             }
-            ModuleKind::OutputHead => model.lm_head.adapter = Some(lora()),
-            ModuleKind::Linear | ModuleKind::Norm | ModuleKind::Container => {
+            (ModuleKind::OutputHead, _) => {
+                let weight = model.lm_head.weight(&model.model.embed_tokens);
+                model.lm_head.adapter = Some(begin(&start(weight)));
+            }
+            _ => {
                 let linear = model.linear_mut(module.layer, module.module.role);
                 let linear = linear.ok_or_else(|| no_field(&module.name))?;
-                linear.adapter = Some(lora());
+                linear.adapter = Some(begin(&start(&linear.weight)));
             }
         }
     }
@@ -438,7 +445,7 @@ impl PeftKeys {
         let adapted = model
             .trainable_shapes()
             .into_keys()
-            .filter_map(|name| Some(name.strip_suffix(".lora_A.weight")?.to_owned()))
+            .filter_map(|name| Some(kind::split(&name)?.0.to_owned()))
             .collect();
         Self { adapted }
     }

@@ -15,6 +15,7 @@ use simmer_checkpoint::{Dtype, Tensor};
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
+use super::kind;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::weights::{count_not_finite, is_head};
 use super::{AdapterConfig, AdapterError, Spectrum};
@@ -332,13 +333,17 @@ fn factors_of(
     factors: &Factors,
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<(Tensor, Tensor), String> {
+    let [first, second] = kind::factors(factors.embedding);
     let mut take = |key: &Option<String>| key.as_ref().and_then(|key| tensors.remove(key));
     let (a, b) = match (take(&factors.a), take(&factors.b)) {
         (Some(a), Some(b)) => (a, b),
-        (Some(_), None) => return Err("has lora_A but no lora_B".to_owned()),
-        (None, Some(_)) => return Err("has lora_B but no lora_A".to_owned()),
+        (Some(_), None) => return Err(format!("has {} but no {}", first.field, second.field)),
+        (None, Some(_)) => return Err(format!("has {} but no {}", second.field, first.field)),
         (None, None) => {
-            return Err("has a magnitude vector but neither lora_A nor lora_B".to_owned());
+            return Err(format!(
+                "has a magnitude vector but neither {} nor {}",
+                first.field, second.field
+            ));
         }
     };
     match (&a.shape[..], &b.shape[..]) {

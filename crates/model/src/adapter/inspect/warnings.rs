@@ -58,7 +58,7 @@ pub(super) fn of_keys(
     let magnitudes = parts
         .factors
         .values()
-        .filter(|factors| factors.magnitude)
+        .filter(|factors| factors.beside)
         .count();
     if magnitudes > 0 {
         warnings.push(format!(
