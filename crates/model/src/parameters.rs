@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
-use crate::adapter::kind;
+use crate::adapter::kind::{self, dora::LOW_RANK};
 use crate::weight::DENSE;
 
 /// Flat f32 tensors by name, without automatic differentiation.
@@ -76,7 +76,7 @@ impl ModulePath {
             .0
             .iter()
             .map(String::as_str)
-            .filter(|part| !["adapter", DENSE].contains(part))
+            .filter(|part| !["adapter", LOW_RANK, DENSE].contains(part))
             .collect();
         if let Some((field, module)) = parts.split_last()
             && let Some(end) = kind::end_of(field)

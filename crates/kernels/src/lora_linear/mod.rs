@@ -47,6 +47,7 @@ impl LowRank {
         match &self.dropout {
             Some(dropout) => {
                 let mask = dropout.mask(x.dims()[1], &x.device());
+                let mask = mask.cast(x.dtype());
                 x * mask
             }
             None => x,

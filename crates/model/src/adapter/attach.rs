@@ -13,7 +13,7 @@ use simmer_files::Existing;
 use super::AdapterError;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
-use super::kind::{self, Start};
+use super::kind::{self, DORA, Kind, LORA, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
@@ -51,6 +51,8 @@ pub struct LoraConfig {
     pub alpha_pattern: Patterns<f64>,
     /// Scale by `alpha / √rank` instead of `alpha / rank`.
     pub use_rslora: bool,
+    /// DoRA: a trained magnitude for each row of a weight, beside the low-rank branch, which changes the row's direction.
+    pub use_dora: bool,
     /// Biases of the base model that are trained too: `"none"` (default), `"all"`, or `"lora_only"`, those of target
     /// modules.
     pub bias: Bias,
@@ -78,6 +80,7 @@ impl Default for LoraConfig {
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             use_rslora: false,
+            use_dora: false,
             bias: Bias::None,
             modules_to_save: Vec::new(),
             from: None,
@@ -97,9 +100,15 @@ impl LoraConfig {
         self.located.as_deref().or(self.from.as_deref())
     }
 
+    /// The kind of adapter.
+    pub fn kind(&self) -> &'static Kind {
+        if self.use_dora { &DORA } else { &LORA }
+    }
+
     /// The same as PEFT's configuration.
     pub(super) fn to_peft(&self, base_name: &str) -> AdapterConfig {
         AdapterConfig {
+            kind: self.kind(),
             base_model_name_or_path: Some(base_name.to_owned()),
             task_type: Some("CAUSAL_LM".to_owned()),
             r: self.rank,

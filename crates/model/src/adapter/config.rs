@@ -11,7 +11,7 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
 use super::keys::ConfigKeys;
-use super::kind::{Kind, LORA};
+use super::kind::{self, Kind, LORA};
 use super::mlx;
 use super::targets::{Layers, Names, Patterns, Targets};
 
@@ -234,10 +234,12 @@ impl AdapterConfig {
             ("revision", json!(self.revision)),
             ("target_modules", sorted(&self.target_modules)),
             ("task_type", json!(self.task_type)),
-            ("use_dora", json!(false)),
             ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
         ];
+        for kind in kind::ALL {
+            entries.extend(kind.switch.map(|key| (key, json!(kind == self.kind))));
+        }
         let unset = UNSET.iter().map(|key| (*key, Value::Null));
         entries.extend(unset);
         entries.sort_by_key(|(key, _)| *key);

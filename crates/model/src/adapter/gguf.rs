@@ -121,7 +121,17 @@ fn check_plain_lora(
     let biases = selection.biases.iter();
     let biases = biases.map(|module| format!("{}.bias", module.name));
     let weights = tensors.base_weights.keys().cloned();
-    let more: Vec<String> = saved.chain(biases).chain(weights).collect();
+    let kinds = selection.adapted.iter().map(|module| module.adapter);
+    let beyond = kinds
+        .into_iter()
+        .find_map(|kind| Some((kind.name, kind.beyond_low_rank?)));
+    let beyond = beyond.map(|(name, what)| format!("{what} ({name})"));
+    let more: Vec<String> = beyond
+        .into_iter()
+        .chain(saved)
+        .chain(biases)
+        .chain(weights)
+        .collect();
     if more.is_empty() {
         return Ok(());
     }

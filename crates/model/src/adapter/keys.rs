@@ -47,7 +47,6 @@ pub(super) const VARIANTS: &[(&str, &str)] = &[
         "it trains single rows of the embedding",
     ),
     ("use_bdlora", "its factors are block-diagonal"),
-    ("use_dora", "DoRA also scales the rows of the weights"),
     ("use_qalora", "QALoRA pools its inputs"),
     ("velora_config", "VeLoRA compresses its inputs"),
 ];

@@ -364,6 +364,12 @@ fn current_key<'a>(
             return (kept && !all.any(|other| other == plain)).then_some(plain);
         }
     }
+    // A state dict that PEFT did not save has DoRA's magnitudes as a module's weight.
+    if let Some(today) = key.strip_suffix(".weight")
+        && expected.contains_key(today)
+    {
+        return Some(today.to_owned());
+    }
     // Before PEFT 0.5 the key of an adapted module's bias had no `base_layer`.
     if let Some(module) = key.strip_suffix(".bias") {
         let today = format!("{module}.base_layer.bias");

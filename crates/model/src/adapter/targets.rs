@@ -231,6 +231,16 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             is: is.unwrap_or("is not a matrix"),
         });
     };
+    let kind = config.kind;
+    if let (ModuleKind::Embedding, None, Some(key)) = (module.kind, &kind.embedding, kind.switch) {
+        return Err(SelectionError::Conflict {
+            key,
+            why: format!(
+                "{} of an embedding (`{}`) is not supported; leave it out of the targets",
+                kind.name, module.name
+            ),
+        });
+    }
     let rank = config.rank_of(&module.name)?;
     let alpha = config.alpha_of(&module.name)?;
     if rank == 0 {

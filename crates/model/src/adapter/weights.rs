@@ -13,7 +13,7 @@ use simmer_checkpoint::pth::PthFile;
 use simmer_checkpoint::{Bytes, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorInfo};
 
 use super::AdapterError;
-use super::kind;
+use super::kind::{self, dora::MAGNITUDE};
 use super::peft::{KEY_PREFIX, WEIGHTS_FILE};
 
 /// Name of the weight file in early versions of PEFT.
@@ -247,10 +247,7 @@ fn of_mlx(key: &str, tensor: Tensor) -> (String, Tensor) {
         "lora_a" => a.end,
         "lora_b" => b.end,
         "m" => {
-            return (
-                format!("{KEY_PREFIX}{module}.lora_magnitude_vector.weight"),
-                tensor,
-            );
+            return (format!("{KEY_PREFIX}{module}{}", MAGNITUDE.end), tensor);
         }
         _ => return (format!("{KEY_PREFIX}{key}"), tensor),
     };

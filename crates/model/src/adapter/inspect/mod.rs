@@ -58,7 +58,7 @@ pub struct LowRankModule {
     pub alpha: Option<f64>,
     /// The scale of B·A.
     pub scale: f64,
-    /// Number of parameters in A and B.
+    /// Number of parameters of the adapter.
     pub parameters: usize,
     /// Frobenius norm of A.
     pub norm_a: f64,
@@ -156,6 +156,8 @@ pub(super) struct OpenBranch {
     pub(super) rank: usize,
     alpha: Option<f64>,
     pub(super) scale: f64,
+    /// Number of parameters beside A and B.
+    beside: usize,
     /// `[r, in]`
     a: Tensor,
     /// `[out, r]`
@@ -192,7 +194,10 @@ impl OpenAdapter {
                     for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
                         check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
                     }
-                    branches.push(OpenBranch::new(module, factors, config.as_ref(), a, b)?);
+                    let mut branch = OpenBranch::new(module, factors, config.as_ref(), a, b)?;
+                    let beside = factors.beside.iter().filter_map(|key| tensors.get(key));
+                    branch.beside = beside.map(|of| of.shape.iter().product::<usize>()).sum();
+                    branches.push(branch);
                 }
             }
         }
@@ -244,7 +249,7 @@ impl OpenAdapter {
             rank: *rank,
             alpha: branch.alpha,
             scale: branch.scale,
-            parameters: wide_a.len() + wide_b.len(),
+            parameters: wide_a.len() + wide_b.len() + branch.beside,
             norm_a: norm(&wide_a),
             norm_b: norm(&wide_b),
             update,
@@ -290,6 +295,7 @@ impl OpenBranch {
             rank,
             alpha,
             scale,
+            beside: 0,
             a,
             b,
         })

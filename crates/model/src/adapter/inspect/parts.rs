@@ -24,8 +24,8 @@ pub(in crate::adapter) struct Factors {
     pub(in crate::adapter) b: Option<String>,
     /// Whether the module is an embedding, whose factors change `weightᵀ`.
     pub(in crate::adapter) embedding: bool,
-    /// Whether it has a tensor beside the two, such as DoRA's magnitudes.
-    pub(in crate::adapter) beside: bool,
+    /// Tensors beside the two, such as DoRA's magnitudes.
+    pub(in crate::adapter) beside: Vec<String>,
 }
 
 /// The keys of a file, by kind.
@@ -49,17 +49,9 @@ impl Parts {
                 match tensor.part {
                     Part::A => factors.a = Some(key.clone()),
                     Part::B => factors.b = Some(key.clone()),
-                    Part::Beside => factors.beside = true,
+                    Part::Beside => factors.beside.push(key.clone()),
                 }
                 factors.embedding |= kind::is_of_embedding(tensor);
-                continue;
-            }
-            let magnitude = path.and_then(|path| {
-                let path = path.strip_suffix(".weight").unwrap_or(path);
-                path.strip_suffix(".lora_magnitude_vector")
-            });
-            if let Some(module) = magnitude {
-                parts.factors.entry(module.to_owned()).or_default().beside = true;
                 continue;
             }
             let path = path.filter(|path| !path.split('.').any(|part| part.starts_with("lora_")));

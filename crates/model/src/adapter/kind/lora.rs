@@ -92,7 +92,7 @@ impl Lora {
     }
 
     /// The branch for a forward pass; with dropout if `dropout_keys`, `[T]`, are given.
-    fn branch(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
+    pub(super) fn branch(&self, dropout_keys: Option<&Arc<[u64]>>) -> LowRank {
         let keys = dropout_keys.filter(|_| self.has_dropout());
         let dropout = keys.map(|keys| Dropout {
             keys: keys.clone(),

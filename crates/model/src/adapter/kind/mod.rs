@@ -7,6 +7,7 @@
 //!
 //! Axes: T tokens, I input features, O output features, V vocabulary, H hidden size, r rank.
 
+pub(crate) mod dora;
 mod embedding;
 mod lora;
 mod low_rank;
@@ -19,6 +20,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use simmer_kernels::FrozenWeight;
 
+pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
 pub use self::lora::{LORA, Lora};
 
@@ -47,11 +49,11 @@ macro_rules! one_of {
 }
 
 /// The kinds. Configurations choose one by its [`Kind::switch`]; the first has none.
-pub static ALL: [&Kind; 1] = [&LORA];
+pub static ALL: [&Kind; 2] = [&LORA, &DORA];
 
 one_of! {
     /// The adapter of a linear module or of the output head.
-    BesideLinear: LinearAdapter { Lora }
+    BesideLinear: LinearAdapter { Lora, Dora }
 }
 
 one_of! {
