@@ -61,6 +61,14 @@ fn the_peak_is_as_estimated() {
         ),
         (0, format!("{lora}\n{train}recompute = 'mlp'")),
         (
+            0,
+            format!("{lora}targets = 'all-linear'\nuse_dora = true\n{train}share_prefixes = false"),
+        ),
+        (
+            1,
+            format!("{lora}use_dora = true\ndropout = 0.1\n{train}micro_batch_tokens = 1024"),
+        ),
+        (
             1,
             format!("{lora}dropout = 0.1\n{train}micro_batch_tokens = 1024"),
         ),

@@ -9,10 +9,19 @@ use serde::de::DeserializeOwned;
 
 /// The tiny LLaMA models, and the adapters of each.
 const LLAMA: [(&str, &[&str]); 4] = [
-    ("tied-gqa", &["init", "qkvo", "rslora", "new-tokens"]),
+    (
+        "tied-gqa",
+        &["init", "qkvo", "rslora", "dora", "new-tokens"],
+    ),
     (
         "untied-mha",
-        &["all-linear", "saved-head", "lora-only-bias", "new-tokens"],
+        &[
+            "all-linear",
+            "saved-head",
+            "lora-only-bias",
+            "dora",
+            "new-tokens",
+        ],
     ),
     ("llama3-rope", &["qkvo"]),
     ("linear-rope", &[]),

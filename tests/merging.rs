@@ -27,7 +27,7 @@ fn ordered(bytes: &[u8], dtype: Dtype) -> Vec<i64> {
 }
 
 #[test]
-fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
+fn merged_weights_equal_pefts_to_the_last_places() {
     for (model, name) in golden::adapters() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("merged");
@@ -61,8 +61,10 @@ fn merged_weights_equal_pefts_within_a_unit_in_the_last_place() {
                 .zip(&expected)
                 .map(|(a, b)| (a - b).abs())
                 .max();
+            // norm, factor and product of a row of DoRA are three roundings, and PEFT sums the norm in f32
+            let most = if name == "dora" { 4 } else { 1 };
             assert!(
-                worst <= Some(1),
+                worst <= Some(most),
                 "{model}/{name} {key}: {worst:?} units in the last place"
             );
             compared += 1;

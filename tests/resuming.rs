@@ -118,6 +118,25 @@ fn another_adapter_does_not_take_a_checkpoint() {
 }
 
 #[test]
+fn a_resumed_run_of_every_kind_has_the_same_bits() {
+    for kind in ["method.lora.use_dora=true", "method.lora.use_rslora=true"] {
+        let kitchen = Kitchen::new();
+        let sets = [kind, "train.checkpoint_every={steps=2}"];
+        let whole = kitchen.whole(&sets, "whole");
+        let stop = AtomicBool::new(false);
+        let mut observer = StopAfter {
+            step: 5,
+            in_validation: false,
+            stop: &stop,
+        };
+        let (recipe, run) = (kitchen.recipe(&sets), kitchen.path("run"));
+        train(&recipe, &run, Resume::Never, &mut observer, &stop).unwrap();
+        kitchen.train(&sets, "run", true).unwrap();
+        assert!(kitchen.adapter("run") == whole, "{kind}");
+    }
+}
+
+#[test]
 fn nothing_to_accept_changes_nothing() {
     let kitchen = Kitchen::new();
     let expected = kitchen.whole(&[], "whole");

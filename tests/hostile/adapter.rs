@@ -1,5 +1,6 @@
 //! Adapters in PEFT's layout.
 
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::json;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::BaseConfig;
@@ -59,6 +60,31 @@ fn adapters() {
                 let folder = golden();
                 let weights = std::fs::read(folder.at("adapter_model.safetensors")).unwrap();
                 load(&folder.with("adapter_model.safetensors", &weights[..weights.len() / 2]))
+            }),
+            ("DoRA's magnitudes, one row short", {
+                let folder = Folder::of("untied-mha/adapters/dora");
+                let file = folder.at("adapter_model.safetensors");
+                let bytes = std::fs::read(&file).unwrap();
+                let all = SafeTensors::deserialize(&bytes).unwrap();
+                let cut = |(key, view): (String, TensorView<'_>)| {
+                    let short = key.contains("0.self_attn.q_proj.lora_magnitude");
+                    let rows = view.shape()[0] - usize::from(short);
+                    let shape = [&[rows], &view.shape()[1..]].concat();
+                    let bytes = shape.iter().product::<usize>() * 4;
+                    let data = view.data()[..bytes].to_vec();
+                    (key, (shape, data))
+                };
+                let tensors: Vec<_> = all.tensors().into_iter().map(cut).collect();
+                let views = tensors.iter().map(|(key, (shape, data))| {
+                    let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
+                    (key, view)
+                });
+                let cut = safetensors::serialize(views, None).unwrap();
+                let model = BaseConfig::from_path(Folder::of("untied-mha").path());
+                let model = model.open().unwrap();
+                let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
+                let folder = folder.with("adapter_model.safetensors", &cut);
+                folder.said(simmer_model::adapter::load(model, folder.path()))
             }),
             ("no weights", {
                 let folder = golden();

@@ -118,6 +118,20 @@ ADAPTERS = [
         steps=training.Settings(1e-2),
         new_tokens=("<|im_start|>", "<|im_end|>"),
     ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="dora",
+        lora=dict(r=4, lora_alpha=6, target_modules=[*ATTENTION, "down_proj"], use_dora=True, use_rslora=True),
+        seed=19,
+        steps=training.Settings(1e-2),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="dora",
+        lora=dict(r=2, lora_alpha=4, target_modules="all-linear", use_dora=True, bias="lora_only"),
+        seed=20,
+        steps=training.Settings(5e-3, schedule="cosine"),
+    ),
 ]
 
 

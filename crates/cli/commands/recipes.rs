@@ -159,7 +159,7 @@ fn needs(name: &str, text: &str) -> Result<String, Failure> {
         None => "random initialisation".to_owned(),
     };
     let method = match &recipe.method {
-        Method::Lora(lora) => format!("LoRA, rank {}", lora.rank),
+        Method::Lora(lora) => format!("{}, rank {}", lora.kind().name, lora.rank),
         Method::Full(_) => "full fine-tuning".to_owned(),
     };
     let first = recipe.data.train[0].path.display().to_string();

@@ -16,9 +16,9 @@ use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::{GatedBy, Role};
 use simmer_kernels::{Activation, Rows, Scores, attention, gated, residual, rope};
 
+use crate::adapter::kind::BesideLinear;
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
-use crate::lora::Lora;
 use crate::rotary::Rotary;
 
 /// One decoder layer. A family has the normalisations that are in its table.
@@ -169,8 +169,8 @@ impl DecoderLayer {
         }
     }
 
-    /// The low-rank branches of the layer.
-    pub(crate) fn adapters(&self) -> impl Iterator<Item = &Lora> {
+    /// The adapters of the layer.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &BesideLinear> {
         let SelfAttention {
             q_proj,
             k_proj,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
-use simmer_kernels::{linear, linear_cross_entropy, lora_linear, rms_norm};
+use simmer_kernels::{linear, linear_cross_entropy, rms_norm};
 
-use crate::lora::{EmbeddingLora, Lora};
+use crate::adapter::kind::{BesideEmbedding, BesideLinear};
 use crate::weight::Weight;
 
 /// A linear layer, frozen or trained, with an optional bias and an optional adapter.
@@ -21,12 +21,12 @@ pub struct Linear {
     pub weight: Weight,
     /// `[O]`
     pub bias: Option<Param<Tensor<1>>>,
-    /// The low-rank branch.
-    pub adapter: Option<Lora>,
+    /// What is trained beside the weight.
+    pub adapter: Option<BesideLinear>,
 }
 
 impl Linear {
-    /// `x Wᵀ + b`, plus the low-rank branch if the layer has one.
+    /// `x Wᵀ + b`, with the adapter if the layer has one.
     ///
     /// # Shapes
     /// `x`: `[T, I]`. `dropout_keys`: `[T]`. Result: `[T, O]`.
@@ -34,7 +34,7 @@ impl Linear {
         let weight = self.weight.val();
         let y = match &self.adapter {
             None => linear(x, weight),
-            Some(lora) => lora_linear(x, weight, lora.branch(dropout_keys)),
+            Some(adapter) => adapter.forward(x, weight, dropout_keys),
         };
         match &self.bias {
             None => y,
@@ -51,8 +51,8 @@ impl Linear {
 pub struct Embedding {
     /// `[V, H]`, as stored.
     pub weight: Weight,
-    /// The low-rank branch.
-    pub adapter: Option<EmbeddingLora>,
+    /// What is trained beside the weight.
+    pub adapter: Option<BesideEmbedding>,
     /// Factor of the rows.
     pub(crate) scale: f64,
     /// The dtype that the decoder layers compute in.
@@ -69,7 +69,7 @@ impl Embedding {
         let rows = self.weight.val().rows(tokens.clone());
         let rows = match &self.adapter {
             None => rows,
-            Some(lora) => rows + lora.forward(tokens),
+            Some(adapter) => adapter.forward(tokens, rows),
         };
         let rows = match self.scale {
             1.0 => rows,
@@ -127,12 +127,12 @@ impl RmsNorm {
 pub struct LmHead {
     /// `[V, H]`; `None` if the head is tied to the embedding.
     pub weight: Option<Weight>,
-    /// The low-rank branch.
-    pub adapter: Option<Lora>,
+    /// What is trained beside the weight.
+    pub adapter: Option<BesideLinear>,
 }
 
 impl LmHead {
-    fn weight<'a>(&'a self, embedding: &'a Embedding) -> &'a Weight {
+    pub(crate) fn weight<'a>(&'a self, embedding: &'a Embedding) -> &'a Weight {
         self.weight.as_ref().unwrap_or(&embedding.weight)
     }
 
@@ -144,7 +144,7 @@ impl LmHead {
         let weight = self.weight(embedding).val();
         match &self.adapter {
             None => linear(hidden, weight),
-            Some(lora) => lora_linear(hidden, weight, lora.branch(None)),
+            Some(adapter) => adapter.forward(hidden, weight, None),
         }
     }
 
@@ -161,16 +161,11 @@ impl LmHead {
         soft_cap: Option<f64>,
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
-        let Some(lora) = &self.adapter else {
+        let Some(adapter) = &self.adapter else {
             return linear_cross_entropy(hidden, weight.val(), targets, soft_cap);
         };
-        // x Wᵀ + s (m∘x) Aᵀ Bᵀ is one matrix multiplication: [x, s (m∘x) Aᵀ] [W, B]ᵀ.
-        let branch = lora.branch(dropout_keys);
-        let dtype = hidden.dtype();
-        let low = linear(branch.input(hidden.clone()), branch.a) * branch.scale; // [N, r]
-        let hidden = Tensor::cat(vec![hidden, low.cast(dtype)], 1); // [N, H + r]
         let weight = weight.tensor(&hidden.device());
-        let weight = Tensor::cat(vec![weight.cast(dtype), branch.b.cast(dtype)], 1); // [V, H + r]
+        let [hidden, weight] = adapter.operands(hidden, weight, dropout_keys);
         linear_cross_entropy(hidden, weight, targets, soft_cap)
     }
 }

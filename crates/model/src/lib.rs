@@ -11,7 +11,6 @@ pub mod export;
 mod generate;
 mod layer;
 mod llama;
-mod lora;
 pub mod merge;
 mod modules;
 mod numbers;

@@ -14,7 +14,6 @@ use simmer_kernels::{Rows, soft_capped};
 use crate::cache::KvCache;
 use crate::decoder::{DecoderLayer, Pass};
 use crate::layer::{Embedding, LmHead, RmsNorm};
-use crate::lora::Lora;
 use crate::offload::{LayerPages, Part};
 use crate::rotary::{Rotary, RotarySettings};
 use crate::sequence::{Sequence, Target, ids};
@@ -64,7 +63,7 @@ impl LlamaForCausalLM {
         layers
             .flat_map(DecoderLayer::adapters)
             .chain(&self.lm_head.adapter)
-            .any(Lora::has_dropout)
+            .any(|adapter| adapter.has_dropout())
     }
 
     /// The dtype that the decoder layers compute in.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
+use crate::adapter::kind::{self, dora::LOW_RANK};
 use crate::weight::DENSE;
 
 /// Flat f32 tensors by name, without automatic differentiation.
@@ -56,29 +57,39 @@ pub(crate) fn trained<const D: usize>(value: Tensor<D>) -> Param<Tensor<D>> {
 pub(crate) struct ModulePath(Vec<String>);
 
 impl ModulePath {
-    pub(crate) fn enter(&mut self, name: &str) {
-        self.0.push(name.to_owned());
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+        if !is_variant(container) {
+            self.0.push(name.to_owned());
+        }
     }
 
-    pub(crate) fn exit(&mut self) {
-        self.0.pop();
+    pub(crate) fn exit(&mut self, container: &str) {
+        if !is_variant(container) {
+            self.0.pop();
+        }
     }
 
-    /// The tensor's key. Here an adapter is a field of the linear layer; in PEFT its matrices are modules
-    /// of their own. A weight is a struct here, and a tensor there.
+    /// The tensor's key. Here an adapter is a field of the linear layer, one of several kinds; in PEFT its tensors are
+    /// parameters of the layer, or modules of their own. A weight is a struct here, and a tensor there.
     pub(crate) fn key(&self) -> String {
         let parts: Vec<&str> = self
             .0
             .iter()
             .map(String::as_str)
-            .filter(|part| !["adapter", DENSE].contains(part))
+            .filter(|part| !["adapter", LOW_RANK, DENSE].contains(part))
             .collect();
-        let key = parts.join(".");
-        match parts.last() {
-            Some(&("lora_A" | "lora_B")) => key + ".weight",
-            _ => key,
+        if let Some((field, module)) = parts.split_last()
+            && let Some(end) = kind::end_of(field)
+        {
+            return module.join(".") + end;
         }
+        parts.join(".")
     }
+}
+
+/// Whether a container is an enum, so that the name of what it contains is that of a variant.
+fn is_variant(container: &str) -> bool {
+    container.starts_with("Enum:")
 }
 
 #[derive(Default)]
@@ -88,12 +99,12 @@ struct Values {
 }
 
 impl ModuleVisitor for Values {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -125,12 +136,12 @@ impl Shapes {
 }
 
 impl ModuleVisitor for Shapes {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -149,12 +160,12 @@ struct Replace<'a> {
 }
 
 impl ModuleMapper for Replace<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _name: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

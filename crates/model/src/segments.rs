@@ -11,6 +11,7 @@ use std::ops::Range;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 
+use crate::adapter::kind;
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, Shapes};
 
@@ -245,13 +246,11 @@ impl Segments {
 }
 
 impl Segment {
-    /// Whether its tensor is A or B beside a linear module of a decoder layer: computed with in the dtype of the
+    /// Whether its tensor is a factor beside a linear module of a decoder layer: computed with in the dtype of the
     /// activations.
-    fn is_branch_in_layer(&self) -> bool {
-        let is_branch = ["lora_A.weight", "lora_B.weight"]
-            .iter()
-            .any(|end| self.name.ends_with(end));
-        is_branch && !self.name.starts_with("lm_head.")
+    fn is_factor_in_layer(&self) -> bool {
+        let is_factor = kind::split(&self.name).is_some_and(|(_, tensor)| tensor.is_factor);
+        is_factor && !self.name.starts_with("lm_head.")
     }
 }
 
@@ -312,7 +311,7 @@ impl ModuleMapper for Cut<'_> {
         }
         let segment = &self.segments.all[self.segments.visited[self.next]];
         self.next += 1;
-        let from = self.half.filter(|_| segment.is_branch_in_layer());
+        let from = self.half.filter(|_| segment.is_factor_in_layer());
         let from = from.unwrap_or(self.flat).clone();
         let value = from.slice(segment.range.clone()).reshape(old.dims());
         Param::initialized(param.id, Tensor::from_inner(value).require_grad())

@@ -226,8 +226,12 @@ fn method(recipe: &Recipe) -> String {
         "alpha/rank"
     };
     format!(
-        "LoRA, rank {}, alpha {}, scale {scale}, dropout {}, on {}",
-        lora.rank, lora.alpha, lora.dropout, lora.targets
+        "{}, rank {}, alpha {}, scale {scale}, dropout {}, on {}",
+        lora.kind().name,
+        lora.rank,
+        lora.alpha,
+        lora.dropout,
+        lora.targets
     )
 }
 

@@ -58,13 +58,14 @@ fn of_config(config: &AdapterConfig) -> Vec<Line> {
 }
 
 fn method(config: &AdapterConfig) -> String {
-    let (name, scale) = if config.use_rslora {
-        ("rank-stabilised LoRA", "alpha/√rank")
+    let name = config.kind.name;
+    let (stabilised, scale) = if config.use_rslora {
+        ("rank-stabilised ", "alpha/√rank")
     } else {
-        ("LoRA", "alpha/rank")
+        ("", "alpha/rank")
     };
     let mut text = format!(
-        "{name}, rank {}, alpha {}, scale {scale}, dropout {}",
+        "{stabilised}{name}, rank {}, alpha {}, scale {scale}, dropout {}",
         config.r, config.lora_alpha, config.lora_dropout
     );
     for (patterns, what) in [

@@ -43,12 +43,13 @@ pub struct LowRank {
 }
 
 impl LowRank {
-    /// The input of the branch, `[T, I]`.
+    /// The input of the branch, `[T, I]`, in the dtype of `x`.
     pub fn input(&self, x: Tensor<2>) -> Tensor<2> {
         match &self.dropout {
             Some(dropout) => {
                 let mask = dropout.mask(x.dims()[1], &x.device());
-                x.cast(DType::F32) * mask
+                let dtype = x.dtype();
+                (x.cast(DType::F32) * mask).cast(dtype)
             }
             None => x,
         }

@@ -13,12 +13,12 @@ use simmer_files::Existing;
 use super::AdapterError;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
+use super::kind::{self, DORA, Kind, LORA, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
-use crate::lora::{EmbeddingLora, Lora, Settings};
 use crate::parameters::{Parameters, trained};
 use crate::weight::Weight;
 
@@ -51,6 +51,8 @@ pub struct LoraConfig {
     pub alpha_pattern: Patterns<f64>,
     /// Scale by `alpha / √rank` instead of `alpha / rank`.
     pub use_rslora: bool,
+    /// DoRA: a trained magnitude for each row of a weight, beside the low-rank branch, which changes the row's direction.
+    pub use_dora: bool,
     /// Biases of the base model that are trained too: `"none"` (default), `"all"`, or `"lora_only"`, those of target
     /// modules.
     pub bias: Bias,
@@ -78,6 +80,7 @@ impl Default for LoraConfig {
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             use_rslora: false,
+            use_dora: false,
             bias: Bias::None,
             modules_to_save: Vec::new(),
             from: None,
@@ -97,9 +100,15 @@ impl LoraConfig {
         self.located.as_deref().or(self.from.as_deref())
     }
 
+    /// The kind of adapter.
+    pub fn kind(&self) -> &'static Kind {
+        if self.use_dora { &DORA } else { &LORA }
+    }
+
     /// The same as PEFT's configuration.
     pub(super) fn to_peft(&self, base_name: &str) -> AdapterConfig {
         AdapterConfig {
+            kind: self.kind(),
             base_model_name_or_path: Some(base_name.to_owned()),
             task_type: Some("CAUSAL_LM".to_owned()),
             r: self.rank,
@@ -287,7 +296,7 @@ fn join_folder(
     })
 }
 
-/// Attaches new branches to the selected modules, and makes modules to save and selected biases trainable.
+/// Attaches new adapters to the selected modules, and makes modules to save and selected biases trainable.
 ///
 /// # Errors
 /// A module of the family's table for which the model has no field.
@@ -299,23 +308,30 @@ fn join(
 ) -> Result<LlamaForCausalLM, AdapterError> {
     let device = model.device();
     for module in &selection.adapted {
-        let settings = Settings {
+        let start = |weight: &Weight| Start {
+            module: &module.name,
+            shape: module.shape,
+            rank: module.rank,
             scale: module.scaling,
             dropout,
             seed,
+            weight: weight.val(),
+            device: &device,
         };
-        let lora = || Lora::new(&module.name, module.shape, module.rank, settings, &device);
-        match module.kind {
-            ModuleKind::Embedding => {
-                let branch =
-                    EmbeddingLora::new(&module.name, module.shape, module.rank, settings, &device);
-                model.model.embed_tokens.adapter = Some(branch);
+        let begin = module.adapter.linear.start;
+        match (module.kind, &module.adapter.embedding) {
+            (ModuleKind::Embedding, Some(form)) => {
+                let embedding = &mut model.model.embed_tokens;
+                embedding.adapter = Some((form.start)(&start(&embedding.weight)));
             }
-            ModuleKind::OutputHead => model.lm_head.adapter = Some(lora()),
-            ModuleKind::Linear | ModuleKind::Norm | ModuleKind::Container => {
+            (ModuleKind::OutputHead, _) => {
+                let weight = model.lm_head.weight(&model.model.embed_tokens);
+                model.lm_head.adapter = Some(begin(&start(weight)));
+            }
+            _ => {
                 let linear = model.linear_mut(module.layer, module.module.role);
                 let linear = linear.ok_or_else(|| no_field(&module.name))?;
-                linear.adapter = Some(lora());
+                linear.adapter = Some(begin(&start(&linear.weight)));
             }
         }
     }
@@ -438,7 +454,7 @@ impl PeftKeys {
         let adapted = model
             .trainable_shapes()
             .into_keys()
-            .filter_map(|name| Some(name.strip_suffix(".lora_A.weight")?.to_owned()))
+            .filter_map(|name| Some(kind::split(&name)?.0.to_owned()))
             .collect();
         Self { adapted }
     }

@@ -31,10 +31,16 @@ impl Card {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
         let is_plain_lora = vocab_size.is_none()
+            && config.kind.beyond_low_rank.is_none()
             && config.bias == Bias::None
             && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
         let mut text = self.front(base);
-        let _ = write!(text, "\n# LoRA adapter for {base}\n\n{}\n", what(config));
+        let _ = write!(
+            text,
+            "\n# {} adapter for {base}\n\n{}\n",
+            config.kind.name,
+            what(config)
+        );
         if !self.training.is_empty() {
             let _ = write!(text, "\n{}\n", self.training.trim_end());
         }

@@ -11,6 +11,7 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
 use super::keys::ConfigKeys;
+use super::kind::{self, Kind, LORA};
 use super::mlx;
 use super::targets::{Layers, Names, Patterns, Targets};
 
@@ -36,6 +37,8 @@ pub enum Bias {
 /// PEFT's configuration of an adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterConfig {
+    /// The kind of adapter.
+    pub kind: &'static Kind,
     /// Name or path of the base model.
     pub base_model_name_or_path: Option<String>,
     /// Revision of the base model on the hub.
@@ -80,6 +83,7 @@ impl Default for AdapterConfig {
     /// PEFT's defaults.
     fn default() -> Self {
         Self {
+            kind: &LORA,
             base_model_name_or_path: None,
             revision: None,
             task_type: None,
@@ -230,10 +234,12 @@ impl AdapterConfig {
             ("revision", json!(self.revision)),
             ("target_modules", sorted(&self.target_modules)),
             ("task_type", json!(self.task_type)),
-            ("use_dora", json!(false)),
             ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
         ];
+        for kind in kind::ALL {
+            entries.extend(kind.switch.map(|key| (key, json!(kind == self.kind))));
+        }
         let unset = UNSET.iter().map(|key| (*key, Value::Null));
         entries.extend(unset);
         entries.sort_by_key(|(key, _)| *key);

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use simmer_checkpoint::family::{self, Family, Module, Size, module_at};
 
 use super::AdapterConfig;
+use super::kind::{self, Axis};
 
 /// Hidden size, number of layers and name of well-known base models.
 const KNOWN: &[(usize, usize, &str)] = &[
@@ -65,20 +66,18 @@ impl Base {
             let (Some(&first), Some(&last)) = (shape.first(), shape.last()) else {
                 continue;
             };
-            let Some((module, end)) = split(key) else {
+            let Some((module, axes)) = split(key) else {
                 continue;
             };
             let [rows, columns] = module.shape else {
                 continue;
             };
-            match end {
-                End::A => base.set(*columns, last),
-                End::B => base.set(*rows, first),
-                End::EmbeddingA => base.set(*rows, last),
-                End::EmbeddingB => base.set(*columns, first),
-                End::Weight => {
-                    base.set(*rows, first);
-                    base.set(*columns, last);
+            let ends = [(axes.first(), first), (axes.last(), last)];
+            for (axis, size) in ends {
+                match axis {
+                    Some(Axis::Rows) => base.set(*rows, size),
+                    Some(Axis::Columns) => base.set(*columns, size),
+                    Some(Axis::Rank) | None => {}
                 }
             }
         }
@@ -108,32 +107,16 @@ impl Base {
     }
 }
 
-/// The tensors of an adapter that have sizes of the base model.
-#[derive(Clone, Copy)]
-enum End {
-    A,
-    B,
-    EmbeddingA,
-    EmbeddingB,
-    Weight,
+/// The module of a key, and the axes of the tensor that it names.
+fn split(key: &str) -> Option<(&'static Module, &'static [Axis])> {
+    let whole = || Some((key.strip_suffix(".weight")?, WHOLE));
+    let of_adapter = kind::split(key).map(|(path, tensor)| (path, tensor.shape));
+    let (path, axes) = of_adapter.or_else(whole)?;
+    Some((module_at(path)?, axes))
 }
 
-/// The ends of keys; a longer end precedes a shorter one that it ends in.
-const ENDS: [(&str, End); 5] = [
-    (".lora_A.weight", End::A),
-    (".lora_B.weight", End::B),
-    (".lora_embedding_A", End::EmbeddingA),
-    (".lora_embedding_B", End::EmbeddingB),
-    (".weight", End::Weight),
-];
-
-/// The module of a key, and which of its tensors the key names.
-fn split(key: &str) -> Option<(&'static Module, End)> {
-    let (path, end) = ENDS
-        .iter()
-        .find_map(|(end, tensor)| Some((key.strip_suffix(end)?, *tensor)))?;
-    Some((module_at(path)?, end))
-}
+/// The axes of a whole weight.
+const WHOLE: &[Axis] = &[Axis::Rows, Axis::Columns];
 
 /// Why an adapter does not fit.
 pub(super) struct Diagnosis {

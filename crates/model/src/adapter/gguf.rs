@@ -6,10 +6,11 @@ use simmer_checkpoint::Bytes;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::gguf::adapter::{LoraModule, write_adapter};
 use simmer_checkpoint::gguf::{GgmlType, Gguf};
-use simmer_checkpoint::layout::{ModuleKind, modules};
+use simmer_checkpoint::layout::modules;
 use simmer_files::size::counted;
 use simmer_files::{WriteError, try_write_file};
 
+use super::kind::{self, Trained};
 use super::peft::{AdapterFolder, KEY_PREFIX};
 use super::targets::Selection;
 use super::{AdapterError, peft::AdapterTensors};
@@ -33,22 +34,17 @@ pub fn to_gguf(
     let selection = folder.select(&modules(config))?;
     let tensors = folder.tensors(&selection)?;
     check_plain_lora(adapter, &selection, &tensors)?;
-    let values = |module: &str, suffix: &str| -> Vec<f32> {
+    let values = |module: &str, tensor: &Trained| -> Vec<f32> {
         // loading has checked that the key exists
-        let data = tensors
-            .trained
-            .get(&format!("{KEY_PREFIX}{module}{suffix}"));
+        let key = format!("{KEY_PREFIX}{module}{}", tensor.end);
+        let data = tensors.trained.get(&key);
         data.map_or_else(Vec::new, |data| data.iter::<f32>().collect())
     };
     let sides: Vec<[Vec<f32>; 2]> = selection
         .adapted
         .iter()
         .map(|module| {
-            let suffixes = match module.kind {
-                ModuleKind::Embedding => [".lora_embedding_A", ".lora_embedding_B"],
-                _ => [".lora_A.weight", ".lora_B.weight"],
-            };
-            suffixes.map(|suffix| values(&module.name, suffix))
+            kind::factors(module.is_embedding()).map(|tensor| values(&module.name, tensor))
         })
         .collect();
     let loras: Vec<LoraModule<'_>> = selection
@@ -125,7 +121,17 @@ fn check_plain_lora(
     let biases = selection.biases.iter();
     let biases = biases.map(|module| format!("{}.bias", module.name));
     let weights = tensors.base_weights.keys().cloned();
-    let more: Vec<String> = saved.chain(biases).chain(weights).collect();
+    let kinds = selection.adapted.iter().map(|module| module.adapter);
+    let beyond = kinds
+        .into_iter()
+        .find_map(|kind| Some((kind.name, kind.beyond_low_rank?)));
+    let beyond = beyond.map(|(name, what)| format!("{what} ({name})"));
+    let more: Vec<String> = beyond
+        .into_iter()
+        .chain(saved)
+        .chain(biases)
+        .chain(weights)
+        .collect();
     if more.is_empty() {
         return Ok(());
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::AdapterError;
 use super::config::AdapterConfig;
+use super::kind::{self, Kind, LORA};
 use super::names::{Layers, Names, Targets};
 
 /// Keys that do not affect what an adapter computes.
@@ -46,7 +47,6 @@ pub(super) const VARIANTS: &[(&str, &str)] = &[
         "it trains single rows of the embedding",
     ),
     ("use_bdlora", "its factors are block-diagonal"),
-    ("use_dora", "DoRA also scales the rows of the weights"),
     ("use_qalora", "QALoRA pools its inputs"),
     ("velora_config", "VeLoRA compresses its inputs"),
 ];
@@ -63,6 +63,7 @@ impl ConfigKeys<'_> {
     pub(super) fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
         let default = AdapterConfig::default();
         let config = AdapterConfig {
+            kind: self.kind()?,
             base_model_name_or_path: self.take("base_model_name_or_path", "a string")?,
             revision: self.take("revision", "a string")?,
             task_type: self.take("task_type", "a string")?,
@@ -107,6 +108,18 @@ impl ConfigKeys<'_> {
         }
         self.check_init(&config.init_lora_weights)?;
         Ok(config)
+    }
+
+    /// The kind of adapter, which a key of its own chooses.
+    fn kind(&mut self) -> Result<&'static Kind, AdapterError> {
+        let mut chosen: &'static Kind = &LORA;
+        for kind in kind::ALL {
+            let Some(key) = kind.switch else { continue };
+            if self.take(key, "true or false")? == Some(true) {
+                chosen = kind;
+            }
+        }
+        Ok(chosen)
     }
 
     /// The class in `auto_mapping`: `{"base_model_class": "LlamaModel", "parent_library": "transformers..."}`.

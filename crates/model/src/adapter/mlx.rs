@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::AdapterError;
 use super::config::AdapterConfig;
+use super::kind::{self, Part};
 use super::peft::KEY_PREFIX;
 use super::targets::Targets;
 use super::weights::{AdapterWeights, MLX_FILE};
@@ -112,9 +113,8 @@ pub(super) fn is_file(path: &Path) -> bool {
 pub(super) fn targets(weights: &AdapterWeights) -> Targets {
     let modules = weights.names().filter_map(|key| {
         let path = key.strip_prefix(KEY_PREFIX)?;
-        let ends = [".lora_A.weight", ".lora_embedding_A"];
-        let module = ends.iter().find_map(|end| path.strip_suffix(end))?;
-        Some(module.to_owned())
+        let (module, tensor) = kind::split(path)?;
+        (tensor.part == Part::A).then(|| module.to_owned())
     });
     Targets::Names(modules.collect())
 }

@@ -11,6 +11,7 @@ mod error;
 pub mod gguf;
 pub mod inspect;
 mod keys;
+pub mod kind;
 mod mlx;
 mod names;
 pub mod peft;
@@ -29,5 +30,3 @@ pub use error::AdapterError;
 pub use spectrum::Spectrum;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;
-
-pub use crate::lora::{EmbeddingLora, Lora};

@@ -1,8 +1,7 @@
 //! The folder of an adapter, as PEFT's `save_pretrained` writes it.
 //!
-//! Keys are `base_model.model.` + module path + `.lora_A.weight` `[r, in]`, `.lora_B.weight`
-//! `[out, r]`; for an embedding `.lora_embedding_A` `[r, vocab]`, `.lora_embedding_B`
-//! `[hidden, r]`. Trained biases and fully trained modules keep their own keys. If tokens were
+//! Keys are `base_model.model.` + module path + the end that the kind of adapter gives to each of its tensors
+//! ([`super::kind`]). Trained biases and fully trained modules keep their own keys. If tokens were
 //! added to the base model, the folder also has the full embedding and head, and the tokenizer.
 //!
 //! Source: PEFT 0.21, src/peft/utils/save_and_load.py, `get_peft_model_state_dict`.
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Role, module_at};
-use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
+use simmer_checkpoint::layout::ModuleLayout;
 use simmer_checkpoint::{Bytes, Dtype, PT_METADATA, Tensor, compare};
 use simmer_files::size::counted;
 use simmer_files::{Existing, StagedFolder};
@@ -301,13 +300,12 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
         shapes.insert(format!("{KEY_PREFIX}{module}{suffix}"), shape.to_vec());
     };
     for module in &selection.adapted {
-        let ([first, second], rank) = (module.shape, module.rank);
-        if module.kind == ModuleKind::Embedding {
-            insert(&module.name, ".lora_embedding_A", &[rank, first]);
-            insert(&module.name, ".lora_embedding_B", &[second, rank]);
-        } else {
-            insert(&module.name, ".lora_A.weight", &[rank, second]);
-            insert(&module.name, ".lora_B.weight", &[first, rank]);
+        for tensor in module.tensors() {
+            insert(
+                &module.name,
+                tensor.end,
+                &tensor.dims(module.shape, module.rank),
+            );
         }
     }
     for module in &selection.saved {
@@ -365,6 +363,12 @@ fn current_key<'a>(
         if plain != key && expected.contains_key(&plain) {
             return (kept && !all.any(|other| other == plain)).then_some(plain);
         }
+    }
+    // A state dict that PEFT did not save has DoRA's magnitudes as a module's weight.
+    if let Some(today) = key.strip_suffix(".weight")
+        && expected.contains_key(today)
+    {
+        return Some(today.to_owned());
     }
     // Before PEFT 0.5 the key of an adapted module's bias had no `base_layer`.
     if let Some(module) = key.strip_suffix(".bias") {

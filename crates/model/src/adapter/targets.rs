@@ -13,6 +13,7 @@ use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::config::{AdapterConfig, Bias};
+use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
@@ -57,6 +58,8 @@ pub struct Selected {
     pub name: String,
     /// Linear, output head or embedding.
     pub kind: ModuleKind,
+    /// The kind of its adapter.
+    pub adapter: &'static Kind,
     /// Its row in the table of the family.
     pub module: &'static Module,
     /// Its layer; `None` outside the layers.
@@ -69,6 +72,18 @@ pub struct Selected {
     pub alpha: f64,
     /// The scale of B·A: alpha/rank, or alpha/√rank.
     pub scaling: f64,
+}
+
+impl Selected {
+    /// Whether it is the embedding.
+    pub fn is_embedding(&self) -> bool {
+        self.kind == ModuleKind::Embedding
+    }
+
+    /// The tensors of its adapter.
+    pub fn tensors(&self) -> &'static [Trained] {
+        self.adapter.tensors(self.is_embedding())
+    }
 }
 
 /// Selects the modules of an adapter.
@@ -216,6 +231,16 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             is: is.unwrap_or("is not a matrix"),
         });
     };
+    let kind = config.kind;
+    if let (ModuleKind::Embedding, None, Some(key)) = (module.kind, &kind.embedding, kind.switch) {
+        return Err(SelectionError::Conflict {
+            key,
+            why: format!(
+                "{} of an embedding (`{}`) is not supported; leave it out of the targets",
+                kind.name, module.name
+            ),
+        });
+    }
     let rank = config.rank_of(&module.name)?;
     let alpha = config.alpha_of(&module.name)?;
     if rank == 0 {
@@ -227,6 +252,7 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
+        adapter: config.kind,
         module: row,
         layer: module.layer,
         shape,
@@ -310,7 +336,8 @@ impl Selection {
         let key = |end: &str| format!("{KEY_PREFIX}{}{end}", head.name);
         if is_new && saved(ModuleKind::Embedding) && has(&key(".weight")) {
             self.saved.push(head);
-        } else if is_new && adapted(ModuleKind::Embedding) && has(&key(".lora_A.weight")) {
+        } else if is_new && adapted(ModuleKind::Embedding) && has(&key(kind::factors(false)[0].end))
+        {
             self.adapted.push(selected(config, &head)?);
         }
         Ok(())

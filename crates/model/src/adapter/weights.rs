@@ -13,6 +13,7 @@ use simmer_checkpoint::pth::PthFile;
 use simmer_checkpoint::{Bytes, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorInfo};
 
 use super::AdapterError;
+use super::kind::{self, dora::MAGNITUDE};
 use super::peft::{KEY_PREFIX, WEIGHTS_FILE};
 
 /// Name of the weight file in early versions of PEFT.
@@ -228,7 +229,7 @@ fn lacks_prefix(tensors: &[(String, Tensor)]) -> bool {
         root.is_some_and(|root| roots().any(|known| known == root))
     };
     tensors.iter().all(|(key, _)| of_model(key))
-        && tensors.iter().any(|(key, _)| key.contains(".lora_A."))
+        && tensors.iter().any(|(key, _)| kind::split(key).is_some())
 }
 
 /// PEFT's key and tensor for one of mlx-lm. It has `lora_a` [in, r] and `lora_b` [r, out], of an embedding [vocab, r] and
@@ -241,20 +242,16 @@ fn of_mlx(key: &str, tensor: Tensor) -> (String, Tensor) {
     };
     let known = module_at(module);
     let embedding = known.is_some_and(|module| module.role == Role::Embedding);
-    let end = match (last, embedding) {
-        ("lora_a", false) => "lora_A.weight",
-        ("lora_b", false) => "lora_B.weight",
-        ("lora_a", true) => "lora_embedding_A",
-        ("lora_b", true) => "lora_embedding_B",
-        ("m", _) => {
-            return (
-                format!("{KEY_PREFIX}{module}.lora_magnitude_vector.weight"),
-                tensor,
-            );
+    let [a, b] = kind::factors(embedding);
+    let end = match last {
+        "lora_a" => a.end,
+        "lora_b" => b.end,
+        "m" => {
+            return (format!("{KEY_PREFIX}{module}{}", MAGNITUDE.end), tensor);
         }
         _ => return (format!("{KEY_PREFIX}{key}"), tensor),
     };
-    (format!("{KEY_PREFIX}{module}.{end}"), transposed(tensor))
+    (format!("{KEY_PREFIX}{module}{end}"), transposed(tensor))
 }
 
 /// A matrix transposed; anything else stays as it is.

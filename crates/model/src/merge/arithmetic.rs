@@ -1,4 +1,4 @@
-//! Arithmetic of a merge: widens rows of weights, adds the change, rounds.
+//! Arithmetic of a merge: widens rows of weights, lets the adapter change them, rounds.
 
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -6,39 +6,7 @@ use rayon::prelude::*;
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::numbers::Number;
 
-/// The low-rank change of a matrix: `scaling · left · right`.
-pub(super) struct LowRankBranch {
-    /// `[rows, rank]`
-    pub(super) left: Vec<f64>,
-    /// `[rank, columns]`
-    pub(super) right: Vec<f64>,
-    pub(super) rank: usize,
-    pub(super) columns: usize,
-    pub(super) scaling: f64,
-}
-
-impl LowRankBranch {
-    /// One row of the change, in f32.
-    ///
-    /// Every step is a fused multiply-add, one rank after another. With this rounding the sums equal those of
-    /// PyTorch's matrix multiplication to the last bit, so that a merge equals PEFT's even if weight and change
-    /// cancel. The step is computed in f64, in which the product of two f32 is exact, because not every CPU
-    /// has the fused instruction.
-    fn row(&self, row: usize, sums: &mut [f32]) {
-        sums.fill(0.0);
-        for k in 0..self.rank {
-            let factor = self.left[row * self.rank + k];
-            let right = &self.right[k * self.columns..][..self.columns];
-            for (sum, value) in sums.iter_mut().zip(right) {
-                *sum = (factor * value + f64::from(*sum)) as f32;
-            }
-        }
-        let scaling = self.scaling as f32;
-        for sum in sums {
-            *sum *= scaling;
-        }
-    }
-}
+use crate::adapter::kind::MergedRows;
 
 /// Statistics of a change over some rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -99,54 +67,57 @@ macro_rules! with_type {
     };
 }
 
-/// Adds the low-rank change to rows of a matrix, starting at row `first`: widens them to f32, adds the change,
-/// and rounds the sum once to `to`.
+/// Merges an adapter into rows of a matrix, starting at row `first`: widens them to f32, computes the new ones, and
+/// rounds these once to `to`.
 pub(super) fn change_rows(
     rows: &[u8],
     from: Dtype,
     to: Dtype,
-    branch: &LowRankBranch,
+    merged: &dyn MergedRows,
+    columns: usize,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(from, change_from::<_>(rows, to, branch, first))
+    with_type!(from, change_from::<_>(rows, to, merged, columns, first))
 }
 
 fn change_from<F: Number>(
     rows: &[u8],
     to: Dtype,
-    branch: &LowRankBranch,
+    merged: &dyn MergedRows,
+    columns: usize,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    with_type!(to, change_between::<_, F>(rows, branch, first))
+    with_type!(to, change_between::<_, F>(rows, merged, columns, first))
 }
 
 fn change_between<T: Number, F: Number>(
     rows: &[u8],
-    branch: &LowRankBranch,
+    merged: &dyn MergedRows,
+    columns: usize,
     first: usize,
 ) -> (Vec<u8>, Change) {
-    let columns = branch.columns;
     let mut out = vec![0; rows.len() / F::BYTES * T::BYTES];
     let changes: Vec<Change> = out
         .par_chunks_mut(columns * T::BYTES)
         .zip(rows.par_chunks(columns * F::BYTES))
         .enumerate()
         .map_init(
-            || vec![0.0_f32; columns],
-            |sums, (row, (out, weights))| {
+            || (vec![0.0_f32; columns], vec![0.0_f64; columns]),
+            |(old, new), (row, (out, weights))| {
                 let row = first + row;
-                branch.row(row, sums);
+                for (old, weight) in old.iter_mut().zip(weights.chunks_exact(F::BYTES)) {
+                    *old = F::widen(weight);
+                }
+                merged.row(row, old, new);
                 let mut change = Change::default();
                 let places = out.chunks_exact_mut(T::BYTES);
-                let weights = weights.chunks_exact(F::BYTES).map(F::widen);
-                for ((place, weight), &delta) in places.zip(weights).zip(&*sums) {
-                    let stored = T::narrow(weight + delta, place);
-                    let exact = f64::from(weight) + f64::from(delta);
+                for ((place, &weight), &exact) in places.zip(&*old).zip(&*new) {
+                    let stored = T::narrow(exact as f32, place);
+                    let delta = exact - f64::from(weight);
                     let error = f64::from(stored) - exact;
-                    change.largest = change.largest.max(delta.abs().into());
+                    change.largest = change.largest.max(delta.abs());
                     change.error = change.error.max(error.abs());
                     let moved = f64::from(stored) - f64::from(weight);
-                    let delta = f64::from(delta);
                     let squares = &mut change.squares;
                     squares.sum += exact * exact;
                     squares.change += delta * delta;

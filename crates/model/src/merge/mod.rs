@@ -201,7 +201,7 @@ impl<'a> Merge<'a> {
             spec,
             origin,
             stored,
-            branch,
+            merged,
         } = output;
         let columns = spec.shape.iter().skip(1).product::<usize>();
         let row_bytes = columns * stored.bitsize() / 8;
@@ -229,14 +229,15 @@ impl<'a> Merge<'a> {
                 comparison.add(block.clone(), &bytes, *stored)?;
             }
             let converted;
-            let written = match branch {
+            let written = match merged {
                 None if spec.dtype == *stored => &bytes,
                 None => {
                     converted = convert(&bytes, *stored, spec.dtype);
                     &converted[..]
                 }
-                Some(branch) => {
-                    let (out, changed) = change_rows(&bytes, *stored, spec.dtype, branch, first);
+                Some(merged) => {
+                    let (out, changed) =
+                        change_rows(&bytes, *stored, spec.dtype, &**merged, columns, first);
                     converted = out;
                     change = change.and(changed);
                     &converted
@@ -259,7 +260,7 @@ impl<'a> Merge<'a> {
                 dtype: spec.dtype,
             });
         }
-        let changed = branch.is_some();
+        let changed = merged.is_some();
         Ok(changed.then(|| MergedTensor::new(&spec.name, spec.dtype, &change)))
     }
 

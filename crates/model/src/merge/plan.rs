@@ -8,9 +8,9 @@ use simmer_checkpoint::family::{Family, Module};
 use simmer_checkpoint::layout::{self, ModuleKind};
 use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
-use super::arithmetic::LowRankBranch;
 use super::weights::Weights;
 use super::{MergeError, MergeOptions};
+use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
 use crate::numbers::to_f64;
@@ -31,7 +31,8 @@ pub(super) struct Output {
     pub(super) origin: Origin,
     /// Dtype of the origin's bytes.
     pub(super) stored: Dtype,
-    pub(super) branch: Option<LowRankBranch>,
+    /// The weight that an adapter changes, with the adapter merged into it.
+    pub(super) merged: Option<Box<dyn MergedRows>>,
 }
 
 impl Output {
@@ -175,7 +176,7 @@ impl Sources<'_> {
             adapted.find(|selected| selected.name == module)
         });
         Ok(Output {
-            branch: adapted.map(|module| branch(module, &self.tensors.trained)),
+            merged: adapted.map(|module| merged(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
@@ -215,36 +216,20 @@ impl Sources<'_> {
     }
 }
 
-/// The low-rank branch of a module as `left` `[rows, rank]` and `right` `[rank, columns]`.
-fn branch(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> LowRankBranch {
-    let wide = |suffix: &str| {
+/// The merged weight of a module.
+fn merged(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> Box<dyn MergedRows> {
+    let values = |tensor: &Trained| {
         // loading has checked that the key exists
-        let data = tensors.get(&format!("{KEY_PREFIX}{}{suffix}", module.name));
+        let data = tensors.get(&format!("{KEY_PREFIX}{}{}", module.name, tensor.end));
         data.map_or_else(Vec::new, |data| to_f64(data.as_bytes(), stored_dtype(data)))
     };
-    let [rows, columns] = module.shape;
-    let rank = module.rank;
-    let (left, right) = if module.kind == ModuleKind::Embedding {
-        let a = wide(".lora_embedding_A"); // [rank, vocab]
-        let b = wide(".lora_embedding_B"); // [hidden, rank]
-        (transposed(&a, rank, rows), transposed(&b, columns, rank))
-    } else {
-        (wide(".lora_B.weight"), wide(".lora_A.weight"))
+    let stored = Stored {
+        shape: module.shape,
+        rank: module.rank,
+        scale: module.scaling,
+        values: &values,
     };
-    LowRankBranch {
-        left,
-        right,
-        rank,
-        columns,
-        scaling: module.scaling,
-    }
-}
-
-/// `[rows, columns]` -> `[columns, rows]`
-fn transposed(matrix: &[f64], rows: usize, columns: usize) -> Vec<f64> {
-    (0..columns)
-        .flat_map(|column| (0..rows).map(move |row| matrix[row * columns + column]))
-        .collect()
+    module.adapter.merged(module.is_embedding(), &stored)
 }
 
 fn stored_dtype(data: &TensorData) -> Dtype {

@@ -151,7 +151,7 @@ mod tests {
             features: numbers as f64 / 16.0,
             tensors: shapes.len(),
         };
-        let layers = Layers::of(&selection, &config);
+        let layers = Layers::of(&selection, &config, false);
         let work = flops(&config, &layers, load, recompute);
         seconds(&config, &work, load, trained, recompute, 2, H200)
     }

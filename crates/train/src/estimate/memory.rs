@@ -11,7 +11,7 @@ use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
 use simmer_files::size::{grouped, plural};
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
-use simmer_model::adapter::targets::Selection;
+use simmer_model::adapter::targets::{Selected, Selection};
 use simmer_model::base::Offload;
 
 use super::Subject;
@@ -55,9 +55,30 @@ pub(super) struct TrainedLayer {
     pub(super) reads: BTreeSet<Activation>,
     /// Whether anything in the layer is trained, be it only a norm or a bias.
     pub(super) any: bool,
+    /// Further elements per token that adapters of the attention half keep, and those of the MLP half.
+    pub(super) beside: [usize; 2],
+    /// Further multiplications per token, by weights that dropout takes a second time.
+    pub(super) again: usize,
 }
 
 impl TrainedLayer {
+    /// Adds what an adapter costs beyond a low-rank product.
+    fn add(&mut self, module: &Selected, dropout: bool) {
+        let [rows, columns] = module.shape;
+        let costs = module.adapter.costs;
+        let half = match module.module.reads.half() {
+            Half::Attention => &mut self.beside[0],
+            Half::Mlp | Half::Outside => &mut self.beside[1],
+        };
+        if costs.keeps_result {
+            *half += rows;
+        }
+        if costs.dropout_takes_a_product && dropout {
+            *half += 2 * columns; // the mask, and the input that it leaves
+            self.again += rows * columns;
+        }
+    }
+
     fn reads(&self, activation: Activation) -> bool {
         self.reads.contains(&activation)
     }
@@ -84,6 +105,7 @@ impl Layers {
         let all = TrainedLayer {
             reads: linear.map(|module| module.reads).collect(),
             any: true,
+            ..TrainedLayer::default()
         };
         Layers {
             each: vec![all; config.num_hidden_layers],
@@ -93,8 +115,8 @@ impl Layers {
         }
     }
 
-    /// For an adapter: the modules of its selection are trained.
-    pub(super) fn of(selection: &Selection, config: &ModelConfig) -> Layers {
+    /// For an adapter: the modules of its selection are trained. `dropout`: whether it has dropout.
+    pub(super) fn of(selection: &Selection, config: &ModelConfig, dropout: bool) -> Layers {
         let mut found = Layers {
             each: vec![TrainedLayer::default(); config.num_hidden_layers],
             embedding: false,
@@ -118,6 +140,11 @@ impl Layers {
             layer.any = true;
             if needs_input && module.kind == ModuleKind::Linear {
                 layer.reads.insert(module.reads);
+            }
+        }
+        for module in &selection.adapted {
+            if let Some(layer) = module.layer.and_then(|layer| found.each.get_mut(layer)) {
+                layer.add(module, dropout);
             }
         }
         if config.tie_word_embeddings {
@@ -149,7 +176,7 @@ fn of_attention(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 
     } else {
         0
     };
-    read_in(Half::Attention, config, layer, below) + operation as u64
+    read_in(Half::Attention, config, layer, below) + (operation + layer.beside[0]) as u64
 }
 
 /// Elements that the MLP half of a layer keeps per token.
@@ -159,7 +186,7 @@ fn of_mlp(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
     } else {
         0
     };
-    read_in(Half::Mlp, config, layer, below) + operation as u64
+    read_in(Half::Mlp, config, layer, below) + (operation + layer.beside[1]) as u64
 }
 
 /// Whether a gradient passes through attention itself.
@@ -379,6 +406,7 @@ mod tests {
         TrainedLayer {
             reads: reads.iter().copied().collect(),
             any,
+            ..TrainedLayer::default()
         }
     }
 

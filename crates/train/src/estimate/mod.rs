@@ -232,7 +232,8 @@ fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained)
                 features: parameters as f64 / lora.rank.max(1) as f64,
                 tensors: shapes.len(),
             };
-            (Layers::of(&selection, config), parameters, updated)
+            let layers = Layers::of(&selection, config, lora.dropout > 0.0);
+            (layers, parameters, updated)
         }
     })
 }

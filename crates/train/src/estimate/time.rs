@@ -68,6 +68,13 @@ pub(super) fn flops(
             backward += flops;
         }
     }
+    for (index, layer) in layers.each.iter().enumerate() {
+        let flops = 2.0 * layer.again as f64 * load.step_tokens;
+        forward += flops;
+        if index > lowest || layers.embedding {
+            backward += flops;
+        }
+    }
     // attention: scores and weighted sums, once forward and two and a half times backward
     let heads = (config.num_attention_heads * config.head_dim) as f64;
     let once = 4.0 * load.step_tokens * load.context * heads;

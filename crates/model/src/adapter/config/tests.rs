@@ -167,10 +167,31 @@ fn what_changes_the_mathematics_is_refused() {
         keys.insert((*key).to_owned(), Value::Null);
         assert!(read(Value::Object(keys)).is_ok());
     }
-    insta::assert_snapshot!(refused(json!({"use_dora": true})), @"adapter_config.json: `use_dora` = true is not supported: DoRA also scales the rows of the weights");
+    insta::assert_snapshot!(refused(json!({"lora_bias": true})), @"adapter_config.json: `lora_bias` = true is not supported: lora_B has a bias");
     insta::assert_snapshot!(refused(json!({"init_lora_weights": "pissa_niter_4"})), @r#"adapter_config.json: `init_lora_weights` = "pissa_niter_4" is not supported: this initialisation changes the base weights, and the file does not contain the change; save the adapter with PEFT's `path_initial_model_for_weight_conversion` to convert it to plain LoRA"#);
     insta::assert_snapshot!(refused(json!({"init_lora_weights": "mica"})), @r#"adapter_config.json: `init_lora_weights` = "mica" is not supported: simmer does not know whether it changes the base weights"#);
     insta::assert_snapshot!(refused(json!({"use_tomorrow": true})), @"adapter_config.json: `use_tomorrow` = true is not supported: the key is unknown and may change what the adapter computes");
+}
+
+#[test]
+fn a_key_of_its_own_chooses_the_kind() {
+    let kind = |keys: Value| read(keys).unwrap().0.kind;
+    assert_eq!(kind(json!({})), &LORA);
+    assert_eq!(kind(json!({"use_dora": null})), &LORA);
+    assert_eq!(kind(json!({"use_dora": false})), &LORA);
+    assert_eq!(kind(json!({"use_dora": true})), &kind::DORA);
+    insta::assert_snapshot!(refused(json!({"use_dora": "yes"})), @r#"adapter_config.json: `use_dora`: expected true or false, found "yes""#);
+    for kind in kind::ALL {
+        let config = AdapterConfig {
+            kind,
+            ..AdapterConfig::default()
+        };
+        let Ok(Value::Object(json)) = serde_json::from_str(&config.to_json()) else {
+            panic!("an object")
+        };
+        let (read, _) = AdapterConfig::from_json(json, Path::new(FILE)).unwrap();
+        assert_eq!(read.kind, kind);
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use simmer_checkpoint::{Dtype, Tensor};
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
+use super::kind;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
 use super::weights::{count_not_finite, is_head};
 use super::{AdapterConfig, AdapterError, Spectrum};
@@ -57,7 +58,7 @@ pub struct LowRankModule {
     pub alpha: Option<f64>,
     /// The scale of B·A.
     pub scale: f64,
-    /// Number of parameters in A and B.
+    /// Number of parameters of the adapter.
     pub parameters: usize,
     /// Frobenius norm of A.
     pub norm_a: f64,
@@ -155,6 +156,8 @@ pub(super) struct OpenBranch {
     pub(super) rank: usize,
     alpha: Option<f64>,
     pub(super) scale: f64,
+    /// Number of parameters beside A and B.
+    beside: usize,
     /// `[r, in]`
     a: Tensor,
     /// `[out, r]`
@@ -191,7 +194,10 @@ impl OpenAdapter {
                     for (key, tensor) in [(&factors.a, &a), (&factors.b, &b)] {
                         check_dtype(&path, key.as_deref().unwrap_or_default(), tensor)?;
                     }
-                    branches.push(OpenBranch::new(module, factors, config.as_ref(), a, b)?);
+                    let mut branch = OpenBranch::new(module, factors, config.as_ref(), a, b)?;
+                    let beside = factors.beside.iter().filter_map(|key| tensors.get(key));
+                    branch.beside = beside.map(|of| of.shape.iter().product::<usize>()).sum();
+                    branches.push(branch);
                 }
             }
         }
@@ -243,7 +249,7 @@ impl OpenAdapter {
             rank: *rank,
             alpha: branch.alpha,
             scale: branch.scale,
-            parameters: wide_a.len() + wide_b.len(),
+            parameters: wide_a.len() + wide_b.len() + branch.beside,
             norm_a: norm(&wide_a),
             norm_b: norm(&wide_b),
             update,
@@ -289,6 +295,7 @@ impl OpenBranch {
             rank,
             alpha,
             scale,
+            beside: 0,
             a,
             b,
         })
@@ -332,13 +339,17 @@ fn factors_of(
     factors: &Factors,
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<(Tensor, Tensor), String> {
+    let [first, second] = kind::factors(factors.embedding);
     let mut take = |key: &Option<String>| key.as_ref().and_then(|key| tensors.remove(key));
     let (a, b) = match (take(&factors.a), take(&factors.b)) {
         (Some(a), Some(b)) => (a, b),
-        (Some(_), None) => return Err("has lora_A but no lora_B".to_owned()),
-        (None, Some(_)) => return Err("has lora_B but no lora_A".to_owned()),
+        (Some(_), None) => return Err(format!("has {} but no {}", first.field, second.field)),
+        (None, Some(_)) => return Err(format!("has {} but no {}", second.field, first.field)),
         (None, None) => {
-            return Err("has a magnitude vector but neither lora_A nor lora_B".to_owned());
+            return Err(format!(
+                "has a magnitude vector but neither {} nor {}",
+                first.field, second.field
+            ));
         }
     };
     match (&a.shape[..], &b.shape[..]) {

@@ -3,35 +3,17 @@
 use simmer_checkpoint::Tensor;
 use std::collections::BTreeMap;
 
+use crate::adapter::kind::{self, Part};
 use crate::adapter::peft::KEY_PREFIX;
 
-/// Ends of keys and their meaning; a longer end precedes a shorter one that it ends in.
-const ENDS: [(&str, End); 13] = [
-    (".lora_A.weight", End::A),
-    (".lora_B.weight", End::B),
-    (".lora_embedding_A", End::EmbeddingA),
-    (".lora_embedding_B", End::EmbeddingB),
-    (".lora_magnitude_vector.weight", End::Magnitude),
-    (".lora_magnitude_vector", End::Magnitude),
-    (".lora_A.bias", End::Unknown),
-    (".lora_B.bias", End::Unknown),
-    (".base_layer.weight", End::Whole),
-    (".base_layer.bias", End::Whole),
-    (".modules_to_save.weight", End::Whole),
-    (".weight", End::Whole),
-    (".bias", End::Whole),
+/// The ends of keys of full tensors; a longer end precedes a shorter one that it ends in.
+const WHOLE: [&str; 5] = [
+    ".base_layer.weight",
+    ".base_layer.bias",
+    ".modules_to_save.weight",
+    ".weight",
+    ".bias",
 ];
-
-#[derive(Clone, Copy)]
-enum End {
-    A,
-    B,
-    EmbeddingA,
-    EmbeddingB,
-    Magnitude,
-    Whole,
-    Unknown,
-}
 
 /// The keys of one module's low-rank branch.
 #[derive(Debug, Default)]
@@ -42,8 +24,8 @@ pub(in crate::adapter) struct Factors {
     pub(in crate::adapter) b: Option<String>,
     /// Whether the module is an embedding, whose factors change `weightᵀ`.
     pub(in crate::adapter) embedding: bool,
-    /// Whether it has DoRA's magnitude vector: a norm for each row of the weight.
-    pub(in crate::adapter) magnitude: bool,
+    /// Tensors beside the two, such as DoRA's magnitudes.
+    pub(in crate::adapter) beside: Vec<String>,
 }
 
 /// The keys of a file, by kind.
@@ -61,32 +43,25 @@ impl Parts {
     pub(in crate::adapter) fn of(tensors: &BTreeMap<String, Tensor>) -> Self {
         let mut parts = Self::default();
         for key in tensors.keys() {
-            let end = ENDS.iter().find_map(|(end, part)| {
-                let module = key.strip_prefix(KEY_PREFIX)?.strip_suffix(end)?;
-                Some((module, *part))
-            });
-            let Some((module, end)) = end else {
-                parts.unknown.push(key.clone());
+            let path = key.strip_prefix(KEY_PREFIX);
+            if let Some((module, tensor)) = path.and_then(kind::split) {
+                let factors = parts.factors.entry(module.to_owned()).or_default();
+                match tensor.part {
+                    Part::A => factors.a = Some(key.clone()),
+                    Part::B => factors.b = Some(key.clone()),
+                    Part::Beside => factors.beside.push(key.clone()),
+                }
+                factors.embedding |= kind::is_of_embedding(tensor);
                 continue;
-            };
-            match end {
-                End::Whole => {
+            }
+            let path = path.filter(|path| !path.split('.').any(|part| part.starts_with("lora_")));
+            let module = path.and_then(|path| WHOLE.iter().find_map(|end| path.strip_suffix(end)));
+            match module {
+                Some(module) => {
                     parts.whole.insert(key.clone(), module.to_owned());
-                    continue;
                 }
-                End::Unknown => {
-                    parts.unknown.push(key.clone());
-                    continue;
-                }
-                _ => {}
+                None => parts.unknown.push(key.clone()),
             }
-            let factors = parts.factors.entry(module.to_owned()).or_default();
-            match end {
-                End::A | End::EmbeddingA => factors.a = Some(key.clone()),
-                End::B | End::EmbeddingB => factors.b = Some(key.clone()),
-                _ => factors.magnitude = true,
-            }
-            factors.embedding |= matches!(end, End::EmbeddingA | End::EmbeddingB);
         }
         parts
     }

@@ -8,6 +8,7 @@ use simmer_files::size::counted;
 use super::parts::{Parts, place};
 use super::{LowRankModule, OpenBranch};
 use crate::adapter::config::Bias;
+use crate::adapter::kind::Part;
 use crate::adapter::rules::{Rules, is_end};
 use crate::adapter::targets::Targets;
 use crate::adapter::weights::is_head;
@@ -58,7 +59,7 @@ pub(super) fn of_keys(
     let magnitudes = parts
         .factors
         .values()
-        .filter(|factors| factors.magnitude)
+        .filter(|factors| !factors.beside.is_empty())
         .count();
     if magnitudes > 0 {
         warnings.push(format!(
@@ -67,11 +68,29 @@ pub(super) fn of_keys(
         ));
     }
     if let Some(config) = config {
+        warnings.extend(missing_beside(config, parts));
         warnings.extend(ranks(config, branches)?);
         warnings.extend(unexplained(config, parts, branches)?);
         warnings.extend(missing(config, branches)?);
     }
     Ok(warnings)
+}
+
+/// Modules without a tensor that the kind of adapter has beside the two factors.
+fn missing_beside(config: &AdapterConfig, parts: &Parts) -> Option<String> {
+    let mut tensors = config.kind.linear.tensors.iter();
+    let tensor = tensors.find(|tensor| tensor.part == Part::Beside)?;
+    let without = parts.factors.iter();
+    let without = without.filter(|(_, factors)| factors.beside.is_empty());
+    let without: Vec<String> = without.map(|(module, _)| module.clone()).collect();
+    (!without.is_empty()).then(|| {
+        format!(
+            "{} is set, but these modules have no {}: {}",
+            config.kind.switch.unwrap_or(config.kind.name),
+            tensor.field,
+            listed(&without)
+        )
+    })
 }
 
 fn ranks(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Option<String>, AdapterError> {

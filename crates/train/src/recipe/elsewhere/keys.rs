@@ -85,6 +85,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     key("r lora_r lora_rank", "method.lora.rank", ""),
     key("lora_alpha", "method.lora.alpha", ""),
     key("lora_dropout", "method.lora.dropout", ""),
+    key("dora peft_use_dora", "method.lora.use_dora", ""),
     key(
         "target_modules lora_target_modules lora_target lora_targets lora_modules",
         "method.lora.targets",
@@ -114,9 +115,9 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `method.lora.alpha` to the scale times the rank",
     ),
     text(
-        "use_dora dora loraplus_lr_ratio loraplus_lr_embedding loftq_config init_lora_weights pissa_init use_pissa \
-         lora_bias trainable_token_indices peft_use_dora",
-        "leave it out: this version has LoRA and rsLoRA (`use_rslora`) with PEFT's default initialisation",
+        "loraplus_lr_ratio loraplus_lr_embedding loftq_config init_lora_weights pissa_init use_pissa \
+         lora_bias trainable_token_indices",
+        "leave it out: this version has LoRA, rsLoRA (`use_rslora`) and DoRA (`use_dora`) with PEFT's default initialisation",
     ),
     text(
         "finetuning_type fine_tune_type adapter training_type train_type peft_type tuner_type",

@@ -28,9 +28,10 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
         "qlora",
         "write [method.lora], and precision = \"nf4\" in [base]",
     ),
+    ("method", "dora", "write [method.lora] with use_dora = true"),
     (
         "method",
-        "dora ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
+        "ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
         "write [method.lora] or [method.full]: this version has no other method",
     ),
     ("base.precision", "int4 4bit q4", "set \"nf4\" (QLoRA)"),
