@@ -80,8 +80,8 @@ fn adapters() {
                     (key, view)
                 });
                 let cut = safetensors::serialize(views, None).unwrap();
-                let model = BaseConfig::from_path(Folder::of("untied-mha").path());
-                let model = model.open().unwrap();
+                let base = Folder::of("untied-mha");
+                let model = BaseConfig::from_path(base.path()).open().unwrap();
                 let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
                 let folder = folder.with("adapter_model.safetensors", &cut);
                 folder.said(simmer_model::adapter::load(model, folder.path()))
