@@ -1,7 +1,7 @@
 //! What a layer received, and what it adds: `x + y`, `dx = dy = d(x + y)`.
 //!
 //! For activations in bf16 flex adds one element after another, on one thread. Here the sum is one pass on all threads,
-//! rounded once, and its gradient is passed on as it is.
+//! rounded once, and its gradient is passed on in f32.
 //!
 //! Axes: T tokens, H hidden size.
 
@@ -19,7 +19,7 @@ use burn_flex::FlexTensor;
 use half::bf16;
 
 use crate::buffer::buffer;
-use crate::flex::{contiguous, half_tensor, numbers, rows_of_task};
+use crate::flex::{contiguous, half_tensor, numbers, rows_of_task, widened};
 use crate::product::Numbers;
 use crate::rounding::{to_bf16, to_f32};
 use crate::simd::vectorised;
@@ -48,6 +48,11 @@ pub trait ResidualForms: Backend {
     fn residual_form(x: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_add(x, y)
     }
+
+    /// The gradient of both sides, from that of the sum.
+    fn residual_gradient(dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        dy
+    }
 }
 
 #[cfg(feature = "libtorch")]
@@ -67,6 +72,11 @@ impl ResidualForms for Flex {
             add(a, b, sum);
         });
         half_tensor(sum, x.layout().shape().clone())
+    }
+
+    /// In f32, as the gradients are that other operations add to it.
+    fn residual_gradient(dy: FlexTensor) -> FlexTensor {
+        widened(dy)
     }
 }
 
@@ -89,7 +99,7 @@ impl<B: ResidualForms, C: CheckpointStrategy> ResidualBackend for Autodiff<B, C>
         #[derive(Debug)]
         struct Residual;
 
-        impl<B: Backend> Backward<B, 2> for Residual {
+        impl<B: ResidualForms> Backward<B, 2> for Residual {
             type State = ();
 
             fn backward(
@@ -98,7 +108,7 @@ impl<B: ResidualForms, C: CheckpointStrategy> ResidualBackend for Autodiff<B, C>
                 grads: &mut Gradients,
                 _checkpointer: &mut Checkpointer,
             ) {
-                let dy = grads.consume::<B>(&ops.node); // [T, H]
+                let dy = B::residual_gradient(grads.consume::<B>(&ops.node)); // [T, H]
                 for node in ops.parents.into_iter().flatten() {
                     grads.register::<B>(node.id, dy.clone());
                 }
@@ -138,7 +148,9 @@ mod tests {
                 let grads = (sum * seed.clone()).sum().backward();
                 for leaf in [x, y] {
                     let gradient = leaf.grad(&grads).unwrap().into_data();
-                    gradient.assert_eq(&seed.to_data(), true);
+                    gradient
+                        .convert_dtype(dtype)
+                        .assert_eq(&seed.to_data(), true);
                 }
             }
         }

@@ -57,7 +57,7 @@ const TOGETHER: usize = 4 << 20;
 /// The low-rank branch and the magnitudes of a linear layer.
 #[derive(Module, Debug)]
 pub struct Dora {
-    /// A and B. [`crate::parameters`] leaves the name of this field out of keys.
+    /// A and B. `crate::parameters` leaves the name of this field out of keys.
     pub low_rank: Lora,
     /// m, `[O]`, f32
     pub lora_magnitude_vector: Param<Tensor<1>>,
