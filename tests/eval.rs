@@ -451,7 +451,7 @@ fn what_is_wrong_is_said() {
     hint: set the data folder with --data; docs/guide/evaluating.md lists where to download each set
     ");
     insta::assert_snapshot!(wrong(&["--tasks", "piqa", "--shots", "2"]), @"error: task `piqa`: 2 few-shot examples requested, but the task has none");
-    insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,... or --file FILE");
+    insta::assert_snapshot!(wrong(&[]), @"error: no task given; use --tasks NAME,..., --suite NAME or --file FILE");
     let rows = data().join("mc/piqa_valid.jsonl");
     let mut task = String::from("about = \"mine\"\nfiles = [\"mc/piqa_valid.jsonl\"]\n");
     task += "[choice]\nprompt = \"{{ gaol }}\"\nchoices = \"choices\"\nanswer = \"label\"\nmetrics = [\"acc\"]\n";

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
-use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear};
+use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear, residual};
 
 use super::lora::{A, B};
 use super::low_rank::LowRankChange;
@@ -109,18 +109,21 @@ impl LinearAdapter for Dora {
     ) -> Tensor<2> {
         let branch = self.low_rank.branch(dropout_keys);
         let dtype = x.dtype();
-        let factors = self.factors(&branch, &weight, dtype).cast(dtype);
+        let factors = self.factors(&branch, &weight, dtype);
         let factors = factors.unsqueeze::<2>(); // [1, O]
         if branch.dropout.is_none() {
-            return lora_linear(x, weight, branch) * factors;
+            let changed = lora_linear(x, weight, branch).cast(DType::F32) * factors;
+            return changed.cast(dtype);
         }
+        let x = wide(x);
         let dropped = branch.input(x.clone());
-        let rest = linear(x - dropped.clone(), weight.clone());
+        let rest = linear((x - dropped.clone()).cast(dtype), weight.clone());
         let branch = LowRank {
             dropout: None,
             ..branch
         };
-        rest + lora_linear(dropped, weight, branch) * factors
+        let changed = lora_linear(dropped.cast(dtype), weight, branch);
+        (rest.cast(DType::F32) + changed.cast(DType::F32) * factors).cast(dtype)
     }
 
     /// Without dropout `[x, l] [f∘W, f∘B]ᵀ` with `l = s·x Aᵀ` and `f = m/n`, with it `[x - x', x', l] [W, f∘W, f∘B]ᵀ`.
@@ -133,24 +136,40 @@ impl LinearAdapter for Dora {
         let branch = self.low_rank.branch(dropout_keys);
         let dtype = x.dtype();
         let factors = self.factors(&branch, &weight.clone().into(), dtype);
-        let factors = factors.cast(dtype).unsqueeze_dim::<2>(1); // [O, 1]
-        let weight = weight.cast(dtype);
-        let dropped = branch.input(x.clone());
-        let low = linear(dropped.clone(), branch.a) * branch.scale; // [T, r]
-        let changed = Tensor::cat(vec![weight.clone(), branch.b.cast(dtype)], 1) * factors; // [O, I + r]
-        let input = Tensor::cat(vec![dropped.clone(), low.cast(dtype)], 1); // [T, I + r]
+        let factors = factors.unsqueeze_dim::<2>(1); // [O, 1]
+        let wide_weight = weight.clone().cast(DType::F32);
+        let changed = Tensor::cat(vec![wide_weight, branch.b.clone()], 1) * factors;
+        let changed = changed.cast(dtype); // [O, I + r]
+        let with_low = |input: Tensor<2>| {
+            let low = linear(input.clone(), branch.a.clone()) * branch.scale; // [T, r]
+            Tensor::cat(vec![input, low.cast(dtype)], 1) // [T, I + r]
+        };
         if branch.dropout.is_none() {
-            return [input, changed];
+            return [with_low(x), changed];
         }
+        let x = wide(x);
+        let dropped = branch.input(x.clone());
+        let rest = (x - dropped.clone()).cast(dtype);
         [
-            Tensor::cat(vec![x - dropped, input], 1), // [T, 2I + r]
-            Tensor::cat(vec![weight, changed], 1),    // [O, 2I + r]
+            Tensor::cat(vec![rest, with_low(dropped.cast(dtype))], 1), // [T, 2I + r]
+            Tensor::cat(vec![weight.cast(dtype), changed], 1),         // [O, 2I + r]
         ]
     }
 
     fn has_dropout(&self) -> bool {
         self.low_rank.has_dropout()
     }
+}
+
+/// Activations in f32, for arithmetic between the operations of `simmer_kernels`: these pass gradients in f32 on, and Burn's
+/// in the dtype of the activations, so that both would meet.
+fn wide(x: Tensor<2>) -> Tensor<2> {
+    if x.dtype() == DType::F32 {
+        return x;
+    }
+    // its gradient is the one that those operations pass on
+    let nothing = x.zeros_like().detach();
+    residual(x, nothing).cast(DType::F32)
 }
 
 /// The sum of the squares of each row, some rows at a time: a copy of the whole weight in f32 may be large.
