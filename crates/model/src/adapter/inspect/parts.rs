@@ -44,7 +44,7 @@ impl Parts {
         let mut parts = Self::default();
         for key in tensors.keys() {
             let path = key.strip_prefix(KEY_PREFIX);
-            if let Some((module, tensor)) = path.and_then(kind::split) {
+            if let Some((module, tensor)) = path.and_then(kind::split_of_file) {
                 let factors = parts.factors.entry(module.to_owned()).or_default();
                 match tensor.part {
                     Part::A => factors.a = Some(key.clone()),

@@ -248,6 +248,14 @@ pub(crate) fn split(key: &str) -> Option<(&str, &'static Trained)> {
     all_tensors().find_map(|tensor| Some((key.strip_suffix(tensor.end)?, tensor)))
 }
 
+/// As [`split`], of a file of any version of PEFT: some have a tensor beside the factors as the weight of a module.
+pub(crate) fn split_of_file(key: &str) -> Option<(&str, &'static Trained)> {
+    split(key).or_else(|| {
+        let found = split(key.strip_suffix(".weight")?);
+        found.filter(|(_, tensor)| tensor.part == Part::Beside)
+    })
+}
+
 /// The factors of a low-rank product beside an embedding, or beside another module: A, then B.
 pub(crate) fn factors(is_embedding: bool) -> [&'static Trained; 2] {
     let [a, b, ..] = LORA.tensors(is_embedding) else {
@@ -277,5 +285,21 @@ impl fmt::Debug for Kind {
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_all_versions_are_split() {
+        let field = |key| split_of_file(key).map(|(module, tensor)| (module, tensor.field));
+        let magnitude = Some(("q_proj", "lora_magnitude_vector"));
+        assert_eq!(field("q_proj.lora_magnitude_vector"), magnitude);
+        assert_eq!(field("q_proj.lora_magnitude_vector.weight"), magnitude);
+        assert_eq!(field("q_proj.lora_A.weight"), Some(("q_proj", "lora_A")));
+        assert_eq!(field("q_proj.lora_A.weight.weight"), None);
+        assert_eq!(field("q_proj.weight"), None);
     }
 }
