@@ -19,6 +19,7 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod bf16;
+mod division;
 mod few;
 mod halves;
 #[cfg(target_arch = "x86_64")]

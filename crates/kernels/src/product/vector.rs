@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use pulp::{NullaryFnOnce, Simd};
 
+use super::division::Division;
 use super::weight::Number;
 use super::widen::widen as widen_part;
 use super::{Rows as QuantisedRows, Side, Values, Weight};
@@ -51,22 +52,13 @@ const AHEAD: usize = 12;
 /// Bytes of a cache line, which a vector should not straddle.
 const LINE: usize = 64;
 
-/// `y = x · weight`, or `y += x · weight`.
-///
-/// A task takes some output features and some tokens. It packs its part of the weight, which then
-/// stays in its cache, and reads its tokens one block of rows after another.
+/// `y = x · weight`, or `y += x · weight`. See [`Division`] for the tasks.
 pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
     let depth = k.div_ceil(k.div_ceil(DEPTH)); // equal parts
-    let panels = n.div_ceil(PANEL);
     let fit = (RIGHT / (depth * PANEL)).max(1);
-    let threads = rayon::current_num_threads();
-    let groups = panels.div_ceil(fit).next_multiple_of(threads).min(panels);
-    let features = panels.div_ceil(groups) * PANEL;
-    let groups = n.div_ceil(features);
-    let blocks = threads.div_ceil(groups).min(m.div_ceil(ROWS[0]));
-    let tokens = m.div_ceil(blocks);
+    let division = Division::new([m, n], PANEL, fit, ROWS[0]);
     assert_eq!(
         y.len(),
         m * n,
@@ -76,11 +68,11 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
         start: y.as_mut_ptr(),
         stride: n,
     };
-    threads::for_each(groups * blocks, |task| {
-        let [block, group] = [task / groups, task % groups];
+    threads::for_each(division.count(), |task| {
+        let [tokens, features] = division.part(task);
         let part = Part {
-            tokens: (block * tokens).min(m)..m.min((block + 1) * tokens),
-            features: group * features..n.min((group + 1) * features),
+            tokens,
+            features,
             depth,
             add,
         };

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use simmer_blocks::Quantised;
 
 use super::widen::widen_row;
-use crate::simd::vectorised;
+use crate::rounding::{to_f32, widen_part};
 
 /// Elements in their stored dtype.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl Number for f32 {
 impl Number for bf16 {
     #[inline(always)]
     fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+        to_f32(self)
     }
 }
 
@@ -150,20 +150,12 @@ impl Values<'_> {
         let range = start..start + wide.len();
         match self {
             Self::F32(values) => wide.copy_from_slice(&values[range]),
-            Self::Bf16(values) => widen_bf16(&values[range], wide),
+            Self::Bf16(values) => widen_part(&values[range], wide),
             Self::F16(values) => values[range].convert_to_f32_slice(wide),
             Self::Quantised(Rows { matrix, first }) => {
                 let [_, columns] = matrix.shape();
                 widen_row(matrix, first + start / columns, start % columns, wide);
             }
-        }
-    }
-}
-
-vectorised! {
-    fn widen_bf16(_simd, values: &'a [bf16], wide: &'a mut [f32]) {
-        for (wide, value) in wide.iter_mut().zip(values) {
-            *wide = value.widen();
         }
     }
 }

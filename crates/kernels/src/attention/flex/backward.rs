@@ -27,6 +27,18 @@ pub(super) struct Found {
     pub(super) dv: Vec<f32>,
 }
 
+impl Found {
+    /// Room for the gradients of a piece. Those of keys and values begin at zero, because blocks are added to them.
+    pub(super) fn new(piece: &Row, shape: Shape) -> Self {
+        let [t, s] = [piece.queries.len(), piece.key_count()];
+        Self {
+            dq: buffer(t * shape.groups * shape.dim),
+            dk: vec![0.0; s * shape.dim],
+            dv: vec![0.0; s * shape.dim],
+        }
+    }
+}
+
 /// See [`super::AttentionForms::attention_gradient`].
 pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor; 3] {
     let Attended {
@@ -52,12 +64,7 @@ pub(super) fn gradient(attended: Attended<Flex>, dy: FlexTensor) -> [FlexTensor;
     );
     let pieces = rows.pieces(PIECE, scores.window);
     let found = tasks(&pieces, shape, |piece, head| {
-        let [t, s] = [piece.queries.len(), piece.key_count()];
-        let mut found = Found {
-            dq: buffer(t * shape.groups * shape.dim),
-            dk: vec![0.0; s * shape.dim],
-            dv: vec![0.0; s * shape.dim],
-        };
+        let mut found = Found::new(piece, shape);
         let sides = Sides::new(&qkv, shape, head, scores);
         let results = Results {
             y: values(&y),

@@ -12,7 +12,7 @@ use std::ops::Range;
 use burn_flex::FlexTensor;
 
 use crate::attention::Scores;
-use crate::buffer::buffer;
+use crate::buffer::{Plain, buffer};
 use crate::flex::values;
 use crate::simd::tanh;
 use crate::threads;
@@ -60,6 +60,17 @@ impl Shape {
         self.key_heads * self.dim
     }
 
+    /// The elements of the heads of one key head's group for some tokens, `[c, D]`, of `x`, `[T, N, D]`.
+    pub(super) fn group<T: Plain>(self, x: &[T], head: usize, tokens: Range<usize>) -> Vec<T> {
+        let width = self.groups * self.dim;
+        let mut block = buffer(tokens.len() * width);
+        for (token, block) in tokens.zip(block.chunks_exact_mut(width)) {
+            let start = token * self.query_stride() + head * width;
+            block.copy_from_slice(&x[start..start + width]);
+        }
+        block
+    }
+
     /// Multiplications and additions of `products` matrix multiplications over all queries and the keys
     /// that they see.
     pub(super) fn flops(self, rows: &Rows, window: Option<usize>, products: usize) -> usize {
@@ -79,7 +90,13 @@ pub(super) fn tasks<R: Send>(
 }
 
 /// Copies the result of a task to its queries and key head in `whole`, `[T, K, ...]`.
-pub(super) fn scatter(whole: &mut [f32], part: &[f32], piece: &Row, head: usize, key_heads: usize) {
+pub(super) fn scatter<T: Copy>(
+    whole: &mut [T],
+    part: &[T],
+    piece: &Row,
+    head: usize,
+    key_heads: usize,
+) {
     let width = part.len() / piece.queries.len();
     for (query, part) in piece.queries.clone().zip(part.chunks_exact(width)) {
         whole[(query * key_heads + head) * width..][..width].copy_from_slice(part);
@@ -119,13 +136,7 @@ impl<'a> Sides<'a> {
 
     /// The vectors of the group's heads for some tokens: `[c, D]`.
     pub(super) fn group(&self, x: &[f32], tokens: Range<usize>) -> Vec<f32> {
-        let width = self.shape.groups * self.shape.dim;
-        let mut block = buffer(tokens.len() * width);
-        for (token, block) in tokens.zip(block.chunks_exact_mut(width)) {
-            let start = token * self.shape.query_stride() + self.head * width;
-            block.copy_from_slice(&x[start..start + width]);
-        }
-        block
+        self.shape.group(x, self.head, tokens)
     }
 
     /// The part of `x`, keys or values, that begins at this head of the range's first key.

@@ -12,10 +12,10 @@ use burn_flex::FlexTensor;
 use half::bf16;
 
 use super::backward::{Found, gather_gradients, weights};
-use super::blocks::{Block, PIECE, Shape, blocks, cap, cap_with_slopes, tasks};
+use super::blocks::{Block, PIECE, Shape, blocks, cap, cap_with_slopes, scatter, tasks};
 use super::{exponentials, finish};
 use crate::attention::Scores;
-use crate::buffer::buffer;
+use crate::buffer::{Plain, buffer};
 use crate::flex::{self, contiguous, half_tensor, tensor, values, widened};
 use crate::product::Numbers;
 use crate::product::bf16::tile::{Left, Right, multiply, paired_rows, round, transposed};
@@ -92,12 +92,7 @@ pub(super) fn gradient(
     let _span = profile::span(Operation::Attention, flops, size);
     let pieces = rows.pieces(PIECE, scores.window);
     let found = tasks(&pieces, shape, |piece, head| {
-        let [t, s] = [piece.queries.len(), piece.key_count()];
-        let mut found = Found {
-            dq: buffer(t * shape.groups * shape.dim),
-            dk: vec![0.0; s * shape.dim],
-            dv: vec![0.0; s * shape.dim],
-        };
+        let mut found = Found::new(piece, shape);
         let sides = Sides::new(&qkv, shape, head, scores);
         let results = Results {
             y: elements(&y),
@@ -115,14 +110,6 @@ fn elements(tensor: &FlexTensor) -> &[bf16] {
     match flex::numbers(tensor) {
         Numbers::Bf16(values) => values,
         Numbers::F32(_) => unreachable!("queries, keys, values and results have one dtype"),
-    }
-}
-
-/// As [`super::blocks::scatter`], of any elements.
-fn scatter<T: Copy>(whole: &mut [T], part: &[T], piece: &Row, head: usize, key_heads: usize) {
-    let width = part.len() / piece.queries.len();
-    for (query, part) in piece.queries.clone().zip(part.chunks_exact(width)) {
-        whole[(query * key_heads + head) * width..][..width].copy_from_slice(part);
     }
 }
 
@@ -169,14 +156,8 @@ impl<'a> Sides<'a> {
     }
 
     /// The elements of the group's heads for some tokens: `[c, D]`.
-    fn group<T: crate::buffer::Plain>(&self, x: &[T], tokens: Range<usize>) -> Vec<T> {
-        let width = self.shape.groups * self.shape.dim;
-        let mut block = buffer(tokens.len() * width);
-        for (token, block) in tokens.zip(block.chunks_exact_mut(width)) {
-            let start = token * self.shape.query_stride() + self.head * width;
-            block.copy_from_slice(&x[start..start + width]);
-        }
-        block
+    fn group<T: Plain>(&self, x: &[T], tokens: Range<usize>) -> Vec<T> {
+        self.shape.group(x, self.head, tokens)
     }
 }
 

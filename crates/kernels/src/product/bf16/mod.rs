@@ -39,6 +39,7 @@ use std::sync::OnceLock;
 use half::bf16;
 
 use self::pack::{pack_left, pack_right};
+use super::division::Division;
 use super::{Sums, Term};
 use crate::buffer::buffer;
 use crate::simd::prefetch;
@@ -84,29 +85,20 @@ pub(super) fn available() -> bool {
 }
 
 /// `y = Σ x · weight`, or `y += Σ x · weight`, over some products with the same numbers of tokens and features, neither
-/// of them zero.
-///
-/// A task takes some output features and some tokens. It packs its part of the weights, which then stays in its cache,
-/// and reads its tokens one block of rows after another.
+/// of them zero. See [`Division`] for the tasks.
 pub(super) fn product(terms: &[Term<'_>], m: usize, n: usize, y: Sums<'_>) {
     let depth = depth(terms);
-    let panels = n.div_ceil(PANEL);
     let fit = (RIGHT / (depth * PANEL)).max(1);
-    let threads = rayon::current_num_threads();
-    let groups = panels.div_ceil(fit).next_multiple_of(threads).min(panels);
-    let features = panels.div_ceil(groups) * PANEL;
-    let groups = n.div_ceil(features);
-    let blocks = threads.div_ceil(groups).min(m.div_ceil(ROWS));
-    let tokens = m.div_ceil(blocks).next_multiple_of(ROWS);
+    let division = Division::new([m, n], PANEL, fit, ROWS).in_whole(ROWS);
     let (y, add) = match y {
         Sums::F32 { y, add } => (Output::F32(y.as_mut_ptr()), add),
         Sums::Bf16(y) => (Output::Bf16(y.as_mut_ptr()), false),
     };
-    threads::for_each(groups * blocks, |task| {
-        let [block, group] = [task / groups, task % groups];
+    threads::for_each(division.count(), |task| {
+        let [tokens, features] = division.part(task);
         let part = Part {
-            tokens: (block * tokens).min(m)..m.min((block + 1) * tokens),
-            features: group * features..n.min((group + 1) * features),
+            tokens,
+            features,
             depth,
             add,
         };

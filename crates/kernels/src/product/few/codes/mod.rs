@@ -158,13 +158,13 @@ impl Tokens {
         dot_rows(self, matrix, first, result);
     }
 
-    /// `M` tokens from one on.
+    /// `M` tokens from one on, and how far ahead codes are prefetched.
     #[inline]
-    fn part<const M: usize>(&self, first: usize) -> Part<'_, M> {
+    fn part<const M: usize>(&self, first: usize, ahead: usize) -> Part<'_, M> {
         let of_token = self.sums.len() / (self.x.len() / self.k);
         let mut part = Part {
             instructions: self.instructions,
-            ahead: AHEAD,
+            ahead,
             x: [&[]; M],
             rest: [&[]; M],
             sums: [&[]; M],
@@ -243,8 +243,10 @@ const ROWS: usize = 4;
 /// See [`Tokens::dots`].
 fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
+    let [rows, _] = matrix.shape();
+    let of_row = matrix.codes().len() / rows;
     if tokens.count == 1 {
-        let part = tokens.part::<1>(0);
+        let part = tokens.part::<1>(0, AHEAD.max(ROWS * of_row));
         let (whole, rest) = result.as_chunks_mut::<ROWS>();
         let mut first = first;
         for result in whole {
@@ -261,7 +263,7 @@ fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32
     }
     for (row, result) in result.chunks_exact_mut(tokens.count).enumerate() {
         for (part, result) in result.chunks_mut(TOKENS).enumerate() {
-            let part = tokens.part(part * TOKENS);
+            let part = tokens.part(part * TOKENS, AHEAD.max(of_row));
             let [sums] = row_dots::<TOKENS, 1>(matrix, first + row, &part, &mut scales);
             result.copy_from_slice(&sums[..result.len()]);
         }
@@ -275,12 +277,8 @@ fn row_dots<const M: usize, const R: usize>(
     tokens: &Part<'_, M>,
     scales: &mut Vec<f32>,
 ) -> [[f32; M]; R] {
-    let [rows, columns] = matrix.shape();
+    let [_, columns] = matrix.shape();
     let codes = &matrix.codes()[..];
-    let tokens = &Part {
-        ahead: AHEAD.max(R * codes.len() / rows),
-        ..*tokens
-    };
     let mut stored = [0; R];
     for (row, stored) in stored.iter_mut().enumerate() {
         *stored = matrix.stored_row(first + row);
