@@ -222,8 +222,10 @@ impl Eval {
     /// The tasks of a suite whose files are there, except those of --tasks. Says which are missing.
     fn of_suite(&self, suite: &Suite, data: &Path) -> Result<Vec<Asked>, Failure> {
         let mut asked = Vec::new();
-        let others = |name: &&&str| !self.tasks.iter().any(|known| known == **name);
-        for name in suite.tasks.iter().filter(others) {
+        for name in suite.tasks {
+            if self.tasks.iter().any(|known| known == name) {
+                continue;
+            }
             let task = self.settled(Task::named(name)?)?;
             match task.questions(data, self.limit) {
                 Ok(questions) => asked.push(Asked { task, questions }),

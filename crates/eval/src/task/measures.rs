@@ -46,7 +46,7 @@ pub enum TextMetric {
 pub struct Extraction {
     /// The regular expression. The answer is its first group that is not empty, or the whole match if it has no groups.
     pub pattern: Option<String>,
-    /// Instead of a pattern: the content of the last `\\boxed{...}`.
+    /// Instead of a pattern: the content of the last `\boxed{...}`.
     #[serde(default)]
     pub boxed: bool,
     /// Which match is taken.
