@@ -17,9 +17,9 @@ use crate::buffer::buffer;
 use crate::simd::{dot, prefetch, vectorised};
 use crate::threads;
 
-/// Elements of the weight per task: enough for long sequential reads, and few enough that no thread
+/// Bytes of the weight per task: enough for long sequential reads, and few enough that no thread
 /// waits long for another thread's last task.
-const TASK: usize = 1 << 17;
+const TASK: usize = 1 << 18;
 
 /// The number of columns per task is a multiple of this.
 const LANES: usize = 32;
@@ -38,9 +38,9 @@ pub(super) fn product(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     }
 }
 
-/// Rows per task, for `n` rows of `k` elements, so that all threads get the same number of tasks.
-fn share(n: usize, k: usize) -> usize {
-    let tasks = (n * k).div_ceil(TASK);
+/// Rows or columns per task, for `n` of them in so many bytes, so that all threads get the same number of tasks.
+fn share(n: usize, bytes: usize) -> usize {
+    let tasks = bytes.div_ceil(TASK);
     let tasks = tasks.next_multiple_of(rayon::current_num_threads());
     n.div_ceil(tasks)
 }
@@ -49,7 +49,7 @@ fn share(n: usize, k: usize) -> usize {
 fn dots(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
-    let rows = share(n, k);
+    let rows = share(n, weight.bytes());
     let x = Tokens {
         x,
         halves: words(weight).map(|_| deinterleave(x)),
@@ -275,7 +275,7 @@ impl<S: Simd> Rows<S> for Pairs<'_> {
 fn sums(x: &[f32], weight: Weight<'_>, y: &mut [f32], add: bool) {
     let [k, n] = weight.inner_outer();
     let m = x.len() / k;
-    let columns = share(n, k).next_multiple_of(LANES).min(n);
+    let columns = share(n, weight.bytes()).next_multiple_of(LANES).min(n);
     let results = threads::map(n.div_ceil(columns), |task| {
         let columns = task * columns..n.min((task + 1) * columns);
         let mut result = vec![0.0; m * columns.len()]; // [M, columns]

@@ -19,7 +19,7 @@ const LINE: usize = 64;
 pub(super) const IQ4_NL_OFFSET: i8 = 127;
 
 /// The values of IQ4_NL as unsigned bytes.
-const IQ4_NL_BYTES: [u8; 16] = {
+pub(super) const IQ4_NL_BYTES: [u8; 16] = {
     let mut bytes = [0; 16];
     let mut code = 0;
     while code < 16 {
@@ -319,16 +319,16 @@ impl Group {
 
 /// The scales and minima of a block of Q4_K or Q5_K.
 #[derive(Clone, Copy)]
-struct Scales {
-    scales: [f32; 8],
-    minima: __m256,
+pub(super) struct Scales {
+    pub(super) scales: [f32; 8],
+    pub(super) minima: __m256,
 }
 
 impl Scales {
     /// Reads them from the first 16 bytes of a block; see `simmer_blocks` for how they are packed.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn of(block: &[u8]) -> Self {
+    pub(super) fn of(block: &[u8]) -> Self {
         const FOUR: u32 = 0x0f0f_0f0f;
         const SIX: u32 = 0x3f3f_3f3f;
         const TWO: u32 = 0x0303_0303;

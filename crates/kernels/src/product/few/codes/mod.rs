@@ -15,6 +15,7 @@
     reason = "dozens of intrinsics, whose names are unique and begin with `_mm`"
 )]
 
+mod fixed;
 mod four_bit;
 mod ggml;
 mod int8;
@@ -43,6 +44,8 @@ pub(super) struct Tokens {
     /// Number of tokens, without those that were filled in.
     count: usize,
     k: usize,
+    /// The token in fixed point, for [`Instructions::Vnni`]; then it is not in `x`.
+    fixed: Option<fixed::Token>,
 }
 
 /// Sums of the features of a group, for types whose codes do not start at zero.
@@ -76,12 +79,17 @@ enum Order {
 enum Instructions {
     Avx2,
     Avx512,
+    /// For one token.
+    Vnni,
 }
 
 impl Instructions {
-    /// The best ones of this processor; `None` if it has neither.
-    fn best() -> Option<Self> {
-        if wide::available() {
+    /// The best ones of this processor for some tokens; `None` if it has none.
+    fn best(tokens: usize, matrix: &Quantised) -> Option<Self> {
+        let [_, columns] = matrix.shape();
+        if tokens == 1 && fixed::takes(matrix.form(), columns) && fixed::available() {
+            Some(Self::Vnni)
+        } else if wide::available() {
             Some(Self::Avx512)
         } else {
             vector::available().then_some(Self::Avx2)
@@ -120,7 +128,9 @@ fn order(matrix: &Quantised, with: Instructions) -> Option<(Order, Sums)> {
 impl Tokens {
     /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened.
     pub(super) fn new(x: &[f32], matrix: &Quantised) -> Option<Self> {
-        Self::unpacked_with(Instructions::best()?, x, matrix)
+        let [_, k] = matrix.shape();
+        let tokens = x.len().checked_div(k)?;
+        Self::unpacked_with(Instructions::best(tokens, matrix)?, x, matrix)
     }
 
     /// As [`new`](Self::new), for instructions that this processor has.
@@ -128,6 +138,16 @@ impl Tokens {
         let (order, sums) = order(matrix, instructions)?;
         let [_, k] = matrix.shape();
         let tokens = x.len() / k;
+        if instructions == Instructions::Vnni {
+            return Some(Self {
+                instructions,
+                x: Vec::new(),
+                sums: Vec::new(),
+                count: tokens,
+                k,
+                fixed: Some(fixed::Token::new(x, matrix.form())),
+            });
+        }
         let rows = if tokens == 1 {
             1
         } else {
@@ -147,6 +167,7 @@ impl Tokens {
             x,
             count: tokens,
             k,
+            fixed: None,
         })
     }
 
@@ -237,52 +258,90 @@ struct Part<'a, const M: usize> {
     sums: [&'a [f32]; M],
 }
 
-/// Rows of one token that are read together: sums of several rows do not wait for each other.
+/// Rows of one token that are read together: sums of several rows do not wait for each other, and memory serves several
+/// streams faster than one.
 const ROWS: usize = 4;
 
 /// See [`Tokens::dots`].
 fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
+    if let Some(token) = &tokens.fixed {
+        return streams(result, |rows, sums| {
+            if let ([sums], []) = sums.as_chunks_mut() {
+                *sums = fixed_row_dots::<ROWS>(matrix, rows.map(|row| first + row), token);
+            } else {
+                [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
+            }
+        });
+    }
+    if tokens.count == 1 {
+        let part = tokens.part::<1>(0, AHEAD);
+        return streams(result, |rows, sums| {
+            if let ([sums], []) = sums.as_chunks_mut() {
+                let rows = rows.map(|row| first + row);
+                let dots = row_dots::<1, ROWS>(matrix, rows, &part, &mut scales);
+                *sums = dots.map(|[sum]| sum);
+            } else {
+                [[sums[0]]] = row_dots(matrix, [first + rows[0]], &part, &mut scales);
+            }
+        });
+    }
     let [rows, _] = matrix.shape();
     let of_row = matrix.codes().len() / rows;
-    if tokens.count == 1 {
-        let part = tokens.part::<1>(0, AHEAD.max(ROWS * of_row));
-        let (whole, rest) = result.as_chunks_mut::<ROWS>();
-        let mut first = first;
-        for result in whole {
-            let sums = row_dots::<1, ROWS>(matrix, first, &part, &mut scales);
-            for (result, [sum]) in result.iter_mut().zip(sums) {
-                *result = sum;
-            }
-            first += ROWS;
-        }
-        for (row, result) in rest.iter_mut().enumerate() {
-            [[*result]] = row_dots::<1, 1>(matrix, first + row, &part, &mut scales);
-        }
-        return;
-    }
     for (row, result) in result.chunks_exact_mut(tokens.count).enumerate() {
         for (part, result) in result.chunks_mut(TOKENS).enumerate() {
             let part = tokens.part(part * TOKENS, AHEAD.max(of_row));
-            let [sums] = row_dots::<TOKENS, 1>(matrix, first + row, &part, &mut scales);
+            let [sums] = row_dots::<TOKENS, 1>(matrix, [first + row], &part, &mut scales);
             result.copy_from_slice(&sums[..result.len()]);
         }
     }
 }
 
-/// The products of some tokens with `R` rows from one on. `scales` is a buffer.
+/// Divides the rows of `result` into [`ROWS`] parts, and takes one row of each at a time; then the rows that are left,
+/// one at a time. `dots` gets rows and the places of as many sums: [`ROWS`] of them, or one, that of the first row.
+fn streams(result: &mut [f32], mut dots: impl FnMut([usize; ROWS], &mut [f32])) {
+    let part = result.len() / ROWS;
+    for row in 0..part {
+        let rows = std::array::from_fn(|stream| stream * part + row);
+        let mut sums = [0.0; ROWS];
+        dots(rows, &mut sums);
+        for (row, sum) in rows.into_iter().zip(sums) {
+            result[row] = sum;
+        }
+    }
+    for row in part * ROWS..result.len() {
+        dots([row; ROWS], &mut result[row..=row]);
+    }
+}
+
+/// The products of a token in fixed point with some rows.
+fn fixed_row_dots<const R: usize>(
+    matrix: &Quantised,
+    rows: [usize; R],
+    token: &fixed::Token,
+) -> [f32; R] {
+    let [all, _] = matrix.shape();
+    let codes = &matrix.codes()[..];
+    let width = codes.len() / all;
+    let stored = rows.map(|row| matrix.stored_row(row));
+    let scales = match matrix.form() {
+        Form::Int8(form) => stored.map(|row| form.row_max[row] * (1.0 / 127.0)),
+        _ => [1.0; R],
+    };
+    let rows = stored.map(|row| &codes[row * width..][..width]);
+    fixed::dots(matrix.form(), rows, scales, token)
+}
+
+/// The products of some tokens with some rows. `scales` is a buffer.
 fn row_dots<const M: usize, const R: usize>(
     matrix: &Quantised,
-    first: usize,
+    rows: [usize; R],
     tokens: &Part<'_, M>,
     scales: &mut Vec<f32>,
 ) -> [[f32; M]; R] {
     let [_, columns] = matrix.shape();
     let codes = &matrix.codes()[..];
-    let mut stored = [0; R];
-    for (row, stored) in stored.iter_mut().enumerate() {
-        *stored = matrix.stored_row(first + row);
-    }
+    let stored = rows.map(|row| matrix.stored_row(row));
     let bytes = |width: usize| stored.map(|row| &codes[row * width..][..width]);
     let wide = tokens.instructions == Instructions::Avx512;
     match matrix.form() {
@@ -362,11 +421,16 @@ mod tests {
         let sets = [
             (vector::available(), Instructions::Avx2),
             (wide::available(), Instructions::Avx512),
+            (fixed::available(), Instructions::Vnni),
         ];
         let [rows, columns] = [9, 512];
         for matrix in matrices([rows, columns]) {
             for (_, instructions) in sets.into_iter().filter(|(available, _)| *available) {
                 for count in [1, 3] {
+                    let takes = count == 1 && fixed::takes(matrix.form(), columns);
+                    if instructions == Instructions::Vnni && !takes {
+                        continue;
+                    }
                     let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
                     let x: Vec<f32> = (0..(count * columns) as u64).map(unit).collect();
                     let tokens = Tokens::unpacked_with(instructions, &x, &matrix).unwrap();
