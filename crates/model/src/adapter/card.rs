@@ -6,11 +6,9 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::config::{AdapterConfig, Bias};
+use super::config::AdapterConfig;
+use super::limits::{Limit, Program, limits, vllm_rank};
 use super::trained_with::{PromptTemplate, QuantisedBase};
-
-/// Values that vLLM accepts for `--max-lora-rank`.
-const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
 
 /// What the card of an adapter says about its training run. It is the same for two runs of one recipe.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,10 +28,8 @@ impl Card {
     pub(super) fn text(&self, config: &AdapterConfig, vocab_size: Option<usize>) -> String {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
-        let is_plain_lora = vocab_size.is_none()
-            && config.kind.beyond_low_rank.is_none()
-            && config.bias == Bias::None
-            && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
+        let limits = limits(config, vocab_size.is_some());
+        let limit = |program| limits.iter().find(|limit| limit.program == program);
         let mut text = self.front(base);
         let _ = write!(
             text,
@@ -51,8 +47,8 @@ impl Card {
         );
         text += &self.simmer(base);
         text += &peft(base, vocab_size);
-        text += &vllm(base, config, is_plain_lora);
-        text += &llama_cpp(base, is_plain_lora);
+        text += &vllm(base, config, limit(Program::Vllm));
+        text += &llama_cpp(base, limit(Program::LlamaCpp));
         text
     }
 
@@ -118,27 +114,26 @@ fn peft(base: &str, vocab_size: Option<usize>) -> String {
     )
 }
 
-fn vllm(base: &str, config: &AdapterConfig, is_plain_lora: bool) -> String {
-    let ranks = config.rank_pattern.iter().map(|(_, rank)| *rank);
-    let rank = ranks.chain([config.r]).max().unwrap_or(config.r);
-    let room = VLLM_RANKS.into_iter().find(|room| *room >= rank);
+fn vllm(base: &str, config: &AdapterConfig, limit: Option<&Limit>) -> String {
     let base = word(base);
-    match room.filter(|_| is_plain_lora) {
-        Some(room) => format!(
+    let room = vllm_rank(config);
+    match (limit, room) {
+        (None, Some(room)) => format!(
             "\n### vLLM\n\n```sh\n\
              vllm serve {base} --enable-lora --max-lora-rank {room} --lora-modules adapter=ADAPTER\n```\n\n\
              Requests name the model `adapter`.\n"
         ),
-        None => format!(
-            "\n### vLLM\n\nvLLM loads only low-rank branches, up to rank 512: merge the adapter first.\n\n```sh\n\
-             simmer merge --base {base} --adapter ADAPTER --out merged\nvllm serve merged\n```\n"
+        (limit, _) => format!(
+            "\n### vLLM\n\n{}Merge it first.\n\n```sh\n\
+             simmer merge --base {base} --adapter ADAPTER --out merged\nvllm serve merged\n```\n",
+            sentence(limit)
         ),
     }
 }
 
-fn llama_cpp(base: &str, is_plain_lora: bool) -> String {
+fn llama_cpp(base: &str, limit: Option<&Limit>) -> String {
     let base = word(base);
-    if is_plain_lora {
+    if limit.is_none() {
         return format!(
             "\n### llama.cpp\n\n```sh\n\
              simmer convert {base} base.gguf\n\
@@ -147,10 +142,15 @@ fn llama_cpp(base: &str, is_plain_lora: bool) -> String {
         );
     }
     format!(
-        "\n### llama.cpp\n\nllama.cpp applies only low-rank branches: merge the adapter first.\n\n```sh\n\
+        "\n### llama.cpp\n\n{}Merge it first.\n\n```sh\n\
          simmer merge --base {base} --adapter ADAPTER --out merged\n\
-         simmer convert merged merged.gguf\nllama-cli -m merged.gguf\n```\n"
+         simmer convert merged merged.gguf\nllama-cli -m merged.gguf\n```\n",
+        sentence(limit)
     )
+}
+
+fn sentence(limit: Option<&Limit>) -> String {
+    limit.map(|limit| format!("{limit}. ")).unwrap_or_default()
 }
 
 /// A string literal, valid in YAML and in Python.

@@ -12,6 +12,7 @@ pub mod gguf;
 pub mod inspect;
 mod keys;
 pub mod kind;
+mod limits;
 mod mlx;
 mod names;
 pub mod peft;
@@ -27,6 +28,7 @@ pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, sav
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
+pub use limits::{Limit, Program, limits};
 pub use spectrum::Spectrum;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;

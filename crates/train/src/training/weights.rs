@@ -103,6 +103,10 @@ impl Training<'_> {
             (Method::Lora(_), Some(config)) => {
                 let out = self.folder.path().join("adapter");
                 adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
+                for limit in adapter::limits(config, model.has_own_vocabulary()) {
+                    let notice = format!("{limit}; merged into its base model, it does");
+                    self.observer.on_notice(&notice);
+                }
                 Ok(out)
             }
             (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
