@@ -6,7 +6,7 @@ use simmer_data::{Content, Conversation, Origin};
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, rows};
 use crate::error::EvalError;
-use crate::task::{Choice, Generation, Instruction, TextMetric};
+use crate::task::{Choice, Generation, Instruction, Shots, TextMetric};
 
 impl Texts<'_> {
     pub(super) fn question(
@@ -129,21 +129,38 @@ impl Texts<'_> {
     /// The head and few-shot examples before a question.
     fn before(&self, origin: &Origin, fields: &Map<String, Value>) -> Result<String, EvalError> {
         let head = self.optional(text::HEAD, origin, fields)?;
-        let mut before = head.unwrap_or_default();
+        let head = head.unwrap_or_default();
         let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
-            return Ok(before);
+            return Ok(head);
         };
         let same = self.optional(text::SAME, origin, fields)?;
+        if let Some(examples) = self.examples.borrow().get(&same) {
+            return Ok(head + examples);
+        }
+        let examples = self.examples(shots, origin, same.as_deref())?;
+        let before = head + &examples;
+        self.examples.borrow_mut().insert(same, examples);
+        Ok(before)
+    }
+
+    /// The few-shot examples of questions with this value of `shots.same`.
+    fn examples(
+        &self,
+        shots: &Shots,
+        origin: &Origin,
+        same: Option<&str>,
+    ) -> Result<String, EvalError> {
+        let mut examples = String::new();
         let mut count = 0;
         for shot in &self.shots {
             if count == shots.count {
                 break;
             }
-            if self.optional(text::SAME, origin, shot)? == same {
+            if self.optional(text::SAME, origin, shot)?.as_deref() == same {
                 let (prompt, answer) = self.shot(origin, shot)?;
-                before += &prompt;
-                before += &answer;
-                before += &shots.between;
+                examples += &prompt;
+                examples += &answer;
+                examples += &shots.between;
                 count += 1;
             }
         }
@@ -155,7 +172,7 @@ impl Texts<'_> {
             );
             return Err(EvalError::row(origin, problem));
         }
-        Ok(before)
+        Ok(examples)
     }
 
     /// Prompt and right answer of a few-shot example.

@@ -1,5 +1,7 @@
 //! The templates of a task, which are filled from its rows.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -30,6 +32,8 @@ pub(super) struct Texts<'a> {
     pub(super) blanks: Blanks,
     tables: Vec<(&'a str, &'a str, Rows)>,
     pub(super) shots: Vec<Map<String, Value>>,
+    /// The few-shot examples as text, by the value of `shots.same`: questions share them.
+    pub(super) examples: RefCell<BTreeMap<Option<String>, String>>,
 }
 
 impl<'a> Texts<'a> {
@@ -55,6 +59,7 @@ impl<'a> Texts<'a> {
             blanks,
             tables,
             shots: Vec::new(),
+            examples: RefCell::default(),
         };
         texts.shots = texts.read_shots(folder)?;
         Ok(texts)
