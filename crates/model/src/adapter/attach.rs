@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
-use simmer_checkpoint::family::{LLAMA, Module};
+use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 use simmer_files::Existing;
 
@@ -71,10 +71,10 @@ pub struct LoraConfig {
 impl Default for LoraConfig {
     fn default() -> Self {
         Self {
-            rank: 8,
-            alpha: 16.0,
+            rank: 16,
+            alpha: 32.0,
             dropout: 0.0,
-            targets: Targets::Names(LLAMA.default_targets().map(str::to_owned).collect()),
+            targets: Targets::all_linear(),
             exclude_modules: None,
             layers_to_transform: None,
             rank_pattern: Patterns::default(),

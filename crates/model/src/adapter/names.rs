@@ -26,6 +26,11 @@ impl Targets {
     pub(super) const EXPECTED: &str =
         "a list of module names, one regular expression, or \"all-linear\"";
 
+    /// Every linear module except the output head.
+    pub fn all_linear() -> Self {
+        Self::Regex("all-linear".to_owned())
+    }
+
     /// Whether the targets are "all-linear".
     pub fn is_all_linear(&self) -> bool {
         matches!(self, Self::Regex(name) if name.eq_ignore_ascii_case("all-linear"))

@@ -154,7 +154,7 @@ mod tests {
             LoraConfig {
                 layers_to_transform: Some(Layers(vec![0, 79])),
                 rank_pattern: Patterns(vec![("layers.79.self_attn.v_proj".to_owned(), 3)]),
-                ..LoraConfig::default()
+                ..names(&["q_proj", "v_proj"])
             },
         ] {
             valid.check().unwrap();
@@ -181,7 +181,7 @@ mod tests {
         insta::assert_snapshot!(said(both));
         let deep = LoraConfig {
             layers_to_transform: Some(Layers(vec![1000])),
-            ..LoraConfig::default()
+            ..names(&["q_proj"])
         };
         insta::assert_snapshot!(said(deep));
         let from = LoraConfig {

@@ -1,5 +1,5 @@
 use burn::tensor::Device;
-use simmer_checkpoint::family::Role;
+use simmer_checkpoint::family::{LLAMA, Role};
 
 use super::*;
 
