@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use simmer_data::{Format, SourceConfig};
 use simmer_model::adapter::AdapterConfig;
-use simmer_train::{Method, Outcome, Recipe, Resume, Silent, train};
+use simmer_train::{Outcome, Recipe, Resume, Silent, train};
 
 use crate::golden;
 
@@ -89,11 +89,13 @@ fn every_recipe_takes_two_steps() {
             panic!("{name} was interrupted");
         };
         assert_eq!(step, 2, "{name}");
-        match &recipe.method {
-            Method::Full(_) => assert!(weights.join("model.safetensors").is_file(), "{name}"),
-            Method::Lora(lora) => {
+        match recipe.method.adapter() {
+            None => assert!(weights.join("model.safetensors").is_file(), "{name}"),
+            Some(table) => {
                 let config = AdapterConfig::read(&weights.join("adapter_config.json"));
-                assert_eq!(config.unwrap().0.r, lora.rank, "{name}");
+                let config = config.unwrap().0;
+                assert_eq!(config.kind, table.kind(), "{name}");
+                assert!(table.rank().is_none_or(|rank| rank == config.r), "{name}");
             }
         }
         trained += 1;

@@ -119,7 +119,11 @@ fn another_adapter_does_not_take_a_checkpoint() {
 
 #[test]
 fn a_resumed_run_of_every_kind_has_the_same_bits() {
-    for kind in ["method.lora.use_dora=true", "method.lora.use_rslora=true"] {
+    for kind in [
+        "method.lora.use_dora=true",
+        "method.lora.use_rslora=true",
+        "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
+    ] {
         let kitchen = Kitchen::new();
         let sets = [kind, "train.checkpoint_every={steps=2}"];
         let whole = kitchen.whole(&sets, "whole");

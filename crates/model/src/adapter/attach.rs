@@ -16,6 +16,7 @@ use super::config::{AdapterConfig, Bias};
 use super::kind::{self, DORA, Kind, LORA, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
+use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
@@ -149,26 +150,25 @@ pub struct Attached {
 /// If targets match nothing, if a setting is out of range, and if the adapter in `from` does not fit.
 pub fn attach(
     model: LlamaForCausalLM,
-    lora: &LoraConfig,
+    table: &dyn AdapterTable,
     seed: u64,
     base_name: &str,
 ) -> Result<Attached, AdapterError> {
-    lora.check()?;
-    if let Some(folder) = lora.found_from() {
-        let adapter = AdapterFolder::open(folder)?;
-        return join_folder(model, &adapter, lora.dropout, true);
+    table.check()?;
+    if let Some(folder) = table.found_from() {
+        let adapter = open_from(table, folder)?;
+        return join_folder(model, &adapter, table.dropout(), true);
     }
-    let config = lora.to_peft(base_name);
-    let modules = layout::modules(model.config());
-    let selection =
-        select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))?;
+    let config = table.to_peft(base_name);
+    let selection = new_selection(table, &config, model.config())?;
     let model = join(model, &selection, config.lora_dropout, seed)?;
+    let config = AdapterConfig {
+        target_modules: Some(selection.target_modules.clone()),
+        ..config
+    };
     Ok(Attached {
         model,
-        config: AdapterConfig {
-            target_modules: Some(selection.target_modules),
-            ..config
-        },
+        config: table.complete(config, &selection)?,
         warnings: selection.warnings,
         resized: None,
     })
@@ -178,17 +178,44 @@ pub fn attach(
 ///
 /// # Errors
 /// As [`attach`].
-pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, AdapterError> {
-    let modules = layout::modules(model);
-    lora.check()?;
-    if let Some(folder) = lora.found_from() {
-        let adapter = AdapterFolder::open(folder)?;
-        let selection = adapter.select(&modules)?;
+pub fn selection(table: &dyn AdapterTable, model: &ModelConfig) -> Result<Selection, AdapterError> {
+    table.check()?;
+    if let Some(folder) = table.found_from() {
+        let adapter = open_from(table, folder)?;
+        let selection = adapter.select(&layout::modules(model))?;
         selection.check_trainable(adapter.config())?;
         return Ok(selection);
     }
-    let config = lora.to_peft("");
-    select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))
+    new_selection(table, &table.to_peft(""), model)
+}
+
+/// The modules of a new adapter.
+fn new_selection(
+    table: &dyn AdapterTable,
+    config: &AdapterConfig,
+    model: &ModelConfig,
+) -> Result<Selection, AdapterError> {
+    let selection = select(config, &layout::modules(model), Unmatched::Refuse);
+    selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))
+}
+
+/// Opens the adapter to continue training, which must be of the type that the table describes.
+fn open_from(table: &dyn AdapterTable, folder: &Path) -> Result<AdapterFolder, AdapterError> {
+    let adapter = AdapterFolder::open(folder)?;
+    let (wanted, found) = (table.kind().peft, adapter.config().kind.peft);
+    if wanted.name == found.name {
+        return Ok(adapter);
+    }
+    Err(AdapterError::Setting {
+        table: wanted.table,
+        key: "from",
+        why: format!(
+            "{} is an adapter of the type {}",
+            folder.display(),
+            found.name
+        ),
+        hint: Some(format!("write it into [method.{}]", found.table)),
+    })
 }
 
 /// Attaches an adapter in PEFT's layout to its base model, for inference.
@@ -318,7 +345,8 @@ fn join(
             weight: weight.val(),
             device: &device,
         };
-        let begin = module.adapter.linear.start;
+        let linear = module.adapter.linear.as_ref();
+        let begin = linear.ok_or_else(|| no_field(&module.name))?.start;
         match (module.kind, &module.adapter.embedding) {
             (ModuleKind::Embedding, Some(form)) => {
                 let embedding = &mut model.model.embed_tokens;

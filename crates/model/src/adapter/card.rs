@@ -34,7 +34,7 @@ impl Card {
             && config.kind.beyond_low_rank.is_none()
             && config.bias == Bias::None
             && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
-        let mut text = self.front(base);
+        let mut text = self.front(base, config.kind.peft.tag);
         let _ = write!(
             text,
             "\n# {} adapter for {base}\n\n{}\n",
@@ -56,7 +56,7 @@ impl Card {
         text
     }
 
-    fn front(&self, base: &str) -> String {
+    fn front(&self, base: &str, method: &str) -> String {
         let mut text = format!(
             "---\nbase_model: {}\nbase_model_relation: adapter\nlibrary_name: peft\npipeline_tag: text-generation\n",
             yaml(base)
@@ -68,7 +68,7 @@ impl Card {
             }
         }
         let tag = yaml(&format!("base_model:adapter:{base}"));
-        let _ = write!(text, "tags:\n- {tag}\n- lora\n- simmer\n---\n");
+        let _ = write!(text, "tags:\n- {tag}\n- {method}\n- simmer\n---\n");
         text
     }
 
@@ -92,13 +92,14 @@ fn what(config: &AdapterConfig) -> String {
     let targets = config.target_modules.as_ref();
     let default = || "PEFT's default targets".to_owned();
     let targets = targets.map_or_else(default, ToString::to_string);
-    let AdapterConfig { r, lora_alpha, .. } = config;
-    let stabilised = if config.use_rslora {
-        ", rank-stabilised"
-    } else {
-        ""
-    };
-    format!("Rank {r}, alpha {lora_alpha}{stabilised}, on {targets}; trained with simmer.")
+    let settings = config.settings();
+    let first = settings
+        .chars()
+        .next()
+        .map(|first| first.to_uppercase().to_string());
+    let rest = settings.chars().skip(1).collect::<String>();
+    let settings = first.unwrap_or_default() + &rest;
+    format!("{settings}, on {targets}; trained with simmer.")
 }
 
 fn peft(base: &str, vocab_size: Option<usize>) -> String {

@@ -69,9 +69,11 @@ pub enum AdapterError {
         /// What the key does.
         why: &'static str,
     },
-    /// A value of a recipe's `[method.lora]` that is out of range.
-    #[error("[method.lora] `{key}`: {why}")]
+    /// A value of a recipe's table that is out of range.
+    #[error("[method.{table}] `{key}`: {why}")]
     Setting {
+        /// The table in `[method]`.
+        table: &'static str,
         /// The key.
         key: &'static str,
         /// What was expected and found.

@@ -1,4 +1,4 @@
-//! LoRA adapters: trainable weights added to a frozen base model.
+//! Adapters: trainable weights added to a frozen base model.
 //!
 //! File formats and rules are those of PEFT.
 
@@ -9,15 +9,18 @@ mod diagnosis;
 pub mod difference;
 mod error;
 pub mod gguf;
+mod ia3;
 pub mod inspect;
 mod keys;
 pub mod kind;
 mod mlx;
 mod names;
 pub mod peft;
+mod peft_type;
 mod rules;
 mod settings;
 mod spectrum;
+mod table;
 pub mod targets;
 mod trained_with;
 mod unmatched;
@@ -27,6 +30,9 @@ pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, sav
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
+pub use ia3::Ia3Config;
+pub use peft_type::PeftType;
 pub use spectrum::Spectrum;
+pub use table::AdapterTable;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;

@@ -231,18 +231,24 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             is: is.unwrap_or("is not a matrix"),
         });
     };
-    let kind = config.kind;
-    if let (ModuleKind::Embedding, None, Some(key)) = (module.kind, &kind.embedding, kind.switch) {
+    let kind = config.kind_of(&module.name)?;
+    if let (ModuleKind::Embedding, None) = (module.kind, &kind.embedding) {
         return Err(SelectionError::Conflict {
-            key,
+            key: kind.switch.unwrap_or("target_modules"),
             why: format!(
                 "{} of an embedding (`{}`) is not supported; leave it out of the targets",
                 kind.name, module.name
             ),
         });
     }
-    let rank = config.rank_of(&module.name)?;
-    let alpha = config.alpha_of(&module.name)?;
+    let (rank, alpha) = if kind.has_rank() {
+        (
+            config.rank_of(&module.name)?,
+            config.alpha_of(&module.name)?,
+        )
+    } else {
+        (1, 1.0)
+    };
     if rank == 0 {
         return Err(SelectionError::Conflict {
             key: "rank_pattern",
@@ -252,7 +258,7 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
-        adapter: config.kind,
+        adapter: kind,
         module: row,
         layer: module.layer,
         shape,

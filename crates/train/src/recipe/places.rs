@@ -7,6 +7,7 @@ const TABLES: &[(&str, &str)] = &[
     ("BaseConfig", "base"),
     ("ModelConfig", "base.init"),
     ("LoraConfig", "method.lora"),
+    ("Ia3Config", "method.ia3"),
     ("FullConfig", "method.full"),
     ("DataConfig", "data"),
     ("LintConfig", "data.lint"),

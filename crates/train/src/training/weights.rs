@@ -100,12 +100,12 @@ impl Training<'_> {
                     &self.beside,
                 )?)
             }),
-            (Method::Lora(_), Some(config)) => {
+            (_, Some(config)) => {
                 let out = self.folder.path().join("adapter");
                 adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
                 Ok(out)
             }
-            (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
+            (_, None) => unreachable!("every other method attaches an adapter"),
         }
     }
 }
