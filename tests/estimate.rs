@@ -60,6 +60,12 @@ fn the_peak_is_as_estimated() {
             ),
         ),
         (0, format!("{lora}\n{train}recompute = 'mlp'")),
+        (
+            1,
+            format!(
+                "[method.adaption_prompt]\nadapter_layers = 3\n{train}micro_batch_tokens = 2048"
+            ),
+        ),
         (0, format!("[method.ia3]\n{train}micro_batch_tokens = 2048")),
         (
             1,

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use simmer_data::{Format, SourceConfig};
 use simmer_model::adapter::AdapterConfig;
-use simmer_train::{Outcome, Recipe, Resume, Silent, train};
+use simmer_train::{Method, Outcome, Recipe, Resume, Silent, train};
 
 use crate::golden;
 
@@ -52,6 +52,9 @@ fn small(path: &Path) -> Recipe {
         None => format!("base.path={}", base.display()),
         Some(_) => format!("base.tokenizer={}", base.display()),
     });
+    if matches!(whole.method, Method::AdaptionPrompt(_)) {
+        sets.push("method.adaption_prompt.adapter_layers=2".to_owned());
+    }
     if whole.data.validation.is_some() {
         sets.push("data.validation.rows=2".to_owned());
     }

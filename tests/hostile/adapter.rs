@@ -73,6 +73,23 @@ fn adapters() {
                 let folder = Folder::of("tied-gqa/adapters/ia3");
                 load(&folder.with_key("adapter_config.json", "feedforward_modules", json!([])))
             }),
+            ("prompts in another number of layers", {
+                prompts("adapter_layers", json!(1))
+            }),
+            ("prompts in more layers than the model has", {
+                prompts("adapter_layers", json!(30))
+            }),
+            (
+                "another number of prompts",
+                prompts("adapter_len", json!(10)),
+            ),
+            ("no number of prompts", prompts("adapter_len", json!(null))),
+            ("prompts of other modules", {
+                prompts("target_modules", json!("mlp"))
+            }),
+            ("prompts for a model whose heads have other features", {
+                load(&Folder::of("llama3-rope/adapters/adaption-prompt"))
+            }),
             ("no weights", {
                 let folder = golden();
                 std::fs::remove_file(folder.at("adapter_model.safetensors")).unwrap();
@@ -80,6 +97,16 @@ fn adapters() {
             }),
         ],
     );
+}
+
+/// What loading an adapter of prompts says, one key of whose configuration has another value.
+fn prompts(key: &str, value: serde_json::Value) -> String {
+    let folder = Folder::of("llama3-rope/adapters/adaption-prompt");
+    let folder = folder.with_key("adapter_config.json", key, value);
+    let base = Folder::of("llama3-rope");
+    let model = BaseConfig::from_path(base.path()).open().unwrap();
+    let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
+    folder.said(simmer_model::adapter::load(model, folder.path()))
 }
 
 /// What loading an adapter of `untied-mha` says, one tensor of which has lost a row.

@@ -27,6 +27,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "alpaca-13b",
     "alpaca-lora-7b",
     "alpaca-lora-7b-official",
+    "llama-adapter-7b",
     "llama-7b-alpaca-lora",
     "llama-13b-alpaca-lora",
     "llama-33b-alpaca-lora",

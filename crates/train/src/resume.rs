@@ -11,6 +11,7 @@ const FREE: &[&str] = &[
     "data.max_bad_share",
     "method.lora.from",
     "method.ia3.from",
+    "method.adaption_prompt.from",
     "train.checkpoint_every",
     "train.compare_rows",
     "train.keep",

@@ -25,11 +25,13 @@ pub(super) fn next(recipe: &Recipe, out: &Path, weights: &Path) -> String {
             word(weights),
             template(recipe)
         )),
-        (Some(_), Some(base)) => {
+        (Some(table), Some(base)) => {
             let model = format!("--base {} --adapter {}", word(base), word(weights));
             lines.push(format!("  simmer generate {model} {prompt}"));
-            let merged = word(&out.join("merged"));
-            lines.push(format!("  simmer merge {model} --out {merged}"));
+            if table.kind().cannot_merge.is_none() {
+                let merged = word(&out.join("merged"));
+                lines.push(format!("  simmer merge {model} --out {merged}"));
+            }
         }
         // an adapter of random weights, which are not on disk
         (Some(_), None) => {}

@@ -11,9 +11,10 @@ use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 use simmer_files::Existing;
 
 use super::AdapterError;
+use super::adaption_prompt::check_model;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
-use super::kind::{self, DORA, Kind, LORA, Start};
+use super::kind::{self, AttentionStart, DORA, Kind, LORA, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
 use super::table::AdapterTable;
@@ -183,6 +184,7 @@ pub fn selection(table: &dyn AdapterTable, model: &ModelConfig) -> Result<Select
     if let Some(folder) = table.found_from() {
         let adapter = open_from(table, folder)?;
         let selection = adapter.select(&layout::modules(model))?;
+        check_model(&selection, model)?;
         selection.check_trainable(adapter.config())?;
         return Ok(selection);
     }
@@ -196,7 +198,9 @@ fn new_selection(
     model: &ModelConfig,
 ) -> Result<Selection, AdapterError> {
     let selection = select(config, &layout::modules(model), Unmatched::Refuse);
-    selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))
+    let selection = selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))?;
+    check_model(&selection, model)?;
+    Ok(selection)
 }
 
 /// Opens the adapter to continue training, which must be of the type that the table describes.
@@ -294,6 +298,7 @@ fn join_folder(
 ) -> Result<Attached, AdapterError> {
     let resized = adapter.resize(&mut model.config);
     let selection = adapter.select(&layout::modules(model.config()))?;
+    check_model(&selection, model.config())?;
     if trained_further {
         selection.check_trainable(adapter.config())?;
     }
@@ -362,6 +367,21 @@ fn join(
                 linear.adapter = Some(begin(&start(&linear.weight)));
             }
         }
+    }
+    for attention in &selection.attention {
+        let start = AttentionStart {
+            module: &attention.name,
+            prompts: attention.prompts,
+            hidden: attention.hidden,
+            seed,
+            device: &device,
+        };
+        let form = attention.adapter.attention.as_ref();
+        let layer = model.model.layers.get_mut(attention.layer);
+        let (Some(form), Some(layer)) = (form, layer) else {
+            return Err(no_field(&attention.name));
+        };
+        layer.self_attn.adapter = Some((form.start)(&start));
     }
     for module in &selection.saved {
         train_module(&mut model, module)?;

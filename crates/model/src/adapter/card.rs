@@ -49,8 +49,17 @@ impl Card {
             "\n## How to use it\n\n`ADAPTER` is the folder of this file. `{base}` is the base model that it was trained on: a name on \
              the hub, or a local path of the training run.\n"
         );
-        text += &self.simmer(base);
+        let merges = config.kind.cannot_merge.is_none();
+        text += &self.simmer(base, merges);
         text += &peft(base, vocab_size);
+        if let Some(why) = config.kind.cannot_merge {
+            let _ = write!(
+                text,
+                "\n### vLLM and llama.cpp\n\nThey apply only low-rank branches, and this adapter cannot be merged into its base \
+                 model: {why}.\n"
+            );
+            return text;
+        }
         text += &vllm(base, config, is_plain_lora);
         text += &llama_cpp(base, is_plain_lora);
         text
@@ -72,8 +81,13 @@ impl Card {
         text
     }
 
-    fn simmer(&self, base: &str) -> String {
+    fn simmer(&self, base: &str, merges: bool) -> String {
         let base = word(base);
+        let merge = if merges {
+            format!("simmer merge --base {base} --adapter ADAPTER --out merged\n")
+        } else {
+            String::new()
+        };
         let template = match self.templates.first().map(|template| &*template.name) {
             None => String::new(),
             Some("chat") => " --chat".to_owned(),
@@ -82,8 +96,7 @@ impl Card {
         format!(
             "\n### simmer\n\n```sh\n\
              simmer generate --base {base} --adapter ADAPTER{template} --prompt \"...\"\n\
-             simmer adapter inspect ADAPTER\n\
-             simmer merge --base {base} --adapter ADAPTER --out merged\n```\n"
+             simmer adapter inspect ADAPTER\n{merge}```\n"
         )
     }
 }
@@ -99,6 +112,9 @@ fn what(config: &AdapterConfig) -> String {
         .map(|first| first.to_uppercase().to_string());
     let rest = settings.chars().skip(1).collect::<String>();
     let settings = first.unwrap_or_default() + &rest;
+    if config.kind.attention.is_some() {
+        return format!("{settings}; trained with simmer.");
+    }
     format!("{settings}, on {targets}; trained with simmer.")
 }
 
@@ -204,5 +220,15 @@ mod tests {
             ..config()
         };
         insta::assert_snapshot!(Card::default().text(&config, Some(17)));
+    }
+
+    #[test]
+    fn methods_other_than_lora_say_what_they_are() {
+        use crate::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config};
+        let tables: [&dyn AdapterTable; 2] =
+            [&Ia3Config::default(), &AdaptionPromptConfig::default()];
+        for table in tables {
+            insta::assert_snapshot!(Card::default().text(&table.to_peft("some/base"), None));
+        }
     }
 }

@@ -82,6 +82,10 @@ pub struct AdapterConfig {
     pub feedforward_modules: Option<Targets>,
     /// Whether the factors of (IA)³ started at 1.
     pub init_ia3_weights: bool,
+    /// The prompts of each layer with adaption prompts.
+    pub adapter_len: usize,
+    /// The number of upper layers with adaption prompts.
+    pub adapter_layers: usize,
 }
 
 impl Default for AdapterConfig {
@@ -110,6 +114,8 @@ impl Default for AdapterConfig {
             ensure_weight_tying: false,
             feedforward_modules: None,
             init_ia3_weights: true,
+            adapter_len: 0,
+            adapter_layers: 0,
         }
     }
 }

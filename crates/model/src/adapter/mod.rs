@@ -2,6 +2,7 @@
 //!
 //! File formats and rules are those of PEFT.
 
+mod adaption_prompt;
 mod attach;
 mod card;
 pub mod config;
@@ -26,6 +27,7 @@ mod trained_with;
 mod unmatched;
 mod weights;
 
+pub use adaption_prompt::{AdaptionPromptConfig, SelectedAttention};
 pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, save, selection};
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};

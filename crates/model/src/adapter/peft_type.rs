@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::AdapterError;
+use super::adaption_prompt::ATTENTION;
 use super::config::{AdapterConfig, sorted};
 use super::keys::ConfigKeys;
 use super::kind;
@@ -25,10 +26,10 @@ pub struct PeftType {
 }
 
 /// All types.
-static ALL: [&PeftType; 2] = [&LORA, &IA3];
+static ALL: [&PeftType; 3] = [&LORA, &IA3, &ADAPTION_PROMPT];
 
 /// What to say of another type.
-pub(super) const READS: &str = "simmer reads adapters of the types LORA and IA3";
+pub(super) const READS: &str = "simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT";
 
 /// LoRA and what is built on it.
 pub(super) static LORA: PeftType = PeftType {
@@ -88,6 +89,53 @@ fn ia3(keys: &mut ConfigKeys<'_>) -> Result<AdapterConfig, AdapterError> {
         init_ia3_weights: keys
             .take("init_ia3_weights", "true or false")?
             .unwrap_or(true),
+        ..keys.common()?
+    })
+}
+
+/// LLaMA-Adapter.
+pub(super) static ADAPTION_PROMPT: PeftType = PeftType {
+    name: "ADAPTION_PROMPT",
+    table: "adaption_prompt",
+    tag: "llama-adapter",
+    read: adaption_prompt,
+    entries: |config| {
+        vec![
+            ("adapter_layers", json!(config.adapter_layers)),
+            ("adapter_len", json!(config.adapter_len)),
+            ("target_modules", json!(ATTENTION)),
+        ]
+    },
+    settings: |config| {
+        let AdapterConfig {
+            adapter_len,
+            adapter_layers,
+            ..
+        } = config;
+        format!("{adapter_len} prompts in each of the upper {adapter_layers} layers")
+    },
+};
+
+fn adaption_prompt(keys: &mut ConfigKeys<'_>) -> Result<AdapterConfig, AdapterError> {
+    let target: Option<String> = keys.take("target_modules", "the name of a module")?;
+    if let Some(other) = target.filter(|name| name != ATTENTION) {
+        let why = "the attention of these models is `self_attn`";
+        return Err(keys.unsupported("target_modules", &json!(other), why));
+    }
+    let mut count = |key: &str| {
+        let expected = "a whole number above 0";
+        match keys.take(key, expected)? {
+            Some(count) if count > 0 => Ok(count),
+            Some(_) => Err(keys.wrong(key, expected, "0".to_owned())),
+            None => Err(keys.wrong(key, expected, "null".to_owned())),
+        }
+    };
+    let (adapter_len, adapter_layers) = (count("adapter_len")?, count("adapter_layers")?);
+    Ok(AdapterConfig {
+        kind: &kind::ADAPTION_PROMPT,
+        target_modules: Some(Targets::Names(vec![ATTENTION.to_owned()])),
+        adapter_len,
+        adapter_layers,
         ..keys.common()?
     })
 }

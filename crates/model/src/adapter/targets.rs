@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
+use super::adaption_prompt::{self, SelectedAttention};
 use super::config::{AdapterConfig, Bias};
 use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
@@ -37,6 +38,8 @@ pub enum Unmatched {
 pub struct Selection {
     /// Target modules, in the model's order.
     pub adapted: Vec<Selected>,
+    /// Layers whose attention has an adapter, from below.
+    pub attention: Vec<SelectedAttention>,
     /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
     /// Modules with a frozen weight and a trained bias, in the model's order.
@@ -96,6 +99,14 @@ pub fn select(
     modules: &[ModuleLayout],
     unmatched: Unmatched,
 ) -> Result<Selection, SelectionError> {
+    if config.kind.attention.is_some() {
+        let attention = adaption_prompt::select(config, modules)?;
+        let targets = config.target_modules.clone();
+        return Ok(Selection {
+            attention,
+            ..Selection::none(targets.unwrap_or(Targets::Names(Vec::new())), modules)
+        });
+    }
     check_combination(config)?;
     let targets = resolved_targets(config, modules)?;
     let rules = Rules::new(config, &targets)?;
@@ -131,17 +142,11 @@ pub fn select(
     }
     let biases = trained_biases(config, modules, &adapted, &saved);
     Ok(Selection {
-        names: last_parts(modules),
-        target_modules: condensed(targets, modules),
         adapted,
         saved,
         biases,
-        ends: modules
-            .iter()
-            .filter(|module| is_outermost(module.kind))
-            .cloned()
-            .collect(),
         warnings,
+        ..Selection::none(condensed(targets, modules), modules)
     })
 }
 
@@ -319,6 +324,24 @@ fn check_disjoint(adapted: &[Selected], saved: &[ModuleLayout]) -> Result<(), Se
 }
 
 impl Selection {
+    /// No module of a model.
+    fn none(target_modules: Targets, modules: &[ModuleLayout]) -> Self {
+        Self {
+            adapted: Vec::new(),
+            attention: Vec::new(),
+            saved: Vec::new(),
+            biases: Vec::new(),
+            ends: modules
+                .iter()
+                .filter(|module| is_outermost(module.kind))
+                .cloned()
+                .collect(),
+            names: last_parts(modules),
+            target_modules,
+            warnings: Vec::new(),
+        }
+    }
+
     /// Adds the output head to an adapter with `ensure_weight_tying`, if its file (`has` a key) holds the head's tensors.
     /// The configuration names only the embedding; PEFT trains the head tied to it, and saves both.
     ///

@@ -10,6 +10,7 @@ use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards}
 
 use super::weights::Weights;
 use super::{MergeError, MergeOptions};
+use crate::adapter::AdapterError;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
@@ -61,6 +62,14 @@ impl Plan {
         adapter: &AdapterFolder,
         options: MergeOptions<'_>,
     ) -> Result<Self, MergeError> {
+        let kind = adapter.config().kind;
+        if let Some(why) = kind.cannot_merge {
+            return Err(MergeError::Adapter(AdapterError::NoMerge {
+                folder: adapter.folder().to_owned(),
+                kind: kind.name,
+                why,
+            }));
+        }
         let selection = adapter.select(&layout::modules(config))?;
         let tensors = adapter.tensors(&selection)?;
         let family = config.family;

@@ -11,6 +11,7 @@ use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
 use simmer_files::size::{grouped, plural};
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
+use simmer_model::adapter::SelectedAttention;
 use simmer_model::adapter::targets::{Selected, Selection};
 use simmer_model::base::Offload;
 
@@ -83,6 +84,15 @@ impl TrainedLayer {
         }
     }
 
+    /// Adds what the prompts of attention cost: the queries once more, by head, and weights of the prompts before and after
+    /// their softmax and their gate.
+    fn add_prompts(&mut self, attention: &SelectedAttention, config: &ModelConfig) {
+        const COPIES: usize = 3;
+        self.any = true;
+        let weights = config.num_attention_heads * attention.prompts;
+        self.beside[0] += Size::Queries.of(config) + COPIES * weights;
+    }
+
     fn reads(&self, activation: Activation) -> bool {
         self.reads.contains(&activation)
     }
@@ -152,6 +162,11 @@ impl Layers {
         for module in &selection.adapted {
             if let Some(layer) = module.layer.and_then(|layer| found.each.get_mut(layer)) {
                 layer.add(module, dropout);
+            }
+        }
+        for attention in &selection.attention {
+            if let Some(layer) = found.each.get_mut(attention.layer) {
+                layer.add_prompts(attention, config);
             }
         }
         if config.tie_word_embeddings {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
 use simmer_hint::Hint;
-use simmer_model::adapter::{AdapterTable, Ia3Config, LoraConfig};
+use simmer_model::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config, LoraConfig};
 use simmer_model::base::{BaseConfig, Precision};
 use toml::de::{DeTable, Deserializer};
 
@@ -36,7 +36,7 @@ pub struct Recipe {
     pub device: String,
     /// The base model and its tokenizer.
     pub base: BaseConfig,
-    /// What is trained: an adapter, `[method.lora]` or `[method.ia3]`, or all weights, `[method.full]`.
+    /// What is trained: an adapter, `[method.lora]`, `[method.ia3]` or `[method.adaption_prompt]`, or all weights, `[method.full]`.
     pub method: Method,
     /// The training and validation data.
     pub data: DataConfig,
@@ -60,6 +60,8 @@ pub enum Method {
     Lora(LoraConfig),
     /// An adapter of (IA)³; the base model stays frozen.
     Ia3(Ia3Config),
+    /// LLaMA-Adapter; the base model stays frozen.
+    AdaptionPrompt(AdaptionPromptConfig),
     /// Full fine-tuning: every weight of the base model, in f32.
     Full(FullConfig),
 }
@@ -70,6 +72,7 @@ impl Method {
         match self {
             Self::Lora(table) => Some(table),
             Self::Ia3(table) => Some(table),
+            Self::AdaptionPrompt(table) => Some(table),
             Self::Full(_) => None,
         }
     }
@@ -79,6 +82,7 @@ impl Method {
         match self {
             Self::Lora(table) => Some(table),
             Self::Ia3(table) => Some(table),
+            Self::AdaptionPrompt(table) => Some(table),
             Self::Full(_) => None,
         }
     }

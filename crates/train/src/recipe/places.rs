@@ -8,6 +8,7 @@ const TABLES: &[(&str, &str)] = &[
     ("ModelConfig", "base.init"),
     ("LoraConfig", "method.lora"),
     ("Ia3Config", "method.ia3"),
+    ("AdaptionPromptConfig", "method.adaption_prompt"),
     ("FullConfig", "method.full"),
     ("DataConfig", "data"),
     ("LintConfig", "data.lint"),

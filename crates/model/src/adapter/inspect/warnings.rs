@@ -70,12 +70,14 @@ pub(super) fn of_keys(
     if let Some(config) = config {
         let of_branches = branches.iter().map(|branch| branch.module.as_str());
         let alone = parts.alone.values().map(|(module, _)| module.as_str());
-        let modules: BTreeSet<&str> = of_branches.chain(alone).collect();
-        let modules: Vec<&str> = modules.into_iter().collect();
+        let mut modules: Vec<&str> = of_branches.chain(alone).collect();
+        modules.dedup();
         warnings.extend(missing_beside(config, parts));
         warnings.extend(ranks(config, branches)?);
         warnings.extend(unexplained(config, parts, &modules)?);
-        warnings.extend(missing(config, &modules)?);
+        if config.kind.attention.is_none() {
+            warnings.extend(missing(config, &modules)?);
+        }
     }
     Ok(warnings)
 }

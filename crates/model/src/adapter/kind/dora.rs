@@ -39,6 +39,8 @@ pub static DORA: Kind = Kind {
     }),
     of_input: None,
     embedding: None,
+    attention: None,
+    cannot_merge: None,
     scales_bias: false,
     beyond_low_rank: Some("magnitudes of rows"),
     costs: Costs {

@@ -53,6 +53,8 @@ const COMMON: Kind = Kind {
     linear: None,
     of_input: None,
     embedding: None,
+    attention: None,
+    cannot_merge: None,
     scales_bias: false,
     beyond_low_rank: Some("factors of features"),
     costs: Costs {

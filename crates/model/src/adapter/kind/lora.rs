@@ -38,6 +38,8 @@ pub static LORA: Kind = Kind {
     }),
     of_input: None,
     embedding: Some(embedding::FORM),
+    attention: None,
+    cannot_merge: None,
     scales_bias: false,
     beyond_low_rank: None,
     costs: Costs {

@@ -7,6 +7,7 @@
 //!
 //! Axes: T tokens, I input features, O output features, V vocabulary, H hidden size, r rank.
 
+mod adaption_prompt;
 pub(crate) mod dora;
 mod embedding;
 mod ia3;
@@ -21,6 +22,8 @@ use burn::module::Module;
 use burn::tensor::{DType, Device, Int, Tensor};
 use simmer_kernels::{FrozenWeight, residual};
 
+pub(crate) use self::adaption_prompt::AttentionStart;
+pub use self::adaption_prompt::{ADAPTION_PROMPT, AdaptionPrompt, AttentionAdapter, AttentionForm};
 pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
 pub use self::ia3::{IA3, IA3_OF_INPUT, Ia3, Ia3OfInput};
@@ -52,7 +55,7 @@ macro_rules! one_of {
 }
 
 /// The kinds. A configuration chooses one by [`Kind::peft`] and [`Kind::switch`].
-pub static ALL: [&Kind; 4] = [&LORA, &DORA, &IA3, &IA3_OF_INPUT];
+pub static ALL: [&Kind; 5] = [&LORA, &DORA, &IA3, &IA3_OF_INPUT, &ADAPTION_PROMPT];
 
 one_of! {
     /// The adapter of a linear module or of the output head.
@@ -62,6 +65,11 @@ one_of! {
 one_of! {
     /// The adapter of an embedding.
     BesideEmbedding: EmbeddingAdapter { EmbeddingLora }
+}
+
+one_of! {
+    /// The adapter of the attention of a layer.
+    BesideAttention: AttentionAdapter { AdaptionPrompt }
 }
 
 /// A kind of adapter.
@@ -78,6 +86,10 @@ pub struct Kind {
     pub of_input: Option<&'static Kind>,
     /// Beside an embedding, if that is possible.
     pub embedding: Option<Form<BesideEmbedding>>,
+    /// Beside the attention of a layer, if that is possible.
+    pub attention: Option<AttentionForm>,
+    /// Why it cannot be merged into a base model, if it cannot.
+    pub cannot_merge: Option<&'static str>,
     /// Whether it multiplies the bias of a module as it does the rows of the weight.
     pub scales_bias: bool,
     /// What it has beyond a low-rank product that is added to a weight, as a noun; llama.cpp and vLLM then do not
@@ -115,7 +127,7 @@ pub struct Trained {
 /// An axis of a trained tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// r
+    /// r; of prompts, their number.
     Rank,
     /// Rows of the module's weight: O, or V.
     Rows,
@@ -300,7 +312,9 @@ impl Trained {
 /// The tensors that any kind trains.
 pub(crate) fn all_tensors() -> impl Iterator<Item = &'static Trained> {
     let beside = |is_embedding| ALL.iter().flat_map(move |kind| kind.tensors(is_embedding));
-    beside(false).chain(beside(true))
+    let attention = ALL.iter().filter_map(|kind| kind.attention.as_ref());
+    let attention = attention.flat_map(|form| form.tensors);
+    beside(false).chain(beside(true)).chain(attention)
 }
 
 /// The module of a key or of a name in [`crate::Parameters`], and which tensor it names.
@@ -339,7 +353,7 @@ pub(crate) fn factors(is_embedding: bool) -> [&'static Trained; 2] {
 /// Whether a tensor is trained beside embeddings alone.
 pub(crate) fn is_of_embedding(tensor: &Trained) -> bool {
     let mut beside_linear = ALL.iter().flat_map(|kind| kind.tensors(false));
-    beside_linear.all(|other| other != tensor)
+    beside_linear.all(|other| other != tensor) && !matches!(tensor.part, Part::Alone(_))
 }
 
 /// Activations in f32, for arithmetic between the operations of `simmer_kernels`: these pass gradients in f32 on, and Burn's

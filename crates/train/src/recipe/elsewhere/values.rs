@@ -32,8 +32,13 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     ("method", "IA3 IA³ (ia)3", "write the table [method.ia3]"),
     (
         "method",
+        "llama_adapter llama-adapter ADAPTION_PROMPT adaption",
+        "write the table [method.adaption_prompt]",
+    ),
+    (
+        "method",
         "adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
-        "write [method.lora], [method.ia3] or [method.full]: this version has no other method",
+        "write [method.lora], [method.ia3], [method.adaption_prompt] or [method.full]: this version has no other method",
     ),
     ("base.precision", "int4 4bit q4", "set \"nf4\" (QLoRA)"),
     ("base.precision", "8bit q8", "set \"int8\""),
