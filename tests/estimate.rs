@@ -61,6 +61,17 @@ fn the_peak_is_as_estimated() {
         ),
         (0, format!("{lora}\n{train}recompute = 'mlp'")),
         (
+            1,
+            format!(
+                "[method.adaption_prompt]\nadapter_layers = 3\n{train}micro_batch_tokens = 2048"
+            ),
+        ),
+        (0, format!("[method.ia3]\n{train}micro_batch_tokens = 2048")),
+        (
+            1,
+            format!("[method.ia3]\ntargets = 'all-linear'\n{train}share_prefixes = false"),
+        ),
+        (
             0,
             format!("{lora}targets = 'all-linear'\nuse_dora = true\n{train}share_prefixes = false"),
         ),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 const LLAMA: [(&str, &[&str]); 4] = [
     (
         "tied-gqa",
-        &["init", "qkvo", "rslora", "dora", "new-tokens"],
+        &["init", "qkvo", "rslora", "dora", "ia3", "new-tokens"],
     ),
     (
         "untied-mha",
@@ -20,10 +20,12 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "saved-head",
             "lora-only-bias",
             "dora",
+            "ia3",
+            "adaption-prompt",
             "new-tokens",
         ],
     ),
-    ("llama3-rope", &["qkvo"]),
+    ("llama3-rope", &["qkvo", "adaption-prompt"]),
     ("linear-rope", &[]),
 ];
 
@@ -40,6 +42,9 @@ const FAMILIES: [(&str, &[&str]); 10] = [
     ("olmo2", &["all-linear"]),
     ("granite", &["all-linear"]),
 ];
+
+/// The adapters without low-rank branches.
+pub(crate) const WITHOUT_RANK: [&str; 2] = ["ia3", "adaption-prompt"];
 
 fn folders() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     LLAMA.into_iter().chain(FAMILIES)

@@ -32,14 +32,24 @@ fn merged_weights_equal_pefts_to_the_last_places() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("merged");
         let adapter = golden::adapter_folder(model, name);
-        merge(
-            &golden::folder(model),
+        let base = golden::folder(model);
+        let merging = merge(
+            &base,
             &adapter,
             &out,
             MergeOptions::default(),
             &mut |_, _| (),
-        )
-        .unwrap();
+        );
+        if name == "adaption-prompt" {
+            let refused = merging.unwrap_err().to_string();
+            assert!(
+                refused.contains("LLaMA-Adapter cannot be merged"),
+                "{refused}"
+            );
+            assert!(!out.exists());
+            continue;
+        }
+        merging.unwrap();
         let merged = Checkpoint::open(&out).unwrap();
         let file = std::fs::read(adapter.join("golden.safetensors")).unwrap();
         let golden = SafeTensors::deserialize(&file).unwrap();

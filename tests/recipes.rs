@@ -52,6 +52,9 @@ fn small(path: &Path) -> Recipe {
         None => format!("base.path={}", base.display()),
         Some(_) => format!("base.tokenizer={}", base.display()),
     });
+    if matches!(whole.method, Method::AdaptionPrompt(_)) {
+        sets.push("method.adaption_prompt.adapter_layers=2".to_owned());
+    }
     if whole.data.validation.is_some() {
         sets.push("data.validation.rows=2".to_owned());
     }
@@ -89,11 +92,13 @@ fn every_recipe_takes_two_steps() {
             panic!("{name} was interrupted");
         };
         assert_eq!(step, 2, "{name}");
-        match &recipe.method {
-            Method::Full(_) => assert!(weights.join("model.safetensors").is_file(), "{name}"),
-            Method::Lora(lora) => {
+        match recipe.method.adapter() {
+            None => assert!(weights.join("model.safetensors").is_file(), "{name}"),
+            Some(table) => {
                 let config = AdapterConfig::read(&weights.join("adapter_config.json"));
-                assert_eq!(config.unwrap().0.r, lora.rank, "{name}");
+                let config = config.unwrap().0;
+                assert_eq!(config.kind, table.kind(), "{name}");
+                assert!(table.rank().is_none_or(|rank| rank == config.r), "{name}");
             }
         }
         trained += 1;

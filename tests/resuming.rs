@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicBool;
 use simmer_hint::Hint;
 use simmer_train::{Manifest, Outcome, Resume, TrainError, train};
 
-use crate::training::{Kitchen, Notices, StopAfter};
+use crate::golden;
+use crate::training::{Kitchen, Notices, StopAfter, quoted};
 
 /// A run that was stopped after five steps.
 fn stopped(kitchen: &Kitchen) {
@@ -119,9 +120,16 @@ fn another_adapter_does_not_take_a_checkpoint() {
 
 #[test]
 fn a_resumed_run_of_every_kind_has_the_same_bits() {
-    for kind in ["method.lora.use_dora=true", "method.lora.use_rslora=true"] {
+    for kind in [
+        "method.lora.use_dora=true",
+        "method.lora.use_rslora=true",
+        "method.adaption_prompt={adapter_len=3,adapter_layers=2}",
+        "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
+    ] {
         let kitchen = Kitchen::new();
-        let sets = [kind, "train.checkpoint_every={steps=2}"];
+        // whose heads have as many features as its hidden states, as adaption prompts need
+        let base = format!("base.path={}", quoted(&golden::folder("llama3-rope")));
+        let sets = [kind, &base, "train.checkpoint_every={steps=2}"];
         let whole = kitchen.whole(&sets, "whole");
         let stop = AtomicBool::new(false);
         let mut observer = StopAfter {

@@ -84,11 +84,11 @@ pub(crate) fn locate_recipe(recipe: &mut Recipe) -> Result<(), Failure> {
 
 /// Finds or downloads the adapter that a recipe continues to train.
 pub(crate) fn locate_adapter(method: &mut Method) -> Result<(), Failure> {
-    if let Method::Lora(lora) = method
-        && let Some(from) = &lora.from
+    if let Some(table) = method.adapter_mut()
+        && let Some(from) = table.from()
     {
         let found = locate(from, What::Adapter)?;
-        lora.locate(Some(found));
+        table.locate(Some(found));
     }
     Ok(())
 }

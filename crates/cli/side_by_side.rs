@@ -12,7 +12,7 @@ use simmer_files::size::counted;
 use simmer_files::write_file;
 use simmer_model::base::BaseConfig;
 use simmer_model::{KvCache, Sampling};
-use simmer_train::{Method, Recipe, SampleConfig};
+use simmer_train::{Recipe, SampleConfig};
 
 use crate::failure::{Context, Failure};
 use crate::loaded::Loaded;
@@ -108,9 +108,9 @@ pub(crate) fn show(
     }
     let base = &recipe.base;
     let before = results(recipe, &Loaded::open(base, None, &recipe.device)?, held_out)?;
-    let trained = match recipe.method {
-        Method::Lora(_) => Loaded::open(base, Some(weights), &recipe.device)?,
-        Method::Full(_) => Loaded::open(&BaseConfig::from_path(weights), None, &recipe.device)?,
+    let trained = match recipe.method.adapter() {
+        Some(_) => Loaded::open(base, Some(weights), &recipe.device)?,
+        None => Loaded::open(&BaseConfig::from_path(weights), None, &recipe.device)?,
     };
     let after = results(recipe, &trained, held_out)?;
     let mut comparison = Comparison {

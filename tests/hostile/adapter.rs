@@ -61,30 +61,34 @@ fn adapters() {
                 let weights = std::fs::read(folder.at("adapter_model.safetensors")).unwrap();
                 load(&folder.with("adapter_model.safetensors", &weights[..weights.len() / 2]))
             }),
-            ("DoRA's magnitudes, one row short", {
-                let folder = Folder::of("untied-mha/adapters/dora");
-                let file = folder.at("adapter_model.safetensors");
-                let bytes = std::fs::read(&file).unwrap();
-                let all = SafeTensors::deserialize(&bytes).unwrap();
-                let cut = |(key, view): (String, TensorView<'_>)| {
-                    let short = key.contains("0.self_attn.q_proj.lora_magnitude");
-                    let rows = view.shape()[0] - usize::from(short);
-                    let shape = [&[rows], &view.shape()[1..]].concat();
-                    let bytes = shape.iter().product::<usize>() * 4;
-                    let data = view.data()[..bytes].to_vec();
-                    (key, (shape, data))
-                };
-                let tensors: Vec<_> = all.tensors().into_iter().map(cut).collect();
-                let views = tensors.iter().map(|(key, (shape, data))| {
-                    let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
-                    (key, view)
-                });
-                let cut = safetensors::serialize(views, None).unwrap();
-                let base = Folder::of("untied-mha");
-                let model = BaseConfig::from_path(base.path()).open().unwrap();
-                let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
-                let folder = folder.with("adapter_model.safetensors", &cut);
-                folder.said(simmer_model::adapter::load(model, folder.path()))
+            (
+                "DoRA's magnitudes, one row short",
+                one_row_short("dora", "0.self_attn.q_proj.lora_magnitude"),
+            ),
+            (
+                "(IA)³'s factors, one row short",
+                one_row_short("ia3", "1.self_attn.q_proj.ia3_l"),
+            ),
+            ("(IA)³ on outputs that its file has on inputs", {
+                let folder = Folder::of("tied-gqa/adapters/ia3");
+                load(&folder.with_key("adapter_config.json", "feedforward_modules", json!([])))
+            }),
+            ("prompts in another number of layers", {
+                prompts("adapter_layers", json!(1))
+            }),
+            ("prompts in more layers than the model has", {
+                prompts("adapter_layers", json!(30))
+            }),
+            (
+                "another number of prompts",
+                prompts("adapter_len", json!(10)),
+            ),
+            ("no number of prompts", prompts("adapter_len", json!(null))),
+            ("prompts of other modules", {
+                prompts("target_modules", json!("mlp"))
+            }),
+            ("prompts for a model whose heads have other features", {
+                load(&Folder::of("llama3-rope/adapters/adaption-prompt"))
             }),
             ("no weights", {
                 let folder = golden();
@@ -93,4 +97,39 @@ fn adapters() {
             }),
         ],
     );
+}
+
+/// What loading an adapter of prompts says, one key of whose configuration has another value.
+fn prompts(key: &str, value: serde_json::Value) -> String {
+    let folder = Folder::of("llama3-rope/adapters/adaption-prompt");
+    let folder = folder.with_key("adapter_config.json", key, value);
+    let base = Folder::of("llama3-rope");
+    let model = BaseConfig::from_path(base.path()).open().unwrap();
+    let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
+    folder.said(simmer_model::adapter::load(model, folder.path()))
+}
+
+/// What loading an adapter of `untied-mha` says, one tensor of which has lost a row.
+fn one_row_short(adapter: &str, tensor: &str) -> String {
+    let folder = Folder::of(&format!("untied-mha/adapters/{adapter}"));
+    let bytes = std::fs::read(folder.at("adapter_model.safetensors")).unwrap();
+    let all = SafeTensors::deserialize(&bytes).unwrap();
+    let cut = |(key, view): (String, TensorView<'_>)| {
+        let rows = view.shape()[0] - usize::from(key.contains(tensor));
+        let shape = [&[rows], &view.shape()[1..]].concat();
+        let bytes = shape.iter().product::<usize>() * 4;
+        let data = view.data()[..bytes].to_vec();
+        (key, (shape, data))
+    };
+    let tensors: Vec<_> = all.tensors().into_iter().map(cut).collect();
+    let views = tensors.iter().map(|(key, (shape, data))| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), data).unwrap();
+        (key, view)
+    });
+    let cut = safetensors::serialize(views, None).unwrap();
+    let base = Folder::of("untied-mha");
+    let model = BaseConfig::from_path(base.path()).open().unwrap();
+    let model = model.load(0, &burn::tensor::Device::flex()).unwrap();
+    let folder = folder.with("adapter_model.safetensors", &cut);
+    folder.said(simmer_model::adapter::load(model, folder.path()))
 }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, PreTrainedModel
@@ -30,15 +30,17 @@ ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 @dataclass
 class TinyAdapter:
-    """One adapter folder. `lora` are the arguments of LoraConfig; B is random unless `fresh` is set. `new_tokens` are
-    first added to the tokenizer and the base model, and the tokenizer is saved with the adapter. A `compact` one stores
-    only a part of its tensors: see `compacted`."""
+    """One adapter folder. `lora` are the arguments of LoraConfig, `settings` those of another `method`; B is random unless
+    `fresh` is set. `new_tokens` are first added to the tokenizer and the base model, and the tokenizer is saved with the
+    adapter. A `compact` one stores only a part of its tensors: see `compacted`."""
 
     model: str
     name: str
-    lora: dict
     seed: int
     steps: training.Settings
+    lora: dict | None = None
+    method: type = LoraConfig
+    settings: dict | None = None
     fresh: bool = False
     new_tokens: tuple[str, ...] = ()
     compact: bool = False
@@ -151,7 +153,8 @@ def make_adapter(
         new = range(models.VOCAB, models.VOCAB + len(spec.new_tokens))
         ids = [token for pair in zip(golden_rows[1]["input_ids"], [*new] * 3) for token in pair]
         golden_rows = scalars["rows"] = [*golden_rows, {"input_ids": ids, "labels": ids}]
-    model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", lora_dropout=0.0, **spec.lora))
+    settings = spec.settings if spec.lora is None else dict(lora_dropout=0.0, **spec.lora)
+    model = get_peft_model(base, spec.method(task_type="CAUSAL_LM", **settings))
     if not spec.fresh:
         move_from_initial(model)
     if spec.compact:
@@ -170,7 +173,8 @@ def make_adapter(
     scalars["training"] = training.run(model, golden_rows, spec.steps)
     scalars["training"]["final_loss"] = rows.backward(model, golden_rows)
     tensors |= {f"trained.{key}": value.clone() for key, value in trained(model).items()}
-    tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
+    if spec.method is not AdaptionPromptConfig:
+        tensors |= {f"merged.{key}": value for key, value in merged(spec.model, folder).items()}
     check_saved(folder, tensors)
     return compacted(tensors, logit_rows) if spec.compact else tensors, scalars
 
@@ -188,10 +192,10 @@ def add_tokens(base: PreTrainedModel, tokenizer, tokens: tuple[str, ...], folder
 
 @torch.no_grad()
 def move_from_initial(model: PeftModel) -> None:
-    """Gives B random values, and changes trained biases and saved modules from the base model's values."""
+    """Gives B random values, and changes every other trained tensor but A from its first values."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "lora_A" not in name:
-            scale = 0.3 if "lora_B" in name else 0.1
+            scale = 0.3 if "lora_B" in name or "adaption_gate" in name else 0.1
             parameter += scale * torch.randn_like(parameter)
 
 

@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import adapters
 import families
+import methods
 import models
 import optimizers
 import rows
@@ -35,7 +36,7 @@ from files import write_json
 
 GOLDENS = Path(__file__).resolve().parent.parent / "goldens"
 MODELS = models.MODELS + families.FAMILIES
-ADAPTERS = adapters.ADAPTERS + families.ADAPTERS
+ADAPTERS = adapters.ADAPTERS + methods.ADAPTERS + families.ADAPTERS
 # AutoTokenizer replaces the pre-tokenizer of tokenizer.json where config.json says qwen2: PreTrainedTokenizerFast does not
 TEXTS = ["the rain in the mountains", "Q: 2 + 2?\nA: {4}"]
 VERSIONS = {module.__name__: module.__version__ for module in (torch, transformers, peft, safetensors, tokenizers)}

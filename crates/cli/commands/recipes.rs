@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use simmer_train::{Method, Recipe};
+use simmer_train::Recipe;
 
 use super::train::quoted;
 use crate::embedded::is_embedded;
@@ -27,6 +27,7 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "alpaca-13b",
     "alpaca-lora-7b",
     "alpaca-lora-7b-official",
+    "llama-adapter-7b",
     "llama-7b-alpaca-lora",
     "llama-13b-alpaca-lora",
     "llama-33b-alpaca-lora",
@@ -158,9 +159,12 @@ fn needs(name: &str, text: &str) -> Result<String, Failure> {
         Some(path) => path.display().to_string(),
         None => "random initialisation".to_owned(),
     };
-    let method = match &recipe.method {
-        Method::Lora(lora) => format!("{}, rank {}", lora.kind().name, lora.rank),
-        Method::Full(_) => "full fine-tuning".to_owned(),
+    let method = match recipe.method.adapter() {
+        None => "full fine-tuning".to_owned(),
+        Some(table) => match table.rank() {
+            Some(rank) => format!("{}, rank {rank}", table.kind().name),
+            None => table.kind().name.to_owned(),
+        },
     };
     let first = recipe.data.train[0].path.display().to_string();
     let more = match recipe.data.train.len() {

@@ -1,6 +1,8 @@
 //! Keys and values of the tokens that a generation has already computed.
 //!
-//! Axes: S tokens so far, K key heads, D head_dim.
+//! Axes: S tokens so far, P prompts of an adapter, K key heads, D head_dim.
+
+use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, s};
 
@@ -15,6 +17,8 @@ const ROOM: usize = 128;
 pub struct KvCache {
     layers: Vec<[Room; 2]>,
     length: usize,
+    /// Keys and values of an adapter's prompts, by layer.
+    prompts: BTreeMap<usize, [Tensor<3>; 2]>,
     /// Where the next tokens go; `None`: after all others.
     placed: Option<Placed>,
 }
@@ -68,6 +72,18 @@ impl KvCache {
             Some(placed) => room.put(self.length, all, &placed.places, new),
             None => room.put(self.length, all, &[self.length], new),
         })
+    }
+
+    /// Keys and values of an adapter's prompts in a layer, which are computed once.
+    ///
+    /// # Shapes
+    /// Result: `[P, K, D]` each.
+    pub(crate) fn prompts(
+        &mut self,
+        layer: usize,
+        compute: impl FnOnce() -> [Tensor<3>; 2],
+    ) -> [Tensor<3>; 2] {
+        self.prompts.entry(layer).or_insert_with(compute).clone()
     }
 
     /// Advances the length by the tokens that every layer has added.

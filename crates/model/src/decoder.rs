@@ -16,7 +16,7 @@ use simmer_checkpoint::config::{ModelConfig, Positions};
 use simmer_checkpoint::family::{GatedBy, Role};
 use simmer_kernels::{Activation, Rows, Scores, attention, gated, residual, rope};
 
-use crate::adapter::kind::BesideLinear;
+use crate::adapter::kind::{BesideAttention, BesideLinear};
 use crate::cache::KvCache;
 use crate::layer::{Linear, RmsNorm};
 use crate::rotary::Rotary;
@@ -65,6 +65,8 @@ pub struct SelfAttention {
     pub q_norm: Option<RmsNorm>,
     /// Normalisation of keys, over `[D]` or `[K·D]`.
     pub k_norm: Option<RmsNorm>,
+    /// What is trained beside the projections.
+    pub adapter: Option<BesideAttention>,
 }
 
 /// The gated MLP. Gate and gated features are two matrices or one.
@@ -213,7 +215,7 @@ impl SelfAttention {
         x: Tensor<2>,
         place: Place,
         pass: &Pass<'_>,
-        cache: Option<(&mut KvCache, usize)>,
+        mut cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor<2> {
         let [t, _] = x.dims();
         let config = pass.config;
@@ -232,6 +234,14 @@ impl SelfAttention {
         let q = rotate(heads(normed(&self.q_norm, q), config.num_attention_heads)); // [T, N, D]
         let k = rotate(heads(normed(&self.k_norm, k), config.num_key_value_heads)); // [T, K, D]
         let v = heads(v, config.num_key_value_heads); // [T, K, D]
+        let added = self.adapter.as_ref().map(|adapter| {
+            let project = || self.of_prompts(adapter, pass);
+            let prompts = match &mut cache {
+                None => project(),
+                Some((cache, layer)) => cache.prompts(*layer, project),
+            };
+            adapter.added(q.clone(), prompts, config.attention_scale()) // [T, N·D]
+        });
         let [k, v] = match cache {
             None => [k, v],
             Some((cache, layer)) => cache.extend(layer, k, v), // [S, K, D]
@@ -243,7 +253,28 @@ impl SelfAttention {
         };
         let mixed = attention(q, k, v, pass.rows, scores) // [T, N, D]
             .reshape([t, config.num_attention_heads * dim]);
-        self.o_proj.forward(mixed, pass.dropout_keys)
+        let Some((adapter, added)) = self.adapter.as_ref().zip(added) else {
+            return self.o_proj.forward(mixed, pass.dropout_keys);
+        };
+        let y = self
+            .o_proj
+            .forward(residual(mixed, added), pass.dropout_keys);
+        match &self.o_proj.bias {
+            Some(bias) if adapter.adds_output_bias() => {
+                let bias = bias.val().cast(y.dtype());
+                y + bias.unsqueeze::<2>()
+            }
+            _ => y,
+        }
+    }
+
+    /// Keys and values of an adapter's prompts, without positions, `[P, K, D]` each.
+    fn of_prompts(&self, adapter: &BesideAttention, pass: &Pass<'_>) -> [Tensor<3>; 2] {
+        let prompts = adapter.prompts(); // [P, H]
+        let [count, _] = prompts.dims();
+        let shape = [count, pass.config.num_key_value_heads, pass.config.head_dim];
+        let [_, k, v] = self.projected(prompts, pass);
+        [k, v].map(|of| of.reshape(shape))
     }
 
     /// Queries `[T, N·D]`, keys and values `[T, K·D]`.

@@ -39,8 +39,11 @@ impl Linear {
         match &self.bias {
             None => y,
             Some(bias) => {
-                let bias = bias.val().cast(y.dtype());
-                y + bias.unsqueeze::<2>()
+                let bias = match &self.adapter {
+                    None => bias.val(),
+                    Some(adapter) => adapter.bias(bias.val()),
+                };
+                y.clone() + bias.cast(y.dtype()).unsqueeze::<2>()
             }
         }
     }

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 
 use simmer_data::{DataError, Template, Tokenizer, Validation};
 use simmer_files::size::counted;
-use simmer_model::adapter::{Card, PromptTemplate, QuantisedBase};
+use simmer_model::adapter::{
+    AdapterTable as _, AdaptionPromptConfig, Card, Ia3Config, PromptTemplate, QuantisedBase,
+};
 
 use crate::config::{TrainConfig, Weights};
 use crate::error::TrainError;
@@ -210,8 +212,11 @@ fn data(recipe: &Recipe) -> String {
 }
 
 fn method(recipe: &Recipe) -> String {
-    let Method::Lora(lora) = &recipe.method else {
-        return "full fine-tuning".to_owned();
+    let lora = match &recipe.method {
+        Method::Lora(lora) => lora,
+        Method::Ia3(table) => return ia3(table),
+        Method::AdaptionPrompt(table) => return adaption_prompt(table),
+        Method::Full(_) => return "full fine-tuning".to_owned(),
     };
     if let Some(from) = &lora.from {
         return format!(
@@ -233,6 +238,28 @@ fn method(recipe: &Recipe) -> String {
         lora.dropout,
         lora.targets
     )
+}
+
+fn ia3(table: &Ia3Config) -> String {
+    let name = table.kind().name;
+    match &table.from {
+        Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
+        None => format!(
+            "{name} on {}, of them on the input of {}",
+            table.targets, table.feedforward_modules
+        ),
+    }
+}
+
+fn adaption_prompt(table: &AdaptionPromptConfig) -> String {
+    let name = table.kind().name;
+    match &table.from {
+        Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
+        None => format!(
+            "{name}, {} prompts in each of the upper {} layers",
+            table.adapter_len, table.adapter_layers
+        ),
+    }
 }
 
 /// The name of a value in the recipe.

@@ -14,6 +14,7 @@ use simmer_data::{DataConfig, DataError, Dataset, Example, Template, Tokenizer};
 use simmer_files::digest::{hex, sha256, sha256_of_file, update_from};
 use simmer_files::write_file;
 use simmer_kernels::instructions;
+use simmer_model::adapter::AdapterTable;
 use simmer_model::device;
 use simmer_model::export::TOKENIZER_FILES;
 
@@ -21,7 +22,7 @@ use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::observer::Observer;
 use crate::program;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::Recipe;
 
 /// The file's name.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -136,14 +137,12 @@ impl Manifest {
             })?,
             None => BTreeMap::new(),
         };
-        let adapter = match &recipe.method {
-            Method::Lora(lora) => match lora.found_from() {
-                Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
-                    name.starts_with("adapter")
-                })?,
-                None => BTreeMap::new(),
-            },
-            Method::Full(_) => BTreeMap::new(),
+        let table = recipe.method.adapter();
+        let adapter = match table.and_then(AdapterTable::found_from) {
+            Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
+                name.starts_with("adapter")
+            })?,
+            None => BTreeMap::new(),
         };
         let tokenizer_files = fingerprints(
             tokenizer.path(),

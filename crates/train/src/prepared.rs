@@ -18,7 +18,7 @@ use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::problem::Problem;
-use crate::recipe::{Method, Recipe, full_on_quantised, of_lora};
+use crate::recipe::{Method, Recipe, full_on_quantised, of_adapter_table};
 use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
 
@@ -214,7 +214,7 @@ fn warn_of_rank(recipe: &Recipe, base: &Base, observer: &mut dyn Observer) {
 /// The error of an adapter; that of a key names the key as the recipe has it.
 pub(crate) fn of_adapter(error: AdapterError) -> TrainError {
     match error {
-        AdapterError::Setting { .. } => TrainError::Setting(of_lora(error)),
+        AdapterError::Setting { .. } => TrainError::Setting(of_adapter_table(error)),
         other => other.into(),
     }
 }
@@ -226,12 +226,12 @@ fn choose_trained(
     vocabulary: &Vocabulary,
     observer: &mut dyn Observer,
 ) -> Result<(LlamaForCausalLM, Option<AdapterConfig>), TrainError> {
-    let Method::Lora(lora) = &recipe.method else {
+    let Some(table) = recipe.method.adapter() else {
         return Ok((model.train_all(), None));
     };
     let (name, revision) = recipe.base.for_adapters();
     let seed = recipe.train.seed;
-    let attached = adapter::attach(model, lora, seed, &name).map_err(of_adapter)?;
+    let attached = adapter::attach(model, table, seed, &name).map_err(of_adapter)?;
     let untrained = vocabulary.untrained(&attached.model);
     for notice in attached
         .warnings

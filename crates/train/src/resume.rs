@@ -10,6 +10,8 @@ const FREE: &[&str] = &[
     "base.tokenizer",
     "data.max_bad_share",
     "method.lora.from",
+    "method.ia3.from",
+    "method.adaption_prompt.from",
     "train.checkpoint_every",
     "train.compare_rows",
     "train.keep",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use simmer_checkpoint::family::Module;
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
+use simmer_model::adapter::AdapterTable;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{Base, BaseConfig};
 use simmer_model::export::tokenizer_files;
@@ -44,10 +45,9 @@ pub fn recipe_tokenizer(
 
 /// The adapter that training starts from, if the recipe names one.
 fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
-    Ok(match &recipe.method {
-        Method::Lora(lora) => lora.found_from().map(AdapterFolder::open).transpose()?,
-        Method::Full(_) => None,
-    })
+    let table = recipe.method.adapter();
+    let from = table.and_then(AdapterTable::found_from);
+    Ok(from.map(AdapterFolder::open).transpose()?)
 }
 
 /// The tokenizer of the base model, with what the adapter has of its own; `rows` is the size of the embedding.
@@ -198,7 +198,7 @@ impl Vocabulary {
         self.tokenizer.token(id as u32).unwrap_or_default()
     }
 
-    /// Whether the tokenizer is that of the adapter in `method.lora.from`, and not of the base model.
+    /// Whether the tokenizer is that of the adapter in `from`, and not of the base model.
     pub(crate) fn is_from_adapter(&self) -> bool {
         self.from_adapter
     }

@@ -12,7 +12,7 @@ use simmer_model::adapter::inspect::{Inspection, LowRankModule, inspect};
 
 use super::grid::{Grid, Together};
 use super::summary::summary;
-use super::{page, sha256, short, table};
+use super::{alone, page, sha256, short, table};
 use crate::failure::Failure;
 use crate::{hub, output, progress};
 
@@ -109,6 +109,7 @@ fn as_json(inspected: &Inspected) -> Value {
         "parameters": found.parameters(),
         "norm": found.norm(),
         "modules": found.modules,
+        "tensors": found.alone,
         "whole": found.whole,
         "not_finite": found.not_finite,
         "warnings": found.warnings,
@@ -120,6 +121,13 @@ fn text(inspected: &Inspected, modules: bool, colours: bool) -> String {
     let mut text = format!("{}\n", inspected.name);
     for (name, value) in summary(inspected) {
         let _ = writeln!(text, "  {name:<10}  {value}");
+    }
+    if found.modules.is_empty() {
+        let _ = write!(text, "\n{}", table(&alone::by_target(found)));
+        if modules {
+            let _ = write!(text, "\n{}", table(&alone::by_module(found)));
+        }
+        return text;
     }
     let norms = Grid::of(found, Together::Norm, |module| {
         Some(module.update.as_ref()?.norm)

@@ -1,5 +1,6 @@
 //! `simmer adapter`: inspects adapters and compares them, without a base model.
 
+mod alone;
 mod diff;
 mod grid;
 mod inspect;

@@ -8,8 +8,8 @@ use simmer_page::{Html, PageError, Template, escape, render};
 
 use super::grid::{Grid, Together};
 use super::inspect::{Inspected, by_module, by_target};
-use super::short;
 use super::summary::summary;
+use super::{alone, short};
 
 const PAGE: Template = Template {
     name: "adapters.html",
@@ -41,6 +41,8 @@ struct Adapter<'a> {
     curves: Vec<Curves>,
     by_target: Vec<Vec<String>>,
     by_module: Vec<Vec<String>>,
+    /// Whether it has low-rank branches, which the maps and plots are about.
+    is_low_rank: bool,
 }
 
 /// A heat map.
@@ -98,6 +100,7 @@ impl<'a> Adapter<'a> {
             Some(module.update.as_ref()?.effective_rank)
         });
         let targets = norms.targets.iter();
+        let is_low_rank = !found.modules.is_empty();
         Self {
             name: &inspected.name,
             warnings: &found.warnings,
@@ -105,8 +108,17 @@ impl<'a> Adapter<'a> {
             curves: targets.map(|target| curves(found, target)).collect(),
             norms: Map::of(norms),
             ranks: Map::of(ranks),
-            by_target: by_target(found),
-            by_module: by_module(found),
+            by_target: if is_low_rank {
+                by_target(found)
+            } else {
+                alone::by_target(found)
+            },
+            by_module: if is_low_rank {
+                by_module(found)
+            } else {
+                alone::by_module(found)
+            },
+            is_low_rank,
         }
     }
 }

@@ -24,12 +24,15 @@ pub(super) fn summary(inspected: &Inspected) -> Vec<Line> {
     if let Some(config) = &found.config {
         lines.extend(of_config(config));
     }
-    lines.push(("modules", modules(found)));
+    lines.extend(modules(found).map(|text| ("modules", text)));
+    lines.extend(alone(found).map(|text| ("tensors", text)));
     lines.extend(whole(found));
     lines.push(("parameters", parameters(found)));
     lines.extend(not_finite(found));
-    let norm = format!("norm {} over all modules", short(found.norm()));
-    lines.push(("update", norm));
+    if !found.modules.is_empty() {
+        let norm = format!("norm {} over all modules", short(found.norm()));
+        lines.push(("update", norm));
+    }
     lines
 }
 
@@ -59,6 +62,9 @@ fn of_config(config: &AdapterConfig) -> Vec<Line> {
 
 fn method(config: &AdapterConfig) -> String {
     let name = config.kind.name;
+    if !config.kind.has_rank() {
+        return format!("{name}, {}", config.settings());
+    }
     let (stabilised, scale) = if config.use_rslora {
         ("rank-stabilised ", "alpha/√rank")
     } else {
@@ -98,7 +104,23 @@ fn targets(config: &AdapterConfig) -> String {
     }
 }
 
-fn modules(found: &Inspection) -> String {
+/// The tensors of an adapter without low-rank branches.
+fn alone(found: &Inspection) -> Option<String> {
+    let layers = found.alone.iter().filter_map(|tensor| tensor.layer);
+    let layers: BTreeSet<usize> = layers.collect();
+    (!found.alone.is_empty()).then(|| {
+        format!(
+            "{} in {}",
+            counted(found.alone.len(), "tensor"),
+            counted(layers.len(), "layer")
+        )
+    })
+}
+
+fn modules(found: &Inspection) -> Option<String> {
+    if found.modules.is_empty() && !found.alone.is_empty() {
+        return None;
+    }
     let layers = found.modules.iter().map(|module| module.layer);
     let outside = layers.clone().filter(Option::is_none).count();
     let layers: BTreeSet<usize> = layers.flatten().collect();
@@ -110,7 +132,7 @@ fn modules(found: &Inspection) -> String {
     if outside > 0 {
         let _ = write!(text, ", {outside} outside the layers");
     }
-    text
+    Some(text)
 }
 
 /// The tensors that are not low-rank: those trained as a whole, and those of the base.
@@ -156,6 +178,7 @@ fn not_finite(found: &Inspection) -> Option<Line> {
 
 fn parameters(found: &Inspection) -> String {
     let dtypes = found.modules.iter().flat_map(|module| &module.dtypes);
+    let dtypes = dtypes.chain(found.alone.iter().map(|tensor| &tensor.dtype));
     let dtypes: BTreeSet<&str> = dtypes.map(String::as_str).collect();
     let dtypes: Vec<&str> = dtypes.into_iter().collect();
     format!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use simmer_train::{Method, Recipe};
+use simmer_train::Recipe;
 
 use super::quoted;
 
@@ -19,20 +19,22 @@ pub(super) fn next(recipe: &Recipe, out: &Path, weights: &Path) -> String {
     let prompts = recipe.samples.iter().flat_map(|samples| &samples.prompts);
     let prompt = prompts.map(String::as_str).next().unwrap_or(PROMPT);
     let prompt = format!("--prompt {}", quoted(prompt));
-    match (&recipe.method, &recipe.base.path) {
-        (Method::Full(_), _) => lines.push(format!(
+    match (recipe.method.adapter(), &recipe.base.path) {
+        (None, _) => lines.push(format!(
             "  simmer generate --base {}{} {prompt}",
             word(weights),
             template(recipe)
         )),
-        (Method::Lora(_), Some(base)) => {
+        (Some(table), Some(base)) => {
             let model = format!("--base {} --adapter {}", word(base), word(weights));
             lines.push(format!("  simmer generate {model} {prompt}"));
-            let merged = word(&out.join("merged"));
-            lines.push(format!("  simmer merge {model} --out {merged}"));
+            if table.kind().cannot_merge.is_none() {
+                let merged = word(&out.join("merged"));
+                lines.push(format!("  simmer merge {model} --out {merged}"));
+            }
         }
         // an adapter of random weights, which are not on disk
-        (Method::Lora(_), None) => {}
+        (Some(_), None) => {}
     }
     lines.join("\n")
 }
@@ -40,7 +42,7 @@ pub(super) fn next(recipe: &Recipe, out: &Path, weights: &Path) -> String {
 /// How to publish the adapter: an adapter on the hub needs the name that its base model has there. `again` is the command that
 /// resumes the run.
 pub(super) fn publish(recipe: &Recipe, weights: &Path, again: &str) -> Option<String> {
-    let (Method::Lora(_), Some(base)) = (&recipe.method, &recipe.base.path) else {
+    let (Some(_), Some(base)) = (recipe.method.adapter(), &recipe.base.path) else {
         return None;
     };
     Some(match recipe.base.on_hub() {

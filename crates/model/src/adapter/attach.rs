@@ -11,11 +11,13 @@ use simmer_checkpoint::layout::{self, ModuleKind, ModuleLayout};
 use simmer_files::Existing;
 
 use super::AdapterError;
+use super::adaption_prompt::check_model;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
-use super::kind::{self, DORA, Kind, LORA, Start};
+use super::kind::{self, AttentionStart, DORA, Kind, LORA, Start};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
+use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
@@ -149,26 +151,25 @@ pub struct Attached {
 /// If targets match nothing, if a setting is out of range, and if the adapter in `from` does not fit.
 pub fn attach(
     model: LlamaForCausalLM,
-    lora: &LoraConfig,
+    table: &dyn AdapterTable,
     seed: u64,
     base_name: &str,
 ) -> Result<Attached, AdapterError> {
-    lora.check()?;
-    if let Some(folder) = lora.found_from() {
-        let adapter = AdapterFolder::open(folder)?;
-        return join_folder(model, &adapter, lora.dropout, true);
+    table.check()?;
+    if let Some(folder) = table.found_from() {
+        let adapter = open_from(table, folder)?;
+        return join_folder(model, &adapter, table.dropout(), true);
     }
-    let config = lora.to_peft(base_name);
-    let modules = layout::modules(model.config());
-    let selection =
-        select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))?;
+    let config = table.to_peft(base_name);
+    let selection = new_selection(table, &config, model.config())?;
     let model = join(model, &selection, config.lora_dropout, seed)?;
+    let config = AdapterConfig {
+        target_modules: Some(selection.target_modules.clone()),
+        ..config
+    };
     Ok(Attached {
         model,
-        config: AdapterConfig {
-            target_modules: Some(selection.target_modules),
-            ..config
-        },
+        config: table.complete(config, &selection)?,
         warnings: selection.warnings,
         resized: None,
     })
@@ -178,17 +179,47 @@ pub fn attach(
 ///
 /// # Errors
 /// As [`attach`].
-pub fn selection(lora: &LoraConfig, model: &ModelConfig) -> Result<Selection, AdapterError> {
-    let modules = layout::modules(model);
-    lora.check()?;
-    if let Some(folder) = lora.found_from() {
-        let adapter = AdapterFolder::open(folder)?;
-        let selection = adapter.select(&modules)?;
+pub fn selection(table: &dyn AdapterTable, model: &ModelConfig) -> Result<Selection, AdapterError> {
+    table.check()?;
+    if let Some(folder) = table.found_from() {
+        let adapter = open_from(table, folder)?;
+        let selection = adapter.select(&layout::modules(model))?;
+        check_model(&selection, model)?;
         selection.check_trainable(adapter.config())?;
         return Ok(selection);
     }
-    let config = lora.to_peft("");
-    select(&config, &modules, Unmatched::Refuse).map_err(|error| as_setting(error.into()))
+    new_selection(table, &table.to_peft(""), model)
+}
+
+/// The modules of a new adapter.
+fn new_selection(
+    table: &dyn AdapterTable,
+    config: &AdapterConfig,
+    model: &ModelConfig,
+) -> Result<Selection, AdapterError> {
+    let selection = select(config, &layout::modules(model), Unmatched::Refuse);
+    let selection = selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))?;
+    check_model(&selection, model)?;
+    Ok(selection)
+}
+
+/// Opens the adapter to continue training, which must be of the type that the table describes.
+fn open_from(table: &dyn AdapterTable, folder: &Path) -> Result<AdapterFolder, AdapterError> {
+    let adapter = AdapterFolder::open(folder)?;
+    let (wanted, found) = (table.kind().peft, adapter.config().kind.peft);
+    if wanted.name == found.name {
+        return Ok(adapter);
+    }
+    Err(AdapterError::Setting {
+        table: wanted.table,
+        key: "from",
+        why: format!(
+            "{} is an adapter of the type {}",
+            folder.display(),
+            found.name
+        ),
+        hint: Some(format!("write it into [method.{}]", found.table)),
+    })
 }
 
 /// Attaches an adapter in PEFT's layout to its base model, for inference.
@@ -267,6 +298,7 @@ fn join_folder(
 ) -> Result<Attached, AdapterError> {
     let resized = adapter.resize(&mut model.config);
     let selection = adapter.select(&layout::modules(model.config()))?;
+    check_model(&selection, model.config())?;
     if trained_further {
         selection.check_trainable(adapter.config())?;
     }
@@ -318,7 +350,8 @@ fn join(
             weight: weight.val(),
             device: &device,
         };
-        let begin = module.adapter.linear.start;
+        let linear = module.adapter.linear.as_ref();
+        let begin = linear.ok_or_else(|| no_field(&module.name))?.start;
         match (module.kind, &module.adapter.embedding) {
             (ModuleKind::Embedding, Some(form)) => {
                 let embedding = &mut model.model.embed_tokens;
@@ -334,6 +367,21 @@ fn join(
                 linear.adapter = Some(begin(&start(&linear.weight)));
             }
         }
+    }
+    for attention in &selection.attention {
+        let start = AttentionStart {
+            module: &attention.name,
+            prompts: attention.prompts,
+            hidden: attention.hidden,
+            seed,
+            device: &device,
+        };
+        let form = attention.adapter.attention.as_ref();
+        let layer = model.model.layers.get_mut(attention.layer);
+        let (Some(form), Some(layer)) = (form, layer) else {
+            return Err(no_field(&attention.name));
+        };
+        layer.self_attn.adapter = Some((form.start)(&start));
     }
     for module in &selection.saved {
         train_module(&mut model, module)?;

@@ -30,7 +30,7 @@ impl Card {
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
         let limits = limits(config, vocab_size.is_some());
         let limit = |program| limits.iter().find(|limit| limit.program == program);
-        let mut text = self.front(base);
+        let mut text = self.front(base, config.kind.peft.tag);
         let _ = write!(
             text,
             "\n# {} adapter for {base}\n\n{}\n",
@@ -45,14 +45,23 @@ impl Card {
             "\n## How to use it\n\n`ADAPTER` is the folder of this file. `{base}` is the base model that it was trained on: a name on \
              the hub, or a local path of the training run.\n"
         );
-        text += &self.simmer(base);
+        let merges = config.kind.cannot_merge.is_none();
+        text += &self.simmer(base, merges);
         text += &peft(base, vocab_size);
+        if let Some(why) = config.kind.cannot_merge {
+            let _ = write!(
+                text,
+                "\n### vLLM and llama.cpp\n\nThey apply only low-rank branches, and this adapter cannot be merged into its base \
+                 model: {why}.\n"
+            );
+            return text;
+        }
         text += &vllm(base, config, limit(Program::Vllm));
         text += &llama_cpp(base, limit(Program::LlamaCpp));
         text
     }
 
-    fn front(&self, base: &str) -> String {
+    fn front(&self, base: &str, method: &str) -> String {
         let mut text = format!(
             "---\nbase_model: {}\nbase_model_relation: adapter\nlibrary_name: peft\npipeline_tag: text-generation\n",
             yaml(base)
@@ -64,12 +73,17 @@ impl Card {
             }
         }
         let tag = yaml(&format!("base_model:adapter:{base}"));
-        let _ = write!(text, "tags:\n- {tag}\n- lora\n- simmer\n---\n");
+        let _ = write!(text, "tags:\n- {tag}\n- {method}\n- simmer\n---\n");
         text
     }
 
-    fn simmer(&self, base: &str) -> String {
+    fn simmer(&self, base: &str, merges: bool) -> String {
         let base = word(base);
+        let merge = if merges {
+            format!("simmer merge --base {base} --adapter ADAPTER --out merged\n")
+        } else {
+            String::new()
+        };
         let template = match self.templates.first().map(|template| &*template.name) {
             None => String::new(),
             Some("chat") => " --chat".to_owned(),
@@ -78,8 +92,7 @@ impl Card {
         format!(
             "\n### simmer\n\n```sh\n\
              simmer generate --base {base} --adapter ADAPTER{template} --prompt \"...\"\n\
-             simmer adapter inspect ADAPTER\n\
-             simmer merge --base {base} --adapter ADAPTER --out merged\n```\n"
+             simmer adapter inspect ADAPTER\n{merge}```\n"
         )
     }
 }
@@ -88,13 +101,17 @@ fn what(config: &AdapterConfig) -> String {
     let targets = config.target_modules.as_ref();
     let default = || "PEFT's default targets".to_owned();
     let targets = targets.map_or_else(default, ToString::to_string);
-    let AdapterConfig { r, lora_alpha, .. } = config;
-    let stabilised = if config.use_rslora {
-        ", rank-stabilised"
-    } else {
-        ""
-    };
-    format!("Rank {r}, alpha {lora_alpha}{stabilised}, on {targets}; trained with simmer.")
+    let settings = config.settings();
+    let first = settings
+        .chars()
+        .next()
+        .map(|first| first.to_uppercase().to_string());
+    let rest = settings.chars().skip(1).collect::<String>();
+    let settings = first.unwrap_or_default() + &rest;
+    if config.kind.attention.is_some() {
+        return format!("{settings}; trained with simmer.");
+    }
+    format!("{settings}, on {targets}; trained with simmer.")
 }
 
 fn peft(base: &str, vocab_size: Option<usize>) -> String {
@@ -203,5 +220,15 @@ mod tests {
             ..config()
         };
         insta::assert_snapshot!(Card::default().text(&config, Some(17)));
+    }
+
+    #[test]
+    fn methods_other_than_lora_say_what_they_are() {
+        use crate::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config};
+        let tables: [&dyn AdapterTable; 2] =
+            [&Ia3Config::default(), &AdaptionPromptConfig::default()];
+        for table in tables {
+            insta::assert_snapshot!(Card::default().text(&table.to_peft("some/base"), None));
+        }
     }
 }

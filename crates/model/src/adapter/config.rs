@@ -1,4 +1,4 @@
-//! `adapter_config.json`: PEFT's configuration of a LoRA adapter.
+//! `adapter_config.json`: PEFT's configuration of an adapter. Its type decides which keys it has ([`super::peft_type`]).
 //!
 //! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
 //! src/peft/config.py).
@@ -13,6 +13,7 @@ use super::AdapterError;
 use super::keys::ConfigKeys;
 use super::kind::{self, Kind, LORA};
 use super::mlx;
+use super::peft_type::{self, PeftType};
 use super::targets::{Layers, Names, Patterns, Targets};
 
 /// The file's name.
@@ -77,6 +78,14 @@ pub struct AdapterConfig {
     pub init_lora_weights: Value,
     /// Keep adapters of tied weights tied.
     pub ensure_weight_tying: bool,
+    /// The target modules whose input an adapter of (IA)³ changes.
+    pub feedforward_modules: Option<Targets>,
+    /// Whether the factors of (IA)³ started at 1.
+    pub init_ia3_weights: bool,
+    /// The prompts of each layer with adaption prompts.
+    pub adapter_len: usize,
+    /// The number of upper layers with adaption prompts.
+    pub adapter_layers: usize,
 }
 
 impl Default for AdapterConfig {
@@ -103,6 +112,10 @@ impl Default for AdapterConfig {
             modules_to_save: None,
             init_lora_weights: Value::Bool(true),
             ensure_weight_tying: false,
+            feedforward_modules: None,
+            init_ia3_weights: true,
+            adapter_len: 0,
+            adapter_layers: 0,
         }
     }
 }
@@ -114,17 +127,17 @@ impl AdapterConfig {
     ///
     /// # Errors
     ///
-    /// Values of a wrong type, and keys that make the adapter compute something other than LoRA.
+    /// Values of a wrong type, and keys that make the adapter compute something that simmer does not.
     pub fn read(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
         Self::from_json(object(file)?, file)
     }
 
-    /// The same for inspection: keys that make the adapter compute something other than LoRA are warnings
+    /// The same for inspection: keys that make the adapter compute something that simmer does not are warnings
     /// instead of errors.
     ///
     /// # Errors
     ///
-    /// Values of a wrong type, and methods other than LoRA.
+    /// Values of a wrong type, and methods that simmer does not have.
     pub fn describe(file: &Path) -> Result<(Self, Vec<String>), AdapterError> {
         Self::from_keys(ConfigKeys {
             map: object(file)?,
@@ -154,12 +167,11 @@ impl AdapterConfig {
             return Ok((mlx::config(keys.map, keys.file)?, Vec::new()));
         }
         let method: Option<String> = keys.take("peft_type", "the name of a method")?;
-        if method.as_deref() != Some("LORA") {
+        let Some(of_type) = method.as_deref().and_then(PeftType::named) else {
             let found = method.map_or(Value::Null, Value::String);
-            return Err(keys.unsupported("peft_type", &found, "simmer reads only LORA adapters"));
-        }
-        keys.refuse_variants()?;
-        let config = keys.config()?;
+            return Err(keys.unsupported("peft_type", &found, peft_type::READS));
+        };
+        let config = (of_type.read)(&mut keys)?;
         let warnings = keys.rest()?;
         Ok((config, warnings))
     }
@@ -198,25 +210,41 @@ impl AdapterConfig {
     /// `rank_pattern` and `alpha_pattern` keep their order, which PEFT's writer loses: if two patterns match, the
     /// first one in the file applies.
     pub fn to_json(&self) -> String {
-        let sorted = |targets: &Option<Targets>| match targets.clone() {
-            Some(Targets::Names(mut names)) => {
-                names.sort();
-                names.dedup();
-                json!(names)
-            }
-            other => json!(other),
-        };
+        let of_type = self.kind.peft;
         let mut entries = vec![
-            ("alpha_pattern", number_patterns(&self.alpha_pattern)),
+            ("auto_mapping", Value::Null),
             (
                 "base_model_name_or_path",
                 json!(self.base_model_name_or_path),
             ),
+            ("inference_mode", json!(true)),
+            ("peft_type", json!(of_type.name)),
+            ("peft_version", json!(PEFT_VERSION)),
+            ("revision", json!(self.revision)),
+            ("task_type", json!(self.task_type)),
+        ];
+        entries.extend((of_type.entries)(self));
+        entries.sort_by_key(|(key, _)| *key);
+        let map: Map<String, Value> = entries
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        escaped(&format!("{:#}", Value::Object(map)))
+    }
+
+    /// The settings of its type, as the middle of a sentence.
+    pub fn settings(&self) -> String {
+        (self.kind.peft.settings)(self)
+    }
+
+    /// The keys of LoRA alone.
+    pub(super) fn lora_entries(&self) -> Vec<(&'static str, Value)> {
+        let mut entries = vec![
+            ("alpha_pattern", number_patterns(&self.alpha_pattern)),
             ("bias", json!(self.bias)),
             ("ensure_weight_tying", json!(self.ensure_weight_tying)),
-            ("exclude_modules", sorted(&self.exclude_modules)),
+            ("exclude_modules", sorted(self.exclude_modules.as_ref())),
             ("fan_in_fan_out", json!(false)),
-            ("inference_mode", json!(true)),
             ("init_lora_weights", self.init_lora_weights.clone()),
             ("layers_pattern", json!(self.layers_pattern)),
             ("layers_to_transform", json!(self.layers_to_transform)),
@@ -226,14 +254,10 @@ impl AdapterConfig {
             ("lora_dropout", json!(self.lora_dropout)),
             ("megatron_core", json!("megatron.core")),
             ("modules_to_save", json!(self.modules_to_save)),
-            ("peft_type", json!("LORA")),
-            ("peft_version", json!(PEFT_VERSION)),
             ("qalora_group_size", json!(16)),
             ("r", json!(self.r)),
             ("rank_pattern", json!(self.rank_pattern)),
-            ("revision", json!(self.revision)),
-            ("target_modules", sorted(&self.target_modules)),
-            ("task_type", json!(self.task_type)),
+            ("target_modules", sorted(self.target_modules.as_ref())),
             ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
         ];
@@ -242,12 +266,19 @@ impl AdapterConfig {
         }
         let unset = UNSET.iter().map(|key| (*key, Value::Null));
         entries.extend(unset);
-        entries.sort_by_key(|(key, _)| *key);
-        let map: Map<String, Value> = entries
-            .into_iter()
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect();
-        escaped(&format!("{:#}", Value::Object(map)))
+        entries
+    }
+}
+
+/// Targets as PEFT writes them.
+pub(super) fn sorted(targets: Option<&Targets>) -> Value {
+    match targets.cloned() {
+        Some(Targets::Names(mut names)) => {
+            names.sort();
+            names.dedup();
+            json!(names)
+        }
+        other => json!(other),
     }
 }
 
@@ -304,7 +335,6 @@ fn object(file: &Path) -> Result<Map<String, Value>, AdapterError> {
 const UNSET: &[&str] = &[
     "alora_invocation_tokens",
     "arrow_config",
-    "auto_mapping",
     "corda_config",
     "eva_config",
     "kasa_config",

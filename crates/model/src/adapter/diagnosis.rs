@@ -66,7 +66,7 @@ impl Base {
             let (Some(&first), Some(&last)) = (shape.first(), shape.last()) else {
                 continue;
             };
-            let Some((module, axes)) = split(key) else {
+            let Some((module, axes)) = split(key, shape) else {
                 continue;
             };
             let [rows, columns] = module.shape else {
@@ -77,7 +77,7 @@ impl Base {
                 match axis {
                     Some(Axis::Rows) => base.set(*rows, size),
                     Some(Axis::Columns) => base.set(*columns, size),
-                    Some(Axis::Rank) | None => {}
+                    Some(Axis::Rank | Axis::One) | None => {}
                 }
             }
         }
@@ -108,9 +108,12 @@ impl Base {
 }
 
 /// The module of a key, and the axes of the tensor that it names.
-fn split(key: &str) -> Option<(&'static Module, &'static [Axis])> {
+fn split(key: &str, shape: &[usize]) -> Option<(&'static Module, &'static [Axis])> {
     let whole = || Some((key.strip_suffix(".weight")?, WHOLE));
-    let of_adapter = kind::split(key).map(|(path, tensor)| (path, tensor.shape));
+    let of_adapter = kind::split(key).map(|(path, tensor)| {
+        let axes = kind::axes_of(key, shape).unwrap_or(tensor.shape);
+        (path, axes)
+    });
     let (path, axes) = of_adapter.or_else(whole)?;
     Some((module_at(path)?, axes))
 }
@@ -132,8 +135,8 @@ fn other_family(
     modules: &BTreeSet<String>,
 ) -> Option<String> {
     let used: BTreeSet<&str> = found
-        .keys()
-        .filter_map(|key| Some(split(key)?.0.last_part()))
+        .iter()
+        .filter_map(|(key, shape)| Some(split(key, shape)?.0.last_part()))
         .collect();
     if used.iter().all(|name| modules.contains(*name)) {
         return None;

@@ -69,9 +69,11 @@ pub enum AdapterError {
         /// What the key does.
         why: &'static str,
     },
-    /// A value of a recipe's `[method.lora]` that is out of range.
-    #[error("[method.lora] `{key}`: {why}")]
+    /// A value of a recipe's table that is out of range.
+    #[error("[method.{table}] `{key}`: {why}")]
     Setting {
+        /// The table in `[method]`.
+        table: &'static str,
         /// The key.
         key: &'static str,
         /// What was expected and found.
@@ -93,6 +95,24 @@ pub enum AdapterError {
         key: &'static str,
         /// Why it is not valid.
         why: String,
+    },
+    /// A base model that a kind of adapter cannot be used with.
+    #[error("{kind} cannot be used with this base model: {why}")]
+    BaseModel {
+        /// The kind.
+        kind: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// An adapter that cannot be merged.
+    #[error("{}: {kind} cannot be merged into its base model: {why}", folder.display())]
+    NoMerge {
+        /// The adapter.
+        folder: PathBuf,
+        /// Its kind.
+        kind: &'static str,
+        /// Why not.
+        why: &'static str,
     },
     /// A module of the family's table that the forward pass does not have.
     #[error("`{module}` cannot be changed by an adapter: simmer's model has no such module")]
@@ -231,6 +251,13 @@ impl Hint for AdapterError {
         match self {
             Self::Selection { source } => source.hint(),
             Self::Setting { hint, .. } => hint.clone(),
+            Self::BaseModel { .. } => Some(
+                "train LoRA ([method.lora]) or (IA)³ ([method.ia3]), which every base model can have".to_owned(),
+            ),
+            Self::NoMerge { .. } => Some(
+                "use base model and adapter together: --base and --adapter of `simmer generate`, `chat` and `eval`"
+                    .to_owned(),
+            ),
             Self::Checkpoint(error) => error.hint(),
             Self::Write(error) => error.hint(),
             Self::NotFinite { .. } => Some(

@@ -122,6 +122,7 @@ fn check_plain_lora(
     let biases = biases.map(|module| format!("{}.bias", module.name));
     let weights = tensors.base_weights.keys().cloned();
     let kinds = selection.adapted.iter().map(|module| module.adapter);
+    let kinds = kinds.chain(selection.attention.iter().map(|module| module.adapter));
     let beyond = kinds
         .into_iter()
         .find_map(|kind| Some((kind.name, kind.beyond_low_rank?)));

@@ -60,15 +60,24 @@ pub(super) struct ConfigKeys<'a> {
 }
 
 impl ConfigKeys<'_> {
-    pub(super) fn config(&mut self) -> Result<AdapterConfig, AdapterError> {
-        let default = AdapterConfig::default();
-        let config = AdapterConfig {
-            kind: self.kind()?,
+    /// The keys that a configuration of any type has.
+    pub(super) fn common(&mut self) -> Result<AdapterConfig, AdapterError> {
+        Ok(AdapterConfig {
             base_model_name_or_path: self.take("base_model_name_or_path", "a string")?,
             revision: self.take("revision", "a string")?,
             task_type: self.take("task_type", "a string")?,
             base_class: self.base_class()?,
             peft_version: self.take("peft_version", "a string")?,
+            ..AdapterConfig::default()
+        })
+    }
+
+    /// The configuration of LoRA, or of a kind that a key of LoRA's chooses.
+    pub(super) fn lora(&mut self) -> Result<AdapterConfig, AdapterError> {
+        self.refuse_variants()?;
+        let default = AdapterConfig::default();
+        let config = AdapterConfig {
+            kind: self.kind()?,
             r: self.take("r", "a whole number")?.unwrap_or(default.r),
             lora_alpha: self
                 .take("lora_alpha", "a number")?
@@ -98,6 +107,7 @@ impl ConfigKeys<'_> {
             ensure_weight_tying: self
                 .take("ensure_weight_tying", "true or false")?
                 .unwrap_or_default(),
+            ..self.common()?
         };
         if config.r == 0 {
             return Err(self.wrong("r", "at least 1", "0".to_owned()));
@@ -182,7 +192,7 @@ impl ConfigKeys<'_> {
         Ok(())
     }
 
-    pub(super) fn refuse_variants(&mut self) -> Result<(), AdapterError> {
+    fn refuse_variants(&mut self) -> Result<(), AdapterError> {
         for (key, why) in VARIANTS {
             if let Some(value) = self.map.shift_remove(*key)
                 && !is_unset(&value)
@@ -227,7 +237,7 @@ impl ConfigKeys<'_> {
         Ok(tolerated.into_iter().chain(warnings).collect())
     }
 
-    fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {
+    pub(super) fn wrong(&self, key: &str, expected: &'static str, found: String) -> AdapterError {
         AdapterError::ConfigValue {
             file: self.file.into(),
             key: key.to_owned(),

@@ -1,7 +1,8 @@
-//! LoRA adapters: trainable weights added to a frozen base model.
+//! Adapters: trainable weights added to a frozen base model.
 //!
 //! File formats and rules are those of PEFT.
 
+mod adaption_prompt;
 mod attach;
 mod card;
 pub mod config;
@@ -9,6 +10,7 @@ mod diagnosis;
 pub mod difference;
 mod error;
 pub mod gguf;
+mod ia3;
 pub mod inspect;
 mod keys;
 pub mod kind;
@@ -16,19 +18,25 @@ mod limits;
 mod mlx;
 mod names;
 pub mod peft;
+mod peft_type;
 mod rules;
 mod settings;
 mod spectrum;
+mod table;
 pub mod targets;
 mod trained_with;
 mod unmatched;
 mod weights;
 
+pub use adaption_prompt::{AdaptionPromptConfig, SelectedAttention};
 pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, save, selection};
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
+pub use ia3::Ia3Config;
 pub use limits::{Limit, Program, limits};
+pub use peft_type::PeftType;
 pub use spectrum::Spectrum;
+pub use table::AdapterTable;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;

@@ -308,6 +308,11 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
             );
         }
     }
+    for attention in &selection.attention {
+        for (tensor, shape) in attention.tensors() {
+            insert(&attention.name, tensor.end, &shape);
+        }
+    }
     for module in &selection.saved {
         insert(&module.name, ".weight", &module.shape);
         if module.bias {

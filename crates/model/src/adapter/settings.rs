@@ -1,13 +1,15 @@
-//! Checks the `[method.lora]` table of a recipe, before any base model is opened.
+//! Checks the tables of a recipe that describe an adapter, before any base model is opened.
 
 use std::sync::OnceLock;
 
+use serde::Serialize;
 use simmer_checkpoint::layout::{self, ModuleLayout};
 use simmer_checkpoint::{family, sizes};
 use simmer_hint::Hint;
 
 use super::AdapterError;
 use super::attach::LoraConfig;
+use super::config::AdapterConfig;
 use super::targets::{SelectionError, Unmatched, select};
 
 /// More layers than any model has.
@@ -20,32 +22,17 @@ impl LoraConfig {
     /// # Errors
     /// [`AdapterError::Setting`] for the first key with an invalid value.
     pub fn check(&self) -> Result<(), AdapterError> {
-        let config = self.to_peft("");
-        config.check().map_err(as_setting)?;
-        if let Some(from) = &self.from {
-            if from.as_os_str().is_empty() {
-                let why = "expected a folder or a name on the hub, found an empty text";
-                return Err(AdapterError::Setting {
-                    key: "from",
-                    why: why.to_owned(),
-                    hint: None,
-                });
-            }
+        let table = self.kind().peft.table;
+        let mut config = self.to_peft("");
+        config.check().map_err(|error| as_setting(table, error))?;
+        if self.from.is_some() {
             return self.check_from_alone();
         }
-        let mut config = config;
         if self.targets.is_all_linear() && self.layers_to_transform.is_none() {
             // Always possible, and the longest to check: the default targets stand for all.
             config.target_modules = None;
         }
-        let mut problem = None;
-        for modules in families() {
-            match select(&config, modules, Unmatched::Refuse) {
-                Ok(_) => return Ok(()),
-                Err(error) => problem = problem.or(Some(error)),
-            }
-        }
-        problem.map_or(Ok(()), |error| Err(as_setting(error.into())))
+        check_targets(table, config)
     }
 
     /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
@@ -56,31 +43,73 @@ impl LoraConfig {
             dropout: self.dropout,
             ..Self::default()
         };
-        if *self == alone {
-            return Ok(());
-        }
-        let keys = |lora: &Self| serde_json::to_value(lora).unwrap_or_default();
-        let (set, default) = (keys(self), keys(&alone));
-        let set = set.as_object().into_iter().flatten();
-        let others = set.filter(|(key, value)| default.get(key) != Some(*value));
-        let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
-        Err(AdapterError::Setting {
-            key: "from",
-            why: format!(
-                "can be combined only with `dropout`; remove {}",
-                others.join(", ")
-            ),
-            hint: Some("the adapter in `from` has its own values of the other keys".to_owned()),
-        })
+        check_from(self.kind().peft.table, self, &alone, &["dropout"])
     }
 }
 
+/// Checks that a known family has the modules of a configuration.
+pub(super) fn check_targets(
+    table: &'static str,
+    config: AdapterConfig,
+) -> Result<(), AdapterError> {
+    let mut problem = None;
+    for modules in families() {
+        match select(&config, modules, Unmatched::Refuse) {
+            Ok(_) => return Ok(()),
+            Err(error) => problem = problem.or(Some(error)),
+        }
+    }
+    problem.map_or(Ok(()), |error| Err(as_setting(table, error.into())))
+}
+
+/// Checks the key `from` of a table, which has a value: the other keys are those of `alone`, except some `beside`.
+pub(super) fn check_from<T: Serialize + PartialEq>(
+    table: &'static str,
+    config: &T,
+    alone: &T,
+    beside: &[&str],
+) -> Result<(), AdapterError> {
+    let wrong = |why: String, hint| {
+        Err(AdapterError::Setting {
+            table,
+            key: "from",
+            why,
+            hint,
+        })
+    };
+    let keys = |config: &T| serde_json::to_value(config).unwrap_or_default();
+    let (set, default) = (keys(config), keys(alone));
+    if set.get("from").is_some_and(|from| from == "") {
+        let why = "expected a folder or a name on the hub, found an empty text";
+        return wrong(why.to_owned(), None);
+    }
+    if config == alone {
+        return Ok(());
+    }
+    let set = set.as_object().into_iter().flatten();
+    let others = set.filter(|(key, value)| default.get(key) != Some(*value));
+    let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
+    let others = others.join(", ");
+    let why = match beside.first() {
+        Some(beside) => format!("can be combined only with `{beside}`; remove {others}"),
+        None => format!("cannot be combined with other keys; remove {others}"),
+    };
+    let hint = "the adapter in `from` has its own values of the other keys";
+    wrong(why, Some(hint.to_owned()))
+}
+
 /// The error of a recipe's key, in the recipe's spelling.
-pub(super) fn as_setting(error: AdapterError) -> AdapterError {
+pub(super) fn as_setting(table: &'static str, error: AdapterError) -> AdapterError {
     let hint = error.hint();
     match error {
-        AdapterError::Conflict { key, why } => AdapterError::Setting { key, why, hint },
+        AdapterError::Conflict { key, why } => AdapterError::Setting {
+            table,
+            key,
+            why,
+            hint,
+        },
         AdapterError::Selection { source } => AdapterError::Setting {
+            table,
             key: match source.key() {
                 "target_modules" => "targets",
                 key => key,

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
+use super::adaption_prompt::{self, SelectedAttention};
 use super::config::{AdapterConfig, Bias};
 use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
@@ -37,6 +38,8 @@ pub enum Unmatched {
 pub struct Selection {
     /// Target modules, in the model's order.
     pub adapted: Vec<Selected>,
+    /// Layers whose attention has an adapter, from below.
+    pub attention: Vec<SelectedAttention>,
     /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
     /// Modules with a frozen weight and a trained bias, in the model's order.
@@ -96,6 +99,14 @@ pub fn select(
     modules: &[ModuleLayout],
     unmatched: Unmatched,
 ) -> Result<Selection, SelectionError> {
+    if config.kind.attention.is_some() {
+        let attention = adaption_prompt::select(config, modules)?;
+        let targets = config.target_modules.clone();
+        return Ok(Selection {
+            attention,
+            ..Selection::none(targets.unwrap_or(Targets::Names(Vec::new())), modules)
+        });
+    }
     check_combination(config)?;
     let targets = resolved_targets(config, modules)?;
     let rules = Rules::new(config, &targets)?;
@@ -131,17 +142,11 @@ pub fn select(
     }
     let biases = trained_biases(config, modules, &adapted, &saved);
     Ok(Selection {
-        names: last_parts(modules),
-        target_modules: condensed(targets, modules),
         adapted,
         saved,
         biases,
-        ends: modules
-            .iter()
-            .filter(|module| is_outermost(module.kind))
-            .cloned()
-            .collect(),
         warnings,
+        ..Selection::none(condensed(targets, modules), modules)
     })
 }
 
@@ -231,18 +236,24 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             is: is.unwrap_or("is not a matrix"),
         });
     };
-    let kind = config.kind;
-    if let (ModuleKind::Embedding, None, Some(key)) = (module.kind, &kind.embedding, kind.switch) {
+    let kind = config.kind_of(&module.name)?;
+    if let (ModuleKind::Embedding, None) = (module.kind, &kind.embedding) {
         return Err(SelectionError::Conflict {
-            key,
+            key: kind.switch.unwrap_or("target_modules"),
             why: format!(
                 "{} of an embedding (`{}`) is not supported; leave it out of the targets",
                 kind.name, module.name
             ),
         });
     }
-    let rank = config.rank_of(&module.name)?;
-    let alpha = config.alpha_of(&module.name)?;
+    let (rank, alpha) = if kind.has_rank() {
+        (
+            config.rank_of(&module.name)?,
+            config.alpha_of(&module.name)?,
+        )
+    } else {
+        (1, 1.0)
+    };
     if rank == 0 {
         return Err(SelectionError::Conflict {
             key: "rank_pattern",
@@ -252,7 +263,7 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
-        adapter: config.kind,
+        adapter: kind,
         module: row,
         layer: module.layer,
         shape,
@@ -313,6 +324,24 @@ fn check_disjoint(adapted: &[Selected], saved: &[ModuleLayout]) -> Result<(), Se
 }
 
 impl Selection {
+    /// No module of a model.
+    fn none(target_modules: Targets, modules: &[ModuleLayout]) -> Self {
+        Self {
+            adapted: Vec::new(),
+            attention: Vec::new(),
+            saved: Vec::new(),
+            biases: Vec::new(),
+            ends: modules
+                .iter()
+                .filter(|module| is_outermost(module.kind))
+                .cloned()
+                .collect(),
+            names: last_parts(modules),
+            target_modules,
+            warnings: Vec::new(),
+        }
+    }
+
     /// Adds the output head to an adapter with `ensure_weight_tying`, if its file (`has` a key) holds the head's tensors.
     /// The configuration names only the embedding; PEFT trains the head tied to it, and saves both.
     ///

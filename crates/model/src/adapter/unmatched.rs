@@ -162,6 +162,16 @@ pub(super) fn unmatched_names(
         }
         _ => {}
     }
+    if let (Some(_), Some(Targets::Names(names))) =
+        (config.kind.of_input, &config.feedforward_modules)
+    {
+        let of_none = |name: &&String| {
+            let mut adapted = adapted.iter();
+            adapted.all(|module| !module.name.ends_with(name.as_str()))
+        };
+        let missing = names.iter().filter(of_none);
+        unmatched.extend(missing.map(|name| ("feedforward_modules", name.clone())));
+    }
     let ranks = config
         .rank_pattern
         .iter()

@@ -219,7 +219,8 @@ fn without_wrappers(key: &str) -> (String, Vec<String>) {
 }
 
 fn is_of_an_adapter(part: &str) -> bool {
-    part.starts_with("lora_") || part == "modules_to_save"
+    let is_tensor = kind::all_tensors().any(|tensor| tensor.field == part);
+    is_tensor || part.starts_with("lora_") || part == "modules_to_save"
 }
 
 /// Whether the keys are those of a model without PEFT's prefix.

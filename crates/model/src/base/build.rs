@@ -166,6 +166,7 @@ impl Weights<'_, '_> {
             None => self.linear(layer, role).map(Some),
         };
         Ok(SelfAttention {
+            adapter: None,
             q_proj: separate(Role::Query)?,
             k_proj: separate(Role::Key)?,
             v_proj: separate(Role::Value)?,

@@ -10,6 +10,7 @@ use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards}
 
 use super::weights::Weights;
 use super::{MergeError, MergeOptions};
+use crate::adapter::AdapterError;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
@@ -61,6 +62,14 @@ impl Plan {
         adapter: &AdapterFolder,
         options: MergeOptions<'_>,
     ) -> Result<Self, MergeError> {
+        let kind = adapter.config().kind;
+        if let Some(why) = kind.cannot_merge {
+            return Err(MergeError::Adapter(AdapterError::NoMerge {
+                folder: adapter.folder().to_owned(),
+                kind: kind.name,
+                why,
+            }));
+        }
         let selection = adapter.select(&layout::modules(config))?;
         let tensors = adapter.tensors(&selection)?;
         let family = config.family;
@@ -171,16 +180,23 @@ impl Sources<'_> {
             Origin::Base(name) => self.weights.dtype(name)?,
             Origin::Adapter(data) => stored_dtype(data),
         };
-        let adapted = spec.name.strip_suffix(".weight").and_then(|module| {
-            let mut adapted = self.selection.adapted.iter();
-            adapted.find(|selected| selected.name == module)
-        });
+        let adapted = self.adapted(&spec.name);
         Ok(Output {
-            merged: adapted.map(|module| merged(module, &self.tensors.trained)),
+            merged: adapted.and_then(|module| merged(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
         })
+    }
+
+    /// The target module whose adapter changes a tensor: its weight, or its bias if the adapter multiplies that, too.
+    fn adapted(&self, name: &str) -> Option<&Selected> {
+        let of = |module: &str| {
+            let mut adapted = self.selection.adapted.iter();
+            adapted.find(|selected| selected.name == module)
+        };
+        let bias = || of(name.strip_suffix(".bias")?).filter(|module| module.adapter.scales_bias);
+        name.strip_suffix(".weight").and_then(of).or_else(bias)
     }
 
     /// A fully trained tensor: of a saved module, or a bias.
@@ -217,7 +233,10 @@ impl Sources<'_> {
 }
 
 /// The merged weight of a module.
-fn merged(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> Box<dyn MergedRows> {
+fn merged(
+    module: &Selected,
+    tensors: &BTreeMap<String, TensorData>,
+) -> Option<Box<dyn MergedRows>> {
     let values = |tensor: &Trained| {
         // loading has checked that the key exists
         let data = tensors.get(&format!("{KEY_PREFIX}{}{}", module.name, tensor.end));

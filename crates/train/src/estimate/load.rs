@@ -5,7 +5,7 @@ use simmer_data::{Cursor, Dataset, Example, pack};
 use simmer_model::Sequence;
 
 use crate::error::TrainError;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::Recipe;
 
 /// How many of the first steps are packed for the estimate.
 const STEPS: usize = 64;
@@ -119,5 +119,6 @@ impl Load {
 }
 
 fn has_dropout(recipe: &Recipe) -> bool {
-    matches!(&recipe.method, Method::Lora(lora) if lora.dropout > 0.0)
+    let adapter = recipe.method.adapter();
+    adapter.is_some_and(|table| table.dropout() > 0.0)
 }

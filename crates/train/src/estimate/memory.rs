@@ -11,6 +11,7 @@ use simmer_checkpoint::family::{Activation, Half, Module, ModuleKind, Size};
 use simmer_files::size::{grouped, plural};
 use simmer_kernels::{Capabilities, Memory, Operation};
 use simmer_model::Recompute;
+use simmer_model::adapter::SelectedAttention;
 use simmer_model::adapter::targets::{Selected, Selection};
 use simmer_model::base::Offload;
 
@@ -57,6 +58,8 @@ pub(super) struct TrainedLayer {
     pub(super) any: bool,
     /// Further elements per token that adapters of the attention half keep, and those of the MLP half.
     pub(super) beside: [usize; 2],
+    /// Whether queries, keys or values have a gradient although their module keeps nothing that it reads.
+    pub(super) projections: bool,
     /// Further multiplications per token, by weights that dropout takes a second time.
     pub(super) again: usize,
 }
@@ -73,10 +76,21 @@ impl TrainedLayer {
         if costs.keeps_result {
             *half += rows;
         }
+        let read = module.module.reads;
+        self.projections |= [Activation::AttentionInput, Activation::LayerInput].contains(&read);
         if costs.dropout_takes_a_product && dropout {
             *half += 2 * columns; // the mask, and the input that it leaves
             self.again += rows * columns;
         }
+    }
+
+    /// Adds what the prompts of attention cost: the queries once more, by head, and weights of the prompts before and after
+    /// their softmax and their gate.
+    fn add_prompts(&mut self, attention: &SelectedAttention, config: &ModelConfig) {
+        const COPIES: usize = 3;
+        self.any = true;
+        let weights = config.num_attention_heads * attention.prompts;
+        self.beside[0] += Size::Queries.of(config) + COPIES * weights;
     }
 
     fn reads(&self, activation: Activation) -> bool {
@@ -124,7 +138,10 @@ impl Layers {
             whole: false,
         };
         let adapted = selection.adapted.iter();
-        let adapted = adapted.map(|module| (module.layer, Some(module.module), true));
+        let adapted = adapted.map(|module| {
+            let keeps_input = module.adapter.costs.keeps_input;
+            (module.layer, Some(module.module), keeps_input)
+        });
         let saved = selection.saved.iter();
         let saved = saved.map(|module| (module.layer, module.module, true));
         // the gradient of a bias needs no input
@@ -145,6 +162,11 @@ impl Layers {
         for module in &selection.adapted {
             if let Some(layer) = module.layer.and_then(|layer| found.each.get_mut(layer)) {
                 layer.add(module, dropout);
+            }
+        }
+        for attention in &selection.attention {
+            if let Some(layer) = found.each.get_mut(attention.layer) {
+                layer.add_prompts(attention, config);
             }
         }
         if config.tie_word_embeddings {
@@ -192,7 +214,8 @@ fn of_mlp(config: &ModelConfig, layer: &TrainedLayer, below: bool) -> u64 {
 /// Whether a gradient passes through attention itself.
 fn passes_attention(layer: &TrainedLayer, below: bool) -> bool {
     let by_projections = [Activation::AttentionInput, Activation::LayerInput];
-    below || by_projections.into_iter().any(|read| layer.reads(read))
+    let by_input = by_projections.into_iter().any(|read| layer.reads(read));
+    below || layer.projections || by_input
 }
 
 /// Elements per token that modules of one half of a layer read, as far as they are kept; each activation counts once.

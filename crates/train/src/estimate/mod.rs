@@ -213,26 +213,28 @@ pub fn estimate(
 /// The inputs that each layer keeps, the number of trainable parameters, and their tensors.
 fn trained(recipe: &Recipe, base: &Base) -> Result<(Layers, usize, gpu::Trained), TrainError> {
     let config = &base.config;
-    Ok(match &recipe.method {
-        Method::Full(_) => {
+    Ok(match recipe.method.adapter() {
+        None => {
             let updated = gpu::Trained {
                 features: 0.0,
                 tensors: tensors(config).len(),
             };
             (Layers::all(config), parameter_count(config), updated)
         }
-        Method::Lora(lora) => {
-            let selection = selection(lora, config).map_err(of_adapter)?;
+        Some(table) => {
+            let selection = selection(table, config).map_err(of_adapter)?;
             let shapes = simmer_model::adapter::peft::tensor_shapes(&selection);
             let parameters = shapes
                 .values()
                 .map(|shape| shape.iter().product::<usize>())
                 .sum();
             let updated = gpu::Trained {
-                features: parameters as f64 / lora.rank.max(1) as f64,
+                features: table
+                    .rank()
+                    .map_or(0.0, |rank| parameters as f64 / rank.max(1) as f64),
                 tensors: shapes.len(),
             };
-            let layers = Layers::of(&selection, config, lora.dropout > 0.0);
+            let layers = Layers::of(&selection, config, table.dropout() > 0.0);
             (layers, parameters, updated)
         }
     })

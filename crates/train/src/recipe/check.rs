@@ -26,8 +26,8 @@ impl Recipe {
             return Err(problem.with_hint(error.hint()));
         }
         check_base(&self.base)?;
-        if let Method::Lora(lora) = &self.method {
-            lora.check().map_err(of_lora)?;
+        if let Some(adapter) = self.method.adapter() {
+            adapter.check().map_err(of_adapter_table)?;
         }
         self.check_offload()?;
         check_data(&self.data)?;
@@ -111,13 +111,16 @@ impl Recipe {
     }
 }
 
-/// The problem of a key of `[method.lora]`.
-pub(crate) fn of_lora(error: AdapterError) -> Problem {
+/// The problem of a key of the adapter's table.
+pub(crate) fn of_adapter_table(error: AdapterError) -> Problem {
     match error {
-        AdapterError::Setting { key, why, hint } => {
-            Problem::new(format!("method.lora.{key}"), why).with_hint(hint)
-        }
-        other => Problem::new("method.lora", other.to_string()).with_hint(other.hint()),
+        AdapterError::Setting {
+            table,
+            key,
+            why,
+            hint,
+        } => Problem::new(format!("method.{table}.{key}"), why).with_hint(hint),
+        other => Problem::new("method", other.to_string()).with_hint(other.hint()),
     }
 }
 

@@ -207,6 +207,8 @@ fn shape(path: &str) -> Option<String> {
         "data.train.N.template" => {
             "`chat` is the model's own chat template; `alpaca` and others are built in (docs/reference/templates.md)"
         }
+        "method.ia3" => "write the table [method.ia3]; it may be empty",
+        "method.adaption_prompt" => "write the table [method.adaption_prompt]; it may be empty",
         "method" | "method.lora" => "write the table [method.lora]; it may be empty",
         "base" => "write the table [base] with path = \"FOLDER\"",
         _ => return None,

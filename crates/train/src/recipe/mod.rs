@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
 use simmer_hint::Hint;
-use simmer_model::adapter::LoraConfig;
+use simmer_model::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config, LoraConfig};
 use simmer_model::base::{BaseConfig, Precision};
 use toml::de::{DeTable, Deserializer};
 
 use crate::config::TrainConfig;
 use crate::sample::SampleConfig;
-pub(crate) use check::{full_on_quantised, of_lora};
+pub(crate) use check::{full_on_quantised, of_adapter_table};
 pub use elsewhere::option_here;
 use source::Sources;
 
@@ -36,7 +36,7 @@ pub struct Recipe {
     pub device: String,
     /// The base model and its tokenizer.
     pub base: BaseConfig,
-    /// What is trained: an adapter, `[method.lora]`, or all weights, `[method.full]`.
+    /// What is trained: an adapter, `[method.lora]`, `[method.ia3]` or `[method.adaption_prompt]`, or all weights, `[method.full]`.
     pub method: Method,
     /// The training and validation data.
     pub data: DataConfig,
@@ -52,15 +52,40 @@ fn default_device() -> String {
 }
 
 /// The `[method]` table: what is trained.
-#[expect(clippy::large_enum_variant, reason = "a process holds one of them")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[derive(schemars::JsonSchema)]
 pub enum Method {
     /// A LoRA adapter; the base model stays frozen.
     Lora(LoraConfig),
+    /// An adapter of (IA)³; the base model stays frozen.
+    Ia3(Ia3Config),
+    /// LLaMA-Adapter; the base model stays frozen.
+    AdaptionPrompt(AdaptionPromptConfig),
     /// Full fine-tuning: every weight of the base model, in f32.
     Full(FullConfig),
+}
+
+impl Method {
+    /// The table of the adapter; `None` if every weight is trained.
+    pub fn adapter(&self) -> Option<&dyn AdapterTable> {
+        match self {
+            Self::Lora(table) => Some(table),
+            Self::Ia3(table) => Some(table),
+            Self::AdaptionPrompt(table) => Some(table),
+            Self::Full(_) => None,
+        }
+    }
+
+    /// As [`Method::adapter`].
+    pub fn adapter_mut(&mut self) -> Option<&mut dyn AdapterTable> {
+        match self {
+            Self::Lora(table) => Some(table),
+            Self::Ia3(table) => Some(table),
+            Self::AdaptionPrompt(table) => Some(table),
+            Self::Full(_) => None,
+        }
+    }
 }
 
 /// The `[method.full]` table: full fine-tuning.

@@ -7,6 +7,8 @@ const TABLES: &[(&str, &str)] = &[
     ("BaseConfig", "base"),
     ("ModelConfig", "base.init"),
     ("LoraConfig", "method.lora"),
+    ("Ia3Config", "method.ia3"),
+    ("AdaptionPromptConfig", "method.adaption_prompt"),
     ("FullConfig", "method.full"),
     ("DataConfig", "data"),
     ("LintConfig", "data.lint"),

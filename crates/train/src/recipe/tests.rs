@@ -166,7 +166,7 @@ fn an_unknown_key_is_named_with_the_nearest() {
 fn an_unknown_choice_is_named_with_the_nearest() {
     insta::assert_snapshot!(said("[method.lora]", "[method.lroa]"), @r"
     r.toml: line 5, column 9: `method`: unknown value `lroa`; did you mean `lora`?
-    hint: possible values: lora, full
+    hint: possible values: lora, ia3, adaption_prompt, full
     ");
     insta::assert_snapshot!(said("epochs = 1", "epochs = 1\nschedule = \"cosin\""), @r"
     r.toml: line 12, column 12: `train.schedule`: unknown value `cosin`; did you mean `cosine`?

@@ -32,7 +32,7 @@ use crate::observer::{Observer, Start};
 use crate::outcome::Outcome;
 use crate::packing::Ready;
 use crate::prepared::Prepared;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::Recipe;
 use crate::tracking::Trackers;
 use crate::trainer::Trainer;
 use crate::training_checkpoint::{Checkpoints, TrainingCheckpoint};
@@ -152,9 +152,9 @@ impl<'a> Training<'a> {
     fn announce(self, lint: &LintReport, weights: usize) -> Result<Self, TrainError> {
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
-        let parameters = match self.recipe.method {
-            Method::Full(_) => weights,
-            Method::Lora(_) => weights + added_parameters(&shapes),
+        let parameters = match self.recipe.method.adapter() {
+            None => weights,
+            Some(_) => weights + added_parameters(&shapes),
         };
         let start = Start {
             data: &self.data.report,

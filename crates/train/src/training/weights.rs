@@ -100,16 +100,19 @@ impl Training<'_> {
                     &self.beside,
                 )?)
             }),
-            (Method::Lora(_), Some(config)) => {
+            (_, Some(config)) => {
                 let out = self.folder.path().join("adapter");
                 adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
+                let merged = match config.kind.cannot_merge {
+                    None => "; merged into its base model, it does",
+                    Some(_) => "",
+                };
                 for limit in adapter::limits(config, model.has_own_vocabulary()) {
-                    let notice = format!("{limit}; merged into its base model, it does");
-                    self.observer.on_notice(&notice);
+                    self.observer.on_notice(&format!("{limit}{merged}"));
                 }
                 Ok(out)
             }
-            (Method::Lora(_), None) => unreachable!("method.lora attaches an adapter"),
+            (_, None) => unreachable!("every other method attaches an adapter"),
         }
     }
 }

@@ -124,8 +124,11 @@ fn every_golden_of_peft_reads_and_writes_the_same() {
             let mut ours: Value = serde_json::from_str(&config.to_json()).unwrap();
             for side in [&mut theirs, &mut ours] {
                 // PEFT stores a set, whose order is arbitrary.
-                if let Some(targets) = side["target_modules"].as_array_mut() {
-                    targets.sort_by_key(ToString::to_string);
+                for key in ["target_modules", "feedforward_modules"] {
+                    let value = side.get_mut(key);
+                    if let Some(targets) = value.and_then(Value::as_array_mut) {
+                        targets.sort_by_key(ToString::to_string);
+                    }
                 }
             }
             // including the order of keys
@@ -141,8 +144,8 @@ fn only_the_type_is_needed() {
     let (config, warnings) = read(json!({})).unwrap();
     assert_eq!(config, AdapterConfig::default());
     assert!(warnings.is_empty());
-    insta::assert_snapshot!(refused(json!({"peft_type": "IA3"})), @r#"adapter_config.json: `peft_type` = "IA3" is not supported: simmer reads only LORA adapters"#);
-    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads only LORA adapters");
+    insta::assert_snapshot!(refused(json!({"peft_type": "VERA"})), @r#"adapter_config.json: `peft_type` = "VERA" is not supported: simmer reads adapters of the types LORA and IA3"#);
+    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads adapters of the types LORA and IA3");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Inspects an adapter without its base model: the content of its file, and the size of its updates.
 
+mod alone;
 mod file;
 mod parts;
 mod warnings;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use simmer_checkpoint::family::all_modules;
 use simmer_checkpoint::{Dtype, Tensor};
 
+pub use self::alone::AloneTensor;
 use self::file::AdapterFile;
 pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
@@ -31,6 +33,8 @@ pub struct Inspection {
     /// Modules with a low-rank branch, by layer, and within a layer in the order in which it uses them. Modules outside
     /// the layers are last.
     pub modules: Vec<LowRankModule>,
+    /// The tensors of a kind without low-rank branches, in the same order.
+    pub alone: Vec<AloneTensor>,
     /// Full tensors: fully trained modules, biases, resized embeddings.
     pub whole: Vec<WholeTensor>,
     /// Tensors with values that are NaN or infinite: such an adapter cannot be used.
@@ -104,7 +108,9 @@ impl Inspection {
         let low_rank = self.modules.iter().map(|module| module.parameters);
         let whole = self.whole.iter().filter(|tensor| tensor.trained);
         let whole = whole.map(|tensor| tensor.shape.iter().product::<usize>());
-        low_rank.sum::<usize>() + whole.sum::<usize>()
+        let alone = self.alone.iter();
+        let alone = alone.map(|tensor| tensor.shape.iter().product::<usize>());
+        low_rank.sum::<usize>() + alone.sum::<usize>() + whole.sum::<usize>()
     }
 
     /// Frobenius norm of all updates together, except those that are not finite.
@@ -121,18 +127,21 @@ impl Inspection {
 /// configuration is read from the folder of the weight file.
 ///
 /// # Errors
-/// Missing or damaged files, tensors of an unsupported dtype, and a file without any low-rank branch.
+/// Missing or damaged files, tensors of an unsupported dtype, and a file without any tensor of an adapter.
 pub fn inspect(path: &Path) -> Result<Inspection, AdapterError> {
     let opened = OpenAdapter::open(path)?;
     let modules: Vec<LowRankModule> = opened.branches.par_iter().map(OpenAdapter::look).collect();
+    let alone = opened.alone()?;
     let mut warnings = opened.warnings.clone();
     warnings.extend(warnings::of_modules(&modules));
+    warnings.extend(alone::warning(&alone));
     Ok(Inspection {
         whole: opened.whole_tensors()?,
         not_finite: opened.not_finite,
         weights: opened.path,
         config: opened.config,
         modules,
+        alone,
         warnings,
     })
 }
@@ -142,7 +151,7 @@ pub(super) struct OpenAdapter {
     pub(super) path: PathBuf,
     pub(super) config: Option<AdapterConfig>,
     pub(super) branches: Vec<OpenBranch>,
-    /// Full tensors by key, in their stored dtype.
+    /// Full tensors, and those of kinds without low-rank branches, by key in their stored dtype.
     pub(super) whole: BTreeMap<String, Tensor>,
     parts: Parts,
     not_finite: Vec<NotFinite>,
@@ -178,7 +187,7 @@ impl OpenAdapter {
             count: count_not_finite(tensor),
         });
         let not_finite = not_finite.filter(|tensor| tensor.count > 0).collect();
-        if parts.factors.is_empty() {
+        if parts.factors.is_empty() && parts.alone.is_empty() {
             let found = match tensors.keys().next() {
                 None => "it is empty".to_owned(),
                 Some(key) => format!("its first key is `{key}`"),
@@ -201,7 +210,7 @@ impl OpenAdapter {
                 }
             }
         }
-        if branches.is_empty() {
+        if branches.is_empty() && parts.alone.is_empty() {
             return Err(AdapterError::NoPair {
                 file: path,
                 count: skipped.len(),
@@ -217,7 +226,7 @@ impl OpenAdapter {
             branches,
             whole: tensors
                 .into_iter()
-                .filter(|(key, _)| parts.whole.contains_key(key))
+                .filter(|(key, _)| parts.whole.contains_key(key) || parts.alone.contains_key(key))
                 .collect(),
             parts,
             not_finite,
@@ -257,8 +266,10 @@ impl OpenAdapter {
     }
 
     fn whole_tensors(&self) -> Result<Vec<WholeTensor>, AdapterError> {
-        let described = self.whole.iter().map(|(key, tensor)| {
-            let module = &self.parts.whole[key];
+        let whole = self.whole.iter();
+        let whole =
+            whole.filter_map(|(key, tensor)| Some((key, tensor, self.parts.whole.get(key)?)));
+        let described = whole.map(|(key, tensor, module)| {
             check_dtype(&self.path, key, tensor)?;
             Ok(WholeTensor {
                 key: key.clone(),

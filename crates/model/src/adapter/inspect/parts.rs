@@ -3,7 +3,7 @@
 use simmer_checkpoint::Tensor;
 use std::collections::BTreeMap;
 
-use crate::adapter::kind::{self, Part};
+use crate::adapter::kind::{self, Part, Trained};
 use crate::adapter::peft::KEY_PREFIX;
 
 /// The ends of keys of full tensors; a longer end precedes a shorter one that it ends in.
@@ -33,6 +33,8 @@ pub(in crate::adapter) struct Factors {
 pub(in crate::adapter) struct Parts {
     /// By module.
     pub(in crate::adapter) factors: BTreeMap<String, Factors>,
+    /// Tensors of kinds without a low-rank product: key -> module, and which tensor it is.
+    pub(in crate::adapter) alone: BTreeMap<String, (String, &'static Trained)>,
     /// Full tensors: key -> module.
     pub(in crate::adapter) whole: BTreeMap<String, String>,
     /// Keys that do not belong to an adapter.
@@ -45,11 +47,16 @@ impl Parts {
         for key in tensors.keys() {
             let path = key.strip_prefix(KEY_PREFIX);
             if let Some((module, tensor)) = path.and_then(kind::split_of_file) {
+                if let Part::Alone(_) = tensor.part {
+                    let named = (module.to_owned(), tensor);
+                    parts.alone.insert(key.clone(), named);
+                    continue;
+                }
                 let factors = parts.factors.entry(module.to_owned()).or_default();
                 match tensor.part {
                     Part::A => factors.a = Some(key.clone()),
                     Part::B => factors.b = Some(key.clone()),
-                    Part::Beside => factors.beside.push(key.clone()),
+                    Part::Beside | Part::Alone(_) => factors.beside.push(key.clone()),
                 }
                 factors.embedding |= kind::is_of_embedding(tensor);
                 continue;

@@ -68,17 +68,23 @@ pub(super) fn of_keys(
         ));
     }
     if let Some(config) = config {
+        let of_branches = branches.iter().map(|branch| branch.module.as_str());
+        let alone = parts.alone.values().map(|(module, _)| module.as_str());
+        let mut modules: Vec<&str> = of_branches.chain(alone).collect();
+        modules.dedup();
         warnings.extend(missing_beside(config, parts));
         warnings.extend(ranks(config, branches)?);
-        warnings.extend(unexplained(config, parts, branches)?);
-        warnings.extend(missing(config, branches)?);
+        warnings.extend(unexplained(config, parts, &modules)?);
+        if config.kind.attention.is_none() {
+            warnings.extend(missing(config, &modules)?);
+        }
     }
     Ok(warnings)
 }
 
 /// Modules without a tensor that the kind of adapter has beside the two factors.
 fn missing_beside(config: &AdapterConfig, parts: &Parts) -> Option<String> {
-    let mut tensors = config.kind.linear.tensors.iter();
+    let mut tensors = config.kind.tensors(false).iter();
     let tensor = tensors.find(|tensor| tensor.part == Part::Beside)?;
     let without = parts.factors.iter();
     let without = without.filter(|(_, factors)| factors.beside.is_empty());
@@ -116,19 +122,20 @@ fn ranks(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Option<Strin
 fn unexplained(
     config: &AdapterConfig,
     parts: &Parts,
-    branches: &[OpenBranch],
+    modules: &[&str],
 ) -> Result<Vec<String>, AdapterError> {
     let mut warnings = Vec::new();
     if let Some(targeted) = Targeted::of(config)? {
         let mut others = Vec::new();
-        for branch in branches {
-            if !targeted.names(&branch.module)? {
-                others.push(branch.module.clone());
+        for module in modules {
+            if !targeted.names(module)? {
+                others.push((*module).to_owned());
             }
         }
         if !others.is_empty() {
             warnings.push(format!(
-                "modules with a low-rank branch that are not targeted: {}",
+                "modules with {} that are not targeted: {}",
+                of_a_module(config),
                 listed(&others)
             ));
         }
@@ -153,15 +160,26 @@ fn unexplained(
     Ok(warnings)
 }
 
+/// What a module with an adapter has, with its article.
+fn of_a_module(config: &AdapterConfig) -> &'static str {
+    if config.kind.has_rank() {
+        "a low-rank branch"
+    } else {
+        "an adapter"
+    }
+}
+
 /// Modules that are targeted but have no low-rank branch, judging by the modules of other layers.
-fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String>, AdapterError> {
+fn missing(config: &AdapterConfig, modules: &[&str]) -> Result<Vec<String>, AdapterError> {
+    let what = of_a_module(config);
+    let nothing = what.split_once(' ').map_or(what, |(_, noun)| noun);
     let mut warnings = Vec::new();
     if let Some(Targets::Names(names)) = &config.target_modules {
-        let found = |name: &&String| branches.iter().any(|branch| is_end(&branch.module, name));
+        let found = |name: &&String| modules.iter().any(|module| is_end(module, name));
         let without: Vec<String> = names.iter().filter(|name| !found(name)).cloned().collect();
         if !without.is_empty() {
             warnings.push(format!(
-                "targets without a low-rank branch in the file: {}",
+                "targets without {what} in the file: {}",
                 listed(&without)
             ));
         }
@@ -169,15 +187,12 @@ fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String
     let Some(targeted) = Targeted::of(config)? else {
         return Ok(warnings);
     };
-    let there: BTreeSet<&str> = branches
-        .iter()
-        .map(|branch| branch.module.as_str())
-        .collect();
+    let there: BTreeSet<&str> = modules.iter().copied().collect();
     let mut patterns: BTreeMap<(String, String), usize> = BTreeMap::new();
-    for branch in branches {
-        if let (Some(layer), _) = place(&branch.module) {
+    for module in modules {
+        if let (Some(layer), _) = place(module) {
             let number = format!(".{layer}.");
-            if let Some((before, after)) = branch.module.split_once(&number) {
+            if let Some((before, after)) = module.split_once(&number) {
                 patterns.insert((before.to_owned(), after.to_owned()), layer);
             }
         }
@@ -186,7 +201,7 @@ fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String
         .layers_to_transform
         .iter()
         .flat_map(|layers| &layers.0);
-    let last = branches.iter().filter_map(|branch| place(&branch.module).0);
+    let last = modules.iter().filter_map(|module| place(module).0);
     let Some(last) = last.chain(named.copied()).max() else {
         return Ok(warnings);
     };
@@ -202,7 +217,7 @@ fn missing(config: &AdapterConfig, branches: &[OpenBranch]) -> Result<Vec<String
     }
     for (module, layers) in absent {
         warnings.push(format!(
-            "`{module}` is targeted but has no low-rank branch in layers {} (of 0 to {last})",
+            "`{module}` is targeted but has no {nothing} in layers {} (of 0 to {last})",
             layers.join(", ")
         ));
     }
@@ -237,6 +252,9 @@ impl<'a> Targeted<'a> {
 /// Warnings about the values.
 pub(super) fn of_modules(modules: &[LowRankModule]) -> Vec<String> {
     let mut warnings = Vec::new();
+    if modules.is_empty() {
+        return warnings;
+    }
     let those = |wanted: &dyn Fn(&LowRankModule) -> bool| -> Vec<String> {
         let found = modules.iter().filter(|module| wanted(module));
         found.map(|module| module.module.clone()).collect()

@@ -18,26 +18,33 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor};
-use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear, residual};
+use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear};
 
 use super::lora::{A, B};
 use super::low_rank::LowRankChange;
 use super::{Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, MergedRows, Part};
-use super::{Start, Stored, Trained};
+use super::{Start, Stored, Trained, wide};
+use crate::adapter::peft_type;
 use crate::parameters::trained;
 
 /// DoRA.
 pub static DORA: Kind = Kind {
     name: "DoRA",
+    peft: &peft_type::LORA,
     switch: Some("use_dora"),
-    linear: Form {
+    linear: Some(Form {
         tensors: &[A, B, MAGNITUDE],
         start: |start| BesideLinear::Dora(Dora::new(start)),
         merged: |stored| Box::new(MergedDora::new(stored)),
-    },
+    }),
+    of_input: None,
     embedding: None,
+    attention: None,
+    cannot_merge: None,
+    scales_bias: false,
     beyond_low_rank: Some("magnitudes of rows"),
     costs: Costs {
+        keeps_input: true,
         keeps_result: true,
         dropout_takes_a_product: true,
     },
@@ -159,17 +166,6 @@ impl LinearAdapter for Dora {
     fn has_dropout(&self) -> bool {
         self.low_rank.has_dropout()
     }
-}
-
-/// Activations in f32, for arithmetic between the operations of `simmer_kernels`: these pass gradients in f32 on, and Burn's
-/// in the dtype of the activations, so that both would meet.
-fn wide(x: Tensor<2>) -> Tensor<2> {
-    if x.dtype() == DType::F32 {
-        return x;
-    }
-    // its gradient is the one that those operations pass on
-    let nothing = x.zeros_like().detach();
-    residual(x, nothing).cast(DType::F32)
 }
 
 /// The sum of the squares of each row, some rows at a time: a copy of the whole weight in f32 may be large.
@@ -369,7 +365,7 @@ mod tests {
         let values = |tensor: &Trained| match tensor.part {
             Part::A => vec![1.0, 2.0, 0.0, 1.0],
             Part::B => vec![1.0, 0.0, 0.0, 0.0],
-            Part::Beside => vec![10.0, 5.0],
+            Part::Beside | Part::Alone(_) => vec![10.0, 5.0],
         };
         let stored = Stored {
             shape: [2, 2],

@@ -7,8 +7,10 @@
 //!
 //! Axes: T tokens, I input features, O output features, V vocabulary, H hidden size, r rank.
 
+mod adaption_prompt;
 pub(crate) mod dora;
 mod embedding;
+mod ia3;
 mod lora;
 mod low_rank;
 
@@ -17,12 +19,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
-use simmer_kernels::FrozenWeight;
+use burn::tensor::{DType, Device, Int, Tensor};
+use simmer_kernels::{FrozenWeight, residual};
 
+pub(crate) use self::adaption_prompt::AttentionStart;
+pub use self::adaption_prompt::{ADAPTION_PROMPT, AdaptionPrompt, AttentionAdapter, AttentionForm};
 pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
+pub use self::ia3::{IA3, IA3_OF_INPUT, Ia3, Ia3OfInput};
 pub use self::lora::{LORA, Lora};
+use super::peft_type::PeftType;
 
 /// An enum of structs that are adapters, and what they compute.
 macro_rules! one_of {
@@ -48,12 +54,12 @@ macro_rules! one_of {
     };
 }
 
-/// The kinds. Configurations choose one by its [`Kind::switch`]; the first has none.
-pub static ALL: [&Kind; 2] = [&LORA, &DORA];
+/// The kinds. A configuration chooses one by [`Kind::peft`] and [`Kind::switch`].
+pub static ALL: [&Kind; 5] = [&LORA, &DORA, &IA3, &IA3_OF_INPUT, &ADAPTION_PROMPT];
 
 one_of! {
     /// The adapter of a linear module or of the output head.
-    BesideLinear: LinearAdapter { Lora, Dora }
+    BesideLinear: LinearAdapter { Lora, Dora, Ia3, Ia3OfInput }
 }
 
 one_of! {
@@ -61,16 +67,31 @@ one_of! {
     BesideEmbedding: EmbeddingAdapter { EmbeddingLora }
 }
 
+one_of! {
+    /// The adapter of the attention of a layer.
+    BesideAttention: AttentionAdapter { AdaptionPrompt }
+}
+
 /// A kind of adapter.
 pub struct Kind {
     /// What people call it.
     pub name: &'static str,
+    /// PEFT's type of it, which says what its configuration has.
+    pub peft: &'static PeftType,
     /// The key of PEFT's configuration that is true for this kind alone.
     pub switch: Option<&'static str>,
-    /// Beside a linear module or the output head.
-    pub linear: Form<BesideLinear>,
+    /// Beside a linear module or the output head, if that is possible.
+    pub linear: Option<Form<BesideLinear>>,
+    /// The kind of modules that `feedforward_modules` names, whose input it changes.
+    pub of_input: Option<&'static Kind>,
     /// Beside an embedding, if that is possible.
     pub embedding: Option<Form<BesideEmbedding>>,
+    /// Beside the attention of a layer, if that is possible.
+    pub attention: Option<AttentionForm>,
+    /// Why it cannot be merged into a base model, if it cannot.
+    pub cannot_merge: Option<&'static str>,
+    /// Whether it multiplies the bias of a module as it does the rows of the weight.
+    pub scales_bias: bool,
     /// What it has beyond a low-rank product that is added to a weight, as a noun; llama.cpp and vLLM then do not
     /// take it.
     pub beyond_low_rank: Option<&'static str>,
@@ -106,12 +127,14 @@ pub struct Trained {
 /// An axis of a trained tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// r
+    /// r; of prompts, their number.
     Rank,
     /// Rows of the module's weight: O, or V.
     Rows,
     /// Columns of the module's weight: I, or H.
     Columns,
+    /// 1
+    One,
 }
 
 /// What a trained tensor is.
@@ -123,11 +146,37 @@ pub enum Part {
     B,
     /// Anything beside the two.
     Beside,
+    /// A tensor of a kind without a low-rank product.
+    Alone(Neutral),
+}
+
+/// The value with which a tensor changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neutral {
+    /// 0
+    Zero,
+    /// 1
+    One,
+    /// None: another tensor decides.
+    Without,
+}
+
+impl Neutral {
+    /// The value.
+    pub fn value(self) -> Option<f64> {
+        match self {
+            Self::Zero => Some(0.0),
+            Self::One => Some(1.0),
+            Self::Without => None,
+        }
+    }
 }
 
 /// What training costs beyond a low-rank product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Costs {
+    /// Whether the backward pass needs what the module reads.
+    pub keeps_input: bool,
     /// Whether the backward pass needs what the module computed without it, once more.
     pub keeps_result: bool,
     /// Whether dropout takes a second product with the frozen weight, and keeps its input.
@@ -191,6 +240,14 @@ pub trait LinearAdapter: fmt::Debug {
         dropout_keys: Option<&Arc<[u64]>>,
     ) -> [Tensor<2>; 2];
 
+    /// What is added to the result in place of the module's bias.
+    ///
+    /// # Shapes
+    /// `bias`, result: `[O]`.
+    fn bias(&self, bias: Tensor<1>) -> Tensor<1> {
+        bias
+    }
+
     /// Whether it has dropout.
     fn has_dropout(&self) -> bool {
         false
@@ -212,16 +269,30 @@ impl Kind {
         if is_embedding {
             self.embedding.as_ref().map_or(&[], |form| form.tensors)
         } else {
-            self.linear.tensors
+            self.linear.as_ref().map_or(&[], |form| form.tensors)
         }
     }
 
-    /// The merged weight of an adapter in a file.
-    pub(crate) fn merged(&self, is_embedding: bool, stored: &Stored<'_>) -> Box<dyn MergedRows> {
-        match &self.embedding {
-            Some(form) if is_embedding => (form.merged)(stored),
-            _ => (self.linear.merged)(stored),
-        }
+    /// Whether it has a low-rank product, and so a rank.
+    pub fn has_rank(&self) -> bool {
+        let mut tensors = self.tensors(false).iter();
+        tensors.any(|tensor| tensor.part == Part::A)
+    }
+
+    /// The merged weight of an adapter in a file; `None` if it cannot be beside such a module.
+    pub(crate) fn merged(
+        &self,
+        is_embedding: bool,
+        stored: &Stored<'_>,
+    ) -> Option<Box<dyn MergedRows>> {
+        let of_embedding = self.embedding.as_ref().map(|form| form.merged);
+        let of_linear = self.linear.as_ref().map(|form| form.merged);
+        let merged = if is_embedding {
+            of_embedding
+        } else {
+            of_linear
+        };
+        merged.map(|merged| merged(stored))
     }
 }
 
@@ -232,6 +303,7 @@ impl Trained {
             Axis::Rank => rank,
             Axis::Rows => rows,
             Axis::Columns => columns,
+            Axis::One => 1,
         };
         self.shape.iter().map(size).collect()
     }
@@ -240,12 +312,26 @@ impl Trained {
 /// The tensors that any kind trains.
 pub(crate) fn all_tensors() -> impl Iterator<Item = &'static Trained> {
     let beside = |is_embedding| ALL.iter().flat_map(move |kind| kind.tensors(is_embedding));
-    beside(false).chain(beside(true))
+    let attention = ALL.iter().filter_map(|kind| kind.attention.as_ref());
+    let attention = attention.flat_map(|form| form.tensors);
+    beside(false).chain(beside(true)).chain(attention)
 }
 
 /// The module of a key or of a name in [`crate::Parameters`], and which tensor it names.
 pub(crate) fn split(key: &str) -> Option<(&str, &'static Trained)> {
     all_tensors().find_map(|tensor| Some((key.strip_suffix(tensor.end)?, tensor)))
+}
+
+/// The axes of a tensor of this shape: kinds may share a key, and differ in the axis that they multiply.
+pub(crate) fn axes_of(key: &str, shape: &[usize]) -> Option<&'static [Axis]> {
+    let fits = |tensor: &&Trained| {
+        let ones = tensor.shape.iter().zip(shape);
+        key.ends_with(tensor.end)
+            && ones
+                .into_iter()
+                .all(|(axis, size)| *axis != Axis::One || *size == 1)
+    };
+    all_tensors().find(fits).map(|tensor| tensor.shape)
 }
 
 /// As [`split`], of a file of any version of PEFT: some have a tensor beside the factors as the weight of a module.
@@ -266,8 +352,19 @@ pub(crate) fn factors(is_embedding: bool) -> [&'static Trained; 2] {
 
 /// Whether a tensor is trained beside embeddings alone.
 pub(crate) fn is_of_embedding(tensor: &Trained) -> bool {
-    let beside_linear = ALL.iter().flat_map(|kind| kind.linear.tensors);
-    beside_linear.into_iter().all(|other| other != tensor)
+    let mut beside_linear = ALL.iter().flat_map(|kind| kind.tensors(false));
+    beside_linear.all(|other| other != tensor) && !matches!(tensor.part, Part::Alone(_))
+}
+
+/// Activations in f32, for arithmetic between the operations of `simmer_kernels`: these pass gradients in f32 on, and Burn's
+/// in the dtype of the activations, so that both would meet.
+pub(super) fn wide(x: Tensor<2>) -> Tensor<2> {
+    if x.dtype() == DType::F32 {
+        return x;
+    }
+    // its gradient is the one that those operations pass on
+    let nothing = x.zeros_like().detach();
+    residual(x, nothing).cast(DType::F32)
 }
 
 /// The end of PEFT's key of a tensor that is a field of this name.
@@ -282,6 +379,7 @@ impl fmt::Debug for Kind {
     }
 }
 
+/// By name: the forms beside outputs and inputs are one kind.
 impl PartialEq for Kind {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

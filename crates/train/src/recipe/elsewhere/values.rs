@@ -29,10 +29,16 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
         "write [method.lora], and precision = \"nf4\" in [base]",
     ),
     ("method", "dora", "write [method.lora] with use_dora = true"),
+    ("method", "IA3 IA³ (ia)3", "write the table [method.ia3]"),
     (
         "method",
-        "ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
-        "write [method.lora] or [method.full]: this version has no other method",
+        "llama_adapter llama-adapter ADAPTION_PROMPT adaption",
+        "write the table [method.adaption_prompt]",
+    ),
+    (
+        "method",
+        "adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
+        "write [method.lora], [method.ia3], [method.adaption_prompt] or [method.full]: this version has no other method",
     ),
     ("base.precision", "int4 4bit q4", "set \"nf4\" (QLoRA)"),
     ("base.precision", "8bit q8", "set \"int8\""),
