@@ -43,7 +43,8 @@ impl Linear {
                     None => bias.val(),
                     Some(adapter) => adapter.bias(bias.val()),
                 };
-                y.clone() + bias.cast(y.dtype()).unsqueeze::<2>()
+                let bias = bias.cast(y.dtype()).unsqueeze::<2>();
+                y + bias
             }
         }
     }

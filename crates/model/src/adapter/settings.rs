@@ -210,7 +210,7 @@ mod tests {
         insta::assert_snapshot!(said(both));
         let deep = LoraConfig {
             layers_to_transform: Some(Layers(vec![1000])),
-            ..names(&["q_proj"])
+            ..names(&["q_proj", "v_proj"])
         };
         insta::assert_snapshot!(said(deep));
         let from = LoraConfig {

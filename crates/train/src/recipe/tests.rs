@@ -79,10 +79,10 @@ weights = "best"
     path = "base"
 
     [method.lora]
-    rank = 8
-    alpha = 16.0
+    rank = 16
+    alpha = 32.0
     dropout = 0.0
-    targets = ["q_proj", "v_proj"]
+    targets = "all-linear"
     use_rslora = false
     use_dora = false
     bias = "none"
