@@ -101,6 +101,16 @@ fn relative(gradient: &Tensor<1>, expected: &Tensor<1>) -> f32 {
     difference / norm(expected.clone()).max(1e-6)
 }
 
+/// How much larger the relative error of a gradient may be. That of a gate is one number, the sum of terms of both signs over
+/// all tokens, heads and features; the others are compared by their norm.
+fn cancelling(key: &str) -> f32 {
+    if key.ends_with("adaption_gate") {
+        100.0
+    } else {
+        1.0
+    }
+}
+
 #[test]
 fn recomputing_layers_changes_no_gradient() {
     for (model, name) in golden::adapters() {
@@ -124,7 +134,7 @@ fn recomputing_layers_changes_no_gradient() {
                 // the same products, but for the sum through which a layer's gradient enters
                 let relative = relative(&again[key], expected);
                 assert!(
-                    relative <= 1e-6,
+                    relative <= 1e-6 * cancelling(key),
                     "{model}/{name} {key} {recompute:?}: {relative}"
                 );
             }
@@ -176,7 +186,7 @@ proptest! {
         for (key, expected) in &expected {
             // sums over rows and over a beginning's tokens in another order
             let relative = relative(&found[key], expected);
-            prop_assert!(relative <= 2e-5, "{key}: {relative}");
+            prop_assert!(relative <= 2e-5 * cancelling(key), "{key}: {relative}");
         }
     }
 }

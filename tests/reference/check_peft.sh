@@ -37,17 +37,17 @@ compare() { # MODEL ADAPTER TITLE: scores with one adapter; PEFT's are compared 
     printf '%s\t%s\t%s\t%s\n' "$goldens/$1" "$2" "$scores" "$3" >>"$work/list"
 }
 
-train() { # MODEL LORA...: trains with these lines in [method.lora], and $base in [base], and compares
+train() { # MODEL LINE...: trains with these lines in [method.$method], of lora by default, and $base in [base], and compares
     local model=$1 run="$work/run-$((count + 1))"
     shift
     {
-        printf '[base]\npath = "%s"\n%s\n\n[method.lora]\n' "$goldens/$model" "${base-}"
+        printf '[base]\npath = "%s"\n%s\n\n[method.%s]\n' "$goldens/$model" "${base-}" "${method-lora}"
         printf '%s\n' "$@"
         printf '\n[data]\ntrain = [{ path = "%s", template = "alpaca" }]\n' "$work/data.json"
         printf '\n[train]\nepochs = 5\nbatch_size = 2\nlearning_rate = 1e-2\n'
     } >"$work/recipe.toml"
     "$simmer" train "$work/recipe.toml" --out "$run" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-    compare "$model" "$run/adapter" "simmer -> PEFT: $model, ${base+$base, }$*"
+    compare "$model" "$run/adapter" "simmer -> PEFT: $model, ${base+$base, }${method+$method, }$*"
 }
 
 for adapter in "$goldens"/*/adapters/*; do
@@ -57,6 +57,9 @@ qkvo='targets = ["q_proj", "k_proj", "v_proj", "o_proj"]'
 train tied-gqa 'rank = 4' 'alpha = 8' "$qkvo"
 train untied-mha 'rank = 2' 'alpha = 8' 'use_rslora = true' 'targets = "all-linear"' 'bias = "all"'
 train llama3-rope 'rank = 2' 'alpha = 2' 'targets = ["q_proj", "v_proj"]' 'modules_to_save = ["lm_head"]'
+method=ia3 train tied-gqa 'targets = ["k_proj", "v_proj", "down_proj"]'
+method=ia3 train untied-mha 'targets = "all-linear"'
+method=adaption_prompt train llama3-rope 'adapter_len = 3' 'adapter_layers = 2'
 base='add_special_tokens = ["<|im_start|>", "<|im_end|>"]'
 train tied-gqa 'rank = 2'
 train untied-mha 'rank = 2'

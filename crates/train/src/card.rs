@@ -255,10 +255,7 @@ fn adaption_prompt(table: &AdaptionPromptConfig) -> String {
     let name = table.kind().name;
     match &table.from {
         Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
-        None => format!(
-            "{name}, {} prompts in each of the upper {} layers",
-            table.adapter_len, table.adapter_layers
-        ),
+        None => format!("{name}, {}", table.to_peft("").settings()),
     }
 }
 

@@ -232,7 +232,7 @@ fn choose_trained(
     let (name, revision) = recipe.base.for_adapters();
     let seed = recipe.train.seed;
     let attached = adapter::attach(model, table, seed, &name).map_err(of_adapter)?;
-    let untrained = vocabulary.untrained(&attached.model);
+    let untrained = vocabulary.untrained(&attached.model, table.kind().peft);
     for notice in attached
         .warnings
         .iter()

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use simmer_checkpoint::family::Module;
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
-use simmer_model::adapter::AdapterTable;
 use simmer_model::adapter::peft::AdapterFolder;
+use simmer_model::adapter::{AdapterTable, PeftType};
 use simmer_model::base::{Base, BaseConfig};
 use simmer_model::export::tokenizer_files;
 
@@ -203,8 +203,8 @@ impl Vocabulary {
         self.from_adapter
     }
 
-    /// A warning if tokens were added and their rows are not trained.
-    pub(crate) fn untrained(&self, model: &LlamaForCausalLM) -> Option<String> {
+    /// A warning if tokens were added and their rows are not trained by the adapter of a table in `[method]`.
+    pub(crate) fn untrained(&self, model: &LlamaForCausalLM, table: &PeftType) -> Option<String> {
         let trained = model.trainable_shapes();
         let family = model.config().family;
         let frozen = [&family.embedding, &family.head].into_iter().filter(|end| {
@@ -215,11 +215,14 @@ impl Vocabulary {
         });
         let frozen: Vec<&str> = frozen.map(Module::last_part).collect();
         (!self.added.is_empty() && !frozen.is_empty()).then(|| {
+            let frozen = frozen.join(" and ");
+            let instead = if table.saves_modules {
+                format!("to train them, add {frozen} to method.{}.modules_to_save", table.table)
+            } else {
+                format!("[method.{}] cannot train them, [method.lora] can", table.table)
+            };
             format!(
-                "the rows of the added tokens in {} are not trained and all stay the mean of the \
-                 others; to train them, add {} to method.lora.modules_to_save",
-                frozen.join(" and "),
-                frozen.join(" and "),
+                "the rows of the added tokens in {frozen} are not trained and all stay the mean of the others; {instead}"
             )
         })
     }

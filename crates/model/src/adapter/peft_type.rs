@@ -1,6 +1,7 @@
 //! PEFT's types of adapters: the `peft_type` of a configuration, and which keys that has.
 
 use serde_json::{Value, json};
+use simmer_files::size::counted;
 
 use super::AdapterError;
 use super::adaption_prompt::ATTENTION;
@@ -15,6 +16,8 @@ pub struct PeftType {
     pub name: &'static str,
     /// The table of a recipe in `[method]`.
     pub table: &'static str,
+    /// Whether modules can be trained whole beside it.
+    pub saves_modules: bool,
     /// What it is about, as one of the tags of a model card.
     pub(super) tag: &'static str,
     /// Reads a configuration.
@@ -35,6 +38,7 @@ pub(super) const READS: &str = "simmer reads adapters of the types LORA, IA3 and
 pub(super) static LORA: PeftType = PeftType {
     name: "LORA",
     table: "lora",
+    saves_modules: true,
     tag: "lora",
     read: |keys| keys.lora(),
     entries: AdapterConfig::lora_entries,
@@ -53,6 +57,7 @@ pub(super) static LORA: PeftType = PeftType {
 pub(super) static IA3: PeftType = PeftType {
     name: "IA3",
     table: "ia3",
+    saves_modules: true,
     tag: "ia3",
     read: ia3,
     entries: |config| {
@@ -97,6 +102,7 @@ fn ia3(keys: &mut ConfigKeys<'_>) -> Result<AdapterConfig, AdapterError> {
 pub(super) static ADAPTION_PROMPT: PeftType = PeftType {
     name: "ADAPTION_PROMPT",
     table: "adaption_prompt",
+    saves_modules: false,
     tag: "llama-adapter",
     read: adaption_prompt,
     entries: |config| {
@@ -112,7 +118,11 @@ pub(super) static ADAPTION_PROMPT: PeftType = PeftType {
             adapter_layers,
             ..
         } = config;
-        format!("{adapter_len} prompts in each of the upper {adapter_layers} layers")
+        let prompts = counted(*adapter_len, "prompt");
+        match adapter_layers {
+            1 => format!("{prompts} in the last layer"),
+            layers => format!("{prompts} in each of the upper {layers} layers"),
+        }
     },
 };
 

@@ -144,8 +144,8 @@ fn only_the_type_is_needed() {
     let (config, warnings) = read(json!({})).unwrap();
     assert_eq!(config, AdapterConfig::default());
     assert!(warnings.is_empty());
-    insta::assert_snapshot!(refused(json!({"peft_type": "VERA"})), @r#"adapter_config.json: `peft_type` = "VERA" is not supported: simmer reads adapters of the types LORA and IA3"#);
-    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads adapters of the types LORA and IA3");
+    insta::assert_snapshot!(refused(json!({"peft_type": "VERA"})), @r#"adapter_config.json: `peft_type` = "VERA" is not supported: simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT"#);
+    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT");
 }
 
 #[test]
@@ -187,6 +187,8 @@ fn a_key_of_its_own_chooses_the_kind() {
     for kind in kind::ALL {
         let config = AdapterConfig {
             kind,
+            adapter_len: 1,
+            adapter_layers: 1,
             ..AdapterConfig::default()
         };
         let Ok(Value::Object(json)) = serde_json::from_str(&config.to_json()) else {
