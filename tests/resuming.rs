@@ -119,7 +119,12 @@ fn another_adapter_does_not_take_a_checkpoint() {
 
 #[test]
 fn a_resumed_run_of_every_kind_has_the_same_bits() {
-    for kind in ["method.lora.use_dora=true", "method.lora.use_rslora=true"] {
+    for kind in [
+        "method.lora.use_dora=true",
+        "method.lora.use_rslora=true",
+        "train.loraplus_lr_ratio=16",
+        "train.learning_rates={ 'layers.0.*lora_B' = 1e-2 }",
+    ] {
         let kitchen = Kitchen::new();
         let sets = [kind, "train.checkpoint_every={steps=2}"];
         let whole = kitchen.whole(&sets, "whole");

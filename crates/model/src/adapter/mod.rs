@@ -27,6 +27,7 @@ pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, sav
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
+pub use peft::trained_shapes;
 pub use spectrum::Spectrum;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;
