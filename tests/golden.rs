@@ -22,6 +22,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "dora",
             "ia3",
             "adaption-prompt",
+            "loraplus",
             "new-tokens",
         ],
     ),
@@ -140,6 +141,9 @@ pub(crate) struct Settings {
     pub(crate) epsilon: f64,
     pub(crate) weight_decay: f64,
     pub(crate) max_grad_norm: Option<f64>,
+    /// Those of PEFT's LoRA+, with its groups of tensors.
+    pub(crate) loraplus_lr_ratio: Option<f64>,
+    pub(crate) loraplus_lr_embedding: Option<f64>,
 }
 
 #[derive(Deserialize)]

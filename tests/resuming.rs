@@ -125,6 +125,8 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.lora.use_rslora=true",
         "method.adaption_prompt={adapter_len=3,adapter_layers=2}",
         "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
+        "train.loraplus_lr_ratio=16",
+        "train.learning_rates={ 'layers.0.*lora_B' = 1e-2 }",
     ] {
         let kitchen = Kitchen::new();
         // whose heads have as many features as its hidden states, as adaption prompts need

@@ -47,14 +47,28 @@ fn config(settings: &golden::Settings, micro_batch_tokens: usize) -> TrainConfig
         epsilon,
         weight_decay,
         max_grad_norm,
+        loraplus_lr_ratio,
+        loraplus_lr_embedding,
     } = settings;
     let clip = max_grad_norm.map_or("\"none\"".to_owned(), |norm| format!("{{ norm = {norm} }}"));
+    let optional = [
+        ("loraplus_lr_ratio", loraplus_lr_ratio),
+        ("loraplus_lr_embedding", loraplus_lr_embedding),
+    ];
+    let given = |(key, value): (&str, &Option<f64>)| Some(format!("{key} = {}\n", (*value)?));
+    let loraplus: String = optional.into_iter().filter_map(given).collect();
+    // torch's AdamW decays all weights, PEFT's LoRA+ no biases
+    let decay = if loraplus.is_empty() {
+        "all"
+    } else {
+        "matrices"
+    };
     let text = format!(
         "max_steps = {steps}\nbatch_size = {batch_size}\nlearning_rate = {learning_rate}\n\
          micro_batch_tokens = {micro_batch_tokens}\nclip = {clip}\n\
-         schedule = {{ {schedule} = {{ warmup_steps = {warmup_steps} }} }}\n\
+         schedule = {{ {schedule} = {{ warmup_steps = {warmup_steps} }} }}\n{loraplus}\
          [optimizer.adamw]\nbeta1 = {beta1}\nbeta2 = {beta2}\neps = {epsilon}\n\
-         weight_decay = {weight_decay}\ndecay = \"all\"\n"
+         weight_decay = {weight_decay}\ndecay = \"{decay}\"\n"
     );
     toml::from_str(&text).unwrap()
 }
@@ -68,7 +82,7 @@ fn ten_steps(budgets: &[usize]) {
         let examples = examples(&golden::rows(model, name));
         for budget in budgets {
             let config = config(&golden.training.settings, *budget);
-            let mut trainer = Trainer::new(attached(model, name).model, &config);
+            let mut trainer = Trainer::new(attached(model, name).model, &config).unwrap();
             let go = AtomicBool::new(false);
             for (index, step) in golden.training.steps.iter().enumerate() {
                 let steps = config.max_steps.unwrap();

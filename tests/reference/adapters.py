@@ -134,6 +134,13 @@ ADAPTERS = [
         seed=20,
         steps=training.Settings(5e-3, schedule="cosine"),
     ),
+    TinyAdapter(
+        model="untied-mha",
+        name="loraplus",
+        lora=dict(r=2, lora_alpha=4, target_modules=["embed_tokens", "v_proj", "down_proj"], bias="lora_only"),
+        seed=21,
+        steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=4e-3),
+    ),
 ]
 
 
@@ -258,7 +265,8 @@ def check_saved(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Checks that every saved tensor has a gradient and no other has one. Only A's gradient may be zero, if B is zero."""
     saved = load_file(folder / "adapter_model.safetensors")
     gradients = {key.removeprefix("grad."): value for key, value in tensors.items() if key.startswith("grad.")}
-    frozen = saved.keys() & {"base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"}
+    ends = ["model.embed_tokens.weight", "model.embed_tokens.base_layer.weight", "lm_head.weight"]
+    frozen = saved.keys() & {f"base_model.model.{end}" for end in ends}
     assert saved.keys() - gradients.keys() <= frozen, sorted(saved.keys() ^ gradients.keys())
     assert gradients.keys() <= saved.keys(), sorted(saved.keys() ^ gradients.keys())
     fresh = all(not value.any() for key, value in saved.items() if "lora_B" in key)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from transformers import (
     get_constant_schedule_with_warmup,
     get_cosine_schedule_with_warmup,
@@ -14,7 +15,8 @@ import rows
 
 @dataclass
 class Settings:
-    """Without `max_grad_norm` there is no clipping. `warmup_steps` and `steps` are optimizer steps."""
+    """Without `max_grad_norm` there is no clipping. `warmup_steps` and `steps` are optimizer steps. With `loraplus_lr_ratio` the
+    optimizer is PEFT's LoRA+."""
 
     learning_rate: float
     schedule: str = "linear"
@@ -26,6 +28,8 @@ class Settings:
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     max_grad_norm: float | None = 1.0
+    loraplus_lr_ratio: float | None = None
+    loraplus_lr_embedding: float | None = None
 
 
 def scheduler(optimizer, name: str, warmup_steps: int, steps: int):
@@ -52,14 +56,7 @@ def run(model, golden_rows: list[dict], settings: Settings) -> dict:
     The learning rate is the one that the update used; at the start of a warmup it is therefore 0.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        foreach=False,
-    )
+    optimizer = adamw(model, parameters, settings)
     schedule = scheduler(optimizer, settings.schedule, settings.warmup_steps, settings.steps)
     steps = []
     for batch in batches(golden_rows, settings):
@@ -72,4 +69,20 @@ def run(model, golden_rows: list[dict], settings: Settings) -> dict:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return {"settings": asdict(settings), "steps": steps}
+    written = {key: value for key, value in asdict(settings).items() if value is not None or "loraplus" not in key}
+    return {"settings": written, "steps": steps}
+
+
+def adamw(model, parameters: list[torch.nn.Parameter], settings: Settings) -> torch.optim.AdamW:
+    common = dict(betas=(settings.beta1, settings.beta2), eps=settings.epsilon, foreach=False)
+    if settings.loraplus_lr_ratio is None:
+        return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, **common)
+    return create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=settings.learning_rate,
+        loraplus_lr_ratio=settings.loraplus_lr_ratio,
+        loraplus_lr_embedding=settings.loraplus_lr_embedding,
+        loraplus_weight_decay=settings.weight_decay,
+        **common,
+    )

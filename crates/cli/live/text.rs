@@ -124,9 +124,13 @@ pub(super) fn left(recent: &VecDeque<StepMetrics>, steps: u64) -> Option<Duratio
 pub(super) fn log_line(step: &StepMetrics, steps: u64, left: Option<Duration>) -> String {
     let left = left.filter(|_| step.step < steps);
     let left = left.map_or_else(String::new, |left| format!(", {} left", to_a_second(left)));
+    let rate = match step.learning_rates {
+        None => format!("{:.3e}", step.learning_rate),
+        Some([lowest, highest]) => format!("{lowest:.3e} to {highest:.3e}"),
+    };
     format!(
-        "step {}/{steps}: loss {:.4}, {:.0} tokens/s, lr {:.3e}{left}",
-        step.step, step.loss, step.tokens_per_second, step.learning_rate
+        "step {}/{steps}: loss {:.4}, {:.0} tokens/s, lr {rate}{left}",
+        step.step, step.loss, step.tokens_per_second
     )
 }
 
@@ -219,6 +223,7 @@ pub(super) mod tests {
             epoch: 0.0,
             loss: 2.0 + 2.0 / step as f64,
             learning_rate: 1e-4,
+            learning_rates: None,
             grad_norm: 1.0,
             tokens: 1000,
             targets: 300,

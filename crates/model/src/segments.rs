@@ -37,6 +37,16 @@ pub enum Group {
     Vector,
 }
 
+impl Group {
+    /// The group of a tensor with this shape.
+    pub fn of(shape: &[usize]) -> Self {
+        match shape.len() {
+            0 | 1 => Self::Vector,
+            _ => Self::Matrix,
+        }
+    }
+}
+
 /// The segments of a model, in order of their names.
 #[derive(Debug, Clone)]
 pub struct Segments {
@@ -86,10 +96,7 @@ impl Segments {
             let start = start.next_multiple_of(ALIGNMENT);
             all.push(Segment {
                 range: start..start + shape.iter().product::<usize>(),
-                group: match shape.len() {
-                    0 | 1 => Group::Vector,
-                    _ => Group::Matrix,
-                },
+                group: Group::of(&shape),
                 name,
                 shape,
             });

@@ -144,8 +144,9 @@ fn facts(
         (
             "optimizer",
             format!(
-                "{}, learning rate {learning_rate}, schedule {}",
+                "{}, learning rate {learning_rate}{}, schedule {}",
                 optimizer_name(optimizer),
+                other_rates(&recipe.train),
                 schedule_name(schedule)
             ),
         ),
@@ -257,6 +258,22 @@ fn adaption_prompt(table: &AdaptionPromptConfig) -> String {
         Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
         None => format!("{name}, {}", table.to_peft("").settings()),
     }
+}
+
+/// The learning rates that differ from `train.learning_rate`, as the end of a part of a sentence.
+fn other_rates(train: &TrainConfig) -> String {
+    let mut text = String::new();
+    if let Some(ratio) = train.loraplus_lr_ratio {
+        let _ = write!(text, " (LoRA+: {ratio} times as high for B)");
+    }
+    let patterns = train.learning_rates.iter();
+    let patterns: Vec<String> = patterns
+        .map(|(pattern, rate)| format!("{rate} for `{pattern}`"))
+        .collect();
+    if !patterns.is_empty() {
+        let _ = write!(text, " ({})", patterns.join(", "));
+    }
+    text
 }
 
 /// The name of a value in the recipe.

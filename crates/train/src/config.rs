@@ -7,6 +7,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use simmer_model::Recompute;
+use simmer_model::adapter::targets::Patterns;
 
 use crate::clip::Clip;
 use crate::guard::Guard;
@@ -45,6 +46,18 @@ pub struct TrainConfig {
     pub share_prefixes: bool,
     /// The peak learning rate, a number above 0. Required.
     pub learning_rate: f64,
+    /// Peak learning rates that differ from `learning_rate`, by regular expressions found in the names of trained tensors; the
+    /// first match applies. Such as `{ "layers\\.0\\." = 5e-5, "lora_B" = 1e-3 }`. Default: none.
+    #[serde(default, skip_serializing_if = "Patterns::is_empty")]
+    pub learning_rates: Patterns<f64>,
+    /// LoRA+: the learning rate of the factors B, and of trained vectors, as a multiple of `learning_rate`, at least 1. The
+    /// paper's choice is 16. Default: none, all have one rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_ratio: Option<f64>,
+    /// LoRA+: the peak learning rate of the factors of an adapted embedding. Default with `loraplus_lr_ratio`: 1e-6, as in
+    /// PEFT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_embedding: Option<f64>,
     /// The learning-rate schedule: `"linear"` (default), `"cosine"` or `"constant"`, or a table of one name and its
     /// settings such as `{ cosine = { warmup_ratio = 0.03 } }`.
     #[serde(default)]
@@ -287,6 +300,7 @@ impl TrainConfig {
             let why = format!("expected a number above 0, such as 1e-4, found {found}");
             return wrong("learning_rate", why);
         }
+        self.check_rates()?;
         self.schedule.check()?;
         self.optimizer.check()?;
         self.clip.check()?;

@@ -23,6 +23,7 @@ mod packing;
 mod prepared;
 mod problem;
 pub mod program;
+mod rates;
 pub mod recipe;
 mod resume;
 mod run;

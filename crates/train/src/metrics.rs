@@ -26,6 +26,9 @@ pub struct StepMetrics {
     pub loss: f64,
     /// The learning rate of the update.
     pub learning_rate: f64,
+    /// The lowest and the highest learning rate of the update, if tensors differ in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub learning_rates: Option<[f64; 2]>,
     /// Euclidean norm of the gradient, before clipping.
     pub grad_norm: f64,
     /// Tokens that the model read in this step.
@@ -295,6 +298,7 @@ mod tests {
                 epoch: 0.5,
                 loss: 2.25,
                 learning_rate: 1e-4,
+                learning_rates: None,
                 grad_norm: 0.75,
                 tokens: 40,
                 targets: 12,

@@ -1,6 +1,7 @@
 //! AdamW over the segments of the trained tensors: its settings and its moments. `simmer_kernels::adamw` has the formula.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
@@ -148,6 +149,8 @@ impl OptimizerConfig {
 pub struct AdamW {
     config: AdamWConfig,
     segments: Arc<Segments>,
+    /// The learning rate of each segment, as a multiple of that of an update; empty if all are 1.
+    multiples: Vec<f64>,
     /// Updates so far, t.
     updates: u64,
     held: Held,
@@ -197,9 +200,20 @@ impl AdamW {
         Self {
             config: config.clone(),
             segments,
+            multiples: Vec::new(),
             updates: 0,
             held,
         }
+    }
+
+    /// The same with learning rates of its own for each segment, as multiples of that of an update.
+    ///
+    /// # Panics
+    /// If there is not one multiple a segment.
+    #[must_use]
+    pub fn with_multiples(self, multiples: Vec<f64>) -> Self {
+        assert_eq!(multiples.len(), self.segments.all().len());
+        Self { multiples, ..self }
     }
 
     /// Updates so far, t.
@@ -270,15 +284,18 @@ impl AdamW {
                 continue;
             }
             updated[index] = true;
-            let decay = self.config.decay_of(segment.group, rate);
-            match parts.last_mut() {
-                Some(last) if index > 0 && found[index - 1] && last.decay == decay => {
-                    last.range.end = segment.range.end;
+            let range = segment.range.clone();
+            let mut part = self
+                .config
+                .part(range, segment.group, rate, self.multiples.get(index));
+            match parts.last_mut().filter(|_| index > 0 && found[index - 1]) {
+                Some(last) if last.is_treated_as(&part) => last.range.end = part.range.end,
+                // the zeros between two segments belong to one of them, so that parts follow each other
+                Some(last) => {
+                    part.range.start = last.range.end;
+                    parts.push(part);
                 }
-                _ => parts.push(Part {
-                    range: segment.range.clone(),
-                    decay,
-                }),
+                None => parts.push(part),
             }
         }
         let step = self.config.step(self.updates, rate);
@@ -301,14 +318,14 @@ impl AdamW {
         self.updates += 1;
         let step = self.config.step(self.updates, rate);
         let all = self.segments.all().iter().zip(moments).zip(gradients);
-        for ((segment, moments), gradient) in all {
+        for (index, ((segment, moments), gradient)) in all.enumerate() {
             let (Some(gradient), Some(value)) = (gradient, parameters.remove(&segment.name)) else {
                 continue;
             };
-            let part = Part {
-                range: 0..segment.range.len(),
-                decay: self.config.decay_of(segment.group, rate),
-            };
+            let range = 0..segment.range.len();
+            let part = self
+                .config
+                .part(range, segment.group, rate, self.multiples.get(index));
             let value = updated_value(moments, value, gradient, step, vec![part]);
             parameters.insert(segment.name.clone(), value);
         }
@@ -340,7 +357,7 @@ fn updated_value(
 /// How far an update goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// η
+    /// η, of segments without a multiple of their own.
     pub learning_rate: f64,
     /// Factor of the gradient.
     pub clip: f64,
@@ -354,21 +371,25 @@ impl AdamWConfig {
             beta1: self.beta1,
             beta2: self.beta2,
             eps: self.eps,
-            learning_rate: rate.learning_rate,
             updates,
             clip: rate.clip,
             in_place: rate.in_place,
         }
     }
 
-    /// `1-ηλ` for a group whose weights decay.
-    fn decay_of(&self, group: Group, rate: Rate) -> Option<f64> {
+    /// Elements of one segment, with its learning rate η, and `1-ηλ` if its weights decay.
+    fn part(&self, range: Range<usize>, group: Group, rate: Rate, multiple: Option<&f64>) -> Part {
+        let learning_rate = rate.learning_rate * multiple.unwrap_or(&1.0);
         let decays = self.weight_decay > 0.0
             && match self.decay {
                 Decay::All => true,
                 Decay::Matrices => group == Group::Matrix,
             };
-        decays.then_some(1.0 - rate.learning_rate * self.weight_decay)
+        Part {
+            range,
+            learning_rate,
+            decay: decays.then_some(1.0 - learning_rate * self.weight_decay),
+        }
     }
 }
 
@@ -490,6 +511,40 @@ mod tests {
             update(&all).map(f32::to_bits),
             [0.95, 0.95].map(f32::to_bits)
         );
+    }
+
+    #[test]
+    fn each_segment_has_its_learning_rate() {
+        let config = AdamWConfig {
+            weight_decay: 0.5,
+            ..AdamWConfig::default()
+        };
+        // segments begin at multiples of 16 elements
+        let segments = segments(&[("a", vec![1, 8]), ("b", vec![1, 16]), ("c", vec![1, 16])]);
+        let multiples = vec![1.0, 16.0, 0.0];
+        let mut flat =
+            AdamW::new(&config, segments.clone(), true).with_multiples(multiples.clone());
+        let mut single = AdamW::new(&config, segments, false).with_multiples(multiples);
+        let ones = tensor(&[1.0; 48]);
+        let gradient = tensor(&[&[1.0; 8], &[0.0; 8], &[1.0; 32][..]].concat());
+        let after = flat.update_flat(ones, gradient.clone(), &[true; 3], rate(0.01));
+        let after = values(&after);
+        // the first step of Adam is as long as the learning rate: 1 - ηλ - η
+        for (range, expected) in [(0..8, 0.985), (16..32, 0.76), (32..48, 1.0)] {
+            for value in &after[range] {
+                assert!((value - expected).abs() < 1e-6, "{value} for {expected}");
+            }
+        }
+        let cut = |range: Range<usize>| gradient.clone().slice(range);
+        let gradients = [0..8, 16..32, 32..48].map(|range| Some(cut(range))).into();
+        let parameters = ["a", "b", "c"].map(|name| {
+            let size = if name == "a" { 8 } else { 16 };
+            (name.to_owned(), tensor(&vec![1.0; size]))
+        });
+        let alone = single.update_tensors(parameters.into(), gradients, rate(0.01));
+        assert_eq!(values(&alone["a"]), after[..8]);
+        assert_eq!(values(&alone["b"]), after[16..32]);
+        assert_eq!(values(&alone["c"]), after[32..48]);
     }
 
     #[test]

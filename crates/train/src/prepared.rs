@@ -18,6 +18,7 @@ use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::problem::Problem;
+use crate::rates;
 use crate::recipe::{Method, Recipe, full_on_quantised, of_adapter_table};
 use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
@@ -59,6 +60,7 @@ impl Prepared {
         let (mut data, lint) = load_data(recipe, &vocabulary.tokenizer)?;
         warn_of_long_rows(&data, &base, observer);
         check_rates(recipe, &data, observer)?;
+        rates::check(recipe, &base.config)?;
         check_samples(recipe, &vocabulary, &base)?;
         warn_of_rank(recipe, &base, observer);
         let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;

@@ -18,6 +18,8 @@ use crate::config::TrainConfig;
 use crate::gradient::Gradient;
 use crate::optimizer::{AdamW, Moments, OptimizerConfig, Rate};
 use crate::packing::{Packed, Packing};
+use crate::problem::Problem;
+use crate::rates::Rates;
 use crate::trained::Trained;
 
 /// A model with its optimizer.
@@ -27,6 +29,7 @@ pub struct Trainer {
     optimizer: AdamW,
     clip: Clip,
     packing: Packing,
+    rates: Rates,
     recompute: Recompute,
     progress: Arc<StepProgress>,
 }
@@ -102,7 +105,10 @@ impl fmt::Display for NoStep {
 
 impl Trainer {
     /// A trainer for a model whose trainable tensors are chosen; the optimizer has no moments yet.
-    pub fn new(model: LlamaForCausalLM, config: &TrainConfig) -> Self {
+    ///
+    /// # Errors
+    /// A pattern of `train.learning_rates` that is in no name, and LoRA+ without a factor B.
+    pub fn new(model: LlamaForCausalLM, config: &TrainConfig) -> Result<Self, Problem> {
         let OptimizerConfig::AdamW(adamw) = &config.optimizer;
         let packing = Packing {
             micro_batch_tokens: config.micro_batch_tokens.tokens(),
@@ -111,14 +117,25 @@ impl Trainer {
             dropout: model.has_dropout().then_some(config.seed),
         };
         let trained = Trained::new(model);
-        Self {
-            optimizer: AdamW::new(adamw, trained.segments().clone(), trained.is_flat()),
+        let rates = Rates::of(config, trained.segments())?;
+        let optimizer = AdamW::new(adamw, trained.segments().clone(), trained.is_flat());
+        Ok(Self {
+            optimizer: match rates.multiples() {
+                None => optimizer,
+                Some(multiples) => optimizer.with_multiples(multiples),
+            },
             trained,
             clip: config.clip,
             packing,
+            rates,
             recompute: config.recompute,
             progress: Arc::default(),
-        }
+        })
+    }
+
+    /// The learning rates of the trained tensors.
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// How far the current step is.
@@ -159,7 +176,8 @@ impl Trainer {
 
     /// One step: loss, gradient, update.
     ///
-    /// `stop` is checked before each micro-batch. A loss above `most` is a spike, without an update.
+    /// `learning_rate` is that of tensors without a rate of their own; the others have the multiple of it that they have of
+    /// `train.learning_rate`. `stop` is checked before each micro-batch. A loss above `most` is a spike, without an update.
     ///
     /// # Errors
     /// Why the step has no update; nothing has changed then.

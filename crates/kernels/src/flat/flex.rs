@@ -28,9 +28,35 @@ struct Factors {
 
 /// What one task updates.
 struct Chunk<'a> {
+    of: Rest<'a>,
+    factors: Factors,
+}
+
+/// The end of the buffer from some element on.
+struct Rest<'a> {
     new: &'a mut [f32],
     mean: &'a mut [f32],
     square: &'a mut [f32],
+    old: &'a [f32],
+    gradient: &'a [f32],
+}
+
+impl Rest<'_> {
+    /// The first elements, which are no longer in the rest.
+    fn take(&mut self, elements: usize) -> Self {
+        Self {
+            new: self.new.split_off_mut(..elements).unwrap_or_default(),
+            mean: self.mean.split_off_mut(..elements).unwrap_or_default(),
+            square: self.square.split_off_mut(..elements).unwrap_or_default(),
+            old: self.old.split_off(..elements).unwrap_or_default(),
+            gradient: self.gradient.split_off(..elements).unwrap_or_default(),
+        }
+    }
+
+    /// These elements stay as they are.
+    fn stay(self) {
+        self.new.copy_from_slice(self.old);
+    }
 }
 
 impl FlatBackend for Flex {
@@ -45,21 +71,16 @@ impl FlatBackend for Flex {
         let [value, gradient] = [value, gradient].map(contiguous);
         let [mut mean, mut square] = [mean, square].map(whole);
         let (old, gradient) = (values(&value), values(&gradient));
-        let mut new = buffer(old.len());
-        let mut done = 0;
-        for Part { range, decay } in parts {
-            new[done..range.start].copy_from_slice(&old[done..range.start]);
-            let chunk = Chunk {
-                new: &mut new[range.clone()],
-                mean: &mut mean.storage_mut()[range.clone()],
-                square: &mut square.storage_mut()[range.clone()],
-            };
-            done = range.end;
-            let factors = Factors::of(&step, decay);
-            update_part(chunk, &old[range.clone()], &gradient[range], factors);
-        }
-        new[done..].copy_from_slice(&old[done..]);
-        let length = new.len();
+        let length = old.len();
+        let mut new = buffer(length);
+        let rest = Rest {
+            new: &mut new,
+            mean: mean.storage_mut(),
+            square: square.storage_mut(),
+            old,
+            gradient,
+        };
+        update_all(rest, &step, parts);
         (flex::tensor(new, [length]), mean, square)
     }
 
@@ -80,7 +101,7 @@ impl FlatBackend for Flex {
 }
 
 impl Factors {
-    fn of(step: &AdamWStep, decay: Option<f64>) -> Self {
+    fn of(step: &AdamWStep, learning_rate: f64, decay: Option<f64>) -> Self {
         Self {
             clip: step.clip as f32,
             mean: (1.0 - step.beta1) as f32,
@@ -88,32 +109,41 @@ impl Factors {
             square: (1.0 - step.beta2) as f32,
             correction: step.root_correction() as f32,
             eps: step.eps as f32,
-            rate: step.rate() as f32,
+            rate: step.rate(learning_rate) as f32,
             decay: decay.map(|decay| decay as f32),
         }
     }
 }
 
-fn update_part(chunk: Chunk<'_>, old: &[f32], gradient: &[f32], factors: Factors) {
+/// Updates the parts, many of them in one task if they are small: with a rate for each tensor there may be hundreds.
+fn update_all(mut rest: Rest<'_>, step: &AdamWStep, parts: Vec<Part>) {
     let size = rows_of_task(1);
-    let Chunk { new, mean, square } = chunk;
-    let moments = mean.chunks_mut(size).zip(square.chunks_mut(size));
-    let mut chunks: Vec<Chunk<'_>> = new
-        .chunks_mut(size)
-        .zip(moments)
-        .map(|(new, (mean, square))| Chunk { new, mean, square })
-        .collect();
-    threads::chunks(&mut chunks, 1, |index, chunk| {
-        for Chunk { new, mean, square } in chunk {
-            let range = index * size..index * size + new.len();
-            update(
-                new,
-                mean,
-                square,
-                &old[range.clone()],
-                &gradient[range],
-                factors,
-            );
+    let mut tasks: Vec<Vec<Chunk<'_>>> = Vec::new();
+    let (mut done, mut in_task) = (0, size);
+    for part in parts {
+        rest.take(part.range.start - done).stay();
+        let factors = Factors::of(step, part.learning_rate, part.decay);
+        done = part.range.end;
+        let mut left = part.range.len();
+        while left > 0 {
+            if in_task == size {
+                tasks.push(Vec::new());
+                in_task = 0;
+            }
+            let elements = left.min(size - in_task);
+            let of = rest.take(elements);
+            if let Some(task) = tasks.last_mut() {
+                task.push(Chunk { of, factors });
+            }
+            in_task += elements;
+            left -= elements;
+        }
+    }
+    let left = rest.old.len();
+    rest.take(left).stay();
+    threads::chunks(&mut tasks, 1, |_, tasks| {
+        for Chunk { of, factors } in tasks.iter_mut().flatten() {
+            update(of.new, of.mean, of.square, of.old, of.gradient, *factors);
         }
     });
 }

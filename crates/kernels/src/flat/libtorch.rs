@@ -28,17 +28,18 @@ impl FlatBackend for LibTorch {
             fresh(value.tensor.copy())
         };
         let length = gradient.tensor.size()[0];
-        for Part { range, decay } in parts {
-            let (start, part) = (range.start as i64, range.len() as i64);
+        for parts in parts.chunk_by(|a, b| a.range.end == b.range.start) {
+            let start = parts[0].range.start as i64;
+            let span = parts.iter().map(|part| part.range.len() as i64).sum();
             let cut = |of: &TchTensor| {
-                if part == length {
+                if span == length {
                     of.tensor.shallow_clone()
                 } else {
-                    of.tensor.narrow(0, start, part)
+                    of.tensor.narrow(0, start, span)
                 }
             };
             let [value, mean, square, gradient] = [&value, &mean, &square, &gradient].map(cut);
-            update([value, mean, square], gradient, &step, decay);
+            update([value, mean, square], gradient, &step, parts);
         }
         (value, mean, square)
     }
@@ -59,11 +60,13 @@ impl FlatBackend for LibTorch {
     }
 }
 
+/// Updates parts that follow each other. Moments are alike for all of them. Rates and decays are numbers if there is one
+/// part, and else tensors: a few kernels, however many parts there are.
 fn update(
     [mut value, mut mean, mut square]: [Tensor; 3],
     gradient: Tensor,
     step: &AdamWStep,
-    decay: Option<f64>,
+    parts: &[Part],
 ) {
     let gradient = match step.clip {
         1.0 => gradient,
@@ -76,9 +79,32 @@ fn update(
     let _ = square.sqrt_out(&root);
     let _ = root.g_div_scalar_(step.root_correction());
     let _ = root.g_add_scalar_(step.eps);
-    if let Some(decay) = decay {
-        let _ = value.g_mul_scalar_(decay);
+    if let [part] = parts {
+        if let Some(decay) = part.decay {
+            let _ = value.g_mul_scalar_(decay);
+        }
+        let change = mean.div_out(&root, &root);
+        let _ = value.g_add_(&(change * -step.rate(part.learning_rate)));
+        return;
     }
-    let change = mean.div_out(&root, &root);
-    let _ = value.g_add_(&(change * -step.rate()));
+    if parts.iter().any(|part| part.decay.is_some()) {
+        let decays = elementwise(parts, &value, |part| part.decay.unwrap_or(1.0));
+        let _ = value.g_mul_(&decays);
+    }
+    let rates = elementwise(parts, &value, |part| -step.rate(part.learning_rate));
+    let mut change = mean.div_out(&root, &root);
+    let _ = change.g_mul_(&rates);
+    let _ = value.g_add_(&change);
+}
+
+/// A number of each part, once for each of its elements.
+fn elementwise(parts: &[Part], like: &Tensor, number: impl Fn(&Part) -> f64) -> Tensor {
+    let device = like.device();
+    let numbers: Vec<f32> = parts.iter().map(|part| number(part) as f32).collect();
+    let lengths: Vec<i64> = parts.iter().map(|part| part.range.len() as i64).collect();
+    let [numbers, lengths] = [
+        Tensor::from_slice(&numbers).to_device(device),
+        Tensor::from_slice(&lengths).to_device(device),
+    ];
+    numbers.repeat_interleave_self_tensor(&lengths, 0, like.size()[0])
 }

@@ -26,8 +26,6 @@ pub struct AdamWStep {
     pub beta2: f64,
     /// ε
     pub eps: f64,
-    /// η
-    pub learning_rate: f64,
     /// t, this update included.
     pub updates: u64,
     /// Factor of the gradient, below 1 if it is clipped.
@@ -39,8 +37,8 @@ pub struct AdamWStep {
 
 impl AdamWStep {
     /// `η / (1-β₁ᵗ)`
-    fn rate(&self) -> f64 {
-        self.learning_rate / (1.0 - self.beta1.powf(self.updates as f64))
+    fn rate(&self, learning_rate: f64) -> f64 {
+        learning_rate / (1.0 - self.beta1.powf(self.updates as f64))
     }
 
     /// `√(1-β₂ᵗ)`
@@ -54,8 +52,19 @@ impl AdamWStep {
 pub struct Part {
     /// Its elements.
     pub range: Range<usize>,
+    /// η
+    pub learning_rate: f64,
     /// `1-ηλ`, if its weights decay.
     pub decay: Option<f64>,
+}
+
+impl Part {
+    /// Whether an update treats the elements of both alike.
+    pub fn is_treated_as(&self, other: &Self) -> bool {
+        let of =
+            |part: &Self| [Some(part.learning_rate), part.decay].map(|of| of.map(f64::to_bits));
+        of(self) == of(other)
+    }
 }
 
 /// Parameters with their moments; each is `[N]`, in f32.
@@ -128,6 +137,7 @@ pub fn adamw_reference(
     tensors: AdamWTensors,
     gradient: Tensor<1>,
     step: AdamWStep,
+    learning_rate: f64,
     decay: Option<f64>,
 ) -> AdamWTensors {
     let AdamWTensors {
@@ -147,7 +157,7 @@ pub fn adamw_reference(
         None => value,
     };
     AdamWTensors {
-        value: value - mean.clone() / root * step.rate(),
+        value: value - mean.clone() / root * step.rate(learning_rate),
         mean,
         square,
     }
@@ -197,15 +207,20 @@ mod tests {
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
-            learning_rate: 0.01,
             updates: 3,
             clip,
             in_place: false,
         }
     }
 
+    const RATE: f64 = 0.01;
+
     fn part(range: Range<usize>, decay: Option<f64>) -> Part {
-        Part { range, decay }
+        Part {
+            range,
+            learning_rate: RATE,
+            decay,
+        }
     }
 
     fn bits(of: &Tensor<1>) -> Vec<u32> {
@@ -220,11 +235,17 @@ mod tests {
         for (clip, decay) in [(1.0, None), (0.37, Some(0.999))] {
             let before = tensors(size, &device);
             let gradient = random(size, &device);
-            let expected = adamw_reference(before.clone(), gradient.clone(), step(clip), decay);
-            let found = adamw(before, gradient, step(clip), vec![part(0..size, decay)]);
-            assert_eq!(bits(&found.value), bits(&expected.value));
-            assert_eq!(bits(&found.mean), bits(&expected.mean));
-            assert_eq!(bits(&found.square), bits(&expected.square));
+            let expected =
+                adamw_reference(before.clone(), gradient.clone(), step(clip), RATE, decay);
+            // one part, or many that an update treats alike
+            let cut = [0, 1, 17, 9_000, 30_000, size];
+            let cut = cut.windows(2).map(|ends| part(ends[0]..ends[1], decay));
+            for parts in [vec![part(0..size, decay)], cut.collect()] {
+                let found = adamw(before.clone(), gradient.clone(), step(clip), parts);
+                assert_eq!(bits(&found.value), bits(&expected.value));
+                assert_eq!(bits(&found.mean), bits(&expected.mean));
+                assert_eq!(bits(&found.square), bits(&expected.square));
+            }
         }
     }
 
@@ -242,17 +263,31 @@ mod tests {
             };
             let kept = before.value.to_data();
             let gradient = random(size, &Device::flex());
-            let parts = vec![part(10..30, Some(0.9)), part(30..80, None)];
+            let faster = |range, decay| Part {
+                learning_rate: 16.0 * RATE,
+                ..part(range, decay)
+            };
+            // two that touch, and one apart
+            let parts = vec![
+                part(10..30, Some(0.9)),
+                faster(30..60, None),
+                faster(70..80, Some(0.7)),
+            ];
             let after = adamw(before.clone(), moved(&gradient), step(0.5), parts.clone());
             before.value.to_data().assert_eq(&kept, true);
-            for Part { range, decay } in parts {
+            for Part {
+                range,
+                learning_rate,
+                decay,
+            } in parts
+            {
                 let cut = |x: &Tensor<1>| x.clone().slice(range.clone());
                 let of = AdamWTensors {
                     value: cut(&here.value),
                     mean: cut(&here.mean),
                     square: cut(&here.square),
                 };
-                let expected = adamw_reference(of, cut(&gradient), step(0.5), decay);
+                let expected = adamw_reference(of, cut(&gradient), step(0.5), learning_rate, decay);
                 for (found, expected) in [
                     (&after.value, expected.value),
                     (&after.mean, expected.mean),
@@ -264,9 +299,9 @@ mod tests {
                         .assert_approx_eq::<f32>(&expected.into_data(), Tolerance::absolute(1e-6));
                 }
             }
-            for (range, before) in [(0..10, &here.value), (80..100, &here.value)] {
+            for range in [0..10, 60..70, 80..100] {
                 let [found, before] =
-                    [&after.value, before].map(|of| of.clone().slice(range.clone()));
+                    [&after.value, &here.value].map(|of| of.clone().slice(range.clone()));
                 found.into_data().assert_eq(&before.into_data(), true);
             }
         }

@@ -35,6 +35,7 @@ pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
 pub use ia3::Ia3Config;
 pub use limits::{Limit, Program, limits};
+pub use peft::trained_shapes;
 pub use peft_type::PeftType;
 pub use spectrum::Spectrum;
 pub use table::AdapterTable;

@@ -328,6 +328,16 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
     shapes
 }
 
+/// Shapes of all tensors of an adapter for these modules, by their names in [`crate::Parameters`].
+pub fn trained_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
+    let shapes = tensor_shapes(selection).into_iter();
+    let named = shapes.map(|(key, shape)| {
+        let name = key.strip_prefix(KEY_PREFIX).unwrap_or(&key);
+        (name.replace(".base_layer.", "."), shape)
+    });
+    named.collect()
+}
+
 /// Base weights that PEFT may save with an adapter: those of embedding and head, adapted or not (not adapted if
 /// the vocabulary was resized). Key -> module and shape.
 fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)> {

@@ -49,7 +49,18 @@ impl Recipe {
             }
         }
         self.check_quantised()?;
+        self.check_loraplus()?;
         self.check_stream()
+    }
+
+    /// LoRA+ is about the factors of adapters.
+    fn check_loraplus(&self) -> Result<(), Problem> {
+        if self.train.loraplus_lr_ratio.is_none() || matches!(self.method, Method::Lora(_)) {
+            return Ok(());
+        }
+        let why = "needs an adapter, [method.lora]: [method.full] has no factors A and B";
+        let hint = "set train.learning_rates for rates by the names of weights";
+        Err(Problem::new("train.loraplus_lr_ratio", why).with_hint(Some(hint.to_owned())))
     }
 
     /// Quantised weights are frozen.

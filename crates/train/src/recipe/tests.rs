@@ -142,11 +142,11 @@ weights = "best"
 fn an_unknown_key_is_named_with_the_nearest() {
     insta::assert_snapshot!(said("epochs", "epoch"), @"
     r.toml: line 11, column 1: unknown key `epoch` in [train]; did you mean `epochs`?
-    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, learning_rates, loraplus_lr_ratio, loraplus_lr_embedding, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
     ");
     insta::assert_snapshot!(said("learning_rate", "lr"), @"
     r.toml: line 13, column 1: unknown key `lr` in [train]; did you mean `learning_rate`?
-    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, learning_rates, loraplus_lr_ratio, loraplus_lr_embedding, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
     ");
     insta::assert_snapshot!(said("[method.lora]", "[method.lora]\nlora_alpha = 3"), @r"
     r.toml: line 6, column 1: unknown key `lora_alpha` in [method.lora]; did you mean `alpha`?
@@ -305,7 +305,7 @@ fn overrides_reach_every_key() {
 fn a_wrong_override_is_named_as_it_was_given() {
     insta::assert_snapshot!(said_of_set("train.lr=1e-4"), @"
     --set train.lr=1e-4: unknown key `lr` in [train]; did you mean `learning_rate`?
-    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
+    hint: keys of [train]: epochs, max_steps, batch_size, micro_batch_tokens, recompute, share_prefixes, learning_rate, learning_rates, loraplus_lr_ratio, loraplus_lr_embedding, schedule, optimizer, clip, seed, guard, validate_every, checkpoint_every, keep, early_stop, weights, compare_rows, track
     ");
     insta::assert_snapshot!(said_of_set("train.batch_size=many"), @r#"--set train.batch_size=many: expected a whole number, at least 0, found the text "many""#);
     insta::assert_snapshot!(said_of_set("train.batch_size=0"), @"--set train.batch_size=0: expected at least 1, found 0; the nearest valid value is 1");

@@ -169,6 +169,7 @@ mod tests {
                 epoch: 0.25,
                 loss: 2.5,
                 learning_rate: 1e-4,
+                learning_rates: None,
                 grad_norm: 0.75,
                 tokens: 40,
                 targets: 12,

@@ -108,7 +108,10 @@ impl<'a> Training<'a> {
         let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         let checkpoints = Checkpoints::of(&folder);
-        let mut trainer = Trainer::new(model, &recipe.train);
+        let mut trainer = Trainer::new(model, &recipe.train)?;
+        if let Some(rates) = trainer.rates().text() {
+            observer.on_notice(&rates);
+        }
         let last = last_checkpoint(&checkpoints, &device, observer)?;
         let state = match last {
             None => TrainingState::default(),

@@ -45,6 +45,7 @@ impl Training<'_> {
             epoch: self.epoch(),
             loss: step.loss,
             learning_rate,
+            learning_rates: self.trainer.rates().range(factor),
             grad_norm: step.grad_norm,
             tokens: step.tokens,
             targets: step.targets,

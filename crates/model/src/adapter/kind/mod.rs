@@ -334,6 +334,12 @@ pub(crate) fn axes_of(key: &str, shape: &[usize]) -> Option<&'static [Axis]> {
     all_tensors().find(fits).map(|tensor| tensor.shape)
 }
 
+/// What the tensor of this name is, and whether it is beside an embedding; `None` if it is no adapter's.
+pub fn part_of(name: &str) -> Option<(Part, bool)> {
+    let (_, tensor) = split(name)?;
+    Some((tensor.part, is_of_embedding(tensor)))
+}
+
 /// As [`split`], of a file of any version of PEFT: some have a tensor beside the factors as the weight of a module.
 pub(crate) fn split_of_file(key: &str) -> Option<(&str, &'static Trained)> {
     split(key).or_else(|| {

@@ -115,7 +115,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `method.lora.alpha` to the scale times the rank",
     ),
     text(
-        "loraplus_lr_ratio loraplus_lr_embedding loftq_config init_lora_weights pissa_init use_pissa \
+        "loftq_config init_lora_weights pissa_init use_pissa \
          lora_bias trainable_token_indices",
         "leave it out: this version has LoRA, rsLoRA (`use_rslora`) and DoRA (`use_dora`) with PEFT's default initialisation",
     ),
@@ -254,6 +254,16 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "",
     ),
     key("lr peak_lr", "train.learning_rate", ""),
+    key(
+        "learning_rate_ratio lorap_lr_ratio",
+        "train.loraplus_lr_ratio",
+        "LoRA+: the rate of B as a multiple of `train.learning_rate`",
+    ),
+    key(
+        "embedding_lr embedding_learning_rate embedding_lr_scale lr_groups",
+        "train.learning_rates",
+        "rates by regular expressions in the names of trained tensors",
+    ),
     text(
         "warmup_ratio warmup_steps warmup lr_warmup_steps num_warmup_steps",
         "set it in the schedule: `schedule = { cosine = { warmup_ratio = 0.03 } }` in [train]",

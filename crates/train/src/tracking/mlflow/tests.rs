@@ -209,6 +209,7 @@ fn step(step: u64) -> Metrics {
         epoch: 0.5,
         loss: 2.25,
         learning_rate: 1e-4,
+        learning_rates: None,
         grad_norm: 0.75,
         tokens: 40,
         targets: 12,
