@@ -9,6 +9,7 @@ const FREE: &[&str] = &[
     "base.path",
     "base.tokenizer",
     "data.max_bad_share",
+    "method.lora.convert_to_lora",
     "method.lora.from",
     "train.checkpoint_every",
     "train.compare_rows",

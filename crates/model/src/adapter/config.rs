@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
+use super::init::Init;
 use super::keys::ConfigKeys;
 use super::kind::{self, Kind, LORA};
 use super::mlx;
@@ -75,6 +76,8 @@ pub struct AdapterConfig {
     pub modules_to_save: Option<Vec<String>>,
     /// How A and B were initialised: a boolean or a name.
     pub init_lora_weights: Value,
+    /// Whether simmer saves an adapter that started at factors of the weight as plain LoRA; not in the file.
+    pub convert_to_lora: bool,
     /// Keep adapters of tied weights tied.
     pub ensure_weight_tying: bool,
 }
@@ -102,6 +105,7 @@ impl Default for AdapterConfig {
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
             init_lora_weights: Value::Bool(true),
+            convert_to_lora: true,
             ensure_weight_tying: false,
         }
     }
@@ -162,6 +166,11 @@ impl AdapterConfig {
         let config = keys.config()?;
         let warnings = keys.rest()?;
         Ok((config, warnings))
+    }
+
+    /// How A and B started.
+    pub fn init(&self) -> Init {
+        Init::of_peft(&self.init_lora_weights)
     }
 
     /// Checks the settings that a recipe may get wrong, with the recipe's names for them.

@@ -5,10 +5,12 @@
 mod attach;
 mod card;
 pub mod config;
+mod decomposition;
 mod diagnosis;
 pub mod difference;
 mod error;
 pub mod gguf;
+pub(crate) mod init;
 pub mod inspect;
 mod keys;
 pub mod kind;
@@ -17,6 +19,7 @@ mod names;
 pub mod peft;
 mod rules;
 mod settings;
+mod since_start;
 mod spectrum;
 pub mod targets;
 mod trained_with;
@@ -27,6 +30,7 @@ pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, sav
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
 pub use error::AdapterError;
+pub use init::Init;
 pub use spectrum::Spectrum;
 pub use trained_with::{PromptTemplate, QuantisedBase, SETTINGS_FILE, TrainedWith};
 pub use weights::AdapterWeights;

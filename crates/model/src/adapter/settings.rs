@@ -22,6 +22,7 @@ impl LoraConfig {
     pub fn check(&self) -> Result<(), AdapterError> {
         let config = self.to_peft("");
         config.check().map_err(as_setting)?;
+        self.check_start()?;
         if let Some(from) = &self.from {
             if from.as_os_str().is_empty() {
                 let why = "expected a folder or a name on the hub, found an empty text";
@@ -46,6 +47,36 @@ impl LoraConfig {
             }
         }
         problem.map_or(Ok(()), |error| Err(as_setting(error.into())))
+    }
+
+    /// Checks that the start of A and B goes with the other keys.
+    fn check_start(&self) -> Result<(), AdapterError> {
+        let init = self.init_lora_weights;
+        let wrong = |key, why: String, hint: &str| {
+            Err(AdapterError::Setting {
+                key,
+                why,
+                hint: Some(hint.to_owned()),
+            })
+        };
+        if init.is_of_weight() && self.use_dora {
+            let why = format!("\"{init}\" cannot be combined with `use_dora`");
+            return wrong("init_lora_weights", why, "remove one of the two keys");
+        }
+        if !self.convert_to_lora && !init.is_of_weight() {
+            let why =
+                "false applies only to adapters that start at factors of the weights".to_owned();
+            let hint = "remove the key, or set init_lora_weights = \"pissa\"";
+            return wrong("convert_to_lora", why, hint);
+        }
+        if !self.convert_to_lora && init.is_random() {
+            let why = format!(
+                "false is not possible with \"{init}\": PEFT would subtract another random start when it loads the adapter"
+            );
+            let hint = "use init_lora_weights = \"pissa\", or remove convert_to_lora";
+            return wrong("convert_to_lora", why, hint);
+        }
+        Ok(())
     }
 
     /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.

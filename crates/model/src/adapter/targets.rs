@@ -13,6 +13,7 @@ use simmer_checkpoint::family::Module;
 use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::config::{AdapterConfig, Bias};
+use super::init::Init;
 use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
@@ -72,6 +73,8 @@ pub struct Selected {
     pub alpha: f64,
     /// The scale of B·A: alpha/rank, or alpha/√rank.
     pub scaling: f64,
+    /// How A and B start.
+    pub init: Init,
 }
 
 impl Selected {
@@ -232,9 +235,9 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
         });
     };
     let kind = config.kind;
-    if let (ModuleKind::Embedding, None, Some(key)) = (module.kind, &kind.embedding, kind.switch) {
+    if let (ModuleKind::Embedding, None) = (module.kind, &kind.embedding) {
         return Err(SelectionError::Conflict {
-            key,
+            key: kind.switch.unwrap_or("init_lora_weights"),
             why: format!(
                 "{} of an embedding (`{}`) is not supported; leave it out of the targets",
                 kind.name, module.name
@@ -249,6 +252,17 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             why: format!("`{}` has rank 0, expected at least 1", module.name),
         });
     }
+    let (init, most) = (config.init(), shape[0].min(shape[1]));
+    if init.is_of_weight() && rank > most {
+        return Err(SelectionError::Conflict {
+            key: "rank",
+            why: format!(
+                "`{}` has a weight of {shape:?}, and {} starts with singular vectors or columns of it: expected a rank of at most \
+                 {most}, found {rank}",
+                module.name, kind.name
+            ),
+        });
+    }
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
@@ -259,6 +273,7 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
         rank,
         alpha,
         scaling: config.scaling(alpha, rank),
+        init,
     })
 }
 

@@ -10,6 +10,7 @@ use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards}
 
 use super::weights::Weights;
 use super::{MergeError, MergeOptions};
+use crate::adapter::init::Factors;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
@@ -175,12 +176,41 @@ impl Sources<'_> {
             let mut adapted = self.selection.adapted.iter();
             adapted.find(|selected| selected.name == module)
         });
+        let merged = match adapted {
+            None => None,
+            Some(module) => {
+                let factors = self.factors(module, &origin)?;
+                Some(merged(module, &self.tensors.trained, factors.as_ref()))
+            }
+        };
         Ok(Output {
-            merged: adapted.map(|module| merged(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
+            merged,
         })
+    }
+
+    /// The factors of a weight that its adapter started with, if it started so.
+    fn factors(&self, module: &Selected, origin: &Origin) -> Result<Option<Factors>, MergeError> {
+        if !module.init.is_of_weight() {
+            return Ok(None);
+        }
+        let [rows, _] = module.shape;
+        let weight = match origin {
+            Origin::Base(name) => self.weights.rows(name)?.floats(0..rows)?,
+            Origin::Adapter(data) => data.iter::<f32>().collect(),
+        };
+        let Selected {
+            name,
+            shape,
+            rank,
+            scaling,
+            init,
+            ..
+        } = module;
+        // the seed of a randomised start is not in an adapter's files
+        Ok(init.factors(name, &weight, *shape, *rank, *scaling, 0))
     }
 
     /// A fully trained tensor: of a saved module, or a bias.
@@ -217,7 +247,11 @@ impl Sources<'_> {
 }
 
 /// The merged weight of a module.
-fn merged(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> Box<dyn MergedRows> {
+fn merged(
+    module: &Selected,
+    tensors: &BTreeMap<String, TensorData>,
+    factors: Option<&Factors>,
+) -> Box<dyn MergedRows> {
     let values = |tensor: &Trained| {
         // loading has checked that the key exists
         let data = tensors.get(&format!("{KEY_PREFIX}{}{}", module.name, tensor.end));
@@ -228,6 +262,7 @@ fn merged(module: &Selected, tensors: &BTreeMap<String, TensorData>) -> Box<dyn 
         rank: module.rank,
         scale: module.scaling,
         values: &values,
+        factors,
     };
     module.adapter.merged(module.is_embedding(), &stored)
 }

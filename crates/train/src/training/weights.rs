@@ -25,6 +25,7 @@ impl Training<'_> {
             recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),
             moments: self.trainer.optimizer().state(),
+            starts: model.starts(),
         };
         let card = self.card()?;
         let more = |folder: &Path| match &self.adapter {
@@ -89,6 +90,7 @@ impl Training<'_> {
                     self.checkpoints.path(best.step).display()
                 )],
             })?;
+            // its start is that of the model
             model = model.with_trainable(&loaded.parameters);
         }
         match (&self.recipe.method, &self.adapter) {

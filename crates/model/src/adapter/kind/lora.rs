@@ -39,6 +39,7 @@ pub static LORA: Kind = Kind {
     costs: Costs {
         keeps_result: false,
         dropout_takes_a_product: false,
+        keeps_start: false,
     },
 };
 

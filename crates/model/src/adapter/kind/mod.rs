@@ -11,6 +11,7 @@ pub(crate) mod dora;
 mod embedding;
 mod lora;
 mod low_rank;
+pub(crate) mod pissa;
 
 use std::fmt;
 use std::ops::Deref;
@@ -23,6 +24,8 @@ use simmer_kernels::FrozenWeight;
 pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
 pub use self::lora::{LORA, Lora};
+pub use self::pissa::{OLORA, PISSA, Pissa};
+use crate::adapter::init::Factors;
 
 /// An enum of structs that are adapters, and what they compute.
 macro_rules! one_of {
@@ -48,12 +51,12 @@ macro_rules! one_of {
     };
 }
 
-/// The kinds. Configurations choose one by its [`Kind::switch`]; the first has none.
-pub static ALL: [&Kind; 2] = [&LORA, &DORA];
+/// The kinds. Configurations choose one by its [`Kind::switch`], or by how it starts ([`super::Init::kind`]).
+pub static ALL: [&Kind; 4] = [&LORA, &DORA, &PISSA, &OLORA];
 
 one_of! {
     /// The adapter of a linear module or of the output head.
-    BesideLinear: LinearAdapter { Lora, Dora }
+    BesideLinear: LinearAdapter { Lora, Dora, Pissa }
 }
 
 one_of! {
@@ -132,6 +135,8 @@ pub struct Costs {
     pub keeps_result: bool,
     /// Whether dropout takes a second product with the frozen weight, and keeps its input.
     pub dropout_takes_a_product: bool,
+    /// Whether the start is kept, and multiplied with as the branch is.
+    pub keeps_start: bool,
 }
 
 /// What a new adapter is made for.
@@ -147,6 +152,8 @@ pub(crate) struct Start<'a> {
     pub(crate) seed: u64,
     /// The frozen weight.
     pub(crate) weight: FrozenWeight,
+    /// The factors of the weight that the adapter starts with, if it starts so.
+    pub(crate) factors: Option<&'a Factors>,
     pub(crate) device: &'a Device,
 }
 
@@ -158,6 +165,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) scale: f64,
     /// The values of a tensor.
     pub(crate) values: &'a dyn Fn(&Trained) -> Vec<f64>,
+    /// The factors of the weight that the adapter started with, if it started so.
+    pub(crate) factors: Option<&'a Factors>,
 }
 
 /// A weight that an adapter was merged into.
