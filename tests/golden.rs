@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 const LLAMA: [(&str, &[&str]); 4] = [
     (
         "tied-gqa",
-        &["init", "qkvo", "rslora", "dora", "new-tokens"],
+        &["init", "qkvo", "rslora", "dora", "pissa", "new-tokens"],
     ),
     (
         "untied-mha",
@@ -20,6 +20,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "saved-head",
             "lora-only-bias",
             "dora",
+            "olora",
             "new-tokens",
         ],
     ),

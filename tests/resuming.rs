@@ -119,7 +119,13 @@ fn another_adapter_does_not_take_a_checkpoint() {
 
 #[test]
 fn a_resumed_run_of_every_kind_has_the_same_bits() {
-    for kind in ["method.lora.use_dora=true", "method.lora.use_rslora=true"] {
+    for kind in [
+        "method.lora.use_dora=true",
+        "method.lora.use_rslora=true",
+        "method.lora.init_lora_weights=pissa",
+        "method.lora.init_lora_weights=pissa_niter_2",
+        "method.lora.init_lora_weights=olora",
+    ] {
         let kitchen = Kitchen::new();
         let sets = [kind, "train.checkpoint_every={steps=2}"];
         let whole = kitchen.whole(&sets, "whole");
@@ -134,6 +140,24 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         kitchen.train(&sets, "run", true).unwrap();
         assert!(kitchen.adapter("run") == whole, "{kind}");
     }
+}
+
+#[test]
+fn a_checkpoint_without_the_start_is_refused() {
+    let kitchen = Kitchen::new();
+    let pissa = "method.lora.init_lora_weights=pissa";
+    stopped(&kitchen);
+    // trained from another start: the checkpoint has none
+    let error = go_on(&kitchen, &[pissa]).0.unwrap_err();
+    let TrainError::NoCheckpoint { problems, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        problems[0].contains("start_A: missing in start.safetensors"),
+        "{error}"
+    );
+    // and the run is what it was
+    kitchen.train(&[], "run", true).unwrap();
 }
 
 #[test]

@@ -31,6 +31,11 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     ("method", "dora", "write [method.lora] with use_dora = true"),
     (
         "method",
+        "pissa olora",
+        "write [method.lora] with init_lora_weights = \"pissa\" or \"olora\"",
+    ),
+    (
+        "method",
         "ia3 adalora prefix prefix_tuning prompt_tuning p_tuning freeze vera oft boft loha lokr",
         "write [method.lora] or [method.full]: this version has no other method",
     ),
