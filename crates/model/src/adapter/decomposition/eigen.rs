@@ -18,6 +18,9 @@ use crate::random::unit;
 const FEW_ROWS: usize = 128;
 /// Bisections: each halves an interval that begins as wide as the spectrum.
 const BISECTIONS: usize = 64;
+/// Elements below this count as zero; the largest one of the matrix is 1. What rounding leaves of zeros is rounded again and
+/// again, until its square is no number.
+const NEGLIGIBLE: f64 = 1e-30;
 /// Inverse iterations. The first one mostly suffices.
 const ITERATIONS: usize = 3;
 
@@ -37,13 +40,16 @@ struct Tridiagonal {
 ///
 /// # Shapes
 /// `[n, n]` -> `count` columns of length n
-pub(super) fn largest(matrix: Vec<f64>, n: usize, count: usize) -> Columns {
+pub(super) fn largest(mut matrix: Vec<f64>, n: usize, count: usize) -> Columns {
     let largest = matrix
         .iter()
         .fold(0.0_f64, |most, value| most.max(value.abs()));
     if largest == 0.0 || n == 1 {
         let unit = |at| (0..n).map(|row| f64::from(u8::from(row == at))).collect();
         return (0..count).map(unit).collect();
+    }
+    for value in &mut matrix {
+        *value /= largest;
     }
     let reduced = Tridiagonal::of(matrix, n);
     let values: Vec<f64> = (0..count)
@@ -177,7 +183,7 @@ impl Tridiagonal {
 fn reflection(row: &[f64]) -> (Vec<f64>, f64, f64) {
     let mut vector = row.to_vec();
     let rest = norm(&row[1..]);
-    if rest == 0.0 {
+    if rest <= NEGLIGIBLE {
         return (vec![0.0; row.len()], 0.0, row[0]);
     }
     let length = rest.hypot(row[0]);
