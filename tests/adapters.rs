@@ -15,6 +15,16 @@ use crate::model::load;
 /// f32 against f32 in another order of summation: conditioning.py found 2e-5 between f32 and f64.
 const LOGITS: f32 = 1e-4;
 
+/// How much further a result of an adapter may be from PEFT's. At rank 4 of these weights, singular vectors in f32, as PEFT
+/// computes them, leave a part of the weight that differs by up to 1.2e-5 from that in f64.
+fn of_start(name: &str) -> f32 {
+    if matches!(name, "pissa" | "olora") {
+        10.0
+    } else {
+        1.0
+    }
+}
+
 pub(crate) fn attached(model: &str, name: &str) -> adapter::Attached {
     let base = load(model, &golden::device());
     adapter::load(base, &golden::adapter_folder(model, name)).unwrap()
@@ -53,7 +63,7 @@ fn logits_equal_peft() {
             let expected = expected.f32(&format!("logits.{index}"));
             let difference = golden::max_difference(&logits, &expected);
             assert!(
-                difference <= LOGITS,
+                difference <= LOGITS * of_start(name),
                 "{model}/{name} row {index}: {difference}"
             );
         }
@@ -89,7 +99,8 @@ fn every_gradient_equals_peft() {
             let difference: Vec<f32> = gradient.iter().zip(&expected).map(|(a, b)| a - b).collect();
             // conditioning.py: 5.6e-6 between f32 and f64
             let relative = norm(&difference) / norm(&expected).max(1e-6);
-            assert!(relative <= 2e-5, "{model}/{name} {key}: {relative}");
+            let most = 2e-5 * f64::from(of_start(name));
+            assert!(relative <= most, "{model}/{name} {key}: {relative}");
         }
     }
 }

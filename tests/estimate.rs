@@ -76,6 +76,12 @@ fn the_peak_is_as_estimated() {
             format!("{lora}targets = 'all-linear'\nuse_dora = true\n{train}share_prefixes = false"),
         ),
         (
+            0,
+            format!(
+                "{lora}targets = 'all-linear'\ninit_lora_weights = 'olora'\n{train}share_prefixes = false"
+            ),
+        ),
+        (
             1,
             format!("{lora}use_dora = true\ndropout = 0.1\n{train}micro_batch_tokens = 1024"),
         ),

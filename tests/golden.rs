@@ -11,7 +11,15 @@ use serde::de::DeserializeOwned;
 const LLAMA: [(&str, &[&str]); 4] = [
     (
         "tied-gqa",
-        &["init", "qkvo", "rslora", "dora", "ia3", "new-tokens"],
+        &[
+            "init",
+            "qkvo",
+            "rslora",
+            "dora",
+            "pissa",
+            "ia3",
+            "new-tokens",
+        ],
     ),
     (
         "untied-mha",
@@ -23,6 +31,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "ia3",
             "adaption-prompt",
             "loraplus",
+            "olora",
             "new-tokens",
         ],
     ),

@@ -27,6 +27,7 @@ mod packaging;
 mod recipes;
 mod report;
 mod resuming;
+mod starts;
 mod tokenizing;
 mod tracking;
 mod training;

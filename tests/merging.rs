@@ -3,6 +3,7 @@
 use burn::module::Module;
 use safetensors::{Dtype, SafeTensors};
 use simmer_checkpoint::Checkpoint;
+use simmer_checkpoint::numbers::floats;
 use simmer_model::Sequence;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::merge::{MergeOptions, merge};
@@ -63,6 +64,26 @@ fn merged_weights_equal_pefts_to_the_last_places() {
                 expected.dtype(),
                 "{model}/{name} {key}"
             );
+            if matches!(name, "pissa" | "olora") {
+                let found = floats(&merged.tensor(key).unwrap().bytes, expected.dtype());
+                let expected = floats(expected.data(), expected.dtype());
+                let largest = expected
+                    .iter()
+                    .fold(0.0_f32, |most, value| most.max(value.abs()));
+                // PEFT rounds the weight without its start to the stored dtype, then the sum: two roundings, whose errors are
+                // those of the largest weights where both cancel; its singular vectors in f32 are 1.2e-5 off
+                let unit = match merged.info(key).unwrap().dtype {
+                    Dtype::F32 => 2e-5,
+                    _ => 2.0 * 2_f32.powi(-8),
+                };
+                let difference = golden::max_difference(&found, &expected);
+                assert!(
+                    difference <= unit * largest.max(1.0),
+                    "{model}/{name} {key}: {difference}"
+                );
+                compared += 1;
+                continue;
+            }
             let found = ordered(&merged.tensor(key).unwrap().bytes, expected.dtype());
             let expected = ordered(expected.data(), expected.dtype());
             assert_eq!(found.len(), expected.len(), "{model}/{name} {key}");

@@ -127,6 +127,9 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
         "train.loraplus_lr_ratio=16",
         "train.learning_rates={ 'layers.0.*lora_B' = 1e-2 }",
+        "method.lora.init_lora_weights=pissa",
+        "method.lora.init_lora_weights=pissa_niter_2",
+        "method.lora.init_lora_weights=olora",
     ] {
         let kitchen = Kitchen::new();
         // whose heads have as many features as its hidden states, as adaption prompts need
@@ -144,6 +147,24 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         kitchen.train(&sets, "run", true).unwrap();
         assert!(kitchen.adapter("run") == whole, "{kind}");
     }
+}
+
+#[test]
+fn a_checkpoint_without_the_start_is_refused() {
+    let kitchen = Kitchen::new();
+    let pissa = "method.lora.init_lora_weights=pissa";
+    stopped(&kitchen);
+    // trained from another start: the checkpoint has none
+    let error = go_on(&kitchen, &[pissa]).0.unwrap_err();
+    let TrainError::NoCheckpoint { problems, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(
+        problems[0].contains("start_A: missing in start.safetensors"),
+        "{error}"
+    );
+    // and the run is what it was
+    kitchen.train(&[], "run", true).unwrap();
 }
 
 #[test]

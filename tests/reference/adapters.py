@@ -141,6 +141,22 @@ ADAPTERS = [
         seed=21,
         steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=4e-3),
     ),
+    # in PEFT's own form: the factors at the start are not in the file, and PEFT computes them again when it loads it
+    TinyAdapter(
+        model="tied-gqa",
+        name="pissa",
+        lora=dict(r=4, lora_alpha=6, target_modules=[*ATTENTION, "down_proj"], init_lora_weights="pissa"),
+        seed=21,
+        steps=training.Settings(1e-2),
+        fresh=True,
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="olora",
+        lora=dict(r=2, lora_alpha=4, target_modules="all-linear", init_lora_weights="olora", use_rslora=True),
+        seed=22,
+        steps=training.Settings(5e-3, schedule="cosine"),
+    ),
 ]
 
 

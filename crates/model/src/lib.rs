@@ -22,6 +22,7 @@ mod rotary;
 mod sampler;
 mod segments;
 mod sequence;
+mod starts;
 pub mod tensor_file;
 mod trainable;
 mod weight;

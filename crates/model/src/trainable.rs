@@ -7,6 +7,7 @@ use burn::tensor::Gradients;
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, all_trained, shapes_of, values_of, with_values};
 use crate::segments::Segments;
+use crate::starts::{starts_of, with_starts};
 
 impl LlamaForCausalLM {
     /// The values of all trainable tensors.
@@ -33,6 +34,21 @@ impl LlamaForCausalLM {
     /// If a trainable tensor has no value, or a value of another size.
     pub fn with_trainable(self, values: &Parameters) -> Self {
         with_values(self, values)
+    }
+
+    /// What adapters that start at factors of the weights started with, by name. It is not trained, but a training checkpoint
+    /// needs it.
+    pub fn starts(&self) -> Parameters {
+        starts_of(self)
+    }
+
+    /// The model with other starts; those without a value stay.
+    ///
+    /// # Panics
+    /// If a start has a value of another size.
+    #[must_use]
+    pub fn with_starts(self, values: &Parameters) -> Self {
+        with_starts(self, values)
     }
 
     /// The model with every weight in f32 and trainable.

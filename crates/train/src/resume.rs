@@ -9,6 +9,7 @@ const FREE: &[&str] = &[
     "base.path",
     "base.tokenizer",
     "data.max_bad_share",
+    "method.lora.convert_to_lora",
     "method.lora.from",
     "method.ia3.from",
     "method.adaption_prompt.from",

@@ -128,6 +128,7 @@ fn write_accepted(
     let checkpoints = Checkpoints::of(folder);
     if let Ok(last) = checkpoints.load(step, &prepared.device) {
         last.check_sizes(&prepared.model.trainable_shapes(), &checkpoints)?;
+        last.check_starts(&prepared.model.starts(), &checkpoints)?;
     }
     manifest.write(folder.path())?;
     folder.write_recipe(&recipe.resolved())

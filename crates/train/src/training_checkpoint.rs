@@ -3,6 +3,7 @@
 //! ```text
 //! trainable.safetensors   the trained tensors
 //! optimizer.safetensors   the optimizer's moments: mean.NAME, square.NAME
+//! start.safetensors       what the adapter started with, if that is a part of the weights (PiSSA, OLoRA)
 //! adapter/                the same weights in PEFT's layout (method.lora)
 //! state.json              the training state, and checksums of the files above
 //! ```
@@ -30,6 +31,7 @@ use crate::training_state::TrainingState;
 
 const TRAINABLE_FILE: &str = "trainable.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const START_FILE: &str = "start.safetensors";
 const STATE_FILE: &str = "state.json";
 
 /// The content of `state.json`.
@@ -53,6 +55,8 @@ pub(crate) struct TrainingCheckpoint {
     pub(crate) recipe: String,
     pub(crate) parameters: Parameters,
     pub(crate) moments: Moments,
+    /// What the adapter started with, if that is a part of the weights.
+    pub(crate) starts: Parameters,
 }
 
 /// The training checkpoints of a run.
@@ -120,6 +124,10 @@ impl Checkpoints {
         moments.extend(on_host(&checkpoint.moments.square, "square.", shapes));
         write_safetensors(staged.path().join(TRAINABLE_FILE), &trainable, PT_METADATA)?;
         write_safetensors(staged.path().join(OPTIMIZER_FILE), &moments, PT_METADATA)?;
+        if !checkpoint.starts.is_empty() {
+            let starts = on_host(&checkpoint.starts, "", &BTreeMap::new());
+            write_safetensors(staged.path().join(START_FILE), &starts, PT_METADATA)?;
+        }
         more(staged.path())?;
 
         let mut file = StateFile {
@@ -242,11 +250,20 @@ impl Checkpoints {
         let open = |name: &str| SafetensorsFile::open(folder.join(name)).map_err(|e| text_of(&e));
         let trainable = open(TRAINABLE_FILE)?;
         let moments = open(OPTIMIZER_FILE)?;
+        let starts = if file.files.contains_key(START_FILE) {
+            Some(open(START_FILE)?)
+        } else {
+            None
+        };
         let read = |file: &SafetensorsFile, prefix: &str| {
             from_file(file, prefix, device).map_err(|error| text_of(&error))
         };
         Ok(TrainingCheckpoint {
             parameters: read(&trainable, "")?,
+            starts: match starts {
+                Some(file) => read(&file, "")?,
+                None => Parameters::new(),
+            },
             moments: Moments {
                 updates: file.state.updates(),
                 mean: read(&moments, "mean.")?,
@@ -302,6 +319,47 @@ impl TrainingCheckpoint {
                 format!("{name}: {held} in the checkpoint, {size} in the model")
             })
             .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::NoCheckpoint {
+            folder: of.path(self.state.step),
+            problems,
+        })
+    }
+
+    /// Checks that it has what the adapter started with: a start that is computed anew may differ in its last bits.
+    ///
+    /// # Errors
+    /// Every start that is missing or has another size.
+    pub(crate) fn check_starts(
+        &self,
+        starts: &Parameters,
+        of: &Checkpoints,
+    ) -> Result<(), TrainError> {
+        let sizes = starts.iter().map(|(name, start)| (name, start.dims()[0]));
+        let wrong = sizes.filter_map(|(name, size)| {
+            let held = self.starts.get(name).map(|start| start.dims()[0]);
+            match held {
+                Some(held) if held == size => None,
+                None => Some(format!(
+                    "{name}: missing in {START_FILE}; the adapter is what was trained since its start, which cannot be told \
+                     without it"
+                )),
+                Some(held) => Some(format!(
+                    "{name}: {} in {START_FILE}, {} in the model",
+                    counted(held, "element"),
+                    counted(size, "element")
+                )),
+            }
+        });
+        let without = self
+            .starts
+            .keys()
+            .filter(|name| !starts.contains_key(*name));
+        let without =
+            without.map(|name| format!("{name}: in {START_FILE}, but the model has no start"));
+        let problems: Vec<String> = wrong.chain(without).collect();
         if problems.is_empty() {
             return Ok(());
         }
@@ -386,6 +444,7 @@ mod tests {
             },
             recipe: "abc".to_owned(),
             parameters: named(&[1.0, -2.5]),
+            starts: Parameters::new(),
             moments: Moments {
                 updates: step,
                 mean: named(&[0.1, f32::MIN_POSITIVE]),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor, TensorData};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::Module;
@@ -14,11 +15,14 @@ use super::AdapterError;
 use super::adaption_prompt::check_model;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
-use super::kind::{self, AttentionStart, DORA, Kind, LORA, Start};
+use super::init::{Factors, Init};
+use super::kind::{self, AttentionStart, DORA, Kind, Start};
+use super::limits::{Limit, limits};
 use super::peft::{AdapterFolder, AdapterTensors, frozen_key};
 use super::settings::as_setting;
+use super::since_start::as_saved;
 use super::table::AdapterTable;
-use super::targets::{Layers, Patterns, Selection, Targets, Unmatched, select};
+use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, trained};
@@ -55,6 +59,13 @@ pub struct LoraConfig {
     pub use_rslora: bool,
     /// DoRA: a trained magnitude for each row of a weight, beside the low-rank branch, which changes the row's direction.
     pub use_dora: bool,
+    /// How A and B start: `true` with A random and B zero, `"pissa"` with the largest singular values of the weight, `"pissa_niter_N"`
+    /// with these by N iterations of a randomised decomposition, `"olora"` with its QR decomposition. The start is subtracted from the
+    /// weight, so that training starts at the base model.
+    pub init_lora_weights: Init,
+    /// Whether an adapter that started at factors of the weights is saved as plain LoRA of twice the rank, for the untouched base
+    /// model; if false, in PEFT's form, for which PEFT computes the start again when it loads it.
+    pub convert_to_lora: bool,
     /// Biases of the base model that are trained too: `"none"` (default), `"all"`, or `"lora_only"`, those of target
     /// modules.
     pub bias: Bias,
@@ -83,6 +94,8 @@ impl Default for LoraConfig {
             alpha_pattern: Patterns::default(),
             use_rslora: false,
             use_dora: false,
+            init_lora_weights: Init::Zero,
+            convert_to_lora: true,
             bias: Bias::None,
             modules_to_save: Vec::new(),
             from: None,
@@ -104,7 +117,11 @@ impl LoraConfig {
 
     /// The kind of adapter.
     pub fn kind(&self) -> &'static Kind {
-        if self.use_dora { &DORA } else { &LORA }
+        if self.use_dora {
+            &DORA
+        } else {
+            self.init_lora_weights.kind()
+        }
     }
 
     /// The same as PEFT's configuration.
@@ -117,6 +134,8 @@ impl LoraConfig {
             lora_alpha: self.alpha,
             lora_dropout: self.dropout,
             use_rslora: self.use_rslora,
+            init_lora_weights: self.init_lora_weights.to_peft(),
+            convert_to_lora: self.convert_to_lora,
             bias: self.bias,
             target_modules: Some(self.targets.clone()),
             exclude_modules: self.exclude_modules.clone(),
@@ -245,7 +264,7 @@ pub fn load_folder(
 
 /// Saves the trainable tensors of `model` as an adapter in PEFT's layout, with a README from `card` and copies of
 /// the files `beside` (the tokenizer). If tokens were added to the base model, the full embedding and head are
-/// saved, too.
+/// saved, too. Returns the programs that do not take what was saved.
 ///
 /// Source: PEFT 0.21, `save_embedding_layers="auto"`. It omits an untied head beside an adapted embedding, and so
 /// loses the head's new rows; simmer always saves both.
@@ -259,7 +278,7 @@ pub fn save(
     beside: &[PathBuf],
     card: &Card,
     existing: Existing,
-) -> Result<(), AdapterError> {
+) -> Result<Vec<Limit>, AdapterError> {
     let shapes = model.trainable_shapes();
     let keys = PeftKeys::new(model);
     let mut tensors: BTreeMap<String, TensorData> = model
@@ -280,7 +299,9 @@ pub fn save(
             }
         }
     }
-    AdapterFolder::save(folder, config, &tensors, beside, card, existing)
+    let (config, tensors) = as_saved(model, config, tensors);
+    AdapterFolder::save(folder, &config, &tensors, beside, card, existing)?;
+    Ok(limits(&config, model.own_vocabulary))
 }
 
 /// PEFT's key of each trainable tensor, by its name in [`LlamaForCausalLM::trainable`].
@@ -339,7 +360,8 @@ fn join(
     seed: u64,
 ) -> Result<LlamaForCausalLM, AdapterError> {
     let device = model.device();
-    for module in &selection.adapted {
+    let factors = factors_of_weights(&mut model, selection, seed)?;
+    for (module, factors) in selection.adapted.iter().zip(&factors) {
         let start = |weight: &Weight| Start {
             module: &module.name,
             shape: module.shape,
@@ -348,6 +370,7 @@ fn join(
             dropout,
             seed,
             weight: weight.val(),
+            factors: factors.as_ref(),
             device: &device,
         };
         let linear = module.adapter.linear.as_ref();
@@ -391,6 +414,68 @@ fn join(
         linear.bias = linear.bias.take().map(|bias| trained(bias.val()));
     }
     Ok(model)
+}
+
+/// The most elements of weights that are decomposed at the same time.
+const AT_A_TIME: usize = 1 << 26;
+
+/// The factors that the adapters of modules start with; `None` for those that do not start at factors of their weight.
+///
+/// # Errors
+/// A module of the family's table for which the model has no field.
+fn factors_of_weights(
+    model: &mut LlamaForCausalLM,
+    selection: &Selection,
+    seed: u64,
+) -> Result<Vec<Option<Factors>>, AdapterError> {
+    let mut found = Vec::with_capacity(selection.adapted.len());
+    let mut rest = &selection.adapted[..];
+    while !rest.is_empty() {
+        let mut elements = 0;
+        let mut weights = Vec::new();
+        for module in rest {
+            let [rows, columns] = module.shape;
+            elements += rows * columns;
+            if !weights.is_empty() && elements > AT_A_TIME {
+                break;
+            }
+            weights.push(starting_weight(model, module)?);
+        }
+        let (now, later) = rest.split_at(weights.len());
+        let factors = now.par_iter().zip(weights).map(|(module, weight)| {
+            let Selected {
+                name,
+                shape,
+                rank,
+                scaling,
+                init,
+                ..
+            } = module;
+            init.factors(name, &weight?, *shape, *rank, *scaling, seed)
+        });
+        found.extend(factors.collect::<Vec<_>>());
+        rest = later;
+    }
+    Ok(found)
+}
+
+/// The elements of a weight that an adapter starts at; `None` if it does not.
+fn starting_weight(
+    model: &mut LlamaForCausalLM,
+    module: &Selected,
+) -> Result<Option<Vec<f32>>, AdapterError> {
+    if !module.init.is_of_weight() {
+        return Ok(None);
+    }
+    let device = model.device();
+    let weight = if module.kind == ModuleKind::OutputHead {
+        model.lm_head.weight(&model.model.embed_tokens)
+    } else {
+        let linear = model.linear_mut(module.layer, module.module.role);
+        &linear.ok_or_else(|| no_field(&module.name))?.weight
+    };
+    let values = weight.tensor(&device).inner().into_data();
+    Ok(Some(values.iter::<f32>().collect()))
 }
 
 fn no_field(module: &str) -> AdapterError {

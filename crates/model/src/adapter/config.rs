@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use simmer_checkpoint::MAX_TEXT_BYTES;
 
 use super::AdapterError;
+use super::init::Init;
 use super::keys::ConfigKeys;
 use super::kind::{self, Kind, LORA};
 use super::mlx;
@@ -37,6 +38,7 @@ pub enum Bias {
 
 /// PEFT's configuration of an adapter.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "keys of a file")]
 pub struct AdapterConfig {
     /// The kind of adapter.
     pub kind: &'static Kind,
@@ -76,6 +78,8 @@ pub struct AdapterConfig {
     pub modules_to_save: Option<Vec<String>>,
     /// How A and B were initialised: a boolean or a name.
     pub init_lora_weights: Value,
+    /// Whether simmer saves an adapter that started at factors of the weight as plain LoRA; not in the file.
+    pub convert_to_lora: bool,
     /// Keep adapters of tied weights tied.
     pub ensure_weight_tying: bool,
     /// The target modules whose input an adapter of (IA)³ changes.
@@ -111,6 +115,7 @@ impl Default for AdapterConfig {
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
             init_lora_weights: Value::Bool(true),
+            convert_to_lora: true,
             ensure_weight_tying: false,
             feedforward_modules: None,
             init_ia3_weights: true,
@@ -174,6 +179,11 @@ impl AdapterConfig {
         let config = (of_type.read)(&mut keys)?;
         let warnings = keys.rest()?;
         Ok((config, warnings))
+    }
+
+    /// How A and B started.
+    pub fn init(&self) -> Init {
+        Init::of_peft(&self.init_lora_weights)
     }
 
     /// Checks the settings that a recipe may get wrong, with the recipe's names for them.

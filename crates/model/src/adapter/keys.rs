@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::AdapterError;
 use super::config::AdapterConfig;
+use super::init::Init;
 use super::kind::{self, Kind, LORA};
 use super::names::{Layers, Names, Targets};
 
@@ -76,7 +77,7 @@ impl ConfigKeys<'_> {
     pub(super) fn lora(&mut self) -> Result<AdapterConfig, AdapterError> {
         self.refuse_variants()?;
         let default = AdapterConfig::default();
-        let config = AdapterConfig {
+        let mut config = AdapterConfig {
             kind: self.kind()?,
             r: self.take("r", "a whole number")?.unwrap_or(default.r),
             lora_alpha: self
@@ -104,6 +105,7 @@ impl ConfigKeys<'_> {
                 .map
                 .shift_remove("init_lora_weights")
                 .unwrap_or(default.init_lora_weights),
+            convert_to_lora: default.convert_to_lora,
             ensure_weight_tying: self
                 .take("ensure_weight_tying", "true or false")?
                 .unwrap_or_default(),
@@ -117,6 +119,13 @@ impl ConfigKeys<'_> {
             return Err(self.wrong("lora_dropout", "a number from 0 to less than 1", found));
         }
         self.check_init(&config.init_lora_weights)?;
+        if config.init().is_of_weight() {
+            if *config.kind != LORA {
+                let why = "with this key PEFT takes the magnitudes of what the start leaves of the weights";
+                self.refuse("init_lora_weights", &config.init_lora_weights, why)?;
+            }
+            config.kind = config.init().kind();
+        }
         Ok(config)
     }
 
@@ -165,7 +174,8 @@ impl ConfigKeys<'_> {
         }
     }
 
-    /// Refuses initialisations that change the base weights: the change is not in the adapter's file.
+    /// Refuses initialisations that change the base weights in a way that simmer does not compute again: the change is not in
+    /// the adapter's file.
     fn check_init(&mut self, init: &Value) -> Result<(), AdapterError> {
         let Value::String(name) = init else {
             return if init.is_boolean() || init.is_null() {
@@ -178,7 +188,10 @@ impl ConfigKeys<'_> {
                 ))
             };
         };
-        let altering = ["pissa", "olora", "corda", "lora_ga", "loftq"];
+        if Init::named(name).is_some() {
+            return Ok(());
+        }
+        let altering = ["pissa", "corda", "lora_ga", "loftq"];
         if altering.iter().any(|prefix| name.starts_with(prefix)) {
             let why = "this initialisation changes the base weights, and the file does not contain the \
                        change; save the adapter with PEFT's \

@@ -33,7 +33,7 @@ pub struct Limit {
 
 /// The programs that do not take an adapter as it is; merged into its base model, they do. `resized` says whether the
 /// adapter has an embedding with more rows than that of the base model.
-pub fn limits(config: &AdapterConfig, resized: bool) -> Vec<Limit> {
+pub(super) fn limits(config: &AdapterConfig, resized: bool) -> Vec<Limit> {
     let all = [Program::Vllm, Program::LlamaCpp];
     let limit = |program| {
         let reasons = reasons(program, config, resized);

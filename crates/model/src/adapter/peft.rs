@@ -89,6 +89,14 @@ impl AdapterFolder {
             config.target_modules = Some(mlx::targets(&weights));
         }
         warnings.extend_from_slice(weights.notes());
+        if config.init().is_random() {
+            warnings.push(format!(
+                "{}: `init_lora_weights` = {}: the start is a randomised decomposition, whose random numbers are not in the file; \
+                 PEFT and simmer compute another one, and the results differ slightly",
+                folder.join(CONFIG_FILE).display(),
+                config.init_lora_weights
+            ));
+        }
         Ok(Self {
             folder: folder.into(),
             config,

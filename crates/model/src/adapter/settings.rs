@@ -25,6 +25,7 @@ impl LoraConfig {
         let table = self.kind().peft.table;
         let mut config = self.to_peft("");
         config.check().map_err(|error| as_setting(table, error))?;
+        self.check_start()?;
         if self.from.is_some() {
             return self.check_from_alone();
         }
@@ -33,6 +34,37 @@ impl LoraConfig {
             config.target_modules = None;
         }
         check_targets(table, config)
+    }
+
+    /// Checks that the start of A and B goes with the other keys.
+    fn check_start(&self) -> Result<(), AdapterError> {
+        let init = self.init_lora_weights;
+        let wrong = |key, why: String, hint: &str| {
+            Err(AdapterError::Setting {
+                table: self.kind().peft.table,
+                key,
+                why,
+                hint: Some(hint.to_owned()),
+            })
+        };
+        if init.is_of_weight() && self.use_dora {
+            let why = format!("\"{init}\" cannot be combined with `use_dora`");
+            return wrong("init_lora_weights", why, "remove one of the two keys");
+        }
+        if !self.convert_to_lora && !init.is_of_weight() {
+            let why =
+                "false applies only to adapters that start at factors of the weights".to_owned();
+            let hint = "remove the key, or set init_lora_weights = \"pissa\"";
+            return wrong("convert_to_lora", why, hint);
+        }
+        if !self.convert_to_lora && init.is_random() {
+            let why = format!(
+                "false is not possible with \"{init}\": PEFT would subtract another random start when it loads the adapter"
+            );
+            let hint = "use init_lora_weights = \"pissa\", or remove convert_to_lora";
+            return wrong("convert_to_lora", why, hint);
+        }
+        Ok(())
     }
 
     /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.

@@ -95,18 +95,7 @@ pub(super) fn singular(mut columns: Columns) -> (Vec<f64>, Columns) {
     for value in columns.iter_mut().flatten() {
         *value /= largest;
     }
-    for _ in 0..MAX_SWEEPS {
-        let mut rotated = false;
-        for j in 1..columns.len() {
-            let (before, after) = columns.split_at_mut(j);
-            for column in before {
-                rotated |= rotate(column, &mut after[0]);
-            }
-        }
-        if !rotated {
-            break;
-        }
-    }
+    sweeps(&mut columns, None);
     columns.sort_by(|a, b| norm(b).total_cmp(&norm(a)));
     columns.truncate(count);
     let mut values = Vec::with_capacity(count);
@@ -122,23 +111,62 @@ pub(super) fn singular(mut columns: Columns) -> (Vec<f64>, Columns) {
     (values, columns)
 }
 
-/// Rotates two columns in their plane so that they become orthogonal; returns whether they were not.
-fn rotate(a: &mut [f64], b: &mut [f64]) -> bool {
+/// Rotates columns until they are orthogonal, and others in the same way, so that the product of the two stays the same.
+///
+/// # Shapes
+/// r columns each
+pub(super) fn rotated_together(columns: &mut Columns, others: &mut Columns) {
+    sweeps(columns, Some(others));
+}
+
+fn sweeps(columns: &mut Columns, mut others: Option<&mut Columns>) {
+    for _ in 0..MAX_SWEEPS {
+        let mut rotated = false;
+        for j in 1..columns.len() {
+            let (before, after) = columns.split_at_mut(j);
+            for (i, column) in before.iter_mut().enumerate() {
+                let Some(turn) = rotation(column, &after[0]) else {
+                    continue;
+                };
+                rotated = true;
+                rotate(turn, column, &mut after[0]);
+                if let Some(others) = others.as_deref_mut() {
+                    let (before, after) = others.split_at_mut(j);
+                    rotate(turn, &mut before[i], &mut after[0]);
+                }
+            }
+        }
+        if !rotated {
+            break;
+        }
+    }
+}
+
+/// Cosine and sine of the rotation after which two columns are orthogonal; `None` if they are.
+fn rotation(a: &[f64], b: &[f64]) -> Option<[f64; 2]> {
     let (alpha, beta, gamma) = (dot(a, a), dot(b, b), dot(a, b));
     if gamma.abs() <= ORTHOGONAL * (alpha * beta).sqrt() + VANISHED {
-        return false;
+        return None;
     }
     let zeta = (beta - alpha) / (2.0 * gamma);
     let tangent = zeta.signum() / (zeta.abs() + zeta.hypot(1.0));
     let cosine = 1.0 / tangent.hypot(1.0);
-    let sine = cosine * tangent;
+    Some([cosine, cosine * tangent])
+}
+
+/// Rotates two columns in their plane.
+fn rotate([cosine, sine]: [f64; 2], a: &mut [f64], b: &mut [f64]) {
     for (a, b) in a.iter_mut().zip(b) {
         (*a, *b) = (cosine * *a - sine * *b, sine * *a + cosine * *b);
     }
-    true
 }
 
 /// Dot product. Eight partial sums, so that the compiler can vectorise it.
+#[expect(
+    clippy::inline_always,
+    reason = "compiled with the instructions of the function that it is called in"
+)]
+#[inline(always)]
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a_blocks, a_rest) = a.as_chunks::<8>();

@@ -14,6 +14,7 @@ use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::adaption_prompt::{self, SelectedAttention};
 use super::config::{AdapterConfig, Bias};
+use super::init::Init;
 use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
@@ -75,6 +76,8 @@ pub struct Selected {
     pub alpha: f64,
     /// The scale of B·A: alpha/rank, or alpha/√rank.
     pub scaling: f64,
+    /// How A and B start.
+    pub init: Init,
 }
 
 impl Selected {
@@ -238,8 +241,13 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
     };
     let kind = config.kind_of(&module.name)?;
     if let (ModuleKind::Embedding, None) = (module.kind, &kind.embedding) {
+        let key = if config.init().is_of_weight() {
+            "init_lora_weights"
+        } else {
+            "target_modules"
+        };
         return Err(SelectionError::Conflict {
-            key: kind.switch.unwrap_or("target_modules"),
+            key: kind.switch.unwrap_or(key),
             why: format!(
                 "{} of an embedding (`{}`) is not supported; leave it out of the targets",
                 kind.name, module.name
@@ -260,6 +268,17 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
             why: format!("`{}` has rank 0, expected at least 1", module.name),
         });
     }
+    let (init, most) = (config.init(), shape[0].min(shape[1]));
+    if init.is_of_weight() && rank > most {
+        return Err(SelectionError::Conflict {
+            key: "rank",
+            why: format!(
+                "`{}` has a weight of {shape:?}, and {} starts with singular vectors or columns of it: expected a rank of at most \
+                 {most}, found {rank}",
+                module.name, kind.name
+            ),
+        });
+    }
     Ok(Selected {
         name: module.name.clone(),
         kind: module.kind,
@@ -270,6 +289,7 @@ fn selected(config: &AdapterConfig, module: &ModuleLayout) -> Result<Selected, S
         rank,
         alpha,
         scaling: config.scaling(alpha, rank),
+        init,
     })
 }
 

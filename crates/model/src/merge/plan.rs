@@ -11,6 +11,7 @@ use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards}
 use super::weights::Weights;
 use super::{MergeError, MergeOptions};
 use crate::adapter::AdapterError;
+use crate::adapter::init::Factors;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
@@ -180,12 +181,18 @@ impl Sources<'_> {
             Origin::Base(name) => self.weights.dtype(name)?,
             Origin::Adapter(data) => stored_dtype(data),
         };
-        let adapted = self.adapted(&spec.name);
+        let merged = match self.adapted(&spec.name) {
+            None => None,
+            Some(module) => {
+                let factors = self.factors(module, &origin)?;
+                merged(module, &self.tensors.trained, factors.as_ref())
+            }
+        };
         Ok(Output {
-            merged: adapted.and_then(|module| merged(module, &self.tensors.trained)),
             spec,
             origin,
             stored,
+            merged,
         })
     }
 
@@ -197,6 +204,28 @@ impl Sources<'_> {
         };
         let bias = || of(name.strip_suffix(".bias")?).filter(|module| module.adapter.scales_bias);
         name.strip_suffix(".weight").and_then(of).or_else(bias)
+    }
+
+    /// The factors of a weight that its adapter started with, if it started so.
+    fn factors(&self, module: &Selected, origin: &Origin) -> Result<Option<Factors>, MergeError> {
+        if !module.init.is_of_weight() {
+            return Ok(None);
+        }
+        let [rows, _] = module.shape;
+        let weight = match origin {
+            Origin::Base(name) => self.weights.rows(name)?.floats(0..rows)?,
+            Origin::Adapter(data) => data.iter::<f32>().collect(),
+        };
+        let Selected {
+            name,
+            shape,
+            rank,
+            scaling,
+            init,
+            ..
+        } = module;
+        // the seed of a randomised start is not in an adapter's files
+        Ok(init.factors(name, &weight, *shape, *rank, *scaling, 0))
     }
 
     /// A fully trained tensor: of a saved module, or a bias.
@@ -236,6 +265,7 @@ impl Sources<'_> {
 fn merged(
     module: &Selected,
     tensors: &BTreeMap<String, TensorData>,
+    factors: Option<&Factors>,
 ) -> Option<Box<dyn MergedRows>> {
     let values = |tensor: &Trained| {
         // loading has checked that the key exists
@@ -247,6 +277,7 @@ fn merged(
         rank: module.rank,
         scale: module.scaling,
         values: &values,
+        factors,
     };
     module.adapter.merged(module.is_embedding(), &stored)
 }

@@ -109,6 +109,8 @@ pub(super) struct Layers {
     pub(super) head: bool,
     /// Whether every weight is trained.
     pub(super) whole: bool,
+    /// Elements of what adapters started with, which is kept.
+    pub(super) starts: usize,
 }
 
 impl Layers {
@@ -126,6 +128,7 @@ impl Layers {
             embedding: true,
             head: true,
             whole: true,
+            starts: 0,
         }
     }
 
@@ -136,6 +139,7 @@ impl Layers {
             embedding: false,
             head: false,
             whole: false,
+            starts: 0,
         };
         let adapted = selection.adapted.iter();
         let adapted = adapted.map(|module| {
@@ -160,6 +164,9 @@ impl Layers {
             }
         }
         for module in &selection.adapted {
+            if module.adapter.costs.keeps_start {
+                found.starts += module.rank * module.shape.iter().sum::<usize>();
+            }
             if let Some(layer) = module.layer.and_then(|layer| found.each.get_mut(layer)) {
                 layer.add(module, dropout);
             }
@@ -297,7 +304,9 @@ impl Parts {
         };
         let logits = overhead.logits.min(12 * targets * config.vocab_size as u64);
         let at_head = (tokens + 3 * targets) * h * element + logits + head_weight;
-        let activations = tokens * elements * element;
+        let starts = 4 * layers.starts as u64;
+        // a branch and its start side by side
+        let activations = tokens * elements * element + 2 * layers.starts as u64 * element;
         let scores = if device.fused.contains(Operation::Attention) {
             0
         } else {
@@ -310,7 +319,7 @@ impl Parts {
         let data =
             EXAMPLE_TOKEN * subject.data as u64 + VOCABULARY_ENTRY * subject.vocabulary as u64;
         Parts {
-            weights,
+            weights: weights + starts,
             mapped,
             trained,
             gradients: trained,

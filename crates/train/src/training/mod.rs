@@ -108,11 +108,18 @@ impl<'a> Training<'a> {
         let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         let checkpoints = Checkpoints::of(&folder);
+        let last = last_checkpoint(&checkpoints, &device, observer)?;
+        let model = match &last {
+            None => model,
+            Some(last) => {
+                last.check_starts(&model.starts(), &checkpoints)?;
+                model.with_starts(&last.starts)
+            }
+        };
         let mut trainer = Trainer::new(model, &recipe.train)?;
         if let Some(rates) = trainer.rates().text() {
             observer.on_notice(&rates);
         }
-        let last = last_checkpoint(&checkpoints, &device, observer)?;
         let state = match last {
             None => TrainingState::default(),
             Some(last) => {

@@ -25,20 +25,15 @@ impl Training<'_> {
             recipe: self.recipe_sha256.clone(),
             parameters: model.trainable(),
             moments: self.trainer.optimizer().state(),
+            starts: model.starts(),
         };
         let card = self.card()?;
         let more = |folder: &Path| match &self.adapter {
             None => Ok(()),
             Some(config) => {
                 let out = folder.join("adapter");
-                Ok(adapter::save(
-                    model,
-                    config,
-                    &out,
-                    &self.beside,
-                    &card,
-                    Existing::Refuse,
-                )?)
+                adapter::save(model, config, &out, &self.beside, &card, Existing::Refuse)?;
+                Ok(())
             }
         };
         if let Some(files) = &self.files {
@@ -89,6 +84,7 @@ impl Training<'_> {
                     self.checkpoints.path(best.step).display()
                 )],
             })?;
+            // its start is that of the model
             model = model.with_trainable(&loaded.parameters);
         }
         match (&self.recipe.method, &self.adapter) {
@@ -102,12 +98,13 @@ impl Training<'_> {
             }),
             (_, Some(config)) => {
                 let out = self.folder.path().join("adapter");
-                adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
+                let limits =
+                    adapter::save(&model, config, &out, &self.beside, &card, Existing::Replace)?;
                 let merged = match config.kind.cannot_merge {
                     None => "; merged into its base model, it does",
                     Some(_) => "",
                 };
-                for limit in adapter::limits(config, model.has_own_vocabulary()) {
+                for limit in limits {
                     self.observer.on_notice(&format!("{limit}{merged}"));
                 }
                 Ok(out)

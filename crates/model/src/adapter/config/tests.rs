@@ -171,7 +171,7 @@ fn what_changes_the_mathematics_is_refused() {
         assert!(read(Value::Object(keys)).is_ok());
     }
     insta::assert_snapshot!(refused(json!({"lora_bias": true})), @"adapter_config.json: `lora_bias` = true is not supported: lora_B has a bias");
-    insta::assert_snapshot!(refused(json!({"init_lora_weights": "pissa_niter_4"})), @r#"adapter_config.json: `init_lora_weights` = "pissa_niter_4" is not supported: this initialisation changes the base weights, and the file does not contain the change; save the adapter with PEFT's `path_initial_model_for_weight_conversion` to convert it to plain LoRA"#);
+    insta::assert_snapshot!(refused(json!({"init_lora_weights": "lora_ga"})), @r#"adapter_config.json: `init_lora_weights` = "lora_ga" is not supported: this initialisation changes the base weights, and the file does not contain the change; save the adapter with PEFT's `path_initial_model_for_weight_conversion` to convert it to plain LoRA"#);
     insta::assert_snapshot!(refused(json!({"init_lora_weights": "mica"})), @r#"adapter_config.json: `init_lora_weights` = "mica" is not supported: simmer does not know whether it changes the base weights"#);
     insta::assert_snapshot!(refused(json!({"use_tomorrow": true})), @"adapter_config.json: `use_tomorrow` = true is not supported: the key is unknown and may change what the adapter computes");
 }
@@ -184,11 +184,23 @@ fn a_key_of_its_own_chooses_the_kind() {
     assert_eq!(kind(json!({"use_dora": false})), &LORA);
     assert_eq!(kind(json!({"use_dora": true})), &kind::DORA);
     insta::assert_snapshot!(refused(json!({"use_dora": "yes"})), @r#"adapter_config.json: `use_dora`: expected true or false, found "yes""#);
+    for (init, kind) in [
+        ("pissa", &kind::PISSA),
+        ("pissa_niter_4", &kind::PISSA),
+        ("olora", &kind::OLORA),
+    ] {
+        let keys = json!({"init_lora_weights": init});
+        assert_eq!(read(keys).unwrap().0.kind, kind);
+    }
+    insta::assert_snapshot!(refused(json!({"init_lora_weights": "pissa", "use_dora": true})), @r#"adapter_config.json: `init_lora_weights` = "pissa" is not supported: with this key PEFT takes the magnitudes of what the start leaves of the weights"#);
     for kind in kind::ALL {
+        let init = [(&kind::PISSA, "pissa"), (&kind::OLORA, "olora")];
+        let init = init.into_iter().find(|(of, _)| *of == kind);
         let config = AdapterConfig {
             kind,
             adapter_len: 1,
             adapter_layers: 1,
+            init_lora_weights: init.map_or(true.into(), |(_, name)| name.into()),
             ..AdapterConfig::default()
         };
         let Ok(Value::Object(json)) = serde_json::from_str(&config.to_json()) else {

@@ -67,6 +67,12 @@ pub(super) fn of_keys(
             counted(magnitudes, "module")
         ));
     }
+    if let Some(config) = config.filter(|config| config.init().is_of_weight()) {
+        warnings.push(format!(
+            "`init_lora_weights` = {}: s·B·A is shown, of which the part of the weights that it started with is subtracted",
+            config.init_lora_weights
+        ));
+    }
     if let Some(config) = config {
         let of_branches = branches.iter().map(|branch| branch.module.as_str());
         let alone = parts.alone.values().map(|(module, _)| module.as_str());

@@ -39,6 +39,7 @@ pub static ADAPTION_PROMPT: Kind = Kind {
         keeps_input: false,
         keeps_result: false,
         dropout_takes_a_product: false,
+        keeps_start: false,
     },
 };
 

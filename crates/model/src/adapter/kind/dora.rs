@@ -47,6 +47,7 @@ pub static DORA: Kind = Kind {
         keeps_input: true,
         keeps_result: true,
         dropout_takes_a_product: true,
+        keeps_start: false,
     },
 };
 
@@ -252,6 +253,7 @@ mod tests {
             dropout,
             seed: 1,
             weight: weight.clone().into(),
+            factors: None,
             device: &Device::flex().autodiff(),
         };
         let mut dora = Dora::new(&start);
@@ -324,6 +326,7 @@ mod tests {
             dropout: 0.0,
             seed: 1,
             weight: weight.clone().into(),
+            factors: None,
             device: &Device::flex().autodiff(),
         };
         let x = random([TOKENS, SHAPE[1]]);
@@ -372,6 +375,7 @@ mod tests {
             rank: 2,
             scale: 2.0,
             values: &values,
+            factors: None,
         };
         let merged = MergedDora::new(&stored);
         let mut new = [0.0; 2];

@@ -32,6 +32,7 @@ pub static IA3: Kind = Kind {
         keeps_input: false,
         keeps_result: true,
         dropout_takes_a_product: false,
+        keeps_start: false,
     },
     ..COMMON
 };
@@ -61,6 +62,7 @@ const COMMON: Kind = Kind {
         keeps_input: true,
         keeps_result: false,
         dropout_takes_a_product: false,
+        keeps_start: false,
     },
 };
 
@@ -217,6 +219,7 @@ mod tests {
             dropout: 0.0,
             seed: 1,
             weight: weight.clone().into(),
+            factors: None,
             device,
         }
     }
@@ -279,6 +282,7 @@ mod tests {
             rank: 1,
             scale: 1.0,
             values: &values,
+            factors: None,
         };
         let old = [3.0, 1.0 + f32::EPSILON];
         let row = |tensor: &Trained, row| {

@@ -46,6 +46,7 @@ pub static LORA: Kind = Kind {
         keeps_input: true,
         keeps_result: false,
         dropout_takes_a_product: false,
+        keeps_start: false,
     },
 };
 

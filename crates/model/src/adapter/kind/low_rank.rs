@@ -26,6 +26,26 @@ impl LowRankChange {
         }
     }
 
+    /// B·A - B₀·A₀ of a linear module: `[B, -B₀] [A; A₀]`.
+    pub(super) fn since_start(stored: &Stored<'_>) -> Self {
+        let Some(start) = stored.factors else {
+            return Self::of_linear(stored);
+        };
+        let (now, rank) = (Self::of_linear(stored), stored.rank);
+        let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<f64>>();
+        let rows = now.left.chunks(rank).zip(start.b.chunks(rank));
+        let rows = rows.flat_map(|(b, start)| {
+            let start = start.iter().map(|value| -f64::from(*value));
+            b.iter().copied().chain(start)
+        });
+        Self {
+            left: rows.collect(),
+            right: [now.right, wide(&start.a)].concat(),
+            rank: 2 * rank,
+            ..now
+        }
+    }
+
     /// (B·A)ᵀ of an embedding.
     pub(super) fn of_embedding(stored: &Stored<'_>) -> Self {
         let [a, b] = factors(true).map(|tensor| (stored.values)(tensor));

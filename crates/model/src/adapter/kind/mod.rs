@@ -13,6 +13,7 @@ mod embedding;
 mod ia3;
 mod lora;
 mod low_rank;
+pub(crate) mod pissa;
 
 use std::fmt;
 use std::ops::Deref;
@@ -28,6 +29,8 @@ pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
 pub use self::ia3::{IA3, IA3_OF_INPUT, Ia3, Ia3OfInput};
 pub use self::lora::{LORA, Lora};
+pub use self::pissa::{OLORA, PISSA, Pissa};
+use super::init::Factors;
 use super::peft_type::PeftType;
 
 /// An enum of structs that are adapters, and what they compute.
@@ -54,12 +57,20 @@ macro_rules! one_of {
     };
 }
 
-/// The kinds. A configuration chooses one by [`Kind::peft`] and [`Kind::switch`].
-pub static ALL: [&Kind; 5] = [&LORA, &DORA, &IA3, &IA3_OF_INPUT, &ADAPTION_PROMPT];
+/// The kinds. A configuration chooses one by [`Kind::peft`], [`Kind::switch`], or how it starts ([`super::Init::kind`]).
+pub static ALL: [&Kind; 7] = [
+    &LORA,
+    &DORA,
+    &PISSA,
+    &OLORA,
+    &IA3,
+    &IA3_OF_INPUT,
+    &ADAPTION_PROMPT,
+];
 
 one_of! {
     /// The adapter of a linear module or of the output head.
-    BesideLinear: LinearAdapter { Lora, Dora, Ia3, Ia3OfInput }
+    BesideLinear: LinearAdapter { Lora, Dora, Pissa, Ia3, Ia3OfInput }
 }
 
 one_of! {
@@ -174,6 +185,7 @@ impl Neutral {
 
 /// What training costs beyond a low-rank product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a cost of its own")]
 pub struct Costs {
     /// Whether the backward pass needs what the module reads.
     pub keeps_input: bool,
@@ -181,6 +193,8 @@ pub struct Costs {
     pub keeps_result: bool,
     /// Whether dropout takes a second product with the frozen weight, and keeps its input.
     pub dropout_takes_a_product: bool,
+    /// Whether the start is kept, and multiplied with as the branch is.
+    pub keeps_start: bool,
 }
 
 /// What a new adapter is made for.
@@ -196,6 +210,8 @@ pub(crate) struct Start<'a> {
     pub(crate) seed: u64,
     /// The frozen weight.
     pub(crate) weight: FrozenWeight,
+    /// The factors of the weight that the adapter starts with, if it starts so.
+    pub(crate) factors: Option<&'a Factors>,
     pub(crate) device: &'a Device,
 }
 
@@ -207,6 +223,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) scale: f64,
     /// The values of a tensor.
     pub(crate) values: &'a dyn Fn(&Trained) -> Vec<f64>,
+    /// The factors of the weight that the adapter started with, if it started so.
+    pub(crate) factors: Option<&'a Factors>,
 }
 
 /// A weight that an adapter was merged into.

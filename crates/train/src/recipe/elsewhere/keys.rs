@@ -115,10 +115,15 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `method.lora.alpha` to the scale times the rank",
     ),
     text(
-        "loftq_config init_lora_weights pissa_init use_pissa \
+        "loftq_config \
          lora_bias trainable_token_indices",
-        "leave it out: this version has LoRA, rsLoRA (`use_rslora`) and DoRA (`use_dora`) with PEFT's default initialisation",
+        "leave it out: this version has LoRA, rsLoRA (`use_rslora`), DoRA (`use_dora`), and PiSSA and OLoRA (`init_lora_weights`)",
     ),
+    text(
+        "pissa_init use_pissa pissa_iter",
+        "set `method.lora.init_lora_weights = \"pissa\"`, or \"pissa_niter_N\" for N iterations",
+    ),
+    key("pissa_convert", "method.lora.convert_to_lora", ""),
     text(
         "finetuning_type fine_tune_type adapter training_type train_type peft_type tuner_type",
         "write the table [method.lora], or [method.full] to train all weights",

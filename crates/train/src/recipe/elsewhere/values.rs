@@ -32,6 +32,11 @@ pub(super) const VALUES: &[(&str, &str, &str)] = &[
     ("method", "IA3 IA³ (ia)3", "write the table [method.ia3]"),
     (
         "method",
+        "pissa olora",
+        "write [method.lora] with init_lora_weights = \"pissa\" or \"olora\"",
+    ),
+    (
+        "method",
         "llama_adapter llama-adapter ADAPTION_PROMPT adaption",
         "write the table [method.adaption_prompt]",
     ),
