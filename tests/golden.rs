@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 const LLAMA: [(&str, &[&str]); 4] = [
     (
         "tied-gqa",
-        &["init", "qkvo", "rslora", "dora", "new-tokens"],
+        &["init", "qkvo", "rslora", "dora", "token-rows", "new-tokens"],
     ),
     (
         "untied-mha",
@@ -21,6 +21,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "lora-only-bias",
             "dora",
             "loraplus",
+            "token-rows",
             "new-tokens",
         ],
     ),

@@ -123,6 +123,7 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.lora.use_dora=true",
         "method.lora.use_rslora=true",
         "train.loraplus_lr_ratio=16",
+        "method.lora.trainable_token_indices=[5, 100, 7]",
         "train.learning_rates={ 'layers.0.*lora_B' = 1e-2 }",
     ] {
         let kitchen = Kitchen::new();

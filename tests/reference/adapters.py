@@ -139,6 +139,25 @@ ADAPTERS = [
         seed=21,
         steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=4e-3),
     ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="token-rows",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], trainable_token_indices=[42, 11, 103]),
+        seed=22,
+        steps=training.Settings(1e-2),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="token-rows",
+        lora=dict(
+            r=2,
+            lora_alpha=4,
+            target_modules=["q_proj", "v_proj"],
+            trainable_token_indices={"embed_tokens": [18, 4], "lm_head": [30, 4, 18]},
+        ),
+        seed=23,
+        steps=training.Settings(1e-2),
+    ),
 ]
 
 

@@ -23,6 +23,7 @@ mod sampler;
 mod segments;
 mod sequence;
 pub mod tensor_file;
+mod token_rows;
 mod trainable;
 mod weight;
 
@@ -39,3 +40,4 @@ pub use rotary::RotarySettings;
 pub use sampler::{Sampling, SamplingError};
 pub use segments::{Group, Segment, SegmentGradients, Segments};
 pub use sequence::{Sequence, Target};
+pub use token_rows::TokenRows;

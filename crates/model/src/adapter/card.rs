@@ -21,6 +21,8 @@ pub struct Card {
     pub templates: Vec<PromptTemplate>,
     /// How the base model was quantised, if it was.
     pub base: Option<QuantisedBase>,
+    /// Rows of the embedding, if tokens were added to the base model.
+    pub vocab_size: Option<usize>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
@@ -33,6 +35,7 @@ impl Card {
         let is_plain_lora = vocab_size.is_none()
             && config.kind.beyond_low_rank.is_none()
             && config.bias == Bias::None
+            && config.trainable_token_indices.is_none()
             && config.modules_to_save.as_ref().is_none_or(Vec::is_empty);
         let mut text = self.front(base);
         let _ = write!(
@@ -98,7 +101,9 @@ fn what(config: &AdapterConfig) -> String {
     } else {
         ""
     };
-    format!("Rank {r}, alpha {lora_alpha}{stabilised}, on {targets}; trained with simmer.")
+    let rows = config.trainable_token_indices.as_ref();
+    let rows = rows.map_or_else(String::new, |_| ", and rows of single tokens".to_owned());
+    format!("Rank {r}, alpha {lora_alpha}{stabilised}, on {targets}{rows}; trained with simmer.")
 }
 
 fn peft(base: &str, vocab_size: Option<usize>) -> String {
@@ -190,6 +195,7 @@ mod tests {
                 text: String::new(),
             }],
             base: None,
+            vocab_size: None,
             training: "## Training\n\nTen steps.\n".to_owned(),
         };
         insta::assert_snapshot!(card.text(&config(), None));

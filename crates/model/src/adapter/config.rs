@@ -14,6 +14,7 @@ use super::keys::ConfigKeys;
 use super::kind::{self, Kind, LORA};
 use super::mlx;
 use super::targets::{Layers, Names, Patterns, Targets};
+use super::tokens::TokenIndices;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -73,6 +74,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: Patterns<f64>,
     /// Modules that are trained fully.
     pub modules_to_save: Option<Vec<String>>,
+    /// Tokens whose rows of the embedding or of the output head are trained.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// How A and B were initialised: a boolean or a name.
     pub init_lora_weights: Value,
     /// Keep adapters of tied weights tied.
@@ -101,6 +104,7 @@ impl Default for AdapterConfig {
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
+            trainable_token_indices: None,
             init_lora_weights: Value::Bool(true),
             ensure_weight_tying: false,
         }
@@ -234,6 +238,10 @@ impl AdapterConfig {
             ("revision", json!(self.revision)),
             ("target_modules", sorted(&self.target_modules)),
             ("task_type", json!(self.task_type)),
+            (
+                "trainable_token_indices",
+                json!(self.trainable_token_indices),
+            ),
             ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
         ];
@@ -313,7 +321,6 @@ const UNSET: &[&str] = &[
     "megatron_config",
     "monteclora_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "velora_config",
 ];

@@ -54,6 +54,7 @@ impl LoraConfig {
             from: self.from.clone(),
             located: self.located.clone(),
             dropout: self.dropout,
+            added: self.added.clone(),
             ..Self::default()
         };
         if *self == alone {

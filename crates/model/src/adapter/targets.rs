@@ -17,6 +17,7 @@ use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
+use super::tokens::{self, SelectedTokens};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{elsewhere, ends, linear_ends, nearest, no_match, unmatched_names};
 
@@ -39,6 +40,8 @@ pub struct Selection {
     pub adapted: Vec<Selected>,
     /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
+    /// Modules of which single rows are trained.
+    pub tokens: Vec<SelectedTokens>,
     /// Modules with a frozen weight and a trained bias, in the model's order.
     pub biases: Vec<ModuleLayout>,
     /// The model's embedding and output head, changed or not.
@@ -129,12 +132,14 @@ pub fn select(
         }
         warnings.push(error.to_string());
     }
+    let tokens = tokens::selected(config, modules, &adapted, &saved)?;
     let biases = trained_biases(config, modules, &adapted, &saved);
     Ok(Selection {
         names: last_parts(modules),
         target_modules: condensed(targets, modules),
         adapted,
         saved,
+        tokens,
         biases,
         ends: modules
             .iter()

@@ -219,7 +219,7 @@ fn without_wrappers(key: &str) -> (String, Vec<String>) {
 }
 
 fn is_of_an_adapter(part: &str) -> bool {
-    part.starts_with("lora_") || part == "modules_to_save"
+    part.starts_with("lora_") || ["modules_to_save", "trainable_tokens_delta"].contains(&part)
 }
 
 /// Whether the keys are those of a model without PEFT's prefix.

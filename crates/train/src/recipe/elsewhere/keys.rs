@@ -116,7 +116,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
     ),
     text(
         "loftq_config init_lora_weights pissa_init use_pissa \
-         lora_bias trainable_token_indices",
+         lora_bias",
         "leave it out: this version has LoRA, rsLoRA (`use_rslora`) and DoRA (`use_dora`) with PEFT's default initialisation",
     ),
     text(
