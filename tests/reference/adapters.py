@@ -135,9 +135,9 @@ ADAPTERS = [
     TinyAdapter(
         model="untied-mha",
         name="loraplus",
-        lora=dict(r=2, lora_alpha=4, target_modules=["embed_tokens", "v_proj", "down_proj"], bias="lora_only"),
+        lora=dict(r=2, lora_alpha=4, target_modules=["v_proj", "down_proj"], bias="lora_only"),
         seed=21,
-        steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=4e-3),
+        steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=1e-6),
     ),
     TinyAdapter(
         model="tied-gqa",
