@@ -126,6 +126,7 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.adaption_prompt={adapter_len=3,adapter_layers=2}",
         "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
         "train.loraplus_lr_ratio=16",
+        "method.lora.trainable_token_indices=[5, 100, 7]",
         "train.learning_rates={ 'layers.0.*lora_B' = 1e-2 }",
         "method.lora.init_lora_weights=pissa",
         "method.lora.init_lora_weights=pissa_niter_2",

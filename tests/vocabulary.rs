@@ -101,7 +101,7 @@ fn with_means(before: &[Vec<f32>], new: usize, dtype: Dtype) -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
+fn new_rows_are_trained_and_lie_beside_the_adapter() {
     for name in MODELS {
         let kitchen = Kitchen::new();
         let (adapter, notices) = trained(&kitchen, name, &[ADD], "run").unwrap();
@@ -109,12 +109,18 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
             notices,
             [
                 "added to the tokenizer: <|im_start|> (104), <|im_end|> (105); embedding and head \
-                 get 106 rows; the new ones start as the mean of the others",
-                "the rows of the added tokens in embed_tokens and lm_head are not trained and all stay \
-                 the mean of the others; to train them, add embed_tokens and lm_head to \
-                 method.lora.modules_to_save",
+                 get 106 rows; the new ones start as the mean of the others"
             ]
         );
+        let stored = Tensors::open(adapter.join("adapter_model.safetensors"));
+        let outside = stored.names_after("base_model.model.");
+        let outside = outside.iter().filter(|name| !name.contains("layers."));
+        let ends = match name {
+            "tied-gqa" => vec!["model.embed_tokens"],
+            _ => vec!["lm_head", "model.embed_tokens"],
+        };
+        let expected = ends.iter().map(|end| format!("{end}{}", adapter::ROWS));
+        assert!(outside.eq(&expected.collect::<Vec<_>>()), "{name}");
         let base = Checkpoint::open(golden::folder(name)).unwrap();
         let out = kitchen.path("merged");
         let report = merge(
@@ -130,8 +136,12 @@ fn new_rows_are_the_mean_and_lie_beside_the_adapter() {
         for end in [EMBEDDING, HEAD] {
             if base.contains(end) {
                 let (before, dtype) = rows(&base, end);
-                let expected = with_means(&before, 2, dtype);
-                assert_eq!(rows(&merged, end), (expected, dtype), "{name} {end}");
+                let (after, dtype_after) = rows(&merged, end);
+                assert_eq!(dtype_after, dtype);
+                assert_eq!(after[..VOCAB], before, "{name} {end}");
+                let mean = &with_means(&before, 1, dtype)[VOCAB];
+                assert!(after[VOCAB..].iter().all(|row| row != mean), "{name} {end}");
+                assert_eq!(after.len(), VOCAB + 2);
             }
         }
         // base, adapter and tokenizer make the merged model
@@ -257,11 +267,38 @@ fn spare_rows_are_taken() {
     assert_eq!(opened.tokenizer_path(), Some(adapter.as_path()));
     let tensors = Tensors::open(adapter.join("adapter_model.safetensors"));
     let (before, dtype) = rows(&Checkpoint::open(&source).unwrap(), EMBEDDING);
-    let expected = with_means(&before[..VOCAB - 1], 1, dtype);
-    assert_eq!(
-        tensors.f32("base_model.model.lm_head.weight"),
-        expected.concat()
-    );
+    let mean = with_means(&before[..VOCAB - 1], 1, dtype)[VOCAB - 1].clone();
+    let row = tensors.f32(&format!(
+        "base_model.model.model.embed_tokens{}",
+        adapter::ROWS
+    ));
+    // three steps of at most the learning rate
+    assert!(golden::max_difference(&row, &mean) < 0.02);
+    assert_ne!(row, mean);
+}
+
+/// The head is not tied: without its new rows, the model could not produce the tokens.
+#[test]
+fn an_untied_model_learns_to_emit_a_new_token() {
+    let kitchen = Kitchen::new();
+    let sets = [
+        ADD,
+        "train.max_steps=80",
+        "train.epochs=200",
+        "train.learning_rate=3e-2",
+        "method.lora.dropout=0.0",
+    ];
+    let (adapter, _) = trained(&kitchen, "untied-mha", &sets, "run").unwrap();
+    let size = fs::metadata(adapter.join("adapter_model.safetensors"))
+        .unwrap()
+        .len();
+    assert!(size < 32 << 10, "{size} bytes");
+    let tokenizer = Tokenizer::from_folder(&adapter).unwrap();
+    let ids = tokenizer.encode("<|im_start|>soup? heat.").unwrap().ids;
+    let logits = logits(&model("untied-mha", Some(&adapter)), &ids);
+    let last = &logits[logits.len() - (VOCAB + 2)..];
+    let best = (0..last.len()).max_by(|a, b| last[*a].total_cmp(&last[*b]));
+    assert_eq!(best, Some(105));
 }
 
 #[test]

@@ -137,9 +137,28 @@ ADAPTERS = [
     TinyAdapter(
         model="untied-mha",
         name="loraplus",
-        lora=dict(r=2, lora_alpha=4, target_modules=["embed_tokens", "v_proj", "down_proj"], bias="lora_only"),
+        lora=dict(r=2, lora_alpha=4, target_modules=["v_proj", "down_proj"], bias="lora_only"),
         seed=21,
-        steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=4e-3),
+        steps=training.Settings(2e-3, loraplus_lr_ratio=8.0, loraplus_lr_embedding=1e-6),
+    ),
+    TinyAdapter(
+        model="tied-gqa",
+        name="token-rows",
+        lora=dict(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], trainable_token_indices=[42, 11, 103]),
+        seed=22,
+        steps=training.Settings(1e-2),
+    ),
+    TinyAdapter(
+        model="untied-mha",
+        name="token-rows",
+        lora=dict(
+            r=2,
+            lora_alpha=4,
+            target_modules=["q_proj", "v_proj"],
+            trainable_token_indices={"embed_tokens": [18, 4], "lm_head": [30, 4, 18]},
+        ),
+        seed=23,
+        steps=training.Settings(1e-2),
     ),
     # in PEFT's own form: the factors at the start are not in the file, and PEFT computes them again when it loads it
     TinyAdapter(

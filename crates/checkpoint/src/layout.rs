@@ -156,6 +156,8 @@ pub struct ModuleLayout {
     pub layer: Option<usize>,
     /// Its row in the table of the family; `None` for a container.
     pub module: Option<&'static Module>,
+    /// Whether it is an output head that has the embedding's weight.
+    pub tied: bool,
 }
 
 impl ModuleLayout {
@@ -168,6 +170,7 @@ impl ModuleLayout {
             bias: module.bias.of(config),
             layer,
             module: Some(module),
+            tied: module.kind == ModuleKind::OutputHead && config.tie_word_embeddings,
         }
     }
 
@@ -179,6 +182,7 @@ impl ModuleLayout {
             bias: false,
             layer,
             module: None,
+            tied: false,
         }
     }
 

@@ -71,8 +71,8 @@ pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{
-    LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, Wanted,
-    linear_cross_entropy, linear_cross_entropy_reference, soft_capped,
+    LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, OwnLogits, Wanted,
+    linear_cross_entropy, linear_cross_entropy_reference, linear_cross_entropy_with, soft_capped,
 };
 pub use logits::{log_sum_exp, most_likely};
 pub use lora_linear::{

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Int, Tensor};
-use simmer_kernels::{linear, linear_cross_entropy, rms_norm};
+use simmer_kernels::{linear, linear_cross_entropy, linear_cross_entropy_with, rms_norm};
 
 use crate::adapter::kind::{BesideEmbedding, BesideLinear};
+use crate::token_rows::TokenRows;
 use crate::weight::Weight;
 
 /// A linear layer, frozen or trained, with an optional bias and an optional adapter.
@@ -57,6 +58,8 @@ pub struct Embedding {
     pub weight: Weight,
     /// What is trained beside the weight.
     pub adapter: Option<BesideEmbedding>,
+    /// Trained rows in place of some of the weight's.
+    pub token_adapter: Option<TokenRows>,
     /// Factor of the rows.
     pub(crate) scale: f64,
     /// The dtype that the decoder layers compute in.
@@ -73,7 +76,11 @@ impl Embedding {
         let rows = self.weight.val().rows(tokens.clone());
         let rows = match &self.adapter {
             None => rows,
-            Some(adapter) => adapter.forward(tokens, rows),
+            Some(adapter) => adapter.forward(tokens.clone(), rows),
+        };
+        let rows = match &self.token_adapter {
+            None => rows,
+            Some(trained) => trained.replace(tokens, rows),
         };
         let rows = match self.scale {
             1.0 => rows,
@@ -133,9 +140,18 @@ pub struct LmHead {
     pub weight: Option<Weight>,
     /// What is trained beside the weight.
     pub adapter: Option<BesideLinear>,
+    /// Trained rows in place of some of the weight's. A tied head has those of the embedding.
+    pub token_adapter: Option<TokenRows>,
 }
 
 impl LmHead {
+    /// The trained rows that the head computes with.
+    pub(crate) fn token_rows<'a>(&'a self, embedding: &'a Embedding) -> Option<&'a TokenRows> {
+        let of_embedding = embedding.token_adapter.as_ref();
+        let own = self.token_adapter.as_ref();
+        own.or(of_embedding.filter(|_| self.weight.is_none()))
+    }
+
     pub(crate) fn weight<'a>(&'a self, embedding: &'a Embedding) -> &'a Weight {
         self.weight.as_ref().unwrap_or(&embedding.weight)
     }
@@ -146,6 +162,9 @@ impl LmHead {
     /// `hidden`: `[T, H]`. Result: `[T, V]`.
     pub fn forward(&self, hidden: Tensor<2>, embedding: &Embedding) -> Tensor<2> {
         let weight = self.weight(embedding).val();
+        if let Some(rows) = self.token_rows(embedding) {
+            return rows.replace_logits(hidden.clone(), linear(hidden, weight));
+        }
         match &self.adapter {
             None => linear(hidden, weight),
             Some(adapter) => adapter.forward(hidden, weight, None),
@@ -165,6 +184,11 @@ impl LmHead {
         soft_cap: Option<f64>,
     ) -> Tensor<1> {
         let weight = self.weight(embedding);
+        if let Some(rows) = self.token_rows(embedding) {
+            let own = rows.logits(hidden.clone());
+            let ids = rows.ids().clone();
+            return linear_cross_entropy_with(hidden, weight.val(), targets, own, ids, soft_cap);
+        }
         let Some(adapter) = &self.adapter else {
             return linear_cross_entropy(hidden, weight.val(), targets, soft_cap);
         };

@@ -24,6 +24,7 @@ mod segments;
 mod sequence;
 mod starts;
 pub mod tensor_file;
+mod token_rows;
 mod trainable;
 mod weight;
 
@@ -40,3 +41,4 @@ pub use rotary::RotarySettings;
 pub use sampler::{Sampling, SamplingError};
 pub use segments::{Group, Segment, SegmentGradients, Segments};
 pub use sequence::{Sequence, Target};
+pub use token_rows::TokenRows;

@@ -67,6 +67,7 @@ pub(crate) fn card(
         datasets,
         templates: templates.to_vec(),
         base,
+        vocab_size: None,
         training: training(recipe, manifest, state, losses),
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use simmer_checkpoint::family::Module;
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
+use simmer_model::adapter::ROWS;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{AdapterTable, PeftType};
 use simmer_model::base::{Base, BaseConfig};
@@ -125,7 +126,7 @@ impl Vocabulary {
     /// # Errors
     /// A tokenizer that does not match the base model, or that cannot hold the tokens.
     pub(crate) fn open(
-        recipe: &Recipe,
+        recipe: &mut Recipe,
         base: &mut Base,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
@@ -173,6 +174,9 @@ impl Vocabulary {
         let spare = rows.end <= base.config.vocab_size;
         let random = base.checkpoint().is_none();
         base.add_rows(rows.clone());
+        if let Method::Lora(lora) = &mut recipe.method {
+            lora.train_added(rows.clone());
+        }
         let tokens = rows
             .clone()
             .map(|id| format!("{} ({id})", vocabulary.token(id)));
@@ -207,7 +211,12 @@ impl Vocabulary {
     pub(crate) fn untrained(&self, model: &LlamaForCausalLM, table: &PeftType) -> Option<String> {
         let trained = model.trainable_shapes();
         let family = model.config().family;
+        let tied = model.config().tie_word_embeddings;
+        let rows = |end: &Module| trained.contains_key(&format!("{}{ROWS}", end.name));
         let frozen = [&family.embedding, &family.head].into_iter().filter(|end| {
+            if tied && rows(&family.embedding) {
+                return false;
+            }
             let mut names = trained
                 .keys()
                 .filter_map(|name| name.strip_prefix(end.name));

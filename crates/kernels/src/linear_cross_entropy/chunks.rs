@@ -3,11 +3,13 @@
 //!
 //! Axes as in [`super`].
 
+use std::ops::Range;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{IndexingUpdateOp, Shape, Slice};
+use burn::tensor::{IndexingUpdateOp, Shape, Slice, TensorData};
 
-use super::{LossAndGradients, Wanted};
+use super::{LossAndGradients, OwnLogits, Wanted};
 use crate::reference::{in_dtype, widened};
 
 /// Elements of a chunk's logits. 32 MiB in f32 limit the memory, and are large enough for matrix
@@ -19,6 +21,7 @@ pub(super) fn loss<B: Backend>(
     hidden: FloatTensor<B>,
     weight: FloatTensor<B>,
     targets: IntTensor<B>,
+    own: Option<OwnLogits<B>>,
     soft_cap: Option<f64>,
     wanted: Wanted,
 ) -> LossAndGradients<B> {
@@ -27,9 +30,11 @@ pub(super) fn loss<B: Backend>(
     let dtype = hidden.dtype();
     let [hidden, weight] = [hidden, weight].map(widened::<B>); // [N, H], [V, H]
     let rows = (ELEMENTS / v).max(1);
+    let own = own.map(|own| Own::new(own, v));
     let mut losses = Vec::new();
     let mut d_hidden = Vec::new();
     let mut d_weight: Option<FloatTensor<B>> = None;
+    let mut d_own = Vec::new();
     for start in (0..n).step_by(rows) {
         let c = rows.min(n - start);
         let chunk = Slice::from(start..start + c);
@@ -37,9 +42,16 @@ pub(super) fn loss<B: Backend>(
         let target = B::int_slice(targets.clone(), &[chunk]);
         let target = B::int_reshape(target, Shape::from([c, 1]));
         let logits = B::float_matmul(x.clone(), B::float_transpose(weight.clone())); // [c, V]
-        let (loss, d_logits) =
-            capped_loss::<B>(logits, target, soft_cap, wanted.hidden || wanted.weight);
+        let logits = match &own {
+            Some(own) => own.put(logits, start..start + c),
+            None => logits,
+        };
+        let (loss, mut d_logits) = capped_loss::<B>(logits, target, soft_cap, wanted.any());
         losses.push(loss);
+        if let Some(own) = own.as_ref().filter(|_| wanted.any()) {
+            d_own.push(own.of(d_logits.clone()));
+            d_logits = own.without(d_logits);
+        }
         if wanted.weight {
             let part = B::float_matmul(B::float_transpose(d_logits.clone()), x); // [V, H]
             d_weight = Some(match d_weight {
@@ -57,6 +69,51 @@ pub(super) fn loss<B: Backend>(
             .hidden
             .then(|| in_dtype::<B>(B::float_cat(d_hidden, 0), dtype)), // [N, H]
         weight: d_weight,
+        own: wanted.own.then(|| B::float_cat(d_own, 0)), // [N, K]
+    }
+}
+
+/// Logits of their own, as plain tensor operations put them into those of the weight.
+struct Own<B: Backend> {
+    /// `[N, K]`
+    logits: FloatTensor<B>,
+    /// `[K]`
+    ids: IntTensor<B>,
+    /// `[1, V]`: zeros at the entries, ones elsewhere.
+    others: FloatTensor<B>,
+}
+
+impl<B: Backend> Own<B> {
+    fn new(own: OwnLogits<B>, vocabulary: usize) -> Self {
+        let mut others = vec![1.0_f32; vocabulary];
+        for id in own.ids.iter() {
+            others[*id] = 0.0;
+        }
+        let device = own.logits.device();
+        Self {
+            others: B::float_from_data(TensorData::new(others, [1, vocabulary]), &device),
+            ids: own.indices(),
+            logits: own.logits,
+        }
+    }
+
+    /// The logits of some tokens, `[c, V]`, with those of their own.
+    fn put(&self, logits: FloatTensor<B>, tokens: Range<usize>) -> FloatTensor<B> {
+        let [_, k] = self.logits.shape().dims();
+        let part = [Slice::from(tokens), Slice::from(0..k)];
+        let own = B::float_slice(self.logits.clone(), &part);
+        let logits = self.without(logits);
+        B::float_select_assign(logits, 1, self.ids.clone(), own, IndexingUpdateOp::Add)
+    }
+
+    /// `[c, V]` with zeros at the entries.
+    fn without(&self, of: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_mul(of, self.others.clone())
+    }
+
+    /// `[c, V]` -> `[c, K]`
+    fn of(&self, of: FloatTensor<B>) -> FloatTensor<B> {
+        B::float_select(of, 1, self.ids.clone())
     }
 }
 

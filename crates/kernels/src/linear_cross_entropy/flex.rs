@@ -7,7 +7,7 @@ use burn::backend::ops::IntTensorOps;
 use burn::tensor::IntDType;
 use burn_flex::{FlexDevice, FlexTensor};
 
-use super::{LinearCrossEntropyForms, LossAndGradients, Wanted, chunks, slabs};
+use super::{LinearCrossEntropyForms, LossAndGradients, OwnLogits, Wanted, chunks, slabs};
 use crate::flex::{self, contiguous};
 use crate::frozen::WeightOn;
 use crate::product::Side;
@@ -20,6 +20,7 @@ impl LinearCrossEntropyForms for Flex {
         hidden: FlexTensor,
         weight: WeightOn<Self>,
         targets: FlexTensor,
+        own: Option<OwnLogits<Self>>,
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
@@ -35,7 +36,7 @@ impl LinearCrossEntropyForms for Flex {
         );
         if wanted.weight {
             let weight = weight.tensor(&FlexDevice);
-            return chunks::loss::<Self>(hidden, weight, targets, soft_cap, wanted);
+            return chunks::loss::<Self>(hidden, weight, targets, own, soft_cap, wanted);
         }
         let targets = Self::int_cast(targets, IntDType::I64);
         let [hidden, targets] = [hidden, targets].map(contiguous);
@@ -43,12 +44,19 @@ impl LinearCrossEntropyForms for Flex {
         let targets = &targets.storage::<i64>()[start..start + n];
         let weight = flex::weight(&weight, Side::Transposed);
         let cap = soft_cap.map(|cap| cap as f32);
-        let (loss, gradient) =
-            slabs::loss(flex::numbers(&hidden), weight, targets, cap, wanted.hidden);
+        let own = own.map(|own| (contiguous(own.logits), own.ids));
+        let own = own.as_ref().map(|(logits, ids)| slabs::Own {
+            logits: flex::values(logits),
+            ids,
+        });
+        let hidden = flex::numbers(&hidden);
+        let found = slabs::loss(hidden, weight, targets, own, cap, wanted);
+        let k = own.map_or(0, |own| own.ids.len());
         LossAndGradients {
-            loss: flex::tensor(vec![loss], [1]),
-            hidden: gradient.map(|gradient| flex::tensor(gradient, [n, h])),
+            loss: flex::tensor(vec![found.loss], [1]),
+            hidden: found.hidden.map(|of| flex::tensor(of, [n, h])),
             weight: None,
+            own: found.own.map(|of| flex::tensor(of, [n, k])),
         }
     }
 }

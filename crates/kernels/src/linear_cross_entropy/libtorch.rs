@@ -9,7 +9,7 @@ use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
 use tch::{Kind, Tensor};
 
-use super::{LinearCrossEntropyForms, LossAndGradients, Wanted};
+use super::{LinearCrossEntropyForms, LossAndGradients, OwnLogits, Wanted};
 use crate::frozen::WeightOn;
 use crate::libtorch::{bytes, fresh, stored_bytes, weight_in};
 use crate::profile::{self, Operation};
@@ -31,6 +31,7 @@ impl LinearCrossEntropyForms for LibTorch {
         hidden: TchTensor,
         weight: WeightOn<Self>,
         targets: TchTensor,
+        own: Option<OwnLogits<Self>>,
         soft_cap: Option<f64>,
         wanted: Wanted,
     ) -> LossAndGradients<Self> {
@@ -47,17 +48,22 @@ impl LinearCrossEntropyForms for LibTorch {
         let mut losses = Vec::new();
         let mut d_hidden = Vec::new();
         let mut d_weight: Option<Tensor> = None;
+        let own = own.map(|own| (own.indices().tensor, own.logits.tensor));
+        let mut d_own = Vec::new();
         for start in (0..tokens).step_by(rows as usize) {
             let c = rows.min(tokens - start);
             let x = hidden.narrow(0, start, c); // [c, H]
             let target = targets.narrow(0, start, c).unsqueeze(1); // [c, 1]
             let mut logits = x.mm(&weight.tr()).to_kind(Kind::Float); // [c, V]
+            if let Some((ids, own)) = &own {
+                let _ = logits.index_copy_(1, ids, &own.narrow(0, start, c));
+            }
             if let Some(cap) = soft_cap {
                 let _ = logits.g_div_scalar_(cap).tanh_().g_mul_scalar_(cap);
             }
             let lse = logits.logsumexp([1_i64], true); // [c, 1]
             losses.push(&lse - logits.gather(1, &target, false));
-            if !(wanted.hidden || wanted.weight) {
+            if !wanted.any() {
                 continue;
             }
             let slope = soft_cap.map(|cap| {
@@ -69,6 +75,10 @@ impl LinearCrossEntropyForms for LibTorch {
             let mut d_logits = d_logits.scatter_add_(1, &target, &minus_one);
             if let Some(slope) = slope {
                 let _ = d_logits.g_mul_(&slope);
+            }
+            if let Some((ids, _)) = &own {
+                d_own.push(d_logits.index_select(1, ids));
+                let _ = d_logits.index_fill_(1, ids, 0.0);
             }
             let d_logits = d_logits.to_kind(kind);
             if wanted.weight {
@@ -86,6 +96,7 @@ impl LinearCrossEntropyForms for LibTorch {
             loss: fresh(Tensor::cat(&losses, 0).sum(Kind::Float).view([1])),
             hidden: wanted.hidden.then(|| fresh(Tensor::cat(&d_hidden, 0))), // [N, H]
             weight: d_weight.map(fresh),
+            own: wanted.own.then(|| fresh(Tensor::cat(&d_own, 0))), // [N, K]
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Axes as in [`super`].
 
+use std::ops::Range;
+
+use super::Wanted;
 use crate::buffer::buffer;
 use crate::product::{Numbers, Side, Sums, Term, Weight, product, products};
 use crate::simd::{exp, max, sum, tanh, vectorised};
@@ -13,14 +16,68 @@ const SLAB: usize = 2048;
 /// Exponentials that are summed before they are multiplied by the slopes of the soft cap.
 const BLOCK: usize = 256;
 
-/// The loss and, if `gradient` is set, the gradient of the hidden states, `[N, H]`.
+/// Logits of their own, in place of those of the weight.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    /// `[N, K]`
+    pub(super) logits: &'a [f32],
+    /// The K entries of the vocabulary.
+    pub(super) ids: &'a [usize],
+}
+
+impl Own<'_> {
+    /// The entries in a slab: column there, and place in `ids`.
+    fn in_slab(&self, slab: Range<usize>) -> Vec<(usize, usize)> {
+        let ids = self.ids.iter().enumerate();
+        let here = ids.filter(|(_, id)| slab.contains(id));
+        here.map(|(place, id)| (id - slab.start, place)).collect()
+    }
+
+    fn of_token(&self, token: usize) -> &[f32] {
+        let k = self.ids.len();
+        &self.logits[token * k..][..k]
+    }
+
+    /// The gradient of the logits, `[N, K]`, after the last slab.
+    fn gradient(&self, tokens: &[Token], cap: Option<f32>) -> Vec<f32> {
+        let mut gradient = Vec::with_capacity(self.logits.len());
+        for (index, token) in tokens.iter().enumerate() {
+            for (logit, id) in self.of_token(index).iter().zip(self.ids) {
+                let (logit, slope) = match cap {
+                    None => (*logit, 1.0),
+                    Some(cap) => {
+                        let share = tanh(*logit / cap);
+                        (cap * share, slope(share))
+                    }
+                };
+                let probability = exp(logit - token.max) / token.sum;
+                let chosen = if *id == token.target { 1.0 } else { 0.0 };
+                gradient.push((probability - chosen) * slope);
+            }
+        }
+        gradient
+    }
+}
+
+/// The loss and the gradients that were wanted.
+pub(super) struct Found {
+    pub(super) loss: f32,
+    /// Of the hidden states, `[N, H]`.
+    pub(super) hidden: Option<Vec<f32>>,
+    /// Of logits of their own, `[N, K]`.
+    pub(super) own: Option<Vec<f32>>,
+}
+
+/// The loss, and the gradients of the hidden states and of logits of their own that `wanted` names.
 pub(super) fn loss(
     hidden: Numbers<'_>,
     weight: Weight<'_>,
     targets: &[i64],
+    own: Option<Own<'_>>,
     cap: Option<f32>,
-    gradient: bool,
-) -> (f32, Option<Vec<f32>>) {
+    wanted: Wanted,
+) -> Found {
+    let gradient = wanted.hidden;
     let [v, h] = [weight.rows, weight.columns];
     let n = targets.len();
     let mut tokens: Vec<Token> = targets
@@ -38,18 +95,25 @@ pub(super) fn loss(
     for start in (0..v).step_by(SLAB) {
         let width = SLAB.min(v - start);
         let slab = weight.slab(start, width);
+        let replaced = own.map_or_else(Vec::new, |own| own.in_slab(start..start + width));
         let logits = &mut logits[..n * width]; // [N, s]
         multiply(hidden, hidden, slab, logits, false);
-        threads::chunk_pairs(
-            logits,
-            width,
-            &mut tokens,
-            1,
-            |_, logits, token| match cap {
+        threads::chunk_pairs(logits, width, &mut tokens, 1, |index, logits, token| {
+            if let Some(own) = &own {
+                let of_token = own.of_token(index);
+                for (column, place) in &replaced {
+                    logits[*column] = of_token[*place];
+                }
+            }
+            match cap {
                 None => add_slab(logits, start, &mut token[0]),
                 Some(cap) => add_capped_slab(logits, start, cap, &mut token[0]),
-            },
-        );
+            }
+            // the rows of the weight have no part in the gradient
+            for (column, _) in &replaced {
+                logits[*column] = 0.0;
+            }
+        });
         if gradient {
             rescale(&mut d_hidden, &tokens);
             let slab = Weight {
@@ -60,11 +124,23 @@ pub(super) fn loss(
         }
     }
     let loss: f64 = tokens.iter().map(Token::loss).sum();
+    let of_own = own.filter(|_| wanted.own);
+    let of_own = of_own.map(|own| own.gradient(&tokens, cap));
     if !gradient {
-        return (loss as f32, None);
+        return Found {
+            loss: loss as f32,
+            hidden: None,
+            own: of_own,
+        };
     }
     threads::chunks(&mut d_hidden, h, |token, sum| {
         let token = &tokens[token];
+        if own.is_some_and(|own| own.ids.contains(&token.target)) {
+            for sum in sum {
+                *sum /= token.sum;
+            }
+            return;
+        }
         let mut target = buffer(h);
         weight.values.widen_chunk(token.target * h, &mut target);
         let slope = cap.map_or(1.0, |cap| slope(token.chosen / cap));
@@ -72,7 +148,11 @@ pub(super) fn loss(
             *sum = *sum / token.sum - slope * target;
         }
     });
-    (loss as f32, Some(d_hidden))
+    Found {
+        loss: loss as f32,
+        hidden: Some(d_hidden),
+        own: of_own,
+    }
 }
 
 /// `y = x · weight`, or `y += x · weight`: of bf16 values if the hidden states are in bf16.

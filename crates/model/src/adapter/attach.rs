@@ -1,6 +1,7 @@
 //! Attaches an adapter to a model: a new one from a recipe, or one from a folder in PEFT's layout.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -23,9 +24,11 @@ use super::settings::as_setting;
 use super::since_start::as_saved;
 use super::table::AdapterTable;
 use super::targets::{Layers, Patterns, Selected, Selection, Targets, Unmatched, select};
+use super::tokens::{self, SelectedTokens, TokenIndices};
 use crate::layer::{Embedding, Linear, RmsNorm};
 use crate::llama::LlamaForCausalLM;
 use crate::parameters::{Parameters, trained};
+use crate::token_rows::TokenRows;
 use crate::weight::Weight;
 
 /// The recipe's `[method.lora]` table.
@@ -72,10 +75,18 @@ pub struct LoraConfig {
     /// Modules that are trained whole and saved with the adapter. Default: none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modules_to_save: Vec<String>,
+    /// Tokens whose rows of the embedding are trained, and of the output head, whether it is tied or not; or such lists by the
+    /// name of the module. Kilobytes, where `modules_to_save` trains whole matrices. Tokens of `base.add_tokens` need not be
+    /// listed. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trainable_token_indices: Option<TokenIndices>,
     /// The adapter to continue training: a folder, or a name on the hub. It sets every key above except `dropout`; no
     /// other key may be set with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
+    /// Tokens that are added to the base model; see [`LoraConfig::train_added`].
+    #[serde(skip)]
+    pub(super) added: Range<usize>,
     /// The local path of `from`, see [`LoraConfig::locate`].
     #[serde(skip)]
     pub(super) located: Option<PathBuf>,
@@ -98,6 +109,8 @@ impl Default for LoraConfig {
             convert_to_lora: true,
             bias: Bias::None,
             modules_to_save: Vec::new(),
+            trainable_token_indices: None,
+            added: 0..0,
             from: None,
             located: None,
         }
@@ -113,6 +126,40 @@ impl LoraConfig {
     /// The local folder of the adapter to continue training, if there is one.
     pub fn found_from(&self) -> Option<&Path> {
         self.located.as_deref().or(self.from.as_deref())
+    }
+
+    /// Trains the rows of tokens that were added to the base model, in the embedding and the output head, unless one of the two
+    /// has an adapter or is trained whole.
+    pub fn train_added(&mut self, tokens: Range<usize>) {
+        self.added = tokens;
+    }
+
+    /// PEFT's configuration for a model, whose vocabulary and tied weights decide which rows are trained.
+    pub(super) fn for_model(&self, base_name: &str, modules: &[ModuleLayout]) -> AdapterConfig {
+        let mut config = self.to_peft(base_name);
+        let listed = tokens::for_model(
+            self.trainable_token_indices.as_ref(),
+            modules,
+            &self.added,
+            |module| self.touches(&config, module),
+        );
+        config.trainable_token_indices = listed;
+        config
+    }
+
+    /// Whether a module has an adapter, or is trained whole.
+    fn touches(&self, config: &AdapterConfig, module: &ModuleLayout) -> bool {
+        let alone = AdapterConfig {
+            trainable_token_indices: None,
+            ..config.clone()
+        };
+        let found = select(&alone, std::slice::from_ref(module), Unmatched::Warn);
+        let targeted = found.is_ok_and(|found| !found.adapted.is_empty());
+        let saved = self.modules_to_save.iter();
+        targeted
+            || saved
+                .clone()
+                .any(|name| module.name.ends_with(name.as_str()))
     }
 
     /// The kind of adapter.
@@ -143,6 +190,7 @@ impl LoraConfig {
             rank_pattern: self.rank_pattern.clone(),
             alpha_pattern: self.alpha_pattern.clone(),
             modules_to_save: Some(self.modules_to_save.clone()).filter(|list| !list.is_empty()),
+            trainable_token_indices: self.trainable_token_indices.clone(),
             ..AdapterConfig::default()
         }
     }
@@ -179,7 +227,8 @@ pub fn attach(
         let adapter = open_from(table, folder)?;
         return join_folder(model, &adapter, table.dropout(), true);
     }
-    let config = table.to_peft(base_name);
+    let modules = layout::modules(model.config());
+    let config = table.for_model(base_name, &modules);
     let selection = new_selection(table, &config, model.config())?;
     let model = join(model, &selection, config.lora_dropout, seed)?;
     let config = AdapterConfig {
@@ -207,7 +256,8 @@ pub fn selection(table: &dyn AdapterTable, model: &ModelConfig) -> Result<Select
         selection.check_trainable(adapter.config())?;
         return Ok(selection);
     }
-    new_selection(table, &table.to_peft(""), model)
+    let modules = layout::modules(model);
+    new_selection(table, &table.for_model("", &modules), model)
 }
 
 /// The modules of a new adapter.
@@ -219,6 +269,8 @@ fn new_selection(
     let selection = select(config, &layout::modules(model), Unmatched::Refuse);
     let selection = selection.map_err(|error| as_setting(table.kind().peft.table, error.into()))?;
     check_model(&selection, model)?;
+    let in_range = tokens::check_range(&selection.tokens);
+    in_range.map_err(|error| as_setting(table.kind().peft.table, error.into()))?;
     Ok(selection)
 }
 
@@ -292,16 +344,23 @@ pub fn save(
         .collect();
     if model.own_vocabulary {
         let device = model.device();
-        for (module, adapted, weight) in ends(model) {
-            if !weight.is_trained() {
+        for (module, adapted, has_rows, weight) in ends(model) {
+            // an end with trained rows has those of all new tokens
+            if !weight.is_trained() && !has_rows {
                 let key = frozen_key(module, adapted);
                 tensors.insert(key, weight.tensor(&device).inner().into_data());
             }
         }
     }
     let (config, tensors) = as_saved(model, config, tensors);
-    AdapterFolder::save(folder, &config, &tensors, beside, card, existing)?;
-    Ok(limits(&config, model.own_vocabulary))
+    let rows = model.config.vocab_size;
+    let vocab_size = card.vocab_size.or(model.own_vocabulary.then_some(rows));
+    let card = Card {
+        vocab_size,
+        ..card.clone()
+    };
+    AdapterFolder::save(folder, &config, &tensors, beside, &card, existing)?;
+    Ok(limits(&config, vocab_size.is_some()))
 }
 
 /// PEFT's key of each trainable tensor, by its name in [`LlamaForCausalLM::trainable`].
@@ -327,6 +386,7 @@ fn join_folder(
     let device = model.device().without_autodiff();
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
     replace_ends(&mut model, &tensors, resized.is_some());
+    grow(&mut model, &selection)?;
     let model = join(model, &selection, dropout, 0)?;
     let keys = PeftKeys::new(&model);
     let values: Parameters = model
@@ -408,6 +468,9 @@ fn join(
     }
     for module in &selection.saved {
         train_module(&mut model, module)?;
+    }
+    for tokens in &selection.tokens {
+        train_rows(&mut model, tokens);
     }
     for module in &selection.biases {
         let linear = linear_mut(&mut model, module)?;
@@ -502,18 +565,57 @@ fn norm_mut<'a>(
     norm.ok_or_else(|| no_field(&module.name))
 }
 
-/// Module path of embedding and head, whether the module has a low-rank branch, and its weight. A tied head
+/// Module path of embedding and head, whether the module has a low-rank branch, whether it has trained rows, and its weight. A tied head
 /// has the embedding's weight.
-fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, &Weight); 2] {
+fn ends(model: &LlamaForCausalLM) -> [(&'static str, bool, bool, &Weight); 2] {
+    let embedding = &model.model.embed_tokens;
     let Embedding {
-        weight, adapter, ..
-    } = &model.model.embed_tokens;
+        weight,
+        adapter,
+        token_adapter,
+        ..
+    } = embedding;
     let family = model.config.family;
     let head = model.lm_head.weight.as_ref().unwrap_or(weight);
     [
-        (family.embedding.name, adapter.is_some(), weight),
-        (family.head.name, model.lm_head.adapter.is_some(), head),
+        (
+            family.embedding.name,
+            adapter.is_some(),
+            token_adapter.is_some(),
+            weight,
+        ),
+        (
+            family.head.name,
+            model.lm_head.adapter.is_some(),
+            model.lm_head.token_rows(embedding).is_some(),
+            head,
+        ),
     ]
+}
+
+/// Adds rows to embedding and head for tokens that the base model lacks, if the adapter has their rows alone.
+///
+/// # Errors
+/// If a new token has no row.
+fn grow(model: &mut LlamaForCausalLM, selection: &Selection) -> Result<(), AdapterError> {
+    let rows = model.config.vocab_size;
+    let device = model.device();
+    let embedding = &mut model.model.embed_tokens;
+    let mut weights = vec![(ModuleKind::Embedding, &mut embedding.weight)];
+    let head = model.lm_head.weight.as_mut();
+    weights.extend(head.map(|weight| (ModuleKind::OutputHead, weight)));
+    for (kind, weight) in weights {
+        let [before, columns] = weight.val().shape();
+        if before >= rows {
+            continue;
+        }
+        tokens::check_new(&selection.tokens, kind, before..rows)?;
+        let old = weight.tensor(&device).inner();
+        let new = Tensor::zeros([rows - before, columns], (&old.device(), old.dtype()));
+        let grown = Tensor::cat(vec![old, new], 0);
+        *weight = Weight::frozen(Tensor::from_inner(grown));
+    }
+    Ok(())
 }
 
 /// Replaces the weights of embedding and head by those of the adapter: the frozen ones, and the trained
@@ -540,6 +642,19 @@ fn replace_ends(model: &mut LlamaForCausalLM, tensors: &AdapterTensors, resized:
     };
     if let Some(data) = head.filter(parted) {
         model.lm_head.weight = Some(weight(data));
+    }
+}
+
+/// Makes single rows of the embedding or of the output head trainable.
+fn train_rows(model: &mut LlamaForCausalLM, tokens: &SelectedTokens) {
+    let device = model.device();
+    let embedding = &mut model.model.embed_tokens;
+    if tokens.kind == ModuleKind::Embedding {
+        let rows = TokenRows::of(&embedding.weight, &tokens.ids, &device);
+        embedding.token_adapter = Some(rows);
+    } else {
+        let weight = model.lm_head.weight(embedding);
+        model.lm_head.token_adapter = Some(TokenRows::of(weight, &tokens.ids, &device));
     }
 }
 

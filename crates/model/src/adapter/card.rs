@@ -19,6 +19,8 @@ pub struct Card {
     pub templates: Vec<PromptTemplate>,
     /// How the base model was quantised, if it was.
     pub base: Option<QuantisedBase>,
+    /// Rows of the embedding, if tokens were added to the base model.
+    pub vocab_size: Option<usize>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
 }
@@ -111,7 +113,9 @@ fn what(config: &AdapterConfig) -> String {
     if config.kind.attention.is_some() {
         return format!("{settings}; trained with simmer.");
     }
-    format!("{settings}, on {targets}; trained with simmer.")
+    let rows = config.trainable_token_indices.as_ref();
+    let rows = rows.map_or("", |_| ", and rows of single tokens");
+    format!("{settings}, on {targets}{rows}; trained with simmer.")
 }
 
 fn peft(base: &str, vocab_size: Option<usize>) -> String {
@@ -207,6 +211,7 @@ mod tests {
                 text: String::new(),
             }],
             base: None,
+            vocab_size: None,
             training: "## Training\n\nTen steps.\n".to_owned(),
         };
         insta::assert_snapshot!(card.text(&config(), None));

@@ -16,6 +16,7 @@ use super::kind::{self, Kind, LORA};
 use super::mlx;
 use super::peft_type::{self, PeftType};
 use super::targets::{Layers, Names, Patterns, Targets};
+use super::tokens::TokenIndices;
 
 /// The file's name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -76,6 +77,8 @@ pub struct AdapterConfig {
     pub alpha_pattern: Patterns<f64>,
     /// Modules that are trained fully.
     pub modules_to_save: Option<Vec<String>>,
+    /// Tokens whose rows of the embedding or of the output head are trained.
+    pub trainable_token_indices: Option<TokenIndices>,
     /// How A and B were initialised: a boolean or a name.
     pub init_lora_weights: Value,
     /// Whether simmer saves an adapter that started at factors of the weight as plain LoRA; not in the file.
@@ -114,6 +117,7 @@ impl Default for AdapterConfig {
             rank_pattern: Patterns::default(),
             alpha_pattern: Patterns::default(),
             modules_to_save: None,
+            trainable_token_indices: None,
             init_lora_weights: Value::Bool(true),
             convert_to_lora: true,
             ensure_weight_tying: false,
@@ -268,6 +272,10 @@ impl AdapterConfig {
             ("r", json!(self.r)),
             ("rank_pattern", json!(self.rank_pattern)),
             ("target_modules", sorted(self.target_modules.as_ref())),
+            (
+                "trainable_token_indices",
+                json!(self.trainable_token_indices),
+            ),
             ("use_qalora", json!(false)),
             ("use_rslora", json!(self.use_rslora)),
         ];
@@ -353,7 +361,6 @@ const UNSET: &[&str] = &[
     "megatron_config",
     "monteclora_config",
     "target_parameters",
-    "trainable_token_indices",
     "use_bdlora",
     "velora_config",
 ];

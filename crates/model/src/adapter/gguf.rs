@@ -121,6 +121,8 @@ fn check_plain_lora(
     let biases = selection.biases.iter();
     let biases = biases.map(|module| format!("{}.bias", module.name));
     let weights = tensors.base_weights.keys().cloned();
+    let rows = selection.tokens.iter();
+    let rows = rows.map(|module| format!("rows of {}", module.name));
     let kinds = selection.adapted.iter().map(|module| module.adapter);
     let kinds = kinds.chain(selection.attention.iter().map(|module| module.adapter));
     let beyond = kinds
@@ -132,6 +134,7 @@ fn check_plain_lora(
         .chain(saved)
         .chain(biases)
         .chain(weights)
+        .chain(rows)
         .collect();
     if more.is_empty() {
         return Ok(());

@@ -10,6 +10,7 @@ use super::config::AdapterConfig;
 use super::init::Init;
 use super::kind::{self, Kind, LORA};
 use super::names::{Layers, Names, Targets};
+use super::tokens::{self, TokenIndices};
 
 /// Keys that do not affect what an adapter computes.
 const NEUTRAL: &[&str] = &[
@@ -42,10 +43,6 @@ pub(super) const VARIANTS: &[(&str, &str)] = &[
     (
         "target_parameters",
         "it adapts parameters that are not modules",
-    ),
-    (
-        "trainable_token_indices",
-        "it trains single rows of the embedding",
     ),
     ("use_bdlora", "its factors are block-diagonal"),
     ("use_qalora", "QALoRA pools its inputs"),
@@ -101,6 +98,9 @@ impl ConfigKeys<'_> {
                 .take("alpha_pattern", "a table of module names and numbers")?
                 .unwrap_or_default(),
             modules_to_save: self.take("modules_to_save", "a list of module names")?,
+            trainable_token_indices: self
+                .take(tokens::KEY, TokenIndices::EXPECTED)?
+                .filter(|indices: &TokenIndices| !indices.is_empty()),
             init_lora_weights: self
                 .map
                 .shift_remove("init_lora_weights")

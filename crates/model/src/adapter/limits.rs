@@ -60,6 +60,9 @@ fn reasons(program: Program, config: &AdapterConfig, resized: bool) -> Vec<Strin
     if !saved.is_empty() {
         found.push(format!("it has whole modules, {}", saved.join(", ")));
     }
+    if config.trainable_token_indices.is_some() {
+        found.push("it has rows of single tokens".to_owned());
+    }
     if resized {
         found.push("it adds tokens to the vocabulary".to_owned());
     }

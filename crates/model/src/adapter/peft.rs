@@ -21,9 +21,10 @@ use simmer_files::{Existing, StagedFolder};
 use super::card::Card;
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::targets::{Selection, Unmatched, select};
+use super::tokens::TokenIndices;
 use super::trained_with::{SETTINGS_FILE, TrainedWith};
 use super::weights::{AdapterWeights, WEIGHT_FILES, check_finite, find, is_head};
-use super::{AdapterError, diagnosis, gguf, mlx};
+use super::{AdapterError, diagnosis, gguf, mlx, tokens};
 use crate::tensor_file::{encode_safetensors, to_data};
 
 /// Name of the weight file.
@@ -39,6 +40,8 @@ const TOKENIZER_SETTINGS: [&str; 4] = [
     "generation_config.json",
     "chat_template.jinja",
 ];
+/// No vocabulary has more tokens.
+const MOST_TOKENS: usize = 1 << 24;
 /// Suffix of PEFT's key of the frozen weight of an adapted module.
 const BASE_WEIGHT: &str = ".base_layer.weight";
 
@@ -135,7 +138,9 @@ impl AdapterFolder {
     /// full embedding and head, as PEFT saves them when tokens were added. A head that is tied to the embedding
     /// may be missing. Returns a message if the size changed.
     pub fn resize(&self, base: &mut ModelConfig) -> Option<String> {
-        let rows = self.vocab_size(base);
+        let rows = self
+            .vocab_size(base)
+            .max(self.last_token().map_or(0, |last| last + 1));
         let before = std::mem::replace(&mut base.vocab_size, rows);
         let folder = self.folder.display();
         (rows != before).then(|| {
@@ -145,6 +150,18 @@ impl AdapterFolder {
                 counted(rows, "row")
             )
         })
+    }
+
+    /// The last token whose rows the adapter has.
+    fn last_token(&self) -> Option<usize> {
+        let ids = match self.config.trainable_token_indices.as_ref()? {
+            TokenIndices::OfEmbedding(ids) => ids.iter().copied().max(),
+            TokenIndices::ByModule(modules) => {
+                modules.iter().flat_map(|(_, ids)| ids).copied().max()
+            }
+        };
+        // an index that no model has is an error of the selection
+        ids.filter(|last| *last < MOST_TOKENS)
     }
 
     fn vocab_size(&self, base: &ModelConfig) -> usize {
@@ -190,6 +207,7 @@ impl AdapterFolder {
         let mut selection = select(&self.config, modules, Unmatched::Warn)?;
         let has = |key: &str| self.weights.tensor(key).is_some();
         selection.add_tied_head(&self.config, &has)?;
+        tokens::check_range(&selection.tokens)?;
         Ok(selection)
     }
 
@@ -281,6 +299,7 @@ impl AdapterFolder {
         staged.write(CONFIG_FILE, config.to_json().as_bytes())?;
         let embedding = tensors.iter().find(|(key, _)| is_embedding(key));
         let vocab_size = embedding.map(|(_, embedding)| embedding.shape()[0]);
+        let vocab_size = card.vocab_size.or(vocab_size);
         staged.write("README.md", card.text(config, vocab_size).as_bytes())?;
         if let Some(text) = TrainedWith::text(&card.templates, card.base.as_ref()) {
             staged.write(SETTINGS_FILE, text.as_bytes())?;
@@ -327,6 +346,13 @@ pub fn tensor_shapes(selection: &Selection) -> BTreeMap<String, Vec<usize>> {
             insert(&module.name, ".bias", &module.shape[..1]);
         }
     }
+    for module in &selection.tokens {
+        insert(
+            &module.name,
+            tokens::ROWS,
+            &[module.ids.len(), module.columns],
+        );
+    }
     for module in &selection.biases {
         let mut adapted = selection.adapted.iter();
         let adapted = adapted.any(|other| other.name == module.name);
@@ -362,6 +388,11 @@ fn base_weights(selection: &Selection) -> BTreeMap<String, (String, Vec<usize>)>
             .adapted
             .iter()
             .any(|other| other.name == module.name);
+        let has_rows = selection.tokens.iter().any(|of| of.name == module.name);
+        if has_rows {
+            let key = format!("{KEY_PREFIX}{}{}", module.name, tokens::FROZEN);
+            weights.insert(key, (module.name.clone(), module.shape.clone()));
+        }
         let key = frozen_key(&module.name, adapted);
         weights.insert(key, (module.name.clone(), module.shape.clone()));
     }

@@ -73,6 +73,7 @@ impl LoraConfig {
             from: self.from.clone(),
             located: self.located.clone(),
             dropout: self.dropout,
+            added: self.added.clone(),
             ..Self::default()
         };
         check_from(self.kind().peft.table, self, &alone, &["dropout"])

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use simmer_checkpoint::layout::ModuleLayout;
+
 use super::AdapterError;
 use super::attach::LoraConfig;
 use super::config::AdapterConfig;
@@ -16,6 +18,12 @@ pub trait AdapterTable: fmt::Debug {
 
     /// The same as PEFT's configuration.
     fn to_peft(&self, base_name: &str) -> AdapterConfig;
+
+    /// The same for a model with these modules, whose vocabulary and tied weights decide which rows of tokens are trained.
+    fn for_model(&self, base_name: &str, modules: &[ModuleLayout]) -> AdapterConfig {
+        let _ = modules;
+        self.to_peft(base_name)
+    }
 
     /// Checks every setting, as far as that is possible without the base model.
     ///
@@ -63,6 +71,10 @@ impl AdapterTable for LoraConfig {
 
     fn to_peft(&self, base_name: &str) -> AdapterConfig {
         self.to_peft(base_name)
+    }
+
+    fn for_model(&self, base_name: &str, modules: &[ModuleLayout]) -> AdapterConfig {
+        self.for_model(base_name, modules)
     }
 
     fn check(&self) -> Result<(), AdapterError> {

@@ -19,6 +19,7 @@ use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
 use super::rules::{Rules, is_end};
+use super::tokens::{self, SelectedTokens};
 pub use super::unmatched::SelectionError;
 use super::unmatched::{elsewhere, ends, linear_ends, nearest, no_match, unmatched_names};
 
@@ -43,6 +44,8 @@ pub struct Selection {
     pub attention: Vec<SelectedAttention>,
     /// Modules that are trained fully, in the model's order, without containers.
     pub saved: Vec<ModuleLayout>,
+    /// Modules of which single rows are trained.
+    pub tokens: Vec<SelectedTokens>,
     /// Modules with a frozen weight and a trained bias, in the model's order.
     pub biases: Vec<ModuleLayout>,
     /// The model's embedding and output head, changed or not.
@@ -143,10 +146,12 @@ pub fn select(
         }
         warnings.push(error.to_string());
     }
+    let tokens = tokens::selected(config, modules, &adapted, &saved)?;
     let biases = trained_biases(config, modules, &adapted, &saved);
     Ok(Selection {
         adapted,
         saved,
+        tokens,
         biases,
         warnings,
         ..Selection::none(condensed(targets, modules), modules)
@@ -350,6 +355,7 @@ impl Selection {
             adapted: Vec::new(),
             attention: Vec::new(),
             saved: Vec::new(),
+            tokens: Vec::new(),
             biases: Vec::new(),
             ends: modules
                 .iter()

@@ -220,7 +220,8 @@ fn without_wrappers(key: &str) -> (String, Vec<String>) {
 
 fn is_of_an_adapter(part: &str) -> bool {
     let is_tensor = kind::all_tensors().any(|tensor| tensor.field == part);
-    is_tensor || part.starts_with("lora_") || part == "modules_to_save"
+    let others = ["modules_to_save", "trainable_tokens_delta"];
+    is_tensor || part.starts_with("lora_") || others.contains(&part)
 }
 
 /// Whether the keys are those of a model without PEFT's prefix.

@@ -43,6 +43,7 @@ pub(super) fn build(
     let embed_tokens = Embedding {
         weight: weights.matrix(embedding, None)?,
         adapter: None,
+        token_adapter: None,
         scale: config.embedding_scale(),
         compute: DType::F32,
     };
@@ -64,6 +65,7 @@ pub(super) fn build(
         lm_head: LmHead {
             weight: head,
             adapter: None,
+            token_adapter: None,
         },
         config: config.clone(),
         own_vocabulary: false,

@@ -179,14 +179,34 @@ struct Merge<'a> {
 
 /// The rows that a tensor is made of.
 enum Source<'a> {
-    Base(Box<Rows<'a>>),
-    Adapter { bytes: &'a [u8], row_bytes: usize },
+    /// Rows of the base model, and zeros for those beyond its last one, which the adapter has.
+    Base {
+        base: Box<Rows<'a>>,
+        rows: usize,
+        row_bytes: usize,
+    },
+    Adapter {
+        bytes: &'a [u8],
+        row_bytes: usize,
+    },
 }
 
 impl Source<'_> {
     fn read(&self, rows: Range<usize>) -> Result<Cow<'_, [u8]>, MergeError> {
         match self {
-            Self::Base(base) => base.read(rows),
+            Self::Base {
+                base,
+                rows: all,
+                row_bytes,
+            } if rows.end > *all => {
+                let mut bytes = Vec::new();
+                if rows.start < *all {
+                    bytes.extend_from_slice(&base.read(rows.start..*all)?);
+                }
+                bytes.resize(rows.len() * row_bytes, 0);
+                Ok(Cow::from(bytes))
+            }
+            Self::Base { base, .. } => base.read(rows),
             Self::Adapter { bytes, row_bytes } => Ok(Cow::from(
                 &bytes[rows.start * row_bytes..rows.end * row_bytes],
             )),
@@ -209,7 +229,11 @@ impl<'a> Merge<'a> {
             return Ok(None);
         }
         let source = match origin {
-            Origin::Base(name) => Source::Base(Box::new(self.weights.rows(name)?)),
+            Origin::Base(name) => Source::Base {
+                base: Box::new(self.weights.rows(name)?),
+                rows: self.weights.row_count(name),
+                row_bytes,
+            },
             Origin::Adapter(data) => Source::Adapter {
                 bytes: data.as_bytes(),
                 row_bytes,
@@ -245,7 +269,9 @@ impl<'a> Merge<'a> {
             };
             (self.sink)(output, first, written)?;
             self.done += written.len() as u64;
-            if let Source::Base(base) = &source {
+            if let Source::Base { base, rows, .. } = &source
+                && block.end <= *rows
+            {
                 base.release(block);
             }
             (self.progress)(self.done, self.total);

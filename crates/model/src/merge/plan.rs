@@ -15,6 +15,7 @@ use crate::adapter::init::Factors;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
 use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
+use crate::adapter::tokens::{self, ReplacedRows};
 use crate::numbers::to_f64;
 
 /// The plan of a merge.
@@ -178,7 +179,10 @@ impl Sources<'_> {
             None => self.base(&spec.name),
         };
         let stored = match &origin {
-            Origin::Base(name) => self.weights.dtype(name)?,
+            Origin::Base(name) => {
+                self.check_rows(&spec, name)?;
+                self.weights.dtype(name)?
+            }
             Origin::Adapter(data) => stored_dtype(data),
         };
         let merged = match self.adapted(&spec.name) {
@@ -189,10 +193,10 @@ impl Sources<'_> {
             }
         };
         Ok(Output {
+            merged: merged.or_else(|| self.rows(&spec.name)),
             spec,
             origin,
             stored,
-            merged,
         })
     }
 
@@ -226,6 +230,38 @@ impl Sources<'_> {
         } = module;
         // the seed of a randomised start is not in an adapter's files
         Ok(init.factors(name, &weight, *shape, *rank, *scaling, 0))
+    }
+
+    /// Checks that the adapter has the rows that the base model's matrix lacks.
+    fn check_rows(&self, spec: &TensorSpec, name: &str) -> Result<(), MergeError> {
+        let rows = spec.shape.first().copied().unwrap_or_default();
+        let new = self.weights.row_count(name)..rows;
+        let is_head = !self.tied && spec.name == self.family.head.weight();
+        let kind = if is_head {
+            ModuleKind::OutputHead
+        } else {
+            ModuleKind::Embedding
+        };
+        if new.is_empty() {
+            return Ok(());
+        }
+        Ok(tokens::check_new(&self.selection.tokens, kind, new).map_err(AdapterError::from)?)
+    }
+
+    /// Trained rows of a matrix; a tied head has those of the embedding.
+    fn rows(&self, name: &str) -> Option<Box<dyn MergedRows>> {
+        let module = name.strip_suffix(".weight")?;
+        let module = if self.tied && module == self.family.head.name {
+            self.family.embedding.name
+        } else {
+            module
+        };
+        let mut tokens = self.selection.tokens.iter();
+        let tokens = tokens.find(|tokens| tokens.name == module)?;
+        let key = format!("{KEY_PREFIX}{module}{}", tokens::ROWS);
+        let data = self.tensors.trained.get(&key)?;
+        let values = to_f64(data.as_bytes(), stored_dtype(data));
+        Some(Box::new(ReplacedRows::new(tokens, values)))
     }
 
     /// A fully trained tensor: of a saved module, or a bias.

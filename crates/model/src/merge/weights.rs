@@ -52,6 +52,14 @@ impl Weights {
         &self.base.config
     }
 
+    /// The rows of a tensor.
+    pub(super) fn row_count(&self, name: &str) -> usize {
+        let shape = self.layouts.get(name).map(|layout| &layout.shape);
+        shape
+            .and_then(|shape| shape.first().copied())
+            .unwrap_or(usize::MAX)
+    }
+
     pub(super) fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }

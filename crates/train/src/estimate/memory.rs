@@ -180,6 +180,9 @@ impl Layers {
             (found.embedding, found.head) =
                 (found.embedding | found.head, found.embedding | found.head);
         }
+        // rows of a head take no gradient of the whole of it
+        let rows = |kind| selection.tokens.iter().any(|of| of.kind == kind);
+        found.embedding |= rows(ModuleKind::Embedding);
         found
     }
 

@@ -152,7 +152,7 @@ fn an_unknown_key_is_named_with_the_nearest() {
     ");
     insta::assert_snapshot!(said("[method.lora]", "[method.lora]\nlora_alpha = 3"), @r"
     r.toml: line 6, column 1: unknown key `lora_alpha` in [method.lora]; did you mean `alpha`?
-    hint: keys of [method.lora]: rank, alpha, dropout, targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern, use_rslora, use_dora, init_lora_weights, convert_to_lora, bias, modules_to_save, from
+    hint: keys of [method.lora]: rank, alpha, dropout, targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern, use_rslora, use_dora, init_lora_weights, convert_to_lora, bias, modules_to_save, trainable_token_indices, from
     ");
     insta::assert_snapshot!(said("[train]", "[trian]"), @r"
     r.toml: line 10, column 2: unknown key `trian` in the recipe; did you mean `train`?

@@ -43,6 +43,7 @@ fn a_norm_that_the_model_does_not_have_is_not_another_one() {
         bias: false,
         layer: Some(0),
         module: LLAMA.in_layer(Role::Query),
+        tied: false,
     };
     let error = train_module(&mut model, &unknown).unwrap_err();
     insta::assert_snapshot!(error, @"`model.layers.0.self_attn.q_norm` cannot be changed by an adapter: simmer's model has no such module");

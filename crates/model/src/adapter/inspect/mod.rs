@@ -19,6 +19,7 @@ pub use self::file::weights_path;
 use self::parts::{Factors, Parts, place};
 use super::kind;
 use super::spectrum::{Columns, columns_of, norm, product, rows_of, singular, triangle};
+use super::tokens;
 use super::weights::{count_not_finite, is_head};
 use super::{AdapterConfig, AdapterError, Spectrum};
 use crate::numbers::to_f64;
@@ -277,6 +278,7 @@ impl OpenAdapter {
                 dtype: tensor.dtype.to_string(),
                 trained: warnings::is_bias(key)
                     || warnings::is_saved(self.config.as_ref(), module)
+                    || key.ends_with(tokens::ROWS)
                     || is_head(key),
             })
         });

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 
 use crate::adapter::kind::{self, Part, Trained};
 use crate::adapter::peft::KEY_PREFIX;
+use crate::adapter::tokens;
 
 /// The ends of keys of full tensors; a longer end precedes a shorter one that it ends in.
-const WHOLE: [&str; 5] = [
+const WHOLE: [&str; 7] = [
+    tokens::ROWS,
+    tokens::FROZEN,
     ".base_layer.weight",
     ".base_layer.bias",
     ".modules_to_save.weight",

@@ -11,6 +11,7 @@ use crate::adapter::config::Bias;
 use crate::adapter::kind::Part;
 use crate::adapter::rules::{Rules, is_end};
 use crate::adapter::targets::Targets;
+use crate::adapter::tokens;
 use crate::adapter::weights::is_head;
 use crate::adapter::{AdapterConfig, AdapterError};
 
@@ -150,6 +151,7 @@ fn unexplained(
         (is_bias(key) && config.bias != Bias::None)
             || is_saved(Some(config), module)
             || is_head(key)
+            || key.ends_with(tokens::ROWS)
             || is_outermost(module)
     };
     let others = parts

@@ -115,8 +115,7 @@ pub(super) const KEYS: &[Elsewhere] = &[
         "set `method.lora.alpha` to the scale times the rank",
     ),
     text(
-        "loftq_config \
-         lora_bias trainable_token_indices",
+        "loftq_config lora_bias",
         "leave it out: this version has LoRA, rsLoRA (`use_rslora`), DoRA (`use_dora`), and PiSSA and OLoRA (`init_lora_weights`)",
     ),
     text(
