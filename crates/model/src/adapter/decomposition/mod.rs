@@ -39,7 +39,7 @@ pub(crate) fn truncated(matrix: Matrix<'_>, rank: usize) -> Truncated {
     let [rows, columns] = matrix.shape;
     let n = rows.min(columns);
     let vectors = eigen::largest(gram(matrix), n, rank.min(n));
-    if columns <= rows {
+    if columns < rows {
         let left = times(matrix, &vectors);
         of_product(left, vectors)
     } else {
