@@ -13,6 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use simmer_kernels::linear;
 
+use crate::adapter::kind::wide;
 use crate::parameters::trained;
 use crate::weight::Weight;
 
@@ -69,7 +70,7 @@ impl TokenRows {
     /// # Shapes
     /// `hidden`: `[T, H]`. Result: `[T, K]`, f32.
     pub(crate) fn logits(&self, hidden: Tensor<2>) -> Tensor<2> {
-        linear(hidden.cast(DType::F32), self.trainable_tokens_delta.val())
+        linear(wide(hidden), self.trainable_tokens_delta.val())
     }
 
     /// The logits of all tokens, from those of the frozen matrix.

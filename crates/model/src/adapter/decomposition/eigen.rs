@@ -19,7 +19,7 @@ const FEW_ROWS: usize = 128;
 /// Bisections: each halves an interval that begins as wide as the spectrum.
 const BISECTIONS: usize = 64;
 /// Elements below this count as zero; the largest one of the matrix is 1. What rounding leaves of zeros is rounded again and
-/// again, until its square is no number.
+/// again, until its square underflows.
 const NEGLIGIBLE: f64 = 1e-30;
 /// Inverse iterations. The first one mostly suffices.
 const ITERATIONS: usize = 3;

@@ -382,7 +382,7 @@ pub(crate) fn is_of_embedding(tensor: &Trained) -> bool {
 
 /// Activations in f32, for arithmetic between the operations of `simmer_kernels`: these pass gradients in f32 on, and Burn's
 /// in the dtype of the activations, so that both would meet.
-pub(super) fn wide(x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn wide(x: Tensor<2>) -> Tensor<2> {
     if x.dtype() == DType::F32 {
         return x;
     }
