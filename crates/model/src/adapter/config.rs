@@ -1,4 +1,4 @@
-//! `adapter_config.json`: PEFT's configuration of an adapter. Its type decides which keys it has ([`super::peft_type`]).
+//! `adapter_config.json`: PEFT's configuration of an adapter. Its type decides which keys it has ([`super::PeftType`]).
 //!
 //! Source: `LoraConfig` and `PeftConfigMixin` of PEFT 0.21 (src/peft/tuners/lora/config.py and
 //! src/peft/config.py).

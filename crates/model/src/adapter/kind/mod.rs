@@ -57,7 +57,7 @@ macro_rules! one_of {
     };
 }
 
-/// The kinds. A configuration chooses one by [`Kind::peft`], [`Kind::switch`], or how it starts ([`super::Init::kind`]).
+/// The kinds. A configuration chooses one by [`Kind::peft`], [`Kind::switch`], or how it starts ([`super::Init`]).
 pub static ALL: [&Kind; 7] = [
     &LORA,
     &DORA,
