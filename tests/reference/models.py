@@ -4,6 +4,7 @@ The folders are not written by `save_pretrained`, so that the keys of the config
 tensors can be those of each case. All other scripts load the folders with transformers, which shows that they are valid.
 """
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,8 +263,12 @@ def load(folder: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedMo
 
 
 def load_for(adapter: Path | str, folder: Path | str, dtype: torch.dtype | str = torch.float32) -> PreTrainedModel:
-    """The base model of an adapter, resized to the embedding in the adapter's file, if it has one."""
+    """The base model of an adapter, resized to the embedding in the adapter's file if it has one, and to its trained rows."""
     model = load(folder, dtype)
+    rows = json.loads(Path(adapter, "adapter_config.json").read_text()).get("trainable_token_indices") or []
+    rows = [row for module in rows.values() for row in module] if isinstance(rows, dict) else rows
+    if max(rows, default=0) >= model.config.vocab_size:
+        model.resize_token_embeddings(max(rows) + 1, mean_resizing=False)
     with safe_open(Path(adapter, "adapter_model.safetensors"), "pt") as file:
         for end in (".weight", ".base_layer.weight"):
             key = f"base_model.model.model.embed_tokens{end}"
