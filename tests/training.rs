@@ -11,8 +11,8 @@ use simmer_data::{Batch, Cursor, Example};
 use simmer_hint::Hint;
 use simmer_kernels::{Capabilities, Operations, with_reference};
 use simmer_train::{
-    Interval, Method, Observer, Outcome, Recipe, Resume, Silent, StepMetrics, TrainConfig,
-    TrainError, Trainer, train,
+    Interval, Method, Observer, Outcome, Recipe, RecipeError, Resume, Silent, StepMetrics,
+    TrainConfig, TrainError, Trainer, train,
 };
 
 use crate::adapters::{attached, of_start};
@@ -222,8 +222,12 @@ seed = 5
     }
 
     pub(crate) fn recipe(&self, sets: &[&str]) -> Recipe {
+        self.try_recipe(sets).unwrap()
+    }
+
+    pub(crate) fn try_recipe(&self, sets: &[&str]) -> Result<Recipe, RecipeError> {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        Recipe::parse(Path::new("recipe.toml"), &self.text(), &sets).unwrap()
+        Recipe::parse(Path::new("recipe.toml"), &self.text(), &sets)
     }
 
     pub(crate) fn train(

@@ -333,3 +333,66 @@ fn a_stopped_run_with_new_tokens_goes_on() {
     kitchen.train(&[ADD, save], "stopped", true).unwrap();
     assert!(kitchen.adapter("stopped") == expected);
 }
+
+#[test]
+fn rows_that_cannot_be_trained_are_refused() {
+    let kitchen = Kitchen::new();
+    for (value, expected) in [
+        (
+            "trainable_token_indices=[3, 500]",
+            "token 500 is outside the vocabulary of `model.embed_tokens`, whose last token is 103",
+        ),
+        (
+            "trainable_token_indices=[3, 3]",
+            "duplicate token 3 for `model.embed_tokens`",
+        ),
+        (
+            "trainable_token_indices={ foo = [1] }",
+            "`foo` is neither the embedding nor the output head of the model",
+        ),
+    ] {
+        let set = format!("method.lora.{value}");
+        let base = format!("base.path={}", quoted(&golden::folder("untied-mha")));
+        let go = AtomicBool::new(false);
+        let out = kitchen.path("run");
+        let error = match kitchen.try_recipe(&[&base, &set]) {
+            Err(error) => error.to_string(),
+            Ok(recipe) => train(&recipe, &out, Resume::Never, &mut Notices::default(), &go)
+                .unwrap_err()
+                .to_string(),
+        };
+        assert!(error.contains(expected), "{value}: {error}");
+    }
+}
+
+#[test]
+fn rows_of_a_file_are_those_that_its_configuration_names() {
+    let kitchen = Kitchen::new();
+    let name = "untied-mha";
+    let rows = "method.lora.trainable_token_indices=[3, 5]";
+    let (adapter, _) = trained(&kitchen, name, &[rows], "run").unwrap();
+    let file = adapter.join("adapter_config.json");
+    let config = fs::read_to_string(&file).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    for (indices, expected) in [
+        (
+            serde_json::json!({"embed_tokens": [3, 5, 7], "lm_head": [3, 5]}),
+            "embed_tokens.token_adapter.trainable_tokens_delta: expected [3, 32], found [2, 32]",
+        ),
+        (
+            serde_json::json!({"embed_tokens": [3, 5]}),
+            "lm_head.token_adapter.trainable_tokens_delta: unexpected, found [2, 32]",
+        ),
+        (
+            serde_json::json!({"embed_tokens": [3, 500], "lm_head": [3, 5]}),
+            "the base model lacks token 104",
+        ),
+    ] {
+        config["trainable_token_indices"] = indices;
+        fs::write(&file, config.to_string()).unwrap();
+        let base = BaseConfig::from_path(golden::folder(name));
+        let base = base::load(&base, 0, &golden::device()).unwrap();
+        let error = adapter::load(base, &adapter).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
