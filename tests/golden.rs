@@ -72,6 +72,11 @@ pub(crate) fn adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
     folders().flat_map(|(model, names)| names.iter().map(move |name| (model, *name)))
 }
 
+/// The adapters that can be merged into their base models.
+pub(crate) fn merging_adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
+    adapters().filter(|(_, name)| *name != "adaption-prompt")
+}
+
 /// The adapters of the LLaMA models alone.
 pub(crate) fn llama_adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
     adapters().filter(|(model, _)| LLAMA.iter().any(|(llama, _)| llama == model))

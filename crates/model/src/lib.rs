@@ -22,7 +22,6 @@ mod rotary;
 mod sampler;
 mod segments;
 mod sequence;
-mod starts;
 pub mod tensor_file;
 mod token_rows;
 mod trainable;

@@ -1,4 +1,4 @@
-//! The trainable tensors of a model, by name.
+//! The trainable tensors of a model, and what adapters started with, by name.
 //!
 //! To the optimizer, checkpoints and adapters a model is a map from names to flat vectors. Names are
 //! those of Hugging Face and PEFT: `model.layers.0.self_attn.q_proj.lora_A.weight`.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor};
 
-use crate::adapter::kind::{self, dora::LOW_RANK};
+use crate::adapter::kind::{self, dora::LOW_RANK, pissa::START};
 use crate::weight::DENSE;
 
 /// Flat f32 tensors by name, without automatic differentiation.
@@ -16,9 +16,23 @@ pub type Parameters = BTreeMap<String, Tensor<1>>;
 
 /// The values of all trainable tensors of a module.
 pub(crate) fn values_of(module: &impl Module) -> Parameters {
-    let mut found = Values::default();
-    module.visit(&mut found);
-    found.found
+    chosen(module, |_, is_trained| is_trained)
+}
+
+/// What adapters of a module started with: tensors that are not trained, but belong to a training checkpoint.
+pub(crate) fn starts_of(module: &impl Module) -> Parameters {
+    chosen(module, |path, _| path.is_start())
+}
+
+/// The tensors that are chosen by their path, and by whether they are trainable.
+fn chosen(module: &impl Module, choose: fn(&ModulePath, bool) -> bool) -> Parameters {
+    let mut values = Values {
+        path: ModulePath::default(),
+        choose,
+        found: Parameters::new(),
+    };
+    module.visit(&mut values);
+    values.found
 }
 
 /// The shapes of all trainable tensors of a module.
@@ -33,7 +47,23 @@ pub(crate) fn shapes_of(module: &impl Module) -> BTreeMap<String, Vec<usize>> {
 pub(crate) fn with_values<M: Module>(module: M, values: &Parameters) -> M {
     module.map(&mut Replace {
         path: ModulePath::default(),
-        values,
+        new: |path: &ModulePath, is_trained: bool| {
+            is_trained.then(|| {
+                let key = path.key();
+                let Some(new) = values.get(&key) else {
+                    panic!("no value for the trainable tensor {key}");
+                };
+                new
+            })
+        },
+    })
+}
+
+/// A module with other starts; those without a value stay.
+pub(crate) fn with_starts<M: Module>(module: M, values: &Parameters) -> M {
+    module.map(&mut Replace {
+        path: ModulePath::default(),
+        new: |path: &ModulePath, _| path.is_start().then(|| values.get(&path.key())).flatten(),
     })
 }
 
@@ -69,6 +99,11 @@ impl ModulePath {
         }
     }
 
+    /// Whether the tensor is what an adapter started with.
+    fn is_start(&self) -> bool {
+        self.0.last().is_some_and(|field| START.contains(&&**field))
+    }
+
     /// The tensor's key. Here an adapter is a field of the linear layer, one of several kinds; in PEFT its tensors are
     /// parameters of the layer, or modules of their own. A weight is a struct here, and a tensor there.
     pub(crate) fn key(&self) -> String {
@@ -92,9 +127,9 @@ fn is_variant(container: &str) -> bool {
     container.starts_with("Enum:")
 }
 
-#[derive(Default)]
 struct Values {
     path: ModulePath,
+    choose: fn(&ModulePath, bool) -> bool,
     found: Parameters,
 }
 
@@ -109,7 +144,7 @@ impl ModuleVisitor for Values {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
-        if value.is_require_grad() {
+        if (self.choose)(&self.path, value.is_require_grad()) {
             let flat = value.inner();
             let size = flat.shape().num_elements();
             self.found.insert(self.path.key(), flat.reshape([size]));
@@ -154,12 +189,13 @@ impl ModuleVisitor for Shapes {
     }
 }
 
-struct Replace<'a> {
+/// Replaces the tensors that `new` has a value for, given their path and whether they are trainable.
+struct Replace<F> {
     path: ModulePath,
-    values: &'a Parameters,
+    new: F,
 }
 
-impl ModuleMapper for Replace<'_> {
+impl<'a, F: Fn(&ModulePath, bool) -> Option<&'a Tensor<1>>> ModuleMapper for Replace<F> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -170,14 +206,16 @@ impl ModuleMapper for Replace<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let old = param.val();
-        if !old.is_require_grad() {
+        let is_trained = old.is_require_grad();
+        let Some(new) = (self.new)(&self.path, is_trained) else {
             return param;
-        }
-        let key = self.path.key();
-        let Some(new) = self.values.get(&key) else {
-            panic!("no value for the trainable tensor {key}");
         };
-        trained(Tensor::from_inner(new.clone().reshape(old.dims())))
+        let new = Tensor::from_inner(new.clone().reshape(old.dims()));
+        if is_trained {
+            trained(new)
+        } else {
+            Param::initialized(param.id, new)
+        }
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use burn::tensor::Gradients;
 
 use crate::llama::LlamaForCausalLM;
-use crate::parameters::{Parameters, all_trained, shapes_of, values_of, with_values};
+use crate::parameters::{
+    Parameters, all_trained, shapes_of, starts_of, values_of, with_starts, with_values,
+};
 use crate::segments::Segments;
-use crate::starts::{starts_of, with_starts};
 
 impl LlamaForCausalLM {
     /// The values of all trainable tensors.

@@ -8,9 +8,7 @@ use std::fmt::Write as _;
 
 use simmer_data::{DataError, Template, Tokenizer, Validation};
 use simmer_files::size::counted;
-use simmer_model::adapter::{
-    AdapterTable as _, AdaptionPromptConfig, Card, Ia3Config, PromptTemplate, QuantisedBase,
-};
+use simmer_model::adapter::{Card, PromptTemplate, QuantisedBase};
 
 use crate::config::{TrainConfig, Weights};
 use crate::error::TrainError;
@@ -214,50 +212,37 @@ fn data(recipe: &Recipe) -> String {
 }
 
 fn method(recipe: &Recipe) -> String {
-    let lora = match &recipe.method {
-        Method::Lora(lora) => lora,
-        Method::Ia3(table) => return ia3(table),
-        Method::AdaptionPrompt(table) => return adaption_prompt(table),
-        Method::Full(_) => return "full fine-tuning".to_owned(),
+    let Some(table) = recipe.method.adapter() else {
+        return "full fine-tuning".to_owned();
     };
-    if let Some(from) = &lora.from {
-        return format!(
-            "LoRA, started from the adapter `{}`, dropout {}",
-            from.display(),
-            lora.dropout
-        );
-    }
-    let scale = if lora.use_rslora {
-        "alpha/√rank"
-    } else {
-        "alpha/rank"
-    };
-    format!(
-        "{}, rank {}, alpha {}, scale {scale}, dropout {}, on {}",
-        lora.kind().name,
-        lora.rank,
-        lora.alpha,
-        lora.dropout,
-        lora.targets
-    )
-}
-
-fn ia3(table: &Ia3Config) -> String {
     let name = table.kind().name;
-    match &table.from {
-        Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
-        None => format!(
+    if let Some(from) = table.from() {
+        let dropout = match &recipe.method {
+            Method::Lora(lora) => format!(", dropout {}", lora.dropout),
+            _ => String::new(),
+        };
+        let from = from.display();
+        return format!("{name}, started from the adapter `{from}`{dropout}");
+    }
+    match &recipe.method {
+        Method::Lora(lora) => {
+            let scale = if lora.use_rslora {
+                "alpha/√rank"
+            } else {
+                "alpha/rank"
+            };
+            format!(
+                "{name}, rank {}, alpha {}, scale {scale}, dropout {}, on {}",
+                lora.rank, lora.alpha, lora.dropout, lora.targets
+            )
+        }
+        Method::Ia3(table) => format!(
             "{name} on {}, of them on the input of {}",
             table.targets, table.feedforward_modules
         ),
-    }
-}
-
-fn adaption_prompt(table: &AdaptionPromptConfig) -> String {
-    let name = table.kind().name;
-    match &table.from {
-        Some(from) => format!("{name}, started from the adapter `{}`", from.display()),
-        None => format!("{name}, {}", table.to_peft("").settings()),
+        _ => {
+            format!("{name}, {}", table.to_peft("").settings())
+        }
     }
 }
 

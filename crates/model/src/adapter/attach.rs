@@ -505,17 +505,8 @@ fn factors_of_weights(
             weights.push(starting_weight(model, module)?);
         }
         let (now, later) = rest.split_at(weights.len());
-        let factors = now.par_iter().zip(weights).map(|(module, weight)| {
-            let Selected {
-                name,
-                shape,
-                rank,
-                scaling,
-                init,
-                ..
-            } = module;
-            init.factors(name, &weight?, *shape, *rank, *scaling, seed)
-        });
+        let factors = now.par_iter().zip(weights);
+        let factors = factors.map(|(module, weight)| module.factors(&weight?, seed));
         found.extend(factors.collect::<Vec<_>>());
         rest = later;
     }

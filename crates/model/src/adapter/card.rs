@@ -26,11 +26,12 @@ pub struct Card {
 }
 
 impl Card {
-    /// The text of the README. `vocab_size` is that of the resized base model, if the adapter adds tokens.
+    /// The text of the README. `vocab_size` is the number of rows of the embedding, if tokens were added or the adapter's file
+    /// has an embedding.
     pub(super) fn text(&self, config: &AdapterConfig, vocab_size: Option<usize>) -> String {
         let named = config.base_model_name_or_path.as_deref();
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
-        let limits = limits(config, vocab_size.is_some());
+        let limits = limits(config, self.vocab_size.is_some());
         let limit = |program| limits.iter().find(|limit| limit.program == program);
         let mut text = self.front(base, config.kind.peft.tag);
         let _ = write!(
@@ -224,7 +225,11 @@ mod tests {
             modules_to_save: Some(vec!["lm_head".to_owned()]),
             ..config()
         };
-        insta::assert_snapshot!(Card::default().text(&config, Some(17)));
+        let card = Card {
+            vocab_size: Some(17),
+            ..Card::default()
+        };
+        insta::assert_snapshot!(card.text(&config, card.vocab_size));
     }
 
     #[test]

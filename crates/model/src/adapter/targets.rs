@@ -14,7 +14,7 @@ use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::adaption_prompt::{self, SelectedAttention};
 use super::config::{AdapterConfig, Bias};
-use super::init::Init;
+use super::init::{Factors, Init};
 use super::kind::{self, Kind, Trained};
 pub use super::names::{Layers, Names, Patterns, Targets};
 use super::peft::KEY_PREFIX;
@@ -87,6 +87,22 @@ impl Selected {
     /// Whether it is the embedding.
     pub fn is_embedding(&self) -> bool {
         self.kind == ModuleKind::Embedding
+    }
+
+    /// The factors of its weight that its adapter starts with; `None` if it does not start at any.
+    ///
+    /// # Shapes
+    /// `weight`: that of the module, row after row.
+    pub(crate) fn factors(&self, weight: &[f32], seed: u64) -> Option<Factors> {
+        let Self {
+            name,
+            shape,
+            rank,
+            scaling,
+            init,
+            ..
+        } = self;
+        init.factors(name, weight, *shape, *rank, *scaling, seed)
     }
 
     /// The tensors of its adapter.

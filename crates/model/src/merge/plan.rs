@@ -220,16 +220,8 @@ impl Sources<'_> {
             Origin::Base(name) => self.weights.rows(name)?.floats(0..rows)?,
             Origin::Adapter(data) => data.iter::<f32>().collect(),
         };
-        let Selected {
-            name,
-            shape,
-            rank,
-            scaling,
-            init,
-            ..
-        } = module;
         // the seed of a randomised start is not in an adapter's files
-        Ok(init.factors(name, &weight, *shape, *rank, *scaling, 0))
+        Ok(module.factors(&weight, 0))
     }
 
     /// Checks that the adapter has the rows that the base model's matrix lacks.

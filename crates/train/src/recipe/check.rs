@@ -58,7 +58,7 @@ impl Recipe {
         if self.train.loraplus_lr_ratio.is_none() || matches!(self.method, Method::Lora(_)) {
             return Ok(());
         }
-        let why = "needs an adapter, [method.lora]: [method.full] has no factors A and B";
+        let why = "needs [method.lora]: no other method has factors A and B";
         let hint = "set train.learning_rates for rates by the names of weights";
         Err(Problem::new("train.loraplus_lr_ratio", why).with_hint(Some(hint.to_owned())))
     }

@@ -15,7 +15,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Axis, BesideAttention, Costs, Kind, Neutral, Part, Trained, wide};
+use super::{Axis, BesideAttention, Costs, Kind, Neutral, PLAIN, Part, Trained, wide};
 use crate::adapter::peft_type;
 use crate::parameters::trained;
 use crate::random::normal;
@@ -24,23 +24,17 @@ use crate::random::normal;
 pub static ADAPTION_PROMPT: Kind = Kind {
     name: "LLaMA-Adapter",
     peft: &peft_type::ADAPTION_PROMPT,
-    switch: None,
-    linear: None,
-    of_input: None,
-    embedding: None,
     attention: Some(AttentionForm {
         tensors: &[GATE, PROMPT],
         start: |start| BesideAttention::AdaptionPrompt(AdaptionPrompt::new(start)),
     }),
-    scales_bias: false,
     cannot_merge: Some("what attention adds for its prompts is no change of a weight"),
     beyond_low_rank: Some("prompts of attention"),
     costs: Costs {
         keeps_input: false,
-        keeps_result: false,
-        dropout_takes_a_product: false,
-        keeps_start: false,
+        ..PLAIN.costs
     },
+    ..PLAIN
 };
 
 const PROMPT: Trained = Trained {

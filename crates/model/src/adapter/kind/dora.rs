@@ -22,33 +22,26 @@ use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear};
 
 use super::lora::{A, B};
 use super::low_rank::LowRankChange;
-use super::{Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, MergedRows, Part};
+use super::{Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, MergedRows, PLAIN, Part};
 use super::{Start, Stored, Trained, wide};
-use crate::adapter::peft_type;
 use crate::parameters::trained;
 
 /// DoRA.
 pub static DORA: Kind = Kind {
     name: "DoRA",
-    peft: &peft_type::LORA,
     switch: Some("use_dora"),
     linear: Some(Form {
         tensors: &[A, B, MAGNITUDE],
         start: |start| BesideLinear::Dora(Dora::new(start)),
         merged: |stored| Box::new(MergedDora::new(stored)),
     }),
-    of_input: None,
-    embedding: None,
-    attention: None,
-    cannot_merge: None,
-    scales_bias: false,
     beyond_low_rank: Some("magnitudes of rows"),
     costs: Costs {
-        keeps_input: true,
         keeps_result: true,
         dropout_takes_a_product: true,
-        keeps_start: false,
+        ..PLAIN.costs
     },
+    ..PLAIN
 };
 
 pub(in crate::adapter) const MAGNITUDE: Trained = Trained {

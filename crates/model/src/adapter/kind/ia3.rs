@@ -14,7 +14,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 use simmer_kernels::{FrozenWeight, linear};
 
-use super::{Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, MergedRows, Neutral, Part};
+use super::{
+    Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, MergedRows, Neutral, PLAIN, Part,
+};
 use super::{Start, Stored, Trained, wide};
 use crate::adapter::peft_type;
 use crate::parameters::trained;
@@ -31,8 +33,7 @@ pub static IA3: Kind = Kind {
     costs: Costs {
         keeps_input: false,
         keeps_result: true,
-        dropout_takes_a_product: false,
-        keeps_start: false,
+        ..PLAIN.costs
     },
     ..COMMON
 };
@@ -50,20 +51,8 @@ pub static IA3_OF_INPUT: Kind = Kind {
 const COMMON: Kind = Kind {
     name: "(IA)³",
     peft: &peft_type::IA3,
-    switch: None,
-    linear: None,
-    of_input: None,
-    embedding: None,
-    attention: None,
-    cannot_merge: None,
-    scales_bias: false,
     beyond_low_rank: Some("factors of features"),
-    costs: Costs {
-        keeps_input: true,
-        keeps_result: false,
-        dropout_takes_a_product: false,
-        keeps_start: false,
-    },
+    ..PLAIN
 };
 
 const OUTPUT: Trained = Trained {

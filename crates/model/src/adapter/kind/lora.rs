@@ -20,34 +20,21 @@ use simmer_kernels::{Dropout, FrozenWeight, LowRank, linear, lora_linear};
 
 use super::low_rank::LowRankChange;
 use super::{
-    Axis, BesideLinear, Costs, Form, Kind, LinearAdapter, Part, Start, Trained, embedding,
+    Axis, BesideLinear, Form, Kind, LinearAdapter, PLAIN, Part, Start, Trained, embedding,
 };
-use crate::adapter::peft_type;
 use crate::parameters::trained;
 use crate::random::{stream, uniform};
 
 /// LoRA, and rank-stabilised LoRA, which is LoRA with another scale.
 pub static LORA: Kind = Kind {
     name: "LoRA",
-    peft: &peft_type::LORA,
-    switch: None,
     linear: Some(Form {
         tensors: &[A, B],
         start: |start| BesideLinear::Lora(Lora::new(start)),
         merged: |stored| Box::new(LowRankChange::of_linear(stored)),
     }),
-    of_input: None,
     embedding: Some(embedding::FORM),
-    attention: None,
-    cannot_merge: None,
-    scales_bias: false,
-    beyond_low_rank: None,
-    costs: Costs {
-        keeps_input: true,
-        keeps_result: false,
-        dropout_takes_a_product: false,
-        keeps_start: false,
-    },
+    ..PLAIN
 };
 
 pub(super) const A: Trained = Trained {

@@ -31,7 +31,7 @@ pub use self::ia3::{IA3, IA3_OF_INPUT, Ia3, Ia3OfInput};
 pub use self::lora::{LORA, Lora};
 pub use self::pissa::{OLORA, PISSA, Pissa};
 use super::init::Factors;
-use super::peft_type::PeftType;
+use super::peft_type::{self, PeftType};
 
 /// An enum of structs that are adapters, and what they compute.
 macro_rules! one_of {
@@ -109,6 +109,26 @@ pub struct Kind {
     /// What training it costs beyond a low-rank product.
     pub costs: Costs,
 }
+
+/// What most kinds have; a kind names what is special about it.
+const PLAIN: Kind = Kind {
+    name: "",
+    peft: &peft_type::LORA,
+    switch: None,
+    linear: None,
+    of_input: None,
+    embedding: None,
+    attention: None,
+    cannot_merge: None,
+    scales_bias: false,
+    beyond_low_rank: None,
+    costs: Costs {
+        keeps_input: true,
+        keeps_result: false,
+        dropout_takes_a_product: false,
+        keeps_start: false,
+    },
+};
 
 /// A kind beside a module of one sort.
 pub struct Form<A> {

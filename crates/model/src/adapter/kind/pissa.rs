@@ -25,9 +25,8 @@ use simmer_kernels::{FrozenWeight, LowRank, linear, lora_linear, residual};
 
 use super::lora::{A, B};
 use super::low_rank::LowRankChange;
-use super::{BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, Start};
+use super::{BesideLinear, Costs, Form, Kind, LinearAdapter, Lora, PLAIN, Start};
 use crate::adapter::init::Factors;
-use crate::adapter::peft_type;
 use crate::parameters::trained;
 
 /// PiSSA: the start is the largest singular values of the weight.
@@ -43,26 +42,17 @@ pub static OLORA: Kind = Kind {
 };
 
 const SUBTRACTED: Kind = Kind {
-    name: "",
-    peft: &peft_type::LORA,
-    switch: None,
     linear: Some(Form {
         tensors: &[A, B],
         start: |start| BesideLinear::Pissa(Pissa::new(start)),
         merged: |stored| Box::new(LowRankChange::since_start(stored)),
     }),
-    of_input: None,
-    embedding: None,
-    attention: None,
-    cannot_merge: None,
-    scales_bias: false,
     beyond_low_rank: Some("a start that is subtracted from the base model"),
     costs: Costs {
-        keeps_input: true,
-        keeps_result: false,
-        dropout_takes_a_product: false,
         keeps_start: true,
+        ..PLAIN.costs
     },
+    ..PLAIN
 };
 
 /// The low-rank branch of a linear layer, and what it started with.

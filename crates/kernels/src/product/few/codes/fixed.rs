@@ -13,8 +13,10 @@ use simmer_blocks::Form;
 use simmer_blocks::ggml::BlockType;
 
 use super::super::AHEAD;
+use super::GROUP;
 use super::ggml::{IQ4_NL_BYTES, IQ4_NL_OFFSET, Scales, half};
-use super::vector::{bytes, parts};
+use super::vector::{bytes, parts, prefetch_block};
+use super::wide::LANES;
 use crate::simd::{prefetch, sixteen};
 
 /// Codes of a vector.
@@ -22,15 +24,6 @@ const UNIT: usize = 64;
 
 /// Vectors of codes of a block of 256 elements.
 const UNITS: usize = 4;
-
-/// Features with one unit of fixed point.
-const GROUP: usize = 32;
-
-/// Numbers of a vector.
-const LANES: usize = 16;
-
-/// Bytes that the processor reads at once.
-const LINE: usize = 64;
 
 /// `h` is a signed byte: a feature is at most this many units.
 const LARGEST: f32 = (127 << 16) as f32;
@@ -51,19 +44,20 @@ pub(super) fn available() -> bool {
 
 /// If rows of this form are multiplied so.
 pub(super) fn takes(form: &Form, columns: usize) -> bool {
-    match form {
-        Form::Blocks(kind) => match kind {
-            BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => true,
-            // two blocks at a time
-            _ => columns.is_multiple_of(UNIT),
-        },
-        Form::Int8(_) => true,
-        _ => false,
-    }
+    columns > 0
+        && match form {
+            Form::Blocks(kind) => match kind {
+                BlockType::Q4_K | BlockType::Q5_K | BlockType::Q6_K => true,
+                // two blocks at a time
+                _ => columns.is_multiple_of(UNIT),
+            },
+            Form::Int8(_) => true,
+            _ => false,
+        }
 }
 
 /// The features of one token in fixed point.
-pub(super) struct Token {
+pub(in crate::product::few) struct Token {
     /// `[K / UNIT, 3, UNIT]`: `h`, `m` and `l`, filled with zeros to whole vectors.
     parts: Vec<[[i8; UNIT]; 3]>,
     /// The units, `[K / scaled]`.
@@ -239,9 +233,7 @@ fn blocks<const BYTES: usize, const GROUPS: usize, const R: usize>(
         let mut scales = [_mm512_setzero_ps(); R];
         for row in 0..R {
             let block = &rows[row][index];
-            for line in (0..BYTES).step_by(LINE) {
-                prefetch(&block[line..], AHEAD);
-            }
+            prefetch_block(block, index, AHEAD);
             let [scale, low] = head(block);
             scales[row] = _mm512_mul_ps(scale, units);
             lows[row] = _mm512_fnmadd_ps(low, sums, lows[row]);
@@ -357,10 +349,7 @@ fn pairs<const BYTES: usize, const EIGHT_BITS: bool, const R: usize>(
         let sums = two(&token.sums[2 * index..]);
         for row in 0..R {
             let blocks = &rows[row][index];
-            // one prefetch for each line, also where pairs are shorter
-            if BYTES > LINE || index % (LINE / BYTES.min(LINE)) == 0 {
-                prefetch(&blocks[..], AHEAD);
-            }
+            prefetch_block(blocks, index, AHEAD);
             let [scale, low] = head(blocks);
             lows[row] = _mm_fmadd_ps(low, sums, lows[row]);
             let codes = unit(blocks);

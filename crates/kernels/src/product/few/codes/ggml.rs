@@ -9,11 +9,8 @@ use std::arch::x86_64::*;
 use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
 
 use super::Part;
-use super::vector::{LANES, both, bytes, numbers, parts, product, signed, words};
+use super::vector::{LANES, both, bytes, numbers, parts, prefetch_block, product, signed, words};
 use crate::simd::prefetch;
-
-/// Bytes that the processor reads at once.
-const LINE: usize = 64;
 
 /// The values of IQ4_NL are this much lower than the unsigned bytes that they are unpacked into.
 pub(super) const IQ4_NL_OFFSET: i8 = 127;
@@ -87,12 +84,7 @@ fn blocks<
     for index in 0..count {
         for (row, (totals, lows)) in rows.iter().zip(totals.iter_mut().zip(&mut lows)) {
             let block = &row[index];
-            // one prefetch for each line, also where blocks are shorter
-            if BYTES > LINE || index % (LINE / BYTES.min(LINE)) == 0 {
-                for line in (0..BYTES).step_by(LINE) {
-                    prefetch(&block[line..], tokens.ahead);
-                }
-            }
+            prefetch_block(block, index, tokens.ahead);
             let head = head(block);
             if !OFFSET {
                 for (lows, sums) in lows.iter_mut().zip(&tokens.sums) {

@@ -34,8 +34,16 @@ const TOKENS: usize = 4;
 /// Elements of a group: codes that are unpacked together.
 const GROUP: usize = 32;
 
+/// Tokens in the form in which the codes of a weight are multiplied.
+pub(super) enum Tokens {
+    /// One token in fixed point.
+    Fixed(fixed::Token),
+    /// Numbers, which codes are unpacked to.
+    Numbers(Numbers),
+}
+
 /// Tokens in the order in which the codes of a weight are unpacked.
-pub(super) struct Tokens {
+pub(super) struct Numbers {
     instructions: Instructions,
     /// `[M, K]`; M is one, or filled with zeros to a multiple of [`TOKENS`].
     x: Vec<f32>,
@@ -44,8 +52,6 @@ pub(super) struct Tokens {
     /// Number of tokens, without those that were filled in.
     count: usize,
     k: usize,
-    /// The token in fixed point, for [`Instructions::Vnni`]; then it is not in `x`.
-    fixed: Option<fixed::Token>,
 }
 
 /// Sums of the features of a group, for types whose codes do not start at zero.
@@ -79,17 +85,12 @@ enum Order {
 enum Instructions {
     Avx2,
     Avx512,
-    /// For one token.
-    Vnni,
 }
 
 impl Instructions {
-    /// The best ones of this processor for some tokens; `None` if it has none.
-    fn best(tokens: usize, matrix: &Quantised) -> Option<Self> {
-        let [_, columns] = matrix.shape();
-        if tokens == 1 && fixed::takes(matrix.form(), columns) && fixed::available() {
-            Some(Self::Vnni)
-        } else if wide::available() {
+    /// The best ones of this processor; `None` if it has neither.
+    fn best() -> Option<Self> {
+        if wide::available() {
             Some(Self::Avx512)
         } else {
             vector::available().then_some(Self::Avx2)
@@ -129,25 +130,36 @@ impl Tokens {
     /// The tokens `x`, `[M, K]`, for the rows of a weight; `None` if its rows have to be widened.
     pub(super) fn new(x: &[f32], matrix: &Quantised) -> Option<Self> {
         let [_, k] = matrix.shape();
-        let tokens = x.len().checked_div(k)?;
-        Self::unpacked_with(Instructions::best(tokens, matrix)?, x, matrix)
+        if x.len() == k && fixed::available() && fixed::takes(matrix.form(), k) {
+            return Some(Self::Fixed(fixed::Token::new(x, matrix.form())));
+        }
+        Numbers::unpacked_with(Instructions::best()?, x, matrix).map(Self::Numbers)
     }
 
-    /// As [`new`](Self::new), for instructions that this processor has.
+    /// `result[row][token] = x[token] · W[first + row]`
+    ///
+    /// # Shapes
+    /// `result`: `[rows, M]`, without the tokens that were filled in.
+    pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
+        match self {
+            Self::Fixed(token) => streams(result, |rows, sums| {
+                if let ([sums], []) = sums.as_chunks_mut() {
+                    *sums = fixed_row_dots::<ROWS>(matrix, rows.map(|row| first + row), token);
+                } else {
+                    [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
+                }
+            }),
+            Self::Numbers(tokens) => dot_rows(tokens, matrix, first, result),
+        }
+    }
+}
+
+impl Numbers {
+    /// The tokens `x`, `[M, K]`, for instructions that this processor has; `None` if the rows have to be widened.
     fn unpacked_with(instructions: Instructions, x: &[f32], matrix: &Quantised) -> Option<Self> {
         let (order, sums) = order(matrix, instructions)?;
         let [_, k] = matrix.shape();
         let tokens = x.len() / k;
-        if instructions == Instructions::Vnni {
-            return Some(Self {
-                instructions,
-                x: Vec::new(),
-                sums: Vec::new(),
-                count: tokens,
-                k,
-                fixed: Some(fixed::Token::new(x, matrix.form())),
-            });
-        }
         let rows = if tokens == 1 {
             1
         } else {
@@ -167,16 +179,7 @@ impl Tokens {
             x,
             count: tokens,
             k,
-            fixed: None,
         })
-    }
-
-    /// `result[row][token] = x[token] · W[first + row]`
-    ///
-    /// # Shapes
-    /// `result`: `[rows, M]`, without the tokens that were filled in.
-    pub(super) fn dots(&self, matrix: &Quantised, first: usize, result: &mut [f32]) {
-        dot_rows(self, matrix, first, result);
     }
 
     /// `M` tokens from one on, and how far ahead codes are prefetched.
@@ -263,17 +266,8 @@ struct Part<'a, const M: usize> {
 const ROWS: usize = 4;
 
 /// See [`Tokens::dots`].
-fn dot_rows(tokens: &Tokens, matrix: &Quantised, first: usize, result: &mut [f32]) {
+fn dot_rows(tokens: &Numbers, matrix: &Quantised, first: usize, result: &mut [f32]) {
     let mut scales = Vec::new();
-    if let Some(token) = &tokens.fixed {
-        return streams(result, |rows, sums| {
-            if let ([sums], []) = sums.as_chunks_mut() {
-                *sums = fixed_row_dots::<ROWS>(matrix, rows.map(|row| first + row), token);
-            } else {
-                [sums[0]] = fixed_row_dots(matrix, [first + rows[0]], token);
-            }
-        });
-    }
     if tokens.count == 1 {
         let part = tokens.part::<1>(0, AHEAD);
         return streams(result, |rows, sums| {
@@ -421,19 +415,24 @@ mod tests {
         let sets = [
             (vector::available(), Instructions::Avx2),
             (wide::available(), Instructions::Avx512),
-            (fixed::available(), Instructions::Vnni),
         ];
+        let sets = sets.into_iter().filter(|(available, _)| *available);
         let [rows, columns] = [9, 512];
         for matrix in matrices([rows, columns]) {
-            for (_, instructions) in sets.into_iter().filter(|(available, _)| *available) {
-                for count in [1, 3] {
-                    let takes = count == 1 && fixed::takes(matrix.form(), columns);
-                    if instructions == Instructions::Vnni && !takes {
-                        continue;
-                    }
-                    let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
-                    let x: Vec<f32> = (0..(count * columns) as u64).map(unit).collect();
-                    let tokens = Tokens::unpacked_with(instructions, &x, &matrix).unwrap();
+            for count in [1, 3] {
+                let unit = |at| (crate::mix(at) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+                let x: Vec<f32> = (0..(count * columns) as u64).map(unit).collect();
+                let numbers = sets.clone().map(|(_, instructions)| {
+                    let numbers = Numbers::unpacked_with(instructions, &x, &matrix).unwrap();
+                    (format!("{instructions:?}"), Tokens::Numbers(numbers))
+                });
+                let is_fixed =
+                    count == 1 && fixed::available() && fixed::takes(matrix.form(), columns);
+                let fixed = is_fixed.then(|| {
+                    let token = fixed::Token::new(&x, matrix.form());
+                    ("fixed point".to_owned(), Tokens::Fixed(token))
+                });
+                for (instructions, tokens) in numbers.chain(fixed) {
                     let mut found = vec![0.0; rows * count];
                     tokens.dots(&matrix, 0, &mut found);
                     for (row, found) in found.chunks_exact(count).enumerate() {
@@ -446,7 +445,7 @@ mod tests {
                             // codes are summed before they are scaled: the terms are as large as the largest weight
                             assert!(
                                 error <= 3e-7 * size,
-                                "{} {instructions:?} row {row}, {count} tokens: {error:e} of {size}",
+                                "{} {instructions} row {row}, {count} tokens: {error:e} of {size}",
                                 matrix.kind()
                             );
                         }

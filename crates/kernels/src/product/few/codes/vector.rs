@@ -3,9 +3,13 @@
 use std::arch::x86_64::*;
 
 use super::GROUP;
+use crate::simd::prefetch;
 
 /// Numbers of a vector.
 pub(super) const LANES: usize = 8;
+
+/// Bytes that the processor reads at once.
+const LINE: usize = 64;
 
 /// If this processor has the instructions that unpacking uses.
 pub(super) fn available() -> bool {
@@ -22,6 +26,17 @@ pub(super) fn parts<const N: usize, const R: usize>(rows: [&[u8]; R]) -> [&[[u8;
         *part = row.as_chunks().0;
     }
     parts
+}
+
+/// Prefetches what lies `ahead` of a block, which is number `index` of its row: one prefetch for each line, also where blocks
+/// are shorter.
+#[inline]
+pub(super) fn prefetch_block<const BYTES: usize>(block: &[u8; BYTES], index: usize, ahead: usize) {
+    if BYTES > LINE || index.is_multiple_of(LINE / BYTES.min(LINE)) {
+        for line in (0..BYTES).step_by(LINE) {
+            prefetch(&block[line..], ahead);
+        }
+    }
 }
 
 /// The first eight numbers of a slice.

@@ -10,15 +10,12 @@ use simmer_blocks::ggml::{BlockType, IQ4_NL_VALUES};
 use simmer_blocks::{FourBit, Rounding};
 
 use super::ggml::{half, halves};
-use super::vector::{bytes, parts};
+use super::vector::{bytes, parts, prefetch_block};
 use super::{GROUP, Part};
 use crate::simd::{prefetch, sixteen};
 
 /// Numbers of a vector.
 pub(super) const LANES: usize = 16;
-
-/// Bytes that the processor reads at once; blocks are shorter.
-const LINE: usize = 64;
 
 /// 0 to 15: the table of codes that are their own values.
 const COUNT: [f32; LANES] = {
@@ -82,10 +79,7 @@ fn blocks<const BYTES: usize, const M: usize, const R: usize>(
     for index in 0..count {
         for (row, sums) in rows.iter().zip(&mut sums) {
             let block = &row[index];
-            // one prefetch for each line
-            if index % (LINE / BYTES) == 0 {
-                prefetch(&block[..], tokens.ahead);
-            }
+            prefetch_block(block, index, tokens.ahead);
             let w = unpack(block);
             for (x, sums) in tokens.x.iter().zip(sums) {
                 add(&x[index], w, sums);
