@@ -140,9 +140,9 @@ fn unexplained(
             }
         }
         if !others.is_empty() {
+            let [what, _] = of_a_module(config);
             warnings.push(format!(
-                "modules with {} that are not targeted: {}",
-                of_a_module(config),
+                "modules with {what} that are not targeted: {}",
                 listed(&others)
             ));
         }
@@ -168,19 +168,18 @@ fn unexplained(
     Ok(warnings)
 }
 
-/// What a module with an adapter has, with its article.
-fn of_a_module(config: &AdapterConfig) -> &'static str {
+/// What a module with an adapter has, with its article and without.
+fn of_a_module(config: &AdapterConfig) -> [&'static str; 2] {
     if config.kind.has_rank() {
-        "a low-rank branch"
+        ["a low-rank branch", "low-rank branch"]
     } else {
-        "an adapter"
+        ["an adapter", "adapter"]
     }
 }
 
 /// Modules that are targeted but have no low-rank branch, judging by the modules of other layers.
 fn missing(config: &AdapterConfig, modules: &[&str]) -> Result<Vec<String>, AdapterError> {
-    let what = of_a_module(config);
-    let nothing = what.split_once(' ').map_or(what, |(_, noun)| noun);
+    let [what, noun] = of_a_module(config);
     let mut warnings = Vec::new();
     if let Some(Targets::Names(names)) = &config.target_modules {
         let found = |name: &&String| modules.iter().any(|module| is_end(module, name));
@@ -225,7 +224,7 @@ fn missing(config: &AdapterConfig, modules: &[&str]) -> Result<Vec<String>, Adap
     }
     for (module, layers) in absent {
         warnings.push(format!(
-            "`{module}` is targeted but has no {nothing} in layers {} (of 0 to {last})",
+            "`{module}` is targeted but has no {noun} in layers {} (of 0 to {last})",
             layers.join(", ")
         ));
     }
