@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use simmer_checkpoint::{Dtype, SafetensorsFile};
+use simmer_model::adapter::combine::WeightedAdapter;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::merge::agreement::{Agreement, Heard};
 use simmer_model::merge::{MergeOptions, merge, verify};
@@ -32,7 +33,14 @@ impl Merged {
             golden::adapter_folder(model, adapter),
         );
         let out = folder.path().join("merged");
-        let report = merge(&base, &path, &out, options, &mut |_, _| ()).unwrap();
+        let report = merge(
+            &base,
+            &[WeightedAdapter::whole(&path)],
+            &out,
+            options,
+            &mut |_, _| (),
+        )
+        .unwrap();
         Self {
             folder,
             model,
@@ -51,7 +59,14 @@ impl Merged {
             golden::folder(self.model),
             golden::adapter_folder(self.model, self.adapter),
         );
-        let altered = verify(&base, &adapter, &self.out(), self.options, &mut |_, _| ()).unwrap();
+        let altered = verify(
+            &base,
+            &[WeightedAdapter::whole(&adapter)],
+            &self.out(),
+            self.options,
+            &mut |_, _| (),
+        )
+        .unwrap();
         altered.into_iter().map(|tensor| tensor.name).collect()
     }
 
@@ -149,7 +164,14 @@ fn a_model_of_other_tensors_is_not_this_merge() {
     let other = golden::folder("untied-mha");
     let base = golden::folder("tied-gqa");
     let adapter = golden::adapter_folder("tied-gqa", "qkvo");
-    let error = verify(&base, &adapter, &other, merged.options, &mut |_, _| ()).unwrap_err();
+    let error = verify(
+        &base,
+        &[WeightedAdapter::whole(&adapter)],
+        &other,
+        merged.options,
+        &mut |_, _| (),
+    )
+    .unwrap_err();
     assert!(
         error
             .to_string()

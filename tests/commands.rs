@@ -232,7 +232,9 @@ fn sigterm_ends_a_chat() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    chat.stdin.as_ref().unwrap().write_all(b"Hello\n").unwrap();
+    // held open: `wait` closes what the process still has, and at its end the chat would end by itself
+    let mut typed = chat.stdin.take().unwrap();
+    typed.write_all(b"Hello\n").unwrap();
     let answer = chat.stdout.as_mut().unwrap();
     answer.read_exact(&mut [0]).unwrap();
     let pid = chat.id().to_string();

@@ -6,6 +6,7 @@ mod adapters;
 mod bad_rows;
 mod cards;
 mod checking;
+mod combining;
 mod commands;
 mod converting;
 mod corpus;

@@ -5,6 +5,7 @@ use safetensors::{Dtype, SafeTensors};
 use simmer_checkpoint::Checkpoint;
 use simmer_checkpoint::numbers::floats;
 use simmer_model::Sequence;
+use simmer_model::adapter::combine::WeightedAdapter;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::merge::{MergeOptions, merge};
 
@@ -36,7 +37,7 @@ fn merged_weights_equal_pefts_to_the_last_places() {
         let base = golden::folder(model);
         let merging = merge(
             &base,
-            &adapter,
+            &[WeightedAdapter::whole(&adapter)],
             &out,
             MergeOptions::default(),
             &mut |_, _| (),
@@ -127,7 +128,7 @@ fn a_merged_model_answers_as_base_and_adapter() {
         let adapter = golden::adapter_folder(model, name);
         merge(
             &golden::folder(model),
-            &adapter,
+            &[WeightedAdapter::whole(&adapter)],
             &out,
             options,
             &mut |_, _| (),

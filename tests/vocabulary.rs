@@ -9,6 +9,7 @@ use serde_json::Value;
 use simmer_checkpoint::numbers::convert;
 use simmer_checkpoint::{Checkpoint, Dtype};
 use simmer_data::Tokenizer;
+use simmer_model::adapter::combine::WeightedAdapter;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::merge::{MergeOptions, merge};
 use simmer_model::{LlamaForCausalLM, Sequence, adapter};
@@ -129,7 +130,7 @@ fn new_rows_are_trained_and_lie_beside_the_adapter() {
         let out = kitchen.path("merged");
         let report = merge(
             &golden::folder(name),
-            &adapter,
+            &[WeightedAdapter::whole(&adapter)],
             &out,
             MergeOptions::default(),
             &mut |_, _| (),

@@ -4,6 +4,7 @@ mod bases;
 mod check;
 mod quantisation;
 mod tokenizer;
+pub(super) mod weighted;
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,6 @@ use serde_json::{Value, json};
 use simmer_checkpoint::Dtype;
 use simmer_checkpoint::hub::What;
 use simmer_files::size::{counted, readable};
-use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::{MergeOptions, MergeReport, MergedTensor, merge};
 
 use crate::failure::{Context, Failure, bail};
@@ -22,7 +22,10 @@ use crate::{hub, output, progress};
 /// If rounding loses a larger share of a change, the command warns.
 const LOST: f64 = 0.1;
 
-/// Merge an adapter into its base model
+/// Merge an adapter, or several with weights, into the base model
+///
+/// Of several adapters, each is merged into the base weights on its own, and the weighted changes are added: W + the sum of
+/// weight times (merged weight - W). Ranks, targets and kinds may differ.
 ///
 /// Writes a Hugging Face folder with the merged weights, the configuration and the tokenizer. Works
 /// tensor by tensor, so the model may be larger than memory. Then the files are re-read and
@@ -32,15 +35,14 @@ const LOST: f64 = 0.1;
 #[command(after_help = "\
 Examples:
   simmer merge --base data/tiny-base --adapter runs/quickstart/adapter --out runs/merged
-  simmer merge --base model.gguf --adapter runs/a/adapter --out runs/merged --dtype bf16
+  simmer merge --base model.gguf --adapter a --weight 0.7 --adapter b --weight -0.3 --out runs/merged
   simmer merge --base nf4 --adapter runs/a/adapter --out merged --into original --original folder")]
 pub(crate) struct Merge {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub
     #[arg(long, value_name = "MODEL")]
     base: PathBuf,
-    /// Adapter in PEFT's layout: a folder, or a name on the Hugging Face Hub
-    #[arg(long, value_name = "ADAPTER")]
-    adapter: PathBuf,
+    #[command(flatten)]
+    adapters: weighted::AdapterArgs,
     /// Folder to write; must be new or empty
     #[arg(long, value_name = "FOLDER")]
     out: PathBuf,
@@ -109,14 +111,17 @@ impl Merge {
     pub(crate) fn run(self) -> Result<(), Failure> {
         check_out(&self.out)?;
         let base = hub::locate(&self.base, What::Model)?;
-        let adapter = hub::locate(&self.adapter, What::Adapter)?;
-        let folder = AdapterFolder::open(&adapter)?;
-        let trained_with = folder.trained_with();
-        let trained_on = trained_with.and_then(|trained_with| trained_with.base.as_ref());
+        let adapters = self.adapters.locate()?;
+        let folders = weighted::opened(&adapters)?;
+        let trained_on = weighted::trained_on(&folders)?;
         let bases = self.bases.choose(&base, trained_on)?;
         let base = &bases.target.path;
         let saved = tempfile::tempdir()?;
-        let merged = tokenizer::of_merge(base, &folder, saved.path())?;
+        let merged = tokenizer::of_merge(
+            base,
+            weighted::with_tokenizer(base, &folders)?,
+            saved.path(),
+        )?;
         let options = MergeOptions {
             dtype: self.dtype,
             max_shard_bytes: self.max_shard_size,
@@ -131,14 +136,14 @@ impl Merge {
             bar.set_length(all);
             bar.set_position(done);
         };
-        let report = merge(base, &adapter, &self.out, options, &mut advance)
+        let report = merge(base, &adapters, &self.out, options, &mut advance)
             .with_context(|| format!("nothing was written to {}", self.out.display()))?;
         bar.finish_and_clear();
         describe(&report);
         quantisation::describe(&bases, &report);
         let merge = check::Merged {
             bases: &bases,
-            adapter: &adapter,
+            adapters: &adapters,
             out: &self.out,
             options,
             rounding: report.rounding(),

@@ -62,6 +62,7 @@ pub(crate) fn card(
     let mut datasets: Vec<String> = datasets.collect();
     datasets.dedup();
     Card {
+        is_combined: false,
         datasets,
         templates: templates.to_vec(),
         base,

@@ -1,6 +1,7 @@
-//! `simmer adapter`: inspects adapters and compares them, without a base model.
+//! `simmer adapter`: inspects, compares and combines adapters, without a base model.
 
 mod alone;
+mod combine;
 mod diff;
 mod grid;
 mod inspect;
@@ -15,7 +16,7 @@ use simmer_files::digest::sha256_of_file;
 
 use crate::failure::{Context, Failure};
 
-/// Inspect adapters, or compare two
+/// Inspect, compare or combine adapters
 #[derive(Debug, Args)]
 pub(crate) struct Adapter {
     #[command(subcommand)]
@@ -26,6 +27,7 @@ pub(crate) struct Adapter {
 enum Command {
     Inspect(inspect::Inspect),
     Diff(diff::Diff),
+    Combine(combine::Combine),
 }
 
 impl Adapter {
@@ -33,6 +35,7 @@ impl Adapter {
         match self.command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Diff(diff) => diff.run(),
+            Command::Combine(combine) => combine.run(),
         }
     }
 }

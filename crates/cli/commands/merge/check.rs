@@ -1,11 +1,12 @@
 //! Compares a merged model with its base model and adapter.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use serde::Serialize;
 use simmer_data::Tokenizer;
 use simmer_model::LlamaForCausalLM;
+use simmer_model::adapter::combine::{CombineError, CombineOptions, WeightedAdapter, combine};
 use simmer_model::base::QuantisedOnLoad;
 use simmer_model::merge::agreement::{Agreement, Heard, TokenDifference};
 use simmer_model::merge::{Altered, MergeOptions, verify};
@@ -22,6 +23,8 @@ const PROMPTS: [&str; 3] = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
     "def add(a, b):\n    return a + b\n\nprint(add(2, 3))  # 5",
 ];
+/// The folder of a combined adapter.
+const COMBINED: &str = "combined";
 /// The length in tokens of each of three prompts, if there is no tokenizer.
 const TOKENS: u32 = 16;
 
@@ -38,7 +41,7 @@ pub(super) enum Prompts {
 /// A finished merge.
 pub(super) struct Merged<'a> {
     pub(super) bases: &'a Bases,
-    pub(super) adapter: &'a Path,
+    pub(super) adapters: &'a [WeightedAdapter],
     pub(super) out: &'a Path,
     pub(super) options: MergeOptions<'a>,
     pub(super) rounding: f64,
@@ -48,12 +51,30 @@ pub(super) struct Merged<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct Checked {
     altered: Vec<Altered>,
+    /// `None` if there is no adapter to compare with.
+    #[serde(flatten)]
+    answers: Option<Answers>,
+    #[serde(skip)]
+    into: Into,
+}
+
+/// The answers of base + adapter and of the merged model.
+#[derive(Debug, Serialize)]
+struct Answers {
     agreement: Agreement,
     /// The difference between the quantised base model with the adapter, which is the trained model, and the merge into the
     /// original weights, if both are at hand.
     original: Option<TokenDifference>,
-    #[serde(skip)]
-    into: Into,
+}
+
+/// What computes unmerged what was merged.
+enum Unmerged {
+    /// The adapter itself.
+    Given(PathBuf),
+    /// A folder with the weighted sum of the adapters.
+    Combined(tempfile::TempDir),
+    /// Nothing.
+    None { why: String },
 }
 
 impl Prompts {
@@ -109,32 +130,64 @@ impl Merged<'_> {
         };
         let altered = verify(
             &self.bases.target.path,
-            self.adapter,
+            self.adapters,
             self.out,
             self.options,
             &mut advance,
         );
         bar.finish_and_clear();
         let altered = altered.with_context(failed)?;
-        let (agreement, original) = self.agreement(prompts).with_context(failed)?;
+        let unmerged = self.unmerged().with_context(failed)?;
+        let answers = match &unmerged {
+            Unmerged::None { why } => {
+                note(&format!("check: the answers are not compared: {why}"));
+                None
+            }
+            Unmerged::Given(adapter) => Some(self.answers(adapter, prompts)),
+            Unmerged::Combined(folder) => {
+                Some(self.answers(&folder.path().join(COMBINED), prompts))
+            }
+        };
         let checked = Checked {
             altered,
-            agreement,
-            original,
+            answers: answers.transpose().with_context(failed)?,
             into: self.bases.into,
         };
         checked.describe();
         Ok(checked)
     }
 
+    /// An adapter that computes unmerged what was merged.
+    fn unmerged(&self) -> Result<Unmerged, Failure> {
+        if let [WeightedAdapter { folder, weight }] = self.adapters
+            && weight.to_bits() == 1.0_f64.to_bits()
+        {
+            return Ok(Unmerged::Given(folder.clone()));
+        }
+        match combine(self.adapters, &CombineOptions::exact(), &|_, _| ()) {
+            Ok(combined) => {
+                let folder = tempfile::tempdir()?;
+                combined.save(&folder.path().join(COMBINED), &[])?;
+                Ok(Unmerged::Combined(folder))
+            }
+            // what only a merge with the base model can compute
+            Err(error @ (CombineError::Kind { .. } | CombineError::Whole { .. })) => {
+                Ok(Unmerged::None {
+                    why: error.to_string(),
+                })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Runs base and adapter, in one or both forms of the base model, and the merged model.
-    fn agreement(&self, prompts: Prompts) -> Result<(Agreement, Option<TokenDifference>), Failure> {
+    fn answers(&self, adapter: &Path, prompts: Prompts) -> Result<Answers, Failure> {
         let bar = progress::spinner("running base + adapter");
-        let apart = self.apart(&self.bases.target)?;
-        let config = apart.config();
+        let trained = apart(&self.bases.target, adapter)?;
+        let config = trained.config();
         let prompts = prompts.tokens(config.vocab_size, config.max_position_embeddings);
-        let target = Heard::from(&apart, prompts)?;
-        drop(apart);
+        let target = Heard::from(&trained, prompts)?;
+        drop(trained);
         let other = match &self.bases.other {
             None => None,
             Some(form) => {
@@ -142,7 +195,10 @@ impl Merged<'_> {
                     Into::Dequantised => "running the original base + adapter",
                     Into::Original => "running the quantised base + adapter",
                 });
-                Some(Heard::from(&self.apart(form)?, target.prompts().to_vec())?)
+                Some(Heard::from(
+                    &apart(form, adapter)?,
+                    target.prompts().to_vec(),
+                )?)
             }
         };
         bar.set_message("running the merged model");
@@ -153,14 +209,17 @@ impl Merged<'_> {
             Into::Dequantised => target.tokens_of(&other),
             Into::Original => other.tokens_of(&merged),
         });
-        Ok((agreement, original))
+        Ok(Answers {
+            agreement,
+            original,
+        })
     }
+}
 
-    /// The base model in one form with the adapter.
-    fn apart(&self, form: &Form) -> Result<LlamaForCausalLM, Failure> {
-        let base = load(&form.path, form.on_load)?;
-        Ok(adapter::load(base, self.adapter)?.model.valid())
-    }
+/// The base model in one form with the adapter.
+fn apart(form: &Form, adapter: &Path) -> Result<LlamaForCausalLM, Failure> {
+    let base = load(&form.path, form.on_load)?;
+    Ok(adapter::load(base, adapter)?.model.valid())
 }
 
 fn load(path: &Path, on_load: Option<QuantisedOnLoad>) -> Result<LlamaForCausalLM, Failure> {
@@ -171,41 +230,8 @@ fn load(path: &Path, on_load: Option<QuantisedOnLoad>) -> Result<LlamaForCausalL
 
 impl Checked {
     fn describe(&self) {
-        let Agreement {
-            prompts,
-            positions,
-            same_likeliest,
-            largest,
-            mean,
-            explained,
-            tokens,
-            ..
-        } = &self.agreement;
-        note(&format!(
-            "check: base + adapter and the merged model predict the same next token at {same_likeliest} of {positions} \
-             positions of {prompts} prompts; log-probabilities differ by {mean:.1e} on average, {largest:.1e} at most \
-             (rounding explains up to {explained:.1e} there)"
-        ));
-        let apart = match self.into {
-            _ if self.original.is_none() => "base + adapter",
-            Into::Dequantised => "the dequantised base + adapter",
-            Into::Original => "the original base + adapter",
-        };
-        note(&format!(
-            "check: from {apart} to the merged model, {}",
-            difference(tokens)
-        ));
-        if let Some(original) = &self.original {
-            note(&match self.into {
-                Into::Dequantised => format!(
-                    "check: --into original would change the trained model: {}",
-                    difference(original)
-                ),
-                Into::Original => format!(
-                    "check: from the quantised base + adapter, which is the trained model, to the merged model, {}",
-                    difference(original)
-                ),
-            });
+        if let Some(answers) = &self.answers {
+            answers.describe(self.into);
         }
         if self.altered.is_empty() {
             note("check: the written files equal the merged weights, bit for bit");
@@ -225,13 +251,55 @@ impl Checked {
                 first.numbers
             ));
         }
-        (!self.agreement.agrees).then(|| {
+        let agreement = &self.answers.as_ref()?.agreement;
+        (!agreement.agrees).then(|| {
             format!(
                 "{out}: the merged model differs from base + adapter: a log-probability differs by {:.3}, and rounding \
                  explains up to {:.3}",
-                self.agreement.largest, self.agreement.explained
+                agreement.largest, agreement.explained
             )
         })
+    }
+}
+
+impl Answers {
+    fn describe(&self, into: Into) {
+        let Agreement {
+            prompts,
+            positions,
+            same_likeliest,
+            largest,
+            mean,
+            explained,
+            tokens,
+            ..
+        } = &self.agreement;
+        note(&format!(
+            "check: base + adapter and the merged model predict the same next token at {same_likeliest} of {positions} \
+             positions of {prompts} prompts; log-probabilities differ by {mean:.1e} on average, {largest:.1e} at most \
+             (rounding explains up to {explained:.1e} there)"
+        ));
+        let apart = match into {
+            _ if self.original.is_none() => "base + adapter",
+            Into::Dequantised => "the dequantised base + adapter",
+            Into::Original => "the original base + adapter",
+        };
+        note(&format!(
+            "check: from {apart} to the merged model, {}",
+            difference(tokens)
+        ));
+        if let Some(original) = &self.original {
+            note(&match into {
+                Into::Dequantised => format!(
+                    "check: --into original would change the trained model: {}",
+                    difference(original)
+                ),
+                Into::Original => format!(
+                    "check: from the quantised base + adapter, which is the trained model, to the merged model, {}",
+                    difference(original)
+                ),
+            });
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Card {
     pub vocab_size: Option<usize>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
+    /// Whether it was combined from other adapters.
+    pub is_combined: bool,
 }
 
 impl Card {
@@ -38,7 +40,14 @@ impl Card {
             text,
             "\n# {} adapter for {base}\n\n{}\n",
             config.kind.name,
-            what(config)
+            what(
+                config,
+                if self.is_combined {
+                    "combined"
+                } else {
+                    "trained"
+                }
+            )
         );
         if !self.training.is_empty() {
             let _ = write!(text, "\n{}\n", self.training.trim_end());
@@ -100,7 +109,7 @@ impl Card {
     }
 }
 
-fn what(config: &AdapterConfig) -> String {
+fn what(config: &AdapterConfig, made: &str) -> String {
     let targets = config.target_modules.as_ref();
     let default = || "PEFT's default targets".to_owned();
     let targets = targets.map_or_else(default, ToString::to_string);
@@ -112,11 +121,11 @@ fn what(config: &AdapterConfig) -> String {
     let rest = settings.chars().skip(1).collect::<String>();
     let settings = first.unwrap_or_default() + &rest;
     if config.kind.attention.is_some() {
-        return format!("{settings}; trained with simmer.");
+        return format!("{settings}; {made} with simmer.");
     }
     let rows = config.trainable_token_indices.as_ref();
     let rows = rows.map_or("", |_| ", and rows of single tokens");
-    format!("{settings}, on {targets}{rows}; trained with simmer.")
+    format!("{settings}, on {targets}{rows}; {made} with simmer.")
 }
 
 fn peft(base: &str, vocab_size: Option<usize>) -> String {
@@ -206,6 +215,7 @@ mod tests {
     #[test]
     fn a_card_says_how_to_load_the_adapter() {
         let card = Card {
+            is_combined: false,
             datasets: vec!["who/rows".to_owned()],
             templates: vec![PromptTemplate {
                 name: "alpaca".to_owned(),

@@ -5,6 +5,7 @@
 mod adaption_prompt;
 mod attach;
 mod card;
+pub mod combine;
 pub mod config;
 mod decomposition;
 mod diagnosis;

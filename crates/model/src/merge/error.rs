@@ -65,6 +65,22 @@ pub enum MergeError {
     /// The adapter cannot be used, or does not fit the base model.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// Adapters that cannot be merged together.
+    #[error("{} and {}: {why}", first.display(), second.display())]
+    Together {
+        /// The first.
+        first: PathBuf,
+        /// The second.
+        second: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// A weight that is not a number.
+    #[error("--weight: expected a number, found {found}")]
+    Weight {
+        /// The weight.
+        found: f64,
+    },
     /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] CheckpointError),
@@ -141,7 +157,11 @@ impl Hint for MergeError {
             Self::NotFinite { .. } => Some(
                 "check the training run: the adapter has values that are not finite, so it diverged".to_owned(),
             ),
-            Self::Dtype { .. } | Self::NotThisMerge { .. } => None,
+            Self::Together { .. } => Some(
+                "merge one of them, then merge the other into the merged model; it must have been trained on that vocabulary"
+                    .to_owned(),
+            ),
+            Self::Dtype { .. } | Self::NotThisMerge { .. } | Self::Weight { .. } => None,
         }
     }
 }

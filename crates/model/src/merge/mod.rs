@@ -19,6 +19,7 @@
 //! so that merged weights equal PEFT's to the last bit for adapters in f32. PEFT rounds the change of an
 //! f16 or bf16 adapter to the adapter's dtype before adding it; here it stays in f32.
 
+mod adapters;
 pub mod agreement;
 mod arithmetic;
 mod beside;
@@ -26,6 +27,7 @@ mod error;
 mod plan;
 mod quantisation;
 mod report;
+mod several;
 mod verify;
 mod weights;
 
@@ -33,6 +35,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
+use self::adapters::Adapters;
 use self::arithmetic::{Change, change_rows};
 pub use self::beside::files_beside;
 use self::beside::{GENERATION_CONFIG, config_text, generation_config};
@@ -43,7 +46,7 @@ pub use self::quantisation::{OtherForm, QuantisedTensor};
 pub use self::report::{MergeReport, MergedTensor};
 pub use self::verify::{Altered, verify};
 use self::weights::{Rows, Weights};
-use crate::adapter::peft::AdapterFolder;
+use crate::adapter::combine::WeightedAdapter;
 use crate::base::QuantisedOnLoad;
 use simmer_checkpoint::numbers::{convert, count_not_finite};
 use simmer_checkpoint::{CheckpointWriter, Dtype};
@@ -71,9 +74,12 @@ pub struct MergeOptions<'a> {
     pub other: Option<OtherForm<'a>>,
 }
 
-/// Merges the adapter in the folder `adapter` into the base model in the folder `base`, and writes a
-/// checkpoint to the folder `out`, with copies of the base model's tokenizer and other files. If the adapter
-/// has its own tokenizer, that is copied instead.
+/// Merges adapters into the base model in the folder `base`, and writes a checkpoint to the folder `out`, with copies of the
+/// base model's tokenizer and other files. If an adapter has its own tokenizer, that is copied instead.
+///
+/// One adapter of weight 1 is merged as it is. Of several, each is merged into the base weights on its own, and the weighted
+/// changes are added: `W' = W + Σ wᵢ (Wᵢ - W)`, where Wᵢ is the weight with adapter i. For low-rank branches that is
+/// `W + Σ wᵢ sᵢ·Bᵢ·Aᵢ`.
 ///
 /// `progress` gets the bytes of weights written so far, and the total.
 ///
@@ -82,7 +88,7 @@ pub struct MergeOptions<'a> {
 /// See [`MergeError`].
 pub fn merge(
     base: &Path,
-    adapter: &Path,
+    adapters: &[WeightedAdapter],
     out: &Path,
     options: MergeOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
@@ -91,10 +97,8 @@ pub fn merge(
     let weights = Weights::open(base, options.quantised)?;
     let other = options.other.map(|other| Other::open(other, &weights));
     let other = other.transpose()?;
-    let adapter = AdapterFolder::open(adapter)?;
-    let mut config = weights.config().clone();
-    let resized = adapter.resize(&mut config);
-    let plan = Plan::new(&config, &weights, &adapter, options)?;
+    let mut adapters = Adapters::open(adapters, weights.config())?;
+    let plan = Plan::new(&weights, &adapters, options)?;
 
     let mut writer = CheckpointWriter::create(out, plan.shards.clone())?;
     let mut append = |output: &Output, _: usize, bytes: &[u8]| -> Result<(), MergeError> {
@@ -117,7 +121,7 @@ pub fn merge(
         quantised: Vec::new(),
         bytes: merge.total,
         untied: plan.untied,
-        resized,
+        resized: adapters.resized.take(),
         copied: Vec::new(),
         warnings: plan.warnings,
     };
@@ -135,9 +139,9 @@ pub fn merge(
         }
     }
     report.quantised = merge.quantised;
-    let config = config_text(&config, weights.checkpoint(), plan.untied, options)?;
+    let config = config_text(&adapters.config, weights.checkpoint(), plan.untied, options)?;
     writer.folder().write("config.json", config.as_bytes())?;
-    for file in files_beside(base, options.tokenizer.or(adapter.tokenizer_path()))? {
+    for file in files_beside(base, options.tokenizer.or(adapters.tokenizer_path()))? {
         let name = file.file_name().unwrap_or_default();
         report.copied.push(name.to_string_lossy().into_owned());
         if options.eos.is_none() || name != GENERATION_CONFIG {

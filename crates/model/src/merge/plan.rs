@@ -1,6 +1,7 @@
 //! The tensors of a merged checkpoint, and where each comes from.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
@@ -8,12 +9,13 @@ use simmer_checkpoint::family::{Family, Module};
 use simmer_checkpoint::layout::{self, ModuleKind};
 use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
 
+use super::adapters::{Adapters, OpenedAdapter};
 use super::weights::Weights;
-use super::{MergeError, MergeOptions};
+use super::{MergeError, MergeOptions, several};
 use crate::adapter::AdapterError;
 use crate::adapter::init::Factors;
 use crate::adapter::kind::{MergedRows, Stored, Trained};
-use crate::adapter::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
+use crate::adapter::peft::{AdapterTensors, KEY_PREFIX};
 use crate::adapter::targets::{Selected, Selection};
 use crate::adapter::tokens::{self, ReplacedRows};
 use crate::numbers::to_f64;
@@ -57,34 +59,23 @@ pub(super) enum Origin {
 }
 
 impl Plan {
-    /// `config` is that of the base model, already resized to the vocabulary of the adapter.
+    /// The plan for a base model, which is resized to the vocabulary of the adapters.
     pub(super) fn new(
-        config: &ModelConfig,
         weights: &Weights,
-        adapter: &AdapterFolder,
+        adapters: &Adapters,
         options: MergeOptions<'_>,
     ) -> Result<Self, MergeError> {
-        let kind = adapter.config().kind;
-        if let Some(why) = kind.cannot_merge {
-            return Err(MergeError::Adapter(AdapterError::NoMerge {
-                folder: adapter.folder().to_owned(),
-                kind: kind.name,
-                why,
-            }));
-        }
-        let selection = adapter.select(&layout::modules(config))?;
-        let tensors = adapter.tensors(&selection)?;
+        let config = &adapters.config;
         let family = config.family;
-        let untied = config.tie_word_embeddings && unties(family, &selection, &tensors);
-        let mut warnings = adapter.warnings().to_vec();
-        warnings.extend(selection.warnings.iter().cloned());
-        let mut sources = Sources {
-            family,
-            tied: config.tie_word_embeddings,
-            weights,
-            selection: &selection,
-            tensors,
-        };
+        let mut sources = Vec::new();
+        let mut warnings = Vec::new();
+        for opened in &adapters.all {
+            let source = OfAdapter::new(opened, config, weights)?;
+            warnings.extend_from_slice(opened.folder.warnings());
+            warnings.extend(source.selection.warnings.iter().cloned());
+            sources.push(source);
+        }
+        let untied = config.tie_word_embeddings && sources.iter().any(OfAdapter::unties);
 
         let mut shards = Vec::new();
         let mut outputs = Vec::new();
@@ -112,7 +103,12 @@ impl Plan {
                 specs.push(spec);
             }
             for spec in &specs {
-                outputs.push(sources.output(spec.clone())?);
+                outputs.push(match &sources[..] {
+                    [alone] if alone.weight.to_bits() == 1.0_f64.to_bits() => {
+                        alone.output(spec.clone())?
+                    }
+                    several => several::output(several, adapters, spec.clone())?,
+                });
             }
             shards.push(Shard {
                 file: file.file.clone(),
@@ -143,37 +139,70 @@ impl Plan {
     }
 }
 
-/// Whether the merge makes embedding and head differ. A base weight in the adapter's file alone does not: it
-/// replaces the shared tensor.
-fn unties(family: &Family, selection: &Selection, tensors: &AdapterTensors) -> bool {
-    let outermost = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
-    let replaced = |module: &Module| {
-        let data = tensors.base_weights.get(module.name);
-        data.map(TensorData::as_bytes)
-    };
-    let replaced_differ = match (replaced(&family.embedding), replaced(&family.head)) {
-        (Some(embedding), Some(head)) => embedding != head,
-        _ => false,
-    };
-    replaced_differ
-        || selection
-            .adapted
-            .iter()
-            .any(|module| outermost(module.kind))
-        || selection.saved.iter().any(|module| outermost(module.kind))
-}
-
-/// Where the tensors come from.
-struct Sources<'a> {
+/// Where the tensors of a merge with one adapter come from.
+pub(super) struct OfAdapter<'a> {
+    pub(super) folder: &'a Path,
+    pub(super) weight: f64,
+    pub(super) weights: &'a Weights,
     family: &'static Family,
     tied: bool,
-    weights: &'a Weights,
-    selection: &'a Selection,
+    selection: Selection,
     tensors: AdapterTensors,
 }
 
-impl Sources<'_> {
-    fn output(&mut self, spec: TensorSpec) -> Result<Output, MergeError> {
+impl<'a> OfAdapter<'a> {
+    fn new(
+        opened: &'a OpenedAdapter,
+        config: &ModelConfig,
+        weights: &'a Weights,
+    ) -> Result<Self, MergeError> {
+        let OpenedAdapter { folder, weight } = opened;
+        let kind = folder.config().kind;
+        if let Some(why) = kind.cannot_merge {
+            return Err(MergeError::Adapter(AdapterError::NoMerge {
+                folder: folder.folder().to_owned(),
+                kind: kind.name,
+                why,
+            }));
+        }
+        let selection = folder.select(&layout::modules(config))?;
+        let tensors = folder.tensors(&selection)?;
+        Ok(Self {
+            folder: folder.folder(),
+            weight: *weight,
+            weights,
+            family: config.family,
+            tied: config.tie_word_embeddings,
+            selection,
+            tensors,
+        })
+    }
+
+    /// Whether the merge makes embedding and head differ. A base weight in the adapter's file alone does not: it
+    /// replaces the shared tensor.
+    fn unties(&self) -> bool {
+        let outermost = |kind| matches!(kind, ModuleKind::Embedding | ModuleKind::OutputHead);
+        let replaced = |module: &Module| {
+            let data = self.tensors.base_weights.get(module.name);
+            data.map(TensorData::as_bytes)
+        };
+        let replaced_differ = match (
+            replaced(&self.family.embedding),
+            replaced(&self.family.head),
+        ) {
+            (Some(embedding), Some(head)) => embedding != head,
+            _ => false,
+        };
+        let selection = &self.selection;
+        replaced_differ
+            || selection
+                .adapted
+                .iter()
+                .any(|module| outermost(module.kind))
+            || selection.saved.iter().any(|module| outermost(module.kind))
+    }
+
+    fn output(&self, spec: TensorSpec) -> Result<Output, MergeError> {
         let origin = match self.trained(&spec.name) {
             Some(data) => Origin::Adapter(data),
             None => self.base(&spec.name),
@@ -185,19 +214,28 @@ impl Sources<'_> {
             }
             Origin::Adapter(data) => stored_dtype(data),
         };
-        let merged = match self.adapted(&spec.name) {
-            None => None,
-            Some(module) => {
-                let factors = self.factors(module, &origin)?;
-                merged(module, &self.tensors.trained, factors.as_ref())
-            }
-        };
         Ok(Output {
-            merged: merged.or_else(|| self.rows(&spec.name)),
+            merged: self.merged(&spec.name, &origin)?,
             spec,
             origin,
             stored,
         })
+    }
+
+    /// What the adapter changes in a tensor of this origin.
+    pub(super) fn merged(
+        &self,
+        name: &str,
+        origin: &Origin,
+    ) -> Result<Option<Box<dyn MergedRows>>, MergeError> {
+        let merged = match self.adapted(name) {
+            None => None,
+            Some(module) => {
+                let factors = self.factors(module, origin)?;
+                merged(module, &self.tensors.trained, factors.as_ref())
+            }
+        };
+        Ok(merged.or_else(|| self.rows(name)))
     }
 
     /// The target module whose adapter changes a tensor: its weight, or its bias if the adapter multiplies that, too.
@@ -225,7 +263,7 @@ impl Sources<'_> {
     }
 
     /// Checks that the adapter has the rows that the base model's matrix lacks.
-    fn check_rows(&self, spec: &TensorSpec, name: &str) -> Result<(), MergeError> {
+    pub(super) fn check_rows(&self, spec: &TensorSpec, name: &str) -> Result<(), MergeError> {
         let rows = spec.shape.first().copied().unwrap_or_default();
         let new = self.weights.row_count(name)..rows;
         let is_head = !self.tied && spec.name == self.family.head.weight();
@@ -257,7 +295,7 @@ impl Sources<'_> {
     }
 
     /// A fully trained tensor: of a saved module, or a bias.
-    fn trained(&self, name: &str) -> Option<TensorData> {
+    pub(super) fn trained(&self, name: &str) -> Option<TensorData> {
         let plain = self.tensors.trained.get(&format!("{KEY_PREFIX}{name}"));
         let module = name.strip_suffix(".bias");
         let wrapped = module.and_then(|module| {
@@ -268,7 +306,7 @@ impl Sources<'_> {
     }
 
     /// A frozen tensor: of the base model, or the adapter's replacement for it.
-    fn base(&self, name: &str) -> Origin {
+    pub(super) fn base(&self, name: &str) -> Origin {
         let of = |module: &str| self.tensors.base_weights.get(module).cloned();
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let [embedding, head] = [&self.family.embedding, &self.family.head];
@@ -310,6 +348,6 @@ fn merged(
     module.adapter.merged(module.is_embedding(), &stored)
 }
 
-fn stored_dtype(data: &TensorData) -> Dtype {
+pub(super) fn stored_dtype(data: &TensorData) -> Dtype {
     crate::tensor_file::stored_dtype(data.dtype()).unwrap_or(Dtype::F32)
 }

@@ -13,7 +13,7 @@ use simmer_files::Existing;
 use simmer_hint::Hint;
 
 use super::*;
-use crate::adapter::peft::{KEY_PREFIX, tensor_shapes};
+use crate::adapter::peft::{AdapterFolder, KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
 use crate::adapter::{AdapterConfig, Bias, Card};
 use crate::tensor_file::{ReadData, write_safetensors};
@@ -121,7 +121,7 @@ impl Case {
     }
 
     fn merge(&self, options: MergeOptions) -> Result<MergeReport, MergeError> {
-        let adapter = self.dir.path().join("adapter");
+        let adapter = [WeightedAdapter::whole(self.dir.path().join("adapter"))];
         let mut seen = (0, 0);
         let mut progress = |done, total| {
             assert!(done > seen.0 && done <= total);
@@ -306,7 +306,14 @@ fn merges_are_pefts() {
         let base = goldens.join(model);
         let folder = base.join("adapters").join(adapter);
         let options = MergeOptions::default();
-        merge(&base, &folder, &out, options, &mut |_, _| ()).unwrap();
+        merge(
+            &base,
+            &[WeightedAdapter::whole(&folder)],
+            &out,
+            options,
+            &mut |_, _| (),
+        )
+        .unwrap();
         let theirs = simmer_checkpoint::SafetensorsFile::open(folder.join("golden.safetensors"));
         let theirs = theirs.unwrap();
         let (ours, old) = (

@@ -5,10 +5,11 @@ use std::path::Path;
 use serde::{Serialize, Serializer};
 use simmer_checkpoint::{CheckpointError, Dtype, Pretrained, compare};
 
+use super::adapters::Adapters;
 use super::plan::{Output, Plan};
 use super::weights::Weights;
 use super::{Merge, MergeError, MergeOptions};
-use crate::adapter::peft::AdapterFolder;
+use crate::adapter::combine::WeightedAdapter;
 
 /// A tensor of a merged model that differs from the merge of base model and adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,17 +31,15 @@ pub struct Altered {
 /// As [`super::merge`], and if the merged model cannot be opened or has tensors of other names or shapes.
 pub fn verify(
     base: &Path,
-    adapter: &Path,
+    adapters: &[WeightedAdapter],
     merged: &Path,
     options: MergeOptions<'_>,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Altered>, MergeError> {
     options.check()?;
     let weights = Weights::open(base, options.quantised)?;
-    let adapter = AdapterFolder::open(adapter)?;
-    let mut config = weights.config().clone();
-    let _ = adapter.resize(&mut config);
-    let plan = Plan::new(&config, &weights, &adapter, options)?;
+    let adapters = Adapters::open(adapters, weights.config())?;
+    let plan = Plan::new(&weights, &adapters, options)?;
     let merged = Pretrained::open(merged)?.checkpoint;
     let shapes = |name: &str| merged.info(name).map(|info| info.shape.clone());
     let expected = plan

@@ -11,7 +11,7 @@ mod eigen;
 mod products;
 
 use self::products::{gram, times, transposed_times};
-use super::spectrum::{Columns, dot, norm, rotated_together};
+use super::spectrum::{Columns, dot, norm, product, rotated_together};
 use crate::random::normal;
 
 /// A weight, row after row.
@@ -111,6 +111,43 @@ pub(crate) fn first_of_qr(matrix: Matrix<'_>, rank: usize) -> [Columns; 2] {
         row[..at].fill(0.0);
     }
     [q, r]
+}
+
+/// The singular values of `B Aᵀ`, given as columns, without forming it.
+///
+/// # Shapes
+/// R columns of length O, and R of length I
+pub(crate) fn of_factors(b: &Columns, a: &Columns) -> Truncated {
+    let [left, right] = [b, a].map(|columns| orthonormal(columns.clone()));
+    // coordinates of the columns in these bases
+    let within = |basis: &Columns, columns: &Columns| -> Columns {
+        let coordinates = |column: &Vec<f64>| basis.iter().map(|of| dot(of, column)).collect();
+        columns.iter().map(coordinates).collect()
+    };
+    let middle = product(&within(&left, b), &within(&right, a));
+    let unit = |at| {
+        let mut column = vec![0.0; middle.len()];
+        column[at] = 1.0;
+        column
+    };
+    let small = of_product(middle.clone(), (0..middle.len()).map(unit).collect());
+    let outside = |basis: &Columns, columns: Columns| -> Columns {
+        let combined = |weights: Vec<f64>| {
+            let mut sum = vec![0.0; basis.first().map_or(0, Vec::len)];
+            for (weight, direction) in weights.iter().zip(basis) {
+                for (sum, value) in sum.iter_mut().zip(direction) {
+                    *sum += weight * value;
+                }
+            }
+            sum
+        };
+        columns.into_iter().map(combined).collect()
+    };
+    Truncated {
+        left: outside(&left, small.left),
+        values: small.values,
+        right: outside(&right, small.right),
+    }
 }
 
 /// The decomposition of `Y Vᵀ` with orthonormal columns V: `σ u` are the columns of Y, rotated until they are orthogonal.

@@ -266,7 +266,18 @@ impl OpenAdapter {
         }
     }
 
-    fn whole_tensors(&self) -> Result<Vec<WholeTensor>, AdapterError> {
+    /// Frozen copies of base weights: key, module and tensor.
+    pub(super) fn base_weights(&self) -> Result<Vec<(&str, &str, &Tensor)>, AdapterError> {
+        let all = self.whole_tensors()?;
+        let frozen: Vec<&WholeTensor> = all.iter().filter(|of| !of.trained).collect();
+        let of = |whole: &&WholeTensor| {
+            let (key, tensor) = self.whole.get_key_value(&whole.key)?;
+            Some((key.as_str(), self.parts.whole.get(key)?.as_str(), tensor))
+        };
+        Ok(frozen.iter().filter_map(of).collect())
+    }
+
+    pub(super) fn whole_tensors(&self) -> Result<Vec<WholeTensor>, AdapterError> {
         let whole = self.whole.iter();
         let whole =
             whole.filter_map(|(key, tensor)| Some((key, tensor, self.parts.whole.get(key)?)));
@@ -390,7 +401,7 @@ fn check_dtype(file: &Path, key: &str, tensor: &Tensor) -> Result<(), AdapterErr
 }
 
 /// Sort key: by layer, and within a layer in the order in which it uses its modules.
-fn order(module: &str) -> (usize, usize, String) {
+pub(super) fn order(module: &str) -> (usize, usize, String) {
     let (layer, target) = place(module);
     let known = all_modules().position(|module| module.last_part() == target);
     (

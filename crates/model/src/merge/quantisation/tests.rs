@@ -8,6 +8,7 @@ use simmer_checkpoint::{Checkpoint, Dtype, Pretrained, SINGLE_FILE, SafetensorsF
 use simmer_hint::Hint;
 
 use super::*;
+use crate::adapter::combine::WeightedAdapter;
 use crate::base::BasePrecision;
 use crate::merge::tests::ulps_apart;
 use crate::merge::{MergeOptions, MergeReport, merge, verify};
@@ -74,8 +75,22 @@ impl Case {
     fn merge(&self, base: &Path, options: MergeOptions<'_>) -> (tempfile::TempDir, MergeReport) {
         let dir = tempfile::tempdir().unwrap();
         let out = dir.path().join("out");
-        let report = merge(base, &self.adapter, &out, options, &mut |_, _| ()).unwrap();
-        let altered = verify(base, &self.adapter, &out, options, &mut |_, _| ()).unwrap();
+        let report = merge(
+            base,
+            &[WeightedAdapter::whole(&self.adapter)],
+            &out,
+            options,
+            &mut |_, _| (),
+        )
+        .unwrap();
+        let altered = verify(
+            base,
+            &[WeightedAdapter::whole(&self.adapter)],
+            &out,
+            options,
+            &mut |_, _| (),
+        )
+        .unwrap();
         assert_eq!(altered, []);
         (dir, report)
     }
@@ -229,7 +244,7 @@ fn another_model_is_not_the_original() {
         let out = dir.path().join("out");
         let error = merge(
             &case.quantised,
-            &case.adapter,
+            &[WeightedAdapter::whole(&case.adapter)],
             &out,
             options,
             &mut |_, _| (),

@@ -1,0 +1,78 @@
+//! The adapters of a merge.
+
+use std::path::Path;
+
+use simmer_checkpoint::ModelConfig;
+
+use super::MergeError;
+use crate::adapter::combine::WeightedAdapter;
+use crate::adapter::peft::AdapterFolder;
+
+/// The adapters of a merge, and the model that they are merged into.
+pub(super) struct Adapters {
+    pub(super) all: Vec<OpenedAdapter>,
+    /// The configuration of the base model, resized to the vocabulary of the adapter that adds tokens.
+    pub(super) config: ModelConfig,
+    /// A message if it was resized.
+    pub(super) resized: Option<String>,
+    /// Which adapter adds tokens.
+    pub(super) resizing: Option<usize>,
+}
+
+/// An adapter with its weight.
+pub(super) struct OpenedAdapter {
+    pub(super) folder: AdapterFolder,
+    pub(super) weight: f64,
+}
+
+impl Adapters {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// An adapter that cannot be read, a weight that is no number, and two adapters that both add tokens.
+    pub(super) fn open(given: &[WeightedAdapter], base: &ModelConfig) -> Result<Self, MergeError> {
+        let mut all: Vec<OpenedAdapter> = Vec::with_capacity(given.len());
+        let mut config = base.clone();
+        let (mut resized, mut resizing) = (None, None);
+        for WeightedAdapter { folder, weight } in given {
+            if !weight.is_finite() {
+                return Err(MergeError::Weight { found: *weight });
+            }
+            let folder = AdapterFolder::open(folder)?;
+            let mut own = base.clone();
+            if let Some(message) = folder.resize(&mut own) {
+                if let Some(first) = resizing.and_then(|at: usize| all.get(at)) {
+                    return Err(MergeError::Together {
+                        first: first.folder.folder().to_owned(),
+                        second: folder.folder().to_owned(),
+                        why: "both add tokens to the vocabulary, and a new token has no base weight that a weighted change \
+                              could be added to"
+                            .to_owned(),
+                    });
+                }
+                resizing = Some(all.len());
+                resized = Some(message);
+                config = own;
+            }
+            all.push(OpenedAdapter {
+                folder,
+                weight: *weight,
+            });
+        }
+        Ok(Self {
+            all,
+            config,
+            resized,
+            resizing,
+        })
+    }
+
+    /// The folder with the tokenizer: of the adapter that adds tokens, or of the first that has one.
+    pub(super) fn tokenizer_path(&self) -> Option<&Path> {
+        let resizing = self.resizing.and_then(|at| self.all.get(at));
+        let mut others = self.all.iter();
+        resizing
+            .and_then(|opened| opened.folder.tokenizer_path())
+            .or_else(|| others.find_map(|opened| opened.folder.tokenizer_path()))
+    }
+}
