@@ -25,6 +25,7 @@ mod model;
 mod names;
 mod offload;
 mod packaging;
+mod parallel;
 mod recipes;
 mod report;
 mod resuming;

@@ -4,13 +4,15 @@
 
 use std::cmp::Reverse;
 
+use serde::{Deserialize, Serialize};
+
 use crate::example::Example;
 
 /// The target of a position that is not trained on, as in Hugging Face's labels.
 pub const IGNORE: i64 = -100;
 
 /// The input of one forward and backward pass: rows one after another, without padding.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct MicroBatch {
     /// `[T]` token ids.
     pub tokens: Vec<u32>,

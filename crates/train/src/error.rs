@@ -14,6 +14,7 @@ use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;
 
 use crate::problem::Problem;
+use crate::ranks::RanksError;
 use crate::recipe::RecipeError;
 use crate::tracking::Unsent;
 
@@ -30,6 +31,9 @@ pub enum TrainError {
     /// The build lacks the device.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The ranks of a run do not work together.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// The data is wrong.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -179,6 +183,7 @@ impl Hint for TrainError {
             Self::Recipe(error) => return error.hint(),
             Self::Setting(problem) => return problem.hint(),
             Self::Device(error) => return error.hint(),
+            Self::Ranks(error) => return error.hint(),
             Self::Data(error) => return error.hint(),
             Self::Tokenizer(error) => return error.hint(),
             Self::Base(error) => return error.hint(),

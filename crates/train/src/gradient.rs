@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use simmer_kernels::norm;
 use simmer_model::{SegmentGradients, Segments};
+
+use crate::ranks::{RanksError, floats};
 
 /// Elements per sum. Backends split longer sums among threads, and the order of a sum must not depend on the number of
 /// threads.
@@ -40,23 +42,45 @@ impl Gradient {
         }
     }
 
-    /// Adds the gradients of a micro-batch.
-    pub(crate) fn add(&mut self, segments: &Segments, more: SegmentGradients, device: &Device) {
-        match self {
-            Self::Flat { sum, found } => {
-                for (found, more) in found.iter_mut().zip(&more) {
-                    *found |= more.is_some();
-                }
-                let more = segments.joined(more, device);
-                *sum = Some(added(sum.take(), more));
+    /// The gradients of a micro-batch.
+    pub(crate) fn of(
+        segments: &Segments,
+        found: SegmentGradients,
+        is_flat: bool,
+        device: &Device,
+    ) -> Self {
+        if is_flat {
+            let has = found.iter().map(Option::is_some).collect();
+            Self::Flat {
+                sum: Some(segments.joined(found, device)),
+                found: has,
             }
-            Self::Tensors(sums) => {
-                for (sum, more) in sums.iter_mut().zip(more) {
-                    if let Some(more) = more {
-                        *sum = Some(added(sum.take(), more));
-                    }
+        } else {
+            Self::Tensors(found)
+        }
+    }
+
+    /// The sum of both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        match (self, other) {
+            (
+                Self::Flat { sum, mut found },
+                Self::Flat {
+                    sum: more,
+                    found: others,
+                },
+            ) => {
+                for (found, other) in found.iter_mut().zip(others) {
+                    *found |= other;
                 }
+                let sum = added(sum, more);
+                Self::Flat { sum, found }
             }
+            (Self::Tensors(sums), Self::Tensors(more)) => {
+                let pairs = sums.into_iter().zip(more);
+                Self::Tensors(pairs.map(|(sum, more)| added(sum, more)).collect())
+            }
+            _ => unreachable!("the gradients of one model have one form"),
         }
     }
 
@@ -73,10 +97,78 @@ impl Gradient {
     }
 }
 
-fn added(sum: Option<Tensor<1>>, more: Tensor<1>) -> Tensor<1> {
-    match sum {
-        Some(sum) => sum + more,
-        None => more,
+fn added(sum: Option<Tensor<1>>, more: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (sum, more) {
+        (Some(sum), Some(more)) => Some(sum + more),
+        (sum, more) => sum.or(more),
+    }
+}
+
+/// The loss and the gradient of some micro-batches of a step.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    /// `[1]` the sum of the losses.
+    pub(crate) loss: Tensor<1>,
+    pub(crate) gradient: Gradient,
+}
+
+impl Partial {
+    /// The sum of both.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            loss: self.loss + other.loss,
+            gradient: self.gradient.plus(other.gradient),
+        }
+    }
+
+    /// Its bytes: the loss, which segments have a gradient, and the flat gradient.
+    pub(crate) fn encode(self) -> Vec<u8> {
+        let mut bytes = self.loss.into_scalar::<f32>().to_le_bytes().to_vec();
+        if let Gradient::Flat { sum, found } = self.gradient {
+            bytes.extend(found.iter().map(|found| u8::from(*found)));
+            if let Some(sum) = sum {
+                let values = sum.into_data();
+                bytes.reserve(4 * values.num_elements());
+                bytes.extend(values.iter::<f32>().flat_map(f32::to_le_bytes));
+            }
+        }
+        bytes
+    }
+
+    /// The partial sum of these bytes, from rank `from`.
+    ///
+    /// # Errors
+    /// Another number of bytes than a model with these segments has.
+    pub(crate) fn decode(
+        bytes: &[u8],
+        from: usize,
+        segments: &Segments,
+        device: &Device,
+    ) -> Result<Self, RanksError> {
+        let count = segments.all().len();
+        let elements = segments.all().last().map_or(0, |last| last.range.end);
+        if bytes.len() != 4 + count + 4 * elements {
+            return Err(RanksError::Message {
+                rank: from,
+                why: format!(
+                    "expected the gradient of {elements} parameters, found {} bytes",
+                    bytes.len()
+                ),
+            });
+        }
+        let (loss, rest) = bytes.split_at(4);
+        let (found, values) = rest.split_at(count);
+        let tensor = |values: Vec<f32>| {
+            let length = values.len();
+            Tensor::from_data(TensorData::new(values, [length]), device)
+        };
+        Ok(Self {
+            loss: tensor(floats(loss)),
+            gradient: Gradient::Flat {
+                sum: Some(tensor(floats(values))),
+                found: found.iter().map(|found| *found == 1).collect(),
+            },
+        })
     }
 }
 
@@ -119,11 +211,10 @@ mod tests {
     fn both(sizes: &[usize], micro_batches: &[SegmentGradients]) -> [f64; 2] {
         let segments = segments(sizes);
         [true, false].map(|is_flat| {
-            let mut gradient = Gradient::none(&segments, is_flat);
-            for more in micro_batches {
-                gradient.add(&segments, more.clone(), &Device::flex());
-            }
-            gradient.norm(&segments)
+            let all = micro_batches.iter().cloned();
+            let all = all.map(|one| Gradient::of(&segments, one, is_flat, &Device::flex()));
+            let sum = all.reduce(Gradient::plus).unwrap();
+            sum.norm(&segments)
         })
     }
 
@@ -152,10 +243,18 @@ mod tests {
         let norms = both(&[1, 1, 1], &[first.clone(), second.clone()]);
         assert_eq!(norms.map(f64::to_bits), [5.0_f64.to_bits(); 2]);
         let segments = segments(&[1, 1, 1]);
-        let mut gradient = Gradient::none(&segments, true);
-        gradient.add(&segments, first, &Device::flex());
-        gradient.add(&segments, second, &Device::flex());
-        let Gradient::Flat { found, .. } = gradient else {
+        let of = |found| Gradient::of(&segments, found, true, &Device::flex());
+        let sum = Partial {
+            loss: Tensor::from_data([2.5_f32], &Device::flex()),
+            gradient: of(first).plus(of(second)),
+        };
+        // it arrives at another rank as it was
+        let bytes = sum.encode();
+        assert!(Partial::decode(&bytes[1..], 1, &segments, &Device::flex()).is_err());
+        let sum = Partial::decode(&bytes, 1, &segments, &Device::flex()).unwrap();
+        assert_eq!(sum.loss.into_scalar::<f32>().to_bits(), 2.5_f32.to_bits());
+        assert_eq!(sum.gradient.norm(&segments).to_bits(), 5.0_f64.to_bits());
+        let Gradient::Flat { found, .. } = sum.gradient else {
             unreachable!()
         };
         assert_eq!(found, [true, true, false]);

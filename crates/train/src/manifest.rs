@@ -117,6 +117,24 @@ pub struct DataFile {
 }
 
 impl Manifest {
+    /// Hashes the files of a recipe's base model.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(crate) fn base_of(
+        recipe: &Recipe,
+        known: Option<&BTreeMap<String, Fingerprint>>,
+    ) -> Result<BTreeMap<String, Fingerprint>, TrainError> {
+        let Some(folder) = recipe.base.found_path() else {
+            return Ok(BTreeMap::new());
+        };
+        fingerprints(folder, known, |name| {
+            let weights = [".safetensors", ".pth"];
+            ["config.json", "params.json"].contains(&name)
+                || weights.iter().any(|part| name.contains(part))
+        })
+    }
+
     /// Hashes all files that a recipe reads. Those with the length and time that they have in `before` are not read again.
     ///
     /// # Errors
@@ -128,15 +146,7 @@ impl Manifest {
         before: Option<&Self>,
     ) -> Result<Self, TrainError> {
         let of = |files: fn(&Self) -> &BTreeMap<String, Fingerprint>| before.map(files);
-        let base = match recipe.base.found_path() {
-            Some(folder) => fingerprints(folder, of(|manifest| &manifest.base), |name| {
-                ["config.json", "params.json"].contains(&name)
-                    || [".safetensors", ".pth"]
-                        .iter()
-                        .any(|part| name.contains(part))
-            })?,
-            None => BTreeMap::new(),
-        };
+        let base = Self::base_of(recipe, of(|manifest| &manifest.base))?;
         let table = recipe.method.adapter();
         let adapter = match table.and_then(AdapterTable::found_from) {
             Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {

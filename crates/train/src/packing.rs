@@ -7,6 +7,7 @@ use simmer_kernels::mix;
 use simmer_model::{Sequence, Target};
 
 use crate::error::TrainError;
+use crate::ranks::Part;
 
 /// How examples are packed. Holds nothing on a device, so that a step can be packed while another one is computed.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,8 @@ pub struct PackedSequence {
     pub targets: Vec<Target>,
     /// Tokens of its rows, with a shared prefix counted in each of them.
     pub tokens: usize,
+    /// What it was packed from, for another rank to compute.
+    pub(crate) part: Part,
 }
 
 impl Packing {
@@ -77,7 +80,17 @@ impl Packing {
         }
     }
 
+    /// The sequence of a micro-batch from another rank.
+    pub(crate) fn of_part(&self, part: &Part) -> PackedSequence {
+        let keys = part.dropout_keys.as_deref().map(Arc::from);
+        self.sequence(&part.micro_batch, keys)
+    }
+
     fn sequence(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> PackedSequence {
+        let part = Part {
+            micro_batch: micro_batch.clone(),
+            dropout_keys: keys.as_deref().map(<[u64]>::to_vec),
+        };
         let bounds = micro_batch.rows.windows(2);
         let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
         let rows: Vec<&[u32]> = rows.collect();
@@ -102,6 +115,7 @@ impl Packing {
             sequence,
             targets: targets.collect(),
             tokens: micro_batch.tokens.len(),
+            part,
         }
     }
 }

@@ -92,6 +92,22 @@ impl Prepared {
     }
 }
 
+/// The model of a recipe with its trainable tensors, for a rank that reads no data.
+///
+/// # Errors
+/// As [`Prepared::load`], but for the data.
+pub(crate) fn model(
+    recipe: &mut Recipe,
+    observer: &mut dyn Observer,
+) -> Result<LlamaForCausalLM, TrainError> {
+    let device = device::named(&recipe.device)?;
+    let mut base = recipe.base.open()?;
+    base.check_offload(&Capabilities::of(&device))?;
+    let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
+    let model = base.load(recipe.train.seed, &device.autodiff())?;
+    Ok(choose_trained(recipe, model, &vocabulary, observer)?.0)
+}
+
 /// Reads the data, and writes the date that chat templates were given into the recipe.
 fn load_data(
     recipe: &mut Recipe,

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use simmer_files::size::readable;
@@ -14,6 +15,7 @@ use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::outcome::Outcome;
 use crate::prepared::Prepared;
+use crate::ranks::{Alone, Ranks};
 use crate::recipe::Recipe;
 use crate::resume;
 use crate::tracking::{Ending, Trackers};
@@ -47,6 +49,24 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
+    let ranks: Arc<dyn Ranks> = Arc::new(Alone);
+    train_on_ranks(recipe, out, resume, observer, stop, &ranks)
+}
+
+/// As [`train`], as rank 0 of several; the others call [`crate::ranks::work`] with the same recipe. The files are the same
+/// with any number of ranks.
+///
+/// # Errors
+/// As [`train`], and ranks that were started with something else, or that end during the run.
+pub fn train_on_ranks(
+    recipe: &Recipe,
+    out: &Path,
+    resume: Resume,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+    ranks: &Arc<dyn Ranks>,
+) -> Result<Outcome, TrainError> {
+    let as_read = recipe;
     Trackers::check(&recipe.train.track)?;
     let folder = RunFolder::open(out, resume != Resume::Never)?;
     let resumed_at = last_step(&folder, resume, observer)?;
@@ -79,10 +99,10 @@ pub fn train(
     let mut trackers = Trackers::default();
     let run = || {
         let trackers = &mut trackers;
-        Training::start(
+        let training = Training::start(
             &recipe, manifest, folder, prepared, trackers, observer, stop,
-        )?
-        .finish()
+        )?;
+        training.join(as_read, ranks)?.announce()?.finish()
     };
     let outcome = catch_unwind(AssertUnwindSafe(run));
     trackers.end(Ending::of(outcome.as_ref().ok()), observer);

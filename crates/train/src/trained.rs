@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use simmer_kernels::{Capabilities, Operation, copy_again};
 use simmer_model::{LlamaForCausalLM, Parameters, SegmentGradients, Segments};
 
@@ -93,6 +93,19 @@ impl Trained {
         } else {
             self.model = self.model.clone().with_trainable(values);
         }
+    }
+
+    /// The trained tensors as one buffer, if they are one.
+    pub(crate) fn flat(&self) -> Option<Vec<f32>> {
+        let buffer = self.buffer.as_ref()?;
+        Some(buffer.value.clone().into_data().iter::<f32>().collect())
+    }
+
+    /// Replaces the buffer of the trained tensors.
+    pub(crate) fn put_flat(&mut self, values: Vec<f32>) {
+        let length = values.len();
+        let value = Tensor::from_data(TensorData::new(values, [length]), &self.device());
+        self.hold(value);
     }
 
     /// Updates the trained tensors.

@@ -4,21 +4,24 @@
 //! micro-batch's summed loss, divided by the number of labels in the whole step, are added up.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use simmer_data::{Batch, Example};
 use simmer_kernels::profile;
 use simmer_model::{LlamaForCausalLM, Parameters, Recompute};
 
 use crate::clip::Clip;
 use crate::config::TrainConfig;
-use crate::gradient::Gradient;
+use crate::gradient::{Gradient, Partial};
 use crate::optimizer::{AdamW, Moments, OptimizerConfig, Rate};
-use crate::packing::{Packed, Packing};
+use crate::packing::{Packed, PackedSequence, Packing};
 use crate::problem::Problem;
+use crate::ranks::{
+    Alone, Message, Order, Part, Ranks, RanksError, Share, TreeSum, deal, exchange,
+};
 use crate::rates::Rates;
 use crate::trained::Trained;
 
@@ -31,6 +34,10 @@ pub struct Trainer {
     packing: Packing,
     rates: Rates,
     recompute: Recompute,
+    order: Order,
+    ranks: Arc<dyn Ranks>,
+    /// Whether the other ranks have the trained tensors as they are now.
+    others_are_up_to_date: bool,
     progress: Arc<StepProgress>,
 }
 
@@ -72,8 +79,10 @@ pub struct Evaluation {
 }
 
 /// Why a step has no update. The weights are unchanged.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum NoStep {
+    /// Another rank has ended.
+    Ranks(RanksError),
     /// The run was interrupted.
     Interrupted,
     /// The loss is not finite.
@@ -93,6 +102,7 @@ pub enum NoStep {
 impl fmt::Display for NoStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Ranks(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Loss(loss) => write!(f, "the loss is {loss}"),
             Self::GradNorm(norm) => write!(f, "the gradient norm is {norm}"),
@@ -129,8 +139,53 @@ impl Trainer {
             packing,
             rates,
             recompute: config.recompute,
+            order: Order::Sequential,
+            ranks: Arc::new(Alone),
+            others_are_up_to_date: false,
             progress: Arc::default(),
         })
+    }
+
+    /// Computes the steps together with other ranks, and adds micro-batches in this order. Full fine-tuning adds them one
+    /// after another: each sum that is held would be a copy of the whole model.
+    ///
+    /// # Errors
+    /// Several ranks where the order or full fine-tuning allows only one.
+    pub(crate) fn with_ranks(
+        mut self,
+        ranks: Arc<dyn Ranks>,
+        order: Order,
+    ) -> Result<Self, RanksError> {
+        let size = ranks.size();
+        self.order = if self.trained.is_flat() {
+            order
+        } else {
+            Order::Sequential
+        };
+        if size > 1 && self.order == Order::Sequential {
+            return Err(if self.trained.is_flat() {
+                RanksError::Sequential { ranks: size }
+            } else {
+                RanksError::Full { ranks: size }
+            });
+        }
+        self.ranks = ranks;
+        Ok(self)
+    }
+
+    /// The number of trained parameters.
+    pub(crate) fn parameters(&self) -> usize {
+        let all = self.trained.segments().all();
+        all.last().map_or(0, |last| last.range.end)
+    }
+
+    /// The order in which a new run adds micro-batches.
+    pub(crate) fn order_of_new_runs(&self) -> Order {
+        if self.trained.is_flat() {
+            Order::Tree
+        } else {
+            Order::Sequential
+        }
     }
 
     /// The learning rates of the trained tensors.
@@ -160,6 +215,7 @@ impl Trainer {
 
     /// Continues from the weights and moments of a training checkpoint.
     pub fn restore(&mut self, parameters: &Parameters, moments: &Moments) {
+        self.others_are_up_to_date = false;
         self.trained.put(parameters);
         self.optimizer.restore(moments, &self.trained.device());
     }
@@ -200,6 +256,7 @@ impl Trainer {
             clip: self.clip.factor(step.grad_norm),
             in_place: false,
         };
+        self.others_are_up_to_date = false;
         self.trained.update(&mut self.optimizer, gradient, rate);
         Ok(step)
     }
@@ -208,41 +265,37 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    fn gradient(&self, packed: &Packed, stop: &AtomicBool) -> Result<(Step, Gradient), NoStep> {
+    fn gradient(&mut self, packed: &Packed, stop: &AtomicBool) -> Result<(Step, Gradient), NoStep> {
         let factor = 1.0 / packed.targets as f64;
-        let mut sum: Option<Tensor<1>> = None;
-        let segments = self.trained.segments();
-        let device = self.trained.device();
-        let mut gradient = self.trained.no_gradient();
-        let progress = &self.progress;
-        progress.done.store(0, Ordering::Relaxed);
-        progress
-            .all
-            .store(packed.sequences.len(), Ordering::Relaxed);
-        for micro_batch in &packed.sequences {
+        let sequences = &packed.sequences;
+        let tokens: Vec<usize> = sequences.iter().map(|one| one.tokens).collect();
+        let shares = deal(&tokens, self.ranks.size());
+        let total = if self.ranks.size() == 1 {
+            self.partial_sums(sequences, 0, sequences.len(), factor, stop)?
+                .total()
+        } else {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
             }
-            let (value, found) = self.trained.computing().loss_and_segment_gradients(
-                segments,
-                &micro_batch.sequence,
-                &micro_batch.targets,
-                factor,
-                self.recompute,
-            );
-            sum = Some(match sum {
-                Some(sum) => sum + value,
-                None => value,
-            });
-            gradient.add(segments, found, &device);
-            progress.done.fetch_add(1, Ordering::Relaxed);
-        }
+            // the others compute meanwhile, so that this rank finishes its share
+            self.start_others(packed, factor, &shares)
+                .map_err(NoStep::Ranks)?;
+            let own = &sequences[shares[0].clone()];
+            let own =
+                self.partial_sums(own, 0, sequences.len(), factor, &AtomicBool::new(false))?;
+            self.exchange(&shares, own).map_err(NoStep::Ranks)?
+        };
+        let segments = Arc::clone(self.trained.segments());
+        let (sum, gradient) = match total {
+            Some(Partial { loss, gradient }) => (Some(loss), gradient),
+            None => (None, self.trained.no_gradient()),
+        };
         let targets = packed.targets.max(1) as f64;
         let loss = sum.map_or(0.0, |sum| sum.into_scalar::<f64>()) / targets;
         if !loss.is_finite() {
             return Err(NoStep::Loss(loss));
         }
-        let grad_norm = gradient.norm(segments);
+        let grad_norm = gradient.norm(&segments);
         // If the loss is 0 up to rounding, a gradient of 0 is right.
         let vanished = grad_norm == 0.0 && loss > f64::from(f32::EPSILON);
         if !grad_norm.is_finite() || vanished {
@@ -255,6 +308,195 @@ impl Trainer {
             targets: packed.targets,
         };
         Ok((step, gradient))
+    }
+
+    /// Loss and gradient of some micro-batches of a step, from the micro-batch `first` of `leaves` on, added as far as the order
+    /// allows.
+    fn partial_sums(
+        &self,
+        sequences: &[PackedSequence],
+        first: usize,
+        leaves: usize,
+        factor: f64,
+        stop: &AtomicBool,
+    ) -> Result<TreeSum<Partial>, NoStep> {
+        let segments = self.trained.segments();
+        let device = self.trained.device();
+        let progress = &self.progress;
+        progress.done.store(0, Ordering::Relaxed);
+        progress.all.store(sequences.len(), Ordering::Relaxed);
+        let mut sums = TreeSum::new(self.order, leaves);
+        for (at, micro_batch) in sequences.iter().enumerate() {
+            if stop.load(Ordering::Relaxed) {
+                return Err(NoStep::Interrupted);
+            }
+            let (loss, found) = self.trained.computing().loss_and_segment_gradients(
+                segments,
+                &micro_batch.sequence,
+                &micro_batch.targets,
+                factor,
+                self.recompute,
+            );
+            let gradient = Gradient::of(segments, found, self.trained.is_flat(), &device);
+            sums.push(first + at, Partial { loss, gradient }, Partial::plus);
+            progress.done.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(sums)
+    }
+
+    /// Sends the other ranks the trained tensors, if they have changed, and their shares of a step.
+    fn start_others(
+        &mut self,
+        packed: &Packed,
+        factor: f64,
+        shares: &[Range<usize>],
+    ) -> Result<(), RanksError> {
+        let size = self.ranks.size();
+        if self.optimizer.updates() == 0 && packed.sequences.len() < size {
+            return Err(RanksError::TooMany {
+                micro_batches: packed.sequences.len(),
+                ranks: size,
+            });
+        }
+        self.update_others()?;
+        for (rank, share) in shares.iter().enumerate().skip(1) {
+            let parts = packed.sequences[share.clone()].iter();
+            let message = Message::Step(Share {
+                factor: factor.to_bits(),
+                shares: shares.to_vec(),
+                parts: parts.map(|sequence| sequence.part.clone()).collect(),
+            });
+            self.ranks.send(rank, message.encode())?;
+        }
+        Ok(())
+    }
+
+    fn update_others(&mut self) -> Result<(), RanksError> {
+        if !self.others_are_up_to_date
+            && let Some(values) = self.trained.flat()
+        {
+            let message = Message::Weights(values).encode();
+            for rank in 1..self.ranks.size() {
+                self.ranks.send(rank, message.clone())?;
+            }
+        }
+        self.others_are_up_to_date = true;
+        Ok(())
+    }
+
+    /// Adds up the sums of all ranks; rank 0 gets the result.
+    fn exchange(
+        &self,
+        shares: &[Range<usize>],
+        own: TreeSum<Partial>,
+    ) -> Result<Option<Partial>, RanksError> {
+        let _phase = profile::phase("ranks");
+        let device = self.trained.device();
+        let decode =
+            |bytes: Vec<u8>, from| Partial::decode(&bytes, from, self.trained.segments(), &device);
+        exchange(
+            &*self.ranks,
+            shares,
+            own,
+            Partial::plus,
+            Partial::encode,
+            decode,
+        )
+    }
+
+    /// Replaces the trained tensors by those of rank 0.
+    pub(crate) fn put_flat(&mut self, values: Vec<f32>) {
+        self.trained.put_flat(values);
+    }
+
+    /// Computes this rank's share of a step, and takes part in the sum.
+    ///
+    /// # Errors
+    /// If another rank has ended.
+    pub(crate) fn compute_share(&self, share: &Share) -> Result<(), RanksError> {
+        let sequences: Vec<PackedSequence> = share
+            .parts
+            .iter()
+            .map(|part| self.packing.of_part(part))
+            .collect();
+        let own = &share.shares[self.ranks.rank()];
+        let leaves = share.shares.iter().map(|share| share.end).max();
+        let factor = f64::from_bits(share.factor);
+        let never = AtomicBool::new(false);
+        let sums = self.partial_sums(&sequences, own.start, leaves.unwrap_or(0), factor, &never);
+        // nothing interrupts it
+        if let Ok(sums) = sums {
+            self.exchange(&share.shares, sums)?;
+        }
+        Ok(())
+    }
+
+    /// The summed loss of each micro-batch, without dropout.
+    pub(crate) fn measure(&self, parts: &[Part]) -> Vec<f64> {
+        let model = self.trained.computing().valid();
+        let measured = parts.iter().map(|part| {
+            let packed = self.packing.of_part(part);
+            model
+                .loss(&packed.sequence, &packed.targets)
+                .into_scalar::<f64>()
+        });
+        measured.collect()
+    }
+
+    /// Tells the other ranks that the run has ended. One that has ended already is no error.
+    pub(crate) fn end_others(&self) {
+        for rank in 1..self.ranks.size() {
+            let _ = self.ranks.send(rank, Message::End.encode());
+        }
+    }
+
+    /// As [`Trainer::evaluate`], together with the other ranks.
+    ///
+    /// # Errors
+    /// If another rank has ended.
+    pub(crate) fn evaluate_together(
+        &mut self,
+        examples: &[Example],
+        stop: &AtomicBool,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Option<Evaluation>, RanksError> {
+        if self.ranks.size() == 1 {
+            return Ok(self.evaluate(examples, stop, progress));
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let packed = self.packing.measured(examples);
+        let tokens: Vec<usize> = packed.sequences.iter().map(|one| one.tokens).collect();
+        let shares = deal(&tokens, self.ranks.size());
+        let parts = |share: &Range<usize>| -> Vec<Part> {
+            let sequences = packed.sequences[share.clone()].iter();
+            sequences.map(|sequence| sequence.part.clone()).collect()
+        };
+        self.update_others()?;
+        for (rank, share) in shares.iter().enumerate().skip(1) {
+            self.ranks
+                .send(rank, Message::Measure(parts(share)).encode())?;
+        }
+        let mut losses = self.measure(&parts(&shares[0]));
+        for (rank, share) in shares.iter().enumerate().skip(1) {
+            let bytes = self.ranks.receive(rank)?;
+            let (found, _) = bytes.as_chunks::<8>();
+            if found.len() != share.len() {
+                let why = format!("expected {} losses, found {}", share.len(), found.len());
+                return Err(RanksError::Message { rank, why });
+            }
+            losses.extend(found.iter().copied().map(f64::from_le_bytes));
+            progress(losses.len(), tokens.len());
+        }
+        // in the order of one rank
+        let mut sum = 0.0;
+        for loss in losses {
+            sum += loss;
+        }
+        let targets = packed.targets;
+        let loss = sum / targets.max(1) as f64;
+        Ok(Some(Evaluation { loss, targets }))
     }
 
     /// The loss of each example, without dropout; `None` if interrupted.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use simmer_data::Cursor;
 
 use crate::guard::Loss;
+use crate::ranks::Order;
 
 /// How far a run has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct TrainingState {
     /// Losses of the last updates, if `train.guard.spike` compares with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recent: Vec<Loss>,
+    /// The order in which the micro-batches of a step are added; that of earlier versions if the file does not say it.
+    #[serde(default)]
+    pub order: Order,
 }
 
 impl TrainingState {

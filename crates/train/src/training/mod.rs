@@ -32,6 +32,7 @@ use crate::observer::{Observer, Start};
 use crate::outcome::Outcome;
 use crate::packing::Ready;
 use crate::prepared::Prepared;
+use crate::ranks::{Hello, Ranks, hear};
 use crate::recipe::Recipe;
 use crate::tracking::Trackers;
 use crate::trainer::Trainer;
@@ -40,6 +41,7 @@ use crate::training_state::TrainingState;
 
 /// A run between its first and its last step.
 pub(crate) struct Training<'a> {
+    lint: LintReport,
     recipe: &'a Recipe,
     config: &'a TrainConfig,
     /// The manifest with which the run started, or resumed with accepted changes.
@@ -105,7 +107,6 @@ impl<'a> Training<'a> {
         } = prepared;
         let beside = vocabulary.files(recipe, &model, &folder)?;
         let templates = templates(recipe, &vocabulary.tokenizer)?;
-        let weights = parameter_count(model.config());
         let recipe_sha256 = sha256(folder.recipe()?.as_bytes());
         let checkpoints = Checkpoints::of(&folder);
         let last = last_checkpoint(&checkpoints, &device, observer)?;
@@ -121,7 +122,10 @@ impl<'a> Training<'a> {
             observer.on_notice(&rates);
         }
         let state = match last {
-            None => TrainingState::default(),
+            None => TrainingState {
+                order: trainer.order_of_new_runs(),
+                ..TrainingState::default()
+            },
             Some(last) => {
                 check_recipe(&last, &recipe_sha256, &manifest, &folder)?;
                 last.check_sizes(&trainer.model().trainable_shapes(), &checkpoints)?;
@@ -132,7 +136,8 @@ impl<'a> Training<'a> {
         let validated = state.validated_at == Some(state.step);
         let metrics = MetricsFile::open(folder.path(), state.step, validated)?;
         trackers.open(&recipe.train.track, folder.path(), observer);
-        let training = Self {
+        Ok(Self {
+            lint,
             recipe,
             config: &recipe.train,
             manifest,
@@ -155,11 +160,35 @@ impl<'a> Training<'a> {
             folder,
             observer,
             stop,
-        };
-        training.announce(&lint, weights)
+        })
     }
 
-    fn announce(self, lint: &LintReport, weights: usize) -> Result<Self, TrainError> {
+    /// Waits for the other ranks, and computes together with them.
+    ///
+    /// # Errors
+    /// A rank that has failed or was started with something else. `recipe` is the recipe as it was read.
+    pub(crate) fn join(
+        mut self,
+        recipe: &Recipe,
+        ranks: &Arc<dyn Ranks>,
+    ) -> Result<Self, TrainError> {
+        self.trainer = self
+            .trainer
+            .with_ranks(Arc::clone(ranks), self.state.order)?;
+        if ranks.size() > 1 {
+            let hello = Hello::new(recipe, &self.manifest.base, self.trainer.parameters());
+            hear(&**ranks, &hello)?;
+            self.observer.on_notice(&format!(
+                "{} ranks compute the micro-batches of each step",
+                ranks.size()
+            ));
+        }
+        Ok(self)
+    }
+
+    /// Tells the observer that the run starts.
+    pub(crate) fn announce(self) -> Result<Self, TrainError> {
+        let (lint, weights) = (&self.lint, parameter_count(self.trainer.model().config()));
         let shapes = self.trainer.model().trainable_shapes();
         let trained = shapes.values().map(|shape| shape.iter().product::<usize>());
         let parameters = match self.recipe.method.adapter() {
@@ -208,7 +237,9 @@ impl<'a> Training<'a> {
 
     /// Runs the remaining steps and writes the trained weights.
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
-        let end = self.steps_or_checkpoint()?;
+        let end = self.steps_or_checkpoint();
+        self.trainer.end_others();
+        let end = end?;
         let step = self.state.step;
         if let Some(streamed) = self.data.streamed() {
             self.observer

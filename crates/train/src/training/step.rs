@@ -26,6 +26,7 @@ impl Training<'_> {
         let step = match self.compute(&now, learning_rate, most) {
             Ok(step) => step,
             Err(NoStep::Interrupted) => return Ok(false),
+            Err(NoStep::Ranks(error)) => return Err(error.into()),
             Err(why) => return self.skip(now, &why),
         };
         if self.saved_at == Some(self.state.step) {

@@ -18,7 +18,10 @@ impl Training<'_> {
         let observer = &mut *self.observer;
         let mut progress = |done, all| observer.on_validation_progress(done, all);
         let examples = &self.data.validation;
-        let Some(found) = self.trainer.evaluate(examples, self.stop, &mut progress) else {
+        let found = self
+            .trainer
+            .evaluate_together(examples, self.stop, &mut progress)?;
+        let Some(found) = found else {
             return Ok(false);
         };
         if !found.loss.is_finite() {

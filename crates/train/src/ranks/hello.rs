@@ -1,0 +1,170 @@
+//! What ranks tell each other at the start: they must run one program on one recipe and base model.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use simmer_files::digest::sha256;
+
+use super::{Ranks, RanksError};
+use crate::error::TrainError;
+use crate::manifest::{Fingerprint, Manifest};
+use crate::program;
+use crate::recipe::Recipe;
+
+/// What a rank is started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Version and commit of the program.
+    program: String,
+    /// SHA-256 of the recipe, without its device.
+    recipe: String,
+    /// SHA-256 of the base model's files, by name.
+    base: BTreeMap<String, String>,
+    /// Parameters that are trained.
+    parameters: usize,
+}
+
+impl Hello {
+    /// Of a recipe as it was read, before a run fills in what it leaves open.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        base: &BTreeMap<String, Fingerprint>,
+        parameters: usize,
+    ) -> Self {
+        let mut recipe = recipe.clone();
+        // ranks may compute on different devices
+        recipe.device = String::new();
+        let base = base.iter();
+        Self {
+            program: format!("{} {}", program::VERSION, program::COMMIT),
+            recipe: sha256(recipe.resolved().as_bytes()),
+            base: base
+                .map(|(name, print)| (name.clone(), print.sha256.clone()))
+                .collect(),
+            parameters,
+        }
+    }
+
+    /// The same, with the base model's files read.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) fn read(recipe: &Recipe, parameters: usize) -> Result<Self, TrainError> {
+        Ok(Self::new(
+            recipe,
+            &Manifest::base_of(recipe, None)?,
+            parameters,
+        ))
+    }
+
+    /// What differs from that of another rank.
+    fn check(&self, rank: usize, theirs: &Self) -> Result<(), RanksError> {
+        let differs = |what, ours: String, theirs: String| {
+            Err(RanksError::Differs {
+                rank,
+                what,
+                ours,
+                theirs,
+            })
+        };
+        if self.program != theirs.program {
+            return differs("program", self.program.clone(), theirs.program.clone());
+        }
+        if self.recipe != theirs.recipe {
+            let [ours, theirs] =
+                [&self.recipe, &theirs.recipe].map(|hash| format!("sha256 {hash}"));
+            return differs("recipe", ours, theirs);
+        }
+        if self.base != theirs.base {
+            let names = self.base.keys().chain(theirs.base.keys());
+            let name = names
+                .clone()
+                .find(|name| self.base.get(*name) != theirs.base.get(*name));
+            let of = |base: &BTreeMap<String, String>| {
+                let name = name.map_or("", String::as_str);
+                let hash = base.get(name).map_or("missing", String::as_str);
+                format!("{name} {hash}")
+            };
+            return differs("base model", of(&self.base), of(&theirs.base));
+        }
+        if self.parameters != theirs.parameters {
+            let [ours, theirs] =
+                [self.parameters, theirs.parameters].map(|count| count.to_string());
+            return differs("number of trained parameters", ours, theirs);
+        }
+        Ok(())
+    }
+}
+
+/// What a rank tells rank 0 when its model is loaded, or why it cannot be.
+pub(crate) fn tell(ranks: &dyn Ranks, hello: Result<&Hello, String>) -> Result<(), RanksError> {
+    // texts and numbers always have a text
+    ranks.send(0, serde_json::to_vec(&hello).unwrap_or_default())
+}
+
+/// Waits for all other ranks.
+///
+/// # Errors
+/// A rank that has failed, or was started with something else.
+pub(crate) fn hear(ranks: &dyn Ranks, ours: &Hello) -> Result<(), RanksError> {
+    for rank in 1..ranks.size() {
+        let bytes = ranks.receive(rank)?;
+        let theirs: Result<Hello, String> =
+            serde_json::from_slice(&bytes).map_err(|error| RanksError::Message {
+                rank,
+                why: error.to_string(),
+            })?;
+        match theirs {
+            Ok(theirs) => ours.check(rank, &theirs)?,
+            Err(why) => return Err(RanksError::Failed { rank, why }),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ranks::Threads;
+
+    fn hello() -> Hello {
+        Hello {
+            program: "0.1.0 abc".to_owned(),
+            recipe: "r".to_owned(),
+            base: BTreeMap::from([("config.json".to_owned(), "c".to_owned())]),
+            parameters: 7,
+        }
+    }
+
+    #[test]
+    fn ranks_that_disagree_are_refused() {
+        let said = |theirs: Result<Hello, String>| {
+            let ranks = Threads::of(2);
+            tell(&ranks[1], theirs.as_ref().map_err(String::clone)).unwrap();
+            hear(&ranks[0], &hello()).map_err(|error| error.to_string())
+        };
+        assert_eq!(said(Ok(hello())), Ok(()));
+        let with = |change: fn(&mut Hello)| {
+            let mut theirs = hello();
+            change(&mut theirs);
+            said(Ok(theirs)).unwrap_err()
+        };
+        let all = [
+            with(|theirs| theirs.program = "0.2.0 abc".to_owned()),
+            with(|theirs| theirs.recipe = "x".to_owned()),
+            with(|theirs| theirs.base.clear()),
+            with(|theirs| theirs.parameters = 8),
+            said(Err("model.safetensors: no such file".to_owned())).unwrap_err(),
+        ];
+        insta::assert_snapshot!(all.join("\n"), @r"
+        rank 1 has another program: 0.2.0 abc, rank 0 has 0.1.0 abc
+        rank 1 has another recipe: sha256 x, rank 0 has sha256 r
+        rank 1 has another base model: config.json missing, rank 0 has config.json c
+        rank 1 has another number of trained parameters: 8, rank 0 has 7
+        rank 1: model.safetensors: no such file
+        ");
+    }
+}

@@ -1,0 +1,50 @@
+//! Data parallel training: the micro-batches of a step are computed by several processes, the ranks.
+//!
+//! Rank 0 is the run: it reads the data, packs each step, deals its micro-batches, adds up their gradients, updates the trained
+//! tensors and writes all files. The other ranks hold a copy of the model ([`work`]): they get trained tensors and
+//! micro-batches, and give back gradients. So a run writes the same files with any number of ranks, and can be resumed on
+//! another number. The sum of a step has one order, which does not depend on the ranks either ([`Order::Tree`]).
+//!
+//! With an adapter only its gradients and tensors travel: twice the size of the flat buffer in f32 for each rank and step.
+
+mod alone;
+mod deal;
+mod error;
+mod hello;
+mod message;
+mod threads;
+mod tree;
+mod worker;
+
+use std::fmt;
+
+pub use self::alone::Alone;
+pub(crate) use self::deal::deal;
+pub use self::error::RanksError;
+pub(crate) use self::hello::{Hello, hear};
+pub(crate) use self::message::{Message, Part, Share, floats};
+pub use self::threads::Threads;
+pub use self::tree::Order;
+pub(crate) use self::tree::{TreeSum, exchange, most_held};
+pub use self::worker::work;
+
+/// The processes of a run, as one of them sees them.
+pub trait Ranks: fmt::Debug + Send + Sync {
+    /// Which one this is, counted from 0.
+    fn rank(&self) -> usize;
+
+    /// How many there are.
+    fn size(&self) -> usize;
+
+    /// Sends bytes to another rank; they arrive in the order in which they were sent.
+    ///
+    /// # Errors
+    /// If the rank has ended.
+    fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError>;
+
+    /// Waits for the next bytes from another rank.
+    ///
+    /// # Errors
+    /// If the rank has ended, or sends nothing for too long.
+    fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError>;
+}

@@ -1,0 +1,48 @@
+//! What every rank but the first does.
+
+use std::sync::Arc;
+
+use super::{Hello, Message, Ranks, RanksError, hello};
+use crate::error::TrainError;
+use crate::observer::Silent;
+use crate::prepared;
+use crate::ranks::Order;
+use crate::recipe::Recipe;
+use crate::trainer::Trainer;
+
+/// Loads the model of a recipe, and computes what rank 0 asks for until the run has ended.
+///
+/// # Errors
+/// As [`crate::train`] before the first step, but for the data, which only rank 0 reads; a rank that has ended.
+pub fn work(recipe: &Recipe, ranks: &Arc<dyn Ranks>) -> Result<(), TrainError> {
+    let loaded = load(recipe, ranks);
+    let told = match &loaded {
+        Ok((_, hello)) => hello::tell(&**ranks, Ok(hello)),
+        Err(error) => hello::tell(&**ranks, Err(error.to_string())),
+    };
+    let (mut trainer, _) = loaded?;
+    told?;
+    Ok(serve(&mut trainer, &**ranks)?)
+}
+
+fn load(recipe: &Recipe, ranks: &Arc<dyn Ranks>) -> Result<(Trainer, Hello), TrainError> {
+    let model = prepared::model(&mut recipe.clone(), &mut Silent)?;
+    let trainer = Trainer::new(model, &recipe.train)?.with_ranks(Arc::clone(ranks), Order::Tree)?;
+    let hello = Hello::read(recipe, trainer.parameters())?;
+    Ok((trainer, hello))
+}
+
+fn serve(trainer: &mut Trainer, ranks: &dyn Ranks) -> Result<(), RanksError> {
+    loop {
+        match Message::decode(&ranks.receive(0)?, 0)? {
+            Message::Weights(values) => trainer.put_flat(values),
+            Message::Step(share) => trainer.compute_share(&share)?,
+            Message::Measure(parts) => {
+                let losses = trainer.measure(&parts);
+                let bytes = losses.iter().flat_map(|loss| loss.to_le_bytes());
+                ranks.send(0, bytes.collect())?;
+            }
+            Message::End => return Ok(()),
+        }
+    }
+}
