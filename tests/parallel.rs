@@ -1,7 +1,7 @@
 //! Runs on several ranks: the same files as on one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -24,7 +24,7 @@ fn on_ranks(
     stop_after: Option<u64>,
 ) -> (Result<Outcome, TrainError>, Vec<Result<(), TrainError>>) {
     let mut all = Threads::of(ranks).into_iter();
-    let first: Arc<dyn Ranks> = Arc::new(all.next().unwrap());
+    let first: Rc<dyn Ranks> = Rc::new(all.next().unwrap());
     let (recipe, other) = (kitchen.recipe(sets), kitchen.recipe(others));
     let out = kitchen.path(run);
     let resume = if out.exists() {
@@ -37,7 +37,7 @@ fn on_ranks(
             .map(|rank| {
                 let other = &other;
                 scope.spawn(move || {
-                    let rank: Arc<dyn Ranks> = Arc::new(rank);
+                    let rank: Rc<dyn Ranks> = Rc::new(rank);
                     work(other, &rank)
                 })
             })
@@ -146,4 +146,94 @@ fn without_hashes(text: &str) -> String {
         words.collect::<Vec<_>>().join(" ")
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Processes on MPI; a rank that is killed ends the run, which resumes on another number of ranks.
+#[cfg(feature = "mpi")]
+mod mpi {
+    use std::fs;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::STEPS;
+    use crate::training::Kitchen;
+
+    fn start(kitchen: &Kitchen, ranks: usize, run: &str, more: &[&str]) -> Child {
+        let mpirun = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+        let sets = STEPS.iter().flat_map(|set| ["--set", *set]);
+        Command::new(mpirun)
+            .args(["--oversubscribe", "-n", &ranks.to_string()])
+            .arg(env!("CARGO_BIN_EXE_simmer"))
+            .args(["train", "recipe.toml", "--device", "cpu", "--out", run])
+            .args(sets)
+            .args(more)
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+            .current_dir(kitchen.path(""))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    fn said(child: Child) -> (bool, String) {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), said)
+    }
+
+    /// The processes of a run, by what the system says of them.
+    fn processes(run: &Path) -> Vec<u32> {
+        let is_ours = |pid: &u32| {
+            let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}"));
+            let folder = fs::read_link(format!("/proc/{pid}/cwd"));
+            read("comm").is_ok_and(|name| name.trim() == "simmer")
+                && folder.is_ok_and(|folder| run.starts_with(folder))
+        };
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(is_ours).collect()
+    }
+
+    #[test]
+    fn processes_write_the_bytes_of_one() {
+        let kitchen = Kitchen::new();
+        let recipe = kitchen.recipe(&STEPS).resolved();
+        fs::write(kitchen.path("recipe.toml"), recipe).unwrap();
+        for (ranks, run) in [(1, "one"), (2, "two")] {
+            let (done, text) = said(start(&kitchen, ranks, run, &[]));
+            assert!(done, "{text}");
+        }
+        assert!(kitchen.adapter("one") == kitchen.adapter("two"));
+
+        let long = ["--set", "train.epochs=40"];
+        let whole = start(&kitchen, 1, "whole", &long);
+        let running = start(&kitchen, 3, "killed", &long);
+        // after its first checkpoint
+        let begin = Instant::now();
+        while !kitchen.path("killed/checkpoints").exists() {
+            assert!(begin.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(5));
+        }
+        let run = kitchen.path("killed").canonicalize().unwrap();
+        let victim = processes(&run).into_iter().max().unwrap();
+        let kill = Command::new("kill")
+            .args(["-KILL", &victim.to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+        let (done, text) = said(running);
+        assert!(!done, "{text}");
+        let (done, text) = said(start(
+            &kitchen,
+            2,
+            "killed",
+            &[&long[..], &["--resume"]].concat(),
+        ));
+        assert!(done, "{text}");
+        let (done, text) = said(whole);
+        assert!(done, "{text}");
+        assert!(kitchen.adapter("killed") == kitchen.adapter("whole"));
+    }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use simmer_files::size::counted;
 use simmer_kernels::Capabilities;
 use simmer_model::device;
-use simmer_train::{Outcome, Recipe, Resume, TrainError, train};
+use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
 use super::recipes;
 use crate::failure::Failure;
@@ -75,8 +75,14 @@ impl Train {
             (true, false) => Resume::AsBegun,
             (true, true) => Resume::Changed,
         };
+        let ranks = ranks::join(&stop)?;
+        if ranks.rank() > 0 {
+            // rank 0 says what there is to say
+            ranks::work(&recipe, &ranks)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let profile = self.profile.then(|| profile(&recipe.device)).transpose()?;
-        let outcome = train(&recipe, &out, resume, &mut watcher, &stop);
+        let outcome = train_on_ranks(&recipe, &out, resume, &mut watcher, &stop, &ranks);
         watcher.finish();
         if let (Some(profile), Ok(_)) = (profile, &outcome) {
             let trace = out.join("trace.json");

@@ -231,6 +231,15 @@ impl Hint for TrainError {
 }
 
 impl TrainError {
+    /// Whether another rank has ended.
+    pub(crate) fn is_of_ranks(&self) -> bool {
+        match self {
+            Self::Ranks(_) => true,
+            Self::Ended { error, .. } => error.is_of_ranks(),
+            _ => false,
+        }
+    }
+
     /// Whether the weights are wrong: they must not displace those of an earlier checkpoint.
     pub(crate) fn is_of_the_weights(&self) -> bool {
         matches!(self, Self::Diverged { .. })

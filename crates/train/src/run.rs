@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use simmer_files::size::readable;
@@ -49,7 +49,7 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome, TrainError> {
-    let ranks: Arc<dyn Ranks> = Arc::new(Alone);
+    let ranks: Rc<dyn Ranks> = Rc::new(Alone);
     train_on_ranks(recipe, out, resume, observer, stop, &ranks)
 }
 
@@ -64,7 +64,7 @@ pub fn train_on_ranks(
     resume: Resume,
     observer: &mut dyn Observer,
     stop: &AtomicBool,
-    ranks: &Arc<dyn Ranks>,
+    ranks: &Rc<dyn Ranks>,
 ) -> Result<Outcome, TrainError> {
     let as_read = recipe;
     Trackers::check(&recipe.train.track)?;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -35,7 +36,7 @@ pub struct Trainer {
     rates: Rates,
     recompute: Recompute,
     order: Order,
-    ranks: Arc<dyn Ranks>,
+    ranks: Rc<dyn Ranks>,
     /// Whether the other ranks have the trained tensors as they are now.
     others_are_up_to_date: bool,
     progress: Arc<StepProgress>,
@@ -140,7 +141,7 @@ impl Trainer {
             rates,
             recompute: config.recompute,
             order: Order::Sequential,
-            ranks: Arc::new(Alone),
+            ranks: Rc::new(Alone),
             others_are_up_to_date: false,
             progress: Arc::default(),
         })
@@ -153,7 +154,7 @@ impl Trainer {
     /// Several ranks where the order or full fine-tuning allows only one.
     pub(crate) fn with_ranks(
         mut self,
-        ranks: Arc<dyn Ranks>,
+        ranks: Rc<dyn Ranks>,
         order: Order,
     ) -> Result<Self, RanksError> {
         let size = ranks.size();
@@ -446,8 +447,11 @@ impl Trainer {
     /// Tells the other ranks that the run has ended. One that has ended already is no error.
     pub(crate) fn end_others(&self) {
         for rank in 1..self.ranks.size() {
-            let _ = self.ranks.send(rank, Message::End.encode());
+            if self.ranks.send(rank, Message::End.encode()).is_err() {
+                return;
+            }
         }
+        self.ranks.end();
     }
 
     /// As [`Trainer::evaluate`], together with the other ranks.

@@ -12,27 +12,38 @@ use crate::stage::Outcome;
 /// A selection of features. All stages that compile take the same one, so that dependencies are compiled once.
 pub(crate) struct Build {
     pub(crate) root: PathBuf,
-    /// The environment for libtorch; empty without the feature.
-    libtorch: Vec<(String, String)>,
+    /// The environment for libtorch and MPI; empty without the features.
+    environment: Vec<(String, String)>,
 }
+
+/// Variables that `tools/libtorch` and `tools/mpi` set.
+const VARIABLES: [&str; 7] = [
+    "LIBTORCH",
+    "LIBTORCH_BYPASS_VERSION_CHECK",
+    "LD_LIBRARY_PATH",
+    "MPICC",
+    "MPIRUN",
+    "LIBCLANG_PATH",
+    "BINDGEN_EXTRA_CLANG_ARGS",
+];
 
 impl Build {
     /// The default features.
     pub(crate) fn of_users(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            libtorch: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
-    /// With the feature `libtorch` if it is set up in `target/libtorch`, else the default features. Such a build has the
-    /// device `cpu` too, so it can run every test.
+    /// With the features `libtorch` and `mpi` if libtorch is set up in `target/libtorch`, else the default features. Such a build has
+    /// the device `cpu` too, so it can run every test.
     ///
     /// # Errors
-    /// If `tools/libtorch` fails.
+    /// If `tools/libtorch` or `tools/mpi` fails.
     pub(crate) fn with_libtorch(root: &Path) -> Result<Self> {
         if root.join("target/libtorch").exists() {
-            Self::with_exports(root, &["--cpu"])
+            Self::with_exports(root, "tools/libtorch --cpu && tools/mpi")
         } else {
             Ok(Self::of_users(root))
         }
@@ -43,50 +54,54 @@ impl Build {
     /// # Errors
     /// If `tools/libtorch` fails.
     pub(crate) fn for_gpus(root: &Path) -> Result<Self> {
-        Self::with_exports(root, &[])
+        Self::with_exports(root, "tools/libtorch")
     }
 
-    /// With the libtorch that `tools/libtorch` sets up.
-    fn with_exports(root: &Path, arguments: &[&str]) -> Result<Self> {
+    /// With the libraries that scripts set up, which print the environment for them.
+    fn with_exports(root: &Path, scripts: &str) -> Result<Self> {
         let mut build = Self::of_users(root);
-        let exports = output(&mut command(root, "tools/libtorch", arguments))?;
+        let exports = output(&mut command(root, "sh", &["-c", scripts]))?;
         let script = format!("{exports}\nenv -0");
         let environment = output(&mut command(root, "sh", &["-c", &script]))?;
         let variables = environment
             .split('\0')
             .filter_map(|variable| variable.split_once('='));
-        build.libtorch = variables
-            .filter(|(name, _)| name.starts_with("LIBTORCH") || *name == "LD_LIBRARY_PATH")
+        build.environment = variables
+            .filter(|(name, _)| VARIABLES.contains(name))
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        if build.libtorch.is_empty() {
-            bail!("`tools/libtorch` printed no environment:\n{exports}");
+        if build.variable("LIBTORCH").is_none() {
+            bail!("`{scripts}` printed no environment:\n{exports}");
         }
         Ok(build)
     }
 
     pub(crate) fn has_libtorch(&self) -> bool {
-        !self.libtorch.is_empty()
+        self.variable("LIBTORCH").is_some()
+    }
+
+    fn variable(&self, name: &str) -> Option<&str> {
+        let mut variables = self.environment.iter();
+        let (_, value) = variables.find(|(known, _)| known == name)?;
+        Some(value)
     }
 
     /// The folder of libtorch.
     pub(crate) fn libtorch(&self) -> Option<PathBuf> {
-        let mut variables = self.libtorch.iter();
-        let (_, folder) = variables.find(|(name, _)| name == "LIBTORCH")?;
-        Some(PathBuf::from(folder))
+        self.variable("LIBTORCH").map(PathBuf::from)
     }
 
     pub(crate) fn features(&self) -> &'static [&'static str] {
-        if self.has_libtorch() {
-            &["--features", "libtorch"]
-        } else {
-            &[]
+        match (self.has_libtorch(), self.variable("MPICC")) {
+            (true, Some(_)) => &["--features", "libtorch,mpi"],
+            (true, None) => &["--features", "libtorch"],
+            (false, _) => &[],
         }
     }
 
     /// Gives a command the environment of this build.
     pub(crate) fn set_up<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.envs(self.libtorch.iter().map(|(name, value)| (name, value)))
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)))
     }
 
     /// A cargo command over the workspace, without the state of incremental builds.
@@ -120,7 +135,7 @@ impl Build {
             return Ok(program);
         }
         let script = self.root.join("target/ci/simmer");
-        let exports = self.libtorch.iter();
+        let exports = self.environment.iter();
         let exports = exports.map(|(name, value)| format!("export {name}='{value}'\n"));
         let exports: Vec<String> = exports.collect();
         let text = format!(

@@ -129,7 +129,8 @@ impl Downloads {
             let environment = root.join(TOOLS).join("reference").display().to_string();
             let script = ["tests/reference/environment.py", environment.as_str()];
             run_into(&log, &mut command(&root, "python3", &script))?;
-            run_into(&log, &mut command(&root, "tools/libtorch", &["--cpu"]))
+            run_into(&log, &mut command(&root, "tools/libtorch", &["--cpu"]))?;
+            run_into(&log, &mut command(&root, "tools/mpi", &[]))
         }))))
     }
 

@@ -17,6 +17,7 @@ use simmer_model::base::Offload;
 
 use super::Subject;
 use super::load::Load;
+use crate::ranks::most_held;
 use crate::recipe::Method;
 
 /// Memory of a tokenizer per entry of its vocabulary, in bytes.
@@ -318,6 +319,13 @@ impl Parts {
         let workspace = (during + scores).max(at_head);
         let gaps = ((activations + workspace) as f64 * overhead.fragmentation) as u64;
         let trained = 4 * subject.trained as u64;
+        // full fine-tuning adds one micro-batch after another
+        let micro_batches = (load.step_tokens / load.tokens.max(1) as f64).ceil() as usize;
+        let sums = if layers.whole {
+            1
+        } else {
+            most_held(micro_batches)
+        };
         let (weights, mapped) = subject.weights(device.memory, offload);
         let data =
             EXAMPLE_TOKEN * subject.data as u64 + VOCABULARY_ENTRY * subject.vocabulary as u64;
@@ -325,7 +333,7 @@ impl Parts {
             weights: weights + starts,
             mapped,
             trained,
-            gradients: trained,
+            gradients: trained * sums as u64,
             optimizer: 2 * trained,
             activations,
             workspace: workspace + gaps,

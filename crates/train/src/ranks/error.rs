@@ -67,6 +67,35 @@ pub enum RanksError {
         /// All ranks.
         ranks: usize,
     },
+    /// A launcher's variable that is no number.
+    #[error("{variable}: expected the number of ranks, found {found:?}")]
+    Variable {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        found: String,
+    },
+    /// Ranks that this build cannot connect.
+    #[error("{launcher} has started {size} ranks, and this build of simmer has no MPI")]
+    NoMpi {
+        /// What has started them.
+        launcher: &'static str,
+        /// All ranks.
+        size: usize,
+    },
+    /// A launcher whose processes MPI does not connect.
+    #[error("{launcher} has started {size} ranks, and MPI connects {found}")]
+    Launcher {
+        /// What has started them.
+        launcher: &'static str,
+        /// The ranks that it has started.
+        size: usize,
+        /// The ranks that MPI has found.
+        found: usize,
+    },
+    /// MPI in a process that has started it before.
+    #[error("MPI has been started in this process before")]
+    Started,
     /// Full fine-tuning.
     #[error(
         "full fine-tuning runs on one rank, and {ranks} were started: its gradients are not one buffer"
@@ -92,7 +121,16 @@ impl Hint for RanksError {
             }
             Self::Sequential { .. } => Some("resume it on one rank".to_owned()),
             Self::Full { .. } => Some("start one rank, or train an adapter".to_owned()),
-            Self::Failed { .. } | Self::Message { .. } => None,
+            Self::NoMpi { .. } => Some(
+                "build it with MPI, and start the ranks with its mpirun: cargo build --release --features mpi".to_owned(),
+            ),
+            Self::Launcher { .. } => Some(
+                "start the ranks with the mpirun of the MPI that simmer was built with, or with srun --mpi=pmix".to_owned(),
+            ),
+            Self::Variable { .. } => Some(
+                "start the ranks with mpirun or srun, or remove the variable to run on one".to_owned(),
+            ),
+            Self::Failed { .. } | Self::Message { .. } | Self::Started => None,
         }
     }
 }

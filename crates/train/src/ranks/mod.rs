@@ -11,7 +11,10 @@ mod alone;
 mod deal;
 mod error;
 mod hello;
+mod launcher;
 mod message;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod threads;
 mod tree;
 mod worker;
@@ -22,6 +25,7 @@ pub use self::alone::Alone;
 pub(crate) use self::deal::deal;
 pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
+pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share, floats};
 pub use self::threads::Threads;
 pub use self::tree::Order;
@@ -29,7 +33,7 @@ pub(crate) use self::tree::{TreeSum, exchange, most_held};
 pub use self::worker::work;
 
 /// The processes of a run, as one of them sees them.
-pub trait Ranks: fmt::Debug + Send + Sync {
+pub trait Ranks: fmt::Debug {
     /// Which one this is, counted from 0.
     fn rank(&self) -> usize;
 
@@ -47,4 +51,7 @@ pub trait Ranks: fmt::Debug + Send + Sync {
     /// # Errors
     /// If the rank has ended, or sends nothing for too long.
     fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError>;
+
+    /// The run has ended on all ranks. One that goes without it takes the others with it.
+    fn end(&self) {}
 }

@@ -1,6 +1,6 @@
 //! What every rank but the first does.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::{Hello, Message, Ranks, RanksError, hello};
 use crate::error::TrainError;
@@ -14,7 +14,7 @@ use crate::trainer::Trainer;
 ///
 /// # Errors
 /// As [`crate::train`] before the first step, but for the data, which only rank 0 reads; a rank that has ended.
-pub fn work(recipe: &Recipe, ranks: &Arc<dyn Ranks>) -> Result<(), TrainError> {
+pub fn work(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(), TrainError> {
     let loaded = load(recipe, ranks);
     let told = match &loaded {
         Ok((_, hello)) => hello::tell(&**ranks, Ok(hello)),
@@ -25,9 +25,9 @@ pub fn work(recipe: &Recipe, ranks: &Arc<dyn Ranks>) -> Result<(), TrainError> {
     Ok(serve(&mut trainer, &**ranks)?)
 }
 
-fn load(recipe: &Recipe, ranks: &Arc<dyn Ranks>) -> Result<(Trainer, Hello), TrainError> {
+fn load(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(Trainer, Hello), TrainError> {
     let model = prepared::model(&mut recipe.clone(), &mut Silent)?;
-    let trainer = Trainer::new(model, &recipe.train)?.with_ranks(Arc::clone(ranks), Order::Tree)?;
+    let trainer = Trainer::new(model, &recipe.train)?.with_ranks(Rc::clone(ranks), Order::Tree)?;
     let hello = Hello::read(recipe, trainer.parameters())?;
     Ok((trainer, hello))
 }
@@ -42,7 +42,10 @@ fn serve(trainer: &mut Trainer, ranks: &dyn Ranks) -> Result<(), RanksError> {
                 let bytes = losses.iter().flat_map(|loss| loss.to_le_bytes());
                 ranks.send(0, bytes.collect())?;
             }
-            Message::End => return Ok(()),
+            Message::End => {
+                ranks.end();
+                return Ok(());
+            }
         }
     }
 }

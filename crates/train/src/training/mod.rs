@@ -10,6 +10,7 @@ pub(crate) use ending::out_of_memory;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -170,11 +171,11 @@ impl<'a> Training<'a> {
     pub(crate) fn join(
         mut self,
         recipe: &Recipe,
-        ranks: &Arc<dyn Ranks>,
+        ranks: &Rc<dyn Ranks>,
     ) -> Result<Self, TrainError> {
         self.trainer = self
             .trainer
-            .with_ranks(Arc::clone(ranks), self.state.order)?;
+            .with_ranks(Rc::clone(ranks), self.state.order)?;
         if ranks.size() > 1 {
             let hello = Hello::new(recipe, &self.manifest.base, self.trainer.parameters());
             hear(&**ranks, &hello)?;
@@ -238,7 +239,9 @@ impl<'a> Training<'a> {
     /// Runs the remaining steps and writes the trained weights.
     pub(crate) fn finish(mut self) -> Result<Outcome, TrainError> {
         let end = self.steps_or_checkpoint();
-        self.trainer.end_others();
+        if !matches!(end, Err(ref error) if error.is_of_ranks()) {
+            self.trainer.end_others();
+        }
         let end = end?;
         let step = self.state.step;
         if let Some(streamed) = self.data.streamed() {

@@ -1,0 +1,136 @@
+//! Ranks that are processes of MPI.
+//!
+//! Waiting is a loop that looks for a message: so a signal ends it, and a rank that is silent for too long is noticed.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mpi::Threading;
+use mpi::environment::Universe;
+use mpi::topology::SimpleCommunicator;
+use mpi::traits::{Communicator, Destination, MatchedReceiveVec, Source};
+
+use super::{Ranks, RanksError};
+
+/// A message of MPI has less than 2^31 elements.
+const PIECE: usize = 1 << 30;
+/// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
+const SILENCE: Duration = Duration::from_secs(1800);
+/// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later.
+const GRACE: Duration = Duration::from_millis(300);
+/// After so long without a message the loop sleeps between looks.
+const BUSY: Duration = Duration::from_millis(20);
+
+/// A process of MPI.
+pub(super) struct Mpi {
+    /// Its end is that of MPI in this process, which waits for all others.
+    universe: RefCell<Option<Universe>>,
+    world: SimpleCommunicator,
+    stop: Arc<AtomicBool>,
+}
+
+impl Mpi {
+    /// Starts MPI in this process.
+    ///
+    /// # Errors
+    /// If it was started before.
+    pub(super) fn join(stop: &Arc<AtomicBool>) -> Result<Self, RanksError> {
+        // one thread calls MPI
+        let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
+            return Err(RanksError::Started);
+        };
+        Ok(Self {
+            world: universe.world(),
+            universe: RefCell::new(Some(universe)),
+            stop: Arc::clone(stop),
+        })
+    }
+
+    /// The next message.
+    fn next(&self, from: usize) -> Result<Vec<u8>, RanksError> {
+        let process = self.world.process_at_rank(from as i32);
+        let start = Instant::now();
+        let mut stopped: Option<Instant> = None;
+        loop {
+            if let Some(message) = process.immediate_matched_probe() {
+                return Ok(message.matched_receive_vec::<u8>().0);
+            }
+            if self.stop.load(Ordering::Relaxed)
+                && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE
+            {
+                return Err(RanksError::Ended { rank: from });
+            }
+            let waited = start.elapsed();
+            if waited > SILENCE {
+                return Err(RanksError::Silent {
+                    rank: from,
+                    seconds: SILENCE.as_secs(),
+                });
+            }
+            if waited > BUSY {
+                thread::sleep(Duration::from_micros(50));
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Mpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank(), self.size())
+    }
+}
+
+impl Ranks for Mpi {
+    fn rank(&self) -> usize {
+        self.world.rank() as usize
+    }
+
+    fn size(&self) -> usize {
+        self.world.size() as usize
+    }
+
+    fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError> {
+        let process = self.world.process_at_rank(to as i32);
+        process.send(&(bytes.len() as u64).to_le_bytes()[..]);
+        for piece in bytes.chunks(PIECE) {
+            process.send(piece);
+        }
+        Ok(())
+    }
+
+    fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError> {
+        let header = self.next(from)?;
+        let Ok(length) = <[u8; 8]>::try_from(&header[..]).map(u64::from_le_bytes) else {
+            let why = format!("expected a length, found {} bytes", header.len());
+            return Err(RanksError::Message { rank: from, why });
+        };
+        let length = length as usize;
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let piece = self.next(from)?;
+            if bytes.is_empty() {
+                bytes = piece;
+            } else {
+                bytes.extend(piece);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn end(&self) {
+        drop(self.universe.take());
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        // MPI's own end waits for the others, for ever if they have failed; the launcher ends them when this process ends
+        std::mem::forget(self.universe.take());
+    }
+}
