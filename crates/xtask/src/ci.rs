@@ -130,7 +130,7 @@ impl Downloads {
             let script = ["tests/reference/environment.py", environment.as_str()];
             run_into(&log, &mut command(&root, "python3", &script))?;
             run_into(&log, &mut command(&root, "tools/libtorch", &["--cpu"]))?;
-            run_into(&log, &mut command(&root, "tools/mpi", &[]))
+            run_into(&log, &mut command(&root, "sh", &["-c", "tools/mpi"]))
         }))))
     }
 

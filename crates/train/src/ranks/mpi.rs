@@ -19,7 +19,7 @@ use super::{Ranks, RanksError};
 /// A message of MPI has less than 2^31 elements.
 const PIECE: usize = 1 << 30;
 /// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
-const SILENCE: Duration = Duration::from_secs(1800);
+const SILENCE: Duration = Duration::from_mins(30);
 /// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later.
 const GRACE: Duration = Duration::from_millis(300);
 /// After so long without a message the loop sleeps between looks.

@@ -206,7 +206,7 @@ mod tests {
             ranks in 1..9_usize,
         ) {
             let leaves: Vec<String> = (0..tokens.len()).map(|leaf| leaf.to_string()).collect();
-            let levels = (0..).find(|level| 1_usize << level >= leaves.len()).unwrap();
+            let levels = (0..9).find(|level| 1_usize << level >= leaves.len()).unwrap();
             let expected = by_definition(&leaves, levels, 0);
             let shares = deal(&tokens, ranks);
             let results: Vec<Option<String>> = thread::scope(|scope| {
