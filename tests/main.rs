@@ -19,6 +19,7 @@ mod halves;
 mod hostile;
 mod init;
 mod inspecting;
+mod llama_adapter;
 mod merging;
 mod model;
 mod names;

@@ -138,8 +138,8 @@ impl Manifest {
             None => BTreeMap::new(),
         };
         let table = recipe.method.adapter();
-        let adapter = match table.and_then(AdapterTable::found_from) {
-            Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
+        let adapter = match table.and_then(AdapterTable::continued) {
+            Some(from) => fingerprints(from.found(), of(|manifest| &manifest.adapter), |name| {
                 name.starts_with("adapter")
             })?,
             None => BTreeMap::new(),
