@@ -11,9 +11,11 @@ as a checkpoint of the original's training code, adapter.pth. `check_llama_adapt
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from peft import AdaptionPromptConfig
 from safetensors.torch import save_file
 from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
@@ -118,8 +120,11 @@ def make_adapter(spec: Original, folder: Path, golden_rows: list[dict], prompts:
     folder.mkdir(parents=True)
     save_file({key: value.detach() for key, value in tensors(model).items()}, folder / "adapter_model.safetensors", {"format": "pt"})
     torch.save(checkpoint(model), folder / "adapter.pth")
-    config = {"adapter_layers": spec.layers, "adapter_len": spec.length, "base_model_name_or_path": spec.model}
-    config |= {"gate_activation": "tanh", "peft_type": "LLAMA_ADAPTER", "target_modules": "self_attn", "task_type": "CAUSAL_LM"}
+    config = AdaptionPromptConfig(
+        base_model_name_or_path=spec.model, adapter_len=spec.length, adapter_layers=spec.layers,
+        target_modules="self_attn", task_type="CAUSAL_LM", inference_mode=True,
+    ).to_dict()
+    config |= {"gate_activation": "tanh", "peft_type": "LLAMA_ADAPTER", "peft_version": version("peft")}
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
 
     golden = {}

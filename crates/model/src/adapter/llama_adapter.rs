@@ -34,6 +34,8 @@ use crate::numbers::to_f64;
 const QUERY: &str = "adapter_query.weight";
 /// What surrounds the index of a layer in the key of its gates.
 const GATE_KEY: [&str; 2] = ["layers.", ".attention.gate"];
+/// No model has more layers.
+const MOST_LAYERS: usize = 10_000;
 /// The prompts of a layer in the original's code for inference.
 const PROMPTS: usize = 10;
 
@@ -72,7 +74,7 @@ pub(super) fn read(
             gates.insert(layer, tensor);
         } else {
             return Err(wrong(format!(
-                "`{key}` is no tensor of its first version; expected `{QUERY}` and `layers.N.attention.gate` alone"
+                "unexpected tensor `{key}`: simmer reads version 1, which has `{QUERY}` and `layers.N.attention.gate` alone"
             )));
         }
     }
@@ -144,7 +146,7 @@ fn note(kind: &Kind, prompts: usize, layers: usize) -> String {
 fn layer_of(key: &str) -> Option<usize> {
     let [before, after] = GATE_KEY;
     let layer = key.strip_prefix(before)?.strip_suffix(after)?;
-    layer.parse().ok()
+    layer.parse().ok().filter(|layer| *layer < MOST_LAYERS)
 }
 
 fn gate_key(layer: usize) -> String {
@@ -193,7 +195,7 @@ fn prompts_of_a_layer(
     // some files have no gates of the layers below
     let starts_above = gates.keys().next().is_some_and(|first| *first > 0);
     let all = gates.len();
-    [(trained, true), (all, starts_above)]
+    [(all, starts_above), (trained, true)]
         .into_iter()
         .filter(|(layers, counts)| *counts && *layers > 0 && rows.is_multiple_of(*layers))
         .map(|(layers, _)| rows / layers)
@@ -418,14 +420,14 @@ mod tests {
         let heads = [1, 2, 1, 1];
         let mut second = stored(6, 0, &[0.1, 0.1], &heads);
         second.push(("layers.0.attention.wq.bias".to_owned(), tensor(&[4], 0.0)));
-        insta::assert_snapshot!(said(second, None), @"");
-        insta::assert_snapshot!(said(stored(6, 0, &[], &heads), None), @"");
-        insta::assert_snapshot!(said(stored(6, 0, &[0.1], &[2]), None), @"");
-        insta::assert_snapshot!(said(stored(7, 0, &[0.1, 0.1], &heads), None), @"");
-        insta::assert_snapshot!(said(stored(6, 0, &[0.1], &heads), Some(4)), @"");
-        insta::assert_snapshot!(said(stored(30, 0, &[0.0, 0.0], &heads), None), @"");
+        insta::assert_snapshot!(said(second, None), @"a.pth: a checkpoint of LLaMA-Adapter: unexpected tensor `layers.0.attention.wq.bias`: simmer reads version 1, which has `adapter_query.weight` and `layers.N.attention.gate` alone");
+        insta::assert_snapshot!(said(stored(6, 0, &[], &heads), None), @"a.pth: a checkpoint of LLaMA-Adapter: it has no gates, `layers.N.attention.gate`");
+        insta::assert_snapshot!(said(stored(6, 0, &[0.1], &[2]), None), @"a.pth: a checkpoint of LLaMA-Adapter: gates of the shape [2]; expected [1, heads, 1, 1], or [1]");
+        insta::assert_snapshot!(said(stored(7, 0, &[0.1, 0.1], &heads), None), @"a.pth: a checkpoint of LLaMA-Adapter: the prompts of a layer are not known: `adapter_query.weight` has 7 rows, and gates of 2 layers are trained");
+        insta::assert_snapshot!(said(stored(6, 0, &[0.1], &heads), Some(4)), @"a.pth: a checkpoint of LLaMA-Adapter: `adapter_query.weight` has 6 rows, which are not a multiple of `adapter_len` = 4");
+        insta::assert_snapshot!(said(stored(30, 0, &[0.0, 0.0], &heads), None), @"a.pth: a checkpoint of LLaMA-Adapter: 30 prompts are 10 for each of 3 layers, and there are gates of 2 layers alone");
         let mut mixed = stored(6, 0, &[0.1, 0.1], &heads);
         mixed[1].1 = tensor(&[1, 3, 1, 1], 0.1);
-        insta::assert_snapshot!(said(mixed, None), @"");
+        insta::assert_snapshot!(said(mixed, None), @"a.pth: a checkpoint of LLaMA-Adapter: `layers.1.attention.gate`: expected [1, 2, 1, 1], found [1, 3, 1, 1]");
     }
 }
