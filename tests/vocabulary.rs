@@ -419,7 +419,7 @@ fn rows_of_quantised_embeddings_are_trained() {
             "" => format!("base.tokenizer={}", quoted(from.as_ref())),
             name => format!("base.precision={name}"),
         };
-        let rows = r#"{"prompt": "<|im_start|>soup? ", "completion": "heat.<|im_end|>"}"#;
+        let rows = r#"{"prompt": "<|im_start|>soup?", "completion": " heat.<|im_end|>"}"#;
         fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
         let sets = [
             path.as_str(),

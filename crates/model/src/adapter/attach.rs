@@ -208,7 +208,7 @@ pub enum Starts {
 /// Attaches the adapter of a recipe to a base model: new branches, with A drawn from `seed`, or the adapter in
 /// `from`.
 ///
-/// `base_name` becomes the adapter's `base_model_name_or_path`.
+/// `base_name` becomes the adapter's `base_model_name_or_path`, if the adapter in `from` names none.
 ///
 /// # Errors
 /// If targets match nothing, if a setting is out of range, and if the adapter in `from` does not fit.
@@ -222,7 +222,10 @@ pub fn attach(
     table.check()?;
     if let Some(from) = table.continued() {
         let adapter = open_from(table, from.found())?;
-        return join_folder(model, &adapter, table.dropout(), Some(starts));
+        let mut attached = join_folder(model, &adapter, table.dropout(), Some(starts))?;
+        let named = &mut attached.config.base_model_name_or_path;
+        let _ = named.get_or_insert_with(|| base_name.to_owned());
+        return Ok(attached);
     }
     let modules = layout::modules(model.config());
     let config = table.for_model(base_name, &modules);
