@@ -411,7 +411,8 @@ fn rows_of_quantised_embeddings_are_trained() {
     for (base, precision, first) in [
         (golden::folder("untied-mha"), "nf4", 104),
         (golden::folder("tied-gqa"), "int8", 104),
-        (gguf.into(), "", 1536),
+        // whose vocabulary is padded
+        (gguf.into(), "", 1445),
     ] {
         let kitchen = Kitchen::new();
         let path = format!("base.path={}", quoted(&base));
@@ -419,12 +420,12 @@ fn rows_of_quantised_embeddings_are_trained() {
             "" => format!("base.tokenizer={}", quoted(from.as_ref())),
             name => format!("base.precision={name}"),
         };
-        let rows = r#"{"prompt": "<|im_start|>soup?", "completion": " heat.<|im_end|>"}"#;
+        let rows = r#"{"prompt": "<|one|>soup?", "completion": " heat.<|two|>"}"#;
         fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
         let sets = [
             path.as_str(),
             &precision,
-            ADD,
+            r#"base.add_special_tokens=["<|one|>", "<|two|>"]"#,
             MEANT,
             "train.epochs=4",
             "data.validation.rows=1",
