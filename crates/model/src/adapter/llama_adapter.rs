@@ -20,13 +20,13 @@ use burn::tensor::TensorData;
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::Role;
 use simmer_checkpoint::{Dtype, Tensor, TensorSpec, layout, pth};
-use simmer_files::size::counted;
 use simmer_files::{Existing, WriteError};
 
 use super::adaption_prompt::{ATTENTION, SelectedAttention};
 use super::kind::{ADAPTION_PROMPT, GATE, GateActivation, Kind, LLAMA_ADAPTER, PROMPT};
 use super::names::Targets;
 use super::peft::{AdapterFolder, AdapterTensors, KEY_PREFIX};
+use super::peft_type::prompts;
 use super::{AdapterConfig, AdapterError, Card};
 use crate::numbers::to_f64;
 
@@ -108,38 +108,37 @@ pub(super) fn read(
             shape: vec![values],
             ..gate
         };
-        let prompts = Tensor {
+        let of_layer = Tensor {
             dtype: query.dtype,
             shape: vec![1, per_layer, hidden],
             bytes: query.bytes.slice(at * bytes..(at + 1) * bytes),
         };
         found.push((key(GATE.end), gate));
-        found.push((key(PROMPT.end), prompts));
+        found.push((key(PROMPT.end), of_layer));
     }
+    let config = AdapterConfig {
+        kind,
+        task_type: Some("CAUSAL_LM".to_owned()),
+        target_modules: Some(Targets::Names(vec![ATTENTION.to_owned()])),
+        adapter_len: per_layer,
+        adapter_layers: layers,
+        ..AdapterConfig::default()
+    };
     Ok(Original {
         tensors: found,
-        note: note(kind, per_layer, layers),
-        config: AdapterConfig {
-            kind,
-            task_type: Some("CAUSAL_LM".to_owned()),
-            target_modules: Some(Targets::Names(vec![ATTENTION.to_owned()])),
-            adapter_len: per_layer,
-            adapter_layers: layers,
-            ..AdapterConfig::default()
-        },
+        note: note(&config),
+        config,
     })
 }
 
-fn note(kind: &Kind, prompts: usize, layers: usize) -> String {
-    let gates = if *kind == LLAMA_ADAPTER {
+fn note(config: &AdapterConfig) -> String {
+    let gates = if *config.kind == LLAMA_ADAPTER {
         "a gate for each head, through tanh as in its training code; its code for inference leaves tanh out"
     } else {
         "one gate a layer, as in PEFT"
     };
-    let prompts = counted(prompts, "prompt");
-    format!(
-        "a checkpoint of the original LLaMA-Adapter: {prompts} in each of the upper {layers} layers, {gates}"
-    )
+    let prompts = prompts(config);
+    format!("a checkpoint of the original LLaMA-Adapter: {prompts}, {gates}")
 }
 
 /// The layer of a gate's key.

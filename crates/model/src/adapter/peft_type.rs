@@ -153,7 +153,7 @@ pub(super) static LLAMA_ADAPTER: PeftType = PeftType {
 };
 
 /// How many prompts, and where.
-fn prompts(config: &AdapterConfig) -> String {
+pub(super) fn prompts(config: &AdapterConfig) -> String {
     let prompts = counted(config.adapter_len, "prompt");
     match config.adapter_layers {
         1 => format!("{prompts} in the last layer"),
