@@ -206,6 +206,9 @@ fn pefts_form_is_written_only_if_it_computes_the_same() {
     let out = folder.path().join("out");
     let differ = with_gates(&ours, [0.75, -0.5]);
     insta::assert_snapshot!(said(to_peft(&differ, &base, &out)), @"DIR/ours: cannot be converted to PEFT's form: PEFT has one gate for all heads of a layer, and those of `model.layers.1.self_attn` differ: they scale by -0.4621 to 0.6351");
+    let wide = AdapterFolder::open(golden::adapter_folder("tied-gqa", "llama-adapter")).unwrap();
+    let refused = said(to_peft(&wide, &config("tied-gqa"), &out));
+    assert!(refused.contains("have 48 features"), "{refused}");
     let of_peft = AdapterFolder::open(&peft).unwrap();
     insta::assert_snapshot!(said(to_peft(&of_peft, &base, &out)), @"DIR/peft: cannot be converted to PEFT's form: it is in PEFT's form already");
     insta::assert_snapshot!(said(to_original(&of_peft, &base, &out)), @"DIR/peft: cannot be converted to the original LLaMA-Adapter's form: its code loads prompts with a gate for each head, and this adapter is of the type ADAPTION_PROMPT");

@@ -277,6 +277,12 @@ pub fn to_peft(folder: &AdapterFolder, base: &ModelConfig, out: &Path) -> Result
         return Err(other("it is in PEFT's form already".to_owned()));
     }
     let (attention, mut tensors) = layers_of(folder, base)?;
+    let (features, hidden) = (base.num_attention_heads * base.head_dim, base.hidden_size);
+    if features != hidden {
+        return Err(other(format!(
+            "the heads of its base model have {features} features, and its hidden size is {hidden}: PEFT takes the two to be equal"
+        )));
+    }
     let output = layout::modules(base).into_iter();
     let mut output = output.filter(|module| {
         module
