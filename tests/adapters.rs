@@ -16,13 +16,10 @@ use crate::model::load;
 const LOGITS: f32 = 1e-4;
 
 /// How much further a result of an adapter may be from PEFT's. At rank 4 of these weights, singular vectors in f32, as PEFT
-/// computes them, leave a part of the weight that differs by up to 1.2e-5 from that in f64.
+/// computes them, leave a part of the weight that differs by up to 1.2e-5 from that in f64, and logits by 4.4e-4. The factors
+/// of OLoRA's QR decomposition do not: 2.5e-5.
 pub(crate) fn of_start(name: &str) -> f32 {
-    if matches!(name, "pissa" | "olora") {
-        10.0
-    } else {
-        1.0
-    }
+    if name == "pissa" { 5.0 } else { 1.0 }
 }
 
 pub(crate) fn attached(model: &str, name: &str) -> adapter::Attached {
@@ -141,17 +138,25 @@ fn recomputing_layers_changes_no_gradient() {
         let (kept_loss, kept) = gradients(Recompute::None);
         for recompute in [Recompute::Mlp, Recompute::Layer] {
             let (again_loss, again) = gradients(recompute);
-            assert_eq!(
-                values(kept_loss.clone()),
-                values(again_loss),
-                "{model}/{name}"
+            let losses = [kept_loss.clone(), again_loss].map(|loss| values(loss)[0]);
+            // MKL's products of prompts differ in the last bit with the place of a tensor; not with MKL_CBWR=COMPATIBLE
+            let places = if golden::PROMPTS.contains(&name) {
+                1e-6
+            } else {
+                0.0
+            };
+            let difference = (losses[0] - losses[1]).abs();
+            assert!(
+                difference <= places * losses[0],
+                "{model}/{name}: {losses:?}"
             );
             assert!(kept.keys().eq(again.keys()), "{model}/{name} {recompute:?}");
             for (key, expected) in &kept {
                 // the same products, but for the sum through which a layer's gradient enters
                 let relative = relative(&again[key], expected);
+                let most = (1e-6 + 10.0 * places) * cancelling(key);
                 assert!(
-                    relative <= 1e-6 * cancelling(key),
+                    relative <= most,
                     "{model}/{name} {key} {recompute:?}: {relative}"
                 );
             }

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use simmer_checkpoint::{Dtype, TensorSpec, pth};
 use simmer_data::{Format, Template};
 use simmer_eval::Task;
 
@@ -90,6 +91,7 @@ impl Workshop {
         for name in ADAPTERS {
             copy(&workshop.path("made/adapter"), &workshop.path(name));
         }
+        workshop.llama_adapter();
         workshop
     }
 
@@ -169,6 +171,30 @@ impl Workshop {
         fs::create_dir_all(data.join("data")).unwrap();
         fs::write(data.join("data/train.json"), list).unwrap();
         self.hub("datasets--tatsu-lab--alpaca", &data);
+    }
+
+    /// A checkpoint of the original LLaMA-Adapter: ten prompts in each of two layers, and gates as they start.
+    fn llama_adapter(&self) {
+        let tensor = |name: &str, shape: Vec<usize>| {
+            let values = 0..shape.iter().product::<usize>();
+            let is_gate = name.ends_with("gate");
+            let value = |i: usize| {
+                if is_gate {
+                    0.0
+                } else {
+                    (i * 37 % 19) as f32 / 9.0 - 1.0
+                }
+            };
+            let bytes = values.map(value).flat_map(f32::to_le_bytes).collect();
+            let (name, dtype) = (name.to_owned(), Dtype::F32);
+            (TensorSpec { name, dtype, shape }, bytes)
+        };
+        let gates =
+            (0..4).map(|layer| tensor(&format!("layers.{layer}.attention.gate"), vec![1, 6, 1, 1]));
+        let prompts = tensor("adapter_query.weight", vec![20, 192]);
+        let tensors: Vec<_> = gates.chain([prompts]).collect();
+        let file = pth::encode("adapter", &tensors).unwrap();
+        fs::write(self.path("llama_adapter.pth"), file).unwrap();
     }
 
     /// A folder as the hub's cache has it.

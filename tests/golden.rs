@@ -18,6 +18,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "dora",
             "pissa",
             "ia3",
+            "llama-adapter",
             "token-rows",
             "new-tokens",
         ],
@@ -31,6 +32,7 @@ const LLAMA: [(&str, &[&str]); 4] = [
             "dora",
             "ia3",
             "adaption-prompt",
+            "llama-adapter",
             "loraplus",
             "olora",
             "token-rows",
@@ -55,8 +57,11 @@ const FAMILIES: [(&str, &[&str]); 10] = [
     ("granite", &["all-linear"]),
 ];
 
+/// The adapters of prompts, which cannot be merged.
+pub(crate) const PROMPTS: [&str; 2] = ["adaption-prompt", "llama-adapter"];
+
 /// The adapters without low-rank branches.
-pub(crate) const WITHOUT_RANK: [&str; 2] = ["ia3", "adaption-prompt"];
+pub(crate) const WITHOUT_RANK: [&str; 3] = ["ia3", "adaption-prompt", "llama-adapter"];
 
 fn folders() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
     LLAMA.into_iter().chain(FAMILIES)
@@ -74,7 +79,7 @@ pub(crate) fn adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 /// The adapters that can be merged into their base models.
 pub(crate) fn merging_adapters() -> impl Iterator<Item = (&'static str, &'static str)> {
-    adapters().filter(|(_, name)| *name != "adaption-prompt")
+    adapters().filter(|(_, name)| !PROMPTS.contains(name))
 }
 
 /// The adapters of the LLaMA models alone.

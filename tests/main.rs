@@ -20,6 +20,7 @@ mod halves;
 mod hostile;
 mod init;
 mod inspecting;
+mod llama_adapter;
 mod merging;
 mod model;
 mod names;

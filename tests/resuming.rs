@@ -124,6 +124,7 @@ fn a_resumed_run_of_every_kind_has_the_same_bits() {
         "method.lora.use_dora=true",
         "method.lora.use_rslora=true",
         "method.adaption_prompt={adapter_len=3,adapter_layers=2}",
+        "method.adaption_prompt={adapter_len=3,adapter_layers=2,gate='head'}",
         "method.ia3.targets=[\"q_proj\", \"k_proj\", \"down_proj\"]",
         "train.loraplus_lr_ratio=16",
         "method.lora.trainable_token_indices=[5, 100, 7]",

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use simmer_files::Existing;
 use simmer_model::adapter::peft::AdapterFolder;
-use simmer_model::adapter::{Card, Init, LoraConfig, attach, load, save};
+use simmer_model::adapter::{Card, Init, LoraConfig, Starts, attach, load, save};
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::{LlamaForCausalLM, Sequence};
 
@@ -46,7 +46,14 @@ fn a_saved_adapter_is_the_change_since_the_start() {
             (Init::Olora, true),
             (Init::Olora, false),
         ] {
-            let attached = attach(open(), &lora(init, converts), 7, "tied-gqa").unwrap();
+            let attached = attach(
+                open(),
+                &lora(init, converts),
+                7,
+                "tied-gqa",
+                Starts::OfWeights,
+            )
+            .unwrap();
             let started = logits(&attached.model.valid(), row);
             // B·A - B₀·A₀ is zero but for the order of its sums
             let difference = golden::max_difference(&started, &untouched);

@@ -1,19 +1,21 @@
 //! Tokens that a recipe adds: their rows, and how they travel with adapters and models.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::module::Module;
 use serde_json::Value;
 use simmer_checkpoint::numbers::convert;
-use simmer_checkpoint::{Checkpoint, Dtype};
-use simmer_data::Tokenizer;
+use simmer_checkpoint::{Checkpoint, Dtype, ModelConfig};
+use simmer_data::{Steps, Tokenizer};
 use simmer_model::adapter::combine::WeightedAdapter;
 use simmer_model::base::{self, BaseConfig};
 use simmer_model::merge::{MergeOptions, merge};
-use simmer_model::{LlamaForCausalLM, Sequence, adapter};
-use simmer_train::{Outcome, Resume, TrainError, train};
+use simmer_model::{KvCache, LlamaForCausalLM, Sampling, Sequence, adapter};
+use simmer_train::estimate::{Known, estimate};
+use simmer_train::{Outcome, Resume, TrainError, recipe_vocabulary, train};
 
 use crate::commands::simmer;
 use crate::golden::{self, Tensors};
@@ -396,4 +398,102 @@ fn rows_of_a_file_are_those_that_its_configuration_names() {
         let error = adapter::load(base, &adapter).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn rows_of_quantised_embeddings_are_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    // whose embedding is quantised as well
+    let gguf = folder.path().join("q8.gguf");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tiny-base");
+    let [from, gguf] = [&from, &gguf].map(|path| path.to_str().unwrap());
+    let args = ["convert", from, gguf, "--dtype", "q8_0"];
+    assert!(simmer(Path::new("."), &args).status.success());
+    for (base, precision, first) in [
+        (golden::folder("untied-mha"), "nf4", 104),
+        (golden::folder("tied-gqa"), "int8", 104),
+        // whose vocabulary is padded
+        (gguf.into(), "", 1445),
+    ] {
+        let kitchen = Kitchen::new();
+        let path = format!("base.path={}", quoted(&base));
+        let precision = match precision {
+            "" => format!("base.tokenizer={}", quoted(from.as_ref())),
+            name => format!("base.precision={name}"),
+        };
+        let rows = r#"{"prompt": "<|one|>soup?", "completion": " heat.<|two|>"}"#;
+        fs::write(kitchen.path("rows.jsonl"), [rows; 9].join("\n")).unwrap();
+        let sets = [
+            path.as_str(),
+            &precision,
+            r#"base.add_special_tokens=["<|one|>", "<|two|>"]"#,
+            MEANT,
+            "train.epochs=4",
+            "data.validation.rows=1",
+        ];
+        let whole = kitchen.whole(&sets, "whole");
+        let stop = AtomicBool::new(false);
+        let mut observer = StopAfter {
+            step: 3,
+            in_validation: false,
+            stop: &stop,
+        };
+        let (recipe, out) = (kitchen.recipe(&sets), kitchen.path("run"));
+        train(&recipe, &out, Resume::Never, &mut observer, &stop).unwrap();
+        kitchen.train(&sets, "run", true).unwrap();
+        assert!(kitchen.adapter("run") == whole, "{precision}");
+
+        let loaded = base::load(&recipe.base, 0, &golden::device()).unwrap();
+        let adapter = kitchen.path("run/adapter");
+        let tuned = adapter::load(loaded, &adapter).unwrap().model.valid();
+        // the two rows start as the same mean, and differ only as they were trained
+        let both = [first, first + 1].map(|token| logits(&tuned, &[token, 9]));
+        assert!(both.iter().flatten().all(|logit| logit.is_finite()));
+        assert_ne!(both[0], both[1], "{precision}");
+        let mut cache = KvCache::default();
+        let answer = tuned.generate(
+            &[first, 30],
+            &mut cache,
+            4,
+            &[],
+            &Sampling::default(),
+            &mut |_| ControlFlow::Continue(()),
+        );
+        assert_eq!(answer.unwrap().tokens.len(), 4);
+    }
+}
+
+#[test]
+fn an_estimate_counts_the_rows_of_added_tokens() {
+    let kitchen = Kitchen::new();
+    let trained = |sets: &[&str], base: Option<ModelConfig>| {
+        let mut recipe = kitchen.recipe(sets);
+        if base.is_some() {
+            recipe.base.tokenizer = recipe.base.path.take();
+        }
+        recipe.base.init = base;
+        let mut base = recipe.base.open().unwrap();
+        let notices = &mut Notices::default();
+        let tokenizer = recipe_vocabulary(&mut recipe, &mut base, notices).unwrap();
+        let steps = Steps {
+            batch_size: 4,
+            seed: 5,
+        };
+        let (mut data, _) = simmer_lint::load(&recipe.data, &tokenizer, steps).unwrap();
+        let found = estimate(&recipe, &base, &tokenizer, &mut data, Known::default()).unwrap();
+        (found.parts.trained / 4, found.parts.weights)
+    };
+    let [(plain, weights), (added, more)] = [trained(&[], None), trained(&[ADD], None)];
+    // a tied head trains the embedding's rows; frozen, both have them too
+    assert_eq!(added - plain, 2 * 32);
+    assert_eq!(more - weights, 2 * 32 * 4);
+    // of a published size, with another vocabulary than the tokenizer's
+    let other = simmer_checkpoint::sizes::named("llama-7b");
+    let small = other.map(|size| ModelConfig {
+        vocab_size: 50,
+        ..size
+    });
+    let (plain, _) = trained(&[], small.clone());
+    let (added, _) = trained(&[ADD], small);
+    assert_eq!(added - plain, 2 * 2 * 4096);
 }

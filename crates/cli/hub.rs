@@ -85,10 +85,9 @@ pub(crate) fn locate_recipe(recipe: &mut Recipe) -> Result<(), Failure> {
 /// Finds or downloads the adapter that a recipe continues to train.
 pub(crate) fn locate_adapter(method: &mut Method) -> Result<(), Failure> {
     if let Some(table) = method.adapter_mut()
-        && let Some(from) = table.from()
+        && let Some(from) = table.continued_mut()
     {
-        let found = locate(from, What::Adapter)?;
-        table.locate(Some(found));
+        from.locate(locate(from.named(), What::Adapter)?);
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 import adapters
 import families
+import llama_adapter
 import methods
 import models
 import optimizers
@@ -91,6 +92,11 @@ def make_model(spec: models.TinyModel) -> None:
             prompts = [case["prompt"] for case in generations]
             made = adapters.make_adapter(adapter, path, golden_rows, prompts, spec.logit_rows)
             adapters.write_golden(path, *made)
+    for original in llama_adapter.ADAPTERS:
+        if original.model == spec.name:
+            path = folder / "adapters" / original.name
+            prompts = [case["prompt"] for case in generations]
+            adapters.write_golden(path, *llama_adapter.make_adapter(original, path, golden_rows, prompts))
 
 
 def check_configs(spec: models.TinyModel, model, golden_rows: list[dict], logits: list[torch.Tensor]) -> None:

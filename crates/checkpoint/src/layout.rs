@@ -158,6 +158,8 @@ pub struct ModuleLayout {
     pub module: Option<&'static Module>,
     /// Whether it is an output head that has the embedding's weight.
     pub tied: bool,
+    /// The query heads of its model's attention.
+    pub heads: usize,
 }
 
 impl ModuleLayout {
@@ -171,10 +173,11 @@ impl ModuleLayout {
             layer,
             module: Some(module),
             tied: module.kind == ModuleKind::OutputHead && config.tie_word_embeddings,
+            heads: config.num_attention_heads,
         }
     }
 
-    fn container(name: &str, layer: Option<usize>) -> Self {
+    fn container(config: &ModelConfig, name: &str, layer: Option<usize>) -> Self {
         Self {
             name: name.to_owned(),
             kind: ModuleKind::Container,
@@ -183,6 +186,7 @@ impl ModuleLayout {
             layer,
             module: None,
             tied: false,
+            heads: config.num_attention_heads,
         }
     }
 
@@ -219,7 +223,7 @@ pub fn modules(config: &ModelConfig) -> Vec<ModuleLayout> {
             let path = &module.name[..dot];
             if containers.insert(path.to_owned()) {
                 let within = layer.filter(|_| path.len() > family.layers.len());
-                modules.push(ModuleLayout::container(path, within));
+                modules.push(ModuleLayout::container(config, path, within));
             }
         }
         modules.push(module);

@@ -12,6 +12,7 @@ use simmer_checkpoint::gguf::model::{self as gguf_model, FileType};
 use simmer_checkpoint::hub::What;
 use simmer_checkpoint::{Dtype, Pretrained};
 use simmer_model::adapter::gguf::to_gguf as adapter_to_gguf;
+use simmer_model::adapter::llama_adapter::{to_original, to_peft};
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::merge::files_beside;
 use simmer_train::tokenizer::{self, Tokenizers};
@@ -25,14 +26,17 @@ use crate::{hub, output, progress};
 /// Convert a model between Hugging Face, Meta and GGUF layouts, or an adapter to GGUF
 ///
 /// IN is a Hugging Face folder, a Meta folder (params.json, consolidated.*.pth), a .gguf file, a name
-/// on the Hugging Face Hub, or the folder of an adapter. If OUT ends in .gguf, it is a GGUF file, else
-/// a folder. Works row by row, so the model may be larger than memory.
+/// on the Hugging Face Hub, the folder of an adapter, or a checkpoint of the original LLaMA-Adapter. If
+/// OUT ends in .gguf, it is a GGUF file, else a folder. An adapter of LLaMA-Adapter with a gate for each
+/// head is written as the original's checkpoint if OUT ends in .pth, else in PEFT's form, if that
+/// computes the same. Works row by row, so the model may be larger than memory.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   simmer convert runs/merged merged.gguf --dtype q8_0
   simmer convert folder model.gguf --quantize q4_k_m
-  simmer convert runs/quickstart/adapter adapter.gguf")]
+  simmer convert runs/quickstart/adapter adapter.gguf
+  simmer convert runs/llama-adapter-7b/adapter adapter.pth --base llama-7b")]
 pub(crate) struct Convert {
     /// Model or adapter to convert
     #[arg(value_name = "IN")]
@@ -78,15 +82,25 @@ enum Stored {
 
 /// Whether a name is that of a file of weights, which no layout has alone.
 fn is_weights_file(path: &Path) -> bool {
+    has_ending(path, &["safetensors", "bin", "pth", "pt", "ckpt"])
+}
+
+/// The endings of files that PyTorch saves.
+const PICKLED: [&str; 2] = ["pth", "pt"];
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str());
-    ending.is_some_and(|ending| ["safetensors", "bin", "pth", "pt", "ckpt"].contains(&ending))
+    ending.is_some_and(|ending| endings.contains(&ending))
 }
 
 impl Convert {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let is_gguf = self.out.extension().is_some_and(|ext| ext == "gguf");
         let to = self.to.unwrap_or(if is_gguf { To::Gguf } else { To::Hf });
-        if self.to.is_none() && is_weights_file(&self.out) {
+        let is_adapter = self.input.is_file() && has_ending(&self.input, &PICKLED)
+            || self.input.join("adapter_config.json").exists();
+        let is_original = is_adapter && has_ending(&self.out, &PICKLED);
+        if self.to.is_none() && is_weights_file(&self.out) && !is_original {
             let text = format!(
                 "{}: expected a folder or a .gguf file to write",
                 self.out.display()
@@ -95,7 +109,7 @@ impl Convert {
                 "name a folder: the weights are written into it, beside config.json and the tokenizer; --to hf takes any name",
             ));
         }
-        if self.input.join("adapter_config.json").exists() {
+        if is_adapter {
             self.adapter(to)?;
         } else {
             let input = hub::locate(&self.input, What::Model)?;
@@ -192,26 +206,36 @@ impl Convert {
     }
 
     fn adapter(&self, to: To) -> Result<(), Failure> {
-        if to != To::Gguf {
-            bail!("an adapter can be converted to GGUF only; OUT must end in .gguf");
-        }
         if self.dtype.is_some_and(|dtype| dtype != Stored::F32) {
             bail!("--dtype: adapters are always written in f32");
         }
         if self.quantise.is_set() {
             bail!("--quantize: adapters are always written in f32");
         }
+        let adapter = AdapterFolder::open(&self.input)?;
+        let has_prompts = adapter.config().kind.attention.is_some();
+        if to == To::Meta || to == To::Hf && !has_prompts {
+            bail!("an adapter can be converted to GGUF only; OUT must end in .gguf");
+        }
         let named = || -> Result<PathBuf, Failure> {
-            let config = self.input.join("adapter_config.json");
-            let (config, _) = simmer_model::adapter::AdapterConfig::read(&config)?;
-            let name = config.base_model_name_or_path.map(PathBuf::from);
-            name.context("the adapter does not name its base model; use --base MODEL")
+            let name = adapter.config().base_model_name_or_path.as_ref();
+            name.map(PathBuf::from)
+                .context("the adapter does not name its base model; use --base MODEL")
         };
         let base = self.base.clone().map_or_else(named, Ok)?;
         let base = hub::locate(&base, What::Model)
             .context("cannot open the base model of the adapter, which is needed for its shape; use --base MODEL")?;
         let config = Pretrained::open(&base)?.config;
-        let adapter = AdapterFolder::open(&self.input)?;
+        if to == To::Hf {
+            for note in adapter.warnings() {
+                output::note(note);
+            }
+            return if has_ending(&self.out, &PICKLED) {
+                Ok(to_original(&adapter, &config, &self.out)?)
+            } else {
+                Ok(to_peft(&adapter, &config, &self.out)?)
+            };
+        }
         for note in adapter_to_gguf(&adapter, &config, &self.out)? {
             output::note(&note);
         }

@@ -7,7 +7,7 @@ use simmer_checkpoint::sizes;
 use simmer_data::Steps;
 use simmer_model::base::BasePrecision;
 use simmer_train::estimate::{Known, Rate, estimate, parse_bytes};
-use simmer_train::{Observer, Recipe, recipe_tokenizer};
+use simmer_train::{Observer, Recipe, recipe_vocabulary};
 
 use crate::commands::train::sets;
 use crate::failure::{Context, Failure, bail};
@@ -75,8 +75,8 @@ impl Estimate {
             recipe.base.precision.get_or_insert(BasePrecision::Bf16);
         }
         hub::locate_recipe(&mut recipe)?;
-        let base = recipe.base.open()?;
-        let tokenizer = recipe_tokenizer(&recipe, &mut Notes)?;
+        let mut base = recipe.base.open()?;
+        let tokenizer = recipe_vocabulary(&mut recipe, &mut base, &mut Notes)?;
         let spinner = progress::spinner("reading");
         let steps = Steps {
             batch_size: recipe.train.batch_size,

@@ -334,7 +334,7 @@ mod tests {
 
     use super::*;
     use crate::adapter::targets::Targets;
-    use crate::adapter::{LoraConfig, attach};
+    use crate::adapter::{LoraConfig, Starts, attach};
     use crate::base::{BaseConfig, load};
     use crate::{Recompute, Sequence, Target};
 
@@ -350,7 +350,9 @@ mod tests {
         let mut lora = LoraConfig::default();
         lora.rank = 3;
         lora.targets = Targets::Regex(r".*(q_proj|down_proj|lm_head)".to_owned());
-        attach(model, &lora, 3, "base").unwrap().model
+        attach(model, &lora, 3, "base", Starts::OfWeights)
+            .unwrap()
+            .model
     }
 
     fn all_bits(parameters: Parameters) -> Vec<(String, Vec<u32>)> {

@@ -67,6 +67,7 @@ pub(crate) fn card(
         templates: templates.to_vec(),
         base,
         vocab_size: None,
+        converted: None,
         training: training(recipe, manifest, state, losses),
     }
 }
@@ -217,12 +218,12 @@ fn method(recipe: &Recipe) -> String {
         return "full fine-tuning".to_owned();
     };
     let name = table.kind().name;
-    if let Some(from) = table.from() {
+    if let Some(from) = table.continued() {
         let dropout = match &recipe.method {
             Method::Lora(lora) => format!(", dropout {}", lora.dropout),
             _ => String::new(),
         };
-        let from = from.display();
+        let from = from.named().display();
         return format!("{name}, started from the adapter `{from}`{dropout}");
     }
     match &recipe.method {

@@ -58,4 +58,4 @@ pub use sample::SampleConfig;
 pub use schedule::{Cosine, Schedule, Warmup};
 pub use trainer::{Evaluation, NoStep, Step, StepProgress, Trainer};
 pub use training_state::{Best, TrainingState};
-pub use vocabulary::recipe_tokenizer;
+pub use vocabulary::{recipe_tokenizer, recipe_vocabulary};

@@ -148,8 +148,8 @@ impl Manifest {
         let of = |files: fn(&Self) -> &BTreeMap<String, Fingerprint>| before.map(files);
         let base = Self::base_of(recipe, of(|manifest| &manifest.base))?;
         let table = recipe.method.adapter();
-        let adapter = match table.and_then(AdapterTable::found_from) {
-            Some(folder) => fingerprints(folder, of(|manifest| &manifest.adapter), |name| {
+        let adapter = match table.and_then(AdapterTable::continued) {
+            Some(from) => fingerprints(from.found(), of(|manifest| &manifest.adapter), |name| {
                 name.starts_with("adapter")
             })?,
             None => BTreeMap::new(),

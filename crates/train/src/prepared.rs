@@ -8,7 +8,7 @@ use simmer_data::{Dataset, Steps, Tokenizer};
 use simmer_files::size::{counted, readable};
 use simmer_kernels::Capabilities;
 use simmer_lint::LintReport;
-use simmer_model::adapter::{self, AdapterConfig, AdapterError};
+use simmer_model::adapter::{self, AdapterConfig, AdapterError, Starts};
 use simmer_model::base::Base;
 use simmer_model::{LlamaForCausalLM, device};
 
@@ -41,12 +41,13 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Loads everything, and writes into the recipe what it leaves open: the date of chat templates and
-    /// `train.micro_batch_tokens = "auto"`.
+    /// `train.micro_batch_tokens = "auto"`. `starts`: where the starts of the adapter come from.
     ///
     /// # Errors
     /// A wrong device, base model, tokenizer, data or adapter, and a run that does not fit into memory.
     pub(crate) fn load(
         recipe: &mut Recipe,
+        starts: Starts,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let device = device::named(&recipe.device)?;
@@ -66,7 +67,7 @@ impl Prepared {
         let expected = check_room(recipe, &base, &vocabulary.tokenizer, &mut data, observer)?;
         observer.on_load(&base);
         let model = base.load(recipe.train.seed, &device.clone().autodiff())?;
-        let (model, adapter) = choose_trained(recipe, model, &vocabulary, observer)?;
+        let (model, adapter) = choose_trained(recipe, model, &vocabulary, starts, observer)?;
         Ok(Self {
             data,
             lint,
@@ -105,7 +106,9 @@ pub(crate) fn model(
     base.check_offload(&Capabilities::of(&device))?;
     let vocabulary = Vocabulary::open(recipe, &mut base, observer)?;
     let model = base.load(recipe.train.seed, &device.autodiff())?;
-    Ok(choose_trained(recipe, model, &vocabulary, observer)?.0)
+    // rank 0 has those of a checkpoint, which are the same
+    let starts = Starts::OfWeights;
+    Ok(choose_trained(recipe, model, &vocabulary, starts, observer)?.0)
 }
 
 /// Reads the data, and writes the date that chat templates were given into the recipe.
@@ -242,6 +245,7 @@ fn choose_trained(
     recipe: &Recipe,
     model: LlamaForCausalLM,
     vocabulary: &Vocabulary,
+    starts: Starts,
     observer: &mut dyn Observer,
 ) -> Result<(LlamaForCausalLM, Option<AdapterConfig>), TrainError> {
     let Some(table) = recipe.method.adapter() else {
@@ -249,7 +253,7 @@ fn choose_trained(
     };
     let (name, revision) = recipe.base.for_adapters();
     let seed = recipe.train.seed;
-    let attached = adapter::attach(model, table, seed, &name).map_err(of_adapter)?;
+    let attached = adapter::attach(model, table, seed, &name, starts).map_err(of_adapter)?;
     let untrained = vocabulary.untrained(&attached.model, table.kind().peft);
     for notice in attached
         .warnings

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 use simmer_files::size::readable;
+use simmer_model::adapter::Starts;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
@@ -76,7 +77,11 @@ pub fn train_on_ranks(
         changes = recipe_changes(&mut recipe, &folder, observer)?;
         refuse(&changes, resume, &folder)?;
     }
-    let prepared = Prepared::load(&mut recipe, observer)?;
+    let starts = match resumed_at {
+        None => Starts::OfWeights,
+        Some(_) => Starts::OfCheckpoint,
+    };
+    let prepared = Prepared::load(&mut recipe, starts, observer)?;
     let manifest = match resumed_at {
         None => begin(&recipe, &prepared, &folder)?,
         Some(step) => {

@@ -44,11 +44,40 @@ pub fn recipe_tokenizer(
     Ok(Arc::new(tokenizer))
 }
 
+/// The same, with the rows of the added tokens: the base model and the recipe's adapter then have those that a run trains. A base
+/// model of another size than the tokenizer's gets as many.
+///
+/// # Errors
+/// As [`recipe_tokenizer`].
+pub fn recipe_vocabulary(
+    recipe: &mut Recipe,
+    base: &mut Base,
+    observer: &mut dyn Observer,
+) -> Result<Arc<Tokenizer>, TrainError> {
+    let mut tokenizer = open(recipe, adapter(recipe)?.as_ref(), usize::MAX)?.tokenizer;
+    let added = add(&mut tokenizer, &recipe.base, observer)?;
+    if !added.rows.is_empty() {
+        let first = added.rows.start.min(base.config.vocab_size);
+        add_rows(recipe, base, first..first + added.rows.len());
+    }
+    Ok(Arc::new(tokenizer))
+}
+
+/// Adds rows of new tokens to the base model, and to those that the recipe's adapter trains.
+fn add_rows(recipe: &mut Recipe, base: &mut Base, rows: Range<usize>) {
+    base.add_rows(rows.clone());
+    if let Method::Lora(lora) = &mut recipe.method {
+        lora.train_added(rows);
+    }
+}
+
 /// The adapter that training starts from, if the recipe names one.
 fn adapter(recipe: &Recipe) -> Result<Option<AdapterFolder>, TrainError> {
     let table = recipe.method.adapter();
-    let from = table.and_then(AdapterTable::found_from);
-    Ok(from.map(AdapterFolder::open).transpose()?)
+    let from = table.and_then(AdapterTable::continued);
+    Ok(from
+        .map(|from| AdapterFolder::open(from.found()))
+        .transpose()?)
 }
 
 /// The tokenizer of the base model, with what the adapter has of its own; `rows` is the size of the embedding.
@@ -173,10 +202,7 @@ impl Vocabulary {
         }
         let spare = rows.end <= base.config.vocab_size;
         let random = base.checkpoint().is_none();
-        base.add_rows(rows.clone());
-        if let Method::Lora(lora) = &mut recipe.method {
-            lora.train_added(rows.clone());
-        }
+        add_rows(recipe, base, rows.clone());
         let tokens = rows
             .clone()
             .map(|id| format!("{} ({id})", vocabulary.token(id)));

@@ -25,6 +25,7 @@ use std::ops::Range;
 
 pub use error::PthError;
 pub(crate) use write::PthWriter;
+pub use write::encode;
 use zip::Archive;
 
 use crate::TensorInfo;

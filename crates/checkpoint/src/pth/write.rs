@@ -1,6 +1,6 @@
 //! Writes an archive of tensors: its layout is fixed at the start, and its tensors may be written in any order.
 
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 use crc32fast::Hasher;
 
@@ -42,6 +42,19 @@ struct Entry {
     len: u64,
     written: u64,
     checksum: Hasher,
+}
+
+/// The bytes of a file with these tensors, little endian and row-major; `root` is the folder inside the archive.
+///
+/// # Errors
+/// As [`PthWriter::new`]; a tensor with too few or too many bytes.
+pub fn encode(root: &str, tensors: &[(TensorSpec, Vec<u8>)]) -> io::Result<Vec<u8>> {
+    let specs: Vec<TensorSpec> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
+    let mut writer = PthWriter::new(Cursor::new(Vec::new()), root, &specs)?;
+    for (index, (_, bytes)) in tensors.iter().enumerate() {
+        writer.append(index, bytes)?;
+    }
+    Ok(writer.finish()?.into_inner())
 }
 
 impl<W: Write + Seek> PthWriter<W> {

@@ -1,7 +1,5 @@
 //! The recipe's `[method.adaption_prompt]` table, and which layers an adapter of prompts changes.
 
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::Role;
@@ -9,8 +7,9 @@ use simmer_checkpoint::layout::{ModuleKind, ModuleLayout};
 
 use super::AdapterError;
 use super::config::AdapterConfig;
-use super::kind::{ADAPTION_PROMPT, Kind, Trained};
-use super::settings::{as_setting, check_from};
+use super::continued::Continued;
+use super::kind::{ADAPTION_PROMPT, GateActivation, Kind, LLAMA_ADAPTER, Trained};
+use super::settings::as_setting;
 use super::table::AdapterTable;
 use super::targets::{Selection, SelectionError, Targets};
 
@@ -21,8 +20,20 @@ const FAMILIES: [&str; 2] = ["llama", "mistral"];
 /// The most prompts of a layer in a recipe.
 const MOST_PROMPTS: usize = 4096;
 
-/// The recipe's `[method.adaption_prompt]` table: LLaMA-Adapter, trained prompts in the attention of the upper layers, which a gate
-/// for each layer adds. It has no dropout, and cannot be merged.
+/// What has a gate of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[derive(schemars::JsonSchema)]
+pub enum Gate {
+    /// Each layer, as in PEFT.
+    #[default]
+    Layer,
+    /// Each head, through tanh, as in the paper.
+    Head,
+}
+
+/// The recipe's `[method.adaption_prompt]` table: LLaMA-Adapter, trained prompts in the attention of the upper layers, which gates
+/// add. It has no dropout, and cannot be merged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[derive(schemars::JsonSchema)]
@@ -31,13 +42,13 @@ pub struct AdaptionPromptConfig {
     pub adapter_len: usize,
     /// The number of layers with prompts, counted from the top.
     pub adapter_layers: usize,
+    /// What has a gate of its own: `"layer"`, as in PEFT, or `"head"`, as in the paper, where each gate passes through tanh. PEFT does
+    /// not load the latter.
+    pub gate: Gate,
     /// The adapter to continue training: a folder, or a name on the hub. It sets every key above; no other key may be set
     /// with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<PathBuf>,
-    /// The local path of `from`.
-    #[serde(skip)]
-    located: Option<PathBuf>,
+    pub from: Option<Continued>,
 }
 
 impl Default for AdaptionPromptConfig {
@@ -45,15 +56,18 @@ impl Default for AdaptionPromptConfig {
         Self {
             adapter_len: 10,
             adapter_layers: 30,
+            gate: Gate::Layer,
             from: None,
-            located: None,
         }
     }
 }
 
 impl AdapterTable for AdaptionPromptConfig {
     fn kind(&self) -> &'static Kind {
-        &ADAPTION_PROMPT
+        match self.gate {
+            Gate::Layer => &ADAPTION_PROMPT,
+            Gate::Head => &LLAMA_ADAPTER,
+        }
     }
 
     fn to_peft(&self, base_name: &str) -> AdapterConfig {
@@ -70,13 +84,12 @@ impl AdapterTable for AdaptionPromptConfig {
 
     fn check(&self) -> Result<(), AdapterError> {
         let table = self.kind().peft.table;
-        if self.from.is_some() {
+        if let Some(from) = &self.from {
             let alone = Self {
-                from: self.from.clone(),
-                located: self.located.clone(),
+                from: Some(from.clone()),
                 ..Self::default()
             };
-            return check_from(table, self, &alone, &[]);
+            return from.check_alone(table, self, &alone, &[]);
         }
         let wrong = |key, why| Err(as_setting(table, AdapterError::Conflict { key, why }));
         if !(1..=MOST_PROMPTS).contains(&self.adapter_len) {
@@ -93,16 +106,12 @@ impl AdapterTable for AdaptionPromptConfig {
         Ok(())
     }
 
-    fn from(&self) -> Option<&Path> {
-        self.from.as_deref()
+    fn continued(&self) -> Option<&Continued> {
+        self.from.as_ref()
     }
 
-    fn found_from(&self) -> Option<&Path> {
-        self.located.as_deref().or(self.from.as_deref())
-    }
-
-    fn locate(&mut self, from: Option<PathBuf>) {
-        self.located = from;
+    fn continued_mut(&mut self) -> Option<&mut Continued> {
+        self.from.as_mut()
     }
 }
 
@@ -119,6 +128,10 @@ pub struct SelectedAttention {
     pub prompts: usize,
     /// The hidden size.
     pub hidden: usize,
+    /// The number of query heads.
+    pub heads: usize,
+    /// What gates of heads pass through.
+    pub activation: GateActivation,
 }
 
 impl SelectedAttention {
@@ -126,7 +139,7 @@ impl SelectedAttention {
     pub fn tensors(&self) -> impl Iterator<Item = (&'static Trained, Vec<usize>)> {
         let form = self.adapter.attention.as_ref();
         let tensors = form.map_or(&[][..], |form| form.tensors);
-        let shape = [self.hidden, self.hidden];
+        let shape = [self.heads, self.hidden];
         tensors
             .iter()
             .map(move |tensor| (tensor, tensor.dims(shape, self.prompts)))
@@ -164,12 +177,14 @@ pub(super) fn select(
             layer: module.layer?,
             prompts: config.adapter_len,
             hidden: hidden?,
+            heads: module.heads,
+            activation: config.gate_activation,
         })
     });
     Ok(upper.collect())
 }
 
-/// Checks that a base model can have adaption prompts as PEFT computes them.
+/// Checks that a base model can have adaption prompts, and those of PEFT's form as PEFT computes them.
 pub(super) fn check_model(selection: &Selection, model: &ModelConfig) -> Result<(), AdapterError> {
     let Some(first) = selection.attention.first() else {
         return Ok(());
@@ -182,12 +197,17 @@ pub(super) fn check_model(selection: &Selection, model: &ModelConfig) -> Result<
     };
     let family = model.family;
     let has = |role| family.in_layer(role).is_some();
+    let is_peft = *first.adapter != LLAMA_ADAPTER;
     if !FAMILIES.contains(&family.model_type) || !has(Role::Key) {
-        let found = family.model_type;
-        return wrong(format!(
-            "PEFT has adaption prompts for {}, and this is {found}",
-            FAMILIES.join(" and ")
-        ));
+        let (families, found) = (FAMILIES.join(" and "), family.model_type);
+        return wrong(if is_peft {
+            format!("PEFT has adaption prompts for {families}, and this is {found}")
+        } else {
+            format!("simmer has its prompts for {families}, and this is {found}")
+        });
+    }
+    if !is_peft {
+        return Ok(());
     }
     let features = model.num_attention_heads * model.head_dim;
     if features != model.hidden_size {
@@ -207,13 +227,23 @@ mod tests {
     use crate::adapter::{peft, selection};
 
     #[test]
-    fn peft_counts_the_same_parameters_on_7b() {
+    fn peft_and_the_paper_count_the_same_parameters_on_7b() {
         let model = sizes::named("llama-7b").unwrap();
-        let selection = selection(&AdaptionPromptConfig::default(), &model).unwrap();
-        let shapes = peft::tensor_shapes(&selection);
-        let parameters: usize = shapes.values().map(|of| of.iter().product::<usize>()).sum();
-        // 30 layers with 10 prompts of 4096 features and a gate
-        assert_eq!(parameters, 1_228_830);
+        let shapes = |gate| {
+            let table = AdaptionPromptConfig {
+                gate,
+                ..AdaptionPromptConfig::default()
+            };
+            peft::tensor_shapes(&selection(&table, &model).unwrap())
+        };
+        let parameters = |gate| -> usize {
+            let shapes = shapes(gate).into_values();
+            shapes.map(|of| of.iter().product::<usize>()).sum()
+        };
+        // 30 layers with 10 prompts of 4096 features, and a gate, or one for each of 32 heads
+        assert_eq!(parameters(Gate::Layer), 1_228_830);
+        assert_eq!(parameters(Gate::Head), 1_229_760);
+        let shapes = shapes(Gate::Layer);
         let key = |layer, end| format!("base_model.model.model.layers.{layer}.self_attn.{end}");
         assert_eq!(shapes[&key(31, "adaption_gate")], [1]);
         assert_eq!(shapes[&key(2, "adaption_prompt")], [1, 10, 4096]);

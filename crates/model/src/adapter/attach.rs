@@ -16,6 +16,7 @@ use super::AdapterError;
 use super::adaption_prompt::check_model;
 use super::card::Card;
 use super::config::{AdapterConfig, Bias};
+use super::continued::Continued;
 use super::init::{Factors, Init};
 use super::kind::{self, AttentionStart, DORA, Kind, Start};
 use super::limits::{Limit, limits};
@@ -83,13 +84,10 @@ pub struct LoraConfig {
     /// The adapter to continue training: a folder, or a name on the hub. It sets every key above except `dropout`; no
     /// other key may be set with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<PathBuf>,
+    pub from: Option<Continued>,
     /// Tokens that are added to the base model; see [`LoraConfig::train_added`].
     #[serde(skip)]
     pub(super) added: Range<usize>,
-    /// The local path of `from`, see [`LoraConfig::locate`].
-    #[serde(skip)]
-    pub(super) located: Option<PathBuf>,
 }
 
 impl Default for LoraConfig {
@@ -112,22 +110,11 @@ impl Default for LoraConfig {
             trainable_token_indices: None,
             added: 0..0,
             from: None,
-            located: None,
         }
     }
 }
 
 impl LoraConfig {
-    /// Sets the local path of `from` when it is a name on the hub. Recipes and model cards keep the name.
-    pub fn locate(&mut self, from: Option<PathBuf>) {
-        self.located = from;
-    }
-
-    /// The local folder of the adapter to continue training, if there is one.
-    pub fn found_from(&self) -> Option<&Path> {
-        self.located.as_deref().or(self.from.as_deref())
-    }
-
     /// Trains the rows of tokens that were added to the base model, in the embedding and the output head, unless one of the two
     /// has an adapter or is trained whole.
     pub fn train_added(&mut self, tokens: Range<usize>) {
@@ -209,10 +196,19 @@ pub struct Attached {
     pub resized: Option<String>,
 }
 
+/// Where adapters that start at factors of the weights (PiSSA, OLoRA) have these from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starts {
+    /// They are computed.
+    OfWeights,
+    /// From a training checkpoint: they are zero until [`LlamaForCausalLM::with_starts`] sets them.
+    OfCheckpoint,
+}
+
 /// Attaches the adapter of a recipe to a base model: new branches, with A drawn from `seed`, or the adapter in
 /// `from`.
 ///
-/// `base_name` becomes the adapter's `base_model_name_or_path`.
+/// `base_name` becomes the adapter's `base_model_name_or_path`, if the adapter in `from` names none.
 ///
 /// # Errors
 /// If targets match nothing, if a setting is out of range, and if the adapter in `from` does not fit.
@@ -221,16 +217,20 @@ pub fn attach(
     table: &dyn AdapterTable,
     seed: u64,
     base_name: &str,
+    starts: Starts,
 ) -> Result<Attached, AdapterError> {
     table.check()?;
-    if let Some(folder) = table.found_from() {
-        let adapter = open_from(table, folder)?;
-        return join_folder(model, &adapter, table.dropout(), true);
+    if let Some(from) = table.continued() {
+        let adapter = open_from(table, from.found())?;
+        let mut attached = join_folder(model, &adapter, table.dropout(), Some(starts))?;
+        let named = &mut attached.config.base_model_name_or_path;
+        let _ = named.get_or_insert_with(|| base_name.to_owned());
+        return Ok(attached);
     }
     let modules = layout::modules(model.config());
     let config = table.for_model(base_name, &modules);
     let selection = new_selection(table, &config, model.config())?;
-    let model = join(model, &selection, config.lora_dropout, seed)?;
+    let model = join(model, &selection, config.lora_dropout, seed, starts)?;
     let config = AdapterConfig {
         target_modules: Some(selection.target_modules.clone()),
         ..config
@@ -249,8 +249,8 @@ pub fn attach(
 /// As [`attach`].
 pub fn selection(table: &dyn AdapterTable, model: &ModelConfig) -> Result<Selection, AdapterError> {
     table.check()?;
-    if let Some(folder) = table.found_from() {
-        let adapter = open_from(table, folder)?;
+    if let Some(from) = table.continued() {
+        let adapter = open_from(table, from.found())?;
         let selection = adapter.select(&layout::modules(model))?;
         check_model(&selection, model)?;
         selection.check_trainable(adapter.config())?;
@@ -278,7 +278,7 @@ fn new_selection(
 fn open_from(table: &dyn AdapterTable, folder: &Path) -> Result<AdapterFolder, AdapterError> {
     let adapter = AdapterFolder::open(folder)?;
     let (wanted, found) = (table.kind().peft, adapter.config().kind.peft);
-    if wanted.name == found.name {
+    if wanted.table == found.table {
         return Ok(adapter);
     }
     Err(AdapterError::Setting {
@@ -311,7 +311,7 @@ pub fn load_folder(
     model: LlamaForCausalLM,
     adapter: &AdapterFolder,
 ) -> Result<Attached, AdapterError> {
-    join_folder(model, adapter, 0.0, false)
+    join_folder(model, adapter, 0.0, None)
 }
 
 /// Saves the trainable tensors of `model` as an adapter in PEFT's layout, with a README from `card` and copies of
@@ -352,11 +352,13 @@ pub fn save(
             }
         }
     }
-    let (config, tensors) = as_saved(model, config, tensors);
+    let (before, (config, tensors)) = (config, as_saved(model, config, tensors));
+    let converted = (before.kind != config.kind).then_some((before.kind.name, before.r));
     let rows = model.config.vocab_size;
     let vocab_size = card.vocab_size.or(model.own_vocabulary.then_some(rows));
     let card = Card {
         vocab_size,
+        converted,
         ..card.clone()
     };
     AdapterFolder::save(folder, &config, &tensors, beside, &card, existing)?;
@@ -370,16 +372,17 @@ pub fn peft_keys(model: &LlamaForCausalLM) -> BTreeMap<String, String> {
     names.map(|name| (name.clone(), keys.of(&name))).collect()
 }
 
+/// Attaches an adapter from its folder; to be trained further if `starts` is given.
 fn join_folder(
     mut model: LlamaForCausalLM,
     adapter: &AdapterFolder,
     dropout: f64,
-    trained_further: bool,
+    starts: Option<Starts>,
 ) -> Result<Attached, AdapterError> {
     let resized = adapter.resize(&mut model.config);
     let selection = adapter.select(&layout::modules(model.config()))?;
     check_model(&selection, model.config())?;
-    if trained_further {
+    if starts.is_some() {
         selection.check_trainable(adapter.config())?;
     }
     let tensors = adapter.tensors(&selection)?;
@@ -387,7 +390,8 @@ fn join_folder(
     model.own_vocabulary |= resized.is_some() || !tensors.base_weights.is_empty();
     replace_ends(&mut model, &tensors, resized.is_some());
     grow(&mut model, &selection)?;
-    let model = join(model, &selection, dropout, 0)?;
+    let starts = starts.unwrap_or(Starts::OfWeights);
+    let model = join(model, &selection, dropout, 0, starts)?;
     let keys = PeftKeys::new(&model);
     let values: Parameters = model
         .trainable_shapes()
@@ -418,9 +422,13 @@ fn join(
     selection: &Selection,
     dropout: f64,
     seed: u64,
+    starts: Starts,
 ) -> Result<LlamaForCausalLM, AdapterError> {
     let device = model.device();
-    let factors = factors_of_weights(&mut model, selection, seed)?;
+    let factors = match starts {
+        Starts::OfWeights => factors_of_weights(&mut model, selection, seed)?,
+        Starts::OfCheckpoint => selection.adapted.iter().map(Selected::no_factors).collect(),
+    };
     for (module, factors) in selection.adapted.iter().zip(&factors) {
         let start = |weight: &Weight| Start {
             module: &module.name,
@@ -456,6 +464,8 @@ fn join(
             module: &attention.name,
             prompts: attention.prompts,
             hidden: attention.hidden,
+            heads: attention.heads,
+            activation: attention.activation,
             seed,
             device: &device,
         };

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::config::AdapterConfig;
 use super::limits::{Limit, Program, limits, vllm_rank};
+use super::peft_type::PeftType;
 use super::trained_with::{PromptTemplate, QuantisedBase};
 
 /// What the card of an adapter says about its training run. It is the same for two runs of one recipe.
@@ -21,6 +22,8 @@ pub struct Card {
     pub base: Option<QuantisedBase>,
     /// Rows of the embedding, if tokens were added to the base model.
     pub vocab_size: Option<usize>,
+    /// The kind that it was trained as and its rank, if it is saved as plain LoRA of twice the rank.
+    pub converted: Option<(&'static str, usize)>,
     /// How it was trained, as Markdown; empty if unknown.
     pub training: String,
     /// Whether it was combined from other adapters.
@@ -35,7 +38,7 @@ impl Card {
         let base = named.filter(|name| !name.is_empty()).unwrap_or("BASE");
         let limits = limits(config, self.vocab_size.is_some());
         let limit = |program| limits.iter().find(|limit| limit.program == program);
-        let mut text = self.front(base, config.kind.peft.tag);
+        let mut text = self.front(base, config.kind.peft);
         let _ = write!(
             text,
             "\n# {} adapter for {base}\n\n{}\n",
@@ -49,6 +52,13 @@ impl Card {
                 }
             )
         );
+        if let Some((kind, rank)) = self.converted {
+            let _ = write!(
+                text,
+                "\nIt was trained as {kind} of rank {rank}, which starts at a part of the base model's weights. It is saved as plain LoRA \
+                 of twice the rank, the trained factors beside those of the start, for the untouched base model.\n"
+            );
+        }
         if !self.training.is_empty() {
             let _ = write!(text, "\n{}\n", self.training.trim_end());
         }
@@ -59,7 +69,10 @@ impl Card {
         );
         let merges = config.kind.cannot_merge.is_none();
         text += &self.simmer(base, merges);
-        text += &peft(base, vocab_size);
+        text += &match limit(Program::Peft) {
+            None => peft(base, vocab_size),
+            Some(limit) => format!("\n### PEFT\n\n{limit}.\n"),
+        };
         if let Some(why) = config.kind.cannot_merge {
             let _ = write!(
                 text,
@@ -73,11 +86,15 @@ impl Card {
         text
     }
 
-    fn front(&self, base: &str, method: &str) -> String {
+    fn front(&self, base: &str, of_type: &PeftType) -> String {
         let mut text = format!(
-            "---\nbase_model: {}\nbase_model_relation: adapter\nlibrary_name: peft\npipeline_tag: text-generation\n",
+            "---\nbase_model: {}\nbase_model_relation: adapter\n",
             yaml(base)
         );
+        if of_type.unknown_to_peft.is_none() {
+            text += "library_name: peft\n";
+        }
+        text += "pipeline_tag: text-generation\n";
         if !self.datasets.is_empty() {
             text += "datasets:\n";
             for name in &self.datasets {
@@ -85,6 +102,7 @@ impl Card {
             }
         }
         let tag = yaml(&format!("base_model:adapter:{base}"));
+        let method = of_type.tag;
         let _ = write!(text, "tags:\n- {tag}\n- {method}\n- simmer\n---\n");
         text
     }
@@ -223,6 +241,7 @@ mod tests {
             }],
             base: None,
             vocab_size: None,
+            converted: Some(("PiSSA", 6)),
             training: "## Training\n\nTen steps.\n".to_owned(),
         };
         insta::assert_snapshot!(card.text(&config(), None));
@@ -244,9 +263,16 @@ mod tests {
 
     #[test]
     fn methods_other_than_lora_say_what_they_are() {
-        use crate::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config};
-        let tables: [&dyn AdapterTable; 2] =
-            [&Ia3Config::default(), &AdaptionPromptConfig::default()];
+        use crate::adapter::{AdapterTable, AdaptionPromptConfig, Gate, Ia3Config};
+        let of_heads = AdaptionPromptConfig {
+            gate: Gate::Head,
+            ..AdaptionPromptConfig::default()
+        };
+        let tables: [&dyn AdapterTable; 3] = [
+            &Ia3Config::default(),
+            &AdaptionPromptConfig::default(),
+            &of_heads,
+        ];
         for table in tables {
             insta::assert_snapshot!(Card::default().text(&table.to_peft("some/base"), None));
         }

@@ -12,7 +12,7 @@ use simmer_checkpoint::MAX_TEXT_BYTES;
 use super::AdapterError;
 use super::init::Init;
 use super::keys::ConfigKeys;
-use super::kind::{self, Kind, LORA};
+use super::kind::{self, GateActivation, Kind, LORA};
 use super::mlx;
 use super::peft_type::{self, PeftType};
 use super::targets::{Layers, Names, Patterns, Targets};
@@ -93,6 +93,8 @@ pub struct AdapterConfig {
     pub adapter_len: usize,
     /// The number of upper layers with adaption prompts.
     pub adapter_layers: usize,
+    /// What the gates of heads with adaption prompts pass through.
+    pub gate_activation: GateActivation,
 }
 
 impl Default for AdapterConfig {
@@ -125,6 +127,7 @@ impl Default for AdapterConfig {
             init_ia3_weights: true,
             adapter_len: 0,
             adapter_layers: 0,
+            gate_activation: GateActivation::Tanh,
         }
     }
 }

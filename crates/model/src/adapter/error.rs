@@ -104,6 +104,24 @@ pub enum AdapterError {
         /// Why not.
         why: String,
     },
+    /// A checkpoint of the original LLaMA-Adapter that cannot be read.
+    #[error("{}: a checkpoint of LLaMA-Adapter: {why}", file.display())]
+    Original {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An adapter that another form cannot hold.
+    #[error("{}: cannot be converted to {form} form: {why}", folder.display())]
+    OtherForm {
+        /// The adapter.
+        folder: PathBuf,
+        /// Whose form, with its possessive.
+        form: &'static str,
+        /// Why not.
+        why: String,
+    },
     /// An adapter that cannot be merged.
     #[error("{}: {kind} cannot be merged into its base model: {why}", folder.display())]
     NoMerge {
@@ -253,6 +271,12 @@ impl Hint for AdapterError {
             Self::Setting { hint, .. } => hint.clone(),
             Self::BaseModel { .. } => Some(
                 "train LoRA ([method.lora]) or (IA)³ ([method.ia3]), which every base model can have".to_owned(),
+            ),
+            Self::Original { .. } => Some(
+                "save the two kinds of tensors alone, as `extract_adapter_from_checkpoint.py` of the original does; a folder with \
+                 the file as adapter_model.bin, and adapter_config.json with peft_type LLAMA_ADAPTER, may set adapter_len and \
+                 adapter_layers"
+                    .to_owned(),
             ),
             Self::NoMerge { .. } => Some(
                 "use base model and adapter together: --base and --adapter of `simmer generate`, `chat` and `eval`"

@@ -1,14 +1,13 @@
 //! The recipe's `[method.ia3]` table, and which modules an adapter of (IA)³ changes in their input.
 
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
 use super::AdapterError;
 use super::config::AdapterConfig;
+use super::continued::Continued;
 use super::kind::{IA3, IA3_OF_INPUT, Kind};
 use super::rules::{Matcher, is_end};
-use super::settings::{as_setting, check_from, check_targets};
+use super::settings::{as_setting, check_targets};
 use super::table::AdapterTable;
 use super::targets::{Selected, Selection, SelectionError, Targets};
 
@@ -31,10 +30,7 @@ pub struct Ia3Config {
     /// The adapter to continue training: a folder, or a name on the hub. It sets every key above; no other key may be set
     /// with it. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub from: Option<PathBuf>,
-    /// The local path of `from`.
-    #[serde(skip)]
-    located: Option<PathBuf>,
+    pub from: Option<Continued>,
 }
 
 impl Default for Ia3Config {
@@ -47,7 +43,6 @@ impl Default for Ia3Config {
             exclude_modules: None,
             modules_to_save: Vec::new(),
             from: None,
-            located: None,
         }
     }
 }
@@ -72,13 +67,12 @@ impl AdapterTable for Ia3Config {
 
     fn check(&self) -> Result<(), AdapterError> {
         let table = self.kind().peft.table;
-        if self.from.is_some() {
+        if let Some(from) = &self.from {
             let alone = Self {
-                from: self.from.clone(),
-                located: self.located.clone(),
+                from: Some(from.clone()),
                 ..Self::default()
             };
-            return check_from(table, self, &alone, &[]);
+            return from.check_alone(table, self, &alone, &[]);
         }
         if let (Targets::Names(targets), Targets::Names(inputs)) =
             (&self.targets, &self.feedforward_modules)
@@ -91,16 +85,12 @@ impl AdapterTable for Ia3Config {
         check_targets(table, self.to_peft(""))
     }
 
-    fn from(&self) -> Option<&Path> {
-        self.from.as_deref()
+    fn continued(&self) -> Option<&Continued> {
+        self.from.as_ref()
     }
 
-    fn found_from(&self) -> Option<&Path> {
-        self.located.as_deref().or(self.from.as_deref())
-    }
-
-    fn locate(&mut self, from: Option<PathBuf>) {
-        self.located = from;
+    fn continued_mut(&mut self) -> Option<&mut Continued> {
+        self.from.as_mut()
     }
 
     /// PEFT loads only a configuration whose `feedforward_modules` are among its `target_modules`, if both are lists.

@@ -14,6 +14,8 @@ const VLLM_RANKS: [usize; 8] = [8, 16, 32, 64, 128, 256, 320, 512];
 /// A program that loads adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
+    /// PEFT.
+    Peft,
     /// vLLM, with `--lora-modules`.
     Vllm,
     /// llama.cpp, with `--lora`.
@@ -31,10 +33,10 @@ pub struct Limit {
     pub reasons: Vec<String>,
 }
 
-/// The programs that do not take an adapter as it is; merged into its base model, they do. `resized` says whether the
+/// The programs that do not take an adapter as it is; merged into its base model, if it can be, they do. `resized` says whether the
 /// adapter has an embedding with more rows than that of the base model.
 pub(super) fn limits(config: &AdapterConfig, resized: bool) -> Vec<Limit> {
-    let all = [Program::Vllm, Program::LlamaCpp];
+    let all = [Program::Peft, Program::Vllm, Program::LlamaCpp];
     let limit = |program| {
         let reasons = reasons(program, config, resized);
         (!reasons.is_empty()).then_some(Limit { program, reasons })
@@ -52,6 +54,10 @@ pub(super) fn vllm_rank(config: &AdapterConfig) -> Option<usize> {
 fn reasons(program: Program, config: &AdapterConfig, resized: bool) -> Vec<String> {
     let kind = config.kind;
     let mut found: Vec<String> = Vec::new();
+    if program == Program::Peft {
+        found.extend(kind.peft.unknown_to_peft.map(str::to_owned));
+        return found;
+    }
     found.extend(
         kind.beyond_low_rank
             .map(|what| format!("it has {what} ({})", kind.name)),
@@ -96,6 +102,7 @@ impl AdapterConfig {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Peft => "PEFT",
             Self::Vllm => "vLLM",
             Self::LlamaCpp => "llama.cpp",
         })

@@ -7,6 +7,7 @@ mod attach;
 mod card;
 pub mod combine;
 pub mod config;
+mod continued;
 mod decomposition;
 mod diagnosis;
 pub mod difference;
@@ -18,6 +19,7 @@ pub mod inspect;
 mod keys;
 pub mod kind;
 mod limits;
+pub mod llama_adapter;
 mod mlx;
 mod names;
 pub mod peft;
@@ -33,10 +35,13 @@ mod trained_with;
 mod unmatched;
 mod weights;
 
-pub use adaption_prompt::{AdaptionPromptConfig, SelectedAttention};
-pub use attach::{Attached, LoraConfig, attach, load, load_folder, peft_keys, save, selection};
+pub use adaption_prompt::{AdaptionPromptConfig, Gate, SelectedAttention};
+pub use attach::{
+    Attached, LoraConfig, Starts, attach, load, load_folder, peft_keys, save, selection,
+};
 pub use card::Card;
 pub use config::{AdapterConfig, Bias};
+pub use continued::Continued;
 pub use error::AdapterError;
 pub use ia3::Ia3Config;
 pub use init::Init;

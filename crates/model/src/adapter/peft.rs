@@ -66,7 +66,8 @@ pub struct AdapterTensors {
 }
 
 impl AdapterFolder {
-    /// Opens a folder: reads its configuration, and checks and maps its weight file.
+    /// Opens a folder: reads its configuration, and checks and maps its weight file. Or a checkpoint of the original LLaMA-Adapter,
+    /// a file.
     ///
     /// # Errors
     ///
@@ -74,7 +75,7 @@ impl AdapterFolder {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, AdapterError> {
         let folder = folder.as_ref();
         if folder.is_file() {
-            return Err(not_a_folder(folder));
+            return Self::open_file(folder);
         }
         fs::read_dir(folder).map_err(AdapterError::io(folder, "open folder"))?;
         let missing = |missing| AdapterError::NotAnAdapter {
@@ -87,7 +88,7 @@ impl AdapterFolder {
         }
         let weights = find(folder).ok_or_else(|| missing(WEIGHTS_FILE))?;
         let (mut config, mut warnings) = AdapterConfig::read(&folder.join(CONFIG_FILE))?;
-        let weights = AdapterWeights::open(&weights)?;
+        let weights = AdapterWeights::open(&weights, Some(&config))?;
         if mlx::is_file(weights.path()) {
             config.target_modules = Some(mlx::targets(&weights));
         }
@@ -109,12 +110,30 @@ impl AdapterFolder {
         })
     }
 
+    /// Opens a file that needs no configuration beside it: a checkpoint of the original LLaMA-Adapter.
+    fn open_file(file: &Path) -> Result<Self, AdapterError> {
+        let weights = match AdapterWeights::open(file, None) {
+            Ok(weights) => weights,
+            Err(error @ AdapterError::Original { .. }) => return Err(error),
+            Err(_) => return Err(not_a_folder(file)),
+        };
+        let config = weights.config().cloned();
+        let config = config.ok_or_else(|| not_a_folder(file))?;
+        Ok(Self {
+            folder: file.into(),
+            config,
+            warnings: weights.notes().to_vec(),
+            weights,
+            trained_with: None,
+        })
+    }
+
     /// What it was trained with, if its folder says so (`simmer.json`).
     pub fn trained_with(&self) -> Option<&TrainedWith> {
         self.trained_with.as_ref()
     }
 
-    /// The folder.
+    /// The folder, or the file.
     pub fn folder(&self) -> &Path {
         &self.folder
     }

@@ -7,7 +7,7 @@ use super::AdapterError;
 use super::adaption_prompt::ATTENTION;
 use super::config::{AdapterConfig, sorted};
 use super::keys::ConfigKeys;
-use super::kind;
+use super::kind::{self, GateActivation};
 use super::names::Targets;
 
 /// A type of adapters.
@@ -18,6 +18,8 @@ pub struct PeftType {
     pub table: &'static str,
     /// Whether modules can be trained whole beside it.
     pub saves_modules: bool,
+    /// Why PEFT does not load it, as the end of a sentence, if it is a type of simmer's own.
+    pub unknown_to_peft: Option<&'static str>,
     /// What it is about, as one of the tags of a model card.
     pub(super) tag: &'static str,
     /// Reads a configuration.
@@ -29,16 +31,18 @@ pub struct PeftType {
 }
 
 /// All types.
-static ALL: [&PeftType; 3] = [&LORA, &IA3, &ADAPTION_PROMPT];
+static ALL: [&PeftType; 4] = [&LORA, &IA3, &ADAPTION_PROMPT, &LLAMA_ADAPTER];
 
 /// What to say of another type.
-pub(super) const READS: &str = "simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT";
+pub(super) const READS: &str =
+    "simmer reads adapters of the types LORA, IA3, ADAPTION_PROMPT and LLAMA_ADAPTER";
 
 /// LoRA and what is built on it.
 pub(super) static LORA: PeftType = PeftType {
     name: "LORA",
     table: "lora",
     saves_modules: true,
+    unknown_to_peft: None,
     tag: "lora",
     read: |keys| keys.lora(),
     entries: AdapterConfig::lora_entries,
@@ -58,6 +62,7 @@ pub(super) static IA3: PeftType = PeftType {
     name: "IA3",
     table: "ia3",
     saves_modules: true,
+    unknown_to_peft: None,
     tag: "ia3",
     read: ia3,
     entries: |config| {
@@ -103,6 +108,7 @@ pub(super) static ADAPTION_PROMPT: PeftType = PeftType {
     name: "ADAPTION_PROMPT",
     table: "adaption_prompt",
     saves_modules: false,
+    unknown_to_peft: None,
     tag: "llama-adapter",
     read: adaption_prompt,
     entries: |config| {
@@ -112,19 +118,48 @@ pub(super) static ADAPTION_PROMPT: PeftType = PeftType {
             ("target_modules", json!(ATTENTION)),
         ]
     },
+    settings: prompts,
+};
+
+/// LLaMA-Adapter as published, with a gate for each head.
+pub(super) static LLAMA_ADAPTER: PeftType = PeftType {
+    name: "LLAMA_ADAPTER",
+    table: "adaption_prompt",
+    saves_modules: false,
+    unknown_to_peft: Some(
+        "its adaption prompts have one gate a layer, and this one has one a head",
+    ),
+    tag: "llama-adapter",
+    read: |keys| {
+        let gate_activation = keys.take("gate_activation", "\"tanh\" or \"none\"")?;
+        Ok(AdapterConfig {
+            kind: &kind::LLAMA_ADAPTER,
+            gate_activation: gate_activation.unwrap_or_default(),
+            ..adaption_prompt(keys)?
+        })
+    },
+    entries: |config| {
+        let mut entries = (ADAPTION_PROMPT.entries)(config);
+        entries.push(("gate_activation", json!(config.gate_activation)));
+        entries
+    },
     settings: |config| {
-        let AdapterConfig {
-            adapter_len,
-            adapter_layers,
-            ..
-        } = config;
-        let prompts = counted(*adapter_len, "prompt");
-        match adapter_layers {
-            1 => format!("{prompts} in the last layer"),
-            layers => format!("{prompts} in each of the upper {layers} layers"),
-        }
+        let gate = match config.gate_activation {
+            GateActivation::Tanh => "a gate for each head",
+            GateActivation::None => "a gate for each head, without tanh",
+        };
+        format!("{}, {gate}", prompts(config))
     },
 };
+
+/// How many prompts, and where.
+pub(super) fn prompts(config: &AdapterConfig) -> String {
+    let prompts = counted(config.adapter_len, "prompt");
+    match config.adapter_layers {
+        1 => format!("{prompts} in the last layer"),
+        layers => format!("{prompts} in each of the upper {layers} layers"),
+    }
+}
 
 fn adaption_prompt(keys: &mut ConfigKeys<'_>) -> Result<AdapterConfig, AdapterError> {
     let target: Option<String> = keys.take("target_modules", "the name of a module")?;

@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use serde::Serialize;
 use simmer_checkpoint::layout::{self, ModuleLayout};
 use simmer_checkpoint::{family, sizes};
 use simmer_hint::Hint;
@@ -10,6 +9,7 @@ use simmer_hint::Hint;
 use super::AdapterError;
 use super::attach::LoraConfig;
 use super::config::AdapterConfig;
+use super::continued::Continued;
 use super::targets::{SelectionError, Unmatched, select};
 
 /// More layers than any model has.
@@ -26,8 +26,8 @@ impl LoraConfig {
         let mut config = self.to_peft("");
         config.check().map_err(|error| as_setting(table, error))?;
         self.check_start()?;
-        if self.from.is_some() {
-            return self.check_from_alone();
+        if let Some(from) = &self.from {
+            return self.check_alone(from);
         }
         if self.targets.is_all_linear() && self.layers_to_transform.is_none() {
             // Always possible, and the longest to check: the default targets stand for all.
@@ -68,15 +68,14 @@ impl LoraConfig {
     }
 
     /// Checks that `from` stands alone or with `dropout`: the adapter has all other settings.
-    pub(super) fn check_from_alone(&self) -> Result<(), AdapterError> {
+    fn check_alone(&self, from: &Continued) -> Result<(), AdapterError> {
         let alone = Self {
-            from: self.from.clone(),
-            located: self.located.clone(),
+            from: Some(from.clone()),
             dropout: self.dropout,
             added: self.added.clone(),
             ..Self::default()
         };
-        check_from(self.kind().peft.table, self, &alone, &["dropout"])
+        from.check_alone(self.kind().peft.table, self, &alone, &["dropout"])
     }
 }
 
@@ -93,42 +92,6 @@ pub(super) fn check_targets(
         }
     }
     problem.map_or(Ok(()), |error| Err(as_setting(table, error.into())))
-}
-
-/// Checks the key `from` of a table, which has a value: the other keys are those of `alone`, except some `beside`.
-pub(super) fn check_from<T: Serialize + PartialEq>(
-    table: &'static str,
-    config: &T,
-    alone: &T,
-    beside: &[&str],
-) -> Result<(), AdapterError> {
-    let wrong = |why: String, hint| {
-        Err(AdapterError::Setting {
-            table,
-            key: "from",
-            why,
-            hint,
-        })
-    };
-    let keys = |config: &T| serde_json::to_value(config).unwrap_or_default();
-    let (set, default) = (keys(config), keys(alone));
-    if set.get("from").is_some_and(|from| from == "") {
-        let why = "expected a folder or a name on the hub, found an empty text";
-        return wrong(why.to_owned(), None);
-    }
-    if config == alone {
-        return Ok(());
-    }
-    let set = set.as_object().into_iter().flatten();
-    let others = set.filter(|(key, value)| default.get(key) != Some(*value));
-    let others: Vec<String> = others.map(|(key, _)| format!("`{key}`")).collect();
-    let others = others.join(", ");
-    let why = match beside.first() {
-        Some(beside) => format!("can be combined only with `{beside}`; remove {others}"),
-        None => format!("cannot be combined with other keys; remove {others}"),
-    };
-    let hint = "the adapter in `from` has its own values of the other keys";
-    wrong(why, Some(hint.to_owned()))
 }
 
 /// The error of a recipe's key, in the recipe's spelling.

@@ -1,13 +1,13 @@
 //! The tables of a recipe that describe an adapter: `[method.lora]`, `[method.ia3]`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
 use simmer_checkpoint::layout::ModuleLayout;
 
 use super::AdapterError;
 use super::attach::LoraConfig;
 use super::config::AdapterConfig;
+use super::continued::Continued;
 use super::kind::Kind;
 use super::targets::{Selection, SelectionError};
 
@@ -31,14 +31,11 @@ pub trait AdapterTable: fmt::Debug {
     /// [`AdapterError::Setting`] for the first key with an invalid value.
     fn check(&self) -> Result<(), AdapterError>;
 
-    /// The adapter to continue training, as the recipe names it.
-    fn from(&self) -> Option<&Path>;
+    /// The adapter to continue training, if there is one.
+    fn continued(&self) -> Option<&Continued>;
 
-    /// The local folder of the adapter to continue training, if there is one.
-    fn found_from(&self) -> Option<&Path>;
-
-    /// Sets the local path of the adapter to continue when it is a name on the hub.
-    fn locate(&mut self, from: Option<PathBuf>);
+    /// The same, to be located.
+    fn continued_mut(&mut self) -> Option<&mut Continued>;
 
     /// The dropout probability of what the adapter reads.
     fn dropout(&self) -> f64 {
@@ -81,16 +78,12 @@ impl AdapterTable for LoraConfig {
         self.check()
     }
 
-    fn from(&self) -> Option<&Path> {
-        self.from.as_deref()
+    fn continued(&self) -> Option<&Continued> {
+        self.from.as_ref()
     }
 
-    fn found_from(&self) -> Option<&Path> {
-        self.found_from()
-    }
-
-    fn locate(&mut self, from: Option<PathBuf>) {
-        self.locate(from);
+    fn continued_mut(&mut self) -> Option<&mut Continued> {
+        self.from.as_mut()
     }
 
     fn dropout(&self) -> f64 {

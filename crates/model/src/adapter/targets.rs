@@ -105,6 +105,15 @@ impl Selected {
         init.factors(name, weight, *shape, *rank, *scaling, seed)
     }
 
+    /// Zeros in the place of [`Self::factors`].
+    pub(crate) fn no_factors(&self) -> Option<Factors> {
+        let [rows, columns] = self.shape;
+        self.init.is_of_weight().then(|| Factors {
+            a: vec![0.0; self.rank * columns],
+            b: vec![0.0; rows * self.rank],
+        })
+    }
+
     /// The tensors of its adapter.
     pub fn tensors(&self) -> &'static [Trained] {
         self.adapter.tensors(self.is_embedding())

@@ -5,16 +5,15 @@
 //! DDP, FSDP) are left out.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use simmer_checkpoint::family::{Role, module_at, roots};
 use simmer_checkpoint::pth::PthFile;
 use simmer_checkpoint::{Bytes, CheckpointError, Dtype, SafetensorsFile, Tensor, TensorInfo};
 
-use super::AdapterError;
 use super::kind::{self, dora::MAGNITUDE};
 use super::peft::{KEY_PREFIX, WEIGHTS_FILE};
+use super::{AdapterConfig, AdapterError, llama_adapter};
 
 /// Name of the weight file in early versions of PEFT.
 const PICKLED_FILE: &str = "adapter_model.bin";
@@ -50,20 +49,34 @@ pub struct AdapterWeights {
     path: PathBuf,
     tensors: BTreeMap<String, Tensor>,
     notes: Vec<String>,
+    /// The configuration that follows from the tensors, of a checkpoint of the original LLaMA-Adapter.
+    config: Option<AdapterConfig>,
 }
 
 impl AdapterWeights {
-    /// Opens a weight file.
+    /// Opens a weight file, which `config` may stand beside.
     ///
     /// # Errors
     /// A damaged file, or one of another format; two tensors that get the same key.
-    pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
-        let (tensors, notes) = renamed(path, stored(path)?)?;
+    pub(super) fn open(path: &Path, config: Option<&AdapterConfig>) -> Result<Self, AdapterError> {
+        let prompts = config.filter(|config| config.kind.attention.is_some());
+        let prompts = prompts.map(|config| config.adapter_len);
+        let Renamed {
+            tensors,
+            notes,
+            config,
+        } = renamed(path, stored(path)?, prompts)?;
         Ok(Self {
             path: path.to_owned(),
             tensors,
             notes,
+            config,
         })
+    }
+
+    /// The configuration that follows from the tensors, of a checkpoint of the original LLaMA-Adapter.
+    pub(super) fn config(&self) -> Option<&AdapterConfig> {
+        self.config.as_ref()
     }
 
     /// The path of the file.
@@ -123,7 +136,8 @@ fn stored(path: &Path) -> Result<Vec<(String, Tensor)>, AdapterError> {
             .map(|name| Ok((name.to_owned(), file.tensor(name)?)));
         return read.collect();
     }
-    let bytes = Bytes::from(fs::read(path).map_err(AdapterError::io(path, "read"))?);
+    let map = simmer_files::open(path).and_then(|file| simmer_files::map_file(&file));
+    let bytes = Bytes::from_owner(map.map_err(AdapterError::io(path, "read"))?);
     if let Some(error) = super::gguf::instead_of_peft(path, &bytes) {
         return Err(error);
     }
@@ -144,10 +158,19 @@ fn stored(path: &Path) -> Result<Vec<(String, Tensor)>, AdapterError> {
     Ok(tensors.collect())
 }
 
-type Renamed = (BTreeMap<String, Tensor>, Vec<String>);
+/// Tensors under PEFT's keys, and what was changed.
+struct Renamed {
+    tensors: BTreeMap<String, Tensor>,
+    notes: Vec<String>,
+    config: Option<AdapterConfig>,
+}
 
-/// The tensors under PEFT's keys, and what was changed.
-fn renamed(path: &Path, stored: Vec<(String, Tensor)>) -> Result<Renamed, AdapterError> {
+/// The tensors under PEFT's keys; `prompts` are those of a layer with adaption prompts, if they are known.
+fn renamed(
+    path: &Path,
+    stored: Vec<(String, Tensor)>,
+    prompts: Option<usize>,
+) -> Result<Renamed, AdapterError> {
     let file = path.display();
     let mut removed: Vec<String> = Vec::new();
     let mut plain = Vec::with_capacity(stored.len());
@@ -164,6 +187,13 @@ fn renamed(path: &Path, stored: Vec<(String, Tensor)>) -> Result<Renamed, Adapte
     if !removed.is_empty() {
         let removed = removed.join(" and ");
         notes.push(format!("{file}: {removed} in the keys is left out"));
+    }
+    let mut config = None;
+    if llama_adapter::is_original(&plain) {
+        let original = llama_adapter::read(path, plain, prompts)?;
+        notes.push(format!("{file}: {}", original.note));
+        plain = original.tensors;
+        config = Some(original.config);
     }
     let mlx = plain
         .iter()
@@ -195,7 +225,11 @@ fn renamed(path: &Path, stored: Vec<(String, Tensor)>) -> Result<Renamed, Adapte
             .into());
         }
     }
-    Ok((tensors, notes))
+    Ok(Renamed {
+        tensors,
+        notes,
+        config,
+    })
 }
 
 /// A key without the parts that wrappers add, and these parts as text for the user.
@@ -323,7 +357,8 @@ mod tests {
         let stored = stored
             .iter()
             .map(|key| ((*key).to_owned(), matrix(&[1, 1], &[0.0])));
-        let (tensors, notes) = renamed(Path::new("a.safetensors"), stored.collect()).unwrap();
+        let found = renamed(Path::new("a.safetensors"), stored.collect(), None).unwrap();
+        let Renamed { tensors, notes, .. } = found;
         (tensors.into_keys().collect(), notes)
     }
 
@@ -355,7 +390,9 @@ mod tests {
             one("_orig_mod.base_model.a.lora_A.weight"),
             one("base_model.a.lora_A.weight"),
         ];
-        let error = renamed(Path::new("a.safetensors"), both).unwrap_err();
+        let error = renamed(Path::new("a.safetensors"), both, None)
+            .err()
+            .unwrap();
         insta::assert_snapshot!(error, @"a.safetensors: duplicate tensor `base_model.a.lora_A.weight` in the header");
     }
 

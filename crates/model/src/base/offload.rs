@@ -124,9 +124,12 @@ impl Base {
         };
         let stored = burn_dtype(info.dtype).unwrap_or(DType::F32);
         let dtype = wanted.unwrap_or(stored);
-        let bytes = elements(&info.shape) * dtype.size() as u64;
+        // with new rows it is another tensor than the stored one
+        let grows = tensor.module.is_outermost() && !self.new_rows.is_empty();
+        let shape = if grows { &tensor.shape } else { &info.shape };
+        let bytes = elements(shape) * dtype.size() as u64;
         // a converted tensor is a copy in memory, and its mapped source is dropped
-        let plain = checkpoint.layout() == Layout::HuggingFace && dtype == stored;
+        let plain = checkpoint.layout() == Layout::HuggingFace && dtype == stored && !grows;
         let plain = plain && checkpoint.shares_pages(&tensor.name).unwrap_or(false);
         Size {
             bytes,

@@ -10,7 +10,7 @@ use simmer_hint::Hint;
 
 use super::*;
 use crate::adapter::targets::Targets;
-use crate::adapter::{LoraConfig, attach};
+use crate::adapter::{LoraConfig, Starts, attach};
 use crate::base::{BaseConfig, BaseError, BasePrecision, Offload, load};
 use crate::export::save_model;
 use crate::parameters::Parameters;
@@ -49,7 +49,9 @@ fn tuned(folder: &Path, offload: Option<Offload>, layers: &str) -> LlamaForCausa
     lora.targets = Targets::Regex(format!(
         r"model\.layers\.{layers}\..*(q_proj|o_proj|up_proj|down_proj)"
     ));
-    attach(model, &lora, 3, "base").unwrap().model
+    attach(model, &lora, 3, "base", Starts::OfWeights)
+        .unwrap()
+        .model
 }
 
 fn rows() -> (Sequence, Vec<Target>) {

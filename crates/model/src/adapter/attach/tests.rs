@@ -10,14 +10,14 @@ fn keys_that_the_adapter_sets_are_refused_by_name() {
         dropout: 0.1,
         ..LoraConfig::default()
     };
-    assert!(lora.check_from_alone().is_ok());
+    assert!(lora.check().is_ok());
     let lora = LoraConfig {
         rank: 4,
         use_rslora: true,
         exclude_modules: Some(Targets::Names(vec!["q_proj".to_owned()])),
         ..lora
     };
-    insta::assert_snapshot!(lora.check_from_alone().unwrap_err(), @"[method.lora] `from`: can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
+    insta::assert_snapshot!(lora.check().unwrap_err(), @"[method.lora] `from`: can be combined only with `dropout`; remove `rank`, `exclude_modules`, `use_rslora`");
 }
 
 #[test]
@@ -44,6 +44,7 @@ fn a_norm_that_the_model_does_not_have_is_not_another_one() {
         layer: Some(0),
         module: LLAMA.in_layer(Role::Query),
         tied: false,
+        heads: 1,
     };
     let error = train_module(&mut model, &unknown).unwrap_err();
     insta::assert_snapshot!(error, @"`model.layers.0.self_attn.q_norm` cannot be changed by an adapter: simmer's model has no such module");

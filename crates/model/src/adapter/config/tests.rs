@@ -144,8 +144,8 @@ fn only_the_type_is_needed() {
     let (config, warnings) = read(json!({})).unwrap();
     assert_eq!(config, AdapterConfig::default());
     assert!(warnings.is_empty());
-    insta::assert_snapshot!(refused(json!({"peft_type": "VERA"})), @r#"adapter_config.json: `peft_type` = "VERA" is not supported: simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT"#);
-    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads adapters of the types LORA, IA3 and ADAPTION_PROMPT");
+    insta::assert_snapshot!(refused(json!({"peft_type": "VERA"})), @r#"adapter_config.json: `peft_type` = "VERA" is not supported: simmer reads adapters of the types LORA, IA3, ADAPTION_PROMPT and LLAMA_ADAPTER"#);
+    insta::assert_snapshot!(refused(json!({"peft_type": null})), @"adapter_config.json: `peft_type` = null is not supported: simmer reads adapters of the types LORA, IA3, ADAPTION_PROMPT and LLAMA_ADAPTER");
 }
 
 #[test]

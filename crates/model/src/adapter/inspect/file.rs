@@ -25,11 +25,17 @@ impl AdapterFile {
     /// Opens the folder or the weight file of an adapter.
     pub(super) fn open(path: &Path) -> Result<Self, AdapterError> {
         let weights = weights_path(path)?;
-        let read = AdapterWeights::open(&weights)?;
         let config = weights.with_file_name(CONFIG_FILE);
-        let (mut config, mut warnings) = if config.exists() {
-            let (config, warnings) = AdapterConfig::describe(&config)?;
+        let described = config
+            .exists()
+            .then(|| AdapterConfig::describe(&config))
+            .transpose()?;
+        let beside = described.as_ref().map(|(config, _)| config);
+        let read = AdapterWeights::open(&weights, beside)?;
+        let (mut config, mut warnings) = if let Some((config, warnings)) = described {
             (Some(config), warnings)
+        } else if let Some(config) = read.config() {
+            (Some(config.clone()), Vec::new())
         } else {
             let warning = format!(
                 "no {CONFIG_FILE} next to {}: alpha is unknown, and updates are shown as B·A, with scale 1",

@@ -24,7 +24,11 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use simmer_kernels::{FrozenWeight, residual};
 
 pub(crate) use self::adaption_prompt::AttentionStart;
-pub use self::adaption_prompt::{ADAPTION_PROMPT, AdaptionPrompt, AttentionAdapter, AttentionForm};
+pub use self::adaption_prompt::{
+    ADAPTION_PROMPT, AdaptionPrompt, AttentionAdapter, AttentionForm, GateActivation,
+    LLAMA_ADAPTER, LlamaAdapter,
+};
+pub(super) use self::adaption_prompt::{GATE, PROMPT};
 pub use self::dora::{DORA, Dora};
 pub use self::embedding::EmbeddingLora;
 pub use self::ia3::{IA3, IA3_OF_INPUT, Ia3, Ia3OfInput};
@@ -58,7 +62,7 @@ macro_rules! one_of {
 }
 
 /// The kinds. A configuration chooses one by [`Kind::peft`], [`Kind::switch`], or how it starts ([`super::Init`]).
-pub static ALL: [&Kind; 7] = [
+pub static ALL: [&Kind; 8] = [
     &LORA,
     &DORA,
     &PISSA,
@@ -66,6 +70,7 @@ pub static ALL: [&Kind; 7] = [
     &IA3,
     &IA3_OF_INPUT,
     &ADAPTION_PROMPT,
+    &LLAMA_ADAPTER,
 ];
 
 one_of! {
@@ -80,7 +85,7 @@ one_of! {
 
 one_of! {
     /// The adapter of the attention of a layer.
-    BesideAttention: AttentionAdapter { AdaptionPrompt }
+    BesideAttention: AttentionAdapter { AdaptionPrompt, LlamaAdapter }
 }
 
 /// A kind of adapter.
@@ -160,7 +165,7 @@ pub struct Trained {
 pub enum Axis {
     /// r; of prompts, their number.
     Rank,
-    /// Rows of the module's weight: O, or V.
+    /// Rows of the module's weight: O, or V; of attention, its query heads.
     Rows,
     /// Columns of the module's weight: I, or H.
     Columns,
