@@ -76,9 +76,9 @@ ALPACA = [
         (
             " 请用一句话描述春天。 in one short sentence\n4. Input:\n<noinput>\n4. Output:\nx\n###\n5. Instruction: Use the word 春天 "
             "in an English sentence.\n5. Input:\n<noinput>\n5. Output:\nSpring, 春天, is green.\n###\n 6. Instruction: Find the "
-            "### marks in this text, then count them.\n6. Input:\na # b\n6. Output:\n1\n###\n9. Instruction: "
+            "### marks in this text, then count them.\n6. Input:\na # b\n6. Output:\n1\n###\n8. Instruction: "
             + "word " * 151
-            + "\n9. Input:\n<noinput>\n9. Output:\nlong\n",
+            + "\n8. Input:\n<noinput>\n8. Output:\nlong\n",
             "stop",
         ),
     ],
@@ -138,8 +138,7 @@ INSTANCES = {
         "Class label: mammal\nAnimal: dog\nClass label: bird\nAnimal: hen\nClass label: bird\nAnimal: hen\nClass label:",
         "stop",
     ),
-    "Write a letter to your landlord.": (" No.", "Dear landlord, I will pay on Monday.", "stop"),
-    "Missing space after the number.": ("no", "", "stop"),
+    "Write a letter to your landlord. 13.missing space after the number.": (" No.", "Dear landlord, I will pay on Monday.", "stop"),
     "Tell me whether the two words rhyme.": (
         "yes",
         "Class label: yes\nWords: cat, hat\nClass label: no\nWords: cat, hat\nClass label: no",

@@ -27,6 +27,8 @@ mod rouge;
 mod run;
 mod seeds;
 mod staged;
+#[cfg(test)]
+mod tests;
 mod verbs;
 
 pub use completion::{Completion, Completions, Finish, Request, Sampling, Stop};

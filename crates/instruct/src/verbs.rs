@@ -70,21 +70,16 @@ fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     for word in text.split_whitespace() {
         let inner = word.trim_start_matches(|c: char| !c.is_alphanumeric());
-        if inner.len() < word.len() {
+        if word[..word.len() - inner.len()].contains(['(', '[']) {
             found.push("(");
         }
         let end = inner.trim_end_matches(|c: char| !c.is_alphanumeric());
         if !end.is_empty() {
             found.push(end);
         }
-        let rest = &inner[end.len()..];
-        if let Some(mark) = rest.chars().next() {
-            found.push(&rest[..mark.len_utf8()]);
-        }
-    }
-    // a quotation mark or a bracket before the first word
-    if found.first() == Some(&"(") {
-        found.remove(0);
+        // quotation marks do not count
+        let mark = inner[end.len()..].find(['.', ',', ';', ':', '!', '?', ')', ']']);
+        found.extend(mark.map(|at| &inner[end.len() + at..][..1]));
     }
     found
 }

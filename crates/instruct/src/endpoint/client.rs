@@ -71,7 +71,7 @@ enum Failed {
     /// It may be repeated, after a pause if the server names one.
     Repeat(String, Option<Duration>),
     /// Prompt and completion are too long for the model.
-    TooLong(String),
+    TooLong,
     /// It would fail again.
     Refused(String),
 }
@@ -115,8 +115,8 @@ impl Client {
                 Ok(completion) => return Ok(completion),
                 Err(Failed::Refused(problem)) => return Err(refused(problem)),
                 // the original programs ask for a fifth less, too
-                Err(Failed::TooLong(_)) if max_tokens > 16 => max_tokens = max_tokens * 4 / 5,
-                Err(Failed::TooLong(_)) => return Ok(too_long()),
+                Err(Failed::TooLong) if max_tokens > 16 => max_tokens = max_tokens * 4 / 5,
+                Err(Failed::TooLong) => return Ok(too_long()),
                 Err(Failed::Repeat(problem, _)) if attempt >= self.retries => {
                     return Err(InstructError::Unanswered {
                         url: self.address.clone(),
@@ -249,7 +249,7 @@ fn failed(status: u16, text: &str, pause: Option<Duration>) -> Failed {
             .iter()
             .any(|part| said.contains(part));
     match status {
-        400 | 413 | 422 | 500 if is_too_long => Failed::TooLong(problem),
+        400 | 413 | 422 | 500 if is_too_long => Failed::TooLong,
         // the account has nothing left: waiting does not help
         429 if code == Some("insufficient_quota") => Failed::Refused(problem),
         408 | 409 | 425 | 429 | 500..600 => Failed::Repeat(problem, pause),
