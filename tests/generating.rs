@@ -18,8 +18,14 @@ use crate::golden;
 fn generate(folder: &Path, recipe: &str, out: &str) -> Command {
     fs::write(folder.join("recipe.toml"), recipe).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_simmer"));
-    command.args(["data", "generate"]).arg(folder.join("recipe.toml")).arg("--out").arg(folder.join(out));
-    command.current_dir(env!("CARGO_MANIFEST_DIR")).env("TEST_KEY", "secret");
+    command
+        .args(["data", "generate"])
+        .arg(folder.join("recipe.toml"))
+        .arg("--out")
+        .arg(folder.join(out));
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("TEST_KEY", "secret");
     command
 }
 
@@ -57,7 +63,10 @@ fn a_killed_run_of_a_local_model_is_resumed_with_equal_bytes() {
     assert!(rows.lines().count() >= 2, "{rows}");
 
     let journal = folder.path().join("killed/journal.jsonl");
-    let mut child = generate(folder.path(), &recipe, "killed").stderr(Stdio::null()).spawn().unwrap();
+    let mut child = generate(folder.path(), &recipe, "killed")
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let begin = Instant::now();
     while fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 2 {
         assert!(begin.elapsed() < Duration::from_secs(60));
@@ -71,7 +80,11 @@ fn a_killed_run_of_a_local_model_is_resumed_with_equal_bytes() {
     let resumed = files(&folder.path().join("killed"));
     // a batch that was cut off is in the journal twice; all that counts is equal
     let counts = |files: &[(String, Vec<u8>)]| -> Vec<(String, Vec<u8>)> {
-        files.iter().filter(|(name, _)| name != "journal.jsonl").cloned().collect()
+        files
+            .iter()
+            .filter(|(name, _)| name != "journal.jsonl")
+            .cloned()
+            .collect()
     };
     assert!(counts(&resumed) == counts(&whole));
 }
@@ -108,10 +121,16 @@ fn server(completions: Vec<Value>, down: usize, times: usize) -> (String, Arc<At
             } else {
                 next += 1;
                 let usage = json!({"prompt_tokens": 1000, "completion_tokens": 500});
-                (200, json!({"choices": [completions[next - 1]], "usage": usage}))
+                (
+                    200,
+                    json!({"choices": [completions[next - 1]], "usage": usage}),
+                )
             };
             let answer = answer.to_string();
-            let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", answer.len());
+            let head = format!(
+                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                answer.len()
+            );
             let _ = stream.write_all((head + &answer).as_bytes());
         }
     });
@@ -123,7 +142,11 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     let folder = tempfile::tempdir().unwrap();
     let golden = fs::read_to_string(golden::folder("instruct").join("alpaca.json")).unwrap();
     let golden: Value = serde_json::from_str(&golden).unwrap();
-    let seeds = golden["seeds"].as_array().unwrap().iter().map(|seed| format!("{seed}\n"));
+    let seeds = golden["seeds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|seed| format!("{seed}\n"));
     let path = folder.path().join("seeds.jsonl");
     fs::write(&path, seeds.collect::<String>()).unwrap();
     let completions = golden["completions"].as_array().unwrap().clone();
@@ -137,24 +160,46 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     );
     let (done, text) = said(&mut generate(folder.path(), &recipe, "out"));
     assert!(!done);
-    let expected = format!("error: {url}/completions: status 503: overloaded, in 2 attempts\nhint: what was answered is kept;");
+    let expected = format!(
+        "error: {url}/completions: status 503: overloaded, in 2 attempts\nhint: what was answered is kept;"
+    );
     assert!(text.contains(&expected), "{text}");
     let (done, text) = said(&mut generate(folder.path(), &recipe, "out"));
-    assert!(done && text.contains("resuming with 3 completions"), "{text}");
+    assert!(
+        done && text.contains("resuming with 3 completions"),
+        "{text}"
+    );
     // nothing that was answered is asked for again
     assert_eq!(requests.load(Ordering::SeqCst), count + 2);
     let rows = fs::read_to_string(folder.path().join("out/data.json")).unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&rows).unwrap(), golden["rows"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&rows).unwrap(),
+        golden["rows"]
+    );
     // the price of 8 times 1000 and 500 tokens
-    assert!(text.contains("8,000 tokens of prompts, 4,000 of completions; cost 0.03"), "{text}");
+    assert!(
+        text.contains("8,000 tokens of prompts, 4,000 of completions; cost 0.03"),
+        "{text}"
+    );
     let journal = fs::read_to_string(folder.path().join("out/journal.jsonl")).unwrap();
     assert!(!journal.contains("secret") && !text.contains("secret"));
 
     // the finished run is written again without a request, and refused for other seeds
     let report = said(generate(folder.path(), &recipe, "out").arg("--json")).1;
-    let report: Value = serde_json::from_str(report.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
-    assert_eq!((&report["rows"], &report["ended"]), (&json!(11), &json!("target")));
+    let report: Value =
+        serde_json::from_str(report.lines().find(|line| line.starts_with('{')).unwrap()).unwrap();
+    assert_eq!(
+        (&report["rows"], &report["ended"]),
+        (&json!(11), &json!("target"))
+    );
     assert_eq!(requests.load(Ordering::SeqCst), count + 2);
-    let (done, text) = said(&mut generate(folder.path(), &recipe.replace("batch = 2", "batch = 3"), "out"));
-    assert!(!done && text.contains("the journal of another run: `seed` or `batch` differs"), "{text}");
+    let (done, text) = said(&mut generate(
+        folder.path(),
+        &recipe.replace("batch = 2", "batch = 3"),
+        "out",
+    ));
+    assert!(
+        !done && text.contains("the journal of another run: `seed` or `batch` differs"),
+        "{text}"
+    );
 }

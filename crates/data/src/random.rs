@@ -26,7 +26,10 @@ impl Random {
     }
 
     /// The next random number.
-    #[expect(clippy::should_implement_trait, reason = "a generator has no end, and nobody iterates over it")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a generator has no end, and nobody iterates over it"
+    )]
     pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         let mut z = self.state;

@@ -1,7 +1,11 @@
 //! Which of many texts the filter of Self-Instruct keeps, and how long it takes: rouge_filter FILE.json, a list of texts.
 //!
 //! Prints the number of each text that is kept, from 0.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for measurements")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for measurements"
+)]
 
 use std::error::Error;
 use std::time::Instant;
@@ -21,6 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("{number}");
         }
     }
-    eprintln!("{} texts, {} kept, {:.1} s", texts.len(), kept.len(), begin.elapsed().as_secs_f64());
+    eprintln!(
+        "{} texts, {} kept, {:.1} s",
+        texts.len(),
+        kept.len(),
+        begin.elapsed().as_secs_f64()
+    );
     Ok(())
 }

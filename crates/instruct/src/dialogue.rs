@@ -27,7 +27,11 @@ pub(crate) fn prompt(template: &str, topic: &str) -> String {
 ///
 /// # Errors
 /// If there is no turn.
-pub fn turns(completion: &Completion, human: &str, ai: &str) -> Result<Vec<(String, String)>, Reason> {
+pub fn turns(
+    completion: &Completion,
+    human: &str,
+    ai: &str,
+) -> Result<Vec<(String, String)>, Reason> {
     if completion.finish == Finish::TooLong {
         return Err(Reason::PromptTooLong);
     }
@@ -39,7 +43,11 @@ pub fn turns(completion: &Completion, human: &str, ai: &str) -> Result<Vec<(Stri
         is_pair.then(|| (strip(question).to_owned(), strip(answer).to_owned()))
     };
     let turns: Vec<(String, String)> = statements[..but_last].iter().map_while(one).collect();
-    if turns.is_empty() { Err(Reason::Format) } else { Ok(turns) }
+    if turns.is_empty() {
+        Err(Reason::Format)
+    } else {
+        Ok(turns)
+    }
 }
 
 impl Dialogue {

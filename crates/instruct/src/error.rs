@@ -150,8 +150,12 @@ impl InstructError {
 impl Hint for InstructError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Invalid { .. } => "docs/guide/generating-data.md has the keys of recipes and methods",
-            Self::UnknownMethod { .. } => "a method of your own is a file that ends in .toml (docs/guide/generating-data.md)",
+            Self::Invalid { .. } => {
+                "docs/guide/generating-data.md has the keys of recipes and methods"
+            }
+            Self::UnknownMethod { .. } => {
+                "a method of your own is a file that ends in .toml (docs/guide/generating-data.md)"
+            }
             Self::Seed { .. } => {
                 "a seed is a line of JSON with `instruction` and `instances`, a list of `input` and `output`; for conversations, \
                  a line of text or JSON with `question`"
@@ -166,7 +170,9 @@ impl Hint for InstructError {
             Self::Refused { .. } => {
                 "what was answered is kept; correct [model.endpoint] or its key, and run the same command to resume"
             }
-            Self::Budget { .. } => "what was answered is kept; set a larger max_cost, and run the same command to resume",
+            Self::Budget { .. } => {
+                "what was answered is kept; set a larger max_cost, and run the same command to resume"
+            }
             Self::Interrupted { .. } => "run the same command again to resume",
             _ => return None,
         };

@@ -40,7 +40,10 @@ pub fn generated(completion: &Completion) -> Instances {
     } else {
         return none(completion, text);
     };
-    filtered(completion, examples.into_iter().map(input_and_output).collect())
+    filtered(
+        completion,
+        examples.into_iter().map(input_and_output).collect(),
+    )
 }
 
 /// The instances of a classification task: the label, then an input that has it.
@@ -75,8 +78,14 @@ fn input_and_output(text: &str) -> Instance {
         _ => ("", strip(text)),
     };
     // more than one pair may follow
-    let output = split(&INPUT, output).first().map_or(output, |first| strip(first));
-    let label = INPUT.find(input).ok().flatten().filter(|label| label.start() == 0);
+    let output = split(&INPUT, output)
+        .first()
+        .map_or(output, |first| strip(first));
+    let label = INPUT
+        .find(input)
+        .ok()
+        .flatten()
+        .filter(|label| label.start() == 0);
     let input = label.map_or(input, |label| &input[label.end()..]);
     (strip(input).to_owned(), output.to_owned())
 }
@@ -120,15 +129,19 @@ fn filtered(completion: &Completion, mut found: Vec<Instance>) -> Instances {
 
 /// Whether two instances have the same input and other outputs.
 fn contradict(instances: &[Instance]) -> bool {
-    instances.iter().enumerate().any(|(place, (input, output))| {
-        let mut before = instances[..place].iter();
-        !input.is_empty() && before.any(|(other, answer)| other == input && answer != output)
-    })
+    instances
+        .iter()
+        .enumerate()
+        .any(|(place, (input, output))| {
+            let mut before = instances[..place].iter();
+            !input.is_empty() && before.any(|(other, answer)| other == input && answer != output)
+        })
 }
 
 impl Instances {
     fn drop(&mut self, instance: Option<Instance>, reason: &Reason) {
         let text = instance.map(|(input, output)| format!("{input}\n{output}"));
-        self.dropped.push((text.unwrap_or_default(), reason.clone()));
+        self.dropped
+            .push((text.unwrap_or_default(), reason.clone()));
     }
 }

@@ -34,7 +34,11 @@ pub fn prompt(requirements: &str, examples: &[&Example]) -> String {
     let mut prompt = format!("{requirements}\n");
     for (number, example) in (1..).zip(examples) {
         let instruction = instruction_line(&example.instruction);
-        let input = if example.input.is_empty() { NO_INPUT } else { &example.input };
+        let input = if example.input.is_empty() {
+            NO_INPUT
+        } else {
+            &example.input
+        };
         let _ = write!(
             prompt,
             "{BORDER}\n{number}. Instruction: {instruction}\n{number}. Input:\n{input}\n{number}. Output:\n{}\n",
@@ -51,7 +55,11 @@ pub(crate) fn instruction_line(instruction: &str) -> String {
 }
 
 /// The tasks of a completion: each is kept so far, or dropped for a reason.
-pub fn parse(completion: &Completion, examples: usize, filter: &Filter) -> Vec<Result<Candidate, (String, Reason)>> {
+pub fn parse(
+    completion: &Completion,
+    examples: usize,
+    filter: &Filter,
+) -> Vec<Result<Candidate, (String, Reason)>> {
     if completion.finish == Finish::TooLong {
         return vec![Err((String::new(), Reason::PromptTooLong))];
     }
@@ -90,7 +98,9 @@ fn parts(task: &str, number: usize) -> Option<[&str; 3]> {
         let rest = &task[found + mark.len()..];
         let label = rest.trim_start_matches(is_space);
         let has_space = label.len() < rest.len();
-        let known = LABELS.iter().find(|known| has_space && label.starts_with(**known));
+        let known = LABELS
+            .iter()
+            .find(|known| has_space && label.starts_with(**known));
         let Some(known) = known else {
             from = found + 1;
             continue;

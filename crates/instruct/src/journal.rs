@@ -86,16 +86,26 @@ impl Journal {
             fs::create_dir_all(folder).map_err(InstructError::write(folder))?;
         }
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).read(true).write(true).open(path);
+        let file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path);
         let mut file = file.map_err(InstructError::write(path))?;
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => return Err(InstructError::InUse { path: path.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(InstructError::InUse {
+                    path: path.to_owned(),
+                });
+            }
             // a file system without locks
             Err(TryLockError::Error(_)) | Ok(()) => (),
         }
         let (found, whole) = read(path, &file, about)?;
         file.set_len(whole).map_err(InstructError::write(path))?;
-        file.seek(SeekFrom::End(0)).map_err(InstructError::write(path))?;
+        file.seek(SeekFrom::End(0))
+            .map_err(InstructError::write(path))?;
         let mut journal = Self {
             path: path.to_owned(),
             file,
@@ -146,7 +156,12 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn add(&mut self, key: Key, prompt: &str, completion: Completion) -> Result<(), InstructError> {
+    pub fn add(
+        &mut self,
+        key: Key,
+        prompt: &str,
+        completion: Completion,
+    ) -> Result<(), InstructError> {
         let line = Line {
             key,
             prompt: id(prompt),
@@ -199,7 +214,8 @@ fn read(path: &Path, file: &File, about: &About) -> Result<(Found, u64), Instruc
         }
         whole += read as u64;
         if line == 1 {
-            let before: About = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+            let before: About =
+                serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
             other = before.differs(about);
             continue;
         }
@@ -207,7 +223,8 @@ fn read(path: &Path, file: &File, about: &About) -> Result<(Found, u64), Instruc
             let path = path.to_owned();
             return Err(InstructError::OtherRun { path, what });
         }
-        let line: Line = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let line: Line =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         found.insert(line.key, (line.prompt, line.completion));
     }
     // a run that failed before its first completion does not stand in the way of the next
@@ -286,24 +303,37 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/journal.jsonl");
         let mut journal = Journal::open(&path, &about("a")).unwrap();
-        journal.add(key(1), "prompt", completion("one\u{2028}")).unwrap();
+        journal
+            .add(key(1), "prompt", completion("one\u{2028}"))
+            .unwrap();
         let in_use = Journal::open(&path, &about("a")).unwrap_err();
         assert!(matches!(in_use, InstructError::InUse { .. }), "{in_use}");
         drop(journal);
         // the power fails while a line is written, inside a character
         let mut bytes = fs::read(&path).unwrap();
-        bytes.extend(b"{\"stage\":\"instructions\",\"batch\":0,\"place\":2,\"completion\":{\"text\":\"\xe2");
+        bytes.extend(
+            b"{\"stage\":\"instructions\",\"batch\":0,\"place\":2,\"completion\":{\"text\":\"\xe2",
+        );
         fs::write(&path, &bytes).unwrap();
         let mut journal = Journal::open(&path, &about("a")).unwrap();
         assert_eq!(journal.len(), 1);
-        assert_eq!(journal.find(key(1), "prompt").unwrap(), Some(&completion("one\u{2028}")));
+        assert_eq!(
+            journal.find(key(1), "prompt").unwrap(),
+            Some(&completion("one\u{2028}"))
+        );
         assert_eq!(journal.find(key(2), "prompt").unwrap(), None);
         let error = journal.find(key(1), "another").unwrap_err().to_string();
-        assert!(error.ends_with("the prompt 2 of batch 1 differs"), "{error}");
+        assert!(
+            error.ends_with("the prompt 2 of batch 1 differs"),
+            "{error}"
+        );
         journal.add(key(1), "prompt", completion("two")).unwrap();
         drop(journal);
         let journal = Journal::open(&path, &about("a")).unwrap();
-        assert_eq!(journal.find(key(1), "prompt").unwrap(), Some(&completion("two")));
+        assert_eq!(
+            journal.find(key(1), "prompt").unwrap(),
+            Some(&completion("two"))
+        );
     }
 
     #[test]
@@ -316,7 +346,10 @@ mod tests {
         journal.add(key(0), "prompt", completion("one")).unwrap();
         drop(journal);
         let error = Journal::open(&path, &about("b")).unwrap_err().to_string();
-        assert!(error.ends_with("the journal of another run: the model differs"), "{error}");
+        assert!(
+            error.ends_with("the journal of another run: the model differs"),
+            "{error}"
+        );
         fs::write(&path, "{}\n").unwrap();
         let error = Journal::open(&path, &about("a")).unwrap_err().to_string();
         assert!(error.contains("line 1: missing field `journal`"), "{error}");

@@ -176,16 +176,21 @@ impl Method {
         let text = if is_file {
             read(path)?
         } else {
-            built_in(&format!("{name}.toml")).ok_or_else(|| unknown(name))?.to_owned()
+            built_in(&format!("{name}.toml"))
+                .ok_or_else(|| unknown(name))?
+                .to_owned()
         };
         let invalid = |problem: String| InstructError::Invalid {
             path: path.to_owned(),
             problem,
         };
-        let mut method: Self = toml::from_str(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
+        let mut method: Self = toml::from_str(&text)
+            .map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for text in method.texts() {
-            let Text::There { file } = &*text else { continue };
+            let Text::There { file } = &*text else {
+                continue;
+            };
             *text = Text::Here(if is_file {
                 read(&folder.join(file))?
             } else {
@@ -198,7 +203,9 @@ impl Method {
 
     /// The names of the built-in methods.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        FILES.iter().filter_map(|(name, _)| name.strip_suffix(".toml"))
+        FILES
+            .iter()
+            .filter_map(|(name, _)| name.strip_suffix(".toml"))
     }
 
     fn texts(&mut self) -> Vec<&mut Text> {
@@ -218,10 +225,16 @@ impl Method {
     }
 
     fn check(&self) -> Result<(), String> {
-        let kinds = [self.staged.is_some(), self.joint.is_some(), self.dialogue.is_some()];
+        let kinds = [
+            self.staged.is_some(),
+            self.joint.is_some(),
+            self.dialogue.is_some(),
+        ];
         let found = kinds.iter().filter(|given| **given).count();
         if found != 1 {
-            return Err(format!("expected one of the tables [staged], [joint] and [dialogue], found {found}"));
+            return Err(format!(
+                "expected one of the tables [staged], [joint] and [dialogue], found {found}"
+            ));
         }
         if self.dialogue.is_none() && self.filter.is_none() {
             return Err("the table [filter] is missing".to_owned());
@@ -238,7 +251,9 @@ impl Method {
             return Err("[joint]: expected `seeds` of at least 1, found 0".to_owned());
         }
         if let Some(staged) = &self.staged {
-            let Instructions { seeds, generated, .. } = staged.instructions;
+            let Instructions {
+                seeds, generated, ..
+            } = staged.instructions;
             if seeds == 0 || generated > seeds {
                 return Err(format!(
                     "[staged.instructions]: expected `seeds` of at least 1 and at least `generated`, found {seeds} and {generated}"
@@ -285,12 +300,18 @@ mod tests {
     fn the_settings_are_those_of_the_original_programs() {
         let method = Method::named("alpaca").unwrap();
         let sampling = method.joint.unwrap().sampling;
-        assert_eq!((sampling.max_tokens, sampling.logit_bias["50256"]), (3072, -100.0));
+        assert_eq!(
+            (sampling.max_tokens, sampling.logit_bias["50256"]),
+            (3072, -100.0)
+        );
         assert_eq!(sampling.stop, ["\n20", "20.", "20."]);
         assert_eq!(method.filter.unwrap().keywords.len(), 18);
         let method = Method::named("self-instruct").unwrap();
         let staged = method.staged.unwrap();
-        assert_eq!(staged.instructions.sampling.stop, ["\n\n", "\n16", "16.", "16 ."]);
+        assert_eq!(
+            staged.instructions.sampling.stop,
+            ["\n\n", "\n16", "16.", "16 ."]
+        );
         assert_eq!(staged.instances.output_first.sampling.max_tokens, 300);
         assert!(staged.classification.prompt.get().ends_with("Task:"));
     }

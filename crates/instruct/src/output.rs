@@ -17,16 +17,26 @@ use crate::run::{Kept, Made, Outcome, Row};
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn write(folder: &Path, outcome: &Outcome, format: ChatFormat, report: &Report) -> Result<PathBuf, InstructError> {
+pub fn write(
+    folder: &Path,
+    outcome: &Outcome,
+    format: ChatFormat,
+    report: &Report,
+) -> Result<PathBuf, InstructError> {
     let rows = match &outcome.made {
         Made::Rows(_) => folder.join("data.json"),
         Made::Dialogues(_) => folder.join("data.jsonl"),
     };
     let (data, origins) = match &outcome.made {
-        Made::Rows(rows) => (alpaca(rows), rows.iter().map(|row| origin(row, outcome)).collect()),
+        Made::Rows(rows) => (
+            alpaca(rows),
+            rows.iter().map(|row| origin(row, outcome)).collect(),
+        ),
         Made::Dialogues(all) => {
             let lines = all.iter().map(|(dialogue, _)| chat(dialogue, format));
-            let origins = all.iter().map(|(dialogue, key)| json!({"topic": dialogue.topic, "prompt": place(*key)}));
+            let origins = all
+                .iter()
+                .map(|(dialogue, key)| json!({"topic": dialogue.topic, "prompt": place(*key)}));
             (lines_of(lines), origins.collect::<Vec<Value>>())
         }
     };
@@ -35,13 +45,17 @@ pub fn write(folder: &Path, outcome: &Outcome, format: ChatFormat, report: &Repo
     });
     let report = pretty(report);
     for (path, text) in [
-        (folder.join("provenance.jsonl"), lines_of(origins.into_iter())),
+        (
+            folder.join("provenance.jsonl"),
+            lines_of(origins.into_iter()),
+        ),
         (folder.join("dropped.jsonl"), lines_of(dropped)),
         (folder.join("report.json"), report),
         // last, so that it is there when all is
         (rows.clone(), data),
     ] {
-        write_file(&path, |file| file.write_all(text.as_bytes())).map_err(|error: WriteError| InstructError::from(error))?;
+        write_file(&path, |file| file.write_all(text.as_bytes()))
+            .map_err(|error: WriteError| InstructError::from(error))?;
     }
     Ok(rows)
 }
@@ -50,7 +64,9 @@ pub fn write(folder: &Path, outcome: &Outcome, format: ChatFormat, report: &Repo
 fn alpaca(rows: &[Row]) -> String {
     let rows: Vec<Value> = rows
         .iter()
-        .map(|row| json!({"instruction": row.instruction, "input": row.input, "output": row.output}))
+        .map(
+            |row| json!({"instruction": row.instruction, "input": row.input, "output": row.output}),
+        )
         .collect();
     pretty(&rows)
 }
@@ -74,7 +90,10 @@ fn chat(dialogue: &Dialogue, format: ChatFormat) -> Value {
         return json!({"topic": dialogue.topic, "input": dialogue.baize()});
     }
     let messages = dialogue.turns.iter().flat_map(|(question, answer)| {
-        [json!({"role": "user", "content": question}), json!({"role": "assistant", "content": answer})]
+        [
+            json!({"role": "user", "content": question}),
+            json!({"role": "assistant", "content": answer}),
+        ]
     });
     json!({"messages": messages.collect::<Vec<Value>>()})
 }
@@ -84,8 +103,19 @@ fn origin(row: &Row, outcome: &Outcome) -> Value {
     let Some(kept) = row.of.and_then(|number| outcome.instructions.get(number)) else {
         return json!({"source": "seed"});
     };
-    let Kept { key, part, examples, nearest, mean, is_classification, .. } = kept;
-    let nearest: Vec<Value> = nearest.iter().map(|(text, score)| json!([text, score])).collect();
+    let Kept {
+        key,
+        part,
+        examples,
+        nearest,
+        mean,
+        is_classification,
+        ..
+    } = kept;
+    let nearest: Vec<Value> = nearest
+        .iter()
+        .map(|(text, score)| json!([text, score]))
+        .collect();
     let mut value = json!({
         "source": "generated",
         "prompt": place(*key),

@@ -29,7 +29,11 @@ pub(crate) struct Place {
 impl Pool {
     pub(crate) fn new(seeds: &Seeds, limit: f64) -> Self {
         let mut similarity = Similarity::default();
-        let texts: Vec<String> = seeds.all.iter().map(|seed| seed.instruction.clone()).collect();
+        let texts: Vec<String> = seeds
+            .all
+            .iter()
+            .map(|seed| seed.instruction.clone())
+            .collect();
         for text in &texts {
             similarity.push(text);
         }
@@ -114,7 +118,10 @@ mod tests {
             assert_eq!(chosen.len(), 3);
         }
         // 300 each, standard deviation 16
-        assert!(counts.iter().all(|count| (220..380).contains(count)), "{counts:?}");
+        assert!(
+            counts.iter().all(|count| (220..380).contains(count)),
+            "{counts:?}"
+        );
         assert_eq!(sample(2, 5, &mut random).len(), 2);
     }
 }

@@ -49,7 +49,8 @@ pub(crate) fn has_word(text: &str, word: &str) -> bool {
     starts.into_iter().any(|start| {
         let end = start + word.len();
         let same = text[start..end].iter().zip(&word);
-        same.into_iter().all(|(found, char)| folded(*found) == *char)
+        same.into_iter()
+            .all(|(found, char)| folded(*found) == *char)
             && !(start > 0 && in_word(start - 1))
             && !in_word(end)
     })
@@ -71,9 +72,14 @@ fn folded(char: char) -> char {
 }
 
 /// A regular expression of Python's `re`, with `\s` and `\d` as Python has them.
-#[expect(clippy::expect_used, reason = "every pattern is a constant of this crate, and the tests use it")]
+#[expect(
+    clippy::expect_used,
+    reason = "every pattern is a constant of this crate, and the tests use it"
+)]
 pub(crate) fn pattern(python: &str) -> fancy_regex::Regex {
-    let rust = python.replace(r"\s", r"[\s\x1c-\x1f]").replace(r"\d", r"\p{Nd}");
+    let rust = python
+        .replace(r"\s", r"[\s\x1c-\x1f]")
+        .replace(r"\d", r"\p{Nd}");
     fancy_regex::Regex::new(&rust).expect("a pattern of this crate")
 }
 
@@ -107,7 +113,10 @@ mod tests {
             assert_eq!(capitalized(text), expected);
         }
         assert_eq!(one_line(" a\n\x1cb  c\u{a0}d "), "a b c d");
-        assert_eq!(split(&pattern(r"\n\d+\s?\. "), "a\n10. b\n11 . c\n12.d"), ["a", "b", "c\n12.d"]);
+        assert_eq!(
+            split(&pattern(r"\n\d+\s?\. "), "a\n10. b\n11 . c\n12.d"),
+            ["a", "b", "c\n12.d"]
+        );
     }
 
     #[test]

@@ -105,8 +105,13 @@ impl GenerateRecipe {
             path: path.to_owned(),
             problem,
         };
-        let recipe: Self = toml::from_str(&text).map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
-        let positive = [("target", recipe.target), ("batch", recipe.batch), ("patience", recipe.patience)];
+        let recipe: Self = toml::from_str(&text)
+            .map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
+        let positive = [
+            ("target", recipe.target),
+            ("batch", recipe.batch),
+            ("patience", recipe.patience),
+        ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(invalid(format!("`{key}`: expected at least 1, found 0")));
         }
@@ -134,7 +139,10 @@ mod tests {
         let recipe = "method = \"alpaca\"\nseeds = \"s\"\nout = \"o\"\ntarget = 0\n[model.local]\nbase = \"b\"\n";
         assert!(error(recipe).ends_with("g.toml: `target`: expected at least 1, found 0"));
         let found = error(&recipe.replace("target", "targets"));
-        assert!(found.contains("line 4") && found.contains("unknown field `targets`"), "{found}");
+        assert!(
+            found.contains("line 4") && found.contains("unknown field `targets`"),
+            "{found}"
+        );
         let found = error(&recipe.replace("model.local", "model.remote"));
         assert!(found.contains("expected `local` or `endpoint`"), "{found}");
     }

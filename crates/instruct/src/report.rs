@@ -113,10 +113,17 @@ impl Report {
         for one in &outcome.dropped {
             *dropped.entry(one.reason.name()).or_insert(0) += 1;
         }
-        let kinds = outcome.instructions.iter().filter_map(|kept| kept.is_classification);
+        let kinds = outcome
+            .instructions
+            .iter()
+            .filter_map(|kept| kept.is_classification);
         let asked: Vec<bool> = kinds.collect();
         let (kind, rows, of_seeds) = match &outcome.made {
-            Made::Rows(rows) => ("row", rows.len(), rows.iter().filter(|row| row.of.is_none()).count()),
+            Made::Rows(rows) => (
+                "row",
+                rows.len(),
+                rows.iter().filter(|row| row.of.is_none()).count(),
+            ),
             Made::Dialogues(all) => ("conversation", all.len(), 0),
         };
         Self {
@@ -146,7 +153,11 @@ impl Report {
             let _ = write!(text, ", {count} of them classification tasks");
         }
         if self.of_seeds > 0 {
-            let _ = write!(text, ", with {} of the seeds", counted(self.of_seeds, "row"));
+            let _ = write!(
+                text,
+                ", with {} of the seeds",
+                counted(self.of_seeds, "row")
+            );
         }
         let ended = match self.ended {
             Ended::Target => "the target is reached",
@@ -154,7 +165,11 @@ impl Report {
             Ended::Patience => "nothing was kept of the last batches (patience)",
             Ended::Seeds => "every seed was used before the target was reached",
         };
-        let _ = write!(text, "; {ended}\n\ndropped {}", grouped(self.dropped.values().sum::<usize>() as u64));
+        let _ = write!(
+            text,
+            "; {ended}\n\ndropped {}",
+            grouped(self.dropped.values().sum::<usize>() as u64)
+        );
         let mut dropped: Vec<_> = self.dropped.iter().collect();
         dropped.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), **name));
         for (name, count) in dropped {
@@ -162,7 +177,12 @@ impl Report {
         }
         let _ = write!(text, "\n\n{}", self.spent.text());
         if self.words.output > 0.0 {
-            let Lengths { instruction, input, output, without_input } = self.words;
+            let Lengths {
+                instruction,
+                input,
+                output,
+                without_input,
+            } = self.words;
             let _ = write!(
                 text,
                 "\nwords on average: instruction {instruction:.1}, input {input:.1} ({without_input} without), output {output:.1}"
@@ -190,7 +210,9 @@ impl Spent {
             }
         }
         let has_prices = match &recipe.model {
-            ModelConfig::Endpoint(endpoint) => endpoint.price_prompt + endpoint.price_completion > 0.0,
+            ModelConfig::Endpoint(endpoint) => {
+                endpoint.price_prompt + endpoint.price_completion > 0.0
+            }
             ModelConfig::Local(_) => false,
         };
         spent.cost = has_prices.then_some(cost);
@@ -251,13 +273,21 @@ impl Diversity {
         }
         let mut text = format!(
             "\n\nverb and object ({}): found in {} of {instructions}, {} different pairs",
-            self.method,
-            self.with_both,
-            self.pairs
+            self.method, self.with_both, self.pairs
         );
         for verb in &self.verbs {
-            let nouns: Vec<String> = verb.nouns.iter().map(|(noun, count)| format!("{noun} {count}")).collect();
-            let _ = write!(text, "\n{:>8}  {}: {}", verb.count, verb.verb, nouns.join(", "));
+            let nouns: Vec<String> = verb
+                .nouns
+                .iter()
+                .map(|(noun, count)| format!("{noun} {count}"))
+                .collect();
+            let _ = write!(
+                text,
+                "\n{:>8}  {}: {}",
+                verb.count,
+                verb.verb,
+                nouns.join(", ")
+            );
         }
         text
     }
@@ -272,7 +302,8 @@ fn most(mut counts: Vec<(String, usize)>, count: usize) -> Vec<(String, usize)> 
 impl Lengths {
     fn new(outcome: &Outcome) -> Self {
         let count = |text: &str| crate::python::words(text).count();
-        let mean = |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
+        let mean =
+            |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len().max(1) as f64;
         let (mut instructions, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
         let mut without_input = 0;
         match &outcome.made {

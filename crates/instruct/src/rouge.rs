@@ -39,13 +39,17 @@ impl Similar {
     /// The most similar texts with their scores, the most similar first.
     pub fn nearest(&self, count: usize) -> Vec<(usize, f64)> {
         let mut order: Vec<usize> = (0..self.scores.len()).collect();
-        let by_score = |a: &usize, b: &usize| self.scores[*b].total_cmp(&self.scores[*a]).then(a.cmp(b));
+        let by_score =
+            |a: &usize, b: &usize| self.scores[*b].total_cmp(&self.scores[*a]).then(a.cmp(b));
         if order.len() > count && count > 0 {
             order.select_nth_unstable_by(count - 1, by_score);
         }
         order.truncate(count);
         order.sort_unstable_by(by_score);
-        order.into_iter().map(|text| (text, self.scores[text])).collect()
+        order
+            .into_iter()
+            .map(|text| (text, self.scores[text]))
+            .collect()
     }
 }
 
@@ -53,7 +57,10 @@ impl Similar {
 fn words(text: &str) -> impl Iterator<Item = String> {
     let text = text.to_lowercase();
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    let words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let words: Vec<String> = words
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect();
     words.into_iter()
 }
 
@@ -72,7 +79,8 @@ impl Similarity {
     pub fn push(&mut self, text: &str) {
         for word in words(text) {
             let next = self.vocabulary.len() as u32;
-            self.words.push(*self.vocabulary.entry(word).or_insert(next));
+            self.words
+                .push(*self.vocabulary.entry(word).or_insert(next));
         }
         self.ends.push(self.words.len());
     }
@@ -83,7 +91,9 @@ impl Similarity {
     /// either text; 0 if one of them has no words.
     pub fn compare(&self, text: &str) -> Similar {
         // a word that no other text has is 0 in all masks
-        let new: Vec<Option<u32>> = words(text).map(|word| self.vocabulary.get(&word).copied()).collect();
+        let new: Vec<Option<u32>> = words(text)
+            .map(|word| self.vocabulary.get(&word).copied())
+            .collect();
         let masks = Masks::new(&new, self.vocabulary.len());
         let mut rows = vec![u64::MAX; masks.blocks];
         let mut begin = 0;
@@ -92,7 +102,9 @@ impl Similarity {
             begin = end;
             f_measure(masks.common(other, &mut rows), other.len(), new.len())
         });
-        Similar { scores: scores.collect() }
+        Similar {
+            scores: scores.collect(),
+        }
     }
 }
 
@@ -121,7 +133,11 @@ impl Masks {
                 of[*word as usize * blocks + place / 64] |= 1 << (place % 64);
             }
         }
-        Self { of, blocks, length: text.len() }
+        Self {
+            of,
+            blocks,
+            length: text.len(),
+        }
     }
 
     /// The length of the longest common subsequence with another text.
@@ -146,14 +162,17 @@ impl Masks {
                 *row = sum | (*row & !matches);
             }
         }
-        let of_block = |(block, row): (usize, &u64)| zeros(*row, (self.length - block * 64).min(64));
+        let of_block =
+            |(block, row): (usize, &u64)| zeros(*row, (self.length - block * 64).min(64));
         rows.iter().enumerate().map(of_block).sum()
     }
 }
 
 /// The number of zeros among the lowest bits.
 fn zeros(row: u64, bits: usize) -> usize {
-    (bits as u32).saturating_sub(((row << (64 - bits.clamp(1, 64))) >> (64 - bits.clamp(1, 64))).count_ones()) as usize
+    (bits as u32).saturating_sub(
+        ((row << (64 - bits.clamp(1, 64))) >> (64 - bits.clamp(1, 64))).count_ones(),
+    ) as usize
 }
 
 #[cfg(test)]
@@ -176,7 +195,10 @@ mod tests {
             let mut texts = Similarity::default();
             texts.push(reference);
             let found = texts.compare(answer).scores;
-            assert!((found[0] - expected).abs() < 1e-15, "{reference} / {answer}: {found:?}");
+            assert!(
+                (found[0] - expected).abs() < 1e-15,
+                "{reference} / {answer}: {found:?}"
+            );
         }
     }
 
@@ -187,7 +209,11 @@ mod tests {
             let mut diagonal = 0;
             for (place, y) in b.iter().enumerate() {
                 let above = row[place + 1];
-                row[place + 1] = if x == y { diagonal + 1 } else { above.max(row[place]) };
+                row[place + 1] = if x == y {
+                    diagonal + 1
+                } else {
+                    above.max(row[place])
+                };
                 diagonal = above;
             }
         }
@@ -209,7 +235,9 @@ mod tests {
 
     #[test]
     fn the_nearest_are_in_order() {
-        let similar = Similar { scores: vec![0.1, 0.5, 0.3, 0.5] };
+        let similar = Similar {
+            scores: vec![0.1, 0.5, 0.3, 0.5],
+        };
         assert_eq!(similar.nearest(3), [(1, 0.5), (3, 0.5), (2, 0.3)]);
         assert_eq!(similar.nearest(9).len(), 4);
         assert_eq!(similar.max().to_bits(), 0.5_f64.to_bits());

@@ -87,7 +87,8 @@ impl Seeds {
                 let row: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
                 let keys = ["question", "topic", "instruction"];
                 let text = keys.iter().find_map(|key| row.get(key)?.as_str());
-                let text = text.ok_or("expected text in `question`, `topic` or `instruction`, found none")?;
+                let text = text
+                    .ok_or("expected text in `question`, `topic` or `instruction`, found none")?;
                 text.to_owned()
             } else {
                 line.to_owned()

@@ -26,11 +26,17 @@ pub fn prompt(header: &str, examples: &[&str]) -> String {
 }
 
 /// The instructions of a completion: each is kept so far, or dropped for a reason.
-pub fn instructions(completion: &Completion, filter: &Filter, capitalize: bool) -> Vec<Result<String, (String, Reason)>> {
+pub fn instructions(
+    completion: &Completion,
+    filter: &Filter,
+    capitalize: bool,
+) -> Vec<Result<String, (String, Reason)>> {
     match completion.finish {
         Finish::Stop => (),
         // the original drops all of them, not only the last
-        Finish::Length => return vec![Err((strip(&completion.text).to_owned(), Reason::Truncated))],
+        Finish::Length => {
+            return vec![Err((strip(&completion.text).to_owned(), Reason::Truncated))];
+        }
         Finish::TooLong => return vec![Err((String::new(), Reason::PromptTooLong))],
     }
     let one = |text: &str| {
@@ -43,7 +49,10 @@ pub fn instructions(completion: &Completion, filter: &Filter, capitalize: bool) 
             None => Ok(instruction),
         }
     };
-    split(&NUMBER, &completion.text).into_iter().map(one).collect()
+    split(&NUMBER, &completion.text)
+        .into_iter()
+        .map(one)
+        .collect()
 }
 
 /// The prompt that asks whether an instruction is a classification task.

@@ -10,32 +10,87 @@ const POLITE: &[&str] = &["please", "kindly", "now", "then", "also", "first"];
 
 /// Words with which a clause before the main one begins; the main one begins after a comma.
 const CLAUSES: &[&str] = &[
-    "given", "using", "based", "in", "for", "from", "with", "if", "as", "when", "after", "before", "according", "considering",
-    "suppose", "imagine", "by", "on", "to", "following",
+    "given",
+    "using",
+    "based",
+    "in",
+    "for",
+    "from",
+    "with",
+    "if",
+    "as",
+    "when",
+    "after",
+    "before",
+    "according",
+    "considering",
+    "suppose",
+    "imagine",
+    "by",
+    "on",
+    "to",
+    "following",
 ];
 
 /// First words that are no verbs: of questions, and of statements.
 const NO_VERBS: &[&str] = &[
-    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "is", "are", "am", "was", "were", "do", "does", "did",
-    "can", "could", "should", "would", "will", "shall", "may", "might", "must", "has", "have", "had", "the", "a", "an", "this",
-    "that", "these", "those", "you", "i", "we", "they", "he", "she", "it", "there", "here", "my", "your", "our", "their", "his",
-    "her", "its", "and", "or", "but", "not", "no", "yes", "of", "at", "all", "any", "each", "every", "some", "two", "three",
-    "four", "five", "one",
+    "what", "which", "who", "whom", "whose", "when", "where", "why", "how", "is", "are", "am",
+    "was", "were", "do", "does", "did", "can", "could", "should", "would", "will", "shall", "may",
+    "might", "must", "has", "have", "had", "the", "a", "an", "this", "that", "these", "those",
+    "you", "i", "we", "they", "he", "she", "it", "there", "here", "my", "your", "our", "their",
+    "his", "her", "its", "and", "or", "but", "not", "no", "yes", "of", "at", "all", "any", "each",
+    "every", "some", "two", "three", "four", "five", "one",
 ];
 
 /// Words that end the noun phrase after a verb.
 const ENDS: &[&str] = &[
-    "of", "for", "from", "with", "in", "on", "at", "by", "to", "into", "about", "as", "between", "among", "using", "based",
-    "without", "within", "during", "through", "over", "under", "and", "or", "but", "that", "which", "who", "whose", "when",
-    "where", "why", "how", "what", "if", "whether", "so", "is", "are", "was", "were", "be", "can", "could", "should", "would",
-    "will", "has", "have", "had", "it", "you", "them", "per", "after", "before", "below", "above", "against", "than", "given",
+    "of", "for", "from", "with", "in", "on", "at", "by", "to", "into", "about", "as", "between",
+    "among", "using", "based", "without", "within", "during", "through", "over", "under", "and",
+    "or", "but", "that", "which", "who", "whose", "when", "where", "why", "how", "what", "if",
+    "whether", "so", "is", "are", "was", "were", "be", "can", "could", "should", "would", "will",
+    "has", "have", "had", "it", "you", "them", "per", "after", "before", "below", "above",
+    "against", "than", "given",
 ];
 
 /// Words of a noun phrase that are no noun by themselves.
 const NO_NOUNS: &[&str] = &[
-    "a", "an", "the", "this", "that", "these", "those", "my", "your", "our", "their", "his", "her", "its", "some", "any", "all",
-    "each", "every", "me", "us", "following", "given", "two", "three", "four", "five", "six", "ten", "one", "more", "most", "least",
-    "up", "out", "down", "off",
+    "a",
+    "an",
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "my",
+    "your",
+    "our",
+    "their",
+    "his",
+    "her",
+    "its",
+    "some",
+    "any",
+    "all",
+    "each",
+    "every",
+    "me",
+    "us",
+    "following",
+    "given",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "ten",
+    "one",
+    "more",
+    "most",
+    "least",
+    "up",
+    "out",
+    "down",
+    "off",
 ];
 
 /// The main verb of an instruction and its object, if they are found; both in lower case, the object in the singular.
@@ -60,9 +115,16 @@ pub fn verb_and_noun(instruction: &str) -> (Option<String>, Option<String>) {
     if NO_VERBS.contains(&verb) || !verb.chars().all(char::is_alphabetic) {
         return (None, None);
     }
-    let phrase = rest.iter().take_while(|word| !ENDS.contains(*word) && word.starts_with(char::is_alphanumeric));
-    let noun = phrase.filter(|word| !NO_NOUNS.contains(*word) && word.chars().all(|c| c.is_alphabetic() || c == '-'));
-    (Some(verb.to_owned()), noun.last().map(|noun| singular(noun)))
+    let phrase = rest
+        .iter()
+        .take_while(|word| !ENDS.contains(*word) && word.starts_with(char::is_alphanumeric));
+    let noun = phrase.filter(|word| {
+        !NO_NOUNS.contains(*word) && word.chars().all(|c| c.is_alphabetic() || c == '-')
+    });
+    (
+        Some(verb.to_owned()),
+        noun.last().map(|noun| singular(noun)),
+    )
 }
 
 /// Words, and punctuation marks by themselves.
@@ -88,10 +150,23 @@ fn singular(noun: &str) -> String {
     if let Some(stem) = noun.strip_suffix("ies").filter(|stem| stem.len() > 1) {
         return format!("{stem}y");
     }
-    let is_plural = noun.len() > 3 && noun.ends_with('s') && !["ss", "us", "is"].iter().any(|end| noun.ends_with(end));
-    let stem = if is_plural { &noun[..noun.len() - 1] } else { noun };
-    let sibilant = ["she", "che", "xe", "sse"].iter().any(|end| is_plural && stem.ends_with(end));
-    if sibilant { &stem[..stem.len() - 1] } else { stem }.to_owned()
+    let is_plural = noun.len() > 3
+        && noun.ends_with('s')
+        && !["ss", "us", "is"].iter().any(|end| noun.ends_with(end));
+    let stem = if is_plural {
+        &noun[..noun.len() - 1]
+    } else {
+        noun
+    };
+    let sibilant = ["she", "che", "xe", "sse"]
+        .iter()
+        .any(|end| is_plural && stem.ends_with(end));
+    if sibilant {
+        &stem[..stem.len() - 1]
+    } else {
+        stem
+    }
+    .to_owned()
 }
 
 #[cfg(test)]
@@ -103,9 +178,21 @@ mod tests {
         for (instruction, verb, noun) in [
             ("Give three tips for staying healthy.", "give", "tip"),
             ("Write a short story about a frog.", "write", "story"),
-            ("Classify the following sentence into one of two groups.", "classify", "sentence"),
-            ("Given a list of cities, sort the cities by size.", "sort", "city"),
-            ("Please describe a time when you had to wait.", "describe", "time"),
+            (
+                "Classify the following sentence into one of two groups.",
+                "classify",
+                "sentence",
+            ),
+            (
+                "Given a list of cities, sort the cities by size.",
+                "sort",
+                "city",
+            ),
+            (
+                "Please describe a time when you had to wait.",
+                "describe",
+                "time",
+            ),
             ("\"Rewrite\" the two paragraphs.", "rewrite", "paragraph"),
             ("Explain why the sky is blue.", "explain", ""),
             ("What are the three primary colors?", "", ""),
@@ -115,7 +202,11 @@ mod tests {
         ] {
             let found = verb_and_noun(instruction);
             let found = (found.0.unwrap_or_default(), found.1.unwrap_or_default());
-            assert_eq!((found.0.as_str(), found.1.as_str()), (verb, noun), "{instruction}");
+            assert_eq!(
+                (found.0.as_str(), found.1.as_str()),
+                (verb, noun),
+                "{instruction}"
+            );
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 use simmer_files::write_file;
 use simmer_instruct::{
-    About, Completions, Endpoint, GenerateRecipe, InstructError, Journal, Method, ModelConfig, Outcome, Report, Run, Seeds, Stage,
-    Watch,
+    About, Completions, Endpoint, GenerateRecipe, InstructError, Journal, Method, ModelConfig,
+    Outcome, Report, Run, Seeds, Stage, Watch,
 };
 
 use super::local::Local;
@@ -62,12 +62,28 @@ impl Generate {
                 let mut endpoint = Endpoint::new(config)?;
                 let mut journal = open(&recipe, &method, &seeds, &endpoint)?;
                 endpoint.spend(journal.completions());
-                self.made(&recipe, &method, &seeds, &mut journal, &mut endpoint, &runs, &stop)
+                self.made(
+                    &recipe,
+                    &method,
+                    &seeds,
+                    &mut journal,
+                    &mut endpoint,
+                    &runs,
+                    &stop,
+                )
             }
             ModelConfig::Local(config) => {
                 let mut local = Local::load(config)?;
                 let mut journal = open(&recipe, &method, &seeds, &local)?;
-                self.made(&recipe, &method, &seeds, &mut journal, &mut local, &runs, &stop)
+                self.made(
+                    &recipe,
+                    &method,
+                    &seeds,
+                    &mut journal,
+                    &mut local,
+                    &runs,
+                    &stop,
+                )
             }
         };
         match made {
@@ -101,7 +117,11 @@ impl Generate {
     ) -> Result<(Report, PathBuf), InstructError> {
         let before = journal.len();
         if before > 0 {
-            output::note(&format!("resuming with {} completions of {}", before, journal.path().display()));
+            output::note(&format!(
+                "resuming with {} completions of {}",
+                before,
+                journal.path().display()
+            ));
         }
         let bar = progress::steps(recipe.target as u64);
         let mut advance = |stage, done: usize, total: usize| {

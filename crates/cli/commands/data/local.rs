@@ -3,7 +3,9 @@
 use std::ops::ControlFlow;
 
 use simmer_data::tokenizer::DecodeStream;
-use simmer_instruct::{Completion, Completions, Finish, InstructError, LocalConfig, Request, Stop as Stopped};
+use simmer_instruct::{
+    Completion, Completions, Finish, InstructError, LocalConfig, Request, Stop as Stopped,
+};
 use simmer_model::base::BaseConfig;
 use simmer_model::{Prompt, Sampling, Stop};
 
@@ -20,9 +22,13 @@ impl Local {
     pub(super) fn load(config: &LocalConfig) -> Result<Self, Failure> {
         let mut base = BaseConfig::from_path(&config.base);
         let chosen = config.precision.as_deref().map(precision).transpose();
-        base.precision = chosen.map_err(|problem| Failure::new(format!("[model.local]: `precision`: {problem}")))?;
+        base.precision = chosen
+            .map_err(|problem| Failure::new(format!("[model.local]: `precision`: {problem}")))?;
         let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
-        let adapter = config.adapter.as_ref().map(|path| format!(" with {}", path.display()));
+        let adapter = config
+            .adapter
+            .as_ref()
+            .map(|path| format!(" with {}", path.display()));
         let name = format!(
             "{}{} ({})",
             config.base.display(),
@@ -46,8 +52,10 @@ impl Local {
         stop: Stopped<'_>,
     ) -> Result<Vec<Completion>, InstructError> {
         let tokenizer = &self.loaded.tokenizer;
-        let mut streams: Vec<(DecodeStream<'_>, String)> =
-            prompts.iter().map(|_| (tokenizer.decode_stream(true), String::new())).collect();
+        let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
+            .iter()
+            .map(|_| (tokenizer.decode_stream(true), String::new()))
+            .collect();
         let mut failure = None;
         let mut on_token = |number: usize, token| {
             let (stream, text) = &mut streams[number];
@@ -63,7 +71,11 @@ impl Local {
             }
         };
         let eos = &self.loaded.eos;
-        let generated = self.loaded.model.generate_batch(prompts, max_tokens, eos, &mut on_token).map_err(model)?;
+        let generated = self
+            .loaded
+            .model
+            .generate_batch(prompts, max_tokens, eos, &mut on_token)
+            .map_err(model)?;
         if let Some(error) = failure {
             return Err(model(error));
         }
@@ -119,27 +131,39 @@ impl Completions for Local {
             if tokens.len() < limit {
                 left.push((number, tokens));
             } else {
-                done(number, Completion {
-                    text: String::new(),
-                    finish: Finish::TooLong,
-                    prompt_tokens: Some(tokens.len() as u64),
-                    completion_tokens: Some(0),
-                })?;
+                done(
+                    number,
+                    Completion {
+                        text: String::new(),
+                        finish: Finish::TooLong,
+                        prompt_tokens: Some(tokens.len() as u64),
+                        completion_tokens: Some(0),
+                    },
+                )?;
             }
         }
         // requests of a batch differ in their settings if some instructions are classification tasks
         while let Some((first, _)) = left.first() {
             let settings = requests[*first].sampling;
-            let (same, rest): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|(number, _)| requests[*number].sampling == settings);
+            let (same, rest): (Vec<_>, Vec<_>) = left
+                .into_iter()
+                .partition(|(number, _)| requests[*number].sampling == settings);
             left = rest;
-            let sampling: Vec<Sampling> = same.iter().map(|(number, _)| sampling(&requests[*number])).collect();
-            let prompts: Vec<Prompt<'_>> =
-                same.iter().zip(&sampling).map(|((_, tokens), sampling)| Prompt { tokens, sampling }).collect();
+            let sampling: Vec<Sampling> = same
+                .iter()
+                .map(|(number, _)| sampling(&requests[*number]))
+                .collect();
+            let prompts: Vec<Prompt<'_>> = same
+                .iter()
+                .zip(&sampling)
+                .map(|((_, tokens), sampling)| Prompt { tokens, sampling })
+                .collect();
             let completions = self.together(&prompts, settings.max_tokens, &settings.stop, stop)?;
             if stop() {
                 // the texts are cut off
-                return Err(InstructError::Interrupted { journal: std::path::PathBuf::new() });
+                return Err(InstructError::Interrupted {
+                    journal: std::path::PathBuf::new(),
+                });
             }
             for ((number, _), completion) in same.iter().zip(completions) {
                 done(*number, completion)?;
@@ -155,7 +179,11 @@ fn sampling(request: &Request<'_>) -> Sampling {
     let is_greedy = settings.temperature <= 0.0 || settings.top_p <= 0.0;
     Sampling {
         temperature: if is_greedy { 0.0 } else { settings.temperature },
-        top_p: if is_greedy { 1.0 } else { settings.top_p.min(1.0) },
+        top_p: if is_greedy {
+            1.0
+        } else {
+            settings.top_p.min(1.0)
+        },
         frequency_penalty: settings.frequency_penalty,
         presence_penalty: settings.presence_penalty,
         seed: request.seed,

@@ -37,7 +37,9 @@ pub(super) struct Client {
 /// Never shows the key.
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,7 +81,10 @@ enum Failed {
 impl Client {
     pub(super) fn new(config: &EndpointConfig) -> Result<Self, InstructError> {
         let wrong = |problem: String| InstructError::Endpoint { problem };
-        let uri: Uri = config.url.parse().map_err(|error| wrong(format!("`url`: {error}")))?;
+        let uri: Uri = config
+            .url
+            .parse()
+            .map_err(|error| wrong(format!("`url`: {error}")))?;
         let read = |name: &String| match std::env::var(name) {
             Ok(key) if !key.trim().is_empty() => Ok(key.trim().to_owned()),
             _ => Err(wrong(format!("`key_env`: the environment has no {name}"))),
@@ -126,9 +131,15 @@ impl Client {
                 }
                 Err(Failed::Repeat(problem, asked)) => {
                     if asked.is_some_and(|pause| pause > LONGEST_PAUSE) {
-                        return Err(refused(format!("{problem}; the server asks for a pause of more than 10 minutes")));
+                        return Err(refused(format!(
+                            "{problem}; the server asks for a pause of more than 10 minutes"
+                        )));
                     }
-                    let own = backoff(self.backoff_s, attempt, request.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+                    let own = backoff(
+                        self.backoff_s,
+                        attempt,
+                        request.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                    );
                     let until = Instant::now() + asked.unwrap_or(own);
                     if asked.is_some() {
                         pace.hold(until);
@@ -182,9 +193,17 @@ impl Client {
         let request = request.body(body.to_string()).map_err(refused)?;
         let mut response = self.agent.run(request).map_err(repeat)?;
         let status = response.status().as_u16();
-        let pause = response.headers().get(RETRY_AFTER).and_then(|header| header.to_str().ok());
+        let pause = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|header| header.to_str().ok());
         let pause = pause.and_then(|header| retry_after(header, Utc::now()));
-        let text = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(repeat)?;
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_ANSWER)
+            .read_to_string()
+            .map_err(repeat)?;
         if (200..300).contains(&status) {
             return answer(&text).map_err(|problem| Failed::Repeat(problem, pause));
         }
@@ -242,12 +261,24 @@ fn failed(status: u16, text: &str, pause: Option<Duration>) -> Failed {
     // the page of a proxy is not shown
     let is_page = text.trim_start().starts_with('<');
     let plain = Some(text.trim()).filter(|text| !text.is_empty() && !is_page && message.is_none());
-    let said: String = message.or(plain).unwrap_or_default().chars().take(SHOWN).collect();
-    let problem = format!("status {status}{}{said}", if said.is_empty() { "" } else { ": " });
+    let said: String = message
+        .or(plain)
+        .unwrap_or_default()
+        .chars()
+        .take(SHOWN)
+        .collect();
+    let problem = format!(
+        "status {status}{}{said}",
+        if said.is_empty() { "" } else { ": " }
+    );
     let is_too_long = code == Some("context_length_exceeded")
-        || ["reduce your prompt", "maximum context length", "context size"]
-            .iter()
-            .any(|part| said.contains(part));
+        || [
+            "reduce your prompt",
+            "maximum context length",
+            "context size",
+        ]
+        .iter()
+        .any(|part| said.contains(part));
     match status {
         400 | 413 | 422 | 500 if is_too_long => Failed::TooLong,
         // the account has nothing left: waiting does not help

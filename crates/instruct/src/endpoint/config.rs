@@ -86,17 +86,34 @@ impl EndpointConfig {
         let uri: Option<Uri> = self.url.parse().ok();
         let scheme = uri.as_ref().and_then(Uri::scheme_str);
         if !matches!(scheme, Some("http" | "https")) {
-            return wrong(format!("`url`: expected http:// or https://, found {:?}", self.url));
+            return wrong(format!(
+                "`url`: expected http:// or https://, found {:?}",
+                self.url
+            ));
         }
         if self.concurrency == 0 || self.concurrency > 256 {
-            return wrong(format!("`concurrency`: expected 1 to 256, found {}", self.concurrency));
+            return wrong(format!(
+                "`concurrency`: expected 1 to 256, found {}",
+                self.concurrency
+            ));
         }
         let positive = [("timeout_s", self.timeout_s), ("backoff_s", self.backoff_s)];
-        if let Some((key, value)) = positive.iter().find(|(_, value)| !(*value > 0.0 && *value <= 86_400.0)) {
-            return wrong(format!("`{key}`: expected more than 0, at most 86400, found {value}"));
+        if let Some((key, value)) = positive
+            .iter()
+            .find(|(_, value)| !(*value > 0.0 && *value <= 86_400.0))
+        {
+            return wrong(format!(
+                "`{key}`: expected more than 0, at most 86400, found {value}"
+            ));
         }
-        let prices = [("price_prompt", self.price_prompt), ("price_completion", self.price_completion)];
-        if let Some((key, value)) = prices.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+        let prices = [
+            ("price_prompt", self.price_prompt),
+            ("price_completion", self.price_completion),
+        ];
+        if let Some((key, value)) = prices
+            .iter()
+            .find(|(_, value)| !(value.is_finite() && *value >= 0.0))
+        {
             return wrong(format!("`{key}`: expected 0 or more, found {value}"));
         }
         if self.max_cost.is_some() && self.price_prompt == 0.0 && self.price_completion == 0.0 {
@@ -108,7 +125,8 @@ impl EndpointConfig {
     /// The cost of a completion.
     pub fn cost(&self, completion: &Completion) -> f64 {
         let of = |tokens: Option<u64>, price: f64| tokens.unwrap_or(0) as f64 * price / 1e6;
-        of(completion.prompt_tokens, self.price_prompt) + of(completion.completion_tokens, self.price_completion)
+        of(completion.prompt_tokens, self.price_prompt)
+            + of(completion.completion_tokens, self.price_completion)
     }
 
     /// The address of the function.

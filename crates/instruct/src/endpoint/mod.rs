@@ -46,7 +46,9 @@ impl Endpoint {
 
     /// Counts completions of the journal, which were paid for before.
     pub fn spend<'a>(&self, completions: impl Iterator<Item = &'a Completion>) {
-        let before: f64 = completions.map(|completion| self.config.cost(completion)).sum();
+        let before: f64 = completions
+            .map(|completion| self.config.cost(completion))
+            .sum();
         *self.spent.lock().unwrap_or_else(PoisonError::into_inner) += before;
     }
 
@@ -93,7 +95,9 @@ impl Completions for Endpoint {
                     let given_up = || failed.load(Ordering::SeqCst) || stop();
                     while !given_up() {
                         let number = next.fetch_add(1, Ordering::SeqCst);
-                        let Some(request) = requests.get(number) else { break };
+                        let Some(request) = requests.get(number) else {
+                            break;
+                        };
                         let answer = this.one(request, &given_up);
                         failed.fetch_or(answer.is_err(), Ordering::SeqCst);
                         if sender.send((number, answer)).is_err() {

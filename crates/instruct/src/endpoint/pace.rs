@@ -46,7 +46,9 @@ pub(super) fn sleep(until: Instant, stop: Stop<'_>) -> Result<(), InstructError>
 
 impl Pace {
     pub(super) fn new(per_minute: u32) -> Self {
-        let between = Duration::from_secs(60).checked_div(per_minute).unwrap_or_default();
+        let between = Duration::from_secs(60)
+            .checked_div(per_minute)
+            .unwrap_or_default();
         Self {
             between,
             next: Mutex::new(Instant::now()),
@@ -86,7 +88,11 @@ pub(super) fn retry_after(header: &str, now: DateTime<Utc>) -> Option<Duration> 
         return Duration::try_from_secs_f64(seconds).ok();
     }
     let date = DateTime::parse_from_rfc2822(header).ok()?;
-    Some((date.with_timezone(&Utc) - now).to_std().unwrap_or_default())
+    Some(
+        (date.with_timezone(&Utc) - now)
+            .to_std()
+            .unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -96,13 +102,18 @@ mod tests {
     #[test]
     fn pauses_double_up_to_a_minute() {
         let seconds = |attempt, seed| backoff(2.0, attempt, seed).as_secs_f64();
-        assert_eq!([seconds(0, 0), seconds(1, 0), seconds(3, 0), seconds(9, 0)], [2.0, 4.0, 16.0, 60.0]);
+        assert_eq!(
+            [seconds(0, 0), seconds(1, 0), seconds(3, 0), seconds(9, 0)],
+            [2.0, 4.0, 16.0, 60.0]
+        );
         assert!((1.0..1.001).contains(&seconds(0, u64::MAX)));
     }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let now = DateTime::parse_from_rfc2822("Wed, 21 Oct 2015 07:28:00 GMT").unwrap().to_utc();
+        let now = DateTime::parse_from_rfc2822("Wed, 21 Oct 2015 07:28:00 GMT")
+            .unwrap()
+            .to_utc();
         let seconds = |header| retry_after(header, now).map(|pause| pause.as_secs_f64());
         assert_eq!(seconds("7"), Some(7.0));
         assert_eq!(seconds("0.5"), Some(0.5));

@@ -42,14 +42,19 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (seen, replies) = (Arc::clone(&of_thread), replies.clone());
-                thread::spawn(move || while serve(&stream.as_ref().unwrap(), &seen, &replies).is_some() {});
+                thread::spawn(
+                    move || while serve(&stream.as_ref().unwrap(), &seen, &replies).is_some() {},
+                );
             }
         });
         Self { url, seen }
     }
 
     fn config(&self) -> EndpointConfig {
-        let text = format!("url = {:?}\nmodel = \"m\"\nbackoff_s = 0.01\nconcurrency = 1\n", self.url);
+        let text = format!(
+            "url = {:?}\nmodel = \"m\"\nbackoff_s = 0.01\nconcurrency = 1\n",
+            self.url
+        );
         toml::from_str(&text).unwrap()
     }
 
@@ -58,7 +63,11 @@ impl Server {
     }
 }
 
-fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<(String, Value)>>, replies: &[Reply]) -> Option<()> {
+fn serve(
+    mut stream: &TcpStream,
+    seen: &Mutex<Vec<(String, Value)>>,
+    replies: &[Reply],
+) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -90,26 +99,45 @@ fn serve(mut stream: &TcpStream, seen: &Mutex<Vec<(String, Value)>>, replies: &[
         Reply::Echo => {
             let usage = json!({"prompt_tokens": 10, "completion_tokens": 4});
             let text = body["prompt"].as_str().map(str::to_uppercase);
-            let content = body["messages"][0]["content"].as_str().map(str::to_uppercase);
-            let choice = json!({"text": text, "message": {"content": content}, "finish_reason": "length"});
-            (200, "", json!({"choices": [choice], "usage": usage}).to_string())
+            let content = body["messages"][0]["content"]
+                .as_str()
+                .map(str::to_uppercase);
+            let choice =
+                json!({"text": text, "message": {"content": content}, "finish_reason": "length"});
+            (
+                200,
+                "",
+                json!({"choices": [choice], "usage": usage}).to_string(),
+            )
         }
     };
-    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{header}\r\n", text.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{header}\r\n",
+        text.len()
+    );
     stream.write_all((head + &text).as_bytes()).ok()
 }
 
 /// Completes prompts; the completions that arrive, in order, and the error.
-fn complete(config: &EndpointConfig, prompts: &[&str]) -> (Vec<(usize, Completion)>, Option<InstructError>) {
-    let sampling: Sampling = toml::from_str("max_tokens = 100\nstop = [\"###\"]\npresence_penalty = 1.5").unwrap();
-    let requests = prompts.iter().map(|prompt| Request { prompt, sampling: &sampling, seed: 7 });
+fn complete(
+    config: &EndpointConfig,
+    prompts: &[&str],
+) -> (Vec<(usize, Completion)>, Option<InstructError>) {
+    let sampling: Sampling =
+        toml::from_str("max_tokens = 100\nstop = [\"###\"]\npresence_penalty = 1.5").unwrap();
+    let requests = prompts.iter().map(|prompt| Request {
+        prompt,
+        sampling: &sampling,
+        seed: 7,
+    });
     let requests: Vec<Request<'_>> = requests.collect();
     let mut arrived = Vec::new();
     let mut done = |number, completion| {
         arrived.push((number, completion));
         Ok(())
     };
-    let result = Endpoint::new(config).and_then(|mut endpoint| endpoint.complete(&requests, &|| false, &mut done));
+    let result = Endpoint::new(config)
+        .and_then(|mut endpoint| endpoint.complete(&requests, &|| false, &mut done));
     arrived.sort_by_key(|(number, _)| *number);
     (arrived, result.err())
 }
@@ -119,7 +147,11 @@ fn said(error: Option<InstructError>, server: &Server) -> String {
 }
 
 fn error(status: u16, header: &'static str, message: &str, code: &str) -> Reply {
-    Reply::Say(status, header, json!({"error": {"message": message, "code": code}}).to_string())
+    Reply::Say(
+        status,
+        header,
+        json!({"error": {"message": message, "code": code}}).to_string(),
+    )
 }
 
 #[test]
@@ -133,24 +165,45 @@ fn both_functions_of_the_api_complete_a_prompt() {
         config.api = api;
         let (found, error) = complete(&config, &["a", "b", "c", "d"]);
         assert!(error.is_none(), "{error:?}");
-        let texts: Vec<_> = found.iter().map(|(_, completion)| completion.text.as_str()).collect();
+        let texts: Vec<_> = found
+            .iter()
+            .map(|(_, completion)| completion.text.as_str())
+            .collect();
         assert_eq!(texts, ["A", "B", "C", "D"]);
         let first = &found[0].1;
-        assert_eq!((first.finish, first.prompt_tokens, first.completion_tokens), (Finish::Length, Some(10), Some(4)));
+        assert_eq!(
+            (first.finish, first.prompt_tokens, first.completion_tokens),
+            (Finish::Length, Some(10), Some(4))
+        );
     }
     let seen = server.seen.lock().unwrap();
     assert_eq!(seen.len(), 8);
     let (head, body) = &seen[0];
-    assert!(head.starts_with("POST /v1/completions ") && head.contains("Bearer simmer-instruct"), "{head}");
+    assert!(
+        head.starts_with("POST /v1/completions ") && head.contains("Bearer simmer-instruct"),
+        "{head}"
+    );
     assert_eq!(body["stop"], json!(["###"]));
-    assert_eq!((&body["max_tokens"], &body["presence_penalty"]), (&json!(100), &json!(1.5)));
-    assert!(seen[7].0.starts_with("POST /v1/chat/completions "), "{}", seen[7].0);
+    assert_eq!(
+        (&body["max_tokens"], &body["presence_penalty"]),
+        (&json!(100), &json!(1.5))
+    );
+    assert!(
+        seen[7].0.starts_with("POST /v1/chat/completions "),
+        "{}",
+        seen[7].0
+    );
 }
 
 #[test]
 fn a_request_is_repeated_until_it_is_answered() {
     let server = Server::start(&[
-        error(429, "Retry-After: 0.3\r\n", "slow down", "rate_limit_exceeded"),
+        error(
+            429,
+            "Retry-After: 0.3\r\n",
+            "slow down",
+            "rate_limit_exceeded",
+        ),
         Reply::Say(500, "", "<html>".to_owned()),
         Reply::Say(200, "", "{\"choices\": []}".to_owned()),
         Reply::Say(200, "", "nonsense".to_owned()),
@@ -168,11 +221,23 @@ fn a_request_is_repeated_until_it_is_answered() {
 #[test]
 fn what_was_answered_before_a_failure_arrives() {
     for (reply, expected) in [
-        (Reply::Say(503, "", "busy".to_owned()), "URL/completions: status 503: busy, in 3 attempts"),
+        (
+            Reply::Say(503, "", "busy".to_owned()),
+            "URL/completions: status 503: busy, in 3 attempts",
+        ),
         (Reply::Close, "URL/completions: "),
-        (Reply::Say(200, "", "[]".to_owned()), "URL/completions: the answer is no completion"),
-        (Reply::Say(200, "", "{\"choices\":[{}]}".to_owned()), "URL/completions: the answer has no text"),
-        (Reply::Wait(Duration::from_millis(600)), "URL/completions: timeout"),
+        (
+            Reply::Say(200, "", "[]".to_owned()),
+            "URL/completions: the answer is no completion",
+        ),
+        (
+            Reply::Say(200, "", "{\"choices\":[{}]}".to_owned()),
+            "URL/completions: the answer has no text",
+        ),
+        (
+            Reply::Wait(Duration::from_millis(600)),
+            "URL/completions: timeout",
+        ),
     ] {
         let server = Server::start(&[Reply::Echo, reply.clone(), reply.clone(), reply]);
         let mut config = server.config();
@@ -181,7 +246,10 @@ fn what_was_answered_before_a_failure_arrives() {
         let (found, error) = complete(&config, &["a", "b", "c"]);
         assert_eq!(found.len(), 1);
         let said = said(error, &server);
-        assert!(said.starts_with(expected) && said.ends_with("in 3 attempts"), "{said}");
+        assert!(
+            said.starts_with(expected) && said.ends_with("in 3 attempts"),
+            "{said}"
+        );
         assert_eq!(server.requests(), 4, "{said}");
     }
     let server = Server::start(&[]);
@@ -192,15 +260,27 @@ fn what_was_answered_before_a_failure_arrives() {
     config.url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
     let said = complete(&config, &["a"]).1.unwrap().to_string();
-    assert!(said.contains("refused") && said.ends_with("in 2 attempts"), "{said}");
+    assert!(
+        said.contains("refused") && said.ends_with("in 2 attempts"),
+        "{said}"
+    );
 }
 
 #[test]
 fn a_refused_request_is_not_repeated() {
     for (reply, expected) in [
-        (error(401, "", "wrong key", "invalid_api_key"), "URL/completions: status 401: wrong key"),
-        (error(429, "", "pay first", "insufficient_quota"), "URL/completions: status 429: pay first"),
-        (Reply::Say(302, "Location: http://x/\r\n", String::new()), "URL/completions: status 302"),
+        (
+            error(401, "", "wrong key", "invalid_api_key"),
+            "URL/completions: status 401: wrong key",
+        ),
+        (
+            error(429, "", "pay first", "insufficient_quota"),
+            "URL/completions: status 429: pay first",
+        ),
+        (
+            Reply::Say(302, "Location: http://x/\r\n", String::new()),
+            "URL/completions: status 302",
+        ),
         (
             error(429, "Retry-After: 7200\r\n", "tomorrow", "x"),
             "URL/completions: status 429: tomorrow; the server asks for a pause of more than 10 minutes",
@@ -215,12 +295,20 @@ fn a_refused_request_is_not_repeated() {
 
 #[test]
 fn fewer_tokens_are_asked_for_if_the_prompt_leaves_no_room() {
-    let full = error(400, "", "This model's maximum context length is 200 tokens", "context_length_exceeded");
+    let full = error(
+        400,
+        "",
+        "This model's maximum context length is 200 tokens",
+        "context_length_exceeded",
+    );
     let server = Server::start(&[full.clone(), full.clone()]);
     let (found, error) = complete(&server.config(), &["a"]);
     assert!(error.is_none() && found.len() == 1, "{error:?}");
     let seen = server.seen.lock().unwrap();
-    let asked: Vec<_> = seen.iter().map(|(_, body)| body["max_tokens"].as_u64().unwrap()).collect();
+    let asked: Vec<_> = seen
+        .iter()
+        .map(|(_, body)| body["max_tokens"].as_u64().unwrap())
+        .collect();
     assert_eq!(asked, [100, 80, 64]);
     drop(seen);
     let server = Server::start(&vec![full; 20]);
@@ -241,7 +329,11 @@ fn requests_stop_at_the_budget_and_keep_the_rate() {
     let (found, error) = complete(&config, &["a", "b", "c", "d"]);
     assert_eq!(found.len(), 3);
     assert_eq!(error.unwrap().to_string(), "spent 6.00, of max_cost = 5.00");
-    assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(100),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]

@@ -162,13 +162,24 @@ impl Run<'_> {
     }
 
     /// Completes the prompts of a batch.
-    fn ask(&mut self, stage: Stage, batch: usize, asks: &[Ask<'_>]) -> Result<Vec<Completion>, InstructError> {
-        let key = |place| Key { stage, batch, place };
+    fn ask(
+        &mut self,
+        stage: Stage,
+        batch: usize,
+        asks: &[Ask<'_>],
+    ) -> Result<Vec<Completion>, InstructError> {
+        let key = |place| Key {
+            stage,
+            batch,
+            place,
+        };
         let mut found = Vec::with_capacity(asks.len());
         for (place, ask) in asks.iter().enumerate() {
             found.push(self.journal.find(key(place), &ask.prompt)?.cloned());
         }
-        let mut missing: Vec<usize> = (0..asks.len()).filter(|place| found[*place].is_none()).collect();
+        let mut missing: Vec<usize> = (0..asks.len())
+            .filter(|place| found[*place].is_none())
+            .collect();
         if !missing.is_empty() && self.completions.computes_batches() {
             missing = (0..asks.len()).collect();
         }
@@ -192,17 +203,22 @@ impl Run<'_> {
                 found[place] = Some(completion);
                 Ok(())
             };
-            self.completions.complete(&requests, self.watch.stop, &mut done).map_err(|error| match error {
-                InstructError::Interrupted { .. } => interrupted,
-                error => error,
-            })?;
+            self.completions
+                .complete(&requests, self.watch.stop, &mut done)
+                .map_err(|error| match error {
+                    InstructError::Interrupted { .. } => interrupted,
+                    error => error,
+                })?;
         }
         let count = asks.len();
         let found: Vec<Completion> = found.into_iter().flatten().collect();
         if found.len() == count {
             return Ok(found);
         }
-        Err(InstructError::Model(format!("{} of {count} prompts were completed", found.len())))
+        Err(InstructError::Model(format!(
+            "{} of {count} prompts were completed",
+            found.len()
+        )))
     }
 
     /// The outcome with the rows of the seeds, if the recipe asks for them.

@@ -16,7 +16,11 @@ use crate::seeds::{Example, Seed};
 use crate::staged;
 
 impl Run<'_> {
-    pub(super) fn joint(&mut self, joint: &Joint, filter: &Filter) -> Result<Outcome, InstructError> {
+    pub(super) fn joint(
+        &mut self,
+        joint: &Joint,
+        filter: &Filter,
+    ) -> Result<Outcome, InstructError> {
         self.seeds.at_least(joint.seeds, &self.recipe.seeds)?;
         let seeds = self.seeds;
         let examples: Vec<Example> = seeds.all.iter().map(Seed::example).collect();
@@ -28,7 +32,10 @@ impl Run<'_> {
                 prompt: joint::prompt(joint.prompt.get(), &shown),
                 sampling: &joint.sampling,
                 seed: random.next(),
-                examples: chosen.iter().map(|number| seeds.all[*number].id.clone()).collect(),
+                examples: chosen
+                    .iter()
+                    .map(|number| seeds.all[*number].id.clone())
+                    .collect(),
             }
         };
         let mut parse = |completion: &Completion| {
@@ -36,13 +43,21 @@ impl Run<'_> {
             let instruction = |found: Result<joint::Candidate, _>| {
                 found.map(|candidate| {
                     candidates.push(candidate);
-                    (candidates[candidates.len() - 1].instruction.clone(), candidates.len() - 1)
+                    (
+                        candidates[candidates.len() - 1].instruction.clone(),
+                        candidates.len() - 1,
+                    )
                 })
             };
             parsed.map(instruction).collect()
         };
         let mut found = self.instructions(filter, ask, &mut parse)?;
-        let rows = found.outcome.instructions.iter().zip(&found.candidates).enumerate();
+        let rows = found
+            .outcome
+            .instructions
+            .iter()
+            .zip(&found.candidates)
+            .enumerate();
         let rows = rows.map(|(number, (kept, candidate))| Row {
             instruction: kept.text.clone(),
             input: std::mem::take(&mut candidates[*candidate].input),
@@ -54,7 +69,11 @@ impl Run<'_> {
         Ok(self.with_seeds(found.outcome))
     }
 
-    pub(super) fn staged(&mut self, stages: &Staged, filter: &Filter) -> Result<Outcome, InstructError> {
+    pub(super) fn staged(
+        &mut self,
+        stages: &Staged,
+        filter: &Filter,
+    ) -> Result<Outcome, InstructError> {
         let first = &stages.instructions;
         self.seeds.at_least(first.seeds, &self.recipe.seeds)?;
         let seeds = self.seeds;
@@ -105,12 +124,21 @@ impl Run<'_> {
                 break Ended::Patience;
             }
             (self.watch.progress)(Stage::Instructions, pool.generated(), recipe.target);
-            let asks = (0..recipe.batch).map(|place| ask(&pool, random(recipe.seed, Stage::Instructions, batch, place)));
+            let asks = (0..recipe.batch).map(|place| {
+                ask(
+                    &pool,
+                    random(recipe.seed, Stage::Instructions, batch, place),
+                )
+            });
             let asks: Vec<Ask<'_>> = asks.collect();
             let completions = self.ask(Stage::Instructions, batch, &asks)?;
             let before = pool.generated();
             for (place, (ask, completion)) in asks.iter().zip(&completions).enumerate() {
-                let key = Key { stage: Stage::Instructions, batch, place };
+                let key = Key {
+                    stage: Stage::Instructions,
+                    batch,
+                    place,
+                };
                 for (part, parsed) in parse(completion).into_iter().enumerate() {
                     let added = parsed.and_then(|(text, candidate)| match pool.add(&text) {
                         Ok(place) => Ok((text, candidate, place)),
@@ -126,13 +154,27 @@ impl Run<'_> {
                 }
             }
             batch += 1;
-            barren = if pool.generated() > before { 0 } else { barren + 1 };
+            barren = if pool.generated() > before {
+                0
+            } else {
+                barren + 1
+            };
         };
         let texts = pool.into_texts();
         let instructions = kept.into_iter().map(|(text, key, part, examples, place)| {
             let Place { nearest, mean } = place;
-            let nearest = nearest.into_iter().map(|(number, score)| (texts[number].clone(), score));
-            Kept { text, key, part, examples, nearest: nearest.collect(), mean, is_classification: None }
+            let nearest = nearest
+                .into_iter()
+                .map(|(number, score)| (texts[number].clone(), score));
+            Kept {
+                text,
+                key,
+                part,
+                examples,
+                nearest: nearest.collect(),
+                mean,
+                is_classification: None,
+            }
         });
         Ok(Found {
             outcome: Outcome {
@@ -150,7 +192,11 @@ impl Run<'_> {
         let (stage, seed) = (Stage::Classification, self.recipe.seed);
         let about = &stages.classification;
         let total = outcome.instructions.len();
-        for (batch, kept) in outcome.instructions.chunks_mut(self.recipe.batch).enumerate() {
+        for (batch, kept) in outcome
+            .instructions
+            .chunks_mut(self.recipe.batch)
+            .enumerate()
+        {
             (self.watch.progress)(stage, batch * self.recipe.batch, total);
             let asks = kept.iter().enumerate().map(|(place, kept)| Ask {
                 prompt: staged::classification(about.prompt.get(), &kept.text, &about.question),
@@ -168,7 +214,11 @@ impl Run<'_> {
     }
 
     /// Asks for the instances of each instruction.
-    fn instances(&mut self, stages: &Staged, outcome: &mut Outcome) -> Result<Vec<Row>, InstructError> {
+    fn instances(
+        &mut self,
+        stages: &Staged,
+        outcome: &mut Outcome,
+    ) -> Result<Vec<Row>, InstructError> {
         let (stage, seed) = (Stage::Instances, self.recipe.seed);
         let about = &stages.instances;
         let total = outcome.instructions.len();
@@ -178,7 +228,11 @@ impl Run<'_> {
             (self.watch.progress)(stage, first, total);
             let asks = kept.iter().enumerate().map(|(place, kept)| {
                 let is_classification = kept.is_classification == Some(true);
-                let prompted = if is_classification { &about.output_first } else { &about.input_first };
+                let prompted = if is_classification {
+                    &about.output_first
+                } else {
+                    &about.input_first
+                };
                 Ask {
                     prompt: staged::instances(prompted.prompt.get(), &kept.text),
                     sampling: &prompted.sampling,
@@ -189,13 +243,20 @@ impl Run<'_> {
             let asks: Vec<Ask<'_>> = asks.collect();
             let completions = self.ask(stage, batch, &asks)?;
             for (place, (kept, completion)) in kept.iter().zip(&completions).enumerate() {
-                let key = Key { stage, batch, place };
+                let key = Key {
+                    stage,
+                    batch,
+                    place,
+                };
                 let found = match kept.is_classification {
                     Some(true) => instances::classified(completion),
                     _ => instances::generated(completion),
                 };
                 let mut drop = |text, reason| outcome.dropped.push(Dropped { key, text, reason });
-                found.dropped.into_iter().for_each(|(text, reason)| drop(text, reason));
+                found
+                    .dropped
+                    .into_iter()
+                    .for_each(|(text, reason)| drop(text, reason));
                 let mut random = random(seed, stage, batch, place);
                 random.next();
                 let chosen = sample(found.kept.len(), about.max_instances, &mut random);
@@ -205,7 +266,13 @@ impl Run<'_> {
                         continue;
                     }
                     let instruction = crate::python::strip(&kept.text).to_owned();
-                    rows.push(Row { instruction, input, output, of: Some(first + place), key: Some(key) });
+                    rows.push(Row {
+                        instruction,
+                        input,
+                        output,
+                        of: Some(first + place),
+                        key: Some(key),
+                    });
                 }
             }
         }
@@ -240,13 +307,21 @@ impl Run<'_> {
             let asks: Vec<Ask<'_>> = asks.collect();
             let before = made.len();
             for (place, completion) in self.ask(stage, batch, &asks)?.into_iter().enumerate() {
-                let key = Key { stage, batch, place };
+                let key = Key {
+                    stage,
+                    batch,
+                    place,
+                };
                 match dialogue::turns(&completion, &chat.human, &chat.ai) {
                     Ok(turns) => {
                         let topic = topics[place].instruction.clone();
                         made.push((Dialogue { topic, turns }, key));
                     }
-                    Err(reason) => dropped.push(Dropped { key, text: completion.text, reason }),
+                    Err(reason) => dropped.push(Dropped {
+                        key,
+                        text: completion.text,
+                        reason,
+                    }),
                 }
             }
             barren = if made.len() > before { 0 } else { barren + 1 };
