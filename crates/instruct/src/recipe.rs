@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::EndpointConfig;
 use crate::error::InstructError;
 
 /// A recipe: what generates which rows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GenerateRecipe {
     /// `self-instruct`, `alpaca`, `baize`, or a file that ends in `.toml`.
@@ -42,7 +43,7 @@ pub struct GenerateRecipe {
 }
 
 /// The format of conversations.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChatFormat {
     /// `messages`: a list of `role` and `content`.
@@ -53,7 +54,7 @@ pub enum ChatFormat {
 }
 
 /// The `[model]` table: one of its two forms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelConfig {
     /// A model on this machine.
@@ -63,7 +64,7 @@ pub enum ModelConfig {
 }
 
 /// A model on this machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalConfig {
     /// Base model: a folder, a .gguf file, or a name on the Hugging Face Hub.
@@ -95,6 +96,11 @@ fn auto() -> String {
 const MAX_BYTES: u64 = 1 << 20;
 
 impl GenerateRecipe {
+    /// The JSON schema of a recipe, for editors.
+    pub fn schema() -> schemars::Schema {
+        schemars::schema_for!(Self)
+    }
+
     /// Reads a recipe.
     ///
     /// # Errors
@@ -127,6 +133,32 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::method::Method;
+
+    #[test]
+    fn every_shipped_recipe_can_be_read() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut methods = Vec::new();
+        for entry in fs::read_dir(root.join("recipes/generate")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if name.ends_with(".toml") && !name.ends_with("-method.toml") {
+                let recipe = GenerateRecipe::from_file(&path).unwrap();
+                let is_file = recipe.method.ends_with(".toml");
+                let method = if is_file {
+                    root.join(&recipe.method)
+                } else {
+                    recipe.method.into()
+                };
+                Method::named(&method.to_string_lossy()).unwrap();
+                let text = fs::read_to_string(&path).unwrap();
+                let command = format!("#   simmer data generate recipes/generate/{name}\n");
+                assert!(text.contains(&command), "{name}");
+                methods.push(name);
+            }
+        }
+        assert!(methods.len() >= 4, "{methods:?}");
+    }
 
     #[test]
     fn a_wrong_key_is_named_with_its_line() {

@@ -1,5 +1,6 @@
 //! The `[model.endpoint]` table of a recipe.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use ureq::http::Uri;
 
@@ -7,7 +8,7 @@ use crate::completion::Completion;
 use crate::error::InstructError;
 
 /// A server of OpenAI's API.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
     /// The address of the API, such as `https://api.openai.com/v1` or `http://127.0.0.1:8000/v1`.
@@ -50,7 +51,7 @@ pub struct EndpointConfig {
 }
 
 /// A function of the API.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Api {
     /// `/completions`.
