@@ -1,5 +1,6 @@
 //! The files of a run, each written at once: rows, where each comes from, what was dropped, and the report.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -81,7 +82,11 @@ fn pretty(value: &impl Serialize) -> String {
 }
 
 fn lines_of(values: impl Iterator<Item = Value>) -> String {
-    values.map(|value| format!("{value}\n")).collect()
+    let mut lines = String::new();
+    for value in values {
+        let _ = writeln!(lines, "{value}");
+    }
+    lines
 }
 
 /// A conversation as a row that `simmer train` reads.

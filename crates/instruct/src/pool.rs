@@ -112,7 +112,9 @@ mod tests {
         let mut counts = [0; 20];
         for _ in 0..2000 {
             let mut chosen = sample(20, 3, &mut random);
-            chosen.iter().for_each(|number| counts[*number] += 1);
+            for number in &chosen {
+                counts[*number] += 1;
+            }
             chosen.sort_unstable();
             chosen.dedup();
             assert_eq!(chosen.len(), 3);

@@ -142,9 +142,10 @@ mod tests {
         for entry in fs::read_dir(root.join("recipes/generate")).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if name.ends_with(".toml") && !name.ends_with("-method.toml") {
+            let is_toml = |path: &Path| path.extension().is_some_and(|end| end == "toml");
+            if is_toml(&path) && !name.ends_with("-method.toml") {
                 let recipe = GenerateRecipe::from_file(&path).unwrap();
-                let is_file = recipe.method.ends_with(".toml");
+                let is_file = is_toml(Path::new(&recipe.method));
                 let method = if is_file {
                     root.join(&recipe.method)
                 } else {

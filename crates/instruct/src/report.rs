@@ -81,7 +81,7 @@ pub struct Diversity {
 #[derive(Debug, Clone, Serialize)]
 pub struct Verb {
     /// The verb.
-    pub verb: String,
+    pub name: String,
     /// The instructions with it.
     pub count: usize,
     /// Its most frequent objects.
@@ -256,12 +256,12 @@ impl Diversity {
         }
         diversity.pairs = found.values().map(BTreeMap::len).sum();
         let verbs = found.into_iter().map(|(verb, nouns)| Verb {
-            verb,
+            name: verb,
             count: nouns.values().sum(),
             nouns: most(nouns.into_iter().collect(), NOUNS),
         });
         let mut verbs: Vec<Verb> = verbs.collect();
-        verbs.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.verb.cmp(&b.verb)));
+        verbs.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
         verbs.truncate(VERBS);
         diversity.verbs = verbs;
         diversity
@@ -285,7 +285,7 @@ impl Diversity {
                 text,
                 "\n{:>8}  {}: {}",
                 verb.count,
-                verb.verb,
+                verb.name,
                 nouns.join(", ")
             );
         }

@@ -225,7 +225,7 @@ mod tests {
         fn bits_count_as_the_table_does(
             a in prop::collection::vec(b'a'..b'f', 0..150), b in prop::collection::vec(b'a'..b'f', 0..150),
         ) {
-            let text = |letters: &[u8]| letters.iter().map(|&c| format!("{} ", char::from(c))).collect::<String>();
+            let text = |letters: &[u8]| letters.iter().flat_map(|&c| [char::from(c), ' ']).collect::<String>();
             let mut texts = Similarity::default();
             texts.push(&text(&a));
             let found = texts.compare(&text(&b)).scores[0];

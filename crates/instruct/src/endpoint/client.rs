@@ -20,7 +20,7 @@ const MAX_ANSWER: u64 = 64 << 20;
 /// The longest text of an answer that is shown.
 const SHOWN: usize = 300;
 /// The longest pause that a server may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 
 /// A client of one server.
 pub(super) struct Client {

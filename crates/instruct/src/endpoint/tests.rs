@@ -43,7 +43,7 @@ impl Server {
             for stream in listener.incoming() {
                 let (seen, replies) = (Arc::clone(&of_thread), replies.clone());
                 thread::spawn(
-                    move || while serve(&stream.as_ref().unwrap(), &seen, &replies).is_some() {},
+                    move || while serve(stream.as_ref().unwrap(), &seen, &replies).is_some() {},
                 );
             }
         });

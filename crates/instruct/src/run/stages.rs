@@ -15,6 +15,9 @@ use crate::pool::{Place, Pool, sample};
 use crate::seeds::{Example, Seed};
 use crate::staged;
 
+/// An instruction with a number of the caller's, or what is dropped.
+type Parsed = Result<(String, usize), (String, Reason)>;
+
 impl Run<'_> {
     pub(super) fn joint(
         &mut self,
@@ -107,7 +110,7 @@ impl Run<'_> {
         &mut self,
         filter: &Filter,
         ask: impl Fn(&Pool, Random) -> Ask<'m>,
-        parse: &mut dyn FnMut(&Completion) -> Vec<Result<(String, usize), (String, Reason)>>,
+        parse: &mut dyn FnMut(&Completion) -> Vec<Parsed>,
     ) -> Result<Found, InstructError> {
         let recipe = self.recipe;
         let mut pool = Pool::new(self.seeds, filter.max_rouge_l);
