@@ -178,7 +178,9 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     );
     // the price of 8 times 1000 and 500 tokens
     assert!(
-        text.contains("8,000 tokens of prompts, 4,000 of completions; cost 0.03"),
+        text.contains(
+            "8,000 tokens of prompts, 4,000 of completions; 1 reached max_tokens; cost 0.03"
+        ),
         "{text}"
     );
     let journal = fs::read_to_string(folder.path().join("out/journal.jsonl")).unwrap();
