@@ -183,10 +183,17 @@ impl Report {
                 output,
                 without_input,
             } = self.words;
-            let _ = write!(
-                text,
-                "\nwords on average: instruction {instruction:.1}, input {input:.1} ({without_input} without), output {output:.1}"
-            );
+            let _ = if self.kind == "conversation" {
+                write!(
+                    text,
+                    "\nwords on average: question {instruction:.1}, answer {output:.1}"
+                )
+            } else {
+                write!(
+                    text,
+                    "\nwords on average: instruction {instruction:.1}, input {input:.1} ({without_input} without), output {output:.1}"
+                )
+            };
         }
         text + &self.diversity.text(self.instructions)
     }
