@@ -14,6 +14,7 @@ mod docs;
 mod ending;
 mod estimate;
 mod eval;
+mod generating;
 mod golden;
 mod guard;
 mod halves;

@@ -162,6 +162,7 @@ impl AnswerArgs {
             top_p: self.top_p,
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
+            ..Sampling::default()
         };
         sampling.check()?;
         Ok(sampling)

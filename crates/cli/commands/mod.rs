@@ -105,7 +105,7 @@ impl Command {
             Self::Chat(command) => command.run()?,
             Self::Score(command) => command.run()?,
             Self::Eval(command) => return command.run(),
-            Self::Data(command) => command.run()?,
+            Self::Data(command) => return command.run(),
             Self::Estimate(command) => command.run()?,
             Self::Show(command) => command.run()?,
             Self::Report(command) => command.run()?,

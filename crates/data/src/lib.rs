@@ -39,6 +39,7 @@ pub use guarded::is_guarded;
 pub use micro_batch::{IGNORE, MicroBatch, pack};
 pub use order::{Batch, Cursor, Order, Steps};
 pub use pass::{Inspect, RowView};
+pub use random::Random;
 pub use report::{Report, SourceReport};
 pub use template::{Rendered, Template, TrainOn};
 pub use tokenizer::Tokenizer;

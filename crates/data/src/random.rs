@@ -1,8 +1,8 @@
-//! The random numbers that determine the order of rows. They must never change: a resumed run depends on them.
+//! The random numbers that determine the order of rows, and what prompts are made of. They must never change: a resumed run depends on them.
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone)]
-pub(crate) struct Random {
+pub struct Random {
     state: u64,
 }
 
@@ -10,7 +10,7 @@ const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Random {
     /// The generator of one of a seed's many independent streams.
-    pub(crate) fn new(seed: u64, stream: u64) -> Random {
+    pub fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random { state: seed };
         let state = random.next() ^ Random { state: stream }.next().rotate_left(32);
         Random { state }
@@ -25,7 +25,12 @@ impl Random {
         Random::new(seed ^ source, pass)
     }
 
-    fn next(&mut self) -> u64 {
+    /// The next random number.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a generator has no end, and nobody iterates over it"
+    )]
+    pub fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(GAMMA);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -34,7 +39,7 @@ impl Random {
     }
 
     /// A uniform random number below `bound` (Lemire, "Fast random integer generation in an interval", 2019).
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         let threshold = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next()) * u128::from(bound);
@@ -45,7 +50,7 @@ impl Random {
     }
 
     /// The numbers below `count`, shuffled (Fisher and Yates, from the end).
-    pub(crate) fn permutation(&mut self, count: usize) -> Vec<usize> {
+    pub fn permutation(&mut self, count: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
         for last in (1..count).rev() {
             let other = self.below(last as u64 + 1) as usize;

@@ -1,6 +1,6 @@
 //! Chooses the next token from its logits.
 //!
-//! Order as in transformers: repetition penalty, temperature, top-k, top-p, sample.
+//! Order as in transformers: repetition penalty, frequency and presence penalty (OpenAI's), temperature, top-k, top-p, sample.
 
 use serde::{Deserialize, Serialize};
 use simmer_hint::Hint;
@@ -20,6 +20,10 @@ pub struct Sampling {
     pub top_p: f64,
     /// Divides the positive logits of tokens that are already in the text, and multiplies the negative ones.
     pub repetition_penalty: f64,
+    /// Subtracted from the logits of tokens that are in the new text, once per occurrence.
+    pub frequency_penalty: f64,
+    /// Subtracted from the logits of tokens that are in the new text, once.
+    pub presence_penalty: f64,
     /// Seed of the samples.
     pub seed: u64,
 }
@@ -31,6 +35,8 @@ impl Default for Sampling {
             top_k: 0,
             top_p: 1.0,
             repetition_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
             seed: 0,
         }
     }
@@ -76,6 +82,14 @@ impl Sampling {
         if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
             return error("repetition_penalty", "above 0", self.repetition_penalty);
         }
+        for (setting, penalty) in [
+            ("frequency_penalty", self.frequency_penalty),
+            ("presence_penalty", self.presence_penalty),
+        ] {
+            if !penalty.is_finite() {
+                return error(setting, "a finite number", penalty);
+            }
+        }
         Ok(())
     }
 }
@@ -85,17 +99,25 @@ impl Sampling {
 pub(crate) struct Sampler<'a> {
     sampling: &'a Sampling,
     draws: u64,
+    /// The length of the text before the first new token.
+    prompt: Option<usize>,
 }
 
 impl<'a> Sampler<'a> {
     pub(crate) fn new(sampling: &'a Sampling) -> Self {
-        Self { sampling, draws: 0 }
+        Self {
+            sampling,
+            draws: 0,
+            prompt: None,
+        }
     }
 
     /// The next token after `text`, from its logits `[V]`.
     pub(crate) fn next(&mut self, logits: &[f32], text: &[u32]) -> u32 {
         let mut logits = logits.to_vec();
         penalise(&mut logits, text, self.sampling.repetition_penalty);
+        let prompt = *self.prompt.get_or_insert(text.len());
+        subtract(&mut logits, &text[prompt.min(text.len())..], self.sampling);
         if self.sampling.temperature == 0.0 {
             return most_likely(&logits).unwrap_or(0) as u32;
         }
@@ -136,6 +158,22 @@ fn penalise(logits: &mut [f32], text: &[u32], penalty: f64) {
             value * penalty
         };
         *logit = penalised as f32;
+    }
+}
+
+/// Lowers the logits of tokens in the new text: by `frequency · count + presence`.
+///
+/// Source: OpenAI's API reference, `frequency_penalty` and `presence_penalty`.
+fn subtract(logits: &mut [f32], new: &[u32], sampling: &Sampling) {
+    let (frequency, presence) = (sampling.frequency_penalty, sampling.presence_penalty);
+    if frequency == 0.0 && presence == 0.0 {
+        return;
+    }
+    let mut seen = new.to_vec();
+    seen.sort_unstable();
+    for same in seen.chunk_by(|a, b| a == b) {
+        let logit = &mut logits[same[0] as usize];
+        *logit = (f64::from(*logit) - frequency * same.len() as f64 - presence) as f32;
     }
 }
 
@@ -227,6 +265,25 @@ mod tests {
         assert_eq!(sampler.next(&[1.0, 1.5], &[1, 1]), 0);
         assert_eq!(sampler.next(&[-1.0, -0.6], &[1]), 0);
         assert_eq!(sampler.next(&[1.0, 1.5], &[]), 1);
+    }
+
+    #[test]
+    fn tokens_of_the_new_text_are_less_likely() {
+        let next = |frequency_penalty, presence_penalty, new: &[u32]| {
+            let sampling = Sampling {
+                frequency_penalty,
+                presence_penalty,
+                ..Sampling::default()
+            };
+            let mut sampler = Sampler::new(&sampling);
+            // the prompt's token does not count
+            assert_eq!(sampler.next(&[1.0, 1.5], &[1]), 1);
+            sampler.next(&[1.0, 1.5], &[&[1], new].concat())
+        };
+        assert_eq!(next(0.0, 0.6, &[1]), 0);
+        assert_eq!(next(0.0, 0.4, &[1, 1]), 1);
+        assert_eq!(next(0.3, 0.0, &[1, 1]), 0);
+        assert_eq!(next(0.3, 0.0, &[1, 0]), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Derived files: the program prints them, and here they are put in their place.
 //!
 //! A part of a page stands between `<!-- begin: simmer reference ARGUMENTS -->` and `<!-- end -->`: it is what this command
-//! prints. The JSON schema of a recipe is a file of its own.
+//! prints. The JSON schemas of recipes are files of their own.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,11 @@ use crate::build::Build;
 use crate::shell::{command, output, run};
 
 const PAGES: [&str; 2] = ["docs/reference/recipe.md", "docs/reference/commands.md"];
-const SCHEMA: &str = "recipes/recipe.schema.json";
+/// The JSON schemas, and the arguments of `simmer reference` that print them.
+const SCHEMAS: [(&str, &str); 2] = [
+    ("recipes/recipe.schema.json", "schema"),
+    ("recipes/generate/recipe.schema.json", "generate-schema"),
+];
 
 const BEGIN: &str = "<!-- begin: simmer reference ";
 const END: &str = "<!-- end -->\n";
@@ -70,11 +74,13 @@ fn derived(root: &Path, build: &Build) -> Result<Vec<Derived>> {
         let new = page(&program, root, &current).with_context(|| file.to_owned())?;
         all.push(Derived { file, current, new });
     }
-    all.push(Derived {
-        file: SCHEMA,
-        current: fs::read_to_string(root.join(SCHEMA)).unwrap_or_default(),
-        new: printed(&program, root, "schema")?,
-    });
+    for (file, arguments) in SCHEMAS {
+        all.push(Derived {
+            file,
+            current: fs::read_to_string(root.join(file)).unwrap_or_default(),
+            new: printed(&program, root, arguments)?,
+        });
+    }
     Ok(all)
 }
 

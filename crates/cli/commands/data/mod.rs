@@ -1,11 +1,14 @@
-//! `simmer data`: shows a recipe's data as the model sees it, and checks it.
+//! `simmer data`: shows a recipe's data as the model sees it, checks it, and generates data with a model.
 
+mod generate;
 mod lint;
+mod local;
 mod page;
 mod preview;
 pub(crate) mod shown;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -15,7 +18,7 @@ use simmer_train::{Observer, Recipe, recipe_tokenizer};
 use crate::failure::Failure;
 use crate::{hub, output};
 
-/// Preview a recipe's data as the model sees it, or check it
+/// Preview a recipe's data as the model sees it, check it, or generate data
 #[derive(Debug, Args)]
 pub(crate) struct Data {
     #[command(subcommand)]
@@ -26,14 +29,17 @@ pub(crate) struct Data {
 enum Command {
     Preview(preview::Preview),
     Lint(lint::Lint),
+    Generate(generate::Generate),
 }
 
 impl Data {
-    pub(crate) fn run(self) -> Result<(), Failure> {
+    pub(crate) fn run(self) -> Result<ExitCode, Failure> {
         match self.command {
-            Command::Preview(preview) => preview.run(),
-            Command::Lint(lint) => lint.run(),
+            Command::Preview(preview) => preview.run()?,
+            Command::Lint(lint) => lint.run()?,
+            Command::Generate(generate) => return generate.run(),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -5,6 +5,7 @@ mod arguments;
 mod keys;
 
 use clap::{Args, Subcommand};
+use simmer_instruct::GenerateRecipe;
 use simmer_train::Recipe;
 
 use crate::failure::Failure;
@@ -31,6 +32,8 @@ enum Part {
     },
     /// The JSON schema of a recipe
     Schema,
+    /// The JSON schema of a recipe of `simmer data generate`
+    GenerateSchema,
 }
 
 impl Reference {
@@ -39,6 +42,10 @@ impl Reference {
             Part::Recipe { table } => output::line(&keys::table(&table)?),
             Part::Command { words } => output::line(&arguments::table(&words)?),
             Part::Schema => output::line(&schema()?),
+            Part::GenerateSchema => {
+                let schema = serde_json::to_string_pretty(&GenerateRecipe::schema());
+                output::line(&schema.map_err(Failure::foreign)?)
+            }
         }
     }
 }

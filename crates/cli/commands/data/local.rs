@@ -1,0 +1,192 @@
+//! A local model that completes prompts, in batches.
+
+use std::ops::ControlFlow;
+
+use simmer_data::tokenizer::DecodeStream;
+use simmer_instruct::{
+    Completion, Completions, Finish, InstructError, LocalConfig, Request, Stop as Stopped,
+};
+use simmer_model::base::BaseConfig;
+use simmer_model::{Prompt, Sampling, Stop};
+
+use crate::failure::Failure;
+use crate::loaded::{Loaded, precision};
+
+/// A loaded model.
+pub(super) struct Local {
+    loaded: Loaded,
+    name: String,
+}
+
+impl Local {
+    pub(super) fn load(config: &LocalConfig) -> Result<Self, Failure> {
+        let mut base = BaseConfig::from_path(&config.base);
+        let chosen = config.precision.as_deref().map(precision).transpose();
+        base.precision = chosen
+            .map_err(|problem| Failure::new(format!("[model.local]: `precision`: {problem}")))?;
+        let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
+        let adapter = config
+            .adapter
+            .as_ref()
+            .map(|path| format!(" with {}", path.display()));
+        let name = format!(
+            "{}{} ({})",
+            config.base.display(),
+            adapter.unwrap_or_default(),
+            &loaded.identity[..loaded.identity.len().min(16)]
+        );
+        Ok(Self { loaded, name })
+    }
+
+    fn tokens(&self, text: &str) -> Result<Vec<u32>, InstructError> {
+        let ids = self.loaded.tokenizer.encode(text).map_err(model)?.ids;
+        Ok([self.loaded.tokenizer.prefix(), &ids].concat())
+    }
+
+    /// Requests of the same settings together, for each the new text and why it ended.
+    fn together(
+        &self,
+        prompts: &[Prompt<'_>],
+        max_tokens: usize,
+        until: &[String],
+        stop: Stopped<'_>,
+    ) -> Result<Vec<Completion>, InstructError> {
+        let tokenizer = &self.loaded.tokenizer;
+        let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
+            .iter()
+            .map(|_| (tokenizer.decode_stream(true), String::new()))
+            .collect();
+        let mut failure = None;
+        let mut on_token = |number: usize, token| {
+            let (stream, text) = &mut streams[number];
+            match stream.push(token) {
+                Ok(piece) => text.push_str(&piece),
+                Err(error) => failure = Some(error),
+            }
+            let ends = until.iter().any(|end| text.contains(end.as_str()));
+            if ends || failure.is_some() || stop() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        };
+        let eos = &self.loaded.eos;
+        let generated = self
+            .loaded
+            .model
+            .generate_batch(prompts, max_tokens, eos, &mut on_token)
+            .map_err(model)?;
+        if let Some(error) = failure {
+            return Err(model(error));
+        }
+        let texts = generated.iter().zip(prompts).map(|(generated, prompt)| {
+            let text = tokenizer.decode(&generated.tokens, true).map_err(model)?;
+            Ok(Completion {
+                text: before(text, until),
+                finish: match generated.stop {
+                    Stop::Eos(_) | Stop::Caller => Finish::Stop,
+                    Stop::Length | Stop::Context => Finish::Length,
+                },
+                prompt_tokens: Some(prompt.tokens.len() as u64),
+                completion_tokens: Some(generated.tokens.len() as u64),
+            })
+        });
+        texts.collect()
+    }
+}
+
+fn model(error: impl std::fmt::Display) -> InstructError {
+    InstructError::Model(error.to_string())
+}
+
+/// The text before the first of several ends.
+fn before(mut text: String, ends: &[String]) -> String {
+    for end in ends.iter().filter(|end| !end.is_empty()) {
+        if let Some(place) = text.find(end.as_str()) {
+            text.truncate(place);
+        }
+    }
+    text
+}
+
+impl Completions for Local {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn computes_batches(&self) -> bool {
+        true
+    }
+
+    fn complete(
+        &mut self,
+        requests: &[Request<'_>],
+        stop: Stopped<'_>,
+        done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,
+    ) -> Result<(), InstructError> {
+        let limit = self.loaded.model.config().max_position_embeddings;
+        let mut left: Vec<(usize, Vec<u32>)> = Vec::new();
+        for (number, request) in requests.iter().enumerate() {
+            let tokens = self.tokens(request.prompt)?;
+            if tokens.len() < limit {
+                left.push((number, tokens));
+            } else {
+                done(
+                    number,
+                    Completion {
+                        text: String::new(),
+                        finish: Finish::TooLong,
+                        prompt_tokens: Some(tokens.len() as u64),
+                        completion_tokens: Some(0),
+                    },
+                )?;
+            }
+        }
+        // requests of a batch differ in their settings if some instructions are classification tasks
+        while let Some((first, _)) = left.first() {
+            let settings = requests[*first].sampling;
+            let (same, rest): (Vec<_>, Vec<_>) = left
+                .into_iter()
+                .partition(|(number, _)| requests[*number].sampling == settings);
+            left = rest;
+            let sampling: Vec<Sampling> = same
+                .iter()
+                .map(|(number, _)| sampling(&requests[*number]))
+                .collect();
+            let prompts: Vec<Prompt<'_>> = same
+                .iter()
+                .zip(&sampling)
+                .map(|((_, tokens), sampling)| Prompt { tokens, sampling })
+                .collect();
+            let completions = self.together(&prompts, settings.max_tokens, &settings.stop, stop)?;
+            if stop() {
+                // the texts are cut off
+                return Err(InstructError::Interrupted {
+                    journal: std::path::PathBuf::new(),
+                });
+            }
+            for ((number, _), completion) in same.iter().zip(completions) {
+                done(*number, completion)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The settings as the model takes them. `top_p` of 0 is the most likely token, as temperature 0.
+fn sampling(request: &Request<'_>) -> Sampling {
+    let settings = request.sampling;
+    let is_greedy = settings.temperature <= 0.0 || settings.top_p <= 0.0;
+    Sampling {
+        temperature: if is_greedy { 0.0 } else { settings.temperature },
+        top_p: if is_greedy {
+            1.0
+        } else {
+            settings.top_p.min(1.0)
+        },
+        frequency_penalty: settings.frequency_penalty,
+        presence_penalty: settings.presence_penalty,
+        seed: request.seed,
+        ..Sampling::default()
+    }
+}

@@ -1,0 +1,289 @@
+//! One request, repeated until it is answered.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use simmer_checkpoint::web::agent;
+use ureq::Agent;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use ureq::http::{Request as Http, Uri};
+
+use super::config::{Api, EndpointConfig};
+use super::pace::{Pace, backoff, retry_after, sleep};
+use crate::completion::{Completion, Finish, Request, Stop};
+use crate::error::InstructError;
+
+/// The longest answer that is read.
+const MAX_ANSWER: u64 = 64 << 20;
+/// The longest text of an answer that is shown.
+const SHOWN: usize = 300;
+/// The longest pause that a server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_mins(10);
+
+/// A client of one server.
+pub(super) struct Client {
+    agent: Agent,
+    address: String,
+    model: String,
+    api: Api,
+    key: Option<String>,
+    logit_bias: bool,
+    retries: u32,
+    backoff_s: f64,
+}
+
+/// Never shows the key.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer of the API.
+#[derive(Deserialize)]
+struct Answer {
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    text: Option<String>,
+    message: Option<Message>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+/// A request that was not completed.
+enum Failed {
+    /// It may be repeated, after a pause if the server names one.
+    Repeat(String, Option<Duration>),
+    /// Prompt and completion are too long for the model.
+    TooLong,
+    /// It would fail again.
+    Refused(String),
+}
+
+impl Client {
+    pub(super) fn new(config: &EndpointConfig) -> Result<Self, InstructError> {
+        let wrong = |problem: String| InstructError::Endpoint { problem };
+        let uri: Uri = config
+            .url
+            .parse()
+            .map_err(|error| wrong(format!("`url`: {error}")))?;
+        let read = |name: &String| match std::env::var(name) {
+            Ok(key) if !key.trim().is_empty() => Ok(key.trim().to_owned()),
+            _ => Err(wrong(format!("`key_env`: the environment has no {name}"))),
+        };
+        Ok(Self {
+            agent: agent(&uri, Duration::from_secs_f64(config.timeout_s)),
+            address: config.address(),
+            model: config.model.clone(),
+            api: config.api,
+            key: config.key_env.as_ref().map(read).transpose()?,
+            logit_bias: config.logit_bias,
+            retries: config.retries,
+            backoff_s: config.backoff_s,
+        })
+    }
+
+    /// Completes a prompt.
+    pub(super) fn complete(
+        &self,
+        request: &Request<'_>,
+        pace: &Pace,
+        stop: Stop<'_>,
+    ) -> Result<Completion, InstructError> {
+        let mut max_tokens = request.sampling.max_tokens;
+        let mut attempt = 0;
+        loop {
+            pace.wait(stop)?;
+            let refused = |problem: String| InstructError::Refused {
+                url: self.address.clone(),
+                problem,
+            };
+            match self.send(&self.body(request, max_tokens)) {
+                Ok(completion) => return Ok(completion),
+                Err(Failed::Refused(problem)) => return Err(refused(problem)),
+                // the original programs ask for a fifth less, too
+                Err(Failed::TooLong) if max_tokens > 16 => max_tokens = max_tokens * 4 / 5,
+                Err(Failed::TooLong) => return Ok(too_long()),
+                Err(Failed::Repeat(problem, _)) if attempt >= self.retries => {
+                    return Err(InstructError::Unanswered {
+                        url: self.address.clone(),
+                        problem,
+                        attempts: attempt + 1,
+                    });
+                }
+                Err(Failed::Repeat(problem, asked)) => {
+                    if asked.is_some_and(|pause| pause > LONGEST_PAUSE) {
+                        return Err(refused(format!(
+                            "{problem}; the server asks for a pause of more than 10 minutes"
+                        )));
+                    }
+                    let own = backoff(
+                        self.backoff_s,
+                        attempt,
+                        request.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
+                    );
+                    let until = Instant::now() + asked.unwrap_or(own);
+                    if asked.is_some() {
+                        pace.hold(until);
+                    }
+                    sleep(until, stop)?;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    fn body(&self, request: &Request<'_>, max_tokens: usize) -> Value {
+        let sampling = request.sampling;
+        let mut body = json!({
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "n": 1,
+        });
+        match self.api {
+            Api::Completions => body["prompt"] = request.prompt.into(),
+            Api::Chat => body["messages"] = json!([{"role": "user", "content": request.prompt}]),
+        }
+        let penalties = [
+            ("frequency_penalty", sampling.frequency_penalty),
+            ("presence_penalty", sampling.presence_penalty),
+        ];
+        for (name, penalty) in penalties.into_iter().filter(|(_, penalty)| *penalty != 0.0) {
+            body[name] = penalty.into();
+        }
+        if !sampling.stop.is_empty() {
+            body["stop"] = json!(sampling.stop);
+        }
+        if self.logit_bias && !sampling.logit_bias.is_empty() {
+            body["logit_bias"] = json!(sampling.logit_bias);
+        }
+        body
+    }
+
+    fn send(&self, body: &Value) -> Result<Completion, Failed> {
+        let refused = |error: ureq::http::Error| Failed::Refused(error.to_string());
+        let repeat = |error: ureq::Error| Failed::Repeat(said_by(&error), None);
+        let mut request = Http::builder()
+            .method("POST")
+            .uri(&self.address)
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, format!("Bearer {key}"));
+        }
+        let request = request.body(body.to_string()).map_err(refused)?;
+        let mut response = self.agent.run(request).map_err(repeat)?;
+        let status = response.status().as_u16();
+        let pause = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|header| header.to_str().ok());
+        let pause = pause.and_then(|header| retry_after(header, Utc::now()));
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(MAX_ANSWER)
+            .read_to_string()
+            .map_err(repeat)?;
+        if (200..300).contains(&status) {
+            return answer(&text).map_err(|problem| Failed::Repeat(problem, pause));
+        }
+        Err(failed(status, &text, pause))
+    }
+}
+
+fn said_by(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn too_long() -> Completion {
+    Completion {
+        text: String::new(),
+        finish: Finish::TooLong,
+        prompt_tokens: None,
+        completion_tokens: None,
+    }
+}
+
+/// The completion of an answer.
+fn answer(text: &str) -> Result<Completion, String> {
+    let shown = || text.chars().take(SHOWN).collect::<String>();
+    let answer: Answer = serde_json::from_str(text)
+        .map_err(|error| format!("the answer is no completion ({error}): {:?}", shown()))?;
+    let Some(choice) = answer.choices.into_iter().next() else {
+        return Err("the answer has no choices".to_owned());
+    };
+    let content = choice.message.and_then(|message| message.content);
+    let Some(text) = choice.text.or(content) else {
+        return Err(format!("the answer has no text: {:?}", shown()));
+    };
+    let finish = match choice.finish_reason.as_deref() {
+        Some("length") => Finish::Length,
+        _ => Finish::Stop,
+    };
+    let usage = answer.usage.as_ref();
+    Ok(Completion {
+        text,
+        finish,
+        prompt_tokens: usage.and_then(|usage| usage.prompt_tokens),
+        completion_tokens: usage.and_then(|usage| usage.completion_tokens),
+    })
+}
+
+/// What an answer that is no completion means.
+fn failed(status: u16, text: &str, pause: Option<Duration>) -> Failed {
+    let parsed: Option<Value> = serde_json::from_str(text).ok();
+    let error = parsed.as_ref().and_then(|answer| answer.get("error"));
+    let message = error.and_then(|error| error.get("message").unwrap_or(error).as_str());
+    let code = error.and_then(|error| error.get("code")?.as_str());
+    // the page of a proxy is not shown
+    let is_page = text.trim_start().starts_with('<');
+    let plain = Some(text.trim()).filter(|text| !text.is_empty() && !is_page && message.is_none());
+    let said: String = message
+        .or(plain)
+        .unwrap_or_default()
+        .chars()
+        .take(SHOWN)
+        .collect();
+    let problem = format!(
+        "status {status}{}{said}",
+        if said.is_empty() { "" } else { ": " }
+    );
+    let is_too_long = code == Some("context_length_exceeded")
+        || [
+            "reduce your prompt",
+            "maximum context length",
+            "context size",
+        ]
+        .iter()
+        .any(|part| said.contains(part));
+    match status {
+        400 | 413 | 422 | 500 if is_too_long => Failed::TooLong,
+        // the account has nothing left: waiting does not help
+        429 if code == Some("insufficient_quota") => Failed::Refused(problem),
+        408 | 409 | 425 | 429 | 500..600 => Failed::Repeat(problem, pause),
+        _ => Failed::Refused(problem),
+    }
+}

@@ -1,0 +1,141 @@
+//! The `[model.endpoint]` table of a recipe.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use ureq::http::Uri;
+
+use crate::completion::Completion;
+use crate::error::InstructError;
+
+/// A server of OpenAI's API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// The address of the API, such as `https://api.openai.com/v1` or `http://127.0.0.1:8000/v1`.
+    pub url: String,
+    /// The name of the model.
+    pub model: String,
+    /// Which of the API's two functions: `completions` continues a text, `chat` answers it as a message of the user.
+    #[serde(default)]
+    pub api: Api,
+    /// The environment variable that has the key. A server on this machine may need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_env: Option<String>,
+    /// Whether to send the method's `logit_bias`: its token IDs are those of GPT-3.
+    #[serde(default)]
+    pub logit_bias: bool,
+    /// The number of requests at a time.
+    #[serde(default = "four")]
+    pub concurrency: usize,
+    /// The maximum number of requests per minute; 0: no limit.
+    #[serde(default)]
+    pub requests_per_minute: u32,
+    /// How many seconds to wait for an answer.
+    #[serde(default = "two_minutes")]
+    pub timeout_s: f64,
+    /// How often a request is repeated that was not answered, or with 429 or 5xx.
+    #[serde(default = "six")]
+    pub retries: u32,
+    /// The seconds before the first repetition. They double with each, up to a minute; the server may ask for more.
+    #[serde(default = "two_seconds")]
+    pub backoff_s: f64,
+    /// The price of a million tokens of prompts.
+    #[serde(default)]
+    pub price_prompt: f64,
+    /// The price of a million tokens of completions.
+    #[serde(default)]
+    pub price_completion: f64,
+    /// Stop when so much has been spent, by these prices. Requests that are under way are paid for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_cost: Option<f64>,
+}
+
+/// A function of the API.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// `/completions`.
+    #[default]
+    Completions,
+    /// `/chat/completions`.
+    Chat,
+}
+
+fn four() -> usize {
+    4
+}
+
+fn six() -> u32 {
+    6
+}
+
+fn two_seconds() -> f64 {
+    2.0
+}
+
+fn two_minutes() -> f64 {
+    120.0
+}
+
+impl EndpointConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that is wrong.
+    pub fn check(&self) -> Result<(), InstructError> {
+        let wrong = |problem: String| Err(InstructError::Endpoint { problem });
+        let uri: Option<Uri> = self.url.parse().ok();
+        let scheme = uri.as_ref().and_then(Uri::scheme_str);
+        if !matches!(scheme, Some("http" | "https")) {
+            return wrong(format!(
+                "`url`: expected http:// or https://, found {:?}",
+                self.url
+            ));
+        }
+        if self.concurrency == 0 || self.concurrency > 256 {
+            return wrong(format!(
+                "`concurrency`: expected 1 to 256, found {}",
+                self.concurrency
+            ));
+        }
+        let positive = [("timeout_s", self.timeout_s), ("backoff_s", self.backoff_s)];
+        if let Some((key, value)) = positive
+            .iter()
+            .find(|(_, value)| !(*value > 0.0 && *value <= 86_400.0))
+        {
+            return wrong(format!(
+                "`{key}`: expected more than 0, at most 86400, found {value}"
+            ));
+        }
+        let prices = [
+            ("price_prompt", self.price_prompt),
+            ("price_completion", self.price_completion),
+        ];
+        if let Some((key, value)) = prices
+            .iter()
+            .find(|(_, value)| !(value.is_finite() && *value >= 0.0))
+        {
+            return wrong(format!("`{key}`: expected 0 or more, found {value}"));
+        }
+        if self.max_cost.is_some() && self.price_prompt == 0.0 && self.price_completion == 0.0 {
+            return wrong("`max_cost` needs `price_prompt` or `price_completion`".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The cost of a completion.
+    pub fn cost(&self, completion: &Completion) -> f64 {
+        let of = |tokens: Option<u64>, price: f64| tokens.unwrap_or(0) as f64 * price / 1e6;
+        of(completion.prompt_tokens, self.price_prompt)
+            + of(completion.completion_tokens, self.price_completion)
+    }
+
+    /// The address of the function.
+    pub(super) fn address(&self) -> String {
+        let function = match self.api {
+            Api::Completions => "completions",
+            Api::Chat => "chat/completions",
+        };
+        format!("{}/{function}", self.url.trim_end_matches('/'))
+    }
+}
