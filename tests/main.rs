@@ -27,6 +27,8 @@ mod packaging;
 mod recipes;
 mod report;
 mod resuming;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod starts;
 mod tokenizing;
 mod tracking;

@@ -51,6 +51,11 @@ pub struct TaskReport {
     /// The score of the LLaMA paper for that size, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<f64>,
+    /// The Python that ran the answers, if they are programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// What a reader of the scores has to know, a sentence each.
+    pub notes: Vec<String>,
     /// Some questions with their answers.
     pub examples: Vec<Example>,
 }
@@ -124,6 +129,8 @@ impl TaskReport {
                 .map(|metric| MetricReport::new(metric, &groups, &scores))
                 .collect(),
             published: published.and_then(|(paper, size)| paper.scores.get(size).copied()),
+            python: None,
+            notes: Vec::new(),
             examples: examples(questions, results),
         }
     }

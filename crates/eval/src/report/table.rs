@@ -170,6 +170,8 @@ fn notes(report: &Report) -> Vec<String> {
         }
     )];
     for task in &report.tasks {
+        let own = task.notes.iter();
+        notes.extend(own.map(|note| format!("{}: {note}.", task.task)));
         for (model, cut) in report.models.iter().zip(&task.cut) {
             if *cut > 0 {
                 notes.push(format!(

@@ -36,7 +36,7 @@ pub struct Generation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub votes: Vec<usize>,
     /// The `k` of the metric `pass_at_k`. Those above the number of samples are left out. Default: 1, 10 and 100.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing)]
     pub pass_at: Vec<usize>,
     /// How to extract the answer from the text, by name.
     #[serde(default)]
