@@ -3,9 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::LazyLock;
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 use simmer_data::Origin;
 use simmer_data::template::Blanks;
@@ -187,7 +185,6 @@ pub(crate) fn add_filters(blanks: &mut Blanks) {
     blanks.add_filter("python", literal::value_of);
     blanks.add_filter("boxed", in_box);
     blanks.add_filter("full_stop", with_full_stop);
-    blanks.add_filter("code_block", in_code_block);
 }
 
 /// A text, or each of several, with a full stop at its end.
@@ -198,22 +195,6 @@ fn with_full_stop(value: &Value) -> Result<Value, String> {
         Value::Array(items) => items.iter().map(with_full_stop).collect(),
         other => Err(format!("expected texts, found {other}")),
     }
-}
-
-/// The program in the first block of code of an answer, which may begin inside a block; nothing if it has none.
-///
-/// Source: lm-evaluation-harness 0.4.13, `mbpp/utils.py`.
-fn in_code_block(value: &Value) -> Result<Value, String> {
-    static BLOCK: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r"(?s)```(?:\w+)?\n?(.*?)\n?```").ok());
-    let text = value.as_str();
-    let text = text.ok_or_else(|| format!("expected a text, found {value}"))?;
-    let find = |text: &str| {
-        let found = BLOCK.as_ref()?.captures(text).ok()??;
-        Some(found.get(1)?.as_str().to_owned())
-    };
-    let found = find(&format!("```{text}")).or_else(|| find(&text.replace("```python", "```")));
-    Ok(found.unwrap_or_default().into())
 }
 
 /// The answer in the last box of a solution in LaTeX.

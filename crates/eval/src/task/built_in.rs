@@ -34,7 +34,6 @@ pub(super) const TASKS: &[(&str, &str)] = tasks![
     "humaneval",
     "humaneval_instruct",
     "mbpp",
-    "mbpp_instruct",
     "ifeval",
     "realtoxicityprompts",
     "user_oriented",
