@@ -14,7 +14,7 @@ fn limits() -> Limits {
     }
 }
 
-fn sandbox(limits: Limits) -> Sandbox {
+pub(crate) fn sandbox(limits: Limits) -> Sandbox {
     let python = Python::find(Path::new("python3")).unwrap();
     let program = env!("CARGO_BIN_EXE_simmer").into();
     Sandbox::new(Some(program), python, limits).unwrap()
