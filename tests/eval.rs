@@ -166,15 +166,15 @@ fn answers_are_the_harness_s() {
 /// Prepares a measure with a sandbox and a scorer.
 fn prepare(measure: &mut Measure<'_>, pairs: &[(&Question, &Answer)]) {
     #[cfg(target_os = "linux")]
-    let sandbox = crate::sandbox::sandbox(simmer_sandbox::Limits::default());
+    let sandbox = Some(crate::sandbox::sandbox(simmer_sandbox::Limits::default()));
+    #[cfg(not(target_os = "linux"))]
+    let sandbox: Option<simmer_sandbox::Sandbox> = None;
     let scorer = Scorer {
         command: "while read -r line; do echo 0.5; done".to_owned(),
     };
     let tools = Tools {
-        #[cfg(target_os = "linux")]
-        sandbox: Some(&sandbox),
+        sandbox: sandbox.as_ref(),
         scorer: Some(&scorer),
-        ..Tools::default()
     };
     measure.prepare(pairs, tools, &|_, _| {}).unwrap();
 }

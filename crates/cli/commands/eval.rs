@@ -21,6 +21,7 @@ use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{BaseConfig, BasePrecision};
 
+use crate::commands::eval_contamination::TrainedOn;
 use crate::commands::eval_tools::{Ready, ToolArgs, left_out};
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
@@ -403,6 +404,9 @@ impl Eval {
         ready: &Ready,
     ) -> Result<Report, Failure> {
         let mut tasks = Vec::new();
+        let trained_on = self.adapter.iter().map(|adapter| TrainedOn::of(adapter));
+        let trained_on: Vec<Option<TrainedOn>> =
+            std::iter::once(None).chain(trained_on).collect();
         for (number, Asked { task, questions }) in asked.iter().enumerate() {
             let mut measure = Measure::new(task)?;
             let found = kept.iter().map(|answers| {
@@ -425,6 +429,7 @@ impl Eval {
             });
             let results: Vec<Results<'_>> = results.collect::<Result<_, Failure>>()?;
             let mut report = TaskReport::new(task, questions, &results, size);
+            report.contamination = TrainedOn::overlaps(&trained_on, questions);
             ready.tell(&mut report, &measure, &models, &found)?;
             tasks.push(report);
         }
