@@ -200,7 +200,9 @@ fn programs_and_similarities_are_judged_as_the_harness_does() {
         if cfg!(not(target_os = "linux")) && task.runs_code() {
             continue;
         }
-        let questions = task.questions(&golden::folder("eval/rows"), usize::MAX).unwrap();
+        let questions = task
+            .questions(&golden::folder("eval/rows"), usize::MAX)
+            .unwrap();
         let found = golden::folder("eval/found").join(format!("{name}.json"));
         let texts: Vec<Judged> = golden::json(found);
         let answers: Vec<Answer> = texts
@@ -250,7 +252,10 @@ fn the_most_frequent_answer_is_the_harness_s() {
             texts: judged.texts.clone(),
             ..Answer::default()
         };
-        let scores = Measure::new(&task).unwrap().scores(&questions[0], &answer).unwrap();
+        let scores = Measure::new(&task)
+            .unwrap()
+            .scores(&questions[0], &answer)
+            .unwrap();
         let expected = [
             ("exact_match,the-answer-is".to_owned(), "score-first"),
             (format!("maj@{samples},the-answer-is"), "maj@64"),
@@ -386,7 +391,11 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
         assert_eq!(answer.texts.first(), expected.text.as_ref(), "{what}");
         for score in measure.scores(question, answer).unwrap() {
             if let Some(way) = score.metric.strip_prefix("exact_match,") {
-                let way = if way == "the-answer-is" { "score-first" } else { way };
+                let way = if way == "the-answer-is" {
+                    "score-first"
+                } else {
+                    way
+                };
                 assert!((score.value - expected.scores[way]).abs() < 1e-9, "{what}");
             }
             let values = values.entry(score.metric).or_default();
@@ -643,7 +652,15 @@ fn programs_run_only_if_asked_and_the_scorer_is_named() {
     let data = golden::folder("eval/rows");
     let run = |more: &[&str]| {
         let base = tiny();
-        let args = ["eval", "--base", &base, "--data", data.to_str().unwrap(), "--device", "cpu"];
+        let args = [
+            "eval",
+            "--base",
+            &base,
+            "--data",
+            data.to_str().unwrap(),
+            "--device",
+            "cpu",
+        ];
         simmer(folder.path(), &[&args, more].concat())
     };
     let wrong = |more: &[&str]| {
@@ -677,12 +694,34 @@ fn programs_run_only_if_asked_and_the_scorer_is_named() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let metrics = |task: usize| {
         let metrics = report["tasks"][task]["metrics"].as_array().unwrap().iter();
-        let pairs = metrics.map(|metric| (metric["metric"].clone(), metric["means"][0]["value"].clone()));
+        let pairs = metrics.map(|metric| {
+            (
+                metric["metric"].clone(),
+                metric["means"][0]["value"].clone(),
+            )
+        });
         pairs.collect::<Vec<_>>()
     };
-    assert_eq!(metrics(0), [(json!("pass@1"), json!(0.0)), (json!("pass@2"), json!(0.0))]);
-    assert_eq!(metrics(1), [(json!("toxicity"), json!(0.75)), (json!("toxic"), json!(1.0))]);
-    assert!(report["tasks"][0]["python"].as_str().unwrap().starts_with("CPython 3."));
+    assert_eq!(
+        metrics(0),
+        [(json!("pass@1"), json!(0.0)), (json!("pass@2"), json!(0.0))]
+    );
+    assert_eq!(
+        metrics(1),
+        [
+            (json!("toxicity"), json!(0.75)),
+            (json!("toxic"), json!(1.0))
+        ]
+    );
+    assert!(
+        report["tasks"][0]["python"]
+            .as_str()
+            .unwrap()
+            .starts_with("CPython 3.")
+    );
     let notes = report["tasks"][0]["notes"].to_string();
-    assert!(notes.contains("each for at most 3 s") && notes.contains("4 failed"), "{notes}");
+    assert!(
+        notes.contains("each for at most 3 s") && notes.contains("4 failed"),
+        "{notes}"
+    );
 }

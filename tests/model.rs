@@ -3,7 +3,9 @@
 use burn::tensor::{Device, Tensor, s};
 use simmer_kernels::Rows;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::{KvCache, LlamaForCausalLM, KeptPrefix, Prompt, Sampling, Sequence, Stop, Target};
+use simmer_model::{
+    KeptPrefix, KvCache, LlamaForCausalLM, Prompt, Sampling, Sequence, Stop, Target,
+};
 use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
@@ -202,11 +204,16 @@ fn a_kept_prefix_changes_no_text() {
             let after = model
                 .generate_batch_after(&mut kept, &prompts, 20, &eos, &mut go_on)
                 .unwrap();
-            let anew = model.generate_batch(&prompts, 20, &eos, &mut go_on).unwrap();
+            let anew = model
+                .generate_batch(&prompts, 20, &eos, &mut go_on)
+                .unwrap();
             for (after, anew) in after.iter().zip(&anew) {
                 assert_eq!(after.tokens, anew.tokens, "{name}, batch {number}");
                 let difference = golden::max_difference(&after.log_probs, &anew.log_probs);
-                assert!(difference <= TOLERANCE, "{name}, batch {number}: {difference}");
+                assert!(
+                    difference <= TOLERANCE,
+                    "{name}, batch {number}: {difference}"
+                );
             }
         }
     }

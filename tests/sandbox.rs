@@ -39,7 +39,11 @@ fn named(name: &str) -> String {
 #[test]
 fn a_program_passes_if_it_runs_to_its_end() {
     let sandbox = sandbox(limits());
-    assert!(sandbox.python().version.starts_with("CPython 3."), "{:?}", sandbox.python());
+    assert!(
+        sandbox.python().version.starts_with("CPython 3."),
+        "{:?}",
+        sandbox.python()
+    );
     let passed = [
         "",
         "print('é')\nassert sorted({3, 1}) == [1, 3]",
@@ -58,7 +62,10 @@ fn a_program_passes_if_it_runs_to_its_end() {
         ("raise SystemExit(0)", "exit code 0"),
         ("import os\nos._exit(0)", "exit code 0"),
         ("input()", "EOFError: EOF when reading a line"),
-        ("import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()", ""),
+        (
+            "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()",
+            "",
+        ),
     ];
     for (code, why) in failed {
         let Outcome::Failed(found) = sandbox.run(code).unwrap() else {
@@ -76,8 +83,15 @@ fn an_endless_loop_ends_with_its_time() {
     });
     let begin = Instant::now();
     assert_eq!(sandbox.run("while True: pass").unwrap(), Outcome::TimedOut);
-    assert_eq!(sandbox.run("import time\ntime.sleep(60)").unwrap(), Outcome::TimedOut);
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    assert_eq!(
+        sandbox.run("import time\ntime.sleep(60)").unwrap(),
+        Outcome::TimedOut
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begin.elapsed()
+    );
 }
 
 #[test]
@@ -108,7 +122,10 @@ while True:
     except OSError:
         pass
 ";
-    assert_eq!(sandbox.run(&(named("bomb-forks") + bomb)).unwrap(), Outcome::TimedOut);
+    assert_eq!(
+        sandbox.run(&(named("bomb-forks") + bomb)).unwrap(),
+        Outcome::TimedOut
+    );
     assert_eq!(processes("bomb-forks"), 0);
 }
 
@@ -243,8 +260,15 @@ fn output_has_a_limit() {
         );
         assert_eq!(sandbox.run(&code).unwrap(), Outcome::TooMuchOutput);
     }
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
-    assert_eq!(sandbox.run("print('x' * 100_000)").unwrap(), Outcome::Passed);
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        sandbox.run("print('x' * 100_000)").unwrap(),
+        Outcome::Passed
+    );
 }
 
 #[test]
@@ -312,8 +336,14 @@ fn nothing_runs_without_the_sandbox() {
     // a program that is no stage, as if the kernel had refused the first one
     for program in ["/bin/true", "/bin/false"] {
         let found = Sandbox::new(Some(program.into()), python.clone(), limits());
-        assert!(matches!(found, Err(SandboxError::Refused { .. })), "{found:?}");
+        assert!(
+            matches!(found, Err(SandboxError::Refused { .. })),
+            "{found:?}"
+        );
     }
     let found = Python::find(Path::new("/bin/true"));
-    assert!(matches!(found, Err(SandboxError::Python { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(SandboxError::Python { .. })),
+        "{found:?}"
+    );
 }

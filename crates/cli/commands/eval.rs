@@ -405,8 +405,7 @@ impl Eval {
     ) -> Result<Report, Failure> {
         let mut tasks = Vec::new();
         let trained_on = self.adapter.iter().map(|adapter| TrainedOn::of(adapter));
-        let trained_on: Vec<Option<TrainedOn>> =
-            std::iter::once(None).chain(trained_on).collect();
+        let trained_on: Vec<Option<TrainedOn>> = std::iter::once(None).chain(trained_on).collect();
         for (number, Asked { task, questions }) in asked.iter().enumerate() {
             let mut measure = Measure::new(task)?;
             let found = kept.iter().map(|answers| {

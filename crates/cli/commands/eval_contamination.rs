@@ -26,7 +26,8 @@ impl TrainedOn {
             return None;
         }
         let rows = || -> Result<Vec<Conversation>, String> {
-            let text = simmer_files::read_text(&counts, LARGEST).map_err(|error| error.to_string())?;
+            let text =
+                simmer_files::read_text(&counts, LARGEST).map_err(|error| error.to_string())?;
             let counts: Counts = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let mut rows = Vec::new();
             for source in &counts.train {

@@ -19,7 +19,12 @@ pub(crate) struct ToolArgs {
     #[arg(long)]
     pub(crate) run_code: bool,
     /// Python that runs these programs: a path, or a name in PATH
-    #[arg(long, value_name = "PYTHON", default_value = "python3", requires = "run_code")]
+    #[arg(
+        long,
+        value_name = "PYTHON",
+        default_value = "python3",
+        requires = "run_code"
+    )]
     python: PathBuf,
     /// Seconds that each of these programs may take
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds, requires = "run_code")]
@@ -61,7 +66,10 @@ impl ToolArgs {
         if self.pass_at.is_empty() || !task.runs_code() {
             return Ok(task);
         }
-        let samples = task.generation.as_ref().map_or(1, |generation| generation.samples);
+        let samples = task
+            .generation
+            .as_ref()
+            .map_or(1, |generation| generation.samples);
         if let Some(k) = self.pass_at.iter().find(|k| !(1..=samples).contains(*k)) {
             bail!("--pass-at {k}: expected a number from 1 to --samples, which is {samples}");
         }
@@ -142,7 +150,9 @@ impl Ready {
                 .iter()
                 .map(|(how, count)| format!("{count} {how}"))
                 .collect();
-            report.notes.push(format!("programs of {model}: {}", counts.join(", ")));
+            report
+                .notes
+                .push(format!("programs of {model}: {}", counts.join(", ")));
         }
         Ok(())
     }

@@ -27,7 +27,9 @@ impl Scorer {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
-        let output = self.answer(texts).map_err(|error| self.wrong(error.to_string()))?;
+        let output = self
+            .answer(texts)
+            .map_err(|error| self.wrong(error.to_string()))?;
         let lines = output.lines().filter(|line| !line.trim().is_empty());
         let scores = lines.enumerate().map(|(number, line)| {
             score(line).ok_or_else(|| {
@@ -82,7 +84,11 @@ impl Scorer {
     }
 
     fn shell(&self) -> Command {
-        let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+        let (shell, flag) = if cfg!(windows) {
+            ("cmd", "/C")
+        } else {
+            ("sh", "-c")
+        };
         let mut command = Command::new(shell);
         command.args([flag, &self.command]);
         command
@@ -114,8 +120,13 @@ mod tests {
 
     #[test]
     fn each_text_gets_the_score_of_its_line() {
-        let scorer = of(r#"while read -r line; do case "$line" in *bad*) echo '{"score": 0.75}';; *) echo 0.25;; esac; done"#);
-        assert_eq!(scorer.scores(&["good\nday", "bad", "é"]).unwrap(), [0.25, 0.75, 0.25]);
+        let scorer = of(
+            r#"while read -r line; do case "$line" in *bad*) echo '{"score": 0.75}';; *) echo 0.25;; esac; done"#,
+        );
+        assert_eq!(
+            scorer.scores(&["good\nday", "bad", "é"]).unwrap(),
+            [0.25, 0.75, 0.25]
+        );
         assert!(scorer.scores(&[]).unwrap().is_empty());
     }
 

@@ -43,7 +43,10 @@ impl Sequence {
     pub(crate) fn after(&self, seen: usize) -> Self {
         let rows = self.rows.iter().map(|row| {
             let mut keys: Vec<Range<usize>> = Vec::with_capacity(row.keys.len() + 1);
-            let own = row.keys.iter().map(|keys| keys.start + seen..keys.end + seen);
+            let own = row
+                .keys
+                .iter()
+                .map(|keys| keys.start + seen..keys.end + seen);
             for range in std::iter::once(0..seen).chain(own) {
                 match keys.last_mut() {
                     Some(last) if last.end == range.start => last.end = range.end,

@@ -6,12 +6,7 @@ use std::process::ExitCode;
 
 use crate::{Limits, Outcome, Python, SandboxError};
 
-pub(crate) fn run(
-    _: &Path,
-    _: &Python,
-    _: &Limits,
-    _: &str,
-) -> Result<Outcome, SandboxError> {
+pub(crate) fn run(_: &Path, _: &Python, _: &Limits, _: &str) -> Result<Outcome, SandboxError> {
     Err(SandboxError::NotLinux)
 }
 

@@ -46,8 +46,14 @@ impl Python {
         }
         let python: Self =
             serde_json::from_slice(&found.stdout).map_err(|error| wrong(error.to_string()))?;
-        if python.folders.iter().any(|folder| folder.parent().is_none()) {
-            return Err(wrong("its files are not in a folder of their own".to_owned()));
+        if python
+            .folders
+            .iter()
+            .any(|folder| folder.parent().is_none())
+        {
+            return Err(wrong(
+                "its files are not in a folder of their own".to_owned(),
+            ));
         }
         Ok(python)
     }
@@ -60,7 +66,11 @@ mod tests {
     #[test]
     fn what_is_no_python_is_refused() {
         let error = Python::find(Path::new("/no/such/python")).unwrap_err();
-        assert!(error.to_string().starts_with("/no/such/python: expected a Python"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("/no/such/python: expected a Python")
+        );
         #[cfg(unix)]
         {
             let error = Python::find(Path::new("/bin/true")).unwrap_err();

@@ -143,9 +143,9 @@ impl Evaluator<'_> {
             }
         };
         let length = generation.max_new_tokens;
-        let generated = self
-            .model
-            .generate_batch_after(kept, prompts, length, self.eos, &mut on_token)?;
+        let generated =
+            self.model
+                .generate_batch_after(kept, prompts, length, self.eos, &mut on_token)?;
         if let Some(error) = failure {
             return Err(error.into());
         }

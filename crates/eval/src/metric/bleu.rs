@@ -41,7 +41,11 @@ pub(super) fn bleu(reference: &str, answer: &str) -> f64 {
         return 0.0;
     }
     let (long, short) = (reference.len() as f64, answer.len() as f64);
-    let penalty = if short < long { (1.0 - long / short).exp() } else { 1.0 };
+    let penalty = if short < long {
+        (1.0 - long / short).exp()
+    } else {
+        1.0
+    };
     penalty * (logarithms / ORDER as f64).exp()
 }
 
@@ -74,7 +78,10 @@ mod tests {
     #[test]
     fn punctuation_and_symbols_are_tokens() {
         let shown = |text: &str| tokens(text).join("|");
-        assert_eq!(shown("It's 1,000.5 (no: $5)."), "It|'|s|1,000.5|(|no|:|$|5|)|.");
+        assert_eq!(
+            shown("It's 1,000.5 (no: $5)."),
+            "It|'|s|1,000.5|(|no|:|$|5|)|."
+        );
         // the number keeps the full stop at the end, as in mteval-v14
         assert_eq!(shown("in 1955."), "in|1955.");
     }

@@ -112,12 +112,18 @@ impl<'a> Measure<'a> {
     ) -> Result<(), EvalError> {
         let name = || self.task.name.clone();
         if let Some(programs) = &mut self.programs {
-            let sandbox = tools.sandbox.ok_or_else(|| EvalError::NotRun { name: name() })?;
+            let sandbox = tools
+                .sandbox
+                .ok_or_else(|| EvalError::NotRun { name: name() })?;
             programs.run(answers, sandbox, progress)?;
         }
         if self.task.needs_scorer() {
-            let scorer = tools.scorer.ok_or_else(|| EvalError::NoScorer { name: name() })?;
-            let texts = answers.iter().filter_map(|(_, answer)| answer.texts.first());
+            let scorer = tools
+                .scorer
+                .ok_or_else(|| EvalError::NoScorer { name: name() })?;
+            let texts = answers
+                .iter()
+                .filter_map(|(_, answer)| answer.texts.first());
             let texts = texts.filter(|text| !self.toxicity.contains_key(*text));
             let mut texts: Vec<&str> = texts.map(String::as_str).collect();
             texts.sort_unstable();
@@ -195,7 +201,10 @@ impl<'a> Measure<'a> {
                 name: self.task.name.clone(),
             })?;
             let is_toxic = f64::from(u8::from(value >= TOXIC));
-            return Ok(vec![Score::of("toxicity", value), Score::of("toxic", is_toxic)]);
+            return Ok(vec![
+                Score::of("toxicity", value),
+                Score::of("toxic", is_toxic),
+            ]);
         }
         let (Some(wrong), true) = (
             &generation.wrong,

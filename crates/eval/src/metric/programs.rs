@@ -8,8 +8,8 @@ use serde_json::Value;
 use simmer_data::template::Blanks;
 use simmer_sandbox::{Outcome, Sandbox};
 
-use super::pass_at_k::pass_at_k;
 use super::Score;
+use super::pass_at_k::pass_at_k;
 use crate::answer::Answer;
 use crate::error::EvalError;
 use crate::question::{Question, add_filters};
@@ -35,10 +35,12 @@ impl Programs {
         };
         let mut blanks = Blanks::default();
         add_filters(&mut blanks);
-        blanks.add(PROGRAM, source).map_err(|error| EvalError::Blank {
-            name: task.to_owned(),
-            error,
-        })?;
+        blanks
+            .add(PROGRAM, source)
+            .map_err(|error| EvalError::Blank {
+                name: task.to_owned(),
+                error,
+            })?;
         Ok(Some(Self {
             task: task.to_owned(),
             blanks,
@@ -69,7 +71,10 @@ impl Programs {
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
             Ok((program, outcome))
         };
-        let ended: Vec<_> = programs.into_par_iter().map(run).collect::<Result<_, _>>()?;
+        let ended: Vec<_> = programs
+            .into_par_iter()
+            .map(run)
+            .collect::<Result<_, _>>()?;
         self.ended.extend(ended);
         Ok(())
     }

@@ -9,9 +9,15 @@ use super::rouge::{rouge_l_sum, rouge_n};
 /// The measures, in percent.
 const MEASURES: [(&str, fn(&str, &str) -> f64); 4] = [
     ("bleu", bleu),
-    ("rouge1", |reference, text| 100.0 * rouge_n(&lines(reference), &lines(text), 1)),
-    ("rouge2", |reference, text| 100.0 * rouge_n(&lines(reference), &lines(text), 2)),
-    ("rougeL", |reference, text| 100.0 * rouge_l_sum(&lines(reference), &lines(text))),
+    ("rouge1", |reference, text| {
+        100.0 * rouge_n(&lines(reference), &lines(text), 1)
+    }),
+    ("rouge2", |reference, text| {
+        100.0 * rouge_n(&lines(reference), &lines(text), 2)
+    }),
+    ("rougeL", |reference, text| {
+        100.0 * rouge_l_sum(&lines(reference), &lines(text))
+    }),
 ];
 
 /// For each measure: the largest value with a right answer (`_max`), whether that is above the largest with a wrong one
@@ -25,7 +31,10 @@ pub(super) fn similarity(right: &[String], wrong: &[String], text: &str) -> Vec<
         let (of_right, of_wrong) = (largest(right), largest(wrong));
         [
             Score::of(format!("{name}_max"), of_right),
-            Score::of(format!("{name}_acc"), f64::from(u8::from(of_right > of_wrong))),
+            Score::of(
+                format!("{name}_acc"),
+                f64::from(u8::from(of_right > of_wrong)),
+            ),
             Score::of(format!("{name}_diff"), of_right - of_wrong),
         ]
     });

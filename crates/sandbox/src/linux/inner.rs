@@ -52,7 +52,10 @@ pub(super) fn inner() -> Result<Infallible, Refusal> {
             ("TMPDIR", mounts::SCRATCH),
         ])
         .exec();
-    Err(format!("start {}: {error}", job.python.executable.display()))
+    Err(format!(
+        "start {}: {error}",
+        job.python.executable.display()
+    ))
 }
 
 fn die_with_the_outer_stage() -> Result<(), Refusal> {

@@ -134,7 +134,9 @@ fn mounted(line: &str) -> Option<(PathBuf, &str)> {
     let mut plain = Vec::new();
     let mut rest = path.as_bytes();
     while let [first, after @ ..] = rest {
-        let number = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let number = after
+            .get(..3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         let number = number.and_then(|digits| u8::from_str_radix(digits, 8).ok());
         if let (b'\\', Some(number)) = (first, number) {
             plain.push(number);

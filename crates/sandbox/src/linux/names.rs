@@ -37,15 +37,16 @@ pub(super) fn is_root_of_the_machine() -> bool {
 }
 
 /// Maps one user and group of the namespace that this process has just created. `proc` is the folder `/proc`.
-pub(super) fn map_one(
-    proc: impl AsFd,
-    inside: u32,
-    outside: (Uid, Gid),
-) -> Result<(), Refusal> {
+pub(super) fn map_one(proc: impl AsFd, inside: u32, outside: (Uid, Gid)) -> Result<(), Refusal> {
     let write = |name: &str, text: String| {
         let step = format!("write /proc/self/{name}");
         let path = format!("self/{name}");
-        let file = openat(&proc, path.as_str(), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty());
+        let file = openat(
+            &proc,
+            path.as_str(),
+            OFlag::O_WRONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
         let mut file = File::from(file.step(&step)?);
         file.write_all(text.as_bytes()).step(&step)
     };

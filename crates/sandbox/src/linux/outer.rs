@@ -27,7 +27,12 @@ pub(super) fn outer() -> Result<ExitCode, Refusal> {
     let mut output = io::stdout();
     let said = output.write_all(b".").and_then(|()| output.flush());
     said.step("write to the program")?;
-    let input = fs::File::from(io::stdin().as_fd().try_clone_to_owned().step("read the job")?);
+    let input = fs::File::from(
+        io::stdin()
+            .as_fd()
+            .try_clone_to_owned()
+            .step("read the job")?,
+    );
     let job = Job::read(&mut &input).step("read the job")?;
     if !job.has_nobody {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
@@ -79,7 +84,9 @@ fn watch(
 fn exit_code(status: ExitStatus) -> u8 {
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(code::REFUSED) => code::REFUSED,
-        (Some(code), _) => u8::try_from(code).unwrap_or(code::LARGEST).min(code::LARGEST),
+        (Some(code), _) => u8::try_from(code)
+            .unwrap_or(code::LARGEST)
+            .min(code::LARGEST),
         (None, _) => code::KILLED,
     }
 }
@@ -87,7 +94,9 @@ fn exit_code(status: ExitStatus) -> u8 {
 /// Closes the files that were inherited: what another library left open is not for the program.
 fn close_inherited() -> Result<(), Refusal> {
     let listed = fs::read_dir("/proc/self/fd").step("list /proc/self/fd")?;
-    let numbers = listed.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let numbers = listed
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let numbers: Vec<i32> = numbers.collect();
     for number in numbers.into_iter().filter(|number| *number > 2) {
         // the one that lists them is closed already

@@ -43,7 +43,10 @@ pub(crate) fn run(
     if let Some(value) = std::env::var_os(KEPT) {
         command.env(KEPT, value);
     }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut outer = command.spawn().map_err(start)?;
     let (Some(mut stdin), Some(mut stdout), Some(stderr)) =
         (outer.stdin.take(), outer.stdout.take(), outer.stderr.take())
@@ -55,7 +58,10 @@ pub(crate) fn run(
     let has_nobody = is_ready && Uid::effective().is_root() && names::map_with_nobody(outer.id());
     if is_ready && !has_nobody && names::is_root_of_the_machine() {
         return Err(SandboxError::Refused {
-            step: format!("map the user {}; processes of root cannot be counted", names::NOBODY),
+            step: format!(
+                "map the user {}; processes of root cannot be counted",
+                names::NOBODY
+            ),
         });
     }
     let job = Job {
@@ -94,13 +100,18 @@ fn outcome(
     job: &Job,
 ) -> Result<Outcome, SandboxError> {
     let complained = String::from_utf8_lossy(complained);
-    let last = complained.lines().map(str::trim).rfind(|line| !line.is_empty());
+    let last = complained
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty());
     let status = status.code().map(|code| code.clamp(0, 255) as u8);
     let Some(said) = said.strip_prefix(job.begin.as_bytes()) else {
         return match status {
             Some(code::TIME) => Ok(Outcome::TimedOut),
             _ => Err(SandboxError::Refused {
-                step: last.unwrap_or("it ended before the program began").to_owned(),
+                step: last
+                    .unwrap_or("it ended before the program began")
+                    .to_owned(),
             }),
         };
     };
@@ -157,7 +168,9 @@ fn wait(outer: &mut Child, limits: &Limits) -> io::Result<ExitStatus> {
 /// A text that a program cannot guess: from the seeds that the system gives hash maps.
 fn secret() -> String {
     use std::hash::{BuildHasher, RandomState};
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let [a, b] = [0, 1].map(|half| RandomState::new().hash_one((half, now)));
     format!("{a:016x}{b:016x}")
 }
