@@ -725,3 +725,37 @@ fn programs_run_only_if_asked_and_the_scorer_is_named() {
         "{notes}"
     );
 }
+
+/// With the variable `SIMMER_EVAL_DATA`, those of the public sets in that folder.
+#[test]
+#[cfg(target_os = "linux")]
+fn canonical_solutions_pass() {
+    let folder = std::env::var_os("SIMMER_EVAL_DATA").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| golden::folder("eval/rows"));
+    for (name, field) in [
+        ("humaneval", "canonical_solution"),
+        ("humaneval_instruct", "canonical_solution"),
+        ("mbpp", "code"),
+    ] {
+        let task = task(name);
+        let questions = task.questions(&folder, usize::MAX).unwrap();
+        let answers = questions.iter().map(|question| Answer {
+            texts: vec![question.fields[field].as_str().unwrap().to_owned()],
+            ..Answer::default()
+        });
+        let answers: Vec<Answer> = answers.collect();
+        let pairs: Vec<(&Question, &Answer)> = questions.iter().zip(&answers).collect();
+        let mut measure = Measure::new(&task).unwrap();
+        prepare(&mut measure, &pairs);
+        for (question, answer) in &pairs {
+            let scores = measure.scores(question, answer).unwrap();
+            assert!(
+                (scores[0].value - 1.0).abs() < 1e-12,
+                "{name}: {}",
+                question.origin
+            );
+        }
+        let ended = measure.ended(&pairs).unwrap();
+        assert_eq!(ended, [("passed", questions.len())].into(), "{name}");
+    }
+}

@@ -64,7 +64,16 @@ fn die_with_the_outer_stage() -> Result<(), Refusal> {
 
 fn write_programs(job: &Job) -> Result<(), Refusal> {
     chdir(mounts::SCRATCH).step("enter the scratch folder")?;
-    let runner = RUNNER.replace("BEGIN", &job.begin).replace("END", &job.end);
+    let filled = [
+        ("MEMORY", job.limits.memory.to_string()),
+        ("BEGIN", job.begin.clone()),
+        ("END", job.end.clone()),
+    ];
+    let runner = filled
+        .iter()
+        .fold(RUNNER.to_owned(), |text, (name, value)| {
+            text.replace(name, value)
+        });
     fs::write("runner.py", runner).step("write the program")?;
     fs::write("program.py", &job.code).step("write the program")
 }
@@ -84,7 +93,6 @@ fn become_nobody(job: &Job) -> Result<(Uid, Gid), Refusal> {
 fn limit(job: &Job) -> Result<(), Refusal> {
     let limits = &job.limits;
     let all = [
-        (Resource::RLIMIT_AS, limits.memory),
         (Resource::RLIMIT_CPU, (limits.seconds.ceil() as u64).max(1)),
         (Resource::RLIMIT_NPROC, limits.processes),
         (Resource::RLIMIT_NOFILE, limits.files),
