@@ -62,10 +62,7 @@ fn a_program_passes_if_it_runs_to_its_end() {
         ("raise SystemExit(0)", "exit code 0"),
         ("import os\nos._exit(0)", "exit code 0"),
         ("input()", "EOFError: EOF when reading a line"),
-        (
-            "import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()",
-            "",
-        ),
+        ("import ctypes\nctypes.string_at(0)", "killed"),
     ];
     for (code, why) in failed {
         let Outcome::Failed(found) = sandbox.run(code).unwrap() else {

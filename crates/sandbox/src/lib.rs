@@ -79,12 +79,7 @@ impl Sandbox {
             python,
             limits,
         };
-        // a slow first start says nothing about programs
-        let patient = Self {
-            limits: limits.with_at_least_seconds(20.0),
-            ..sandbox.clone()
-        };
-        match patient.run("")? {
+        match sandbox.run("")? {
             Outcome::Passed => Ok(sandbox),
             outcome => Err(SandboxError::Refused {
                 step: format!("an empty program did not pass: {outcome:?}"),

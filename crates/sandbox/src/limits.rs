@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The limits of one program.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Seconds from start to end. A process also has at most as many seconds of processor time, rounded up.
+    /// Seconds from the program's begin to its end. A process also has at most one second more of processor time.
     pub seconds: f64,
     /// Address space of each process in bytes.
     pub memory: u64,
@@ -38,12 +38,5 @@ impl Default for Limits {
 impl Limits {
     pub(crate) fn time(&self) -> Duration {
         Duration::try_from_secs_f64(self.seconds).unwrap_or(Duration::MAX)
-    }
-
-    pub(crate) fn with_at_least_seconds(self, seconds: f64) -> Self {
-        Self {
-            seconds: self.seconds.max(seconds),
-            ..self
-        }
     }
 }

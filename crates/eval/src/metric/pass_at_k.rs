@@ -21,6 +21,9 @@ mod tests {
 
     /// `C(n, k)` for numbers whose products fit.
     fn choose(n: u128, k: u128) -> u128 {
+        if k > n {
+            return 0;
+        }
         (0..k).fold(1, |product, i| product * (n - i) / (i + 1))
     }
 

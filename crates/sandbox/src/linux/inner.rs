@@ -93,7 +93,8 @@ fn become_nobody(job: &Job) -> Result<(Uid, Gid), Refusal> {
 fn limit(job: &Job) -> Result<(), Refusal> {
     let limits = &job.limits;
     let all = [
-        (Resource::RLIMIT_CPU, (limits.seconds.ceil() as u64).max(1)),
+        // with what the start of this process has taken
+        (Resource::RLIMIT_CPU, limits.seconds.ceil() as u64 + 1),
         (Resource::RLIMIT_NPROC, limits.processes),
         (Resource::RLIMIT_NOFILE, limits.files),
         (Resource::RLIMIT_FSIZE, limits.scratch),

@@ -3,8 +3,8 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,18 +14,25 @@ use super::job::Job;
 use super::{OUTER, code, mounts, names};
 use crate::{Limits, Outcome, Python, SandboxError};
 
-/// How long the outer stage may take to end a program.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long the stages may take until a program begins, and how long to end it, on a busy machine.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// The only variable that the stages keep: where the libraries of this program are. Python does not get it.
 const KEPT: &str = "LD_LIBRARY_PATH";
 
-/// The pipe that keeps the program alive; it is ended when the pipe closes.
-struct Leash(Mutex<Option<ChildStdin>>);
+/// A running program, as its readers see it.
+struct Watched {
+    /// The pipe that keeps the program alive: when it closes, the outer stage ends the program.
+    stdin: Mutex<Option<ChildStdin>>,
+    /// When the program began: its first output.
+    begun: OnceLock<Instant>,
+    /// The bytes that it may still write.
+    left: AtomicUsize,
+}
 
-impl Leash {
+impl Watched {
     fn end(&self) {
-        if let Ok(mut stdin) = self.0.lock() {
+        if let Ok(mut stdin) = self.stdin.lock() {
             *stdin = None;
         }
     }
@@ -77,26 +84,34 @@ pub(crate) fn run(
         // if it has ended already, it has said why
         let _ = stdin.write_all(&job.to_line().map_err(start)?);
     }
-    let leash = Leash(Mutex::new(Some(stdin)));
-    let left = AtomicUsize::new(limits.output);
+    let watched = Watched {
+        stdin: Mutex::new(Some(stdin)),
+        begun: OnceLock::new(),
+        left: AtomicUsize::new(limits.output),
+    };
     let ends = thread::scope(|scope| {
-        let said = scope.spawn(|| read(stdout, &left, &leash));
-        let complained = scope.spawn(|| read(stderr, &left, &leash));
-        let status = wait(&mut outer, limits);
-        leash.end();
+        let said = scope.spawn(|| read(stdout, &watched, true));
+        let complained = scope.spawn(|| read(stderr, &watched, false));
+        let ended = wait(&mut outer, limits, &watched);
+        watched.end();
         let texts = [said, complained].map(|reader| reader.join().unwrap_or_default());
-        status.map(|status| (status, texts))
+        ended.map(|ended| (ended, texts))
     });
-    let (status, [said, complained]) = ends.map_err(start)?;
-    let too_much = left.load(Ordering::Relaxed) == 0;
-    outcome(status, &said, &complained, too_much, &job)
+    let ((status, is_late), [said, complained]) = ends.map_err(start)?;
+    let too_much = watched.left.load(Ordering::Relaxed) == 0;
+    let limit = match (too_much, is_late) {
+        (true, _) => Some(Outcome::TooMuchOutput),
+        (false, true) => Some(Outcome::TimedOut),
+        (false, false) => None,
+    };
+    outcome(status, &said, &complained, limit, &job)
 }
 
 fn outcome(
     status: ExitStatus,
     said: &[u8],
     complained: &[u8],
-    too_much: bool,
+    limit: Option<Outcome>,
     job: &Job,
 ) -> Result<Outcome, SandboxError> {
     let complained = String::from_utf8_lossy(complained);
@@ -106,20 +121,18 @@ fn outcome(
         .rfind(|line| !line.is_empty());
     let status = status.code().map(|code| code.clamp(0, 255) as u8);
     let Some(said) = said.strip_prefix(job.begin.as_bytes()) else {
-        return match status {
-            Some(code::TIME) => Ok(Outcome::TimedOut),
-            _ => Err(SandboxError::Refused {
-                step: last
-                    .unwrap_or("it ended before the program began")
-                    .to_owned(),
-            }),
-        };
+        return Err(SandboxError::Refused {
+            step: last
+                .unwrap_or("it ended before the program began")
+                .to_owned(),
+        });
     };
+    if let Some(limit) = limit {
+        return Ok(limit);
+    }
     Ok(match status {
-        _ if too_much => Outcome::TooMuchOutput,
         _ if said.ends_with(job.end.as_bytes()) => Outcome::Passed,
-        Some(code::TIME) => Outcome::TimedOut,
-        Some(code::KILLED) | None => Outcome::Failed("killed".to_owned()),
+        Some(code::KILLED | code::TIME) | None => Outcome::Failed("killed".to_owned()),
         Some(code) => Outcome::Failed(match last {
             Some(line) => line.chars().take(500).collect(),
             None => format!("exit code {code}"),
@@ -128,20 +141,24 @@ fn outcome(
 }
 
 /// Reads to the end, and keeps what is within the limit; above it, the program is ended.
-fn read(mut from: impl Read, left: &AtomicUsize, leash: &Leash) -> Vec<u8> {
+fn read(mut from: impl Read, watched: &Watched, begins: bool) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut piece = [0; 16 << 10];
     loop {
         match from.read(&mut piece) {
             Ok(0) => return kept,
             Ok(read) => {
+                if begins {
+                    watched.begun.get_or_init(Instant::now);
+                }
+                let left = &watched.left;
                 let before = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
                     Some(left.saturating_sub(read))
                 });
                 if before.unwrap_or(0) > read {
                     kept.extend_from_slice(&piece[..read]);
                 } else {
-                    leash.end();
+                    watched.end();
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -150,15 +167,22 @@ fn read(mut from: impl Read, left: &AtomicUsize, leash: &Leash) -> Vec<u8> {
     }
 }
 
-/// The outer stage ends in time; if it does not, it is killed, and its own end kills the program.
-fn wait(outer: &mut Child, limits: &Limits) -> io::Result<ExitStatus> {
-    let latest = limits.time().saturating_add(GRACE);
-    let begin = Instant::now();
+/// Waits for the end of the outer stage, and has the program ended when its time is up; whether it was. The time runs from the
+/// program's begin. An outer stage that does not end is killed, and its own end kills the program.
+fn wait(outer: &mut Child, limits: &Limits, watched: &Watched) -> io::Result<(ExitStatus, bool)> {
+    let latest = limits.time().saturating_add(2 * GRACE);
+    let start = Instant::now();
+    let mut is_late = false;
     loop {
         if let Some(status) = outer.try_wait()? {
-            return Ok(status);
+            return Ok((status, is_late));
         }
-        if begin.elapsed() > latest {
+        let begun = watched.begun.get();
+        if !is_late && begun.is_some_and(|begun| begun.elapsed() >= limits.time()) {
+            is_late = true;
+            watched.end();
+        }
+        if start.elapsed() > latest {
             outer.kill()?;
         }
         thread::sleep(Duration::from_millis(2));
