@@ -81,6 +81,10 @@ impl Workshop {
         workshop.rows();
         workshop.hub("models--HuggingFaceTB--SmolLM2-135M-Instruct", &base);
         copy(&golden::folder("eval/data"), &workshop.path("eval-data"));
+        for name in ["HumanEval.jsonl", "mbpp.jsonl"] {
+            let rows = golden::folder("eval/rows").join(name);
+            fs::copy(rows, workshop.path("eval-data").join(name)).unwrap();
+        }
         for args in [
             &["train", "recipe.toml", "--out", "made"][..],
             &["convert", "folder", "model.gguf"][..],

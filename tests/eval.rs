@@ -9,7 +9,9 @@ use burn::module::Module;
 use serde::Deserialize;
 use serde_json::json;
 use simmer_data::Tokenizer;
-use simmer_eval::{Answer, Answers, Asked, Evaluator, Measure, Question, Task, Watch, mean};
+use simmer_eval::{
+    Answer, Answers, Asked, Evaluator, Measure, Question, Scorer, Task, Tools, Watch, mean,
+};
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::BaseConfig;
 
@@ -77,6 +79,9 @@ fn task(name: &str) -> Task {
     }
     if let Some(generation) = &mut task.generation {
         generation.max_new_tokens = 24;
+        if generation.samples > 1 {
+            (generation.samples, generation.temperature) = (8, 0.0);
+        }
     }
     task
 }
@@ -149,8 +154,118 @@ fn answers_are_the_harness_s() {
             if name == "gsm8k" || name == "nq_open" {
                 continue;
             }
+            if cfg!(not(target_os = "linux")) && task(&name).runs_code() {
+                continue;
+            }
             let task = task(&name).with_shots(shots).unwrap();
             asking.compare(&task, &golden::folder("eval/rows"), &golden);
+        }
+    }
+}
+
+/// Prepares a measure with a sandbox and a scorer.
+fn prepare(measure: &mut Measure<'_>, pairs: &[(&Question, &Answer)]) {
+    #[cfg(target_os = "linux")]
+    let sandbox = Some(crate::sandbox::sandbox(simmer_sandbox::Limits::default()));
+    #[cfg(not(target_os = "linux"))]
+    let sandbox: Option<simmer_sandbox::Sandbox> = None;
+    let scorer = Scorer {
+        command: "while read -r line; do echo 0.5; done".to_owned(),
+    };
+    let tools = Tools {
+        sandbox: sandbox.as_ref(),
+        scorer: Some(&scorer),
+    };
+    measure.prepare(pairs, tools, &|_, _| {}).unwrap();
+}
+
+/// What the harness says about a text: a program, an answer to TruthfulQA, or samples that vote.
+#[derive(Deserialize)]
+struct Judged {
+    #[serde(default)]
+    row: usize,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    gold: String,
+    #[serde(default)]
+    texts: Vec<String>,
+    scores: BTreeMap<String, f64>,
+}
+
+#[test]
+fn programs_and_similarities_are_judged_as_the_harness_does() {
+    for name in ["humaneval", "humaneval_instruct", "mbpp", "truthfulqa_gen"] {
+        let task = task(name);
+        if cfg!(not(target_os = "linux")) && task.runs_code() {
+            continue;
+        }
+        let questions = task
+            .questions(&golden::folder("eval/rows"), usize::MAX)
+            .unwrap();
+        let found = golden::folder("eval/found").join(format!("{name}.json"));
+        let texts: Vec<Judged> = golden::json(found);
+        let answers: Vec<Answer> = texts
+            .iter()
+            .map(|judged| Answer {
+                texts: vec![judged.text.clone()],
+                ..Answer::default()
+            })
+            .collect();
+        let asked = texts.iter().map(|judged| &questions[judged.row]);
+        let pairs: Vec<(&Question, &Answer)> = asked.zip(&answers).collect();
+        let mut measure = Measure::new(&task).unwrap();
+        prepare(&mut measure, &pairs);
+        for ((question, answer), judged) in pairs.iter().zip(&texts) {
+            let ours = measure.scores(question, answer).unwrap();
+            assert_eq!(ours.len(), judged.scores.len());
+            for score in ours {
+                let theirs = match score.metric.as_str() {
+                    "pass@1" if name == "mbpp" => "pass_at_1",
+                    other => other,
+                };
+                let difference = (score.value - judged.scores[theirs]).abs();
+                let Judged { row, text, .. } = judged;
+                assert!(difference < 1e-9, "{name}, {row}, {text:?}: {score:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_most_frequent_answer_is_the_harness_s() {
+    let found = golden::folder("eval/found").join("gsm8k_cot_self_consistency.json");
+    let votes: Vec<Judged> = golden::json(found);
+    for judged in votes {
+        let mut task = task("gsm8k_cot_self_consistency");
+        let samples = judged.texts.len();
+        if let Some(generation) = &mut task.generation {
+            generation.samples = samples;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("gsm8k")).unwrap();
+        let row = json!({"question": "", "answer": format!("#### {}", judged.gold)});
+        let file = folder.path().join("gsm8k/test.jsonl");
+        std::fs::write(file, row.to_string()).unwrap();
+        let questions = task.questions(folder.path(), usize::MAX).unwrap();
+        let answer = Answer {
+            texts: judged.texts.clone(),
+            ..Answer::default()
+        };
+        let scores = Measure::new(&task)
+            .unwrap()
+            .scores(&questions[0], &answer)
+            .unwrap();
+        let expected = [
+            ("exact_match,the-answer-is".to_owned(), "score-first"),
+            (format!("maj@{samples},the-answer-is"), "maj@64"),
+            ("maj@8,the-answer-is".to_owned(), "maj@8"),
+        ];
+        assert_eq!(scores.len(), expected.len());
+        for (score, (metric, theirs)) in scores.iter().zip(expected) {
+            assert_eq!(score.metric, metric);
+            let difference = (score.value - judged.scores[theirs]).abs();
+            assert!(difference < 1e-9, "{}: {score:?}", judged.gold);
         }
     }
 }
@@ -218,7 +333,13 @@ fn digest(context: &str, continuation: &str) -> String {
 }
 
 fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, golden: &Golden) {
-    let measure = Measure::new(task).unwrap();
+    let mut measure = Measure::new(task).unwrap();
+    let pairs = questions.iter();
+    let pairs = pairs.map(|question| (question, answers.find(question).unwrap().unwrap()));
+    let pairs: Vec<(&Question, &Answer)> = pairs.collect();
+    if task.runs_code() || task.needs_scorer() {
+        prepare(&mut measure, &pairs);
+    }
     let mut values: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (question, expected) in questions.iter().zip(&golden.answers) {
         assert_eq!(question.number, expected.row);
@@ -270,6 +391,11 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
         assert_eq!(answer.texts.first(), expected.text.as_ref(), "{what}");
         for score in measure.scores(question, answer).unwrap() {
             if let Some(way) = score.metric.strip_prefix("exact_match,") {
+                let way = if way == "the-answer-is" {
+                    "score-first"
+                } else {
+                    way
+                };
                 assert!((score.value - expected.scores[way]).abs() < 1e-9, "{what}");
             }
             let values = values.entry(score.metric).or_default();
@@ -286,10 +412,19 @@ fn equals(what: &str, task: &Task, questions: &[Question], answers: &Answers, go
         let ours = match (name, task.name.as_str()) {
             ("acc", "truthfulqa_mc2") => "mc2".to_owned(),
             ("exact_match", "triviaqa") => name.to_owned(),
+            ("exact_match", "gsm8k_cot_self_consistency") if filter == "score-first" => {
+                "exact_match,the-answer-is".to_owned()
+            }
+            // greedy answers are all the same
+            ("exact_match", "gsm8k_cot_self_consistency") => "maj@8,the-answer-is".to_owned(),
+            ("pass_at_1", "mbpp") => "pass@1".to_owned(),
+            // without its web service
+            ("bypass", "realtoxicityprompts") => continue,
             ("exact_match", _) => metric.clone(),
             _ => name.to_owned(),
         };
-        assert!(filter == "none" || name == "exact_match", "{metric}");
+        let is_known = filter == "none" || name == "exact_match" || name == "pass@1";
+        assert!(is_known, "{metric}");
         let found = mean(&values[&ours]).value;
         assert!(
             (found - expected).abs() <= TOLERANCE * expected.abs().max(1.0),
@@ -507,5 +642,120 @@ fn the_published_average_of_mmlu_is_that_of_all_questions() {
         let found = mean(subjects).value;
         // both are rounded to a tenth
         assert!((found - average).abs() <= 0.1, "{size}: {found}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn programs_run_only_if_asked_and_the_scorer_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = golden::folder("eval/rows");
+    let run = |more: &[&str]| {
+        let base = tiny();
+        let args = [
+            "eval",
+            "--base",
+            &base,
+            "--data",
+            data.to_str().unwrap(),
+            "--device",
+            "cpu",
+        ];
+        simmer(folder.path(), &[&args, more].concat())
+    };
+    let wrong = |more: &[&str]| {
+        let output = run(more);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        said(&output)
+    };
+    insta::assert_snapshot!(wrong(&["--tasks", "mbpp"]), @"
+    error: task `mbpp`: its answers are programs, and a score needs them to be run
+    hint: add --run-code, to run them in a sandbox without network and files (docs/guide/evaluating.md)
+    ");
+    insta::assert_snapshot!(wrong(&["--tasks", "realtoxicityprompts"]), @r#"
+    error: task `realtoxicityprompts`: a program that scores its answers is needed
+    hint: name it with --scorer COMMAND: it reads {"text": ...} a line and writes a score from 0 to 1 a line
+    "#);
+    insta::assert_snapshot!(wrong(&["--tasks", "mbpp", "--run-code", "--pass-at", "10"]), @"error: --pass-at 10: expected a number from 1 to --samples, which is 1");
+    insta::assert_snapshot!(wrong(&["--tasks", "mbpp", "--run-code", "--python", "/bin/true"]).lines().next().unwrap(), @"error: /bin/true: expected a Python interpreter, found: EOF while parsing a value at line 1 column 0");
+    let output = run(&[
+        "--tasks",
+        "mbpp,realtoxicityprompts",
+        "--run-code",
+        "--samples",
+        "2",
+        "--pass-at",
+        "1,2",
+        "--scorer",
+        "while read -r line; do echo 0.75; done",
+        "--json",
+    ]);
+    assert!(output.status.success(), "{}", said(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metrics = |task: usize| {
+        let metrics = report["tasks"][task]["metrics"].as_array().unwrap().iter();
+        let pairs = metrics.map(|metric| {
+            (
+                metric["metric"].clone(),
+                metric["means"][0]["value"].clone(),
+            )
+        });
+        pairs.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        metrics(0),
+        [(json!("pass@1"), json!(0.0)), (json!("pass@2"), json!(0.0))]
+    );
+    assert_eq!(
+        metrics(1),
+        [
+            (json!("toxicity"), json!(0.75)),
+            (json!("toxic"), json!(1.0))
+        ]
+    );
+    assert!(
+        report["tasks"][0]["python"]
+            .as_str()
+            .unwrap()
+            .starts_with("CPython 3.")
+    );
+    let notes = report["tasks"][0]["notes"].to_string();
+    assert!(
+        notes.contains("each for at most 3 s") && notes.contains("4 failed"),
+        "{notes}"
+    );
+}
+
+/// With the variable `SIMMER_EVAL_DATA`, those of the public sets in that folder.
+#[test]
+#[cfg(target_os = "linux")]
+fn canonical_solutions_pass() {
+    let folder = std::env::var_os("SIMMER_EVAL_DATA").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| golden::folder("eval/rows"));
+    for (name, field) in [
+        ("humaneval", "canonical_solution"),
+        ("humaneval_instruct", "canonical_solution"),
+        ("mbpp", "code"),
+    ] {
+        let task = task(name);
+        let questions = task.questions(&folder, usize::MAX).unwrap();
+        let answers = questions.iter().map(|question| Answer {
+            texts: vec![question.fields[field].as_str().unwrap().to_owned()],
+            ..Answer::default()
+        });
+        let answers: Vec<Answer> = answers.collect();
+        let pairs: Vec<(&Question, &Answer)> = questions.iter().zip(&answers).collect();
+        let mut measure = Measure::new(&task).unwrap();
+        prepare(&mut measure, &pairs);
+        for (question, answer) in &pairs {
+            let scores = measure.scores(question, answer).unwrap();
+            assert!(
+                (scores[0].value - 1.0).abs() < 1e-12,
+                "{name}: {}",
+                question.origin
+            );
+        }
+        let ended = measure.ended(&pairs).unwrap();
+        assert_eq!(ended, [("passed", questions.len())].into(), "{name}");
     }
 }

@@ -31,6 +31,8 @@ mod parallel;
 mod recipes;
 mod report;
 mod resuming;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod starts;
 mod tokenizing;
 mod tracking;

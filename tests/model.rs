@@ -3,7 +3,9 @@
 use burn::tensor::{Device, Tensor, s};
 use simmer_kernels::Rows;
 use simmer_model::base::{self, BaseConfig};
-use simmer_model::{KvCache, LlamaForCausalLM, Prompt, Sampling, Sequence, Stop, Target};
+use simmer_model::{
+    KeptPrefix, KvCache, LlamaForCausalLM, Prompt, Sampling, Sequence, Stop, Target,
+};
 use std::ops::ControlFlow;
 
 use crate::golden::{self, ModelGolden, Tensors};
@@ -168,6 +170,51 @@ fn a_batch_continues_each_text_as_if_it_were_alone() {
             assert_eq!(found.tokens, told, "{name}");
             let difference = golden::max_difference(&found.log_probs, &alone.log_probs);
             assert!(difference <= TOLERANCE, "{name}: {difference}");
+        }
+    }
+}
+
+/// Batch after batch, each with prompts that begin alike.
+#[test]
+fn a_kept_prefix_changes_no_text() {
+    for name in golden::models() {
+        let model = load(name, &golden::device());
+        let eos = model.config().eos_token_id.clone();
+        let sampling = Sampling::default();
+        let head: Vec<u32> = (0..24).map(|place| 3 + place % 7).collect();
+        let ends: [&[&[u32]]; 5] = [
+            &[&[5, 9, 4], &[5, 9], &[6]],
+            &[&[8, 8, 8, 8, 3], &[9]],
+            // one text, and one twice
+            &[&[4, 4]],
+            &[&[4, 4], &[4, 4]],
+            &[&[7], &[5, 9, 4]],
+        ];
+        let mut kept = KeptPrefix::default();
+        for (number, ends) in ends.iter().enumerate() {
+            // the last batch begins alike for a while only
+            let head = &head[..if number == 4 { 15 } else { head.len() }];
+            let texts: Vec<Vec<u32>> = ends.iter().map(|end| [head, *end].concat()).collect();
+            let prompts = texts.iter().map(|tokens| Prompt {
+                tokens,
+                sampling: &sampling,
+            });
+            let prompts: Vec<Prompt<'_>> = prompts.collect();
+            let mut go_on = |_, _| ControlFlow::Continue(());
+            let after = model
+                .generate_batch_after(&mut kept, &prompts, 20, &eos, &mut go_on)
+                .unwrap();
+            let anew = model
+                .generate_batch(&prompts, 20, &eos, &mut go_on)
+                .unwrap();
+            for (after, anew) in after.iter().zip(&anew) {
+                assert_eq!(after.tokens, anew.tokens, "{name}, batch {number}");
+                let difference = golden::max_difference(&after.log_probs, &anew.log_probs);
+                assert!(
+                    difference <= TOLERANCE,
+                    "{name}, batch {number}: {difference}"
+                );
+            }
         }
     }
 }

@@ -50,6 +50,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    // before there is a second thread
+    if let Some(code) = simmer_sandbox::stage(std::env::args_os()) {
+        return code;
+    }
     simmer_files::explain_bus_errors();
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

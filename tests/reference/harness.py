@@ -4,6 +4,9 @@
     python tests/reference/harness.py compare OUT ANSWERS                          compares simmer's answers
     python tests/reference/harness.py goldens [TASK ...]                           generates tests/goldens/eval
 
+humaneval and mbpp run programs with the metric `code_eval` of Hugging Face's `evaluate`: set HF_ALLOW_CODE_EVAL=1, and
+CODE_EVAL to the folder metrics/code_eval of that repository. This runs them without a sandbox.
+
 OUT is one file if its name ends in .json, else a folder with a TASK.json for each task; `compare` needs the folder. The
 word `run` may be omitted. ANSWERS is the folder of a model that `simmer eval --out` wrote. All commands need
 `pip install lm-eval==0.4.13` in addition to requirements.txt.
@@ -26,6 +29,7 @@ Where the local files differ from the harness's data sets, they are used as they
   all incorrect ones), as in its authors' code, but without the full stop that this code adds at each end. The harness
   reads them from the Hub's multiple_choice config, with which this could not be compared.
 - CrowS-Pairs has the 1,508 original pairs; the harness reads a revised set.
+- TruthfulQA's generated answers (truthfulqa_gen) are compared with the CSV's answers, split at semicolons.
 - PIQA, WinoGrande, ARC, OpenBookQA, MMLU, GSM8K and NQ-open only need other field names.
 """
 
@@ -41,6 +45,7 @@ from pathlib import Path
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import datasets
+import evaluate
 import lm_eval
 import torch
 from lm_eval.api.instance import Instance
@@ -49,6 +54,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, postprocess_generated_text
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.tasks.hendrycks_math import utils as hendrycks_math
+from lm_eval.tasks.truthfulqa import utils as truthfulqa
+
+if "CODE_EVAL" in os.environ:
+    load_metric = evaluate.load
+    evaluate.load = lambda name: load_metric(os.environ["CODE_EVAL"] if name == "code_eval" else name)
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 YAML = {
@@ -65,6 +75,12 @@ YAML = {
     "crows_pairs": "crows_pairs/crows_pairs_english.yaml",
     "gsm8k_cot": "gsm8k/gsm8k-cot.yaml",
     "gsm8k": "gsm8k/gsm8k.yaml",
+    "gsm8k_cot_self_consistency": "gsm8k/gsm8k-cot-self-consistency.yaml",
+    "truthfulqa_gen": "truthfulqa/truthfulqa_gen.yaml",
+    "realtoxicityprompts": "realtoxicityprompts/realtoxicityprompts.yaml",
+    "humaneval": "humaneval/humaneval.yaml",
+    "humaneval_instruct": "humaneval/humaneval_instruct.yaml",
+    "mbpp": "mbpp/mbpp.yaml",
     "nq_open": "nq_open/nq_open.yaml",
     "triviaqa": "triviaqa/default.yaml",
     "race": "race/race.yaml",
@@ -87,6 +103,12 @@ FILES = {
     "crows_pairs": "crows_pairs_anonymized.csv",
     "gsm8k_cot": "gsm8k/test.jsonl",
     "gsm8k": "gsm8k/test.jsonl",
+    "gsm8k_cot_self_consistency": "gsm8k/test.jsonl",
+    "truthfulqa_gen": "TruthfulQA.csv",
+    "realtoxicityprompts": "real-toxicity-prompts/prompts.jsonl",
+    "humaneval": "HumanEval.jsonl",
+    "humaneval_instruct": "HumanEval.jsonl",
+    "mbpp": "mbpp.jsonl",
     "nq_open": "NQ-open.dev.jsonl",
     "triviaqa": "triviaqa/validation.jsonl",
     "race": "race/high/test.jsonl",
@@ -147,6 +169,9 @@ def as_the_harness_wants(task: str, row: dict) -> dict:
             return {"passage": row["passage"], "question": row["question"], "label": int(row["answer"])}
         case "truthfulqa_mc1" | "truthfulqa_mc2":
             return truthful(row)
+        case "truthfulqa_gen":
+            answers = {name.lower().replace(" ", "_"): parts(row[name]) for name in ("Correct Answers", "Incorrect Answers")}
+            return truthfulqa.preprocess_function({"question": row["Question"], **answers})
         case "crows_pairs":
             return {"sent_more": row["sent_more"], "sent_less": row["sent_less"], "bias_type": row["bias_type"]}
         case "hendrycks_math":
@@ -185,7 +210,13 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
                 config[unused] = None
     if shots is not None and config.get("num_fewshot"):
         config["num_fewshot"] = shots
-    if task in ("hellaswag", "hendrycks_math"):
+    if task == "mbpp":
+        splits["test"] = [row for row in rows if 10 < row["task_id"] <= 510]
+    if task == "realtoxicityprompts":
+        # the scores need a web service; what is sent and generated does not
+        config.pop("process_results")
+        config["metric_list"] = [{"metric": "bypass"}]
+    if task in ("hellaswag", "hendrycks_math", "truthfulqa_gen"):
         config.pop("process_docs")
     tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
     config.update(task=task, custom_dataset=lambda **_: datasets.DatasetDict(tables))
@@ -218,9 +249,16 @@ def answers_of(task: ConfigurableTask, samples: list[dict]) -> list[dict]:
         else:
             answer["target"] = task.doc_to_target(doc)
             answer["prompt"], answer["text"] = pairs[0][0], sample["resps"][0][0]
+            if isinstance(answer["text"], list):
+                answer["text"] = answer["text"][0]
             answer["sha256"] = digest(answer["prompt"])
-            answer.setdefault("found", {})[sample["filter"]] = sample["filtered_resps"][0]
-            answer.setdefault("scores", {})[sample["filter"]] = float(sample["exact_match"])
+            scores = answer.setdefault("scores", {})
+            if "exact_match" in sample:
+                answer.setdefault("found", {})[sample["filter"]] = sample["filtered_resps"][0]
+                scores[sample["filter"]] = float(sample["exact_match"])
+            else:
+                metrics = (name for name in sample["metrics"] if name != "bypass")
+                scores.update({name: float(sample[name]) for name in metrics})
     return [found[row] for row in sorted(found)]
 
 
@@ -235,9 +273,11 @@ def ask(
     loaded = load(task, data, limit, shots)
     if loaded.OUTPUT_TYPE == "generate_until":
         loaded.config.generation_kwargs.update(generation or {})
+        if not loaded.config.generation_kwargs.get("do_sample"):
+            loaded.config.generation_kwargs.pop("temperature", None)
     begin = time.perf_counter()
     # with any number of iterations above 0, the harness computes the standard errors of means
-    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=1)
+    results = lm_eval.evaluate(model, {task: loaded}, log_samples=True, bootstrap_iters=1, confirm_run_unsafe_code=True)
     seconds = time.perf_counter() - begin
     kept = {name: float(value) for name, value in results["results"][task].items() if isinstance(value, float)}
     answers = answers_of(loaded, results["samples"][task])
@@ -374,6 +414,49 @@ def findings(folder: Path, tasks: list[str]) -> None:
         (folder / "found" / f"{name}.json").write_text(f"[\n{found}\n]\n", encoding="utf-8")
 
 
+def more_findings(folder: Path, tasks: list[str]) -> None:
+    """Writes eval/found/TASK.json of the tasks whose answers are programs, are compared by similarity, or vote."""
+    from harness_rows import PROGRAMS, SAID, VOTES
+
+    def wanted(name: str) -> bool:
+        return not tasks or name in tasks
+
+    def write(name: str, found: list[dict]) -> None:
+        text = ",\n".join(json.dumps(one, ensure_ascii=False) for one in found)
+        (folder / "found" / f"{name}.json").write_text(f"[\n{text}\n]\n", encoding="utf-8")
+
+    def scored(name: str, pairs: list[tuple[int, str]]) -> list[dict]:
+        task = load(name, folder / "rows", None, FEW)
+        docs = list(task.eval_docs)
+        found = []
+        for row, text in pairs:
+            asked = Instance("generate_until", docs[row], ("", {}), 0, resps=[text])
+            for filters in task._filters:
+                filters.apply([asked])
+                scores = task.process_results(docs[row], [asked.filtered_resps[filters.name]])
+            found.append({"row": row, "text": text, "scores": {key: float(value) for key, value in scores.items()}})
+        return found
+
+    for name, pairs in [*PROGRAMS.items(), ("truthfulqa_gen", SAID)]:
+        if wanted(name):
+            write(name, scored(name, pairs))
+    name = "gsm8k_cot_self_consistency"
+    if wanted(name):
+        task, found = load(name, folder / "rows", None, FEW), []
+        for gold, texts in VOTES:
+            # the harness wants at least eight
+            resps = texts * (8 if len(texts) < 8 else 1)
+            doc = {"question": "", "answer": f"#### {gold}"}
+            asked = Instance("generate_until", doc, ("", {}), 0, resps=resps)
+            scores = {}
+            for filters in task._filters:
+                filters.apply([asked])
+                got = asked.filtered_resps[filters.name]
+                scores[filters.name] = float(task.process_results(doc, [got])["exact_match"])
+            found.append({"gold": gold, "texts": resps, "scores": scores})
+        write(name, found)
+
+
 def brief(found: dict, texts: bool) -> dict:
     """The parts kept in eval/MODEL.json: log-likelihoods or generated texts, and the prompts if `texts` is set."""
     asked = () if texts else ("pairs", "prompt")
@@ -409,7 +492,8 @@ def goldens(tasks: list[str]) -> None:
     write_rows(folder / "data")
     write_hub_rows(folder / "rows")
     findings(folder, tasks)
-    short = {"max_gen_toks": SHORT}
+    more_findings(folder, tasks)
+    short = {"max_gen_toks": SHORT, "do_sample": False}
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
         found = {}

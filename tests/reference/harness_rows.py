@@ -244,6 +244,52 @@ HUB_ROWS = {
         },
         {"problem": "Half of a half?", "level": "Level 1", "type": "Algebra", "solution": r"$\boxed{\frac{1}{4}}$"},
     ],
+    "HumanEval.jsonl": [
+        {
+            "task_id": "Kitchen/0",
+            "prompt": 'def portions(cups, people):\n    """ Cups for each person, rounded down.\n    >>> portions(7, 2)\n    3\n    """\n',
+            "entry_point": "portions",
+            "canonical_solution": "    return cups // people\n",
+            "test": "\n\nMETADATA = {}\n\n\ndef check(candidate):\n    assert candidate(7, 2) == 3\n    assert candidate(0, 5) == 0\n",
+        },
+        {
+            "task_id": "Kitchen/1",
+            "prompt": 'from typing import List\n\n\ndef longest(words: List[str]) -> str:\n    """ The longest of the dishes, the first of several: « crème brûlée ». """\n',
+            "entry_point": "longest",
+            "canonical_solution": "    best = ''\n    for word in words:\n        if len(word) > len(best):\n            best = word\n    return best\n",
+            "test": "\n\ndef check(candidate):\n    assert candidate(['tea', 'soup', 'cake']) == 'soup'\n    assert candidate([]) == ''\n",
+        },
+    ],
+    "mbpp.jsonl": [
+        {
+            "task_id": number,
+            "text": text,
+            "code": code,
+            "test_list": tests,
+            "test_setup_code": "",
+            "challenge_test_list": [],
+        }
+        for number, text, code, tests in [
+            (10, "Never asked: its number is too small.", "x = 1", ["assert x == 1"] * 3),
+            (
+                11,
+                "Write a function to count the eggs in a list of dishes.",
+                "def eggs(dishes):\r\n  return sum(dish == 'egg' for dish in dishes)",
+                ["assert eggs(['egg', 'tea']) == 1", "assert eggs([]) == 0", "assert eggs(['egg'] * 3) == 3"],
+            ),
+            (
+                510,
+                "Write a python function to double a recipe's amounts.",
+                "import copy\r\ndef double(amounts):\r\n  return [2 * amount for amount in amounts]",
+                ["assert double([1, 2]) == [2, 4]", "assert double([]) == []", "assert double([0.5]) == [1.0]"],
+            ),
+            (511, "Never asked: its number is too large.", "x = 1", ["assert x == 1"] * 3),
+        ]
+    ],
+    "real-toxicity-prompts/prompts.jsonl": [
+        {"filename": "a.txt", "begin": 0, "end": 9, "prompt": {"text": "The cook said that", "toxicity": 0.1}, "continuation": {"text": " it was hot."}},
+        {"filename": "b.txt", "begin": 0, "end": 9, "prompt": {"text": "Your soup is", "toxicity": 0.2}, "continuation": {"text": " cold."}},
+    ],
     "bbh/boolean_expressions.json": [
         {"input": "not ( True ) and ( True ) is", "target": "False"},
         {"input": "True and not not ( not False ) is", "target": "True"},
@@ -252,3 +298,65 @@ HUB_ROWS = {
         {"input": "Sort the following words alphabetically: List: soup bread apple", "target": "apple bread soup"},
     ],
 }
+
+# programs that a model might write: the row, and what continues its prompt
+PROGRAMS = {
+    "humaneval": [
+        (0, "    return cups // people\n"),
+        (0, "    return cups / people\n"),
+        (0, "    return cups // people\n\nprint(portions(7, 2))"),
+        (0, "    return int(cups / people"),
+        (0, ""),
+        (0, "    while True:\n        pass\n"),
+        (0, "    raise SystemExit(0)\n"),
+        (0, "    return cups // people\n\nif __name__ == '__main__':\n    raise ValueError\n"),
+        (1, "    return max(words, key=len, default='')\n"),
+        (1, "    return sorted(words, key=len)[-1]\n"),
+        (1, "  return max(words, key=len, default='')\n"),
+        (1, "    import os\n    return os.environ.get('x') or max(words, key=len, default='')\n"),
+    ],
+    "humaneval_instruct": [
+        (0, "    return cups // people\n```\nIt rounds down."),
+        (0, "    return cups // people\n"),
+        (0, "```python\n    return cups // people\n```"),
+        (1, "    return max(words, key=len, default='')```"),
+    ],
+    "mbpp": [
+        (0, "def eggs(dishes):\r\n  return dishes.count('egg')"),
+        (0, "def eggs(dishes):\n  return len(dishes)"),
+        (0, "def egg(dishes):\n  return dishes.count('egg')"),
+        (1, "double = lambda amounts: [2 * amount for amount in amounts]"),
+        (1, "def double(amounts):\n  return amounts + amounts"),
+        (1, "import nothing\ndef double(amounts): pass"),
+    ],
+}
+
+# what a model might say to the questions of eval/rows/TruthfulQA.csv
+SAID = [
+    (0, "\nA: Yes, they rest."),
+    (0, "They do"),
+    (0, "No. Fish never rest."),
+    (0, "I have no comment."),
+    (0, ""),
+    (0, "Fish"),
+    (1, "It is a star . No, it is a star . It is oil ."),
+    (1, "IT IS, a: star - (no lamp) for $1,000.50 ½ or 2 % in 1955."),
+    (1, "Öl – «naïve» text, 3.14! 100°C"),
+    (1, " It is a big lamp, it is a star."),
+    (2, "They fall. They fall at the same speed\n.\nLead is heavy"),
+    (2, "at the same speed they fall, lead fall lead, since it is heavy"),
+    (3, "No, it is noise. It only sounds so."),
+    (3, "Yes, the sea is in it."),
+    (4, "No.\nSome are grey.\nAll of them are"),
+    (5, "A man and a rabbit, or no one."),
+]
+
+# samples of one question to GSM8K, and the right answer
+VOTES = [
+    ("7", ["The answer is 7.", "The answer is 8.", "The answer is 8."]),
+    ("8", ["The answer is 7.", "The answer is 8.", "The answer is 8."]),
+    ("7", ["The answer is 7."] * 3 + ["seven"] * 5 + ["The answer is 7."] * 3),
+    ("1,200", ["The answer is 1,200.", "The answer is 1200.", "The answer is $5.", "The answer is 1,200"]),
+    ("9", ["no", "The answer is 9", "The answer is 3.", "The answer is 3. The answer is 9"]),
+    ("-3", ["The answer is -3.", "The answer is 3."]),
+]

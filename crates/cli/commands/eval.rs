@@ -21,6 +21,8 @@ use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{BaseConfig, BasePrecision};
 
+use crate::commands::eval_contamination::TrainedOn;
+use crate::commands::eval_tools::{Ready, ToolArgs, left_out};
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
 use crate::{hub, interrupt, output, progress};
@@ -82,6 +84,8 @@ pub(crate) struct Eval {
     /// Sampling temperature of --samples
     #[arg(long, value_name = "T", default_value_t = 0.7, requires = "samples")]
     temperature: f64,
+    #[command(flatten)]
+    tools: ToolArgs,
     /// Apply the chat template of the model to the prompts of generation tasks
     #[arg(long)]
     chat: bool,
@@ -147,6 +151,7 @@ impl Eval {
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
         let asked = self.asked()?;
+        let ready = self.tools.ready(asked.iter().map(|asked| &asked.task))?;
         let answering = Arc::new(AtomicBool::new(false));
         let interrupt = Interrupt {
             stop: interrupt::flag(
@@ -171,7 +176,7 @@ impl Eval {
             }
         }
         let names = models.into_iter().map(|(name, _)| name).collect();
-        let report = self.report(names, size, &asked, &kept)?;
+        let report = self.report(names, size, &asked, &kept, &ready)?;
         self.show(&report)?;
         Ok(ExitCode::SUCCESS)
     }
@@ -199,7 +204,14 @@ impl Eval {
         let mut tasks: Vec<(Task, &Path)> = Vec::new();
         let data = hub::locate_folder(&self.data)?;
         for name in &self.tasks {
-            tasks.push((self.settled(Task::named(name)?)?, &data));
+            let task = self.settled(Task::named(name)?)?;
+            if task.runs_code() && !self.tools.run_code {
+                return Err(EvalError::NotRun { name: task.name }.into());
+            }
+            if self.tools.lacks(&task).is_some() {
+                return Err(EvalError::NoScorer { name: task.name }.into());
+            }
+            tasks.push((task, &data));
         }
         if let Some(file) = &self.file {
             let file = hub::locate_file(file)?;
@@ -227,6 +239,10 @@ impl Eval {
                 continue;
             }
             let task = self.settled(Task::named(name)?)?;
+            if let Some(why) = self.tools.lacks(&task) {
+                left_out(suite.name, name, why);
+                continue;
+            }
             match task.questions(data, self.limit) {
                 Ok(questions) => asked.push(Asked { task, questions }),
                 Err(EvalError::NoFile { files, .. }) => {
@@ -316,7 +332,7 @@ impl Eval {
         if let Some(samples) = self.samples {
             task = task.with_samples(samples, self.temperature);
         }
-        Ok(task)
+        self.tools.settled(task)
     }
 
     /// One model's answers to every task; `None` if it was interrupted, which is reported.
@@ -385,25 +401,36 @@ impl Eval {
         size: Option<&'static str>,
         asked: &[Asked],
         kept: &[Vec<Answers>],
+        ready: &Ready,
     ) -> Result<Report, Failure> {
         let mut tasks = Vec::new();
+        let trained_on = self.adapter.iter().map(|adapter| TrainedOn::of(adapter));
+        let trained_on: Vec<Option<TrainedOn>> = std::iter::once(None).chain(trained_on).collect();
         for (number, Asked { task, questions }) in asked.iter().enumerate() {
-            let measure = Measure::new(task)?;
-            let of_models = kept.iter().map(|answers| {
-                let answers = questions
-                    .iter()
-                    .map(|question| answers[number].find(question));
-                let answers: Vec<Option<&Answer>> = answers.collect::<Result<_, _>>()?;
-                let answers: Vec<&Answer> = answers.into_iter().flatten().collect();
-                let scores = questions.iter().zip(&answers);
+            let mut measure = Measure::new(task)?;
+            let found = kept.iter().map(|answers| {
+                let pairs = questions.iter().map(|question| {
+                    let answer = answers[number].find(question)?;
+                    Ok(answer.map(|answer| (question, answer)))
+                });
+                let pairs = pairs.collect::<Result<Vec<_>, EvalError>>()?;
+                Ok(pairs.into_iter().flatten().collect())
+            });
+            let found: Vec<Vec<(&Question, &Answer)>> = found.collect::<Result<_, Failure>>()?;
+            ready.prepare(&mut measure, task, &found.concat())?;
+            let results = found.iter().map(|pairs| {
+                let scores = pairs.iter();
                 let scores = scores.map(|(question, answer)| measure.scores(question, answer));
                 Ok(Results {
                     scores: scores.collect::<Result<_, _>>()?,
-                    answers,
+                    answers: pairs.iter().map(|(_, answer)| *answer).collect(),
                 })
             });
-            let results: Vec<Results<'_>> = of_models.collect::<Result<_, Failure>>()?;
-            tasks.push(TaskReport::new(task, questions, &results, size));
+            let results: Vec<Results<'_>> = results.collect::<Result<_, Failure>>()?;
+            let mut report = TaskReport::new(task, questions, &results, size);
+            report.contamination = TrainedOn::overlaps(&trained_on, questions);
+            ready.tell(&mut report, &measure, &models, &found)?;
+            tasks.push(report);
         }
         Ok(Report {
             protocol: self.protocol(),

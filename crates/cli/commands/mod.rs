@@ -7,6 +7,8 @@ mod convert;
 mod data;
 mod estimate;
 mod eval;
+mod eval_contamination;
+mod eval_tools;
 mod generate;
 mod init;
 mod man;

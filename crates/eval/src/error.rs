@@ -7,6 +7,7 @@ use simmer_data::tokenizer::TokenizerError;
 use simmer_data::{DataError, Origin};
 use simmer_hint::Hint;
 use simmer_model::GenerateError;
+use simmer_sandbox::SandboxError;
 
 /// An error of an evaluation.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +95,29 @@ pub enum EvalError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Answers are programs, and were not run.
+    #[error("task `{name}`: its answers are programs, and a score needs them to be run")]
+    NotRun {
+        /// The task.
+        name: String,
+    },
+    /// A task needs a scorer.
+    #[error("task `{name}`: a program that scores its answers is needed")]
+    NoScorer {
+        /// The task.
+        name: String,
+    },
+    /// The program that scores texts does not.
+    #[error("scorer `{command}`: {problem}")]
+    Scorer {
+        /// Its command line.
+        command: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Programs cannot be run.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// Generation failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -162,6 +186,16 @@ impl Hint for EvalError {
             Self::OtherResults { .. } => "choose another --out, or start again with --overwrite",
             Self::Results { .. } => "remove that line, or start again with --overwrite",
             Self::Interrupted { .. } => "run the same command again to resume",
+            Self::NotRun { .. } => {
+                "add --run-code, to run them in a sandbox without network and files (docs/guide/evaluating.md)"
+            }
+            Self::NoScorer { .. } => {
+                "name it with --scorer COMMAND: it reads {\"text\": ...} a line and writes a score from 0 to 1 a line"
+            }
+            Self::Scorer { .. } => {
+                "it must read {\"text\": ...} a line and write a score from 0 to 1 a line, in the same order"
+            }
+            Self::Sandbox(error) => return error.hint(),
             Self::Data(error) => return error.hint(),
             Self::Template(error) => return error.hint(),
             Self::Tokenizer(error) => return error.hint(),

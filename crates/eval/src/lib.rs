@@ -13,14 +13,16 @@ mod metric;
 mod question;
 pub mod report;
 mod score;
+mod scorer;
 mod statistics;
 mod task;
 
 pub use answer::{Answer, Answers, Asking, Reference};
 pub use error::EvalError;
 pub use evaluator::{Evaluator, Watch};
-pub use metric::{Measure, Score, reference_scores, rouge_l};
+pub use metric::{Measure, Score, Tools, pass_at_k, reference_scores, rouge_l};
 pub use question::{Asked, Pair, Question};
+pub use scorer::Scorer;
 pub use statistics::{Difference, Mean, difference, mean};
 pub use task::{
     Choice, ChoiceMetric, Extraction, Generation, Instruction, Normalisation, Otherwise, Paper,

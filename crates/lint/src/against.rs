@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path, sets: &mut Fingerprint) -> Result<(), DataError>
 }
 
 /// The questions of a row. An instruction and its input are one question.
-fn asked(row: &Value) -> Vec<String> {
+pub(super) fn asked(row: &Value) -> Vec<String> {
     let mut questions = Vec::new();
     let mut texts: Vec<&str> = Vec::new();
     for (key, value) in row.as_object().into_iter().flatten() {

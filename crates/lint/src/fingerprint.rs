@@ -48,7 +48,7 @@ impl Fingerprint {
         Fingerprint::read(BUILT_IN).expect("the fingerprint was written by this program")
     }
 
-    fn read(mut bytes: &[u8]) -> Option<Fingerprint> {
+    pub(super) fn read(mut bytes: &[u8]) -> Option<Fingerprint> {
         bytes = bytes.strip_prefix(MAGIC)?;
         let mut take = |count: usize| {
             let (taken, rest) = bytes.split_at_checked(count)?;

@@ -9,6 +9,7 @@ mod against;
 mod calls;
 mod contamination;
 mod encoding;
+mod evaluation_set;
 mod excerpt;
 mod fingerprint;
 mod lcs;
@@ -21,6 +22,7 @@ mod special;
 mod tokens;
 mod words;
 
+pub use evaluation_set::EvaluationSet;
 pub use report::{Finding, LintReport, Offender};
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Batched generation: each step reads the weights once for all texts.
 //!
-//! The cache holds a prefix that several prompts share once. Each text writes its new tokens to its own
-//! pages, so that it always sees a few contiguous ranges of the cache.
+//! The cache holds a prefix that several prompts share once, and keeps it for the next batch ([`KeptPrefix`]). Each text
+//! writes its new tokens to its own pages, so that it always sees a few contiguous ranges of the cache.
 //!
 //! Axes: B texts that are still generating, H hidden size, V vocabulary.
 
@@ -13,6 +13,7 @@ use simmer_kernels::Rows;
 use crate::cache::KvCache;
 use crate::generate::{GenerateError, Generated, Stop, log_softmax_at, values};
 use crate::llama::LlamaForCausalLM;
+use crate::prefix::SHORTEST;
 use crate::sampler::{Sampler, Sampling};
 use crate::sequence::{Sequence, ids};
 
@@ -26,6 +27,44 @@ pub struct Prompt<'a> {
     pub tokens: &'a [u32],
     /// How its tokens are chosen.
     pub sampling: &'a Sampling,
+}
+
+/// The tokens that all prompts of a batch begin with, and their keys and values. The next batch does not compute them again if
+/// its prompts begin with them, too, such as with the worked examples of a task.
+#[derive(Debug, Default)]
+pub struct KeptPrefix {
+    tokens: Vec<u32>,
+    cache: KvCache,
+}
+
+impl KeptPrefix {
+    /// Leaves what all rows begin with, except the last token of a row. Returns its number of tokens.
+    fn leave(&mut self, rows: &[&[u32]]) -> usize {
+        let common = rows.iter().map(|row| {
+            let before = &row[..row.len() - 1];
+            let pairs = self.tokens.iter().zip(before);
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        let common = common.min().unwrap_or(0);
+        self.cut(if common < SHORTEST { 0 } else { common })
+    }
+
+    /// Keeps what all rows begin with: the first tokens of the cache are those of the first row.
+    fn keep(&mut self, rows: &[&[u32]]) {
+        let first = rows[0];
+        let common = rows.iter().fold(first.len(), |end, row| {
+            let pairs = first[..end].iter().zip(*row);
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        self.tokens = first[..common].to_vec();
+        self.cut(common);
+    }
+
+    fn cut(&mut self, length: usize) -> usize {
+        self.tokens.truncate(length);
+        self.cache.cut(length);
+        length
+    }
 }
 
 /// One text of a batch.
@@ -53,6 +92,22 @@ impl LlamaForCausalLM {
         eos: &[u32],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<Vec<Generated>, GenerateError> {
+        let mut kept = KeptPrefix::default();
+        self.generate_batch_after(&mut kept, prompts, max_new_tokens, eos, on_token)
+    }
+
+    /// As [`LlamaForCausalLM::generate_batch`], after other batches of the same model, whose common prefix is `kept`.
+    ///
+    /// # Errors
+    /// As [`LlamaForCausalLM::generate_batch`].
+    pub fn generate_batch_after(
+        &self,
+        kept: &mut KeptPrefix,
+        prompts: &[Prompt<'_>],
+        max_new_tokens: usize,
+        eos: &[u32],
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Result<Vec<Generated>, GenerateError> {
         for prompt in prompts {
             self.check_tokens(prompt.tokens)?;
         }
@@ -62,8 +117,7 @@ impl LlamaForCausalLM {
         if self.changes_frequencies(prompts, max_new_tokens) {
             return self.generate_each(prompts, max_new_tokens, eos, on_token);
         }
-        let mut cache = KvCache::default();
-        let (mut texts, mut hidden) = self.prefill(prompts, &mut cache);
+        let (mut texts, mut hidden) = self.prefill(prompts, kept);
         for left in (0..max_new_tokens).rev() {
             self.choose(&mut texts, hidden, eos, on_token);
             let growing = texts.iter_mut().filter(|text| !text.ended);
@@ -71,7 +125,13 @@ impl LlamaForCausalLM {
             if growing.is_empty() || left == 0 {
                 break;
             }
-            hidden = self.grow(&mut growing, &mut cache);
+            hidden = self.grow(&mut growing, &mut kept.cache);
+        }
+        if self.shares(prompts) {
+            let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+            kept.keep(&rows);
+        } else {
+            *kept = KeptPrefix::default();
         }
         Ok(texts.into_iter().map(|text| text.generated).collect())
     }
@@ -84,6 +144,12 @@ impl LlamaForCausalLM {
             let mut lengths = prompts.iter().map(|prompt| prompt.tokens.len());
             lengths.any(|length| length <= most && length.saturating_add(max_new_tokens) > most)
         })
+    }
+
+    /// Whether the keys of a prefix are the same in all prompts.
+    fn shares(&self, prompts: &[Prompt<'_>]) -> bool {
+        let most = self.config().same_frequencies_up_to();
+        most.is_none_or(|most| prompts.iter().all(|prompt| prompt.tokens.len() <= most))
     }
 
     /// As [`LlamaForCausalLM::generate_batch`], one prompt after another.
@@ -114,17 +180,26 @@ impl LlamaForCausalLM {
     fn prefill<'a>(
         &self,
         prompts: &[Prompt<'a>],
-        cache: &mut KvCache,
+        kept: &mut KeptPrefix,
     ) -> (Vec<Text<'a>>, Tensor<2>) {
-        let rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+        let mut rows: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+        let seen = if self.shares(prompts) {
+            kept.leave(&rows)
+        } else {
+            kept.cut(0)
+        };
+        for row in &mut rows {
+            *row = &row[seen..];
+        }
         let shared = Sequence::sharing_prefixes(&rows, self.config().same_frequencies_up_to());
-        let hidden = self.hidden(&shared.sequence, Some(cache)); // [T, H]
+        let sequence = shared.sequence.after(seen);
+        let hidden = self.hidden(&sequence, Some(&mut kept.cache)); // [T, H]
         let last = shared.places.iter().filter_map(|places| places.last());
         let hidden = hidden.select(0, ids(last.copied(), &self.device())); // [B, H]
         let texts = prompts.iter().zip(&shared.places);
         let texts = texts.map(|(prompt, places)| Text {
             tokens: prompt.tokens.to_vec(),
-            keys: ranges(places),
+            keys: ranges(seen, places),
             page: 0..0,
             sampler: Sampler::new(prompt.sampling),
             generated: Generated {
@@ -209,11 +284,11 @@ impl Text<'_> {
     }
 }
 
-/// Ascending places as contiguous ranges.
-fn ranges(places: &[u32]) -> Vec<Range<usize>> {
+/// The first `seen` places and those of ascending `places` after them, as contiguous ranges.
+fn ranges(seen: usize, places: &[u32]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
-    for place in places {
-        let place = *place as usize;
+    let places = places.iter().map(|place| seen + *place as usize);
+    for place in (0..seen).chain(places) {
         match ranges.last_mut() {
             Some(last) if last.end == place => last.end += 1,
             _ => ranges.push(place..place + 1),

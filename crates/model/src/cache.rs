@@ -41,6 +41,15 @@ impl KvCache {
         self.length == 0
     }
 
+    /// Leaves the first `length` tokens, if there are more. The memory of the others stays for the next ones.
+    pub(crate) fn cut(&mut self, length: usize) {
+        if length == 0 {
+            *self = Self::default();
+        }
+        self.length = self.length.min(length);
+        self.placed = None;
+    }
+
     /// Puts the next tokens at `places`, after which the cache has length `length`.
     pub(crate) fn place(&mut self, places: Vec<usize>, length: usize) {
         self.placed = Some(Placed { places, length });

@@ -28,7 +28,7 @@ mod trainable;
 mod weight;
 
 pub use backward::Recompute;
-pub use batch::Prompt;
+pub use batch::{KeptPrefix, Prompt};
 pub use cache::KvCache;
 pub use decoder::{DecoderLayer, Mlp, SelfAttention};
 pub use generate::{GenerateError, Generated, Scored, Stop};

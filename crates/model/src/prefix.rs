@@ -11,7 +11,7 @@ use crate::sequence::Sequence;
 
 /// Length in tokens from which a shared prefix becomes a row of its own. A shorter prefix saves less
 /// than the additional row costs in attention.
-const SHORTEST: usize = 12;
+pub(crate) const SHORTEST: usize = 12;
 
 /// A packed sequence that holds each shared prefix once.
 #[derive(Debug, Clone)]

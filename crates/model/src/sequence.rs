@@ -1,5 +1,6 @@
 //! The input of a forward pass: a packed sequence and its targets.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor};
@@ -35,6 +36,30 @@ impl Sequence {
             tokens: tokens.to_vec(),
             rows: Rows::continuing(seen, tokens.len()),
             dropout_keys: None,
+        }
+    }
+
+    /// The same rows, each after the first `seen` tokens of a cache.
+    pub(crate) fn after(&self, seen: usize) -> Self {
+        let rows = self.rows.iter().map(|row| {
+            let mut keys: Vec<Range<usize>> = Vec::with_capacity(row.keys.len() + 1);
+            let own = row
+                .keys
+                .iter()
+                .map(|keys| keys.start + seen..keys.end + seen);
+            for range in std::iter::once(0..seen).chain(own) {
+                match keys.last_mut() {
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => keys.push(range),
+                }
+            }
+            keys.retain(|range| !range.is_empty());
+            (row.queries.len(), keys)
+        });
+        Self {
+            tokens: self.tokens.clone(),
+            rows: Rows::seeing(rows, seen + self.len()),
+            dropout_keys: self.dropout_keys.clone(),
         }
     }
 

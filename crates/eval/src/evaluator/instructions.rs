@@ -111,6 +111,10 @@ impl Generation {
         Self {
             prompt: String::new(),
             answers: None,
+            wrong: None,
+            program: None,
+            votes: Vec::new(),
+            pass_at: Vec::new(),
             until: Vec::new(),
             max_new_tokens: instruction.max_new_tokens,
             samples: 1,

@@ -6,7 +6,7 @@ use simmer_data::example::prompt_tokens;
 use simmer_data::tokenizer::DecodeStream;
 use simmer_data::{Conversation, Message, Role};
 use simmer_kernels::mix;
-use simmer_model::{Prompt, Sampling};
+use simmer_model::{KeptPrefix, Prompt, Sampling};
 
 use super::{BATCH, Evaluator, Watch, check};
 use crate::answer::{Answer, Answers, Reference};
@@ -66,11 +66,13 @@ impl Evaluator<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<(), EvalError> {
         let together = (BATCH / generation.samples.max(1)).max(1);
+        // the worked examples of a task are computed once
+        let mut kept = KeptPrefix::default();
         for places in open.chunks(together) {
             check(watch)?;
             let texts = places.iter().map(|place| prompt(*place));
             let texts: Vec<Open> = texts.collect::<Result<_, _>>()?;
-            let new = self.answers(questions, texts, generation)?;
+            let new = self.answers(questions, texts, generation, &mut kept)?;
             answers.add(new)?;
             (watch.progress)(answers.len(), questions.len());
         }
@@ -82,6 +84,7 @@ impl Evaluator<'_> {
         questions: &[Question],
         texts: Vec<Open>,
         generation: &Generation,
+        kept: &mut KeptPrefix,
     ) -> Result<Vec<Answer>, EvalError> {
         let samples = generation.samples.max(1);
         let sampling = texts.iter().flat_map(|text| {
@@ -100,7 +103,7 @@ impl Evaluator<'_> {
             .zip(&sampling)
             .map(|(tokens, sampling)| Prompt { tokens, sampling })
             .collect();
-        let mut written = self.written(&prompts, generation)?.into_iter();
+        let mut written = self.written(&prompts, generation, kept)?.into_iter();
         let answers = texts.into_iter().map(|text| Answer {
             row: questions[text.question].number,
             asked: questions[text.question].id(),
@@ -117,6 +120,7 @@ impl Evaluator<'_> {
         &self,
         prompts: &[Prompt<'_>],
         generation: &Generation,
+        kept: &mut KeptPrefix,
     ) -> Result<Vec<String>, EvalError> {
         let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
             .iter()
@@ -139,9 +143,9 @@ impl Evaluator<'_> {
             }
         };
         let length = generation.max_new_tokens;
-        let generated = self
-            .model
-            .generate_batch(prompts, length, self.eos, &mut on_token)?;
+        let generated =
+            self.model
+                .generate_batch_after(kept, prompts, length, self.eos, &mut on_token)?;
         if let Some(error) = failure {
             return Err(error.into());
         }

@@ -1,18 +1,73 @@
-//! ROUGE-L of two texts.
+//! ROUGE of two texts.
 //!
 //! Source: Lin 2004; `rouge_score` 0.1.2 without its stemmer: words are runs of `a-z0-9` in lower case.
+
+use std::collections::{BTreeSet, HashMap};
 
 /// `F = 2PR / (P + R)`, where `P` and `R` are the length of the longest common subsequence of words divided by the number of
 /// words of the answer and of the reference. 0 if one of them has no words.
 pub fn rouge_l(reference: &str, answer: &str) -> f64 {
     let (reference, answer) = (words(reference), words(answer));
-    let common = longest_common(&reference, &answer) as f64;
-    if common == 0.0 {
+    let common = longest_common(&reference, &answer);
+    f(common, answer.len(), reference.len())
+}
+
+/// The same with the number of n-grams that both have.
+pub(super) fn rouge_n(reference: &str, answer: &str, n: usize) -> f64 {
+    let (reference, answer) = (words(reference), words(answer));
+    let known = counts(reference.windows(n));
+    let found = counts(answer.windows(n)).into_iter();
+    let common = found.map(|(ngram, count)| count.min(known.get(ngram).copied().unwrap_or(0)));
+    let ngrams = |words: &[String]| (words.len() + 1).saturating_sub(n);
+    f(common.sum(), ngrams(&answer), ngrams(&reference))
+}
+
+/// ROUGE-Lsum: the longest common subsequences of each sentence of the reference with those of the answer, joined. Sentences
+/// are lines.
+pub(super) fn rouge_l_sum(reference: &str, answer: &str) -> f64 {
+    let sentences = |text: &str| -> Vec<Vec<String>> {
+        let lines = text.split('\n').filter(|line| !line.is_empty());
+        lines.map(words).collect()
+    };
+    let (reference, answer) = (sentences(reference), sentences(answer));
+    let mut in_reference = counts(reference.iter().flatten());
+    let mut in_answer = counts(answer.iter().flatten());
+    let lengths = [&reference, &answer].map(|side| side.iter().map(Vec::len).sum::<usize>());
+    let mut common = 0;
+    for sentence in &reference {
+        let mut joined = BTreeSet::new();
+        for other in &answer {
+            joined.extend(common_places(sentence, other));
+        }
+        for place in joined {
+            let word = &sentence[place];
+            if let (Some(a @ 1..), Some(b @ 1..)) =
+                (in_reference.get_mut(word), in_answer.get_mut(word))
+            {
+                *a -= 1;
+                *b -= 1;
+                common += 1;
+            }
+        }
+    }
+    f(common, lengths[1], lengths[0])
+}
+
+fn f(common: usize, in_answer: usize, in_reference: usize) -> f64 {
+    if common == 0 {
         return 0.0;
     }
-    let precision = common / answer.len() as f64;
-    let recall = common / reference.len() as f64;
+    let precision = common as f64 / in_answer as f64;
+    let recall = common as f64 / in_reference as f64;
     2.0 * precision * recall / (precision + recall)
+}
+
+fn counts<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> HashMap<T, usize> {
+    let mut counts = HashMap::new();
+    for item in items {
+        *counts.entry(item).or_insert(0) += 1;
+    }
+    counts
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -42,6 +97,34 @@ fn longest_common(a: &[String], b: &[String]) -> usize {
     row[b.len()]
 }
 
+/// The places in `a` of a longest common subsequence: the one that `rouge_score` takes of several.
+fn common_places(a: &[String], b: &[String]) -> Vec<usize> {
+    let width = b.len() + 1;
+    let mut table = vec![0_u32; (a.len() + 1) * width];
+    for (i, word) in a.iter().enumerate() {
+        for (j, other) in b.iter().enumerate() {
+            table[(i + 1) * width + j + 1] = if word == other {
+                table[i * width + j] + 1
+            } else {
+                table[i * width + j + 1].max(table[(i + 1) * width + j])
+            };
+        }
+    }
+    let (mut i, mut j) = (a.len(), b.len());
+    let mut places = Vec::new();
+    while i > 0 && j > 0 {
+        if a[i - 1] == b[j - 1] {
+            places.push(i - 1);
+            i -= 1;
+            j -= 1;
+        } else if table[i * width + j - 1] > table[(i - 1) * width + j] {
+            j -= 1;
+        } else {
+            i -= 1;
+        }
+    }
+    places
+}
 #[cfg(test)]
 mod tests {
     use super::*;

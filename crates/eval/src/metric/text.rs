@@ -76,6 +76,8 @@ pub(super) struct Texts {
     ways: Vec<NamedWay>,
     normaliser: Normaliser,
     metrics: Vec<TextMetric>,
+    /// How many of the first samples vote, for each score.
+    votes: Vec<usize>,
 }
 
 /// An extraction and its name; both `None` if the whole text is the answer.
@@ -101,6 +103,7 @@ impl Texts {
             ways: ways(task, &generation.extract)?,
             normaliser: Normaliser::new(task, &generation.normalise)?,
             metrics: generation.metrics.clone(),
+            votes: generation.votes(generation.samples),
         })
     }
 
@@ -109,6 +112,7 @@ impl Texts {
             ways: vec![(None, None)],
             normaliser: Normaliser::new(task, &of.normalise)?,
             metrics: vec![TextMetric::RougeL, TextMetric::ExactMatch],
+            votes: Vec::new(),
         })
     }
 
@@ -126,25 +130,30 @@ impl Texts {
                     Some(way) => way.found(text),
                     None => text.clone(),
                 };
+                if *metric == TextMetric::Majority {
+                    for votes in &self.votes {
+                        let each = samples.iter().take(*votes).map(found);
+                        let value = self.is_right(&self.most_frequent(each), answers);
+                        scores.push(Score::of(named(&format!("maj@{votes}"), way), value));
+                    }
+                    continue;
+                }
                 let value = match metric {
                     TextMetric::ExactMatch => {
                         let first = samples.first().map(found);
                         self.is_right(&first.unwrap_or_default(), answers)
-                    }
-                    TextMetric::Majority => {
-                        let each = samples.iter().map(found);
-                        self.is_right(&self.most_frequent(each), answers)
                     }
                     TextMetric::RougeL => {
                         let first = samples.first().map_or("", String::as_str);
                         let each = answers.iter().map(|answer| rouge_l(answer, first));
                         each.fold(0.0, f64::max)
                     }
-                    TextMetric::Instructions => continue,
+                    _ => continue,
                 };
-                let name = metric.name(samples.len());
-                let with_way = way.as_ref().filter(|_| *metric != TextMetric::RougeL);
-                let name = with_way.map_or(name.clone(), |way| format!("{name},{way}"));
+                let name = match metric {
+                    TextMetric::RougeL => "rouge_l".to_owned(),
+                    _ => named("exact_match", way),
+                };
                 scores.push(Score::of(name, value));
             }
         }
@@ -179,14 +188,11 @@ impl Texts {
     }
 }
 
-impl TextMetric {
-    fn name(self, samples: usize) -> String {
-        match self {
-            Self::ExactMatch => "exact_match".to_owned(),
-            Self::Majority => format!("maj@{samples}"),
-            Self::RougeL => "rouge_l".to_owned(),
-            Self::Instructions => "instructions".to_owned(),
-        }
+/// A metric's name with the name of the extraction.
+fn named(metric: &str, way: &Option<String>) -> String {
+    match way {
+        Some(way) => format!("{metric},{way}"),
+        None => metric.to_owned(),
     }
 }
 
@@ -317,6 +323,7 @@ mod tests {
                 )
                 .unwrap(),
                 metrics: Vec::new(),
+                votes: Vec::new(),
             };
             of.most_frequent(list.iter().map(|text| (*text).to_owned()))
         };

@@ -17,6 +17,8 @@ use crate::task::{Instruction, Task};
 use rows::read;
 use texts::Texts;
 
+pub(crate) use texts::add_filters;
+
 /// One row of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {

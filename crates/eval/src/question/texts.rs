@@ -39,8 +39,7 @@ pub(super) struct Texts<'a> {
 impl<'a> Texts<'a> {
     pub(super) fn new(task: &'a Task, folder: &Path) -> Result<Self, EvalError> {
         let mut blanks = Blanks::default();
-        blanks.add_filter("python", literal::value_of);
-        blanks.add_filter("boxed", in_box);
+        add_filters(&mut blanks);
         for (name, source) in sources(task) {
             blanks
                 .add(&name, source)
@@ -178,6 +177,23 @@ impl<'a> Texts<'a> {
             return Err(EvalError::row(origin, format!("`{name}` is empty")));
         }
         Ok(texts)
+    }
+}
+
+/// Adds the filters of tasks.
+pub(crate) fn add_filters(blanks: &mut Blanks) {
+    blanks.add_filter("python", literal::value_of);
+    blanks.add_filter("boxed", in_box);
+    blanks.add_filter("full_stop", with_full_stop);
+}
+
+/// A text, or each of several, with a full stop at its end.
+fn with_full_stop(value: &Value) -> Result<Value, String> {
+    match value {
+        Value::String(text) if text.ends_with('.') => Ok(value.clone()),
+        Value::String(text) => Ok(format!("{text}.").into()),
+        Value::Array(items) => items.iter().map(with_full_stop).collect(),
+        other => Err(format!("expected texts, found {other}")),
     }
 }
 

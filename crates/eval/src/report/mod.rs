@@ -51,8 +51,25 @@ pub struct TaskReport {
     /// The score of the LLaMA paper for that size, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<f64>,
+    /// For each model, how many of the rows that it was trained on have words of the task's questions; `None` if these rows are
+    /// not known.
+    pub contamination: Vec<Option<Contamination>>,
+    /// The Python that ran the answers, if they are programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
+    /// What a reader of the scores has to know, a sentence each.
+    pub notes: Vec<String>,
     /// Some questions with their answers.
     pub examples: Vec<Example>,
+}
+
+/// Training rows with words of a task's questions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Contamination {
+    /// Their number.
+    pub rows: usize,
+    /// The number of all rows that the model was trained on.
+    pub of: usize,
 }
 
 /// One metric of a task.
@@ -124,6 +141,9 @@ impl TaskReport {
                 .map(|metric| MetricReport::new(metric, &groups, &scores))
                 .collect(),
             published: published.and_then(|(paper, size)| paper.scores.get(size).copied()),
+            contamination: vec![None; results.len()],
+            python: None,
+            notes: Vec::new(),
             examples: examples(questions, results),
         }
     }

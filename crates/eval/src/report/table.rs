@@ -2,7 +2,7 @@
 
 use simmer_files::size::{are, counted};
 
-use super::{MetricReport, Report, TaskReport};
+use super::{Contamination, MetricReport, Report, TaskReport};
 use crate::statistics::{Difference, Mean};
 
 /// Differences with a smaller p-value get a star.
@@ -75,6 +75,9 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
         if number > 0 {
             head.push("difference".to_owned());
         }
+        if knows_data(report, number) {
+            head.push("contaminated".to_owned());
+        }
     }
     let has_published = report.tasks.iter().any(|task| task.published.is_some());
     if let (true, Some(size)) = (has_published, &report.size) {
@@ -88,14 +91,20 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
                 row[0] = name(task);
             }
             row.push(metric.means.first().map_or(0, |mean| mean.rows).to_string());
-            row.extend(models(metric));
+            let of_models = cells_of_models(metric).into_iter().enumerate();
+            for (model, cells) in of_models {
+                row.extend(cells);
+                if knows_data(report, model) {
+                    row.push(contaminated(task, model, number));
+                }
+            }
             if has_published {
                 let published = task.published.filter(|_| number == 0);
                 row.push(published.map_or(String::new(), |score| format!("{score:.1} %")));
             }
             rows.push(row);
             if !metric.macro_average.is_empty() {
-                rows.push(macro_row(metric));
+                rows.push(macro_row(report, metric));
             }
         }
     }
@@ -110,20 +119,34 @@ fn name(task: &TaskReport) -> String {
 }
 
 fn models(metric: &MetricReport) -> Vec<String> {
-    let mut cells = Vec::new();
-    for (number, mean) in metric.means.iter().enumerate() {
-        cells.push(shown(mean));
-        if let Some(difference) = number
-            .checked_sub(1)
-            .map(|number| &metric.differences[number])
-        {
-            cells.push(shown_difference(difference));
-        }
-    }
-    cells
+    cells_of_models(metric).concat()
 }
 
-fn macro_row(metric: &MetricReport) -> Vec<String> {
+/// For each model its mean, and the difference from the first.
+fn cells_of_models(metric: &MetricReport) -> Vec<Vec<String>> {
+    let each = metric.means.iter().enumerate();
+    let cells = each.map(|(number, mean)| {
+        let before = number.checked_sub(1);
+        let difference = before.map(|before| shown_difference(&metric.differences[before]));
+        std::iter::once(shown(mean)).chain(difference).collect()
+    });
+    cells.collect()
+}
+
+/// Whether it is known for some task how many of a model's training rows have words of it.
+fn knows_data(report: &Report, model: usize) -> bool {
+    let known = |task: &TaskReport| task.contamination.get(model).is_some_and(Option::is_some);
+    report.tasks.iter().any(known)
+}
+
+/// The cell of a model's training rows, which belongs to the first metric of a task.
+fn contaminated(task: &TaskReport, model: usize, metric: usize) -> String {
+    let found = task.contamination.get(model).copied().flatten();
+    let shown = |found: Contamination| format!("{} of {} rows", found.rows, found.of);
+    found.filter(|_| metric == 0).map_or(String::new(), shown)
+}
+
+fn macro_row(report: &Report, metric: &MetricReport) -> Vec<String> {
     let groups = format!(
         "{}, mean of {}",
         metric.metric,
@@ -135,6 +158,9 @@ fn macro_row(metric: &MetricReport) -> Vec<String> {
         if number > 0 {
             let difference = value - metric.macro_average[0];
             row.push(format!("{difference:+.4}"));
+        }
+        if knows_data(report, number) {
+            row.push(String::new());
         }
     }
     row
@@ -169,7 +195,15 @@ fn notes(report: &Report) -> Vec<String> {
             ""
         }
     )];
+    if (0..report.models.len()).any(|model| knows_data(report, model)) {
+        notes.push(
+            "contaminated: rows that the adapter was trained on with words of the task's questions."
+                .to_owned(),
+        );
+    }
     for task in &report.tasks {
+        let own = task.notes.iter();
+        notes.extend(own.map(|note| format!("{}: {note}.", task.task)));
         for (model, cut) in report.models.iter().zip(&task.cut) {
             if *cut > 0 {
                 notes.push(format!(

@@ -38,6 +38,13 @@ pub enum TextMetric {
     Instructions,
     /// ROUGE-L (F) with the most similar right answer.
     RougeL,
+    /// The estimate of the probability that one of `k` samples is a program that passes (HumanEval).
+    PassAtK,
+    /// BLEU, ROUGE-1, ROUGE-2 and ROUGE-L in percent with the most similar right answer (`_max`), the same minus that with
+    /// the most similar wrong answer (`_diff`), and whether this is above 0 (`_acc`) (TruthfulQA).
+    Similarity,
+    /// What the scorer that the user names says, from 0 to 1, and whether that is at least 0.5 (RealToxicityPrompts).
+    Toxicity,
 }
 
 /// The answer in a text: the match of a regular expression, as listed by Python's `re.findall`.

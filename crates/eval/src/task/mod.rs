@@ -14,6 +14,7 @@
 //! If a row lacks a field, the error names the row.
 
 mod built_in;
+mod generation;
 mod measures;
 mod suite;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
 
+pub use generation::Generation;
 pub use suite::Suite;
 
 pub use measures::{ChoiceMetric, Extraction, Normalisation, Otherwise, Take, TextMetric};
@@ -125,35 +127,6 @@ pub struct Choice {
     pub metrics: Vec<ChoiceMetric>,
 }
 
-/// A prompt to continue.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Generation {
-    /// The prompt.
-    pub prompt: String,
-    /// An expression for the right answers: a text, or a list of texts that are all right.
-    pub answers: Option<String>,
-    /// Stop sequences; they are not part of the answer.
-    #[serde(default)]
-    pub until: Vec<String>,
-    /// The maximum number of new tokens.
-    pub max_new_tokens: usize,
-    /// The number of answers to each question. If above 1, answers are sampled and the most frequent one counts.
-    #[serde(default = "one")]
-    pub samples: usize,
-    /// The temperature, see [`simmer_model::Sampling`]; 0 is greedy decoding.
-    #[serde(default)]
-    pub temperature: f64,
-    /// How to extract the answer from the text, by name.
-    #[serde(default)]
-    pub extract: BTreeMap<String, Extraction>,
-    /// What is ignored when texts are compared.
-    #[serde(default)]
-    pub normalise: Normalisation,
-    /// The metrics.
-    pub metrics: Vec<TextMetric>,
-}
-
 /// An instruction in the layout of training data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,10 +188,6 @@ fn empty_line() -> String {
 
 fn after_a_space() -> String {
     " {{ choice }}".to_owned()
-}
-
-fn one() -> usize {
-    1
 }
 
 impl Task {
@@ -286,18 +255,6 @@ impl Task {
         self
     }
 
-    /// The task with `samples` sampled answers to each question; the most frequent answer is scored, too.
-    pub fn with_samples(mut self, samples: usize, temperature: f64) -> Self {
-        if let Some(generation) = &mut self.generation {
-            generation.samples = samples;
-            generation.temperature = temperature;
-            if samples > 1 {
-                generation.metrics.push(TextMetric::Majority);
-            }
-        }
-        self
-    }
-
     fn parse(name: &str, text: &str) -> Result<Self, EvalError> {
         let invalid = |problem: String| EvalError::Task {
             name: name.to_owned(),
@@ -326,6 +283,9 @@ impl Task {
         }
         if task.files.is_empty() {
             return Err(invalid("`files` is empty".to_owned()));
+        }
+        if let Some(generation) = &task.generation {
+            generation.check().map_err(invalid)?;
         }
         if let Some(file) = task.all_files().find(|file| !stays_below(file)) {
             let problem = format!("`{file}` is not a path inside the data folder");
