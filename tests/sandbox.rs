@@ -185,7 +185,7 @@ fn files_of_the_machine_are_neither_written_nor_seen() {
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
     std::fs::write(&secret, "secret").unwrap();
-    let code = r#"
+    let code = r"
 import os, shutil, sys
 def refused(call, *args):
     try:
@@ -209,7 +209,7 @@ assert os.path.exists(os.__file__) and os.path.exists('/dev/null')
 open('/dev/null', 'w').write('x')
 assert len(os.urandom(8)) == 8
 assert os.listdir('/tmp') == []
-"#;
+";
     let shown = |path: &Path| format!("{:?}", path.display().to_string());
     let code = code.replace("SECRET", &shown(&secret));
     let code = code.replace("MANIFEST", &shown(Path::new(env!("CARGO_MANIFEST_DIR"))));

@@ -62,7 +62,7 @@ impl Generate {
                 let mut endpoint = Endpoint::new(config)?;
                 let mut journal = open(&recipe, &method, &seeds, &endpoint)?;
                 endpoint.spend(journal.completions());
-                self.made(
+                Self::made(
                     &recipe,
                     &method,
                     &seeds,
@@ -75,7 +75,7 @@ impl Generate {
             ModelConfig::Local(config) => {
                 let mut local = Local::load(config)?;
                 let mut journal = open(&recipe, &method, &seeds, &local)?;
-                self.made(
+                Self::made(
                     &recipe,
                     &method,
                     &seeds,
@@ -104,9 +104,7 @@ impl Generate {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "everything that a run has")]
     fn made(
-        &self,
         recipe: &GenerateRecipe,
         method: &Method,
         seeds: &Seeds,

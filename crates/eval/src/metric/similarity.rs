@@ -6,8 +6,11 @@ use super::Score;
 use super::bleu::bleu;
 use super::rouge::{rouge_l_sum, rouge_n};
 
-/// The measures, in percent.
-const MEASURES: [(&str, fn(&str, &str) -> f64); 4] = [
+/// A similarity of two texts, in percent.
+type Measure = fn(&str, &str) -> f64;
+
+/// The measures.
+const MEASURES: [(&str, Measure); 4] = [
     ("bleu", bleu),
     ("rouge1", |reference, text| {
         100.0 * rouge_n(&lines(reference), &lines(text), 1)

@@ -134,7 +134,10 @@ impl Texts {
                     for votes in &self.votes {
                         let each = samples.iter().take(*votes).map(found);
                         let value = self.is_right(&self.most_frequent(each), answers);
-                        scores.push(Score::of(named(&format!("maj@{votes}"), way), value));
+                        scores.push(Score::of(
+                            named(&format!("maj@{votes}"), way.as_deref()),
+                            value,
+                        ));
                     }
                     continue;
                 }
@@ -152,7 +155,7 @@ impl Texts {
                 };
                 let name = match metric {
                     TextMetric::RougeL => "rouge_l".to_owned(),
-                    _ => named("exact_match", way),
+                    _ => named("exact_match", way.as_deref()),
                 };
                 scores.push(Score::of(name, value));
             }
@@ -189,7 +192,7 @@ impl Texts {
 }
 
 /// A metric's name with the name of the extraction.
-fn named(metric: &str, way: &Option<String>) -> String {
+fn named(metric: &str, way: Option<&str>) -> String {
     match way {
         Some(way) => format!("{metric},{way}"),
         None => metric.to_owned(),

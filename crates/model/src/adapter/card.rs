@@ -69,10 +69,12 @@ impl Card {
         );
         let merges = config.kind.cannot_merge.is_none();
         text += &self.simmer(base, merges);
-        text += &match limit(Program::Peft) {
-            None => peft(base, vocab_size),
-            Some(limit) => format!("\n### PEFT\n\n{limit}.\n"),
-        };
+        match limit(Program::Peft) {
+            None => text += &peft(base, vocab_size),
+            Some(limit) => {
+                let _ = write!(text, "\n### PEFT\n\n{limit}.\n");
+            }
+        }
         if let Some(why) = config.kind.cannot_merge {
             let _ = write!(
                 text,
