@@ -77,7 +77,7 @@ impl Train {
         };
         let ranks = ranks::join(&stop)?;
         if ranks.rank() > 0 {
-            // rank 0 says what there is to say
+            // rank 0 prints the messages of the run
             ranks::work(&recipe, &ranks)?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -29,7 +29,7 @@ impl Adapters {
     /// Opens them.
     ///
     /// # Errors
-    /// An adapter that cannot be read, a weight that is no number, and two adapters that both add tokens.
+    /// An adapter that cannot be read, a weight that is not finite, and two adapters that both add tokens.
     pub(super) fn open(given: &[WeightedAdapter], base: &ModelConfig) -> Result<Self, MergeError> {
         let mut all: Vec<OpenedAdapter> = Vec::with_capacity(given.len());
         let mut config = base.clone();

@@ -67,7 +67,7 @@ pub enum RanksError {
         /// All ranks.
         ranks: usize,
     },
-    /// A launcher's variable that is no number.
+    /// A launcher's variable that has no number of ranks.
     #[error("{variable}: expected the number of ranks, found {found:?}")]
     Variable {
         /// The variable.

@@ -82,7 +82,7 @@ impl Method {
         self.drops()
     }
 
-    /// Whether it drops elements by chance, and not the smallest ones.
+    /// Whether it drops random elements, and not the smallest ones.
     pub fn is_random(self) -> bool {
         matches!(self, Self::DareLinear | Self::DareTies)
     }
