@@ -47,7 +47,7 @@ struct Entry {
 /// The bytes of a file with these tensors, little endian and row-major; `root` is the folder inside the archive.
 ///
 /// # Errors
-/// As [`PthWriter::new`]; a tensor with too few or too many bytes.
+/// As the writer of files; a tensor with too few or too many bytes.
 pub fn encode(root: &str, tensors: &[(TensorSpec, Vec<u8>)]) -> io::Result<Vec<u8>> {
     let specs: Vec<TensorSpec> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
     let mut writer = PthWriter::new(Cursor::new(Vec::new()), root, &specs)?;
