@@ -3,8 +3,9 @@
 //! A step's loss is the mean over all its labels, however they are split into micro-batches: the gradients of each
 //! micro-batch's summed loss, divided by the number of labels in the whole step, are added up.
 
+mod together;
+
 use std::fmt;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,9 +21,7 @@ use crate::gradient::{Gradient, Partial};
 use crate::optimizer::{AdamW, Moments, OptimizerConfig, Rate};
 use crate::packing::{Packed, PackedSequence, Packing};
 use crate::problem::Problem;
-use crate::ranks::{
-    Alone, Message, Order, Part, Ranks, RanksError, Share, TreeSum, deal, exchange,
-};
+use crate::ranks::{Alone, Order, Ranks, RanksError, TreeSum, deal};
 use crate::rates::Rates;
 use crate::trained::Trained;
 
@@ -145,33 +144,6 @@ impl Trainer {
             others_are_up_to_date: false,
             progress: Arc::default(),
         })
-    }
-
-    /// Computes the steps together with other ranks, and adds micro-batches in this order. Full fine-tuning adds them one
-    /// after another: each sum that is held would be a copy of the whole model.
-    ///
-    /// # Errors
-    /// Several ranks where the order or full fine-tuning allows only one.
-    pub(crate) fn with_ranks(
-        mut self,
-        ranks: Rc<dyn Ranks>,
-        order: Order,
-    ) -> Result<Self, RanksError> {
-        let size = ranks.size();
-        self.order = if self.trained.is_flat() {
-            order
-        } else {
-            Order::Sequential
-        };
-        if size > 1 && self.order == Order::Sequential {
-            return Err(if self.trained.is_flat() {
-                RanksError::Sequential { ranks: size }
-            } else {
-                RanksError::Full { ranks: size }
-            });
-        }
-        self.ranks = ranks;
-        Ok(self)
     }
 
     /// The number of trained parameters.
@@ -343,164 +315,6 @@ impl Trainer {
             progress.done.fetch_add(1, Ordering::Relaxed);
         }
         Ok(sums)
-    }
-
-    /// Sends the other ranks the trained tensors, if they have changed, and their shares of a step.
-    fn start_others(
-        &mut self,
-        packed: &Packed,
-        factor: f64,
-        shares: &[Range<usize>],
-    ) -> Result<(), RanksError> {
-        let size = self.ranks.size();
-        if self.optimizer.updates() == 0 && packed.sequences.len() < size {
-            return Err(RanksError::TooMany {
-                micro_batches: packed.sequences.len(),
-                ranks: size,
-            });
-        }
-        self.update_others()?;
-        for (rank, share) in shares.iter().enumerate().skip(1) {
-            let parts = packed.sequences[share.clone()].iter();
-            let message = Message::Step(Share {
-                factor: factor.to_bits(),
-                shares: shares.to_vec(),
-                parts: parts.map(|sequence| sequence.part.clone()).collect(),
-            });
-            self.ranks.send(rank, message.encode())?;
-        }
-        Ok(())
-    }
-
-    fn update_others(&mut self) -> Result<(), RanksError> {
-        if !self.others_are_up_to_date
-            && let Some(values) = self.trained.flat()
-        {
-            let message = Message::Weights(values).encode();
-            for rank in 1..self.ranks.size() {
-                self.ranks.send(rank, message.clone())?;
-            }
-        }
-        self.others_are_up_to_date = true;
-        Ok(())
-    }
-
-    /// Adds up the sums of all ranks; rank 0 gets the result.
-    fn exchange(
-        &self,
-        shares: &[Range<usize>],
-        own: TreeSum<Partial>,
-    ) -> Result<Option<Partial>, RanksError> {
-        let _phase = profile::phase("ranks");
-        let device = self.trained.device();
-        let decode =
-            |bytes: Vec<u8>, from| Partial::decode(&bytes, from, self.trained.segments(), &device);
-        exchange(
-            &*self.ranks,
-            shares,
-            own,
-            Partial::plus,
-            Partial::encode,
-            decode,
-        )
-    }
-
-    /// Replaces the trained tensors by those of rank 0.
-    pub(crate) fn put_flat(&mut self, values: Vec<f32>) {
-        self.trained.put_flat(values);
-    }
-
-    /// Computes this rank's share of a step, and takes part in the sum.
-    ///
-    /// # Errors
-    /// If another rank has ended.
-    pub(crate) fn compute_share(&self, share: &Share) -> Result<(), RanksError> {
-        let sequences: Vec<PackedSequence> = share
-            .parts
-            .iter()
-            .map(|part| self.packing.of_part(part))
-            .collect();
-        let own = &share.shares[self.ranks.rank()];
-        let leaves = share.shares.iter().map(|share| share.end).max();
-        let factor = f64::from_bits(share.factor);
-        let never = AtomicBool::new(false);
-        let sums = self.partial_sums(&sequences, own.start, leaves.unwrap_or(0), factor, &never);
-        // nothing interrupts it
-        if let Ok(sums) = sums {
-            self.exchange(&share.shares, sums)?;
-        }
-        Ok(())
-    }
-
-    /// The summed loss of each micro-batch, without dropout.
-    pub(crate) fn measure(&self, parts: &[Part]) -> Vec<f64> {
-        let model = self.trained.computing().valid();
-        let measured = parts.iter().map(|part| {
-            let packed = self.packing.of_part(part);
-            model
-                .loss(&packed.sequence, &packed.targets)
-                .into_scalar::<f64>()
-        });
-        measured.collect()
-    }
-
-    /// Tells the other ranks that the run has ended. One that has ended already is no error.
-    pub(crate) fn end_others(&self) {
-        for rank in 1..self.ranks.size() {
-            if self.ranks.send(rank, Message::End.encode()).is_err() {
-                return;
-            }
-        }
-        self.ranks.end();
-    }
-
-    /// As [`Trainer::evaluate`], together with the other ranks.
-    ///
-    /// # Errors
-    /// If another rank has ended.
-    pub(crate) fn evaluate_together(
-        &mut self,
-        examples: &[Example],
-        stop: &AtomicBool,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<Option<Evaluation>, RanksError> {
-        if self.ranks.size() == 1 {
-            return Ok(self.evaluate(examples, stop, progress));
-        }
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let packed = self.packing.measured(examples);
-        let tokens: Vec<usize> = packed.sequences.iter().map(|one| one.tokens).collect();
-        let shares = deal(&tokens, self.ranks.size());
-        let parts = |share: &Range<usize>| -> Vec<Part> {
-            let sequences = packed.sequences[share.clone()].iter();
-            sequences.map(|sequence| sequence.part.clone()).collect()
-        };
-        self.update_others()?;
-        for (rank, share) in shares.iter().enumerate().skip(1) {
-            self.ranks
-                .send(rank, Message::Measure(parts(share)).encode())?;
-        }
-        let mut losses = self.measure(&parts(&shares[0]));
-        for (rank, share) in shares.iter().enumerate().skip(1) {
-            let bytes = self.ranks.receive(rank)?;
-            let (found, _) = bytes.as_chunks::<8>();
-            if found.len() != share.len() {
-                let why = format!("expected {} losses, found {}", share.len(), found.len());
-                return Err(RanksError::Message { rank, why });
-            }
-            losses.extend(found.iter().copied().map(f64::from_le_bytes));
-            progress(losses.len(), tokens.len());
-        }
-        // in the order of one rank
-        let mut sum = 0.0;
-        for loss in losses {
-            sum += loss;
-        }
-        let targets = packed.targets;
-        let loss = sum / targets.max(1) as f64;
-        Ok(Some(Evaluation { loss, targets }))
     }
 
     /// The loss of each example, without dropout; `None` if interrupted.
