@@ -35,8 +35,7 @@ use crate::{hub, output, progress};
 Examples:
   simmer convert runs/merged merged.gguf --dtype q8_0
   simmer convert folder model.gguf --quantize q4_k_m
-  simmer convert runs/quickstart/adapter adapter.gguf
-  simmer convert runs/llama-adapter-7b/adapter adapter.pth --base llama-7b")]
+  simmer convert runs/quickstart/adapter adapter.gguf")]
 pub(crate) struct Convert {
     /// Model or adapter to convert
     #[arg(value_name = "IN")]
