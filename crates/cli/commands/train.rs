@@ -4,6 +4,8 @@ mod next;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use simmer_files::size::counted;
@@ -77,7 +79,8 @@ impl Train {
         };
         let ranks = ranks::join(&stop)?;
         if ranks.rank() > 0 {
-            // rank 0 prints the messages of the run
+            // rank 0 prints the messages of the run, and ends it at a signal
+            let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
             ranks::work(&recipe, &ranks)?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -38,6 +38,8 @@ pub struct Trainer {
     ranks: Rc<dyn Ranks>,
     /// Whether the other ranks have the trained tensors as they are now.
     others_are_up_to_date: bool,
+    /// Whether they compute a share that this rank has not added up.
+    others_compute: bool,
     progress: Arc<StepProgress>,
 }
 
@@ -99,6 +101,16 @@ pub enum NoStep {
     },
 }
 
+impl NoStep {
+    /// A signal is no fault of a rank.
+    fn of_ranks(error: RanksError) -> Self {
+        match error {
+            RanksError::Stopped => Self::Interrupted,
+            error => Self::Ranks(error),
+        }
+    }
+}
+
 impl fmt::Display for NoStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,6 +154,7 @@ impl Trainer {
             order: Order::Sequential,
             ranks: Rc::new(Alone),
             others_are_up_to_date: false,
+            others_compute: false,
             progress: Arc::default(),
         })
     }
@@ -250,9 +263,8 @@ impl Trainer {
             if stop.load(Ordering::Relaxed) {
                 return Err(NoStep::Interrupted);
             }
-            // the others compute meanwhile, so that this rank finishes its share
             self.start_others(packed, factor, &shares)
-                .map_err(NoStep::Ranks)?;
+                .map_err(NoStep::of_ranks)?;
             let own = &sequences[shares[0].clone()];
             let own =
                 self.partial_sums(own, 0, sequences.len(), factor, &AtomicBool::new(false))?;

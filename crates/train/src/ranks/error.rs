@@ -13,6 +13,9 @@ pub enum RanksError {
         /// The rank.
         rank: usize,
     },
+    /// A signal that ends the run.
+    #[error("stopped by a signal")]
+    Stopped,
     /// A rank that sent nothing.
     #[error("rank {rank} has sent nothing for {seconds} seconds")]
     Silent {
@@ -130,7 +133,7 @@ impl Hint for RanksError {
             Self::Variable { .. } => Some(
                 "start the ranks with mpirun or srun, or remove the variable to run on one".to_owned(),
             ),
-            Self::Failed { .. } | Self::Message { .. } | Self::Started => None,
+            Self::Failed { .. } | Self::Message { .. } | Self::Started | Self::Stopped => None,
         }
     }
 }

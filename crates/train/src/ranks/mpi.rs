@@ -21,7 +21,7 @@ const PIECE: usize = 1 << 30;
 /// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
 const SILENCE: Duration = Duration::from_mins(30);
 /// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(50);
 /// After so long without a message the loop sleeps between looks.
 const BUSY: Duration = Duration::from_millis(20);
 
@@ -43,10 +43,17 @@ impl Mpi {
         let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
             return Err(RanksError::Started);
         };
+        let world = universe.world();
+        // rank 0 ends the run, and the others with it
+        let stop = if world.rank() == 0 {
+            Arc::clone(stop)
+        } else {
+            Arc::default()
+        };
         Ok(Self {
-            world: universe.world(),
+            world,
             universe: RefCell::new(Some(universe)),
-            stop: Arc::clone(stop),
+            stop,
         })
     }
 
@@ -62,7 +69,7 @@ impl Mpi {
             if self.stop.load(Ordering::Relaxed)
                 && stopped.get_or_insert_with(Instant::now).elapsed() > GRACE
             {
-                return Err(RanksError::Ended { rank: from });
+                return Err(RanksError::Stopped);
             }
             let waited = start.elapsed();
             if waited > SILENCE {

@@ -56,6 +56,7 @@ impl Trainer {
             });
         }
         self.update_others()?;
+        self.others_compute = true;
         for (rank, share) in shares.iter().enumerate().skip(1) {
             let parts = packed.sequences[share.clone()].iter();
             let message = Message::Step(Share {
@@ -142,6 +143,10 @@ impl Trainer {
 
     /// Tells the other ranks that the run has ended. One that has ended already is no error.
     pub(crate) fn end_others(&self) {
+        if self.others_compute {
+            // in the middle of a step they wait for this rank; the launcher ends them with it
+            return;
+        }
         for rank in 1..self.ranks.size() {
             if self.ranks.send(rank, Message::End.encode()).is_err() {
                 return;
@@ -180,7 +185,13 @@ impl Trainer {
         }
         let mut losses = self.measure(&parts(&shares[0]));
         for (rank, share) in shares.iter().enumerate().skip(1) {
-            let bytes = self.ranks.receive(rank)?;
+            let bytes = match self.ranks.receive(rank) {
+                Err(RanksError::Stopped) => {
+                    self.others_compute = true;
+                    return Ok(None);
+                }
+                received => received?,
+            };
             let (found, _) = bytes.as_chunks::<8>();
             if found.len() != share.len() {
                 let why = format!("expected {} losses, found {}", share.len(), found.len());

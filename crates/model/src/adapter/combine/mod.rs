@@ -145,6 +145,17 @@ struct Factors {
     a: Vec<Vec<f64>>,
 }
 
+impl Factors {
+    /// An update that is zero has factors of zeros.
+    fn or_zero(mut self, [rows, columns]: [usize; 2]) -> Self {
+        if self.a.is_empty() {
+            self.a.push(vec![0.0; columns]);
+            self.b.push(vec![0.0; rows]);
+        }
+        self
+    }
+}
+
 /// Combines adapters.
 ///
 /// `progress` gets the modules that are done, and their number.
@@ -160,10 +171,11 @@ pub fn combine(
     let sources = Sources::open(adapters)?;
     let names = sources.modules();
     let weights: Vec<f64> = adapters.iter().map(|adapter| adapter.weight).collect();
+    let largest = sources.largest_rank();
     let mut modules = Vec::with_capacity(names.len());
     let mut rounded = Vec::with_capacity(names.len());
     // one after another where updates are formed as a whole: one alone is large, and its computation has tasks of its own
-    let combine = |name: &&str| options.module(name, &sources.branches(name), &weights);
+    let combine = |name: &&str| options.module(name, &sources.branches(name), &weights, largest);
     let combined: Vec<(CombinedModule, Factors, bool)> = if options.method.is_dense() {
         let done = names.iter().enumerate().map(|(at, name)| {
             let found = combine(name);
@@ -254,19 +266,18 @@ impl CombineOptions {
         name: &str,
         branches: &[Option<&Branch>],
         weights: &[f64],
+        largest: usize,
     ) -> Result<(CombinedModule, Factors, bool), CombineError> {
         let present: Vec<(&Branch, f64)> = branches
             .iter()
             .zip(weights)
             .filter_map(|(branch, weight)| Some(((*branch)?, *weight)))
             .collect();
-        let most = present.iter().map(|(branch, _)| branch.rank()).max();
-        let most = most.unwrap_or(0);
         let (Combination { factors, norm }, error) = if self.method.is_dense() {
             let seeds = (self.seed, name);
             let update = dense::Update::of(&present, self, seeds);
             let (factors, norm) =
-                update.truncated(self.rank.unwrap_or(most), self.iterations, seeds);
+                update.truncated(self.rank.unwrap_or(largest), self.iterations, seeds);
             let factors = self.rounded(factors);
             let error = update.error(&factors);
             (Combination { factors, norm }, error)
@@ -274,7 +285,7 @@ impl CombineOptions {
             let product = Product::of(&present);
             let factors = match self.method {
                 Method::Cat => product.factors(),
-                Method::Svd => product.truncated(self.rank.unwrap_or(most)),
+                Method::Svd => product.truncated(self.rank.unwrap_or(largest)),
                 _ => product.truncated(self.rank.unwrap_or(usize::MAX)),
             };
             let factors = self.rounded(factors);
@@ -299,6 +310,8 @@ impl CombineOptions {
             norm,
             error,
         };
+        let sides = present.first().map_or([0, 0], |(branch, _)| branch.sides());
+        let factors = factors.or_zero(sides);
         let is_embedding = present.iter().any(|(branch, _)| branch.is_embedding());
         Ok((module, factors, is_embedding))
     }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use burn::tensor::TensorData;
+use simmer_checkpoint::family::{Role, module_at};
 
 use super::{CombineError, CombineOptions, CombinedModule, WeightedAdapter, relative};
 use crate::adapter::AdapterError;
@@ -94,6 +95,38 @@ impl<'a> Sources<'a> {
         names
     }
 
+    /// The largest rank of a branch.
+    pub(super) fn largest_rank(&self) -> usize {
+        let branches = self.all.iter().flat_map(|source| source.branches.values());
+        branches.map(Branch::rank).max().unwrap_or(0)
+    }
+
+    /// Refuses a copy of an embedding with more rows than another adapter's branch beside an embedding or head has.
+    fn check_vocabulary(
+        &self,
+        folder: &Path,
+        module: &str,
+        rows: usize,
+    ) -> Result<(), CombineError> {
+        for source in &self.all {
+            for (name, branch) in &source.branches {
+                let role = module_at(name).map(|module| module.role);
+                let is_end = matches!(role, Some(Role::Embedding | Role::Head));
+                let [found, _] = branch.branch.shape();
+                if is_end && found != rows {
+                    return Err(CombineError::OtherBase {
+                        first: folder.to_owned(),
+                        second: source.given.folder.clone(),
+                        differences: format!(
+                            "the first has `{module}` with {rows} rows, the second `{name}` with {found}"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The branches beside a module, one place for each adapter.
     pub(super) fn branches(&self, module: &str) -> Vec<Option<&Branch>> {
         let branches = self.all.iter();
@@ -139,6 +172,8 @@ impl<'a> Sources<'a> {
         for source in &self.all {
             for (key, module, tensor) in source.opened.base_weights()? {
                 let file = source.folder.weights().path();
+                let rows = tensor.shape.first().copied().unwrap_or(0);
+                self.check_vocabulary(&source.given.folder, module, rows)?;
                 check_finite(file, key, tensor)?;
                 let data = to_data(tensor.clone(), file, key).map_err(AdapterError::from)?;
                 let key = frozen_key(module, adapted.contains(module));

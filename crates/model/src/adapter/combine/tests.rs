@@ -161,6 +161,8 @@ fn a_difference_with_itself_is_nothing() {
     )
     .unwrap();
     assert_eq!((combined.rank(), combined.relative_error()), (1, 0.0));
+    // zeros of the shapes of the module
+    assert_eq!(update(&out, Q0, 1.0), [0.0; 35]);
     // adapters that share their factors need no higher rank
     let out = dir.path().join("double");
     let combined = run(&weighted(&both, [1.0, 0.5]), &options(Method::Linear), &out).unwrap();
