@@ -266,9 +266,10 @@ impl Trainer {
             self.start_others(packed, factor, &shares)
                 .map_err(NoStep::of_ranks)?;
             let own = &sequences[shares[0].clone()];
-            let own =
-                self.partial_sums(own, 0, sequences.len(), factor, &AtomicBool::new(false))?;
-            self.exchange(&shares, own).map_err(NoStep::Ranks)?
+            let own = self.partial_sums(own, 0, sequences.len(), factor, stop)?;
+            let total = self.exchange(&shares, own).map_err(NoStep::of_ranks)?;
+            self.others_compute = false;
+            total
         };
         let segments = Arc::clone(self.trained.segments());
         let (sum, gradient) = match total {
