@@ -30,6 +30,14 @@ pub fn agent(endpoint: &Uri, patience: Duration) -> Agent {
     settings.build().into()
 }
 
+/// Why a request has no answer; an error of the operating system without a prefix.
+pub fn reason(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
 /// The certificates that this machine trusts, or those of `SSL_CERT_FILE`.
 fn tls() -> TlsConfig {
     let found = rustls_native_certs::load_native_certs().certs;

@@ -70,15 +70,22 @@ pub(crate) struct Merge {
 }
 
 fn dtype(text: &str) -> Result<Dtype, String> {
+    if is_quantised(text) {
+        return Err(format!(
+            "a merged model is written in f32, bf16 or f16, not in {text}; merge, then quantise the merged model: \
+             simmer convert MERGED OUT --quantize {}",
+            text.to_ascii_lowercase()
+        ));
+    }
+    float_dtype(text)
+}
+
+/// A dtype of weights that are not quantised.
+pub(super) fn float_dtype(text: &str) -> Result<Dtype, String> {
     match text {
         "f32" => Ok(Dtype::F32),
         "bf16" => Ok(Dtype::BF16),
         "f16" => Ok(Dtype::F16),
-        quantised if is_quantised(quantised) => Err(format!(
-            "a merged model is written in f32, bf16 or f16, not in {quantised}; merge, then quantise the merged model: \
-             simmer convert MERGED OUT --quantize {}",
-            quantised.to_ascii_lowercase()
-        )),
         _ => Err(format!("expected f32, bf16 or f16, found {text}")),
     }
 }

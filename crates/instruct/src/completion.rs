@@ -75,6 +75,18 @@ pub struct Completion {
     pub completion_tokens: Option<u64>,
 }
 
+impl Completion {
+    /// Of a prompt that is longer than the model's context.
+    pub fn too_long() -> Self {
+        Self {
+            text: String::new(),
+            finish: Finish::TooLong,
+            prompt_tokens: None,
+            completion_tokens: None,
+        }
+    }
+}
+
 /// Whether the work is to stop.
 pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 

@@ -130,6 +130,13 @@ pub enum InstructError {
 }
 
 impl InstructError {
+    /// The error of work that was told to stop. The run adds the journal.
+    pub fn interrupted() -> Self {
+        Self::Interrupted {
+            journal: PathBuf::new(),
+        }
+    }
+
     /// The error of a file that cannot be read.
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<'_> {
         |source| Self::Read {

@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::floats;
 use simmer_kernels::norm;
 use simmer_model::{SegmentGradients, Segments};
 
-use crate::ranks::{RanksError, floats};
+use crate::ranks::RanksError;
 
 /// Elements per sum. Backends split longer sums among threads, and the order of a sum must not depend on the number of
 /// threads.
@@ -146,7 +148,7 @@ impl Partial {
         device: &Device,
     ) -> Result<Self, RanksError> {
         let count = segments.all().len();
-        let elements = segments.all().last().map_or(0, |last| last.range.end);
+        let elements = segments.elements();
         if bytes.len() != 4 + count + 4 * elements {
             return Err(RanksError::Message {
                 rank: from,
@@ -163,9 +165,9 @@ impl Partial {
             Tensor::from_data(TensorData::new(values, [length]), device)
         };
         Ok(Self {
-            loss: tensor(floats(loss)),
+            loss: tensor(floats(loss, Dtype::F32)),
             gradient: Gradient::Flat {
-                sum: Some(tensor(floats(values))),
+                sum: Some(tensor(floats(values, Dtype::F32))),
                 found: found.iter().map(|found| *found == 1).collect(),
             },
         })

@@ -41,8 +41,18 @@ pub struct PackedSequence {
     pub targets: Vec<Target>,
     /// Tokens of its rows, with a shared prefix counted in each of them.
     pub tokens: usize,
-    /// What it was packed from, for another rank to compute.
-    pub(crate) part: Part,
+    /// What it was packed from, for another rank to pack again.
+    pub(crate) micro_batch: MicroBatch,
+}
+
+impl PackedSequence {
+    /// What another rank needs of it.
+    pub(crate) fn part(&self) -> Part {
+        Part {
+            micro_batch: self.micro_batch.clone(),
+            dropout_keys: self.sequence.dropout_keys.as_deref().map(<[u64]>::to_vec),
+        }
+    }
 }
 
 impl Packing {
@@ -66,7 +76,7 @@ impl Packing {
     ) -> Packed {
         let chosen: Vec<&Example> = examples.iter().collect();
         let micro_batches = pack(&chosen, self.micro_batch_tokens);
-        let sequences = micro_batches.iter();
+        let sequences = micro_batches.into_iter();
         let sequences = sequences.filter(|micro_batch| micro_batch.target_count() > 0);
         Packed {
             tokens: chosen
@@ -75,22 +85,20 @@ impl Packing {
                 .sum(),
             targets: chosen.iter().map(|example| example.targets() as u64).sum(),
             sequences: sequences
-                .map(|micro_batch| self.sequence(micro_batch, keys(micro_batch)))
+                .map(|micro_batch| {
+                    let keys = keys(&micro_batch);
+                    self.sequence(micro_batch, keys)
+                })
                 .collect(),
         }
     }
 
     /// The sequence of a micro-batch from another rank.
-    pub(crate) fn of_part(&self, part: &Part) -> PackedSequence {
-        let keys = part.dropout_keys.as_deref().map(Arc::from);
-        self.sequence(&part.micro_batch, keys)
+    pub(crate) fn of_part(&self, part: Part) -> PackedSequence {
+        self.sequence(part.micro_batch, part.dropout_keys.map(Arc::from))
     }
 
-    fn sequence(&self, micro_batch: &MicroBatch, keys: Option<Arc<[u64]>>) -> PackedSequence {
-        let part = Part {
-            micro_batch: micro_batch.clone(),
-            dropout_keys: keys.as_deref().map(<[u64]>::to_vec),
-        };
+    fn sequence(&self, micro_batch: MicroBatch, keys: Option<Arc<[u64]>>) -> PackedSequence {
         let bounds = micro_batch.rows.windows(2);
         let rows = bounds.map(|row| &micro_batch.tokens[row[0]..row[1]]);
         let rows: Vec<&[u32]> = rows.collect();
@@ -115,7 +123,7 @@ impl Packing {
             sequence,
             targets: targets.collect(),
             tokens: micro_batch.tokens.len(),
-            part,
+            micro_batch,
         }
     }
 }

@@ -161,8 +161,7 @@ impl Trainer {
 
     /// The number of trained parameters.
     pub(crate) fn parameters(&self) -> usize {
-        let all = self.trained.segments().all();
-        all.last().map_or(0, |last| last.range.end)
+        self.trained.segments().elements()
     }
 
     /// The order in which a new run adds micro-batches.

@@ -15,7 +15,7 @@ use ureq::{Agent, Body, Timeout};
 use super::address::{endpoint, joined, origin};
 use super::name::is_commit;
 use super::{Checksum, HubConfig, HubError, HubName, Progress};
-use crate::web::{agent, encoded};
+use crate::web::{agent, encoded, reason};
 
 const COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
@@ -357,10 +357,7 @@ fn unreachable(uri: &Uri, error: &ureq::Error) -> HubError {
     let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.authority());
     HubError::Unreachable {
         host: format!("{scheme}://{}", host.map_or("", |host| host.as_str())),
-        reason: match error {
-            ureq::Error::Io(error) => error.to_string(),
-            error => error.to_string(),
-        },
+        reason: reason(error),
         down: match error {
             // unknown hosts and untrusted certificates are reported as other errors
             ureq::Error::Io(error) => !matches!(

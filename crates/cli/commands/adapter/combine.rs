@@ -13,7 +13,8 @@ use simmer_model::adapter::combine::{
 use simmer_model::export::tokenizer_files;
 
 use super::{short, table};
-use crate::commands::merge::weighted::{AdapterArgs, differing_file};
+use crate::commands::merge::float_dtype;
+use crate::commands::merge::weighted::{AdapterArgs, warn_of_tokenizers};
 use crate::failure::Failure;
 use crate::output::note;
 use crate::{output, progress};
@@ -71,7 +72,7 @@ pub(super) struct Combine {
     #[arg(long, value_name = "N")]
     svd_iterations: Option<usize>,
     /// Dtype of the written factors
-    #[arg(long, value_parser = dtype, default_value = "f32", value_name = "f32|bf16|f16")]
+    #[arg(long, value_parser = float_dtype, default_value = "f32", value_name = "f32|bf16|f16")]
     dtype: Dtype,
     /// Print the error of each module as one line of JSON
     #[arg(long)]
@@ -89,15 +90,6 @@ fn majority_sign(text: &str) -> Result<MajoritySign, String> {
     let all = [MajoritySign::Total, MajoritySign::Frequency];
     let found = all.into_iter().find(|sign| sign.name() == text);
     found.ok_or_else(|| format!("expected total or frequency, found {text}"))
-}
-
-fn dtype(text: &str) -> Result<Dtype, String> {
-    match text {
-        "f32" => Ok(Dtype::F32),
-        "bf16" => Ok(Dtype::BF16),
-        "f16" => Ok(Dtype::F16),
-        _ => Err(format!("expected f32, bf16 or f16, found {text}")),
-    }
 }
 
 impl Combine {
@@ -120,22 +112,13 @@ impl Combine {
         for warning in &combined.warnings {
             note(&format!("warning: {warning}"));
         }
-        let with_tokenizer = adapters.iter().map(|adapter| &adapter.folder);
-        let mut with_tokenizer =
-            with_tokenizer.filter(|folder| !tokenizer_files(folder).is_empty());
+        let folders = adapters.iter().map(|adapter| adapter.folder.as_path());
+        let mut with_tokenizer = folders.filter(|folder| !tokenizer_files(folder).is_empty());
         let first = with_tokenizer.next();
-        for other in with_tokenizer {
-            if let Some((first, file)) =
-                first.and_then(|first| Some((first, differing_file(first, other)?)))
-            {
-                note(&format!(
-                    "warning: {file} of {} and of {} differ; the result has the first",
-                    first.display(),
-                    other.display()
-                ));
-            }
+        if let Some(first) = first {
+            warn_of_tokenizers(first, with_tokenizer, "the result");
         }
-        let beside = first.map(|folder| tokenizer_files(folder));
+        let beside = first.map(tokenizer_files);
         let limits = combined.save(&self.out, &beside.unwrap_or_default())?;
         note(summary(&combined).trim_end_matches('\n'));
         for limit in limits {

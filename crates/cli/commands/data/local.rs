@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use simmer_data::tokenizer::DecodeStream;
+use simmer_data::tokenizer::StopTexts;
 use simmer_instruct::{
     Completion, Completions, Finish, InstructError, LocalConfig, Request, Stop as Stopped,
 };
@@ -51,24 +51,10 @@ impl Local {
         until: &[String],
         stop: Stopped<'_>,
     ) -> Result<Vec<Completion>, InstructError> {
-        let tokenizer = &self.loaded.tokenizer;
-        let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
-            .iter()
-            .map(|_| (tokenizer.decode_stream(true), String::new()))
-            .collect();
-        let mut failure = None;
-        let mut on_token = |number: usize, token| {
-            let (stream, text) = &mut streams[number];
-            match stream.push(token) {
-                Ok(piece) => text.push_str(&piece),
-                Err(error) => failure = Some(error),
-            }
-            let ends = until.iter().any(|end| text.contains(end.as_str()));
-            if ends || failure.is_some() || stop() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+        let mut texts = StopTexts::new(&self.loaded.tokenizer, prompts.len(), until);
+        let mut on_token = |number, token| {
+            let flow = texts.push(number, token);
+            if stop() { ControlFlow::Break(()) } else { flow }
         };
         let eos = &self.loaded.eos;
         let generated = self
@@ -76,37 +62,24 @@ impl Local {
             .model
             .generate_batch(prompts, max_tokens, eos, &mut on_token)
             .map_err(model)?;
-        if let Some(error) = failure {
-            return Err(model(error));
-        }
-        let texts = generated.iter().zip(prompts).map(|(generated, prompt)| {
-            let text = tokenizer.decode(&generated.tokens, true).map_err(model)?;
-            Ok(Completion {
-                text: before(text, until),
-                finish: match generated.stop {
-                    Stop::Eos(_) | Stop::Caller => Finish::Stop,
-                    Stop::Length | Stop::Context => Finish::Length,
-                },
-                prompt_tokens: Some(prompt.tokens.len() as u64),
-                completion_tokens: Some(generated.tokens.len() as u64),
-            })
+        let tokens = generated.iter().map(|generated| &generated.tokens[..]);
+        let texts = texts.finish(tokens).map_err(model)?;
+        let all = texts.into_iter().zip(&generated).zip(prompts);
+        let completions = all.map(|((text, generated), prompt)| Completion {
+            text,
+            finish: match generated.stop {
+                Stop::Eos(_) | Stop::Caller => Finish::Stop,
+                Stop::Length | Stop::Context => Finish::Length,
+            },
+            prompt_tokens: Some(prompt.tokens.len() as u64),
+            completion_tokens: Some(generated.tokens.len() as u64),
         });
-        texts.collect()
+        Ok(completions.collect())
     }
 }
 
 fn model(error: impl std::fmt::Display) -> InstructError {
     InstructError::Model(error.to_string())
-}
-
-/// The text before the first of several ends.
-fn before(mut text: String, ends: &[String]) -> String {
-    for end in ends.iter().filter(|end| !end.is_empty()) {
-        if let Some(place) = text.find(end.as_str()) {
-            text.truncate(place);
-        }
-    }
-    text
 }
 
 impl Completions for Local {
@@ -134,10 +107,9 @@ impl Completions for Local {
                 done(
                     number,
                     Completion {
-                        text: String::new(),
-                        finish: Finish::TooLong,
                         prompt_tokens: Some(tokens.len() as u64),
                         completion_tokens: Some(0),
+                        ..Completion::too_long()
                     },
                 )?;
             }
@@ -161,9 +133,7 @@ impl Completions for Local {
             let completions = self.together(&prompts, settings.max_tokens, &settings.stop, stop)?;
             if stop() {
                 // the texts are cut off
-                return Err(InstructError::Interrupted {
-                    journal: std::path::PathBuf::new(),
-                });
+                return Err(InstructError::interrupted());
             }
             for ((number, _), completion) in same.iter().zip(completions) {
                 done(*number, completion)?;

@@ -108,20 +108,30 @@ pub(super) fn with_tokenizer<'a>(
     let Some(chosen) = chosen.or(folders.first()) else {
         return Err(Failure::new("no adapter is given"));
     };
-    for other in folders.iter().filter(has_own) {
-        if let Some(file) = differing_file(chosen.folder(), other.folder()) {
-            note(&format!(
-                "warning: {file} of {} and of {} differ; the merged model has the first",
-                chosen.folder().display(),
-                other.folder().display()
-            ));
-        }
-    }
+    let others = folders.iter().filter(has_own).map(AdapterFolder::folder);
+    warn_of_tokenizers(chosen.folder(), others, "the merged model");
     Ok(chosen)
 }
 
+/// Says which adapters have another tokenizer than the one that is chosen.
+pub(in crate::commands) fn warn_of_tokenizers<'a>(
+    chosen: &Path,
+    others: impl Iterator<Item = &'a Path>,
+    result: &str,
+) {
+    for other in others {
+        if let Some(file) = differing_file(chosen, other) {
+            note(&format!(
+                "warning: {file} of {} and of {} differ; {result} has the first",
+                chosen.display(),
+                other.display()
+            ));
+        }
+    }
+}
+
 /// The first file of a tokenizer that both folders have, and that differs.
-pub(in crate::commands) fn differing_file(one: &Path, other: &Path) -> Option<String> {
+fn differing_file(one: &Path, other: &Path) -> Option<String> {
     let files = tokenizer_files(one).into_iter();
     let mut names = files.filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned()));
     names.find(|name| {

@@ -1,9 +1,7 @@
 //! Questions that are answered by generated text.
 
-use std::ops::ControlFlow;
-
 use simmer_data::example::prompt_tokens;
-use simmer_data::tokenizer::DecodeStream;
+use simmer_data::tokenizer::StopTexts;
 use simmer_data::{Conversation, Message, Role};
 use simmer_kernels::mix;
 use simmer_model::{KeptPrefix, Prompt, Sampling};
@@ -122,47 +120,13 @@ impl Evaluator<'_> {
         generation: &Generation,
         kept: &mut KeptPrefix,
     ) -> Result<Vec<String>, EvalError> {
-        let mut streams: Vec<(DecodeStream<'_>, String)> = prompts
-            .iter()
-            .map(|_| (self.tokenizer.decode_stream(true), String::new()))
-            .collect();
-        let mut failure = None;
-        let mut on_token = |number: usize, token| {
-            let (stream, text) = &mut streams[number];
-            match stream.push(token) {
-                Ok(piece) => text.push_str(&piece),
-                Err(error) => {
-                    failure.get_or_insert(error);
-                    return ControlFlow::Break(());
-                }
-            }
-            if generation.until.iter().any(|end| text.contains(end)) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
+        let mut texts = StopTexts::new(self.tokenizer, prompts.len(), &generation.until);
+        let mut on_token = |number, token| texts.push(number, token);
         let length = generation.max_new_tokens;
         let generated =
             self.model
                 .generate_batch_after(kept, prompts, length, self.eos, &mut on_token)?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        let texts = generated.iter().map(|generated| {
-            let text = self.tokenizer.decode(&generated.tokens, true)?;
-            Ok(until(text, &generation.until))
-        });
-        texts.collect()
+        let tokens = generated.iter().map(|generated| &generated.tokens[..]);
+        Ok(texts.finish(tokens)?)
     }
-}
-
-/// The text before the first stop sequence.
-fn until(mut text: String, ends: &[String]) -> String {
-    for end in ends.iter().filter(|end| !end.is_empty()) {
-        if let Some(place) = text.find(end.as_str()) {
-            text.truncate(place);
-        }
-    }
-    text
 }

@@ -3,10 +3,11 @@
 //! Source: Papineni et al. 2002; sacrebleu 2.6, `corpus_bleu` of one pair with the tokenizer `intl` (mteval-v14) and the
 //! smoothing `exp`.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
+
+use super::rouge::common_ngrams;
 
 /// The longest n-grams that are counted.
 const ORDER: usize = 4;
@@ -21,10 +22,7 @@ pub(super) fn bleu(reference: &str, answer: &str) -> f64 {
     let mut matched = false;
     for n in 1..=ORDER {
         let total = (answer.len() + 1).saturating_sub(n);
-        let known = counts(&reference, n);
-        let found = counts(&answer, n).into_iter();
-        let right = found.map(|(ngram, count)| count.min(known.get(ngram).copied().unwrap_or(0)));
-        let right: usize = right.sum();
+        let right = common_ngrams(&reference, &answer, n);
         matched |= right > 0;
         if total == 0 {
             return 0.0;
@@ -47,14 +45,6 @@ pub(super) fn bleu(reference: &str, answer: &str) -> f64 {
         1.0
     };
     penalty * (logarithms / ORDER as f64).exp()
-}
-
-fn counts(tokens: &[String], n: usize) -> HashMap<&[String], usize> {
-    let mut counts = HashMap::new();
-    for ngram in tokens.windows(n) {
-        *counts.entry(ngram).or_insert(0) += 1;
-    }
-    counts
 }
 
 /// Punctuation beside what is no digit, and symbols, are tokens of their own.

@@ -15,11 +15,17 @@ pub fn rouge_l(reference: &str, answer: &str) -> f64 {
 /// The same with the number of n-grams that both have.
 pub(super) fn rouge_n(reference: &str, answer: &str, n: usize) -> f64 {
     let (reference, answer) = (words(reference), words(answer));
+    let ngrams = |words: &[String]| (words.len() + 1).saturating_sub(n);
+    let common = common_ngrams(&reference, &answer, n);
+    f(common, ngrams(&answer), ngrams(&reference))
+}
+
+/// The number of n-grams of an answer that the reference has, each as often as there.
+pub(super) fn common_ngrams(reference: &[String], answer: &[String], n: usize) -> usize {
     let known = counts(reference.windows(n));
     let found = counts(answer.windows(n)).into_iter();
     let common = found.map(|(ngram, count)| count.min(known.get(ngram).copied().unwrap_or(0)));
-    let ngrams = |words: &[String]| (words.len() + 1).saturating_sub(n);
-    f(common.sum(), ngrams(&answer), ngrams(&reference))
+    common.sum()
 }
 
 /// ROUGE-Lsum: the longest common subsequences of each sentence of the reference with those of the answer, joined. Sentences
@@ -125,6 +131,7 @@ fn common_places(a: &[String], b: &[String]) -> Vec<usize> {
     }
     places
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

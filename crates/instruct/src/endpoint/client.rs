@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use simmer_checkpoint::web::agent;
+use simmer_checkpoint::web::{agent, reason};
 use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use ureq::http::{Request as Http, Uri};
@@ -121,7 +121,7 @@ impl Client {
                 Err(Failed::Refused(problem)) => return Err(refused(problem)),
                 // the original programs ask for a fifth less, too
                 Err(Failed::TooLong) if max_tokens > 16 => max_tokens = max_tokens * 4 / 5,
-                Err(Failed::TooLong) => return Ok(too_long()),
+                Err(Failed::TooLong) => return Ok(Completion::too_long()),
                 Err(Failed::Repeat(problem, _)) if attempt >= self.retries => {
                     return Err(InstructError::Unanswered {
                         url: self.address.clone(),
@@ -182,7 +182,7 @@ impl Client {
 
     fn send(&self, body: &Value) -> Result<Completion, Failed> {
         let refused = |error: ureq::http::Error| Failed::Refused(error.to_string());
-        let repeat = |error: ureq::Error| Failed::Repeat(said_by(&error), None);
+        let repeat = |error: ureq::Error| Failed::Repeat(reason(&error), None);
         let mut request = Http::builder()
             .method("POST")
             .uri(&self.address)
@@ -208,22 +208,6 @@ impl Client {
             return answer(&text).map_err(|problem| Failed::Repeat(problem, pause));
         }
         Err(failed(status, &text, pause))
-    }
-}
-
-fn said_by(error: &ureq::Error) -> String {
-    match error {
-        ureq::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
-    }
-}
-
-fn too_long() -> Completion {
-    Completion {
-        text: String::new(),
-        finish: Finish::TooLong,
-        prompt_tokens: None,
-        completion_tokens: None,
     }
 }
 

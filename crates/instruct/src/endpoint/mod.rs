@@ -121,7 +121,7 @@ impl Completions for Endpoint {
             }
             match first {
                 Some(error) => Err(error),
-                None if stop() => Err(pace::interrupted()),
+                None if stop() => Err(InstructError::interrupted()),
                 None => Ok(()),
             }
         })

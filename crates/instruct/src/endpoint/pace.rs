@@ -1,6 +1,5 @@
 //! When the next request may be sent.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,18 +22,11 @@ pub(super) struct Pace {
     next: Mutex<Instant>,
 }
 
-/// The error of work that was told to stop. The run adds the journal.
-pub(super) fn interrupted() -> InstructError {
-    InstructError::Interrupted {
-        journal: PathBuf::new(),
-    }
-}
-
 /// Waits, unless it is told to stop.
 pub(super) fn sleep(until: Instant, stop: Stop<'_>) -> Result<(), InstructError> {
     loop {
         if stop() {
-            return Err(interrupted());
+            return Err(InstructError::interrupted());
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -18,6 +18,7 @@ use super::kind::MergedRows;
 use super::names::Patterns;
 use super::rules::is_end;
 use super::targets::{Selected, SelectionError};
+use crate::numbers::widen;
 
 /// The key in PEFT's configuration and in recipes.
 pub(super) const KEY: &str = "trainable_token_indices";
@@ -371,11 +372,7 @@ impl MergedRows for ReplacedRows {
             Some(place) => {
                 new.copy_from_slice(&self.values[place * self.columns..][..self.columns]);
             }
-            None => {
-                for (new, old) in new.iter_mut().zip(old) {
-                    *new = f64::from(*old);
-                }
-            }
+            None => widen(old, new),
         }
     }
 }

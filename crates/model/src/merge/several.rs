@@ -7,7 +7,7 @@ use super::MergeError;
 use super::adapters::Adapters;
 use super::plan::{OfAdapter, Origin, Output, stored_dtype};
 use crate::adapter::kind::MergedRows;
-use crate::numbers::to_f64;
+use crate::numbers::{to_f64, widen};
 
 /// The output for a tensor.
 pub(super) fn output(
@@ -102,11 +102,7 @@ impl Change {
         let old = own.map_or(old, |whole| &whole[row * columns..][..columns]);
         match &self.merged {
             Some(merged) => merged.row(row, old, new),
-            None => {
-                for (new, old) in new.iter_mut().zip(old) {
-                    *new = f64::from(*old);
-                }
-            }
+            None => widen(old, new),
         }
     }
 }
@@ -126,9 +122,7 @@ impl MergedRows for WeightedSum {
                 return change.row(row, old, new);
             }
         }
-        for (new, old) in new.iter_mut().zip(old) {
-            *new = f64::from(*old);
-        }
+        widen(old, new);
         let mut alone = vec![0.0; old.len()];
         for change in &self.changes {
             change.row(row, old, &mut alone);

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::floats;
 use simmer_data::MicroBatch;
 
 use super::RanksError;
@@ -69,7 +71,7 @@ impl Message {
         let wrong = |why: String| RanksError::Message { rank: from, why };
         let json = |error: serde_json::Error| wrong(error.to_string());
         match bytes.split_first() {
-            Some((&WEIGHTS, values)) => Ok(Self::Weights(floats(values))),
+            Some((&WEIGHTS, values)) => Ok(Self::Weights(floats(values, Dtype::F32))),
             Some((&STEP, text)) => Ok(Self::Step(serde_json::from_slice(text).map_err(json)?)),
             Some((&MEASURE, text)) => {
                 Ok(Self::Measure(serde_json::from_slice(text).map_err(json)?))
@@ -79,12 +81,6 @@ impl Message {
             None => Err(wrong("nothing".to_owned())),
         }
     }
-}
-
-/// The numbers of little-endian bytes.
-pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (values, _) = bytes.as_chunks::<4>();
-    values.iter().copied().map(f32::from_le_bytes).collect()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) use self::deal::deal;
 pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
 pub use self::launcher::join;
-pub(crate) use self::message::{Message, Part, Share, floats};
+pub(crate) use self::message::{Message, Part, Share};
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{TreeSum, exchange, most_held};

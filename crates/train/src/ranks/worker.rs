@@ -36,9 +36,9 @@ fn serve(trainer: &mut Trainer, ranks: &dyn Ranks) -> Result<(), RanksError> {
     loop {
         match Message::decode(&ranks.receive(0)?, 0)? {
             Message::Weights(values) => trainer.put_flat(values),
-            Message::Step(share) => trainer.compute_share(&share)?,
+            Message::Step(share) => trainer.compute_share(share)?,
             Message::Measure(parts) => {
-                let losses = trainer.measure(&parts);
+                let losses = trainer.measure_parts(parts);
                 let bytes = losses.iter().flat_map(|loss| loss.to_le_bytes());
                 ranks.send(0, bytes.collect())?;
             }

@@ -62,7 +62,7 @@ impl Trainer {
             let message = Message::Step(Share {
                 factor: factor.to_bits(),
                 shares: shares.to_vec(),
-                parts: parts.map(|sequence| sequence.part.clone()).collect(),
+                parts: parts.map(PackedSequence::part).collect(),
             });
             self.ranks.send(rank, message.encode())?;
         }
@@ -111,10 +111,10 @@ impl Trainer {
     ///
     /// # Errors
     /// If another rank has ended.
-    pub(crate) fn compute_share(&self, share: &Share) -> Result<(), RanksError> {
+    pub(crate) fn compute_share(&self, share: Share) -> Result<(), RanksError> {
         let sequences: Vec<PackedSequence> = share
             .parts
-            .iter()
+            .into_iter()
             .map(|part| self.packing.of_part(part))
             .collect();
         let own = &share.shares[self.ranks.rank()];
@@ -129,16 +129,20 @@ impl Trainer {
         Ok(())
     }
 
-    /// The summed loss of each micro-batch, without dropout.
-    pub(crate) fn measure(&self, parts: &[Part]) -> Vec<f64> {
+    /// The summed loss of each micro-batch of another rank, without dropout.
+    pub(crate) fn measure_parts(&self, parts: Vec<Part>) -> Vec<f64> {
+        let sequences = parts.into_iter().map(|part| self.packing.of_part(part));
+        let sequences: Vec<PackedSequence> = sequences.collect();
+        self.measure(&sequences)
+    }
+
+    fn measure(&self, sequences: &[PackedSequence]) -> Vec<f64> {
         let model = self.trained.computing().valid();
-        let measured = parts.iter().map(|part| {
-            let packed = self.packing.of_part(part);
-            model
-                .loss(&packed.sequence, &packed.targets)
-                .into_scalar::<f64>()
-        });
-        measured.collect()
+        let loss = |packed: &PackedSequence| {
+            let loss = model.loss(&packed.sequence, &packed.targets);
+            loss.into_scalar::<f64>()
+        };
+        sequences.iter().map(loss).collect()
     }
 
     /// Tells the other ranks that the run has ended. One that has ended already is no error.
@@ -174,16 +178,13 @@ impl Trainer {
         let packed = self.packing.measured(examples);
         let tokens: Vec<usize> = packed.sequences.iter().map(|one| one.tokens).collect();
         let shares = deal(&tokens, self.ranks.size());
-        let parts = |share: &Range<usize>| -> Vec<Part> {
-            let sequences = packed.sequences[share.clone()].iter();
-            sequences.map(|sequence| sequence.part.clone()).collect()
-        };
         self.update_others()?;
         for (rank, share) in shares.iter().enumerate().skip(1) {
-            self.ranks
-                .send(rank, Message::Measure(parts(share)).encode())?;
+            let parts = packed.sequences[share.clone()].iter();
+            let message = Message::Measure(parts.map(PackedSequence::part).collect());
+            self.ranks.send(rank, message.encode())?;
         }
-        let mut losses = self.measure(&parts(&shares[0]));
+        let mut losses = self.measure(&packed.sequences[shares[0].clone()]);
         for (rank, share) in shares.iter().enumerate().skip(1) {
             let bytes = match self.ranks.receive(rank) {
                 Err(RanksError::Stopped) => {

@@ -36,6 +36,7 @@ use super::decomposition::Truncated;
 use super::kind;
 use super::limits::{Limit, limits};
 use super::peft::{AdapterFolder, KEY_PREFIX};
+use super::spectrum::norm;
 
 /// An adapter and its weight in a combination.
 #[derive(Debug, Clone, PartialEq)]
@@ -361,11 +362,7 @@ impl CombineOptions {
 impl Combined {
     /// The error of all modules together, relative to the norm of all updates.
     pub fn relative_error(&self) -> f64 {
-        let square = |of: fn(&CombinedModule) -> f64| {
-            let squares = self.modules.iter().map(|module| of(module).powi(2));
-            squares.sum::<f64>().sqrt()
-        };
-        relative(square(|module| module.error), square(|module| module.norm))
+        relative_error(&self.modules)
     }
 
     /// The rank of all branches.
@@ -387,6 +384,18 @@ impl Combined {
         AdapterFolder::save(folder, config, tensors, beside, card, Existing::Refuse)?;
         Ok(limits(config, card.vocab_size.is_some()))
     }
+}
+
+/// The error of modules together, relative to the norm of their updates.
+fn relative_error(modules: &[CombinedModule]) -> f64 {
+    let together = |of: fn(&CombinedModule) -> f64| {
+        let values: Vec<f64> = modules.iter().map(of).collect();
+        norm(&values)
+    };
+    relative(
+        together(|module| module.error),
+        together(|module| module.norm),
+    )
 }
 
 fn relative(error: f64, norm: f64) -> f64 {

@@ -7,7 +7,7 @@ use std::path::Path;
 use burn::tensor::TensorData;
 use simmer_checkpoint::family::{Role, module_at};
 
-use super::{CombineError, CombineOptions, CombinedModule, WeightedAdapter, relative};
+use super::{CombineError, CombineOptions, CombinedModule, WeightedAdapter, relative_error};
 use crate::adapter::AdapterError;
 use crate::adapter::card::Card;
 use crate::adapter::config::AdapterConfig;
@@ -245,17 +245,12 @@ impl<'a> Sources<'a> {
             let name = source.given.folder.display();
             let _ = writeln!(training, "| `{name}` | {} |", source.given.weight);
         }
-        let sum = |of: fn(&CombinedModule) -> f64| {
-            let squares = modules.iter().map(|module| of(module).powi(2));
-            squares.sum::<f64>().sqrt()
-        };
-        let error = relative(sum(|module| module.error), sum(|module| module.norm));
         let _ = write!(
             training,
             "\nMethod `{}`{}, on the updates s·B·A. The error of the rank and of rounding is {:.2}% of the norm of the update.",
             options.method.name(),
             options.settings(),
-            100.0 * error
+            100.0 * relative_error(modules)
         );
         Card {
             templates,

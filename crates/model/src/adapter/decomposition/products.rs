@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Matrix;
 use crate::adapter::spectrum::{Columns, dot};
+use crate::numbers::widen;
 
 /// Columns of a weight that are computed together.
 const TOGETHER: usize = 512;
@@ -123,17 +124,6 @@ fn along_the_longer_side(matrix: Matrix<'_>) -> Vec<f64> {
             }
         });
     wide
-}
-
-#[expect(
-    clippy::inline_always,
-    reason = "compiled with the instructions of the function that it is called in"
-)]
-#[inline(always)]
-fn widen(row: &[f32], wide: &mut [f64]) {
-    for (wide, value) in wide.iter_mut().zip(row) {
-        *wide = f64::from(*value);
-    }
 }
 
 #[expect(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use simmer_checkpoint::web::{agent, encoded};
+use simmer_checkpoint::web::{agent, encoded, reason};
 use ureq::Agent;
 use ureq::http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderName, LOCATION};
 use ureq::http::{Method, Request, Response};
@@ -128,10 +128,7 @@ impl Client {
     fn unreachable(&self, error: &ureq::Error) -> Unsent {
         Unsent::Unreachable {
             server: self.address.clone(),
-            reason: match error {
-                ureq::Error::Io(error) => error.to_string(),
-                error => error.to_string(),
-            },
+            reason: reason(error),
         }
     }
 }
