@@ -10,7 +10,8 @@ expert: rows packed into sequences of 512 tokens with a block-diagonal causal ma
 
 Both read the first 96 Alpaca rows and train on the responses: LoRA with r=8 and alpha=16 on q, k, v and o without dropout,
 AdamW with torch's defaults and a learning rate of 3e-4, f32 on the processor, one optimizer step per batch. Options change
-these numbers; alpha is always twice the rank. In bfloat16 the base model is in bf16, the adapter in f32, and steps run under
+these numbers; alpha is always twice the rank. --adapter takes DoRA with the same numbers, or (IA)³ on PEFT's own modules of
+Llama, in place of LoRA. In bfloat16 the base model is in bf16, the adapter in f32, and steps run under
 torch.autocast, as in transformers' Trainer with `bf16=True`. --save-initial saves the adapter before the first step;
 --initial starts from a saved adapter.
 
@@ -36,11 +37,12 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "reference")
 import alpaca
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from transformers import AttentionInterface, AutoModelForCausalLM, AutoTokenizer
 
 MAX_TOKENS = 512
 WARM_STEPS = 2
+ADAPTERS = ["lora", "dora", "ia3"]
 IGNORE = -100
 
 
@@ -167,10 +169,16 @@ def load(args, attention: str):
     base.to(args.device)
     if args.initial:
         return PeftModel.from_pretrained(base, args.initial, is_trainable=True).train()
+    return get_peft_model(base, adapter_config(args)).train()
+
+
+def adapter_config(args):
+    """PEFT's configuration of a new adapter."""
+    if args.adapter == "ia3":
+        return IA3Config(task_type="CAUSAL_LM")
     targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-    rank = {"r": args.rank, "lora_alpha": 2 * args.rank}
-    config = LoraConfig(**rank, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-    return get_peft_model(base, config).train()
+    rank = {"r": args.rank, "lora_alpha": 2 * args.rank, "use_dora": args.adapter == "dora"}
+    return LoraConfig(**rank, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
 
 
 def train(model, peer, examples: list[Example], args) -> tuple[list[float], list[int], list[float]]:
@@ -214,6 +222,7 @@ def main() -> None:
     parser.add_argument("peer", choices=["naive", "expert"])
     parser.add_argument("model", metavar="MODEL_DIR")
     parser.add_argument("data", metavar="DATA.json", type=Path)
+    parser.add_argument("--adapter", choices=ADAPTERS, default="lora", help="kind of a new adapter, default %(default)s")
     parser.add_argument("--initial", metavar="ADAPTER_DIR")
     parser.add_argument("--save-initial", metavar="ADAPTER_DIR")
     parser.add_argument("--rows", type=int, default=96, help="number of rows to read, default %(default)s")

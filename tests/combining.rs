@@ -61,8 +61,8 @@ fn updates_are_combined_as_by_peft() {
             [1.0, -0.5]
         };
         let (method, majority_sign) = match method.strip_suffix("_frequency") {
-            Some(method) => (method, MajoritySign::Frequency),
-            None => (method, MajoritySign::Total),
+            Some(method) => (method, Some(MajoritySign::Frequency)),
+            None => (method, None),
         };
         let method = Method::named(method).unwrap();
         let density = match method {

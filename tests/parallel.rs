@@ -144,17 +144,24 @@ mod mpi {
     use super::STEPS;
     use crate::training::Kitchen;
 
-    fn start(kitchen: &Kitchen, ranks: usize, run: &str, more: &[&str]) -> Child {
-        let mpirun = std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
-        let sets = STEPS.iter().flat_map(|set| ["--set", *set]);
-        Command::new(mpirun)
+    /// `mpirun -n RANKS simmer`.
+    fn mpirun(ranks: usize) -> Command {
+        let mut command =
+            Command::new(std::env::var("MPIRUN").unwrap_or_else(|_| "mpirun".to_owned()));
+        command
             .args(["--oversubscribe", "-n", &ranks.to_string()])
             .arg(env!("CARGO_BIN_EXE_simmer"))
+            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
+        command
+    }
+
+    fn start(kitchen: &Kitchen, ranks: usize, run: &str, more: &[&str]) -> Child {
+        let sets = STEPS.iter().flat_map(|set| ["--set", *set]);
+        mpirun(ranks)
             .args(["train", "recipe.toml", "--device", "cpu", "--out", run])
             .args(sets)
             .args(more)
-            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
             .current_dir(kitchen.path(""))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -179,6 +186,34 @@ mod mpi {
         let entries = fs::read_dir("/proc").unwrap().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.filter(is_ours).collect()
+    }
+
+    /// Scores of texts and generated answers, by all ranks; on one rank a second time nothing is left to ask.
+    #[test]
+    fn an_evaluation_has_the_scores_of_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let evaluate = |ranks: usize, out: &str| {
+            let output = mpirun(ranks)
+                .args(["eval", "--device", "cpu", "--json", "--base"])
+                .arg(root.join("data/tiny-base"))
+                .arg("--file")
+                .arg(root.join("data/kitchen/heldout.json"))
+                .args(["--template", "alpaca", "--max-new-tokens", "6", "--out"])
+                .arg(folder.path().join(out))
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{said}");
+            (String::from_utf8(output.stdout).unwrap(), said)
+        };
+        let (one, _) = evaluate(1, "one");
+        let (two, said) = evaluate(2, "two");
+        assert_eq!(one, two);
+        assert_eq!(said.matches("110 rows in").count(), 1, "{said}");
+        let (again, said) = evaluate(1, "two");
+        assert_eq!(one, again);
+        assert!(said.contains("0 rows in"), "{said}");
     }
 
     #[test]

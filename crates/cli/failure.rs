@@ -5,7 +5,7 @@ use std::fmt;
 
 use simmer_hint::Hint;
 
-use crate::output::note;
+use crate::output;
 
 /// Why a command failed, and what the user can do about it.
 ///
@@ -81,7 +81,7 @@ impl Failure {
 
     /// Prints the message, its causes and the hint.
     pub(crate) fn report(&self) {
-        note(&self.text());
+        output::error(&self.text());
     }
 
     /// The message, its causes and the hint, as they are printed.

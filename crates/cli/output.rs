@@ -1,6 +1,7 @@
 //! Results on standard output, messages on standard error.
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use console::{Style, Term};
 use serde::Serialize;
@@ -49,9 +50,24 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     line(&serde_json::to_string(value).map_err(Failure::foreign)?)
 }
 
+/// Whether this process is one of several, of which another writes the messages.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Leaves the messages of this process out; errors are still written.
+pub(crate) fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
 /// Writes a message for the user, above a live line. Control characters are shown. On a terminal, lines are broken between
 /// words, and `error:`, `warning:` and `hint:` have a colour if it has colours.
 pub(crate) fn note(text: &str) {
+    if !SILENT.load(Ordering::Relaxed) {
+        error(text);
+    }
+}
+
+/// The same for an error.
+pub(crate) fn error(text: &str) {
     let mut text = printable(text);
     let stderr = Term::stderr();
     if stderr.is_term() {

@@ -47,6 +47,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALL
 import datasets
 import evaluate
 import lm_eval
+import pandas
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
@@ -188,8 +189,10 @@ def mmlu_rows(path: Path) -> list[dict]:
     return [{"question": q, "choices": choices, "answer": "ABCD".index(a)} for q, *choices, a in rows]
 
 
-def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> ConfigurableTask:
-    if task.startswith(MMLU):
+def load(task: str, data: Path, limit: int | None, shots: int | None = None, hub: bool = False) -> ConfigurableTask:
+    if hub:
+        config, splits = of_hub(task, data)
+    elif task.startswith(MMLU):
         subject = task.removeprefix(MMLU)
         config = load_yaml(TASKS / f"mmlu/default/{task}.yaml")
         splits = {"test": mmlu_rows(data / f"mmlu/test/{subject}_test.csv")[:limit]}
@@ -208,7 +211,7 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
         for unused in ("training_split", "validation_split", "test_split"):
             if config.get(unused) not in splits:
                 config[unused] = None
-    if shots is not None and config.get("num_fewshot"):
+    if shots is not None and (hub or config.get("num_fewshot")):
         config["num_fewshot"] = shots
     if task == "mbpp":
         splits["test"] = [row for row in rows if 10 < row["task_id"] <= 510]
@@ -216,7 +219,7 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
         # the scores need a web service; what is sent and generated does not
         config.pop("process_results")
         config["metric_list"] = [{"metric": "bypass"}]
-    if task in ("hellaswag", "hendrycks_math", "truthfulqa_gen"):
+    if task in ("hellaswag", "hendrycks_math", "truthfulqa_gen") and not hub:
         config.pop("process_docs")
     tables = {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
     config.update(task=task, custom_dataset=lambda **_: datasets.DatasetDict(tables))
@@ -225,6 +228,22 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None) -> 
     loaded = ConfigurableTask(config=config)
     loaded.set_fewshot_seed(SHOTS_SEED)
     return loaded
+
+
+def of_hub(task: str, data: Path) -> tuple[dict, dict]:
+    """A task's YAML file, and rows in the columns of the hub, which the YAML file reads."""
+    from hub_rows import HUB
+
+    name, _, examples, _ = HUB[task]
+    config = load_yaml(TASKS / (f"mmlu/default/{task}.yaml" if task.startswith(MMLU) else YAML[task]))
+    files = {config.get("test_split") or config["validation_split"]: name}
+    if examples:
+        files[config.get("fewshot_split") or config["training_split"]] = examples
+    splits = {split: pandas.read_parquet(data / f"{file}.parquet") for split, file in files.items()}
+    for unused in ("training_split", "validation_split", "test_split"):
+        if config.get(unused) not in splits:
+            config[unused] = None
+    return config, {split: datasets.Dataset.from_pandas(rows).to_list() for split, rows in splits.items()}
 
 
 def digest(context: str, continuation: str = "") -> str:
@@ -269,8 +288,9 @@ def ask(
     limit: int | None = None,
     shots: int | None = None,
     generation: dict | None = None,
+    hub: bool = False,
 ) -> dict:
-    loaded = load(task, data, limit, shots)
+    loaded = load(task, data, limit, shots, hub)
     if loaded.OUTPUT_TYPE == "generate_until":
         loaded.config.generation_kwargs.update(generation or {})
         if not loaded.config.generation_kwargs.get("do_sample"):
@@ -482,8 +502,27 @@ def rounded(found: dict) -> dict:
     return found
 
 
+def hub_goldens(folder: Path, tasks: list[str], short: dict) -> None:
+    """Writes eval/hub, rows in Parquet as the hub has them, and eval/tied-gqa-hub/TASK.json."""
+    from hub_rows import HUB
+
+    model = HFLM(pretrained=str(GOLDENS / "tied-gqa"), dtype="float32", device="cpu", batch_size=1)
+    (folder / "tied-gqa-hub").mkdir(exist_ok=True)
+    for task, (name, rows, examples, more) in HUB.items():
+        for file, content in ((name, rows), (examples, more)):
+            if file:
+                path = folder / "hub" / f"{file}.parquet"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                datasets.Dataset.from_list(content).to_parquet(path)
+        if tasks and task not in tasks:
+            continue
+        answers = ask(model, task, folder / "hub", shots=FEW if examples else None, generation=short, hub=True)
+        text = lines(rounded(without(answers, "pairs", "prompt")))
+        (folder / "tied-gqa-hub" / f"{task}.json").write_text(text, encoding="utf-8")
+
+
 def goldens(tasks: list[str]) -> None:
-    """Writes eval/MODEL.json from eval/data, eval/MODEL/TASK.json from eval/rows with few shots, and eval/found.
+    """Writes eval/MODEL.json from eval/data, eval/hub with its answers, eval/MODEL/TASK.json from eval/rows with few shots, and eval/found.
 
     All generated answers are short. With names of tasks, only theirs are written, and no eval/MODEL.json.
     """
@@ -494,6 +533,7 @@ def goldens(tasks: list[str]) -> None:
     findings(folder, tasks)
     more_findings(folder, tasks)
     short = {"max_gen_toks": SHORT, "do_sample": False}
+    hub_goldens(folder, tasks, short)
     for path in [TINY, GOLDENS / "tied-gqa", GOLDENS / "untied-mha"]:
         model = HFLM(pretrained=str(path), dtype="float32", device="cpu", batch_size=1)
         found = {}

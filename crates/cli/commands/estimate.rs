@@ -23,7 +23,8 @@ use crate::{hub, progress};
 Examples:
   simmer estimate my.toml
   simmer estimate my.toml --set train.recompute=layer
-  simmer estimate my.toml --size llama-13b --memory 24GiB --rate 60")]
+  simmer estimate my.toml --size llama-13b --memory 24GiB --rate 60
+  simmer estimate my.toml --ranks 1,2,8 --bandwidth 25")]
 pub(crate) struct Estimate {
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
@@ -45,6 +46,15 @@ pub(crate) struct Estimate {
     /// Speed of matrix multiplications, for the time of a step. Default: measured
     #[arg(long, value_name = "TFLOP/S")]
     rate: Option<f64>,
+    /// Numbers of ranks (see `docs/guide/several-ranks.md`) to simulate a step on, such as 1,2,8
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
+    ranks: Vec<u32>,
+    /// Bandwidth of the network between ranks
+    #[arg(long, value_name = "GBIT/S", default_value_t = 10.0, requires = "ranks")]
+    bandwidth: f64,
+    /// Latency of the network between ranks
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50.0, requires = "ranks")]
+    latency: f64,
     /// Print the estimate as JSON, in bytes and seconds
     #[arg(long)]
     json: bool,
@@ -92,7 +102,11 @@ impl Estimate {
         let memory = self.memory;
         let known = Known { memory, rate };
         let (mut data, _) = data?;
-        let found = estimate(&recipe, &base, &tokenizer, &mut data, known)?;
+        let mut found = estimate(&recipe, &base, &tokenizer, &mut data, known)?;
+        if !self.ranks.is_empty() {
+            let ranks: Vec<usize> = self.ranks.iter().map(|ranks| *ranks as usize).collect();
+            found.on_ranks(&recipe, &mut data, &ranks, self.network()?)?;
+        }
         if self.json {
             output::json(&found)?;
         } else {
@@ -106,5 +120,17 @@ impl Estimate {
             return Err(Failure::new(text).and_hint(&found.otherwise(&recipe)));
         }
         Ok(())
+    }
+
+    /// Bandwidth in bytes per second, and latency in seconds.
+    fn network(&self) -> Result<[f64; 2], Failure> {
+        let (bandwidth, latency) = (self.bandwidth, self.latency);
+        if !bandwidth.is_finite() || bandwidth <= 0.0 {
+            bail!("--bandwidth {bandwidth}: expected a number above 0, in Gbit/s");
+        }
+        if !latency.is_finite() || latency < 0.0 {
+            bail!("--latency {latency}: expected 0 or a number above it, in microseconds");
+        }
+        Ok([bandwidth * 1e9 / 8.0, latency * 1e-6])
     }
 }

@@ -10,9 +10,10 @@ use std::time::Instant;
 use clap::Args;
 use serde::Serialize;
 use simmer_checkpoint::hub::What;
+use simmer_data::Template;
 use simmer_eval::report::{self, Report, Results, TaskReport};
 use simmer_eval::{
-    Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Suite, Task, Watch,
+    Answer, Answers, Asking, EvalError, Evaluator, Measure, Protocol, Question, Suite, Task,
 };
 use simmer_files::size::{counted, duration};
 use simmer_files::write_file;
@@ -20,8 +21,10 @@ use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{BaseConfig, BasePrecision};
+use simmer_train::ranks::{self, Ranks};
 
 use crate::commands::eval_contamination::TrainedOn;
+use crate::commands::eval_ranks::Shared;
 use crate::commands::eval_tools::{Ready, ToolArgs, left_out};
 use crate::failure::{Context, Failure, bail};
 use crate::loaded::{Loaded, precision};
@@ -150,16 +153,23 @@ impl Eval {
         };
         let mut base = BaseConfig::from_path(path);
         base.precision = self.precision;
+        let answering = Arc::new(AtomicBool::new(false));
+        let stop = interrupt::flag(
+            "stopping after these rows; press Ctrl-C again to stop at once",
+            Arc::clone(&answering),
+        );
+        let ranks = ranks::join(&stop)?;
+        let stop = if ranks.rank() == 0 {
+            stop
+        } else {
+            // rank 0 prints the messages of all, and ends the evaluation at a signal
+            output::silence();
+            interrupt::flag("", Arc::new(AtomicBool::new(true)));
+            Arc::default()
+        };
+        let interrupt = Interrupt { stop, answering };
         let asked = self.asked()?;
         let ready = self.tools.ready(asked.iter().map(|asked| &asked.task))?;
-        let answering = Arc::new(AtomicBool::new(false));
-        let interrupt = Interrupt {
-            stop: interrupt::flag(
-                "stopping after these rows; press Ctrl-C again to stop at once",
-                Arc::clone(&answering),
-            ),
-            answering,
-        };
         let mut models = vec![(path.display().to_string(), None)];
         models.extend(self.adapter.iter().map(|adapter| {
             let name = adapter.display().to_string();
@@ -170,10 +180,19 @@ impl Eval {
         for (name, adapter) in &models {
             let loaded = Loaded::open(&base, *adapter, &self.device)?;
             size = size.or_else(|| published_size(&loaded.model));
-            match self.ask(&loaded, name, &asked, &interrupt)? {
+            if ranks.rank() > 0 {
+                self.follow(&loaded, name, &asked, &*ranks)?;
+                continue;
+            }
+            match self.ask(&loaded, name, &asked, &interrupt, &*ranks)? {
                 Some(answers) => kept.push(answers),
                 None => return Ok(interrupt::exit_code()),
             }
+        }
+        let is_first = ranks.rank() == 0;
+        ranks.end();
+        if !is_first {
+            return Ok(ExitCode::SUCCESS);
         }
         let names = models.into_iter().map(|(name, _)| name).collect();
         let report = self.report(names, size, &asked, &kept, &ready)?;
@@ -342,18 +361,10 @@ impl Eval {
         name: &str,
         asked: &[Asked],
         interrupt: &Interrupt,
+        ranks: &dyn Ranks,
     ) -> Result<Option<Vec<Answers>>, Failure> {
-        let chat = self.chat.then(|| loaded.template("chat")).transpose()?;
-        let evaluator = Evaluator {
-            chat: chat.as_ref(),
-            model: &loaded.model,
-            tokenizer: &loaded.tokenizer,
-            eos: &loaded.eos,
-        };
-        let mut identity = loaded.identity.clone();
-        if self.chat {
-            identity.push_str(" in its chat template");
-        }
+        let chat = self.chat(loaded)?;
+        let evaluator = evaluator(loaded, chat.as_ref());
         let mut kept = Vec::new();
         for Asked { task, questions } in asked {
             let folder = self.out.join(file_name(name));
@@ -362,27 +373,33 @@ impl Eval {
                 fs::remove_file(&path)
                     .with_context(|| format!("cannot remove {}", path.display()))?;
             }
-            let asking = Asking::new(name, task, &identity);
+            let asking = self.asking(loaded, name, task);
             let mut answers = Answers::open(&path, &asking)?;
             let bar = progress::steps(questions.len() as u64);
             bar.set_message(format!("{name}: {}", task.name));
             let begin = Instant::now();
-            let mut advance = |done, _| bar.set_position(done as u64);
-            let mut watch = Watch {
-                progress: &mut advance,
+            let shared = Shared {
+                ranks,
+                evaluator: &evaluator,
+                task,
+                questions,
+                asking: &asking,
                 stop: &interrupt.stop,
-                folder: self.out.clone(),
+                folder: &self.out,
             };
             let before = answers.len();
             interrupt.answering.store(true, Ordering::SeqCst);
-            let answered = evaluator.answer(task, questions, &mut answers, &mut watch);
+            let answered = shared.lead(&mut answers, &mut |done| bar.set_position(done as u64));
             interrupt.answering.store(false, Ordering::SeqCst);
             bar.finish_and_clear();
-            if let Err(error @ EvalError::Interrupted { .. }) = answered {
-                Failure::from(error).report();
-                return Ok(None);
+            if let Err(failure) = answered {
+                let cause = failure.downcast_ref::<EvalError>();
+                if matches!(cause, Some(EvalError::Interrupted { .. })) {
+                    failure.report();
+                    return Ok(None);
+                }
+                return Err(failure);
             }
-            answered?;
             let took = duration(begin.elapsed().as_secs_f64());
             let new = answers.len() - before;
             output::note(&format!(
@@ -393,6 +410,42 @@ impl Eval {
             kept.push(answers);
         }
         Ok(Some(kept))
+    }
+
+    /// What every rank but the first does in place of [`Eval::ask`].
+    fn follow(
+        &self,
+        loaded: &Loaded,
+        name: &str,
+        asked: &[Asked],
+        ranks: &dyn Ranks,
+    ) -> Result<(), Failure> {
+        let chat = self.chat(loaded)?;
+        for Asked { task, questions } in asked {
+            let shared = Shared {
+                ranks,
+                evaluator: &evaluator(loaded, chat.as_ref()),
+                task,
+                questions,
+                asking: &self.asking(loaded, name, task),
+                stop: &AtomicBool::new(false),
+                folder: &self.out,
+            };
+            shared.follow()?;
+        }
+        Ok(())
+    }
+
+    fn chat(&self, loaded: &Loaded) -> Result<Option<Template>, Failure> {
+        self.chat.then(|| loaded.template("chat")).transpose()
+    }
+
+    fn asking(&self, loaded: &Loaded, name: &str, task: &Task) -> Asking {
+        let mut identity = loaded.identity.clone();
+        if self.chat {
+            identity.push_str(" in its chat template");
+        }
+        Asking::new(name, task, &identity)
     }
 
     fn report(
@@ -453,6 +506,15 @@ impl Eval {
             return output::json(report);
         }
         output::text(report::terminal(report).trim_end_matches('\n'))
+    }
+}
+
+fn evaluator<'a>(loaded: &'a Loaded, chat: Option<&'a Template>) -> Evaluator<'a> {
+    Evaluator {
+        chat,
+        model: &loaded.model,
+        tokenizer: &loaded.tokenizer,
+        eos: &loaded.eos,
     }
 }
 

@@ -8,6 +8,7 @@ mod data;
 mod estimate;
 mod eval;
 mod eval_contamination;
+mod eval_ranks;
 mod eval_tools;
 mod generate;
 mod init;

@@ -140,6 +140,20 @@ impl Answers {
         }
     }
 
+    /// The places, in a list of questions, of those that have not been answered.
+    ///
+    /// # Errors
+    /// As [`Answers::find`].
+    pub fn open_questions(&self, questions: &[Question]) -> Result<Vec<usize>, EvalError> {
+        let mut open = Vec::new();
+        for (place, question) in questions.iter().enumerate() {
+            if self.find(question)?.is_none() {
+                open.push(place);
+            }
+        }
+        Ok(open)
+    }
+
     /// Opens the results file of an evaluation, or creates it. An incomplete last line is removed.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod kwargs;
 mod language;
 mod punkt;
 mod python;
+mod python_random;
 mod score;
 mod table;
 mod words;
@@ -20,6 +21,7 @@ mod words;
 mod tests;
 
 pub use error::{InstructionError, KwargProblem};
+pub use python_random::PythonRandom;
 pub use score::{Accuracy, Outcome};
 
 use kind::Kind;

@@ -36,6 +36,7 @@ const LISTED: usize = 10;
 /// dare_linear: random elements of each update, divided by their share; the weighted sum.
 /// dare_ties: random elements of each update, divided by their share; then as in ties.
 /// magnitude_prune: the largest elements of each update; the weighted sum.
+/// The last four may be written as in PEFT, with `_svd` at the end.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,
@@ -62,11 +63,12 @@ pub(super) struct Combine {
     #[arg(long, value_name = "SHARE")]
     density: Option<f64>,
     /// How ties and dare_ties elect the sign of an element: that of the sum, or that of more adapters
-    #[arg(long, value_parser = majority_sign, default_value = "total", value_name = "total|frequency")]
-    majority_sign: MajoritySign,
-    /// Seed of the elements that dare_linear and dare_ties keep, and of --svd-iterations
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// [default: total]
+    #[arg(long, value_parser = majority_sign, value_name = "total|frequency")]
+    majority_sign: Option<MajoritySign>,
+    /// Seed of the elements that dare_linear and dare_ties keep, and of --svd-iterations [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Randomised decomposition with N iterations for ties, dare_linear, dare_ties and magnitude_prune: faster on large modules.
     /// Default: exact
     #[arg(long, value_name = "N")]

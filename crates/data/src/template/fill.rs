@@ -67,6 +67,21 @@ impl Blanks {
         });
     }
 
+    /// Adds a filter with an argument: `field | name(argument)`.
+    pub fn add_filter_with(
+        &mut self,
+        name: &'static str,
+        filter: fn(&serde_json::Value, &serde_json::Value) -> Result<serde_json::Value, String>,
+    ) {
+        let wrong = |what| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+        self.env
+            .add_filter(name, move |value: Value, argument: Value| {
+                let [value, argument] = [value, argument].map(|of| json(of).map_err(wrong));
+                let found = filter(&value?, &argument?).map_err(wrong)?;
+                Ok::<_, minijinja::Error>(Value::from(Serde(&found)))
+            });
+    }
+
     /// Adds a template.
     ///
     /// # Errors

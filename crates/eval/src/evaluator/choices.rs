@@ -1,7 +1,7 @@
 //! Multiple-choice questions: the log-likelihood of each choice.
 
-use super::{Evaluator, RUN, Watch, check};
-use crate::answer::{Answer, Answers};
+use super::{Batches, Evaluator, RUN};
+use crate::answer::Answer;
 use crate::error::EvalError;
 use crate::question::{Asked, Pair, Question};
 use crate::score::{Row, log_likelihood, score};
@@ -18,8 +18,7 @@ impl Evaluator<'_> {
         &self,
         questions: &[Question],
         open: &[usize],
-        answers: &mut Answers,
-        watch: &mut Watch<'_>,
+        batches: &mut Batches<'_>,
     ) -> Result<(), EvalError> {
         let mut together: Vec<Asking> = Vec::new();
         let mut tokens = 0;
@@ -28,7 +27,7 @@ impl Evaluator<'_> {
             let last = together.last().and_then(|asking| asking.pairs.last());
             let more = asking.new_tokens(last);
             if tokens + more > RUN && !together.is_empty() {
-                self.finish(&together, questions, answers, watch)?;
+                self.finish(&together, questions, batches)?;
                 together.clear();
                 tokens = asking.new_tokens(None);
             } else {
@@ -36,7 +35,7 @@ impl Evaluator<'_> {
             }
             together.push(asking);
         }
-        self.finish(&together, questions, answers, watch)
+        self.finish(&together, questions, batches)
     }
 
     fn asking(&self, questions: &[Question], place: usize) -> Result<Asking, EvalError> {
@@ -65,10 +64,9 @@ impl Evaluator<'_> {
         &self,
         together: &[Asking],
         questions: &[Question],
-        answers: &mut Answers,
-        watch: &mut Watch<'_>,
+        batches: &mut Batches<'_>,
     ) -> Result<(), EvalError> {
-        check(watch)?;
+        batches.check()?;
         let rows = together
             .iter()
             .flat_map(|asking| asking.pairs.iter().chain(&asking.without));
@@ -87,9 +85,7 @@ impl Evaluator<'_> {
             cut: asking.pairs.iter().map(|row| row.cut).max().unwrap_or(0),
             ..Answer::default()
         });
-        answers.add(new.collect())?;
-        (watch.progress)(answers.len(), questions.len());
-        Ok(())
+        (batches.keep)(new.collect())
     }
 }
 

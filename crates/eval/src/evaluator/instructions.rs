@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use simmer_data::example::{Outcome, prompt_tokens};
 use simmer_data::{Conversation, Limits, Overlong, Template, TrainOn, encode};
 
-use super::{BATCH, Evaluator, Watch, check};
-use crate::answer::{Answer, Answers, Reference};
+use super::{BATCH, Batches, Evaluator};
+use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
 use crate::question::{Asked, Question};
 use crate::score::{Row, score};
@@ -18,8 +18,7 @@ impl Evaluator<'_> {
         questions: &[Question],
         open: &[usize],
         instruction: &Instruction,
-        answers: &mut Answers,
-        watch: &mut Watch<'_>,
+        batches: &mut Batches<'_>,
     ) -> Result<(), EvalError> {
         let template = match &instruction.template_text {
             Some(text) => Template::kept(&instruction.template, text, self.tokenizer)?,
@@ -35,10 +34,10 @@ impl Evaluator<'_> {
                 text.reference = reference[0].0;
                 Ok(text)
             };
-            return self.generate(questions, open, &prompt, &generation, answers, watch);
+            return self.generate(questions, open, &prompt, &generation, batches);
         }
         for places in open.chunks(BATCH) {
-            check(watch)?;
+            batches.check()?;
             let asked: Vec<&Question> = places.iter().map(|place| &questions[*place]).collect();
             let found = self.references(&asked, &template)?;
             let new = asked
@@ -51,8 +50,7 @@ impl Evaluator<'_> {
                     cut,
                     ..Answer::default()
                 });
-            answers.add(new.collect())?;
-            (watch.progress)(answers.len(), questions.len());
+            (batches.keep)(new.collect())?;
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 mod choices;
 mod instructions;
 mod texts;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use simmer_data::{Example, Template, Tokenizer};
 use simmer_model::{LlamaForCausalLM, Scored};
 
-use crate::answer::{Answers, Reference};
+use crate::answer::{Answer, Answers, Reference};
 use crate::error::EvalError;
 use crate::question::Question;
 use crate::score::{Row, log_likelihood, score};
@@ -43,6 +43,29 @@ pub struct Watch<'a> {
     pub folder: PathBuf,
 }
 
+/// Where answers go as they arrive, and interruption.
+pub struct Batches<'a> {
+    /// Called with the answers of a batch of questions.
+    pub keep: &'a mut dyn FnMut(Vec<Answer>) -> Result<(), EvalError>,
+    /// Set when the evaluation is to be interrupted.
+    pub stop: &'a AtomicBool,
+    /// The folder of the results, for the error message.
+    pub folder: &'a Path,
+}
+
+impl Batches<'_> {
+    /// # Errors
+    /// If the evaluation is interrupted.
+    fn check(&self) -> Result<(), EvalError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(EvalError::Interrupted {
+                folder: self.folder.to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
 impl Evaluator<'_> {
     /// Answers the questions that have no answer yet.
     ///
@@ -55,22 +78,42 @@ impl Evaluator<'_> {
         answers: &mut Answers,
         watch: &mut Watch<'_>,
     ) -> Result<(), EvalError> {
-        let mut open = Vec::new();
-        for (place, question) in questions.iter().enumerate() {
-            if answers.find(question)?.is_none() {
-                open.push(place);
-            }
-        }
+        let open = answers.open_questions(questions)?;
         (watch.progress)(questions.len() - open.len(), questions.len());
+        let mut keep = |new| {
+            answers.add(new)?;
+            (watch.progress)(answers.len(), questions.len());
+            Ok(())
+        };
+        let mut batches = Batches {
+            keep: &mut keep,
+            stop: watch.stop,
+            folder: &watch.folder,
+        };
+        self.ask(task, questions, &open, &mut batches)
+    }
+
+    /// Answers the questions at these places.
+    ///
+    /// # Errors
+    /// [`EvalError`] if a question cannot be asked, the evaluation is interrupted, or answers cannot be kept.
+    ///
+    /// # Panics
+    /// If there is no question at one of the places.
+    pub fn ask(
+        &self,
+        task: &Task,
+        questions: &[Question],
+        places: &[usize],
+        batches: &mut Batches<'_>,
+    ) -> Result<(), EvalError> {
         match (&task.generation, &task.instruction) {
             (Some(generation), _) => {
                 let prompt = |place: usize| self.text(&questions[place], place, generation);
-                self.generate(questions, &open, &prompt, generation, answers, watch)
+                self.generate(questions, places, &prompt, generation, batches)
             }
-            (None, Some(instruction)) => {
-                self.instruct(questions, &open, instruction, answers, watch)
-            }
-            (None, None) => self.choose(questions, &open, answers, watch),
+            (None, Some(instruction)) => self.instruct(questions, places, instruction, batches),
+            (None, None) => self.choose(questions, places, batches),
         }
     }
 
@@ -113,13 +156,4 @@ impl Reference {
             likeliest: likeliest.count(),
         })
     }
-}
-
-fn check(watch: &Watch<'_>) -> Result<(), EvalError> {
-    if watch.stop.load(Ordering::Relaxed) {
-        return Err(EvalError::Interrupted {
-            folder: watch.folder.clone(),
-        });
-    }
-    Ok(())
 }

@@ -6,8 +6,8 @@ use simmer_data::{Conversation, Message, Role};
 use simmer_kernels::mix;
 use simmer_model::{KeptPrefix, Prompt, Sampling};
 
-use super::{BATCH, Evaluator, Watch, check};
-use crate::answer::{Answer, Answers, Reference};
+use super::{BATCH, Batches, Evaluator};
+use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
 use crate::question::{Asked, Question};
 use crate::task::Generation;
@@ -60,19 +60,17 @@ impl Evaluator<'_> {
         open: &[usize],
         prompt: &dyn Fn(usize) -> Result<Open, EvalError>,
         generation: &Generation,
-        answers: &mut Answers,
-        watch: &mut Watch<'_>,
+        batches: &mut Batches<'_>,
     ) -> Result<(), EvalError> {
         let together = (BATCH / generation.samples.max(1)).max(1);
         // the worked examples of a task are computed once
         let mut kept = KeptPrefix::default();
         for places in open.chunks(together) {
-            check(watch)?;
+            batches.check()?;
             let texts = places.iter().map(|place| prompt(*place));
             let texts: Vec<Open> = texts.collect::<Result<_, _>>()?;
             let new = self.answers(questions, texts, generation, &mut kept)?;
-            answers.add(new)?;
-            (watch.progress)(answers.len(), questions.len());
+            (batches.keep)(new)?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use simmer_data::{Content, Conversation, Origin};
+use simmer_ifeval::PythonRandom;
 
 use super::texts::{Texts, text};
 use super::{Asked, Pair, Question, rows};
@@ -133,6 +134,9 @@ impl Texts<'_> {
         let Some(shots) = self.task.shots.as_ref().filter(|shots| shots.count > 0) else {
             return Ok(head);
         };
+        if let Some(random) = &self.drawn {
+            return Ok(head + &self.drawn_examples(shots, origin, fields, &mut random.borrow_mut())?);
+        }
         let same = self.optional(text::SAME, origin, fields)?;
         if let Some(examples) = self.examples.borrow().get(&same) {
             return Ok(head + examples);
@@ -141,6 +145,30 @@ impl Texts<'_> {
         let before = head + &examples;
         self.examples.borrow_mut().insert(same, examples);
         Ok(before)
+    }
+
+    /// The few-shot examples of one question.
+    fn drawn_examples(
+        &self,
+        shots: &Shots,
+        origin: &Origin,
+        fields: &Map<String, Value>,
+        random: &mut PythonRandom,
+    ) -> Result<String, EvalError> {
+        let (count, found) = (shots.count + usize::from(shots.spare), self.shots.len());
+        if count > found {
+            let problem = format!("expected {count} few-shot examples to draw from, found {found}");
+            return Err(EvalError::row(origin, problem));
+        }
+        let mut examples = String::new();
+        let drawn = random.sample(found, count).into_iter();
+        let drawn = drawn.map(|at| &self.shots[at]);
+        let others = drawn.filter(|shot| !(shots.spare && rows::same(shot, fields)));
+        for shot in others.take(shots.count) {
+            let (prompt, answer) = self.shot(origin, shot)?;
+            examples.extend([&prompt, &answer, &shots.between].map(String::as_str));
+        }
+        Ok(examples)
     }
 
     /// The few-shot examples of questions with this value of `shots.same`.
@@ -181,24 +209,28 @@ impl Texts<'_> {
         origin: &Origin,
         shot: &Map<String, Value>,
     ) -> Result<(String, String), EvalError> {
+        let chosen = match &self.task.choice {
+            Some(choice) => self.right_choice(choice, origin, shot)?,
+            None => None,
+        };
+        let mut fields = shot.clone();
+        if let Some(right) = &chosen {
+            fields.insert("choice".to_owned(), Value::String(right.clone()));
+        }
         let prompt = if self.blanks.has(text::SHOT_PROMPT) {
-            self.text(text::SHOT_PROMPT, origin, shot)?
+            self.text(text::SHOT_PROMPT, origin, &fields)?
         } else {
-            self.text(text::PROMPT, origin, shot)?
+            self.text(text::PROMPT, origin, &fields)?
         };
         if self.blanks.has(text::SHOT_ANSWER) {
             return Ok((prompt, self.text(text::SHOT_ANSWER, origin, shot)?));
         }
         let answer = match (&self.task.choice, &self.task.generation) {
-            (Some(choice), _) => match self.choice_of_shot(choice, origin, shot)? {
-                Some(answer) => answer,
-                None => {
-                    return Err(EvalError::row(
-                        origin,
-                        "a few-shot example has no right answer",
-                    ));
-                }
-            },
+            (Some(_), _) if chosen.is_some() => self.text(text::CONTINUATION, origin, &fields)?,
+            (Some(_), _) => {
+                let problem = "a few-shot example has no right answer";
+                return Err(EvalError::row(origin, problem));
+            }
             (None, Some(generation)) => {
                 let answers = generation.answers.as_deref().unwrap_or("answer");
                 let answers = self.list("answers", answers, origin, shot)?;
@@ -209,7 +241,8 @@ impl Texts<'_> {
         Ok((prompt, answer))
     }
 
-    fn choice_of_shot(
+    /// The right choice of a few-shot example.
+    fn right_choice(
         &self,
         choice: &Choice,
         origin: &Origin,
@@ -219,12 +252,7 @@ impl Texts<'_> {
         let right = self.value("answer", &choice.answer, origin, shot)?;
         let right = right_ones(&right, choices.len())
             .map_err(|problem| EvalError::row(origin, format!("`answer`: {problem}")))?;
-        let Some(one) = right.first() else {
-            return Ok(None);
-        };
-        let mut fields = shot.clone();
-        fields.insert("choice".to_owned(), Value::String(choices[*one].clone()));
-        Ok(Some(self.text(text::CONTINUATION, origin, &fields)?))
+        Ok(right.first().map(|one| choices[*one].clone()))
     }
 }
 

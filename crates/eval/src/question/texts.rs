@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use fancy_regex::Regex;
 use serde_json::{Map, Value};
 use simmer_data::Origin;
 use simmer_data::template::Blanks;
+use simmer_ifeval::PythonRandom;
 
 use super::literal;
 use super::rows::{self, Rows, read};
@@ -34,6 +36,8 @@ pub(super) struct Texts<'a> {
     pub(super) shots: Vec<Map<String, Value>>,
     /// The few-shot examples as text, by the value of `shots.same`: questions share them.
     pub(super) examples: RefCell<BTreeMap<Option<String>, String>>,
+    /// Draws the examples of each question, with `shots.seed`.
+    pub(super) drawn: Option<RefCell<PythonRandom>>,
 }
 
 impl<'a> Texts<'a> {
@@ -53,12 +57,14 @@ impl<'a> Texts<'a> {
             let rows = Rows::by_key(task, table, folder)?;
             tables.push((name.as_str(), table.of.as_str(), rows));
         }
+        let seed = task.shots.as_ref().and_then(|shots| shots.seed);
         let mut texts = Self {
             task,
             blanks,
             tables,
             shots: Vec::new(),
             examples: RefCell::default(),
+            drawn: seed.map(|seed| RefCell::new(PythonRandom::new(seed))),
         };
         texts.shots = texts.read_shots(folder)?;
         Ok(texts)
@@ -83,7 +89,10 @@ impl<'a> Texts<'a> {
         row: rows::Row,
     ) -> Result<(Origin, Map<String, Value>), EvalError> {
         let (origin, mut fields) = row;
-        for (own, name) in &self.task.rename {
+        // rows in other columns have none of these
+        let renamed = self.task.rename.iter();
+        let has_any = self.task.rename.keys().any(|own| fields.contains_key(own));
+        for (own, name) in renamed.filter(|_| has_any) {
             let value = fields.remove(own);
             let value = value
                 .ok_or_else(|| EvalError::row(&origin, format!("field `{own}` is missing")))?;
@@ -185,6 +194,25 @@ pub(crate) fn add_filters(blanks: &mut Blanks) {
     blanks.add_filter("python", literal::value_of);
     blanks.add_filter("boxed", in_box);
     blanks.add_filter("full_stop", with_full_stop);
+    blanks.add_filter_with("without", without);
+    blanks.add_filter_with("position", position);
+}
+
+/// A text without what matches a pattern.
+fn without(text: &Value, pattern: &Value) -> Result<Value, String> {
+    let (Value::String(text), Value::String(pattern)) = (text, pattern) else {
+        return Err(format!("expected a text and a pattern, found {text} and {pattern}"));
+    };
+    let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
+    Ok(pattern.replace_all(text, "").into_owned().into())
+}
+
+/// Where a value stands in a list, from 0.
+fn position(list: &Value, value: &Value) -> Result<Value, String> {
+    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let found = items.iter().position(|item| item == value);
+    let found = found.ok_or_else(|| format!("expected one of {list}, found {value}"))?;
+    Ok(found.into())
 }
 
 /// A text, or each of several, with a full stop at its end.

@@ -22,6 +22,7 @@ pub(super) const TASKS: &[(&str, &str)] = tasks![
     "truthfulqa_gen",
     "crows_pairs",
     "winogender",
+    "gsm8k",
     "gsm8k_cot",
     "gsm8k_cot_self_consistency",
     "nq_open",

@@ -103,6 +103,14 @@ pub struct Shots {
     pub prompt: Option<String>,
     /// The answer of an example, if it differs from the task's right answer.
     pub answer: Option<String>,
+    /// Each question has its own examples, drawn from all rows as lm-evaluation-harness draws them: `random.sample` of Python
+    /// after this seed, question after question. Default: the first rows, for all questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u32>,
+    /// With `seed`: one example more is drawn, and the question itself left out if it is among them, as the harness does for
+    /// tasks without a test split.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub spare: bool,
     /// The text between examples.
     #[serde(default = "empty_line")]
     pub between: String,
@@ -302,6 +310,19 @@ impl Task {
             );
             return Err(invalid(problem));
         }
+        if let Some(shots) = &task.shots
+            && shots.spare
+            && shots.seed.is_none()
+        {
+            return Err(invalid("[shots]: `spare` needs `seed`".to_owned()));
+        }
+        if let Some(shots) = &task.shots
+            && shots.seed.is_some()
+            && shots.same.is_some()
+        {
+            let problem = "[shots]: `seed` draws from all rows, and `same` takes some of them: remove one";
+            return Err(invalid(problem.to_owned()));
+        }
         Ok(task)
     }
 
@@ -407,7 +428,7 @@ mod tests {
             .unwrap()
             .under(Protocol::Paper);
         insta::assert_snapshot!(paper.unwrap_err().to_string(), @"task `truthfulqa_mc1`: the LLaMA paper does not report it");
-        let shots = Task::named("piqa").unwrap().with_shots(3);
-        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `piqa`: 3 few-shot examples requested, but the task has none");
+        let shots = Task::named("crows_pairs").unwrap().with_shots(3);
+        insta::assert_snapshot!(shots.unwrap_err().to_string(), @"task `crows_pairs`: 3 few-shot examples requested, but the task has none");
     }
 }

@@ -5,7 +5,6 @@
 
 mod gram;
 mod profiles;
-mod random;
 
 use std::sync::LazyLock;
 
@@ -14,7 +13,7 @@ use fancy_regex::Regex;
 use super::python::unicode;
 use gram::{Gram, Window};
 use profiles::{PROFILES, Profiles};
-use random::Random;
+use crate::python_random::PythonRandom;
 
 /// The maximum number of characters that are used.
 const LONGEST: usize = 10_000;
@@ -48,7 +47,7 @@ pub(super) fn detect(text: &str) -> Language {
         return Language::NoFeatures;
     }
     let mut mean = vec![0.0; profiles.languages.len()];
-    let mut random = Random::new();
+    let mut random = PythonRandom::new(0);
     for _ in 0..TRIALS {
         let trial = trial(&grams, profiles, &mut random);
         for (mean, probability) in mean.iter_mut().zip(trial) {
@@ -65,7 +64,7 @@ pub(super) fn detect(text: &str) -> Language {
 }
 
 /// Multiplies probabilities of random n-grams until one language is left.
-fn trial(grams: &[Gram], profiles: &Profiles, random: &mut Random) -> Vec<f64> {
+fn trial(grams: &[Gram], profiles: &Profiles, random: &mut PythonRandom) -> Vec<f64> {
     let count = profiles.languages.len();
     let mut probabilities = vec![1.0 / count as f64; count];
     let weight = (SMOOTHING + random.gauss() * SPREAD) / BASE;

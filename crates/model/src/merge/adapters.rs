@@ -13,6 +13,8 @@ pub(super) struct Adapters {
     pub(super) all: Vec<OpenedAdapter>,
     /// The configuration of the base model, resized to the vocabulary of the adapter that adds tokens.
     pub(super) config: ModelConfig,
+    /// Rows of the base model's embedding.
+    pub(super) base_vocabulary: usize,
     /// A message if it was resized.
     pub(super) resized: Option<String>,
     /// Which adapter adds tokens.
@@ -23,6 +25,8 @@ pub(super) struct Adapters {
 pub(super) struct OpenedAdapter {
     pub(super) folder: AdapterFolder,
     pub(super) weight: f64,
+    /// The configuration of the base model, resized if this adapter adds tokens.
+    pub(super) config: ModelConfig,
 }
 
 impl Adapters {
@@ -52,16 +56,18 @@ impl Adapters {
                 }
                 resizing = Some(all.len());
                 resized = Some(message);
-                config = own;
+                config = own.clone();
             }
             all.push(OpenedAdapter {
                 folder,
                 weight: *weight,
+                config: own,
             });
         }
         Ok(Self {
             all,
             config,
+            base_vocabulary: base.vocab_size,
             resized,
             resizing,
         })

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::TensorData;
-use simmer_checkpoint::config::ModelConfig;
 use simmer_checkpoint::family::{Family, Module};
 use simmer_checkpoint::layout::{self, ModuleKind};
 use simmer_checkpoint::{Dtype, Shard, TensorSpec, is_rotary_buffer, plan_shards};
@@ -70,7 +69,7 @@ impl Plan {
         let mut sources = Vec::new();
         let mut warnings = Vec::new();
         for opened in &adapters.all {
-            let source = OfAdapter::new(opened, config, weights)?;
+            let source = OfAdapter::new(opened, weights)?;
             warnings.extend_from_slice(opened.folder.warnings());
             warnings.extend(source.selection.warnings.iter().cloned());
             sources.push(source);
@@ -153,10 +152,13 @@ pub(super) struct OfAdapter<'a> {
 impl<'a> OfAdapter<'a> {
     fn new(
         opened: &'a OpenedAdapter,
-        config: &ModelConfig,
         weights: &'a Weights,
     ) -> Result<Self, MergeError> {
-        let OpenedAdapter { folder, weight } = opened;
+        let OpenedAdapter {
+            folder,
+            weight,
+            config,
+        } = opened;
         let kind = folder.config().kind;
         if let Some(why) = kind.cannot_merge {
             return Err(MergeError::Adapter(AdapterError::NoMerge {

@@ -21,7 +21,7 @@ pub(super) fn output(
             let weights = adapters[0].weights;
             (weights.dtype(name)?, weights.row_count(name))
         }
-        Origin::Adapter(data) => (stored_dtype(data), usize::MAX),
+        Origin::Adapter(data) => (stored_dtype(data), opened.base_vocabulary),
     };
     let mut changes = Vec::new();
     for (at, adapter) in adapters.iter().enumerate() {
@@ -110,7 +110,7 @@ impl Change {
 /// A weight with the weighted changes of several adapters. A row that the base model lacks is that of the adapter that adds it.
 struct WeightedSum {
     changes: Vec<Change>,
-    /// The first row that the base model lacks.
+    /// The first row that the base model lacks; counts only if an adapter adds tokens.
     first_new: usize,
 }
 

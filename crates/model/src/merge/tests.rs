@@ -15,6 +15,7 @@ use simmer_hint::Hint;
 use super::*;
 use crate::adapter::peft::{AdapterFolder, KEY_PREFIX, tensor_shapes};
 use crate::adapter::targets::{Unmatched, select};
+use crate::adapter::tokens::TokenIndices;
 use crate::adapter::{AdapterConfig, Bias, Card};
 use crate::tensor_file::{ReadData, write_safetensors};
 
@@ -613,4 +614,56 @@ fn outputs_and_types_that_cannot_be_are_refused() {
     insta::assert_snapshot!(case.message(&error), @"DIR/out: already exists and is not an empty folder");
     assert_eq!(fs::read_dir(case.out()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(case.dir.path()).unwrap().count(), 3);
+}
+
+/// Two adapters of one base model: one adds rows to the vocabulary, the other changed the whole embedding before.
+#[test]
+fn new_rows_of_one_adapter_stand_below_the_changed_ones_of_another() {
+    let case = Case::new(TIED, DType::F32);
+    let folder = |name: &str| case.dir.path().join(name);
+    let whole = AdapterConfig {
+        modules_to_save: Some(vec!["embed_tokens".to_owned()]),
+        ..targets(&["q_proj"])
+    };
+    let whole = case.adapter(&whole);
+    fs::rename(folder("adapter"), folder("whole")).unwrap();
+    let more = Case {
+        config: ModelConfig {
+            vocab_size: 18,
+            ..case.config.clone()
+        },
+        dir: tempfile::tempdir().unwrap(),
+    };
+    let rows = AdapterConfig {
+        trainable_token_indices: Some(TokenIndices::OfEmbedding(vec![16, 17])),
+        ..targets(&["v_proj"])
+    };
+    let rows = more.adapter(&rows);
+    fs::rename(more.dir.path().join("adapter"), folder("rows")).unwrap();
+    let name = "model.embed_tokens.weight";
+    let of = |tensors: &BTreeMap<String, TensorData>, part: &str| {
+        let found = tensors.iter().find(|(key, _)| key.contains(part));
+        values(found.unwrap().1)
+    };
+    let old = of(&case.weights(DType::F32), name);
+    let changed = of(&whole, "embed_tokens");
+    let halved = old.iter().zip(&changed).map(|(old, new)| old + 0.5 * (new - old));
+    let added = of(&rows, "embed_tokens");
+    let expected: Vec<f32> = halved.chain(added.iter().copied()).collect();
+    let head: Vec<f32> = old.iter().chain(&added).copied().collect();
+    for order in [["whole", "rows"], ["rows", "whole"]] {
+        let adapters = order.map(|name| WeightedAdapter {
+            folder: folder(name),
+            weight: if name == "whole" { 0.5 } else { 2.0 },
+        });
+        let out = folder(&format!("{}-first", order[0]));
+        let options = MergeOptions::default();
+        let report = merge(&case.base(), &adapters, &out, options, &mut |_, _| ()).unwrap();
+        assert!(report.untied);
+        let merged = Pretrained::open(&out).unwrap();
+        assert_eq!(merged.config.vocab_size, 18);
+        let data = |name| values(&merged.checkpoint.data(name).unwrap());
+        assert_eq!(data(name), expected);
+        assert_eq!(data("lm_head.weight"), head);
+    }
 }

@@ -6,6 +6,7 @@
 mod gpu;
 mod load;
 mod memory;
+mod ranks;
 mod room;
 mod run;
 mod time;
@@ -24,12 +25,14 @@ use simmer_model::{Recompute, device};
 
 pub use load::Load;
 pub use memory::Parts;
+pub use ranks::{Network, OnRanks, Scaling};
 pub use room::{Room, parse_bytes};
 pub use run::RunTime;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
 use crate::prepared::of_adapter;
+use crate::ranks::RanksError;
 use crate::recipe::{Method, Recipe};
 use memory::Layers;
 
@@ -67,6 +70,9 @@ pub struct Estimate {
     pub step: Option<StepTime>,
     /// The time of the whole run, if that of a step was asked for.
     pub run: Option<RunTime>,
+    /// Steps on several ranks, if they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<Scaling>,
     /// Settings that need less memory, each with the peak that it would have, in bytes.
     pub instead: Vec<(String, u64)>,
     /// The first of them with which the run would fit.
@@ -189,6 +195,7 @@ pub fn estimate(
         offload,
         step,
         run: step.map(|step| subject.run(data, step, &device)),
+        ranks: None,
         instead: Vec::new(),
         fitting: None,
         offloading: None,
@@ -391,6 +398,32 @@ impl Setting {
 }
 
 impl Estimate {
+    /// Adds steps on these numbers of ranks, over a network of so many bytes per second and so many seconds of latency.
+    ///
+    /// # Errors
+    /// As [`Dataset::batch`]; full fine-tuning, which several ranks do not do.
+    pub fn on_ranks(
+        &mut self,
+        recipe: &Recipe,
+        data: &mut Dataset,
+        ranks: &[usize],
+        [bandwidth, latency]: [f64; 2],
+    ) -> Result<(), TrainError> {
+        let most = ranks.iter().copied().max().unwrap_or(1);
+        if most > 1 && recipe.method.adapter().is_none() {
+            return Err(RanksError::Full { ranks: most }.into());
+        }
+        let Some(step) = self.step else { return Ok(()) };
+        let network = Network {
+            bandwidth,
+            latency,
+            memory: device::capabilities(&recipe.device)?.read_rate,
+        };
+        let steps = ranks::micro_batches(recipe, data, self)?;
+        self.ranks = Some(Scaling::of(ranks, network, &steps, step, self));
+        Ok(())
+    }
+
     /// Whether the run fits into memory. Weights that stay mapped from their files are not counted, because the system can
     /// drop them.
     pub fn fits(&self) -> bool {
@@ -503,6 +536,9 @@ impl fmt::Display for Estimate {
                     duration(run.comparison)
                 )?;
             }
+        }
+        if let Some(ranks) = &self.ranks {
+            write!(f, "\n\n{ranks}\n")?;
         }
         for (name, peak) in self.instead.iter().take(4) {
             write!(f, "\n{:>12}  with {name}", readable(*peak))?;

@@ -1,10 +1,8 @@
-//! What rank 0 tells the others: trained tensors, and micro-batches to compute.
+//! What rank 0 tells the others: that trained tensors follow, and micro-batches to compute.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use simmer_checkpoint::Dtype;
-use simmer_checkpoint::numbers::floats;
 use simmer_data::MicroBatch;
 
 use super::RanksError;
@@ -12,8 +10,8 @@ use super::RanksError;
 /// What rank 0 sends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Message {
-    /// The trained tensors, one buffer in f32.
-    Weights(Vec<f32>),
+    /// The trained tensors have changed; they follow, from the rank above: one buffer in f32.
+    Weights,
     /// A share of a step: compute its gradient.
     Step(Share),
     /// Micro-batches to measure the loss of, each alone.
@@ -53,12 +51,7 @@ impl Message {
             [vec![tag], json.unwrap_or_default()].concat()
         };
         match self {
-            Self::Weights(values) => {
-                let mut bytes = Vec::with_capacity(1 + 4 * values.len());
-                bytes.push(WEIGHTS);
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-                bytes
-            }
+            Self::Weights => vec![WEIGHTS],
             Self::Step(share) => tagged(STEP, serde_json::to_vec(share)),
             Self::Measure(parts) => tagged(MEASURE, serde_json::to_vec(parts)),
             Self::End => vec![END],
@@ -71,7 +64,7 @@ impl Message {
         let wrong = |why: String| RanksError::Message { rank: from, why };
         let json = |error: serde_json::Error| wrong(error.to_string());
         match bytes.split_first() {
-            Some((&WEIGHTS, values)) => Ok(Self::Weights(floats(values, Dtype::F32))),
+            Some((&WEIGHTS, [])) => Ok(Self::Weights),
             Some((&STEP, text)) => Ok(Self::Step(serde_json::from_slice(text).map_err(json)?)),
             Some((&MEASURE, text)) => {
                 Ok(Self::Measure(serde_json::from_slice(text).map_err(json)?))
@@ -105,14 +98,14 @@ mod tests {
             parts: vec![part.clone()],
         };
         for message in [
-            Message::Weights(vec![0.1, -3.0, f32::MIN_POSITIVE]),
+            Message::Weights,
             Message::Step(share),
             Message::Measure(vec![part]),
             Message::End,
         ] {
             assert_eq!(Message::decode(&message.encode(), 0), Ok(message));
         }
-        for wrong in [&[][..], &[9], &[STEP, b'x'], &[END, 1]] {
+        for wrong in [&[][..], &[9], &[STEP, b'x'], &[END, 1], &[WEIGHTS, 0, 0, 0, 0]] {
             let error = Message::decode(wrong, 3).unwrap_err();
             assert!(
                 matches!(error, RanksError::Message { rank: 3, .. }),

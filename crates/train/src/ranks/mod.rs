@@ -5,9 +5,11 @@
 //! micro-batches, and give back gradients. So a run writes the same files with any number of ranks, and can be resumed on
 //! another number. The sum of a step has one order, which does not depend on the ranks either ([`Order::Tree`]).
 //!
-//! With an adapter only its gradients and tensors travel: twice the size of the flat buffer in f32 for each rank and step.
+//! With an adapter only its gradients and tensors travel: twice the size of the flat buffer in f32 for each rank and step. Tensors go
+//! down a binomial tree of ranks, gradients up the tree of the sum, so that no rank sends or receives more than log2(ranks) of them.
 
 mod alone;
+mod broadcast;
 mod deal;
 mod error;
 mod hello;
@@ -22,6 +24,7 @@ mod worker;
 use std::fmt;
 
 pub use self::alone::Alone;
+pub(crate) use self::broadcast::{children, receive_down, send_down};
 pub(crate) use self::deal::deal;
 pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
@@ -29,7 +32,7 @@ pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share};
 pub use self::threads::Threads;
 pub use self::tree::Order;
-pub(crate) use self::tree::{TreeSum, exchange, most_held};
+pub(crate) use self::tree::{Held, TreeSum, additions, exchange, most_held};
 pub use self::worker::work;
 
 /// The processes of a run, as one of them sees them.

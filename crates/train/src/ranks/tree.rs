@@ -123,51 +123,67 @@ pub(crate) fn exchange<T>(
     let leaves = own.leaves;
     let mut mine = own.blocks.into_iter();
     // every rank walks through the same additions, and takes part in its own
-    let mut all: TreeSum<Held<T>> = TreeSum::new(Order::Tree, leaves);
+    let own = |rank| {
+        let of_mine = if rank == me { mine.next() } else { None };
+        of_mine.map(|(_, value)| value)
+    };
+    let total = additions(leaves, shares, own, |one: Held<Option<T>>, other| {
+        Ok(match (one.rank == me, other.rank == me) {
+            (true, true) => one
+                .value
+                .zip(other.value)
+                .map(|(one, other)| plus(one, other)),
+            (true, false) => {
+                let other = decode(ranks.receive(other.rank)?, other.rank)?;
+                one.value.map(|one| plus(one, other))
+            }
+            (false, true) => {
+                if let Some(value) = other.value {
+                    ranks.send(one.rank, encode(value))?;
+                }
+                None
+            }
+            (false, false) => None,
+        })
+    })?;
+    Ok(total.and_then(|held| held.value))
+}
+
+/// Walks through the additions of sums of all ranks, in their order. `own` gives the sums of a rank, one after another;
+/// `plus` adds a sum and the next one, and the first one's rank holds the result.
+///
+/// # Errors
+/// Those of `plus`.
+pub(crate) fn additions<V, E>(
+    leaves: usize,
+    shares: &[Range<usize>],
+    mut own: impl FnMut(usize) -> V,
+    mut plus: impl FnMut(Held<V>, Held<V>) -> Result<V, E>,
+) -> Result<Option<Held<V>>, E> {
+    let mut all: TreeSum<Held<V>> = TreeSum::new(Order::Tree, leaves);
+    let mut plus = |one: Held<V>, other: Held<V>| {
+        let rank = one.rank;
+        plus(one, other).map(|value| Held { rank, value })
+    };
     for (rank, share) in shares.iter().enumerate() {
         let mut blocks = TreeSum::new(Order::Tree, leaves);
         for leaf in share.clone() {
             blocks.push(leaf, (), |(), ()| ());
         }
         for (block, ()) in blocks.blocks {
-            let value = if rank == me {
-                mine.next().map(|(_, value)| value)
-            } else {
-                None
-            };
+            let value = own(rank);
             all.blocks.push((block, Held { rank, value }));
-            all.settle(&mut |one: Held<T>, other: Held<T>| {
-                let value = match (one.rank == me, other.rank == me) {
-                    (true, true) => one
-                        .value
-                        .zip(other.value)
-                        .map(|(one, other)| plus(one, other)),
-                    (true, false) => {
-                        let other = decode(ranks.receive(other.rank)?, other.rank)?;
-                        one.value.map(|one| plus(one, other))
-                    }
-                    (false, true) => {
-                        if let Some(value) = other.value {
-                            ranks.send(one.rank, encode(value))?;
-                        }
-                        None
-                    }
-                    (false, false) => None,
-                };
-                Ok(Held {
-                    rank: one.rank,
-                    value,
-                })
-            })?;
+            all.settle(&mut plus)?;
         }
     }
-    Ok(all.total().and_then(|held| held.value))
+    Ok(all.total())
 }
 
-/// A sum and the rank that holds it; its value if that is this one.
-struct Held<T> {
-    rank: usize,
-    value: Option<T>,
+/// A sum, or what stands for it, and the rank that holds it.
+#[derive(Debug)]
+pub(crate) struct Held<V> {
+    pub(crate) rank: usize,
+    pub(crate) value: V,
 }
 
 #[cfg(test)]

@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
-use super::{Hello, Message, Ranks, RanksError, hello};
+use simmer_checkpoint::Dtype;
+use simmer_checkpoint::numbers::floats;
+
+use super::{Hello, Message, Ranks, RanksError, hello, receive_down};
 use crate::error::TrainError;
 use crate::observer::Silent;
 use crate::prepared;
@@ -35,7 +38,7 @@ fn load(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(Trainer, Hello), Trai
 fn serve(trainer: &mut Trainer, ranks: &dyn Ranks) -> Result<(), RanksError> {
     loop {
         match Message::decode(&ranks.receive(0)?, 0)? {
-            Message::Weights(values) => trainer.put_flat(values),
+            Message::Weights => trainer.put_flat(floats(&receive_down(ranks)?, Dtype::F32)),
             Message::Step(share) => trainer.compute_share(share)?,
             Message::Measure(parts) => {
                 let losses = trainer.measure_parts(parts);

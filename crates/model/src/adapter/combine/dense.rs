@@ -117,7 +117,7 @@ fn element(
     if !options.method.elects() {
         return weighted.map(|(value, weight)| value * weight).sum();
     }
-    let votes = elements.map(|value| match options.majority_sign {
+    let votes = elements.map(|value| match options.majority_sign.unwrap_or_default() {
         MajoritySign::Total => value,
         MajoritySign::Frequency => f64::from(sign(value)),
     });
@@ -216,7 +216,7 @@ pub(super) fn combined(
 ) -> Vec<f64> {
     let options = CombineOptions {
         method,
-        majority_sign,
+        majority_sign: Some(majority_sign),
         ..CombineOptions::exact()
     };
     for update in &mut updates {

@@ -66,10 +66,10 @@ pub struct CombineOptions {
     pub rank: Option<usize>,
     /// The share of the elements of each update that is kept, of methods that drop the others.
     pub density: Option<f64>,
-    /// How the sign of an element is elected.
-    pub majority_sign: MajoritySign,
-    /// The seed of what is random.
-    pub seed: u64,
+    /// How the sign of an element is elected, of methods that elect one. `None`: that of the sum.
+    pub majority_sign: Option<MajoritySign>,
+    /// The seed of what is random. `None`: 0.
+    pub seed: Option<u64>,
     /// A randomised decomposition with this many iterations instead of the exact one.
     pub iterations: Option<usize>,
     /// Dtype of the written factors: F32, F16 or BF16.
@@ -217,8 +217,8 @@ impl CombineOptions {
             method: Method::Cat,
             rank: None,
             density: None,
-            majority_sign: MajoritySign::Total,
-            seed: 0,
+            majority_sign: None,
+            seed: None,
             iterations: None,
             dtype: Dtype::F32,
         }
@@ -258,6 +258,19 @@ impl CombineOptions {
             let why = format!("`{method}` needs no decomposition of a whole update");
             return wrong("--svd-iterations", why);
         }
+        self.check_unused()
+    }
+
+    /// Refuses options that the method has no use for.
+    fn check_unused(&self) -> Result<(), CombineError> {
+        let wrong = |option, why| Err(CombineError::Option { option, why });
+        let method = self.method.name();
+        if self.majority_sign.is_some() && !self.method.elects() {
+            return wrong("--majority-sign", format!("`{method}` elects no sign"));
+        }
+        if self.seed.is_some() && !self.method.is_random() && self.iterations.is_none() {
+            return wrong("--seed", format!("nothing in `{method}` is random"));
+        }
         Ok(())
     }
 
@@ -275,7 +288,7 @@ impl CombineOptions {
             .filter_map(|(branch, weight)| Some(((*branch)?, *weight)))
             .collect();
         let (Combination { factors, norm }, error) = if self.method.is_dense() {
-            let seeds = (self.seed, name);
+            let seeds = (self.seed.unwrap_or_default(), name);
             let update = dense::Update::of(&present, self, seeds);
             let (factors, norm) =
                 update.truncated(self.rank.unwrap_or(largest), self.iterations, seeds);

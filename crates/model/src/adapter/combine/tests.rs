@@ -225,7 +225,7 @@ fn random_elements_are_scaled_and_depend_on_the_seed() {
         let out = dir.path().join(format!("{seed}{method:?}"));
         let options = CombineOptions {
             rank: Some(5),
-            seed,
+            seed: Some(seed),
             ..options(method)
         };
         run(&weighted(&folders, [1.0, 1.0]), &options, &out).unwrap();
@@ -283,6 +283,18 @@ fn what_does_not_fit_is_refused() {
             iterations,
             ..CombineOptions::exact()
         };
+        all.push(said(two, &options));
+    }
+    for options in [
+        CombineOptions {
+            seed: Some(3),
+            ..options(Method::MagnitudePrune)
+        },
+        CombineOptions {
+            majority_sign: Some(MajoritySign::Total),
+            ..options(Method::DareLinear)
+        },
+    ] {
         all.push(said(two, &options));
     }
     // another width
