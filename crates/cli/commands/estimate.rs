@@ -50,10 +50,20 @@ pub(crate) struct Estimate {
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65536))]
     ranks: Vec<u32>,
     /// Bandwidth of the network between ranks
-    #[arg(long, value_name = "GBIT/S", default_value_t = 10.0, requires = "ranks")]
+    #[arg(
+        long,
+        value_name = "GBIT/S",
+        default_value_t = 10.0,
+        requires = "ranks"
+    )]
     bandwidth: f64,
     /// Latency of the network between ranks
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 50.0, requires = "ranks")]
+    #[arg(
+        long,
+        value_name = "MICROSECONDS",
+        default_value_t = 50.0,
+        requires = "ranks"
+    )]
     latency: f64,
     /// Print the estimate as JSON, in bytes and seconds
     #[arg(long)]

@@ -22,7 +22,8 @@ impl PythonRandom {
         let mut at = 1;
         for _ in 0..SIZE {
             // the key is one word, whose index is 0
-            state[at] = (state[at] ^ mixed(state[at - 1]).wrapping_mul(1_664_525)).wrapping_add(seed);
+            state[at] =
+                (state[at] ^ mixed(state[at - 1]).wrapping_mul(1_664_525)).wrapping_add(seed);
             advance(&mut state, &mut at);
         }
         for _ in 1..SIZE {

@@ -135,7 +135,9 @@ impl Texts<'_> {
             return Ok(head);
         };
         if let Some(random) = &self.drawn {
-            return Ok(head + &self.drawn_examples(shots, origin, fields, &mut random.borrow_mut())?);
+            return Ok(
+                head + &self.drawn_examples(shots, origin, fields, &mut random.borrow_mut())?
+            );
         }
         let same = self.optional(text::SAME, origin, fields)?;
         if let Some(examples) = self.examples.borrow().get(&same) {

@@ -40,9 +40,7 @@ fn with_file(row: FileRow) -> Row {
 /// Whether two rows have the same fields, whatever their files.
 pub(super) fn same(one: &Map<String, Value>, other: &Map<String, Value>) -> bool {
     let of_row = |(name, _): &(&String, &Value)| *name != FILE && *name != FOLDER;
-    one.iter()
-        .filter(of_row)
-        .eq(other.iter().filter(of_row))
+    one.iter().filter(of_row).eq(other.iter().filter(of_row))
 }
 
 /// The first of a task's files that exists, by its path in the folder or by its name alone.

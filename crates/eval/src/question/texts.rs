@@ -201,7 +201,9 @@ pub(crate) fn add_filters(blanks: &mut Blanks) {
 /// A text without what matches a pattern.
 fn without(text: &Value, pattern: &Value) -> Result<Value, String> {
     let (Value::String(text), Value::String(pattern)) = (text, pattern) else {
-        return Err(format!("expected a text and a pattern, found {text} and {pattern}"));
+        return Err(format!(
+            "expected a text and a pattern, found {text} and {pattern}"
+        ));
     };
     let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
     Ok(pattern.replace_all(text, "").into_owned().into())

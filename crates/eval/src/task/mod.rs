@@ -320,7 +320,8 @@ impl Task {
             && shots.seed.is_some()
             && shots.same.is_some()
         {
-            let problem = "[shots]: `seed` draws from all rows, and `same` takes some of them: remove one";
+            let problem =
+                "[shots]: `seed` draws from all rows, and `same` takes some of them: remove one";
             return Err(invalid(problem.to_owned()));
         }
         Ok(task)

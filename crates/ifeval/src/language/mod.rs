@@ -11,9 +11,9 @@ use std::sync::LazyLock;
 use fancy_regex::Regex;
 
 use super::python::unicode;
+use crate::python_random::PythonRandom;
 use gram::{Gram, Window};
 use profiles::{PROFILES, Profiles};
-use crate::python_random::PythonRandom;
 
 /// The maximum number of characters that are used.
 const LONGEST: usize = 10_000;

@@ -150,10 +150,7 @@ pub(super) struct OfAdapter<'a> {
 }
 
 impl<'a> OfAdapter<'a> {
-    fn new(
-        opened: &'a OpenedAdapter,
-        weights: &'a Weights,
-    ) -> Result<Self, MergeError> {
+    fn new(opened: &'a OpenedAdapter, weights: &'a Weights) -> Result<Self, MergeError> {
         let OpenedAdapter {
             folder,
             weight,

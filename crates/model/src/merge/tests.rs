@@ -647,7 +647,10 @@ fn new_rows_of_one_adapter_stand_below_the_changed_ones_of_another() {
     };
     let old = of(&case.weights(DType::F32), name);
     let changed = of(&whole, "embed_tokens");
-    let halved = old.iter().zip(&changed).map(|(old, new)| old + 0.5 * (new - old));
+    let halved = old
+        .iter()
+        .zip(&changed)
+        .map(|(old, new)| old + 0.5 * (new - old));
     let added = of(&rows, "embed_tokens");
     let expected: Vec<f32> = halved.chain(added.iter().copied()).collect();
     let head: Vec<f32> = old.iter().chain(&added).copied().collect();

@@ -124,8 +124,10 @@ impl Scaling {
             let all = steps.iter().map(|micro_batches| {
                 Simulation::of(count, values, network, per_token).step(micro_batches)
             });
-            let sum = all.reduce(|one, other| [one[0] + other[0], one[1] + other[1], one[2] + other[2]]);
-            sum.unwrap_or_default().map(|of| of / steps.len().max(1) as f64)
+            let sum =
+                all.reduce(|one, other| [one[0] + other[0], one[1] + other[1], one[2] + other[2]]);
+            sum.unwrap_or_default()
+                .map(|of| of / steps.len().max(1) as f64)
         };
         let [alone, ..] = mean(1);
         let steps = fitting.into_iter().map(|count| {
@@ -181,7 +183,8 @@ impl Simulation {
     fn step(mut self, micro_batches: &[usize]) -> [f64; 3] {
         let ranks = self.clocks.len();
         let shares = deal(micro_batches, ranks);
-        let tokens = |share: &Range<usize>| micro_batches[share.clone()].iter().sum::<usize>() as f64;
+        let tokens =
+            |share: &Range<usize>| micro_batches[share.clone()].iter().sum::<usize>() as f64;
         if ranks > 1 {
             self.clocks[0] += self.in_memory(COPY);
             self.send_down(0);
@@ -273,7 +276,7 @@ impl fmt::Display for Scaling {
             let line = if self.steps.is_empty() { "" } else { "\n" };
             write!(
                 f,
-                "{line}{} ranks or more: a step has {} micro-batches; raise train.batch_size or lower train.micro_batch_tokens",
+                "{line}{} ranks and more: micro-batches in a step: {}; raise train.batch_size or lower train.micro_batch_tokens",
                 grouped(*ranks as u64),
                 grouped(self.micro_batches as u64)
             )?;

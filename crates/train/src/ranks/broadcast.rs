@@ -18,7 +18,9 @@ pub(crate) fn children(rank: usize, size: usize) -> impl Iterator<Item = usize> 
     };
     let steps = std::iter::successors(Some(below / 2), |step| Some(step / 2));
     let steps = steps.take_while(|step| *step > 0);
-    steps.map(move |step| rank + step).filter(move |child| *child < size)
+    steps
+        .map(move |step| rank + step)
+        .filter(move |child| *child < size)
 }
 
 /// Sends bytes to the ranks below this one.
@@ -81,7 +83,10 @@ mod tests {
                     })
                 })
                 .collect();
-            running.into_iter().map(|rank| rank.join().unwrap()).collect()
+            running
+                .into_iter()
+                .map(|rank| rank.join().unwrap())
+                .collect()
         });
         assert_eq!(arrived, vec![b"weights".to_vec(); 6]);
     }

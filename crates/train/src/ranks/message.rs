@@ -105,7 +105,13 @@ mod tests {
         ] {
             assert_eq!(Message::decode(&message.encode(), 0), Ok(message));
         }
-        for wrong in [&[][..], &[9], &[STEP, b'x'], &[END, 1], &[WEIGHTS, 0, 0, 0, 0]] {
+        for wrong in [
+            &[][..],
+            &[9],
+            &[STEP, b'x'],
+            &[END, 1],
+            &[WEIGHTS, 0, 0, 0, 0],
+        ] {
             let error = Message::decode(wrong, 3).unwrap_err();
             assert!(
                 matches!(error, RanksError::Message { rank: 3, .. }),

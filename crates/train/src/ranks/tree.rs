@@ -5,6 +5,7 @@
 //! micro-batch, so neither does any bit of the sum. Whoever adds micro-batches in their order holds one block for each
 //! level at most.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ pub enum Order {
 }
 
 /// A block of micro-batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Block {
     level: u32,
     index: usize,
@@ -64,10 +65,7 @@ impl<T> TreeSum<T> {
     fn settle<E>(&mut self, plus: &mut impl FnMut(T, T) -> Result<T, E>) -> Result<(), E> {
         while let Some((last, _)) = self.blocks.last() {
             let Block { level, index } = *last;
-            let up = Block {
-                level: level + 1,
-                index: index / 2,
-            };
+            let up = last.above();
             if index == 0 && (1_usize << level) >= self.leaves {
                 break;
             }
@@ -149,8 +147,11 @@ pub(crate) fn exchange<T>(
     Ok(total.and_then(|held| held.value))
 }
 
-/// Walks through the additions of sums of all ranks, in their order. `own` gives the sums of a rank, one after another;
+/// Walks through the additions of sums of all ranks, level by level. `own` gives the sums of a rank, one after another;
 /// `plus` adds a sum and the next one, and the first one's rank holds the result.
+///
+/// All ranks walk in one order, so that no two wait for each other. Where neighbours share a block, those with an even first
+/// rank come before the others: a rank with a neighbour on each side would else make a chain of all ranks.
 ///
 /// # Errors
 /// Those of `plus`.
@@ -160,11 +161,7 @@ pub(crate) fn additions<V, E>(
     mut own: impl FnMut(usize) -> V,
     mut plus: impl FnMut(Held<V>, Held<V>) -> Result<V, E>,
 ) -> Result<Option<Held<V>>, E> {
-    let mut all: TreeSum<Held<V>> = TreeSum::new(Order::Tree, leaves);
-    let mut plus = |one: Held<V>, other: Held<V>| {
-        let rank = one.rank;
-        plus(one, other).map(|value| Held { rank, value })
-    };
+    let mut waiting: BTreeMap<Block, Held<V>> = BTreeMap::new();
     for (rank, share) in shares.iter().enumerate() {
         let mut blocks = TreeSum::new(Order::Tree, leaves);
         for leaf in share.clone() {
@@ -172,11 +169,46 @@ pub(crate) fn additions<V, E>(
         }
         for (block, ()) in blocks.blocks {
             let value = own(rank);
-            all.blocks.push((block, Held { rank, value }));
-            all.settle(&mut plus)?;
+            waiting.insert(block, Held { rank, value });
         }
     }
-    Ok(all.total())
+    while waiting.len() > 1 {
+        let level = waiting.keys().next().map_or(0, |block| block.level);
+        let above = waiting.split_off(&Block {
+            level: level + 1,
+            index: 0,
+        });
+        let mut whole = above;
+        let mut pairs = Vec::new();
+        let mut halves = std::mem::take(&mut waiting).into_iter();
+        while let Some((block, one)) = halves.next() {
+            // the last one may have no other half
+            match halves.next() {
+                Some((_, other)) => pairs.push((block.above(), one, other)),
+                None => {
+                    whole.insert(block.above(), one);
+                }
+            }
+        }
+        pairs.sort_by_key(|(_, one, _)| one.rank % 2);
+        for (block, one, other) in pairs {
+            let rank = one.rank;
+            let value = plus(one, other)?;
+            whole.insert(block, Held { rank, value });
+        }
+        waiting = whole;
+    }
+    Ok(waiting.into_values().next())
+}
+
+impl Block {
+    /// The block that it is a half of.
+    fn above(self) -> Self {
+        Self {
+            level: self.level + 1,
+            index: self.index / 2,
+        }
+    }
 }
 
 /// A sum, or what stands for it, and the rank that holds it.

@@ -11,7 +11,9 @@ use simmer_kernels::profile;
 use super::{Evaluation, Trainer};
 use crate::gradient::Partial;
 use crate::packing::{Packed, PackedSequence};
-use crate::ranks::{Message, Order, Part, Ranks, RanksError, Share, TreeSum, deal, exchange, send_down};
+use crate::ranks::{
+    Message, Order, Part, Ranks, RanksError, Share, TreeSum, deal, exchange, send_down,
+};
 
 impl Trainer {
     /// Computes the steps together with other ranks, and adds micro-batches in this order. Full fine-tuning adds them one
@@ -76,7 +78,10 @@ impl Trainer {
             for rank in 1..self.ranks.size() {
                 self.ranks.send(rank, Message::Weights.encode())?;
             }
-            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
             send_down(&*self.ranks, &bytes)?;
         }
         self.others_are_up_to_date = true;

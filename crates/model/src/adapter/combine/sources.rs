@@ -395,7 +395,11 @@ impl CombineOptions {
             let _ = write!(text, ", density {density}");
         }
         if self.method.elects() {
-            let _ = write!(text, ", majority sign `{}`", self.majority_sign.unwrap_or_default().name());
+            let _ = write!(
+                text,
+                ", majority sign `{}`",
+                self.majority_sign.unwrap_or_default().name()
+            );
         }
         if self.method.is_random() || self.iterations.is_some() {
             let _ = write!(text, ", seed {}", self.seed.unwrap_or_default());
