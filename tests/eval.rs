@@ -756,6 +756,19 @@ fn programs_run_only_if_asked_and_the_scorer_is_named() {
     );
 }
 
+#[test]
+fn a_question_that_becomes_no_program_is_refused_before_it_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = json!({"task_id": "Kitchen/0", "prompt": "def f():\n", "test": ""});
+    std::fs::write(folder.path().join("HumanEval.jsonl"), row.to_string()).unwrap();
+    let task = task("humaneval");
+    let questions = task.questions(folder.path(), usize::MAX).unwrap();
+    let refused = Measure::new(&task).unwrap().check(&questions).unwrap_err();
+    let refused = refused.to_string();
+    assert!(refused.contains("row 1"), "{refused}");
+    assert!(refused.contains("`entry_point` is undefined"), "{refused}");
+}
+
 /// With the variable `SIMMER_EVAL_DATA`, those of the public sets in that folder.
 #[test]
 #[cfg(target_os = "linux")]

@@ -245,6 +245,7 @@ impl Eval {
         };
         for (task, folder) in tasks {
             let questions = task.questions(folder, self.limit)?;
+            Measure::new(&task)?.check(&questions)?;
             asked.push(Asked { task, questions });
         }
         Ok(asked)
@@ -263,7 +264,10 @@ impl Eval {
                 continue;
             }
             match task.questions(data, self.limit) {
-                Ok(questions) => asked.push(Asked { task, questions }),
+                Ok(questions) => {
+                    Measure::new(&task)?.check(&questions)?;
+                    asked.push(Asked { task, questions });
+                }
                 Err(EvalError::NoFile { files, .. }) => {
                     let files = files.join(", ");
                     output::note(&format!(

@@ -99,6 +99,17 @@ impl<'a> Measure<'a> {
         })
     }
 
+    /// Checks questions before they are asked: that each can become a program, if the task runs programs.
+    ///
+    /// # Errors
+    /// A question without a field that its program needs.
+    pub fn check(&self, questions: &[Question]) -> Result<(), EvalError> {
+        match &self.programs {
+            Some(programs) => programs.check(questions),
+            None => Ok(()),
+        }
+    }
+
     /// Runs programs and asks the scorer, for the answers that are scored afterwards. Tasks that need neither have nothing to
     /// prepare. `progress` gets the number of programs that have ended, and of all.
     ///

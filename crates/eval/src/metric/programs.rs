@@ -48,6 +48,12 @@ impl Programs {
         }))
     }
 
+    /// Checks that each question can become a program.
+    pub(super) fn check(&self, questions: &[Question]) -> Result<(), EvalError> {
+        let mut questions = questions.iter();
+        questions.try_for_each(|question| self.program(question, "").map(drop))
+    }
+
     /// Runs the programs of all answers. `progress` gets the number of programs that have ended, and of all.
     pub(super) fn run(
         &mut self,
