@@ -2,6 +2,7 @@
 
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::{Context, Failure};
@@ -33,6 +34,8 @@ struct Work {
     only_ctrl_c: bool,
 }
 
+/// Where signals go instead.
+static PASSED: Mutex<Option<Sender<()>>> = Mutex::new(None);
 /// The work of this process.
 static WORK: Mutex<Option<Work>> = Mutex::new(None);
 
@@ -82,6 +85,13 @@ pub(crate) fn flag_of_ctrl_c(runs: Arc<AtomicBool>) -> Arc<AtomicBool> {
     keep("", runs, true)
 }
 
+/// Passes every signal on, and ends the program at none: for a program that has started others.
+pub(crate) fn passed() -> Receiver<()> {
+    let (sender, receiver) = channel();
+    *PASSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    receiver
+}
+
 fn keep(message: &'static str, runs: Arc<AtomicBool>, only_ctrl_c: bool) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let work = Work {
@@ -95,6 +105,11 @@ fn keep(message: &'static str, runs: Arc<AtomicBool>, only_ctrl_c: bool) -> Arc<
 }
 
 fn on(signal: Signal) {
+    let passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if passed.as_ref().is_some_and(|to| to.send(()).is_ok()) {
+        return;
+    }
+    drop(passed);
     let work = WORK.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match work {
         Some(work) if work.heeds(signal) => {

@@ -25,12 +25,12 @@ pub use self::alone::Alone;
 pub(crate) use self::deal::deal;
 pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
-pub use self::launcher::join;
+pub use self::launcher::{is_another, join};
 pub(crate) use self::message::{Message, Part, Share};
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{TreeSum, exchange, most_held};
-pub use self::worker::work;
+pub use self::worker::{refuse, work};
 
 /// The processes of a run, as one of them sees them.
 pub trait Ranks: fmt::Debug {
