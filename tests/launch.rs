@@ -26,7 +26,10 @@ impl Folder {
 
     /// What `simmer launch` refuses.
     fn refused(&self, args: &str, more: &[&str]) -> String {
-        let words: Vec<&str> = args.split_whitespace().chain(more.iter().copied()).collect();
+        let words: Vec<&str> = args
+            .split_whitespace()
+            .chain(more.iter().copied())
+            .collect();
         let output = simmer(self.path(), &[&["launch"], &words[..]].concat());
         assert!(!output.status.success(), "{words:?}");
         assert!(output.stdout.is_empty(), "{words:?}");
@@ -57,7 +60,8 @@ fn job_files_read_well() {
     let text = |args: &str, more: &[&str]| fs::read_to_string(folder.job(args, more)).unwrap();
     let slurm = "--slurm --ranks 8 --nodes 2 --cores 16 --memory 64G --time 24h --partition a,b --gpus h100:4";
     insta::assert_snapshot!("slurm", text(slurm, &MORE));
-    let sky = "--skypilot --image me/simmer-mpi:1 --storage s3://my-bucket --memory 1500M --cores 8";
+    let sky =
+        "--skypilot --image me/simmer-mpi:1 --storage s3://my-bucket --memory 1500M --cores 8";
     insta::assert_snapshot!("skypilot", text(&format!("{sky} --ranks 4"), &MORE));
     let nodes = format!("{sky} --ranks 8 --nodes 2 --gpus H100:4");
     insta::assert_snapshot!("skypilot_nodes", text(&nodes, &MORE));
@@ -99,7 +103,10 @@ fn jobs_that_cannot_run_are_refused() {
         with("--skypilot --ranks 2 --image a"),
         with("--skypilot --ranks 2 --image a --storage s3://b --gpus 2"),
         with("--kubernetes --ranks 2 --image a --storage b"),
-        folder.refused("--skypilot --ranks 2 --image a --storage s3://b", &[NAME, "--out", "c"]),
+        folder.refused(
+            "--skypilot --ranks 2 --image a --storage s3://b",
+            &[NAME, "--out", "c"],
+        ),
     ];
     insta::assert_snapshot!(all.join("\n"));
 }
@@ -128,10 +135,7 @@ fn a_job_that_a_signal_stops_is_queued_again() {
         bash.env("PATH", &path).env("SLURM_JOB_ID", "17");
         bash.spawn().unwrap()
     };
-    program(
-        "srun",
-        "printf '%s\\n' \"$@\" > words\nexit $(cat code)",
-    );
+    program("srun", "printf '%s\\n' \"$@\" > words\nexit $(cat code)");
     for code in ["0", "1"] {
         fs::write(folder.path().join("code"), code).unwrap();
         let status = start().wait().unwrap();
@@ -207,9 +211,14 @@ mod mpi {
     /// No checkpoint is due before the signal.
     #[test]
     fn a_signal_leaves_the_time_for_a_checkpoint() {
-        let steps = ["train.batch_size=12", "train.micro_batch_tokens=20", "train.epochs=100"];
+        let steps = [
+            "train.batch_size=12",
+            "train.micro_batch_tokens=20",
+            "train.epochs=100",
+        ];
         let kitchen = kitchen(&steps);
-        let sets = ["checkpoint_every", "validate_every"].map(|key| format!("train.{key}=\"never\""));
+        let sets =
+            ["checkpoint_every", "validate_every"].map(|key| format!("train.{key}=\"never\""));
         let sets = sets.iter().flat_map(|set| ["--set", set]);
         let args: Vec<&str> = sets.chain(["--out", "run"]).collect();
         let ranks = launch(&kitchen, &args);
@@ -240,7 +249,10 @@ mod mpi {
         let few = "the first step has 1 micro-batch for 2 ranks";
         assert_eq!(text.matches(few).count(), 1, "{text}");
         assert!(!kitchen.path("few").exists());
-        let (_, text) = said(launch(&kitchen, &["--set", "base.path=nothing", "--out", "none"]));
+        let (_, text) = said(launch(
+            &kitchen,
+            &["--set", "base.path=nothing", "--out", "none"],
+        ));
         assert_eq!(text.matches("error:").count(), 1, "{text}");
     }
 }

@@ -100,7 +100,8 @@ impl FromStr for Time {
     fn from_str(text: &str) -> Result<Self, Expected> {
         let expected = || Expected("a time such as 90m, 24h, 2d, 12:00:00 or 1-12:00:00");
         let number = |text: &str| text.parse::<u64>().map_err(|_| expected());
-        let (digits, unit) = text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
+        let (digits, unit) =
+            text.split_at(text.len() - text.chars().last().map_or(0, char::len_utf8));
         let seconds = match unit {
             "m" => number(digits)?.checked_mul(60),
             "h" => number(digits)?.checked_mul(60 * 60),
@@ -120,7 +121,10 @@ impl FromStr for Time {
                     .and_then(|all| all.checked_add(60 * minutes + seconds))
             }
         };
-        seconds.filter(|all| *all > 0).map(Self).ok_or_else(expected)
+        seconds
+            .filter(|all| *all > 0)
+            .map(Self)
+            .ok_or_else(expected)
     }
 }
 
@@ -158,7 +162,9 @@ mod tests {
         assert_eq!(memory("65536MiB").as_deref(), Some("64G"));
         assert_eq!(memory("1T").as_deref(), Some("1024G"));
         assert_eq!(memory("1500m").as_deref(), Some("1500M"));
-        for wrong in ["", "64", "G", "0G", "-1G", "1.5G", "64 G", "64GB", "9e9T", "é"] {
+        for wrong in [
+            "", "64", "G", "0G", "-1G", "1.5G", "64 G", "64GB", "9e9T", "é",
+        ] {
             assert_eq!(memory(wrong), None, "{wrong}");
         }
         let of = "1500M".parse::<Memory>().unwrap();
@@ -170,11 +176,24 @@ mod tests {
         assert_eq!(time("2d").as_deref(), Some("2-00:00:00"));
         assert_eq!(time("12:00:05").as_deref(), Some("12:00:05"));
         assert_eq!(time("1-12:00:00").as_deref(), Some("1-12:00:00"));
-        for wrong in ["", "90", "h", "0h", "12:00", "1:60:00", "99999999999999999999d", "é"] {
+        for wrong in [
+            "",
+            "90",
+            "h",
+            "0h",
+            "12:00",
+            "1:60:00",
+            "99999999999999999999d",
+            "é",
+        ] {
             assert_eq!(time(wrong), None, "{wrong}");
         }
 
-        let gpus = |text: &str| text.parse::<Gpus>().ok().map(|gpus| (gpus.kind, gpus.count));
+        let gpus = |text: &str| {
+            text.parse::<Gpus>()
+                .ok()
+                .map(|gpus| (gpus.kind, gpus.count))
+        };
         assert_eq!(gpus("4"), Some((None, 4)));
         assert_eq!(gpus("H100:8"), Some((Some("H100".to_owned()), 8)));
         for wrong in ["", "0", ":4", "H100:", "H 100:4", "H100"] {

@@ -37,7 +37,10 @@ pub(super) fn start(
     if let Some(gpus) = gpus
         && gpus.count != ranks
     {
-        let text = format!("--gpus: expected {ranks}, one for each rank, found {}", gpus.count);
+        let text = format!(
+            "--gpus: expected {ranks}, one for each rank, found {}",
+            gpus.count
+        );
         return Err(Failure::new(text).with_hint("each rank computes on one GPU"));
     }
     let program = env::current_exe()

@@ -123,7 +123,9 @@ impl Launch {
         ];
         let is_own = |word: &&String| own.contains(&word.split('=').next().unwrap_or_default());
         if let Some(word) = self.train.iter().find(is_own) {
-            let text = format!("{word} is an option of `simmer launch`, and stands after those of `simmer train`");
+            let text = format!(
+                "{word} is an option of `simmer launch`, and stands after those of `simmer train`"
+            );
             return Err(Failure::new(text).with_hint("move it before the recipe"));
         }
         let words = [&[recipe.to_owned()], &self.train[..]].concat();
@@ -174,8 +176,10 @@ impl Launch {
 
     fn job(&self, words: Vec<String>, train: &super::Train) -> Result<Job, Failure> {
         let Some(ranks) = self.ranks else {
-            return Err(Failure::new("--ranks is missing: how many processes compute")
-                .with_hint("a step needs at least as many micro-batches as there are ranks"));
+            return Err(
+                Failure::new("--ranks is missing: how many processes compute")
+                    .with_hint("a step needs at least as many micro-batches as there are ranks"),
+            );
         };
         let text = simmer_files::read_text(&self.recipe, 1 << 20)
             .map_err(Failure::foreign)
@@ -212,7 +216,12 @@ impl Launch {
             Place::Kubernetes => kubernetes::manifests(job, &path)?,
             Place::Local(_) | Place::Slurm => slurm::script(job, &path)?,
         };
-        new_file::write(&out, &text, &usual, "remove it, or name another file with --output")?;
+        new_file::write(
+            &out,
+            &text,
+            &usual,
+            "remove it, or name another file with --output",
+        )?;
         output::line(&path)?;
         let submit = place.submit(job, &path);
         output::note(&format!("read it, then submit it: {submit}"));

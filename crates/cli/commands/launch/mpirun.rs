@@ -66,7 +66,11 @@ impl Mpirun {
             .stdin(Stdio::null())
             .output();
         let output = output.map_err(Failure::foreign).with_context(|| {
-            let variable = if given.is_some() { " (variable MPIRUN)" } else { "" };
+            let variable = if given.is_some() {
+                " (variable MPIRUN)"
+            } else {
+                ""
+            };
             format!("cannot start {}{variable}", path.display())
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -115,9 +119,9 @@ impl Kind {
     fn places(self, share: Share) -> Vec<String> {
         let cores = share.cores;
         let options = match (self, share.is_bound) {
-            (Self::OpenMpi, true) => format!(
-                "--use-hwthread-cpus --bind-to hwthread --map-by slot:PE={cores}"
-            ),
+            (Self::OpenMpi, true) => {
+                format!("--use-hwthread-cpus --bind-to hwthread --map-by slot:PE={cores}")
+            }
             (Self::OpenMpi, false) => "--oversubscribe --bind-to none".to_owned(),
             (Self::Hydra, true) => format!("-bind-to hwthread:{cores} -map-by hwthread:{cores}"),
             (Self::Hydra, false) => "-bind-to none".to_owned(),
@@ -235,7 +239,10 @@ fn is_root() -> bool {
 fn allowed() -> Option<usize> {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).ok()?;
     let all = 0..nix::sched::CpuSet::count();
-    Some(all.filter(|core| set.is_set(*core).unwrap_or(false)).count())
+    Some(
+        all.filter(|core| set.is_set(*core).unwrap_or(false))
+            .count(),
+    )
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -33,7 +33,10 @@ pub(super) fn task(job: &Job, file: &str) -> Result<String, Failure> {
     }
     let below = |part: Component| matches!(part, Component::Normal(_) | Component::CurDir);
     if !Path::new(&job.words[0]).components().all(below) {
-        let text = format!("{}: the recipe is not below the current folder", job.words[0]);
+        let text = format!(
+            "{}: the recipe is not below the current folder",
+            job.words[0]
+        );
         return Err(Failure::new(text)
             .with_hint("SkyPilot copies the current folder: name the recipe by its path in it"));
     }
@@ -72,7 +75,10 @@ fn resources(job: &Job, image: &str) -> Value {
         resources.insert("memory".to_owned(), format!("{}+", memory.gib()).into());
     }
     if let Some(gpus) = &job.gpus {
-        let kind = gpus.kind.as_deref().map(|kind| format!("{kind}:{}", gpus.count));
+        let kind = gpus
+            .kind
+            .as_deref()
+            .map(|kind| format!("{kind}:{}", gpus.count));
         if let Some(kind) = kind {
             resources.insert("accelerators".to_owned(), kind.into());
         }
@@ -84,8 +90,10 @@ fn resources(job: &Job, image: &str) -> Value {
 fn run(job: &Job) -> Result<String, Failure> {
     let gpus_without_type = job.gpus.as_ref().is_some_and(|gpus| gpus.kind.is_none());
     if gpus_without_type {
-        return Err(Failure::new("--gpus: SkyPilot needs their type, such as H100:4")
-            .with_hint("`sky show-gpus` lists the types"));
+        return Err(
+            Failure::new("--gpus: SkyPilot needs their type, such as H100:4")
+                .with_hint("`sky show-gpus` lists the types"),
+        );
     }
     let mut words = job.arguments();
     words.extend(["--out".to_owned(), format!("{RUNS}/{}", job.name)]);
@@ -100,6 +108,10 @@ fn run(job: &Job) -> Result<String, Failure> {
          if [ \"$SKYPILOT_NODE_RANK\" -ne 0 ]; then\n  exit 0\nfi\n\
          hosts=\nfor node in $SKYPILOT_NODE_IPS; do\n  hosts=\"$hosts${{hosts:+,}}$node:{ranks}\"\ndone\n\
          mpirun --host \"$hosts\" --wdir \"$PWD\" -x PATH {}\n",
-        started.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        started
+            .iter()
+            .map(|word| quoted(word))
+            .collect::<Vec<_>>()
+            .join(" ")
     ))
 }

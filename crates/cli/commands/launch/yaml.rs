@@ -63,7 +63,10 @@ fn is_literal(text: &str) -> bool {
 
 /// Line breaks of YAML that are none elsewhere, and what it forbids.
 fn is_changed(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    matches!(
+        c,
+        '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+    )
 }
 
 /// A text on one line: as it is if nobody can take it for something else, or else quoted.

@@ -88,7 +88,9 @@ pub enum RanksError {
         size: usize,
     },
     /// A rank of a launcher that does not say how many there are.
-    #[error("a launcher has started rank {rank} (variable PMIX_RANK), and this build of simmer has no MPI")]
+    #[error(
+        "a launcher has started rank {rank} (variable PMIX_RANK), and this build of simmer has no MPI"
+    )]
     Pmix {
         /// Its variable.
         rank: String,
