@@ -15,6 +15,7 @@ mod launcher;
 mod message;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod pmix;
 mod threads;
 mod tree;
 mod worker;
@@ -25,8 +26,9 @@ pub use self::alone::Alone;
 pub(crate) use self::deal::deal;
 pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
-pub use self::launcher::{is_another, join};
+pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share};
+pub use self::pmix::is_another;
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{TreeSum, exchange, most_held};
