@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use super::job::{Job, Place, shell};
 use super::{mpirun, yaml};
-use crate::commands::train::quoted;
 use crate::failure::Failure;
 
 /// Where the bucket is mounted on every node.
@@ -108,10 +107,6 @@ fn run(job: &Job) -> Result<String, Failure> {
          if [ \"$SKYPILOT_NODE_RANK\" -ne 0 ]; then\n  exit 0\nfi\n\
          hosts=\nfor node in $SKYPILOT_NODE_IPS; do\n  hosts=\"$hosts${{hosts:+,}}$node:{ranks}\"\ndone\n\
          mpirun --host \"$hosts\" --wdir \"$PWD\" -x PATH {}\n",
-        started
-            .iter()
-            .map(|word| quoted(word))
-            .collect::<Vec<_>>()
-            .join(" ")
+        shell(&started)
     ))
 }
