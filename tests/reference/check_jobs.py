@@ -90,6 +90,14 @@ def skypilot(simmer, folder, name, schemas):
             checked.append("skypilot: schemas of the package")
 
 
+def literal(command):
+    """The words of a command after Kubernetes has replaced `$$`."""
+    for word in command:
+        if "$(" in word.replace("$$", ""):
+            fail(f"Kubernetes would replace a variable: {word}")
+    return [word.replace("$$", "$") for word in command]
+
+
 def kubernetes(simmer, folder, name, mpi_job):
     options = "--kubernetes --image me/simmer-mpi:1 --storage my-claim --cores 4 --memory 64G --time 2d"
     for more in ["--ranks 4", "--ranks 8 --nodes 2 --gpus 4"]:
@@ -101,10 +109,10 @@ def kubernetes(simmer, folder, name, mpi_job):
         if "--nodes" in more:
             replicas = main["spec"]["mpiReplicaSpecs"]
             command = replicas["Launcher"]["template"]["spec"]["containers"][0]["command"]
-            words = words_after(command, "train")
+            words = words_after(literal(command), "train")
             pods = [replica["template"]["spec"] for replica in replicas.values()]
         else:
-            words = words_after(main["spec"]["template"]["spec"]["containers"][0]["command"], "launch")[4:]
+            words = words_after(literal(main["spec"]["template"]["spec"]["containers"][0]["command"]), "launch")[4:]
             pods = []
         same(f"kubernetes: {name}", words, expected)
         checked.append("kubernetes: YAML, words, recipe")

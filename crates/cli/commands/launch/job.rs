@@ -183,12 +183,18 @@ impl Job {
             String::new()
         };
         let ranks = simmer_files::size::counted(self.ranks, "rank");
-        let recipe = self.words[0].escape_debug();
+        let recipe = comment(&self.words[0]);
         format!(
             "{ranks} of `simmer train {recipe}`{on}, written by `simmer launch {}`.",
             place.option()
         )
     }
+}
+
+/// A text on one line of a comment.
+pub(super) fn comment(text: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    text.replace(breaks, " ")
 }
 
 /// Words quoted for a shell.

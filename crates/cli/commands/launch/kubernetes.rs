@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::job::{Job, Place};
+use super::job::{Job, Place, comment};
 use super::{mpirun, yaml};
 use crate::failure::Failure;
 
@@ -59,7 +59,7 @@ pub(super) fn manifests(job: &Job, file: &str) -> Result<String, Failure> {
     Ok(format!(
         "# {}\n#   {}\n# {note}\n{}\n---\n{}\n",
         job.title(Place::Kubernetes),
-        Place::Kubernetes.submit(job, file).escape_debug(),
+        comment(&Place::Kubernetes.submit(job, file)),
         yaml::document(&configuration),
         yaml::document(&main)
     ))
@@ -76,7 +76,7 @@ impl Pods<'_> {
     /// All ranks in one pod.
     fn job(&self, words: &[String]) -> Value {
         let mut container = self.container(self.resources());
-        container["command"] = mpirun::launch(self.job, words).into();
+        container["command"] = literal(mpirun::launch(self.job, words));
         let mut pod = self.pod(container);
         pod["restartPolicy"] = "Never".into();
         pod["terminationGracePeriodSeconds"] = (self.job.grace + END).into();
@@ -104,7 +104,7 @@ impl Pods<'_> {
         let mut command = vec!["mpirun".to_owned(), "--wdir".to_owned(), WORK.to_owned()];
         command.extend(mpirun::on_nodes(self.job, words)?);
         let mut launcher = self.container(json!({}));
-        launcher["command"] = command.into();
+        launcher["command"] = literal(command);
         let mut worker = self.container(self.resources());
         worker["command"] = json!(["/usr/sbin/sshd", "-De"]);
         let mut policy = json!({ "cleanPodPolicy": "Running", "backoffLimit": 6 });
@@ -180,4 +180,10 @@ impl Pods<'_> {
         }
         json!({ "limits": limits })
     }
+}
+
+/// A command whose words arrive as they are: Kubernetes replaces `$(NAME)`, and `$$` by `$`.
+fn literal(words: Vec<String>) -> Value {
+    let words = words.into_iter().map(|word| word.replace('$', "$$"));
+    words.collect::<Vec<_>>().into()
 }

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 
 use serde_json::{Map, Value, json};
 
-use super::job::{Job, Place, shell};
+use super::job::{Job, Place, comment, shell};
 use super::{mpirun, yaml};
 use crate::failure::Failure;
 
@@ -45,7 +45,7 @@ pub(super) fn task(job: &Job, file: &str) -> Result<String, Failure> {
         "workdir": ".",
         "resources": resources(job, image),
         "file_mounts": { RUNS: { "source": storage, "mode": "MOUNT_CACHED" } },
-        "setup": "simmer --version\ncommand -v mpirun\n",
+        "setup": "set -e\nsimmer --version\ncommand -v mpirun\n",
         "run": run(job)?,
     });
     Ok(format!(
@@ -53,7 +53,7 @@ pub(super) fn task(job: &Job, file: &str) -> Result<String, Failure> {
          # An instance that is taken away loses the steps after the last checkpoint (train.checkpoint_every);\n\
          # the task is started again elsewhere, and resumes from the bucket.\n{}\n",
         job.title(Place::SkyPilot),
-        Place::SkyPilot.submit(job, file).escape_debug(),
+        comment(&Place::SkyPilot.submit(job, file)),
         yaml::document(&task)
     ))
 }
