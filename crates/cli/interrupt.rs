@@ -1,6 +1,7 @@
 //! Ctrl-C, and the signals that ask a program to end: SIGTERM, and SIGHUP of a terminal that is closed.
 
-use std::process::{self, ExitCode};
+use std::io;
+use std::process::{self, Child, Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +93,14 @@ pub(crate) fn passed() -> Receiver<()> {
     receiver
 }
 
+/// Starts another program, which gets the signals that this one waits for on a thread.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    #[cfg(unix)]
+    return of_unix::spawn(command);
+    #[cfg(not(unix))]
+    command.spawn()
+}
+
 fn keep(message: &'static str, runs: Arc<AtomicBool>, only_ctrl_c: bool) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let work = Work {
@@ -127,8 +136,8 @@ fn on(signal: Signal) {
 
 #[cfg(unix)]
 mod of_unix {
-    use std::fs;
-    use std::thread;
+    use std::process::{Child, Command};
+    use std::{fs, io, thread};
 
     use nix::sys::signal::{SigSet, Signal as Number};
 
@@ -137,11 +146,7 @@ mod of_unix {
 
     /// Waits for SIGTERM and SIGHUP on a thread. Every thread that starts later inherits that they are blocked elsewhere.
     pub(super) fn listen() -> Result<(), Failure> {
-        let mut signals = SigSet::empty();
-        signals.add(Number::SIGTERM);
-        if !hang_up_is_ignored() {
-            signals.add(Number::SIGHUP);
-        }
+        let signals = signals();
         signals.thread_block().map_err(Failure::foreign)?;
         thread::spawn(move || {
             while let Ok(number) = signals.wait() {
@@ -152,6 +157,24 @@ mod of_unix {
             }
         });
         Ok(())
+    }
+
+    /// A program inherits which signals are blocked on the thread that starts it.
+    pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+        let signals = signals();
+        signals.thread_unblock()?;
+        let child = command.spawn();
+        signals.thread_block()?;
+        child
+    }
+
+    fn signals() -> SigSet {
+        let mut signals = SigSet::empty();
+        signals.add(Number::SIGTERM);
+        if !hang_up_is_ignored() {
+            signals.add(Number::SIGHUP);
+        }
+        signals
     }
 
     /// Whether the program shall outlive its terminal, as `nohup` has it. Where that cannot be told, the system's default

@@ -63,14 +63,13 @@ pub(super) fn start(
     // signals of the terminal reach this process alone
     own_group(&mut command);
     let signals = interrupt::passed();
-    let child = command.spawn();
+    let child = interrupt::spawn(&mut command);
     let child = child.map_err(Failure::foreign).with_context(|| {
         let program: &OsStr = command.get_program();
         format!("cannot start {}", Path::new(program).display())
     })?;
     let grace = Duration::from_secs(grace.into());
-    let status = wait(child, &process, &signals, grace)?;
-    Ok(ExitCode::from(code(status)))
+    Ok(ExitCode::from(wait(child, &process, &signals, grace)?))
 }
 
 /// The command of the MPI, which says what it uses.
@@ -101,23 +100,23 @@ fn started_by_mpi(ranks: usize) -> Result<Command, Failure> {
     Ok(mpirun.command(ranks, share))
 }
 
-/// Waits for the end of the ranks. The first signal asks rank 0 to end the run; the second, or the end of the time, ends all.
+/// Waits for the end of the ranks, and returns their exit code. The first signal asks rank 0 to end the run; the second, or the end of the time, ends all.
 fn wait(
     mut child: Child,
     process: &Path,
     signals: &Receiver<()>,
     grace: Duration,
-) -> Result<ExitStatus, Failure> {
+) -> Result<u8, Failure> {
     const LOOK: Duration = Duration::from_millis(20);
     let mut asked: Option<Instant> = None;
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok(code(status));
         }
         let signal = match signals.recv_timeout(LOOK) {
             Ok(()) => true,
             Err(RecvTimeoutError::Timeout) => false,
-            Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?),
+            Err(RecvTimeoutError::Disconnected) => return Ok(code(child.wait()?)),
         };
         match asked {
             None if signal => {
@@ -146,19 +145,21 @@ fn ask(process: &Path) -> bool {
     text.trim().parse().is_ok_and(terminate)
 }
 
-/// Ends all ranks.
-fn end(mut child: Child) -> Result<ExitStatus, Failure> {
+/// Ends all ranks at once; the exit code is that of a program that SIGTERM ends.
+fn end(mut child: Child) -> Result<u8, Failure> {
+    const TERMINATED: u8 = 143;
     if terminate(child.id()) {
         let begin = Instant::now();
         while begin.elapsed() < LAST {
-            if let Some(status) = child.try_wait()? {
-                return Ok(status);
+            if child.try_wait()?.is_some() {
+                return Ok(TERMINATED);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
     child.kill()?;
-    Ok(child.wait()?)
+    child.wait()?;
+    Ok(TERMINATED)
 }
 
 #[cfg(unix)]
