@@ -46,6 +46,7 @@ fn help_reads_well() {
     for command in [
         "init",
         "train",
+        "launch",
         "merge",
         "convert",
         "generate",

@@ -245,6 +245,10 @@ impl Workshop {
                 Some(format!("runs/{stem}"))
             }),
             "convert" => Some(words[3].to_owned()),
+            "launch" => out.or_else(|| {
+                let output = words.iter().position(|word| *word == "--output");
+                output.map(|at| words[at + 1].to_owned())
+            }),
             "recipes" => words.get(4).map(|file| (*file).to_owned()),
             _ => out,
         };
@@ -320,7 +324,10 @@ fn as_run(command: &str) -> Option<String> {
         word.split_once('=')
             .is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
     });
-    (words.next() == Some("simmer")).then_some(command)
+    let is_simmer = words.next() == Some("simmer");
+    // ranks need MPI
+    let runs = cfg!(feature = "mpi") || !command.contains("launch --local");
+    (is_simmer && runs).then_some(command)
 }
 
 #[test]
@@ -364,7 +371,8 @@ fn every_other_command_is_known() {
             let Some(program) = command.split_whitespace().next() else {
                 continue;
             };
-            if as_run(&command).is_some() || known.contains(&program) || program.contains('=') {
+            let is_ours = as_run(&command).is_some() || command.contains("simmer launch ");
+            if is_ours || known.contains(&program) || program.contains('=') {
                 continue;
             }
             let there = root().join(program).exists() || program.starts_with("llama-");

@@ -74,6 +74,15 @@ impl Failure {
         }
     }
 
+    /// The same on one of several ranks, whose messages arrive in one place.
+    pub(crate) fn of_rank(self, rank: usize) -> Self {
+        Self {
+            contexts: Vec::new(),
+            error: format!("rank {rank}: {self}").into(),
+            hint: self.hint,
+        }
+    }
+
     /// The error that it was created from, if it is of that type.
     pub(crate) fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()

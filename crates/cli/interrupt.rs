@@ -1,7 +1,9 @@
 //! Ctrl-C, and the signals that ask a program to end: SIGTERM, and SIGHUP of a terminal that is closed.
 
-use std::process::{self, ExitCode};
+use std::io;
+use std::process::{self, Child, Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::{Context, Failure};
@@ -33,6 +35,8 @@ struct Work {
     only_ctrl_c: bool,
 }
 
+/// Where signals go instead.
+static PASSED: Mutex<Option<Sender<()>>> = Mutex::new(None);
 /// The work of this process.
 static WORK: Mutex<Option<Work>> = Mutex::new(None);
 
@@ -82,6 +86,21 @@ pub(crate) fn flag_of_ctrl_c(runs: Arc<AtomicBool>) -> Arc<AtomicBool> {
     keep("", runs, true)
 }
 
+/// Passes every signal on, and ends the program at none: for a program that has started others.
+pub(crate) fn passed() -> Receiver<()> {
+    let (sender, receiver) = channel();
+    *PASSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+    receiver
+}
+
+/// Starts another program, which gets the signals that this one waits for on a thread.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    #[cfg(unix)]
+    return of_unix::spawn(command);
+    #[cfg(not(unix))]
+    command.spawn()
+}
+
 fn keep(message: &'static str, runs: Arc<AtomicBool>, only_ctrl_c: bool) -> Arc<AtomicBool> {
     let stop = Arc::new(AtomicBool::new(false));
     let work = Work {
@@ -95,6 +114,11 @@ fn keep(message: &'static str, runs: Arc<AtomicBool>, only_ctrl_c: bool) -> Arc<
 }
 
 fn on(signal: Signal) {
+    let passed = PASSED.lock().unwrap_or_else(PoisonError::into_inner);
+    if passed.as_ref().is_some_and(|to| to.send(()).is_ok()) {
+        return;
+    }
+    drop(passed);
     let work = WORK.lock().unwrap_or_else(PoisonError::into_inner).clone();
     match work {
         Some(work) if work.heeds(signal) => {
@@ -112,8 +136,8 @@ fn on(signal: Signal) {
 
 #[cfg(unix)]
 mod of_unix {
-    use std::fs;
-    use std::thread;
+    use std::process::{Child, Command};
+    use std::{fs, io, thread};
 
     use nix::sys::signal::{SigSet, Signal as Number};
 
@@ -122,11 +146,7 @@ mod of_unix {
 
     /// Waits for SIGTERM and SIGHUP on a thread. Every thread that starts later inherits that they are blocked elsewhere.
     pub(super) fn listen() -> Result<(), Failure> {
-        let mut signals = SigSet::empty();
-        signals.add(Number::SIGTERM);
-        if !hang_up_is_ignored() {
-            signals.add(Number::SIGHUP);
-        }
+        let signals = signals();
         signals.thread_block().map_err(Failure::foreign)?;
         thread::spawn(move || {
             while let Ok(number) = signals.wait() {
@@ -137,6 +157,24 @@ mod of_unix {
             }
         });
         Ok(())
+    }
+
+    /// A program inherits which signals are blocked on the thread that starts it.
+    pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+        let signals = signals();
+        signals.thread_unblock()?;
+        let child = command.spawn();
+        signals.thread_block()?;
+        child
+    }
+
+    fn signals() -> SigSet {
+        let mut signals = SigSet::empty();
+        signals.add(Number::SIGTERM);
+        if !hang_up_is_ignored() {
+            signals.add(Number::SIGHUP);
+        }
+        signals
     }
 
     /// Whether the program shall outlive its terminal, as `nohup` has it. Where that cannot be told, the system's default

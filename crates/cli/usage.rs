@@ -1,10 +1,11 @@
 //! Reads the command line: negative numbers are values, and options that are keys of a recipe are explained.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory, Error, FromArgMatches};
+use clap::{Args, Command, CommandFactory, Error, FromArgMatches};
 use simmer_train::recipe::option_here;
 
 use crate::Cli;
+use crate::commands::Train;
 
 /// Commands that read a recipe.
 const OF_RECIPES: [&str; 4] = ["train", "estimate", "show", "data"];
@@ -15,6 +16,15 @@ pub(crate) fn parse() -> Cli {
     let cli = read.and_then(|matches| Cli::from_arg_matches(&matches));
     let command = std::env::args().nth(1).unwrap_or_default();
     cli.unwrap_or_else(|error| explained(error, &command).exit())
+}
+
+/// The arguments of `simmer train` that another command has, with the recipe; ends the program if they are wrong.
+pub(crate) fn train(words: &[String]) -> Train {
+    let command = negative_numbers(Train::augment_args(Command::new("simmer train")));
+    let program = ["simmer train".to_owned()];
+    let read = command.try_get_matches_from(program.iter().chain(words));
+    let train = read.and_then(|matches| Train::from_arg_matches(&matches));
+    train.unwrap_or_else(|error| explained(error, "train").exit())
 }
 
 /// Lets values such as `-1` reach the check of their range.
@@ -53,6 +63,12 @@ fn explained(mut error: Error, command: &str) -> Error {
     );
     if is_value {
         error.remove(ContextKind::Suggested);
+    }
+    if command == "launch" {
+        error.remove(ContextKind::SuggestedArg);
+        let tip = "arguments of `simmer train` stand after the recipe";
+        suggest(&mut error, tip.into());
+        return error;
     }
     if !OF_RECIPES.contains(&command) {
         return error;

@@ -12,6 +12,7 @@ mod eval_ranks;
 mod eval_tools;
 mod generate;
 mod init;
+mod launch;
 mod man;
 mod merge;
 mod recipes;
@@ -27,6 +28,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+pub(crate) use self::train::Train;
 use clap::Subcommand;
 use console::Term;
 
@@ -38,7 +40,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "Before a run",
         &["init", "recipes", "show", "data", "estimate", "tokenizer"],
     ),
-    ("Train", &["train", "report", "track"]),
+    ("Train", &["train", "launch", "report", "track"]),
     (
         "After a run",
         &[
@@ -56,6 +58,7 @@ pub(crate) const HELP_COLUMNS: usize = 100;
 pub(crate) enum Command {
     Init(init::Init),
     Train(train::Train),
+    Launch(launch::Launch),
     Merge(merge::Merge),
     Adapter(adapter::Adapter),
     Convert(convert::Convert),
@@ -101,6 +104,7 @@ impl Command {
         match self {
             Self::Init(command) => return command.run(),
             Self::Train(command) => return command.run(),
+            Self::Launch(command) => return command.run(),
             Self::Merge(command) => command.run()?,
             Self::Adapter(command) => command.run()?,
             Self::Convert(command) => command.run()?,

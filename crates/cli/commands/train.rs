@@ -4,16 +4,20 @@ mod next;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use simmer_files::size::counted;
 use simmer_kernels::Capabilities;
 use simmer_model::device;
+use simmer_train::ranks::Ranks;
 use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
-use super::recipes;
+use super::{launch, recipes};
 use crate::failure::Failure;
 use crate::live::Live;
 use crate::output::{self, note};
@@ -61,29 +65,26 @@ pub(crate) struct Train {
 
 impl Train {
     pub(crate) fn run(self) -> Result<ExitCode, Failure> {
-        let mut recipe = self.recipe()?;
-        hub::locate_recipe(&mut recipe)?;
-        let out = self
-            .out
-            .clone()
-            .unwrap_or_else(|| default_folder(self.recipe.as_deref()));
         let mut watcher = Live::new(self.log_every);
         let stop = interrupt::flag(
             "stopping after this micro-batch; press Ctrl-C again to stop at once",
             watcher.is_training(),
         );
+        let ranks = match ranks::join(&stop) {
+            Err(_) if ranks::is_another() => return Ok(not_joined()),
+            ranks => ranks?,
+        };
+        if ranks.rank() > 0 {
+            return self.work(&ranks);
+        }
+        launch::tell_process()?;
+        let recipe = self.located()?;
+        let out = self.folder();
         let resume = match (self.resume, self.accept_changes) {
             (false, _) => Resume::Never,
             (true, false) => Resume::AsBegun,
             (true, true) => Resume::Changed,
         };
-        let ranks = ranks::join(&stop)?;
-        if ranks.rank() > 0 {
-            // rank 0 prints the messages of the run, and ends it at a signal
-            let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
-            ranks::work(&recipe, &ranks)?;
-            return Ok(ExitCode::SUCCESS);
-        }
         let profile = self.profile.then(|| profile(&recipe.device)).transpose()?;
         let outcome = train_on_ranks(&recipe, &out, resume, &mut watcher, &stop, &ranks);
         watcher.finish();
@@ -95,17 +96,56 @@ impl Train {
         report(&self, &recipe, &out, outcome)
     }
 
+    /// Computes what rank 0 asks for. Rank 0 prints the messages of the run, and ends it at a signal; it also reports the
+    /// error of this rank, unless it has ended before.
+    fn work(&self, ranks: &Rc<dyn Ranks>) -> Result<ExitCode, Failure> {
+        let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
+        let located = self.located();
+        if let Err(failure) = &located {
+            ranks::refuse(&**ranks, failure.to_string());
+        }
+        located
+            .and_then(|recipe| Ok(ranks::work(&recipe, ranks)?))
+            .map_err(|failure| failure.of_rank(ranks.rank()))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The recipe, with its base model and data found.
+    fn located(&self) -> Result<Recipe, Failure> {
+        if self.recipe.is_none() && !ranks::is_another() {
+            note(
+                "no recipe given: training the quickstart (`simmer recipes copy quickstart my.toml` writes its recipe to a file)",
+            );
+        }
+        let mut recipe = self.recipe()?;
+        hub::locate_recipe(&mut recipe)?;
+        Ok(recipe)
+    }
+
     /// The recipe that the command line names, or the quickstart's.
-    fn recipe(&self) -> Result<Recipe, Failure> {
+    pub(super) fn recipe(&self) -> Result<Recipe, Failure> {
         let sets = sets(&self.set, self.device.as_deref())?;
         if let Some(path) = &self.recipe {
             return Ok(Recipe::from_file(path, &sets)?);
         }
-        note(
-            "no recipe given: training the quickstart (`simmer recipes copy quickstart my.toml` writes its recipe to a file)",
-        );
         let named = Path::new("the quickstart's recipe");
         Ok(Recipe::parse(named, recipes::quickstart(), &sets)?)
+    }
+
+    /// The folder of the run.
+    pub(super) fn folder(&self) -> PathBuf {
+        let out = self.out.clone();
+        out.unwrap_or_else(|| default_folder(self.recipe.as_deref()))
+    }
+
+    /// Whether the run resumes.
+    pub(super) fn resumes(&self) -> bool {
+        self.resume
+    }
+
+    /// Whether the command line names the folder of the run.
+    pub(super) fn names_folder(&self) -> bool {
+        self.out.is_some()
     }
 
     /// The failure of a run in `out`, with the command that resumes it if it has finished steps.
@@ -143,6 +183,13 @@ impl Train {
         let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
         format!("simmer train {}", command.join(" "))
     }
+}
+
+/// The end of a rank that cannot be connected. Rank 0, which has the same error, reports it; it needs a moment, since the
+/// launcher ends it with this one.
+fn not_joined() -> ExitCode {
+    thread::sleep(Duration::from_secs(1));
+    ExitCode::FAILURE
 }
 
 /// Starts the profile of a run on a device, which must exist.

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use simmer_files::{Existing, StagedFolder, write_file};
 
+use crate::counts::COUNTS_FILE;
 use crate::error::TrainError;
+use crate::manifest::MANIFEST_FILE;
+use crate::metrics::METRICS_FILE;
 
 /// The resolved recipe, in a run's folder; a folder with this file is a run.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -19,6 +22,8 @@ const LOCK_FILE: &str = ".lock";
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     path: PathBuf,
+    /// Whether there was nothing in it.
+    is_new: bool,
     _lock: File,
 }
 
@@ -45,6 +50,7 @@ impl RunFolder {
         }
         let folder = Self {
             path: path.to_owned(),
+            is_new: !used,
             _lock: lock,
         };
         folder.clean()?;
@@ -53,6 +59,11 @@ impl RunFolder {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there was no run in it before.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The resolved recipe with which the run started, or last resumed with accepted changes.
@@ -102,6 +113,23 @@ impl RunFolder {
         }
         Ok(())
     }
+}
+
+/// Removes a new run that has no step: the files that it begins with, and the folder if nothing else is in it.
+pub(crate) fn remove_begun(path: &Path) {
+    let files = [
+        RECIPE_FILE,
+        MANIFEST_FILE,
+        COUNTS_FILE,
+        METRICS_FILE,
+        LOCK_FILE,
+    ];
+    // what cannot be removed stays
+    for file in files {
+        let _ = fs::remove_file(path.join(file));
+    }
+    let _ = fs::remove_dir(path.join(CHECKPOINTS_FOLDER));
+    let _ = fs::remove_dir(path);
 }
 
 /// Whether a name is that of a temporary file or folder: `.NAME.tmp-...`.

@@ -16,8 +16,9 @@ pub const TARGET: &str = env!("SIMMER_TARGET");
 
 /// The Cargo features that simmer is built with.
 pub fn features() -> Vec<String> {
-    let features = simmer_kernels::features();
-    features.into_iter().map(str::to_owned).collect()
+    let features = simmer_kernels::features().into_iter();
+    let mpi = cfg!(feature = "mpi").then_some("mpi");
+    features.chain(mpi).map(str::to_owned).collect()
 }
 
 /// Version and commit on one line: `0.1.0 (603488a1c2d3 2026-11-28)`, or the version alone if the commit is unknown.

@@ -11,7 +11,7 @@ use simmer_model::adapter::Starts;
 
 use crate::config::MicroBatchTokens;
 use crate::error::TrainError;
-use crate::folder::RunFolder;
+use crate::folder::{self, RunFolder};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
 use crate::outcome::Outcome;
@@ -70,6 +70,7 @@ pub fn train_on_ranks(
     let as_read = recipe;
     Trackers::check(&recipe.train.track)?;
     let folder = RunFolder::open(out, resume != Resume::Never)?;
+    let is_new = folder.is_new();
     let resumed_at = last_step(&folder, resume, observer)?;
     let mut recipe = recipe.clone();
     let mut changes = Vec::new();
@@ -111,6 +112,12 @@ pub fn train_on_ranks(
     };
     let outcome = catch_unwind(AssertUnwindSafe(run));
     trackers.end(Ending::of(outcome.as_ref().ok()), observer);
+    if let Ok(Err(TrainError::Ranks(error))) = &outcome
+        && is_new
+        && error.is_refusal()
+    {
+        folder::remove_begun(out);
+    }
     outcome.unwrap_or_else(|panic| Err(out_of_memory_error(panic, out, expected)))
 }
 

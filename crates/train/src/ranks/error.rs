@@ -1,5 +1,6 @@
 //! Errors between ranks.
 
+use simmer_files::size::counted;
 use simmer_hint::Hint;
 use thiserror::Error;
 
@@ -54,7 +55,7 @@ pub enum RanksError {
     },
     /// A step with fewer micro-batches than ranks.
     #[error(
-        "the first step has {micro_batches} micro-batches for {ranks} ranks: some would have nothing to do"
+        "the first step has {} for {ranks} ranks: some would have nothing to do", counted(*micro_batches, "micro-batch")
     )]
     TooMany {
         /// Micro-batches of the step.
@@ -86,6 +87,14 @@ pub enum RanksError {
         /// All ranks.
         size: usize,
     },
+    /// A rank of a launcher that does not say how many there are.
+    #[error(
+        "a launcher has started rank {rank} (variable PMIX_RANK), and this build of simmer has no MPI"
+    )]
+    Pmix {
+        /// Its variable.
+        rank: String,
+    },
     /// A launcher whose processes MPI does not connect.
     #[error("{launcher} has started {size} ranks, and MPI connects {found}")]
     Launcher {
@@ -109,6 +118,16 @@ pub enum RanksError {
     },
 }
 
+impl RanksError {
+    /// Whether a run is refused before its first step.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(
+            self,
+            Self::Ended { .. } | Self::Stopped | Self::Silent { .. } | Self::Message { .. }
+        )
+    }
+}
+
 impl Hint for RanksError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -124,7 +143,7 @@ impl Hint for RanksError {
             }
             Self::Sequential { .. } => Some("resume it on one rank".to_owned()),
             Self::Full { .. } => Some("start one rank, or train an adapter".to_owned()),
-            Self::NoMpi { .. } => Some(
+            Self::NoMpi { .. } | Self::Pmix { .. } => Some(
                 "build it with MPI, and start the ranks with its mpirun: cargo build --release --features mpi".to_owned(),
             ),
             Self::Launcher { .. } => Some(

@@ -17,6 +17,7 @@ mod launcher;
 mod message;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod pmix;
 mod threads;
 mod tree;
 mod worker;
@@ -30,10 +31,11 @@ pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
 pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share};
+pub use self::pmix::is_another;
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{Held, TreeSum, additions, exchange, most_held};
-pub use self::worker::work;
+pub use self::worker::{refuse, work};
 
 /// The processes of a run, as one of them sees them.
 pub trait Ranks: fmt::Debug {

@@ -1,6 +1,8 @@
 //! Ranks that are processes of MPI.
 //!
-//! Waiting is a loop that looks for a message: so a signal ends it, and a rank that is silent for too long is noticed.
+//! Waiting is a loop that looks for a message: so a signal ends it, and a rank that is silent for too long is noticed. A message
+//! that MPI does not buffer is sent when the other rank has said that it receives, so that a send waits in that loop, too. (A
+//! send that has begun cannot be given up in MPI.)
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,15 +11,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mpi::Threading;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, MatchedReceiveVec, Source};
+use mpi::{Tag, Threading};
 
 use super::{Ranks, RanksError};
 
 /// A message of MPI has less than 2^31 elements.
 const PIECE: usize = 1 << 30;
+/// What MPI buffers on every transport; a longer message waits for its receiver.
+const BUFFERED: usize = 1 << 11;
+/// The tag of messages.
+const MESSAGE: Tag = 0;
+/// The tag of the empty message by which a rank says that it receives a long one.
+const READY: Tag = 1;
 /// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
 const SILENCE: Duration = Duration::from_mins(30);
 /// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later.
@@ -57,13 +65,13 @@ impl Mpi {
         })
     }
 
-    /// The next message.
-    fn next(&self, from: usize) -> Result<Vec<u8>, RanksError> {
+    /// The next message with a tag.
+    fn next(&self, from: usize, tag: Tag) -> Result<Vec<u8>, RanksError> {
         let process = self.world.process_at_rank(from as i32);
         let start = Instant::now();
         let mut stopped: Option<Instant> = None;
         loop {
-            if let Some(message) = process.immediate_matched_probe() {
+            if let Some(message) = process.immediate_matched_probe_with_tag(tag) {
                 return Ok(message.matched_receive_vec::<u8>().0);
             }
             if self.stop.load(Ordering::Relaxed)
@@ -105,6 +113,9 @@ impl Ranks for Mpi {
     fn send(&self, to: usize, bytes: Vec<u8>) -> Result<(), RanksError> {
         let process = self.world.process_at_rank(to as i32);
         process.send(&(bytes.len() as u64).to_le_bytes()[..]);
+        if bytes.len() > BUFFERED {
+            self.next(to, READY)?;
+        }
         for piece in bytes.chunks(PIECE) {
             process.send(piece);
         }
@@ -112,15 +123,19 @@ impl Ranks for Mpi {
     }
 
     fn receive(&self, from: usize) -> Result<Vec<u8>, RanksError> {
-        let header = self.next(from)?;
+        let header = self.next(from, MESSAGE)?;
         let Ok(length) = <[u8; 8]>::try_from(&header[..]).map(u64::from_le_bytes) else {
             let why = format!("expected a length, found {} bytes", header.len());
             return Err(RanksError::Message { rank: from, why });
         };
         let length = length as usize;
+        if length > BUFFERED {
+            let process = self.world.process_at_rank(from as i32);
+            process.send_with_tag(&[0_u8; 0][..], READY);
+        }
         let mut bytes = Vec::new();
         while bytes.len() < length {
-            let piece = self.next(from)?;
+            let piece = self.next(from, MESSAGE)?;
             if bytes.is_empty() {
                 bytes = piece;
             } else {

@@ -18,14 +18,24 @@ use crate::trainer::Trainer;
 /// # Errors
 /// As [`crate::train`] before the first step, but for the data, which only rank 0 reads; a rank that has ended.
 pub fn work(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(), TrainError> {
-    let loaded = load(recipe, ranks);
-    let told = match &loaded {
-        Ok((_, hello)) => hello::tell(&**ranks, Ok(hello)),
-        Err(error) => hello::tell(&**ranks, Err(error.to_string())),
-    };
-    let (mut trainer, _) = loaded?;
-    told?;
-    Ok(serve(&mut trainer, &**ranks)?)
+    match load(recipe, ranks) {
+        Ok((mut trainer, hello)) => {
+            hello::tell(&**ranks, Ok(&hello))?;
+            Ok(serve(&mut trainer, &**ranks)?)
+        }
+        Err(error) => {
+            refuse(&**ranks, error.to_string());
+            Err(error)
+        }
+    }
+}
+
+/// Tells rank 0 why this rank cannot take part, and waits: rank 0 reports it, and its end is that of all ranks. Returns if
+/// rank 0 has ended in another way, or is silent.
+pub fn refuse(ranks: &dyn Ranks, why: String) {
+    if hello::tell(ranks, Err(why)).is_ok() {
+        let _ = ranks.receive(0);
+    }
 }
 
 fn load(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<(Trainer, Hello), TrainError> {
