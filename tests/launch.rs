@@ -74,7 +74,7 @@ fn job_files_read_well() {
     insta::assert_snapshot!("kubernetes_nodes", nodes.split("---\n").last().unwrap());
 }
 
-/// What cannot be is said before a job is submitted.
+/// Jobs that cannot run are refused when they are written.
 #[test]
 fn jobs_that_cannot_run_are_refused() {
     let folder = Folder::new();
