@@ -52,7 +52,7 @@ impl Folder {
 }
 
 /// Arguments of `simmer train` that a shell would read otherwise.
-const MORE: [&str; 4] = ["--set", "data.date=\"$HOME's\"", "--log-every", "5"];
+const MORE: [&str; 4] = ["--set", "base.path=\"$HOME's\"", "--log-every", "5"];
 
 #[test]
 fn job_files_read_well() {
@@ -74,7 +74,7 @@ fn job_files_read_well() {
     insta::assert_snapshot!("kubernetes_nodes", nodes.split("---\n").last().unwrap());
 }
 
-/// What cannot be is said before a job is submitted.
+/// Jobs that cannot run are refused when they are written.
 #[test]
 fn jobs_that_cannot_run_are_refused() {
     let folder = Folder::new();
@@ -181,7 +181,6 @@ mod mpi {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use super::*;
     use crate::training::Kitchen;
 
     fn launch(kitchen: &Kitchen, args: &[&str]) -> Child {

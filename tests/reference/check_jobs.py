@@ -21,7 +21,7 @@ import jsonschema
 import yaml
 
 NAMES = ["my.toml", "it's my: own.toml", 'a "b" $HOME #c.toml', "é – 7b.toml", "no.toml"]
-MORE = ["--set", "data.date=\"$HOME's\"", "--log-every", "5"]
+MORE = ["--set", "base.path=\"$HOME's\"", "--log-every", "5"]
 ODD = '# \\ "quoted" \'it\'\'s\': é \u2028 { } [ ] & * ! | > % @ `\n'
 KUBERNETES = "1.32"
 checked = []

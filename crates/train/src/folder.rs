@@ -11,6 +11,7 @@ use crate::counts::COUNTS_FILE;
 use crate::error::TrainError;
 use crate::manifest::MANIFEST_FILE;
 use crate::metrics::METRICS_FILE;
+use crate::tracking::EVENTS_FOLDER;
 
 /// The resolved recipe, in a run's folder; a folder with this file is a run.
 pub const RECIPE_FILE: &str = "recipe.toml";
@@ -128,6 +129,7 @@ pub(crate) fn remove_begun(path: &Path) {
     for file in files {
         let _ = fs::remove_file(path.join(file));
     }
+    let _ = fs::remove_dir_all(path.join(EVENTS_FOLDER));
     let _ = fs::remove_dir(path.join(CHECKPOINTS_FOLDER));
     let _ = fs::remove_dir(path);
 }

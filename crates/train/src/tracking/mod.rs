@@ -24,6 +24,7 @@ use crate::observer::Observer;
 use crate::outcome::Outcome;
 use crate::problem::Problem;
 
+pub(crate) use tensorboard::FOLDER as EVENTS_FOLDER;
 pub use unsent::Unsent;
 
 /// A program that shows runs; a name in `train.track`.

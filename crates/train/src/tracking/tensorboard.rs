@@ -20,7 +20,7 @@ use crate::metrics::{History, Metrics, now};
 /// Its name, for people.
 pub(super) const NAME: &str = "TensorBoard";
 /// The folder of the events, in a run's folder.
-const FOLDER: &str = "tensorboard";
+pub(crate) const FOLDER: &str = "tensorboard";
 /// The prefix of the names of event files.
 const PREFIX: &str = "events.out.tfevents.";
 /// The suffix of the names of simmer's event files; those of other programs end with the machine's name.
