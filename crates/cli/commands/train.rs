@@ -4,6 +4,7 @@ mod next;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -11,6 +12,7 @@ use clap::Args;
 use simmer_files::size::counted;
 use simmer_kernels::Capabilities;
 use simmer_model::device;
+use simmer_train::ranks::{Ranks, RanksError};
 use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
 use super::recipes;
@@ -78,11 +80,11 @@ impl Train {
             (true, true) => Resume::Changed,
         };
         let ranks = ranks::join(&stop)?;
+        if ranks.size() > 1 {
+            recipe.device = ranks::device(&recipe.device)?;
+        }
         if ranks.rank() > 0 {
-            // rank 0 prints the messages of the run, and ends it at a signal
-            let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
-            ranks::work(&recipe, &ranks)?;
-            return Ok(ExitCode::SUCCESS);
+            return work(&recipe, &ranks);
         }
         let profile = self.profile.then(|| profile(&recipe.device)).transpose()?;
         let outcome = train_on_ranks(&recipe, &out, resume, &mut watcher, &stop, &ranks);
@@ -142,6 +144,15 @@ impl Train {
         }
         let command: Vec<String> = command.iter().map(|word| quoted(word)).collect();
         format!("simmer train {}", command.join(" "))
+    }
+}
+
+/// Works for rank 0, which prints the messages of the run and ends it at a signal.
+fn work(recipe: &Recipe, ranks: &Rc<dyn Ranks>) -> Result<ExitCode, Failure> {
+    let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
+    match ranks::work(recipe, ranks) {
+        Err(TrainError::Ranks(RanksError::Reported)) => Ok(ExitCode::FAILURE),
+        done => Ok(done.map(|()| ExitCode::SUCCESS)?),
     }
 }
 

@@ -8,6 +8,8 @@
 //! With an adapter only its gradients and tensors travel: twice the size of the flat buffer in f32 for each rank and step.
 
 mod alone;
+#[cfg(feature = "libtorch")]
+mod c10d;
 mod deal;
 mod error;
 mod hello;
@@ -15,11 +17,15 @@ mod launcher;
 mod message;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod place;
 mod threads;
+mod torchrun;
 mod tree;
 mod worker;
 
 use std::fmt;
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+use std::time::Duration;
 
 pub use self::alone::Alone;
 pub(crate) use self::deal::deal;
@@ -27,10 +33,19 @@ pub use self::error::RanksError;
 pub(crate) use self::hello::{Hello, hear};
 pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share};
+pub(crate) use self::place::described;
+pub use self::place::device;
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{TreeSum, exchange, most_held};
 pub use self::worker::work;
+
+/// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+const SILENCE: Duration = Duration::from_mins(30);
+/// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later or more.
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+const GRACE: Duration = Duration::from_millis(50);
 
 /// The processes of a run, as one of them sees them.
 pub trait Ranks: fmt::Debug {
