@@ -18,8 +18,10 @@ use super::{GRACE, Ranks, RanksError, SILENCE};
 
 /// How long the other ranks are waited for at the start.
 const START: Duration = Duration::from_mins(5);
-/// The key of the store that rank 0 sets when it ends with an error.
-const FAILED: &str = "failed";
+/// In place of a length: rank 0 ends with an error, which it reports.
+const FAREWELL: u64 = u64::MAX;
+/// How long rank 0 waits for its farewell to arrive.
+const LEAVING: Duration = Duration::from_secs(1);
 /// What gloo says of the connection to a process that has ended.
 const CLOSED: [&str; 3] = ["closed by peer", "reset by peer", "Broken pipe"];
 
@@ -30,8 +32,6 @@ pub(super) struct C10d {
     /// By rank: the last message to it.
     sending: RefCell<Vec<Vec<Transfer>>>,
     group: ProcessGroup,
-    /// Whether the store outlives the ranks.
-    agent_serves: bool,
     has_ended: Cell<bool>,
     /// Of rank 0, which ends the run, and the others with it.
     stop: Option<Arc<AtomicBool>>,
@@ -43,16 +43,11 @@ impl C10d {
     /// # Errors
     /// If they do not meet.
     pub(super) fn join(torchrun: Torchrun, stop: &Arc<AtomicBool>) -> Result<Self, RanksError> {
-        let Torchrun {
-            rank,
-            size,
-            agent_serves,
-            ..
-        } = torchrun;
+        let Torchrun { rank, size, .. } = torchrun;
         let at = Rendezvous {
             host: torchrun.host,
             port: torchrun.port,
-            serves: rank == 0 && !agent_serves,
+            serves: rank == 0 && !torchrun.agent_serves,
             rank,
             size,
             wait: START,
@@ -68,7 +63,6 @@ impl C10d {
             rank,
             size,
             group,
-            agent_serves,
             sending: RefCell::new((0..size).map(|_| Vec::new()).collect()),
             has_ended: Cell::new(false),
             stop: (rank == 0).then(|| Arc::clone(stop)),
@@ -105,11 +99,7 @@ impl C10d {
 
     /// The error of a connection that is gone. One rank reports it, rank 0 if it is still there, so that it is read once.
     fn lost(&self, other: usize, error: &io::Error) -> RanksError {
-        let reports = match self.rank {
-            0 => true,
-            1 => other == 0 && !self.first_has_failed(),
-            _ => false,
-        };
+        let reports = self.rank == 0 || (self.rank == 1 && other == 0);
         let why = error.to_string();
         if !reports {
             RanksError::Reported
@@ -118,11 +108,6 @@ impl C10d {
         } else {
             RanksError::Connection { rank: other, why }
         }
-    }
-
-    /// Whether rank 0 has ended with an error, which it reports. A store of its own has ended with it.
-    fn first_has_failed(&self) -> bool {
-        self.agent_serves && self.group.is_marked(FAILED).unwrap_or(false)
     }
 
     /// Waits until all messages have arrived. A rank that has ended already needs none.
@@ -192,6 +177,7 @@ impl Ranks for C10d {
         let length = lengths.first().copied().map_or(0, u64::from_le_bytes);
         match length {
             0 => Ok(Vec::new()),
+            FAREWELL => Err(RanksError::Reported),
             length => self.received(from, length as usize),
         }
     }
@@ -210,9 +196,9 @@ impl Drop for C10d {
         if self.rank > 0 {
             // rank 0 is told why
             self.flush();
-        } else if self.agent_serves {
+        } else if let Ok(farewell) = self.group.send(1, FAREWELL.to_le_bytes().to_vec()) {
             // without it rank 1 reports the end too
-            let _: io::Result<()> = self.group.mark(FAILED);
+            let _: io::Result<bool> = farewell.wait(LEAVING);
         }
     }
 }

@@ -200,6 +200,21 @@ mod tests {
             said(&[("MASTER_PORT", "70000")]),
             said(&[("MASTER_PORT", "0")]),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"");
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        WORLD_SIZE: expected the number of ranks, found "two"
+        hint: start the ranks with torchrun, mpirun or srun, or remove the variable to run on one
+        WORLD_SIZE is 2, and RANK is not set
+        hint: start the ranks with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as it does; to run on one, remove WORLD_SIZE
+        RANK: expected a rank from 0 to 1, found "first"
+        hint: start the ranks with torchrun, mpirun or srun, or remove the variable to run on one
+        RANK: expected a rank from 0 to 1, found "2"
+        hint: start the ranks with torchrun, mpirun or srun, or remove the variable to run on one
+        WORLD_SIZE is 2, and MASTER_ADDR is not set
+        hint: start the ranks with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as it does; to run on one, remove WORLD_SIZE
+        MASTER_PORT: expected a port from 1 to 65535, found "70000"
+        hint: start the ranks with torchrun, mpirun or srun, or remove the variable to run on one
+        MASTER_PORT: expected a port from 1 to 65535, found "0"
+        hint: start the ranks with torchrun, mpirun or srun, or remove the variable to run on one
+        "#);
     }
 }
