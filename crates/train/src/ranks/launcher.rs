@@ -117,14 +117,15 @@ mod tests {
 
     /// What a process with these variables is, besides those of rank 1 of 2 of `torchrun` if `torch`.
     fn read(has_mpi: bool, torch: bool, more: &[(&str, &str)]) -> Result<Launch, RanksError> {
-        let torch: &[(&str, &str)] = match torch {
-            true => &[
+        let torch: &[(&str, &str)] = if torch {
+            &[
                 ("WORLD_SIZE", "2"),
                 ("RANK", "1"),
                 ("MASTER_ADDR", "a1"),
                 ("MASTER_PORT", "29500"),
-            ],
-            false => &[],
+            ]
+        } else {
+            &[]
         };
         Launch::read(has_mpi, &|name| {
             let mut all = more.iter().chain(torch);

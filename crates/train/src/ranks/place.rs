@@ -91,7 +91,7 @@ pub(crate) fn described(places: &[Place]) -> String {
 /// rank among those of its machine. A process that sees one GPU alone takes it.
 ///
 /// # Errors
-/// A launcher's variable that is no number.
+/// A launcher's variable that is not a number.
 pub fn device(of_recipe: &str) -> Result<String, RanksError> {
     let gpus = simmer_kernels::gpus();
     chosen(of_recipe, gpus, &|name| std::env::var(name).ok())
@@ -116,9 +116,11 @@ fn chosen(
             found: text,
         });
     };
-    Ok(match if gpus == 1 { 0 } else { local } {
-        0 if of_recipe == "auto" => of_recipe.to_owned(),
-        index => format!("{GPU}{index}"),
+    let index = if gpus == 1 { 0 } else { local };
+    Ok(if of_recipe == "auto" && index == 0 {
+        of_recipe.to_owned()
+    } else {
+        format!("{GPU}{index}")
     })
 }
 
