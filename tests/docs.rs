@@ -364,6 +364,7 @@ fn every_other_command_is_known() {
         "srun",
         "tail",
         "tensorboard",
+        "torchrun",
         "vllm",
     ];
     for page in pages() {

@@ -256,3 +256,78 @@ mod mpi {
         assert!(kitchen.adapter("killed") == kitchen.adapter("whole"));
     }
 }
+
+/// Processes with the variables that `torchrun` sets, on c10d.
+#[cfg(feature = "libtorch")]
+mod torchrun {
+    use std::fs;
+    use std::net::TcpListener;
+    use std::process::{Child, Command, Stdio};
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::STEPS;
+    use crate::training::Kitchen;
+
+    /// All ranks of a run, in their order.
+    fn start(kitchen: &Kitchen, ranks: usize, run: &str, more: &[&str]) -> Vec<Child> {
+        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = free.local_addr().unwrap().port().to_string();
+        drop(free);
+        let start = |rank: usize| {
+            let sets = STEPS.iter().chain(more).flat_map(|set| ["--set", *set]);
+            Command::new(env!("CARGO_BIN_EXE_simmer"))
+                .args(["train", "recipe.toml", "--device", "cpu", "--out", run])
+                .args(sets)
+                .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)])
+                .env("WORLD_SIZE", ranks.to_string())
+                .env("RANK", rank.to_string())
+                .env("LOCAL_RANK", rank.to_string())
+                .current_dir(kitchen.path(""))
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        (0..ranks).map(start).collect()
+    }
+
+    fn said(child: Child) -> (bool, String) {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.success(), said)
+    }
+
+    #[test]
+    fn processes_write_the_bytes_of_one() {
+        let kitchen = Kitchen::new();
+        let recipe = kitchen.recipe(&STEPS).resolved();
+        fs::write(kitchen.path("recipe.toml"), recipe).unwrap();
+        let running = start(&kitchen, 2, "two", &[]);
+        let whole = kitchen.whole(&[&STEPS[..], &["device=\"cpu\""]].concat(), "one");
+        for rank in running {
+            let (done, text) = said(rank);
+            assert!(done, "{text}");
+        }
+        assert!(kitchen.adapter("two") == whole);
+    }
+
+    #[test]
+    fn a_killed_rank_ends_the_others_with_one_error() {
+        let kitchen = Kitchen::new();
+        let recipe = kitchen.recipe(&STEPS).resolved();
+        fs::write(kitchen.path("recipe.toml"), recipe).unwrap();
+        let mut running = start(&kitchen, 3, "killed", &["train.epochs=400"]);
+        let begin = Instant::now();
+        while !kitchen.path("killed/checkpoints").exists() {
+            assert!(begin.elapsed() < Duration::from_mins(1));
+            thread::sleep(Duration::from_millis(5));
+        }
+        running[2].kill().unwrap();
+        let ends: Vec<(bool, String)> = running.into_iter().map(said).collect();
+        assert!(ends.iter().all(|(done, _)| !done), "{ends:?}");
+        let error = "error: rank 2 has ended\n";
+        assert!(ends[0].1.contains(error), "{ends:?}");
+        assert_eq!(ends[1].1, "");
+    }
+}

@@ -24,13 +24,18 @@ fn aten() {
         Some(include) => PathBuf::from(include).join("include"),
         None => lib.with_file_name("include"),
     };
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false)
-        .include(include)
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false);
+    build
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"));
+    // as libtorch was built; where it has headers of gloo, those are found first
+    build.define("USE_C10D_GLOO", None);
+    build.flag("-idirafter").flag("src/libtorch/gloo");
+    build
         .files([
             "src/libtorch/aten.cpp",
+            "src/libtorch/group.cpp",
             "src/libtorch/thread.cpp",
             "src/libtorch/timeline.cpp",
         ])

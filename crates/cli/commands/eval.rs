@@ -21,7 +21,7 @@ use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::base::{BaseConfig, BasePrecision};
-use simmer_train::ranks::{self, Ranks};
+use simmer_train::ranks::{self, Ranks, RanksError};
 
 use crate::commands::eval_contamination::TrainedOn;
 use crate::commands::eval_ranks::Shared;
@@ -167,6 +167,11 @@ impl Eval {
             interrupt::flag("", Arc::new(AtomicBool::new(true)));
             Arc::default()
         };
+        let device = if ranks.size() > 1 {
+            ranks::device(&self.device)?
+        } else {
+            self.device.clone()
+        };
         let interrupt = Interrupt { stop, answering };
         let asked = self.asked()?;
         let ready = self.tools.ready(asked.iter().map(|asked| &asked.task))?;
@@ -178,10 +183,13 @@ impl Eval {
         let mut kept = Vec::new();
         let mut size = None;
         for (name, adapter) in &models {
-            let loaded = Loaded::open(&base, *adapter, &self.device)?;
+            let loaded = Loaded::open(&base, *adapter, &device)?;
             size = size.or_else(|| published_size(&loaded.model));
             if ranks.rank() > 0 {
-                self.follow(&loaded, name, &asked, &*ranks)?;
+                match self.follow(&loaded, name, &asked, &*ranks) {
+                    Err(failure) if is_reported(&failure) => return Ok(ExitCode::FAILURE),
+                    followed => followed?,
+                }
                 continue;
             }
             match self.ask(&loaded, name, &asked, &interrupt, &*ranks)? {
@@ -511,6 +519,11 @@ impl Eval {
         }
         output::text(report::terminal(report).trim_end_matches('\n'))
     }
+}
+
+/// Whether another rank reports why this one has ended.
+fn is_reported(failure: &Failure) -> bool {
+    failure.downcast_ref() == Some(&RanksError::Reported)
 }
 
 fn evaluator<'a>(loaded: &'a Loaded, chat: Option<&'a Template>) -> Evaluator<'a> {

@@ -14,7 +14,7 @@ use clap::Args;
 use simmer_files::size::counted;
 use simmer_kernels::Capabilities;
 use simmer_model::device;
-use simmer_train::ranks::Ranks;
+use simmer_train::ranks::{Ranks, RanksError};
 use simmer_train::{Outcome, Recipe, Resume, TrainError, ranks, train_on_ranks};
 
 use super::{launch, recipes};
@@ -78,7 +78,10 @@ impl Train {
             return self.work(&ranks);
         }
         launch::tell_process()?;
-        let recipe = self.located()?;
+        let mut recipe = self.located()?;
+        if ranks.size() > 1 {
+            recipe.device = ranks::device(&recipe.device)?;
+        }
         let out = self.folder();
         let resume = match (self.resume, self.accept_changes) {
             (false, _) => Resume::Never,
@@ -100,13 +103,19 @@ impl Train {
     /// error of this rank, unless it has ended before.
     fn work(&self, ranks: &Rc<dyn Ranks>) -> Result<ExitCode, Failure> {
         let _stop = interrupt::flag("", Arc::new(AtomicBool::new(true)));
-        let located = self.located();
+        let located = self.located().and_then(|mut recipe| {
+            recipe.device = ranks::device(&recipe.device)?;
+            Ok(recipe)
+        });
         if let Err(failure) = &located {
             ranks::refuse(&**ranks, failure.to_string());
         }
-        located
-            .and_then(|recipe| Ok(ranks::work(&recipe, ranks)?))
-            .map_err(|failure| failure.of_rank(ranks.rank()))?;
+        match located.map(|recipe| ranks::work(&recipe, ranks)) {
+            Ok(Err(TrainError::Ranks(RanksError::Reported))) => return Ok(ExitCode::FAILURE),
+            Ok(worked) => worked.map_err(Failure::from),
+            Err(failure) => Err(failure),
+        }
+        .map_err(|failure| failure.of_rank(ranks.rank()))?;
         Ok(ExitCode::SUCCESS)
     }
 

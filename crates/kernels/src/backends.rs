@@ -264,6 +264,14 @@ pub fn has_cuda() -> bool {
     false
 }
 
+/// Number of NVIDIA GPUs that this build can use on this machine.
+pub fn gpus() -> usize {
+    #[cfg(feature = "libtorch")]
+    return crate::libtorch::gpus().unwrap_or(0);
+    #[cfg(not(feature = "libtorch"))]
+    0
+}
+
 /// The line of a panic's message that tells that a device is out of memory. Backends report it so.
 pub fn out_of_memory(message: &str) -> Option<&str> {
     let known = ["out of memory", "allocate memory", "not enough memory"];

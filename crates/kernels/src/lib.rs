@@ -60,7 +60,7 @@ mod upload;
 pub use attention::{
     Attended, AttentionBackend, AttentionForms, Scores, attention, attention_reference,
 };
-pub use backends::{Unavailable, features, has_cuda, open, out_of_memory};
+pub use backends::{Unavailable, features, gpus, has_cuda, open, out_of_memory};
 pub use capabilities::{Capabilities, Overhead};
 pub use dropout::{Dropout, mix};
 pub use flat::{
@@ -69,6 +69,8 @@ pub use flat::{
 pub use frozen::{FrozenForms, FrozenWeight, QuantisedRowsBackend, QuantisedWeight, WeightOn};
 pub use gated::{Activation, GatedBackend, GatedForms, gated, gated_reference};
 pub use instructions::{Instructions, instructions};
+#[cfg(feature = "libtorch")]
+pub use libtorch::{ProcessGroup, Rendezvous, Transfer};
 pub use linear::{LinearBackend, LinearForms, linear, linear_reference};
 pub use linear_cross_entropy::{
     LinearCrossEntropyBackend, LinearCrossEntropyForms, LossAndGradients, OwnLogits, Wanted,

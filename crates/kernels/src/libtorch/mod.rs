@@ -8,6 +8,7 @@
 
 pub(crate) mod aten;
 mod copy;
+mod group;
 mod thread;
 pub(crate) mod timeline;
 
@@ -19,6 +20,7 @@ use burn::tensor::Device;
 use tch::{Kind, Tensor};
 
 pub(crate) use self::copy::{bytes_on, fill, uploaded};
+pub use self::group::{ProcessGroup, Rendezvous, Transfer};
 use crate::frozen::WeightOn;
 use crate::product::Side;
 use crate::profile::{self, Operation};

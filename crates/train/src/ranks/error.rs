@@ -14,6 +14,37 @@ pub enum RanksError {
         /// The rank.
         rank: usize,
     },
+    /// A connection that is lost.
+    #[error("the connection to rank {rank} is lost: {why}")]
+    Connection {
+        /// The rank.
+        rank: usize,
+        /// What c10d says.
+        why: String,
+    },
+    /// A rank whose end another one reports.
+    #[error("another rank has ended")]
+    Reported,
+    /// Ranks that do not meet.
+    #[error("rank {rank} does not meet the others at {at}: {why}")]
+    Rendezvous {
+        /// This rank.
+        rank: usize,
+        /// Address and port.
+        at: String,
+        /// What c10d says.
+        why: String,
+    },
+    /// Two ranks that were started on one GPU.
+    #[error("ranks {} and {} would compute on one GPU, {device} of {host}", ranks[0], ranks[1])]
+    SameGpu {
+        /// The ranks.
+        ranks: [usize; 2],
+        /// The name of the GPU, as the second one sees it.
+        device: String,
+        /// The machine.
+        host: String,
+    },
     /// A signal that ends the run.
     #[error("stopped by a signal")]
     Stopped,
@@ -71,15 +102,31 @@ pub enum RanksError {
         /// All ranks.
         ranks: usize,
     },
-    /// A launcher's variable that has no number of ranks.
-    #[error("{variable}: expected the number of ranks, found {found:?}")]
+    /// A launcher's variable with a wrong value.
+    #[error("{variable}: expected {expected}, found {found:?}")]
     Variable {
         /// The variable.
         variable: &'static str,
+        /// What it should have.
+        expected: String,
         /// Its value.
         found: String,
     },
-    /// Ranks that this build cannot connect.
+    /// A variable of `torchrun` that is not there.
+    #[error("WORLD_SIZE is {size}, and {variable} is not set")]
+    Missing {
+        /// The variable.
+        variable: &'static str,
+        /// All ranks.
+        size: usize,
+    },
+    /// Ranks of `torchrun` that this build cannot connect.
+    #[error("torchrun has started {size} ranks, and this build of simmer has no libtorch")]
+    NoLibtorch {
+        /// All ranks.
+        size: usize,
+    },
+    /// Ranks of MPI that this build cannot connect.
     #[error("{launcher} has started {size} ranks, and this build of simmer has no MPI")]
     NoMpi {
         /// What has started them.
@@ -131,7 +178,7 @@ impl RanksError {
 impl Hint for RanksError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Ended { .. } | Self::Silent { .. } => Some(
+            Self::Ended { .. } | Self::Silent { .. } | Self::Connection { .. } => Some(
                 "its own message is above, or in the log of its machine; the run resumes with --resume, on any number of ranks"
                     .to_owned(),
             ),
@@ -150,9 +197,25 @@ impl Hint for RanksError {
                 "start the ranks with the mpirun of the MPI that simmer was built with, or with srun --mpi=pmix".to_owned(),
             ),
             Self::Variable { .. } => Some(
-                "start the ranks with mpirun or srun, or remove the variable to run on one".to_owned(),
+                "start the ranks with torchrun, mpirun or srun, or remove the variable to run on one".to_owned(),
             ),
-            Self::Failed { .. } | Self::Message { .. } | Self::Started | Self::Stopped => None,
+            Self::Missing { .. } => Some(
+                "start the ranks with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as it does; to run on one, remove WORLD_SIZE".to_owned(),
+            ),
+            Self::NoLibtorch { .. } => Some(
+                "build it with libtorch (docs/guide/gpu.md), or with MPI, and start the ranks with its mpirun: cargo build --release --features mpi".to_owned(),
+            ),
+            Self::Rendezvous { .. } => Some(
+                "start all ranks within five minutes, with the address and a free port of rank 0's machine in MASTER_ADDR and MASTER_PORT; between machines, name the network's interface in GLOO_SOCKET_IFNAME".to_owned(),
+            ),
+            Self::SameGpu { .. } => Some(
+                "start as many ranks on a machine as it has GPUs: each takes the one whose number is its LOCAL_RANK".to_owned(),
+            ),
+            Self::Failed { .. }
+            | Self::Message { .. }
+            | Self::Reported
+            | Self::Started
+            | Self::Stopped => None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
 
+use super::place::{self, Place};
 use super::{Ranks, RanksError};
 use crate::error::TrainError;
 use crate::manifest::{Fingerprint, Manifest};
@@ -22,6 +23,8 @@ pub(crate) struct Hello {
     base: BTreeMap<String, String>,
     /// Parameters that are trained.
     parameters: usize,
+    /// Where it computes.
+    place: Place,
 }
 
 impl Hello {
@@ -34,6 +37,7 @@ impl Hello {
         base: &BTreeMap<String, Fingerprint>,
         parameters: usize,
     ) -> Self {
+        let place = Place::of(&recipe.device);
         let mut recipe = recipe.clone();
         // ranks may compute on different devices
         recipe.device = String::new();
@@ -45,6 +49,7 @@ impl Hello {
                 .map(|(name, print)| (name.clone(), print.sha256.clone()))
                 .collect(),
             parameters,
+            place,
         }
     }
 
@@ -105,11 +110,12 @@ pub(crate) fn tell(ranks: &dyn Ranks, hello: Result<&Hello, String>) -> Result<(
     ranks.send(0, serde_json::to_vec(&hello).unwrap_or_default())
 }
 
-/// Waits for all other ranks.
+/// Waits for all other ranks; where each rank computes.
 ///
 /// # Errors
-/// A rank that has failed, or was started with something else.
-pub(crate) fn hear(ranks: &dyn Ranks, ours: &Hello) -> Result<(), RanksError> {
+/// A rank that has failed, or was started with something else or on the GPU of another one.
+pub(crate) fn hear(ranks: &dyn Ranks, ours: &Hello) -> Result<Vec<Place>, RanksError> {
+    let mut places = vec![ours.place.clone()];
     for rank in 1..ranks.size() {
         let bytes = ranks.receive(rank)?;
         let theirs: Result<Hello, String> =
@@ -118,11 +124,15 @@ pub(crate) fn hear(ranks: &dyn Ranks, ours: &Hello) -> Result<(), RanksError> {
                 why: error.to_string(),
             })?;
         match theirs {
-            Ok(theirs) => ours.check(rank, &theirs)?,
+            Ok(theirs) => {
+                ours.check(rank, &theirs)?;
+                places.push(theirs.place);
+            }
             Err(why) => return Err(RanksError::Failed { rank, why }),
         }
     }
-    Ok(())
+    place::check(&places)?;
+    Ok(places)
 }
 
 #[cfg(test)]
@@ -136,6 +146,7 @@ mod tests {
             recipe: "r".to_owned(),
             base: BTreeMap::from([("config.json".to_owned(), "c".to_owned())]),
             parameters: 7,
+            place: Place::of("cpu"),
         }
     }
 
@@ -144,9 +155,10 @@ mod tests {
         let said = |theirs: Result<Hello, String>| {
             let ranks = Threads::of(2);
             tell(&ranks[1], theirs.as_ref().map_err(String::clone)).unwrap();
-            hear(&ranks[0], &hello()).map_err(|error| error.to_string())
+            let heard = hear(&ranks[0], &hello());
+            heard.map_err(|error| error.to_string())
         };
-        assert_eq!(said(Ok(hello())), Ok(()));
+        assert_eq!(said(Ok(hello())).unwrap().len(), 2);
         let with = |change: fn(&mut Hello)| {
             let mut theirs = hello();
             change(&mut theirs);

@@ -10,6 +10,8 @@
 
 mod alone;
 mod broadcast;
+#[cfg(feature = "libtorch")]
+mod c10d;
 mod deal;
 mod error;
 mod hello;
@@ -18,11 +20,15 @@ mod message;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod pmix;
+mod place;
 mod threads;
+mod torchrun;
 mod tree;
 mod worker;
 
 use std::fmt;
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+use std::time::Duration;
 
 pub use self::alone::Alone;
 pub(crate) use self::broadcast::{children, receive_down, send_down};
@@ -32,10 +38,19 @@ pub(crate) use self::hello::{Hello, hear};
 pub use self::launcher::join;
 pub(crate) use self::message::{Message, Part, Share};
 pub use self::pmix::is_another;
+pub(crate) use self::place::described;
+pub use self::place::device;
 pub use self::threads::Threads;
 pub use self::tree::Order;
 pub(crate) use self::tree::{Held, TreeSum, additions, exchange, most_held};
 pub use self::worker::{refuse, work};
+
+/// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+const SILENCE: Duration = Duration::from_mins(30);
+/// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later or more.
+#[cfg(any(feature = "libtorch", feature = "mpi"))]
+const GRACE: Duration = Duration::from_millis(50);
 
 /// The processes of a run, as one of them sees them.
 pub trait Ranks: fmt::Debug {

@@ -16,7 +16,7 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, MatchedReceiveVec, Source};
 use mpi::{Tag, Threading};
 
-use super::{Ranks, RanksError};
+use super::{GRACE, Ranks, RanksError, SILENCE};
 
 /// A message of MPI has less than 2^31 elements.
 const PIECE: usize = 1 << 30;
@@ -26,10 +26,6 @@ const BUFFERED: usize = 1 << 11;
 const MESSAGE: Tag = 0;
 /// The tag of the empty message by which a rank says that it receives a long one.
 const READY: Tag = 1;
-/// How long a rank may be silent. A share of a step takes seconds; loading a model and hashing its files takes minutes.
-const SILENCE: Duration = Duration::from_mins(30);
-/// How long is waited after a signal: a launcher that ends a job sends it to all ranks, and kills them a second later.
-const GRACE: Duration = Duration::from_millis(50);
 /// After so long without a message the loop sleeps between looks.
 const BUSY: Duration = Duration::from_millis(20);
 

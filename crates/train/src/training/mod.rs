@@ -33,7 +33,7 @@ use crate::observer::{Observer, Start};
 use crate::outcome::Outcome;
 use crate::packing::Ready;
 use crate::prepared::Prepared;
-use crate::ranks::{Hello, Ranks, hear};
+use crate::ranks::{Hello, Ranks, described, hear};
 use crate::recipe::Recipe;
 use crate::tracking::Trackers;
 use crate::trainer::Trainer;
@@ -178,10 +178,11 @@ impl<'a> Training<'a> {
             .with_ranks(Rc::clone(ranks), self.state.order)?;
         if ranks.size() > 1 {
             let hello = Hello::new(recipe, &self.manifest.base, self.trainer.parameters());
-            hear(&**ranks, &hello)?;
+            let places = hear(&**ranks, &hello)?;
             self.observer.on_notice(&format!(
-                "{} ranks compute the micro-batches of each step",
-                ranks.size()
+                "{} ranks compute the micro-batches of each step: {}",
+                ranks.size(),
+                described(&places)
             ));
         }
         Ok(self)

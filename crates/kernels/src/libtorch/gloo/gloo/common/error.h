@@ -1,0 +1,3 @@
+// As gloo/context.h.
+
+#pragma once
