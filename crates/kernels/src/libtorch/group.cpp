@@ -1,6 +1,6 @@
 // Messages between processes through c10d of libtorch, for group.rs: a TCPStore for the rendezvous, and ProcessGroupGloo.
 //
-// The functions called have the signatures used here in torch 2.9.
+// The functions called have the signatures used here in torch 2.9 to 2.11.
 
 #include "guarded.h"
 
@@ -42,8 +42,7 @@ std::vector<at::Tensor> bytes_at(uint8_t *data, int64_t length) {
 extern "C" {
 
 struct Group {
-    c10::intrusive_ptr<c10d::Store> store;
-    c10::intrusive_ptr<ProcessGroupGloo> gloo;
+    c10::intrusive_ptr<ProcessGroupGloo> gloo; // keeps the store
 };
 
 struct Transfer {
@@ -72,22 +71,12 @@ int simmer_group_join(const Rendezvous *at, Group **out, char *said, size_t room
         settings->threads = 1; // of collectives, which are not used
         add_devices(*settings);
         auto gloo = c10::make_intrusive<ProcessGroupGloo>(own, at->rank, at->size, settings);
-        *out = new Group{own, gloo};
+        *out = new Group{gloo};
     });
 }
 
 void simmer_group_free(Group *group) {
     delete group;
-}
-
-// Sets a key of the store.
-int simmer_group_mark(Group *group, const char *key, char *said, size_t room) {
-    return guarded(said, room, [&] { group->store->set(key, std::vector<uint8_t>{1}); });
-}
-
-// Whether a key of the store is set.
-int simmer_group_is_marked(Group *group, const char *key, bool *out, char *said, size_t room) {
-    return guarded(said, room, [&] { *out = group->store->check({key}); });
 }
 
 int simmer_group_send(Group *group, int32_t to, uint8_t *data, int64_t length, Transfer **out, char *said, size_t room) {

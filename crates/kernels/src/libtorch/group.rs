@@ -83,19 +83,6 @@ unsafe extern "C" {
         room: usize,
     ) -> c_int;
     fn simmer_group_free(group: *mut RawGroup);
-    fn simmer_group_mark(
-        group: *mut RawGroup,
-        key: *const c_char,
-        said: *mut c_char,
-        room: usize,
-    ) -> c_int;
-    fn simmer_group_is_marked(
-        group: *mut RawGroup,
-        key: *const c_char,
-        out: *mut bool,
-        said: *mut c_char,
-        room: usize,
-    ) -> c_int;
     fn simmer_group_send(
         group: *mut RawGroup,
         to: i32,
@@ -128,15 +115,12 @@ unsafe extern "C" {
 /// The first line of an exception's message; a trace of C++ functions follows it.
 fn call(f: impl FnOnce(*mut c_char, usize) -> c_int) -> io::Result<()> {
     let mut room = [0 as c_char; SAID];
-    match f(room.as_mut_ptr(), SAID) {
-        0 => Ok(()),
-        _ => {
-            let text = said(&room);
-            Err(io::Error::other(
-                text.lines().next().unwrap_or_default().to_owned(),
-            ))
-        }
+    if f(room.as_mut_ptr(), SAID) == 0 {
+        return Ok(());
     }
+    let text = said(&room);
+    let line = text.lines().next().unwrap_or_default();
+    Err(io::Error::other(line.to_owned()))
 }
 
 fn made<T>(raw: *mut T) -> io::Result<NonNull<T>> {
@@ -175,39 +159,6 @@ impl ProcessGroup {
             simmer_group_join(&raw const raw, &raw mut group, said, room)
         })?;
         Ok(Self { raw: made(group)? })
-    }
-
-    /// Sets a key of the store, for all processes to see.
-    ///
-    /// # Errors
-    /// If the store is gone.
-    pub fn mark(&self, key: &str) -> io::Result<()> {
-        let key = CString::new(key)?;
-        #[expect(
-            unsafe_code,
-            reason = "calls a function of group.cpp with raw pointers"
-        )]
-        // SAFETY: the group is freed by `drop` alone; `key` lives until the function returns, which copies it; `said` is a
-        // buffer of `room` bytes.
-        call(|said, room| unsafe { simmer_group_mark(self.raw.as_ptr(), key.as_ptr(), said, room) })
-    }
-
-    /// Whether a process has set a key of the store.
-    ///
-    /// # Errors
-    /// If the store is gone.
-    pub fn is_marked(&self, key: &str) -> io::Result<bool> {
-        let key = CString::new(key)?;
-        let mut found = false;
-        #[expect(
-            unsafe_code,
-            reason = "calls a function of group.cpp with raw pointers"
-        )]
-        // SAFETY: as in `mark`, and the function writes a bool to `found`.
-        call(|said, room| unsafe {
-            simmer_group_is_marked(self.raw.as_ptr(), key.as_ptr(), &raw mut found, said, room)
-        })?;
-        Ok(found)
     }
 
     /// Begins to send bytes to another process. They arrive in the order in which they were sent.
