@@ -12,8 +12,8 @@ use simmer_instruct::{
     Outcome, Report, Run, Seeds, Stage, Watch,
 };
 
-use super::local::Local;
 use crate::failure::{Context, Failure};
+use crate::local_model::Local;
 use crate::{interrupt, output, progress};
 
 /// Generate training data with a model: Self-Instruct, Alpaca's method, or Baize's self-chat

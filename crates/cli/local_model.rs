@@ -13,13 +13,13 @@ use crate::failure::Failure;
 use crate::loaded::{Loaded, precision};
 
 /// A loaded model.
-pub(super) struct Local {
+pub(crate) struct Local {
     loaded: Loaded,
     name: String,
 }
 
 impl Local {
-    pub(super) fn load(config: &LocalConfig) -> Result<Self, Failure> {
+    pub(crate) fn load(config: &LocalConfig) -> Result<Self, Failure> {
         let mut base = BaseConfig::from_path(&config.base);
         let chosen = config.precision.as_deref().map(precision).transpose();
         base.precision = chosen
