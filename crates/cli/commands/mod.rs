@@ -11,6 +11,7 @@ mod eval_contamination;
 mod eval_tools;
 mod generate;
 mod init;
+mod judge;
 mod man;
 mod merge;
 mod recipes;
@@ -41,7 +42,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "After a run",
         &[
-            "generate", "chat", "eval", "score", "merge", "convert", "adapter",
+            "generate", "chat", "eval", "judge", "score", "merge", "convert", "adapter",
         ],
     ),
     ("Set up", &["completions"]),
@@ -62,6 +63,7 @@ pub(crate) enum Command {
     Chat(chat::Chat),
     Score(score::Score),
     Eval(eval::Eval),
+    Judge(judge::Judge),
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
@@ -107,6 +109,7 @@ impl Command {
             Self::Chat(command) => command.run()?,
             Self::Score(command) => command.run()?,
             Self::Eval(command) => return command.run(),
+            Self::Judge(command) => return command.run(),
             Self::Data(command) => return command.run(),
             Self::Estimate(command) => command.run()?,
             Self::Show(command) => command.run()?,

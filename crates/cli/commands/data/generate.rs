@@ -73,7 +73,7 @@ impl Generate {
                 )
             }
             ModelConfig::Local(config) => {
-                let mut local = Local::load(config)?;
+                let mut local = Local::load(config, "[model.local]")?;
                 let mut journal = open(&recipe, &method, &seeds, &local)?;
                 Self::made(
                     &recipe,
