@@ -97,7 +97,7 @@ fn a_local_model_is_judged_by_a_server_also_if_it_was_down() {
     let folder = tempfile::tempdir().unwrap();
     let (url, requests) = server(2, 2);
     let recipe = fs::read_to_string("recipes/judge/kitchen.toml").unwrap();
-    let (recipe, _) = recipe.split_once("[judge]").unwrap();
+    let (recipe, _) = recipe.split_once("\n[judge]\n").unwrap();
     let recipe = recipe.replace(
         "local = { base = \"data/tiny-base\" }",
         "local = { base = \"data/tiny-base\", device = \"cpu\" }",

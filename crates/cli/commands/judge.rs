@@ -11,6 +11,7 @@ use simmer_files::digest::sha256;
 use simmer_files::write_file;
 use simmer_instruct::{
     About, Completions, Endpoint, EndpointConfig, InstructError, Journal, JournalKey, LocalConfig,
+    Spent,
 };
 use simmer_judge::{
     Answer, Answering, JudgeError, JudgeRecipe, Judgement, Judging, ModelConfig, Prompts, Question,
@@ -83,9 +84,9 @@ impl Judge {
         let Work {
             recipe, questions, ..
         } = &work;
-        let mut answers = Vec::new();
+        let (mut answers, mut spent) = (Vec::new(), BTreeMap::new());
         for number in 0..recipe.models.len() {
-            answers.push(work.answers(number)?);
+            answers.push(work.answers(number, &mut spent)?);
         }
         let judging = Judging {
             recipe,
@@ -93,15 +94,21 @@ impl Judge {
             answers: &answers,
             prompts: &work.prompts,
         };
-        let (judge, judgements) = work.judgements(&judging)?;
+        let (judge, judgements) = work.judgements(&judging, &mut spent)?;
         let without = judging.without_reference();
-        let report = Report::new(recipe, &judge, questions, &answers, &judgements, without);
+        let mut report = Report::new(recipe, &judge, questions, &answers, &judgements, without);
+        report.spent = spent;
         let results = Results::new(&report, questions, &answers, &judgements);
+        // after the journals: those of another run are refused, and its recipe stays
+        let text = toml::to_string(recipe).map_err(Failure::foreign)?;
+        write_file(recipe.out.join("recipe.toml"), |file| {
+            file.write_all(text.as_bytes())
+        })?;
         let page = write(&recipe.out, &results, questions, &answers)?;
         Ok((report, page))
     }
 
-    /// Reads and checks everything that needs no model, and writes a copy of the recipe.
+    /// Reads and checks everything that needs no model.
     fn open(&self) -> Result<Work, Failure> {
         let mut recipe = JudgeRecipe::from_file(&self.recipe)?;
         if let Some(out) = &self.out {
@@ -113,10 +120,16 @@ impl Judge {
         if let Some(path) = &recipe.references {
             with_references(&mut questions, path)?;
         }
-        for model in &recipe.models {
+        for (number, model) in recipe.models.iter().enumerate() {
             if let Some(path) = &model.answers {
                 read_answers(path, &questions)?;
             }
+            if let Some(endpoint) = &model.endpoint {
+                client(&table(number), endpoint)?;
+            }
+        }
+        if let Some(endpoint) = &recipe.judge.endpoint {
+            client("[judge]", endpoint)?;
         }
         Judging {
             recipe: &recipe,
@@ -125,12 +138,6 @@ impl Judge {
             prompts: &prompts,
         }
         .check()?;
-        let text = toml::to_string(&recipe).map_err(Failure::foreign)?;
-        let path = recipe.out.join("recipe.toml");
-        std::fs::create_dir_all(&recipe.out)
-            .with_context(|| format!("cannot create {}", recipe.out.display()))?;
-        write_file(&path, |file| file.write_all(text.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))?;
         let runs = Arc::new(AtomicBool::new(false));
         Ok(Work {
             stop: interrupt::flag("stopping after this batch", Arc::clone(&runs)),
@@ -151,6 +158,22 @@ fn is_interrupted(failure: &Failure) -> bool {
     ) || matches!(of_model, Some(InstructError::Interrupted { .. }))
 }
 
+/// A model's table, as messages name it.
+fn table(number: usize) -> String {
+    format!("[[model]] {}", number + 1)
+}
+
+/// The client of a table's server.
+fn client(table: &str, config: &EndpointConfig) -> Result<Endpoint, Failure> {
+    Endpoint::new(config).map_err(|error| match error {
+        InstructError::Endpoint { problem } => {
+            Failure::new(format!("{table}: `endpoint`: {problem}"))
+                .with_hint("set that variable, or remove `key_env` if the server needs no key")
+        }
+        error => error.into(),
+    })
+}
+
 /// What completes prompts.
 enum Asked {
     Local(Box<Local>),
@@ -165,14 +188,7 @@ impl Asked {
         template: Option<&str>,
     ) -> Result<Self, Failure> {
         if let Some(config) = endpoint {
-            let endpoint = Endpoint::new(config).map_err(|error| match error {
-                InstructError::Endpoint { problem } => Failure::new(format!(
-                    "{table}: `endpoint`: {problem}"
-                ))
-                .with_hint("set that variable, or remove `key_env` if the server needs no key"),
-                error => error.into(),
-            })?;
-            return Ok(Self::Endpoint(endpoint));
+            return Ok(Self::Endpoint(client(table, config)?));
         }
         let config = local.with_context(|| format!("{table}: names no model"))?;
         let local = Local::load(config, table)?.with_template(template)?;
@@ -219,7 +235,11 @@ impl Asked {
 
 impl Work {
     /// The answers of a model: of its file, or the model is asked.
-    fn answers(&self, number: usize) -> Result<Vec<Answer>, Failure> {
+    fn answers(
+        &self,
+        number: usize,
+        spent: &mut BTreeMap<String, Spent>,
+    ) -> Result<Vec<Answer>, Failure> {
         let model = &self.recipe.models[number];
         if let Some(path) = &model.answers {
             return Ok(read_answers(path, &self.questions)?);
@@ -227,8 +247,7 @@ impl Work {
         let ModelConfig {
             local, endpoint, ..
         } = model;
-        let table = format!("[[model]] {}", number + 1);
-        let template = model.template.as_deref();
+        let (table, template) = (table(number), model.template.as_deref());
         let mut asked = Asked::open(&table, local.as_ref(), endpoint.as_ref(), template)?;
         let path = format!("answers.{}.journal.jsonl", number + 1);
         let seed = (self.recipe.seed, self.recipe.batch);
@@ -240,7 +259,8 @@ impl Work {
             &model.stop,
         );
         let mut journal = asked.journal(&self.recipe.out.join(path), &settings)?;
-        let found = self.watched(&format!("answers of {}", model.shown()), |progress| {
+        let what = format!("answers of {}", model.shown());
+        let found = self.watched(&what, |progress| {
             Answering {
                 recipe: &self.recipe,
                 model,
@@ -253,11 +273,17 @@ impl Work {
             }
             .run()
         });
-        Ok(found?)
+        let found = found?;
+        spent.insert(what, Spent::new(endpoint.as_ref(), journal.completions()));
+        Ok(found)
     }
 
     /// The judge's name, and what it says.
-    fn judgements(&self, judging: &Judging<'_>) -> Result<(String, Vec<Judgement>), Failure> {
+    fn judgements(
+        &self,
+        judging: &Judging<'_>,
+        spent: &mut BTreeMap<String, Spent>,
+    ) -> Result<(String, Vec<Judgement>), Failure> {
         let judge = &self.recipe.judge;
         let template = judge.template.as_deref();
         let (local, endpoint) = (judge.local.as_ref(), judge.endpoint.as_ref());
@@ -274,7 +300,10 @@ impl Work {
             };
             judging.run(&mut journal, asked.completions(), watch)
         });
-        Ok((name, found?))
+        let found = found?;
+        let all = Spent::new(endpoint, journal.completions());
+        spent.insert("verdicts".to_owned(), all);
+        Ok((name, found))
     }
 
     /// Work with a progress bar, which a signal stops.

@@ -44,7 +44,7 @@ pub use journal::{About, Journal, JournalKey, Key, Stage};
 pub use method::Method;
 pub use output::write;
 pub use recipe::{ChatFormat, GenerateRecipe, LocalConfig, ModelConfig};
-pub use report::Report;
+pub use report::{Report, Spent};
 pub use rouge::{Similar, Similarity};
 pub use run::{Dropped, Ended, Kept, Made, Outcome, Row, Run, Watch};
 pub use seeds::{Example, Seed, Seeds};

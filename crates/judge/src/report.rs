@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use simmer_instruct::Finish;
+use simmer_instruct::{Finish, Spent};
 
 use crate::answer::Answer;
 use crate::judging::{Judgement, Shown};
@@ -52,6 +52,8 @@ pub struct Report {
     /// The agreement of the judge with itself, from two repeats on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
+    /// What `verdicts`, and the answers of each model that was asked, needed; empty until the caller fills it in.
+    pub spent: BTreeMap<String, Spent>,
 }
 
 /// The first model against the second.
@@ -172,6 +174,7 @@ impl Report {
             agreement: (recipe.judge.repeats > 1)
                 .then(|| agreement(judgements))
                 .flatten(),
+            spent: BTreeMap::new(),
         }
     }
 }

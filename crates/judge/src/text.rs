@@ -40,6 +40,9 @@ impl Report {
         for note in self.notes() {
             let _ = writeln!(text, "{note}");
         }
+        for (what, spent) in &self.spent {
+            let _ = writeln!(text, "{what}: {}", spent.text());
+        }
         text.trim_end().to_owned()
     }
 

@@ -134,7 +134,7 @@ fn answers_that_cannot_be_used_are_named() {
             "a.jsonl: expected an answer to each of 2 questions, found none to 1: 1",
         ),
         (
-            "{\"question_id\": 1, \"choices\": [{\"turns\": [\"a\"]}]}\n",
+            "{\"question_id\": 1, \"choices\": [{\"turns\": [\"a\"]}]}\n{\"id\": 2, \"answer\": \"a\"}\n",
             "a.jsonl: row 1 (line 1): key `choices[0].turns`: expected 2 answers, one for each turn of question `1`, found 1",
         ),
         (
