@@ -151,6 +151,10 @@ impl Versus {
             "{first} against {second}: {} wins, {} losses, {} ties, {} without two verdicts\n",
             self.wins, self.losses, self.ties, self.no_verdict
         );
+        // nothing was compared
+        if self.position.pairs == 0 {
+            return;
+        }
         let mut rows = vec![vec![
             "win rate, a tie is a half".to_owned(),
             "questions".to_owned(),
