@@ -54,7 +54,7 @@ impl Local {
             Some(template) => template,
             None => self.loaded.template("chat")?,
         };
-        self.name += &format!(", template {}", template.name());
+        self.name = format!("{}, template {}", self.name, template.name());
         self.template = Some(template);
         Ok(self)
     }

@@ -177,7 +177,7 @@ fn client(table: &str, config: &EndpointConfig) -> Result<Endpoint, Failure> {
 /// What completes prompts.
 enum Asked {
     Local(Box<Local>),
-    Endpoint(Endpoint),
+    Endpoint(Box<Endpoint>),
 }
 
 impl Asked {
@@ -188,7 +188,7 @@ impl Asked {
         template: Option<&str>,
     ) -> Result<Self, Failure> {
         if let Some(config) = endpoint {
-            return Ok(Self::Endpoint(client(table, config)?));
+            return Ok(Self::Endpoint(Box::new(client(table, config)?)));
         }
         let config = local.with_context(|| format!("{table}: names no model"))?;
         let local = Local::load(config, table)?.with_template(template)?;
@@ -198,7 +198,7 @@ impl Asked {
     fn completions(&mut self) -> &mut dyn Completions {
         match self {
             Self::Local(local) => local.as_mut(),
-            Self::Endpoint(endpoint) => endpoint,
+            Self::Endpoint(endpoint) => endpoint.as_mut(),
         }
     }
 

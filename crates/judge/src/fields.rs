@@ -65,7 +65,7 @@ pub(crate) fn shown(pointer: &str) -> String {
     let mut text = String::new();
     for key in pointer.split('/').skip(1) {
         if key.parse::<usize>().is_ok() {
-            text += &format!("[{key}]");
+            text.extend(["[", key, "]"]);
         } else {
             if !text.is_empty() {
                 text.push('.');

@@ -148,11 +148,8 @@ impl Prompts {
                         blanks.join("}, {")
                     ));
                 }
-                let needed = blanks.iter().filter(|name| name.starts_with("answer"));
-                if let Some(missing) = needed
-                    .into_iter()
-                    .find(|name| !used.iter().any(|used| used == *name))
-                {
+                let mut needed = blanks.iter().filter(|name| name.starts_with("answer"));
+                if let Some(missing) = needed.find(|name| !used.iter().any(|used| used == *name)) {
                     return Err(format!(
                         "{place}: expected {{{missing}}}, found no such blank"
                     ));

@@ -36,7 +36,7 @@ static RATING: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"\[\[(\d+\.?\
 static RATING_OTHERWISE: LazyLock<Option<Regex>> = LazyLock::new(|| pattern(r"\[(\d+\.?\d*)\]"));
 
 /// The rating of a text: the first number in double brackets, or else the first in single ones. `None` without a number, or
-/// one in the digits of another script.
+/// with one in the digits of another script.
 ///
 /// Source: FastChat, `fastchat/llm_judge/common.py`, `one_score_pattern` and `one_score_pattern_backup`.
 pub fn rating(text: &str) -> Option<f64> {
