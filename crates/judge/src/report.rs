@@ -112,8 +112,8 @@ pub struct Agreement {
     pub mean_difference: Option<f64>,
 }
 
-/// A value of a question, for groups.
-struct Value {
+/// What one turn of a question is worth.
+struct Scored {
     question: usize,
     turn: usize,
     value: f64,
@@ -182,10 +182,10 @@ impl Report {
 impl Versus {
     fn new(questions: &[Question], answers: &[Vec<Answer>], judgements: &[Judgement]) -> Self {
         let pairs = pairs(judgements);
-        let results: Vec<Value> = pairs
+        let results: Vec<Scored> = pairs
             .iter()
             .filter_map(|pair| {
-                Some(Value {
+                Some(Scored {
                     question: pair.question,
                     turn: pair.turn,
                     value: pair.result()?,
@@ -193,7 +193,7 @@ impl Versus {
             })
             .collect();
         let count = |wanted: f64| {
-            let equal = |result: &&Value| (result.value - wanted).abs() < 0.25;
+            let equal = |result: &&Scored| (result.value - wanted).abs() < 0.25;
             results.iter().filter(equal).count()
         };
         let characters = |model: usize, pair: &Pair| {
@@ -208,13 +208,13 @@ impl Versus {
                 characters: [characters(0, pair), characters(1, pair)],
             })
         });
-        let rate = |values: &[&Value]| {
+        let rate = |values: &[&Scored]| {
             let means = by_question(values)
                 .into_iter()
                 .map(|values| values.iter().sum::<f64>() / values.len() as f64);
             wilson(&means.collect::<Vec<f64>>())
         };
-        let all: Vec<&Value> = results.iter().collect();
+        let all: Vec<&Scored> = results.iter().collect();
         Self {
             wins: count(1.0),
             losses: count(0.0),
@@ -232,21 +232,21 @@ impl Versus {
 impl Single {
     fn new(questions: &[Question], models: usize, judgements: &[Judgement]) -> Self {
         let of = |judgement: &Judgement| match judgement.verdict {
-            Some(Verdict::Rating(value)) => Some(Value {
+            Some(Verdict::Rating(value)) => Some(Scored {
                 question: judgement.question,
                 turn: judgement.turn,
                 value,
             }),
             _ => None,
         };
-        let mean = |values: &[&Value]| mean_interval(&by_question(values));
+        let mean = |values: &[&Scored]| mean_interval(&by_question(values));
         let ratings = [Shown::First, Shown::Second].into_iter().take(models);
         let ratings = ratings.map(|shown| {
             let own = judgements
                 .iter()
                 .filter(|judgement| judgement.shown == shown);
-            let values: Vec<Value> = own.filter_map(of).collect();
-            let all: Vec<&Value> = values.iter().collect();
+            let values: Vec<Scored> = own.filter_map(of).collect();
+            let all: Vec<&Scored> = values.iter().collect();
             Ratings {
                 mean: mean(&all),
                 turns: turns(questions, &all, &mean),
@@ -257,14 +257,14 @@ impl Single {
         let differences = judgements.windows(2).filter_map(|two| {
             let (first, second) = (of(&two[0])?, of(&two[1])?);
             let is_pair = two[0].shown == Shown::First && two[1].shown == Shown::Second;
-            is_pair.then_some(Value {
+            is_pair.then_some(Scored {
                 value: first.value - second.value,
                 ..first
             })
         });
-        let differences: Vec<Value> = differences.collect();
+        let differences: Vec<Scored> = differences.collect();
         let ratings = ratings.collect();
-        let differences: Vec<&Value> = differences.iter().collect();
+        let differences: Vec<&Scored> = differences.iter().collect();
         Self {
             models: ratings,
             difference: (models == 2).then(|| mean(&differences)).flatten(),
@@ -273,7 +273,7 @@ impl Single {
 }
 
 /// The values of each question.
-fn by_question(values: &[&Value]) -> Vec<Vec<f64>> {
+fn by_question(values: &[&Scored]) -> Vec<Vec<f64>> {
     let mut all: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for value in values {
         all.entry(value.question).or_default().push(value.value);
@@ -281,15 +281,15 @@ fn by_question(values: &[&Value]) -> Vec<Vec<f64>> {
     all.into_values().collect()
 }
 
-type Estimate<'a> = &'a dyn Fn(&[&Value]) -> Option<Interval>;
+type Estimate<'a> = &'a dyn Fn(&[&Scored]) -> Option<Interval>;
 
 /// An estimate for each group of values.
 fn grouped(
-    values: &[&Value],
-    name: impl Fn(&Value) -> Option<String>,
+    values: &[&Scored],
+    name: impl Fn(&Scored) -> Option<String>,
     estimate: Estimate<'_>,
 ) -> BTreeMap<String, Interval> {
-    let mut groups: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Vec<&Scored>> = BTreeMap::new();
     for value in values {
         if let Some(name) = name(value) {
             groups.entry(name).or_default().push(value);
@@ -304,7 +304,7 @@ fn grouped(
 /// For each turn, if there are two.
 fn turns(
     questions: &[Question],
-    values: &[&Value],
+    values: &[&Scored],
     estimate: Estimate<'_>,
 ) -> BTreeMap<String, Interval> {
     if questions.iter().all(|question| question.turns.len() == 1) {
@@ -315,10 +315,10 @@ fn turns(
 
 fn categories(
     questions: &[Question],
-    values: &[&Value],
+    values: &[&Scored],
     estimate: Estimate<'_>,
 ) -> BTreeMap<String, Interval> {
-    let name = |value: &Value| questions.get(value.question)?.category.clone();
+    let name = |value: &Scored| questions.get(value.question)?.category.clone();
     grouped(values, name, estimate)
 }
 
