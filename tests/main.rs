@@ -21,6 +21,7 @@ mod halves;
 mod hostile;
 mod init;
 mod inspecting;
+mod judging;
 mod launch;
 mod llama_adapter;
 mod merging;

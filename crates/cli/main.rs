@@ -12,6 +12,7 @@ mod interrupt;
 mod live;
 mod live_line;
 mod loaded;
+mod local_model;
 mod new_file;
 mod output;
 mod profile;

@@ -12,6 +12,7 @@ mod eval_ranks;
 mod eval_tools;
 mod generate;
 mod init;
+mod judge;
 mod launch;
 mod man;
 mod merge;
@@ -44,7 +45,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "After a run",
         &[
-            "generate", "chat", "eval", "score", "merge", "convert", "adapter",
+            "generate", "chat", "eval", "judge", "score", "merge", "convert", "adapter",
         ],
     ),
     ("Set up", &["completions"]),
@@ -66,6 +67,7 @@ pub(crate) enum Command {
     Chat(chat::Chat),
     Score(score::Score),
     Eval(eval::Eval),
+    Judge(judge::Judge),
     Data(data::Data),
     Estimate(estimate::Estimate),
     Show(show::Show),
@@ -112,6 +114,7 @@ impl Command {
             Self::Chat(command) => command.run()?,
             Self::Score(command) => command.run()?,
             Self::Eval(command) => return command.run(),
+            Self::Judge(command) => return command.run(),
             Self::Data(command) => return command.run(),
             Self::Estimate(command) => command.run()?,
             Self::Show(command) => command.run()?,

@@ -1,8 +1,10 @@
 //! What continues a prompt: a local model, or a server.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use simmer_data::Message;
 
 use crate::error::InstructError;
 
@@ -36,11 +38,31 @@ fn one() -> f64 {
     1.0
 }
 
+/// What is completed.
+#[derive(Debug, Clone, Copy)]
+pub enum Prompt<'a> {
+    /// A text, which is continued.
+    Text(&'a str),
+    /// A conversation, which is answered: a local model needs a prompt template, a server gets the messages.
+    Chat(&'a [Message]),
+}
+
+impl Prompt<'_> {
+    /// The text, or the messages as JSON: what tells prompts apart.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            // roles and texts always have a form in JSON
+            Self::Chat(messages) => Cow::Owned(serde_json::to_string(messages).unwrap_or_default()),
+        }
+    }
+}
+
 /// A prompt to continue.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The text.
-    pub prompt: &'a str,
+    /// The text, or the conversation.
+    pub prompt: Prompt<'a>,
     /// How to sample.
     pub sampling: &'a Sampling,
     /// The seed of the samples, of this request alone.

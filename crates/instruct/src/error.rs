@@ -175,7 +175,7 @@ impl Hint for InstructError {
                 "what was answered is kept; when the server answers again, run the same command to resume"
             }
             Self::Refused { .. } => {
-                "what was answered is kept; correct [model.endpoint] or its key, and run the same command to resume"
+                "what was answered is kept; correct the table of the endpoint or its key, and run the same command to resume"
             }
             Self::Budget { .. } => {
                 "what was answered is kept; set a larger max_cost, and run the same command to resume"

@@ -4,10 +4,13 @@
 //! a run writes is computed from the seeds and the journal. Of two lines for one prompt, the later counts.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::Hash;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
 
@@ -42,6 +45,22 @@ pub struct Key {
     pub place: usize,
 }
 
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the prompt {} of batch {}",
+            self.place + 1,
+            self.batch + 1
+        )
+    }
+}
+
+/// What a completion is found by. Its text says which prompt it is.
+pub trait JournalKey: Clone + Eq + Hash + fmt::Display + Serialize + DeserializeOwned {}
+
+impl<K: Clone + Eq + Hash + fmt::Display + Serialize + DeserializeOwned> JournalKey for K {}
+
 /// Which run a journal belongs to. Completions are used only by the same run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
@@ -57,26 +76,26 @@ pub struct About {
 
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+struct Line<K> {
     #[serde(flatten)]
-    key: Key,
+    key: K,
     /// The start of the SHA-256 of the prompt.
     prompt: String,
     completion: Completion,
 }
 
-/// The completions of a run, and their file.
+/// The completions of a run, and their file. `K` says which prompt a completion is of.
 #[derive(Debug)]
-pub struct Journal {
+pub struct Journal<K = Key> {
     path: PathBuf,
     file: File,
-    found: HashMap<Key, (String, Completion)>,
+    found: HashMap<K, (String, Completion)>,
 }
 
 /// The maximum length of a line in bytes, far above that of any completion.
 const LONGEST: u64 = 64 << 20;
 
-impl Journal {
+impl<K: JournalKey> Journal<K> {
     /// Opens the journal of a run, or creates it. An incomplete last line is removed.
     ///
     /// # Errors
@@ -141,13 +160,13 @@ impl Journal {
     ///
     /// # Errors
     /// If the journal has a completion of another prompt there.
-    pub fn find(&self, key: Key, prompt: &str) -> Result<Option<&Completion>, InstructError> {
-        match self.found.get(&key) {
+    pub fn find(&self, key: &K, prompt: &str) -> Result<Option<&Completion>, InstructError> {
+        match self.found.get(key) {
             None => Ok(None),
             Some((found, completion)) if *found == id(prompt) => Ok(Some(completion)),
             Some(_) => Err(InstructError::OtherRun {
                 path: self.path.clone(),
-                what: format!("the prompt {} of batch {}", key.place + 1, key.batch + 1),
+                what: key.to_string(),
             }),
         }
     }
@@ -158,7 +177,7 @@ impl Journal {
     /// If it cannot be written.
     pub fn add(
         &mut self,
-        key: Key,
+        key: K,
         prompt: &str,
         completion: Completion,
     ) -> Result<(), InstructError> {
@@ -168,7 +187,7 @@ impl Journal {
             completion,
         };
         self.append(&line)?;
-        self.found.insert(key, (line.prompt, line.completion));
+        self.found.insert(line.key, (line.prompt, line.completion));
         Ok(())
     }
 
@@ -190,10 +209,14 @@ fn id(prompt: &str) -> String {
     hash
 }
 
-type Found = HashMap<Key, (String, Completion)>;
+type Found<K> = HashMap<K, (String, Completion)>;
 
 /// The completions of a file, and the number of bytes of its complete lines.
-fn read(path: &Path, file: &File, about: &About) -> Result<(Found, u64), InstructError> {
+fn read<K: JournalKey>(
+    path: &Path,
+    file: &File,
+    about: &About,
+) -> Result<(Found<K>, u64), InstructError> {
     let mut file = BufReader::new(file);
     let (mut found, mut whole) = (Found::new(), 0);
     let mut other = None;
@@ -223,7 +246,7 @@ fn read(path: &Path, file: &File, about: &About) -> Result<(Found, u64), Instruc
             let path = path.to_owned();
             return Err(InstructError::OtherRun { path, what });
         }
-        let line: Line =
+        let line: Line<K> =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         found.insert(line.key, (line.prompt, line.completion));
     }
@@ -306,7 +329,7 @@ mod tests {
         journal
             .add(key(1), "prompt", completion("one\u{2028}"))
             .unwrap();
-        let in_use = Journal::open(&path, &about("a")).unwrap_err();
+        let in_use = Journal::<Key>::open(&path, &about("a")).unwrap_err();
         assert!(matches!(in_use, InstructError::InUse { .. }), "{in_use}");
         drop(journal);
         // the power fails while a line is written, inside a character
@@ -318,11 +341,11 @@ mod tests {
         let mut journal = Journal::open(&path, &about("a")).unwrap();
         assert_eq!(journal.len(), 1);
         assert_eq!(
-            journal.find(key(1), "prompt").unwrap(),
+            journal.find(&key(1), "prompt").unwrap(),
             Some(&completion("one\u{2028}"))
         );
-        assert_eq!(journal.find(key(2), "prompt").unwrap(), None);
-        let error = journal.find(key(1), "another").unwrap_err().to_string();
+        assert_eq!(journal.find(&key(2), "prompt").unwrap(), None);
+        let error = journal.find(&key(1), "another").unwrap_err().to_string();
         assert!(
             error.ends_with("the prompt 2 of batch 1 differs"),
             "{error}"
@@ -331,7 +354,7 @@ mod tests {
         drop(journal);
         let journal = Journal::open(&path, &about("a")).unwrap();
         assert_eq!(
-            journal.find(key(1), "prompt").unwrap(),
+            journal.find(&key(1), "prompt").unwrap(),
             Some(&completion("two"))
         );
     }
@@ -341,17 +364,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.jsonl");
         // a run that failed before its first completion leaves nothing
-        drop(Journal::open(&path, &about("b")).unwrap());
+        drop(Journal::<Key>::open(&path, &about("b")).unwrap());
         let mut journal = Journal::open(&path, &about("a")).unwrap();
         journal.add(key(0), "prompt", completion("one")).unwrap();
         drop(journal);
-        let error = Journal::open(&path, &about("b")).unwrap_err().to_string();
+        let error = Journal::<Key>::open(&path, &about("b"))
+            .unwrap_err()
+            .to_string();
         assert!(
             error.ends_with("the journal of another run: the model differs"),
             "{error}"
         );
         fs::write(&path, "{}\n").unwrap();
-        let error = Journal::open(&path, &about("a")).unwrap_err().to_string();
+        let error = Journal::<Key>::open(&path, &about("a"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 1: missing field `journal`"), "{error}");
     }
 }

@@ -9,6 +9,7 @@
 //! appended to the [`Journal`] when it arrives. All else is computed from the journal, so that an interrupted run is resumed
 //! without losing or repeating a row. The crate does not depend on Burn.
 
+mod ask;
 mod completion;
 mod dialogue;
 mod endpoint;
@@ -31,18 +32,19 @@ mod staged;
 mod tests;
 mod verbs;
 
-pub use completion::{Completion, Completions, Finish, Request, Sampling, Stop};
+pub use ask::{Ask, ask};
+pub use completion::{Completion, Completions, Finish, Prompt, Request, Sampling, Stop};
 pub use dialogue::{Dialogue, turns};
 pub use endpoint::{Api, Endpoint, EndpointConfig};
 pub use error::InstructError;
 pub use filter::{Filter, Reason};
 pub use instances::{Instances, classified, generated};
 pub use joint::{Candidate, parse as parse_joint, prompt as joint_prompt};
-pub use journal::{About, Journal, Key, Stage};
+pub use journal::{About, Journal, JournalKey, Key, Stage};
 pub use method::Method;
 pub use output::write;
 pub use recipe::{ChatFormat, GenerateRecipe, LocalConfig, ModelConfig};
-pub use report::Report;
+pub use report::{Report, Spent};
 pub use rouge::{Similar, Similarity};
 pub use run::{Dropped, Ended, Kept, Made, Outcome, Row, Run, Watch};
 pub use seeds::{Example, Seed, Seeds};

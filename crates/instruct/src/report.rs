@@ -7,6 +7,7 @@ use serde::Serialize;
 use simmer_files::size::{counted, grouped};
 
 use crate::completion::{Completion, Finish};
+use crate::endpoint::EndpointConfig;
 use crate::filter::Reason;
 use crate::recipe::{GenerateRecipe, ModelConfig};
 use crate::run::{Ended, Made, Outcome};
@@ -46,7 +47,7 @@ pub struct Report {
 }
 
 /// Requests and tokens.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Spent {
     /// Prompts that were completed.
     pub requests: usize,
@@ -126,6 +127,10 @@ impl Report {
             ),
             Made::Dialogues(all) => ("conversation", all.len(), 0),
         };
+        let endpoint = match &recipe.model {
+            ModelConfig::Endpoint(endpoint) => Some(endpoint),
+            ModelConfig::Local(_) => None,
+        };
         Self {
             method: recipe.method.clone(),
             model: model.to_owned(),
@@ -136,7 +141,7 @@ impl Report {
             instructions: outcome.instructions.len(),
             classification: (!asked.is_empty()).then(|| asked.iter().filter(|yes| **yes).count()),
             dropped,
-            spent: Spent::new(recipe, completions),
+            spent: Spent::new(endpoint, completions),
             diversity: Diversity::new(outcome),
             words: Lengths::new(outcome),
         }
@@ -200,7 +205,11 @@ impl Report {
 }
 
 impl Spent {
-    fn new<'a>(recipe: &GenerateRecipe, completions: impl Iterator<Item = &'a Completion>) -> Self {
+    /// What completions needed; the prices are those of the endpoint.
+    pub fn new<'a>(
+        endpoint: Option<&EndpointConfig>,
+        completions: impl Iterator<Item = &'a Completion>,
+    ) -> Self {
         let mut spent = Self::default();
         let mut all: Vec<&Completion> = completions.collect();
         // sums of floating-point numbers depend on the order, that of the journal's map does not stay
@@ -212,21 +221,19 @@ impl Spent {
             spent.prompt_tokens += completion.prompt_tokens.unwrap_or(0);
             spent.completion_tokens += completion.completion_tokens.unwrap_or(0);
             spent.without_tokens += usize::from(completion.completion_tokens.is_none());
-            if let ModelConfig::Endpoint(endpoint) = &recipe.model {
+            if let Some(endpoint) = endpoint {
                 cost += endpoint.cost(completion);
             }
         }
-        let has_prices = match &recipe.model {
-            ModelConfig::Endpoint(endpoint) => {
-                endpoint.price_prompt + endpoint.price_completion > 0.0
-            }
-            ModelConfig::Local(_) => false,
-        };
+        let priced =
+            |endpoint: &EndpointConfig| endpoint.price_prompt + endpoint.price_completion > 0.0;
+        let has_prices = endpoint.is_some_and(priced);
         spent.cost = has_prices.then_some(cost);
         spent
     }
 
-    fn text(&self) -> String {
+    /// The same for people.
+    pub fn text(&self) -> String {
         let mut text = format!(
             "{} completed, {} tokens of prompts, {} of completions",
             counted(self.requests, "prompt"),

@@ -13,9 +13,10 @@ use crate::shell::{command, output, run};
 
 const PAGES: [&str; 2] = ["docs/reference/recipe.md", "docs/reference/commands.md"];
 /// The JSON schemas, and the arguments of `simmer reference` that print them.
-const SCHEMAS: [(&str, &str); 2] = [
+const SCHEMAS: [(&str, &str); 3] = [
     ("recipes/recipe.schema.json", "schema"),
     ("recipes/generate/recipe.schema.json", "generate-schema"),
+    ("recipes/judge/recipe.schema.json", "judge-schema"),
 ];
 
 const BEGIN: &str = "<!-- begin: simmer reference ";

@@ -12,8 +12,8 @@ use simmer_instruct::{
     Outcome, Report, Run, Seeds, Stage, Watch,
 };
 
-use super::local::Local;
 use crate::failure::{Context, Failure};
+use crate::local_model::Local;
 use crate::{interrupt, output, progress};
 
 /// Generate training data with a model: Self-Instruct, Alpaca's method, or Baize's self-chat
@@ -73,7 +73,7 @@ impl Generate {
                 )
             }
             ModelConfig::Local(config) => {
-                let mut local = Local::load(config)?;
+                let mut local = Local::load(config, "[model.local]")?;
                 let mut journal = open(&recipe, &method, &seeds, &local)?;
                 Self::made(
                     &recipe,

@@ -2,7 +2,6 @@
 
 mod generate;
 mod lint;
-mod local;
 mod page;
 mod preview;
 pub(crate) mod shown;

@@ -6,6 +6,7 @@ mod keys;
 
 use clap::{Args, Subcommand};
 use simmer_instruct::GenerateRecipe;
+use simmer_judge::JudgeRecipe;
 use simmer_train::Recipe;
 
 use crate::failure::Failure;
@@ -34,6 +35,8 @@ enum Part {
     Schema,
     /// The JSON schema of a recipe of `simmer data generate`
     GenerateSchema,
+    /// The JSON schema of a recipe of `simmer judge`
+    JudgeSchema,
 }
 
 impl Reference {
@@ -44,6 +47,10 @@ impl Reference {
             Part::Schema => output::line(&schema()?),
             Part::GenerateSchema => {
                 let schema = serde_json::to_string_pretty(&GenerateRecipe::schema());
+                output::line(&schema.map_err(Failure::foreign)?)
+            }
+            Part::JudgeSchema => {
+                let schema = serde_json::to_string_pretty(&JudgeRecipe::schema());
                 output::line(&schema.map_err(Failure::foreign)?)
             }
         }

@@ -12,7 +12,7 @@ use ureq::http::{Request as Http, Uri};
 
 use super::config::{Api, EndpointConfig};
 use super::pace::{Pace, backoff, retry_after, sleep};
-use crate::completion::{Completion, Finish, Request, Stop};
+use crate::completion::{Completion, Finish, Prompt, Request, Stop};
 use crate::error::InstructError;
 
 /// The longest answer that is read.
@@ -25,20 +25,15 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(10);
 /// A client of one server.
 pub(super) struct Client {
     agent: Agent,
-    address: String,
-    model: String,
-    api: Api,
+    config: EndpointConfig,
     key: Option<String>,
-    logit_bias: bool,
-    retries: u32,
-    backoff_s: f64,
 }
 
 /// Never shows the key.
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client")
-            .field("address", &self.address)
+            .field("url", &self.config.url)
             .finish_non_exhaustive()
     }
 }
@@ -91,13 +86,8 @@ impl Client {
         };
         Ok(Self {
             agent: agent(&uri, Duration::from_secs_f64(config.timeout_s)),
-            address: config.address(),
-            model: config.model.clone(),
-            api: config.api,
             key: config.key_env.as_ref().map(read).transpose()?,
-            logit_bias: config.logit_bias,
-            retries: config.retries,
-            backoff_s: config.backoff_s,
+            config: config.clone(),
         })
     }
 
@@ -108,23 +98,24 @@ impl Client {
         pace: &Pace,
         stop: Stop<'_>,
     ) -> Result<Completion, InstructError> {
+        let address = self.config.address(self.api(request));
         let mut max_tokens = request.sampling.max_tokens;
         let mut attempt = 0;
         loop {
             pace.wait(stop)?;
             let refused = |problem: String| InstructError::Refused {
-                url: self.address.clone(),
+                url: address.clone(),
                 problem,
             };
-            match self.send(&self.body(request, max_tokens)) {
+            match self.send(&address, &self.body(request, max_tokens)) {
                 Ok(completion) => return Ok(completion),
                 Err(Failed::Refused(problem)) => return Err(refused(problem)),
                 // the original programs ask for a fifth less, too
                 Err(Failed::TooLong) if max_tokens > 16 => max_tokens = max_tokens * 4 / 5,
                 Err(Failed::TooLong) => return Ok(Completion::too_long()),
-                Err(Failed::Repeat(problem, _)) if attempt >= self.retries => {
+                Err(Failed::Repeat(problem, _)) if attempt >= self.config.retries => {
                     return Err(InstructError::Unanswered {
-                        url: self.address.clone(),
+                        url: address,
                         problem,
                         attempts: attempt + 1,
                     });
@@ -136,7 +127,7 @@ impl Client {
                         )));
                     }
                     let own = backoff(
-                        self.backoff_s,
+                        self.config.backoff_s,
                         attempt,
                         request.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15),
                     );
@@ -151,18 +142,29 @@ impl Client {
         }
     }
 
+    /// The function that a request is for: a conversation is always for `/chat/completions`.
+    fn api(&self, request: &Request<'_>) -> Api {
+        match request.prompt {
+            Prompt::Text(_) => self.config.api,
+            Prompt::Chat(_) => Api::Chat,
+        }
+    }
+
     fn body(&self, request: &Request<'_>, max_tokens: usize) -> Value {
         let sampling = request.sampling;
         let mut body = json!({
-            "model": self.model,
+            "model": self.config.model,
             "max_tokens": max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "n": 1,
         });
-        match self.api {
-            Api::Completions => body["prompt"] = request.prompt.into(),
-            Api::Chat => body["messages"] = json!([{"role": "user", "content": request.prompt}]),
+        match (request.prompt, self.config.api) {
+            (Prompt::Text(text), Api::Completions) => body["prompt"] = text.into(),
+            (Prompt::Text(text), Api::Chat) => {
+                body["messages"] = json!([{"role": "user", "content": text}]);
+            }
+            (Prompt::Chat(messages), _) => body["messages"] = json!(messages),
         }
         let penalties = [
             ("frequency_penalty", sampling.frequency_penalty),
@@ -174,18 +176,18 @@ impl Client {
         if !sampling.stop.is_empty() {
             body["stop"] = json!(sampling.stop);
         }
-        if self.logit_bias && !sampling.logit_bias.is_empty() {
+        if self.config.logit_bias && !sampling.logit_bias.is_empty() {
             body["logit_bias"] = json!(sampling.logit_bias);
         }
         body
     }
 
-    fn send(&self, body: &Value) -> Result<Completion, Failed> {
+    fn send(&self, address: &str, body: &Value) -> Result<Completion, Failed> {
         let refused = |error: ureq::http::Error| Failed::Refused(error.to_string());
         let repeat = |error: ureq::Error| Failed::Repeat(reason(&error), None);
         let mut request = Http::builder()
             .method("POST")
-            .uri(&self.address)
+            .uri(address)
             .header(CONTENT_TYPE, "application/json");
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, format!("Bearer {key}"));

@@ -130,9 +130,9 @@ impl EndpointConfig {
             + of(completion.completion_tokens, self.price_completion)
     }
 
-    /// The address of the function.
-    pub(super) fn address(&self) -> String {
-        let function = match self.api {
+    /// The address of a function.
+    pub(super) fn address(&self, api: Api) -> String {
+        let function = match api {
             Api::Completions => "completions",
             Api::Chat => "chat/completions",
         };

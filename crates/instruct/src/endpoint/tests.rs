@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::completion::{Finish, Sampling};
+use crate::completion::{Finish, Prompt, Sampling};
 
 /// What the server does with a request.
 #[derive(Clone)]
@@ -126,7 +126,7 @@ fn complete(
     let sampling: Sampling =
         toml::from_str("max_tokens = 100\nstop = [\"###\"]\npresence_penalty = 1.5").unwrap();
     let requests = prompts.iter().map(|prompt| Request {
-        prompt,
+        prompt: Prompt::Text(prompt),
         sampling: &sampling,
         seed: 7,
     });

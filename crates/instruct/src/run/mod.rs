@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use simmer_data::Random;
 
-use crate::completion::{Completion, Completions, Request, Sampling, Stop};
+use crate::ask::ask;
+use crate::completion::{Completion, Completions, Prompt, Sampling, Stop};
 use crate::dialogue::Dialogue;
 use crate::error::InstructError;
 use crate::filter::Reason;
@@ -168,57 +169,19 @@ impl Run<'_> {
         batch: usize,
         asks: &[Ask<'_>],
     ) -> Result<Vec<Completion>, InstructError> {
-        let key = |place| Key {
-            stage,
-            batch,
-            place,
-        };
-        let mut found = Vec::with_capacity(asks.len());
-        for (place, ask) in asks.iter().enumerate() {
-            found.push(self.journal.find(key(place), &ask.prompt)?.cloned());
-        }
-        let mut missing: Vec<usize> = (0..asks.len())
-            .filter(|place| found[*place].is_none())
-            .collect();
-        if !missing.is_empty() && self.completions.computes_batches() {
-            missing = (0..asks.len()).collect();
-        }
-        let requests = missing.iter().map(|place| Request {
-            prompt: &asks[*place].prompt,
-            sampling: asks[*place].sampling,
-            seed: asks[*place].seed,
+        let asks = asks.iter().enumerate().map(|(place, ask)| crate::ask::Ask {
+            key: Key {
+                stage,
+                batch,
+                place,
+            },
+            prompt: Prompt::Text(&ask.prompt),
+            sampling: ask.sampling,
+            seed: ask.seed,
         });
-        let requests: Vec<Request<'_>> = requests.collect();
-        let journal = &mut *self.journal;
-        let interrupted = InstructError::Interrupted {
-            journal: journal.path().to_owned(),
-        };
-        if !requests.is_empty() {
-            if (self.watch.stop)() {
-                return Err(interrupted);
-            }
-            let mut done = |number: usize, completion: Completion| {
-                let place = missing[number];
-                journal.add(key(place), &asks[place].prompt, completion.clone())?;
-                found[place] = Some(completion);
-                Ok(())
-            };
-            self.completions
-                .complete(&requests, self.watch.stop, &mut done)
-                .map_err(|error| match error {
-                    InstructError::Interrupted { .. } => interrupted,
-                    error => error,
-                })?;
-        }
-        let count = asks.len();
-        let found: Vec<Completion> = found.into_iter().flatten().collect();
-        if found.len() == count {
-            return Ok(found);
-        }
-        Err(InstructError::Model(format!(
-            "{} of {count} prompts were completed",
-            found.len()
-        )))
+        let asks: Vec<_> = asks.collect();
+        let stop = self.watch.stop;
+        ask(self.journal, self.completions, &asks, stop, &mut || ())
     }
 
     /// The outcome with the rows of the seeds, if the recipe asks for them.

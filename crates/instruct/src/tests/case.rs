@@ -71,7 +71,7 @@ impl Completions for Player {
             self.left -= 1;
             self.answered += 1;
             let next = self.given.len();
-            let given = self.given.entry(request.prompt.to_owned());
+            let given = self.given.entry(request.prompt.text().into_owned());
             let completion = given
                 .or_insert_with(|| self.completions[next].clone())
                 .clone();

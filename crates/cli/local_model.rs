@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 
 use simmer_data::tokenizer::StopTexts;
+use simmer_data::{Conversation, Template, prompt_tokens};
 use simmer_instruct::{
-    Completion, Completions, Finish, InstructError, LocalConfig, Request, Stop as Stopped,
+    Completion, Completions, Finish, InstructError, LocalConfig, Prompt as Asked, Request,
+    Stop as Stopped,
 };
 use simmer_model::base::BaseConfig;
 use simmer_model::{Prompt, Sampling, Stop};
@@ -13,17 +15,20 @@ use crate::failure::Failure;
 use crate::loaded::{Loaded, precision};
 
 /// A loaded model.
-pub(super) struct Local {
+pub(crate) struct Local {
     loaded: Loaded,
     name: String,
+    /// What conversations are rendered with.
+    template: Option<Template>,
 }
 
 impl Local {
-    pub(super) fn load(config: &LocalConfig) -> Result<Self, Failure> {
+    /// Loads the model of a recipe's table.
+    pub(crate) fn load(config: &LocalConfig, table: &str) -> Result<Self, Failure> {
         let mut base = BaseConfig::from_path(&config.base);
         let chosen = config.precision.as_deref().map(precision).transpose();
-        base.precision = chosen
-            .map_err(|problem| Failure::new(format!("[model.local]: `precision`: {problem}")))?;
+        base.precision =
+            chosen.map_err(|problem| Failure::new(format!("{table}: `precision`: {problem}")))?;
         let loaded = Loaded::open(&base, config.adapter.as_deref(), &config.device)?;
         let adapter = config
             .adapter
@@ -35,12 +40,45 @@ impl Local {
             adapter.unwrap_or_default(),
             &loaded.identity[..loaded.identity.len().min(16)]
         );
-        Ok(Self { loaded, name })
+        Ok(Self {
+            loaded,
+            name,
+            template: None,
+        })
     }
 
-    fn tokens(&self, text: &str) -> Result<Vec<u32>, InstructError> {
-        let ids = self.loaded.tokenizer.encode(text).map_err(model)?.ids;
-        Ok([self.loaded.tokenizer.prefix(), &ids].concat())
+    /// The same for conversations too, which are rendered with this template; without a name, with that of the adapter's
+    /// training, or the model's own.
+    pub(crate) fn with_template(mut self, name: Option<&str>) -> Result<Self, Failure> {
+        let template = match self.loaded.prompt_template(name)? {
+            Some(template) => template,
+            None => self.loaded.template("chat")?,
+        };
+        self.name = format!("{}, template {}", self.name, template.name());
+        self.template = Some(template);
+        Ok(self)
+    }
+
+    fn tokens(&self, prompt: Asked<'_>) -> Result<Vec<u32>, InstructError> {
+        let tokenizer = &self.loaded.tokenizer;
+        let messages = match prompt {
+            Asked::Text(text) => {
+                let ids = tokenizer.encode(text).map_err(model)?.ids;
+                return Ok([tokenizer.prefix(), &ids].concat());
+            }
+            Asked::Chat(messages) => messages.to_vec(),
+        };
+        let Some(template) = &self.template else {
+            return Err(model("a conversation needs a prompt template"));
+        };
+        let rendered = template.prompt(&Conversation::chat(messages));
+        let rendered = rendered.map_err(|error| {
+            let name = template.name();
+            model(format!(
+                "template {name} cannot render this conversation: {error}"
+            ))
+        })?;
+        prompt_tokens(&rendered, tokenizer).map_err(model)
     }
 
     /// Requests of the same settings together, for each the new text and why it ended.
