@@ -227,7 +227,7 @@ mod mpi {
         }
         assert!(kitchen.adapter("one") == kitchen.adapter("two"));
 
-        let long = ["--set", "train.epochs=40"];
+        let long = ["--set", "train.epochs=60"];
         let whole = start(&kitchen, 1, "whole", &long);
         let running = start(&kitchen, 3, "killed", &long);
         // after its first checkpoint

@@ -170,7 +170,12 @@ impl RanksError {
     pub(crate) fn is_refusal(&self) -> bool {
         !matches!(
             self,
-            Self::Ended { .. } | Self::Stopped | Self::Silent { .. } | Self::Message { .. }
+            Self::Ended { .. }
+                | Self::Stopped
+                | Self::Silent { .. }
+                | Self::Connection { .. }
+                | Self::Message { .. }
+                | Self::Reported
         )
     }
 }

@@ -30,7 +30,7 @@ const OF_ROWS: [&str; 11] = [
 ];
 
 /// Keys whose lists of objects belong to a row.
-const OF_A_ROW: [&str; 4] = ["tools", "functions", "tool_calls", "history"];
+const OF_A_ROW: [&str; 5] = ["tools", "functions", "tool_calls", "history", "choices"];
 
 /// What a JSON file that begins with an object holds.
 #[derive(Debug, PartialEq, Eq)]
