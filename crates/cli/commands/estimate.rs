@@ -22,7 +22,6 @@ use crate::{hub, progress};
 #[command(after_help = "\
 Examples:
   simmer estimate my.toml
-  simmer estimate my.toml --set train.recompute=layer
   simmer estimate my.toml --size llama-13b --memory 24GiB --rate 60
   simmer estimate my.toml --ranks 1,2,8 --bandwidth 25")]
 pub(crate) struct Estimate {
