@@ -4,10 +4,6 @@ use super::RanksError;
 
 /// Rank, number of ranks, and where they meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[cfg_attr(
-    not(feature = "libtorch"),
-    expect(dead_code, reason = "without libtorch nothing connects these ranks")
-)]
 pub(super) struct Torchrun {
     pub(super) rank: usize,
     pub(super) size: usize,
