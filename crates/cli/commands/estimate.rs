@@ -1,5 +1,6 @@
 //! `simmer estimate`: the memory and time that a run will take.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -104,8 +105,8 @@ impl Estimate {
         let data = simmer_lint::load(&recipe.data, &tokenizer, steps);
         spinner.finish_and_clear();
         let rate = match self.rate {
-            Some(teraflops) if teraflops > 0.0 => Rate::Given(teraflops * 1e12),
-            Some(found) => bail!("--rate {found}: expected a number above 0"),
+            Some(teraflops) if (1e-6..=1e9).contains(&teraflops) => Rate::Given(teraflops * 1e12),
+            Some(found) => bail!("--rate {found}: expected a number from 1e-6 to 1e9, in TFLOP/s"),
             None => Rate::Measured,
         };
         let memory = self.memory;
@@ -113,7 +114,8 @@ impl Estimate {
         let (mut data, _) = data?;
         let mut found = estimate(&recipe, &base, &tokenizer, &mut data, known)?;
         if !self.ranks.is_empty() {
-            let ranks: Vec<usize> = self.ranks.iter().map(|ranks| *ranks as usize).collect();
+            let ranks: BTreeSet<usize> = self.ranks.iter().map(|ranks| *ranks as usize).collect();
+            let ranks: Vec<usize> = ranks.into_iter().collect();
             found.on_ranks(&recipe, &mut data, &ranks, self.network()?)?;
         }
         if self.json {
@@ -134,11 +136,11 @@ impl Estimate {
     /// Bandwidth in bytes per second, and latency in seconds.
     fn network(&self) -> Result<[f64; 2], Failure> {
         let (bandwidth, latency) = (self.bandwidth, self.latency);
-        if !bandwidth.is_finite() || bandwidth <= 0.0 {
-            bail!("--bandwidth {bandwidth}: expected a number above 0, in Gbit/s");
+        if !(1e-3..=1e6).contains(&bandwidth) {
+            bail!("--bandwidth {bandwidth}: expected a number from 0.001 to 1e6, in Gbit/s");
         }
-        if !latency.is_finite() || latency < 0.0 {
-            bail!("--latency {latency}: expected 0 or a number above it, in microseconds");
+        if !(0.0..=1e7).contains(&latency) {
+            bail!("--latency {latency}: expected a number from 0 to 1e7, in microseconds");
         }
         Ok([bandwidth * 1e9 / 8.0, latency * 1e-6])
     }

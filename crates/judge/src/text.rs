@@ -148,7 +148,7 @@ impl Versus {
         let [first, second] = models else { return };
         let _ = writeln!(
             text,
-            "{first} against {second}: {} wins, {} losses, {} ties, {} without two verdicts\n",
+            "{first} against {second}: wins {}, losses {}, ties {}, without two verdicts {}\n",
             self.wins, self.losses, self.ties, self.no_verdict
         );
         // nothing was compared

@@ -108,12 +108,21 @@ impl Place {
 
     /// The command that submits a job file.
     pub(super) fn submit(self, job: &Job, file: &str) -> String {
-        let file = quoted(file);
+        let file = quoted(&no_option(file));
         match self {
             Self::SkyPilot => format!("sky jobs launch --name {} {file}", job.name),
             Self::Kubernetes => format!("kubectl apply -f {file}"),
             Self::Local(_) | Self::Slurm => format!("sbatch {file}"),
         }
+    }
+}
+
+/// A path that no program takes for an option.
+pub(super) fn no_option(file: &str) -> String {
+    if file.starts_with('-') {
+        format!("./{file}")
+    } else {
+        file.to_owned()
     }
 }
 

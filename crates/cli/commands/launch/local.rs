@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use simmer_files::size::counted;
+use simmer_model::device;
 use simmer_train::program;
 
 use super::PROCESS_FILE;
@@ -42,6 +43,10 @@ pub(super) fn start(
             gpus.count
         );
         return Err(Failure::new(text).with_hint("each rank computes on one GPU"));
+    }
+    if gpus.is_some() {
+        // without this many the ranks would compute on the processor
+        device::named(&format!("libtorch-cuda:{}", ranks - 1))?;
     }
     let program = env::current_exe()
         .map_err(Failure::foreign)

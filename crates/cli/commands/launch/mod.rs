@@ -15,6 +15,7 @@ use std::process::{self, ExitCode};
 
 use clap::{ArgGroup, Args};
 use simmer_files::write_file;
+use simmer_train::ranks::RanksError;
 
 use self::amount::{Gpus, Memory, Time};
 use self::job::{Job, Place};
@@ -131,9 +132,16 @@ impl Launch {
         let words = [&[recipe.to_owned()], &self.train[..]].concat();
         let train = usage::train(&words);
         // a mistake in the recipe is reported here, and not by a job hours later
-        train.recipe()?;
+        let checked = train.recipe()?;
         let place = self.place();
         self.refuse_others(place)?;
+        let ranks = match place {
+            Place::Local(ranks) => ranks,
+            _ => self.ranks.unwrap_or(1),
+        };
+        if ranks > 1 && checked.method.adapter().is_none() {
+            return Err(RanksError::Full { ranks }.into());
+        }
         if let Place::Local(ranks) = place {
             let gpus = self.gpus.as_ref();
             return local::start(ranks, gpus, self.grace, &words);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::job::{Job, Place, comment, shell};
+use super::job::{Job, Place, comment, no_option, shell};
 use crate::commands::train::quoted;
 use crate::failure::{Failure, bail};
 
@@ -41,7 +41,7 @@ pub(super) fn script(job: &Job, file: &str) -> Result<String, Failure> {
         "#   sbatch {}\n\
          # {} s before the time limit the run gets SIGTERM: it writes a checkpoint, and the job is queued again.\n\
          # It resumes then, and also after Slurm has queued it again because a node failed.\n",
-        comment(&quoted(file)),
+        comment(&quoted(&no_option(file))),
         job.grace
     );
     for option in options(job)? {

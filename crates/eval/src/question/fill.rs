@@ -159,7 +159,15 @@ impl Texts<'_> {
     ) -> Result<String, EvalError> {
         let (count, found) = (shots.count + usize::from(shots.spare), self.shots.len());
         if count > found {
-            let problem = format!("expected {count} few-shot examples to draw from, found {found}");
+            let spare = if shots.spare {
+                " (one more than are shown, in case the question is among them)"
+            } else {
+                ""
+            };
+            let problem = format!(
+                "few-shot examples: expected {count} rows to draw{spare}, found {found} in {}",
+                shots.files.join(" or ")
+            );
             return Err(EvalError::row(origin, problem));
         }
         let mut examples = String::new();

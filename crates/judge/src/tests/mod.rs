@@ -228,7 +228,7 @@ fn two_models_are_compared_in_both_orders() {
     assert!(page.contains("no result") == (versus.no_verdict > 0));
     let text = report.text();
     assert!(
-        text.contains("one against two: 2 wins, 0 losses, 1 ties, 0 without two verdicts"),
+        text.contains("one against two: wins 2, losses 0, ties 1, without two verdicts 0"),
         "{text}"
     );
     let verdicts = fs::read_to_string(case.path("verdicts.json")).unwrap();

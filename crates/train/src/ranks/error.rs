@@ -157,7 +157,7 @@ pub enum RanksError {
     Started,
     /// Full fine-tuning.
     #[error(
-        "full fine-tuning runs on one rank, and {ranks} were started: its gradients are not one buffer"
+        "full fine-tuning runs on one rank, not on {ranks}: the gradients of all weights would be held and sent several times"
     )]
     Full {
         /// All ranks.
