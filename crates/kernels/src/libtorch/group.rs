@@ -74,6 +74,17 @@ struct RawRendezvous {
     serves: bool,
 }
 
+/// A function of group.cpp that begins a transfer.
+type Begin = unsafe extern "C" fn(
+    *mut RawGroup,
+    i32,
+    *mut u8,
+    i64,
+    *mut *mut RawTransfer,
+    *mut c_char,
+    usize,
+) -> c_int;
+
 #[expect(unsafe_code, reason = "the functions of group.cpp are C++")]
 unsafe extern "C" {
     fn simmer_group_join(
@@ -165,30 +176,8 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// If the process has ended.
-    pub fn send(&self, to: usize, mut bytes: Vec<u8>) -> io::Result<Transfer> {
-        let (data, length) = (bytes.as_mut_ptr(), bytes.len() as i64);
-        let mut raw = ptr::null_mut();
-        #[expect(
-            unsafe_code,
-            reason = "calls a function of group.cpp with raw pointers"
-        )]
-        // SAFETY: the group is freed by `drop` alone. `data` are `length` bytes on the heap, which stay where they are while
-        // `bytes` is moved into the transfer, and which nothing changes or frees before the transfer. `said` as above.
-        call(|said, room| unsafe {
-            simmer_group_send(
-                self.raw.as_ptr(),
-                to as i32,
-                data,
-                length,
-                &raw mut raw,
-                said,
-                room,
-            )
-        })?;
-        Ok(Transfer {
-            raw: made(raw)?,
-            bytes,
-        })
+    pub fn send(&self, to: usize, bytes: Vec<u8>) -> io::Result<Transfer> {
+        self.begin(simmer_group_send, to, bytes)
     }
 
     /// Begins to receive so many bytes, as many as the other process sends.
@@ -196,19 +185,24 @@ impl ProcessGroup {
     /// # Errors
     /// If the process has ended.
     pub fn receive(&self, from: usize, length: usize) -> io::Result<Transfer> {
-        let mut bytes = vec![0; length];
-        let data = bytes.as_mut_ptr();
+        self.begin(simmer_group_receive, from, vec![0; length])
+    }
+
+    /// Begins a transfer of `bytes`, in the direction of the function.
+    fn begin(&self, function: Begin, other: usize, mut bytes: Vec<u8>) -> io::Result<Transfer> {
+        let (data, length) = (bytes.as_mut_ptr(), bytes.len() as i64);
         let mut raw = ptr::null_mut();
         #[expect(
             unsafe_code,
             reason = "calls a function of group.cpp with raw pointers"
         )]
-        // SAFETY: as in `send`; gloo's thread writes to `data` until the transfer is freed, and nothing reads it before.
+        // SAFETY: the group is freed by `drop` alone. `data` are `length` bytes on the heap, which stay where they are while
+        // `bytes` is moved into the transfer, and which nothing here reads, changes or frees before the transfer is freed; gloo's
+        // thread reads or writes them until then. `said` as above.
         call(|said, room| unsafe {
-            let length = length as i64;
-            simmer_group_receive(
+            function(
                 self.raw.as_ptr(),
-                from as i32,
+                other as i32,
                 data,
                 length,
                 &raw mut raw,
