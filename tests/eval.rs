@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 use simmer_data::Tokenizer;
 use simmer_eval::{
-    Answer, Answers, Asked, Evaluator, Measure, Question, Scorer, Task, Tools, Watch, mean,
+    Answer, Answers, Asked, Batches, Evaluator, Measure, Question, Scorer, Task, Tools, mean,
 };
 use simmer_model::LlamaForCausalLM;
 use simmer_model::base::BaseConfig;
@@ -110,19 +110,20 @@ impl Asking {
         let folder = tempfile::tempdir().unwrap();
         let asking = simmer_eval::Asking::new(&self.name, task, "");
         let mut answers = Answers::open(&folder.path().join("a.jsonl"), &asking).unwrap();
-        let mut watch = Watch {
-            progress: &mut |_, _| {},
-            stop: &AtomicBool::new(false),
-            folder: folder.path().to_owned(),
-        };
         let evaluator = Evaluator {
             model: &self.model,
             tokenizer: &self.tokenizer,
             eos: &self.model.config().eos_token_id,
             chat: None,
         };
+        let open = answers.open_questions(&questions).unwrap();
+        let mut batches = Batches {
+            keep: &mut |new| answers.add(new),
+            stop: &AtomicBool::new(false),
+            folder: folder.path(),
+        };
         evaluator
-            .answer(task, &questions, &mut answers, &mut watch)
+            .ask(task, &questions, &open, &mut batches)
             .unwrap();
         assert_eq!(answers.len(), golden.answers.len(), "{what}");
         equals(&what, task, &questions, &answers, golden);

@@ -19,7 +19,7 @@ mod task;
 
 pub use answer::{Answer, Answers, Asking, Reference};
 pub use error::EvalError;
-pub use evaluator::{Batches, Evaluator, Watch};
+pub use evaluator::{Batches, Evaluator};
 pub use metric::{Measure, Score, Tools, pass_at_k, reference_scores, rouge_l};
 pub use question::{Asked, Pair, Question};
 pub use scorer::Scorer;

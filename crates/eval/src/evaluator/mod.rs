@@ -3,13 +3,13 @@
 mod choices;
 mod instructions;
 mod texts;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use simmer_data::{Example, Template, Tokenizer};
 use simmer_model::{LlamaForCausalLM, Scored};
 
-use crate::answer::{Answer, Answers, Reference};
+use crate::answer::{Answer, Reference};
 use crate::error::EvalError;
 use crate::question::Question;
 use crate::score::{Row, log_likelihood, score};
@@ -31,16 +31,6 @@ pub struct Evaluator<'a> {
     pub eos: &'a [u32],
     /// The chat template that the prompts of generation tasks are put into.
     pub chat: Option<&'a Template>,
-}
-
-/// Progress and interruption of an evaluation.
-pub struct Watch<'a> {
-    /// Called with the number of answered questions and the number of all questions.
-    pub progress: &'a mut dyn FnMut(usize, usize),
-    /// Set when the evaluation is to be interrupted.
-    pub stop: &'a AtomicBool,
-    /// The folder of the results, for the error message.
-    pub folder: PathBuf,
 }
 
 /// Where answers go as they arrive, and interruption.
@@ -67,32 +57,6 @@ impl Batches<'_> {
 }
 
 impl Evaluator<'_> {
-    /// Answers the questions that have no answer yet.
-    ///
-    /// # Errors
-    /// [`EvalError`] if a question cannot be asked, or the evaluation is interrupted.
-    pub fn answer(
-        &self,
-        task: &Task,
-        questions: &[Question],
-        answers: &mut Answers,
-        watch: &mut Watch<'_>,
-    ) -> Result<(), EvalError> {
-        let open = answers.open_questions(questions)?;
-        (watch.progress)(questions.len() - open.len(), questions.len());
-        let mut keep = |new| {
-            answers.add(new)?;
-            (watch.progress)(answers.len(), questions.len());
-            Ok(())
-        };
-        let mut batches = Batches {
-            keep: &mut keep,
-            stop: watch.stop,
-            folder: &watch.folder,
-        };
-        self.ask(task, questions, &open, &mut batches)
-    }
-
     /// Answers the questions at these places.
     ///
     /// # Errors

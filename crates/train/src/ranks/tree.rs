@@ -58,11 +58,11 @@ impl<T> TreeSum<T> {
             return;
         }
         self.blocks.push((Block { level, index: leaf }, value));
-        let _ = self.settle(&mut |one, other| Ok::<T, ()>(plus(one, other)));
+        self.settle(&mut plus);
     }
 
     /// Adds blocks that are halves of one.
-    fn settle<E>(&mut self, plus: &mut impl FnMut(T, T) -> Result<T, E>) -> Result<(), E> {
+    fn settle(&mut self, plus: &mut impl FnMut(T, T) -> T) {
         while let Some((last, _)) = self.blocks.last() {
             let Block { level, index } = *last;
             let up = last.above();
@@ -81,14 +81,13 @@ impl<T> TreeSum<T> {
             if halves
                 && let (Some((_, other)), Some((_, one))) = (self.blocks.pop(), self.blocks.pop())
             {
-                self.blocks.push((up, plus(one, other)?));
+                self.blocks.push((up, plus(one, other)));
             } else if has_no_other && let Some((_, value)) = self.blocks.pop() {
                 self.blocks.push((up, value));
             } else {
                 break;
             }
         }
-        Ok(())
     }
 
     /// The sum of all micro-batches, if this has all of them.
