@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use simmer_sandbox::{Limits, Outcome, Python, Sandbox, SandboxError};
 
-/// Short times: tests share a machine with others.
+/// A time that no program of these tests needs, not even on a slow machine whose disk caches nothing yet.
+/// Those that would never end have their own.
 fn limits() -> Limits {
     Limits {
-        seconds: 10.0,
+        seconds: 60.0,
         ..Limits::default()
     }
 }
@@ -141,7 +142,7 @@ os.wait()
     let begin = Instant::now();
     assert_eq!(run(&(named("outlives") + code)), Outcome::Passed);
     assert_eq!(processes("outlives"), 0);
-    assert!(begin.elapsed() < Duration::from_secs(8));
+    assert!(begin.elapsed() < Duration::from_secs(50));
 }
 
 #[test]
@@ -204,7 +205,9 @@ for folder in folders:
 refused(open, os.__file__, 'a')
 refused(os.remove, os.__file__)
 refused(os.rename, sys.executable, '/tmp/python')
-shutil.rmtree('/', ignore_errors=True)
+for folder in ['/tmp', '/dev', os.path.dirname(os.__file__) + '/json']:
+    shutil.rmtree(folder, ignore_errors=True)
+assert os.path.exists(os.path.dirname(os.__file__) + '/json/__init__.py')
 assert os.path.exists(os.__file__) and os.path.exists('/dev/null')
 open('/dev/null', 'w').write('x')
 assert len(os.urandom(8)) == 8
