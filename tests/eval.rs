@@ -532,11 +532,16 @@ fn an_evaluation_goes_on_where_it_was_interrupted() {
         "{}",
         said(&other)
     );
-    let again = eval(
-        folder.path(),
-        &[&tasks[..], &["--out", "parts", "--overwrite"]].concat(),
+    // nor of the same model in another dtype
+    let half = ["--compute", "bf16", "--overwrite", "--out", "parts"];
+    let half = eval(folder.path(), &[&tasks[..], &half].concat());
+    assert!(half.status.success(), "{}", said(&half));
+    let wide = eval(folder.path(), &[&tasks[..], &["--out", "parts"]].concat());
+    assert!(
+        said(&wide).contains("the weights differs"),
+        "{}",
+        said(&wide)
     );
-    assert!(again.status.success());
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(crate) fn load(model: &str, device: &Device) -> LlamaForCausalLM {
     base::load(&BaseConfig::from_path(golden::folder(model)), 0, device).unwrap()
 }
 
-fn model_golden(model: &str) -> ModelGolden {
+pub(crate) fn model_golden(model: &str) -> ModelGolden {
     golden::json(golden::folder(model).join("golden.json"))
 }
 

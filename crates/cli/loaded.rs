@@ -12,7 +12,7 @@ use simmer_data::{Template, Tokenizer};
 use simmer_files::digest::sha256;
 use simmer_model::adapter::peft::AdapterFolder;
 use simmer_model::adapter::{PromptTemplate, TrainedWith};
-use simmer_model::base::{Base, BaseConfig, BasePrecision};
+use simmer_model::base::{Base, BaseConfig, BasePrecision, Compute};
 use simmer_model::{Generated, KvCache, LlamaForCausalLM, Sampling, adapter, device};
 use simmer_train::tokenizer::{self, Tokenizers};
 
@@ -28,12 +28,37 @@ pub(crate) struct ModelArgs {
     /// Adapter in PEFT's layout: a folder, or a name on the Hugging Face Hub
     #[arg(long, value_name = "ADAPTER")]
     pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    computing: ComputeArgs,
+}
+
+/// How a model is held in memory, and what it computes with.
+#[derive(Debug, Args)]
+pub(crate) struct ComputeArgs {
     /// How the weights are held in memory. Default: as stored
     #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
     precision: Option<BasePrecision>,
+    /// Dtype of the activations and of the matrix multiplications: f32, or bf16, which is less exact, and faster where
+    /// the device multiplies in it
+    #[arg(long, value_parser = compute, default_value = "f32", value_name = "f32|bf16")]
+    compute: Compute,
     /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: String,
+    pub(crate) device: String,
+}
+
+impl ComputeArgs {
+    /// The base at `path`, held and computed so.
+    pub(crate) fn base(&self, path: &Path) -> BaseConfig {
+        let mut base = BaseConfig::from_path(path);
+        base.precision = self.precision;
+        base.compute = self.compute;
+        base
+    }
+}
+
+fn compute(text: &str) -> Result<Compute, String> {
+    serde_json::from_value(text.into()).map_err(|_| format!("expected f32 or bf16, found {text}"))
 }
 
 pub(crate) fn precision(text: &str) -> Result<BasePrecision, String> {
@@ -56,9 +81,8 @@ pub(crate) struct Loaded {
 impl ModelArgs {
     /// Loads the base, its tokenizer and the adapter.
     pub(crate) fn load(&self) -> Result<Loaded, Failure> {
-        let mut base = BaseConfig::from_path(&self.base);
-        base.precision = self.precision;
-        Loaded::open(&base, self.adapter.as_deref(), &self.device)
+        let base = self.computing.base(&self.base);
+        Loaded::open(&base, self.adapter.as_deref(), &self.computing.device)
     }
 }
 

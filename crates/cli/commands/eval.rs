@@ -20,14 +20,13 @@ use simmer_files::write_file;
 use simmer_model::LlamaForCausalLM;
 use simmer_model::adapter::PromptTemplate;
 use simmer_model::adapter::peft::AdapterFolder;
-use simmer_model::base::{BaseConfig, BasePrecision};
 use simmer_train::ranks::{self, Ranks, RanksError};
 
 use crate::commands::eval_contamination::TrainedOn;
 use crate::commands::eval_ranks::Shared;
 use crate::commands::eval_tools::{Ready, ToolArgs, left_out};
 use crate::failure::{Context, Failure, bail};
-use crate::loaded::{Loaded, precision};
+use crate::loaded::{ComputeArgs, Loaded};
 use crate::{hub, interrupt, output, progress};
 
 /// Evaluate a base model and its adapters on tasks
@@ -48,12 +47,8 @@ pub(crate) struct Eval {
     /// Adapter to compare with the base model; repeatable
     #[arg(long, value_name = "ADAPTER")]
     adapter: Vec<PathBuf>,
-    /// How the weights are held in memory. Default: as stored
-    #[arg(long, value_parser = precision, value_name = "f32|bf16|f16|nf4|fp4|int8")]
-    precision: Option<BasePrecision>,
-    /// Device to compute on: auto, cpu, libtorch, libtorch-cuda:N
-    #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: String,
+    #[command(flatten)]
+    computing: ComputeArgs,
     /// Tasks: names, or files that end in .toml
     #[arg(long, value_delimiter = ',', value_name = "TASK,...")]
     tasks: Vec<String>,
@@ -151,8 +146,7 @@ impl Eval {
         let Some(path) = &self.base else {
             bail!("--base MODEL is required; --list lists the tasks");
         };
-        let mut base = BaseConfig::from_path(path);
-        base.precision = self.precision;
+        let base = self.computing.base(path);
         let answering = Arc::new(AtomicBool::new(false));
         let stop = interrupt::flag(
             "stopping after these rows; press Ctrl-C again to stop at once",
@@ -168,9 +162,9 @@ impl Eval {
             Arc::default()
         };
         let device = if ranks.size() > 1 {
-            ranks::device(&self.device)?
+            ranks::device(&self.computing.device)?
         } else {
-            self.device.clone()
+            self.computing.device.clone()
         };
         let interrupt = Interrupt { stop, answering };
         let asked = self.asked()?;
