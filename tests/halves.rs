@@ -1,5 +1,6 @@
 //! Activations in bf16 (`base.compute`) on the processor, beside the goldens and the runs in f32.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicBool;
 
@@ -28,9 +29,46 @@ fn values(tensor: burn::tensor::Tensor<1>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
+/// By how much transformers and PEFT in bf16 differ from the goldens: `tests/reference/halves.py`. These random models are
+/// badly conditioned.
+#[derive(serde::Deserialize)]
+struct Halves {
+    /// The root mean square of a model's log-probabilities.
+    log_probs: BTreeMap<String, f64>,
+    /// The norm of the differences of an adapter's gradients, of their norm, by `model/adapter`; adapters that PEFT does not
+    /// load are missing.
+    gradients: BTreeMap<String, f64>,
+}
+
+/// Roundings are as good as random, and there are few rows. Most are 0.5 to 1.3 times as far off as PEFT; the largest is 1.7
+/// (OLoRA, whose start is subtracted by products that are rounded too).
+const AS_LARGE: f64 = 2.0;
+
+impl Halves {
+    fn open() -> Self {
+        golden::json(golden::folder("halves.json"))
+    }
+
+    /// The largest relative difference that an adapter's gradients may have: PEFT's, or that of the model's other adapters.
+    fn most(&self, model: &str, adapter: &str) -> f64 {
+        let of_model = self
+            .gradients
+            .iter()
+            .filter(|(name, _)| name.starts_with(model));
+        let largest = of_model.map(|(_, of)| *of).fold(0.0, f64::max);
+        AS_LARGE
+            * self
+                .gradients
+                .get(&format!("{model}/{adapter}"))
+                .copied()
+                .unwrap_or(largest)
+    }
+}
+
 /// Loss and gradients of each golden, against those of PEFT in f32.
 #[test]
 fn losses_and_gradients_are_near_those_in_f32() {
+    let halves = Halves::open();
     for (model, name) in golden::adapters() {
         let tuned = attached(model, name);
         let keys = adapter::peft_keys(&tuned);
@@ -60,10 +98,9 @@ fn losses_and_gradients_are_near_those_in_f32() {
                     all += f64::from(*expected).powi(2);
                 }
             }
-            // These random models are badly conditioned. With activations rounded and products in f32
-            // (`SIMMER_PRODUCT=vector`) the largest is 0.15, with products in bf16 0.14. The kernels' own tests are tighter.
             let relative = (differences / all).sqrt();
-            assert!(relative <= 0.2, "{what}: {relative}");
+            let most = halves.most(model, name);
+            assert!(relative <= most, "{what}: {relative}, at most {most}");
         }
     }
 }
@@ -72,8 +109,9 @@ fn losses_and_gradients_are_near_those_in_f32() {
 /// bf16, beside those of the same text at once.
 #[test]
 fn scores_and_answers_are_near_those_in_f32() {
-    let (mut squares, mut count) = (0.0, 0.0);
+    let halves = Halves::open();
     for name in golden::models() {
+        let (mut squares, mut count) = (0.0, 0.0);
         let mut config = BaseConfig::from_path(golden::folder(name));
         config.compute = Compute::Bf16;
         let model = base::load(&config, 0, &Device::flex()).unwrap();
@@ -102,11 +140,10 @@ fn scores_and_answers_are_near_those_in_f32() {
             // sums in another order make other roundings to bf16 here and there; 0.07 is the largest
             assert!(difference <= 0.2, "{name}: {difference}");
         }
+        let rms = f64::sqrt(squares / count);
+        let most = AS_LARGE * halves.log_probs[name];
+        assert!(rms <= most, "{name}: {rms}, at most {most}");
     }
-    // transformers in bf16 differs from itself in f32 by 0.051 here (torch 2.9, eager attention), because these random models are
-    // badly conditioned; this, with sums in f32, by 0.035
-    let rms = (squares / count).sqrt();
-    assert!(rms <= 0.051, "{rms}");
 }
 
 #[test]
