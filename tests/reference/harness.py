@@ -1,6 +1,6 @@
 """Runs lm-evaluation-harness 0.4.13 on local files, and compares `simmer eval` with it on the same files.
 
-    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K]    runs the harness
+    python tests/reference/harness.py run MODEL DATA OUT [--tasks a,b] [--limit N] [--fewshot K] [--dtype D]    runs the harness
     python tests/reference/harness.py compare OUT ANSWERS                          compares simmer's answers
     python tests/reference/harness.py goldens [TASK ...]                           generates tests/goldens/eval
 
@@ -312,7 +312,7 @@ def without(found: dict, *names: str) -> dict:
 
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
-    model = HFLM(pretrained=str(args.model), dtype="float32", device="cpu", batch_size=args.batch)
+    model = HFLM(pretrained=str(args.model), dtype=args.dtype, device="cpu", batch_size=args.batch)
     whole = {}
     for task in args.tasks.split(","):
         whole[task] = without(ask(model, task, args.data, args.limit, args.fewshot), "pairs", "prompt")
@@ -569,6 +569,7 @@ def main() -> None:
     parser.add_argument("--fewshot", type=int, help="number of shots, for tasks that have shots")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     run(parser.parse_args(arguments))
 
 
