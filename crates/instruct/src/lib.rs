@@ -9,6 +9,9 @@
 //! appended to the [`Journal`] when it arrives. All else is computed from the journal, so that an interrupted run is resumed
 //! without losing or repeating a row. The crate does not depend on Burn.
 
+#[cfg(test)]
+extern crate self as simmer_instruct;
+
 mod ask;
 mod completion;
 mod dialogue;
