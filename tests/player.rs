@@ -38,10 +38,13 @@ pub(crate) fn completion(text: String) -> Completion {
 fn shown(prompt: &Prompt<'_>) -> String {
     match prompt {
         Prompt::Text(text) => (*text).to_owned(),
-        Prompt::Chat(messages) => messages
-            .iter()
-            .map(|message| format!("{}: {}\n", message.role, message.content))
-            .collect(),
+        Prompt::Chat(messages) => {
+            let lines = messages.iter().map(|message| {
+                let role = message.role.to_string();
+                [&role, ": ", &message.content, "\n"].concat()
+            });
+            lines.collect()
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use self::player::{Player, completion};
 use super::*;
 
 /// A judge that says what a function says.
-fn judge_that<'a>(says: &'a dyn Fn(&str, u64) -> String) -> Player<'a> {
+fn judge_that(says: &dyn Fn(&str, u64) -> String) -> Player<'_> {
     Player::new(|prompt, seed| completion(says(prompt, seed)))
 }
 
