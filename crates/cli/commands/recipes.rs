@@ -272,7 +272,11 @@ fn needs(name: &str, text: &str) -> Result<String, Failure> {
                 Mode::Pairwise => "comparison of",
                 Mode::Single => "ratings of",
             };
-            let models: Vec<&str> = recipe.models.iter().map(|model| model.shown()).collect();
+            let models: Vec<&str> = recipe
+                .models
+                .iter()
+                .map(simmer_judge::ModelConfig::shown)
+                .collect();
             Ok(format!(
                 "{mode} {}; questions {}",
                 models.join(" and "),
