@@ -1,18 +1,15 @@
 //! `simmer data generate`, as a person meets it. `crates/instruct` compares its rows with those of the original programs.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::golden;
+use crate::loopback::{KEY, Loopback};
 
 /// The program with a recipe, which is written into the folder.
 fn generate(folder: &Path, recipe: &str, out: &str) -> Command {
@@ -25,7 +22,7 @@ fn generate(folder: &Path, recipe: &str, out: &str) -> Command {
         .arg(folder.join(out));
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("TEST_KEY", "secret");
+        .env(KEY.0, KEY.1);
     command
 }
 
@@ -89,54 +86,6 @@ fn a_killed_run_of_a_local_model_is_resumed_with_equal_bytes() {
     assert!(counts(&resumed) == counts(&whole));
 }
 
-/// A server that answers with recorded completions, one after another, except that it is down from request `down` on for
-/// `times` requests.
-fn server(completions: Vec<Value>, down: usize, times: usize) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let requests = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&requests);
-    thread::spawn(move || {
-        let mut next = 0;
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let (mut length, mut line) = (0, String::new());
-            let mut authorized = false;
-            while reader.read_line(&mut line).unwrap() > 2 {
-                let lower = line.trim().to_ascii_lowercase();
-                authorized |= lower == "authorization: bearer secret";
-                if let Some(value) = lower.strip_prefix("content-length: ") {
-                    length = value.parse().unwrap();
-                }
-                line.clear();
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            let request = seen.fetch_add(1, Ordering::SeqCst);
-            let (status, answer) = if !authorized {
-                (401, json!({"error": {"message": "no key"}}))
-            } else if (down..down + times).contains(&request) {
-                (503, json!({"error": {"message": "overloaded"}}))
-            } else {
-                next += 1;
-                let usage = json!({"prompt_tokens": 1000, "completion_tokens": 500});
-                (
-                    200,
-                    json!({"choices": [completions[next - 1]], "usage": usage}),
-                )
-            };
-            let answer = answer.to_string();
-            let head = format!(
-                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                answer.len()
-            );
-            let _ = stream.write_all((head + &answer).as_bytes());
-        }
-    });
-    (url, requests)
-}
-
 #[test]
 fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     let folder = tempfile::tempdir().unwrap();
@@ -151,7 +100,11 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     fs::write(&path, seeds.collect::<String>()).unwrap();
     let completions = golden["completions"].as_array().unwrap().clone();
     let count = completions.len();
-    let (url, requests) = server(completions, 3, 2);
+    let mut recorded = completions.into_iter();
+    let server = Loopback::start("completions", 3, 2, move |_| {
+        (recorded.next().unwrap(), [1000, 500])
+    });
+    let url = &server.url;
     let recipe = format!(
         "method = \"alpaca\"\nseeds = {path:?}\nout = \"unused\"\ntarget = {}\nbatch = {}\n[model.endpoint]\nurl = \"{url}\"\n\
          model = \"recorded\"\nkey_env = \"TEST_KEY\"\nconcurrency = 1\nretries = 1\nbackoff_s = 0.01\nprice_prompt = 2.0\n\
@@ -170,7 +123,7 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
         "{text}"
     );
     // nothing that was answered is asked for again
-    assert_eq!(requests.load(Ordering::SeqCst), count + 2);
+    assert_eq!(server.requests(), count + 2);
     let rows = fs::read_to_string(folder.path().join("out/data.json")).unwrap();
     assert_eq!(
         serde_json::from_str::<Value>(&rows).unwrap(),
@@ -194,7 +147,7 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
         (&report["rows"], &report["ended"]),
         (&json!(11), &json!("target"))
     );
-    assert_eq!(requests.load(Ordering::SeqCst), count + 2);
+    assert_eq!(server.requests(), count + 2);
     let (done, text) = said(&mut generate(
         folder.path(),
         &recipe.replace("batch = 2", "batch = 3"),
@@ -202,6 +155,29 @@ fn rows_of_a_server_are_those_of_the_original_also_if_it_was_down() {
     ));
     assert!(
         !done && text.contains("the journal of another run: `seed` or `batch` differs"),
+        "{text}"
+    );
+    // a smaller target shortens no file, and other keys are overridden in words that name them
+    let before = files(&folder.path().join("out"));
+    let fewer = &["--set", "target=1"];
+    let (done, text) = said(generate(folder.path(), &recipe, "out").args(fewer));
+    assert!(
+        !done && text.contains("data.json: has 11 rows, and with this recipe it would have "),
+        "{text}"
+    );
+    assert!(before == files(&folder.path().join("out")));
+    let kept = fs::read_to_string(folder.path().join("out/recipe.toml")).unwrap();
+    assert!(
+        kept.contains(&format!("target = {}\n", golden["target"])),
+        "{kept}"
+    );
+    let wrong = &["--set", "targt=1"];
+    let (done, text) = said(generate(folder.path(), &recipe, "out").args(wrong));
+    assert!(
+        !done
+            && text.contains(
+                "--set targt=1: unknown key `targt` in the recipe; did you mean `target`?\nhint: "
+            ),
         "{text}"
     );
 }

@@ -1,15 +1,12 @@
 //! `simmer judge`, as a person meets it. `crates/judge` compares verdicts, prompts and numbers with those of FastChat.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use serde_json::{Value, json};
+
+use crate::loopback::{KEY, Loopback};
 
 /// The program with a recipe, which is written into the folder.
 fn judge(folder: &Path, recipe: &str) -> Command {
@@ -19,7 +16,7 @@ fn judge(folder: &Path, recipe: &str) -> Command {
     command.args(["--out"]).arg(folder.join("out"));
     command
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("TEST_KEY", "secret");
+        .env(KEY.0, KEY.1);
     command
 }
 
@@ -29,52 +26,14 @@ fn said(command: &mut Command) -> (bool, String) {
     (output.status.success(), text.into_owned())
 }
 
-/// A server that prefers the longer of two answers, except that it is down from request `down` on for `times` requests.
-fn server(down: usize, times: usize) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let requests = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&requests);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let (mut head, mut length) = (String::new(), 0);
-            loop {
-                let begin = head.len();
-                if reader.read_line(&mut head).unwrap() <= 2 {
-                    break;
-                }
-                let line = head[begin..].trim().to_ascii_lowercase();
-                if let Some(value) = line.strip_prefix("content-length: ") {
-                    length = value.parse().unwrap();
-                }
-            }
-            let mut body = vec![0; length];
-            reader.read_exact(&mut body).unwrap();
-            let request = seen.fetch_add(1, Ordering::SeqCst);
-            let is_chat = head.starts_with("POST /v1/chat/completions ");
-            let (status, answer) = if !is_chat || !head.contains("Bearer secret") {
-                (401, json!({"error": {"message": "no key"}}))
-            } else if (down..down + times).contains(&request) {
-                (503, json!({"error": {"message": "overloaded"}}))
-            } else {
-                let body: Value = serde_json::from_slice(&body).unwrap();
-                assert_eq!(body["messages"][0]["role"], "system");
-                let text = verdict(body["messages"][1]["content"].as_str().unwrap());
-                let usage = json!({"prompt_tokens": 10, "completion_tokens": 1});
-                let choice = json!({"message": {"content": text}, "finish_reason": "stop"});
-                (200, json!({"choices": [choice], "usage": usage}))
-            };
-            let answer = answer.to_string();
-            let head = format!(
-                "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-                answer.len()
-            );
-            let _ = stream.write_all((head + &answer).as_bytes());
-        }
-    });
-    (url, requests)
+/// A server that prefers the longer of two answers.
+fn server(down: usize, times: usize) -> Loopback {
+    Loopback::start("chat/completions", down, times, |body| {
+        assert_eq!(body["messages"][0]["role"], "system");
+        let text = verdict(body["messages"][1]["content"].as_str().unwrap());
+        let choice = json!({"message": {"content": text}, "finish_reason": "stop"});
+        (choice, [10, 1])
+    })
 }
 
 /// The verdict of the server. About tea it says nothing.
@@ -95,7 +54,8 @@ fn verdict(prompt: &str) -> String {
 #[test]
 fn a_local_model_is_judged_by_a_server_also_if_it_was_down() {
     let folder = tempfile::tempdir().unwrap();
-    let (url, requests) = server(2, 2);
+    let server = server(2, 2);
+    let url = &server.url;
     let recipe = fs::read_to_string("recipes/judge/kitchen.toml").unwrap();
     let (recipe, _) = recipe.split_once("\n[judge]\n").unwrap();
     let recipe = recipe.replace(
@@ -120,7 +80,7 @@ fn a_local_model_is_judged_by_a_server_also_if_it_was_down() {
         "{text}"
     );
     // six verdicts, the two about tea asked for again; nothing that was answered is asked for twice
-    assert_eq!(requests.load(Ordering::SeqCst), 6 + 2 + 2);
+    assert_eq!(server.requests(), 6 + 2 + 2);
     let line = text.lines().find(|line| line.starts_with('{')).unwrap();
     let report: Value = serde_json::from_str(line).unwrap();
     let file = fs::read_to_string(out.join("report.json")).unwrap();
@@ -146,14 +106,24 @@ fn a_local_model_is_judged_by_a_server_also_if_it_was_down() {
     // a finished run is written again without a request; another setting needs another folder
     let (done, text) = said(&mut judge(folder.path(), &recipe));
     assert!(done && text.contains("no verdict: 2 of 6"), "{text}");
-    assert_eq!(requests.load(Ordering::SeqCst), 10);
-    let other = recipe.replace("max_tokens = 24", "max_tokens = 25");
-    let (done, text) = said(&mut judge(folder.path(), &other));
+    assert_eq!(server.requests(), 10);
+    let other = &["--set", "model.0.max_tokens=25"];
+    let (done, text) = said(judge(folder.path(), &recipe).args(other));
     assert!(
-        !done && text.contains("the journal of another run: "),
+        !done
+            && text
+                .contains("the journal of another run: a setting of the samples (`temperature`, "),
         "{text}"
     );
-    let error = said(judge(folder.path(), &recipe).env_remove("TEST_KEY")).1;
+    let ignored = &["--set", "model.1.temperature=0.5"];
+    let (done, text) = said(judge(folder.path(), &recipe).args(ignored));
+    assert!(
+        !done
+            && text
+                .contains("--set model.1.temperature=0.5: expected no such key beside `answers`"),
+        "{text}"
+    );
+    let error = said(judge(folder.path(), &recipe).env_remove(KEY.0)).1;
     assert!(
         error.contains("error: [judge]: `endpoint`: `key_env`: the environment has no TEST_KEY\nhint: set that variable"),
         "{error}"

@@ -24,6 +24,7 @@ mod inspecting;
 mod judging;
 mod launch;
 mod llama_adapter;
+mod loopback;
 mod merging;
 mod model;
 mod names;

@@ -181,6 +181,45 @@ refused(fill)
     assert_eq!(sandbox.run(code).unwrap(), Outcome::Passed);
 }
 
+/// Each of ten children is below both limits, and all of them are far above the second.
+#[test]
+fn memory_of_all_processes_together_is_bounded() {
+    let sandbox = sandbox(Limits {
+        memory: 160 << 20,
+        total_memory: 200 << 20,
+        processes: 16,
+        ..limits()
+    });
+    assert!(sandbox.counts_all_memory());
+    let children = "
+import os, time
+for _ in range(10):
+    if os.fork() == 0:
+        x = b'x' * (90 << 20)
+        time.sleep(30)
+        os._exit(0)
+for _ in range(10):
+    os.wait()
+";
+    let begin = Instant::now();
+    let outcome = sandbox.run(&(named("fill-memory") + children)).unwrap();
+    assert_eq!(outcome, Outcome::TooMuchMemory);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(processes("fill-memory"), 0);
+    // what a child shares with its parent counts once
+    let shared = "
+import os, time
+x = b'x' * (70 << 20)
+for _ in range(5):
+    if os.fork() == 0:
+        time.sleep(0.5)
+        os._exit(0)
+for _ in range(5):
+    assert os.wait()[1] == 0
+";
+    assert_eq!(sandbox.run(shared).unwrap(), Outcome::Passed);
+}
+
 #[test]
 fn files_of_the_machine_are_neither_written_nor_seen() {
     let folder = tempfile::tempdir().unwrap();

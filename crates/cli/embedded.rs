@@ -1,4 +1,4 @@
-//! The quickstart's base model and data, which are part of the program, so that its recipe runs in any folder.
+//! A tiny base model and the data of small recipes, which are part of the program, so that these recipes run in any folder.
 
 use std::env;
 use std::fs;
@@ -24,6 +24,10 @@ const FILES: &[(&str, &[u8])] = files![
     "data/kitchen/heldout.json",
     "data/kitchen/instructions.json",
     "data/kitchen/text.jsonl",
+    "recipes/generate/kitchen-method.toml",
+    "recipes/generate/kitchen-questions.txt",
+    "recipes/judge/kitchen-answers.jsonl",
+    "recipes/judge/kitchen-questions.jsonl",
 ];
 
 /// The folder that may be named as a whole.
@@ -72,6 +76,12 @@ pub(crate) fn copy(path: &Path) -> Result<Option<PathBuf>, Failure> {
         copy.display()
     ));
     Ok(Some(copy))
+}
+
+/// A file as it is named, or the program's own copy if it is not there and the program has one.
+pub(crate) fn or_copy(path: &Path) -> Result<PathBuf, Failure> {
+    let copied = if path.exists() { None } else { copy(path)? };
+    Ok(copied.unwrap_or_else(|| path.to_owned()))
 }
 
 fn not_written(path: &Path) -> String {

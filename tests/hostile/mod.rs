@@ -4,6 +4,7 @@
 
 mod adapter;
 mod data;
+mod judge;
 mod model;
 mod recipe;
 mod template;

@@ -82,6 +82,7 @@ YAML = {
     "humaneval": "humaneval/humaneval.yaml",
     "humaneval_instruct": "humaneval/humaneval_instruct.yaml",
     "mbpp": "mbpp/mbpp.yaml",
+    "mbpp_instruct": "mbpp/mbpp_instruct.yaml",
     "nq_open": "nq_open/nq_open.yaml",
     "triviaqa": "triviaqa/default.yaml",
     "race": "race/race.yaml",
@@ -110,6 +111,7 @@ FILES = {
     "humaneval": "HumanEval.jsonl",
     "humaneval_instruct": "HumanEval.jsonl",
     "mbpp": "mbpp.jsonl",
+    "mbpp_instruct": "mbpp.jsonl",
     "nq_open": "NQ-open.dev.jsonl",
     "triviaqa": "triviaqa/validation.jsonl",
     "race": "race/high/test.jsonl",
@@ -213,7 +215,7 @@ def load(task: str, data: Path, limit: int | None, shots: int | None = None, hub
                 config[unused] = None
     if shots is not None and (hub or config.get("num_fewshot")):
         config["num_fewshot"] = shots
-    if task == "mbpp":
+    if task in ("mbpp", "mbpp_instruct"):
         splits["test"] = [row for row in rows if 10 < row["task_id"] <= 510]
     if task == "realtoxicityprompts":
         # the scores need a web service; what is sent and generated does not

@@ -329,6 +329,20 @@ PROGRAMS = {
         (1, "def double(amounts):\n  return amounts + amounts"),
         (1, "import nothing\ndef double(amounts): pass"),
     ],
+    "mbpp_instruct": [
+        # letters at the start of a text are the name of a language to the harness
+        (0, "def eggs(dishes):\n  return dishes.count('egg')\n```"),
+        (0, "\ndef eggs(dishes):\n  return dishes.count('egg')\n```\nIt counts."),
+        (0, "# a comment\ndef eggs(dishes):\n  return dishes.count('egg')```"),
+        (0, "\ndef eggs(dishes):\n  return dishes.count('egg')"),
+        (0, "Here it is:\n```python\ndef eggs(dishes):\n  return dishes.count('egg')\n```"),
+        (0, "```\ndef eggs(dishes):\n  return dishes.count('egg')\n```"),
+        (1, "py\ndef double(amounts):\r\n  return [2 * amount for amount in amounts]\r\n```"),
+        (1, "\n\n@staticmethod\ndef double(amounts): return [2 * amount for amount in amounts]\n\n```"),
+        (1, " double = lambda amounts: [2 * amount for amount in amounts]\n```"),
+        (1, "Öl_2²\ndouble = lambda amounts: [2 * amount for amount in amounts]\n``` and ```x```"),
+        (1, ""),
+    ],
 }
 
 # what a model might say to the questions of eval/rows/TruthfulQA.csv

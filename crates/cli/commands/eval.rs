@@ -488,6 +488,11 @@ impl Eval {
             let results: Vec<Results<'_>> = results.collect::<Result<_, Failure>>()?;
             let mut report = TaskReport::new(task, questions, &results, size);
             report.contamination = TrainedOn::overlaps(&trained_on, questions);
+            if let (Some(_), Protocol::Paper, Some(paper)) =
+                (self.suite, self.protocol(), &task.paper)
+            {
+                report.paper.clone_from(&paper.scores);
+            }
             ready.tell(&mut report, &measure, &models, &found)?;
             tasks.push(report);
         }

@@ -37,6 +37,19 @@ pub(crate) struct ToolArgs {
     scorer: Option<String>,
 }
 
+/// The bound on a program's memory, in words.
+fn memory(sandbox: &Sandbox) -> String {
+    let limits = sandbox.limits();
+    if sandbox.counts_all_memory() {
+        return format!("{} in all its processes", readable(limits.total_memory));
+    }
+    format!(
+        "{} in each of {} processes (this kernel does not list the children of a process, so their sum has no other bound)",
+        readable(limits.memory),
+        limits.processes
+    )
+}
+
 fn seconds(text: &str) -> Result<f64, String> {
     let number = text.parse().ok();
     let number = number.filter(|seconds| (0.1..=3600.0).contains(seconds));
@@ -139,11 +152,11 @@ impl Ready {
                 let limits = sandbox.limits();
                 report.python = Some(python.version.clone());
                 report.notes.push(format!(
-                    "programs ran in {} ({}), each for at most {} s, with at most {} a process",
+                    "programs ran in {} ({}), each for at most {} s, with at most {}",
                     python.version,
                     python.executable.display(),
                     limits.seconds,
-                    readable(limits.memory)
+                    memory(sandbox)
                 ));
             }
             let counts: Vec<String> = ended

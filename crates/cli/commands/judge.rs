@@ -20,7 +20,7 @@ use simmer_judge::{
 
 use crate::failure::{Context, Failure};
 use crate::local_model::Local;
-use crate::{interrupt, output, progress};
+use crate::{embedded, interrupt, output, progress};
 
 /// Judge the answers of one or two models with a model, as MT-bench does
 ///
@@ -33,11 +33,14 @@ use crate::{interrupt, output, progress};
 Examples:
   simmer judge recipes/judge/kitchen.toml
   simmer judge recipes/judge/mt-bench.toml --max-questions 10 --out judged/first
-  simmer judge recipes/judge/mt-bench.toml --json")]
+  simmer judge recipes/judge/mt-bench.toml --set judge.repeats=2 --json")]
 pub(crate) struct Judge {
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
+    /// Override a key of the recipe, such as judge.temperature=0.7; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Folder to write. Default: `out` of the recipe
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -110,19 +113,20 @@ impl Judge {
 
     /// Reads and checks everything that needs no model.
     fn open(&self) -> Result<Work, Failure> {
-        let mut recipe = JudgeRecipe::from_file(&self.recipe)?;
+        let mut recipe = JudgeRecipe::from_file(&self.recipe, &self.set)?;
         if let Some(out) = &self.out {
             recipe.out.clone_from(out);
         }
         recipe.max_questions = self.max_questions.unwrap_or(recipe.max_questions);
         let prompts = Prompts::named(&recipe.prompts)?;
-        let mut questions = read_questions(&recipe.questions, recipe.max_questions)?;
+        let mut questions =
+            read_questions(&embedded::or_copy(&recipe.questions)?, recipe.max_questions)?;
         if let Some(path) = &recipe.references {
             with_references(&mut questions, path)?;
         }
         for (number, model) in recipe.models.iter().enumerate() {
             if let Some(path) = &model.answers {
-                read_answers(path, &questions)?;
+                read_answers(&embedded::or_copy(path)?, &questions)?;
             }
             if let Some(endpoint) = &model.endpoint {
                 client(&table(number), endpoint)?;
@@ -206,17 +210,28 @@ impl Asked {
     fn journal<K: JournalKey>(
         &mut self,
         path: &Path,
+        seed: (u64, usize),
+        names: &[&str],
         settings: &impl serde::Serialize,
     ) -> Result<Journal<K>, Failure> {
-        let settings = serde_json::to_string(settings).map_err(Failure::foreign)?;
+        let hash = |value: serde_json::Result<String>| {
+            let text = value.map_err(Failure::foreign)?;
+            Ok::<_, Failure>(sha256(text.as_bytes()))
+        };
         let about = About {
             journal: 1,
             method: "judge".to_owned(),
             model: self.completions().name(),
-            sha256: BTreeMap::from([(
-                "`seed`, `batch` or a setting of the samples".to_owned(),
-                sha256(settings.as_bytes()),
-            )]),
+            sha256: BTreeMap::from([
+                (
+                    "`seed` or `batch`".to_owned(),
+                    hash(serde_json::to_string(&seed))?,
+                ),
+                (
+                    format!("a setting of the samples ({})", names.join(", ")),
+                    hash(serde_json::to_string(settings))?,
+                ),
+            ]),
         };
         let journal = Journal::open(path, &about)?;
         if let Self::Endpoint(endpoint) = self {
@@ -242,7 +257,7 @@ impl Work {
     ) -> Result<Vec<Answer>, Failure> {
         let model = &self.recipe.models[number];
         if let Some(path) = &model.answers {
-            return Ok(read_answers(path, &self.questions)?);
+            return Ok(read_answers(&embedded::or_copy(path)?, &self.questions)?);
         }
         let ModelConfig {
             local, endpoint, ..
@@ -251,14 +266,14 @@ impl Work {
         let mut asked = Asked::open(&table, local.as_ref(), endpoint.as_ref(), template)?;
         let path = format!("answers.{}.journal.jsonl", number + 1);
         let seed = (self.recipe.seed, self.recipe.batch);
+        let names = ["`temperature`", "`top_p`", "`max_tokens`", "`stop`"];
         let settings = (
-            seed,
             &model.temperature,
             model.top_p,
             model.max_tokens,
             &model.stop,
         );
-        let mut journal = asked.journal(&self.recipe.out.join(path), &settings)?;
+        let mut journal = asked.journal(&self.recipe.out.join(path), seed, &names, &settings)?;
         let what = format!("answers of {}", model.shown());
         let found = self.watched(&what, |progress| {
             Answering {
@@ -290,9 +305,10 @@ impl Work {
         let mut asked = Asked::open("[judge]", local, endpoint, template)?;
         let name = asked.completions().name();
         let seed = (self.recipe.seed, self.recipe.batch);
-        let settings = (seed, judge.temperature, judge.max_tokens);
+        let names = ["`temperature`", "`max_tokens`"];
+        let settings = (judge.temperature, judge.max_tokens);
         let path = self.recipe.out.join("verdicts.journal.jsonl");
-        let mut journal = asked.journal(&path, &settings)?;
+        let mut journal = asked.journal(&path, seed, &names, &settings)?;
         let found = self.watched("verdicts", |progress| {
             let watch = Watch {
                 stop: &|| self.stop.load(Ordering::SeqCst),

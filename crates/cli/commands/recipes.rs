@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use simmer_instruct::GenerateRecipe;
+use simmer_judge::{JudgeRecipe, Mode};
 use simmer_train::Recipe;
 
 use super::train::quoted;
@@ -55,7 +57,41 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "smollm3-3b",
     "phi-4-mini",
     "pretrain-small",
+    "generate/kitchen",
+    "generate/self-instruct",
+    "generate/alpaca",
+    "generate/baize",
+    "judge/kitchen",
+    "judge/mt-bench",
 ];
+
+/// What a shipped recipe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Training,
+    Generation,
+    Judging,
+}
+
+impl Kind {
+    /// By the folder in the recipe's name.
+    fn of(name: &str) -> Self {
+        match name.split_once('/') {
+            Some(("generate", _)) => Self::Generation,
+            Some(("judge", _)) => Self::Judging,
+            _ => Self::Training,
+        }
+    }
+
+    /// The command that runs it, without `simmer`.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Training => "train",
+            Self::Generation => "data generate",
+            Self::Judging => "judge",
+        }
+    }
+}
 
 /// The recipe that needs nothing but the program.
 pub(super) const QUICKSTART: &str = "quickstart";
@@ -67,6 +103,9 @@ pub(super) fn quickstart() -> &'static str {
 }
 
 /// List the shipped recipes, or copy one
+///
+/// A recipe of `simmer train` has a plain name; those of `simmer data generate` and of `simmer judge` are below `generate/` and
+/// `judge/`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -105,7 +144,7 @@ Examples:
 struct Copy {
     /// Name of the recipe, as listed by `simmer recipes`
     name: String,
-    /// File to write. Default: NAME.toml in the current folder
+    /// File to write. Default: NAME.toml in the current folder, without what stands before a slash
     #[arg(value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -124,36 +163,131 @@ fn list() -> Result<(), Failure> {
     for (name, text) in SHIPPED {
         let text = without_schema(text);
         output::text(&format!(
-            "{name}\n  {}\n  {}",
+            "{name} (simmer {})\n  {}\n  {}",
+            Kind::of(name).command(),
             summary(text),
             needs(name, text)?
         ))?;
     }
     output::note(
-        "\n`simmer recipes copy NAME my.toml` writes one to a file, `simmer show my.toml` explains it",
+        "\n`simmer recipes copy NAME my.toml` writes one to a file; `simmer show my.toml` explains one of `simmer train`",
     );
     Ok(())
 }
 
 /// A recipe's text for the file `out`: its header has the command for that file.
 fn copied(name: &str, text: &str, out: &Path) -> String {
-    let shipped = format!("simmer train recipes/{name}.toml");
-    let command = format!("simmer train {}", quoted(&out.display().to_string()));
+    let command = Kind::of(name).command();
+    let shipped = format!("simmer {command} recipes/{name}.toml");
+    let command = format!("simmer {command} {}", quoted(&out.display().to_string()));
     without_schema(text).replace(&shipped, &command)
 }
 
-/// The files of a recipe that are part of the program.
-fn embedded(name: &str, text: &str) -> Result<Vec<String>, Failure> {
-    let recipe = Recipe::parse(Path::new(name), text, &[])?;
-    let models = [&recipe.base.path, &recipe.base.tokenizer];
-    let models = models.into_iter().flatten();
-    let paths = models.chain(recipe.data.sources().map(|source| &source.path));
-    let embedded = paths.filter(|path| is_embedded(path));
-    Ok(embedded.map(|path| path.display().to_string()).collect())
+/// The files and models that a recipe names.
+fn named(name: &str, text: &str) -> Result<Vec<PathBuf>, Failure> {
+    let path = Path::new(name);
+    Ok(match Kind::of(name) {
+        Kind::Training => {
+            let recipe = Recipe::parse(path, text, &[])?;
+            let models = [&recipe.base.path, &recipe.base.tokenizer];
+            let sources = recipe.data.sources().map(|source| &source.path);
+            models
+                .into_iter()
+                .flatten()
+                .chain(sources)
+                .cloned()
+                .collect()
+        }
+        Kind::Generation => {
+            let recipe = GenerateRecipe::parse(path, text, &[])?;
+            let method = Some(&recipe.method).filter(|method| is_file(method));
+            let method = method.map(PathBuf::from);
+            let local = match recipe.model {
+                simmer_instruct::ModelConfig::Local(local) => Some(local.base),
+                simmer_instruct::ModelConfig::Endpoint(_) => None,
+            };
+            method
+                .into_iter()
+                .chain([recipe.seeds])
+                .chain(local)
+                .collect()
+        }
+        Kind::Judging => {
+            let recipe = JudgeRecipe::parse(path, text, &[])?;
+            let of_models = recipe
+                .models
+                .into_iter()
+                .flat_map(|model| [model.answers, model.local.map(|local| local.base)]);
+            let judge = recipe.judge.local.map(|local| local.base);
+            let all = [Some(recipe.questions), recipe.references];
+            all.into_iter()
+                .chain(of_models)
+                .chain([judge])
+                .flatten()
+                .collect()
+        }
+    })
 }
 
-/// The method, base model and data of a recipe, on one line.
+/// The files of a recipe that are part of the program, each once.
+fn embedded(name: &str, text: &str) -> Result<Vec<String>, Failure> {
+    let mut found: Vec<String> = Vec::new();
+    for path in named(name, text)? {
+        let path_shown = path.display().to_string();
+        if is_embedded(&path) && !found.contains(&path_shown) {
+            found.push(path_shown);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the name of a method is that of a file.
+fn is_file(method: &str) -> bool {
+    Path::new(method)
+        .extension()
+        .is_some_and(|end| end == "toml")
+}
+
+/// What a recipe does with which model and data, on one line.
 fn needs(name: &str, text: &str) -> Result<String, Failure> {
+    match Kind::of(name) {
+        Kind::Training => needs_of_training(name, text),
+        Kind::Generation => {
+            let recipe = GenerateRecipe::parse(Path::new(name), text, &[])?;
+            let model = match &recipe.model {
+                simmer_instruct::ModelConfig::Local(local) => local.base.display().to_string(),
+                simmer_instruct::ModelConfig::Endpoint(server) => {
+                    format!("{} of a server", server.model)
+                }
+            };
+            Ok(format!(
+                "method {}; model {model}; seeds {}",
+                recipe.method,
+                recipe.seeds.display()
+            ))
+        }
+        Kind::Judging => {
+            let recipe = JudgeRecipe::parse(Path::new(name), text, &[])?;
+            let mode = match recipe.mode {
+                Mode::Pairwise => "comparison of",
+                Mode::Single => "ratings of",
+            };
+            let models: Vec<&str> = recipe
+                .models
+                .iter()
+                .map(simmer_judge::ModelConfig::shown)
+                .collect();
+            Ok(format!(
+                "{mode} {}; questions {}",
+                models.join(" and "),
+                recipe.questions.display()
+            ))
+        }
+    }
+}
+
+/// The method, base model and data of a recipe of training.
+fn needs_of_training(name: &str, text: &str) -> Result<String, Failure> {
     let recipe = Recipe::parse(Path::new(name), text, &[])?;
     let base = match &recipe.base.path {
         Some(path) => path.display().to_string(),
@@ -213,10 +347,11 @@ impl Copy {
         let Some((name, text)) = SHIPPED.iter().find(|(name, _)| *name == self.name) else {
             return Err(unknown(&self.name));
         };
-        let out = self.out.unwrap_or_else(|| format!("{name}.toml").into());
+        let last = name.rsplit('/').next().unwrap_or(name);
+        let out = self.out.unwrap_or_else(|| format!("{last}.toml").into());
         let text = copied(name, text, &out);
         let hint = format!("name another file: simmer recipes copy {name} FILE");
-        new_file::write(&out, &text, &format!("{name}.toml"), &hint)?;
+        new_file::write(&out, &text, &format!("{last}.toml"), &hint)?;
         output::note(&format!("wrote {}", out.display()));
         let embedded = embedded(name, &text)?;
         if !embedded.is_empty() {
@@ -239,11 +374,13 @@ mod tests {
             assert!(text.starts_with("#:schema recipe.schema.json\n"), "{name}");
             let text = without_schema(text);
             assert!(text.starts_with('#') && summary(text).len() > 20, "{name}");
-            let command = format!("#   simmer train recipes/{name}.toml");
+            let kind = Kind::of(name).command();
+            let command = format!("#   simmer {kind} recipes/{name}.toml");
             assert!(text.lines().any(|line| line == command), "{name}");
             needs(name, text).unwrap();
             let copy = copied(name, text, Path::new("my own.toml"));
-            assert!(copy.contains("#   simmer train 'my own.toml'\n"), "{name}");
+            let command = format!("#   simmer {kind} 'my own.toml'\n");
+            assert!(copy.contains(&command), "{name}");
             assert!(!copy.contains(&format!("recipes/{name}.toml")), "{name}");
         }
     }
@@ -275,14 +412,17 @@ mod tests {
     #[test]
     fn every_file_is_shipped() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
-        for file in folder.read_dir().unwrap() {
-            let name = file.unwrap().path();
-            // their schema, and recipes of `simmer data generate`
-            if name.extension().is_some_and(|end| end == "json") || name.is_dir() {
-                continue;
+        for part in ["", "generate/", "judge/"] {
+            for file in folder.join(part).read_dir().unwrap() {
+                let path = file.unwrap().path();
+                let name = path.file_stem().unwrap().to_str().unwrap();
+                // a method is part of a recipe, and schemas and data are no recipes
+                let is_recipe = path.extension().is_some_and(|end| end == "toml");
+                if is_recipe && !name.ends_with("-method") {
+                    let name = format!("{part}{name}");
+                    assert!(names().any(|known| known == name), "{name}");
+                }
             }
-            let name = name.file_stem().unwrap().to_str().unwrap();
-            assert!(SHIPPED.iter().any(|(known, _)| *known == name), "{name}");
         }
     }
 }

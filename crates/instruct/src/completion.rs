@@ -83,7 +83,10 @@ pub enum Finish {
 
 /// A continued prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a completion: an object with `text` and `finish`"
+)]
 pub struct Completion {
     /// The new text, without the stop text.
     pub text: String,

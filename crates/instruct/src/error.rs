@@ -70,8 +70,21 @@ pub enum InstructError {
         /// What differs.
         what: String,
     },
+    /// The files of the folder have more rows than this run would write.
+    #[error(
+        "{}: has {found} rows, and with this recipe it would have {made}",
+        path.display()
+    )]
+    Fewer {
+        /// The file with the rows.
+        path: PathBuf,
+        /// The number of its rows.
+        found: usize,
+        /// The number that would be written.
+        made: usize,
+    },
     /// Another process writes the journal.
-    #[error("{}: another process generates into this folder", path.display())]
+    #[error("{}: another process writes into this folder", path.display())]
     InUse {
         /// The journal.
         path: PathBuf,
@@ -169,8 +182,16 @@ impl Hint for InstructError {
             }
             Self::TooFewSeeds { .. } => "add seeds; a prompt shows several of them as examples",
             Self::OtherRun { .. } => "choose another `out`, or remove that folder to start again",
+            Self::Fewer { .. } => {
+                "nothing was written; set a larger `target`, or choose another `out` to have fewer rows"
+            }
             Self::InUse { .. } => "wait for it, or choose another `out`",
-            Self::Journal { .. } => "remove that line; its prompt is then completed again",
+            Self::Journal { line: 1, .. } => {
+                "the first line says what a journal belongs to; remove the file to start again"
+            }
+            Self::Journal { .. } => {
+                "remove that line and run the same command; only its prompt is asked for again"
+            }
             Self::Unanswered { .. } => {
                 "what was answered is kept; when the server answers again, run the same command to resume"
             }

@@ -47,12 +47,7 @@ pub struct Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the prompt {} of batch {}",
-            self.place + 1,
-            self.batch + 1
-        )
+        write!(f, "prompt {} of batch {}", self.place + 1, self.batch + 1)
     }
 }
 
@@ -63,6 +58,7 @@ impl<K: Clone + Eq + Hash + fmt::Display + Serialize + DeserializeOwned> Journal
 
 /// Which run a journal belongs to. Completions are used only by the same run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(expecting = "an object with `journal`, `method`, `model` and `sha256`")]
 pub struct About {
     /// The version of the format.
     pub journal: u32,
@@ -76,6 +72,7 @@ pub struct About {
 
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(expecting = "an object that names a prompt, with its completion")]
 struct Line<K> {
     #[serde(flatten)]
     key: K,
@@ -166,7 +163,7 @@ impl<K: JournalKey> Journal<K> {
             Some((found, completion)) if *found == id(prompt) => Ok(Some(completion)),
             Some(_) => Err(InstructError::OtherRun {
                 path: self.path.clone(),
-                what: key.to_string(),
+                what: format!("the text of {key}"),
             }),
         }
     }
@@ -237,8 +234,11 @@ fn read<K: JournalKey>(
         }
         whole += read as u64;
         if line == 1 {
-            let before: About =
-                serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+            let before: About = serde_json::from_slice(&bytes).map_err(|error| {
+                damaged(format!(
+                    "expected the first line of a journal, found: {error}"
+                ))
+            })?;
             other = before.differs(about);
             continue;
         }
@@ -246,8 +246,9 @@ fn read<K: JournalKey>(
             let path = path.to_owned();
             return Err(InstructError::OtherRun { path, what });
         }
-        let line: Line<K> =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let line: Line<K> = serde_json::from_slice(&bytes).map_err(|error| {
+            damaged(format!("expected a completion of this run, found: {error}"))
+        })?;
         found.insert(line.key, (line.prompt, line.completion));
     }
     // a run that failed before its first completion does not stand in the way of the next
@@ -347,7 +348,7 @@ mod tests {
         assert_eq!(journal.find(&key(2), "prompt").unwrap(), None);
         let error = journal.find(&key(1), "another").unwrap_err().to_string();
         assert!(
-            error.ends_with("the prompt 2 of batch 1 differs"),
+            error.ends_with("the text of prompt 2 of batch 1 differs"),
             "{error}"
         );
         journal.add(key(1), "prompt", completion("two")).unwrap();
@@ -379,6 +380,11 @@ mod tests {
         let error = Journal::<Key>::open(&path, &about("a"))
             .unwrap_err()
             .to_string();
-        assert!(error.contains("line 1: missing field `journal`"), "{error}");
+        assert!(
+            error.contains(
+                "line 1: expected the first line of a journal, found: missing field `journal`"
+            ),
+            "{error}"
+        );
     }
 }

@@ -9,6 +9,9 @@
 //! appended to the [`Journal`] when it arrives. All else is computed from the journal, so that an interrupted run is resumed
 //! without losing or repeating a row. The crate does not depend on Burn.
 
+#[cfg(test)]
+extern crate self as simmer_instruct;
+
 mod ask;
 mod completion;
 mod dialogue;
@@ -24,7 +27,6 @@ mod pool;
 mod python;
 mod recipe;
 mod report;
-mod rouge;
 mod run;
 mod seeds;
 mod staged;
@@ -45,7 +47,6 @@ pub use method::Method;
 pub use output::write;
 pub use recipe::{ChatFormat, GenerateRecipe, LocalConfig, ModelConfig};
 pub use report::{Report, Spent};
-pub use rouge::{Similar, Similarity};
 pub use run::{Dropped, Ended, Kept, Made, Outcome, Row, Run, Watch};
 pub use seeds::{Example, Seed, Seeds};
 pub use staged::{instructions as parse_instructions, prompt as staged_prompt};

@@ -1,6 +1,8 @@
 //! The files of a run, each written at once: rows, where each comes from, what was dropped, and the report.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -17,7 +19,7 @@ use crate::run::{Kept, Made, Outcome, Row};
 /// Writes the result of a run into a folder, and returns the file with the rows.
 ///
 /// # Errors
-/// If a file cannot be written.
+/// If a file cannot be written, or the folder has a file with more rows: a smaller target shortens no file.
 pub fn write(
     folder: &Path,
     outcome: &Outcome,
@@ -41,15 +43,21 @@ pub fn write(
             (lines_of(lines), origins.collect::<Vec<Value>>())
         }
     };
+    let origin_lines = folder.join("provenance.jsonl");
+    let found = rows_before(&rows, &origin_lines)?;
+    if found > origins.len() {
+        return Err(InstructError::Fewer {
+            path: rows,
+            found,
+            made: origins.len(),
+        });
+    }
     let dropped = outcome.dropped.iter().map(|dropped| {
         json!({"reason": dropped.reason.to_string(), "prompt": place(dropped.key), "text": dropped.text})
     });
     let report = pretty(report);
     for (path, text) in [
-        (
-            folder.join("provenance.jsonl"),
-            lines_of(origins.into_iter()),
-        ),
+        (origin_lines, lines_of(origins.into_iter())),
         (folder.join("dropped.jsonl"), lines_of(dropped)),
         (folder.join("report.json"), report),
         // last, so that it is there when all is
@@ -59,6 +67,22 @@ pub fn write(
             .map_err(|error: WriteError| InstructError::from(error))?;
     }
     Ok(rows)
+}
+
+/// The number of rows that an earlier run wrote: the lines of its `provenance.jsonl`; 0 if the rows are not there.
+fn rows_before(rows: &Path, origins: &Path) -> Result<usize, InstructError> {
+    if !rows.exists() {
+        return Ok(0);
+    }
+    let file = match File::open(origins) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(InstructError::read(origins)(error)),
+    };
+    let lines = BufReader::new(file).split(b'\n');
+    lines
+        .map(|line| line.map(|_| 1).map_err(InstructError::read(origins)))
+        .sum()
 }
 
 /// Rows as Stanford Alpaca's file has them: a list, indented by four spaces.

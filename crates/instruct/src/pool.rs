@@ -1,9 +1,9 @@
 //! All instructions so far: those of the seeds, then those that were generated and kept.
 
 use simmer_data::Random;
+use simmer_rouge::Similarity;
 
 use crate::filter::Reason;
-use crate::rouge::Similarity;
 use crate::seeds::Seeds;
 
 /// How many of the most similar instructions are recorded, as the original programs do.

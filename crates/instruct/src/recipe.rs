@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use simmer_recipe::{Kind, Problem, RecipeError, at_least_one};
 
 use crate::endpoint::EndpointConfig;
-use crate::error::InstructError;
 
 /// A recipe: what generates which rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,8 +92,41 @@ fn auto() -> String {
     "auto".to_owned()
 }
 
-/// The maximum size of a recipe.
-const MAX_BYTES: u64 = 1 << 20;
+impl Kind for GenerateRecipe {
+    const CHOICES: &'static [&'static str] = &["model"];
+    const OVERRIDE: &'static str = "target=100";
+
+    fn check(&self) -> Result<(), Problem> {
+        at_least_one("target", self.target)?;
+        at_least_one("batch", self.batch)?;
+        at_least_one("patience", self.patience)?;
+        match &self.model {
+            ModelConfig::Endpoint(endpoint) => endpoint
+                .check()
+                .map_err(|problem| problem.below("model.endpoint")),
+            ModelConfig::Local(_) => Ok(()),
+        }
+    }
+
+    fn shape(path: &str) -> Option<String> {
+        let text = match path {
+            "model" | "model.local" => {
+                "write the table [model.local] with base = \"FOLDER\", or [model.endpoint] with url and model"
+            }
+            "method" => {
+                "write method = \"self-instruct\", \"alpaca\", \"baize\" or the name of a .toml file"
+            }
+            "seeds" => "write seeds = \"FILE\": tasks, or for conversations questions",
+            "out" => "write out = \"FOLDER\"",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    fn guide() -> Option<&'static str> {
+        Some("docs/guide/generating-data.md has the keys of recipes and methods")
+    }
+}
 
 impl GenerateRecipe {
     /// The JSON schema of a recipe, for editors.
@@ -101,36 +134,28 @@ impl GenerateRecipe {
         schemars::schema_for!(Self)
     }
 
-    /// Reads a recipe.
+    /// Reads a recipe and applies `KEY=VALUE` overrides, in order.
     ///
     /// # Errors
     /// If it cannot be read, or is invalid; the message has line and key.
-    pub fn from_file(path: &Path) -> Result<Self, InstructError> {
-        let text = simmer_files::read_text(path, MAX_BYTES).map_err(InstructError::read(path))?;
-        let invalid = |problem: String| InstructError::Invalid {
-            path: path.to_owned(),
-            problem,
-        };
-        let recipe: Self = toml::from_str(&text)
-            .map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
-        let positive = [
-            ("target", recipe.target),
-            ("batch", recipe.batch),
-            ("patience", recipe.patience),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(invalid(format!("`{key}`: expected at least 1, found 0")));
-        }
-        if let ModelConfig::Endpoint(endpoint) = &recipe.model {
-            endpoint.check()?;
-        }
-        Ok(recipe)
+    pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
+        simmer_recipe::from_file(path, sets)
+    }
+
+    /// A recipe from its text; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`GenerateRecipe::from_file`].
+    pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<Self, RecipeError> {
+        simmer_recipe::parse(path, text, sets)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use simmer_hint::Hint;
 
     use super::*;
     use crate::method::Method;
@@ -144,7 +169,7 @@ mod tests {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let is_toml = |path: &Path| path.extension().is_some_and(|end| end == "toml");
             if is_toml(&path) && !name.ends_with("-method.toml") {
-                let recipe = GenerateRecipe::from_file(&path).unwrap();
+                let recipe = GenerateRecipe::from_file(&path, &[]).unwrap();
                 let is_file = is_toml(Path::new(&recipe.method));
                 let method = if is_file {
                     root.join(&recipe.method)
@@ -162,21 +187,67 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_key_is_named_with_its_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("g.toml");
-        let error = |text: &str| {
-            fs::write(&path, text).unwrap();
-            GenerateRecipe::from_file(&path).unwrap_err().to_string()
+    fn a_wrong_key_is_named_with_its_place() {
+        let recipe = "method = \"alpaca\"\nseeds = \"s\"\nout = \"o\"\ntarget = 1\n[model.local]\nbase = \"b\"\n";
+        let said = |text: &str, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            let error = GenerateRecipe::parse(Path::new("g.toml"), text, &sets).unwrap_err();
+            format!("{error}\n{}", error.hint().unwrap_or_default())
         };
-        let recipe = "method = \"alpaca\"\nseeds = \"s\"\nout = \"o\"\ntarget = 0\n[model.local]\nbase = \"b\"\n";
-        assert!(error(recipe).ends_with("g.toml: `target`: expected at least 1, found 0"));
-        let found = error(&recipe.replace("target", "targets"));
+        for (text, sets, expected) in [
+            (
+                recipe.replace("= 1", "= 0"),
+                &[][..],
+                "g.toml: line 4, column 1: `target`: expected at least 1, found 0; the nearest valid value is 1\n\
+                 docs/guide/generating-data.md has",
+            ),
+            (
+                recipe.replace("target", "targets"),
+                &[],
+                "g.toml: line 4, column 1: unknown key `targets` in the recipe; did you mean `target`?\nkeys of the recipe: ",
+            ),
+            (
+                recipe.replace("model.local", "model.remote"),
+                &[],
+                "`model`: unknown value `remote`",
+            ),
+            (
+                recipe.replace("[model.local]\nbase = \"b\"\n", ""),
+                &[],
+                "g.toml: the recipe lacks `model`\nwrite the table [model.local]",
+            ),
+            (
+                recipe.to_owned(),
+                &["batch=many"],
+                "--set batch=many: expected a whole number, at least 0, found the text \"many\"\n",
+            ),
+            (
+                recipe.to_owned(),
+                &["model.endpoint.url=ftp://x", "model.endpoint.model=m"],
+                "--set model.endpoint.url=ftp://x: expected http:// or https://, found \"ftp://x\"\n",
+            ),
+            (
+                recipe.to_owned(),
+                &["target"],
+                "--set target: expected KEY=VALUE, found no `=`\nwrite an override as --set target=100",
+            ),
+        ] {
+            let found = said(&text, sets);
+            assert!(found.contains(expected), "{found}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn overrides_count_in_order_and_replace_the_model() {
+        let text = "method = \"alpaca\"\nseeds = \"s\"\nout = \"o\"\ntarget = 1\n[model.local]\nbase = \"b\"\n";
+        let sets = ["target=7", "model.local.base=my/model", "target=8"].map(str::to_owned);
+        let recipe = GenerateRecipe::parse(Path::new("g.toml"), text, &sets).unwrap();
+        assert_eq!(recipe.target, 8);
         assert!(
-            found.contains("line 4") && found.contains("unknown field `targets`"),
-            "{found}"
+            matches!(&recipe.model, ModelConfig::Local(local) if local.base == Path::new("my/model"))
         );
-        let found = error(&recipe.replace("model.local", "model.remote"));
-        assert!(found.contains("expected `local` or `endpoint`"), "{found}");
+        let sets = ["model.endpoint.url=http://x", "model.endpoint.model=m"].map(str::to_owned);
+        let recipe = GenerateRecipe::parse(Path::new("g.toml"), text, &sets).unwrap();
+        assert!(matches!(&recipe.model, ModelConfig::Endpoint(endpoint) if endpoint.model == "m"));
     }
 }

@@ -1,6 +1,8 @@
 //! Runs with the completions for which `tests/reference/instruct.py` ran the original programs.
 
 mod case;
+#[path = "../../../tests/player.rs"]
+mod player;
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +25,7 @@ fn rows_of_stanford_alpaca_are_those_of_the_original() {
     let case = Case::new("alpaca");
     let mut player = case.player();
     let outcome = case.run(&mut player, "out").unwrap();
-    assert_eq!(player.answered, case.golden.completions.len());
+    assert_eq!(player.prompts.len(), case.golden.completions.len());
     let rows: Vec<Value> = serde_json::from_str(&case.written("data.json")).unwrap();
     assert_eq!(rows, case.golden.rows);
     for (kept, expected) in outcome.instructions.iter().zip(&case.golden.similar) {
@@ -82,7 +84,7 @@ fn rows_of_self_instruct_are_those_of_the_original() {
     let case = Case::new("self-instruct");
     let mut player = case.player();
     let outcome = case.run(&mut player, "out").unwrap();
-    assert_eq!(player.answered, case.golden.completions.len());
+    assert_eq!(player.prompts.len(), case.golden.completions.len());
     for (kept, golden) in outcome.instructions.iter().zip(&case.golden.instructions) {
         assert_eq!(kept.text, golden["instruction"].as_str().unwrap());
         assert_eq!(
@@ -151,16 +153,17 @@ fn a_run_that_ends_anywhere_is_resumed_with_equal_bytes() {
         let case = Case::new(name);
         let mut player = case.player();
         case.run(&mut player, "whole").unwrap();
-        let (expected, total) = (case.files("whole"), player.answered);
+        let (expected, total) = (case.files("whole"), player.prompts.len());
         let whole = fs::read(case.journal("whole")).unwrap();
         for left in (0..total).step_by(3) {
             player.left = left;
             let out = format!("stopped {left}");
             let error = case.run(&mut player, &out).unwrap_err().to_string();
             assert_eq!(error, "the model cannot continue a prompt: gone");
-            (player.left, player.answered) = (usize::MAX, 0);
+            player.left = usize::MAX;
+            player.prompts.clear();
             case.run(&mut player, &out).unwrap();
-            assert_eq!(player.answered, total - left, "{name}");
+            assert_eq!(player.prompts.len(), total - left, "{name}");
             assert!(case.files(&out) == expected, "{name}: {out}");
         }
         for cut in (0..whole.len()).step_by(whole.len() / 7) {
@@ -181,21 +184,20 @@ fn a_run_that_ends_anywhere_is_resumed_with_equal_bytes() {
 fn a_run_ends_when_nothing_more_is_kept() {
     let mut case = Case::new("alpaca");
     (case.recipe.target, case.recipe.patience) = (1000, 3);
-    let mut player = case.player();
-    let empty = Completion {
-        text: String::new(),
-        finish: Finish::Stop,
-        prompt_tokens: None,
-        completion_tokens: None,
-    };
-    player.completions.extend(vec![empty; 100]);
+    let empty = player::completion(String::new());
+    let mut player = case.player_then(vec![empty; 100]);
     let outcome = case.run(&mut player, "out").unwrap();
     assert_eq!(
-        (outcome.ended, player.answered),
+        (outcome.ended, player.prompts.len()),
         (Ended::Patience, case.golden.completions.len() + 6)
     );
     case.recipe.max_batches = 2;
-    let outcome = case.run(&mut player, "out").unwrap();
+    // that would be fewer rows than the folder has
+    let before = case.files("out");
+    let error = case.run(&mut player, "out").unwrap_err().to_string();
+    assert!(error.contains("data.json: has "), "{error}");
+    assert!(case.files("out") == before);
+    let outcome = case.run(&mut player, "fewer").unwrap();
     assert_eq!(outcome.ended, Ended::MaxBatches);
 }
 

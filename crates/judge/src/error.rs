@@ -21,14 +21,6 @@ pub enum JudgeError {
     /// A result cannot be written.
     #[error(transparent)]
     Write(#[from] simmer_files::WriteError),
-    /// A recipe is invalid.
-    #[error("{}: {problem}", path.display())]
-    Recipe {
-        /// The file.
-        path: PathBuf,
-        /// Line, key and what is wrong.
-        problem: String,
-    },
     /// A file of prompts is invalid.
     #[error("prompts `{name}`: {problem}")]
     Prompts {
@@ -79,7 +71,6 @@ pub enum JudgeError {
 impl Hint for JudgeError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Recipe { .. } => "docs/guide/judging.md has the keys of such a recipe",
             Self::Prompts { .. } => {
                 "prompts of your own are a file that ends in .toml; copy data/judge/mt-bench.toml (docs/guide/judging.md)"
             }

@@ -119,7 +119,8 @@ impl Form {
 /// The questions of a file, at most `limit` of them; 0: all.
 ///
 /// # Errors
-/// If the file cannot be read, or a row has no text, no valid reference answers, or the name of another row.
+/// If the file cannot be read, or a row has no text, no valid reference answers, or the name of another row, which may be one
+/// beyond the limit.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>, JudgeError> {
     let rows = rows(path, None)?;
     let wrong = |row: &FileRow, problem: String| JudgeError::Question {
@@ -134,20 +135,25 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>, JudgeError> {
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut questions = Vec::new();
     let limit = if limit == 0 { usize::MAX } else { limit };
-    for row in rows.iter().take(limit) {
-        let question = form
-            .read(row)
-            .map_err(|problem| wrong(row, format!("{} question: {problem}", form.name)))?;
-        if let Some(before) = known.insert(question.id.clone(), row.origin.row) {
-            return Err(wrong(
-                row,
-                format!(
-                    "expected a name that no other question has, found `{}`, the name of row {before}",
-                    question.id
-                ),
-            ));
+    for row in &rows {
+        let of_form = |problem: String| wrong(row, format!("{} question: {problem}", form.name));
+        // of the questions that are left out, the names alone are read
+        let id = if questions.len() < limit {
+            let question = form.read(row).map_err(of_form)?;
+            let id = question.id.clone();
+            questions.push(question);
+            id
+        } else {
+            fields::id(row, &IDS)
+                .map_err(of_form)?
+                .unwrap_or_else(|| row.origin.row.to_string())
+        };
+        if let Some(before) = known.insert(id.clone(), row.origin.row) {
+            let problem = format!(
+                "expected a name that no other question has, found `{id}`, the name of row {before}"
+            );
+            return Err(wrong(row, problem));
         }
-        questions.push(question);
     }
     Ok(questions)
 }

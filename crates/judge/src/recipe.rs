@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use simmer_files::digest::sha256;
-use simmer_instruct::{Completions, EndpointConfig, InstructError, LocalConfig};
-
-use crate::error::JudgeError;
+use simmer_instruct::{Completions, EndpointConfig, LocalConfig};
+use simmer_recipe::{Kind, Problem, RecipeError, at_least_one, wrong_count, wrong_part};
 
 /// A recipe: which answers are judged by what.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -151,10 +150,8 @@ fn two_thousand() -> usize {
     2048
 }
 
-/// The maximum size of a recipe.
-const MAX_BYTES: u64 = 1 << 20;
 /// The largest number of repeats and of retries.
-const MOST: usize = 100;
+const MOST: u64 = 100;
 
 impl Mode {
     /// As in a recipe.
@@ -166,104 +163,111 @@ impl Mode {
     }
 }
 
+impl Kind for JudgeRecipe {
+    const CHOICES: &'static [&'static str] = &[];
+    const OVERRIDE: &'static str = "max_questions=10";
+
+    fn check(&self) -> Result<(), Problem> {
+        self.check_models()?;
+        at_least_one("batch", self.batch)?;
+        self.check_judge()
+    }
+
+    fn shape(path: &str) -> Option<String> {
+        let text = match path {
+            "model" => {
+                "write a table [[model]] for each model, with `local`, `endpoint` or `answers`"
+            }
+            "judge" => {
+                "write the table [judge] with local = { base = \"FOLDER\" }, or [judge.endpoint]"
+            }
+            "questions" => "write questions = \"FILE\"",
+            "out" => "write out = \"FOLDER\"",
+            _ => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    fn guide() -> Option<&'static str> {
+        Some("docs/guide/judging.md has the keys of such a recipe")
+    }
+}
+
 impl JudgeRecipe {
     /// The JSON schema of a recipe, for editors.
     pub fn schema() -> schemars::Schema {
         schemars::schema_for!(Self)
     }
 
-    /// Reads a recipe, and gives each model a name.
+    /// Reads a recipe, applies `KEY=VALUE` overrides in order, and gives each model a name.
     ///
     /// # Errors
-    /// If it cannot be read, or is invalid; the message has line or key.
-    pub fn from_file(path: &Path) -> Result<Self, JudgeError> {
-        let text = simmer_files::read_text(path, MAX_BYTES).map_err(|source| JudgeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let invalid = |problem: String| JudgeError::Recipe {
-            path: path.to_owned(),
-            problem,
-        };
-        let mut recipe: Self = toml::from_str(&text)
-            .map_err(|error| invalid(error.to_string().trim_end().to_owned()))?;
-        recipe.check().map_err(invalid)?;
-        Ok(recipe)
+    /// If it cannot be read, or is invalid; the message has line and key.
+    pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
+        Ok(simmer_recipe::from_file::<Self>(path, sets)?.with_names())
     }
 
-    fn check(&mut self) -> Result<(), String> {
-        self.check_models()?;
+    /// A recipe from its text; `path` is named in errors.
+    ///
+    /// # Errors
+    /// As [`JudgeRecipe::from_file`].
+    pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<Self, RecipeError> {
+        Ok(simmer_recipe::parse::<Self>(path, text, sets)?.with_names())
+    }
+
+    fn with_names(mut self) -> Self {
+        for model in &mut self.models {
+            model.name = Some(model.named());
+        }
+        self
+    }
+
+    fn check_judge(&self) -> Result<(), Problem> {
         let judge = &self.judge;
-        one_of(
-            "[judge]",
-            &[
-                ("local", judge.local.is_some()),
-                ("endpoint", judge.endpoint.is_some()),
-            ],
-        )?;
+        let (local, endpoint) = (judge.local.is_some(), judge.endpoint.is_some());
+        one_of("judge", &[("local", local), ("endpoint", endpoint)])?;
         if let Some(endpoint) = &judge.endpoint {
-            check_endpoint("[judge.endpoint]", endpoint)?;
+            endpoint
+                .check()
+                .map_err(|problem| problem.below("judge.endpoint"))?;
+            not_beside(
+                "judge",
+                "endpoint",
+                &[("template", judge.template.is_some())],
+            )?;
         }
-        at_least_one("`batch`", self.batch)?;
-        at_least_one("[judge]: `max_tokens`", judge.max_tokens)?;
-        at_least_one("[judge]: `repeats`", judge.repeats)?;
-        for (key, value) in [("repeats", judge.repeats), ("retries", judge.retries)] {
-            if value > MOST {
-                return Err(format!(
-                    "[judge]: `{key}`: expected at most {MOST}, found {value}"
-                ));
+        at_least_one("judge.max_tokens", judge.max_tokens)?;
+        at_least_one("judge.repeats", judge.repeats)?;
+        for (key, found) in [("repeats", judge.repeats), ("retries", judge.retries)] {
+            if let Some(why) = wrong_count(found as u64, 0, MOST) {
+                return Err(Problem::new(format!("judge.{key}"), why));
             }
         }
-        within("[judge]: `temperature`", judge.temperature, 2.0)
+        within("judge.temperature", judge.temperature, 2.0)
     }
 
-    fn check_models(&mut self) -> Result<(), String> {
+    fn check_models(&self) -> Result<(), Problem> {
         let expected = match self.mode {
-            Mode::Pairwise => (2..=2, "two tables, to compare two models"),
-            Mode::Single => (1..=2, "one or two tables"),
+            Mode::Pairwise => (2..=2, "two tables [[model]], to compare two models"),
+            Mode::Single => (1..=2, "one or two tables [[model]]"),
         };
-        if !expected.0.contains(&self.models.len()) {
-            return Err(format!(
-                "`[[model]]`: expected {}, found {}",
-                expected.1,
-                self.models.len()
-            ));
+        let found = self.models.len();
+        if !expected.0.contains(&found) {
+            let why = format!("expected {}, found {found}", expected.1);
+            return Err(Problem::new("model", why));
         }
-        for (number, model) in self.models.iter_mut().enumerate() {
-            let table = format!("[[model]] {}", number + 1);
-            one_of(
-                &table,
-                &[
-                    ("answers", model.answers.is_some()),
-                    ("local", model.local.is_some()),
-                    ("endpoint", model.endpoint.is_some()),
-                ],
-            )?;
-            if let Some(endpoint) = &model.endpoint {
-                check_endpoint(&format!("{table}: `endpoint`"), endpoint)?;
-            }
-            at_least_one(&format!("{table}: `max_tokens`"), model.max_tokens)?;
-            within(
-                &format!("{table}: `temperature`"),
-                model.temperature.unwrap_or(0.0),
-                2.0,
-            )?;
-            within(&format!("{table}: `top_p`"), model.top_p, 1.0)?;
-            if model
-                .name
-                .as_ref()
-                .is_none_or(|name| name.trim().is_empty())
-            {
-                model.name = Some(model.own_name());
-            }
+        for (number, model) in self.models.iter().enumerate() {
+            model.check(&format!("model.{number}"))?;
         }
         if let [first, second] = &self.models[..]
-            && first.name == second.name
+            && first.named() == second.named()
         {
-            return Err(format!(
-                "[[model]] 2: `name`: expected another name than that of the first model, found `{}`",
-                second.shown()
-            ));
+            let why = format!(
+                "expected another name than that of the first model, found `{}`",
+                second.named()
+            );
+            let hint = "write name = \"...\" in each [[model]]".to_owned();
+            return Err(Problem::new("model.1.name", why).with_hint(Some(hint)));
         }
         Ok(())
     }
@@ -282,6 +286,43 @@ impl ModelConfig {
     /// The name in the report.
     pub fn shown(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
+    }
+
+    /// The name, or one from the file or the model.
+    fn named(&self) -> String {
+        let given = self.name.as_ref().filter(|name| !name.trim().is_empty());
+        given.cloned().unwrap_or_else(|| self.own_name())
+    }
+
+    fn check(&self, table: &str) -> Result<(), Problem> {
+        let (local, endpoint) = (self.local.is_some(), self.endpoint.is_some());
+        let ways = [
+            ("answers", self.answers.is_some()),
+            ("local", local),
+            ("endpoint", endpoint),
+        ];
+        one_of(table, &ways)?;
+        if let Some(endpoint) = &self.endpoint {
+            endpoint
+                .check()
+                .map_err(|problem| problem.below(&format!("{table}.endpoint")))?;
+            not_beside(table, "endpoint", &[("template", self.template.is_some())])?;
+        }
+        if self.answers.is_some() {
+            let settings = [
+                ("temperature", self.temperature.is_some()),
+                ("template", self.template.is_some()),
+                ("system", self.system.is_some()),
+                ("stop", !self.stop.is_empty()),
+                ("top_p", self.top_p < one()),
+                ("max_tokens", self.max_tokens != one_thousand()),
+            ];
+            not_beside(table, "answers", &settings)?;
+        }
+        at_least_one(&format!("{table}.max_tokens"), self.max_tokens)?;
+        let temperature = self.temperature.unwrap_or(0.0);
+        within(&format!("{table}.temperature"), temperature, 2.0)?;
+        within(&format!("{table}.top_p"), self.top_p, 1.0)
     }
 
     fn own_name(&self) -> String {
@@ -312,12 +353,10 @@ pub(crate) fn seed_of(seed: u64, key: &impl Display) -> u64 {
     u64::from_str_radix(&hash[..16], 16).unwrap_or(seed)
 }
 
-fn one_of(table: &str, keys: &[(&str, bool)]) -> Result<(), String> {
-    let given: Vec<&str> = keys
-        .iter()
-        .filter(|(_, given)| *given)
-        .map(|(key, _)| *key)
-        .collect();
+/// Exactly one of the keys must be given.
+fn one_of(table: &str, keys: &[(&str, bool)]) -> Result<(), Problem> {
+    let given = keys.iter().filter(|(_, given)| *given);
+    let given: Vec<&str> = given.map(|(key, _)| *key).collect();
     if given.len() == 1 {
         return Ok(());
     }
@@ -327,29 +366,26 @@ fn one_of(table: &str, keys: &[(&str, bool)]) -> Result<(), String> {
     } else {
         format!("`{}`", given.join("` and `"))
     };
-    Err(format!(
-        "{table}: expected one of the keys `{}`, found {found}",
+    let why = format!(
+        "expected one of the keys `{}`, found {found}",
         known.join("`, `")
-    ))
+    );
+    Err(Problem::new(table, why))
 }
 
-fn at_least_one(key: &str, value: usize) -> Result<(), String> {
-    match value {
-        0 => Err(format!("{key}: expected at least 1, found 0")),
-        _ => Ok(()),
-    }
-}
-
-fn within(key: &str, value: f64, most: f64) -> Result<(), String> {
-    if (0.0..=most).contains(&value) {
+/// None of the keys may be given beside the key `beside`, which has no use for them.
+fn not_beside(table: &str, beside: &str, keys: &[(&str, bool)]) -> Result<(), Problem> {
+    let Some((key, _)) = keys.iter().find(|(_, given)| *given) else {
         return Ok(());
-    }
-    Err(format!("{key}: expected 0 to {most}, found {value}"))
+    };
+    let why = format!("expected no such key beside `{beside}`, which does not use it");
+    let hint = match beside {
+        "answers" => "remove it: the answers of a file are judged as they are",
+        _ => "remove it: the server applies the template of its model",
+    };
+    Err(Problem::new(format!("{table}.{key}"), why).with_hint(Some(hint.to_owned())))
 }
 
-fn check_endpoint(table: &str, endpoint: &EndpointConfig) -> Result<(), String> {
-    endpoint.check().map_err(|error| match error {
-        InstructError::Endpoint { problem } => format!("{table}: {problem}"),
-        error => error.to_string(),
-    })
+fn within(key: &str, found: f64, most: f64) -> Result<(), Problem> {
+    wrong_part(found, 0.0, most).map_or(Ok(()), |why| Err(Problem::new(key, why)))
 }

@@ -12,7 +12,6 @@ mod encoding;
 mod evaluation_set;
 mod excerpt;
 mod fingerprint;
-mod lcs;
 mod near;
 mod part;
 mod report;

@@ -20,8 +20,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
-
-use super::lcs::Lcs;
+use simmer_rouge::Lcs;
 
 /// The texts to compare. Words are numbers below `vocabulary`.
 #[derive(Default)]

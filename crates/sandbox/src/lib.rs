@@ -13,8 +13,10 @@
 //! The stages are the program itself with a hidden first argument ([`stage`]), because Rust has no safe `fork`. Where the
 //! kernel does not allow a step, nothing runs: [`SandboxError::Refused`] says which step.
 //!
-//! The memory of one process is bounded, and so is the number of processes; their product is the bound on all memory
-//! (control groups would give a single one, but few users may create them).
+//! The address space of one process is bounded, and so is the number of processes. The memory of all of them together is read from
+//! `/proc` every few milliseconds, and a program above the limit is ended: control groups, with which the kernel would bound it,
+//! are for few users. Where the kernel does not list the children of a process, only the product of the two bounds holds:
+//! [`Sandbox::counts_all_memory`].
 
 mod error;
 mod limits;
@@ -58,6 +60,8 @@ pub enum Outcome {
     TimedOut,
     /// It wrote more than the limit.
     TooMuchOutput,
+    /// Its processes had more memory together than the limit.
+    TooMuchMemory,
 }
 
 impl Sandbox {
@@ -98,6 +102,11 @@ impl Sandbox {
     /// The Python installation.
     pub fn python(&self) -> &Python {
         &self.python
+    }
+
+    /// Whether the memory of all processes of a program is bounded together. If not, each has its own bound alone.
+    pub fn counts_all_memory(&self) -> bool {
+        system::counts_all_memory()
     }
 
     /// The limits.

@@ -11,6 +11,8 @@ pub struct Limits {
     pub seconds: f64,
     /// Address space of each process in bytes.
     pub memory: u64,
+    /// Memory of all processes together in bytes.
+    pub total_memory: u64,
     /// Processes and threads.
     pub processes: u64,
     /// Open files of each process.
@@ -22,11 +24,12 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Three seconds, as `code_eval` of Hugging Face's `evaluate`, and 1 GiB.
+    /// Three seconds, as `code_eval` of Hugging Face's `evaluate`, and 1 GiB in each process and in all.
     fn default() -> Self {
         Self {
             seconds: 3.0,
             memory: 1 << 30,
+            total_memory: 1 << 30,
             processes: 8,
             files: 64,
             scratch: 16 << 20,

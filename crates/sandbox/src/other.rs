@@ -6,6 +6,10 @@ use std::process::ExitCode;
 
 use crate::{Limits, Outcome, Python, SandboxError};
 
+pub(crate) fn counts_all_memory() -> bool {
+    false
+}
+
 pub(crate) fn run(_: &Path, _: &Python, _: &Limits, _: &str) -> Result<Outcome, SandboxError> {
     Err(SandboxError::NotLinux)
 }

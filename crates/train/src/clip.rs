@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::problem::Problem;
+use simmer_recipe::Problem;
 
 /// `train.clip`: gradient clipping, `"none"` or `{ norm = 1.0 }`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ use simmer_model::adapter::targets::Patterns;
 use crate::clip::Clip;
 use crate::guard::Guard;
 use crate::optimizer::OptimizerConfig;
-use crate::problem::{Problem, wrong_count};
 use crate::schedule::Schedule;
 use crate::tracking::Track;
+use simmer_recipe::{Problem, wrong_count};
 
 /// The `[train]` table: how a run is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

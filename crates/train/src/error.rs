@@ -13,10 +13,10 @@ use simmer_model::adapter::AdapterError;
 use simmer_model::base::BaseError;
 use simmer_model::device::DeviceError;
 
-use crate::problem::Problem;
 use crate::ranks::RanksError;
 use crate::recipe::RecipeError;
 use crate::tracking::Unsent;
+use simmer_recipe::Problem;
 
 /// Why a run cannot start or continue.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::MOST;
-use crate::problem::{Problem, wrong_count};
+use simmer_recipe::{Problem, wrong_count};
 
 /// The `[train.guard]` table: what to do at a step whose loss or gradient is not finite, or whose loss is a spike. The
 /// update of such a step is always skipped, and its rows are written to the run's folder.

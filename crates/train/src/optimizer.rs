@@ -11,7 +11,7 @@ use simmer_kernels::{AdamWStep, AdamWTensors, Part, adamw};
 use simmer_model::{Group, Parameters, SegmentGradients, Segments};
 
 use crate::named::{self, Named};
-use crate::problem::Problem;
+use simmer_recipe::Problem;
 
 /// `train.optimizer`: the optimizer, by its name, or with its settings.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -17,11 +17,11 @@ use crate::error::TrainError;
 use crate::estimate::{Known, estimate};
 use crate::manifest::Manifest;
 use crate::observer::Observer;
-use crate::problem::Problem;
 use crate::rates;
 use crate::recipe::{Method, Recipe, full_on_quantised, of_adapter_table};
 use crate::tokenizer;
 use crate::vocabulary::Vocabulary;
+use simmer_recipe::Problem;
 
 /// What a run needs before its first step.
 pub(crate) struct Prepared {

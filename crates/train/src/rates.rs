@@ -15,8 +15,8 @@ use simmer_model::adapter::{self, kind};
 use simmer_model::{Group, Segments};
 
 use crate::config::TrainConfig;
-use crate::problem::Problem;
 use crate::recipe::Recipe;
+use simmer_recipe::Problem;
 
 /// PEFT's default of `loraplus_lr_embedding`.
 const OF_EMBEDDING: f64 = 1e-6;

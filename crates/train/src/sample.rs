@@ -5,7 +5,7 @@ use simmer_data::{Conversation, Template, Tokenizer, prompt_tokens};
 use simmer_hint::Hint;
 
 use crate::config::MOST;
-use crate::problem::{Problem, wrong_count};
+use simmer_recipe::{Problem, wrong_count};
 
 /// The `[samples]` table: prompts that base model and trained model answer at the end of a run, by greedy decoding.
 /// Needs `base.path`.

@@ -10,7 +10,7 @@ use serde::de::MapAccess;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::named::{self, Named};
-use crate::problem::{Problem, wrong_part};
+use simmer_recipe::{Problem, wrong_part};
 
 /// `train.schedule`: the learning-rate schedule, `"constant"`, `"linear"` or `"cosine"`, or with settings
 /// `{ cosine = { warmup_ratio = 0.03 } }`.

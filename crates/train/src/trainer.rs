@@ -20,10 +20,10 @@ use crate::config::TrainConfig;
 use crate::gradient::{Gradient, Partial};
 use crate::optimizer::{AdamW, Moments, OptimizerConfig, Rate};
 use crate::packing::{Packed, PackedSequence, Packing};
-use crate::problem::Problem;
 use crate::ranks::{Alone, Order, Ranks, RanksError, TreeSum, deal};
 use crate::rates::Rates;
 use crate::trained::Trained;
+use simmer_recipe::Problem;
 
 /// A model with its optimizer.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! `simmer data generate`: training data that a model writes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use simmer_instruct::{
 
 use crate::failure::{Context, Failure};
 use crate::local_model::Local;
-use crate::{interrupt, output, progress};
+use crate::{embedded, interrupt, output, progress};
 
 /// Generate training data with a model: Self-Instruct, Alpaca's method, or Baize's self-chat
 ///
@@ -26,11 +26,15 @@ use crate::{interrupt, output, progress};
 #[command(after_help = "\
 Examples:
   simmer data generate recipes/generate/kitchen.toml
-  simmer data generate recipes/generate/alpaca.toml --out generated/alpaca --target 100")]
+  simmer data generate recipes/generate/alpaca.toml --out generated/alpaca --target 100
+  simmer data generate recipes/generate/kitchen.toml --set seed=2 --out generated/second")]
 pub(super) struct Generate {
     /// Recipe, a TOML file
     #[arg(value_name = "RECIPE")]
     recipe: PathBuf,
+    /// Override a key of the recipe, such as batch=8; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
     /// Folder to write. Default: `out` of the recipe
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
@@ -44,16 +48,18 @@ pub(super) struct Generate {
 
 impl Generate {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let mut recipe = GenerateRecipe::from_file(&self.recipe)?;
+        let mut recipe = GenerateRecipe::from_file(&self.recipe, &self.set)?;
         if let Some(out) = &self.out {
             recipe.out.clone_from(out);
         }
         recipe.target = self.target.unwrap_or(recipe.target).max(1);
-        let method = Method::named(&recipe.method)?;
+        let method = embedded::or_copy(Path::new(&recipe.method))?;
+        let method = Method::named(&method.to_string_lossy())?;
+        let seeds = embedded::or_copy(&recipe.seeds)?;
         let seeds = if method.dialogue.is_some() {
-            Seeds::questions(&recipe.seeds)?
+            Seeds::questions(&seeds)?
         } else {
-            Seeds::tasks(&recipe.seeds)?
+            Seeds::tasks(&seeds)?
         };
         let runs = Arc::new(AtomicBool::new(false));
         let stop = interrupt::flag("stopping after this batch", Arc::clone(&runs));
@@ -93,6 +99,8 @@ impl Generate {
             }
             made => {
                 let (report, path) = made?;
+                // only now: a recipe that would shorten the files is refused, and theirs stays
+                keep(&recipe)?;
                 if self.json {
                     output::json(&report)?;
                 } else {
@@ -150,7 +158,7 @@ impl Generate {
     }
 }
 
-/// The journal of a run, and a copy of its recipe beside it.
+/// The journal of a run. A new one has a copy of its recipe beside it.
 fn open(
     recipe: &GenerateRecipe,
     method: &Method,
@@ -159,11 +167,18 @@ fn open(
 ) -> Result<Journal, Failure> {
     let about = About::new(recipe, method, seeds, &completions.name());
     let journal = Journal::open(&recipe.out.join("journal.jsonl"), &about)?;
+    if journal.is_empty() {
+        keep(recipe)?;
+    }
+    Ok(journal)
+}
+
+/// Writes the recipe into the folder of its run.
+fn keep(recipe: &GenerateRecipe) -> Result<(), Failure> {
     let text = toml::to_string(recipe).map_err(Failure::foreign)?;
     let path = recipe.out.join("recipe.toml");
     write_file(&path, |file| file.write_all(text.as_bytes()))
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(journal)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn name(stage: Stage) -> &'static str {

@@ -6,8 +6,7 @@
 use std::sync::LazyLock;
 
 use fancy_regex::Regex;
-
-use super::rouge::common_ngrams;
+use simmer_rouge::common_ngrams;
 
 /// The longest n-grams that are counted.
 const ORDER: usize = 4;

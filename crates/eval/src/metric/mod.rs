@@ -5,7 +5,6 @@ mod choice;
 mod math;
 mod pass_at_k;
 mod programs;
-mod rouge;
 mod similarity;
 mod text;
 
@@ -16,8 +15,8 @@ use simmer_ifeval::{Outcome, of_row};
 
 pub(crate) use math::boxed;
 pub use pass_at_k::pass_at_k;
-pub use rouge::rouge_l;
 use simmer_data::template::Blanks;
+pub use simmer_rouge::rouge_l;
 use simmer_sandbox::Sandbox;
 
 use crate::answer::{Answer, Reference};

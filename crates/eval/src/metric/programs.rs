@@ -102,7 +102,8 @@ impl Programs {
         Ok(each.collect())
     }
 
-    /// How many programs of these answers ended how: `passed`, `failed`, `timed out`, `wrote too much`.
+    /// How many programs of these answers ended how: `passed`, `failed`, `timed out`, `wrote too much`, `had too
+    /// much memory`.
     pub(super) fn counts(
         &self,
         answers: &[(&Question, &Answer)],
@@ -115,6 +116,7 @@ impl Programs {
                     Outcome::Failed(_) => "failed",
                     Outcome::TimedOut => "timed out",
                     Outcome::TooMuchOutput => "wrote too much",
+                    Outcome::TooMuchMemory => "had too much memory",
                 };
                 *counts.entry(name).or_insert(0) += 1;
             }

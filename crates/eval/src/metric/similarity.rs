@@ -2,9 +2,10 @@
 //!
 //! Source: Lin et al. 2022, section 3.3; lm-evaluation-harness 0.4.13, `truthfulqa/utils.py`.
 
+use simmer_rouge::{rouge_l_sum, rouge_n};
+
 use super::Score;
 use super::bleu::bleu;
-use super::rouge::{rouge_l_sum, rouge_n};
 
 /// A similarity of two texts, in percent.
 type Measure = fn(&str, &str) -> f64;

@@ -172,11 +172,9 @@ impl Texts<'_> {
         }
         let mut examples = String::new();
         let drawn = random.sample(found, count).into_iter();
-        let drawn = drawn.map(|at| &self.shots[at]);
-        let others = drawn.filter(|shot| !(shots.spare && rows::same(shot, fields)));
-        for shot in others.take(shots.count) {
-            let (prompt, answer) = self.shot(origin, shot)?;
-            examples.extend([&prompt, &answer, &shots.between].map(String::as_str));
+        let others = drawn.filter(|at| !(shots.spare && rows::same(&self.shots[*at], fields)));
+        for at in others.take(shots.count) {
+            self.add_example(shots, origin, at, &mut examples)?;
         }
         Ok(examples)
     }
@@ -190,15 +188,12 @@ impl Texts<'_> {
     ) -> Result<String, EvalError> {
         let mut examples = String::new();
         let mut count = 0;
-        for shot in &self.shots {
+        for (at, of_shot) in self.sames(origin)?.iter().enumerate() {
             if count == shots.count {
                 break;
             }
-            if self.optional(text::SAME, origin, shot)?.as_deref() == same {
-                let (prompt, answer) = self.shot(origin, shot)?;
-                examples += &prompt;
-                examples += &answer;
-                examples += &shots.between;
+            if of_shot.as_deref() == same {
+                self.add_example(shots, origin, at, &mut examples)?;
                 count += 1;
             }
         }
@@ -211,6 +206,36 @@ impl Texts<'_> {
             return Err(EvalError::row(origin, problem));
         }
         Ok(examples)
+    }
+
+    /// The value of `shots.same` for each row of examples, computed once.
+    fn sames(&self, origin: &Origin) -> Result<&[Option<String>], EvalError> {
+        if let Some(known) = self.sames.get() {
+            return Ok(known);
+        }
+        let sames = self.shots.iter();
+        let sames = sames.map(|shot| self.optional(text::SAME, origin, shot));
+        let sames = sames.collect::<Result<Vec<_>, _>>()?;
+        Ok(self.sames.get_or_init(|| sames))
+    }
+
+    /// Appends the few-shot example of row `at`; each row becomes text once.
+    fn add_example(
+        &self,
+        shots: &Shots,
+        origin: &Origin,
+        at: usize,
+        examples: &mut String,
+    ) -> Result<(), EvalError> {
+        if let Some(known) = self.rendered.borrow().get(&at) {
+            examples.push_str(known);
+            return Ok(());
+        }
+        let (prompt, answer) = self.shot(origin, &self.shots[at])?;
+        let text = [prompt, answer, shots.between.clone()].concat();
+        examples.push_str(&text);
+        self.rendered.borrow_mut().insert(at, text);
+        Ok(())
     }
 
     /// Prompt and right answer of a few-shot example.

@@ -1,7 +1,7 @@
 //! The templates of a task, which are filled from its rows.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use fancy_regex::Regex;
@@ -36,6 +36,10 @@ pub(super) struct Texts<'a> {
     pub(super) shots: Vec<Map<String, Value>>,
     /// The few-shot examples as text, by the value of `shots.same`: questions share them.
     pub(super) examples: RefCell<BTreeMap<Option<String>, String>>,
+    /// Each few-shot example as text, by its row: questions share them, also if each has its own.
+    pub(super) rendered: RefCell<HashMap<usize, String>>,
+    /// The value of `shots.same` for each row of examples.
+    pub(super) sames: OnceCell<Vec<Option<String>>>,
     /// Draws the examples of each question, with `shots.seed`.
     pub(super) drawn: Option<RefCell<PythonRandom>>,
 }
@@ -64,6 +68,8 @@ impl<'a> Texts<'a> {
             tables,
             shots: Vec::new(),
             examples: RefCell::default(),
+            rendered: RefCell::default(),
+            sames: OnceCell::new(),
             drawn: seed.map(|seed| RefCell::new(PythonRandom::new(seed))),
         };
         texts.shots = texts.read_shots(folder)?;

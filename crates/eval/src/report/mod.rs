@@ -51,6 +51,9 @@ pub struct TaskReport {
     /// The score of the LLaMA paper for that size, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<f64>,
+    /// The scores of the LLaMA paper for all sizes, in percent, beside those of its suite.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub paper: BTreeMap<String, f64>,
     /// For each model, how many of the rows that it was trained on have words of the task's questions; `None` if these rows are
     /// not known.
     pub contamination: Vec<Option<Contamination>>,
@@ -141,6 +144,7 @@ impl TaskReport {
                 .map(|metric| MetricReport::new(metric, &groups, &scores))
                 .collect(),
             published: published.and_then(|(paper, size)| paper.scores.get(size).copied()),
+            paper: BTreeMap::new(),
             contamination: vec![None; results.len()],
             python: None,
             notes: Vec::new(),

@@ -79,10 +79,8 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
             head.push("contaminated".to_owned());
         }
     }
-    let has_published = report.tasks.iter().any(|task| task.published.is_some());
-    if let (true, Some(size)) = (has_published, &report.size) {
-        head.push(format!("LLaMA-{size} (paper)"));
-    }
+    let sizes = sizes(report);
+    head.extend(sizes.iter().map(|size| format!("LLaMA-{size} (paper)")));
     let mut rows = vec![head];
     for task in &report.tasks {
         for (number, metric) in task.metrics.iter().enumerate() {
@@ -98,8 +96,8 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
                     row.push(contaminated(task, model, number));
                 }
             }
-            if has_published {
-                let published = task.published.filter(|_| number == 0);
+            for size in &sizes {
+                let published = task.published_for(size, report).filter(|_| number == 0);
                 row.push(published.map_or(String::new(), |score| format!("{score:.1} %")));
             }
             rows.push(row);
@@ -109,6 +107,26 @@ fn cells(report: &Report) -> Vec<Vec<String>> {
         }
     }
     rows
+}
+
+/// The sizes of the LLaMA paper whose scores are shown, smallest first: all of them beside its suite, or the base model's.
+fn sizes(report: &Report) -> Vec<String> {
+    let known = ["7B", "13B", "33B", "65B"].map(str::to_owned);
+    let shown = |size: &String| {
+        let mut tasks = report.tasks.iter();
+        tasks.any(|task| task.published_for(size, report).is_some())
+    };
+    known.into_iter().filter(shown).collect()
+}
+
+impl TaskReport {
+    /// The published score for a size, if it is shown.
+    fn published_for(&self, size: &str, report: &Report) -> Option<f64> {
+        let own = self
+            .published
+            .filter(|_| report.size.as_deref() == Some(size));
+        own.or_else(|| self.paper.get(size).copied())
+    }
 }
 
 fn name(task: &TaskReport) -> String {
@@ -219,7 +237,46 @@ fn notes(report: &Report) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::task::{Protocol, Task};
+
+    #[test]
+    fn scores_of_the_paper_stand_beside_ours() {
+        let task = Task::named("piqa").unwrap();
+        let mut of_task = TaskReport::new(&task, &[], &[], Some("7B"));
+        let metric = |name: &str| MetricReport {
+            metric: name.to_owned(),
+            means: Vec::new(),
+            differences: Vec::new(),
+            groups: BTreeMap::new(),
+            macro_average: Vec::new(),
+        };
+        of_task.metrics = vec![metric("acc"), metric("acc_norm")];
+        let mut report = Report {
+            protocol: Protocol::Paper,
+            models: vec!["base".to_owned()],
+            size: Some("7B".to_owned()),
+            tasks: vec![of_task],
+        };
+        let columns = |report: &Report| -> Vec<String> {
+            let rows = cells(report).into_iter();
+            rows.map(|row| row[row.len().min(3)..].join(" | "))
+                .collect()
+        };
+        assert_eq!(columns(&report), ["base | LLaMA-7B (paper)", "79.8 %", ""]);
+        report.tasks[0].paper = task.paper.unwrap().scores;
+        report.size = None;
+        assert_eq!(
+            columns(&report),
+            [
+                "base | LLaMA-7B (paper) | LLaMA-13B (paper) | LLaMA-33B (paper) | LLaMA-65B (paper)",
+                "79.8 % | 80.1 % | 82.3 % | 82.8 %",
+                " |  |  | "
+            ]
+        );
+    }
 
     #[test]
     fn a_star_needs_finite_bounds() {

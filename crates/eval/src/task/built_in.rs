@@ -35,6 +35,7 @@ pub(super) const TASKS: &[(&str, &str)] = tasks![
     "humaneval",
     "humaneval_instruct",
     "mbpp",
+    "mbpp_instruct",
     "ifeval",
     "realtoxicityprompts",
     "user_oriented",

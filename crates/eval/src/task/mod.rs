@@ -171,6 +171,9 @@ pub struct Paper {
     /// Published scores in percent, by model size.
     #[serde(default)]
     pub scores: BTreeMap<String, f64>,
+    /// The same with other numbers of few-shot examples than the task's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shots: BTreeMap<String, BTreeMap<String, f64>>,
 }
 
 /// The source of prompts and metrics.
@@ -369,13 +372,17 @@ impl Task {
         Ok(self)
     }
 
-    /// The task with `count` few-shot examples.
+    /// The task with `count` few-shot examples. Published scores are those with as many, if there are any.
     ///
     /// # Errors
     /// If the task does not have that many.
     pub fn with_shots(mut self, count: usize) -> Result<Self, EvalError> {
         let problem = match &mut self.shots {
             Some(shots) if !shots.files.is_empty() || count <= shots.rows.len() => {
+                if let Some(paper) = self.paper.as_mut().filter(|_| shots.count != count) {
+                    let published = paper.shots.get(&count.to_string());
+                    paper.scores = published.cloned().unwrap_or_default();
+                }
                 shots.count = count;
                 return Ok(self);
             }
@@ -406,6 +413,18 @@ mod tests {
                 task.under(Protocol::Paper).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn published_scores_are_those_of_as_many_shots() {
+        let of = |shots: usize| {
+            let task = Task::named("nq_open").unwrap().with_shots(shots).unwrap();
+            task.paper.unwrap().scores.get("7B").copied()
+        };
+        assert_eq!(
+            [0, 1, 5, 64, 2].map(of),
+            [Some(16.8), Some(18.7), Some(22.0), Some(26.1), None]
+        );
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use simmer_recipe::{Problem, wrong_count};
 use ureq::http::Uri;
 
 use crate::completion::Completion;
-use crate::error::InstructError;
 
 /// A server of OpenAI's API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,47 +78,45 @@ fn two_minutes() -> f64 {
 }
 
 impl EndpointConfig {
-    /// Checks every value.
+    /// Checks every value. A problem has the key below this table.
     ///
     /// # Errors
     /// The first value that is wrong.
-    pub fn check(&self) -> Result<(), InstructError> {
-        let wrong = |problem: String| Err(InstructError::Endpoint { problem });
+    pub fn check(&self) -> Result<(), Problem> {
+        let wrong = |key: &str, why: String| Err(Problem::new(key, why));
         let uri: Option<Uri> = self.url.parse().ok();
         let scheme = uri.as_ref().and_then(Uri::scheme_str);
         if !matches!(scheme, Some("http" | "https")) {
-            return wrong(format!(
-                "`url`: expected http:// or https://, found {:?}",
-                self.url
-            ));
+            let found = &self.url;
+            return wrong(
+                "url",
+                format!("expected http:// or https://, found {found:?}"),
+            );
         }
-        if self.concurrency == 0 || self.concurrency > 256 {
-            return wrong(format!(
-                "`concurrency`: expected 1 to 256, found {}",
-                self.concurrency
-            ));
+        if let Some(why) = wrong_count(self.concurrency as u64, 1, 256) {
+            return wrong("concurrency", why);
         }
         let positive = [("timeout_s", self.timeout_s), ("backoff_s", self.backoff_s)];
-        if let Some((key, value)) = positive
+        if let Some((key, found)) = positive
             .iter()
             .find(|(_, value)| !(*value > 0.0 && *value <= 86_400.0))
         {
-            return wrong(format!(
-                "`{key}`: expected more than 0, at most 86400, found {value}"
-            ));
+            let why = format!("expected more than 0, at most 86400, found {found}");
+            return wrong(key, why);
         }
         let prices = [
             ("price_prompt", self.price_prompt),
             ("price_completion", self.price_completion),
         ];
-        if let Some((key, value)) = prices
+        if let Some((key, found)) = prices
             .iter()
             .find(|(_, value)| !(value.is_finite() && *value >= 0.0))
         {
-            return wrong(format!("`{key}`: expected 0 or more, found {value}"));
+            return wrong(key, format!("expected 0 or more, found {found}"));
         }
         if self.max_cost.is_some() && self.price_prompt == 0.0 && self.price_completion == 0.0 {
-            return wrong("`max_cost` needs `price_prompt` or `price_completion`".to_owned());
+            let why = "expected `price_prompt` or `price_completion` beside it, found neither";
+            return wrong("max_cost", why.to_owned());
         }
         Ok(())
     }

@@ -35,7 +35,9 @@ impl Endpoint {
     /// # Errors
     /// If the address is invalid, or the key is missing.
     pub fn new(config: &EndpointConfig) -> Result<Self, InstructError> {
-        config.check()?;
+        config.check().map_err(|problem| InstructError::Endpoint {
+            problem: problem.to_string(),
+        })?;
         Ok(Self {
             config: config.clone(),
             client: Client::new(config)?,

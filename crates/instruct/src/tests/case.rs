@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::player::Player;
 use crate::*;
 
 #[derive(Deserialize)]
@@ -38,47 +39,6 @@ pub(super) struct Recorded {
 pub(super) struct Scores {
     pub(super) nearest: Vec<f64>,
     pub(super) mean: f64,
-}
-
-/// Answers prompts in the order of the golden, and then by what it answered to each before.
-pub(super) struct Player {
-    pub(super) completions: Vec<Completion>,
-    pub(super) given: HashMap<String, Completion>,
-    /// How many it answers before it fails.
-    pub(super) left: usize,
-    pub(super) answered: usize,
-}
-
-impl Completions for Player {
-    fn name(&self) -> String {
-        "player".to_owned()
-    }
-
-    fn computes_batches(&self) -> bool {
-        false
-    }
-
-    fn complete(
-        &mut self,
-        requests: &[Request<'_>],
-        _: Stop<'_>,
-        done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,
-    ) -> Result<(), InstructError> {
-        for (number, request) in requests.iter().enumerate() {
-            if self.left == 0 {
-                return Err(InstructError::Model("gone".to_owned()));
-            }
-            self.left -= 1;
-            self.answered += 1;
-            let next = self.given.len();
-            let given = self.given.entry(request.prompt.text().into_owned());
-            let completion = given
-                .or_insert_with(|| self.completions[next].clone())
-                .clone();
-            done(number, completion)?;
-        }
-        Ok(())
-    }
 }
 
 /// A folder with the seeds and the recipe of a golden.
@@ -116,7 +76,7 @@ impl Case {
             Seeds::tasks
         };
         Self {
-            recipe: GenerateRecipe::from_file(&recipe).unwrap(),
+            recipe: GenerateRecipe::from_file(&recipe, &[]).unwrap(),
             seeds: read(&seeds).unwrap(),
             method,
             golden,
@@ -124,19 +84,27 @@ impl Case {
         }
     }
 
-    pub(super) fn player(&self) -> Player {
+    /// Answers prompts in the order of the golden, and then by what it answered to each before.
+    pub(super) fn player(&self) -> Player<'static> {
+        self.player_then(Vec::new())
+    }
+
+    /// The same with more completions behind those of the golden.
+    pub(super) fn player_then(&self, more: Vec<Completion>) -> Player<'static> {
         let completion = |recorded: &Recorded| Completion {
             text: recorded.text.clone(),
             finish: recorded.finish_reason,
             prompt_tokens: None,
             completion_tokens: None,
         };
-        Player {
-            completions: self.golden.completions.iter().map(completion).collect(),
-            given: HashMap::new(),
-            left: usize::MAX,
-            answered: 0,
-        }
+        let recorded = self.golden.completions.iter().map(completion);
+        let completions: Vec<Completion> = recorded.chain(more).collect();
+        let mut given: HashMap<String, Completion> = HashMap::new();
+        Player::new(move |prompt, _| {
+            let next = given.len();
+            let known = given.entry(prompt.to_owned());
+            known.or_insert_with(|| completions[next].clone()).clone()
+        })
     }
 
     pub(super) fn journal(&self, out: &str) -> PathBuf {
@@ -144,7 +112,7 @@ impl Case {
     }
 
     /// Runs, and writes the files.
-    pub(super) fn run(&self, player: &mut Player, out: &str) -> Result<Outcome, InstructError> {
+    pub(super) fn run(&self, player: &mut Player<'_>, out: &str) -> Result<Outcome, InstructError> {
         let about = About::new(&self.recipe, &self.method, &self.seeds, &player.name());
         let mut journal = Journal::open(&self.journal(out), &about)?;
         let outcome = Run {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Case, MODELS, Player, says};
+use super::{Case, MODELS, judge_that, says};
 use crate::*;
 
 #[test]
@@ -69,7 +69,7 @@ fn every_published_form_is_read() {
 }
 
 /// The message of an error, without the folder.
-fn said<T>(case: &Case, found: Result<T, JudgeError>) -> String {
+fn said<T>(case: &Case, found: Result<T, impl std::error::Error>) -> String {
     let error = found.err().unwrap();
     let folder = format!("{}/", case.folder.path().display());
     error.to_string().replace(&folder, "")
@@ -169,50 +169,67 @@ fn recipes_that_cannot_be_used_are_named() {
             "mode = \"pair\"",
             MODELS,
             "",
-            "unknown variant `pair`, expected `pairwise` or `single`",
+            "line 3, column 8: `mode`: unknown value `pair`",
         ),
-        ("mod = \"single\"", MODELS, "", "unknown field `mod`"),
+        (
+            "mod = \"single\"",
+            MODELS,
+            "",
+            "line 3, column 1: unknown key `mod` in the recipe; did you mean `mode`?",
+        ),
         (
             "",
             one,
             "",
-            "`[[model]]`: expected two tables, to compare two models, found 1",
+            "`model`: expected two tables [[model]], to compare two models, found 1",
         ),
         (
             "",
             &[one, one].concat(),
             "",
-            "[[model]] 2: `name`: expected another name than that of the first model, found `one`",
+            "`model.1.name`: expected another name than that of the first model, found `one`",
         ),
         (
             "",
             "[[model]]\nname = \"a\"\n[[model]]\n",
             "",
-            "[[model]] 1: expected one of the keys `answers`, `local`, `endpoint`, found none",
+            "`model.0`: expected one of the keys `answers`, `local`, `endpoint`, found none",
         ),
         (
             "",
             MODELS,
             "endpoint = { url = \"http://x\", model = \"m\" }",
-            "[judge]: expected one of the keys `local`, `endpoint`, found `local` and `endpoint`",
+            "`judge`: expected one of the keys `local`, `endpoint`, found `local` and `endpoint`",
         ),
         (
             "",
             MODELS,
             "repeats = 0",
-            "[judge]: `repeats`: expected at least 1, found 0",
+            "`judge.repeats`: expected at least 1, found 0",
         ),
         (
             "",
             MODELS,
             "temperature = 3.0",
-            "[judge]: `temperature`: expected 0 to 2, found 3",
+            "`judge.temperature`: expected a number from 0 to 2, found 3",
         ),
         (
             "mode = \"single\"",
             "[[model]]\nendpoint = { url = \"x\", model = \"m\" }\n",
             "",
-            "[[model]] 1: `endpoint`: `url`: expected http:// or https://, found \"x\"",
+            "`model.0.endpoint.url`: expected http:// or https://, found \"x\"",
+        ),
+        (
+            "mode = \"single\"",
+            "[[model]]\nanswers = \"one.jsonl\"\ntemperature = 0.5\n",
+            "",
+            "line 6, column 1: `model.0.temperature`: expected no such key beside `answers`, which does not use it",
+        ),
+        (
+            "mode = \"single\"",
+            "[[model]]\ntemplate = \"alpaca\"\nendpoint = { url = \"http://x\", model = \"m\" }\n",
+            "",
+            "`model.0.template`: expected no such key beside `endpoint`",
         ),
     ] {
         let text = said(&case, case.recipe_of(keys, models, judge));
@@ -267,7 +284,7 @@ fn prompts_that_cannot_be_used_are_named() {
         let recipe = case.recipe(&keys(mode), "").unwrap();
         let text = said(
             &case,
-            case.judge(&recipe, &mut Player::new(&says), "none.jsonl"),
+            case.judge(&recipe, &mut judge_that(&says), "none.jsonl"),
         );
         assert!(
             text.ends_with(&format!("expected {expected}, found none")),
@@ -285,7 +302,7 @@ fn every_shipped_recipe_can_be_read() {
         if path.extension().is_none_or(|end| end != "toml") {
             continue;
         }
-        let recipe = JudgeRecipe::from_file(&path).unwrap();
+        let recipe = JudgeRecipe::from_file(&path, &[]).unwrap();
         Prompts::named(&recipe.prompts).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&path).unwrap();

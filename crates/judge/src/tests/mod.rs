@@ -2,77 +2,23 @@
 
 mod files;
 mod originals;
+#[path = "../../../../tests/player.rs"]
+mod player;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
-use simmer_instruct::{
-    About, Completion, Completions, Finish, InstructError, Journal, Prompt, Request, Stop,
-};
+use simmer_instruct::{About, Journal};
+use simmer_recipe::RecipeError;
 
+use self::player::{Player, completion};
 use super::*;
 
-/// Says what a function says to the text of a prompt.
-struct Player<'a> {
-    says: &'a dyn Fn(&str, u64) -> String,
-    /// How many prompts it answers before it fails.
-    left: usize,
-    prompts: Vec<String>,
-}
-
-impl<'a> Player<'a> {
-    fn new(says: &'a dyn Fn(&str, u64) -> String) -> Self {
-        Self {
-            says,
-            left: usize::MAX,
-            prompts: Vec::new(),
-        }
-    }
-}
-
-impl Completions for Player<'_> {
-    fn name(&self) -> String {
-        "player".to_owned()
-    }
-
-    fn computes_batches(&self) -> bool {
-        false
-    }
-
-    fn complete(
-        &mut self,
-        requests: &[Request<'_>],
-        _: Stop<'_>,
-        done: &mut dyn FnMut(usize, Completion) -> Result<(), InstructError>,
-    ) -> Result<(), InstructError> {
-        for (number, request) in requests.iter().enumerate() {
-            if self.left == 0 {
-                return Err(InstructError::Model("gone".to_owned()));
-            }
-            self.left -= 1;
-            let Prompt::Chat(messages) = request.prompt else {
-                panic!("a text")
-            };
-            let texts = messages
-                .iter()
-                .map(|message| format!("{}: {}\n", message.role, message.content));
-            let prompt: String = texts.collect();
-            let text = (self.says)(&prompt, request.seed);
-            self.prompts.push(prompt);
-            done(
-                number,
-                Completion {
-                    text,
-                    finish: Finish::Stop,
-                    prompt_tokens: None,
-                    completion_tokens: None,
-                },
-            )?;
-        }
-        Ok(())
-    }
+/// A judge that says what a function says.
+fn judge_that(says: &dyn Fn(&str, u64) -> String) -> Player<'_> {
+    Player::new(|prompt, seed| completion(says(prompt, seed)))
 }
 
 /// Files of a judgement.
@@ -114,15 +60,15 @@ impl Case {
     }
 
     /// A recipe with the first keys, and keys of the judge.
-    fn recipe(&self, keys: &str, judge: &str) -> Result<JudgeRecipe, JudgeError> {
+    fn recipe(&self, keys: &str, judge: &str) -> Result<JudgeRecipe, RecipeError> {
         self.recipe_of(keys, MODELS, judge)
     }
 
-    fn recipe_of(&self, keys: &str, models: &str, judge: &str) -> Result<JudgeRecipe, JudgeError> {
+    fn recipe_of(&self, keys: &str, models: &str, judge: &str) -> Result<JudgeRecipe, RecipeError> {
         let text = format!(
             "questions = \"questions.jsonl\"\nout = \"out\"\n{keys}\n{models}\n[judge]\n{judge}\nlocal = {{ base = \"none\" }}\n"
         );
-        JudgeRecipe::from_file(&self.write("recipe.toml", &text))
+        JudgeRecipe::from_file(&self.write("recipe.toml", &text), &[])
     }
 
     fn questions(&self) -> Vec<Question> {
@@ -193,7 +139,7 @@ fn says(prompt: &str, _: u64) -> String {
 fn two_models_are_compared_in_both_orders() {
     let case = Case::new();
     let recipe = case.recipe("", "").unwrap();
-    let mut player = Player::new(&says);
+    let mut player = judge_that(&says);
     let (report, page) = case.judge(&recipe, &mut player, "journal.jsonl").unwrap();
     assert_eq!(player.prompts.len(), 6);
     let versus = report.pairwise.as_ref().unwrap();
@@ -267,7 +213,7 @@ fn ratings_have_means_and_a_text_without_one_is_asked_again() {
         }
         format!("[[{}]]", 4 + seed % 2)
     };
-    let mut player = Player::new(&judge);
+    let mut player = judge_that(&judge);
     let (report, _) = case.judge(&recipe, &mut player, "journal.jsonl").unwrap();
     assert_eq!(
         (report.verdicts, report.no_verdict, report.asked_again),
@@ -309,13 +255,13 @@ fn a_judge_that_fails_loses_no_verdict() {
             says(prompt, seed)
         }
     };
-    let mut player = Player::new(&hard);
+    let mut player = judge_that(&hard);
     let whole = case.judge(&recipe, &mut player, "whole.jsonl").unwrap();
     let requests = player.prompts.len();
     assert_eq!((requests, whole.0.no_verdict), (8, 2));
     assert!(whole.1.contains("no result") && whole.1.contains("no verdict"));
     for left in 0..requests {
-        let mut player = Player::new(&hard);
+        let mut player = judge_that(&hard);
         player.left = left;
         let journal = format!("journal-{left}.jsonl");
         let error = case.judge(&recipe, &mut player, &journal).unwrap_err();
@@ -336,7 +282,7 @@ fn models_answer_turn_by_turn() {
     let questions = case.questions();
     let prompts = Prompts::named("mt-bench").unwrap();
     let echo = |prompt: &str, _: u64| format!("{} words", prompt.split_whitespace().count());
-    let mut player = Player::new(&echo);
+    let mut player = judge_that(&echo);
     player.left = 2;
     let run = |player: &mut Player<'_>| {
         let mut journal = Journal::open(&case.path("answers.journal.jsonl"), &about()).unwrap();

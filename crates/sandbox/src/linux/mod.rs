@@ -3,6 +3,7 @@
 mod filter;
 mod inner;
 mod job;
+mod memory;
 mod mounts;
 mod names;
 mod outer;
@@ -11,6 +12,7 @@ mod run;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub(crate) use memory::is_counted as counts_all_memory;
 pub(crate) use run::run;
 
 /// The hidden first argument of the outer and of the inner stage.
@@ -24,6 +26,7 @@ mod code {
     pub(super) const TIME: u8 = 100;
     pub(super) const KILLED: u8 = 101;
     pub(super) const REFUSED: u8 = 102;
+    pub(super) const MEMORY: u8 = 103;
 }
 
 /// A step that the kernel refused, in words.

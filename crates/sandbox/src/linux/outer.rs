@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Uid, close};
 
 use super::job::Job;
 use super::run::GRACE;
-use super::{INNER, Refusal, Step, code, names};
+use super::{INNER, Refusal, Step, code, memory, names};
 
 /// How often the inner stage is looked at, in milliseconds.
 const TICK: u16 = 3;
@@ -58,7 +58,7 @@ pub(super) fn outer() -> Result<ExitCode, Refusal> {
     watch(&mut inner, begin, &job, input.as_fd())
 }
 
-/// Waits for the end, the time, or the end of the program that started this one. The inner stage is process 1 of its
+/// Waits for the end, the time, too much memory, or the end of the program that started this one. The inner stage is process 1 of its
 /// namespace: when it is killed, the kernel kills all others, before `wait` returns.
 fn watch(
     inner: &mut Child,
@@ -75,10 +75,15 @@ fn watch(
         let is_late = begin.elapsed() >= latest;
         let mut fds = [PollFd::new(input, PollFlags::empty())];
         let hung_up = poll(&mut fds, TICK).is_ok_and(|ready| ready > 0);
-        if is_late || hung_up {
+        let is_large = memory::is_above(inner.id(), job.limits.total_memory);
+        if is_late || hung_up || is_large {
             inner.kill().step("end the program")?;
             inner.wait().step("wait")?;
-            break if is_late { code::TIME } else { code::KILLED };
+            break match (is_large, is_late) {
+                (true, _) => code::MEMORY,
+                (false, true) => code::TIME,
+                (false, false) => code::KILLED,
+            };
         }
     };
     Ok(ExitCode::from(ended))

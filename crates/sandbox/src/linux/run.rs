@@ -131,6 +131,7 @@ fn outcome(
         return Ok(limit);
     }
     Ok(match status {
+        Some(code::MEMORY) => Outcome::TooMuchMemory,
         _ if said.ends_with(job.end.as_bytes()) => Outcome::Passed,
         Some(code::KILLED | code::TIME) | None => Outcome::Failed("killed".to_owned()),
         Some(code) => Outcome::Failed(match last {

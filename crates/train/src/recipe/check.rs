@@ -13,7 +13,7 @@ use simmer_model::device;
 
 use super::{Method, Recipe};
 use crate::config::Weights;
-use crate::problem::Problem;
+use simmer_recipe::Problem;
 
 impl Recipe {
     /// Checks each value and their combinations.

@@ -5,25 +5,23 @@
 
 mod check;
 mod elsewhere;
-mod explain;
 mod numbers;
 mod places;
-mod source;
+mod shape;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use simmer_data::DataConfig;
-use simmer_hint::Hint;
 use simmer_model::adapter::{AdapterTable, AdaptionPromptConfig, Ia3Config, LoraConfig};
 use simmer_model::base::{BaseConfig, Precision};
-use toml::de::{DeTable, Deserializer};
+use simmer_recipe::{Here, Kind, Problem};
 
 use crate::config::TrainConfig;
 use crate::sample::SampleConfig;
 pub(crate) use check::{full_on_quantised, of_adapter_table};
 pub use elsewhere::option_here;
-use source::Sources;
+pub use simmer_recipe::RecipeError;
 
 /// A recipe: everything that defines a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,60 +102,41 @@ impl Default for FullConfig {
     }
 }
 
-/// Why a recipe cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's error.
-        source: std::io::Error,
-    },
-    /// Something in the recipe is wrong.
-    #[error("{place}: {what}")]
-    Wrong {
-        /// File, line and column, or the `--set` override.
-        place: String,
-        /// What is wrong.
-        what: String,
-        /// What the user can do about it.
-        hint: Option<String>,
-    },
-}
+impl Kind for Recipe {
+    const CHOICES: &'static [&'static str] = &[
+        "base.init.rope_scaling",
+        "data.validation",
+        "method",
+        "train.checkpoint_every",
+        "train.clip",
+        "train.optimizer",
+        "train.schedule",
+        "train.validate_every",
+    ];
+    const OVERRIDE: &'static str = "train.learning_rate=1e-4";
+    const FORMER: &'static [&'static str] = &["share_beginnings"];
 
-impl Hint for RecipeError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Read { path, .. } if meant(path).is_file() && meant(path) != *path => {
-                Some(format!("did you mean {}?", meant(path).display()))
-            }
-            Self::Read { path, .. } if !path.exists() => Some(
-                "list the recipes that ship with the program with `simmer recipes`; \
-                 copy one with `simmer recipes copy NAME`"
-                    .to_owned(),
-            ),
-            Self::Read { path, .. } if path.is_dir() => Some(
-                "give the recipe, a TOML file; the recipe of a run is recipe.toml in its folder"
-                    .to_owned(),
-            ),
-            Self::Read { source, .. } if source.kind() == std::io::ErrorKind::InvalidData => {
-                Some("a recipe is a TOML file, text in UTF-8".to_owned())
-            }
-            Self::Read { .. } => None,
-            Self::Wrong { hint, .. } => hint.clone(),
-        }
+    fn check(&self) -> Result<(), Problem> {
+        Self::check(self)
+    }
+
+    fn key_here(name: &str, table: Option<&str>) -> Option<Here> {
+        elsewhere::key_here(name, table)
+    }
+
+    fn value_here(key: &str, name: &str) -> Option<&'static str> {
+        elsewhere::value_here(key, name)
+    }
+
+    fn shape(path: &str) -> Option<String> {
+        shape::shape(path)
+    }
+
+    /// The sources of a validation set are like those of the training set.
+    fn same_table(path: String) -> String {
+        path.replace("data.validation.files", "data.train")
     }
 }
-
-/// The recipe that somebody means who left out or mistook the extension.
-fn meant(path: &Path) -> PathBuf {
-    path.with_extension("toml")
-}
-
-/// The largest recipe that is read, in bytes.
-const LARGEST: u64 = 4 << 20;
 
 impl Recipe {
     /// Reads a recipe and applies `--set KEY=VALUE` overrides, in order.
@@ -165,11 +144,7 @@ impl Recipe {
     /// # Errors
     /// The first problem, with file, line and key.
     pub fn from_file(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
-        let text = simmer_files::read_text(path, LARGEST).map_err(|source| RecipeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text, sets)
+        simmer_recipe::from_file(path, sets)
     }
 
     /// A recipe from its text; `path` is named in errors.
@@ -180,17 +155,7 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::from_file`].
     pub fn parse(path: &Path, text: &str, sets: &[String]) -> Result<Self, RecipeError> {
-        let sources = Sources::new(path, text, sets)?;
-        let mut root = DeTable::parse(text).map_err(|error| sources.syntax(&error))?;
-        for set in sources.sets() {
-            set.apply(root.get_mut())?;
-        }
-        let recipe = Self::deserialize(Deserializer::from(root.clone()))
-            .map_err(|error| explain::deserialization(&sources, &root, &error))?;
-        match recipe.check() {
-            Ok(()) => Ok(recipe),
-            Err(problem) => Err(explain::problem(&sources, root.get_ref(), problem)),
-        }
+        simmer_recipe::parse(path, text, sets)
     }
 
     /// The whole recipe as TOML, with every default written out. It parses to the same recipe.

@@ -1,3 +1,5 @@
+use simmer_hint::Hint;
+
 use super::*;
 
 const MINIMAL: &str = r#"

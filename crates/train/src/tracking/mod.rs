@@ -22,7 +22,7 @@ use crate::error::TrainError;
 use crate::metrics::Metrics;
 use crate::observer::Observer;
 use crate::outcome::Outcome;
-use crate::problem::Problem;
+use simmer_recipe::Problem;
 
 pub(crate) use tensorboard::FOLDER as EVENTS_FOLDER;
 pub use unsent::Unsent;

@@ -3,17 +3,11 @@
 mod keys;
 mod values;
 
+use simmer_recipe::Here;
+
 use super::places::place_of;
 use keys::{Elsewhere, KEYS, SOURCE_KEYS, key};
 use values::VALUES;
-
-/// What a recipe has in place of an unknown key.
-pub(super) struct Here {
-    /// The key that may be meant, if it is one of the same table, or the table, in brackets.
-    pub(super) near: Option<String>,
-    /// An instruction.
-    pub(super) hint: Option<String>,
-}
 
 /// What a recipe has in place of the unknown key `name` in the table with this path.
 pub(super) fn key_here(name: &str, table: Option<&str>) -> Option<Here> {

@@ -23,8 +23,8 @@ use crate::error::TrainError;
 use crate::folder::RECIPE_FILE;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::metrics::{History, Metrics, now};
-use crate::problem::Problem;
 use crate::program;
+use simmer_recipe::Problem;
 
 /// Its name, for people.
 pub(super) const NAME: &str = "MLflow";

@@ -5,7 +5,7 @@
 use simmer_checkpoint::web::base64;
 use ureq::http::Uri;
 
-use crate::problem::Problem;
+use simmer_recipe::Problem;
 
 /// The server, and how requests are authorised.
 pub(super) struct Settings {

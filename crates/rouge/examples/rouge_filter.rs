@@ -10,7 +10,7 @@
 use std::error::Error;
 use std::time::Instant;
 
-use simmer_instruct::Similarity;
+use simmer_rouge::Similarity;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("a file is expected")?;

@@ -16,15 +16,23 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
+    /// A problem without a hint.
+    pub fn new(key: impl Into<String>, why: impl Into<String>) -> Self {
         let (key, why) = (key.into(), why.into());
         let hint = None;
         Self { key, why, hint }
     }
 
+    /// The same of a key in this table.
+    #[must_use]
+    pub fn below(self, table: &str) -> Self {
+        let key = format!("{table}.{}", self.key);
+        Self { key, ..self }
+    }
+
     /// The same with a hint.
     #[must_use]
-    pub(crate) fn with_hint(self, hint: Option<String>) -> Self {
+    pub fn with_hint(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
 }
@@ -44,7 +52,7 @@ impl Hint for Problem {
 }
 
 /// Why a count is out of range, if it is.
-pub(crate) fn wrong_count(found: u64, least: u64, most: u64) -> Option<String> {
+pub fn wrong_count(found: u64, least: u64, most: u64) -> Option<String> {
     let nearest = found.clamp(least, most);
     (found != nearest).then(|| {
         let expected = if found < least {
@@ -57,7 +65,7 @@ pub(crate) fn wrong_count(found: u64, least: u64, most: u64) -> Option<String> {
 }
 
 /// Why a number is not from `least` to `most`, both allowed, if it is not.
-pub(crate) fn wrong_part(found: f64, least: f64, most: f64) -> Option<String> {
+pub fn wrong_part(found: f64, least: f64, most: f64) -> Option<String> {
     let why = format!("expected a number from {least} to {most}, found {found}");
     match (found < least, found > most) {
         (true, _) => Some(format!("{why}; the nearest valid value is {least}")),
@@ -65,4 +73,12 @@ pub(crate) fn wrong_part(found: f64, least: f64, most: f64) -> Option<String> {
         _ if found.is_nan() => Some(why),
         _ => None,
     }
+}
+
+/// Checks that a count is at least 1.
+///
+/// # Errors
+/// The problem of this key.
+pub fn at_least_one(key: &str, found: usize) -> Result<(), Problem> {
+    wrong_count(found as u64, 1, u64::MAX).map_or(Ok(()), |why| Err(Problem::new(key, why)))
 }

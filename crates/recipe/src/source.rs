@@ -9,19 +9,7 @@ use std::path::Path;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 use toml::{Spanned, Value};
 
-use super::RecipeError;
-
-/// Tables that hold one of several alternatives: an override below one of them replaces the alternative.
-const CHOICES: &[&str] = &[
-    "base.init.rope_scaling",
-    "data.validation",
-    "method",
-    "train.checkpoint_every",
-    "train.clip",
-    "train.optimizer",
-    "train.schedule",
-    "train.validate_every",
-];
+use crate::RecipeError;
 
 /// The text of a recipe and its overrides.
 pub(super) struct Sources<'a> {
@@ -43,11 +31,16 @@ pub(super) struct Set {
 }
 
 impl<'a> Sources<'a> {
-    pub(super) fn new(path: &'a Path, text: &'a str, sets: &[String]) -> Result<Self, RecipeError> {
+    pub(super) fn new(
+        path: &'a Path,
+        text: &'a str,
+        sets: &[String],
+        example: &str,
+    ) -> Result<Self, RecipeError> {
         let mut start = text.len() + 1;
         let mut parsed = Vec::with_capacity(sets.len());
         for written in sets {
-            let set = Set::new(written, start)?;
+            let set = Set::new(written, start, example)?;
             start = set.padded.len() + 1;
             parsed.push(set);
         }
@@ -126,11 +119,11 @@ impl<'a> Sources<'a> {
 }
 
 impl Set {
-    fn new(written: &str, start: usize) -> Result<Self, RecipeError> {
+    fn new(written: &str, start: usize, example: &str) -> Result<Self, RecipeError> {
         let wrong = |what: &str| RecipeError::Wrong {
             place: format!("--set {written}"),
             what: what.to_owned(),
-            hint: Some("write an override as --set train.learning_rate=1e-4".to_owned()),
+            hint: Some(format!("write an override as --set {example}")),
         };
         let (name, value) = written
             .split_once('=')
@@ -163,7 +156,11 @@ impl Set {
     }
 
     /// Sets the value at its key, creating missing tables.
-    pub(super) fn apply<'t>(&'t self, root: &mut DeTable<'t>) -> Result<(), RecipeError> {
+    pub(super) fn apply<'t>(
+        &'t self,
+        root: &mut DeTable<'t>,
+        choices: &[&str],
+    ) -> Result<(), RecipeError> {
         let Some((keys, value)) = self.parsed() else {
             return Err(self.wrong("the key is not a valid TOML key".to_owned()));
         };
@@ -172,11 +169,11 @@ impl Set {
         };
         let mut place = Place::Table(root);
         for (depth, key) in parents.iter().enumerate() {
-            place = self.enter(place, key, depth)?;
+            place = self.enter(place, key, depth, choices)?;
         }
         match place {
             Place::Table(table) => {
-                self.choose(table, last, parents.len());
+                self.choose(table, last, parents.len(), choices);
                 // The old key goes too: its position is that of the old value.
                 table.remove(last);
                 table.insert(last.clone(), value);
@@ -197,10 +194,11 @@ impl Set {
         place: Place<'p, 't>,
         key: &Key<'t>,
         depth: usize,
+        choices: &[&str],
     ) -> Result<Place<'p, 't>, RecipeError> {
         let value = match place {
             Place::Table(table) => {
-                self.choose(table, key, depth);
+                self.choose(table, key, depth, choices);
                 table
                     .entry(key.clone())
                     .or_insert_with(|| Spanned::new(key.span(), DeValue::Table(DeTable::new())))
@@ -221,8 +219,8 @@ impl Set {
     }
 
     /// If the table holds one of several alternatives, drops the other ones.
-    fn choose<'t>(&self, table: &mut DeTable<'t>, key: &Key<'t>, depth: usize) {
-        if CHOICES.contains(&self.key[..depth].join(".").as_str()) {
+    fn choose<'t>(&self, table: &mut DeTable<'t>, key: &Key<'t>, depth: usize, choices: &[&str]) {
+        if choices.contains(&self.key[..depth].join(".").as_str()) {
             let same = table.remove_entry(key);
             table.clear();
             table.extend(same);

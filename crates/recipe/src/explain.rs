@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue, Deserializer};
 
-use super::elsewhere::{key_here, value_here};
-use super::source::Sources;
-use super::{Recipe, RecipeError};
 use crate::problem::Problem;
+use crate::source::Sources;
+use crate::{Kind, RecipeError};
 
 /// serde's names of types, and the words that users know.
 const TYPES: &[(&str, &str)] = &[
@@ -33,7 +31,7 @@ const TYPES: &[(&str, &str)] = &[
 ];
 
 /// The error of a file that is valid TOML but not a valid recipe.
-pub(super) fn deserialization(
+pub(super) fn deserialization<R: Kind>(
     sources: &Sources<'_>,
     root: &Spanned<DeTable<'_>>,
     error: &toml::de::Error,
@@ -44,8 +42,8 @@ pub(super) fn deserialization(
     let negative = path
         .as_deref()
         .zip(span.as_ref())
-        .and_then(|(path, span)| below_zero(root, path, span, error.message()));
-    let (what, hint) = negative.unwrap_or_else(|| reworded(error.message(), path.as_deref()));
+        .and_then(|(path, span)| below_zero::<R>(root, path, span, error.message()));
+    let (what, hint) = negative.unwrap_or_else(|| reworded::<R>(error.message(), path.as_deref()));
     // Only a key that is missing from the whole recipe has no position.
     let place = match span {
         Some(span) if path.is_some() => sources.place(span.start),
@@ -55,7 +53,7 @@ pub(super) fn deserialization(
 }
 
 /// The message for a number below 0 where its type has none: that of the check which refuses 0, if it does.
-fn below_zero(
+fn below_zero<R: Kind>(
     root: &Spanned<DeTable<'_>>,
     path: &str,
     span: &Range<usize>,
@@ -65,7 +63,7 @@ fn below_zero(
     let (found, _) = found.split_once('`')?;
     let mut root = root.clone();
     set_zero(root.get_mut(), span);
-    let recipe = Recipe::deserialize(Deserializer::from(root)).ok()?;
+    let recipe = R::deserialize(Deserializer::from(root)).ok()?;
     let problem = recipe.check().err().filter(|problem| problem.key == path)?;
     let why = problem
         .why
@@ -116,11 +114,11 @@ fn wrong(place: String, what: String, hint: Option<String>) -> RecipeError {
 }
 
 /// The message and hint for a message of serde about the key at `path`.
-fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
+fn reworded<R: Kind>(message: &str, path: Option<&str>) -> (String, Option<String>) {
     let (parent, last) = path.map_or((None, ""), split);
-    if let Some((found, valid)) = unknown(message, "unknown field `") {
+    if let Some((found, valid)) = unknown(message, "unknown field `", R::FORMER) {
         let of = parent.map_or_else(|| "the recipe".to_owned(), |table| format!("[{table}]"));
-        let here = key_here(found, parent.map(generic).as_deref());
+        let here = R::key_here(found, parent.map(generic::<R>).as_deref());
         let near = match &here {
             Some(here) => meant(here.near.as_deref()),
             None => nearest(found, &valid),
@@ -129,10 +127,10 @@ fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
         let hint = hint.or_else(|| listed(&format!("keys of {of}"), &valid));
         return (format!("unknown key `{found}` in {of}{near}"), hint);
     }
-    if let Some((found, valid)) = unknown(message, "unknown variant `") {
+    if let Some((found, valid)) = unknown(message, "unknown variant `", &[]) {
         let key = enum_key(path, found);
         let near = nearest(found, &valid);
-        let hint = value_here(&generic(key), found).map(str::to_owned);
+        let hint = R::value_here(&generic::<R>(key), found).map(str::to_owned);
         let near = if hint.is_some() { String::new() } else { near };
         let what = format!("`{key}`: unknown value `{found}`{near}");
         return (what, hint.or_else(|| listed("possible values", &valid)));
@@ -142,12 +140,12 @@ fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
         return match path {
             Some(table) => {
                 let what = format!("[{table}] lacks the key `{field}`");
-                (what, shape(&format!("{}.{field}", generic(table))))
+                (what, R::shape(&format!("{}.{field}", generic::<R>(table))))
             }
-            None => (format!("the recipe lacks `{field}`"), shape(field)),
+            None => (format!("the recipe lacks `{field}`"), R::shape(field)),
         };
     }
-    let mut hint = path.and_then(|path| shape(&generic(path)));
+    let mut hint = path.and_then(|path| R::shape(&generic::<R>(path)));
     let what = match message
         .strip_prefix("invalid type: ")
         .or(message.strip_prefix("invalid value: "))
@@ -174,46 +172,6 @@ fn reworded(message: &str, path: Option<&str>) -> (String, Option<String>) {
         None => what,
     };
     (what, hint)
-}
-
-/// How a value is written whose shape is often wrong.
-fn shape(path: &str) -> Option<String> {
-    let text = match path {
-        "train.validate_every" | "train.checkpoint_every" => {
-            let key = split(path).1;
-            return Some(format!(
-                "write {key} = \"epoch\", \"never\" or {{ steps = 100 }}"
-            ));
-        }
-        "train.clip" => "write clip = { norm = 1.0 } or \"none\"",
-        "train.optimizer" => {
-            "write optimizer = \"adamw\", or { adamw = { weight_decay = 0.01 } } with settings"
-        }
-        "train.early_stop" => "write early_stop = { patience = 3 }",
-        "train.recompute" => "write recompute = \"layer\", \"mlp\" or \"none\"",
-        "base.offload" => "write offload = \"disk\", or leave it out",
-        "train.guard" => "write guard = { not_finite = \"skip\" }, or leave it out",
-        "train.learning_rate" => "write learning_rate = 1e-4, for example",
-        "data" => {
-            "write the table [data] with train = [{ path = \"rows.jsonl\", template = \"chat\" }]"
-        }
-        "train" => "write the table [train] with epochs = 3 and learning_rate = 1e-4, for example",
-        "data.validation" => {
-            "write validation = { fraction = 0.05 }, { rows = 100 } or { files = [...] }"
-        }
-        "data.train" | "data.train.N" => {
-            "write train = [{ path = \"rows.jsonl\", template = \"chat\" }], a list of sources"
-        }
-        "data.train.N.template" => {
-            "`chat` is the model's own chat template; `alpaca` and others are built in (docs/reference/templates.md)"
-        }
-        "method.ia3" => "write the table [method.ia3]; it may be empty",
-        "method.adaption_prompt" => "write the table [method.adaption_prompt]; it may be empty",
-        "method" | "method.lora" => "write the table [method.lora]; it may be empty",
-        "base" => "write the table [base] with path = \"FOLDER\"",
-        _ => return None,
-    };
-    Some(text.to_owned())
 }
 
 /// How a value of the wrong type is written with the right one, if that can be told.
@@ -245,8 +203,8 @@ fn rewritten(key: &str, found: &str, expected: &str) -> Option<String> {
     }
 }
 
-/// A path with `N` in place of indices; the sources of a validation set are like those of the training set.
-fn generic(path: &str) -> String {
+/// A path with `N` in place of indices.
+fn generic<R: Kind>(path: &str) -> String {
     let parts = path.split('.').map(|part| {
         if part.parse::<usize>().is_ok() {
             "N"
@@ -254,23 +212,19 @@ fn generic(path: &str) -> String {
             part
         }
     });
-    let path = parts.collect::<Vec<_>>().join(".");
-    path.replace("data.validation.files", "data.train")
+    R::same_table(parts.collect::<Vec<_>>().join("."))
 }
 
 fn meant(near: Option<&str>) -> String {
     near.map_or_else(String::new, |near| format!("; did you mean {near}?"))
 }
 
-/// Former names of keys: still read, and not suggested.
-const FORMER: [&str; 1] = ["share_beginnings"];
-
 /// The unknown name and the known ones, from ``unknown field `a`, expected `b` or `c` ``.
-fn unknown<'m>(message: &'m str, start: &str) -> Option<(&'m str, Vec<&'m str>)> {
+fn unknown<'m>(message: &'m str, start: &str, former: &[&str]) -> Option<(&'m str, Vec<&'m str>)> {
     let (found, rest) = message.strip_prefix(start)?.split_once('`')?;
     // The names stand between backticks: every second piece.
     let valid = rest.split('`').skip(1).step_by(2);
-    Some((found, valid.filter(|name| !FORMER.contains(name)).collect()))
+    Some((found, valid.filter(|name| !former.contains(name)).collect()))
 }
 
 /// The key of an enum whose variant is unknown: the variant is either its value or, as a table, the key below it.

@@ -1,27 +1,36 @@
 //! ROUGE of two texts.
-//!
-//! Source: Lin 2004; `rouge_score` 0.1.2 without its stemmer: words are runs of `a-z0-9` in lower case.
 
 use std::collections::{BTreeSet, HashMap};
+
+use crate::{Lcs, f_measure, words};
 
 /// `F = 2PR / (P + R)`, where `P` and `R` are the length of the longest common subsequence of words divided by the number of
 /// words of the answer and of the reference. 0 if one of them has no words.
 pub fn rouge_l(reference: &str, answer: &str) -> f64 {
     let (reference, answer) = (words(reference), words(answer));
-    let common = longest_common(&reference, &answer);
-    f(common, answer.len(), reference.len())
+    let mut numbers: HashMap<&str, u32> = HashMap::new();
+    let [first, second] = [&reference, &answer].map(|words| {
+        let numbered = words.iter().map(|word| {
+            let next = numbers.len() as u32;
+            *numbers.entry(word.as_str()).or_insert(next)
+        });
+        numbered.collect::<Vec<u32>>()
+    });
+    let mut lcs = Lcs::default();
+    lcs.set(&first, numbers.len());
+    f_measure(lcs.with(&second), answer.len(), reference.len())
 }
 
 /// The same with the number of n-grams that both have.
-pub(super) fn rouge_n(reference: &str, answer: &str, n: usize) -> f64 {
+pub fn rouge_n(reference: &str, answer: &str, n: usize) -> f64 {
     let (reference, answer) = (words(reference), words(answer));
     let ngrams = |words: &[String]| (words.len() + 1).saturating_sub(n);
     let common = common_ngrams(&reference, &answer, n);
-    f(common, ngrams(&answer), ngrams(&reference))
+    f_measure(common, ngrams(&answer), ngrams(&reference))
 }
 
 /// The number of n-grams of an answer that the reference has, each as often as there.
-pub(super) fn common_ngrams(reference: &[String], answer: &[String], n: usize) -> usize {
+pub fn common_ngrams(reference: &[String], answer: &[String], n: usize) -> usize {
     let known = counts(reference.windows(n));
     let found = counts(answer.windows(n)).into_iter();
     let common = found.map(|(ngram, count)| count.min(known.get(ngram).copied().unwrap_or(0)));
@@ -30,7 +39,7 @@ pub(super) fn common_ngrams(reference: &[String], answer: &[String], n: usize) -
 
 /// ROUGE-Lsum: the longest common subsequences of each sentence of the reference with those of the answer, joined. Sentences
 /// are lines.
-pub(super) fn rouge_l_sum(reference: &str, answer: &str) -> f64 {
+pub fn rouge_l_sum(reference: &str, answer: &str) -> f64 {
     let sentences = |text: &str| -> Vec<Vec<String>> {
         let lines = text.split('\n').filter(|line| !line.is_empty());
         lines.map(words).collect()
@@ -56,16 +65,7 @@ pub(super) fn rouge_l_sum(reference: &str, answer: &str) -> f64 {
             }
         }
     }
-    f(common, lengths[1], lengths[0])
-}
-
-fn f(common: usize, in_answer: usize, in_reference: usize) -> f64 {
-    if common == 0 {
-        return 0.0;
-    }
-    let precision = common as f64 / in_answer as f64;
-    let recall = common as f64 / in_reference as f64;
-    2.0 * precision * recall / (precision + recall)
+    f_measure(common, lengths[1], lengths[0])
 }
 
 fn counts<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> HashMap<T, usize> {
@@ -74,33 +74,6 @@ fn counts<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> HashMap<T,
         *counts.entry(item).or_insert(0) += 1;
     }
     counts
-}
-
-fn words(text: &str) -> Vec<String> {
-    let text = text.to_lowercase();
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    words
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
-/// The length of the longest common subsequence, row by row.
-fn longest_common(a: &[String], b: &[String]) -> usize {
-    let mut row = vec![0; b.len() + 1];
-    for word in a {
-        let mut diagonal = 0;
-        for (place, other) in b.iter().enumerate() {
-            let above = row[place + 1];
-            row[place + 1] = if word == other {
-                diagonal + 1
-            } else {
-                above.max(row[place])
-            };
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 /// The places in `a` of a longest common subsequence: the one that `rouge_score` takes of several.
