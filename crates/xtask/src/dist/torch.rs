@@ -12,30 +12,83 @@ use crate::shell::{output, run};
 /// The package's sources.
 const SOURCES: &str = "packaging/torch";
 
-/// Builds the program against libtorch with CUDA, and makes the wheel.
+/// Which libtorch the program is linked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// That of torch's wheels on PyPI, which need CUDA's libraries.
+    Cuda,
+    /// One without CUDA. The program runs with any torch of the version.
+    Cpu,
+}
+
+/// Builds the program against libtorch, and makes the wheel.
 ///
-/// The program is linked by the system's compiler: libtorch is C++, whose library zig replaces by another one. So the wheel
-/// needs the glibc of this machine's symbols; auditwheel says which.
-pub(super) fn make(dist: &Dist) -> Result<()> {
-    let build = Build::for_gpus(&dist.root)?;
+/// zig links it with the symbols of an old glibc, as the wheel without torch. libtorch is C++, built with GCC's C++ library, so
+/// scripts in `packaging/torch` give zig the headers and the library of this machine's GCC.
+pub(super) fn make(dist: &Dist, kind: Kind) -> Result<()> {
+    let build = match kind {
+        Kind::Cuda => Build::for_gpus(&dist.root)?,
+        Kind::Cpu => Build::for_libtorch_on_processors(&dist.root)?,
+    };
+    let target = Dist::target("gnu");
+    let old = format!("{target}.{}", glibc());
     let arguments = [
-        "build",
+        "zigbuild",
         "--release",
         "--locked",
         "--bin",
         "simmer",
         "--features",
         "libtorch",
+        "--target",
+        &old,
     ];
-    run(build.set_up(&mut dist.command(&dist.root, "cargo", &arguments)))?;
+    let compat = compiled(dist)?;
+    let mut cargo = dist.command(&dist.root, "cargo-zigbuild", &arguments);
+    let variable = target.replace('-', "_");
+    let script = |name: &str| dist.root.join(SOURCES).join(name);
+    build
+        .set_up(&mut cargo)
+        .env("GLIBC", glibc())
+        .env("COMPAT", &compat)
+        .env(format!("CXX_{variable}"), script("c++"))
+        .env(
+            format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
+            script("link"),
+        );
+    run(&mut cargo)?;
     let libtorch = build.libtorch().context("libtorch is not set up")?;
-    package(dist, &dist.built(""), &libtorch)
+    package(dist, &dist.built(&target), &libtorch)
+}
+
+/// The oldest glibc, such as `2.28`.
+fn glibc() -> String {
+    wheel::GLIBC.replace('_', ".")
+}
+
+/// Compiles what an old C++ library lacks; returns the object file.
+fn compiled(dist: &Dist) -> Result<PathBuf> {
+    let object = dist.stage("torch-compat")?.join("old_libstdcxx.o");
+    let out = object.display().to_string();
+    let arguments = ["-c", "-O2", "-fPIC", "old_libstdcxx.cpp", "-o", &out];
+    let sources = dist.root.join(SOURCES);
+    let compiler = sources.join("c++").display().to_string();
+    run(dist
+        .command(&sources, &compiler, &arguments)
+        .env("GLIBC", glibc()))?;
+    Ok(object)
 }
 
 /// The wheel of a program that was built against the torch in `libtorch`.
 fn package(dist: &Dist, program: &Path, libtorch: &Path) -> Result<()> {
     let version = torch_version(libtorch)?;
     let cuda = libtorch.join("lib/libtorch_cuda.so").exists();
+    // torch's own wheels without CUDA have versions such as 2.9.0+cpu
+    let own = if cuda {
+        VERSION.to_owned()
+    } else {
+        format!("{VERSION}+cpu")
+    };
     let stage = dist.stage("torch")?;
     let module = stage.join("simmer_torch");
     fs::create_dir_all(&module).with_context(|| format!("cannot create {}", module.display()))?;
@@ -52,7 +105,7 @@ fn package(dist: &Dist, program: &Path, libtorch: &Path) -> Result<()> {
     }
     let texts = licences::collect(dist, &Dist::target("gnu"), &["--features", "libtorch"])?;
     archive::write(&stage.join(licences::FILE), &texts)?;
-    archive::write(&stage.join("VERSION"), VERSION)?;
+    archive::write(&stage.join("VERSION"), &own)?;
     let requirements = format!("simmer=={VERSION}\ntorch=={version}\n");
     archive::write(&stage.join("requirements.txt"), &requirements)?;
     let about = format!("{{\"torch\": \"{version}\", \"cuda\": {cuda}}}\n");
@@ -68,7 +121,7 @@ fn package(dist: &Dist, program: &Path, libtorch: &Path) -> Result<()> {
         "built",
     ];
     run(&mut dist.command(&stage, "pip", &arguments))?;
-    let built = stage.join(format!("built/simmer_torch-{VERSION}-py3-none-any.whl"));
+    let built = stage.join(format!("built/simmer_torch-{own}-py3-none-any.whl"));
     let platform = format!("linux_{}", std::env::consts::ARCH);
     let built = tagged(dist, &built, &platform)?;
     let platform = wheel::constrained(dist, &built)?;

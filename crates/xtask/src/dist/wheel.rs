@@ -9,7 +9,7 @@ use super::{Dist, VERSION, archive, licences};
 use crate::shell::{output, run};
 
 /// The oldest glibc: that of RHEL 8 and Debian 10, and of torch's wheels.
-const GLIBC: &str = "2_28";
+pub(super) const GLIBC: &str = "2_28";
 
 /// Builds the program, and makes its wheel and its archive.
 pub(super) fn make(dist: &Dist) -> Result<()> {
