@@ -31,32 +31,39 @@ pub(super) fn make(dist: &Dist, kind: Kind) -> Result<()> {
         Kind::Cpu => Build::for_libtorch_on_processors(&dist.root)?,
     };
     let target = Dist::target("gnu");
-    let old = format!("{target}.{}", glibc());
+    let policy = wheel::policy();
+    let out = dist.stage("torch-program")?.display().to_string();
+    let script = |name: &str| dist.root.join(SOURCES).join(name).display().to_string();
+    let linker = format!("linker={}", script("link"));
+    // as the wheel without torch is built, with the same linker for all but the program, so that crates are compiled once
     let arguments = [
-        "zigbuild",
+        "build",
         "--release",
         "--locked",
-        "--bin",
-        "simmer",
+        "--zig",
+        "--target",
+        &target,
+        "--compatibility",
+        &policy,
+        "--auditwheel",
+        "skip",
         "--features",
         "libtorch",
-        "--target",
-        &old,
+        "--out",
+        &out,
+        "--",
+        "-C",
+        &linker,
     ];
     let compat = compiled(dist)?;
-    let mut cargo = dist.command(&dist.root, "cargo-zigbuild", &arguments);
+    let mut maturin = dist.command(&dist.root, "maturin", &arguments);
     let variable = target.replace('-', "_");
-    let script = |name: &str| dist.root.join(SOURCES).join(name);
     build
-        .set_up(&mut cargo)
+        .set_up(&mut maturin)
         .env("GLIBC", glibc())
         .env("COMPAT", &compat)
-        .env(format!("CXX_{variable}"), script("c++"))
-        .env(
-            format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase()),
-            script("link"),
-        );
-    run(&mut cargo)?;
+        .env(format!("CXX_{variable}"), script("c++"));
+    run(&mut maturin)?;
     let libtorch = build.libtorch().context("libtorch is not set up")?;
     package(dist, &dist.built(&target), &libtorch)
 }

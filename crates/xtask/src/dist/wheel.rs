@@ -52,7 +52,7 @@ pub(super) fn make(dist: &Dist) -> Result<()> {
 }
 
 /// The platform tag of PEP 600, and auditwheel's name of the policy.
-fn policy() -> String {
+pub(super) fn policy() -> String {
     format!("manylinux_{GLIBC}_{}", std::env::consts::ARCH)
 }
 
