@@ -35,7 +35,7 @@ pub(super) fn make(dist: &Dist, kind: Kind) -> Result<()> {
     let out = dist.stage("torch-program")?.display().to_string();
     let script = |name: &str| dist.root.join(SOURCES).join(name).display().to_string();
     let linker = format!("linker={}", script("link"));
-    // as the wheel without torch is built, with the same linker for all but the program, so that crates are compiled once
+    // as the wheel without torch is built, with the same linker for all but the program: crates with the same features are compiled once
     let arguments = [
         "build",
         "--release",
