@@ -57,6 +57,14 @@ impl Build {
         Self::with_exports(root, "tools/libtorch")
     }
 
+    /// With libtorch without CUDA, which is downloaded if it is not there.
+    ///
+    /// # Errors
+    /// If `tools/libtorch` fails.
+    pub(crate) fn for_libtorch_on_processors(root: &Path) -> Result<Self> {
+        Self::with_exports(root, "tools/libtorch --cpu")
+    }
+
     /// With the libraries that scripts set up, which print the environment for them.
     fn with_exports(root: &Path, scripts: &str) -> Result<Self> {
         let mut build = Self::of_users(root);

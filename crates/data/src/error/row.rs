@@ -261,7 +261,9 @@ impl Hint for RowError {
             RowError::OtherFormat { .. } => {
                 Some("a file has one format: move these rows to a second file and name both in `data.train`".into())
             }
-            RowError::UnknownFormat { known, .. } => Some(format!("convert the rows to a known format: {known}")),
+            RowError::UnknownFormat { known, .. } => Some(format!(
+                "rename the keys to those of a known format, or name them beside the path, such as `format = \"alpaca\", fields = {{ instruction = \"...\", output = \"...\" }}`; the formats: {known}"
+            )),
             RowError::Misplaced { key: "conversations", index: 0, role: Role::Assistant, .. } => Some(
                 "set `drop_leading_answers = true` next to the path to drop answers before the first user message".into(),
             ),

@@ -259,10 +259,10 @@ fn an_unknown_format_lists_the_known_ones() {
     rows.json: row 1 (line 1): unknown format; the row has `input`, `output`
     hint: to read these rows as questions and answers, set `fields = { instruction = "input" }` beside their path
     "#);
-    insta::assert_snapshot!(error(r#"{"words": "1 1"}"#), @"
+    insta::assert_snapshot!(error(r#"{"words": "1 1"}"#), @r#"
     rows.json: row 1 (line 1): unknown format; the row has `words`
-    hint: convert the rows to a known format: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
-    ");
+    hint: rename the keys to those of a known format, or name them beside the path, such as `format = "alpaca", fields = { instruction = "...", output = "..." }`; the formats: messages (`messages`, a list of {role, content}); sharegpt (`conversations`, a list of {from, value}); baize (`topic` and `input`, a conversation between [|Human|] and [|AI|]); alpaca (`instruction`, `output`, and optionally `input`); prompt_completion (`prompt` and `completion` (or `response`)); text (`text`)
+    "#);
     insta::assert_snapshot!(read_as(r#"{"input": "1 1", "output": "2"}"#, Some(Format::Alpaca)).unwrap_err(), @r#"
     rows.json: row 1 (line 1): missing key `instruction`; the row has `input`, `output`
     hint: add the key, or set `fields = { instruction = "input" }` beside the path; a row of format alpaca has `instruction`, `output`, and optionally `input`

@@ -4,7 +4,8 @@
 //!
 //! - `wheel`: for glibc 2.28 and newer (zig links against the symbols of that version), as a Python wheel and an archive;
 //! - `static`: with musl, without any shared library, as an archive;
-//! - `torch`: with libtorch, as the wheel `simmer-torch`, for one version of torch.
+//! - `torch`: with libtorch and CUDA, as the wheel `simmer-torch`, for one version of torch;
+//! - `torch-cpu`: the same without CUDA.
 //!
 //! The check of a change does not run this.
 
@@ -22,7 +23,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, output, run};
 use crate::stage::clean_commit;
-use tools::Tools;
+use tools::{StandardLibrary, Tools};
+use torch::Kind;
 
 /// The folder for what is released.
 const FOLDER: &str = "target/dist";
@@ -33,7 +35,7 @@ const STAGE: &str = "stage";
 /// The version, which all crates share.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-const PARTS: [&str; 3] = ["wheel", "static", "torch"];
+const PARTS: [&str; 4] = ["wheel", "static", "torch", "torch-cpu"];
 
 /// What is made if no part is named.
 const DEFAULT: [&str; 2] = ["wheel", "static"];
@@ -58,7 +60,8 @@ pub(crate) fn make(root: &Path, parts: &[&str]) -> Result<()> {
         match *part {
             "wheel" => wheel::make(&dist)?,
             "static" => dist.make_static()?,
-            _ => torch::make(&dist)?,
+            "torch" => torch::make(&dist, Kind::Cuda)?,
+            _ => torch::make(&dist, Kind::Cpu)?,
         }
     }
     dist.checksums()
@@ -121,17 +124,11 @@ impl Dist {
     /// The static program, as an archive.
     fn make_static(&self) -> Result<()> {
         let target = Self::target("musl");
-        tools::standard_library(&self.root, &target)?;
-        let arguments = [
-            "zigbuild",
-            "--release",
-            "--locked",
-            "--bin",
-            "simmer",
-            "--target",
-            &target,
-        ];
-        run(&mut self.command(&self.root, "cargo-zigbuild", &arguments))?;
+        let library = StandardLibrary::of(&self.root, &target)?;
+        let start = ["rustc", "--release", "--locked", "--bin", "simmer"];
+        let arguments = [&start[..], &["--target", &target], library.arguments()].concat();
+        let mut cargo = self.command(&self.root, "cargo-zigbuild", &arguments);
+        run(library.set_up(&mut cargo))?;
         let program = self.built(&target);
         let bytes =
             fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;

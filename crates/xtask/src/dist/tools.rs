@@ -4,8 +4,9 @@ use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, output, run};
 
@@ -58,12 +59,60 @@ impl Tools {
     }
 }
 
-/// Adds Rust's standard library for a target, unless the toolchain has it.
-pub(super) fn standard_library(root: &Path, target: &str) -> Result<()> {
-    let arguments = ["--print", "target-libdir", "--target", target];
-    let folder = output(&mut command(root, "rustc", &arguments))?;
-    if Path::new(folder.trim()).exists() {
-        return Ok(());
+/// The variable that names a compiler with the sources of its standard library, for targets that rustup cannot add.
+const COMPILER: &str = "SIMMER_STATIC_RUSTC";
+
+/// Where Rust's standard library for a target comes from.
+#[derive(Debug)]
+pub(super) enum StandardLibrary {
+    /// Compiled, with the toolchain.
+    Installed,
+    /// Compiled with the program, by this compiler, from the sources beside it.
+    Sources(PathBuf),
+}
+
+impl StandardLibrary {
+    /// That of the toolchain, which rustup adds if it is missing; or that of the compiler that the variable names.
+    pub(super) fn of(root: &Path, target: &str) -> Result<Self> {
+        if let Some(compiler) = env::var_os(COMPILER).map(PathBuf::from) {
+            let name = compiler.display().to_string();
+            let sysroot = output(&mut command(root, &name, &["--print", "sysroot"]))?;
+            let sources = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock");
+            if !sources.exists() {
+                bail!(
+                    "{COMPILER}={name}: the sources of the standard library are missing: {}",
+                    sources.display()
+                );
+            }
+            return Ok(Self::Sources(compiler));
+        }
+        let arguments = ["--print", "target-libdir", "--target", target];
+        let folder = output(&mut command(root, "rustc", &arguments))?;
+        if !Path::new(folder.trim()).exists() {
+            run(&mut command(root, "rustup", &["target", "add", target])).context(format!(
+                "the toolchain has no standard library for {target}; RELEASING.md says how {COMPILER} helps"
+            ))?;
+        }
+        Ok(Self::Installed)
     }
-    run(&mut command(root, "rustup", &["target", "add", target]))
+
+    /// Arguments of `cargo rustc`: the library's sources, and zig's start files of C in place of those in a compiled library.
+    pub(super) fn arguments(&self) -> &'static [&'static str] {
+        match self {
+            Self::Installed => &[],
+            Self::Sources(_) => &[
+                "-Zbuild-std=std,panic_unwind",
+                "--",
+                "-Clink-self-contained=no",
+            ],
+        }
+    }
+
+    /// Gives cargo the compiler. `-Zbuild-std` is not stable, so the variable makes a stable compiler take it.
+    pub(super) fn set_up<'a>(&self, cargo: &'a mut Command) -> &'a mut Command {
+        match self {
+            Self::Installed => cargo,
+            Self::Sources(compiler) => cargo.env("RUSTC", compiler).env("RUSTC_BOOTSTRAP", "1"),
+        }
+    }
 }

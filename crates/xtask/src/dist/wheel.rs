@@ -9,7 +9,7 @@ use super::{Dist, VERSION, archive, licences};
 use crate::shell::{output, run};
 
 /// The oldest glibc: that of RHEL 8 and Debian 10, and of torch's wheels.
-const GLIBC: &str = "2_28";
+pub(super) const GLIBC: &str = "2_28";
 
 /// Builds the program, and makes its wheel and its archive.
 pub(super) fn make(dist: &Dist) -> Result<()> {
@@ -52,7 +52,7 @@ pub(super) fn make(dist: &Dist) -> Result<()> {
 }
 
 /// The platform tag of PEP 600, and auditwheel's name of the policy.
-fn policy() -> String {
+pub(super) fn policy() -> String {
     format!("manylinux_{GLIBC}_{}", std::env::consts::ARCH)
 }
 
