@@ -228,7 +228,7 @@ fn ranks_that_cannot_work_together_are_refused() {
         said(2, &packed, &packed, "packed"),
         said(2, &STEPS, &[], "recipe"),
         said(2, &STEPS, &[&missing], "missing"),
-        said(3, &[&llama3], &STEPS, "base"),
+        said(3, &[&STEPS[..], &[&llama3]].concat(), &STEPS, "base"),
         said(2, &full, &full, "full"),
     ];
     let all = all
